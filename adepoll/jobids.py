@@ -1,0 +1,45 @@
+"""What can be a job id. Imports errors only."""
+
+import re
+from typing import Final
+
+from adepoll.errors import InvalidJobIdError
+
+MAX_JOB_ID_LENGTH: Final = 256
+_REFUSED: Final = re.compile(r"[/\\?#%]")
+
+
+def check_job_id(job_id: object) -> str:
+    r"""Give the id back, if it can be one. No request is needed to refuse the rest.
+
+    Raises:
+        InvalidJobIdError: It is no string, empty, over 256 characters, only dots, or holds one of
+            ``/ \ ? # %``, white space or an unprintable character.
+    """
+    if not isinstance(job_id, str):
+        raise InvalidJobIdError(
+            # With the space in it, this can be taken for no valid id.
+            job_id=f"{type(job_id).__name__} {job_id!r}",
+            reason="it is no string",
+        )
+    if reason := _what_is_wrong(job_id):
+        raise InvalidJobIdError(job_id=job_id, reason=reason)
+    return job_id
+
+
+def _what_is_wrong(job_id: str) -> str | None:  # noqa: PLR0911 - one return a rule
+    if not job_id:
+        return "it is empty"
+    if len(job_id) > MAX_JOB_ID_LENGTH:
+        return f"it is longer than {MAX_JOB_ID_LENGTH} characters"
+    if not job_id.strip("."):
+        return "it is only dots"
+    if refused := _REFUSED.search(job_id):
+        return f"it holds {refused[0]!r}"
+    if job_id.isascii() and job_id.isalnum():
+        return None
+    if any(char.isspace() for char in job_id):
+        return "it holds white space"
+    if not job_id.isprintable():
+        return "it holds an unprintable character"
+    return None
