@@ -1,0 +1,142 @@
+"""A file that appears whole or not at all: same-folder temporary, fsync, rename.
+
+Imports errors only. Plain blocking code: its methods are called from threads, one at a time.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Final
+
+from adepoll.errors import StorageError, TargetExistsError
+
+# What link(2) says where the file system knows no hard links.
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class PartFile:
+    """Writes one result to disk, as often as it takes; only `publish` makes it visible."""
+
+    def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
+        """Make the writer of `target`; nothing is touched before `check`."""
+        self._target = target
+        self._job_id = job_id
+        self._overwrite = overwrite
+        # A cancelled task does not stop the thread that writes for it: they must not meet.
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+        self._part: Path | None = None
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is requested.
+
+        Raises:
+            TargetExistsError: There is a file, and it may not be replaced.
+            StorageError: There is no such folder, or a folder is where the file should be.
+        """
+        try:
+            if not self._overwrite and os.path.lexists(self._target):
+                raise self._exists()
+            if self._target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not self._target.parent.is_dir():
+                raise NotADirectoryError(errno.ENOENT, "there is no such folder")
+        except (OSError, ValueError) as exc:
+            if isinstance(exc, TargetExistsError):
+                raise
+            raise self._failed(exc) from exc
+
+    def open(self) -> None:
+        """Begin with an empty temporary file in the folder of the target."""
+        with self._lock:
+            self._hash = hashlib.sha256()
+            self._size = 0
+            try:
+                fd, name = tempfile.mkstemp(
+                    prefix=f".{self._target.name[:60]}.", suffix=".part", dir=self._target.parent
+                )
+            except OSError as exc:
+                raise self._failed(exc) from exc
+            self._part = Path(name)
+            self._file = os.fdopen(fd, "wb", buffering=0)
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes."""
+        with self._lock:
+            if self._file is None:
+                return  # discarded while this was on its way to the thread
+            try:
+                left = memoryview(chunk)
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError as exc:
+                raise self._failed(exc) from exc
+            self._hash.update(chunk)
+            self._size += len(chunk)
+
+    def publish(self) -> tuple[int, str]:
+        """Sync the bytes, give them their name, sync the folder; give size and sha256."""
+        with self._lock:
+            if self._file is None or self._part is None:
+                raise self._failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+            try:
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._rename(self._part)
+                _sync_folder(self._target.parent)
+            except OSError as exc:
+                if isinstance(exc, TargetExistsError):
+                    raise
+                raise self._failed(exc) from exc
+            self._file = self._part = None
+            return self._size, self._hash.hexdigest()
+
+    def discard(self) -> None:
+        """Remove the temporary file, if it was not published."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            if self._part is not None:
+                with contextlib.suppress(OSError):  # what cannot be removed was told by its write
+                    self._part.unlink()
+                self._part = None
+
+    def _rename(self, part: Path) -> None:
+        if self._overwrite:
+            part.replace(self._target)
+            return
+        try:
+            os.link(part, self._target)  # rename(2) would replace a file that came meanwhile
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError as exc:
+            if exc.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(self._target):
+                raise self._exists() from None
+            part.replace(self._target)
+        else:
+            part.unlink()
+
+    def _exists(self) -> TargetExistsError:
+        return TargetExistsError(job_id=self._job_id, path=str(self._target))
+
+    def _failed(self, exc: OSError | ValueError) -> StorageError:
+        cause = exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc))
+        return StorageError(job_id=self._job_id, path=str(self._target), cause=cause)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this, the name can be lost in a power cut though the bytes are not (fsync(2)).
+    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
