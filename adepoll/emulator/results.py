@@ -1,0 +1,163 @@
+"""The result of a job as bytes of an exact size, readable at any offset without building it whole.
+
+A head and a foot carry the documented fields; between them stand numbered rows of a fixed size, so
+that a piece put in the wrong place can be told, and gigabytes cost no memory.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define, field
+
+from adepoll.emulator.shapes import referenced, shaped
+from adepoll.models import Json
+
+_ROW_BYTES: Final = 1_024
+_FIRST_ROW: Final = 1_000_000_000  # ten digits from the first to the last row of 9 TB
+_HASHED_AT_A_TIME: Final = 1 << 20
+_PROSE: Final = "the quick amber lantern crossed the harbour ledger while copper signals rang "
+
+
+@define(kw_only=True, eq=False)
+class ResultBody:
+    """The JSON of `data` of one job.
+
+    Attributes:
+        size: Its length in bytes.
+        etag: A strong entity tag, quotes included; the same bytes always get the same one.
+    """
+
+    size: int = field(init=False)
+    etag: str = field(init=False)
+    _head: bytes
+    _row: tuple[bytes, bytes]
+    _rows: int
+    _foot: bytes
+    _sha256: str | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        """Work out size and tag, which follow from the parts."""
+        self.size = len(self._head) + self._rows * _ROW_BYTES + len(self._foot)
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self._head, *self._row, b"%d" % self._rows, self._foot):
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+        self.etag = f'"{digest.hexdigest()}"'
+
+    def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Give the bytes from `start` up to `stop`, both from 0 and clamped to the size."""
+        stop = self.size if stop is None else min(stop, self.size)
+        start = max(start, 0)
+        if start >= stop:
+            return b""
+        rows_start = len(self._head)
+        foot_start = rows_start + self._rows * _ROW_BYTES
+        parts = []
+        if start < rows_start:
+            parts.append(self._head[start:stop])
+        if start < foot_start and stop > rows_start:
+            rows_stop = min(stop, foot_start) - rows_start
+            parts.append(self._read_rows(max(start - rows_start, 0), rows_stop))
+        if stop > foot_start:
+            parts.append(self._foot[max(start - foot_start, 0) : stop - foot_start])
+        return b"".join(parts)
+
+    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
+        """Give the bytes from `start` up to `stop` in pieces of `chunk_bytes` at most."""
+        for offset in range(start, stop, chunk_bytes):
+            yield self.read(offset, min(offset + chunk_bytes, stop))
+
+    def sha256(self) -> str:
+        """Give the SHA-256 of the whole, in hex. Reads it once, in constant memory."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            for chunk in self.chunks(0, self.size, chunk_bytes=_HASHED_AT_A_TIME):
+                digest.update(chunk)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def _read_rows(self, start: int, stop: int) -> bytes:
+        before, after = self._row
+        first, last = start // _ROW_BYTES, -(-stop // _ROW_BYTES)
+        numbers = map(b"%d".__mod__, range(_FIRST_ROW + first, _FIRST_ROW + last))
+        block = before + (after + before).join(numbers) + after
+        skipped = first * _ROW_BYTES
+        return block[start - skipped : stop - skipped]
+
+
+def build_result(
+    *, seed: int, job_id: str, size: int, metadata: dict[str, Json], schema: Json = None
+) -> ResultBody:
+    """Build the result of a job: the same arguments always give the same bytes.
+
+    Args:
+        seed: The seed of the world.
+        job_id: The job.
+        size: How long it should be, in bytes; as long as the smallest one, if that is longer.
+        metadata: The `metadata` object of the result.
+        schema: The JSON schema that the job was created with. The extraction has its shape then,
+            and the rows stand beside it, in `extraction_metadata`; without one, they are the line
+            items of an invoice.
+    """
+    rng = random.Random(f"{seed}/{job_id}")  # noqa: S311 - reproducible, not secret
+    first_row = f'[{{"row":{_FIRST_ROW - 1}}}'
+    if schema is None:
+        extraction = _invoice(rng)
+        head = f'{{"extraction":{_open(extraction)},"line_items":{first_row}'
+        tail = f'"}},"extraction_metadata":{_dump(referenced(extraction, rng))}'
+    else:
+        extraction = shaped(schema, rng)
+        if not isinstance(extraction, dict):  # the service extracts key-value pairs, or nothing
+            extraction = {}
+        references = {"_source": f"{rng.getrandbits(48):012x}", **referenced(extraction, rng)}
+        head = f'{{"extraction":{_dump(extraction)},"extraction_metadata":{_open(references)}'
+        head += f',"_chunks":{first_row}'
+        tail = '"}'
+    middle = '],"notes":"' if schema is None else '],"_notes":"'
+    tail += f',"metadata":{_dump(metadata)}}}'
+    rows, padding = divmod(max(size - len(head) - len(middle) - len(tail), 0), _ROW_BYTES)
+    return ResultBody(
+        head=head.encode(),
+        row=_row(rng),
+        rows=rows,
+        foot=(middle + _prose(padding) + tail).encode(),
+    )
+
+
+def _invoice(rng: random.Random) -> dict[str, Json]:
+    return {
+        "document_type": "invoice",
+        "number": f"INV-{rng.randrange(10**8):08d}",
+        "issued_on": f"2025-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}",
+        "currency": rng.choice(("CHF", "EUR", "USD")),
+        "total": rng.randrange(10**7) / 100,
+        "paid": rng.choice((True, False, None)),
+    }
+
+
+def _row(rng: random.Random) -> tuple[bytes, bytes]:
+    before = ',{"row":'
+    known = {
+        "code": f"{rng.getrandbits(64):016x}",
+        "quantity": rng.randrange(1, 1_000),
+        "price": rng.randrange(100, 10**6) / 100,
+        "taxes": [{"rate": 0.081, "kind": "vat"}, {"rate": 0.0, "kind": None}],
+    }
+    after = f',{_dump(known)[1:-1]},"text":"'
+    padding = _ROW_BYTES - len(before) - len(str(_FIRST_ROW)) - len(after) - len('"}')
+    return before.encode(), (after + _prose(padding) + '"}').encode()
+
+
+def _prose(length: int) -> str:
+    return (_PROSE * (length // len(_PROSE) + 1))[:length]
+
+
+def _dump(value: Json) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _open(value: dict[str, Json]) -> str:
+    return _dump(value)[:-1]

@@ -1,0 +1,100 @@
+"""Values that look like what a JSON schema asks for: small, deterministic, never exhaustive."""
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from attrs import frozen
+
+from adepoll.models import Json
+
+_DEEPEST: Final = 8
+_WORDS: Final = ("amber", "ledger", "harbour", "quartz", "meadow", "signal", "copper", "lantern")
+
+
+def shaped(schema: Json, rng: random.Random) -> Json:
+    """Give a value of the shape of `schema`, a JSON schema as parsed JSON.
+
+    Understands `type`, `properties`, `items`, `enum`, `const`, `anyOf`, `oneOf` and `$ref` within
+    the document; what it does not understand becomes a string, and what is nested deeper than
+    eight levels becomes null.
+    """
+    return _Shaper(root=schema, rng=rng).value(schema, depth=0)
+
+
+def referenced(value: Json, rng: random.Random) -> Json:
+    """Mirror `value` with a chunk reference in the place of every leaf."""
+    if isinstance(value, dict):
+        return {name: referenced(part, rng) for name, part in value.items()}
+    if isinstance(value, list):
+        return [referenced(part, rng) for part in value]
+    return {"references": [f"{rng.getrandbits(48):012x}"]}
+
+
+@frozen
+class _Shaper:
+    root: Json
+    rng: random.Random
+
+    def value(self, schema: Json, *, depth: int) -> Json:
+        schema = self._resolved(schema)
+        if depth > _DEEPEST:
+            return None
+        if not isinstance(schema, dict):
+            return _text(self.rng)
+        if (choices := _choices(schema)) is not None:
+            return self.rng.choice(choices)
+        kind = _kind(schema)
+        if kind == "object":
+            fields = schema.get("properties")
+            named = fields.items() if isinstance(fields, dict) else ()
+            return {name: self.value(part, depth=depth + 1) for name, part in named}
+        if kind == "array":
+            items = schema.get("items", {})
+            return [self.value(items, depth=depth + 1) for _ in range(2)]
+        return _LEAVES.get(kind, _text)(self.rng)
+
+    def _resolved(self, schema: Json) -> Json:
+        for _ in range(_DEEPEST):  # a reference to itself must come to an end
+            if not isinstance(schema, dict):
+                return schema
+            options = schema.get("anyOf", schema.get("oneOf"))
+            if isinstance(ref := schema.get("$ref"), str) and ref.startswith("#/"):
+                schema = self._at(ref[2:])
+            elif isinstance(options, list) and options:
+                schema = options[0]
+            else:
+                return schema
+        return None
+
+    def _at(self, pointer: str) -> Json:
+        found = self.root
+        for name in pointer.split("/"):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+
+def _choices(schema: dict[str, Json]) -> list[Json] | None:
+    if "const" in schema:
+        return [schema["const"]]
+    choices = schema.get("enum")
+    return choices if isinstance(choices, list) and choices else None
+
+
+def _kind(schema: dict[str, Json]) -> str:
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    if isinstance(kind, list) and kind:
+        kind = kind[0]
+    return kind if isinstance(kind, str) else "string"
+
+
+def _text(rng: random.Random) -> str:
+    return f"{rng.choice(_WORDS)} {rng.choice(_WORDS)} {rng.randrange(100)}"
+
+
+_LEAVES: Final[dict[str, Callable[[random.Random], Json]]] = {
+    "integer": lambda rng: rng.randrange(1_000),
+    "number": lambda rng: rng.randrange(100_000) / 100,
+    "boolean": lambda rng: rng.choice((True, False)),
+    "null": lambda _rng: None,
+}

@@ -1,0 +1,129 @@
+"""The official SDK as a client of the emulator: what it can do with the service, it can here."""
+
+import asyncio
+
+import pytest
+
+from adepoll.emulator import Emulator, JobPlan, Outcome
+
+landingai_ade = pytest.importorskip("landingai_ade")
+
+SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
+T0 = 1_750_000_000.0
+
+
+class Clock:
+    def __init__(self):
+        self.now = T0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def ade(clock):
+    async with Emulator(clock=clock) as ade:
+        yield ade
+
+
+@pytest.fixture
+async def sdk(ade):
+    async with landingai_ade.AsyncLandingAIADE(
+        apikey=ade.api_key, base_url=ade.base_url, max_retries=0
+    ) as sdk:
+        yield sdk
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["# Invoice\n\nTotal: 12", b"# Invoice", ("invoice.md", b"# Invoice")],
+    ids=["string", "bytes", "named file"],
+)
+async def test_a_job_is_created_and_got(ade, sdk, clock, document):
+    created = await sdk.extract_jobs.create(schema=SCHEMA, markdown=document)
+    job = await sdk.extract_jobs.get(created.job_id)
+    assert (job.status, job.progress, job.received_at) == ("pending", 0.0, int(T0))
+    clock.now = ade.truth(created.job_id).finished_at
+    job = await sdk.extract_jobs.get(created.job_id)
+    assert job.status in {"completed", "failed", "cancelled"}
+
+
+async def test_all_options_of_create_are_taken(sdk):
+    created = await sdk.extract_jobs.create(
+        schema=SCHEMA, markdown_url="https://example.com/a.md", model="extract-latest", strict=True
+    )
+    assert created.job_id
+
+
+async def test_a_completed_job_has_its_data_in_the_shape_of_the_schema(ade, sdk):
+    job_id = ade.submit(JobPlan(), schema={"properties": {"total": {"type": "number"}}})
+    job = await sdk.extract_jobs.get(job_id)
+    assert job.status == "completed"
+    assert job.progress == 1.0
+    assert job.data.extraction.keys() == {"total"}
+    assert job.data.metadata.job_id == job_id
+    assert job.metadata == type(job.metadata)(**job.data.metadata.model_dump())
+    assert job.output_url is None
+
+
+async def test_a_nonconformant_job_reads_as_completed_with_its_violation(ade, sdk):
+    job = await sdk.extract_jobs.get(ade.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
+    assert job.status == "completed"
+    assert job.metadata.schema_violation_error
+    assert job.metadata.warnings[0].code == "nonconformant_schema"
+
+
+async def test_a_failed_job_gives_its_reason(ade, sdk):
+    plan = JobPlan(outcome=Outcome.FAILED, failure_reason="no text")
+    job = await sdk.extract_jobs.get(ade.submit(plan))
+    assert (job.status, job.failure_reason, job.data) == ("failed", "no text", None)
+
+
+async def test_a_large_result_has_an_output_url(ade, sdk):
+    job = await sdk.extract_jobs.get(ade.submit(JobPlan(result_bytes=2_000_000)))
+    assert job.data is None
+    assert job.output_url.startswith(ade.results_url)
+
+
+async def test_jobs_are_listed_by_page_size_and_status(ade, sdk):
+    for n in range(12):
+        ade.submit(JobPlan(processing_time=n % 2), job_id=str(n))
+    everything = await sdk.extract_jobs.list()
+    assert len(everything.jobs) == 10
+    assert everything.has_more
+    page = await sdk.extract_jobs.list(page=1, page_size=4, status="completed")
+    assert [job.job_id for job in page.jobs] == ["2", "0"]
+    assert not page.has_more
+    assert page.org_id == ade.world.org_id
+
+
+async def test_refusals_are_raised_as_the_sdk_does(ade, sdk):
+    with pytest.raises(landingai_ade.NotFoundError):
+        await sdk.extract_jobs.get("nobody")
+    with pytest.raises(landingai_ade.UnprocessableEntityError):
+        await sdk.extract_jobs.list(page_size=101)
+    with pytest.raises(landingai_ade.UnprocessableEntityError):
+        await sdk.extract_jobs.create(schema="no json", markdown="x")
+    async with landingai_ade.AsyncLandingAIADE(
+        apikey="wrong", base_url=ade.base_url, max_retries=0
+    ) as stranger:
+        with pytest.raises(landingai_ade.AuthenticationError):
+            await stranger.extract_jobs.list()
+
+
+async def test_the_synchronous_sdk_works_as_well(ade):
+    def use():
+        with landingai_ade.LandingAIADE(apikey=ade.api_key, base_url=ade.base_url) as sdk:
+            job_id = sdk.extract_jobs.create(schema=SCHEMA, markdown="# Invoice").job_id
+            return (
+                sdk.extract_jobs.get(job_id).job_id
+                == job_id
+                == sdk.extract_jobs.list().jobs[0].job_id
+            )
+
+    assert await asyncio.to_thread(use)

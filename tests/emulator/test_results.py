@@ -1,0 +1,161 @@
+"""Results: bytes of an exact size, readable in pieces, the same each time."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.emulator.results import build_result
+
+METADATA = {"filename": "a.md", "job_id": "j"}
+
+sizes = st.one_of(st.integers(0, 8_000), st.integers(0, 60_000))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+schemas = st.recursive(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["string", "integer", "number", "boolean", "null", "odd"])}
+    ),
+    lambda inner: (
+        st.fixed_dictionaries(
+            {
+                "type": st.just("object"),
+                "properties": st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            }
+        )
+        | st.fixed_dictionaries({"type": st.just("array"), "items": inner})
+    ),
+    max_leaves=6,
+)
+
+
+def build(size, *, schema=None, seed=0, job_id="j"):
+    return build_result(seed=seed, job_id=job_id, size=size, metadata=METADATA, schema=schema)
+
+
+SMALLEST = build(0).size
+
+
+@given(size=sizes)
+def test_a_result_is_exactly_as_long_as_asked_from_the_smallest_on(size):
+    body = build(size)
+    assert body.size == len(body.read())
+    if size >= 1_000:
+        assert body.size == size
+    assert SMALLEST < 1_000
+
+
+@given(size=sizes)
+def test_a_result_is_compact_json_of_the_documented_shape(size):
+    text = build(size).read()
+    data = json.loads(text)
+    assert data.keys() == {"extraction", "extraction_metadata", "metadata"}
+    assert data["metadata"] == METADATA
+    assert isinstance(data["extraction"], dict)
+    assert isinstance(data["extraction_metadata"], dict)
+    assert json.dumps(data, separators=(",", ":")).encode() == text
+
+
+@given(size=sizes, bounds=st.tuples(st.integers(-5, 70_000), st.integers(-5, 70_000)))
+def test_any_piece_equals_the_slice_of_the_whole(size, bounds):
+    body = build(size)
+    start, stop = bounds
+    assert body.read(start, stop) == body.read()[max(start, 0) : max(stop, 0)]
+
+
+@given(size=sizes, chunk_bytes=st.integers(1, 5_000), start=st.integers(0, 2_000))
+def test_chunks_add_up_to_what_was_asked_for(size, chunk_bytes, start):
+    body = build(size)
+    stop = body.size - 7
+    chunks = [*body.chunks(start, stop, chunk_bytes=chunk_bytes)]
+    assert b"".join(chunks) == body.read()[start:stop]
+    assert all(0 < len(chunk) <= chunk_bytes for chunk in chunks)
+
+
+def test_a_piece_of_a_terabyte_is_read_without_building_it():
+    body = build(10**12)
+    assert body.size == 10**12
+    assert body.read(10**12 - 2) == b"}}"
+    middle = body.read(5 * 10**11, 5 * 10**11 + 3_000)
+    assert len(middle) == 3_000
+    assert body.read(5 * 10**11 + 1_000, 5 * 10**11 + 2_000) == middle[1_000:2_000]
+
+
+def test_no_two_rows_are_alike_so_that_a_misplaced_piece_shows():
+    rows = json.loads(build(50_000).read())["extraction"]["line_items"]
+    assert len({row["row"] for row in rows}) == len(rows) > 40
+
+
+def test_the_digest_is_that_of_the_whole():
+    body = build(3_000_000)
+    assert body.sha256() == hashlib.sha256(body.read()).hexdigest()
+
+
+def test_the_same_job_gives_the_same_bytes_and_tag_and_any_other_one_others():
+    one, again = build(5_000), build(5_000)
+    assert one.read() == again.read()
+    assert one.etag == again.etag
+    for other in (build(5_001), build(5_000, seed=1), build(5_000, job_id="k")):
+        assert other.read() != one.read()
+        assert other.etag != one.etag
+
+
+def test_the_tag_is_a_strong_one():
+    etag = build(5_000).etag
+    assert etag.startswith('"')
+    assert etag.endswith('"')
+
+
+TYPES = {"integer": int, "number": float, "boolean": bool, "null": type(None)}
+
+
+def conforms(value, schema):
+    if schema["type"] == "object":
+        fields = schema["properties"]
+        return value.keys() == fields.keys() and all(
+            conforms(value[name], part) for name, part in fields.items()
+        )
+    if schema["type"] == "array":
+        return all(conforms(item, schema["items"]) for item in value)
+    return type(value) is TYPES.get(schema["type"], str)
+
+
+@given(fields=st.dictionaries(st.text(max_size=5), schemas, max_size=4), size=sizes)
+def test_an_extraction_has_the_shape_of_the_schema_and_its_exact_size(fields, size):
+    schema = {"type": "object", "properties": fields}
+    body = build(size, schema=schema)
+    assert body.size == max(size, build(0, schema=schema).size) == len(body.read())
+    data = json.loads(body.read())
+    assert conforms(data["extraction"], schema)
+    assert fields.keys() <= data["extraction_metadata"].keys()
+
+
+@given(schema=json_values)
+def test_a_schema_that_is_none_still_gives_a_result(schema):
+    data = json.loads(build(3_000, schema=schema).read())
+    assert isinstance(data["extraction"], dict)
+    assert data.keys() == {"extraction", "extraction_metadata", "metadata"}
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ({"const": 7}, {7}),
+        ({"enum": ["a", "b"]}, {"a", "b"}),
+        ({"anyOf": [{"const": 1}, {"type": "null"}]}, {1}),
+        ({"$ref": "#/$defs/Deep"}, {"deep"}),
+        ({"type": ["null", "string"]}, {None}),
+        ({"$ref": "#/properties/field"}, None),
+    ],
+)
+def test_a_field_follows_its_schema(field, expected):
+    schema = {"properties": {"field": field}, "$defs": {"Deep": {"const": "deep"}}}
+    value = json.loads(build(0, schema=schema).read())["extraction"]["field"]
+    assert expected is None or value in expected

@@ -1,0 +1,146 @@
+"""The world as a JobSource: a virtual day through the real codec."""
+
+import random
+
+import pytest
+
+from adepoll.emulator import EPOCH, JobPlan, Outcome, World, WorldSource, loop_clock, run
+from adepoll.errors import JobNotFoundError, TransportError
+from adepoll.models import JobStatus, from_timestamp
+
+
+def replay(script, *, latency=(0.0, 0.0), failures=None):
+    async def main():
+        world = World(clock=loop_clock())
+        source = WorldSource(world=world, latency=latency, rng=random.Random(1), failures=failures)
+        return await script(world, source)
+
+    return run(main())
+
+
+def now():
+    return loop_clock(0.0)()
+
+
+def test_a_look_gives_the_snapshot_of_the_real_codec():
+    async def script(world, source):
+        return await source.get_job(world.submit(JobPlan(result_bytes=4_000), job_id="one"))
+
+    job = replay(script)
+    assert job.job_id == "one"
+    assert job.status is JobStatus.COMPLETED
+    assert job.received_at == from_timestamp(EPOCH)
+    assert job.data.extraction["document_type"] == "invoice"
+    assert job.conforms
+    assert not job.extra
+
+
+def test_a_206_is_a_snapshot_that_does_not_conform():
+    async def script(world, source):
+        return await source.get_job(world.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
+
+    job = replay(script)
+    assert job.status is JobStatus.COMPLETED
+    assert not job.conforms
+    assert job.schema_violation
+
+
+def test_the_world_moves_with_the_time_of_the_loop():
+    async def script(world, source):
+        job_id = world.submit(JobPlan(queue_time=3_600, processing_time=3_600))
+        seen = []
+        while not (job := await source.get_job(job_id)).is_terminal:
+            seen.append(job.status_text)
+        return seen, now()
+
+    seen, finished = replay(script, latency=(600, 600))
+    assert seen == ["pending"] * 6 + ["processing"] * 6
+    assert finished == 13 * 600
+
+
+def test_a_look_takes_its_latency_and_sees_the_world_in_the_middle_of_it():
+    async def script(world, source):
+        early = world.submit(JobPlan(processing_time=0.9))
+        late = world.submit(JobPlan(processing_time=3.1))
+        first = await source.get_job(early)
+        between = now()
+        second = await source.get_job(late)
+        return first.status, between, second.status, now()
+
+    assert replay(script, latency=(2, 2)) == (
+        JobStatus.COMPLETED,
+        2.0,
+        JobStatus.PROCESSING,
+        4.0,
+    )
+
+
+def test_latencies_are_drawn_from_the_range_and_repeat_with_the_seed():
+    async def script(world, source):
+        job_id = world.submit(JobPlan())
+        moments = []
+        for _ in range(50):
+            await source.get_job(job_id)
+            moments.append(now())
+        return moments
+
+    moments = replay(script, latency=(0.1, 0.5))
+    gaps = [b - a for a, b in zip([0.0, *moments], moments, strict=False)]
+    assert all(0.1 - 1e-9 <= gap <= 0.5 + 1e-9 for gap in gaps)
+    assert len(set(gaps)) > 40
+    assert moments == replay(script, latency=(0.1, 0.5))
+
+
+def test_an_unknown_job_raises_what_the_client_raises():
+    async def script(world, source):
+        await source.get_job("nobody")
+
+    with pytest.raises(JobNotFoundError) as caught:
+        replay(script)
+    assert caught.value.job_id == "nobody"
+    assert caught.value.status == 404
+
+
+def test_lists_are_paged_and_filtered():
+    async def script(world, source):
+        for n in range(5):
+            world.submit(JobPlan(processing_time=n % 2), job_id=str(n))
+        first = await source.list_jobs(page_size=2)
+        active = await source.list_jobs(status=JobStatus.PROCESSING)
+        return first, active
+
+    first, active = replay(script)
+    assert [job.job_id for job in first.jobs] == ["4", "3"]
+    assert first.has_more
+    assert [job.job_id for job in active.jobs] == ["3", "1"]
+    assert not active.has_more
+
+
+@pytest.mark.parametrize(
+    "options", [{"page": -1}, {"page_size": 0}, {"page_size": 101}, {"status": JobStatus.UNKNOWN}]
+)
+def test_a_page_that_the_service_would_refuse_is_refused(options):
+    async def script(world, source):
+        await source.list_jobs(**options)
+
+    with pytest.raises(ValueError, match="no such page"):
+        replay(script)
+
+
+def test_a_failure_is_raised_in_place_of_the_answer():
+    asked = []
+
+    def failures(job_id):
+        asked.append(job_id)
+        return TransportError("gone", job_id=job_id) if len(asked) % 2 else None
+
+    async def script(world, source):
+        job_id = world.submit(JobPlan(), job_id="one")
+        with pytest.raises(TransportError):
+            await source.get_job(job_id)
+        assert (await source.get_job(job_id)).is_terminal
+        with pytest.raises(TransportError):
+            await source.list_jobs()
+
+    replay(script, failures=failures)
+    assert asked == ["one", "one", None]
