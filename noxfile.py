@@ -1,0 +1,43 @@
+"""What is run on this project: tests, lint, typing. Start with ``nox -s tests``."""
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False  # those that a machine has are run
+nox.options.sessions = ["tests", "lint", "typing"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def groups(*names: str) -> list[str]:
+    """Give the requirements of dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; what follows ``--`` goes to pytest."""
+    session.install(".[cli,speed]", *groups("tests"))
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "report", "--skip-covered", "--fail-under=90")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, and the direction of imports."""
+    session.install(*groups("lint"), "-e", ".[cli]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy on the library, both checkers on the public face."""
+    session.install(*groups("typing"), ".[cli]", "uvloop", "nox")
+    session.run("mypy")
+    session.run("mypy", "--strict", "tests/typing/api.py")
+    session.run("pyright")

@@ -1,0 +1,75 @@
+"""The public API as a user's type checker sees it. Checked by mypy and pyright, never run."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import assert_type
+
+from adepoll import (
+    AdeClient,
+    AdePollError,
+    Download,
+    ExtractResult,
+    Fixed,
+    JobPage,
+    JobSnapshot,
+    JobSource,
+    JobStatus,
+    JobSummary,
+    JobWatcher,
+    ResultFetcher,
+    RetryPolicy,
+    UnresolvedJobsError,
+    Watch,
+)
+
+
+class Cache:
+    """A source of one's own needs two methods, and no base class."""
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        raise NotImplementedError(job_id)
+
+    async def list_jobs(
+        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+    ) -> JobPage:
+        raise NotImplementedError(page, page_size, status)
+
+
+async def ids() -> AsyncIterator[str]:
+    yield "a"
+
+
+async def main() -> None:
+    source: JobSource = Cache()
+    async with AdeClient("key", region="eu", max_rate=5, retry=RetryPolicy(attempts=2)) as client:
+        source = client
+        assert_type(await client.get_job("a"), JobSnapshot)
+        assert_type(await client.list_jobs(status=JobStatus.PENDING), JobPage)
+        async for summary in client.iter_jobs():
+            assert_type(summary, JobSummary)
+
+        async with JobWatcher(
+            source, concurrency=asyncio.Semaphore(8), schedule=Fixed(interval=2)
+        ) as watcher:
+            watch = watcher.watch(["a"], timeout=3)
+            assert_type(watch, Watch)
+            try:
+                async for job in watch:
+                    assert_type(job, JobSnapshot)
+                    assert_type(job.received_at, datetime)
+            except UnresolvedJobsError as error:
+                assert_type(error.causes, Mapping[str, AdePollError])
+            async with watcher.updates(ids()) as updates:
+                async for job in updates:
+                    assert_type(job.status, JobStatus)
+            job = await watcher.wait("a", timeout=1)
+            assert_type(watcher.nudge("a"), bool)
+
+        async with ResultFetcher(client) as fetcher:
+            assert_type(await fetcher.result(job), ExtractResult)
+            assert_type(await fetcher.download("a", Path("a.json"), overwrite=True), Download)
+            async with fetcher.stream(job) as chunks:
+                async for chunk in chunks:
+                    assert_type(chunk, bytes)
