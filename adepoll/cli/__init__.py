@@ -1,0 +1,46 @@
+"""The `adepoll` command (extra "cli"): one module a subcommand, on top of the library."""
+
+import logging
+
+import click
+
+from adepoll.__about__ import __version__
+from adepoll.cli.demo import demo
+from adepoll.cli.emulate import emulate
+from adepoll.cli.fetch import fetch
+from adepoll.cli.look import get, list_jobs
+from adepoll.cli.watch import watch
+
+EPILOG = """\b
+Environment:
+  VISION_AGENT_API_KEY       the API key (options can be seen by others)
+  LANDINGAI_ADE_ENVIRONMENT  production (the default) or eu
+  LANDINGAI_ADE_BASE_URL     another address of the API: an emulator's
+
+\b
+Exit codes:
+  0 all completed         3 some unresolved
+  1 some failed or were   4 the key was refused
+    cancelled           130 interrupted
+  2 wrong usage         143 terminated
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="adepoll")
+@click.option("--debug", is_flag=True, help="Tell on stderr what happens inside.")
+def cli(*, debug: bool) -> None:
+    """Wait for LandingAI ADE extract jobs, and bring their results home.
+
+    Try it without a key: adepoll demo
+    """
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+
+
+cli.add_command(demo)
+cli.add_command(watch)
+cli.add_command(get)
+cli.add_command(list_jobs)
+cli.add_command(fetch)
+cli.add_command(emulate)

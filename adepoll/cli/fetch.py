@@ -1,0 +1,57 @@
+"""``adepoll fetch``: bring the result of one job home."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from adepoll.cli.running import ExitCode, client_options, run, say
+from adepoll.client import AdeClient
+from adepoll.fetcher import ResultFetcher
+from adepoll.jobids import check_job_id
+
+
+@click.command()
+@click.argument("job_id")
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help='Where to write it; "-" for standard output. Default: JOB_ID.json in this folder.',
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there already.")
+@client_options
+def fetch(
+    job_id: str, *, out: str | None, overwrite: bool, connect: Callable[[], AdeClient]
+) -> None:
+    """Download the result of a completed job. The file appears whole or not at all."""
+
+    async def main() -> ExitCode:
+        check_job_id(job_id)
+        async with connect() as client, ResultFetcher(client) as fetcher:
+            if out == "-":
+                async with fetcher.stream(job_id) as chunks:
+                    async for chunk in chunks:
+                        sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+            else:
+                path = Path(out or result_name(job_id))
+                done = await fetcher.download(job_id, path, overwrite=overwrite)
+                say(f"{done.path}: {done.bytes} bytes, sha256 {done.sha256}")
+        return ExitCode.COMPLETED
+
+    run(main)
+
+
+_LONGEST_NAME = 200
+
+
+def result_name(job_id: str) -> str:
+    """Name the file of a job's result: its id, cut where a file system would refuse it."""
+    encoded = job_id.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return f"{job_id}.json"
+    head = encoded[:100].decode("utf-8", "ignore")
+    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:32]}.json"

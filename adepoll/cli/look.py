@@ -1,0 +1,87 @@
+"""``adepoll get`` and ``adepoll list``: one look, nothing waited for."""
+
+import json
+import sys
+from collections.abc import Callable
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from adepoll import wire
+from adepoll.cli.running import ExitCode, client_options, exit_code_of, run, shown, write_line
+from adepoll.client import AdeClient
+from adepoll.models import JobStatus, JobSummary
+
+_STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNKNOWN]
+
+
+@click.command()
+@click.argument("job_id")
+@client_options
+def get(job_id: str, *, connect: Callable[[], AdeClient]) -> None:
+    """Look at one job once, and print what is said of it.
+
+    Prints JSON. A presigned output_url is shown without its query: it is a secret. Use
+    "adepoll fetch" for the result.
+    """
+
+    async def main() -> ExitCode:
+        async with connect() as client:
+            job = await client.get_job(job_id)
+        text = job.redacted().to_json()
+        write_line(json.dumps(json.loads(text), indent=2) if sys.stdout.isatty() else text)
+        return exit_code_of(job)
+
+    run(main)
+
+
+@click.command("list")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs of this status.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
+@client_options
+def list_jobs(*, status: str | None, limit: int | None, connect: Callable[[], AdeClient]) -> None:
+    """List the key's jobs.
+
+    Prints a table on a terminal, JSON lines elsewhere.
+    """
+
+    async def main() -> ExitCode:
+        jobs: list[JobSummary] = []
+        count = 0
+        async with connect() as client:
+            async for job in client.iter_jobs(status=JobStatus(status) if status else None):
+                count += 1
+                if sys.stdout.isatty():
+                    jobs.append(job)
+                else:
+                    write_line(wire.encode_summary(job))
+                if count == limit:
+                    break
+        if sys.stdout.isatty():
+            Console().print(_table(jobs))
+        return ExitCode.COMPLETED
+
+    run(main)
+
+
+def _table(jobs: list[JobSummary]) -> Table:
+    table = Table("job", "status", "received (UTC)", "failure", box=None, pad_edge=False)
+    for job in jobs:
+        # Text, not str: rich would take brackets in it for markup.
+        table.add_row(
+            Text(shown(job.job_id)),
+            Text(shown(job.status_text), style=_STYLES.get(job.status, "")),
+            f"{job.received_at:%Y-%m-%d %H:%M:%S}",
+            Text(shown(job.failure_reason or "")),
+        )
+    return table
+
+
+_STYLES = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLED: "yellow",
+    JobStatus.PROCESSING: "cyan",
+}

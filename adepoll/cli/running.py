@@ -1,0 +1,169 @@
+"""What all subcommands share: the client's options, the loop, signals, exit codes."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from typing import Any, Final, NoReturn
+
+import click
+
+from adepoll.client import AdeClient
+from adepoll.errors import (
+    AdePollError,
+    AuthenticationError,
+    ConfigurationError,
+    InvalidJobIdError,
+    PermissionDeniedError,
+    TargetExistsError,
+)
+from adepoll.models import JobSnapshot, JobStatus
+from adepoll.redaction import showable
+
+
+class ExitCode(IntEnum):
+    """How a command ended; `adepoll --help` lists them."""
+
+    COMPLETED = 0
+    ENDED_BADLY = 1
+    USAGE = 2
+    UNRESOLVED = 3
+    KEY_REFUSED = 4
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+def exit_code_of(job: JobSnapshot) -> ExitCode:
+    """Give what one job contributes to the exit code."""
+    badly = {JobStatus.FAILED, JobStatus.CANCELLED}
+    return ExitCode.ENDED_BADLY if job.status in badly else ExitCode.COMPLETED
+
+
+def say(text: str) -> None:
+    """Print one line on stderr."""
+    click.echo(text, err=True)
+
+
+def client_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where and how fast; the command gets `connect`, not them."""
+
+    @click.option("--region", metavar="us|eu", help="Region of the key; default: the environment.")
+    @click.option("--base-url", metavar="URL", help="Address of the API, instead of a region.")
+    @click.option(
+        "--max-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="Most requests per second.",
+    )
+    @functools.wraps(command)
+    def with_client(
+        *args: object,
+        region: str | None,
+        base_url: str | None,
+        max_rate: float | None,
+        **kwargs: object,
+    ) -> None:
+        def connect() -> AdeClient:
+            return AdeClient(region=region, base_url=base_url, max_rate=max_rate)
+
+        command(*args, connect=connect, **kwargs)
+
+    return with_client
+
+
+median_option = click.option(
+    "--median",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Median time of a job; the times are log-normal.",
+)
+
+
+class _TerminatedError(Exception):
+    """SIGTERM came."""
+
+
+def run(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> NoReturn:
+    """Run a command on an event loop of its own, and exit with its code.
+
+    Errors of adepoll become one line on stderr; SIGINT and SIGTERM cancel the command, which
+    cleans up and says where it stood.
+    """
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(_until_terminated(main))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except _TerminatedError:
+        code = ExitCode.TERMINATED
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`). Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.TERMINATED
+    except AdePollError as error:
+        say(f"adepoll: {error}")
+        code = _exit_code_of_error(error)
+    sys.exit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give uvloop's, where the extra "speed" is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - the extra may be missing
+    except ModuleNotFoundError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _until_terminated(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> ExitCode:
+    task = asyncio.ensure_future(main())
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        task.cancel()
+
+    with contextlib.suppress(NotImplementedError):  # Windows has no such signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if terminated:
+            raise _TerminatedError from None
+        raise
+
+
+_CODES: Final[tuple[tuple[type[AdePollError], ExitCode], ...]] = (
+    (AuthenticationError, ExitCode.KEY_REFUSED),
+    (PermissionDeniedError, ExitCode.KEY_REFUSED),
+    (ConfigurationError, ExitCode.USAGE),
+    (InvalidJobIdError, ExitCode.USAGE),
+    (TargetExistsError, ExitCode.USAGE),
+)
+
+
+def _exit_code_of_error(error: AdePollError) -> ExitCode:
+    for cls, code in _CODES:
+        if isinstance(error, cls):
+            return code
+    return ExitCode.UNRESOLVED
+
+
+def write_line(text: str) -> None:
+    """Write one line to stdout, where the next program can read it at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def shown(text: str) -> str:
+    """Give text of the service as it may stand on a terminal."""
+    return showable(text, 200)

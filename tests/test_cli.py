@@ -1,0 +1,397 @@
+"""The command as a person or a script meets it: a process, its output, its exit code."""
+
+import asyncio
+import hashlib
+import json
+import os
+import pty
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from adepoll import JobSnapshot
+from adepoll.emulator import Emulator, JobPlan, Outcome
+
+KEY = "canary-key-8f2e1"
+SOON = JobPlan(processing_time=0.05)
+NEVER = JobPlan(processing_time=float("inf"))
+
+
+@pytest.fixture
+async def ade():
+    async with Emulator(api_key=KEY) as emulator:
+        yield emulator
+
+
+@asynccontextmanager
+async def started(ade, *arguments, key=KEY, **options):
+    """Start the command against the emulator; kill it if the test leaves it running."""
+    env = {name: value for name, value in os.environ.items() if "ADE" not in name}
+    env |= {"LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": key}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "adepoll", *arguments),
+        env=env,
+        **{"stdin": -1, "stdout": -1, "stderr": -1} | options,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def adepoll(ade, *arguments, stdin=None, **options):
+    """Run the command to its end; give exit code, stdout and stderr. No secret may be in them."""
+    async with started(ade, *arguments, **options) as process:
+        out, err = await process.communicate(stdin)
+    out, err = out.decode(), err.decode()
+    for secret in (KEY, "X-Amz-Signature", "X-Amz-Credential"):
+        assert secret not in out
+        assert secret not in err
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+def ids_of(out):
+    return [json.loads(line)["job_id"] for line in out.splitlines()]
+
+
+def sha256_of(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+# --- watch ---------------------------------------------------------------------------------------
+
+
+async def test_watch_prints_one_json_line_for_each_job_that_settles(ade):
+    ids = [ade.submit(SOON) for _ in range(20)]
+    code, out, err = await adepoll(ade, "watch", *ids, ids[0])
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    jobs = [JobSnapshot.from_json(line) for line in out.splitlines()]
+    assert all(job.status.value == "completed" and job.data is not None for job in jobs)
+    assert "20 of 20 jobs settled (20 completed)" in err
+
+
+async def test_watch_ends_with_1_when_a_job_failed(ade):
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="unreadable"))
+    code, out, _ = await adepoll(ade, "watch", ade.submit(SOON), failed)
+    assert code == 1
+    reasons = [json.loads(line)["failure_reason"] for line in out.splitlines()]
+    assert sorted(reasons, key=str) == [None, "unreadable"]
+
+
+async def test_watch_ends_with_1_when_a_job_was_cancelled(ade):
+    code, _, _ = await adepoll(ade, "watch", ade.submit(JobPlan(outcome=Outcome.CANCELLED)))
+    assert code == 1
+
+
+async def test_watch_ends_with_3_and_says_which_when_a_job_is_unresolved(ade):
+    good = ade.submit(SOON)
+    code, out, err = await adepoll(ade, "watch", good, "bad/id")
+    assert code == 3
+    assert ids_of(out) == [good]
+    assert "unresolved: invalid job id 'bad/id': it holds '/'" in err
+    assert "1 of 2 jobs settled (1 completed); 1 unresolved" in err
+
+
+async def test_watch_gives_up_after_its_timeout(ade):
+    code, out, err = await adepoll(ade, "watch", ade.submit(NEVER), "--timeout", "0.3")
+    assert (code, out) == (3, "")
+    assert "did not settle in 0.3 s (last seen processing)" in err
+
+
+async def test_watch_ends_with_4_and_one_line_when_the_key_is_refused(ade):
+    code, out, err = await adepoll(ade, "watch", ade.submit(SOON), key="wrong-key")
+    assert (code, out) == (4, "")
+    assert "check VISION_AGENT_API_KEY" in err
+    assert "wrong-key" not in err
+
+
+@pytest.mark.parametrize("arguments", [["watch", "a"], ["get", "a"], ["list"], ["fetch", "a"]])
+async def test_a_missing_key_is_wrong_usage_and_names_the_variable(ade, arguments):
+    code, out, err = await adepoll(ade, *arguments, key="")
+    assert (code, out) == (2, "")
+    assert "VISION_AGENT_API_KEY" in err
+
+
+async def test_watch_reads_ids_from_files_whatever_the_editor_did(ade, tmp_path):
+    ids = [ade.submit(SOON) for _ in range(3)]
+    listed = tmp_path / "ids.txt"
+    listed.write_bytes(f"\ufeff{ids[0]}\r\n\r\n# a comment\r\n  {ids[1]}  \r\n{ids[2]}".encode())
+    code, out, _ = await adepoll(ade, "watch", "--file", str(listed))
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+
+
+async def test_a_line_that_is_no_utf8_is_one_bad_id_and_not_a_bad_file(ade, tmp_path):
+    good = ade.submit(SOON)
+    listed = tmp_path / "ids.txt"
+    listed.write_bytes(b"\xff\xfe\x00bad\n" + good.encode() + b"\n")
+    code, out, _ = await adepoll(ade, "watch", "-f", str(listed))
+    assert code == 3
+    assert ids_of(out) == [good]
+
+
+async def test_watch_takes_ids_from_stdin_as_they_come(ade):
+    first, second = ade.submit(SOON), ade.submit(SOON)
+    async with started(ade, "watch") as process:
+        process.stdin.write(f"{first}\n".encode())
+        await process.stdin.drain()
+        line = await process.stdout.readline()  # settled while stdin is still open
+        assert ids_of(line.decode()) == [first]
+        out, _ = await process.communicate(f"{second}\n".encode())
+    assert ids_of(out.decode()) == [second]
+    assert process.returncode == 0
+
+
+async def test_watch_of_a_missing_file_is_wrong_usage(ade):
+    code, _, err = await adepoll(ade, "watch", "-f", "no-such-file")
+    assert code == 2
+    assert "no-such-file: No such file or directory" in err
+
+
+async def test_watch_with_out_writes_each_result_and_names_the_file(ade, tmp_path):
+    large = ade.submit(JobPlan(processing_time=0.05, result_bytes=3_000_000))
+    small = ade.submit(SOON)
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED))
+    code, out, err = await adepoll(ade, "watch", large, small, failed, "--out", str(tmp_path / "r"))
+    assert code == 1
+    lines = {line["job_id"]: line for line in map(json.loads, out.splitlines())}
+    assert sha256_of(lines[large]["result"]["path"]) == ade.truth(large).result_sha256
+    assert lines[large]["result"]["sha256"] == ade.truth(large).result_sha256
+    assert json.loads((tmp_path / "r" / f"{small}.json").read_bytes())["extraction"]
+    assert "data" not in lines[small]
+    assert "result" not in lines[failed]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == sorted(
+        [f"{large}.json", f"{small}.json"]
+    )
+    assert "MB of results in" in err
+
+
+async def test_watch_does_not_replace_a_result_that_is_there_unless_told(ade, tmp_path):
+    job_id = ade.submit(SOON)
+    target = tmp_path / f"{job_id}.json"
+    target.write_text("mine")
+    code, out, _ = await adepoll(ade, "watch", job_id, "--out", str(tmp_path))
+    assert code == 3
+    assert "exists already" in json.loads(out)["result_error"]
+    assert target.read_text() == "mine"
+    code, _, _ = await adepoll(ade, "watch", job_id, "--out", str(tmp_path), "--overwrite")
+    assert code == 0
+    assert target.read_text() != "mine"
+
+
+async def test_ctrl_c_ends_with_130_and_says_where_it_stood(ade):
+    done, never = ade.submit(SOON), ade.submit(NEVER)
+    async with started(ade, "watch", done, never) as process:
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode().splitlines() == [
+        line
+        for line in err.decode().splitlines()
+        if line.startswith("adepoll: 1 of 2 jobs settled")
+    ]
+
+
+async def test_sigterm_ends_with_143_and_says_where_it_stood(ade):
+    done, never = ade.submit(SOON), ade.submit(NEVER)
+    async with started(ade, "watch", done, never) as process:
+        await process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert process.returncode == 143
+    assert "1 of 2 jobs settled" in err.decode()
+
+
+async def test_ctrl_c_works_while_stdin_is_silent(ade):
+    async with started(ade, "watch") as process:
+        process.stdin.write(f"{ade.submit(SOON)}\n".encode())
+        await process.stdin.drain()
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert process.returncode == 130
+
+
+async def test_a_reader_that_goes_away_is_no_error_message(ade):
+    ids = [ade.submit(SOON) for _ in range(50)]
+    read_end, write_end = os.pipe()
+    async with started(ade, "watch", *ids, stdout=write_end) as process:
+        os.close(write_end)
+        os.close(read_end)
+        _, err = await process.communicate()
+    assert "Traceback" not in err.decode()
+    assert "Broken pipe" not in err.decode()
+    assert process.returncode != 0
+
+
+async def test_progress_is_shown_where_stderr_is_a_terminal(ade):
+    ids = [ade.submit(JobPlan(processing_time=0.6)) for _ in range(3)]
+    ours, theirs = pty.openpty()
+    async with started(ade, "watch", *ids, stderr=theirs) as process:
+        os.close(theirs)
+        out, _ = await process.communicate()
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert len(out.splitlines()) == 3
+    assert "settled" in shown
+    assert "0/3" in shown
+
+
+async def test_without_ids_on_a_terminal_watch_says_how_to_give_them(ade):
+    ours, theirs = pty.openpty()
+    async with started(ade, "watch", stdin=theirs) as process:
+        _, err = await process.communicate()
+    os.close(theirs)
+    os.close(ours)
+    assert process.returncode == 2
+    assert "no job ids" in err.decode()
+
+
+# --- get, list, fetch ----------------------------------------------------------------------------
+
+
+async def test_get_prints_what_the_service_says_without_the_presigned_query(ade):
+    job_id = ade.submit(JobPlan(result_bytes=2_000_000))
+    code, out, _ = await adepoll(ade, "get", job_id)
+    assert code == 0
+    job = JobSnapshot.from_json(out)
+    assert job.job_id == job_id
+    assert job.output_url.endswith("?REDACTED")
+
+
+async def test_get_of_an_unknown_job_ends_with_3_and_says_so(ade):
+    code, out, err = await adepoll(ade, "get", "unknown")
+    assert (code, out) == (3, "")
+    assert err.startswith("adepoll: job unknown: the service answered 404")
+
+
+async def test_get_of_an_impossible_id_is_wrong_usage(ade):
+    code, _, err = await adepoll(ade, "get", "a b")
+    assert code == 2
+    assert "white space" in err
+
+
+async def test_a_service_that_is_not_there_is_told_in_one_line(ade):
+    code, _, err = await adepoll(ade, "get", "a", "--base-url", "http://127.0.0.1:9")
+    assert code == 3
+    assert err.splitlines() == ["adepoll: job a: cannot connect to 127.0.0.1:9: Connection refused"]
+
+
+async def test_an_unknown_region_is_wrong_usage(ade):
+    code, _, err = await adepoll(ade, "get", "a", "--region", "mars")
+    assert code == 2
+    assert "unknown region 'mars'; there are eu, production, us" in err
+
+
+async def test_list_prints_json_lines_where_stdout_is_no_terminal(ade):
+    ids = [ade.submit(SOON) for _ in range(150)]
+    code, out, _ = await adepoll(ade, "list")
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    code, out, _ = await adepoll(ade, "list", "--limit", "3")
+    assert len(out.splitlines()) == 3
+
+
+async def test_list_takes_only_the_status_asked_for(ade):
+    ade.submit(NEVER)
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED))
+    _, out, _ = await adepoll(ade, "list", "--status", "failed")
+    assert ids_of(out) == [failed]
+
+
+async def test_a_terminal_gets_a_table_and_no_escape_of_the_service(ade):
+    reason = "\x1b]0;owned\x07[bold]bad[/]"
+    ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason=reason))
+    ours, theirs = pty.openpty()
+    async with started(ade, "list", stdout=theirs) as process:
+        os.close(theirs)
+        await process.communicate()
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "failed" in shown
+    assert "\x1b]0;" not in shown
+    assert "[bold]" in shown
+
+
+async def test_fetch_writes_the_result_to_a_file_named_after_the_job(ade, tmp_path):
+    job_id = ade.submit(JobPlan(result_bytes=2_500_000))
+    code, out, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
+    assert (code, out) == (0, "")
+    digest = sha256_of(tmp_path / f"{job_id}.json")
+    assert digest == ade.truth(job_id).result_sha256
+    assert f"2500000 bytes, sha256 {digest}" in err
+    code, _, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
+    assert code == 2
+    assert "exists already" in err
+
+
+async def test_fetch_to_stdout_streams_the_bytes(ade):
+    job_id = ade.submit(JobPlan(result_bytes=2_500_000))
+    code, out, _ = await adepoll(ade, "fetch", job_id, "-o", "-")
+    assert code == 0
+    assert hashlib.sha256(out.encode()).hexdigest() == ade.truth(job_id).result_sha256
+
+
+async def test_fetch_of_a_job_that_has_not_ended_says_so(ade, tmp_path):
+    code, _, err = await adepoll(ade, "fetch", ade.submit(NEVER), cwd=tmp_path)
+    assert code == 3
+    assert "the job is still processing; wait for it" in err
+    assert not list(tmp_path.iterdir())
+
+
+# --- emulate, demo, the rest ---------------------------------------------------------------------
+
+
+async def test_emulate_prints_what_points_a_client_to_it_and_ends_on_sigterm(ade):
+    async with started(ade, "emulate", "--port", "0", "--jobs", "3") as process:
+        lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
+        env = dict(word.split("=", 1) for _, word in lines)
+        async with started(
+            ade, "list", "--base-url", env["LANDINGAI_ADE_BASE_URL"],
+            key=env["VISION_AGENT_API_KEY"],
+        ) as listing:  # fmt: skip
+            out, _ = await listing.communicate()
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert len(out.splitlines()) == 3
+    assert process.returncode == 143
+    assert err.decode().count("\n") == 1
+
+
+async def test_emulate_on_a_port_that_is_taken_says_so(ade):
+    port = ade.base_url.rpartition(":")[2]
+    code, _, err = await adepoll(ade, "emulate", "--port", port)
+    assert code != 0
+    assert "cannot listen on" in err
+
+
+async def test_demo_settles_fetches_and_checks_everything(ade):
+    code, out, err = await adepoll(ade, "demo", "--jobs", "200", "--median", "0.3")
+    assert code == 0, err
+    assert "200 jobs" in out
+    assert "nothing lost, nothing doubled, every result byte for byte" in out
+
+
+async def test_without_its_extra_the_command_says_how_to_install_it(ade):
+    code = "import sys; sys.modules['click'] = None; from adepoll.__main__ import main; main()"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert 'pip install "adepoll[cli]"' in err.decode()
+
+
+async def test_every_command_has_help_that_fits_a_terminal(ade):
+    for command in ([], ["demo"], ["watch"], ["get"], ["list"], ["fetch"], ["emulate"]):
+        code, out, _ = await adepoll(ade, *command, "--help")
+        assert code == 0
+        assert all(len(line) <= 80 for line in out.splitlines())
