@@ -37,7 +37,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy on the library, both checkers on the public face."""
-    session.install(*groups("typing"), ".[cli]", "uvloop", "nox")
+    session.install(*groups("typing"), ".[cli,speed]")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing/api.py")
     session.run("pyright")
