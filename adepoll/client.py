@@ -4,6 +4,8 @@ import asyncio
 import logging
 import math
 import os
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ from adepoll.errors import (
     MissingApiKeyError,
     RateLimitedError,
     RequestError,
+    StatusError,
     TransportError,
 )
 from adepoll.models import JobPage, JobSnapshot, JobStatus, JobSummary
@@ -34,6 +37,7 @@ from adepoll.redaction import REDACTED, redact_text, redact_url, showable
 
 API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
 REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
+BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
 USER_AGENT: Final = f"adepoll/{__version__}"
 
 _log = logging.getLogger(__name__)
@@ -53,6 +57,28 @@ class _Bearer(str):
 
     def __repr__(self) -> str:
         return f"'Bearer {REDACTED}'"
+
+
+class _Once:
+    """Middleware that keeps aiohttp from sending one GET twice.
+
+    It does so by itself where a connection breaks before the answer: a retry that no budget and
+    no rate would know of.
+    """
+
+    def __init__(self) -> None:
+        self._failure: BaseException | None = None
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return await handler(request)
+        except (aiohttp.ClientError, OSError) as exc:
+            self._failure = exc
+            raise
 
 
 @frozen(kw_only=True)
@@ -107,7 +133,9 @@ class AdeClient:
             api_key: The key; None reads the environment variable ``VISION_AGENT_API_KEY``.
             region: ``us`` or ``eu``; None reads ``LANDINGAI_ADE_ENVIRONMENT`` (``production`` or
                 ``eu``), and without that takes ``us``.
-            base_url: Where the API is, instead of a region: a proxy, an emulator.
+            base_url: Where the API is, instead of a region: a proxy, an emulator. Without either
+                argument, ``LANDINGAI_ADE_BASE_URL`` goes before the region's variable, as it
+                does in the official SDK.
             session: A session of your own, which stays yours to close. adepoll makes one that
                 keeps no cookies and reads neither netrc nor proxy variables.
             timeout: Most seconds one request may take, connecting and body included.
@@ -145,7 +173,7 @@ class AdeClient:
         self._pacer = Pacer(max_rate=max_rate, retry=self._retry, rng=self._rng)
         self._closed = False
         self._requests = self._retries = self._throttled = self._failures = 0
-        self._bytes = self._in_flight = 0
+        self._bytes = self._in_flight = self._failed_in_a_row = 0
         self._strange: set[str] = set()
 
     def __repr__(self) -> str:
@@ -189,9 +217,10 @@ class AdeClient:
     @property
     def stats(self) -> ClientStats:
         """What the client has done so far; a copy that does not change."""
-        closed_for = 0.0
-        if math.isfinite(opens := self._pacer.gate_opens_at):
-            closed_for = max(0.0, opens - asyncio.get_running_loop().time())
+        try:
+            now = asyncio.get_running_loop().time()
+        except RuntimeError:  # read after the loop has ended, when nobody waits for the gate
+            now = math.inf
         return ClientStats(
             requests=self._requests,
             retries=self._retries,
@@ -200,7 +229,7 @@ class AdeClient:
             bytes_received=self._bytes,
             in_flight=self._in_flight,
             retry_budget=self._pacer.retry_budget,
-            gate_closed_for=closed_for,
+            gate_closed_for=max(0.0, self._pacer.gate_opens_at - now),
         )
 
     async def get_job(self, job_id: str) -> JobSnapshot:
@@ -260,7 +289,9 @@ class AdeClient:
 
     async def _get_job(self, job_id: str, slot: _Slot) -> JobSnapshot:
         def decipher(status: int, headers: protocol.Headers, body: bytes) -> JobSnapshot:
-            return protocol.decipher_job(status, headers, body, job_id=job_id, now=_utcnow())
+            return protocol.decipher_job(
+                status, headers, body, job_id=job_id, now=_utcnow(), secret=self._key
+            )
 
         snapshot = await self._call(protocol.job_path(job_id), decipher, job_id, slot)
         if snapshot.status is JobStatus.UNKNOWN:
@@ -271,7 +302,7 @@ class AdeClient:
         self, page: int, page_size: int, status: JobStatus | None, slot: _Slot
     ) -> JobPage:
         def decipher(code: int, headers: protocol.Headers, body: bytes) -> JobPage:
-            return protocol.decipher_page(code, headers, body, now=_utcnow())
+            return protocol.decipher_page(code, headers, body, now=_utcnow(), secret=self._key)
 
         path = protocol.list_path(page=page, page_size=page_size, status=status)
         return await self._call(path, decipher, None, slot)
@@ -304,25 +335,43 @@ class AdeClient:
     ) -> _T:
         loop = asyncio.get_running_loop()
         while True:
-            await self._pacer.turn()
+            due = await self._pacer.turn()
             async with slot, self._wire:
+                if not self._pacer.take(due):
+                    continue  # while we waited for a place, the gate closed or others were sent
                 sent_at = loop.time()
-                if not self._pacer.is_open(sent_at):
-                    continue  # it closed while we waited for a place
                 self._requests += 1
                 self._in_flight += 1
                 try:
                     status, headers, body = await self._send(url, job_id)
                     answer = decipher(status, headers, body)
                 except RequestError as error:
-                    self._failures += 1
-                    self._throttled += isinstance(error, RateLimitedError)
-                    self._pacer.failed(error, sent_at=sent_at)
+                    self._note_failure(error, sent_at)
                     raise
                 finally:
                     self._in_flight -= 1
-                self._pacer.succeeded()
+                self._note_success()
                 return answer
+
+    def _note_success(self) -> None:
+        self._pacer.succeeded()
+        if self._failed_in_a_row >= _OUTAGE:
+            _log.warning("the service answers again, after %d failures", self._failed_in_a_row)
+        self._failed_in_a_row = 0
+
+    def _note_failure(self, error: RequestError, sent_at: float) -> None:
+        self._failures += 1
+        self._throttled += isinstance(error, RateLimitedError)
+        if isinstance(error, StatusError) and not error.transient:
+            self._note_success()  # a 404 is an answer like any other, from a service that is well
+            return
+        self._pacer.failed(error, sent_at=sent_at)
+        if isinstance(error, RateLimitedError):
+            return
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row == _OUTAGE:
+            # Somebody waits, and should know for what.
+            _log.warning("%d requests in a row failed, the last with: %s", _OUTAGE, error)
 
     async def _send(self, url: URL, job_id: str | None) -> tuple[int, protocol.Headers, bytes]:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
@@ -331,7 +380,10 @@ class AdeClient:
                 url,
                 headers=self._headers,
                 allow_redirects=False,
+                raise_for_status=False,  # a session of the caller's may be set to
                 timeout=self._aiohttp_timeout,
+                # A session of the caller's keeps its own middlewares.
+                middlewares=(_Once(),) if self._owns_session else None,
             ) as response:
                 body = await self._read(response, job_id)
                 return response.status, response.headers, body
@@ -353,12 +405,11 @@ class AdeClient:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
             chunks.append(chunk)
         self._bytes += size
-        body = b"".join(chunks)
-        if response.status not in _SUCCESS:
-            # An error page may quote the request it is about.
-            key = self._headers["Authorization"].removeprefix("Bearer ").encode()
-            body = body.replace(key, REDACTED.encode())
-        return body
+        return b"".join(chunks)
+
+    @property
+    def _key(self) -> str:
+        return self._headers["Authorization"].removeprefix("Bearer ")
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -402,9 +453,9 @@ class SlottedClient:
         return await self._client._list_jobs(page, page_size, status, self._slot)  # noqa: SLF001 - as above
 
 
-_SUCCESS: Final = frozenset({200, 206})
 _MOST_BARREN_PAGES: Final = 3
 _MOST_STRANGE: Final = 20
+_OUTAGE: Final = 10  # failures in a row that are worth a warning
 
 
 def _utcnow() -> datetime:
@@ -414,17 +465,23 @@ def _utcnow() -> datetime:
 def describe(exc: BaseException) -> str:
     """Say what a foreign error of the HTTP layer means, without its URL, headers or body."""
     if isinstance(exc, aiohttp.ClientConnectorError):
-        reason = exc.os_error.strerror or str(exc.os_error)
-        return f"cannot connect to {exc.host}:{exc.port}: {showable(reason)}"
+        return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "the connection was closed before an answer came"
     if isinstance(exc, aiohttp.ClientResponseError):
         return f"the answer is no HTTP: {showable(redact_text(exc.message), 120)}"
     if isinstance(exc, aiohttp.ClientPayloadError):
         return "the connection broke within the body"
-    if isinstance(exc, OSError) and exc.strerror:
-        return f"the connection failed: {showable(exc.strerror)}"
+    if isinstance(exc, OSError):
+        return f"the connection failed: {_reason(exc)}"
     return f"the connection failed ({type(exc).__name__})"
+
+
+def _reason(exc: OSError) -> str:
+    # asyncio puts a text of its own in place of the system's; a look-up has numbers of its own.
+    if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
+        return os.strerror(exc.errno)
+    return showable(exc.strerror or type(exc).__name__, 120)
 
 
 def _read_key(api_key: str | None) -> str:
@@ -438,10 +495,13 @@ def _read_key(api_key: str | None) -> str:
 
 
 def _read_base_url(base_url: str | None, region: str | None) -> str:
-    if base_url is None:
-        return protocol.region_url(region or os.environ.get(REGION_VARIABLE) or "us")
     if region is not None:
-        raise ConfigurationError("pass region= or base_url=, not both")
+        if base_url is not None:
+            raise ConfigurationError("pass region= or base_url=, not both")
+        return protocol.region_url(region)
+    base_url = base_url or os.environ.get(BASE_URL_VARIABLE)
+    if not base_url:
+        return protocol.region_url(os.environ.get(REGION_VARIABLE) or "us")
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)
@@ -450,7 +510,8 @@ def _read_base_url(base_url: str | None, region: str | None) -> str:
         raise ConfigurationError(f"base_url cannot be read: {shown}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigurationError(f"base_url must start with https:// or http://: {shown}")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    # Looked for in the text: an empty user or query is none to urlsplit, and breaks requests.
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise ConfigurationError(f"base_url must have no user, query or fragment: {shown}")
     if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
         raise ConfigurationError(f"base_url holds a character that no URL has: {shown}")

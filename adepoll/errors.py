@@ -158,14 +158,14 @@ class WrongJobError(AnswerError):
     """The answer is about another job than the one asked for.
 
     Attributes:
-        answered: The id in the answer.
+        answered: The id in the answer, redacted and cut.
     """
 
     def __init__(self, *, job_id: str, answered: str) -> None:
         super().__init__(
             f"the service answered about another job, {showable(answered, 80)!r}", job_id=job_id
         )
-        self.answered = answered
+        self.answered = showable(answered)
 
 
 class StatusError(RequestError):
@@ -323,8 +323,8 @@ class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
         """`causes` has been taken by `__new__`, as groups do."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A group is rebuilt from its causes."""
-        return type(self), (dict(self.causes),)
+        """A group is rebuilt from its causes, and keeps its notes."""
+        return type(self), (dict(self.causes),), {**vars(self), "causes": dict(self.causes)}
 
     def derive(self, excs: Sequence[AdePollError], /) -> "UnresolvedJobsError":  # type: ignore[override]  # causes are always ours, and split() gives some of them back
         """Give the group of some of the causes, for ``except*`` and `split`."""

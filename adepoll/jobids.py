@@ -7,6 +7,7 @@ from adepoll.errors import InvalidJobIdError
 
 MAX_JOB_ID_LENGTH: Final = 256
 _REFUSED: Final = re.compile(r"[/\\?#%]")
+_WHITE_SPACE: Final = re.compile(r"\s")  # of Unicode, and of one mind with str.isspace
 
 
 def check_job_id(job_id: object) -> str:
@@ -36,9 +37,7 @@ def _what_is_wrong(job_id: str) -> str | None:  # noqa: PLR0911 - one return a r
         return "it is only dots"
     if refused := _REFUSED.search(job_id):
         return f"it holds {refused[0]!r}"
-    if job_id.isascii() and job_id.isalnum():
-        return None
-    if any(char.isspace() for char in job_id):
+    if _WHITE_SPACE.search(job_id):
         return "it holds white space"
     if not job_id.isprintable():
         return "it holds an unprintable character"

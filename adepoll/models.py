@@ -7,7 +7,6 @@ presigned query or a customer's data.
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, Self, TypeAlias
 
 from attrs import evolve, field, frozen
@@ -17,8 +16,6 @@ from adepoll.redaction import redact_url, showable
 
 Json: TypeAlias = Any
 """JSON of a shape that only the caller's own schema knows."""
-
-NOTHING_EXTRA: Final[Mapping[str, Json]] = MappingProxyType({})
 
 
 class JobStatus(Enum):
@@ -74,7 +71,7 @@ class ExtractWarning:
 
     code: str | None = None
     msg: str = field(repr=_show_text)
-    extra: Mapping[str, Json] = field(default=NOTHING_EXTRA, repr=_show_keys)
+    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
 @frozen(kw_only=True)
@@ -102,7 +99,7 @@ class ExtractMetadata:
     schema_violation_error: str | None = field(default=None, repr=_show_text)
     fallback_model_version: str | None = None
     warnings: tuple[ExtractWarning, ...] = ()
-    extra: Mapping[str, Json] = field(default=NOTHING_EXTRA, repr=_show_keys)
+    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
 @frozen(kw_only=True)
@@ -118,7 +115,7 @@ class ExtractResult:
     extraction: Json = field(repr=_show_size)
     extraction_metadata: Json = field(repr=_show_size)
     metadata: ExtractMetadata
-    extra: Mapping[str, Json] = field(default=NOTHING_EXTRA, repr=_show_keys)
+    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
 @frozen(kw_only=True)
@@ -142,7 +139,7 @@ class JobSummary:
     progress: float
     created_at: datetime | None = None
     failure_reason: str | None = field(default=None, repr=_show_text)
-    extra: Mapping[str, Json] = field(default=NOTHING_EXTRA, repr=_show_keys)
+    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
     @property
     def is_terminal(self) -> bool:
@@ -163,7 +160,7 @@ class JobPage:
     jobs: tuple[JobSummary, ...]
     has_more: bool = False
     org_id: str | None = None
-    extra: Mapping[str, Json] = field(default=NOTHING_EXTRA, repr=_show_keys)
+    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
 @frozen(kw_only=True)
@@ -202,7 +199,7 @@ class JobSnapshot:
     metadata: ExtractMetadata | None = None
     failure_reason: str | None = field(default=None, repr=_show_text)
     conforms: bool = True
-    extra: Mapping[str, Json] = field(default=NOTHING_EXTRA, repr=_show_keys)
+    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
     @property
     def is_terminal(self) -> bool:

@@ -58,7 +58,8 @@ class RetryPolicy:
 class Pacer:
     """What stands before every request of one client.
 
-    A caller awaits `turn`, sends, and reports with `succeeded` or `failed`; `may_retry` draws on
+    A caller awaits `turn`, gets hold of a connection, asks `take` and sends, or goes back to the
+    line where that says no; then it reports with `succeeded` or `failed`. `may_retry` draws on
     the retry budget. Nothing here holds a connection or a semaphore.
     """
 
@@ -79,7 +80,8 @@ class Pacer:
         self._next = -math.inf  # when the rate allows the next request
         self._opens = -math.inf  # when the gate opens
         self._closed_at = -math.inf
-        self._closings = 0  # in a row, without a success between them
+        self._least_bound = min(retry.base, retry.max_wait)
+        self._bound = self._least_bound  # of the gate's jitter; grows with closings in a row
         self._caution = 0.0  # spacing of requests after the gate has opened, until successes
         self._budget = retry.budget
 
@@ -93,27 +95,45 @@ class Pacer:
         """How many retries may be spent now."""
         return self._budget
 
-    def is_open(self, now: float) -> bool:
-        """Whether the gate is open."""
-        return now >= self._opens
+    async def turn(self) -> float:
+        """Wait until one more request may be sent; nothing is counted before `take`.
 
-    async def turn(self) -> None:
-        """Wait until one more request may be sent, and count it as sent."""
+        Gives the time since when it might be sent: earlier than now where a timer fired late.
+        """
         loop = asyncio.get_running_loop()
-        spaced = self._interval or self._caution
-        if not spaced and not self._line.locked() and self.is_open(loop.time()):
-            return
+        if not self._line.locked() and self._due <= (now := loop.time()):
+            return now
         async with self._line:
-            while (wait := max(self._opens, self._next) - loop.time()) > 0:  # noqa: ASYNC110 - the gate may close further while we sleep
-                await asyncio.sleep(wait)
+            due = loop.time()
+            while (wait := self._due - loop.time()) > 0:
+                due = self._due
+                await asyncio.sleep(wait)  # the gate may close further meanwhile
+            return due
+
+    def take(self, due: float) -> bool:
+        """Count one request as sent now, if it may be: what `turn` gave can have passed since.
+
+        Args:
+            due: What `turn` gave.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._due:
+            return False
+        if self._interval or self._caution:
             caution = self._rng.uniform(0, 2 * self._caution)
             # A timer that fired late must not lower the rate: up to one interval is made up for.
-            since = max(self._next, loop.time() - self._interval)
+            since = max(self._next, due, now - self._interval)
             self._next = since + max(self._interval, caution)
+        return True
+
+    @property
+    def _due(self) -> float:
+        """When the gate and the rate allow the next request."""
+        return max(self._opens, self._next) if self._interval or self._caution else self._opens
 
     def succeeded(self) -> None:
         """The service answered as it should."""
-        self._closings = 0
+        self._bound = self._least_bound
         self._caution = self._caution / 2 if self._caution > _LEAST_CAUTION else 0.0
         self._budget = min(self._retry.budget, self._budget + self._retry.refill)
 
@@ -128,12 +148,12 @@ class Pacer:
         now = asyncio.get_running_loop().time()
         if sent_at >= self._closed_at:
             # Those sent before the gate closed bring no news of what came after it.
-            self._closings += 1
+            self._bound = min(self._retry.max_wait, self._bound * self._retry.factor)
             self._caution = min(_MOST_CAUTION, max(2 * self._caution, _FIRST_CAUTION))
         self._closed_at = now
-        bound = min(self._retry.max_wait, self._retry.base * self._retry.factor**self._closings)
         floor = error.retry_after or 0.0
-        jitter = self._rng.uniform(0, bound if error.retry_after is None else min(bound, 1.0))
+        bound = self._bound if error.retry_after is None else min(self._bound, 1.0)
+        jitter = self._rng.uniform(0, bound)
         self._opens = max(self._opens, now + floor + jitter)
 
     def may_retry(self) -> bool:

@@ -3,6 +3,7 @@
 Paths, parameters, status codes and headers of the service stand here and nowhere else.
 """
 
+import html
 import math
 import re
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from adepoll.errors import (
 )
 from adepoll.jobids import check_job_id
 from adepoll.models import JobPage, JobSnapshot, JobStatus, Json
-from adepoll.redaction import showable
+from adepoll.redaction import REDACTED, showable
 
 REGIONS: Final[Mapping[str, str]] = {
     "us": "https://api.va.landing.ai",
@@ -87,16 +88,22 @@ def list_path(*, page: int, page_size: int, status: JobStatus | None) -> str:
         raise ValueError(f"page must be 0 or more, got {page}")
     if not 1 <= page_size <= MAX_PAGE_SIZE:
         raise ValueError(f"page_size must be 1 to {MAX_PAGE_SIZE}, got {page_size}")
-    if status is JobStatus.UNKNOWN:
+    if status is not None and JobStatus(status) is JobStatus.UNKNOWN:
         raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
     query: dict[str, str | int] = {"page": page, "pageSize": page_size}
     if status is not None:
-        query["status"] = status.value
+        query["status"] = JobStatus(status).value  # the plain text is taken, too
     return f"{_JOBS}?{urlencode(query)}"
 
 
 def decipher_job(
-    status: int, headers: Headers, body: bytes, *, job_id: str, now: datetime | None = None
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    job_id: str,
+    now: datetime | None = None,
+    secret: str = "",
 ) -> JobSnapshot:
     """Make sense of the answer to a GET of one job.
 
@@ -106,6 +113,7 @@ def decipher_job(
         body: Whole.
         job_id: The job that was asked for.
         now: The wall clock, for a Retry-After date from a service that sends no Date.
+        secret: The key of the request, which an error page may quote.
 
     Raises:
         StatusError: The status is no success; each documented one has its own class.
@@ -113,7 +121,7 @@ def decipher_job(
         WrongJobError: It is about another job.
     """
     if status not in {200, 206}:
-        raise status_error(status, headers, body, job_id=job_id, now=now)
+        raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
     try:
         snapshot = wire.decode_job(body, conforms=status != 206)  # noqa: PLR2004 - an HTTP status
     except MalformedAnswerError as exc:
@@ -126,11 +134,16 @@ def decipher_job(
 
 
 def decipher_page(
-    status: int, headers: Headers, body: bytes, *, now: datetime | None = None
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    now: datetime | None = None,
+    secret: str = "",
 ) -> JobPage:
     """Make sense of the answer to a GET of the list; raises as `decipher_job` does."""
     if status != 200:  # noqa: PLR2004 - an HTTP status
-        raise status_error(status, headers, body, job_id=None, now=now)
+        raise status_error(status, headers, body, job_id=None, now=now, secret=secret)
     try:
         return wire.decode_page(body)
     except MalformedAnswerError as exc:
@@ -140,7 +153,7 @@ def decipher_page(
 
 def _whose_page(headers: Headers) -> list[str]:
     kind = headers.get("Content-Type") or "no type"
-    return [] if "json" in kind.lower() else [f"it came as {kind}"]
+    return [] if "json" in kind.lower() else [f"it came as {showable(kind, 80)}"]
 
 
 _ERRORS: Final[Mapping[int, type[StatusError]]] = {
@@ -161,6 +174,7 @@ def status_error(
     *,
     job_id: str | None,
     now: datetime | None = None,
+    secret: str = "",
 ) -> StatusError:
     """Give the error of a status that is no success, with what the service said."""
     cls = _ERRORS.get(status, UnexpectedStatusError)
@@ -170,31 +184,39 @@ def status_error(
         cls = ServerError
     return cls(
         status=status,
-        detail=_detail(body),
+        detail=_detail(body, secret),
         job_id=job_id,
         retry_after=parse_retry_after(headers, now=now),
     )
 
 
-def _detail(body: bytes) -> str:
+def _detail(body: bytes, secret: str) -> str:
     """Give what an error body says: FastAPI's ``detail`` in one line, else its first words."""
+    # The secret is looked for in what was decoded: "=" can be quoted as \u003d or &#61;.
     try:
         raw = wire.loads(body[:65_536])
     except MalformedAnswerError:
-        text = re.sub(r"<[^>]*>", " ", body[:4096].decode("utf-8", "replace"))
+        # Here it is looked for before the cut, too, which could split it.
+        page = _without(secret, body[:65_536].decode("utf-8", "replace"))[:4096]
+        text = _without(secret, html.unescape(re.sub(r"<[^>]*>", " ", page)))
         return showable(" ".join(text.split()), 200)
     said = raw.get("detail", raw) if isinstance(raw, dict) else raw
     if isinstance(said, list):
-        return "; ".join(_validation_problem(item) for item in said[:5])
-    return showable(said if isinstance(said, str) else repr(said))
+        told = [_without(secret, _validation_problem(item)) for item in said[:5]]
+        return "; ".join(showable(problem, 200) for problem in told)
+    return showable(_without(secret, said if isinstance(said, str) else repr(said)))
+
+
+def _without(secret: str, text: str) -> str:
+    return text.replace(secret, REDACTED) if secret else text
 
 
 def _validation_problem(item: Json) -> str:
     if not isinstance(item, dict):
-        return showable(repr(item), 200)
+        return repr(item)
     where = item.get("loc")
     path = ".".join(str(part) for part in where) if isinstance(where, list) else ""
-    return showable(f"{item.get('msg')} @ {path}" if path else str(item.get("msg")), 200)
+    return f"{item.get('msg')} @ {path}" if path else str(item.get("msg"))
 
 
 MAX_RETRY_AFTER: Final = 300.0

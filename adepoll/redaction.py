@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 
 REDACTED: Final = "REDACTED"
 
-_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}://[^\s\"'<>\\]+")
-_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;\"']+")
+# All three take too much rather than too little: a quote or comma after a secret goes with it,
+# since a secret may hold one. A backslash does not end a URL: some JSON writes "&" as "\u0026".
+_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}:(?://|\\/\\/)[^\s\"<>]+")
+_BEARER: Final = re.compile(r"(?i)(?<![a-z])(bearer|basic)(?:\s|%20|\+)+[^\s\"]+")
 _SIGNATURE: Final = re.compile(
-    r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
-    r"|Signature|AWSAccessKeyId|sig)=[^\s&\"'<>]+"
+    r"(?i)(?<![a-z])(X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
+    r"|Signature|AWSAccessKeyId|sig)(=|%3D|\\u003d)[^\s&\"<>]+"
 )
 
 
@@ -25,12 +27,15 @@ def redact_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
+        _ = parts.port  # what is no port may be a password with "/" in it: then nothing is shown
     except ValueError:
         return REDACTED
     if not parts.scheme or not host:
         return REDACTED
+    # An "@" in the path may end a user and password that hold "/", or those of a URL in the URL.
+    path = f"/{REDACTED}" if "@" in parts.path else parts.path
     query = f"?{REDACTED}" if parts.query or parts.fragment else ""
-    return f"{parts.scheme}://{host}{parts.path}{query}"
+    return f"{parts.scheme}://{host}{path}{query}"
 
 
 def is_redacted(url: str) -> bool:
@@ -42,7 +47,7 @@ def redact_text(text: str) -> str:
     """Take URL queries, bearer tokens and signatures out of free text."""
     text = _URL.sub(lambda match: redact_url(match[0]), text)
     text = _BEARER.sub(rf"\1 {REDACTED}", text)
-    return _SIGNATURE.sub(rf"\1={REDACTED}", text)
+    return _SIGNATURE.sub(rf"\1\2{REDACTED}", text)
 
 
 def showable(text: str, limit: int = 300) -> str:
@@ -50,9 +55,10 @@ def showable(text: str, limit: int = 300) -> str:
 
     Control characters, terminal escapes and other unprintables come out as ``\x1b`` and the like.
     """
-    # Cut before redacting, or a hostile megabyte would be searched; a secret that the cut
-    # splits has lost its tail, and its head is redacted like a whole one.
-    cut = text[: 4 * limit]
+    cut = text[: 4 * limit]  # before redacting, or a hostile megabyte would be searched
+    if len(cut) < len(text):
+        # The word that the cut splits goes too: the head of a secret need not look like one.
+        cut = (cut.rsplit(maxsplit=1) or [""])[0]
     shown = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in redact_text(cut)

@@ -1,0 +1,142 @@
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.redaction import REDACTED, is_redacted, redact_text, redact_url, showable
+
+CANARY = "CaNaRy0123456789"
+URL_CHARS = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:%"
+
+schemes = st.sampled_from(["https", "http", "s3", "HTTPS", "postgresql+asyncpg"])
+url_text = st.text(URL_CHARS, max_size=20)
+prose = st.text(max_size=30)
+
+
+@given(
+    schemes,
+    st.builds("{}{}{}{}".format, st.sampled_from("?#"), url_text, st.just(CANARY), url_text),
+    prose,
+    prose,
+)
+def test_a_secret_in_a_query_or_fragment_is_never_shown(scheme, query, before, after):
+    url = f"{scheme}://host/path{query}"
+    assert CANARY not in redact_url(url)
+    for show in (redact_text, showable):
+        assert CANARY not in show(f"{before} {url} {after}")
+
+
+@given(schemes, url_text, url_text, prose, prose)
+def test_a_user_or_password_is_never_shown(scheme, head, tail, before, after):
+    for url in (
+        f"{scheme}://{head}{CANARY}{tail}@host/path",
+        f"{scheme}://user:{head}{CANARY}{tail}@host",
+    ):
+        assert CANARY not in redact_url(url)
+        for show in (redact_text, showable):
+            assert CANARY not in show(f"{before} {url} {after}")
+
+
+@given(
+    st.sampled_from(["Bearer", "bearer", "BEARER", "Basic"]),
+    st.sampled_from([" ", "  ", "\t", "%20", "+", "\n"]),
+    st.text(string.ascii_letters + string.digits + "-._~+/=,;'", max_size=10),
+    prose,
+)
+def test_a_bearer_token_is_never_shown(word, space, head, after):
+    text = f"Authorization: {word}{space}{head}{CANARY} {after}"
+    assert CANARY not in redact_text(text)
+    assert CANARY not in showable(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"X-Amz-Signature={CANARY}",
+        f"&X-Amz-Signature={CANARY}&X-Amz-Expires=3600",
+        f"x-amz-security-token={CANARY}",
+        f"X-Amz-Credential={CANARY}%2F20260101",
+        f"X-Goog-Signature={CANARY}",
+        f"?sv=2020&sig={CANARY}",
+        f"AWSAccessKeyId={CANARY}",
+        f"Signature%3D{CANARY}",
+        rf"a\u0026X-Amz-Signature={CANARY}",
+        rf"a\u0026X-Amz-Signature\u003d{CANARY}",
+        f"a&amp;X-Amz-Signature={CANARY}",
+    ],
+)
+def test_a_signature_that_has_lost_its_url_is_not_shown(text):
+    assert CANARY not in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rf'{{"url":"https://h/p?a=b\u0026token={CANARY}"}}',
+        rf'{{"url":"https:\/\/h\/p?token={CANARY}"}}',
+        f"{{'url': 'https://h/p?token={CANARY}', 'a': 1}}",
+        f"<Url>https://h/p?a=b&amp;token={CANARY}</Url>",
+        f"https://proxy/https://user:{CANARY}@host/",
+        f"https://user:pa/{CANARY}@host/",
+        f"https://user:/{CANARY}@host/",
+        f"https://user:pa?{CANARY}@host/",
+    ],
+)
+def test_a_url_is_recognised_however_it_is_quoted(text):
+    assert CANARY not in redact_text(text)
+
+
+def test_what_is_no_secret_stays():
+    text = "GET https://api.example.com:8443/v1/jobs/j-1 answered 503: try the Signature page"
+    assert redact_text(text) == text
+
+
+def test_a_redacted_url_says_that_something_is_missing():
+    assert redact_url("https://u:p@h:1/a/b?c=d#e") == f"https://h:1/a/b?{REDACTED}"
+    assert redact_url("https://h/a") == "https://h/a"
+    assert is_redacted(redact_url("https://h/a?b"))
+    assert not is_redacted(redact_url("https://h/a"))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "no url", "https://", "http://[", f"//u:{CANARY}@h", f"http://h:{CANARY}/"]
+)
+def test_what_is_no_url_is_not_shown_at_all(url):
+    assert redact_url(url) == REDACTED
+
+
+@given(schemes, url_text, url_text)
+def test_redacting_twice_changes_nothing(scheme, path, query):
+    once = redact_url(f"{scheme}://host/{path}?{query}")
+    assert redact_url(once) == once
+
+
+@given(st.text(), st.integers(min_value=1, max_value=50))
+def test_what_is_showable_is_short_and_printable(text, limit):
+    shown = showable(text, limit)
+    assert shown.isprintable()
+    assert len(shown) <= limit + len("...")
+
+
+def test_control_characters_and_lone_surrogates_are_escaped():
+    assert showable("a\x1b[31m\n\u202e\ud800b") == r"a\x1b[31m\n\u202e\ud800b"
+
+
+def test_short_plain_text_is_shown_as_it_is():
+    assert showable("Zurück in 5 min: 100 %") == "Zurück in 5 min: 100 %"
+    assert showable("x" * 300) == "x" * 300
+
+
+def test_a_cut_is_marked():
+    assert showable("x" * 301) == "x" * 300 + "..."
+    assert showable("x" * 1_000_000, 10) == "x" * 10 + "..."
+    assert showable(" " * 50, 10) == "..."
+
+
+def test_the_head_of_a_secret_that_the_cut_splits_is_not_shown():
+    """Redaction makes the text shorter, so what stands at the cut can come into view."""
+    before = "https://h/?" + "x" * 100
+    for start in range(1, 60):
+        text = f"{before} {'a' * start} https://{CANARY * 5}@h"
+        assert CANARY[:8] not in showable(text, 40)
