@@ -9,6 +9,7 @@ from adepoll.cli.demo import demo
 from adepoll.cli.emulate import emulate
 from adepoll.cli.fetch import fetch
 from adepoll.cli.look import get, list_jobs
+from adepoll.cli.running import SayHandler
 from adepoll.cli.watch import watch
 
 EPILOG = """\b
@@ -34,8 +35,11 @@ def cli(*, debug: bool) -> None:
 
     Try it without a key: adepoll demo
     """
-    if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(asctime)s %(name)s: %(message)s" if debug else "adepoll: %(message)s",
+        handlers=[SayHandler()],
+    )
 
 
 cli.add_command(demo)

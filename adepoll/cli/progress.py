@@ -48,7 +48,6 @@ class ProgressView:
             transient=True,
             # Lines for the same screen go above the bar; those for a file or a pipe go there.
             redirect_stdout=sys.stdout.isatty(),
-            redirect_stderr=False,
         )
         self._bar = self._progress.add_task("settled", total=None, told="")
         self._timer: asyncio.TimerHandle | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
@@ -46,6 +47,14 @@ def exit_code_of(job: JobSnapshot) -> ExitCode:
 def say(text: str) -> None:
     """Print one line on stderr."""
     click.echo(text, err=True)
+
+
+class SayHandler(logging.Handler):
+    """Gives log records to `say`, which finds stderr where the progress display has put it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say(self.format(record))
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
