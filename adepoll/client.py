@@ -3,16 +3,12 @@
 import asyncio
 import logging
 import math
-import os
-import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 from typing import Final, Self, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import frozen
@@ -20,12 +16,10 @@ from yarl import URL
 
 from adepoll import protocol
 from adepoll.__about__ import __version__
+from adepoll.connections import USER_AGENT, Bearer, Connections, Once, describe
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
-    ClosedError,
-    ConfigurationError,
-    MissingApiKeyError,
     RateLimitedError,
     RequestError,
     StatusError,
@@ -33,52 +27,14 @@ from adepoll.errors import (
 )
 from adepoll.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.pacing import Pacer, RetryPolicy
-from adepoll.redaction import REDACTED, redact_text, redact_url, showable
-
-API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
-REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
-BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
-USER_AGENT: Final = f"adepoll/{__version__}"
+from adepoll.redaction import showable
+from adepoll.settings import read_base_url, read_key
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Slot = AbstractAsyncContextManager[object]
 _Decipher = Callable[[int, protocol.Headers, bytes], _T]
 _NO_SLOT: Final[_Slot] = nullcontext()
-
-
-class _Bearer(str):
-    """The value of the Authorization header, of which no repr shows the key.
-
-    Errors of the HTTP layer carry the headers of their request, and get printed.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"'Bearer {REDACTED}'"
-
-
-class _Once:
-    """Middleware that keeps aiohttp from sending one GET twice.
-
-    It does so by itself where a connection breaks before the answer: a retry that no budget and
-    no rate would know of.
-    """
-
-    def __init__(self) -> None:
-        self._failure: BaseException | None = None
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        if self._failure is not None:
-            raise self._failure
-        try:
-            return await handler(request)
-        except (aiohttp.ClientError, OSError) as exc:
-            self._failure = exc
-            raise
 
 
 @frozen(kw_only=True)
@@ -157,13 +113,12 @@ class AdeClient:
         if max_connections < 1:
             raise ValueError(f"max_connections must be positive, got {max_connections}")
         self._headers = {
-            "Authorization": _Bearer(f"Bearer {_read_key(api_key)}"),
+            "Authorization": Bearer(f"Bearer {read_key(api_key)}"),
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
         }
-        self._base_url = _read_base_url(base_url, region)
-        self._session = session
-        self._owns_session = session is None
+        self._base_url = read_base_url(base_url, region)
+        self._connections = Connections("client", _make_session, session)
         self._timeout = timeout
         self._aiohttp_timeout = aiohttp.ClientTimeout(total=timeout)
         self._max_body_bytes = max_body_bytes
@@ -171,7 +126,6 @@ class AdeClient:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._retry = retry or RetryPolicy()
         self._pacer = Pacer(max_rate=max_rate, retry=self._retry, rng=self._rng)
-        self._closed = False
         self._requests = self._retries = self._throttled = self._failures = 0
         self._bytes = self._in_flight = self._failed_in_a_row = 0
         self._strange: set[str] = set()
@@ -194,10 +148,9 @@ class AdeClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the client and a session of its own. Further calls raise ClosedError."""
-        self._closed = True
-        if self._session is not None and self._owns_session:
-            await self._session.close()
+        """Close the client and a session of its own. All calls then raise ClosedError."""
+        self._pacer.close()
+        await self._connections.aclose()
 
     @property
     def base_url(self) -> str:
@@ -328,7 +281,7 @@ class AdeClient:
                     raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
             self._retries += 1
-            await asyncio.sleep(next(waits))
+            await self._pacer.pause(next(waits))
 
     async def _attempt(
         self, url: URL, decipher: _Decipher[_T], job_id: str | None, slot: _Slot
@@ -376,14 +329,14 @@ class AdeClient:
     async def _send(self, url: URL, job_id: str | None) -> tuple[int, protocol.Headers, bytes]:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
         try:
-            async with self._open_session().get(
+            async with self._connections.session().get(
                 url,
                 headers=self._headers,
                 allow_redirects=False,
                 raise_for_status=False,  # a session of the caller's may be set to
                 timeout=self._aiohttp_timeout,
                 # A session of the caller's keeps its own middlewares.
-                middlewares=(_Once(),) if self._owns_session else None,
+                middlewares=(Once(),) if self._connections.owns_session else None,
             ) as response:
                 body = await self._read(response, job_id)
                 return response.status, response.headers, body
@@ -391,6 +344,7 @@ class AdeClient:
             failure: TransportError = AnswerTimeoutError(timeout=self._timeout, job_id=job_id)
         except (aiohttp.ClientError, OSError) as exc:
             failure = TransportError(describe(exc), job_id=job_id)
+        self._connections.check_open()  # broken off by aclose(), it failed for that reason
         # Raised out here, so that no foreign error hangs on it as context: some of them carry
         # the request's headers, and with them the key.
         raise failure
@@ -398,30 +352,23 @@ class AdeClient:
     async def _read(self, response: aiohttp.ClientResponse, job_id: str | None) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > self._max_body_bytes:
-                response.close()
-                raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
-            chunks.append(chunk)
+        reading = self._connections.reading
+        reading.add(response)
+        try:
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > self._max_body_bytes:
+                    response.close()
+                    raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
+                chunks.append(chunk)
+        finally:
+            reading.discard(response)
         self._bytes += size
         return b"".join(chunks)
 
     @property
     def _key(self) -> str:
         return self._headers["Authorization"].removeprefix("Bearer ")
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise ClosedError("the client is closed")
-        if self._session is not None and self._session.closed:
-            raise ClosedError("the session that was given to the client is closed")
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # max_connections limits, outside timeout
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
 
     def _warn_of(self, status_text: str) -> None:
         if status_text not in self._strange and len(self._strange) < _MOST_STRANGE:
@@ -453,6 +400,13 @@ class SlottedClient:
         return await self._client._list_jobs(page, page_size, status, self._slot)  # noqa: SLF001 - as above
 
 
+def _make_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),  # max_connections limits, outside timeout
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
 _MOST_BARREN_PAGES: Final = 3
 _MOST_STRANGE: Final = 20
 _OUTAGE: Final = 10  # failures in a row that are worth a warning
@@ -460,59 +414,3 @@ _OUTAGE: Final = 10  # failures in a row that are worth a warning
 
 def _utcnow() -> datetime:
     return datetime.now(UTC)
-
-
-def describe(exc: BaseException) -> str:
-    """Say what a foreign error of the HTTP layer means, without its URL, headers or body."""
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "the connection was closed before an answer came"
-    if isinstance(exc, aiohttp.ClientResponseError):
-        return f"the answer is no HTTP: {showable(redact_text(exc.message), 120)}"
-    if isinstance(exc, aiohttp.ClientPayloadError):
-        return "the connection broke within the body"
-    if isinstance(exc, OSError):
-        return f"the connection failed: {_reason(exc)}"
-    return f"the connection failed ({type(exc).__name__})"
-
-
-def _reason(exc: OSError) -> str:
-    # asyncio puts a text of its own in place of the system's; a look-up has numbers of its own.
-    if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
-        return os.strerror(exc.errno)
-    return showable(exc.strerror or type(exc).__name__, 120)
-
-
-def _read_key(api_key: str | None) -> str:
-    key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
-    key = key.strip()
-    if not key:
-        raise MissingApiKeyError(variable=API_KEY_VARIABLE)
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigurationError("the API key holds a character that no key has; is it whole?")
-    return key
-
-
-def _read_base_url(base_url: str | None, region: str | None) -> str:
-    if region is not None:
-        if base_url is not None:
-            raise ConfigurationError("pass region= or base_url=, not both")
-        return protocol.region_url(region)
-    base_url = base_url or os.environ.get(BASE_URL_VARIABLE)
-    if not base_url:
-        return protocol.region_url(os.environ.get(REGION_VARIABLE) or "us")
-    shown = showable(redact_url(base_url), 120)
-    try:
-        parts = urlsplit(base_url)
-        _ = parts.port  # reading it checks it
-    except ValueError:
-        raise ConfigurationError(f"base_url cannot be read: {shown}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(f"base_url must start with https:// or http://: {shown}")
-    # Looked for in the text: an empty user or query is none to urlsplit, and breaks requests.
-    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
-        raise ConfigurationError(f"base_url must have no user, query or fragment: {shown}")
-    if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
-        raise ConfigurationError(f"base_url holds a character that no URL has: {shown}")
-    return base_url.rstrip("/")

@@ -441,11 +441,15 @@ class ResultTransferError(ResultError):
 
 
 class ResultMalformedError(ResultError):
-    """The bytes are whole, and are no result.
+    """What the storage sends is no result; or the bytes are whole, and are none.
+
+    The first is tried again a few times, since gateways do that in passing.
 
     Attributes:
         problems: What is wrong, each as "problem @ path".
     """
+
+    transient = True
 
     def __init__(self, problems: Sequence[str], *, job_id: str) -> None:
         shown = "; ".join(showable(problem, 200) for problem in problems[:5])

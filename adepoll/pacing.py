@@ -12,7 +12,7 @@ import backoff
 from attrs import field, frozen
 from attrs.validators import ge, gt
 
-from adepoll.errors import RateLimitedError, RequestError
+from adepoll.errors import ClosedError, RateLimitedError, RequestError
 
 
 def _finite(_instance: object, attribute: object, value: float) -> None:
@@ -77,6 +77,7 @@ class Pacer:
         self._retry = retry
         self._rng = rng
         self._line = asyncio.Lock()  # those who must wait do so in the order they came
+        self._closed = asyncio.Event()
         self._next = -math.inf  # when the rate allows the next request
         self._opens = -math.inf  # when the gate opens
         self._closed_at = -math.inf
@@ -107,8 +108,21 @@ class Pacer:
             due = loop.time()
             while (wait := self._due - loop.time()) > 0:
                 due = self._due
-                await asyncio.sleep(wait)  # the gate may close further meanwhile
+                await self.pause(wait)  # the gate may close further meanwhile
             return due
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until `close`, which raises `ClosedError`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+        raise ClosedError("the client is closed")
+
+    def close(self) -> None:
+        """End all waits: what they wait for will not be sent."""
+        self._closed.set()
 
     def take(self, due: float) -> bool:
         """Count one request as sent now, if it may be: what `turn` gave can have passed since.

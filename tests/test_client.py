@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from adepoll import errors, protocol
-from adepoll.client import USER_AGENT, AdeClient, describe
+from adepoll.client import AdeClient
+from adepoll.connections import USER_AGENT, describe
 from adepoll.emulator.virtualtime import run
 from adepoll.errors import (
     AnswerTimeoutError,
@@ -1172,3 +1173,35 @@ async def test_a_status_may_be_asked_for_as_text(start_server):
         with pytest.raises(ValueError, match="no-such-status"):
             await client.list_jobs(status="no-such-status")
     assert server.targets == ["/v1/ade/extract/jobs?page=0&pageSize=100&status=failed"]
+
+
+# --- closing while calls wait --------------------------------------------------------------------
+
+
+async def test_closing_in_the_middle_of_a_body_ends_the_call_at_once(start_server):
+    async def half(writer, _request):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+        await asyncio.Event().wait()
+
+    server = await start_server(half)
+    client = client_of(server, retry=ONCE, timeout=3600)
+    call = asyncio.create_task(client.get_job("j-1"))
+    while not client._connections.reading:
+        await asyncio.sleep(0)
+    await client.aclose()
+    with pytest.raises(ClosedError):
+        await call
+
+
+async def test_closing_ends_calls_that_wait_at_the_gate_or_for_their_next_try(start_server):
+    server = await start_server(answer(429, b"", "Retry-After: 300"))
+    client = client_of(server)
+    calls = [asyncio.create_task(client.get_job("j-1")) for _ in range(3)]
+    while not client.stats.throttled:
+        await asyncio.sleep(0)
+    late = asyncio.create_task(client.get_job("j-1"))
+    await asyncio.sleep(0)
+    await client.aclose()
+    for call in [*calls, late]:
+        with pytest.raises(ClosedError):
+            await call

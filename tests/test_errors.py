@@ -125,6 +125,7 @@ def test_only_passing_failures_are_transient():
         "ServerTimeoutError",
         "RateLimitedError",
         "ServerError",
+        "ResultMalformedError",
         "ResultServerError",
         "ResultTransferError",
     }

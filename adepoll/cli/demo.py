@@ -19,11 +19,12 @@ from rich.table import Table
 
 from adepoll.cli.progress import ProgressView
 from adepoll.cli.running import ExitCode, median_option, run, say
-from adepoll.client import API_KEY_VARIABLE, BASE_URL_VARIABLE, AdeClient
+from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, ResultError, UnresolvedJobsError
 from adepoll.feeds import Watch
 from adepoll.fetcher import ResultFetcher
 from adepoll.models import JobSnapshot, JobStatus, Json
+from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.watcher import JobWatcher
 
 _SUBMISSIONS_AT_ONCE: Final = 32

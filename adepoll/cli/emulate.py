@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 import click
 
 from adepoll.cli.running import ExitCode, median_option, run, say, write_line
-from adepoll.client import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.emulator import Emulator, Profile
+from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 
 EXAMPLE = """\b
 Point this shell to an emulator with 100 jobs:

@@ -16,6 +16,9 @@ from adepoll.errors import StorageError, TargetExistsError
 
 # What link(2) says where the file system knows no hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# What is said of a folder that can be written, but not synced: by its file system, or by us, who
+# may not read it.
+_NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class PartFile:
@@ -41,16 +44,18 @@ class PartFile:
             StorageError: There is no such folder, or a folder is where the file should be.
         """
         try:
-            if not self._overwrite and os.path.lexists(self._target):
-                raise self._exists()
             if self._target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not self._target.parent.is_dir():
                 raise NotADirectoryError(errno.ENOENT, "there is no such folder")
+            # is_dir and lexists say no more than False of a name that no file can have.
+            os.lstat(self._target)
+        except FileNotFoundError:
+            return
         except (OSError, ValueError) as exc:
-            if isinstance(exc, TargetExistsError):
-                raise
             raise self._failed(exc) from exc
+        if not self._overwrite:
+            raise self._exists()
 
     def open(self) -> None:
         """Begin with an empty temporary file in the folder of the target."""
@@ -100,11 +105,13 @@ class PartFile:
     def discard(self) -> None:
         """Remove the temporary file, if it was not published."""
         with self._lock:
+            # What fails here was told by the write, or is of no interest: the file is not wanted.
             if self._file is not None:
-                self._file.close()
+                with contextlib.suppress(OSError):
+                    self._file.close()
                 self._file = None
             if self._part is not None:
-                with contextlib.suppress(OSError):  # what cannot be removed was told by its write
+                with contextlib.suppress(OSError):
                     self._part.unlink()
                 self._part = None
 
@@ -135,8 +142,12 @@ class PartFile:
 
 def _sync_folder(folder: Path) -> None:
     # Without this, the name can be lost in a power cut though the bytes are not (fsync(2)).
-    fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if exc.errno not in _NO_FOLDER_SYNC:
+            raise

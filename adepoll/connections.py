@@ -1,0 +1,130 @@
+"""The boundary to aiohttp: its sessions, its errors in our words, its habits kept down.
+
+Imports errors and redaction.
+"""
+
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+
+from adepoll.__about__ import __version__
+from adepoll.errors import ClosedError
+from adepoll.redaction import REDACTED, showable
+
+USER_AGENT: Final = f"adepoll/{__version__}"
+
+
+class Connections:
+    """A session made at first use, and the answers that are being read from it.
+
+    Attributes:
+        reading: The answers being read; whoever reads one puts it in and takes it out again.
+        is_closed: Whether `aclose` was called.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        make: Callable[[], aiohttp.ClientSession],
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            owner: What is closed when this is, as `ClosedError` names it.
+            make: Makes the session.
+            session: A session of somebody else's, used in place of one of its own.
+        """
+        self.reading: set[aiohttp.ClientResponse] = set()
+        self.is_closed = False
+        self.owns_session = session is None
+        self._owner = owner
+        self._make = make
+        self._session = session
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` if it was closed."""
+        if self.is_closed:
+            raise ClosedError(f"the {self._owner} is closed")
+
+    def session(self) -> aiohttp.ClientSession:
+        """Give the session; raises `ClosedError`."""
+        self.check_open()
+        if self._session is None:
+            self._session = self._make()
+        elif self._session.closed:
+            raise ClosedError(f"the session that was given to the {self._owner} is closed")
+        return self._session
+
+    async def aclose(self) -> None:
+        """Break off what is being read, and close a session of its own."""
+        self.is_closed = True
+        for response in self.reading:
+            response.close()  # wakes its reader, as closing the session does not
+        if self._session is not None and self.owns_session:
+            await self._session.close()
+
+
+class Bearer(str):
+    """The value of the Authorization header, of which no repr shows the key.
+
+    Errors of the HTTP layer carry the headers of their request, and get printed.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'Bearer {REDACTED}'"
+
+
+class Once:
+    """Middleware that keeps aiohttp from sending one GET twice.
+
+    It does so by itself where a connection breaks before the answer: a retry that no budget and
+    no rate would know of.
+    """
+
+    def __init__(self) -> None:
+        self._failure: BaseException | None = None
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return await handler(request)
+        except (aiohttp.ClientError, OSError) as exc:
+            self._failure = exc
+            raise
+
+
+_BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
+
+
+def describe(exc: BaseException) -> str:
+    """Say what a foreign error of the HTTP layer means, without its URL, headers or body."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "the connection was closed before an answer came"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        # Further on it quotes the wire: a document, or the very query that was sent.
+        return f"the answer is no HTTP: {showable(_BEFORE_QUOTE.split(exc.message, 1)[0], 120)}"
+    if isinstance(exc, aiohttp.ClientPayloadError):
+        return "the connection broke within the body"
+    if isinstance(exc, OSError):
+        return f"the connection failed: {_reason(exc)}"
+    return f"the connection failed ({type(exc).__name__})"
+
+
+def _reason(exc: OSError) -> str:
+    # asyncio puts a text of its own in place of the system's; a look-up has numbers of its own.
+    if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
+        return os.strerror(exc.errno)
+    return showable(exc.strerror or type(exc).__name__, 120)

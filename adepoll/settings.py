@@ -1,0 +1,59 @@
+"""Where key and base URL come from: arguments, then the environment. Imports protocol and below."""
+
+import os
+from typing import Final
+from urllib.parse import urlsplit
+
+from adepoll import protocol
+from adepoll.errors import ConfigurationError, MissingApiKeyError
+from adepoll.redaction import redact_url, showable
+
+# The names that the official SDK reads.
+API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
+REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
+BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
+
+
+def read_key(api_key: str | None) -> str:
+    """Give the key of the argument, else of the environment.
+
+    Raises:
+        MissingApiKeyError: There is none.
+        ConfigurationError: It holds what no header may.
+    """
+    key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
+    key = key.strip()
+    if not key:
+        raise MissingApiKeyError(variable=API_KEY_VARIABLE)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError("the API key holds a character that no key has; is it whole?")
+    return key
+
+
+def read_base_url(base_url: str | None, region: str | None) -> str:
+    """Give the address of the API, without a slash at its end.
+
+    Raises:
+        ConfigurationError: Region and URL were both given, or cannot be used.
+    """
+    if region is not None:
+        if base_url is not None:
+            raise ConfigurationError("pass region= or base_url=, not both")
+        return protocol.region_url(region)
+    base_url = base_url or os.environ.get(BASE_URL_VARIABLE)
+    if not base_url:
+        return protocol.region_url(os.environ.get(REGION_VARIABLE) or "us")
+    shown = showable(redact_url(base_url), 120)
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # reading it checks it
+    except ValueError:
+        raise ConfigurationError(f"base_url cannot be read: {shown}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigurationError(f"base_url must start with https:// or http://: {shown}")
+    # Looked for in the text: an empty user or query is none to urlsplit, and breaks requests.
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
+        raise ConfigurationError(f"base_url must have no user, query or fragment: {shown}")
+    if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
+        raise ConfigurationError(f"base_url holds a character that no URL has: {shown}")
+    return base_url.rstrip("/")
