@@ -13,7 +13,7 @@ from typing import Final, Protocol, Self
 
 from attrs import field, frozen
 
-from adepoll.errors import AdePollError, InvalidJobIdError, UnresolvedJobsError
+from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
 from adepoll.models import JobSnapshot, JobStatus
 from adepoll.roster import Entry
 
@@ -32,8 +32,13 @@ class Waiter:
         """`future` is where the snapshot or the error goes."""
         self.future = future
 
+    @property
+    def free(self) -> int:
+        """Always one: one place, and one snapshot."""
+        return 1
+
     def has_room(self) -> bool:
-        """Always: there is one place, and one snapshot."""
+        """Always."""
         return True
 
     def reserve(self) -> None:
@@ -44,6 +49,9 @@ class Waiter:
 
     def stall(self, entry: Entry) -> None:
         """Never stalls, having room."""
+
+    def pop_stalled(self) -> None:
+        """Nothing stalls."""
 
     def take(self, snapshot: JobSnapshot) -> bool:
         """Take the snapshot of an ended job; let the others pass."""
@@ -93,6 +101,7 @@ class _Mark:
 
 _BUFFERED: Final = _Mark()
 _YIELDED: Final = _Mark()
+_STALLED_SLACK: Final = 64
 
 
 class Feed:
@@ -170,6 +179,10 @@ class Feed:
     def stall(self, entry: Entry) -> None:
         """Remember the entry until there is room."""
         self._stalled.append(entry)
+        if len(self._stalled) > 2 * self.open + _STALLED_SLACK:
+            # Those that others have woken meanwhile stand in it in vain, or more than once.
+            waiting = (e for e in self._stalled if e.stalled and self in e.followers)
+            self._stalled = deque(dict.fromkeys(waiting))
 
     def pop_stalled(self) -> Entry | None:
         """Give an entry that waits for room."""
@@ -268,7 +281,8 @@ class Watch:
         self._feed = feed
         self._owner = owner
         self._dropper: weakref.finalize[[Feed], Watch] | None = None
-        self._finished = False
+        self._finished = False  # closed, or its end has been told
+        self._told_end = False
 
     def __aiter__(self) -> Self:
         """Give the watch itself."""
@@ -280,7 +294,8 @@ class Watch:
         Raises:
             UnresolvedJobsError: At the end, once, if jobs could not be resolved.
             AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The watcher or its client was closed.
+            ClosedError: The watcher or its client was closed; or another task closed the watch
+                while this one waited.
         """
         if self._finished:
             raise StopAsyncIteration
@@ -290,16 +305,20 @@ class Watch:
             if (snapshot := feed.pop()) is not None:
                 self._owner.made_room(feed)
                 return snapshot
-            if feed.error is not None:
+            if feed.error is not None or (feed.complete and not feed.open):
+                self._told_end = True
                 await self.aclose()
-                raise feed.error
-            if feed.complete and not feed.open:
-                await self.aclose()
+                if feed.error is not None:
+                    raise feed.error
                 if feed.causes:
                     raise UnresolvedJobsError(feed.causes)
                 raise StopAsyncIteration
             feed.ready.clear()
             await feed.ready.wait()
+            if self._told_end:
+                raise StopAsyncIteration
+            if self._finished:
+                raise ClosedError("the watch was closed")
 
     async def __aenter__(self) -> Self:
         """Begin to look."""
@@ -318,6 +337,7 @@ class Watch:
     async def aclose(self) -> None:
         """Stop looking at jobs that nobody else follows, and wait until nothing of it runs."""
         self._finished = True
+        self._feed.ready.set()  # another task may be waiting for a snapshot
         if self._dropper is not None and self._dropper.detach():
             await self._owner.close_feed(self._feed)
 

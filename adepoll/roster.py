@@ -11,13 +11,24 @@ from typing import Final, Protocol
 
 from attrs import define, field
 
-from adepoll.errors import AdePollError, AnswerError, JobNotFoundError, RateLimitedError
+from adepoll.errors import (
+    AdePollError,
+    AnswerError,
+    JobNotFoundError,
+    RateLimitedError,
+    WrongJobError,
+)
 from adepoll.models import JobSnapshot
 from adepoll.schedule import Schedule, Watched
+from adepoll.trouble import Trouble
 
 
 class Follower(Protocol):
     """Somebody who wants to know about a job. Its methods neither block nor call back."""
+
+    @property
+    def free(self) -> int:
+        """How many more snapshots could be taken, those reserved counted as taken."""
 
     def has_room(self) -> bool:
         """Whether one more snapshot could be taken, those reserved counted as taken."""
@@ -30,6 +41,9 @@ class Follower(Protocol):
 
     def stall(self, entry: "Entry") -> None:
         """Remember the entry: it is due, and waits until there is room."""
+
+    def pop_stalled(self) -> "Entry | None":
+        """Give an entry that waits for room, the first one first."""
 
     def take(self, snapshot: JobSnapshot) -> bool:
         """Be told what a look saw; False if it matters and there is no room for it."""
@@ -47,10 +61,10 @@ class Entry:
         followers: Who wants to know.
         since: When it was added.
         ticket: The number of its one valid place in the heap; 0 where it has none.
+        due: When to look next, where it has a place in the heap.
         looks: Looks that brought an answer.
         status: The status text last seen; None before the first answer.
-        troubled_since: Since when no look has succeeded: missing, or failing in passing.
-        nonsense: Answers in a row that made no sense.
+        trouble: How looks have failed since the last answer; None where none has.
         reserved_by: The followers that keep a place for the look under way; None where none is.
         nudged: Whether to look again at once when the look under way has brought nothing.
         stalled: Whether it waits for a follower to have room.
@@ -60,10 +74,10 @@ class Entry:
     followers: tuple[Follower, ...]
     since: float
     ticket: int = 0
+    due: float = 0.0
     looks: int = 0
     status: str | None = None
-    troubled_since: float | None = None
-    nonsense: int = 0
+    trouble: Trouble | None = None
     reserved_by: tuple[Follower, ...] | None = None
     nudged: bool = False
     stalled: bool = False
@@ -104,7 +118,8 @@ class Roster:
             the first such answer: a job just submitted can take a moment to show.
         patience: Seconds for which looks at a job may fail for passing reasons before it is given
             up; 429 does not count, it only says to come later.
-        most_nonsense: Answers in a row that make no sense before a job is given up.
+        most_nonsense: Answers that make no sense, without a good one between them, before a job
+            is given up.
         tally: What has been seen so far.
     """
 
@@ -142,8 +157,11 @@ class Roster:
             self._put(entry, now)
         elif follower not in entry.followers:
             entry.followers = (*entry.followers, follower)
-            if entry.stalled and follower.has_room():
-                self.wake(entry, now)
+            if entry.stalled:
+                if follower.has_room():
+                    self.wake(entry, now)
+                else:
+                    follower.stall(entry)  # room of its own wakes it, whatever the others do
         return entry
 
     def unfollow(self, job_id: str, follower: Follower) -> Entry | None:
@@ -157,15 +175,11 @@ class Roster:
         self._remove(entry)
         return entry
 
-    def clear(self) -> list[Entry]:
-        """Forget all jobs, and give what they were."""
-        entries = list(self._entries.values())
+    def clear(self) -> None:
+        """Forget all jobs; looks under way come back to nothing."""
         self._entries.clear()
         self._heap.clear()
         self._stale = 0
-        for entry in entries:
-            entry.ticket = 0
-        return entries
 
     def next_due(self) -> float | None:
         """Give the time at which the next job is due; None where there is none."""
@@ -194,11 +208,22 @@ class Roster:
 
     def wake(self, entry: Entry, now: float) -> bool:
         """Make a stalled job due; False if it was not stalled any more."""
-        if not entry.stalled or entry.job_id not in self._entries:
+        if not entry.stalled or self._entries.get(entry.job_id) is not entry:
             return False
         entry.stalled = False
         self._put(entry, now)
         return True
+
+    def made_room(self, follower: Follower, now: float) -> int:
+        """Make due what waits for room with a follower, as much as it has room for; say how much.
+
+        To be called whenever a follower may have more room than before.
+        """
+        woken = 0
+        while woken < follower.free and (entry := follower.pop_stalled()) is not None:
+            # It may wait for others alone by now, having told this one; that would be no use.
+            woken += follower in entry.followers and self.wake(entry, now)
+        return woken
 
     def nudge(self, job_id: str, now: float) -> bool:
         """Somebody says the job may have ended: look now. False if it is not watched."""
@@ -207,31 +232,68 @@ class Roster:
             return False
         if entry.in_flight:
             entry.nudged = True  # the look under way may have been too early
-        elif not entry.stalled:
+        elif not entry.stalled and entry.due > now:
             self._put(entry, now)
         return True
 
-    def landed(self, entry: Entry) -> bool:
-        """A look ended: give back what it reserved. False if nobody wants to know any more."""
-        for follower in entry.reserved_by or ():
-            follower.release()
-        entry.reserved_by = None
-        return self._entries.get(entry.job_id) is entry
+    def landed(self, entry: Entry, now: float) -> None:
+        """A look has ended; if it was broken off, look again should anybody still want to know."""
+        if entry.in_flight:
+            reserved = self._release(entry)
+            if self._wanted(entry):
+                self._again(entry, now)
+            self._made_room(reserved, now)
 
     def answered(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
         """A look brought a snapshot: tell the followers, and see when to look next."""
-        self.tally.looks += 1
-        if not self.landed(entry):
+        if snapshot.job_id != entry.job_id:
+            # AdeClient refuses these itself; another source must not settle the wrong job either.
+            error = WrongJobError(job_id=entry.job_id, answered=snapshot.job_id)
+            self.failed(entry, error, now)
             return
+        self.tally.looks += 1
+        reserved = self._release(entry)
+        if self._wanted(entry):
+            self._tell(entry, snapshot, now)
+        self._made_room(reserved, now)
+
+    def failed(self, entry: Entry, error: AdePollError, now: float) -> None:
+        """A look brought an error about this job: try again later, or give the job up."""
+        self.tally.looks += 1
+        reserved = self._release(entry)
+        if self._wanted(entry) and not self._bear(entry, error, now):
+            self.tally.given_up += 1
+            for follower in entry.followers:
+                follower.give_up(entry.job_id, error)
+            self._remove(entry)
+        self._made_room(reserved, now)
+
+    def _wanted(self, entry: Entry) -> bool:
+        return self._entries.get(entry.job_id) is entry
+
+    def _release(self, entry: Entry) -> tuple[Follower, ...]:
+        reserved = entry.reserved_by or ()
+        entry.reserved_by = None
+        for follower in reserved:
+            follower.release()
+        return reserved
+
+    def _made_room(self, reserved: tuple[Follower, ...], now: float) -> None:
+        # A look that brought nothing gives its places to those who wait for room: nothing may
+        # ever be consumed that would.
+        for follower in reserved:
+            self.made_room(follower, now)
+
+    def _tell(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
+        news = entry.status != snapshot.status_text
         entry.looks += 1
         entry.status = snapshot.status_text
-        entry.troubled_since = None
-        entry.nonsense = 0
+        entry.trouble = None
         refused = tuple(f for f in entry.followers if not f.take(snapshot))
         if not snapshot.is_terminal:
             self._again(entry, now)
             return
-        self.tally.settled += 1
+        self.tally.settled += news
         if refused:
             # These came while the look was under way and had no room. The job has ended, and
             # will still have ended when they have.
@@ -240,45 +302,52 @@ class Roster:
         else:
             self._remove(entry)
 
-    def failed(self, entry: Entry, error: AdePollError, now: float) -> None:
-        """A look brought an error about this job: try again later, or give the job up."""
-        self.tally.looks += 1
-        if not self.landed(entry):
-            return
-        if entry.troubled_since is None:
-            entry.troubled_since = now
-        troubled_for = now - entry.troubled_since
-        if isinstance(error, JobNotFoundError):
-            if troubled_for < self.not_found_grace:
-                self._again(entry, now, at_most=self.not_found_grace - troubled_for)
-                return
-        elif isinstance(error, RateLimitedError):
-            entry.troubled_since = None
-            self._again(entry, now)
-            return
-        elif error.transient and troubled_for < self.patience:
-            entry.nonsense += isinstance(error, AnswerError)
-            if entry.nonsense < self.most_nonsense:
-                self._again(entry, now)
-                return
-        self.tally.given_up += 1
-        for follower in entry.followers:
-            follower.give_up(entry.job_id, error)
-        self._remove(entry)
+    def _bear(self, entry: Entry, error: AdePollError, now: float) -> bool:
+        """Look again later in spite of an error; False if that is enough of them."""
+        if entry.trouble is None:
+            entry.trouble = Trouble(now)
+        trouble = entry.trouble
+        trouble.looks += 1
+        if isinstance(error, RateLimitedError):
+            trouble.throttled(now)
+        elif isinstance(error, JobNotFoundError):
+            left = self.not_found_grace - trouble.missing_for(now)
+            if now + left <= now:  # as `left <= 0`, but for what is lost in rounding
+                return False
+            trouble.looked_at = now
+            self._again(entry, now, at_most=left)
+            return True
+        else:
+            trouble.nonsense += isinstance(error, AnswerError)
+            if (
+                not error.transient
+                or trouble.failing_for(now) >= self.patience
+                or trouble.nonsense >= self.most_nonsense
+            ):
+                return False
+        trouble.looked_at = now
+        self._again(entry, now)
+        return True
 
     def _again(self, entry: Entry, now: float, *, at_most: float = float("inf")) -> None:
         if entry.nudged:
             entry.nudged = False
             self._put(entry, now)
             return
-        watched = Watched(looks=entry.looks, watched_for=now - entry.since)
-        self._put(entry, now + min(self.schedule.delay(watched, self.rng), at_most))
+        # Looks that failed count too, so that an outage is met with ever fewer of them.
+        looks = entry.looks + (0 if entry.trouble is None else entry.trouble.looks)
+        watched = Watched(looks=looks, watched_for=now - entry.since)
+        delay = self.schedule.delay(watched, self.rng)
+        if not delay >= 0:  # not a number would spoil the order of the heap
+            raise ValueError(f"{self.schedule!r} gave {delay} as the delay of a look")
+        self._put(entry, now + min(delay, at_most))
 
     def _put(self, entry: Entry, due: float) -> None:
         if entry.ticket:
             self._stale += 1
             self._prune()
         entry.ticket = next(self._tickets)
+        entry.due = due
         heapq.heappush(self._heap, (due, entry.ticket, entry))
 
     def _remove(self, entry: Entry) -> None:

@@ -15,7 +15,7 @@ class Watched:
     """What a schedule is told of a job.
 
     Attributes:
-        looks: Looks at it so far that brought an answer.
+        looks: Looks at it so far: those that brought an answer, and failures since the last one.
         watched_for: Seconds since the watcher was told of it.
     """
 

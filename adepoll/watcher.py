@@ -1,19 +1,25 @@
-"""JobWatcher: the thin asyncio shell around roster and schedule. Knows a JobSource, no client."""
+"""JobWatcher: watches and waits, fed from one roster. Knows a JobSource, no client."""
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, Coroutine, Iterable
+import operator
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable
 from random import Random
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from attrs import define, frozen
 
-from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, JobTimeoutError
+from adepoll.errors import (
+    ClosedError,
+    InvalidJobIdError,
+    JobTimeoutError,
+)
 from adepoll.feeds import Feed, Waiter, Watch
 from adepoll.jobids import check_job_id
+from adepoll.lookout import Lookout, finish, start
 from adepoll.models import JobSnapshot
-from adepoll.roster import Entry, Roster
+from adepoll.roster import Roster
 from adepoll.schedule import Exponential, Schedule
 from adepoll.source import JobSource, hold_slots
 
@@ -96,34 +102,33 @@ class JobWatcher:
 
         Raises:
             ValueError: A number is out of range.
+            TypeError: `concurrency` is neither a whole number nor a semaphore.
         """
-        if isinstance(concurrency, int):
-            if concurrency < 1:
-                raise ValueError(f"concurrency must be positive, got {concurrency}")
-            semaphore = asyncio.Semaphore(concurrency)
-            self._most_workers = concurrency
+        if isinstance(concurrency, asyncio.Semaphore):
+            semaphore, workers = concurrency, _MOST_WORKERS_ON_A_SHARED_SEMAPHORE
         else:
-            semaphore = concurrency
-            self._most_workers = _MOST_WORKERS_ON_A_SHARED_SEMAPHORE
-        self._buffer = 2 * self._most_workers if buffer is None else buffer
+            workers = operator.index(concurrency)  # 2.5 is refused here, and not at the first look
+            if workers < 1:
+                raise ValueError(f"concurrency must be positive, got {concurrency}")
+            semaphore = asyncio.Semaphore(workers)
+        self._buffer = 2 * workers if buffer is None else buffer
         if self._buffer < 1:
             raise ValueError(f"buffer must be positive, got {buffer}")
         for name, value in (("not_found_grace", not_found_grace), ("patience", patience)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
-        self._source = hold_slots(source, semaphore)
         self._roster = Roster(
             schedule=schedule or Exponential(),
             rng=rng or Random(),  # noqa: S311 - jitter, not a secret
             not_found_grace=not_found_grace,
             patience=patience,
         )
+        self._lookout = Lookout(
+            self._roster, hold_slots(source, semaphore), most_workers=workers, on_end=self._stop
+        )
         self._feeds: dict[Feed, _Intake] = {}
         self._waiters: set[Waiter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._looking: dict[Entry, asyncio.Task[None]] = {}
-        self._workers = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._pulls: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -143,9 +148,7 @@ class JobWatcher:
         """Stop everything, and wait until nothing runs. Those who still wait get ClosedError."""
         self._closed = True
         self._stop(ClosedError("the watcher was closed"))
-        if self._alarm is not None:
-            self._alarm.cancel()
-        await _finish(self._tasks)
+        await finish({*self._pulls, *self._lookout.close()})
 
     def watch(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch:
         """Look at jobs until each has ended, and yield its snapshot as soon as it has.
@@ -154,7 +157,8 @@ class JobWatcher:
             job_ids: An iterable or async iterable of any size, taken as it comes. An id that
                 comes twice is watched once.
             timeout: Seconds, counted from the first iteration, after which jobs that have not
-                ended are given up with `JobTimeoutError`; None for no bound.
+                ended are given up with `JobTimeoutError`, and no more ids are taken from an
+                iterator; None for no bound.
 
         Returns:
             An async iterator. Every id ends as exactly one snapshot or one entry of
@@ -194,7 +198,7 @@ class JobWatcher:
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
         entry = self._roster.follow(job_id, waiter, (waiter,), loop.time())
-        self._pump()
+        self._lookout.pump()
         try:
             async with asyncio.timeout(timeout) as scope:
                 return await waiter.future
@@ -215,7 +219,7 @@ class JobWatcher:
         """
         if self._closed or not self._roster.nudge(job_id, asyncio.get_running_loop().time()):
             return False
-        self._pump()
+        self._lookout.pump()
         return True
 
     @property
@@ -224,7 +228,7 @@ class JobWatcher:
         tally = self._roster.tally
         return WatcherStats(
             watched=len(self._roster),
-            in_flight=len(self._looking),
+            in_flight=self._lookout.in_flight,
             followers=len(self._feeds) + len(self._waiters),
             looks=tally.looks,
             settled=tally.settled,
@@ -251,29 +255,35 @@ class JobWatcher:
         self._feeds[feed] = intake
         if intake.timeout is not None:
             intake.deadline = loop.call_later(intake.timeout, self._expire, feed, intake.timeout)
-        intake.pull = self._spawn(self._pull(feed, intake.job_ids))
+        intake.pull = start(self._pull(feed, intake.job_ids), self._pulls)
         intake.pull.add_done_callback(lambda task: _pulled(feed, task))
 
     async def _pull(self, feed: Feed, job_ids: JobIds) -> None:
         """Take ids in, a few hundred at a time, so that the first looks need not wait for all."""
         taken = 0
         if isinstance(job_ids, AsyncIterable):
-            async for job_id in job_ids:
-                self._admit(feed, job_id)
-                self._pump()
-                taken += 1
-                if taken % _IDS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            try:
+                async for job_id in job_ids:
+                    self._admit(feed, job_id)
+                    self._lookout.pump()
+                    taken += 1
+                    if taken % _IDS_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+            finally:
+                if isinstance(job_ids, AsyncGenerator):
+                    await job_ids.aclose()  # else the collector would, in a task of its own
             return
         for job_id in job_ids:
             self._admit(feed, job_id)
             taken += 1
             if taken % _IDS_AT_ONCE == 0:
-                self._pump()
+                self._lookout.pump()
                 await asyncio.sleep(0)
-        self._pump()
+        self._lookout.pump()
 
     def _admit(self, feed: Feed, job_id: str) -> None:
+        if feed.complete or feed not in self._feeds:
+            return  # it is over, and an iterable that does not heed being cancelled goes on
         try:
             check_job_id(job_id)
         except InvalidJobIdError as error:
@@ -285,6 +295,10 @@ class JobWatcher:
 
     def _expire(self, feed: Feed, timeout: float) -> None:
         if feed in self._feeds:
+            job_ids = self._feeds[feed].job_ids
+            if not feed.complete and isinstance(job_ids, Collection):
+                for job_id in job_ids:  # those not taken yet were given all the same
+                    self._admit(feed, job_id)
             for job_id in feed.open_ids():
                 entry = self._roster.get(job_id)
                 last_status = None if entry is None else entry.status
@@ -296,12 +310,8 @@ class JobWatcher:
             feed.end_of_input()
 
     def _made_room(self, feed: Feed) -> None:
-        now = asyncio.get_running_loop().time()
-        woken = 0
-        while woken < feed.free and (entry := feed.pop_stalled()) is not None:
-            woken += self._roster.wake(entry, now)
-        if woken:
-            self._pump()
+        if self._roster.made_room(feed, asyncio.get_running_loop().time()):
+            self._lookout.pump()
 
     def _drop_feed(self, feed: Feed) -> list[asyncio.Task[None]]:
         """Forget a feed; give the tasks that end because of it."""
@@ -316,67 +326,8 @@ class JobWatcher:
 
     def _unfollow(self, job_id: str, follower: Feed | Waiter) -> list[asyncio.Task[None]]:
         orphan = self._roster.unfollow(job_id, follower)
-        if orphan is None or (task := self._looking.get(orphan)) is None:
-            return []
-        task.cancel()  # nobody wants to know any more; the worker's place is taken by another
-        return [task]
-
-    # --- looking ---------------------------------------------------------------------------
-
-    def _pump(self) -> None:
-        """Put workers on all jobs that are due, and set the alarm for the next one."""
-        loop = asyncio.get_running_loop()
-        while self._workers < self._most_workers and not self._closed:
-            entry = self._roster.pop_due(loop.time())
-            if entry is None:
-                self._set_alarm(loop)
-                return
-            self._workers += 1
-            task = self._spawn(self._work(entry))
-            self._looking[entry] = task
-            task.add_done_callback(self._worker_ended)
-
-    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = self._roster.next_due()
-        if due is None:
-            return
-        if self._alarm is not None and not self._alarm.cancelled():
-            if loop.time() < self._alarm.when() <= due:
-                return  # it comes in time, and sets the next one
-            self._alarm.cancel()
-        self._alarm = loop.call_at(due, self._pump)
-
-    async def _work(self, entry: Entry | None) -> None:
-        """Look at one due job after another, until none is due."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        while entry is not None and task is not None:
-            self._looking[entry] = task
-            try:
-                snapshot = await self._source.get_job(entry.job_id)
-            except AdePollError as error:
-                if error.fatal:
-                    self._stop(error)
-                    return
-                self._roster.failed(entry, error, loop.time())
-            else:
-                self._roster.answered(entry, snapshot, loop.time())
-            finally:
-                self._roster.landed(entry)
-                del self._looking[entry]
-            entry = self._roster.pop_due(loop.time())
-            if self._workers < self._most_workers:
-                self._set_alarm(loop)  # this worker may be long at its next look
-
-    def _worker_ended(self, task: asyncio.Task[None]) -> None:
-        self._workers -= 1
-        for entry in [entry for entry, worker in self._looking.items() if worker is task]:
-            # Cancelled before its first step, it could not clean up after itself.
-            self._roster.landed(entry)
-            del self._looking[entry]
-        if not task.cancelled() and (bug := task.exception()) is not None:
-            self._stop(bug)
-        self._pump()
+        task = None if orphan is None else self._lookout.abandon(orphan)
+        return [] if task is None else [task]
 
     def _stop(self, error: BaseException) -> None:
         """End all watches and waits with an error, and all that runs for them."""
@@ -385,17 +336,7 @@ class JobWatcher:
         for feed, intake in self._feeds.items():
             intake.stop()
             feed.fail(error)
-        self._roster.clear()
-        current = asyncio.current_task()
-        for task in self._tasks:
-            if task is not current:
-                task.cancel()
-
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._lookout.halt()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -423,31 +364,18 @@ class _FeedDesk:
             self._loop.call_soon_threadsafe(self._watcher._drop_feed, feed)  # noqa: SLF001 - as above
 
     async def close_feed(self, feed: Feed) -> None:
-        await _finish(self._watcher._drop_feed(feed))  # noqa: SLF001 - as above
+        await finish(self._watcher._drop_feed(feed))  # noqa: SLF001 - as above
 
 
 def _pulled(feed: Feed, task: asyncio.Task[None]) -> None:
     """The ids have all been taken, or the caller's iterable raised."""
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if task.cancelled():
+        if not feed.complete:  # not by the watcher: something that the iterable waited for was
+            feed.fail(asyncio.CancelledError("the iterable of job ids was cancelled"))
+    elif (error := task.exception()) is not None:
         feed.fail(error)
     else:
         feed.end_of_input()
-
-
-async def _finish(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for them all, even if the waiting itself is cancelled."""
-    pending = {task for task in tasks if task is not asyncio.current_task()}
-    for task in pending:
-        task.cancel()
-    cancelled = None
-    while pending:
-        try:
-            _, pending = await asyncio.wait(pending)
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-            pending = {task for task in pending if not task.done()}
-    if cancelled is not None:
-        raise cancelled
 
 
 def _check_timeout(timeout: float | None) -> None:

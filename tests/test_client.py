@@ -1186,7 +1186,7 @@ async def test_closing_in_the_middle_of_a_body_ends_the_call_at_once(start_serve
     server = await start_server(half)
     client = client_of(server, retry=ONCE, timeout=3600)
     call = asyncio.create_task(client.get_job("j-1"))
-    while not client._connections.reading:
+    while not client._connections.reading:  # noqa: ASYNC110 - nothing outside tells of it
         await asyncio.sleep(0)
     await client.aclose()
     with pytest.raises(ClosedError):
@@ -1197,7 +1197,7 @@ async def test_closing_ends_calls_that_wait_at_the_gate_or_for_their_next_try(st
     server = await start_server(answer(429, b"", "Retry-After: 300"))
     client = client_of(server)
     calls = [asyncio.create_task(client.get_job("j-1")) for _ in range(3)]
-    while not client.stats.throttled:
+    while not client.stats.throttled:  # noqa: ASYNC110 - nothing outside tells of it
         await asyncio.sleep(0)
     late = asyncio.create_task(client.get_job("j-1"))
     await asyncio.sleep(0)

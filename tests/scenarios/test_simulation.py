@@ -1,0 +1,398 @@
+"""Thousands of jobs, faults by seed, hours of virtual time, the real watcher: nothing is lost.
+
+Each seed draws its own world, options, consumers and faults. `ADEPOLL_SEEDS=2000` plays so many
+instead of 60. The seed stands in the name of a test that fails, and replays it exactly:
+``pytest "tests/scenarios/test_simulation.py::test_everything_is_accounted_for[17]"``.
+"""
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from random import Random
+
+import pytest
+
+from adepoll.emulator import JobPlan, Profile, World, WorldSource, loop_clock, run
+from adepoll.errors import (
+    AnswerError,
+    AnswerTimeoutError,
+    AuthenticationError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    JobTimeoutError,
+    MalformedAnswerError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+    UnresolvedJobsError,
+    WrongJobError,
+)
+from adepoll.schedule import Exponential, Fixed
+from adepoll.watcher import JobWatcher
+
+SEEDS = range(int(os.environ.get("ADEPOLL_SEEDS", "60")))
+DAY = 86_400.0
+GRACE = 15.0
+PATIENCE = 600.0
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+def draw_fault(rng, job_id):
+    """Give one of the ways in which a look can fail that may well succeed later."""
+    return rng.choice(
+        [
+            lambda: TransportError("the connection was reset", job_id=job_id),
+            lambda: AnswerTimeoutError(timeout=30.0, job_id=job_id),
+            lambda: ServerError(status=500, job_id=job_id),
+            lambda: ServerError(status=503, job_id=job_id, retry_after=2.0),
+            lambda: RateLimitedError(status=429, job_id=job_id),
+            lambda: RateLimitedError(status=429, job_id=job_id, retry_after=rng.uniform(0, 9)),
+            lambda: JobNotFoundError(status=404, job_id=job_id),
+            lambda: MalformedAnswerError(["no JSON @ $"], job_id=job_id),
+            lambda: WrongJobError(job_id=job_id, answered="another"),
+        ]
+    )()
+
+
+class Patient:
+    """Retries what is transient, as a client does, and holds the slot during requests only."""
+
+    def __init__(self, source, rng, slot=None):
+        self.source, self.rng, self.slot = source, rng, slot
+
+    def slotted(self, slot):
+        return Patient(self.source, self.rng, slot)
+
+    async def get_job(self, job_id):
+        for attempt in range(4):
+            try:
+                async with self.slot:
+                    return await self.source.get_job(job_id)
+            except (TransportError, ServerError, RateLimitedError, AnswerError) as error:
+                if attempt == 3:
+                    raise
+                await asyncio.sleep((error.retry_after or 0) + self.rng.uniform(0, 2**attempt))
+        raise AssertionError("unreachable")
+
+
+class Simulation:
+    """One seed: a world, a watcher, and those who consume."""
+
+    def __init__(self, seed, jobs):
+        self.rng = rng = Random(seed)
+        self.world = World(
+            clock=loop_clock(),
+            seed=seed,
+            profile=Profile(
+                median=rng.choice([2, 8, 60]), sigma=1.0, large=0.0, small_bytes=(1, 2), failed=0.1
+            ),
+        )
+        self.fault_rate = rng.choice([0.0, 0.02, 0.1, 0.4])
+        self.outages = [
+            (start, start + rng.uniform(1, 100))
+            for start in (rng.uniform(0, 300) for _ in range(rng.choice([0, 1, 3])))
+        ]
+        self.revoked_at = DAY
+        self.faults = {}  # job_id -> the errors that its looks met
+        self.failing_since = {}  # job_id -> when they began, without a good look since
+        self.failed_for = {}  # job_id -> how long they went on at most
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+        settled = [self.world.submit() for _ in range(jobs)]
+        start = self.world.now()
+        self.late = [
+            self.world.submit(received_at=start + rng.uniform(0, 12)) for _ in range(jobs // 20)
+        ]
+        self.ending = settled + self.late
+        self.never = [
+            self.world.submit(JobPlan(queue_time=5, processing_time=float("inf")))
+            for _ in range(rng.randrange(4))
+        ]
+        self.missing = [f"missing-{number}" for number in range(rng.randrange(4))]
+        self.invalid = ["no/id", "", 7][: rng.randrange(4)]
+        self.truths = {truth.job_id: truth for truth in self.world.truths()}
+
+        latency = rng.choice([(0.0, 0.0), (0.02, 0.2), (0.5, 5.0)])
+        source = WorldSource(world=self.world, latency=latency, rng=rng, failures=self.fault)
+        self.get_job = source.get_job
+        self.concurrency = rng.choice([1, 3, 16, 64])
+        self.semaphore = asyncio.Semaphore(self.concurrency)
+        self.buffer = rng.choice([1, 2, 10, 128])
+        self.watcher = JobWatcher(
+            Patient(Counted(self), rng) if rng.random() < 0.5 else Counted(self),
+            concurrency=self.semaphore if rng.random() < 0.5 else self.concurrency,
+            buffer=self.buffer,
+            schedule=rng.choice(
+                [Exponential(), Fixed(interval=3), Fixed(interval=40), Exponential(factor=3)]
+            ),
+            not_found_grace=GRACE,
+            patience=PATIENCE,
+            rng=rng,
+        )
+
+    def fault(self, job_id):
+        if now() >= self.revoked_at:
+            return AuthenticationError(status=401, job_id=job_id)
+        if any(start <= now() < end for start, end in self.outages):
+            error = ServerError(status=502, job_id=job_id)
+        elif self.rng.random() < self.fault_rate:
+            error = draw_fault(self.rng, job_id)
+        else:
+            return None
+        since = self.failing_since.setdefault(job_id, now())
+        self.failed_for[job_id] = max(self.failed_for.get(job_id, 0.0), now() - since)
+        self.faults.setdefault(job_id, []).append(error)
+        return error
+
+    def draw_ids(self, *, bounded):
+        """Give ids for one consumer, some of them twice; jobs that never end if it is bounded."""
+        pool = self.ending + self.missing + self.invalid + (self.never if bounded else [])
+        job_ids = self.rng.sample(pool, self.rng.randrange(len(pool) // 2, len(pool) + 1))
+        job_ids += self.rng.sample(job_ids, len(job_ids) // 10)
+        self.rng.shuffle(job_ids)
+        return job_ids
+
+    def dress(self, job_ids):
+        """Give the ids as one of the kinds of iterable that a watch takes."""
+        kind = self.rng.randrange(4)
+        pause = self.rng.choice([0.0, 0.01, 0.2])
+
+        async def slowly():
+            for job_id in job_ids:
+                if pause:
+                    await asyncio.sleep(pause)
+                yield job_id
+
+        # No set of strings: its order is another in each process.
+        return (list(job_ids), dict.fromkeys(job_ids), iter(job_ids), slowly())[kind]
+
+    def check_end(self, job):
+        truth = self.truths[job.job_id]
+        assert job.is_terminal
+        assert job.status is truth.outcome.status
+        assert self.world.now() >= truth.finished_at
+
+    def check_cause(self, job_id, cause, overdue):
+        """See that a job was given up for the reason that is the case with it."""
+        if isinstance(cause, JobTimeoutError):
+            assert overdue, f"{job_id!r} was given up before its time"
+        elif isinstance(cause, InvalidJobIdError):
+            assert job_id in {str(i) for i in self.invalid} | {f"int {i}" for i in self.invalid}
+        elif isinstance(cause, JobNotFoundError):
+            told = [e for e in self.faults.get(job_id, ()) if isinstance(e, JobNotFoundError)]
+            # One that was late was missing in truth when it was first looked at.
+            assert job_id in self.missing or len(told) >= (1 if job_id in self.late else 2)
+        else:
+            assert isinstance(cause, TransportError | ServerError | AnswerError), repr(cause)
+            nonsense = [e for e in self.faults[job_id] if isinstance(e, AnswerError)]
+            failed_for = self.failed_for[job_id]
+            assert len(nonsense) >= 3 or failed_for >= PATIENCE - 10, f"given up for {cause!r}"
+
+    # Those who consume.
+
+    async def watch(self, *, every_change):
+        rng = self.rng
+        timeout = rng.choice([None, None, 30.0, 2_000.0])
+        job_ids = self.draw_ids(bounded=timeout is not None)
+        ids = self.dress(job_ids)
+        all_taken = timeout is None or isinstance(ids, list | dict)
+        pause = rng.choice([0.0, 0.0, 0.05, 1.0])
+        begun = now()
+        make = self.watcher.updates if every_change else self.watcher.watch
+        watch = make(ids, timeout=timeout)
+        statuses, ended, causes = {}, Counter(), {}
+        try:
+            async for job in watch:
+                assert watch.progress.buffered <= self.buffer
+                told = statuses.setdefault(job.job_id, [])
+                assert job.job_id not in ended, "told of after its end"
+                assert not told or told[-1] != job.status_text, "the same status twice"
+                told.append(job.status_text)
+                if job.is_terminal or not every_change:
+                    ended[job.job_id] += 1
+                    self.check_end(job)
+                if pause:
+                    await asyncio.sleep(rng.uniform(0, 2 * pause))
+        except UnresolvedJobsError as error:
+            causes = error.causes
+        assert not set(ended) & set(causes)
+        assert set(ended.values()) <= {1}
+        given = {job_id if isinstance(job_id, str) else f"int {job_id}" for job_id in job_ids}
+        accounted = {*ended, *causes}
+        assert accounted == given if all_taken else accounted <= given
+        assert watch.unresolved == causes
+        assert watch.progress.known == len(accounted)
+        for job_id, cause in causes.items():
+            self.check_cause(job_id, cause, timeout is not None and now() >= begun + timeout - 1e-6)
+        return len(ended)
+
+    async def leave_early(self):
+        """Stop in the middle, in one way or another."""
+        rng = self.rng
+        seen, most = [], rng.randrange(20)
+        ids = self.dress(self.draw_ids(bounded=True))
+        if rng.random() < 0.5:
+            async with asyncio.timeout(rng.uniform(0, 60)) as scope, self.watcher.watch(ids) as w:
+                async for job in w:
+                    seen.append(job.job_id)
+                    if len(seen) > most:
+                        break
+                else:
+                    pytest.fail("it cannot have ended")
+                scope.reschedule(None)
+        else:
+            async for job in self.watcher.watch(ids, timeout=3_000):
+                seen.append(job.job_id)
+                if len(seen) > most:
+                    break
+        assert len(seen) == len(set(seen))
+
+    async def wait(self):
+        rng = self.rng
+        await asyncio.sleep(rng.uniform(0, 60))
+        job_id = rng.choice(self.ending)
+        timeout = rng.choice([None, None, rng.uniform(0, 30)])
+        begun = now()
+        try:
+            job = await self.watcher.wait(job_id, timeout=timeout)
+        except JobTimeoutError:
+            assert now() == pytest.approx(begun + timeout)
+        except (AnswerError, JobNotFoundError, ServerError, TransportError) as error:
+            self.check_cause(job_id, error, overdue=False)
+        else:
+            assert job.job_id == job_id
+            self.check_end(job)
+
+    async def nudge(self):
+        for _ in range(200):
+            await asyncio.sleep(self.rng.expovariate(2))
+            self.watcher.nudge(self.rng.choice(self.ending + self.missing))
+
+    async def cancel_some(self, tasks):
+        for task in tasks:
+            await asyncio.sleep(self.rng.uniform(0, 10))
+            if self.rng.random() < 0.3:
+                task.cancel()
+
+    async def play(self):
+        """Let all consume at once; give how many snapshots were yielded."""
+        async with asyncio.timeout(DAY), self.watcher:
+            watches = [
+                asyncio.create_task(self.watch(every_change=self.rng.random() < 0.3))
+                for _ in range(self.rng.randrange(1, 4))
+            ]
+            others = [
+                *(asyncio.create_task(self.leave_early()) for _ in range(2)),
+                *(asyncio.create_task(self.wait()) for _ in range(20)),
+            ]
+            helpers = [
+                asyncio.create_task(work) for work in (self.nudge(), self.cancel_some(others))
+            ]
+            ended = await asyncio.gather(*watches)
+            ends = await asyncio.gather(*others, *helpers, return_exceptions=True)
+            for end in ends:
+                accepted = (type(None), TimeoutError, asyncio.CancelledError, UnresolvedJobsError)
+                if not isinstance(end, accepted):
+                    raise end
+            del ends, others, helpers, end
+            gc.collect()
+            await asyncio.sleep(1)  # for watches that the collector has let go of
+            stats = self.watcher.stats
+            assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
+            assert len(self.watcher._roster._heap) == 0 or self.watcher._roster.next_due() is None
+        self.check_nothing_is_left()
+        return sum(ended)
+
+    def check_nothing_is_left(self):
+        assert self.in_flight == 0
+        assert self.most_in_flight <= self.concurrency
+        assert self.semaphore._value == self.concurrency
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Counted:
+    """The source, with an eye on how many requests are under way."""
+
+    def __init__(self, simulation):
+        self.simulation = simulation
+
+    async def get_job(self, job_id):
+        self.simulation.in_flight += 1
+        self.simulation.most_in_flight = max(
+            self.simulation.most_in_flight, self.simulation.in_flight
+        )
+        try:
+            job = await self.simulation.get_job(job_id)
+        finally:
+            self.simulation.in_flight -= 1
+        self.simulation.failing_since.pop(job_id, None)
+        return job
+
+
+def simulate(seed, jobs, play):
+    async def main():
+        complaints = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+        simulation = Simulation(seed, jobs)
+        result = await play(simulation)
+        assert not complaints
+        return result, simulation.world.traffic.get, now()
+
+    return run(main())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_everything_is_accounted_for(seed):
+    simulate(seed, 150, Simulation.play)
+
+
+def test_a_seed_replays_exactly():
+    assert simulate(7, 100, Simulation.play) == simulate(7, 100, Simulation.play)
+
+
+def test_many_thousands_at_once():
+    async def play(simulation):
+        async with asyncio.timeout(DAY), simulation.watcher:
+            return await simulation.watch(every_change=False)
+
+    yielded, looks, _ = simulate(3, 5_000, play)
+    assert yielded > 2_000
+    assert looks < 20 * 5_250
+
+
+@pytest.mark.parametrize("seed", SEEDS[: max(10, len(SEEDS) // 6)])
+def test_a_key_that_is_revoked_halfway_ends_all_of_it_once(seed):
+    async def play(simulation):
+        simulation.revoked_at = simulation.rng.uniform(0, 20)
+        # Jobs that never end, so that nobody can be done before.
+        never = [simulation.world.submit(JobPlan(queue_time=float("inf"))) for _ in range(3)]
+        seen = Counter()
+
+        async def watch():
+            async for job in simulation.watcher.watch(simulation.ending + never):
+                seen[job.job_id] += 1
+
+        async with asyncio.timeout(DAY), simulation.watcher:
+            tasks = [asyncio.create_task(watch()) for _ in range(3)]
+            tasks += [asyncio.create_task(simulation.watcher.wait(job_id)) for job_id in never]
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(end) for end in ends} == {AuthenticationError}
+            assert len({id(end) for end in ends}) == 6
+            assert set(seen.values()) <= {1, 2, 3}
+            looks = simulation.world.traffic.get
+            await asyncio.sleep(1_000)
+            assert simulation.world.traffic.get == looks
+            # It is of use again once there is a good key.
+            simulation.revoked_at = DAY
+            simulation.fault_rate = 0.0
+            async for job in simulation.watcher.watch(simulation.ending):
+                simulation.check_end(job)
+        simulation.check_nothing_is_left()
+
+    simulate(seed, 100, play)

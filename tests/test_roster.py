@@ -1,0 +1,900 @@
+"""The roster by itself: examples, and a state machine against a naive model."""
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from adepoll.errors import (
+    AnswerTooLargeError,
+    JobNotFoundError,
+    MalformedAnswerError,
+    PaymentRequiredError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+    UnprocessableError,
+    WrongJobError,
+)
+from adepoll.feeds import Feed
+from adepoll.models import JobSnapshot, JobStatus, from_timestamp
+from adepoll.roster import Roster
+from adepoll.schedule import Fixed
+
+INTERVAL = 10.0
+
+
+def snapshot(job_id, status="completed"):
+    return JobSnapshot(
+        job_id=job_id,
+        status=JobStatus.parse(status),
+        status_text=status,
+        received_at=from_timestamp(0),
+        progress=0.0,
+    )
+
+
+def make_roster(schedule=None, **options):
+    return Roster(
+        schedule=schedule or Fixed(interval=INTERVAL, jitter=0),
+        rng=Random(0),
+        **{"not_found_grace": 15.0, "patience": 60.0} | options,
+    )
+
+
+def make_feed(limit=100, *, every_change=False):
+    return Feed(limit=limit, every_change=every_change)
+
+
+def follow(roster, feed, *job_ids, now=0.0):
+    for job_id in job_ids:
+        feed.admit(job_id)
+        roster.follow(job_id, feed, feed.alone, now)
+
+
+def look(roster, outcome, now):
+    """Look at the job that is due: with a status text or an error. Give its id."""
+    entry = roster.pop_due(now)
+    if isinstance(outcome, str):
+        roster.answered(entry, snapshot(entry.job_id, outcome), now)
+    else:
+        roster.failed(entry, outcome, now)
+    return entry.job_id
+
+
+def look_when_due(roster, *outcomes):
+    """Look at the one job as often as there are outcomes; give the times of the looks."""
+    times = []
+    for outcome in outcomes:
+        if (due := roster.next_due()) is None:
+            break
+        times.append(due)
+        look(roster, outcome, due)
+    return times
+
+
+def missing():
+    return JobNotFoundError(status=404, job_id="a")
+
+
+def throttled():
+    return RateLimitedError(status=429, job_id="a", retry_after=3.0)
+
+
+def broken():
+    return TransportError("the connection broke", job_id="a")
+
+
+def nonsense():
+    return MalformedAnswerError(["expected an object @ $"], job_id="a")
+
+
+# --- when ---------------------------------------------------------------------------------------
+
+
+def test_a_new_job_is_due_at_once():
+    roster, feed = make_roster(), make_feed()
+    assert roster.next_due() is None
+    assert roster.pop_due(5.0) is None
+    follow(roster, feed, "a", now=5.0)
+    assert roster.next_due() == 5.0
+    assert roster.pop_due(4.9) is None
+    assert roster.pop_due(5.0).job_id == "a"
+    assert roster.next_due() is None
+
+
+def test_jobs_come_in_the_order_in_which_they_are_due():
+    roster, feed = make_roster(), make_feed()
+    for at, job_id in ((3.0, "c"), (1.0, "a"), (2.0, "b"), (1.0, "a2")):
+        follow(roster, feed, job_id, now=at)
+    assert [roster.pop_due(9.0).job_id for _ in range(4)] == ["a", "a2", "b", "c"]
+
+
+def test_a_job_that_has_not_ended_is_due_again_by_its_schedule():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    assert look_when_due(roster, "pending", "processing", "completed", "never") == [0, 10, 20]
+    assert len(roster) == 0
+
+
+def test_the_schedule_is_told_looks_and_age():
+    told = []
+
+    class Curious:
+        def delay(self, job, rng):
+            told.append((job.looks, job.watched_for))
+            return 7.0
+
+    roster, feed = make_roster(Curious()), make_feed()
+    follow(roster, feed, "a", now=100.0)
+    look_when_due(roster, "pending", broken(), "pending", "completed")
+    # A failed look counts until one succeeds: an outage is met with ever fewer looks.
+    assert told == [(1, 0), (2, 7), (2, 14)]
+
+
+@pytest.mark.parametrize("delay", [math.nan, -1.0])
+def test_a_schedule_that_gives_no_delay_is_a_bug_that_is_told(delay):
+    class Wrong:
+        def delay(self, job, rng):
+            return delay
+
+    roster, feed = make_roster(Wrong()), make_feed()
+    follow(roster, feed, "a")
+    with pytest.raises(ValueError, match="delay"):
+        look(roster, "pending", 0.0)
+
+
+# --- what an answer means -----------------------------------------------------------------------
+
+
+def test_an_ended_job_is_told_to_all_followers_and_forgotten():
+    roster, one, two = make_roster(), make_feed(), make_feed()
+    follow(roster, one, "a")
+    follow(roster, two, "a")
+    look(roster, "failed", 0.0)
+    assert one.pop().status is two.pop().status is JobStatus.FAILED
+    assert len(roster) == 0
+    assert roster.get("a") is None
+    assert (roster.tally.looks, roster.tally.settled, roster.tally.given_up) == (1, 1, 0)
+
+
+def test_an_unknown_status_is_no_end():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look(roster, "marinating", 0.0)
+    assert feed.pop() is None
+    assert roster.get("a").status == "marinating"
+    assert roster.next_due() == INTERVAL
+
+
+def test_an_answer_about_another_job_settles_neither():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a", "b")
+    entry = roster.pop_due(0.0)
+    roster.answered(entry, snapshot("b"), 0.0)
+    assert feed.pop() is None
+    assert feed.open == 2
+    assert look(roster, "completed", 0.0) == "b"
+    for _ in range(2):
+        entry = roster.pop_due(roster.next_due())
+        roster.answered(entry, snapshot("b"), 10.0)
+    assert [(job_id, type(cause)) for job_id, cause in feed.causes.items()] == [
+        ("a", WrongJobError)
+    ]
+    assert feed.pop().job_id == "b"
+    assert feed.pop() is None
+
+
+def test_an_answer_that_comes_when_nobody_follows_any_more_is_nothing():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    entry = roster.pop_due(0.0)
+    assert roster.unfollow("a", feed) is entry
+    roster.answered(entry, snapshot("a"), 0.0)
+    assert feed.pop() is None
+    assert feed.free == 100
+
+
+def test_a_late_answer_does_not_touch_a_new_entry_of_the_same_job():
+    roster, old, new = make_roster(), make_feed(), make_feed()
+    follow(roster, old, "a")
+    entry = roster.pop_due(0.0)
+    roster.unfollow("a", old)
+    follow(roster, new, "a", now=1.0)
+    roster.failed(entry, missing(), 1.0)
+    roster.answered(entry, snapshot("a"), 1.0)
+    assert not new.causes
+    assert new.pop() is None
+    assert roster.pop_due(1.0).job_id == "a"
+
+
+# --- 404 ----------------------------------------------------------------------------------------
+
+
+def test_a_job_may_be_unknown_for_the_grace():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    assert look_when_due(roster, missing(), missing(), "completed") == [0, 10, 15]
+    assert feed.pop().job_id == "a"
+    assert not feed.causes
+
+
+def test_a_job_that_stays_unknown_is_given_up_right_at_the_end_of_the_grace():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    last = missing()
+    assert look_when_due(roster, missing(), missing(), last, missing()) == [0, 10, 15]
+    assert feed.causes == {"a": last}
+    assert feed.open == len(roster) == 0
+    assert roster.tally.given_up == 1
+
+
+@given(
+    since=st.floats(min_value=0, max_value=1e8),
+    grace=st.floats(min_value=0.1, max_value=30),
+    interval=st.floats(min_value=1, max_value=3),
+)
+def test_the_end_of_the_grace_is_reached_however_floats_round(since, grace, interval):
+    roster = make_roster(Fixed(interval=interval, jitter=0), not_found_grace=grace)
+    feed = make_feed()
+    follow(roster, feed, "a", now=since)
+    times = look_when_due(roster, *[missing()] * 100)
+    assert feed.causes
+    assert times == sorted(set(times)), "the same moment twice: it might never pass"
+    assert times[-1] == pytest.approx(since + grace)
+
+
+def test_without_grace_the_first_404_is_the_end():
+    roster, feed = make_roster(not_found_grace=0.0), make_feed()
+    follow(roster, feed, "a")
+    look(roster, missing(), 0.0)
+    assert "a" in feed.causes
+
+
+def test_the_grace_begins_anew_after_an_answer():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    times = look_when_due(roster, missing(), missing(), "pending", *[missing()] * 9)
+    assert times == [0, 10, 15, 25, 35, 40]
+    assert "a" in feed.causes
+
+
+def test_the_grace_begins_with_the_first_404_and_not_with_an_outage_before_it():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look_when_due(roster, broken(), broken(), broken(), missing())
+    assert not feed.causes
+    assert look_when_due(roster, missing(), missing()) == [40, 45]
+    assert isinstance(feed.causes["a"], JobNotFoundError)
+
+
+# --- passing failures ---------------------------------------------------------------------------
+
+
+def test_a_job_is_given_up_when_passing_failures_outlast_patience():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    assert look_when_due(roster, *[broken()] * 20) == [0, 10, 20, 30, 40, 50, 60]
+    assert isinstance(feed.causes["a"], TransportError)
+
+
+def test_patience_begins_anew_after_an_answer():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look_when_due(roster, *[broken()] * 6, "pending", *[broken()] * 6, "completed")
+    assert not feed.causes
+    assert feed.pop().job_id == "a"
+
+
+def test_being_throttled_takes_no_patience():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look_when_due(roster, broken(), *[throttled()] * 50, broken(), "completed")
+    assert not feed.causes
+    assert feed.pop().job_id == "a"
+
+
+def test_being_throttled_for_ever_gives_no_job_up():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    assert len(look_when_due(roster, *[throttled()] * 1_000)) == 1_000
+    assert not feed.causes
+
+
+@pytest.mark.parametrize("failure", [broken, missing])
+def test_being_throttled_in_between_does_not_give_patience_back(failure):
+    """Else a job that fails, seen through a limit that is often hit, would never end."""
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    times = look_when_due(roster, *[failure(), throttled()] * 50)
+    assert "a" in feed.causes
+    assert len(times) < 20
+
+
+def test_a_job_that_fails_in_turns_ends():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look_when_due(roster, *[missing(), broken(), throttled()] * 50)
+    assert "a" in feed.causes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PaymentRequiredError(status=402),
+        UnprocessableError(status=422),
+        AnswerTooLargeError(limit=1, job_id="a"),
+    ],
+)
+def test_a_failure_that_does_not_pass_is_the_end_at_once(error):
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look(roster, error, 0.0)
+    assert feed.causes == {"a": error}
+
+
+def test_nonsense_is_asked_for_three_times():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    assert look_when_due(roster, *[nonsense()] * 9) == [0, 10, 20]
+    assert isinstance(feed.causes["a"], MalformedAnswerError)
+
+
+def test_nonsense_is_forgotten_after_an_answer():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look_when_due(roster, *[nonsense(), nonsense(), "pending"] * 5, "completed")
+    assert not feed.causes
+
+
+def test_all_followers_learn_that_a_job_is_given_up():
+    roster, one, two = make_roster(), make_feed(), make_feed()
+    follow(roster, one, "a")
+    follow(roster, two, "a")
+    look(roster, PaymentRequiredError(status=402), 0.0)
+    assert one.causes == two.causes != {}
+    assert one.open == two.open == 0
+    assert roster.tally.given_up == 1
+
+
+# --- looks that bring nothing -------------------------------------------------------------------
+
+
+def test_a_look_that_was_given_up_halfway_is_made_again():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    entry = roster.pop_due(0.0)
+    roster.landed(entry, 1.0)
+    assert not entry.in_flight
+    assert feed.free == 100
+    assert roster.next_due() == 11.0
+
+
+def test_landing_after_an_answer_changes_nothing():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    entry = roster.pop_due(0.0)
+    roster.answered(entry, snapshot("a", "pending"), 0.0)
+    roster.landed(entry, 5.0)
+    assert roster.next_due() == 10.0
+    assert len(roster._heap) == 1
+
+
+# --- nudges -------------------------------------------------------------------------------------
+
+
+def test_a_nudge_makes_a_job_due_now():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    look(roster, "pending", 0.0)
+    assert roster.nudge("a", 3.0)
+    assert roster.next_due() == 3.0
+    look(roster, "pending", 3.0)
+    assert roster.next_due() == 13.0
+
+
+def test_a_nudge_for_a_job_that_nobody_watches_is_refused():
+    roster = make_roster()
+    assert not roster.nudge("a", 0.0)
+    assert roster.next_due() is None
+
+
+def test_a_nudge_during_a_look_is_kept_for_after_it():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a")
+    entry = roster.pop_due(0.0)
+    for _ in range(100):
+        assert roster.nudge("a", 0.5)
+    assert roster.next_due() is None
+    roster.answered(entry, snapshot("a", "pending"), 1.0)
+    assert roster.next_due() == 1.0
+    look(roster, "pending", 1.0)
+    assert roster.next_due() == 11.0
+
+
+def test_a_nudge_never_makes_a_job_wait_longer():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a", "b", now=0.0)
+    roster.nudge("a", 5.0)
+    assert roster.pop_due(5.0).job_id == "a"
+
+
+def test_a_storm_of_nudges_does_not_grow_the_heap():
+    roster, feed = make_roster(), make_feed()
+    follow(roster, feed, "a", "b")
+    look(roster, "pending", 0.0)
+    look(roster, "pending", 0.0)
+    for step in range(100_000):
+        assert roster.nudge("ab"[step % 2], 1.0 + step * 1e-6)
+    assert len(roster._heap) < 10
+    assert {roster.pop_due(2.0).job_id, roster.pop_due(2.0).job_id} == {"a", "b"}
+    assert roster.pop_due(2.0) is None
+
+
+# --- room ---------------------------------------------------------------------------------------
+
+
+def test_no_more_is_looked_at_than_there_is_room_for():
+    roster, feed = make_roster(), make_feed(limit=2)
+    follow(roster, feed, "a", "b", "c")
+    looks = [roster.pop_due(0.0) for _ in range(3)]
+    assert [entry and entry.job_id for entry in looks] == ["a", "b", None]
+    assert roster.next_due() is None
+
+
+def test_a_job_waits_until_the_consumer_has_made_room():
+    roster, feed = make_roster(), make_feed(limit=1)
+    follow(roster, feed, "a", "b")
+    look(roster, "completed", 0.0)
+    assert roster.pop_due(0.0) is None
+    assert roster.made_room(feed, 1.0) == 0
+    feed.pop()
+    assert roster.made_room(feed, 2.0) == 1
+    assert roster.next_due() == 2.0
+    assert roster.pop_due(2.0).job_id == "b"
+
+
+@pytest.mark.parametrize("end", ["pending", "unknown", "cancelled look", "given up"])
+def test_a_look_that_brings_nothing_makes_room_for_those_who_wait(end):
+    """Else they would wait until something is consumed, and there may be nothing to consume."""
+    roster, feed = make_roster(), make_feed(limit=1)
+    follow(roster, feed, "a", "b")
+    entry = roster.pop_due(0.0)
+    assert roster.pop_due(0.0) is None  # b is set aside
+    if end == "pending":
+        roster.answered(entry, snapshot("a", "pending"), 1.0)
+    elif end == "unknown":
+        roster.failed(entry, missing(), 1.0)
+    elif end == "given up":
+        roster.failed(entry, PaymentRequiredError(status=402), 1.0)
+    else:
+        roster.landed(entry, 1.0)
+    assert roster.pop_due(1.0).job_id == "b"
+
+
+def test_a_look_nobody_waits_for_any_more_makes_room_too():
+    roster, full, other = make_roster(), make_feed(limit=1), make_feed()
+    follow(roster, full, "a", "b")
+    follow(roster, other, "b")
+    entry = roster.pop_due(0.0)
+    reserved = roster.pop_due(0.0)
+    assert (entry.job_id, reserved.job_id) == ("a", "b")
+    follow(roster, full, "c")
+    assert roster.pop_due(0.0) is None
+    roster.unfollow("a", full)
+    roster.answered(entry, snapshot("a"), 1.0)
+    roster.answered(reserved, snapshot("b", "pending"), 1.0)
+    assert roster.pop_due(1.0).job_id == "c"
+
+
+def test_a_follower_with_room_gets_a_job_that_another_has_no_room_for():
+    roster, full, free = make_roster(), make_feed(limit=1), make_feed()
+    follow(roster, full, "a", "b")
+    look(roster, "completed", 0.0)
+    assert roster.pop_due(0.0) is None  # b waits for room
+    follow(roster, free, "b", now=1.0)
+    look(roster, "completed", 1.0)
+    assert free.pop().job_id == "b"
+    assert roster.pop_due(1.0) is None  # b waits again, for the other one
+    assert full.pop().job_id == "a"
+    roster.made_room(full, 2.0)
+    look(roster, "completed", 2.0)
+    assert full.pop().job_id == "b"
+    assert len(roster) == 0
+    assert roster.tally.settled == 2
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_full_follower_that_joins_a_waiting_job_is_woken_by_room_of_its_own(leaves):
+    roster, one, two = make_roster(), make_feed(limit=1), make_feed(limit=1)
+    follow(roster, one, "a", "b")
+    follow(roster, two, "c")
+    look(roster, "completed", 0.0)
+    look(roster, "completed", 0.0) if roster.next_due() is not None else None
+    assert not one.has_room()
+    assert roster.pop_due(0.0) is None
+    follow(roster, two, "b", now=0.0)
+    if two.has_room():
+        pytest.fail("the second follower should be full")
+    if leaves:
+        roster.unfollow("b", one)
+    assert two.pop().job_id == "c"
+    roster.made_room(two, 1.0)
+    look(roster, "completed", 1.0)
+    assert two.pop().job_id == "b"
+
+
+def test_room_is_not_spent_on_a_job_that_waits_for_others_alone():
+    """It was told of that job already, and other jobs wait."""
+    roster, one, two = make_roster(), make_feed(limit=1), make_feed(limit=1)
+    follow(roster, one, "a")
+    follow(roster, two, "b")
+    look(roster, "completed", 0.0)
+    look(roster, "completed", 0.0)
+    follow(roster, one, "shared")
+    follow(roster, two, "shared")
+    assert roster.pop_due(0.0) is None  # both are full
+    keen = make_feed()
+    follow(roster, keen, "shared", now=1.0)  # and this one is not
+    look(roster, "pending", 1.0)
+    roster.unfollow("shared", keen)
+    follow(roster, one, "mine", now=11.0)
+    assert roster.pop_due(11.0) is None  # now it waits a second time
+    one.pop()
+    roster.made_room(one, 12.0)
+    assert look(roster, "completed", 12.0) == "shared"  # and two has no room yet
+    assert one.pop().job_id == "shared"
+    roster.made_room(one, 13.0)
+    assert look(roster, "completed", 13.0) == "mine"
+
+
+def test_a_follower_that_stays_full_does_not_remember_a_job_ever_more_often():
+    roster, full = make_roster(), make_feed(limit=1)
+    follow(roster, full, "a", "b")
+    look(roster, "completed", 0.0)
+    assert roster.pop_due(0.0) is None
+    for round_ in range(1_000):
+        keen = make_feed()
+        follow(roster, keen, "b", now=float(round_))
+        look(roster, "pending", float(round_))
+        roster.unfollow("b", keen)
+        assert roster.pop_due(round_ + INTERVAL) is None
+    assert len(full._stalled) < 100
+    full.pop()
+    roster.made_room(full, 5_000.0)
+    look(roster, "completed", 5_000.0)
+    assert full.pop().job_id == "b"
+
+
+def test_a_follower_that_joins_during_a_look_gets_it_if_it_has_room():
+    roster, one, two = make_roster(), make_feed(), make_feed(limit=1)
+    follow(roster, one, "a")
+    entry = roster.pop_due(0.0)
+    follow(roster, two, "a")
+    roster.answered(entry, snapshot("a"), 0.0)
+    assert one.pop().job_id == two.pop().job_id == "a"
+    assert roster.next_due() is None
+
+
+def test_only_so_many_are_set_aside_in_one_call_and_the_rest_stays_due():
+    roster, feed = make_roster(), make_feed(limit=1)
+    follow(roster, feed, *(f"job{number}" for number in range(1_000)))
+    look(roster, "completed", 0.0)
+    calls = 0
+    while roster.next_due() is not None:
+        assert roster.pop_due(0.0) is None
+        calls += 1
+    assert 2 <= calls <= 10
+    feed.pop()
+    assert roster.made_room(feed, 1.0) == 1  # and no more are woken than there is room for
+    assert len(roster._heap) == 1
+
+
+def test_what_waited_before_everything_was_forgotten_does_not_come_back():
+    roster, old, new = make_roster(), make_feed(limit=1), make_feed()
+    follow(roster, old, "a", "b")
+    look(roster, "completed", 0.0)
+    assert roster.pop_due(0.0) is None
+    stale = roster.get("b")
+    roster.clear()
+    assert len(roster) == 0
+    assert roster.next_due() is None
+    follow(roster, new, "b", now=1.0)
+    old.pop()
+    assert roster.made_room(old, 1.0) == 0
+    assert not roster.wake(stale, 1.0)
+    assert roster.pop_due(1.0).followers == (new,)
+    assert roster.pop_due(1.0) is None
+
+
+# --- the heap -----------------------------------------------------------------------------------
+
+
+def test_jobs_nobody_follows_leave_no_trace():
+    roster, feed = make_roster(), make_feed()
+    job_ids = [f"job{number}" for number in range(10_000)]
+    follow(roster, feed, *job_ids)
+    for job_id in job_ids[:-1]:
+        roster.unfollow(job_id, feed)
+    assert len(roster) == 1
+    assert len(roster._heap) < 2_000
+    assert roster.pop_due(0.0).job_id == job_ids[-1]
+    assert not roster._heap
+    assert roster._stale == 0
+
+
+def test_only_the_last_to_leave_takes_the_job_along():
+    roster, one, two = make_roster(), make_feed(), make_feed()
+    follow(roster, one, "a")
+    follow(roster, two, "a")
+    assert roster.unfollow("a", one) is None
+    assert roster.unfollow("a", one) is None
+    entry = roster.get("a")
+    assert roster.unfollow("a", two) is entry
+    assert roster.unfollow("a", two) is None
+    assert roster.unfollow("unheard of", two) is None
+
+
+# --- against a naive model ----------------------------------------------------------------------
+
+JOBS = [f"job{number}" for number in range(6)]
+jobs = st.sampled_from(JOBS)
+feeds = st.integers(min_value=0, max_value=2)
+
+
+class Model:
+    """What a roster should hold of one job."""
+
+    def __init__(self, entry, due):
+        self.entry = entry
+        self.due = due  # None while it is looked at or waits for room
+        self.nudged = False
+
+
+class RosterMachine(RuleBasedStateMachine):
+    """A roster and a dict walk in step.
+
+    Three feeds of little room follow a few jobs; one of them wants every change. What the model
+    cannot know by itself, which of several equally due jobs comes first, it takes over.
+    """
+
+    in_flight = Bundle("in_flight")
+
+    @initialize(limits=st.tuples(*[st.integers(min_value=1, max_value=3)] * 3))
+    def begin(self, limits):
+        self.roster = make_roster()
+        self.now = 0.0
+        self.limits = limits
+        self.feeds = [make_feed(limit, every_change=limit == 3) for limit in limits]
+        self.model = {}
+        self.looking = []  # (entry, those it was reserved by)
+        self.ended = {feed: [] for feed in self.feeds}  # what each was told, to the end
+        self.given = {feed: set() for feed in self.feeds}
+
+    # What the caller does.
+
+    @rule(job_id=jobs, number=feeds)
+    def follow(self, job_id, number):
+        feed = self.feeds[number]
+        if job_id in feed:
+            return
+        self.given[feed].add(job_id)
+        feed.admit(job_id)
+        entry = self.roster.follow(job_id, feed, feed.alone, self.now)
+        if job_id not in self.model:
+            self.model[job_id] = Model(entry, self.now)
+        elif self.model[job_id].due is None and entry.ticket:
+            assert feed.has_room()
+            self.model[job_id].due = self.now  # it waited for room, and here is room
+
+    @rule(number=feeds)
+    def leave(self, number):
+        """All jobs of a feed at once, as when a watch is closed; another feed takes its place."""
+        feed = self.feeds[number]
+        for job_id in feed.open_ids():
+            entry = self.model[job_id].entry
+            last = entry.followers == (feed,)
+            assert self.roster.unfollow(job_id, feed) is (entry if last else None)
+            if last:
+                del self.model[job_id]
+        fresh = make_feed(self.limits[number], every_change=self.limits[number] == 3)
+        self.feeds[number] = fresh
+        self.ended[fresh] = []
+        self.given[fresh] = set()
+
+    @rule(number=feeds)
+    def consume(self, number):
+        feed = self.feeds[number]
+        if (job := feed.pop()) is not None:
+            if job.is_terminal:
+                self.ended[feed].append(job.job_id)
+            self.roster.made_room(feed, self.now)
+            self.learn_who_was_woken()
+
+    @rule(job_id=jobs)
+    def nudge(self, job_id):
+        assert self.roster.nudge(job_id, self.now) is (job_id in self.model)
+        if (known := self.model.get(job_id)) is not None:
+            if known.entry.in_flight:
+                known.nudged = True
+            elif known.due is not None:
+                known.due = min(known.due, self.now)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 10.0, 40.0]))
+    def pass_time(self, seconds):
+        self.now += seconds
+
+    # What the watcher does.
+
+    @rule(target=in_flight)
+    def start_look(self):
+        due = sorted(
+            (known.due, job_id)
+            for job_id, known in self.model.items()
+            if known.due is not None and known.due <= self.now
+        )
+        with_room = [(when, job_id) for when, job_id in due if self.somebody_has_room(job_id)]
+        entry = self.roster.pop_due(self.now)
+        assert (entry is None) is (not with_room)
+        for when, job_id in due:
+            known = self.model[job_id]
+            if known.entry.stalled:
+                assert (when, job_id) not in with_room
+                known.due = None
+            elif entry is None or when < self.model[entry.job_id].due:
+                pytest.fail(f"{job_id} was due before, and was passed over")
+        if entry is None:
+            return multiple()
+        assert self.model[entry.job_id].due == with_room[0][0]
+        self.model[entry.job_id].due = None
+        assert entry.in_flight
+        self.looking.append((entry, entry.followers))
+        return entry
+
+    @rule(entry=consumes(in_flight), status=st.sampled_from(["pending", "processing", "failed"]))
+    def answer(self, entry, status):
+        before = entry.followers
+        known = self.land(entry)
+        self.roster.answered(entry, snapshot(entry.job_id, status), self.now)
+        if known is None:
+            return
+        if status != "failed":
+            self.expect_again(known)
+        elif self.roster.get(entry.job_id) is None:
+            del self.model[entry.job_id]
+        else:  # some had no room: they alone still follow, and it waits for them
+            assert entry.stalled or entry.ticket
+            assert set(entry.followers) < set(before) or entry.followers == before
+        self.learn_who_was_woken()
+
+    @rule(
+        entry=consumes(in_flight),
+        error=st.sampled_from(
+            [missing(), throttled(), broken(), nonsense(), ServerError(status=503)]
+        ),
+    )
+    def fail(self, entry, error):
+        known = self.land(entry)
+        followers = entry.followers
+        self.roster.failed(entry, error, self.now)
+        if known is None:
+            return
+        if self.roster.get(entry.job_id) is None:
+            assert not isinstance(error, RateLimitedError)
+            del self.model[entry.job_id]
+            assert all(feed.causes[entry.job_id] is error for feed in followers)
+        else:
+            known.nudged = False
+            assert self.now <= entry.due <= self.now + INTERVAL
+            known.due = entry.due
+        self.learn_who_was_woken()
+
+    @rule(entry=consumes(in_flight))
+    def cancel(self, entry):
+        known = self.land(entry)
+        self.roster.landed(entry, self.now)
+        if known is not None:
+            self.expect_again(known)
+        self.learn_who_was_woken()
+
+    @precondition(lambda self: self.now > 100)
+    @rule()
+    def stop(self):
+        """As with a bad key: all is forgotten, and looks under way come back to nothing."""
+        self.roster.clear()
+        self.model.clear()
+        for number in range(3):
+            self.feeds[number] = make_feed(self.limits[number])
+            self.ended[self.feeds[number]] = []
+            self.given[self.feeds[number]] = set()
+        self.now = 0.0
+
+    # The bookkeeping of the model.
+
+    def land(self, entry):
+        self.looking = [look for look in self.looking if look[0] is not entry]
+        known = self.model.get(entry.job_id)
+        return known if known is not None and known.entry is entry else None
+
+    def expect_again(self, known):
+        known.due = self.now if known.nudged else self.now + INTERVAL
+        known.nudged = False
+
+    def learn_who_was_woken(self):
+        for known in self.model.values():
+            if known.due is None and known.entry.ticket:
+                known.due = self.now
+
+    def somebody_has_room(self, job_id):
+        return any(feed.has_room() for feed in self.model[job_id].entry.followers)
+
+    # What must always hold.
+
+    @invariant()
+    def the_same_jobs_are_due_at_the_same_times(self):
+        assert len(self.roster) == len(self.model)
+        for job_id, known in self.model.items():
+            entry = self.roster.get(job_id)
+            assert entry is known.entry
+            states = (bool(entry.ticket), entry.stalled, entry.in_flight)
+            assert sum(states) == 1, f"{job_id} would never be looked at, or twice: {states}"
+            if known.due is not None:
+                assert entry.due == known.due
+        due = [known.due for known in self.model.values() if known.due is not None]
+        assert self.roster.next_due() == (min(due) if due else None)
+
+    @invariant()
+    def the_heap_holds_what_is_due_and_counts_what_is_stale(self):
+        heap = self.roster._heap
+        valid = [item for item in heap if item[1] == item[2].ticket]
+        assert {item[2].job_id for item in valid} == {
+            job_id for job_id, known in self.model.items() if known.due is not None
+        }
+        assert self.roster._stale == len(heap) - len(valid)
+
+    @invariant()
+    def places_are_kept_by_looks_under_way_and_by_nothing_else(self):
+        for feed in self.feeds:
+            kept = sum(reserved.count(feed) for _, reserved in self.looking)
+            assert feed._reserved == kept
+            assert len(feed._buffer) <= feed._limit
+
+    @invariant()
+    def nobody_waits_for_room_that_is_there(self):
+        for job_id, known in self.model.items():
+            if known.entry.stalled:
+                for feed in known.entry.followers:
+                    coming = sum(
+                        other.due is not None
+                        and other.due <= self.now
+                        and feed in other.entry.followers
+                        for other in self.model.values()
+                    )
+                    assert feed.free <= coming, f"{job_id} waits, and nothing would wake it"
+
+    @invariant()
+    def nothing_is_lost_and_nothing_comes_twice(self):
+        for feed in self.feeds:
+            buffered = [job.job_id for job in feed._buffer if job.is_terminal]
+            told = self.ended[feed] + buffered + list(feed.causes)
+            assert len(told) == len(set(told))
+            assert self.given[feed] == {*told, *feed.open_ids()}
+            assert feed.open == len(feed.open_ids())
+            for job_id in feed.open_ids():
+                assert feed in self.model[job_id].entry.followers
+
+
+RosterMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestRosterMachine = RosterMachine.TestCase
