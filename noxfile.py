@@ -1,5 +1,7 @@
 """What is run on this project: tests, lint, typing. Start with ``nox -s tests``."""
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -34,6 +36,17 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print a table of speeds beside their peers: ``nox -s bench -- NAME``."""
+    benches = {path.stem: path for path in Path("tests/benchmarks").glob("*.py")}
+    if not session.posargs or session.posargs[0] not in benches:
+        session.error(f"which one? There are: {', '.join(sorted(benches))}")
+    name, *arguments = session.posargs
+    session.install(".[cli,speed]", *groups("tests"))
+    session.run("python", str(benches[name]), *arguments)
 
 
 @nox.session

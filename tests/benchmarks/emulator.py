@@ -1,0 +1,181 @@
+"""How many requests the emulator answers on one core, beside aiohttp's bare "hello".
+
+Server and client are processes of their own, each on a core of its own where there are two. The
+rate that counts is requests per second of the server's CPU time: the client's speed is not in it.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+from aiohttp import web
+
+from adepoll.emulator import Emulator, JobPlan
+
+JOBS = 20_000
+REQUESTS = 20_000
+CONNECTIONS = 32
+ROUNDS = 3
+KEY = "bench-key"
+
+Serve = Callable[[Connection], Awaitable[None]]
+
+
+async def serve_hello(control: Connection) -> None:
+    """The least that aiohttp can do."""
+
+    async def hello(_request: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/{anything:.*}", hello)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await tell_cpu(control, runner.addresses[0][1], ["hello"])
+    await runner.cleanup()
+
+
+async def serve_emulator(control: Connection) -> None:
+    """The emulator with its jobs: most of them live, some completed with a small result."""
+    async with Emulator(api_key=KEY) as ade:
+        live = [ade.submit(JobPlan(processing_time=3600)) for _ in range(JOBS)]
+        done = [ade.submit(JobPlan(result_bytes=4_000)) for _ in range(1_000)]
+        port = int(ade.base_url.rpartition(":")[2])
+        await tell_cpu(control, port, live, done)
+
+
+async def tell_cpu(control: Connection, port: int, *ids: list[str]) -> None:
+    """Say where the server is and what can be asked; then its CPU time, as often as asked."""
+    control.send((port, ids))
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+
+    def answer() -> None:
+        if control.recv() == "cpu":
+            control.send(time.process_time())
+        elif not over.done():
+            over.set_result(None)
+
+    loop.add_reader(control.fileno(), answer)
+    await over
+    loop.remove_reader(control.fileno())
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where there are two to share out."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(0, {cores[core]})
+
+
+def run_server(serve: Serve, control: Connection) -> None:
+    """What the server's process does."""
+    pin(0)
+    asyncio.run(serve(control))
+
+
+@contextmanager
+def served(serve: Serve) -> Iterator[tuple[int, list[list[str]], Callable[[], float]]]:
+    """Run a server in a process; give its port, the ids it knows, and a way to read its CPU."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run_server, args=(serve, theirs))
+    process.start()
+
+    def cpu() -> float:
+        ours.send("cpu")
+        return float(ours.recv())
+
+    try:
+        port, ids = ours.recv()
+        yield port, ids, cpu
+    finally:
+        ours.send("end")
+        process.join()
+
+
+class Asker(asyncio.Protocol):
+    """One connection that sends request after request; as little Python as can be."""
+
+    def __init__(self, paths: Iterator[str], done: asyncio.Future[None]) -> None:
+        self._paths = paths
+        self._done = done
+        self._left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._ask()
+
+    def _ask(self) -> None:
+        path = next(self._paths, None)
+        if path is None:
+            self._transport.close()
+            self._done.set_result(None)
+            return
+        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+        self._transport.write(head.encode())
+
+    def data_received(self, data: bytes) -> None:
+        if not self._left:
+            head, _, body = data.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(head.decode())
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            self._left = int(length) - len(body)
+        else:
+            self._left -= len(data)
+        if not self._left:
+            self._ask()
+
+
+async def ask(port: int, paths: list[str]) -> float:
+    """Ask for all paths over a few connections; give the seconds it took."""
+    loop = asyncio.get_running_loop()
+    queue = iter(paths)
+    ended = [loop.create_future() for _ in range(CONNECTIONS)]
+    began = loop.time()
+    for done in ended:
+        await loop.create_connection(lambda done=done: Asker(queue, done), "127.0.0.1", port)
+    await asyncio.gather(*ended)
+    return loop.time() - began
+
+
+def measure(port: int, cpu: Callable[[], float], paths: list[str]) -> tuple[float, float]:
+    """Give requests per second of the server's CPU and of the clock; the best of some rounds."""
+    best = (0.0, 0.0)
+    for _ in range(ROUNDS):
+        before = cpu()
+        seconds = asyncio.run(ask(port, paths))
+        best = max(best, (len(paths) / (cpu() - before), len(paths) / seconds))
+    return best
+
+
+def main() -> None:
+    """Print the table."""
+    pin(1)
+    jobs = "/v1/ade/extract/jobs"
+    rows = []
+    with served(serve_hello) as (port, _, cpu):
+        rows.append(("aiohttp hello", *measure(port, cpu, ["/hello"] * REQUESTS)))
+    with served(serve_emulator) as (port, (live, done), cpu):
+        rows.append(
+            ("GET, processing", *measure(port, cpu, [f"{jobs}/{i}" for i in live[:REQUESTS]]))
+        )
+        rows.append(
+            ("GET, completed, 4 kB", *measure(port, cpu, [f"{jobs}/{i}" for i in done] * 10))
+        )
+        pages = [f"{jobs}?page={page % 200}&pageSize=100&status=processing" for page in range(2000)]
+        rows.append(("list, 100 of 20,000", *measure(port, cpu, pages)))
+    hello = rows[0][1]
+    print(f"{'request':<22}{'per CPU second':>16}{'per second':>14}{'of hello':>10}")
+    for name, per_cpu, per_second in rows:
+        print(f"{name:<22}{per_cpu:>16,.0f}{per_second:>14,.0f}{per_cpu / hello:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()
