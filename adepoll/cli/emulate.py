@@ -1,23 +1,57 @@
 """``adepoll emulate``: an ADE service of one's own on loopback ports."""
 
 import asyncio
+import shutil
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
 
+import attrs
 import click
+from click.core import ParameterSource
 
 from adepoll.cli.running import ExitCode, median_option, run, say, write_line
-from adepoll.emulator import Emulator, Profile
+from adepoll.emulator import Emulator, Fault, Settings, SettingsError, make_fault, read_settings
+from adepoll.models import JobStatus
 from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 
 EXAMPLE = """\b
 Point this shell to an emulator with 100 jobs:
   adepoll emulate --jobs 100 > ade.env &
   . ./ade.env && adepoll list
+
+\b
+One that fails now and then, and limits the rate:
+  adepoll emulate --fault server-error:0.1 --fault rate-limit
 """
 
 
 _PORT = click.IntRange(0, 65535)
+_DRAWN_EVERY: Final = 1.0  # seconds, on a terminal
+_TOLD_EVERY: Final = 10.0  # seconds, elsewhere
+
+
+def _read_faults(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[Fault]:
+    faults = []
+    for value in values:
+        name, colon, chance = value.partition(":")
+        try:
+            faults.append(make_fault(name, chance=float(chance) if colon else 1.0))
+        except ValueError as exc:
+            raise click.BadParameter(str(exc), ctx, param) from exc
+    return faults
+
+
+def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None) -> Settings:
+    if file is None:
+        return Settings()
+    try:
+        return read_settings(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, SettingsError) as exc:
+        raise click.BadParameter(f"{file}: {exc}", ctx, param) from exc
 
 
 @click.command(epilog=EXAMPLE)
@@ -33,8 +67,27 @@ _PORT = click.IntRange(0, 65535)
 )
 @median_option
 @click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@click.option(
+    "--profile",
+    "settings",
+    type=click.Path(path_type=Path),
+    callback=_read_profile,
+    metavar="FILE",
+    help="TOML file that says how jobs are drawn and what goes wrong; options go before it.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    callback=_read_faults,
+    metavar="NAME[:CHANCE]",
+    help="What goes wrong, for a share of the requests (default: all). Repeatable.",
+)
+@click.option("--verbose", is_flag=True, help="Tell every 10 s what happened; a terminal shows it.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
+@click.pass_context
 def emulate(
+    ctx: click.Context,
     *,
     host: str,
     port: int,
@@ -42,17 +95,30 @@ def emulate(
     jobs: int,
     median: float,
     seed: int,
+    settings: Settings,
+    faults: list[Fault],
+    verbose: bool,
     until_eof: bool,
 ) -> None:
     """Run an ADE service to try things on, without a key or a bill.
 
     Prints the two variables that point adepoll and the official SDK to it.
     """
+    chosen = settings
+    if _is_given(ctx, "median"):
+        chosen = attrs.evolve(chosen, profile=attrs.evolve(chosen.profile, median=median))
+    if _is_given(ctx, "jobs"):
+        chosen = attrs.evolve(chosen, jobs=jobs)
+    if _is_given(ctx, "seed"):
+        chosen = attrs.evolve(chosen, seed=seed)
 
     async def main() -> ExitCode:
         emulator = Emulator(
-            seed=seed,
-            profile=Profile(median=median),
+            seed=chosen.seed,
+            profile=chosen.profile,
+            list_order=chosen.list_order,
+            list_lag=chosen.list_lag,
+            faults=[*chosen.faults, *faults],
             host=host,
             port=port,
             results_port=results_port,
@@ -63,12 +129,58 @@ def emulate(
             except OSError as exc:
                 say(f"adepoll: cannot listen on {host}, port {port} or {results_port}: {exc}")
                 return ExitCode.USAGE
-            for _ in range(jobs):
+            for _ in range(chosen.jobs):
                 emulator.submit()
             write_line(f"export {BASE_URL_VARIABLE}={emulator.base_url}")
             write_line(f"export {API_KEY_VARIABLE}={emulator.api_key}")
-            say(f"adepoll: emulating ADE at {emulator.base_url} with {jobs} jobs; Ctrl-C ends it")
-            await (asyncio.to_thread(sys.stdin.read) if until_eof else asyncio.Event().wait())
+            say(
+                f"adepoll: emulating ADE at {emulator.base_url} with {chosen.jobs} jobs; "
+                "Ctrl-C ends it"
+            )
+            if until_eof:
+                await asyncio.to_thread(sys.stdin.read)
+            else:
+                await _serve(emulator, verbose=verbose)
         return ExitCode.COMPLETED
 
     run(main)
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+async def _serve(emulator: Emulator, *, verbose: bool) -> None:
+    """Serve until cancelled, and tell what happens meanwhile to whoever looks."""
+    if sys.stderr.isatty():
+        try:
+            while True:
+                line = _summary(emulator)[: shutil.get_terminal_size().columns - 1]
+                sys.stderr.write(f"\r\x1b[K{line}")
+                sys.stderr.flush()
+                await asyncio.sleep(_DRAWN_EVERY)
+        finally:
+            sys.stderr.write("\n")
+    while verbose:
+        await asyncio.sleep(_TOLD_EVERY)
+        say(f"adepoll: {_summary(emulator)}")
+    await asyncio.Event().wait()
+
+
+def _summary(emulator: Emulator) -> str:
+    """Give one line: where the jobs stand, what was asked, what went wrong."""
+    listed, truth = emulator.world.listed(), emulator.truth
+    asked = truth.requests
+    active = listed.get(JobStatus.PENDING, 0) + listed.get(JobStatus.PROCESSING, 0)
+    parts = [
+        f"{active} active, {sum(listed.values()) - active} ended",
+        f"{asked.get} get, {asked.list} list, {asked.create} create, {asked.result} result",
+    ]
+    counts = {
+        "faults": truth.faults.total(),
+        "early": truth.early,
+        "unauthorized": asked.unauthorized,
+        "leaks": asked.leaks,
+    }
+    parts += [f"{count} {name}" for name, count in counts.items() if count]
+    return " | ".join(parts)

@@ -2,20 +2,24 @@
 
 import asyncio
 import json
-import math
 from typing import Final
 
-import attrs
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from attrs import frozen
 
-from adepoll.emulator.world import Truth, World
+from adepoll.emulator.effects import Endpoint
+from adepoll.emulator.saving import Saver
+from adepoll.emulator.truth import TruthTeller
+from adepoll.emulator.world import World
 from adepoll.models import JobStatus, Json
 
 _STATUSES: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off"})
 _MOST_SKIPPED: Final = 2**31  # pages beyond it are as empty as those before it
+
+SHIFT: Final = web.RequestKey("SHIFT", int)
+"""The key of a request under which a fault tells by how many places the list has moved."""
 
 
 @frozen
@@ -24,33 +28,40 @@ class Api:
 
     Attributes:
         world: What they are about.
+        saver: Puts results where their jobs want them.
     """
 
     world: World
+    saver: Saver
 
     async def create(self, request: web.Request) -> web.Response:
-        """``POST /v1/ade/extract/jobs``: 202 with the id, or 400 or 422."""
-        self.world.traffic.create += 1
+        """``POST /v1/ade/extract/jobs``: 202 with the id, or 422."""
+        self.world.count(Endpoint.CREATE, None)
         try:
             form = await _read_form(request)
         except (ValueError, HttpProcessingError):
-            return _answer(400, {"detail": "There was an error parsing the body"})
-        if problems := _problems_of_form(form):
+            problem = _problem(("body",), "There was an error parsing the body", "value_error")
+            return _answer(422, {"detail": [problem]})
+        zero_data_retention = self.world.profile.zero_data_retention
+        if problems := _problems_of_form(form, must_save=zero_data_retention):
             return _answer(422, {"detail": problems})
         job_id = self.world.submit(
             schema=json.loads(form.fields["schema"]),
             filename=form.filename,
             model=form.fields.get("model"),
+            output_save_url=form.fields.get("output_save_url"),
         )
         return _answer(202, {"job_id": job_id})
 
     async def get(self, request: web.Request) -> web.Response:
         """``GET /v1/ade/extract/jobs/{job_id}``: 200, 206 or 404."""
-        status, body = self.world.job_json(request.match_info["job_id"])
+        job_id = request.match_info["job_id"]
+        await self.saver.save(job_id)
+        status, body = self.world.job_json(job_id)
         return web.Response(status=status, body=body, content_type="application/json")
 
     async def list(self, request: web.Request) -> web.Response:
-        """``GET /v1/ade/extract/jobs``: a page of jobs, newest first, or 422."""
+        """``GET /v1/ade/extract/jobs``: a page of jobs, or 422."""
         query = request.query
         problems: list[Json] = []
         page = _read_int(query.get("page", "0"), "page", 0, None, problems)
@@ -62,12 +73,13 @@ class Api:
                 _problem(("query", "status"), f"Input should be {expected}", "literal_error")
             )
         if problems:
-            self.world.traffic.list += 1
+            self.world.count(Endpoint.LIST, None)
             return _answer(422, {"detail": problems})
         body = self.world.page(
             page=min(page, _MOST_SKIPPED),
             page_size=page_size,
             status=None if status_text is None else _STATUSES[status_text],
+            shift=request.get(SHIFT, 0),
         )
         return _answer(200, body)
 
@@ -78,10 +90,7 @@ class Api:
         """
         digests = request.query.get("digests") == "1"
         # In a thread, since thousands of results are built for it and the clients go on asking.
-        jobs = await asyncio.to_thread(lambda: [*self.world.truths(digests=digests)])
-        requests = attrs.asdict(self.world.traffic)
-        leaks = requests.pop("leaks")
-        body = {"jobs": [_plain(job) for job in jobs], "requests": requests, "leaks": leaks}
+        body = await asyncio.to_thread(TruthTeller(self.world).as_json, digests=digests)
         return _answer(200, body)
 
 
@@ -111,7 +120,7 @@ async def _read_form(request: web.Request) -> _Form:
     return _Form(fields=fields, has_document=has_document, filename=filename)
 
 
-def _problems_of_form(form: _Form) -> list[Json]:
+def _problems_of_form(form: _Form, *, must_save: bool) -> list[Json]:
     problems = []
     if (schema := form.fields.get("schema")) is None:
         problems.append(_problem(("body", "schema"), "Field required", "missing"))
@@ -130,11 +139,9 @@ def _problems_of_form(form: _Form) -> list[Json]:
                 "bool_parsing",
             )
         )
-    if form.fields.get("output_save_url"):
-        # Taking it and answering inline all the same would be a lie that a test could believe.
-        problems.append(
-            _problem(("body", "output_save_url"), "Value error, not emulated", "value_error")
-        )
+    if must_save and not form.fields.get("output_save_url"):
+        message = "Value error, output_save_url is required with zero data retention"
+        problems.append(_problem(("body", "output_save_url"), message, "value_error"))
     return problems
 
 
@@ -164,14 +171,6 @@ def _read_int(text: str, name: str, least: int, most: int | None, problems: list
 
 def _problem(where: tuple[str, ...], message: str, kind: str) -> Json:
     return {"loc": [*where], "msg": message, "type": kind}
-
-
-def _plain(truth: Truth) -> dict[str, Json]:
-    plain = attrs.asdict(truth)
-    plain["outcome"] = truth.outcome.value
-    if truth.finished_at == math.inf:  # JSON has no infinity
-        plain["finished_at"] = None
-    return plain
 
 
 def _answer(status: int, body: Json) -> web.Response:

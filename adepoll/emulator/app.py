@@ -1,30 +1,38 @@
 """The two aiohttp applications over a world: who may ask what where, and what time it is there."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import TypeAlias
 
 from aiohttp import hdrs, web
 
 from adepoll.emulator.api import Api
+from adepoll.emulator.delivery import Sleep
+from adepoll.emulator.effects import Endpoint
+from adepoll.emulator.faulty import Handler, Wire
+from adepoll.emulator.saving import Saver
 from adepoll.emulator.storage import Storage
 from adepoll.emulator.world import World
-
-_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _JOBS = "/v1/ade/extract/jobs"
 
 
-def make_api_app(world: World, *, api_key: str) -> web.Application:
+def make_api_app(world: World, *, api_key: str, sleep: Sleep = asyncio.sleep) -> web.Application:
     """Make the API: every route of it wants ``Authorization: Bearer <api_key>``.
 
     Before the first large result is asked for, `world.results_origin` must say where the
     application of `make_results_app` is served.
+
+    Args:
+        world: What it is about.
+        api_key: The key.
+        sleep: Waits, where a fault wants it.
     """
-    api = Api(world)
+    saver = Saver(world)
+    api, wire = Api(world, saver), Wire(world, sleep)
     bearer = f"Bearer {api_key}"
 
-    def guarded(handler: _Handler) -> _Handler:
+    def guarded(handler: Handler) -> Handler:
         async def guard(request: web.Request) -> web.StreamResponse:
             if request.headers.get(hdrs.AUTHORIZATION) != bearer:
                 world.traffic.unauthorized += 1
@@ -38,18 +46,28 @@ def make_api_app(world: World, *, api_key: str) -> web.Application:
         return guard
 
     app = web.Application()
-    app.router.add_get(_JOBS + "/{job_id}", guarded(api.get), allow_head=False)
-    app.router.add_get(_JOBS, guarded(api.list), allow_head=False)
-    app.router.add_post(_JOBS, guarded(api.create))
+    app.router.add_get(
+        _JOBS + "/{job_id}", guarded(wire.api(Endpoint.GET, api.get)), allow_head=False
+    )
+    app.router.add_get(_JOBS, guarded(wire.api(Endpoint.LIST, api.list)), allow_head=False)
+    app.router.add_post(_JOBS, guarded(wire.api(Endpoint.CREATE, api.create)))
     app.router.add_get("/_emulator/truth", guarded(api.truth), allow_head=False)
+    app.cleanup_ctx.append(saver.running)
     app.on_response_prepare.append(_date_stamper(world))
     return app
 
 
-def make_results_app(world: World) -> web.Application:
-    """Make the origin of the large results: it wants a presigned query, and no key at all."""
+def make_results_app(world: World, *, sleep: Sleep = asyncio.sleep) -> web.Application:
+    """Make the origin of the large results: it wants a presigned query, and no key at all.
+
+    Args:
+        world: Whose results they are.
+        sleep: Waits, where a fault wants it.
+    """
+    storage = Storage(world)
     app = web.Application()
-    app.router.add_get("/{key:.*}", Storage(world).get)
+    app.router.add_get("/{key:.*}", Wire(world, sleep).results(storage))
+    app.router.add_put("/{key:.*}", storage.put)
     app.on_response_prepare.append(_date_stamper(world))
     return app
 

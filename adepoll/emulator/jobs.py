@@ -8,8 +8,9 @@ import random
 from enum import Enum
 from typing import Final
 
-from attrs import Attribute, define, field, frozen
+from attrs import define, field, frozen
 
+from adepoll.emulator import checks
 from adepoll.emulator.results import ResultBody
 from adepoll.models import JobStatus, Json
 
@@ -37,40 +38,13 @@ class Outcome(Enum):
         return self.status is JobStatus.COMPLETED
 
 
+_DEFAULT_FAILURE: Final = "The document could not be processed."
 _STATUS: Final = {
     Outcome.COMPLETED: JobStatus.COMPLETED,
     Outcome.NONCONFORMANT: JobStatus.COMPLETED,
     Outcome.FAILED: JobStatus.FAILED,
     Outcome.CANCELLED: JobStatus.CANCELLED,
 }
-
-
-def _refuse_bad_time(_instance: object, attribute: "Attribute[float]", value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{attribute.name} must be at least 0 seconds, not {value!r}")
-
-
-def _refuse_bad_size(_instance: object, attribute: "Attribute[int]", value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{attribute.name} must be at least 0 bytes, not {value!r}")
-
-
-def _refuse_bad_share(_instance: object, attribute: "Attribute[float]", value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} must be within 0 and 1, not {value!r}")
-
-
-def _refuse_bad_spread(_instance: object, attribute: "Attribute[float]", value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{attribute.name} must be finite and at least 0, not {value!r}")
-
-
-def _refuse_bad_range(
-    _instance: object, attribute: "Attribute[tuple[int, int]]", value: tuple[int, int]
-) -> None:
-    low, high = value
-    if not 0 < low <= high:
-        raise ValueError(f"{attribute.name} must be two sizes, 0 < low <= high, not {value!r}")
 
 
 @frozen(kw_only=True)
@@ -85,13 +59,16 @@ class JobPlan:
             required fields, so less than that gives the smallest one. Above 1,000,000 it is
             behind `output_url`.
         failure_reason: What a failed job says; None for a general sentence.
+        zero_data_retention: Whether the service keeps nothing of the result: a completed job has
+            neither `data` nor `output_url` then.
     """
 
-    queue_time: float = field(default=0.0, validator=_refuse_bad_time)
-    processing_time: float = field(default=0.0, validator=_refuse_bad_time)
+    queue_time: float = field(default=0.0, validator=checks.not_negative)
+    processing_time: float = field(default=0.0, validator=checks.not_negative)
     outcome: Outcome = Outcome.COMPLETED
-    result_bytes: int = field(default=4_000, validator=_refuse_bad_size)
+    result_bytes: int = field(default=4_000, validator=checks.not_negative)
     failure_reason: str | None = None
+    zero_data_retention: bool = False
 
 
 @frozen(kw_only=True)
@@ -108,19 +85,21 @@ class Profile:
         large: Share of results behind `output_url`.
         large_bytes: Smallest and largest of these, in bytes; log-uniform between.
         small_bytes: Smallest and largest of the others, in bytes; log-uniform between.
+        zero_data_retention: Whether the organisation has it; see `JobPlan`.
     """
 
-    median: float = field(default=8.0, validator=_refuse_bad_spread)
-    sigma: float = field(default=0.5, validator=_refuse_bad_spread)
-    queue_share: float = field(default=0.2, validator=_refuse_bad_share)
-    failed: float = field(default=0.03, validator=_refuse_bad_share)
-    cancelled: float = field(default=0.01, validator=_refuse_bad_share)
-    nonconformant: float = field(default=0.01, validator=_refuse_bad_share)
-    large: float = field(default=0.05, validator=_refuse_bad_share)
+    median: float = field(default=8.0, validator=checks.finite)
+    sigma: float = field(default=0.5, validator=checks.finite)
+    queue_share: float = field(default=0.2, validator=checks.share)
+    failed: float = field(default=0.03, validator=checks.share)
+    cancelled: float = field(default=0.01, validator=checks.share)
+    nonconformant: float = field(default=0.01, validator=checks.share)
+    large: float = field(default=0.05, validator=checks.share)
     large_bytes: tuple[int, int] = field(
-        default=(2_000_000, 20_000_000), validator=_refuse_bad_range
+        default=(2_000_000, 20_000_000), validator=checks.size_range
     )
-    small_bytes: tuple[int, int] = field(default=(2_000, 100_000), validator=_refuse_bad_range)
+    small_bytes: tuple[int, int] = field(default=(2_000, 100_000), validator=checks.size_range)
+    zero_data_retention: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Refuse shares that are more than all jobs together."""
@@ -137,6 +116,7 @@ class Profile:
             processing_time=total * (1 - self.queue_share),
             outcome=outcome,
             result_bytes=round(low * (high / low) ** rng.random()),
+            zero_data_retention=self.zero_data_retention,
         )
 
     def _outcome(self, lot: float) -> Outcome:
@@ -163,7 +143,11 @@ class Job:
         version: The model snapshot that it will say was used.
         filename: The document's name.
         schema: The JSON schema it was created with; None for none.
+        output_save_url: Where its result goes; None for the answer or the origin of the results.
         gets: How often it was looked at.
+        result_requests: How often its result was asked for.
+        save_status: HTTP status of the PUT to `output_save_url`; None before it was tried.
+        version_of_result: How often its result was replaced by another.
         result: Its result, kept where building it again at every range request would cost.
     """
 
@@ -174,7 +158,11 @@ class Job:
     version: str
     filename: str
     schema: Json = None
+    output_save_url: str | None = field(default=None, repr=False)
     gets: int = 0
+    result_requests: int = 0
+    save_status: int | None = None
+    version_of_result: int = 0
     result: ResultBody | None = None
 
     @property
@@ -196,6 +184,26 @@ class Job:
         if now < self.finished_at:
             return JobStatus.PROCESSING
         return self.plan.outcome.status
+
+    def failure_reason_at(self, now: float) -> str | None:
+        """Why it has failed; None while or where it has not."""
+        if self.status_at(now) is not JobStatus.FAILED:
+            return None
+        return _DEFAULT_FAILURE if self.plan.failure_reason is None else self.plan.failure_reason
+
+    def summary_at(self, now: float) -> dict[str, Json]:
+        """Give its item in a list, once it has arrived."""
+        if (status := self.status_at(now)) is None:
+            raise AssertionError("a job that is listed has arrived")
+        received_at = int(self.received_at)
+        return {
+            "job_id": self.job_id,
+            "status": status.value,
+            "received_at": received_at,
+            "progress": 1.0 if status is JobStatus.COMPLETED else 0.0,
+            "created_at": received_at,
+            "failure_reason": self.failure_reason_at(now),
+        }
 
     def next_change(self, now: float) -> float:
         """When that status ends, in Unix seconds; ``math.inf`` for never."""

@@ -18,6 +18,9 @@ from attrs import field, frozen
 LIFETIME: Final = 3_600
 """How long a URL is good for, in seconds."""
 
+ANY_METHOD: Final = "*"
+"""Presigns for every method."""
+
 _SIGNATURE: Final = "X-Amz-Signature="
 _DATE_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
@@ -52,7 +55,8 @@ class Presigner:
             origin: Scheme, host and port, as ``http://127.0.0.1:8080``.
             raw_path: The path as it goes over the wire, percent-encoded already.
             now: Unix seconds.
-            method: The only method that the URL will be good for, as it is with S3.
+            method: The only method that the URL will be good for, as it is with S3; `ANY_METHOD`
+                for the shared access signatures of other stores.
         """
         stamp = time.strftime(_DATE_FORMAT, time.gmtime(now))
         scope = f"{self.access_key}/{stamp[:8]}/us-east-2/s3/aws4_request"
@@ -83,15 +87,17 @@ class Presigner:
         if not signatures:
             return Verdict.UNSIGNED
         query = "&".join(part for part in fields if not part.startswith(_SIGNATURE))
-        expected = self._sign(method, host, raw_path, query)
-        given = signatures[0].removeprefix(_SIGNATURE)
-        if len(signatures) > 1 or not hmac.compare_digest(given.encode(), expected.encode()):
+        given = signatures[0].removeprefix(_SIGNATURE).encode("utf-8", "surrogateescape")
+        good = (self._sign(allowed, host, raw_path, query) for allowed in (method, ANY_METHOD))
+        if len(signatures) > 1 or not any(hmac.compare_digest(given, s.encode()) for s in good):
             return Verdict.ALTERED
         return Verdict.EXPIRED if now > expires_at(raw_query) else Verdict.VALID
 
     def _sign(self, method: str, host: str, raw_path: str, query: str) -> str:
         signed = f"{method}\n{host}\n{raw_path}\n{query}"
-        return hmac.new(self.secret, signed.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self.secret, signed.encode("utf-8", "surrogateescape"), hashlib.sha256
+        ).hexdigest()
 
 
 def expires_at(raw_query: str) -> float:

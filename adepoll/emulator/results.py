@@ -28,10 +28,12 @@ class ResultBody:
     Attributes:
         size: Its length in bytes.
         etag: A strong entity tag, quotes included; the same bytes always get the same one.
+        modified: When it was stored, in Unix seconds.
     """
 
     size: int = field(init=False)
     etag: str = field(init=False)
+    modified: float = 0.0
     _head: bytes
     _row: tuple[bytes, bytes]
     _rows: int
@@ -89,7 +91,13 @@ class ResultBody:
 
 
 def build_result(
-    *, seed: int, job_id: str, size: int, metadata: dict[str, Json], schema: Json = None
+    *,
+    seed: int | str,
+    job_id: str,
+    size: int,
+    metadata: dict[str, Json],
+    schema: Json = None,
+    modified: float = 0.0,
 ) -> ResultBody:
     """Build the result of a job: the same arguments always give the same bytes.
 
@@ -101,6 +109,7 @@ def build_result(
         schema: The JSON schema that the job was created with. The extraction has its shape then,
             and the rows stand beside it, in `extraction_metadata`; without one, they are the line
             items of an invoice.
+        modified: When it was stored, in Unix seconds.
     """
     rng = random.Random(f"{seed}/{job_id}")  # noqa: S311 - reproducible, not secret
     first_row = f'[{{"row":{_FIRST_ROW - 1}}}'
@@ -120,6 +129,7 @@ def build_result(
     tail += f',"metadata":{_dump(metadata)}}}'
     rows, padding = divmod(max(size - len(head) - len(middle) - len(tail), 0), _ROW_BYTES)
     return ResultBody(
+        modified=modified,
         head=head.encode(),
         row=_row(rng),
         rows=rows,

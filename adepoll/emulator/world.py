@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote, unquote
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
+from adepoll.emulator import checks
+from adepoll.emulator.effects import Endpoint
+from adepoll.emulator.faults import Faults
 from adepoll.emulator.jobs import Job, JobPlan, Outcome, Profile
-from adepoll.emulator.listing import Listing
-from adepoll.emulator.presign import Presigner
+from adepoll.emulator.ledger import Ledger, Traffic, Truth
+from adepoll.emulator.listing import Listing, ListOrder
+from adepoll.emulator.presign import ANY_METHOD, Presigner, Verdict
 from adepoll.emulator.results import ResultBody, build_result
+from adepoll.emulator.store import Saved, saved_path
 from adepoll.models import JobStatus, Json
 
 INLINE_LIMIT: Final = 1_000_000
@@ -25,52 +30,6 @@ INLINE_LIMIT: Final = 1_000_000
 LATEST_VERSION: Final = "extract-20260314"
 _NAMES_OF_LATEST: Final = (None, "", "extract-latest")
 _VIOLATION: Final = "'total' is not of type 'string'"
-_DEFAULT_FAILURE: Final = "The document could not be processed."
-
-
-@frozen(kw_only=True)
-class Truth:
-    """What is really the case with a job, to be compared with what a client found out.
-
-    Attributes:
-        job_id: The job.
-        received_at: When it arrived, in Unix seconds, with the fraction that the API cuts off.
-        finished_at: When it ends or ended, in Unix seconds; ``math.inf`` for never.
-        outcome: How it ends.
-        result_bytes: Size of the JSON of `data`, in bytes; 0 where there is none.
-        result_sha256: SHA-256 of these bytes, in hex; None where there are none, or where
-            digests were not asked for.
-        gets: How often the job was looked at.
-    """
-
-    job_id: str
-    received_at: float
-    finished_at: float
-    outcome: Outcome
-    result_bytes: int
-    result_sha256: str | None
-    gets: int
-
-
-@define(kw_only=True)
-class Traffic:
-    """How many requests came, by kind, however they were answered.
-
-    Attributes:
-        create: Jobs submitted over HTTP.
-        get: Looks at one job.
-        list: Pages of the list.
-        unauthorized: Requests to the API refused for their key; they count nowhere else.
-        result: Requests to the origin of the results.
-        leaks: Those among them that carried an `Authorization` or `Cookie` header.
-    """
-
-    create: int = 0
-    get: int = 0
-    list: int = 0
-    unauthorized: int = 0
-    result: int = 0
-    leaks: int = 0
 
 
 @define(kw_only=True, eq=False)
@@ -83,7 +42,11 @@ class World:
         profile: How jobs without a plan are drawn.
         org_id: The organisation.
         results_origin: Scheme, host and port that `output_url` points to.
-        traffic: The requests so far.
+        list_order: In which order jobs are listed.
+        list_lag: How far the list lags behind the GET of a job, in seconds.
+        faults: What goes wrong, and when.
+        ledger: What has happened so far.
+        saved: The store at the origin of the results that jobs may save to, by raw path.
         presigner: Signs and checks every `output_url`.
     """
 
@@ -92,16 +55,29 @@ class World:
     profile: Profile = Factory(Profile)
     org_id: str = "org-emulated"
     results_origin: str = "https://results.invalid"
-    traffic: Traffic = field(init=False, factory=Traffic)
+    list_order: ListOrder = ListOrder.NEWEST
+    list_lag: float = field(default=0.0, validator=checks.finite)
+    faults: Faults = field(init=False)
+    ledger: Ledger = field(init=False, factory=Ledger)
+    saved: dict[str, Saved] = field(init=False, factory=dict, repr=False)
     presigner: Presigner = field(init=False)
     _rng: random.Random = field(init=False)
     _now: float = field(init=False, default=-math.inf)
     _jobs: dict[str, Job] = field(init=False, factory=dict)
-    _listing: Listing = field(init=False, factory=Listing)
+    _listing: Listing = field(init=False)
+    _expired: set[str] = field(init=False, factory=set)
 
     @_rng.default
     def _seed_rng(self) -> random.Random:
         return random.Random(self.seed)  # noqa: S311 - reproducible, not secret
+
+    @faults.default
+    def _make_faults(self) -> Faults:
+        return Faults(seed=self.seed, clock=self.now)
+
+    @_listing.default
+    def _make_listing(self) -> Listing:
+        return Listing(self.list_order, self.seed)
 
     @presigner.default
     def _make_presigner(self) -> Presigner:
@@ -112,6 +88,11 @@ class World:
             access_key=f"ASIA{rng.getrandbits(64):016X}",
             session_token=f"{rng.getrandbits(256):064x}/+==",
         )
+
+    @property
+    def traffic(self) -> Traffic:
+        """The requests so far, by kind."""
+        return self.ledger.traffic
 
     def now(self) -> float:
         """Give the time of the world, in Unix seconds; it never goes back."""
@@ -127,6 +108,7 @@ class World:
         schema: Json = None,
         filename: str = "document.md",
         model: str | None = None,
+        output_save_url: str | None = None,
     ) -> str:
         """Take a job in and give its id.
 
@@ -138,6 +120,7 @@ class World:
             schema: The JSON schema that the extraction should look like, parsed.
             filename: The document's name.
             model: The model asked for.
+            output_save_url: Where the result is to be PUT; see `save_url`.
 
         Raises:
             ValueError: There is a job of that id already.
@@ -154,6 +137,7 @@ class World:
             version=LATEST_VERSION if model in _NAMES_OF_LATEST else str(model),
             filename=filename,
             schema=schema,
+            output_save_url=output_save_url or None,
         )
         self._jobs[job_id] = job
         self._listing.add(job)
@@ -166,13 +150,12 @@ class World:
 
     def job_json(self, job_id: str) -> tuple[int, bytes]:
         """Answer GET of one job: 200, 206 or 404, and the body as JSON."""
-        self.traffic.get += 1
-        job = self._jobs.get(job_id)
         now = self.now()
+        self.count(Endpoint.GET, job_id)
+        job = self._jobs.get(job_id)
         status = None if job is None else job.status_at(now)
         if job is None or status is None:
             return 404, b'{"detail":"Job ID not found"}'
-        job.gets += 1
         received_at = int(job.received_at)
         body: dict[str, Json] = {
             "job_id": job_id,
@@ -184,39 +167,65 @@ class World:
             "version": None,
             "output_url": None,
             "metadata": None,
-            "failure_reason": _failure_reason(job, status),
+            "failure_reason": job.failure_reason_at(now),
         }
         if status is not JobStatus.COMPLETED:
             return 200, _dump(body | {"data": None})
         body["version"] = job.version
         body["metadata"] = self._metadata(job)
-        result = self._result(job)
         http_status = 206 if job.plan.outcome is Outcome.NONCONFORMANT else 200
-        if result.size > INLINE_LIMIT:
-            body["output_url"] = self.presigner.presign(
-                origin=self.results_origin, raw_path=self.result_path(job_id), now=now
-            )
-            return http_status, _dump(body | {"data": None})
-        # The bytes of the result go in as they are: parsing up to 1 MB to dump it again is slow.
-        return http_status, _dump(body)[:-1] + b',"data":' + result.read() + b"}"
+        if not job.plan.zero_data_retention:
+            body["output_url"] = job.output_save_url
+            if body["output_url"] is None:
+                result = self._result(job)
+                if result.size <= INLINE_LIMIT:
+                    # Its bytes go in as they are: parsing up to 1 MB to dump it again is slow.
+                    return http_status, _dump(body)[:-1] + b',"data":' + result.read() + b"}"
+                body["output_url"] = self.presigner.presign(
+                    origin=self.results_origin, raw_path=self.result_path(job_id), now=now
+                )
+        return http_status, _dump(body | {"data": None})
 
-    def page(self, *, page: int = 0, page_size: int = 10, status: JobStatus | None = None) -> Json:
-        """Answer GET of the list, newest first: the body as parsed JSON.
+    def count(self, endpoint: Endpoint, job_id: str | None) -> None:
+        """Write down a request; the methods that answer one have done so."""
+        self.ledger.request(endpoint, job_id, self.now())
+        job = None if job_id is None else self._jobs.get(job_id)
+        if job is not None and endpoint is Endpoint.GET:
+            job.gets += self._now >= job.received_at
+        elif job is not None and endpoint is Endpoint.RESULT:
+            job.result_requests += 1
+
+    def page(
+        self,
+        *,
+        page: int = 0,
+        page_size: int = 10,
+        status: JobStatus | None = None,
+        shift: int = 0,
+    ) -> Json:
+        """Answer GET of the list: the body as parsed JSON.
 
         Args:
             page: From 0.
             page_size: 1 to 100.
             status: Only jobs that stand there; None for all.
+            shift: By how many places the list has moved under the pages.
         """
-        self.traffic.list += 1
-        now = self.now()
+        self.count(Endpoint.LIST, None)
+        now = self._now - self.list_lag
         self._listing.catch_up(now)
-        jobs, has_more = self._listing.newest(skip=page * page_size, count=page_size, status=status)
+        skip = max(page * page_size + shift, 0)
+        jobs, has_more = self._listing.page(skip=skip, count=page_size, status=status)
         return {
-            "jobs": [_summary(job, job.status_at(now)) for job in jobs],
+            "jobs": [job.summary_at(now) for job in jobs],
             "org_id": self.org_id,
             "has_more": has_more,
         }
+
+    def listed(self) -> dict[JobStatus, int]:
+        """Give how many jobs a list shows in each status, without a request."""
+        self._listing.catch_up(self.now() - self.list_lag)
+        return self._listing.counts()
 
     def result(self, job_id: str) -> ResultBody | None:
         """Give the result that a job has or will have; None for one that ends without.
@@ -235,16 +244,73 @@ class World:
         job_part = quote(job_id, safe="")
         return f"/ade-results/{self.org_id}/extract%20jobs/{job_part}/data+v1%2Bfull.json"
 
-    def result_at(self, raw_path: str) -> ResultBody | None:
-        """Give the result stored at that raw path; None where there is none (yet)."""
+    def job_at(self, raw_path: str) -> str | None:
+        """Give the id of the job whose result that raw path would be; None where there is none."""
         job_id = unquote(raw_path.rpartition("/")[0].rpartition("/")[2])
-        job = self._jobs.get(job_id)
-        if job is None or raw_path != self.result_path(job_id):
-            return None
-        if job.status_at(self.now()) is not JobStatus.COMPLETED:
+        known = job_id in self._jobs and raw_path == self.result_path(job_id)
+        return job_id if known else None
+
+    def result_at(self, raw_path: str) -> ResultBody | Saved | None:
+        """Give what is stored at that raw path; None where there is nothing (yet)."""
+        if (job_id := self.job_at(raw_path)) is None:
+            return self.saved.get(raw_path)
+        job = self._jobs[job_id]
+        kept = job.output_save_url is None and not job.plan.zero_data_retention
+        if not kept or job.status_at(self.now()) is not JobStatus.COMPLETED:
             return None
         result = self._result(job)
         return result if result.size > INLINE_LIMIT else None
+
+    def replace_result(self, job_id: str) -> None:
+        """Store another result of the same size in the place of a job's, for good.
+
+        Raises:
+            KeyError: There is no such job.
+        """
+        job = self._jobs[job_id]
+        job.version_of_result += 1
+        job.result = None
+
+    def save_url(self, name: str, *, readable: bool = False) -> str:
+        """Presign an `output_save_url` in the store at the origin of the results.
+
+        Args:
+            name: The object's name in the store.
+            readable: Whether the URL is good for reading, too. S3 presigns for one method alone,
+                so that a URL to PUT to answers 403 to a GET; other stores can do both.
+        """
+        method = ANY_METHOD if readable else "PUT"
+        return self.presigner.presign(
+            origin=self.results_origin, raw_path=saved_path(name), now=self.now(), method=method
+        )
+
+    def to_be_saved(self, job_id: str) -> tuple[str, ResultBody] | None:
+        """Give where the result of a job is to be PUT, and the result; None where nowhere, yet."""
+        job = self._jobs.get(job_id)
+        if (
+            job is None
+            or job.output_save_url is None
+            or job.save_status is not None
+            or job.status_at(self.now()) is not JobStatus.COMPLETED
+        ):
+            return None
+        return job.output_save_url, self._result(job)
+
+    def note_saved(self, job_id: str, status: int) -> None:
+        """Write down how the PUT of a result was answered: its HTTP status, or 0."""
+        self._jobs[job_id].save_status = status
+
+    def expire(self, raw_target: str) -> None:
+        """Let a presigned URL, given as path and query, expire before its time."""
+        self._expired.add(raw_target)
+
+    def judge(self, *, method: str, host: str, raw_target: str) -> Verdict:
+        """Judge a request to the origin of the results, as `Presigner.check` does."""
+        verdict = self.presigner.check(
+            method=method, host=host, raw_target=raw_target, now=self.now()
+        )
+        expired = verdict is Verdict.VALID and raw_target in self._expired
+        return Verdict.EXPIRED if expired else verdict
 
     def truth(self, job_id: str) -> Truth:
         """Tell what is really the case with a job, its digest included.
@@ -273,17 +339,20 @@ class World:
             result_bytes=0 if result is None else result.size,
             result_sha256=result.sha256() if result is not None and digest else None,
             gets=job.gets,
+            result_requests=job.result_requests,
+            save_status=job.save_status,
         )
 
     def _result(self, job: Job) -> ResultBody:
         if job.result is not None:
             return job.result
         result = build_result(
-            seed=self.seed,
+            seed=f"{self.seed}/{job.version_of_result}" if job.version_of_result else self.seed,
             job_id=job.job_id,
             size=job.plan.result_bytes,
             metadata=self._metadata(job),
             schema=job.schema,
+            modified=min(job.finished_at, self._now),
         )
         if result.size > INLINE_LIMIT:
             # Large ones are read in many ranges. Small ones are not kept, so that many are cheap.
@@ -306,26 +375,6 @@ class World:
             if violation is None
             else [{"code": "nonconformant_schema", "msg": violation}],
         }
-
-
-def _summary(job: Job, status: JobStatus | None) -> dict[str, Json]:
-    if status is None:
-        raise AssertionError("a job that is listed has arrived")
-    received_at = int(job.received_at)
-    return {
-        "job_id": job.job_id,
-        "status": status.value,
-        "received_at": received_at,
-        "progress": 1.0 if status is JobStatus.COMPLETED else 0.0,
-        "created_at": received_at,
-        "failure_reason": _failure_reason(job, status),
-    }
-
-
-def _failure_reason(job: Job, status: JobStatus) -> str | None:
-    if status is not JobStatus.FAILED:
-        return None
-    return _DEFAULT_FAILURE if job.plan.failure_reason is None else job.plan.failure_reason
 
 
 def _dump(body: dict[str, Json]) -> bytes:

@@ -1,10 +1,11 @@
 """The official SDK as a client of the emulator: what it can do with the service, it can here."""
 
 import asyncio
+import json
 
 import pytest
 
-from adepoll.emulator import Emulator, JobPlan, Outcome
+from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 
 landingai_ade = pytest.importorskip("landingai_ade")
 
@@ -127,3 +128,75 @@ async def test_the_synchronous_sdk_works_as_well(ade):
             )
 
     assert await asyncio.to_thread(use)
+
+
+class TestRetries:
+    """The SDK tries again what it takes for passing; its waits are cut to nothing here."""
+
+    FAULTS = ("server-error", "too-many-requests", "reset-before-headers", "request-timeout")
+
+    @pytest.fixture
+    def waits(self, monkeypatch):
+        """What the SDK would have waited for, in seconds."""
+        waits = []
+        for cls in (landingai_ade.AsyncLandingAIADE, landingai_ade.LandingAIADE):
+            calculate = cls._calculate_retry_timeout
+
+            def noted(self, *args, calculate=calculate, **options):
+                waits.append(calculate(self, *args, **options))
+                return 0
+
+            monkeypatch.setattr(cls, "_calculate_retry_timeout", noted)
+        return waits
+
+    @pytest.mark.parametrize("name", FAULTS)
+    async def test_the_asynchronous_sdk_comes_through(self, ade, waits, name):
+        job_id = ade.submit(JobPlan())
+        ade.faults.add(name, times=2)
+        async with landingai_ade.AsyncLandingAIADE(
+            apikey=ade.api_key, base_url=ade.base_url, max_retries=2
+        ) as sdk:
+            assert (await sdk.extract_jobs.get(job_id)).status == "completed"
+        assert len(waits) == 2
+        assert ade.truth(job_id).gets == 3
+
+    @pytest.mark.parametrize("name", FAULTS)
+    async def test_the_synchronous_sdk_comes_through(self, ade, waits, name):
+        job_id = ade.submit(JobPlan())
+        ade.faults.add(name, times=2)
+
+        def use():
+            with landingai_ade.LandingAIADE(
+                apikey=ade.api_key, base_url=ade.base_url, max_retries=2
+            ) as sdk:
+                return sdk.extract_jobs.get(job_id).status
+
+        assert await asyncio.to_thread(use) == "completed"
+        assert len(waits) == 2
+
+    async def test_a_retry_after_is_what_it_waits_for(self, ade, sdk, waits):
+        job_id = ade.submit(JobPlan())
+        ade.faults.add("too-many-requests", retry_after="seconds", wait=7, times=1)
+        patient = sdk.with_options(max_retries=1)
+        assert (await patient.extract_jobs.get(job_id)).status == "completed"
+        assert waits == [7.0]
+
+
+async def test_what_it_submits_yields_the_same_data_in_the_shape_of_its_schema_each_time(clock):
+    async def submitted():
+        profile = Profile(failed=0, cancelled=0, nonconformant=0, large=0)
+        async with (
+            Emulator(clock=clock, seed=9, profile=profile) as ade,
+            landingai_ade.AsyncLandingAIADE(apikey=ade.api_key, base_url=ade.base_url) as sdk,
+        ):
+            line = {"type": "object", "properties": {"sku": {"type": "string"}}}
+            fields = {"total": {"type": "number"}, "lines": {"type": "array", "items": line}}
+            schema = json.dumps({"type": "object", "properties": fields})
+            created = await sdk.extract_jobs.create(schema=schema, markdown="# Invoice")
+            clock.now = max(clock.now, ade.truth(created.job_id).finished_at)
+            return (await sdk.extract_jobs.get(created.job_id)).data
+
+    first, again = await submitted(), await submitted()
+    assert first.extraction == again.extraction
+    assert isinstance(first.extraction["total"], float)
+    assert [line.keys() for line in first.extraction["lines"]] == [{"sku"}, {"sku"}]

@@ -1,0 +1,61 @@
+"""Puts results where their jobs were told to save them, over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs, web
+from attrs import define, field
+from yarl import URL
+
+from adepoll.emulator.replies import Stored
+from adepoll.emulator.world import World
+
+_CHUNK_BYTES: Final = 256 * 1024
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
+
+
+@define(eq=False)
+class Saver:
+    """Saves the result of a job when the job is first looked at after its end.
+
+    Attributes:
+        world: Whose results.
+    """
+
+    world: World
+    _session: aiohttp.ClientSession | None = field(init=False, default=None)
+    _saving: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+
+    async def running(self, _app: web.Application) -> AsyncIterator[None]:
+        """Hold a session open while the application runs."""
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            self._session = session
+            yield
+            self._session = None
+
+    async def save(self, job_id: str) -> None:
+        """PUT the result of a job, where that is due, and write down how that was answered."""
+        if self.world.to_be_saved(job_id) is None:
+            return
+        async with self._saving:
+            # Another look may have seen to it meanwhile.
+            if (due := self.world.to_be_saved(job_id)) is not None:
+                self.world.note_saved(job_id, await self._put(*due))
+
+    async def _put(self, url: str, result: Stored) -> int:
+        if self._session is None:
+            raise RuntimeError("the application is not running")
+
+        async def body() -> AsyncIterator[bytes]:
+            for chunk in result.chunks(0, result.size, chunk_bytes=_CHUNK_BYTES):
+                yield chunk
+
+        headers = {hdrs.CONTENT_LENGTH: str(result.size), hdrs.CONTENT_TYPE: "application/json"}
+        try:
+            target = URL(url, encoded=True)
+            async with self._session.put(target, data=body(), headers=headers) as answer:
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return 0

@@ -1,0 +1,108 @@
+"""`adepoll emulate` with faults, a settings file, and a line of statistics on a terminal."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import signal
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from click.testing import CliRunner
+
+from adepoll.cli import cli
+
+
+@contextlib.asynccontextmanager
+async def emulating(*options, stderr=asyncio.subprocess.PIPE):
+    """Run the command; give the process, and a function that asks its API."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+    )
+    try:
+        lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
+        env = dict(word.split("=", 1) for _, word in lines)
+        request = urllib.request.Request(
+            f"{env['LANDINGAI_ADE_BASE_URL']}/v1/ade/extract/jobs?pageSize=100",
+            headers={"Authorization": f"Bearer {env['VISION_AGENT_API_KEY']}"},
+        )
+
+        def ask():
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.status, error.read()
+
+        yield process, lambda: asyncio.to_thread(ask)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def ended(process):
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+    assert out == b""
+    assert process.returncode == 143
+    return err
+
+
+async def test_a_settings_file_and_faults_are_taken_and_options_go_before_the_file(tmp_path):
+    file = tmp_path / "ade.toml"
+    file.write_text(
+        'jobs = 3\nlist_order = "oldest"\n[profile]\nmedian = 1e6\n'
+        '[[faults]]\nname = "payment-required"\ntimes = 1\n'
+    )
+    options = ["--profile", str(file), "--jobs", "5", "--fault", "endless-list"]
+    async with emulating(*options, "--fault", "html:0") as (process, ask):
+        assert (await ask())[0] == 402
+        status, body = await ask()
+        page = json.loads(body)
+        err = await ended(process)
+    assert (status, len(page["jobs"]), page["has_more"]) == (200, 5, True)
+    assert {job["status"] for job in page["jobs"]} == {"pending"}
+    assert err.count(b"\n") == 1
+
+
+async def test_a_terminal_shows_one_line_of_statistics_that_is_drawn_again():
+    ours, theirs = pty.openpty()
+    try:
+        async with emulating("--jobs", "2", "--fault", "html", stderr=theirs) as (process, ask):
+            os.close(theirs)
+            await ask()
+            shown = b""
+            while b"1 list" not in shown:
+                shown += await asyncio.to_thread(os.read, ours, 4_096)
+            await ended(process)
+    finally:
+        os.close(ours)
+    lines = shown.decode().split("\r\x1b[K")
+    assert len(lines) >= 2
+    assert lines[-1].startswith("2 active, 0 ended | 0 get, 1 list, 0 create, 0 result | 1 faults")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--fault", "fire"], "there is no fault 'fire'"),
+        (["--fault", "nan:2"], "chance must be within 0 and 1"),
+        (["--fault", "nan:often"], "could not convert string to float"),
+        (["--profile", "nowhere.toml"], "No such file"),
+        (["--profile", "{bad}"], "unknown key sed"),
+    ],
+)
+def test_wrong_options_are_told_by_name(tmp_path, options, told):
+    bad = tmp_path / "bad.toml"
+    bad.write_text("sed = 1")
+    result = CliRunner().invoke(cli, ["emulate", *(o.format(bad=bad) for o in options)])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{options[0]}'" in result.output
+    assert told in " ".join(result.output.split())

@@ -1,0 +1,307 @@
+"""What of the service can be chosen: orders, lags, where results go, what is kept."""
+
+import asyncio
+from email.utils import formatdate
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from adepoll.emulator import Emulator, JobPlan, ListOrder, Profile, World
+from adepoll.models import JobStatus
+
+JOBS = "/v1/ade/extract/jobs"
+LARGE = 1_200_000
+T0 = 1_750_000_000.5
+
+
+class Clock:
+    def __init__(self):
+        self.now = T0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def ade(clock):
+    async with Emulator(clock=clock) as ade:
+        yield ade
+
+
+@pytest.fixture
+async def api(ade):
+    headers = {"Authorization": f"Bearer {ade.api_key}"}
+    async with aiohttp.ClientSession(ade.base_url, headers=headers) as session:
+        yield session
+
+
+@pytest.fixture
+async def storage():
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+class TestLists:
+    def world(self, order, clock, **options):
+        world = World(clock=clock, list_order=order, seed=4, **options)
+        for number in range(50):
+            world.submit(JobPlan(), job_id=str(number), received_at=T0 - 100 + number)
+        return world
+
+    def walk(self, world, size=7):
+        pages = [world.page(page=page, page_size=size) for page in range(60 // size)]
+        more = [page["has_more"] for page in pages]
+        assert more == [(n + 1) * size < 50 for n in range(len(pages))]
+        return [job["job_id"] for page in pages for job in page["jobs"]]
+
+    def test_oldest_first(self, clock):
+        walked = self.walk(self.world(ListOrder.OLDEST, clock))
+        assert walked == [str(number) for number in range(50)]
+
+    def test_newest_first(self, clock):
+        walked = self.walk(self.world(ListOrder.NEWEST, clock))
+        assert walked == [str(number) for number in range(49, -1, -1)]
+
+    def test_shuffled_by_the_seed_so_that_pages_fit_together(self, clock):
+        world = self.world(ListOrder.SHUFFLED, clock)
+        walked = self.walk(world)
+        assert sorted(walked, key=int) == [str(number) for number in range(50)]
+        assert walked not in (sorted(walked, key=int), sorted(walked, key=int)[::-1])
+        assert walked == self.walk(world) == self.walk(self.world(ListOrder.SHUFFLED, clock))
+
+    def test_reshuffled_at_every_request_so_that_items_are_missed_and_seen_twice(self, clock):
+        world = self.world(ListOrder.RESHUFFLED, clock)
+        walked = self.walk(world)
+        assert len(walked) == 50
+        assert len(set(walked)) < 50
+        assert walked != self.walk(world)
+        assert walked == self.walk(self.world(ListOrder.RESHUFFLED, clock))
+
+    @pytest.mark.parametrize("order", ListOrder)
+    def test_every_order_keeps_the_filters(self, clock, order):
+        world = World(clock=clock, list_order=order)
+        for number in range(20):
+            world.submit(JobPlan(processing_time=number % 2 * 5), job_id=str(number))
+        clock.now += 1
+        active = world.page(page_size=100, status=JobStatus.PROCESSING)["jobs"]
+        assert {job["job_id"] for job in active} == {str(number) for number in range(1, 20, 2)}
+        clock.now += 5
+        assert world.page(status=JobStatus.PROCESSING)["jobs"] == []
+
+    def test_a_list_lags_behind_the_get(self, clock):
+        world = World(clock=clock, list_lag=3.0)
+        job_id = world.submit(JobPlan(processing_time=10))
+
+        def seen():
+            listed = world.page()["jobs"]
+            return world.job(job_id)[1]["status"], listed[0]["status"] if listed else None
+
+        assert seen() == ("processing", None)
+        clock.now += 3
+        assert seen() == ("processing", "processing")
+        clock.now += 7
+        assert seen() == ("completed", "processing")
+        assert world.page(status=JobStatus.PROCESSING)["jobs"]
+        clock.now += 3
+        assert seen() == ("completed", "completed")
+
+    async def test_the_emulator_takes_order_and_lag(self, clock):
+        ade = Emulator(clock=clock, list_order="oldest", list_lag=2.0)
+        assert (ade.world.list_order, ade.world.list_lag) == (ListOrder.OLDEST, 2.0)
+
+
+def form(**fields):
+    data = aiohttp.FormData({"schema": "{}", "markdown": "x"}, default_to_multipart=True)
+    for name, value in fields.items():
+        data.add_field(name, value)
+    return data
+
+
+async def get(api, job_id):
+    async with api.get(f"{JOBS}/{job_id}") as answer:
+        return await answer.json()
+
+
+class TestSaving:
+    @pytest.mark.parametrize("size", [5_000, LARGE])
+    async def test_the_result_is_put_where_the_job_wants_it_once(self, ade, api, clock, size):
+        url = ade.save_url("a/b c.json")
+        plan = JobPlan(processing_time=5, result_bytes=size)
+        job_id = ade.submit(plan, output_save_url=url)
+        assert (await get(api, job_id))["output_url"] is None
+        assert ade.saved("a/b c.json") is None
+        assert ade.truth(job_id).save_status is None
+        clock.now += 5
+        looks = await asyncio.gather(*(get(api, job_id) for _ in range(5)))
+        assert {look["output_url"] for look in looks} == {url}
+        assert all(look["data"] is None for look in looks)
+        assert ade.saved("a/b c.json") == ade.world.result(job_id).read()
+        assert ade.truth(job_id).save_status == 200
+        assert ade.truth.requests.result == 1
+
+    async def test_a_job_is_created_with_a_place_to_save_to(self, clock):
+        profile = Profile(failed=0, cancelled=0, nonconformant=0)
+        async with (
+            Emulator(clock=clock, profile=profile) as ade,
+            aiohttp.ClientSession(
+                ade.base_url, headers={"Authorization": f"Bearer {ade.api_key}"}
+            ) as api,
+        ):
+            data = form(output_save_url=ade.save_url("one"))
+            async with api.post(JOBS, data=data) as answer:
+                assert answer.status == 202
+                job_id = (await answer.json())["job_id"]
+            clock.now = ade.truth(job_id).finished_at
+            await get(api, job_id)
+            assert ade.saved("one") == ade.world.result(job_id).read()
+
+    async def test_a_url_presigned_for_put_alone_cannot_be_read(self, ade, api, storage):
+        job_id = ade.submit(JobPlan(), output_save_url=ade.save_url("one"))
+        url = URL((await get(api, job_id))["output_url"], encoded=True)
+        async with storage.get(url) as answer:
+            assert answer.status == 403
+            assert "<Code>SignatureDoesNotMatch</Code>" in await answer.text()
+
+    async def test_a_readable_one_can(self, ade, api, storage):
+        job_id = ade.submit(JobPlan(), output_save_url=ade.save_url("one", readable=True))
+        url = URL((await get(api, job_id))["output_url"], encoded=True)
+        async with storage.get(url, headers={"Range": "bytes=0-9"}) as answer:
+            assert answer.status == 206
+            assert await answer.read() == ade.saved("one")[:10]
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "no url", "ftp://x/", "http://[/"])
+    async def test_a_place_that_cannot_be_reached_leaves_the_job_completed(self, ade, api, url):
+        job_id = ade.submit(JobPlan(), output_save_url=url)
+        assert (await get(api, job_id))["output_url"] == url
+        assert ade.truth(job_id).save_status == 0
+
+    async def test_a_store_that_refuses_is_told_in_the_truth(self, ade, api, clock):
+        url = ade.save_url("one")
+        clock.now += 4_000
+        job_id = ade.submit(JobPlan(), output_save_url=url)
+        await get(api, job_id)
+        assert ade.truth(job_id).save_status == 403
+        assert ade.saved("one") is None
+
+    async def test_only_the_store_takes_what_is_put(self, ade, storage):
+        url = ade.world.presigner.presign(
+            origin=ade.results_url, raw_path="/elsewhere", now=T0, method="PUT"
+        )
+        async with storage.put(URL(url, encoded=True), data=b"x") as answer:
+            assert answer.status == 405
+        async with storage.put(ade.results_url + "/ade-saved/one", data=b"x") as answer:
+            assert answer.status == 403
+
+    def test_a_save_url_needs_a_running_store(self):
+        with pytest.raises(RuntimeError, match="not running"):
+            Emulator().save_url("one")
+
+
+class TestZeroDataRetention:
+    @pytest.mark.parametrize("size", [5_000, LARGE])
+    async def test_a_completed_job_has_neither_data_nor_url(self, ade, api, size):
+        job_id = ade.submit(JobPlan(result_bytes=size, zero_data_retention=True))
+        body = await get(api, job_id)
+        assert (body["status"], body["data"], body["output_url"]) == ("completed", None, None)
+        assert body["metadata"]["job_id"] == job_id
+        assert ade.world.result_at(ade.world.result_path(job_id)) is None
+
+    async def test_what_it_was_told_to_save_it_saves(self, ade, api):
+        url = ade.save_url("one")
+        job_id = ade.submit(JobPlan(zero_data_retention=True), output_save_url=url)
+        assert (await get(api, job_id))["output_url"] is None
+        assert ade.saved("one") == ade.world.result(job_id).read()
+
+    async def test_an_organisation_that_has_it_must_say_where_to_save(self, clock):
+        profile = Profile(zero_data_retention=True)
+        async with (
+            Emulator(clock=clock, profile=profile) as ade,
+            aiohttp.ClientSession(
+                ade.base_url, headers={"Authorization": f"Bearer {ade.api_key}"}
+            ) as api,
+        ):
+            async with api.post(JOBS, data=form()) as answer:
+                assert answer.status == 422
+                [problem] = (await answer.json())["detail"]
+            assert problem["loc"] == ["body", "output_save_url"]
+            async with api.post(JOBS, data=form(output_save_url=ade.save_url("x"))) as answer:
+                assert answer.status == 202
+            assert ade.world._jobs.popitem()[1].plan.zero_data_retention
+
+
+class TestConditions:
+    @pytest.fixture
+    async def large(self, ade):
+        job_id = ade.submit(JobPlan(result_bytes=LARGE, processing_time=0.7))
+        ade.world.clock.now += 100
+        _, body = ade.world.job(job_id)
+        return ade.world.result(job_id), URL(body["output_url"], encoded=True)
+
+    MODIFIED = int(T0 + 0.7)
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"If-None-Match": "{etag}"}, 304),
+            ({"If-None-Match": 'W/{etag}, "other"'}, 304),
+            ({"If-None-Match": "*"}, 304),
+            ({"If-None-Match": '"other"'}, 200),
+            ({"If-Modified-Since": 0}, 304),
+            ({"If-Modified-Since": -1}, 200),
+            ({"If-Modified-Since": "yesterday"}, 200),
+            ({"If-None-Match": '"other"', "If-Modified-Since": 0}, 200),
+            ({"If-Unmodified-Since": 0}, 200),
+            ({"If-Unmodified-Since": -1}, 412),
+            ({"If-Match": "{etag}", "If-Unmodified-Since": -1}, 200),
+            ({"If-Match": "W/{etag}"}, 412),
+            ({"If-Match": '"other"', "If-None-Match": "{etag}"}, 412),
+            ({"Range": "bytes=0-1", "If-Range": 0}, 206),
+            ({"Range": "bytes=0-1", "If-Range": -1}, 200),
+            ({"Range": "bytes=0-1", "If-Range": "W/{etag}"}, 200),
+        ],
+    )
+    async def test_conditions_are_taken_as_s3_does(self, large, storage, headers, status):
+        stored, url = large
+        sent = {
+            name: formatdate(self.MODIFIED + value, usegmt=True)
+            if isinstance(value, int)
+            else value.format(etag=stored.etag)
+            for name, value in headers.items()
+        }
+        async with storage.get(url, headers=sent) as answer:
+            assert answer.status == status
+            body = await answer.read()
+            assert (answer.headers.get("ETag") == stored.etag) == (status != 412)
+        if status == 304:
+            assert body == b""
+        if status == 412:
+            assert b"<Condition>If-" in body
+
+    async def test_the_date_of_the_end_is_when_it_was_modified(self, large, storage):
+        _, url = large
+        async with storage.get(url) as answer:
+            assert answer.headers["Last-Modified"] == formatdate(self.MODIFIED, usegmt=True)
+
+    async def test_an_expired_url_tells_when_it_expired(self, ade, large, storage, clock):
+        _, url = large
+        clock.now += 4_000
+        async with storage.get(url) as answer:
+            text = await answer.text()
+        assert "<X-Amz-Expires>3600</X-Amz-Expires><Expires>2025-06-15T16:08:20Z</Expires>" in text
+        assert "<ServerTime>2025-06-15T16:15:00Z</ServerTime>" in text
+
+    async def test_a_key_sent_along_is_repeated_as_s3_does(self, ade, large, storage):
+        _, url = large
+        async with storage.get(url, headers={"Authorization": "Bearer x<y"}) as answer:
+            assert "<ArgumentValue>Bearer x&lt;y</ArgumentValue>" in await answer.text()
+
+    async def test_a_range_past_the_end_tells_the_size(self, large, storage):
+        _, url = large
+        async with storage.get(url, headers={"Range": "bytes=9999999-"}) as answer:
+            assert f"<ActualObjectSize>{LARGE}</ActualObjectSize>" in await answer.text()

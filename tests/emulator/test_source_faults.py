@@ -1,0 +1,211 @@
+"""Faults in virtual time: each comes to what a client would have made of it on the wire."""
+
+import asyncio
+import random
+
+import pytest
+
+from adepoll import errors
+from adepoll.emulator import EPOCH, NAMES, JobPlan, World, WorldSource, loop_clock, make_fault, run
+from adepoll.models import JobStatus
+
+LATENCY = 0.5
+
+
+def replay(script, *faults, **options):
+    async def main():
+        world = World(clock=loop_clock(), seed=3)
+        for job_id in ("one", "two"):
+            world.submit(JobPlan(result_bytes=3_000), job_id=job_id, received_at=EPOCH - 10)
+        for fault in faults:
+            world.faults.add(fault)
+        latency = (LATENCY, LATENCY)
+        source = WorldSource(world=world, latency=latency, rng=random.Random(1), **options)
+        return await script(world, source)
+
+    return run(main())
+
+
+def met(name, *, listed=False, **options):
+    """What one look comes to: its answer or its error, and when."""
+
+    async def script(world, source):
+        try:
+            answer = await (source.list_jobs() if listed else source.get_job("one"))
+        except errors.AdePollError as error:
+            answer = error
+        requests = world.traffic.list if listed else world.truth("one").gets
+        return answer, loop_clock(0.0)(), requests
+
+    answer, now, asked = replay(script, make_fault(name, **options))
+    assert asked == 1, "every request is counted, answered or not"
+    return answer, now
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("unauthorized", errors.AuthenticationError),
+        ("payment-required", errors.PaymentRequiredError),
+        ("forbidden", errors.PermissionDeniedError),
+        ("not-found", errors.JobNotFoundError),
+        ("request-timeout", errors.ServerTimeoutError),
+        ("too-many-requests", errors.RateLimitedError),
+        ("server-error", errors.ServerError),
+        ("redirect", errors.RedirectRefusedError),
+        ("reset-before-headers", errors.TransportError),
+        ("reset-in-headers", errors.TransportError),
+        ("reset-after-headers", errors.TransportError),
+        ("reset-in-body", errors.TransportError),
+        ("truncated", errors.TransportError),
+        ("overlong", errors.AnswerTooLargeError),
+        ("never-ending", errors.AnswerTooLargeError),
+        ("wrong-length", errors.TransportError),
+        ("html", errors.MalformedAnswerError),
+        ("invalid-json", errors.MalformedAnswerError),
+        ("empty-body", errors.MalformedAnswerError),
+        ("not-an-object", errors.MalformedAnswerError),
+        ("missing-status", errors.MalformedAnswerError),
+        ("nan", errors.MalformedAnswerError),
+        ("huge-integer", errors.MalformedAnswerError),
+        ("deep-nesting", errors.MalformedAnswerError),
+        ("wrong-job-id", errors.WrongJobError),
+    ],
+)
+def test_a_fault_is_raised_as_the_error_of_a_client_that_tells_its_job(name, cls):
+    error, now = met(name)
+    assert type(error) is cls
+    assert error.job_id == "one"
+    assert now <= LATENCY
+    if name != "wrong-job-id":  # which is of single jobs
+        error, _ = met(name, listed=True, endpoints=["list"])
+        assert type(error) is cls
+        assert error.job_id is None
+
+
+@pytest.mark.parametrize("name", ["silent", "stalled"])
+def test_silence_ends_with_the_timeout(name):
+    error, now = met(name)
+    assert type(error) is errors.AnswerTimeoutError
+    assert (error.timeout, now) == (30.0, LATENCY / 2 + 30.0)
+
+
+def test_a_latency_comes_on_top_and_beyond_the_timeout_is_one():
+    job, now = met("latency", median=7.0, sigma=0.0)
+    assert job.status is JobStatus.COMPLETED
+    assert now == 7.0 + LATENCY
+    error, now = met("latency", median=31.0, sigma=0.0)
+    assert type(error) is errors.AnswerTimeoutError
+    assert now == 30.0 + LATENCY / 2
+
+
+def test_a_throttled_body_takes_its_time_or_too_long():
+    job, now = met("throttled", rate=1_000.0)
+    assert job.is_terminal
+    assert 3.0 < now < 6.0
+    error, _ = met("throttled", rate=10.0)
+    assert type(error) is errors.AnswerTimeoutError
+
+
+def test_a_length_that_promises_too_much_is_a_broken_connection():
+    error, _ = met("wrong-length", by=5)
+    assert type(error) is errors.TransportError
+
+
+def test_what_can_be_read_is_read():
+    job, _ = met("unknown-status")
+    assert job.status is JobStatus.UNKNOWN
+    job, _ = met("backward-status")
+    assert job.status is JobStatus.PROCESSING
+    job, _ = met("duplicate-keys")
+    assert job.status is JobStatus.COMPLETED
+    job, _ = met("lone-surrogate")
+    assert job.org_id.startswith("lone ")
+
+
+def test_an_overlong_body_within_the_limit_does_no_harm():
+    job, _ = met("overlong", extra_bytes=1_000)
+    assert job.is_terminal
+
+
+def test_lists_are_distorted():
+    assert met("missing-page", listed=True)[0].jobs == ()
+    assert met("endless-list", listed=True)[0].has_more
+    assert len(met("missing-items", listed=True)[0].jobs) <= 2
+    assert len(met("shifting-pages", listed=True)[0].jobs) <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ({"retry_after": "absent"}, None, None),
+        ({"retry_after": "seconds", "wait": 7.2}, 8.0, 8.0),
+        ({"retry_after": "date", "wait": 7.2}, 7.2, 8.3),
+        ({"retry_after": "seconds", "wait": 1e6}, 300.0, 300.0),
+    ],
+)
+def test_retry_after_is_heard_in_each_form(options, least, most):
+    error, _ = met("too-many-requests", **options)
+    if least is None:
+        assert error.retry_after is None
+    else:
+        assert least <= error.retry_after <= most
+
+
+def test_an_absurd_retry_after_is_heard_within_bounds_or_not_at_all():
+    async def script(world, source):
+        heard = set()
+        for _ in range(100):
+            with pytest.raises(errors.RateLimitedError) as caught:
+                await source.get_job("one")
+            heard.add(caught.value.retry_after)
+        return heard
+
+    fault = make_fault("too-many-requests", retry_after="absurd")
+    assert replay(script, fault) == {None, 0.0, 300.0}
+
+
+def test_a_bucket_runs_on_virtual_time_and_who_does_not_wait_is_found_out():
+    async def impatient(world, source):
+        refused = 0
+        for _ in range(10):
+            try:
+                await source.get_job("one")
+            except errors.RateLimitedError:
+                refused += 1
+        return refused, world.ledger.early
+
+    async def patient(world, source):
+        for _ in range(10):
+            try:
+                await source.get_job("one")
+            except errors.RateLimitedError as error:
+                await asyncio.sleep(error.retry_after)
+        return world.ledger.early
+
+    limit = make_fault("rate-limit", rate=0.2, burst=2)
+    refused, early = replay(impatient, limit)
+    assert refused > 5
+    assert 0 < early < 10
+    assert replay(patient, limit) == 0
+
+
+def test_the_same_seed_replays_the_same_day():
+    async def script(world, source):
+        seen = []
+        for number in range(200):
+            try:
+                job = await source.get_job(("one", "two")[number % 2])
+                seen.append((loop_clock(0.0)(), job.status_text))
+            except errors.AdePollError as error:
+                seen.append((loop_clock(0.0)(), str(error)))
+        return seen, dict(world.faults.counts)
+
+    given = [
+        make_fault(name, chance=0.05)
+        for name in NAMES
+        if "get" in {endpoint.value for endpoint in make_fault(name).effect.endpoints}
+    ]
+    first, counts = replay(script, *given)
+    assert (first, counts) == replay(script, *given)
+    assert len(counts) > 20
