@@ -89,7 +89,7 @@ def watch(
             fetcher = await stack.enter_async_context(ResultFetcher(client))
             watched = watcher.watch(read_ids(job_ids, files), timeout=timeout)
             settling = Settling(fetcher=fetcher, out=out, overwrite=overwrite)
-            view = stack.enter_context(ProgressView(watched, client))
+            view = stack.enter_context(ProgressView(watched, client, settling.fetched))
             try:
                 await settling.settle(watched)
             finally:
@@ -111,6 +111,10 @@ class Settling:
     bytes_fetched: int = 0
     results_missed: int = 0
     unresolved: dict[str, AdePollError] = field(factory=dict)
+
+    def fetched(self) -> str:
+        """Say in a few words what has been downloaded."""
+        return "" if self.out is None else f"{self.bytes_fetched / 1e6:.0f} MB fetched"
 
     async def settle(self, watched: Watch) -> None:
         """Go through the watch until its end. At most so many downloads run beside it."""
