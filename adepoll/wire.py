@@ -5,6 +5,7 @@ The payload shapes of the service stand here and nowhere else.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NoReturn, TypeVar
@@ -43,7 +44,7 @@ def decode_job(body: bytes | str, *, conforms: bool = True) -> JobSnapshot:
     Raises:
         MalformedAnswerError: It is not JSON, or not of the documented shape.
     """
-    snapshot = _structure(_object(body), JobSnapshot)
+    snapshot = _read_job(_object(body))
     if not conforms or snapshot.schema_violation is not None:
         return attrs.evolve(snapshot, conforms=False)
     return snapshot
@@ -65,7 +66,7 @@ def decode_saved_job(text: bytes | str) -> JobSnapshot:
     conforms = raw.pop("conforms", True)
     if not isinstance(conforms, bool):
         raise MalformedAnswerError(["expected a boolean @ $.conforms"])
-    return attrs.evolve(_structure(raw, JobSnapshot), conforms=conforms)
+    return attrs.evolve(_read_job(raw), conforms=conforms)
 
 
 def encode_job(snapshot: JobSnapshot) -> str:
@@ -124,6 +125,28 @@ def _object(body: bytes | str) -> dict[str, Json]:
     if not isinstance(raw, dict):
         raise MalformedAnswerError([f"expected an object, got {_kind(raw)} @ $"])
     return raw
+
+
+# What may be missing from a job may also be no good: that it has ended counts for more.
+_ASIDE: Final = ("created_at", "org_id", "version", "metadata", "failure_reason")
+
+
+def _read_job(raw: dict[str, Json]) -> JobSnapshot:
+    """Read a job; a side field that is no good is left out, and kept as it came in `extra`."""
+    try:
+        return _structure(raw, JobSnapshot)
+    except MalformedAnswerError as exc:
+        problems = exc.problems
+    aside = {
+        name: raw[name]
+        for name in _ASIDE
+        if any(re.search(rf"@ \$\.{name}\b", problem) for problem in problems)
+    }
+    if not aside:
+        raise MalformedAnswerError(problems)
+    rest = {name: value for name, value in raw.items() if name not in aside}
+    snapshot = _structure(rest, JobSnapshot)
+    return attrs.evolve(snapshot, extra={**snapshot.extra, **aside})
 
 
 def _structure(raw: Mapping[str, Json], cls: type[_T]) -> _T:
@@ -255,7 +278,7 @@ def _flatten(model: Any) -> dict[str, Json]:
         raw["created_at"] = raw["created_at"] or 0
     if "status" in raw:
         raw["status"] = model.status_text
-    raw.update({name: value for name, value in model.extra.items() if name not in raw})
+    raw.update({name: value for name, value in model.extra.items() if not raw.get(name)})
     return raw
 
 

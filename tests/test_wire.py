@@ -374,13 +374,35 @@ def test_a_required_field_that_is_missing_is_named(name):
             "expected a whole number @ $.data.metadata.duration_ms",
         ),
         (
-            {"metadata": {**METADATA, "warnings": [{"code": "c"}]}},
-            "required field missing @ $.metadata.warnings[0].msg",
+            {"data": {**RESULT, "metadata": {**METADATA, "warnings": [{"code": "c"}]}}},
+            "required field missing @ $.data.metadata.warnings[0].msg",
         ),
     ],
 )
 def test_a_field_of_the_wrong_type_is_told_with_its_path(change, problem):
     assert problems_of({**PENDING, **change}) == (problem,)
+
+
+@pytest.mark.parametrize(
+    "aside",
+    [
+        {"metadata": {"filename": "a"}},
+        {"created_at": 1_780_000_000_000_000},
+        {"version": 7, "org_id": []},
+        {"failure_reason": {"code": 1}, "metadata": "none"},
+    ],
+)
+def test_a_side_field_that_is_no_good_does_not_hide_that_the_job_has_ended(aside):
+    snapshot = wire.decode_job(json.dumps({**PENDING, "status": "failed", **aside}))
+    assert snapshot.status is JobStatus.FAILED
+    assert snapshot.extra == aside
+    assert all(getattr(snapshot, name) is None for name in aside)
+    assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
+def test_a_bad_side_field_beside_a_bad_status_is_still_refused():
+    bad = {**PENDING, "status": 1, "metadata": 2}
+    assert problems_of(bad) == ("expected a string, got a number @ $.status",)
 
 
 def test_all_problems_are_told_at_once():
