@@ -571,7 +571,7 @@ async def test_a_later_attempt_that_is_whole_makes_it_good(
 
 
 @CUTS
-async def test_a_stream_that_breaks_off_is_told_and_not_begun_anew(
+async def test_a_stream_is_begun_anew_only_while_no_byte_was_handed_out(
     storage, fetch, stored, result_body, cut
 ):
     body = result_body()
@@ -585,8 +585,18 @@ async def test_a_stream_that_breaks_off_is_told_and_not_begun_anew(
     assert caught.value.received == len(got)
     assert caught.value.expected == expected
     assert body.startswith(got.strip())
-    # What is no HTTP in the packet of the headers already is no answer at all.
-    assert len(storage.heads) == (1 if got or expected is not None else len(storage.heads))
+    assert len(storage.heads) == (1 if got else 3)
+
+
+async def test_a_stream_whose_first_bytes_break_off_once_is_handed_out_whole(
+    storage, fetch, stored, result_body
+):
+    body = result_body()
+    storage.answers = [storage.reply(b"", length=len(body)), storage.reply(body)]
+    async with fetch().stream(stored(storage.url())) as stream:
+        assert stream.received == 0  # what has been read ahead has not been handed out
+        assert await collect(stream) == body
+        assert stream.received == len(body)
 
 
 async def test_the_error_says_how_far_the_last_attempt_came(

@@ -209,9 +209,15 @@ class ResultFetcher:
             return
         job_id = job.job_id
         async with AsyncExitStack() as stack:
-            yield await self._retrying(
-                job, lambda url: stack.enter_async_context(self._storage.open(job_id, url))
-            )
+
+            async def begin(url: str) -> ResultStream:
+                async with AsyncExitStack() as attempt:
+                    opened = await attempt.enter_async_context(self._storage.open(job_id, url))
+                    await opened.begin()
+                    stack.push_async_exit(attempt.pop_all())
+                    return opened
+
+            yield await self._retrying(job, begin)
 
     async def _ended(self, job: JobSnapshot | str) -> JobSnapshot:
         """Give a snapshot that has its data, or a URL that may work."""

@@ -28,6 +28,7 @@ from adepoll.redaction import REDACTED, showable
 
 _READ_BUFFER: Final = 2**20
 _ERROR_BODY: Final = 4096
+_MOST_BLANKS: Final = 2**16  # in a row; JSON allows any number, and a body of them need never end
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
 _PASSING: Final = frozenset({408, 429})
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -57,7 +58,10 @@ class ResultStream:
         self.received = 0
         self._read = read
         self._job_id = job_id
+        self._ahead: list[bytes] = []
+        self._arrived = 0
         self._last = b""  # the last byte so far that is no blank
+        self._blanks = 0  # those after it
 
     def __aiter__(self) -> Self:
         """Give the stream itself."""
@@ -68,8 +72,18 @@ class ResultStream:
 
         Raises:
             ResultTransferError: The connection broke, or the bytes ended too early.
-            ResultMalformedError: What comes is no JSON object.
+            ResultMalformedError: What comes is no JSON object, or blanks without end.
         """
+        chunk = self._ahead.pop() if self._ahead else await self._take()
+        self.received += len(chunk)
+        return chunk
+
+    async def begin(self) -> Self:
+        """Wait for the first bytes, which show whether it is a result; give the stream itself."""
+        self._ahead.append(await self._take())
+        return self
+
+    async def _take(self) -> bytes:
         try:
             chunk = await self._read()
         except TimeoutError:
@@ -82,13 +96,13 @@ class ResultStream:
                 raise StopAsyncIteration
             if not self._last and (begun := chunk.lstrip()) and not begun.startswith(b"{"):
                 raise ResultMalformedError(["expected an object @ $"], job_id=self._job_id)
-            self.received += len(chunk)
+            self._arrived += len(chunk)
             self._last = chunk.rstrip()[-1:] or self._last
             return chunk
         raise self._broken(reason)
 
     def _check_end(self) -> None:
-        if self.size is not None and self.received != self.size:
+        if self.size is not None and self._arrived != self.size:
             raise self._broken("the bytes ended too early")
         if self._last != b"}":
             # A cut that nobody announced, or that was announced as the whole: it would go unseen.
@@ -96,7 +110,7 @@ class ResultStream:
 
     def _broken(self, reason: str) -> ResultTransferError:
         return ResultTransferError(
-            reason, job_id=self._job_id, received=self.received, expected=self.size
+            reason, job_id=self._job_id, received=self._arrived, expected=self.size
         )
 
 
