@@ -56,6 +56,13 @@ async def adepoll(ade, *arguments, stdin=None, **options):
     return process.returncode, out, err
 
 
+async def adepoll_into(stdout, ade, *arguments):
+    async with started(ade, *arguments, stdout=stdout) as process:
+        _, err = await process.communicate()
+    assert "Traceback" not in err.decode()
+    return process.returncode, None, err.decode()
+
+
 def ids_of(out):
     return [json.loads(line)["job_id"] for line in out.splitlines()]
 
@@ -229,7 +236,42 @@ async def test_a_reader_that_goes_away_is_no_error_message(ade):
         _, err = await process.communicate()
     assert "Traceback" not in err.decode()
     assert "Broken pipe" not in err.decode()
-    assert process.returncode != 0
+    assert process.returncode == 141
+
+
+async def test_ids_from_a_pipe_by_name_are_taken_as_they_come_and_do_not_hold_up_signals(
+    ade, tmp_path
+):
+    first, fifo = ade.submit(SOON), str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    async with started(ade, "watch", "-f", fifo) as process:
+        writer = await asyncio.to_thread(open, fifo, "w", buffering=1)
+        with writer:
+            writer.write(f"{first}\n")
+            assert ids_of((await process.stdout.readline()).decode()) == [first]
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+    assert process.returncode == 143
+
+
+async def test_a_full_disk_under_stdout_is_told_in_one_line(ade):
+    full = os.open("/dev/full", os.O_WRONLY)
+    code, _, err = await adepoll_into(full, ade, "watch", ade.submit(SOON))
+    os.close(full)
+    assert code == 74
+    assert "adepoll: cannot read or write: No space left on device" in err.splitlines()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+async def test_a_stream_that_was_closed_is_no_crash(ade, closed):
+    job_id = ade.submit(SOON)
+    command = f'exec "$0" -W error -m adepoll watch {job_id} {closed}'
+    env = {**os.environ, "LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": KEY}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, sys.executable, env=env, stdout=-1, stderr=-1
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
 
 
 async def test_progress_is_shown_where_stderr_is_a_terminal(ade):

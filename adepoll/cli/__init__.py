@@ -20,10 +20,12 @@ Environment:
 
 \b
 Exit codes:
-  0 all completed         3 some unresolved
-  1 some failed or were   4 the key was refused
-    cancelled           130 interrupted
-  2 wrong usage         143 terminated
+  0 all completed         74 cannot read or write
+  1 some failed or were  130 interrupted
+    cancelled            141 the reader of stdout has gone
+  2 wrong usage          143 terminated
+  3 some unresolved
+  4 the key was refused
 """
 
 

@@ -1,14 +1,19 @@
 """Where job ids come from: arguments, files, standard input; one at a time, as they come."""
 
 import asyncio
+import errno
+import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 STDIN = "-"
+_AT_ONCE = 65_536  # characters
 
 
 async def read_ids(arguments: Sequence[str], files: Sequence[str]) -> AsyncIterator[str]:
@@ -19,13 +24,9 @@ async def read_ids(arguments: Sequence[str], files: Sequence[str]) -> AsyncItera
     for job_id in arguments:
         yield job_id
     for name in files:
-        if name == STDIN:
-            async for line in _stdin_lines():
-                if found := _id_in(line):
-                    yield found
-        else:
-            for job_id in _ids_in_file(name):
-                yield job_id
+        async for line in _lines_of(name):
+            if found := _id_in(line):
+                yield found
 
 
 def check_sources(arguments: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
@@ -42,23 +43,18 @@ def check_sources(arguments: Sequence[str], files: Sequence[str]) -> tuple[str, 
             )
         return (STDIN,)
     for name in files:
-        if name != STDIN:
-            try:
-                Path(name).open("rb").close()
-            except OSError as exc:
-                raise click.BadParameter(
-                    f"{name}: {exc.strerror}", param_hint="'-f' / '--file'"
-                ) from exc
+        if name != STDIN and (problem := _problem_of(Path(name))):
+            raise click.BadParameter(f"{name}: {problem}", param_hint="'-f' / '--file'")
     return tuple(files)
 
 
-def _ids_in_file(name: str) -> Iterator[str]:
-    # utf-8-sig drops the mark that some editors put first; a byte that is no UTF-8 makes one bad
-    # id, not a bad file.
-    with Path(name).open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        for line in lines:
-            if job_id := _id_in(line):
-                yield job_id
+def _problem_of(path: Path) -> str | None:
+    # Looked at only: to open a pipe and close it again would take it from its writer.
+    if not path.exists():
+        return os.strerror(errno.ENOENT)
+    if path.is_dir():
+        return os.strerror(errno.EISDIR)
+    return None if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
 
 
 def _id_in(line: str) -> str | None:
@@ -66,21 +62,38 @@ def _id_in(line: str) -> str | None:
     return text if text and not text.startswith("#") else None
 
 
-async def _stdin_lines() -> AsyncIterator[str]:
-    """Read standard input in a thread: neither a pipe nor a terminal may hold up the loop."""
+def _open(name: str) -> TextIO:
+    # utf-8-sig drops the mark that some editors put first; a byte that is no UTF-8 makes one bad
+    # id, not a bad file.
+    source = sys.stdin.fileno() if name == STDIN else name
+    return open(source, encoding="utf-8-sig", errors="surrogateescape", closefd=name != STDIN)
+
+
+async def _lines_of(name: str) -> AsyncIterator[str]:
+    """Read in a thread: neither a pipe nor a terminal may hold up the loop."""
     loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1000)
+    batches: asyncio.Queue[list[str] | OSError] = asyncio.Queue(maxsize=4)
+
+    def put(batch: list[str] | OSError) -> None:
+        asyncio.run_coroutine_threadsafe(batches.put(batch), loop).result()
 
     def read() -> None:
-        try:
-            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a TextIOWrapper, as check_sources saw
-            for line in sys.stdin:
-                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
-            asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
-        except RuntimeError:
-            pass  # the loop has been closed; nobody reads any more
+        # A loop that has been closed in the meantime reads no more.
+        with suppress(RuntimeError):
+            try:
+                with _open(name) as lines:
+                    # As many lines as have come; one that comes late waits for no other.
+                    while batch := lines.readlines(_AT_ONCE if lines.seekable() else 1):
+                        put(batch)
+            except OSError as exc:
+                put(exc)
+            else:
+                put([])
 
     # A daemon, unlike the loop's own threads: a reader that blocks must not keep us from ending.
-    threading.Thread(target=read, name="adepoll-stdin", daemon=True).start()
-    while (line := await lines.get()) is not None:
-        yield line
+    threading.Thread(target=read, name="adepoll-ids", daemon=True).start()
+    while batch := await batches.get():
+        if isinstance(batch, OSError):
+            raise batch
+        for line in batch:
+            yield line

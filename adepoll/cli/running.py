@@ -34,7 +34,9 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNRESOLVED = 3
     KEY_REFUSED = 4
+    OUTPUT = 74
     INTERRUPTED = 130
+    READER_GONE = 141
     TERMINATED = 143
 
 
@@ -113,13 +115,22 @@ def run(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> NoReturn:
     except _TerminatedError:
         code = ExitCode.TERMINATED
     except BrokenPipeError:
-        # The reader of stdout has gone (`| head`). Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.TERMINATED
+        _drop_stdout()  # its reader has gone (`| head`)
+        code = ExitCode.READER_GONE
     except AdePollError as error:
         say(f"adepoll: {error}")
         code = _exit_code_of_error(error)
+    except OSError as error:
+        # Not ours to cause: the disk under stdout is full, or a file of ids cannot be read.
+        say(f"adepoll: cannot read or write: {error.strerror or type(error).__name__}")
+        _drop_stdout()
+        code = ExitCode.OUTPUT
     sys.exit(code)
+
+
+def _drop_stdout() -> None:
+    # What could not be written is still in the buffer; Python would complain of it at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
