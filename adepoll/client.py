@@ -194,13 +194,14 @@ class AdeClient:
                 `TransportError` that nothing did. Passing failures have been retried.
             ClosedError: The client is closed.
         """
-        return await self._get_job(job_id, _NO_SLOT)
+        return await self._get_job(job_id)
 
     def slotted(self, slot: AbstractAsyncContextManager[object]) -> "SlottedClient":
-        """Give a view of this client that enters `slot` for each request, and for that only.
+        """Give a view of this client for somebody who asks again and again, such as a watcher.
 
-        The slot (a semaphore) is not held while a request waits for the rate, the 429 gate or its
-        next try.
+        It enters `slot` (a semaphore) for each request, and does not hold it while the request
+        waits for the rate or the 429 gate. It tries once: who asks again anyway, by a schedule of
+        his own, had better not sit out a retry.
         """
         return SlottedClient(self, slot)
 
@@ -218,7 +219,7 @@ class AdeClient:
             ValueError: An argument is out of range; nothing was sent.
             RequestError: As for `get_job`.
         """
-        return await self._list_jobs(page, page_size, status, _NO_SLOT)
+        return await self._list_jobs(page, page_size, status)
 
     async def iter_jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[JobSummary]:
         """Go through all jobs of the key, page by page, each id once.
@@ -240,32 +241,49 @@ class AdeClient:
             barren = 0 if fresh else barren + 1
             page += 1
 
-    async def _get_job(self, job_id: str, slot: _Slot) -> JobSnapshot:
+    async def _get_job(
+        self, job_id: str, *, slot: _Slot = _NO_SLOT, attempts: int | None = None
+    ) -> JobSnapshot:
         def decipher(status: int, headers: protocol.Headers, body: bytes) -> JobSnapshot:
             return protocol.decipher_job(
                 status, headers, body, job_id=job_id, now=_utcnow(), secret=self._key
             )
 
-        snapshot = await self._call(protocol.job_path(job_id), decipher, job_id, slot)
+        snapshot = await self._call(
+            protocol.job_path(job_id), decipher, job_id, slot=slot, attempts=attempts
+        )
         if snapshot.status is JobStatus.UNKNOWN:
             self._warn_of(snapshot.status_text)
         return snapshot
 
     async def _list_jobs(
-        self, page: int, page_size: int, status: JobStatus | None, slot: _Slot
+        self,
+        page: int,
+        page_size: int,
+        status: JobStatus | None,
+        *,
+        slot: _Slot = _NO_SLOT,
+        attempts: int | None = None,
     ) -> JobPage:
         def decipher(code: int, headers: protocol.Headers, body: bytes) -> JobPage:
             return protocol.decipher_page(code, headers, body, now=_utcnow(), secret=self._key)
 
         path = protocol.list_path(page=page, page_size=page_size, status=status)
-        return await self._call(path, decipher, None, slot)
+        return await self._call(path, decipher, None, slot=slot, attempts=attempts)
 
     async def _call(
-        self, path: str, decipher: _Decipher[_T], job_id: str | None, slot: _Slot
+        self,
+        path: str,
+        decipher: _Decipher[_T],
+        job_id: str | None,
+        *,
+        slot: _Slot,
+        attempts: int | None,
     ) -> _T:
         """Send a GET until an answer makes sense, the policy ends or the budget is spent."""
         # The path is encoded; URL() must leave it, or "%25" would be sent for "%".
         url = URL(self._base_url + path, encoded=True)
+        self._connections.check_open()
         waits = self._retry.waits(self._rng)
         attempt = 0
         while True:
@@ -275,13 +293,13 @@ class AdeClient:
             except RequestError as error:
                 if (
                     not error.transient
-                    or attempt >= self._retry.attempts
+                    or attempt >= (attempts or self._retry.attempts)
                     or not self._pacer.may_retry()
                 ):
                     raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
-            self._retries += 1
             await self._pacer.pause(next(waits))
+            self._retries += 1
 
     async def _attempt(
         self, url: URL, decipher: _Decipher[_T], job_id: str | None, slot: _Slot
@@ -289,7 +307,7 @@ class AdeClient:
         loop = asyncio.get_running_loop()
         while True:
             due = await self._pacer.turn()
-            async with slot, self._wire:
+            async with self._wire, slot:
                 if not self._pacer.take(due):
                     continue  # while we waited for a place, the gate closed or others were sent
                 sent_at = loop.time()
@@ -382,7 +400,7 @@ class AdeClient:
 
 
 class SlottedClient:
-    """A view of an `AdeClient` that holds a slot while a request is on the wire, no longer."""
+    """A view of an `AdeClient`: one try a call, a slot held while it is on the wire, no longer."""
 
     def __init__(self, client: AdeClient, slot: _Slot) -> None:
         """Made by `AdeClient.slotted`."""
@@ -391,13 +409,15 @@ class SlottedClient:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As `AdeClient.get_job`."""
-        return await self._client._get_job(job_id, self._slot)  # noqa: SLF001 - one subject, two classes
+        return await self._client._get_job(job_id, slot=self._slot, attempts=1)  # noqa: SLF001 - one subject, two classes
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
         """As `AdeClient.list_jobs`."""
-        return await self._client._list_jobs(page, page_size, status, self._slot)  # noqa: SLF001 - as above
+        return await self._client._list_jobs(  # noqa: SLF001 - as above
+            page, page_size, status, slot=self._slot, attempts=1
+        )
 
 
 def _make_session() -> aiohttp.ClientSession:

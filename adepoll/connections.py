@@ -3,6 +3,7 @@
 Imports errors and redaction.
 """
 
+import asyncio
 import os
 import re
 import socket
@@ -46,11 +47,16 @@ class Connections:
         self._owner = owner
         self._make = make
         self._session = session
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def check_open(self) -> None:
-        """Raise `ClosedError` if it was closed."""
+        """Raise `ClosedError` if it was closed, or is used on another loop than before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ClosedError(f"the {self._owner} belongs to another event loop; make one for each")
 
     def session(self) -> aiohttp.ClientSession:
         """Give the session; raises `ClosedError`."""

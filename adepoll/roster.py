@@ -118,8 +118,9 @@ class Roster:
             the first such answer: a job just submitted can take a moment to show.
         patience: Seconds for which looks at a job may fail for passing reasons before it is given
             up; 429 does not count, it only says to come later.
-        most_nonsense: Answers that make no sense, without a good one between them, before a job
-            is given up.
+        most_nonsense: Answers that make no sense, without a good one between them, after which
+            `nonsense_patience` holds in place of `patience`.
+        nonsense_patience: Seconds for which looks at a job may bring nonsense.
         tally: What has been seen so far.
     """
 
@@ -128,6 +129,7 @@ class Roster:
     not_found_grace: float
     patience: float
     most_nonsense: int = 3
+    nonsense_patience: float = 60.0
     tally: Tally = field(factory=Tally)
     _entries: dict[str, Entry] = field(factory=dict, init=False)
     _heap: list[tuple[float, int, Entry]] = field(factory=list, init=False)
@@ -311,7 +313,10 @@ class Roster:
         if isinstance(error, RateLimitedError):
             trouble.throttled(now)
         elif isinstance(error, JobNotFoundError):
-            left = self.not_found_grace - trouble.missing_for(now)
+            # One that has answered before is not new, and what hides it now may well pass.
+            seen = entry.status is not None
+            grace = max(self.not_found_grace, self.patience if seen else 0.0)
+            left = grace - trouble.missing_for(now)
             if now + left <= now:  # as `left <= 0`, but for what is lost in rounding
                 return False
             trouble.looked_at = now
@@ -319,11 +324,11 @@ class Roster:
             return True
         else:
             trouble.nonsense += isinstance(error, AnswerError)
-            if (
-                not error.transient
-                or trouble.failing_for(now) >= self.patience
-                or trouble.nonsense >= self.most_nonsense
-            ):
+            failing_for = trouble.failing_for(now)
+            nonsense = trouble.nonsense >= self.most_nonsense
+            # Nonsense about one job stays; a gateway's page about all of them passes.
+            patience = min(self.patience, self.nonsense_patience) if nonsense else self.patience
+            if not error.transient or failing_for >= patience:
                 return False
         trouble.looked_at = now
         self._again(entry, now)

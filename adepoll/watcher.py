@@ -97,7 +97,9 @@ class JobWatcher:
             not_found_grace: Seconds for which the service may not know a job (404) before it is
                 given up: one just submitted can take a moment to show.
             patience: Seconds for which looks at a job may fail for passing reasons (connection,
-                5xx) before it is given up. 429 does not count.
+                5xx) before it is given up; answers that make no sense are borne for a minute at
+                most, a 404 for a job that was seen before for as long as this. 429 does not
+                count.
             rng: Source of jitter, to make runs replayable.
 
         Raises:
@@ -129,6 +131,7 @@ class JobWatcher:
         self._feeds: dict[Feed, _Intake] = {}
         self._waiters: set[Waiter] = set()
         self._pulls: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -156,9 +159,10 @@ class JobWatcher:
         Args:
             job_ids: An iterable or async iterable of any size, taken as it comes. An id that
                 comes twice is watched once.
-            timeout: Seconds, counted from the first iteration, after which jobs that have not
-                ended are given up with `JobTimeoutError`, and no more ids are taken from an
-                iterator; None for no bound.
+            timeout: Seconds, counted from the first iteration, after which jobs that were not
+                seen to end are given up with `JobTimeoutError`, and no more ids are taken from an
+                iterator; None for no bound. A consumer that is slow keeps jobs from being looked
+                at, and the time runs on.
 
         Returns:
             An async iterator. Every id ends as exactly one snapshot or one entry of
@@ -341,6 +345,10 @@ class JobWatcher:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the watcher is closed")
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ClosedError("the watcher belongs to another event loop; make one for each")
 
 
 class _FeedDesk:

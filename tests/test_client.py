@@ -1099,9 +1099,13 @@ def test_the_slot_is_free_while_the_gate_is_closed():
     async def main():
         slot = asyncio.Semaphore(1)
         async with fake_client(session) as client:
-            call = asyncio.create_task(client.slotted(slot).get_job("j-1"))
+            view = client.slotted(slot)
+            call = asyncio.create_task(view.get_job("j-1"))
             await asyncio.sleep(0.0005)
             assert slot.locked()
+            with pytest.raises(RateLimitedError):  # a view tries once
+                await call
+            call = asyncio.create_task(view.get_job("j-1"))
             for _ in range(28):
                 await asyncio.sleep(1.0)
                 assert not slot.locked()
@@ -1205,3 +1209,15 @@ async def test_closing_ends_calls_that_wait_at_the_gate_or_for_their_next_try(st
     for call in [*calls, late]:
         with pytest.raises(ClosedError):
             await call
+
+
+def test_a_client_of_another_event_loop_says_so():
+    session = FakeSession()
+    client = fake_client(session)
+
+    async def main():
+        return (await client.get_job("j-1")).job_id
+
+    assert run(main()) == "j-1"
+    with pytest.raises(ClosedError, match="belongs to another event loop"):
+        run(main())

@@ -187,9 +187,10 @@ def test_an_answer_about_another_job_settles_neither():
     assert feed.pop() is None
     assert feed.open == 2
     assert look(roster, "completed", 0.0) == "b"
-    for _ in range(2):
-        entry = roster.pop_due(roster.next_due())
-        roster.answered(entry, snapshot("b"), 10.0)
+    while not feed.causes:
+        due = roster.next_due()
+        roster.answered(roster.pop_due(due), snapshot("b"), due)
+    assert due == 60
     assert [(job_id, type(cause)) for job_id, cause in feed.causes.items()] == [
         ("a", WrongJobError)
     ]
@@ -263,11 +264,11 @@ def test_without_grace_the_first_404_is_the_end():
     assert "a" in feed.causes
 
 
-def test_the_grace_begins_anew_after_an_answer():
-    roster, feed = make_roster(), make_feed()
+def test_a_job_that_was_seen_before_is_missed_for_as_long_as_patience():
+    roster, feed = make_roster(patience=60.0), make_feed()
     follow(roster, feed, "a")
     times = look_when_due(roster, missing(), missing(), "pending", *[missing()] * 9)
-    assert times == [0, 10, 15, 25, 35, 40]
+    assert times == [0, 10, 15, 25, 35, 45, 55, 65, 75, 85]
     assert "a" in feed.causes
 
 
@@ -345,11 +346,19 @@ def test_a_failure_that_does_not_pass_is_the_end_at_once(error):
     assert feed.causes == {"a": error}
 
 
-def test_nonsense_is_asked_for_three_times():
-    roster, feed = make_roster(), make_feed()
+@pytest.mark.parametrize(("patience", "last"), [(300.0, 60), (25.0, 30)])
+def test_nonsense_is_borne_for_a_minute_and_no_longer_than_patience(patience, last):
+    roster, feed = make_roster(patience=patience), make_feed()
     follow(roster, feed, "a")
-    assert look_when_due(roster, *[nonsense()] * 9) == [0, 10, 20]
+    assert look_when_due(roster, *[nonsense()] * 20)[-1] == last
     assert isinstance(feed.causes["a"], MalformedAnswerError)
+
+
+def test_nonsense_now_and_then_in_a_long_outage_is_none_but_an_outage():
+    roster, feed = make_roster(patience=300.0), make_feed()
+    follow(roster, feed, "a")
+    look_when_due(roster, nonsense(), *[broken()] * 20, nonsense(), *[broken()] * 5, "completed")
+    assert not feed.causes
 
 
 def test_nonsense_is_forgotten_after_an_answer():

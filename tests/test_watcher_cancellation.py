@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from adepoll.emulator import run
 from adepoll.errors import (
     AuthenticationError,
     ClosedError,
@@ -736,3 +737,14 @@ def test_cancelled_after_any_number_of_steps_of_the_loop(replay, scripted, step)
             assert_idle(watcher)
 
     replay(script)
+
+
+def test_a_watcher_of_another_event_loop_says_so(scripted):
+    watcher = JobWatcher(scripted({"a": ["completed"]}))
+
+    async def script():
+        return (await watcher.wait("a")).job_id
+
+    assert run(script()) == "a"
+    with pytest.raises(ClosedError, match="belongs to another event loop"):
+        run(script())
