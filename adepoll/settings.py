@@ -1,12 +1,16 @@
 """Where key and base URL come from: arguments, then the environment. Imports protocol and below."""
 
+import logging
 import os
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 from adepoll import protocol
 from adepoll.errors import ConfigurationError, MissingApiKeyError
 from adepoll.redaction import redact_url, showable
+
+_log = logging.getLogger(__name__)
 
 # The names that the official SDK reads.
 API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
@@ -56,4 +60,13 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
         raise ConfigurationError(f"base_url must have no user, query or fragment: {shown}")
     if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
         raise ConfigurationError(f"base_url holds a character that no URL has: {shown}")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        _log.warning("the API key will travel unencrypted to %s: base_url is no https://", shown)
     return base_url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

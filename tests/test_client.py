@@ -1221,3 +1221,20 @@ def test_a_client_of_another_event_loop_says_so():
     assert run(main()) == "j-1"
     with pytest.raises(ClosedError, match="belongs to another event loop"):
         run(main())
+
+
+@pytest.mark.parametrize(
+    ("base_url", "warned"),
+    [
+        ("http://emulator.example:8300", True),
+        ("http://10.0.0.1", True),
+        ("http://127.0.0.1:1", False),
+        ("http://[::1]:1", False),
+        ("http://localhost", False),
+        ("https://proxy.example", False),
+    ],
+)
+def test_a_key_that_would_travel_unencrypted_is_warned_of(base_url, warned, caplog):
+    AdeClient(KEY, base_url=base_url)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
+    assert KEY not in caplog.text
