@@ -97,7 +97,11 @@ class ResultStream:
             if not self._last and (begun := chunk.lstrip()) and not begun.startswith(b"{"):
                 raise ResultMalformedError(["expected an object @ $"], job_id=self._job_id)
             self._arrived += len(chunk)
-            self._last = chunk.rstrip()[-1:] or self._last
+            text = chunk.rstrip()
+            self._last = text[-1:] or self._last
+            self._blanks = len(chunk) - len(text) + (0 if text else self._blanks)
+            if self._blanks > _MOST_BLANKS:
+                raise ResultMalformedError(["blanks without end @ $"], job_id=self._job_id)
             return chunk
         raise self._broken(reason)
 
