@@ -21,13 +21,16 @@ RUN_ELSEWHERE = {
     "pip install nox && nox -s tests\n",
 }
 
+# Test files are run by pytest, in tests/contrib/test_pytest_plugin.py.
+IS_TEST_FILE = re.compile(r"^(async )?def test_", re.MULTILINE)
+
 
 def examples() -> list:
     return [
         pytest.param(language, code, id=f"{page.stem}-{number}")
         for page in PAGES
         for number, (language, code) in enumerate(BLOCK.findall(page.read_text("utf-8")), 1)
-        if code not in RUN_ELSEWHERE
+        if code not in RUN_ELSEWHERE and not IS_TEST_FILE.search(code)
     ]
 
 
