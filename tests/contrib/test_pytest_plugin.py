@@ -1,9 +1,12 @@
 """The plugin as its users meet it: in a pytest of their own, under whatever runs their tests."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+
+import adepoll
 
 pytest_plugins = ["pytester"]
 
@@ -21,8 +24,11 @@ PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
 
 
 @pytest.fixture
-def project(pytester):
+def project(pytester, monkeypatch):
     """Somebody's project, in which every warning is an error, and a process that runs its tests."""
+    # The adepoll tested there is the one tested here, and not a copy that is installed.
+    here = Path(adepoll.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(here), prepend=os.pathsep)
 
     class Project:
         def run(self, code="", *arguments, conftest="", **files):
@@ -39,8 +45,11 @@ ASYNC = """
     from adepoll import JobWatcher
     from adepoll.emulator import JobPlan
 
+    clients = []
+
     {mark}
     async def test_a_job(ade, ade_client):
+        clients.append(ade_client)
         job_id = ade.submit(JobPlan())
         assert (await ade_client.get_job(job_id)).is_terminal
         async with JobWatcher(ade_client) as watcher:
@@ -51,6 +60,10 @@ ASYNC = """
     async def test_another_in_the_same_process(ade, ade_client):
         assert (await ade_client.list_jobs()).jobs == ()
         assert ade.truth.requests.list == 1
+        clients.append(ade_client)
+
+    def test_their_clients_are_closed():
+        assert [client._connections.is_closed for client in clients] == [True, True]
 """
 
 
@@ -74,7 +87,7 @@ def test_async_tests_are_served(project, mark, arguments):
         def anyio_backend():
             return "asyncio"
     """
-    project.run(ASYNC.format(mark=mark), *arguments, conftest=conftest).assert_outcomes(passed=2)
+    project.run(ASYNC.format(mark=mark), *arguments, conftest=conftest).assert_outcomes(passed=3)
 
 
 def test_plain_tests_need_no_plugin_for_asyncio(project):

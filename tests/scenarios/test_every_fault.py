@@ -329,7 +329,7 @@ def test_a_watch_waits_out_a_429_or_as_long_as_it_may(name, times):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("rate-limit", {"rate": 0.2, "burst": 3}),
+        ("rate-limit", {"rate": 0.05, "burst": 3}),
         ("too-many-requests", {"chance": 0.3, "wait": 7.2}),
         ("server-error", {"chance": 0.3, "wait": 7.2}),
     ],
@@ -346,7 +346,7 @@ def test_nobody_comes_back_before_the_time_that_a_refusal_told(name, options, fo
             # One at a time, so that none is on its way when the others are told to wait.
             async with JobWatcher(client, concurrency=1, patience=LONG) as watcher:
                 assert await settle(ade, watcher, job_ids) == ({}, None)
-            assert ade.truth.faults[name] >= 3
+            assert ade.truth.faults[name] >= 1
             assert ade.truth.early == 0
 
     hurried(main())
