@@ -1,4 +1,4 @@
-"""What is run on this project: tests, lint, typing, coverage, benches. Start with ``nox -s tests``."""
+"""What is run on this project: tests, lint, typing, benches. Start with ``nox -s tests``."""
 
 from pathlib import Path
 
