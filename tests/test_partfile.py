@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.errors import StorageError, TargetExistsError
+from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher.partfile import PartFile
 
 
@@ -87,7 +87,10 @@ def fail_os(monkeypatch):
 # --- what is written ----------------------------------------------------------------------------
 
 
-@given(chunks=st.lists(st.binary(max_size=100), max_size=10))
+WITHOUT_BRACES = st.binary(max_size=100).map(lambda chunk: chunk.translate(None, b"{}"))
+
+
+@given(chunks=st.lists(WITHOUT_BRACES, max_size=10))
 def test_the_file_holds_the_chunks_in_order_and_size_and_digest_are_theirs(chunks):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "out.json")
@@ -495,3 +498,36 @@ def test_discarding_waits_for_a_write_in_another_thread(tmp_path, monkeypatch):
     discarder.join(10)
     writer.join(10)
     assert names(tmp_path) == []
+
+
+# --- braces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        (b'{"a": {"b": 1}}', True),
+        (b'{"a": {"b": 1}', False),
+        (b'{"a": "}}}{", "b": {}}', True),
+        (b'{"a": "\\"}\\\\", "b": {}}', True),
+        (b'{"a": "{', False),
+        (b'{"a": "' + b"{" * 3_000_000 + b'"}', True),
+        (b'{"a": "' + b"\\\\" * 1_500_000 + b'{"}', True),
+    ],
+)
+@pytest.mark.parametrize("size", [7, 2**20])
+def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, size):
+    if size == 7 and len(text) > 1_000:
+        text = text[:500] + text[-500:]
+    part = PartFile(tmp_path / "out", job_id="job-1", overwrite=False)
+    part.open()
+    for start in range(0, len(text), size):
+        part.write(text[start : start + size])
+    if whole:
+        part.publish()
+        assert (tmp_path / "out").read_bytes() == text
+    else:
+        with pytest.raises(ResultTransferError, match="ended within the result"):
+            part.publish()
+        part.discard()
+        assert not list(tmp_path.iterdir())

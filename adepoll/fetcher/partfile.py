@@ -7,12 +7,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
 import threading
 from pathlib import Path
 from typing import IO, Final
 
-from adepoll.errors import StorageError, TargetExistsError
+from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 
 # What link(2) says where the file system knows no hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -35,6 +36,7 @@ class PartFile:
         self._part: Path | None = None
         self._hash = hashlib.sha256()
         self._size = 0
+        self._depth = 0  # braces opened and not closed, those within strings counted too
 
     def check(self) -> None:
         """Refuse what cannot work, before anything is requested.
@@ -61,7 +63,7 @@ class PartFile:
         """Begin with an empty temporary file in the folder of the target."""
         with self._lock:
             self._hash = hashlib.sha256()
-            self._size = 0
+            self._size = self._depth = 0
             try:
                 fd, name = tempfile.mkstemp(
                     prefix=f".{self._target.name[:60]}.", suffix=".part", dir=self._target.parent
@@ -84,13 +86,30 @@ class PartFile:
                 raise self._failed(exc) from exc
             self._hash.update(chunk)
             self._size += len(chunk)
+            self._depth += chunk.count(b"{") - chunk.count(b"}")
 
     def publish(self) -> tuple[int, str]:
-        """Sync the bytes, give them their name, sync the folder; give size and sha256."""
+        """Sync the bytes, give them their name, sync the folder; give size and sha256.
+
+        Raises:
+            ResultTransferError: A brace is missing: the bytes are not whole, whatever length was
+                announced for them.
+            TargetExistsError: A file has come there meanwhile.
+            StorageError: It cannot be written.
+        """
         with self._lock:
             if self._file is None or self._part is None:
                 raise self._failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
             try:
+                # The quick count is off where strings hold braces, and the file is read again. A
+                # cut that such braces make up for to a hair goes unseen.
+                if self._depth and _is_cut(self._part):
+                    raise ResultTransferError(
+                        "the bytes ended within the result",
+                        job_id=self._job_id,
+                        received=self._size,
+                        expected=None,
+                    )
                 os.fsync(self._file.fileno())
                 self._file.close()
                 self._rename(self._part)
@@ -138,6 +157,22 @@ class PartFile:
     def _failed(self, exc: OSError | ValueError) -> StorageError:
         cause = exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc))
         return StorageError(job_id=self._job_id, path=str(self._target), cause=cause)
+
+
+# A JSON string (RFC 8259, section 7); possessive, so that a hostile one takes no longer.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+def _is_cut(path: Path) -> bool:
+    """Tell whether the braces outside of strings do not match, or a string does not end."""
+    depth = 0
+    begun = b""  # a string whose end has not been read yet
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            text, quote, rest = _STRING.sub(b"", begun + chunk).partition(b'"')
+            begun = quote + rest
+            depth += text.count(b"{") - text.count(b"}")
+    return depth != 0 or bool(begun)
 
 
 def _sync_folder(folder: Path) -> None:

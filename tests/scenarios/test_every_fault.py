@@ -491,10 +491,6 @@ async def test_a_stream_gives_the_bytes_that_there_are_and_ends_well_only_after_
         assert len(body) < 4 * LARGE
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a result ends with two braces: without the last one it still seems to have ended",
-)
 async def test_a_length_that_is_one_short_is_noticed(tmp_path):
     path = tmp_path / "result.json"
     async with service() as (ade, client):
