@@ -36,10 +36,12 @@ class JobStatus(Enum):
     @classmethod
     def parse(cls, text: str) -> "JobStatus":
         """Give the status of that text, `UNKNOWN` for one that is not documented."""
-        return _BY_TEXT.get(text, cls.UNKNOWN)
+        status = _BY_TEXT.get(text)
+        return cls.UNKNOWN if status is None else status
 
 
-_TERMINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+# A tuple is searched by identity; a set would ask Enum for its hash, which is Python.
+_TERMINAL: Final = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 
 
@@ -209,10 +211,9 @@ class JobSnapshot:
     @property
     def schema_violation(self) -> str | None:
         """Why the data does not conform to the caller's schema; None where it does."""
-        for metadata in (self.metadata, None if self.data is None else self.data.metadata):
-            if metadata is not None and metadata.schema_violation_error is not None:
-                return metadata.schema_violation_error
-        return None
+        if self.metadata is not None and self.metadata.schema_violation_error is not None:
+            return self.metadata.schema_violation_error
+        return None if self.data is None else self.data.metadata.schema_violation_error
 
     def raise_for_failure(self) -> None:
         """Do nothing unless the job ended badly.

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 from cattrs import Converter, transform_error
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
 from adepoll.errors import MalformedAnswerError
 from adepoll.models import (
@@ -100,6 +100,9 @@ def _finite(text: str) -> float:
     return number
 
 
+_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
 def loads(body: bytes | str) -> Json:
     """Parse JSON as RFC 8259 has it: NaN and Infinity are refused, integers stay exact.
 
@@ -107,6 +110,14 @@ def loads(body: bytes | str) -> Json:
         MalformedAnswerError: It is not that. The text itself, which may be a customer's document,
             is neither in the error nor hangs on it as a cause.
     """
+    try:
+        # Almost always UTF-8. What is not, or is no JSON, is looked at once more below.
+        text = body if isinstance(body, str) else body.decode()
+        value, end = _decoder.raw_decode(text)
+        if end == len(text):
+            return value
+    except (ValueError, RecursionError):
+        pass
     try:
         return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as exc:
@@ -151,7 +162,11 @@ def _read_job(raw: dict[str, Json]) -> JobSnapshot:
 
 def _structure(raw: Mapping[str, Json], cls: type[_T]) -> _T:
     try:
-        return converter.structure(raw, cls)
+        return _quick.structure(raw, cls)
+    except Exception:  # noqa: BLE001, S110 - whatever it is, the thorough converter meets it again
+        pass
+    try:
+        return _thorough.structure(raw, cls)
     except Exception as exc:  # noqa: BLE001 - cattrs groups whatever our hooks and its own raise
         problems = transform_error(exc, format_exception=_reason)
     # What is wrong with `status` is wrong with `status_text`, which is made from it.
@@ -197,7 +212,7 @@ def _read_bool(value: Json, _type: object) -> bool:
 
 
 def _read_float(value: Json, _type: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         _expect("a number", value)
     try:
         number = float(value)
@@ -218,50 +233,74 @@ def _read_int(value: Json, type_: object) -> int:
 def _read_time(value: Json, type_: object) -> datetime:
     # Documented as whole seconds; a fraction does no harm.
     try:
-        return from_timestamp(_read_float(value, type_))
+        return from_timestamp(value if type(value) is int else _read_float(value, type_))
     except (OverflowError, OSError, ValueError) as exc:
         if isinstance(exc, _ShapeError):
             raise
         raise _ShapeError("expected a Unix timestamp, got one out of range") from None
 
 
-def _make_reader(cls: type[Any]) -> Callable[[Json, object], Any]:
+def _read_created(value: Json, type_: object) -> datetime | None:
+    # The service writes 0 for "not known".
+    return _read_time(value, type_) if value else None
+
+
+def _read_status(value: Json, type_: object) -> JobStatus:
+    return JobStatus.parse(_read_str(value, type_))
+
+
+_Reader = Callable[[Json, Any], Any]
+
+
+def _or_null(read: _Reader) -> _Reader:
+    def read_unless_null(value: Json, type_: object) -> Any:
+        return None if value is None else read(value, type_)
+
+    return read_unless_null
+
+
+def _make_reader(cls: type[Any], made: Converter) -> _Reader:
     """Structure an attrs class from an object, and keep what it does not know in `extra`."""
-    names = {f.name for f in attrs.fields(cls)}
-    known = names - _DERIVED
-    has_status, has_created = "status" in names, "created_at" in names
-    read = make_dict_structure_fn(cls, converter)
+    known = frozenset({f.name for f in attrs.fields(cls)} - _DERIVED)
+    derived: dict[str, Any] = {}
+    if "status" in known:
+        derived["status_text"] = override(rename="status")
+    if "created_at" in known:
+        derived["created_at"] = override(struct_hook=_read_created)
+    read = make_dict_structure_fn(cls, made, conforms=override(omit=True), **derived)
 
     def structure(raw: Json, _type: object) -> Any:
         if not isinstance(raw, dict):
             _expect("an object", raw)
+        if raw.keys() <= known:
+            return read(raw, cls)
         ready = {name: raw[name] for name in raw if name in known}
-        if len(ready) < len(raw):
-            ready["extra"] = {name: raw[name] for name in raw if name not in known}
-        if has_status:
-            ready["status_text"] = raw.get("status")
-        if has_created and not raw.get("created_at"):
-            ready["created_at"] = None  # the service writes 0 for "not known"
+        ready["extra"] = {name: raw[name] for name in raw if name not in known}
         return read(ready, cls)
 
     return structure
 
 
-def _make_converter() -> Converter:
-    made = Converter()
+def _make_converter(*, detailed: bool) -> Converter:
+    made = Converter(detailed_validation=detailed)
     made.register_structure_hook(str, _read_str)
+    made.register_structure_hook(str | None, _or_null(_read_str))
     made.register_structure_hook(bool, _read_bool)
     made.register_structure_hook(int, _read_int)
     made.register_structure_hook(float, _read_float)
     made.register_structure_hook(datetime, _read_time)
-    made.register_structure_hook(JobStatus, lambda text, _: JobStatus.parse(_read_str(text, str)))
+    made.register_structure_hook(JobStatus, _read_status)
     made.register_structure_hook_func(lambda t: t == Mapping[str, Json], lambda extra, _: extra)
+    for cls in (ExtractWarning, ExtractMetadata, ExtractResult, JobSummary, JobPage, JobSnapshot):
+        reader = _make_reader(cls, made)
+        made.register_structure_hook(cls, reader)
+        made.register_structure_hook(cls | None, _or_null(reader))
     return made
 
 
-converter: Final = _make_converter()
-for _cls in (ExtractWarning, ExtractMetadata, ExtractResult, JobSummary, JobPage, JobSnapshot):
-    converter.register_structure_hook(_cls, _make_reader(_cls))
+# One converter for what comes all day; one that is slower and says what is wrong, and where.
+_quick: Final = _make_converter(detailed=False)
+_thorough: Final = _make_converter(detailed=True)
 
 
 # --- writing ------------------------------------------------------------------------------------

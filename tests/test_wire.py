@@ -195,6 +195,29 @@ def test_any_value_in_any_field_gives_a_snapshot_or_a_malformed_answer(data):
         assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
 
 
+@given(st.data())
+def test_the_quick_way_to_read_takes_what_the_thorough_one_takes_and_nothing_else(data):
+    job = json.loads(json.dumps(JOB))
+    place = data.draw(
+        st.sampled_from([job, job["data"], job["metadata"], job["metadata"]["warnings"][0]])
+    )
+    place[data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))] = data.draw(values)
+    told = []
+    for converter in (wire._quick, wire._thorough):
+        try:
+            told.append(converter.structure(job, JobSnapshot))
+        except Exception:  # noqa: BLE001 - of either kind
+            told.append(None)
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_all_that_json_may_come_as_is_read(encoding):
+    body = json.dumps({**JOB, "failure_reason": "ü漢"}, ensure_ascii=False)
+    for text in (body, f" {body}\r\n"):
+        assert wire.decode_job(text.encode(encoding)).failure_reason == "ü漢"
+
+
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-16")))
 def test_any_bytes_give_a_malformed_answer(body):
     for decode in (wire.decode_job, wire.decode_page, wire.decode_result):
