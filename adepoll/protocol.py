@@ -7,12 +7,12 @@ import html
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Final, Protocol
 from urllib.parse import quote, urlencode
 
 from adepoll import wire
+from adepoll.clock import parse_http_date
 from adepoll.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -29,7 +29,7 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-from adepoll.jobids import check_job_id
+from adepoll.jobids import MAX_JOB_ID_LENGTH, check_job_id
 from adepoll.models import JobPage, JobSnapshot, JobStatus, Json
 from adepoll.redaction import REDACTED, showable
 
@@ -70,7 +70,11 @@ def region_url(region: str) -> str:
 
 def job_path(job_id: str) -> str:
     """Give the path of one job, the id encoded exactly once; raises `InvalidJobIdError`."""
-    return f"{_JOBS}/{quote(check_job_id(job_id), safe='')}"
+    # An id of letters, digits and hyphens, as nearly all are, needs neither check nor encoding.
+    plain = type(job_id) is str and job_id.isascii() and job_id.replace("-", "").isalnum()
+    if not plain or len(job_id) > MAX_JOB_ID_LENGTH:
+        job_id = quote(check_job_id(job_id), safe="")
+    return f"{_JOBS}/{job_id}"
 
 
 def list_path(*, page: int, page_size: int, status: JobStatus | None) -> str:
@@ -235,17 +239,9 @@ def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float
     value = (headers.get("Retry-After") or "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER)
-    until = _http_date(value)
-    since = _http_date(headers.get("Date") or "") or now
+    until = parse_http_date(value)
+    since = parse_http_date(headers.get("Date") or "") or now
     if until is None or since is None:
         return None
     seconds = (until - since).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        parsed = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed
