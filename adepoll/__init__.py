@@ -1,7 +1,8 @@
 """Wait for LandingAI ADE extract jobs, one or a hundred thousand, and bring their results home."""
 
 from adepoll.__about__ import __version__
-from adepoll.client import AdeClient, ClientStats
+from adepoll.calls import ClientStats
+from adepoll.client import AdeClient
 from adepoll.errors import (
     AdePollError,
     AnswerError,

@@ -1,65 +1,35 @@
-"""AdeClient: the only module that talks to the API. Imports pacing, protocol and below."""
+"""AdeClient: the only module that talks to the API. Imports calls, protocol and below."""
 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import aiohttp
-from attrs import frozen
 from yarl import URL
 
 from adepoll import protocol
 from adepoll.__about__ import __version__
-from adepoll.connections import USER_AGENT, Bearer, Connections, Once, describe
+from adepoll.calls import NO_SLOT, Calls, ClientStats
+from adepoll.clock import ServiceClock
+from adepoll.connections import USER_AGENT, Bearer, Connections, TimeLimit, describe, once
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
-    RateLimitedError,
-    RequestError,
-    StatusError,
     TransportError,
 )
 from adepoll.models import JobPage, JobSnapshot, JobStatus, JobSummary
-from adepoll.pacing import Pacer, RetryPolicy
+from adepoll.pacing import RetryPolicy
 from adepoll.redaction import showable
 from adepoll.settings import read_base_url, read_key
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 _Slot = AbstractAsyncContextManager[object]
-_Decipher = Callable[[int, protocol.Headers, bytes], _T]
-_NO_SLOT: Final[_Slot] = nullcontext()
-
-
-@frozen(kw_only=True)
-class ClientStats:
-    """What a client has done so far.
-
-    Attributes:
-        requests: Requests sent, retries included.
-        retries: Those of them that repeated a failed one.
-        throttled: Answers 429.
-        failures: Requests that brought no usable answer, 429 included.
-        bytes_received: Bytes of bodies, after decompression.
-        in_flight: Requests on the wire now.
-        retry_budget: How many retries may be spent now.
-        gate_closed_for: Seconds until requests may be sent again; 0.0 where they may.
-    """
-
-    requests: int
-    retries: int
-    throttled: int
-    failures: int
-    bytes_received: int
-    in_flight: int
-    retry_budget: float
-    gate_closed_for: float
 
 
 class AdeClient:
@@ -110,24 +80,25 @@ class AdeClient:
             raise ValueError(f"timeout must be a positive number, got {timeout}")
         if max_body_bytes < 1:
             raise ValueError(f"max_body_bytes must be positive, got {max_body_bytes}")
-        if max_connections < 1:
-            raise ValueError(f"max_connections must be positive, got {max_connections}")
         self._headers = {
             "Authorization": Bearer(f"Bearer {read_key(api_key)}"),
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
         }
         self._base_url = read_base_url(base_url, region)
-        self._connections = Connections("client", _make_session, session)
-        self._timeout = timeout
-        self._aiohttp_timeout = aiohttp.ClientTimeout(total=timeout)
+        self._root = URL(self._base_url, encoded=True)
+        self._connections = Connections("client", self._make_session, session)
+        # A session of the caller's has headers and middlewares of its own, which it keeps.
+        self._headers_of_request = None if session is None else self._headers
+        self._clock = ServiceClock()
+        self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
-        self._wire: _Slot = asyncio.Semaphore(max_connections)
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._retry = retry or RetryPolicy()
-        self._pacer = Pacer(max_rate=max_rate, retry=self._retry, rng=self._rng)
-        self._requests = self._retries = self._throttled = self._failures = 0
-        self._bytes = self._in_flight = self._failed_in_a_row = 0
+        self._calls = Calls(
+            retry=self._retry, rng=self._rng, max_rate=max_rate, max_connections=max_connections
+        )
+        self._bytes = 0
         self._strange: set[str] = set()
 
     def __repr__(self) -> str:
@@ -149,7 +120,7 @@ class AdeClient:
 
     async def aclose(self) -> None:
         """Close the client and a session of its own. All calls then raise ClosedError."""
-        self._pacer.close()
+        self._calls.close()
         await self._connections.aclose()
 
     @property
@@ -170,20 +141,11 @@ class AdeClient:
     @property
     def stats(self) -> ClientStats:
         """What the client has done so far; a copy that does not change."""
-        try:
-            now = asyncio.get_running_loop().time()
-        except RuntimeError:  # read after the loop has ended, when nobody waits for the gate
-            now = math.inf
-        return ClientStats(
-            requests=self._requests,
-            retries=self._retries,
-            throttled=self._throttled,
-            failures=self._failures,
-            bytes_received=self._bytes,
-            in_flight=self._in_flight,
-            retry_budget=self._pacer.retry_budget,
-            gate_closed_for=max(0.0, self._pacer.gate_opens_at - now),
-        )
+        return self._calls.stats(bytes_received=self._bytes)
+
+    def service_time(self) -> float | None:
+        """Give the service's Unix time, now, as its Date headers tell; None before any answer."""
+        return self._clock.unix_time(asyncio.get_running_loop().time())
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Look at one job, once.
@@ -242,16 +204,20 @@ class AdeClient:
             page += 1
 
     async def _get_job(
-        self, job_id: str, *, slot: _Slot = _NO_SLOT, attempts: int | None = None
+        self, job_id: str, *, slot: _Slot = NO_SLOT, attempts: int | None = None
     ) -> JobSnapshot:
-        def decipher(status: int, headers: protocol.Headers, body: bytes) -> JobSnapshot:
+        # Encoded once, by protocol: yarl must leave it, or "%25" would be sent for "%".
+        path = self._root.raw_path.rstrip("/") + protocol.job_path(job_id)
+        url = self._root.with_path(path, encoded=True)
+        self._connections.check_open()
+
+        async def look() -> JobSnapshot:
+            status, headers, body = await self._send(url, job_id)
             return protocol.decipher_job(
                 status, headers, body, job_id=job_id, now=_utcnow(), secret=self._key
             )
 
-        snapshot = await self._call(
-            protocol.job_path(job_id), decipher, job_id, slot=slot, attempts=attempts
-        )
+        snapshot = await self._calls.call(look, slot=slot, attempts=attempts)
         if snapshot.status is JobStatus.UNKNOWN:
             self._warn_of(snapshot.status_text)
         return snapshot
@@ -262,104 +228,38 @@ class AdeClient:
         page_size: int,
         status: JobStatus | None,
         *,
-        slot: _Slot = _NO_SLOT,
+        slot: _Slot = NO_SLOT,
         attempts: int | None = None,
     ) -> JobPage:
-        def decipher(code: int, headers: protocol.Headers, body: bytes) -> JobPage:
-            return protocol.decipher_page(code, headers, body, now=_utcnow(), secret=self._key)
-
         path = protocol.list_path(page=page, page_size=page_size, status=status)
-        return await self._call(path, decipher, None, slot=slot, attempts=attempts)
-
-    async def _call(
-        self,
-        path: str,
-        decipher: _Decipher[_T],
-        job_id: str | None,
-        *,
-        slot: _Slot,
-        attempts: int | None,
-    ) -> _T:
-        """Send a GET until an answer makes sense, the policy ends or the budget is spent."""
-        # The path is encoded; URL() must leave it, or "%25" would be sent for "%".
         url = URL(self._base_url + path, encoded=True)
         self._connections.check_open()
-        waits = self._retry.waits(self._rng)
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await self._attempt(url, decipher, job_id, slot)
-            except RequestError as error:
-                if (
-                    not error.transient
-                    or attempt >= (attempts or self._retry.attempts)
-                    or not self._pacer.may_retry()
-                ):
-                    raise
-                _log.debug("attempt %d failed, will retry: %s", attempt, error)
-            await self._pacer.pause(next(waits))
-            self._retries += 1
 
-    async def _attempt(
-        self, url: URL, decipher: _Decipher[_T], job_id: str | None, slot: _Slot
-    ) -> _T:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = await self._pacer.turn()
-            async with self._wire, slot:
-                if not self._pacer.take(due):
-                    continue  # while we waited for a place, the gate closed or others were sent
-                sent_at = loop.time()
-                self._requests += 1
-                self._in_flight += 1
-                try:
-                    status, headers, body = await self._send(url, job_id)
-                    answer = decipher(status, headers, body)
-                except RequestError as error:
-                    self._note_failure(error, sent_at)
-                    raise
-                finally:
-                    self._in_flight -= 1
-                self._note_success()
-                return answer
+        async def look() -> JobPage:
+            code, headers, body = await self._send(url, None)
+            return protocol.decipher_page(code, headers, body, now=_utcnow(), secret=self._key)
 
-    def _note_success(self) -> None:
-        self._pacer.succeeded()
-        if self._failed_in_a_row >= _OUTAGE:
-            _log.warning("the service answers again, after %d failures", self._failed_in_a_row)
-        self._failed_in_a_row = 0
-
-    def _note_failure(self, error: RequestError, sent_at: float) -> None:
-        self._failures += 1
-        self._throttled += isinstance(error, RateLimitedError)
-        if isinstance(error, StatusError) and not error.transient:
-            self._note_success()  # a 404 is an answer like any other, from a service that is well
-            return
-        self._pacer.failed(error, sent_at=sent_at)
-        if isinstance(error, RateLimitedError):
-            return
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row == _OUTAGE:
-            # Somebody waits, and should know for what.
-            _log.warning("%d requests in a row failed, the last with: %s", _OUTAGE, error)
+        return await self._calls.call(look, slot=slot, attempts=attempts)
 
     async def _send(self, url: URL, job_id: str | None) -> tuple[int, protocol.Headers, bytes]:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
         try:
-            async with self._connections.session().get(
-                url,
-                headers=self._headers,
-                allow_redirects=False,
-                raise_for_status=False,  # a session of the caller's may be set to
-                timeout=self._aiohttp_timeout,
-                # A session of the caller's keeps its own middlewares.
-                middlewares=(Once(),) if self._connections.owns_session else None,
-            ) as response:
-                body = await self._read(response, job_id)
-                return response.status, response.headers, body
+            with self._time_limit.block() as sent_at:
+                async with self._connections.session().get(
+                    url,
+                    headers=self._headers_of_request,
+                    allow_redirects=False,
+                    raise_for_status=False,  # a session of the caller's may be set to
+                    timeout=_NO_TIMEOUT,
+                ) as response:
+                    headers = response.headers
+                    received_at = asyncio.get_running_loop().time()
+                    self._clock.heard(headers.get("Date"), sent_at, received_at)
+                    return response.status, headers, await self._read(response, job_id)
         except TimeoutError:
-            failure: TransportError = AnswerTimeoutError(timeout=self._timeout, job_id=job_id)
+            failure: TransportError = AnswerTimeoutError(
+                timeout=self._time_limit.seconds, job_id=job_id
+            )
         except (aiohttp.ClientError, OSError) as exc:
             failure = TransportError(describe(exc), job_id=job_id)
         self._connections.check_open()  # broken off by aclose(), it failed for that reason
@@ -373,7 +273,7 @@ class AdeClient:
         reading = self._connections.reading
         reading.add(response)
         try:
-            async for chunk in response.content.iter_any():
+            while chunk := await response.content.readany():
                 size += len(chunk)
                 if size > self._max_body_bytes:
                     response.close()
@@ -387,6 +287,14 @@ class AdeClient:
     @property
     def _key(self) -> str:
         return self._headers["Authorization"].removeprefix("Bearer ")
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=0),  # max_connections limits, outside timeout
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(once,),
+        )
 
     def _warn_of(self, status_text: str) -> None:
         if status_text not in self._strange and len(self._strange) < _MOST_STRANGE:
@@ -407,6 +315,10 @@ class SlottedClient:
         self._client = client
         self._slot = slot
 
+    def service_time(self) -> float | None:
+        """As `AdeClient.service_time`."""
+        return self._client.service_time()
+
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As `AdeClient.get_job`."""
         return await self._client._get_job(job_id, slot=self._slot, attempts=1)  # noqa: SLF001 - one subject, two classes
@@ -420,16 +332,9 @@ class SlottedClient:
         )
 
 
-def _make_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),  # max_connections limits, outside timeout
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
-
-
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit holds in its place
 _MOST_BARREN_PAGES: Final = 3
 _MOST_STRANGE: Final = 20
-_OUTAGE: Final = 10  # failures in a row that are worth a warning
 
 
 def _utcnow() -> datetime:

@@ -9,6 +9,8 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Final
 
 import aiohttp
@@ -88,26 +90,101 @@ class Bearer(str):
         return f"'Bearer {REDACTED}'"
 
 
-class Once:
+class TimeLimit:
+    """What `asyncio.timeout` is for one block, for any number of blocks, with one timer in all.
+
+    As every block may take equally long, they run out in the order in which they began. A timer
+    of its own for each would be a tenth of what a request costs.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` is how long each block may take."""
+        self.seconds = seconds
+        self._running: dict[_Block, float] = {}  # until when; the oldest first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def block(self) -> AbstractContextManager[float]:
+        """Give a context manager that raises `TimeoutError` where its block takes too long.
+
+        It gives the loop time at which the block began.
+        """
+        return _Block(self)
+
+    def _begin(self, block: "_Block") -> float:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        due = self._running[block] = now + self.seconds
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._ring, loop)
+        return now
+
+    def _end(self, block: "_Block") -> bool:
+        """Forget a block; say whether it was still allowed to run."""
+        in_time = self._running.pop(block, None) is not None
+        if not self._running and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return in_time
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for block, due in [*self._running.items()]:
+            if due > now:
+                self._timer = loop.call_at(due, self._ring, loop)
+                return
+            del self._running[block]
+            block.cancel()
+
+
+class _Block:
+    """One block under a `TimeLimit`. How it cancels is taken from `asyncio.Timeout`."""
+
+    __slots__ = ("_cancelling", "_limit", "_task")
+
+    def __init__(self, limit: TimeLimit) -> None:
+        self._limit = limit
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def __enter__(self) -> float:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a time limit can only hold within a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        return self._limit._begin(self)  # noqa: SLF001 - one subject, two classes
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._limit._end(self):  # noqa: SLF001 - as above
+            return
+        # If others cancelled the task as well, it is theirs to see the CancelledError.
+        if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+            raise TimeoutError from exc
+
+
+class _BrokenError(aiohttp.ClientError):
+    """What aiohttp would have met with a second request; its one argument is the true error."""
+
+
+async def once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
     """Middleware that keeps aiohttp from sending one GET twice.
 
     It does so by itself where a connection breaks before the answer: a retry that no budget and
-    no rate would know of.
+    no rate would know of. It knows such a break by the two classes of error below.
     """
-
-    def __init__(self) -> None:
-        self._failure: BaseException | None = None
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        if self._failure is not None:
-            raise self._failure
-        try:
-            return await handler(request)
-        except (aiohttp.ClientError, OSError) as exc:
-            self._failure = exc
-            raise
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise _BrokenError(exc) from exc
 
 
 _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
@@ -115,6 +192,8 @@ _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 def describe(exc: BaseException) -> str:
     """Say what a foreign error of the HTTP layer means, without its URL, headers or body."""
+    if isinstance(exc, _BrokenError):
+        exc = exc.args[0]
     if isinstance(exc, aiohttp.ClientConnectorError):
         return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):

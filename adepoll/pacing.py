@@ -1,18 +1,22 @@
-"""The request budget that every call to the API goes through: rate, 429 gate, retries, waits.
+"""The request budget that every call to the API goes through: window, rate, gate, retries.
 
-Imports errors only, and is the only importer of backoff. All times are seconds of `loop.time()`.
+Imports errors and limits, and is the only importer of backoff. All times are seconds of
+`loop.time()`.
 """
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Iterator
 from random import Random
+from typing import Final
 
 import backoff
-from attrs import field, frozen
+from attrs import define, field, frozen
 from attrs.validators import ge, gt
 
 from adepoll.errors import ClosedError, RateLimitedError, RequestError
+from adepoll.limits import Outage, Rate, Window
 
 
 def _finite(_instance: object, attribute: object, value: float) -> None:
@@ -55,36 +59,68 @@ class RetryPolicy:
             yield rng.uniform(0, bound)
 
 
+@define
+class Sent:
+    """A request on the wire, as `Pacer.take` counted it.
+
+    Attributes:
+        at: When it was sent.
+        epoch: Of the window then: what it comes to is no news of what happened meanwhile.
+    """
+
+    at: float
+    epoch: int
+
+
 class Pacer:
     """What stands before every request of one client.
 
-    A caller awaits `turn`, gets hold of a connection, asks `take` and sends, or goes back to the
-    line where that says no; then it reports with `succeeded` or `failed`. `may_retry` draws on
-    the retry budget. Nothing here holds a connection or a semaphore.
+    A caller awaits `turn`, gets hold of what else it needs, asks `take` and sends, or goes back
+    to the line where that says no; then it reports with `succeeded`, `failed` or `withdrawn`.
+    `may_retry` draws on the retry budget. Nothing here holds a connection or a semaphore.
+
+    Who may send is decided by what `limits` has learnt: a window on the requests on the wire, a
+    rate once a 429 came, single probes in an outage. Beside that stands the gate, which a 429 or
+    a Retry-After closes for all, and after which the window begins anew with one.
     """
 
-    def __init__(self, *, max_rate: float | None, retry: RetryPolicy, rng: Random) -> None:
+    def __init__(
+        self,
+        *,
+        max_rate: float | None,
+        retry: RetryPolicy,
+        rng: Random,
+        max_connections: int = 256,
+    ) -> None:
         """Make a pacer.
 
         Args:
             max_rate: Most requests per second; None for no limit of our own.
             retry: How retries are spaced and budgeted.
             rng: Source of all jitter.
+            max_connections: Most requests on the wire at once.
         """
         if max_rate is not None and not (math.isfinite(max_rate) and max_rate > 0):
             raise ValueError(f"max_rate must be a positive number or None, got {max_rate}")
-        self._interval = 0.0 if max_rate is None else 1.0 / max_rate
+        if max_connections < 1:
+            raise ValueError(f"max_connections must be positive, got {max_connections}")
+        self._least_interval = 0.0 if max_rate is None else 1.0 / max_rate
+        self._interval = self._least_interval
         self._retry = retry
         self._rng = rng
-        self._line = asyncio.Lock()  # those who must wait do so in the order they came
-        self._closed = asyncio.Event()
+        self._window = Window(max_connections)
+        self._rate = Rate()
+        self._outage = Outage(lambda: retry.waits(rng))
         self._next = -math.inf  # when the rate allows the next request
         self._opens = -math.inf  # when the gate opens
-        self._closed_at = -math.inf
         self._least_bound = min(retry.base, retry.max_wait)
         self._bound = self._least_bound  # of the gate's jitter; grows with closings in a row
-        self._caution = 0.0  # spacing of requests after the gate has opened, until successes
         self._budget = retry.budget
+        self._line: deque[asyncio.Future[float]] = deque()  # cancelled ones are skipped later
+        self._called = 0  # how many of the line were called, and have not come yet
+        self._held_back = False  # the rate made the first of the line wait
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = asyncio.Event()
 
     @property
     def gate_opens_at(self) -> float:
@@ -96,20 +132,55 @@ class Pacer:
         """How many retries may be spent now."""
         return self._budget
 
+    @property
+    def rate_limit(self) -> float | None:
+        """Requests per second that 429s have left; None where no limit is known."""
+        return self._rate.value
+
+    @property
+    def window(self) -> int:
+        """Most requests on the wire at once, for now."""
+        return self._window.size
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on the wire."""
+        return self._window.on_wire
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many requests have failed since one succeeded, 429 not counted."""
+        return self._outage.failures
+
     async def turn(self) -> float:
         """Wait until one more request may be sent; nothing is counted before `take`.
 
         Gives the time since when it might be sent: earlier than now where a timer fired late.
+
+        Raises:
+            ClosedError: `close` was called.
         """
+        if self._closed.is_set():
+            raise ClosedError(_CLOSED)
         loop = asyncio.get_running_loop()
-        if not self._line.locked() and self._due <= (now := loop.time()):
+        if not self._line and not self._called and self._due() <= (now := loop.time()):
             return now
-        async with self._line:
-            due = loop.time()
-            while (wait := self._due - loop.time()) > 0:
-                due = self._due
-                await self.pause(wait)  # the gate may close further meanwhile
-            return due
+        waiter: asyncio.Future[float] = loop.create_future()
+        self._line.append(waiter)
+        self._serve()
+        try:
+            due = await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                self._called -= 1  # it was called, and will not come
+            self._serve()
+            raise
+        self._called -= 1
+        if self._closed.is_set():
+            raise ClosedError(_CLOSED)
+        # Who was called takes its turn in this very step, if it can; then it is the next one's.
+        loop.call_soon(self._serve)
+        return due
 
     async def pause(self, seconds: float) -> None:
         """Wait so long, or until `close`, which raises `ClosedError`."""
@@ -118,57 +189,84 @@ class Pacer:
                 await self._closed.wait()
         except TimeoutError:
             return
-        raise ClosedError("the client is closed")
+        raise ClosedError(_CLOSED)
 
     def close(self) -> None:
         """End all waits: what they wait for will not be sent."""
         self._closed.set()
+        self._stop_timer()
+        for waiter in self._line:
+            if not waiter.done():
+                waiter.set_result(math.inf)
+        self._line.clear()
 
-    def take(self, due: float) -> bool:
+    def take(self, due: float) -> Sent | None:
         """Count one request as sent now, if it may be: what `turn` gave can have passed since.
 
         Args:
             due: What `turn` gave.
         """
         now = asyncio.get_running_loop().time()
-        if now < self._due:
-            return False
-        if self._interval or self._caution:
-            caution = self._rng.uniform(0, 2 * self._caution)
+        if now < self._due():
+            return None
+        if self._rate.sent(now, held_back=self._held_back):
+            self._set_interval()
+        self._held_back = False
+        if self._interval:
             # A timer that fired late must not lower the rate: up to one interval is made up for.
-            since = max(self._next, due, now - self._interval)
-            self._next = since + max(self._interval, caution)
-        return True
+            self._next = max(self._next, due, now - self._interval) + self._interval
+        self._window.sent()
+        return Sent(now, self._window.epoch)
 
-    @property
-    def _due(self) -> float:
-        """When the gate and the rate allow the next request."""
-        return max(self._opens, self._next) if self._interval or self._caution else self._opens
-
-    def succeeded(self) -> None:
-        """The service answered as it should."""
-        self._bound = self._least_bound
-        self._caution = self._caution / 2 if self._caution > _LEAST_CAUTION else 0.0
+    def succeeded(self, sent: Sent) -> None:
+        """The service answered that request as it should."""
+        window = self._window
+        window.ended(sent.epoch, well=True)
         self._budget = min(self._retry.budget, self._budget + self._retry.refill)
+        if sent.epoch == window.epoch:
+            self._bound = self._least_bound
+            self._rate.granted()
+        if self._outage.failures and self._outage.succeeded():
+            window.shut()  # so that not all who waited for it are sent at once
+        if self._line:
+            self._serve()
 
-    def failed(self, error: RequestError, *, sent_at: float) -> None:
-        """The request that was sent at `sent_at` came back with that error.
+    def failed(self, error: RequestError, sent: Sent) -> None:
+        """That request came back with that error.
 
         A 429, and anything with a Retry-After, closes the gate for all. Retry-After is a floor;
-        jitter only adds to it.
+        jitter only adds to it. Other passing errors, many in a row, are an outage. An error that
+        would not pass is the answer of a service that is well.
         """
-        if error.retry_after is None and not isinstance(error, RateLimitedError):
+        throttled = isinstance(error, RateLimitedError)
+        if error.retry_after is None and not error.transient:
+            self.succeeded(sent)
             return
         now = asyncio.get_running_loop().time()
-        if sent_at >= self._closed_at:
-            # Those sent before the gate closed bring no news of what came after it.
-            self._bound = min(self._retry.max_wait, self._bound * self._retry.factor)
-            self._caution = min(_MOST_CAUTION, max(2 * self._caution, _FIRST_CAUTION))
-        self._closed_at = now
-        floor = error.retry_after or 0.0
-        bound = self._bound if error.retry_after is None else min(self._bound, 1.0)
-        jitter = self._rng.uniform(0, bound)
-        self._opens = max(self._opens, now + floor + jitter)
+        fresh = sent.epoch == self._window.epoch  # else it is no news: sent before the last trouble
+        self._window.ended(sent.epoch)
+        if throttled and fresh:
+            self._rate.refused(now, sent_at=sent.at)
+            self._set_interval()
+        if throttled or error.retry_after is not None:
+            if fresh:
+                self._bound = min(self._retry.max_wait, self._bound * self._retry.factor)
+                self._window.shut()
+            self._close_gate(now, error.retry_after)
+        if throttled:
+            self._rate.closed_until(self._opens)
+        elif not error.transient:
+            self._outage.succeeded()
+        elif self._outage.failed(now, fresh=fresh):
+            self._window.shut()
+        if self._line:
+            self._serve()
+
+    def withdrawn(self, sent: Sent) -> None:
+        """That request was given up by its caller, or broke off for a reason of our own."""
+        self._window.ended(sent.epoch)
+        if self._line:
+            self._serve()
 
     def may_retry(self) -> bool:
         """Take one retry from the budget, if there is one."""
@@ -177,7 +275,61 @@ class Pacer:
         self._budget -= 1
         return True
 
+    def _due(self) -> float:
+        """When the next request may be sent; infinity where an answer must come before."""
+        if self._window.full:
+            return math.inf
+        due = max(self._opens, self._outage.probe_at)
+        return max(due, self._next) if self._interval else due
 
-_FIRST_CAUTION = 0.02
-_MOST_CAUTION = 1.0
-_LEAST_CAUTION = 0.001
+    def _set_interval(self) -> None:
+        rate = self._rate.value
+        self._interval = max(self._least_interval, 0.0 if rate is None else 1.0 / rate)
+
+    def _close_gate(self, now: float, retry_after: float | None) -> None:
+        if retry_after is None:
+            floor, bound = 0.0, self._bound
+        else:
+            floor = retry_after
+            bound = min(self._bound, max(_LEAST_JITTER, _JITTER_SHARE * floor))
+        self._opens = max(self._opens, now + floor + self._rng.uniform(0, bound))
+
+    def _serve(self, rung: float = math.inf) -> None:
+        """Call the first in line when they may send: now, by a timer, or after the next answer.
+
+        Args:
+            rung: For when the timer was set, where it is the timer that calls.
+        """
+        self._stop_timer()
+        while self._line and self._line[0].done():
+            del self._line[0]  # was cancelled
+        if self._called or not self._line:
+            return
+        loop = asyncio.get_running_loop()
+        now, due = loop.time(), self._due()
+        if due <= now:
+            # Where no rate spaces them, all for whom there is room are called at once: one by one,
+            # the line would never end on a busy loop.
+            room = 1 if self._interval else self._window.room
+            while self._line and self._called < room:
+                waiter = self._line.popleft()
+                if not waiter.done():
+                    self._called += 1
+                    waiter.set_result(min(rung, now))
+        elif due < math.inf:
+            if due == self._next and self._interval > self._least_interval:
+                self._held_back = True
+            # A timer may fire early by the clock's resolution, and must not do so for ever.
+            wait = max(due - now, _SHORTEST_WAIT)
+            self._timer = loop.call_later(wait, self._serve, due)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_CLOSED: Final = "the client is closed"
+_LEAST_JITTER: Final = 0.1  # seconds, on top of a Retry-After
+_JITTER_SHARE: Final = 0.1  # of a Retry-After
+_SHORTEST_WAIT: Final = 4e-9  # seconds

@@ -1,6 +1,7 @@
 """The client against a server of scripted bytes on 127.0.0.1, and its pacing in virtual time."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import socket
 import ssl
 import struct
+from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
 
@@ -30,6 +32,7 @@ from adepoll.errors import (
     RedirectRefusedError,
     RequestError,
     ServerError,
+    StatusError,
     TransportError,
     WrongJobError,
 )
@@ -1057,8 +1060,9 @@ class FakeResponse:
         self.content = self
         self.body = body
 
-    async def iter_any(self):
-        yield self.body
+    async def readany(self):
+        body, self.body = self.body, b""
+        return body
 
 
 def fake_client(session, **options):
@@ -1066,7 +1070,7 @@ def fake_client(session, **options):
 
 
 def test_the_rate_holds_on_the_wire_though_a_stall_has_made_calls_queue():
-    session = FakeSession(plan={1: (200, 30.0, {})})
+    session = FakeSession(plan={1: (200, 29.0, {})})
 
     async def main():
         async with fake_client(session, max_rate=10, max_connections=1) as client:
@@ -1221,6 +1225,19 @@ def test_a_client_of_another_event_loop_says_so():
     assert run(main()) == "j-1"
     with pytest.raises(ClosedError, match="belongs to another event loop"):
         run(main())
+
+
+@pytest.mark.parametrize("status", [200, 404, 429, 503])
+async def test_every_answer_tells_the_time_of_the_service(status, start_server):
+    date = "Date: Wed, 01 Jul 2026 12:00:00 GMT"
+    server = await start_server(answer_json(JOB, status, date))
+    async with client_of(server, retry=ONCE) as client:
+        view = client.slotted(asyncio.Semaphore())
+        assert client.service_time() is view.service_time() is None
+        with contextlib.suppress(StatusError):
+            await client.get_job("j-1")
+        noon = datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()
+        assert noon <= client.service_time() <= view.service_time() < noon + 2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
+from attrs.validators import optional
 
 from adepoll.emulator import checks
 
@@ -127,12 +128,35 @@ class RateLimit:
     Attributes:
         rate: Tokens that come back per second; each request takes one.
         burst: The most that the bucket holds, and what it starts with.
-        retry_after: The form of `Retry-After`, which tells when the next token comes.
+        retry_after: The form of `Retry-After`, which tells when the next token comes, or a wait
+            between `wait_min` and `wait_max`.
+        wait_min: The shortest wait that is told, in seconds; None for until the next token.
+        wait_max: The longest one; None for `wait_min`.
     """
 
     rate: float = field(default=10.0, validator=checks.positive)
     burst: float = field(default=10.0, validator=checks.at_least_one)
     retry_after: RetryAfter = field(default=RetryAfter.SECONDS, converter=RetryAfter)
+    wait_min: float | None = field(default=None, validator=optional(checks.finite))
+    wait_max: float | None = field(default=None, validator=optional(checks.finite))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a range without a beginning, or that ends before it."""
+        if self.wait_max is not None and (self.wait_min is None or self.wait_max < self.wait_min):
+            raise ValueError(
+                f"wait_max must be at least wait_min, not {self.wait_max!r} < {self.wait_min!r}"
+            )
+
+    def wait(self, until_token: float, rng: random.Random) -> float:
+        """Draw how long to ask a client to wait, in seconds.
+
+        Args:
+            until_token: Seconds until the next token.
+            rng: Draws between `wait_min` and `wait_max`.
+        """
+        if self.wait_min is None:
+            return until_token
+        return rng.uniform(self.wait_min, self.wait_max or self.wait_min)
 
     @property
     def name(self) -> str:

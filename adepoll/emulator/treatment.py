@@ -120,7 +120,7 @@ class Treatment:
 def _refused(hit: Hit, now: float) -> Refused | None:
     effect = hit.effect
     if isinstance(effect, RateLimit):
-        status, form, wait = 429, effect.retry_after, hit.wait
+        status, form, wait = 429, effect.retry_after, effect.wait(hit.wait, hit.rng)
     elif isinstance(effect, Refuse):
         status = hit.rng.choice(REFUSALS[effect.kind])
         form, wait = effect.retry_after, effect.wait

@@ -190,6 +190,27 @@ def test_a_retry_after_never_tells_less_than_it_should(wait, fraction):
         assert now + wait - 1e-6 <= until < now + wait + 1 + 1e-6
 
 
+def test_a_rate_limit_may_ask_for_more_than_until_the_next_token():
+    limit = make_fault("rate-limit", rate=100, burst=1, wait_min=1.0, wait_max=5.0)
+    on = faults(limit)
+    assert not on.decide(GET, "one", NOW)
+    refusals = [Treatment.of(on.decide(GET, "one", NOW), NOW).refused for _ in range(300)]
+    told = [int(refused.retry_after) for refused in refusals]
+    assert set(told) == {2, 3, 4, 5}
+    assert [refused.until - NOW for refused in refusals] == told
+    assert not on.decide(GET, "one", NOW + 0.02), "the bucket fills as before"
+    again = faults(limit)
+    again.decide(GET, "one", NOW)
+    assert Treatment.of(again.decide(GET, "one", NOW), NOW).refused == refusals[0]
+
+
+def test_one_wait_of_a_rate_limit_is_always_the_same():
+    on = faults(make_fault("rate-limit", rate=100, burst=1, wait_min=3.0))
+    on.decide(GET, "one", NOW)
+    hits = [on.decide(GET, "one", NOW) for _ in range(20)]
+    assert {Treatment.of(hit, NOW).refused.retry_after for hit in hits} == {"3"}
+
+
 def test_an_absent_or_absurd_retry_after_asks_for_nothing_that_counts():
     assert RetryAfter.ABSENT.told(5, now=NOW, rng=random.Random(0)) == (None, 0.0)
     told = {RetryAfter.ABSURD.told(5, now=NOW, rng=random.Random(n)) for n in range(200)}
@@ -206,6 +227,10 @@ def test_an_absent_or_absurd_retry_after_asks_for_nothing_that_counts():
         ({"name": "latency", "median": -1}, "median"),
         ({"name": "latency", "shape": "square"}, "square"),
         ({"name": "rate-limit", "burst": 0.5}, "burst"),
+        ({"name": "rate-limit", "wait_min": -1}, "wait_min"),
+        ({"name": "rate-limit", "wait_min": float("inf")}, "wait_min"),
+        ({"name": "rate-limit", "wait_max": 5}, "wait_max must be at least wait_min"),
+        ({"name": "rate-limit", "wait_min": 5, "wait_max": 4}, "wait_max must be at least"),
         ({"name": "throttled", "rate": 0}, "rate"),
         ({"name": "nan", "chance": 1.1}, "chance"),
         ({"name": "nan", "window": (3, 3)}, "window"),
@@ -233,5 +258,11 @@ def test_options_beside_a_ready_fault_are_refused():
 
 
 def test_the_options_of_a_fault_can_be_asked_for():
-    assert {*options_of("rate-limit")} == {"rate", "burst", "retry_after"}
+    assert {*options_of("rate-limit")} == {
+        "rate",
+        "burst",
+        "retry_after",
+        "wait_min",
+        "wait_max",
+    }
     assert {*options_of("html")} == set()

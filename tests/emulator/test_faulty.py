@@ -164,6 +164,17 @@ async def test_a_rate_limit_lets_its_burst_through_and_then_one_per_token(ade, c
     assert ade.truth.refused == {429: 3}
 
 
+async def test_a_rate_limit_that_asks_for_more_tells_the_truth_of_who_came_too_early(ade, clock):
+    ade.add("rate-limit", rate=10, burst=1, wait_min=20, wait_max=20)
+    assert [(await ade.get()).status for _ in range(2)] == [200, 429]
+    clock.now += 19
+    assert (await ade.get()).status == 200
+    assert ade.truth.early == 1
+    clock.now += 2
+    assert (await ade.get()).status == 200
+    assert ade.truth.early == 1
+
+
 @pytest.mark.parametrize("form", ["absent", "seconds", "date", "absurd"])
 async def test_a_429_says_when_to_come_back_in_each_form(ade, form):
     ade.add("too-many-requests", retry_after=form, wait=7.2)

@@ -1,0 +1,174 @@
+"""What surrounds the sending of one request: its turn, its tries, and what is counted of them.
+
+Knows nothing of HTTP: imports errors, limits and pacing.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from random import Random
+from typing import Final, TypeVar
+
+from attrs import frozen
+
+from adepoll.errors import RateLimitedError, RequestError
+from adepoll.limits import OUTAGE
+from adepoll.pacing import Pacer, RetryPolicy, Sent
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+NO_SLOT: Final[AbstractAsyncContextManager[object]] = nullcontext()
+"""Of those who need none."""
+
+
+@frozen(kw_only=True)
+class ClientStats:
+    """What a client has done so far.
+
+    Attributes:
+        requests: Requests sent, retries included.
+        retries: Those of them that repeated a failed one.
+        throttled: Answers 429.
+        failures: Requests that brought no usable answer, 429 included.
+        bytes_received: Bytes of bodies, after decompression.
+        in_flight: Requests on the wire now.
+        window: How many may be on the wire now; it grows up to ``max_connections`` while the
+            service is well, and begins anew after a 429 or an outage.
+        rate_limit: Requests per second that 429s have left to us; None where no limit is known.
+        retry_budget: How many retries may be spent now.
+        gate_closed_for: Seconds until requests may be sent again; 0.0 where they may.
+    """
+
+    requests: int
+    retries: int
+    throttled: int
+    failures: int
+    bytes_received: int
+    in_flight: int
+    window: int
+    rate_limit: float | None
+    retry_budget: float
+    gate_closed_for: float
+
+
+class Calls:
+    """Makes calls that share one budget: each in its turn, and again where that may help."""
+
+    def __init__(
+        self,
+        *,
+        retry: RetryPolicy,
+        rng: Random,
+        max_rate: float | None = None,
+        max_connections: int = 256,
+    ) -> None:
+        """Make a budget; see `AdeClient` for the arguments."""
+        self._retry = retry
+        self._rng = rng
+        self._pacer = Pacer(
+            max_rate=max_rate, retry=retry, rng=rng, max_connections=max_connections
+        )
+        self._requests = self._retries = self._throttled = self._failures = 0
+
+    async def call(
+        self,
+        send: Callable[[], Awaitable[_T]],
+        *,
+        slot: AbstractAsyncContextManager[object] = NO_SLOT,
+        attempts: int | None = None,
+    ) -> _T:
+        """Send until an answer makes sense, the policy ends or the budget is spent.
+
+        Args:
+            send: Makes one try.
+            slot: Entered for each try, and not held while it waits for its turn.
+            attempts: How often to try; None for as often as the policy says.
+
+        Raises:
+            RequestError: What the last try raised.
+            ClosedError: `close` was called.
+        """
+        attempt = 0
+        waits = None
+        while True:
+            attempt += 1
+            try:
+                return await self._try(send, slot)
+            except RequestError as error:
+                if (
+                    not error.transient
+                    or attempt >= (attempts or self._retry.attempts)
+                    or not self._pacer.may_retry()
+                ):
+                    raise
+                _log.debug("attempt %d failed, will retry: %s", attempt, error)
+            waits = waits or self._retry.waits(self._rng)
+            await self._pacer.pause(next(waits))
+            self._retries += 1
+
+    def close(self) -> None:
+        """End all that waits for its turn or its next try, with `ClosedError`."""
+        self._pacer.close()
+
+    def stats(self, *, bytes_received: int = 0) -> ClientStats:
+        """Give what was done so far; a copy that does not change."""
+        pacer = self._pacer
+        try:
+            now = asyncio.get_running_loop().time()
+        except RuntimeError:  # read after the loop has ended, when nobody waits for the gate
+            now = math.inf
+        return ClientStats(
+            requests=self._requests,
+            retries=self._retries,
+            throttled=self._throttled,
+            failures=self._failures,
+            bytes_received=bytes_received,
+            in_flight=pacer.in_flight,
+            window=pacer.window,
+            rate_limit=pacer.rate_limit,
+            retry_budget=pacer.retry_budget,
+            gate_closed_for=max(0.0, pacer.gate_opens_at - now),
+        )
+
+    async def _try(
+        self, send: Callable[[], Awaitable[_T]], slot: AbstractAsyncContextManager[object]
+    ) -> _T:
+        pacer = self._pacer
+        while True:
+            due = await pacer.turn()
+            async with slot:
+                sent = pacer.take(due)
+                if sent is None:
+                    continue  # while we waited for the slot, the gate closed or others were sent
+                self._requests += 1
+                try:
+                    answer = await send()
+                except RequestError as error:
+                    self._note_failure(error, sent)
+                    raise
+                except BaseException:
+                    pacer.withdrawn(sent)
+                    raise
+                failed = pacer.failures_in_a_row
+                pacer.succeeded(sent)
+                if failed >= OUTAGE:
+                    _log.warning(_BACK, failed)
+                return answer
+
+    def _note_failure(self, error: RequestError, sent: Sent) -> None:
+        self._failures += 1
+        self._throttled += isinstance(error, RateLimitedError)
+        before = self._pacer.failures_in_a_row
+        self._pacer.failed(error, sent)
+        after = self._pacer.failures_in_a_row
+        if before < OUTAGE <= after:
+            # Somebody waits, and should know for what.
+            _log.warning("%d requests in a row failed, the last with: %s", after, error)
+        elif after < OUTAGE <= before:
+            _log.warning(_BACK, before)  # a 404 is an answer like any other
+
+
+_BACK: Final = "the service answers again, after %d failures"
