@@ -3,6 +3,7 @@
 from adepoll.__about__ import __version__
 from adepoll.calls import ClientStats
 from adepoll.client import AdeClient
+from adepoll.durations import Durations
 from adepoll.errors import (
     AdePollError,
     AnswerError,
@@ -58,11 +59,12 @@ from adepoll.models import (
     Json,
 )
 from adepoll.pacing import RetryPolicy
-from adepoll.schedule import Exponential, Fixed, Schedule, Watched
+from adepoll.schedule import Adaptive, Exponential, Fixed, Schedule, Watched
 from adepoll.source import JobSource
 from adepoll.watcher import JobWatcher, WatcherStats
 
 __all__ = [
+    "Adaptive",
     "AdeClient",
     "AdePollError",
     "AnswerError",
@@ -73,6 +75,7 @@ __all__ = [
     "ClosedError",
     "ConfigurationError",
     "Download",
+    "Durations",
     "Exponential",
     "ExtractMetadata",
     "ExtractResult",

@@ -13,9 +13,9 @@ from typing import Final, Protocol, Self
 
 from attrs import field, frozen
 
+from adepoll.entry import Entry
 from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
 from adepoll.models import JobSnapshot, JobStatus
-from adepoll.roster import Entry
 
 
 def _own(error: BaseException) -> BaseException:
@@ -36,6 +36,11 @@ class Waiter:
     def free(self) -> int:
         """Always one: one place, and one snapshot."""
         return 1
+
+    @property
+    def every_change(self) -> bool:
+        """Only the end of the job matters."""
+        return False
 
     def has_room(self) -> bool:
         """Always."""
@@ -124,7 +129,7 @@ class Feed:
         # By id: None or the status text last told while it is looked at, then a mark.
         self._jobs: dict[str, str | _Mark | None] = {}
         self._limit = limit
-        self._every_change = every_change
+        self.every_change = every_change
         self._buffer: deque[JobSnapshot] = deque()
         self._reserved = 0
         self._stalled: deque[Entry] = deque()
@@ -193,7 +198,7 @@ class Feed:
         told = self._jobs[snapshot.job_id]
         if isinstance(told, _Mark):
             return True
-        if not snapshot.is_terminal and (not self._every_change or told == snapshot.status_text):
+        if not snapshot.is_terminal and (not self.every_change or told == snapshot.status_text):
             return True
         if not self.has_room():
             return False

@@ -7,8 +7,9 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Iterable
 
+from adepoll.entry import Entry
 from adepoll.errors import AdePollError, TransportError
-from adepoll.roster import Entry, Roster
+from adepoll.roster import Roster
 from adepoll.source import JobSource
 
 

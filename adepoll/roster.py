@@ -1,16 +1,19 @@
 """Which jobs are watched, when each is due, and what an answer means for it; without I/O.
 
-Imports schedule, models and errors. Times are seconds of one monotonic clock, passed in as `now`.
+Imports agenda, learning, schedule and errors. Times are seconds of one monotonic clock,
+passed in as `now`.
 """
 
-import heapq
-import itertools
+import math
 from collections.abc import Iterator
+from itertools import islice
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 from attrs import define, field
 
+from adepoll.agenda import Agenda
+from adepoll.entry import Entry, Follower
 from adepoll.errors import (
     AdePollError,
     AnswerError,
@@ -18,74 +21,11 @@ from adepoll.errors import (
     RateLimitedError,
     WrongJobError,
 )
-from adepoll.models import JobSnapshot
+from adepoll.hints import Hints
+from adepoll.learning import Learning
+from adepoll.models import JobSnapshot, JobSummary
 from adepoll.schedule import Schedule, Watched
 from adepoll.trouble import Trouble
-
-
-class Follower(Protocol):
-    """Somebody who wants to know about a job. Its methods neither block nor call back."""
-
-    @property
-    def free(self) -> int:
-        """How many more snapshots could be taken, those reserved counted as taken."""
-
-    def has_room(self) -> bool:
-        """Whether one more snapshot could be taken, those reserved counted as taken."""
-
-    def reserve(self) -> None:
-        """Keep a place free: a look is under way that may bring a snapshot."""
-
-    def release(self) -> None:
-        """Give the place back; what the look brought, if anything, follows."""
-
-    def stall(self, entry: "Entry") -> None:
-        """Remember the entry: it is due, and waits until there is room."""
-
-    def pop_stalled(self) -> "Entry | None":
-        """Give an entry that waits for room, the first one first."""
-
-    def take(self, snapshot: JobSnapshot) -> bool:
-        """Be told what a look saw; False if it matters and there is no room for it."""
-
-    def give_up(self, job_id: str, error: AdePollError) -> None:
-        """Be told that nothing more will be learnt of the job."""
-
-
-@define(eq=False, weakref_slot=False)
-class Entry:
-    """One watched job.
-
-    Attributes:
-        job_id: The job.
-        followers: Who wants to know.
-        since: When it was added.
-        ticket: The number of its one valid place in the heap; 0 where it has none.
-        due: When to look next, where it has a place in the heap.
-        looks: Looks that brought an answer.
-        status: The status text last seen; None before the first answer.
-        trouble: How looks have failed since the last answer; None where none has.
-        reserved_by: The followers that keep a place for the look under way; None where none is.
-        nudged: Whether to look again at once when the look under way has brought nothing.
-        stalled: Whether it waits for a follower to have room.
-    """
-
-    job_id: str
-    followers: tuple[Follower, ...]
-    since: float
-    ticket: int = 0
-    due: float = 0.0
-    looks: int = 0
-    status: str | None = None
-    trouble: Trouble | None = None
-    reserved_by: tuple[Follower, ...] | None = None
-    nudged: bool = False
-    stalled: bool = False
-
-    @property
-    def in_flight(self) -> bool:
-        """Whether a look is under way."""
-        return self.reserved_by is not None
 
 
 @define
@@ -103,13 +43,9 @@ class Tally:
     given_up: int = 0
 
 
-_MOST_STALLS: Final = 256
-_PRUNE_FROM: Final = 1024
-
-
 @define(eq=False, kw_only=True)
 class Roster:
-    """The watched jobs, in a heap by the time of their next look.
+    """The watched jobs, and when to look at each.
 
     Attributes:
         schedule: Says when to look next.
@@ -121,7 +57,10 @@ class Roster:
         most_nonsense: Answers that make no sense, without a good one between them, after which
             `nonsense_patience` holds in place of `patience`.
         nonsense_patience: Seconds for which looks at a job may bring nonsense.
+        learning: Keeps the ages of jobs, and learns from them how long jobs take.
         tally: What has been seen so far.
+        hints: What is made of what the list says.
+        mean_wait: Mean of the waits that the schedule gave of late.
     """
 
     schedule: Schedule
@@ -130,11 +69,20 @@ class Roster:
     patience: float
     most_nonsense: int = 3
     nonsense_patience: float = 60.0
+    learning: Learning = field(factory=Learning)
     tally: Tally = field(factory=Tally)
+    hints: Hints = field(init=False)
+    mean_wait: float | None = field(default=None, init=False)
     _entries: dict[str, Entry] = field(factory=dict, init=False)
-    _heap: list[tuple[float, int, Entry]] = field(factory=list, init=False)
-    _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
-    _stale: int = field(default=0, init=False)
+    _agenda: Agenda = field(init=False)
+
+    @hints.default
+    def _make_hints(self) -> Hints:
+        return Hints(learning=self.learning)
+
+    @_agenda.default
+    def _make_agenda(self) -> Agenda:
+        return Agenda(self._gain)
 
     def __len__(self) -> int:
         """How many jobs are watched."""
@@ -155,10 +103,13 @@ class Roster:
         """
         entry = self._entries.get(job_id)
         if entry is None:
-            entry = self._entries[job_id] = Entry(job_id, alone, now)
-            self._put(entry, now)
+            entry = self._entries[job_id] = Entry(job_id, alone, now, now)
+            # While the list is swept, it may well say that the job is active, for 100 at a time.
+            self._agenda.put(entry, now + self.hints.trust if self.hints.swept else now)
         elif follower not in entry.followers:
             entry.followers = (*entry.followers, follower)
+            if follower.every_change and self.hints.swept and entry.ticket:
+                self.nudge(job_id, now)  # the list may say for long what the others know already
             if entry.stalled:
                 if follower.has_room():
                     self.wake(entry, now)
@@ -179,14 +130,28 @@ class Roster:
 
     def clear(self) -> None:
         """Forget all jobs; looks under way come back to nothing."""
+        for entry in self._entries.values():
+            self.learning.lost(entry)
         self._entries.clear()
-        self._heap.clear()
-        self._stale = 0
+        self._agenda.clear()
+        self.hints.urgent = 0
 
     def next_due(self) -> float | None:
         """Give the time at which the next job is due; None where there is none."""
-        self._drop_stale_top()
-        return self._heap[0][0] if self._heap else None
+        return self._agenda.next_due()
+
+    def time_left(self, now: float) -> float | None:
+        """Give the time until the last job is expected to have ended; None where that is unknown.
+
+        It is that after which half a job is expected to be left, by a sample of the ages.
+        """
+        if self.learning.durations.ended < _ENOUGH_SEEN or not self._entries:
+            return None
+        step = -(-len(self._entries) // _SAMPLE)
+        sample = islice(self._entries.values(), 0, None, step)
+        ages = [self.learning.age(entry, now) for entry in sample]
+        left = 0.5 * len(ages) / len(self._entries)
+        return self.learning.durations.law.time_until(ages, left)
 
     def pop_due(self, now: float) -> Entry | None:
         """Give a job to look at now, a place reserved with its followers; None where none is.
@@ -194,18 +159,21 @@ class Roster:
         A job whose followers have no room is set aside until one has. To stay short, only so many
         are set aside in one call; `next_due` tells whether more is to be done.
         """
-        for _ in range(_MOST_STALLS):
-            self._drop_stale_top()
-            if not self._heap or self._heap[0][0] > now:
+        for _ in range(_MOST_SET_ASIDE):
+            entry = self._agenda.pop(now)
+            if entry is None:
                 return None
-            entry = heapq.heappop(self._heap)[2]
-            entry.ticket = 0
-            if any(follower.has_room() for follower in entry.followers):
+            if self.hints.swept and (believed := self.hints.believed_until(entry, now)) > now:
+                self._agenda.put(entry, believed)
+            elif any(follower.has_room() for follower in entry.followers):
+                self.hints.calm(entry)
+                entry.looked_at = now
                 entry.reserved_by = entry.followers
                 for follower in entry.reserved_by:
                     follower.reserve()
                 return entry
-            self._stall(entry)
+            else:
+                self._stall(entry)
         return None
 
     def wake(self, entry: Entry, now: float) -> bool:
@@ -213,7 +181,8 @@ class Roster:
         if not entry.stalled or self._entries.get(entry.job_id) is not entry:
             return False
         entry.stalled = False
-        self._put(entry, now)
+        self.hints.hurry(entry)
+        self._agenda.put(entry, now)
         return True
 
     def made_room(self, follower: Follower, now: float) -> int:
@@ -234,16 +203,22 @@ class Roster:
             return False
         if entry.in_flight:
             entry.nudged = True  # the look under way may have been too early
-        elif not entry.stalled and entry.due > now:
-            self._put(entry, now)
+        elif not entry.stalled:
+            self.hints.hurry(entry)
+            entry.missed_at = math.inf  # from now on, that is not why
+            if entry.due > now:
+                self._agenda.put(entry, now)
         return True
+
+    # --- what looks bring ------------------------------------------------------------------
 
     def landed(self, entry: Entry, now: float) -> None:
         """A look has ended; if it was broken off, look again should anybody still want to know."""
         if entry.in_flight:
             reserved = self._release(entry)
             if self._wanted(entry):
-                self._again(entry, now)
+                self.hints.doubt(entry)
+                self._put_off(entry, now)
             self._made_room(reserved, now)
 
     def answered(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
@@ -270,6 +245,80 @@ class Roster:
             self._remove(entry)
         self._made_room(reserved, now)
 
+    # --- what lists say: hints, which decide when a job is looked at, and nothing more ------
+
+    def begin_sweeps(self) -> None:
+        """From now on, look at jobs when the list has them no more."""
+        self.hints.swept = True
+
+    def end_sweeps(self, now: float) -> Iterator[None]:
+        """From now on, look at jobs by schedule.
+
+        Gives control back every few hundred jobs, to be gone through until it ends.
+        """
+        self.hints.swept = False
+        for number, entry in enumerate(tuple(self._entries.values())):
+            if entry.ticket and not entry.urgent and self._wanted(entry):
+                new = entry.entered is None
+                due = now if new else now + self.rng.random() * self._wait(entry, now)
+                if due < entry.due:
+                    self._agenda.put(entry, due)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                yield
+
+    def listed(self, job: JobSummary, asked_at: float, now: float) -> bool:
+        """The list says where a job stands. Tell whether it is watched, and said to be active.
+
+        Args:
+            job: What the list says.
+            asked_at: When the list was asked for.
+            now: The time.
+        """
+        entry = self._entries.get(job.job_id)
+        if entry is None or job.is_terminal:
+            return False
+        entry.active_at = max(entry.active_at, asked_at)
+        asked_for = entry.urgent and entry.missed_at == math.inf  # by others than the list
+        entry.missed_at = math.inf
+        if entry.in_flight or entry.trouble is not None:
+            return True
+        new = entry.entered is None
+        self.learning.active(entry, job.received_at, now, as_of=asked_at - self.hints.lag)
+        if entry.status != job.status_text and any(f.every_change for f in entry.followers):
+            if entry.ticket:
+                self.hints.hurry(entry)
+                self._agenda.put(entry, min(entry.due, now))
+        elif entry.ticket and not asked_for:
+            self.hints.calm(entry)
+            if new and self.hints.swept:
+                entry.doubt_at = self.hints.doubt_at(entry, now)
+                self._agenda.put(entry, entry.doubt_at)
+        return True
+
+    def missing(self, asked_at: float, now: float) -> int:
+        """Make due the jobs that a whole list, asked for at `asked_at`, did not have; say how many.
+
+        A job that is as new as the list is late is given the time to show there.
+        """
+        for entry in islice(self._entries.values(), _WAITS_ASKED_FOR):
+            self._wait(entry, now)  # keeps mean_wait up to date, while no looks do
+        newest = asked_at - self.hints.lag
+        self.hints.lag *= _FORGETTING
+        gone = [
+            entry
+            for entry in self._entries.values()
+            if entry.active_at < asked_at and entry.since <= newest and entry.ticket
+        ]
+        for entry in gone:
+            if not entry.urgent:
+                if entry.not_before > now:
+                    self.hints.doubt(entry)
+                else:
+                    self.hints.hurry(entry)
+                entry.missed_at = asked_at
+                self._agenda.put(entry, max(now, entry.not_before))
+        return len(gone)
+
     def _wanted(self, entry: Entry) -> bool:
         return self._entries.get(entry.job_id) is entry
 
@@ -293,9 +342,10 @@ class Roster:
         entry.trouble = None
         refused = tuple(f for f in entry.followers if not f.take(snapshot))
         if not snapshot.is_terminal:
-            self._again(entry, now)
+            self._goes_on(entry, snapshot, now)
             return
         self.tally.settled += news
+        self.learning.ended(entry, now)
         if refused:
             # These came while the look was under way and had no room. The job has ended, and
             # will still have ended when they have.
@@ -320,7 +370,8 @@ class Roster:
             if now + left <= now:  # as `left <= 0`, but for what is lost in rounding
                 return False
             trouble.looked_at = now
-            self._again(entry, now, at_most=left)
+            self.hints.doubt(entry)
+            self._put_off(entry, now, at_most=left)
             return True
         else:
             trouble.nonsense += isinstance(error, AnswerError)
@@ -331,50 +382,74 @@ class Roster:
             if not error.transient or failing_for >= patience:
                 return False
         trouble.looked_at = now
-        self._again(entry, now)
+        self.hints.doubt(entry)
+        self._put_off(entry, now)
         return True
 
-    def _again(self, entry: Entry, now: float, *, at_most: float = float("inf")) -> None:
+    def _goes_on(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
+        """A look saw that the job is active still."""
+        missed = self.hints.proven_active(entry)
+        self.learning.active(entry, snapshot.received_at, now)
+        entry.active_at = max(entry.active_at, entry.looked_at)
+        if not self.hints.swept or entry.nudged:
+            self._put_off(entry, now)
+            return
+        if missed:
+            # The list may never have it: that costs no more looks than the schedule would make.
+            entry.not_before = now + self._wait(entry, now)
+        entry.doubt_at = self.hints.doubt_at(entry, now)
+        self._agenda.put(entry, entry.doubt_at)
+
+    def _put_off(self, entry: Entry, now: float, *, at_most: float = math.inf) -> None:
+        """Look again when the schedule says."""
         if entry.nudged:
             entry.nudged = False
-            self._put(entry, now)
+            self.hints.hurry(entry)
+            self._agenda.put(entry, now)
             return
-        # Looks that failed count too, so that an outage is met with ever fewer of them.
-        looks = entry.looks + (0 if entry.trouble is None else entry.trouble.looks)
-        watched = Watched(looks=looks, watched_for=now - entry.since)
-        delay = self.schedule.delay(watched, self.rng)
-        if not delay >= 0:  # not a number would spoil the order of the heap
-            raise ValueError(f"{self.schedule!r} gave {delay} as the delay of a look")
-        self._put(entry, now + min(delay, at_most))
+        wait = self._wait(entry, now)
+        # Waits run from look to look, not from answer to look, as long as that leaves a pause.
+        due = max(entry.looked_at + wait, now + wait / 2)
+        self._agenda.put(entry, min(due, now + at_most))
 
-    def _put(self, entry: Entry, due: float) -> None:
-        if entry.ticket:
-            self._stale += 1
-            self._prune()
-        entry.ticket = next(self._tickets)
-        entry.due = due
-        heapq.heappush(self._heap, (due, entry.ticket, entry))
+    def _wait(self, entry: Entry, now: float) -> float:
+        # Looks that failed count too, so that an outage is met with ever fewer of them.
+        failures = 0 if entry.trouble is None else entry.trouble.looks
+        watched = Watched(
+            looks=entry.looks + failures,
+            watched_for=now - entry.since,
+            age=self.learning.age(entry, now),
+            failures=failures,
+            law=self.learning.durations.law,
+            surprise=self.learning.surprise.ratio,
+        )
+        wait = self.schedule.delay(watched, self.rng)
+        if not wait >= 0:  # not a number would spoil the order of the agenda
+            raise ValueError(f"{self.schedule!r} gave {wait} as the delay of a look")
+        before = wait if self.mean_wait is None else self.mean_wait
+        self.mean_wait = before + (wait - before) / _MEAN_OF
+        return wait
+
+    def _gain(self, entry: Entry, now: float) -> float:
+        return 1.0 if entry.missed_at < math.inf else self.learning.gain(entry, now)
 
     def _remove(self, entry: Entry) -> None:
         del self._entries[entry.job_id]
-        if entry.ticket:
-            entry.ticket = 0
-            self._stale += 1
-            self._prune()
+        self._agenda.drop(entry)
+        self.hints.calm(entry)
+        self.learning.lost(entry)
 
     def _stall(self, entry: Entry) -> None:
         entry.stalled = True
+        self.hints.calm(entry)  # it waits for room, and sweeps do not wait for it
         for follower in entry.followers:
             follower.stall(entry)
 
-    def _drop_stale_top(self) -> None:
-        while self._heap and self._heap[0][1] != self._heap[0][2].ticket:
-            heapq.heappop(self._heap)
-            self._stale -= 1
 
-    def _prune(self) -> None:
-        # Amortised: a rebuild costs O(n) and happens after n / 2 removals or nudges.
-        if self._stale > _PRUNE_FROM and self._stale * 2 > len(self._heap):
-            self._heap = [item for item in self._heap if item[1] == item[2].ticket]
-            heapq.heapify(self._heap)
-            self._stale = 0
+_MOST_SET_ASIDE: Final = 256
+_AT_ONCE: Final = 500
+_MEAN_OF: Final = 32  # waits
+_WAITS_ASKED_FOR: Final = 8
+_SAMPLE: Final = 64  # jobs that speak for all
+_ENOUGH_SEEN: Final = 20  # jobs ended, for a guess at when the others will
+_FORGETTING: Final = 0.99  # of the list's lag, from sweep to sweep

@@ -19,7 +19,7 @@ class JobSource(Protocol):
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """List one page of jobs."""
+        """List one page of jobs; raise NotImplementedError if you cannot."""
 
 
 @runtime_checkable
@@ -28,6 +28,14 @@ class SlottedSource(Protocol):
 
     def slotted(self, slot: AbstractAsyncContextManager[object]) -> JobSource:
         """Give a view of the source that enters `slot` for each request, and for that only."""
+
+
+@runtime_checkable
+class TimedSource(Protocol):
+    """A source that knows the time by the service's clock, which `received_at` is of."""
+
+    def service_time(self) -> float | None:
+        """Give the Unix time of the service; None while that is not known."""
 
 
 def hold_slots(source: JobSource, slot: AbstractAsyncContextManager[object]) -> JobSource:

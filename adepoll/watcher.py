@@ -6,10 +6,11 @@ import operator
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable
 from random import Random
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias, get_args
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
+from adepoll.durations import Durations
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
@@ -17,11 +18,14 @@ from adepoll.errors import (
 )
 from adepoll.feeds import Feed, Waiter, Watch
 from adepoll.jobids import check_job_id
+from adepoll.learning import Learning
 from adepoll.lookout import Lookout, finish, start
 from adepoll.models import JobSnapshot
+from adepoll.patrol import Patrol
 from adepoll.roster import Roster
-from adepoll.schedule import Exponential, Schedule
-from adepoll.source import JobSource, hold_slots
+from adepoll.schedule import Adaptive, Aimed, Schedule
+from adepoll.source import JobSource, TimedSource, hold_slots
+from adepoll.sweep import Discovery, SweepPolicy
 
 JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -40,6 +44,11 @@ class WatcherStats:
         looks: Looks that came back, well or ill.
         settled: Jobs that a look found ended.
         given_up: Jobs that were given up.
+        swept: Whether jobs are now looked at when the list has them no more, or by schedule.
+        sweeps: Sweeps of the list so far.
+        list_requests: Requests for a page of the list.
+        misled: Looks at jobs that the list had not, and that were active still.
+        overdue: Jobs missing from the list that wait for their look.
     """
 
     watched: int
@@ -48,6 +57,11 @@ class WatcherStats:
     looks: int
     settled: int
     given_up: int
+    swept: bool
+    sweeps: int
+    list_requests: int
+    misled: int
+    overdue: int
 
 
 @define(eq=False, weakref_slot=False)
@@ -80,6 +94,8 @@ class JobWatcher:
         *,
         concurrency: int | asyncio.Semaphore = 64,
         schedule: Schedule | None = None,
+        discovery: Discovery = "auto",
+        durations: Durations | None = None,
         buffer: int | None = None,
         not_found_grace: float = 15.0,
         patience: float = 300.0,
@@ -91,7 +107,14 @@ class JobWatcher:
             source: Who is asked: an `AdeClient`, or anything with its `get_job` and `list_jobs`.
             concurrency: Most requests on the wire at once; or a semaphore, held during each
                 request and at no other time, to share the bound with something else.
-            schedule: When to look at a job again; None for `Exponential()`.
+            schedule: When to look at a job again; None for `Adaptive()`.
+            discovery: How it is found out that a job may have ended. "get": each job is looked at
+                by schedule. "list": jobs are looked at when the list of active jobs, 100 a
+                request, has them no more. "auto": the list, where there are enough jobs for that
+                to cost fewer requests. The list only hints; where it lies, fails or is forbidden,
+                a look comes later or is one too many, and no job is lost.
+            durations: What is known of how long jobs take, from an earlier watcher; None to learn
+                it anew.
             buffer: Most snapshots that wait for the consumer of one watch, each up to 1 MB of
                 JSON; looks pause while it is full. None for twice the concurrency.
             not_found_grace: Seconds for which the service may not know a job (404) before it is
@@ -119,14 +142,28 @@ class JobWatcher:
         for name, value in (("not_found_grace", not_found_grace), ("patience", patience)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
+        if discovery not in get_args(Discovery):
+            raise ValueError(f"discovery must be auto, list or get, got {discovery!r}")
+        schedule = schedule or Adaptive()
+        learning = Learning(durations=Durations() if durations is None else durations)
+        if isinstance(source, TimedSource):
+            learning = evolve(learning, service_time=source.service_time)
         self._roster = Roster(
-            schedule=schedule or Exponential(),
+            schedule=schedule,
             rng=rng or Random(),  # noqa: S311 - jitter, not a secret
             not_found_grace=not_found_grace,
             patience=patience,
+            learning=learning,
         )
-        self._lookout = Lookout(
-            self._roster, hold_slots(source, semaphore), most_workers=workers, on_end=self._stop
+        slotted = hold_slots(source, semaphore)
+        self._lookout = Lookout(self._roster, slotted, most_workers=workers, on_end=self._stop)
+        lag = schedule.target_lag if isinstance(schedule, Aimed) else None
+        self._patrol = Patrol(
+            self._roster,
+            slotted,
+            SweepPolicy(discovery=discovery, lag=lag),
+            on_news=self._lookout.pump,
+            on_end=self._stop,
         )
         self._feeds: dict[Feed, _Intake] = {}
         self._waiters: set[Waiter] = set()
@@ -151,7 +188,7 @@ class JobWatcher:
         """Stop everything, and wait until nothing runs. Those who still wait get ClosedError."""
         self._closed = True
         self._stop(ClosedError("the watcher was closed"))
-        await finish({*self._pulls, *self._lookout.close()})
+        await finish({*self._pulls, *self._lookout.close(), *self._patrol.close()})
 
     def watch(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch:
         """Look at jobs until each has ended, and yield its snapshot as soon as it has.
@@ -202,7 +239,7 @@ class JobWatcher:
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
         entry = self._roster.follow(job_id, waiter, (waiter,), loop.time())
-        self._lookout.pump()
+        self._pump()
         try:
             async with asyncio.timeout(timeout) as scope:
                 return await waiter.future
@@ -237,7 +274,24 @@ class JobWatcher:
             looks=tally.looks,
             settled=tally.settled,
             given_up=tally.given_up,
+            swept=self._roster.hints.swept,
+            sweeps=self._patrol.sweeps,
+            list_requests=self._patrol.requests,
+            misled=self._roster.hints.misled,
+            overdue=self._roster.hints.urgent,
         )
+
+    def time_left(self) -> float | None:
+        """Give the seconds until the last watched job has ended, by what was learnt of the others.
+
+        None while too few were seen to end, and where none is watched. It is a guess.
+        """
+        return self._roster.time_left(asyncio.get_running_loop().time())
+
+    @property
+    def durations(self) -> Durations:
+        """What has been learnt of how long jobs take; for the next watcher, and for who waits."""
+        return self._roster.learning.durations
 
     # --- feeds -----------------------------------------------------------------------------
 
@@ -269,7 +323,7 @@ class JobWatcher:
             try:
                 async for job_id in job_ids:
                     self._admit(feed, job_id)
-                    self._lookout.pump()
+                    self._pump()
                     taken += 1
                     if taken % _IDS_AT_ONCE == 0:
                         await asyncio.sleep(0)
@@ -281,8 +335,13 @@ class JobWatcher:
             self._admit(feed, job_id)
             taken += 1
             if taken % _IDS_AT_ONCE == 0:
-                self._lookout.pump()
+                self._pump()
                 await asyncio.sleep(0)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Jobs have come: see whether to sweep for them, then look at what is due."""
+        self._patrol.pump()
         self._lookout.pump()
 
     def _admit(self, feed: Feed, job_id: str) -> None:
@@ -341,6 +400,7 @@ class JobWatcher:
             intake.stop()
             feed.fail(error)
         self._lookout.halt()
+        self._patrol.halt()
 
     def _check_open(self) -> None:
         if self._closed:

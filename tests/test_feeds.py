@@ -5,6 +5,7 @@ import gc
 
 import pytest
 
+from adepoll.entry import Entry
 from adepoll.errors import (
     AnswerTimeoutError,
     AuthenticationError,
@@ -16,7 +17,6 @@ from adepoll.errors import (
 )
 from adepoll.feeds import Feed, Waiter, Watch
 from adepoll.models import JobSnapshot, JobStatus, from_timestamp
-from adepoll.roster import Entry
 
 
 def snapshot(job_id, status="completed"):
@@ -106,7 +106,7 @@ def test_a_place_reserved_is_no_room():
 
 def test_entries_that_wait_for_room_come_back_in_their_order():
     feed = make_feed()
-    entries = [Entry(str(number), (feed,), 0.0) for number in range(3)]
+    entries = [Entry(str(number), (feed,), since=0.0, born=0.0) for number in range(3)]
     for entry in entries:
         feed.stall(entry)
     assert [feed.pop_stalled() for _ in range(4)] == [*entries, None]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.schedule import Exponential, Fixed, Watched
+from adepoll.durations import PRIOR, Durations
+from adepoll.schedule import Adaptive, Aimed, Exponential, Fixed, Watched
 
 seconds = st.floats(min_value=1e-3, max_value=1e6)
 shares = st.floats(min_value=0, max_value=1, exclude_max=True)
@@ -89,7 +90,14 @@ def test_the_same_seed_gives_the_same_waits():
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     ("schedule", "name"),
-    [(Fixed, "interval"), (Exponential, "initial"), (Exponential, "maximum")],
+    [
+        (Fixed, "interval"),
+        (Exponential, "initial"),
+        (Exponential, "maximum"),
+        (Adaptive, "target_lag"),
+        (Adaptive, "minimum"),
+        (Adaptive, "maximum"),
+    ],
 )
 def test_a_wait_must_be_a_positive_number(schedule, name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number"):
@@ -97,7 +105,7 @@ def test_a_wait_must_be_a_positive_number(schedule, name, value):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, math.nan, math.inf])
-@pytest.mark.parametrize("schedule", [Fixed, Exponential])
+@pytest.mark.parametrize("schedule", [Fixed, Exponential, Adaptive])
 def test_jitter_must_be_a_share(schedule, value):
     with pytest.raises(ValueError, match=r"^jitter must be at least 0 and below 1"):
         schedule(jitter=value)
@@ -107,3 +115,112 @@ def test_jitter_must_be_a_share(schedule, value):
 def test_a_factor_must_not_shrink(value):
     with pytest.raises(ValueError, match=r"^factor must be at least 1"):
         Exponential(factor=value)
+
+
+# --- adaptive -----------------------------------------------------------------------------------
+
+
+def learnt(mean, count=500, seed=0):
+    rng, durations = Random(seed), Durations()
+    for _ in range(count):
+        duration = max(rng.gauss(mean, mean / 20), 1.0)
+        durations.enter()
+        durations.survived(0.0, duration - 0.5)
+        durations.end(0.0, duration - 0.5, duration + 0.5)
+    return durations.law
+
+
+MINUTE = learnt(60.0)
+
+
+def of_age(age, law=MINUTE, failures=0, looks=3):
+    return Watched(looks=looks, watched_for=5.0, age=age, failures=failures, law=law)
+
+
+ADAPTIVES = [
+    Adaptive(target_lag=lag, minimum=minimum, maximum=maximum, jitter=jitter)
+    for lag in (0.1, 2.0, 100.0)
+    for minimum, maximum in ((0.01, 5.0), (0.25, 60.0), (3.0, 3.0))
+    for jitter in (0.0, 0.9)
+]
+
+
+@given(
+    schedule=st.sampled_from(ADAPTIVES),
+    law=st.sampled_from([PRIOR, MINUTE]),
+    age=st.none() | st.floats(0, 1e6),
+    failures=st.just(0) | st.integers(0, 10**6),
+    seed=st.integers(),
+)
+def test_adaptive_keeps_to_its_bounds(schedule, law, age, failures, seed):
+    wait = schedule.delay(of_age(age, law, failures), Random(seed))
+    assert 0 < wait <= schedule.maximum
+    assert failures or wait >= schedule.minimum
+
+
+def test_adaptive_looks_when_jobs_are_likely_to_end():
+    schedule = Adaptive(jitter=0)
+    early, near, late = (schedule.delay(of_age(age), Random(0)) for age in (0.0, 58.0, 66.0))
+    assert 40 < early < 60
+    assert near < 8
+    assert late < 20
+
+
+def test_adaptive_takes_the_time_it_was_watched_for_the_age_where_that_is_not_known():
+    schedule = Adaptive(jitter=0)
+    assert schedule.delay(of_age(None), Random(0)) == schedule.delay(of_age(5.0), Random(0))
+    assert schedule.delay(of_age(None), Random(0)) != schedule.delay(of_age(50.0), Random(0))
+
+
+def test_adaptive_comes_back_ever_later_where_looks_fail():
+    schedule = Adaptive(jitter=0)
+    waits = [schedule.delay(of_age(60.0, failures=n), Random(0)) for n in range(1, 12)]
+    assert waits == sorted(waits)
+    assert waits[0] >= 4
+    assert waits[-1] == 60
+    spread = {schedule.delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
+    assert spread == {60.0}
+    spread = {Adaptive().delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
+    assert len(spread) == 9
+    assert max(spread) <= 60
+
+
+def test_adaptive_spreads_a_herd():
+    herd = {Adaptive().delay(of_age(10.0), Random(n)) for n in range(50)}
+    assert len(herd) == 50
+    plain = Adaptive(jitter=0).delay(of_age(10.0), Random(0))
+    assert min(herd) < plain < max(herd)
+
+
+def test_adaptive_makes_one_plan_for_each_law():
+    schedule = Adaptive()
+    assert schedule.plan(PRIOR) is schedule.plan(PRIOR)
+    assert schedule.plan(PRIOR) is not schedule.plan(MINUTE)
+    assert schedule.plan(MINUTE).law is MINUTE
+    laws = [learnt(10.0 + n, count=20) for n in range(20)]
+    for law in laws:
+        assert schedule.plan(law).law is law
+        schedule.delay(of_age(3.0, law), Random(0))
+        assert schedule.plan(law) is schedule.plan(law)
+    assert len(schedule._plans) <= 8
+    assert schedule.plan(PRIOR).law is PRIOR
+
+
+def test_the_plan_of_a_law_that_is_gone_is_not_taken_for_anothers():
+    """Its id may come again."""
+    schedule = Adaptive(jitter=0)
+    for n in range(60):
+        law = learnt(10.0 + n, count=5)
+        schedule.delay(of_age(0.0, law), Random(0))
+        assert schedule.plan(law).law is law
+
+
+def test_only_adaptive_aims_at_a_lag():
+    assert isinstance(Adaptive(), Aimed)
+    assert not isinstance(Fixed(), Aimed)
+    assert not isinstance(Exponential(), Aimed)
+
+
+def test_a_minimum_over_the_maximum_is_refused():
+    with pytest.raises(ValueError, match="minimum"):
+        Adaptive(minimum=10, maximum=5)

@@ -119,7 +119,7 @@ async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Sighting:
         ):
             slots = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
             with ProgressView(
-                watch, client, lambda: f"{sighting.bytes_fetched / 1e6:.0f} MB fetched"
+                watch, client, watcher, lambda: f"{sighting.bytes_fetched / 1e6:.0f} MB fetched"
             ):
                 await _settle(
                     watch,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from adepoll.client import AdeClient
 from adepoll.feeds import Watch
 from adepoll.models import JobStatus
+from adepoll.watcher import JobWatcher
 
 _REFRESHES_PER_SECOND = 4
 
@@ -23,17 +24,23 @@ class ProgressView:
     """
 
     def __init__(
-        self, watched: Watch, client: AdeClient, more: Callable[[], str] = lambda: ""
+        self,
+        watched: Watch,
+        client: AdeClient,
+        watcher: JobWatcher,
+        more: Callable[[], str] = lambda: "",
     ) -> None:
         """Make the view.
 
         Args:
             watched: What is shown.
             client: Whose requests are counted.
+            watcher: Guesses how long it will take.
             more: Gives a few words to put behind, such as what has been downloaded.
         """
         self._watched = watched
         self._client = client
+        self._watcher = watcher
         self._more = more
         console = Console(stderr=True)
         self._progress = Progress(
@@ -90,10 +97,20 @@ class ProgressView:
             told.append(f"[yellow]throttled for {stats.gate_closed_for:.0f} s[/]")
         if more := self._more():
             told.append(more)
+        if progress.complete and (left := self._watcher.time_left()) is not None:
+            told.append(f"about {_roughly(left)} left")
         total = progress.known if progress.complete else None
         self._progress.update(self._bar, completed=settled, total=total, told="  ".join(told))
         self._progress.refresh()
         self._timer = asyncio.get_running_loop().call_later(1 / _REFRESHES_PER_SECOND, self._tick)
+
+
+def _roughly(seconds: float) -> str:
+    """Give a duration in the unit that suits it; the guess is not better than that."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 1):.0f} s"
 
 
 _STYLES = {

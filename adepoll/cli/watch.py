@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import click
 from attrs import define, evolve, field
@@ -20,6 +20,7 @@ from adepoll.errors import AdePollError, UnresolvedJobsError
 from adepoll.feeds import Watch
 from adepoll.fetcher import ResultFetcher
 from adepoll.models import JobSnapshot, JobStatus
+from adepoll.sweep import Discovery
 from adepoll.watcher import JobWatcher
 
 _DOWNLOADS_AT_ONCE: Final = 8
@@ -56,6 +57,13 @@ _DOWNLOADS_AT_ONCE: Final = 8
     show_default=True,
     help="Most requests on the wire at once.",
 )
+@click.option(
+    "--discovery",
+    type=click.Choice(get_args(Discovery)),
+    default="auto",
+    show_default=True,
+    help="How ends are found: by sweeps of the job list, by looks at each job, or what is cheaper.",
+)
 @client_options
 def watch(
     job_ids: tuple[str, ...],
@@ -65,6 +73,7 @@ def watch(
     overwrite: bool,
     timeout: float | None,
     concurrency: int,
+    discovery: Discovery,
     connect: Callable[[], AdeClient],
 ) -> None:
     """Wait until jobs have ended; tell each as it does.
@@ -85,11 +94,13 @@ def watch(
     async def main() -> ExitCode:
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(connect())
-            watcher = await stack.enter_async_context(JobWatcher(client, concurrency=concurrency))
+            watcher = await stack.enter_async_context(
+                JobWatcher(client, concurrency=concurrency, discovery=discovery)
+            )
             fetcher = await stack.enter_async_context(ResultFetcher(client))
             watched = watcher.watch(read_ids(job_ids, files), timeout=timeout)
             settling = Settling(fetcher=fetcher, out=out, overwrite=overwrite)
-            view = stack.enter_context(ProgressView(watched, client, settling.fetched))
+            view = stack.enter_context(ProgressView(watched, client, watcher, settling.fetched))
             try:
                 await settling.settle(watched)
             finally:

@@ -128,6 +128,10 @@ class WorldSource:
         await asyncio.sleep(latency / 2)
         return wire.decode_page(body)
 
+    def service_time(self) -> float:
+        """Give the Unix time of the world."""
+        return self.world.now()
+
     def _fail_perhaps(self, job_id: str | None) -> None:
         if self.failures is not None and (error := self.failures(job_id)) is not None:
             raise error

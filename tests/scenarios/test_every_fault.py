@@ -43,7 +43,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.schedule import Fixed
+from adepoll.schedule import Adaptive, Fixed
 
 LARGE = 1_200_000
 SOON = 0.2  # seconds until what is silent is given up
@@ -377,6 +377,36 @@ async def test_all_of_them_by_chance_over_the_wire():
         assert all(isinstance(cause, once) for cause in causes.values())
         assert len(causes) < len(job_ids)
         assert len(ade.truth.faults) > 10
+
+
+# --- a watch that sweeps the list ----------------------------------------------------------------
+
+
+async def settle_by_list(name, **options):
+    async with service(**options) as (ade, client):
+        job_ids = [ade.submit(JobPlan(processing_time=0.01 * n)) for n in range(12)]
+        ade.faults.add(name, endpoints=["list"], **OF_A_LIST[name].options)
+        if name == "rate-limit":
+            await client.list_jobs()  # takes the only token
+        schedule = Adaptive(target_lag=0.02, minimum=0.01)
+        async with JobWatcher(client, discovery="list", schedule=schedule) as watcher:
+            assert await settle(ade, watcher, job_ids) == ({}, None)
+            assert watcher.stats.list_requests >= 1
+        assert ade.truth.faults[name] >= 1
+
+
+ALIKE = {*THROTTLING, *NONSENSE[2:], *BREAKS[2:]}
+"""Faults that come to much the same for a sweep as one that stays, and those that take long."""
+
+
+@pytest.mark.parametrize("name", [n for n in possible_at(Endpoint.LIST) if n not in ALIKE])
+async def test_whatever_is_wrong_with_the_list_each_job_of_a_watch_settles(name):
+    await settle_by_list(name)
+
+
+@pytest.mark.parametrize("name", sorted(THROTTLING))
+def test_a_list_that_is_refused_for_ever_keeps_no_job_from_settling(name):
+    hurried(settle_by_list(name, timeout_of_requests=LONG))
 
 
 # --- the list -----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from adepoll.emulator import (
     NAMES,
     Endpoint,
     JobPlan,
+    ListOrder,
     Profile,
     World,
     WorldSource,
@@ -34,7 +35,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.models import JobStatus
-from adepoll.schedule import Exponential, Fixed
+from adepoll.schedule import Adaptive, Exponential, Fixed
 from adepoll.watcher import JobWatcher
 
 SEEDS = range(int(os.environ.get("ADEPOLL_SEEDS", "500")))
@@ -46,6 +47,7 @@ UNENDING = {"too-many-requests", "rate-limit", "unknown-status", "backward-statu
 
 OF_ONE_JOB = [n for n in NAMES if Endpoint.GET in make_fault(n).effect.endpoints]
 OF_THE_LIST = [n for n in NAMES if make_fault(n).effect.endpoints == {Endpoint.LIST}]
+AT_THE_LIST = [n for n in NAMES if Endpoint.LIST in make_fault(n).effect.endpoints]
 
 
 def now():
@@ -75,6 +77,8 @@ class Seen:
         self.storm, self.slot = storm, slot
         if storm.slotted:
             self.slotted = lambda slot: Seen(storm, slot)
+        if storm.timed:
+            self.service_time = storm.source.service_time
 
     async def get_job(self, job_id):
         storm = self.storm
@@ -89,14 +93,23 @@ class Seen:
         storm.failing_since.pop(job_id, None)
         return job
 
+    async def list_jobs(self, **which):
+        return await self.insist(lambda: self.storm.source.list_jobs(**which))
+
     async def look(self, job_id):
+        job = await self.insist(lambda: self.storm.source.get_job(job_id))
+        if job.is_terminal:
+            self.storm.proved.add(job_id)
+        return job
+
+    async def insist(self, request):
         storm = self.storm
         for wait in (1.0, 2.0, None):
             try:
                 if self.slot is None:
-                    return await storm.request(job_id)
+                    return await storm.counting(request())
                 async with self.slot:
-                    return await storm.request(job_id)
+                    return await storm.counting(request())
             except RequestError as error:
                 if self.slot is None or wait is None or not error.transient:
                     raise
@@ -118,14 +131,26 @@ class Storm:
             cancelled=0.05,
             nonconformant=0.05,
         )
-        self.world = World(clock=loop_clock(), seed=seed, profile=profile)
+        self.world = World(
+            clock=loop_clock(),
+            seed=seed,
+            profile=profile,
+            list_order=rng.choice([*ListOrder]),
+            list_lag=rng.choice([0.0, 0.0, 3.0, 60.0]),
+        )
+        for _ in range(rng.choice([0, 0, 20, 250])):  # other people's jobs
+            self.world.submit(JobPlan(processing_time=rng.choice([50, float("inf")])))
+        foreign = {truth.job_id for truth in self.world.truths()}
+        self.proved = set()  # those that a GET saw ended
         self.ending = [self.world.submit() for _ in range(rng.randrange(15, 45))]
         start = self.world.now()
         self.ending += [self.world.submit(received_at=start + rng.uniform(0, 9)) for _ in range(3)]
         self.never = [self.world.submit(JobPlan(processing_time=float("inf")))]
         self.missing = ["missing"]
         self.invalid = ["no/id", ""]
-        self.truths = {truth.job_id: truth for truth in self.world.truths()}
+        self.truths = {
+            truth.job_id: truth for truth in self.world.truths() if truth.job_id not in foreign
+        }
         self.unending = set()
         self.is_fatal = False
         self.add_faults(rng)
@@ -136,7 +161,7 @@ class Storm:
         self.in_flight = 0
         self.patience = rng.choice([60.0, 600.0])
         self.grace = rng.choice([5.0, 15.0])
-        self.slotted = rng.random() < 0.5
+        self.slotted, self.timed = rng.random() < 0.5, rng.random() < 0.5
         self.concurrency = rng.choice([1, 4, 64])
         self.buffer = rng.choice([1, 3, 128])
         self.source = WorldSource(world=self.world, rng=rng)
@@ -144,7 +169,16 @@ class Storm:
             Seen(self),
             concurrency=self.concurrency,
             buffer=self.buffer,
-            schedule=rng.choice([Exponential(), Fixed(interval=7), Exponential(factor=3)]),
+            schedule=rng.choice(
+                [
+                    None,
+                    Adaptive(target_lag=0.5),
+                    Exponential(),
+                    Fixed(interval=7),
+                    Exponential(factor=3),
+                ]
+            ),
+            discovery=rng.choice(["auto", "list", "get"]),
             not_found_grace=self.grace,
             patience=self.patience,
             rng=rng,
@@ -174,13 +208,19 @@ class Storm:
             if name in UNENDING:
                 self.unending.add(job_id)
         for name in OF_THE_LIST:
-            faults.add(name, chance=0.2)
+            faults.add(name, chance=rng.choice([0.0, 0.2]))
+        for name in rng.sample(AT_THE_LIST, rng.choice([0, 3, 10])):
+            chance = rng.choice([0.02, 0.3, 1.0])
+            begin = rng.uniform(0, 60)
+            spell = {"window": (begin, begin + rng.uniform(1, 200)), "every": 300.0}
+            options = draw_options(rng, name) | rng.choice([{}, {}, spell])
+            faults.add(name, endpoints=["list"], chance=chance, **options)
 
-    async def request(self, job_id):
+    async def counting(self, request):
         self.in_flight += 1
         assert self.in_flight <= self.concurrency
         try:
-            return await self.source.get_job(job_id)
+            return await request
         finally:
             self.in_flight -= 1
 
@@ -204,6 +244,7 @@ class Storm:
         truth = self.truths[job.job_id]
         assert job.status is truth.outcome.status
         assert self.world.now() >= truth.finished_at
+        assert job.job_id in self.proved, "settled by something else than its own GET"
 
     def check_cause(self, job_id, cause):
         """See that a job was given up for something that its looks really came to."""
@@ -317,6 +358,8 @@ class Storm:
                     raise end
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
+            assert stats.overdue == self.watcher.durations._running == 0
+            assert not any(self.watcher.durations._passed)
         assert self.in_flight == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return sum(ended)
@@ -333,7 +376,8 @@ def play(seed):
         gc.collect(1)  # for what nobody has retrieved
         await asyncio.sleep(0)
         assert not complaints
-        return ended, now(), storm.world.traffic.get, storm.world.faults.counts
+        traffic = storm.world.traffic
+        return ended, now(), traffic.get, traffic.list, storm.world.faults.counts
 
     return run(main())
 

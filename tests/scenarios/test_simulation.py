@@ -11,9 +11,10 @@ import os
 from collections import Counter
 from random import Random
 
+import attrs
 import pytest
 
-from adepoll.emulator import JobPlan, Profile, World, WorldSource, loop_clock, run
+from adepoll.emulator import JobPlan, ListOrder, Profile, World, WorldSource, loop_clock, run
 from adepoll.errors import (
     AnswerError,
     AnswerTimeoutError,
@@ -22,13 +23,15 @@ from adepoll.errors import (
     JobNotFoundError,
     JobTimeoutError,
     MalformedAnswerError,
+    PermissionDeniedError,
     RateLimitedError,
     ServerError,
     TransportError,
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.schedule import Exponential, Fixed
+from adepoll.models import JobStatus
+from adepoll.schedule import Adaptive, Exponential, Fixed
 from adepoll.watcher import JobWatcher
 
 SEEDS = range(int(os.environ.get("ADEPOLL_SEEDS", "60")))
@@ -58,20 +61,53 @@ def draw_fault(rng, job_id):
     )()
 
 
+def draw_list_fault(rng):
+    """Give what may come in place of a page of the list."""
+    return rng.choice(
+        [
+            lambda: TransportError("the connection was reset", job_id=None),
+            lambda: AnswerTimeoutError(timeout=30.0, job_id=None),
+            lambda: ServerError(status=500),
+            lambda: RateLimitedError(status=429, retry_after=rng.choice([None, 2.0, 60.0])),
+            lambda: MalformedAnswerError(["no JSON @ $"], job_id=None),
+        ]
+    )()
+
+
+LIST_ERRORS = {
+    "403": lambda: PermissionDeniedError(status=403),
+    "404": lambda: JobNotFoundError(status=404),
+    "429": lambda: RateLimitedError(status=429, retry_after=5.0),
+    "500": lambda: ServerError(status=500),
+    "timeout": lambda: AnswerTimeoutError(timeout=30.0, job_id=None),
+    "garbage": lambda: MalformedAnswerError(["no JSON @ $"], job_id=None),
+    "unheard of": lambda: NotImplementedError("there is no list"),
+}
+LIST_LIES = ["empty", "loses some", "frozen", "all statuses", "never whole"]
+
+
 class Patient:
     """Retries what is transient, as a client does, and holds the slot during requests only."""
 
     def __init__(self, source, rng, slot=None):
         self.source, self.rng, self.slot = source, rng, slot
+        if hasattr(source, "service_time"):
+            self.service_time = source.service_time
 
     def slotted(self, slot):
         return Patient(self.source, self.rng, slot)
 
     async def get_job(self, job_id):
+        return await self.insist(lambda: self.source.get_job(job_id))
+
+    async def list_jobs(self, **which):
+        return await self.insist(lambda: self.source.list_jobs(**which))
+
+    async def insist(self, request):
         for attempt in range(4):
             try:
                 async with self.slot:
-                    return await self.source.get_job(job_id)
+                    return await request()
             except (TransportError, ServerError, RateLimitedError, AnswerError) as error:
                 if attempt == 3:
                     raise
@@ -90,7 +126,18 @@ class Simulation:
             profile=Profile(
                 median=rng.choice([2, 8, 60]), sigma=1.0, large=0.0, small_bytes=(1, 2), failed=0.1
             ),
+            list_order=rng.choice([*ListOrder]),
+            list_lag=rng.choice([0.0, 0.0, 1.0, 3.0, 20.0, 400.0]),
         )
+        self.list_fault_rate = rng.choice([0.0, 0.0, 0.05, 0.3])
+        self.list_error = rng.choice([None, None, None, None, *LIST_ERRORS])
+        self.list_lie = rng.choice([None, None, None, None, *LIST_LIES])
+        self.list_bad_at = rng.choice([0.0, 10.0, 60.0])  # from when on
+        self.frozen = {}
+        for _ in range(rng.choice([0, 0, 30, 300, 1_000])):  # other people's jobs
+            self.world.submit(JobPlan(processing_time=rng.choice([5, 50, 500, float("inf")])))
+        self.foreign = {truth.job_id for truth in self.world.truths()}
+        self.proved = set()  # those that a GET saw ended
         self.fault_rate = rng.choice([0.0, 0.02, 0.1, 0.4])
         self.outages = [
             (start, start + rng.uniform(1, 100))
@@ -115,11 +162,13 @@ class Simulation:
         ]
         self.missing = [f"missing-{number}" for number in range(rng.randrange(4))]
         self.invalid = ["no/id", "", 7][: rng.randrange(4)]
-        self.truths = {truth.job_id: truth for truth in self.world.truths()}
+        self.truths = {
+            truth.job_id: truth for truth in self.world.truths() if truth.job_id not in self.foreign
+        }
 
         latency = rng.choice([(0.0, 0.0), (0.02, 0.2), (0.5, 5.0)])
-        source = WorldSource(world=self.world, latency=latency, rng=rng, failures=self.fault)
-        self.get_job = source.get_job
+        self.source = WorldSource(world=self.world, latency=latency, rng=rng, failures=self.fault)
+        self.clock_offset = rng.choice([None, 0.0, 0.0, -40.0, 1e6])
         self.concurrency = rng.choice([1, 3, 16, 64])
         self.semaphore = asyncio.Semaphore(self.concurrency)
         self.buffer = rng.choice([1, 2, 10, 128])
@@ -128,8 +177,17 @@ class Simulation:
             concurrency=self.semaphore if rng.random() < 0.5 else self.concurrency,
             buffer=self.buffer,
             schedule=rng.choice(
-                [Exponential(), Fixed(interval=3), Fixed(interval=40), Exponential(factor=3)]
+                [
+                    None,
+                    Adaptive(target_lag=0.3),
+                    Adaptive(target_lag=20, maximum=30),
+                    Exponential(),
+                    Fixed(interval=3),
+                    Fixed(interval=40),
+                    Exponential(factor=3),
+                ]
             ),
+            discovery=rng.choice(["auto", "auto", "list", "get"]),
             not_found_grace=GRACE,
             patience=PATIENCE,
             rng=rng,
@@ -138,6 +196,8 @@ class Simulation:
     def fault(self, job_id):
         if now() >= self.revoked_at:
             return AuthenticationError(status=401, job_id=job_id)
+        if job_id is None:
+            return self.fault_of_the_list()
         if any(start <= now() < end for start, end in self.outages):
             error = ServerError(status=502, job_id=job_id)
         elif self.rng.random() < self.fault_rate:
@@ -148,6 +208,29 @@ class Simulation:
         self.failed_for[job_id] = max(self.failed_for.get(job_id, 0.0), now() - since)
         self.faults.setdefault(job_id, []).append(error)
         return error
+
+    def fault_of_the_list(self):
+        if any(start <= now() < end for start, end in self.outages):
+            return ServerError(status=502)
+        if self.list_error is not None and now() >= self.list_bad_at:
+            return LIST_ERRORS[self.list_error]()
+        return draw_list_fault(self.rng) if self.rng.random() < self.list_fault_rate else None
+
+    async def list_jobs(self, *, page, page_size, status):
+        """List what the world lists, or something else."""
+        lie = self.list_lie if now() >= self.list_bad_at else None
+        asked = None if lie == "all statuses" else status
+        listed = await self.source.list_jobs(page=page, page_size=page_size, status=asked)
+        if lie == "empty":
+            return attrs.evolve(listed, jobs=(), has_more=self.rng.random() < 0.5)
+        if lie == "loses some":
+            kept = [job for job in listed.jobs if sum(job.job_id.encode()) % 3]
+            return attrs.evolve(listed, jobs=tuple(kept))
+        if lie == "frozen":
+            return self.frozen.setdefault((page, status), listed)
+        if lie == "never whole":
+            return attrs.evolve(listed, has_more=True)
+        return listed
 
     def draw_ids(self, *, bounded):
         """Give ids for one consumer, some of them twice; jobs that never end if it is bounded."""
@@ -176,6 +259,7 @@ class Simulation:
         assert job.is_terminal
         assert job.status is truth.outcome.status
         assert self.world.now() >= truth.finished_at
+        assert job.job_id in self.proved, "settled by something else than its own GET"
 
     def check_cause(self, job_id, cause, overdue):
         """See that a job was given up for the reason that is the case with it."""
@@ -304,7 +388,10 @@ class Simulation:
             await asyncio.sleep(1)  # for watches that the collector has let go of
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
-            assert len(self.watcher._roster._heap) == 0 or self.watcher._roster.next_due() is None
+            assert self.watcher._roster.next_due() is None
+            assert self.watcher._roster.hints.urgent == 0
+            assert self.watcher.durations._running == 0
+            assert not any(self.watcher.durations._passed)
         self.check_nothing_is_left()
         return sum(ended)
 
@@ -321,17 +408,32 @@ class Counted:
     def __init__(self, simulation):
         self.simulation = simulation
 
+        if simulation.clock_offset is not None:
+            self.service_time = lambda: simulation.world.now() + simulation.clock_offset
+
     async def get_job(self, job_id):
+        job = await self.counting(self.simulation.source.get_job(job_id))
+        self.simulation.failing_since.pop(job_id, None)
+        if job.is_terminal:
+            self.simulation.proved.add(job_id)
+        return job
+
+    async def list_jobs(self, *, page=0, page_size=100, status=None):
+        assert page_size == 100
+        assert status in {JobStatus.PROCESSING, JobStatus.PENDING}
+        return await self.counting(
+            self.simulation.list_jobs(page=page, page_size=page_size, status=status)
+        )
+
+    async def counting(self, request):
         self.simulation.in_flight += 1
         self.simulation.most_in_flight = max(
             self.simulation.most_in_flight, self.simulation.in_flight
         )
         try:
-            job = await self.simulation.get_job(job_id)
+            return await request
         finally:
             self.simulation.in_flight -= 1
-        self.simulation.failing_since.pop(job_id, None)
-        return job
 
 
 def simulate(seed, jobs, play):
@@ -342,7 +444,7 @@ def simulate(seed, jobs, play):
         simulation = Simulation(seed, jobs)
         result = await play(simulation)
         assert not complaints
-        return result, simulation.world.traffic.get, now()
+        return result, simulation.world.traffic.get, simulation.world.traffic.list, now()
 
     return run(main())
 
@@ -361,7 +463,7 @@ def test_many_thousands_at_once():
         async with asyncio.timeout(DAY), simulation.watcher:
             return await simulation.watch(every_change=False)
 
-    yielded, looks, _ = simulate(3, 5_000, play)
+    yielded, looks, *_ = simulate(3, 5_000, play)
     assert yielded > 2_000
     assert looks < 20 * 5_250
 

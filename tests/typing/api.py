@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import assert_type
 
 from adepoll import (
+    Adaptive,
     AdeClient,
     AdePollError,
     Download,
+    Durations,
     ExtractResult,
     Fixed,
     JobPage,
@@ -66,6 +68,14 @@ async def main() -> None:
                     assert_type(job.status, JobStatus)
             job = await watcher.wait("a", timeout=1)
             assert_type(watcher.nudge("a"), bool)
+            assert_type(watcher.durations.quantile(0.9), float)
+
+        learnt = Durations.from_json(watcher.durations.to_json())
+        schedule = Adaptive(target_lag=5, maximum=30)
+        async with JobWatcher(
+            client, schedule=schedule, discovery="list", durations=learnt
+        ) as watcher:
+            assert_type(watcher.stats.swept, bool)
 
         async with ResultFetcher(client) as fetcher:
             assert_type(await fetcher.result(job), ExtractResult)

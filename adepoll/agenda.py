@@ -1,0 +1,109 @@
+"""What is due when: a heap with lazy deletion, and a line for what is overdue. Imports entry.
+
+Every step costs O(log n) for n jobs, amortised; there is no timer, task or closure per job.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from attrs import define, field
+
+from adepoll.entry import Entry
+
+_Item: TypeAlias = tuple[float, int, Entry]
+
+
+@define(eq=False)
+class Agenda:
+    """Entries by the time at which they are due; each has at most one place.
+
+    Where more are due than can be looked at, those go first of which a look would gain most:
+    a sure gain counts for `_HEADSTART` seconds of having waited. So nobody starves.
+
+    Attributes:
+        gain: Gives what a look at an entry would gain at a time: the chance, 0 to 1, that its job
+            has ended.
+    """
+
+    gain: Callable[[Entry, float], float]
+    _heap: list[_Item] = field(factory=list, init=False)  # by when they are due
+    _line: list[_Item] = field(factory=list, init=False)  # overdue, by due less headstart
+    _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
+    _stale: int = field(default=0, init=False)
+
+    def put(self, entry: Entry, due: float) -> None:
+        """Give an entry its place; the one it had is void."""
+        self.drop(entry)
+        entry.ticket = next(self._tickets)
+        entry.due = due
+        heapq.heappush(self._heap, (due, entry.ticket, entry))
+
+    def drop(self, entry: Entry) -> None:
+        """Take an entry's place away, if it has one."""
+        if entry.ticket:
+            entry.ticket = 0
+            self._stale += 1
+            self._prune()
+
+    def pop(self, now: float) -> Entry | None:
+        """Give the entry to look at now, and take its place away; None where none is due."""
+        self._drop_void(self._heap)
+        if self._line or self._overtaken(now):
+            self._line_up(now)
+            self._drop_void(self._line)
+            if self._line:
+                return self._take(self._line)
+        if self._heap and self._heap[0][0] <= now:
+            return self._take(self._heap)
+        return None
+
+    def next_due(self) -> float | None:
+        """Give when the next entry is due; None where there is none."""
+        self._drop_void(self._line)
+        self._drop_void(self._heap)
+        dues = [heap[0][2].due for heap in (self._line, self._heap) if heap]
+        return min(dues) if dues else None
+
+    def clear(self) -> None:
+        """Take all places away."""
+        self._heap.clear()
+        self._line.clear()
+        self._stale = 0
+
+    def _overtaken(self, now: float) -> bool:
+        """Whether more than one is due; the two next to the top of a heap are the next to be."""
+        return any(item[0] <= now for item in self._heap[1:3])
+
+    def _line_up(self, now: float) -> None:
+        for _ in range(_MOST_LINED_UP):
+            self._drop_void(self._heap)
+            if not self._heap or self._heap[0][0] > now:
+                return
+            due, ticket, entry = heapq.heappop(self._heap)
+            key = due - _HEADSTART * self.gain(entry, now)
+            heapq.heappush(self._line, (key, ticket, entry))
+
+    def _take(self, heap: list[_Item]) -> Entry:
+        entry = heapq.heappop(heap)[2]
+        entry.ticket = 0
+        return entry
+
+    def _drop_void(self, heap: list[_Item]) -> None:
+        while heap and heap[0][1] != heap[0][2].ticket:
+            heapq.heappop(heap)
+            self._stale -= 1
+
+    def _prune(self) -> None:
+        # Amortised: a rebuild costs O(n) and happens after n / 2 entries have left their places.
+        if self._stale > _PRUNE_FROM and self._stale * 2 > len(self._heap) + len(self._line):
+            for heap in (self._heap, self._line):
+                heap[:] = [item for item in heap if item[1] == item[2].ticket]
+                heapq.heapify(heap)
+            self._stale = 0
+
+
+_HEADSTART: Final = 30.0  # seconds
+_MOST_LINED_UP: Final = 64  # in one go, to stay short
+_PRUNE_FROM: Final = 1024

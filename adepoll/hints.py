@@ -1,0 +1,88 @@
+"""What to make of the list's word that a job is active, or is not there. Imports learning, entry.
+
+Times are seconds of one monotonic clock. Hints decide when a job is looked at, and nothing more.
+"""
+
+import math
+from typing import Final
+
+from attrs import define
+
+from adepoll.entry import Entry
+from adepoll.learning import Learning
+
+
+@define(eq=False, kw_only=True)
+class Hints:
+    """How far the list is believed.
+
+    Attributes:
+        learning: Knows the ages of jobs, and how long jobs take.
+        trust: Most seconds for which it is believed that a job is active.
+        swept: Whether the list is swept: jobs are then looked at when it has them no more.
+        lag: Seconds for which a new job may be missing from the list, as seen so far.
+        urgent: How many entries are to be looked at at once.
+        misled: Looks so far at jobs that were missing from the list, and active still.
+    """
+
+    learning: Learning
+    trust: float = 300.0
+    swept: bool = False
+    lag: float = 0.0
+    urgent: int = 0
+    misled: int = 0
+
+    def hurry(self, entry: Entry) -> None:
+        """From now on, the job is to be looked at whatever the list says, and at once."""
+        self.urgent += not entry.pressing
+        entry.urgent = entry.pressing = True
+
+    def doubt(self, entry: Entry) -> None:
+        """From now on, the job is to be looked at whatever the list says, when it is due."""
+        self.calm(entry)
+        entry.urgent = True
+
+    def calm(self, entry: Entry) -> None:
+        """From now on, the list is believed that the job is active."""
+        self.urgent -= entry.pressing
+        entry.urgent = entry.pressing = False
+
+    def believed_until(self, entry: Entry, now: float) -> float:
+        """Give until when to believe the list, or wait for it, rather than look at a job."""
+        if entry.urgent:
+            # Since it was found missing, the list may have been found to be later than was known.
+            if entry.entered is not None or entry.missed_at >= entry.since + self.lag:
+                return -math.inf
+            self.calm(entry)
+            entry.missed_at = math.inf
+        if not entry.doubt_at:
+            entry.doubt_at = self.doubt_at(entry, now)
+        return entry.doubt_at
+
+    def doubt_at(self, entry: Entry, now: float) -> float:
+        """Give when to look at a job even though the list says that it is active.
+
+        That is when hardly any such job would be, and every few minutes at least.
+        """
+        if entry.entered is None:
+            return now + self.trust
+        age = self.learning.age(entry, now)
+        doubt = self.learning.durations.law.quantile(_HARDLY_ANY, age=age) - age
+        return now + min(max(doubt, _LEAST_TRUST), self.trust)
+
+    def proven_active(self, entry: Entry) -> bool:
+        """A look saw a job active, as `learning` is yet to be told. Did the list not have it?"""
+        missed_at, entry.missed_at = entry.missed_at, math.inf
+        if missed_at == math.inf:
+            return False
+        self.misled += 1
+        behind = max(missed_at - entry.born, 0.0) + _MORE_LAG
+        if entry.entered is None and behind < _LONGEST_LAG:
+            self.lag = max(self.lag, behind)
+        return True
+
+
+_HARDLY_ANY: Final = 0.99  # share of jobs that have ended by then
+_LEAST_TRUST: Final = 10.0
+_LONGEST_LAG: Final = 30.0  # where a job is missing for longer, that is no lag
+_MORE_LAG: Final = 0.5  # than was seen, as jobs are looked at one after the other

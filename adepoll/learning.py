@@ -1,0 +1,122 @@
+"""What looks and lists tell of a job's age, and so of how long jobs take. Imports durations, entry.
+
+Times are seconds of one monotonic clock, ages seconds since the service received the job.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from attrs import define, field, frozen
+
+from adepoll.durations import Durations, Law
+from adepoll.entry import Entry
+
+_CUT_OFF: Final = 0.5  # received_at is in whole seconds; so much is lost on average
+
+
+def _nobody_knows() -> None:
+    """Be the clock of a service that does not tell the time."""
+
+
+@define(eq=False)
+class Surprise:
+    """How the lag that came of looks compares to the one that was to be expected.
+
+    A law that is not quite right makes plans that are not quite right. The sums run over looks,
+    whether they see an end or not, so that they are right in the midst of a batch, too.
+    """
+
+    _seen: float = 0.0  # seconds of lag, of late
+    _expected: float = 0.0
+    _ends: float = 0.0
+    _looks: int = 0
+
+    def looked(self, law: Law, seen: float, age: float, *, ended: bool) -> None:
+        """Take in a look at age `age` at a job that was active at age `seen`."""
+        self._looks += 1
+        if self._looks % _ONE_IN:
+            return  # a sample will do
+        expected = law.lag_ahead(seen, age)
+        self._seen *= _FADING
+        self._expected = _FADING * self._expected + expected
+        self._ends *= _FADING
+        if ended and (chance := law.ends_within(seen, age)) > 0:
+            self._seen += expected / chance
+            self._ends += 1
+
+    @property
+    def ratio(self) -> float:
+        """The lag that was seen, relative to the one expected; 1 while too little was seen."""
+        if self._ends < _FEWEST_ENDS or not self._expected:
+            return 1.0
+        return self._seen / self._expected
+
+
+@frozen(kw_only=True)
+class Learning:
+    """Keeps each entry's age, and teaches `durations`.
+
+    Attributes:
+        durations: What is learnt.
+        surprise: How the lag of looks that the schedule made compares to the expected one.
+        service_time: Gives the Unix time of the service, which `received_at` is of: its clock need
+            not agree with ours. None while that is not known; then ages count from when the
+            watcher was told of a job.
+    """
+
+    durations: Durations = field(factory=Durations)
+    service_time: Callable[[], float | None] = _nobody_knows
+    surprise: Surprise = field(factory=Surprise)
+
+    def age(self, entry: Entry, now: float) -> float:
+        """Give the age of a job, which never goes back."""
+        return max(now - entry.born, entry.seen)
+
+    def active(
+        self, entry: Entry, received_at: datetime, now: float, *, as_of: float | None = None
+    ) -> None:
+        """Note that a job was active at `as_of`, now if None."""
+        unix = self.service_time()
+        if unix is not None:
+            entry.born = now - (unix - received_at.timestamp() - _CUT_OFF)
+        age = max(self.age(entry, now if as_of is None else as_of), 0.0)
+        if entry.entered is None:
+            entry.entered = age
+            self.durations.enter()
+        else:
+            if as_of is None:
+                self._compare(entry, age, ended=False)
+            self.durations.survived(entry.seen, age)
+        entry.seen = age
+
+    def ended(self, entry: Entry, now: float) -> None:
+        """Note that a job was seen ended; where it was never seen active, that tells nothing."""
+        if entry.entered is not None:
+            age = self.age(entry, now)
+            self._compare(entry, age, ended=True)
+            self.durations.end(entry.entered, entry.seen, age)
+            entry.entered = None
+
+    def _compare(self, entry: Entry, age: float, *, ended: bool) -> None:
+        if not entry.urgent and entry.looked_at - entry.due < _IN_TIME:
+            self.surprise.looked(self.durations.law, entry.seen, age, ended=ended)
+
+    def lost(self, entry: Entry) -> None:
+        """Note that a job is not looked at any more, whether it was seen ended or not."""
+        if entry.entered is not None:
+            self.durations.lose(entry.entered, entry.seen)
+            entry.entered = None
+
+    def gain(self, entry: Entry, now: float) -> float:
+        """Give the chance that a job has ended."""
+        if entry.entered is None:
+            return _EVEN
+        return self.durations.law.ends_within(entry.seen, self.age(entry, now))
+
+
+_EVEN: Final = 0.5
+_IN_TIME: Final = 0.5  # seconds
+_ONE_IN: Final = 2
+_FADING: Final = 1 - 1 / 10_000  # from look to look of the sample
+_FEWEST_ENDS: Final = 100.0
