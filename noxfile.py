@@ -51,7 +51,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Print a table of speeds beside their peers: ``nox -s bench -- NAME``."""
-    benches = {path.stem: path for path in Path("tests/benchmarks").glob("*.py")}
+    benches = {path.stem: path for path in Path("tests/benchmarks").glob("[!_]*.py")}
     if not session.posargs or session.posargs[0] not in benches:
         session.error(f"which one? There are: {', '.join(sorted(benches))}")
     name, *arguments = session.posargs

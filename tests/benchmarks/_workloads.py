@@ -1,0 +1,219 @@
+"""Workloads played in virtual time, on the real watcher over the emulator's world.
+
+Durations are seconds. Lag is the time from the end of a job to the moment its snapshot is in the
+hands of the consumer. Requests are counted by the world: GETs and pages of the list alike.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from random import Random
+
+from attrs import evolve, field, frozen
+
+from adepoll import JobWatcher
+from adepoll.calls import NO_SLOT, Calls
+from adepoll.durations import Durations
+from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, make_fault, run
+from adepoll.models import JobPage, JobSnapshot
+from adepoll.pacing import RetryPolicy
+
+N = 5_000
+EVENLY = 600.0  # seconds over which the jobs are submitted, where not all at once
+LATENCY = (0.01, 0.03)
+
+Draw = Callable[[Random], float]
+WORKLOADS: Mapping[str, tuple[str, Draw]] = {
+    "A": ("log-normal, median 30, sigma 0.8", lambda rng: 30 * math.exp(rng.gauss(0, 0.8))),
+    "B": ("normal 60 +- 5", lambda rng: max(0.0, rng.gauss(60, 5))),
+    "C": (
+        "70% normal 15 +- 3, 30% normal 240 +- 30",
+        lambda rng: max(0.0, rng.gauss(15, 3) if rng.random() < 0.7 else rng.gauss(240, 30)),
+    ),
+    "D": ("exponential, mean 60", lambda rng: rng.expovariate(1 / 60)),
+}
+
+
+@frozen(kw_only=True)
+class Batch:
+    """Jobs to be watched.
+
+    Attributes:
+        workload: One of `WORKLOADS`.
+        spread: Seconds over which they are submitted, and given to the watcher.
+        jobs: How many.
+        foreign: Jobs of somebody else's that are active all the time.
+        list_lag: Seconds by which the list is behind.
+        limit: Requests per second above which the service answers 429, with a Retry-After of 1 to
+            5 s; None for no limit.
+        seed: Draws everything.
+    """
+
+    workload: str
+    spread: float = 0.0
+    jobs: int = N
+    foreign: int = 0
+    list_lag: float = 0.0
+    limit: float | None = None
+    seed: int = 1
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """What it took, and what it brought.
+
+    Attributes:
+        requests: GETs and pages of the list.
+        pages: Pages of the list alone.
+        throttled: Requests that were answered 429.
+        early: Requests that were sent inside the window of a Retry-After.
+        lags: Of each job, as they were settled.
+        took: Seconds until all were settled.
+        longest: Seconds that the longest job took, counted from the beginning.
+    """
+
+    requests: int
+    pages: int
+    throttled: int
+    early: int
+    lags: list[float] = field(repr=False)
+    took: float
+    longest: float
+
+    @property
+    def each(self) -> float:
+        """Requests per job."""
+        return self.requests / len(self.lags)
+
+    @property
+    def lag(self) -> float:
+        """Mean lag."""
+        return mean(self.lags)
+
+
+def mean(values: list[float]) -> float:
+    """Give the mean."""
+    return math.fsum(values) / len(values)
+
+
+def play(batch: Batch, follow: "Policy") -> Outcome:
+    """Play a batch in virtual time, with whatever follows the jobs."""
+
+    async def main() -> Outcome:
+        world = World(clock=loop_clock(), seed=batch.seed, list_lag=batch.list_lag)
+        rng = Random(f"{batch.seed}/{batch.workload}")
+        start = world.now() + max(batch.list_lag, 1.0)
+        for number in range(batch.foreign):
+            world.submit(JobPlan(processing_time=1e9), received_at=start - 1 - number / 100)
+        await asyncio.sleep(start - world.now())
+        due = [(batch.spread * n / batch.jobs, n) for n in range(batch.jobs)]
+        ids = []
+        draw = WORKLOADS[batch.workload][1]
+        for offset, _ in due:
+            plan = JobPlan(processing_time=draw(rng), result_bytes=200)
+            ids.append((start + offset, world.submit(plan, received_at=start + offset)))
+        ends = {truth.job_id: truth.finished_at for truth in world.truths()}
+        source = WorldSource(world=world, latency=LATENCY, rng=Random(batch.seed))
+        if batch.limit is not None:
+            limit = make_fault("rate-limit", rate=batch.limit, wait_min=1.0, wait_max=5.0)
+            world.faults.add(limit)
+        jobs = follow(source, submitted(ids, world.now), Random(batch.seed))
+        lags = [world.now() - ends[job.job_id] async for job in jobs]
+        assert len(lags) == batch.jobs
+        return Outcome(
+            requests=world.traffic.get + world.traffic.list,
+            pages=world.traffic.list,
+            throttled=world.ledger.statuses[429],
+            early=world.ledger.early,
+            lags=lags,
+            took=world.now() - start,
+            longest=max(ends.values()) - start,
+        )
+
+    return run(main())
+
+
+Ids = AsyncIterator[str]
+Policy = Callable[[WorldSource, Ids, Random], AsyncIterator[JobSnapshot]]
+
+
+async def submitted(ids: list[tuple[float, str]], now: Callable[[], float]) -> Ids:
+    """Give each id when it has been submitted."""
+    for at, job_id in ids:
+        if at > now():
+            await asyncio.sleep(at - now())
+        yield job_id
+
+
+@frozen
+class PacedSource:
+    """A world behind the request budget of a client."""
+
+    source: WorldSource
+    calls: Calls
+    slot: AbstractAsyncContextManager[object] = NO_SLOT
+
+    def slotted(self, slot: AbstractAsyncContextManager[object]) -> "PacedSource":
+        """As `AdeClient.slotted`."""
+        return evolve(self, slot=slot)
+
+    def service_time(self) -> float:
+        """As `AdeClient.service_time`."""
+        return self.source.service_time()
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        """As the view that `AdeClient.slotted` gives: tried once."""
+        return await self.calls.call(
+            lambda: self.source.get_job(job_id), slot=self.slot, attempts=1
+        )
+
+    async def list_jobs(self, **query: object) -> JobPage:
+        """As `get_job`."""
+        return await self.calls.call(
+            lambda: self.source.list_jobs(**query), slot=self.slot, attempts=1
+        )
+
+
+def watched(durations: Durations, **options: object) -> Policy:
+    """Follow jobs with a `JobWatcher`, which learns into `durations`, within a request budget."""
+
+    async def follow(world: WorldSource, ids: Ids, rng: Random) -> AsyncIterator[JobSnapshot]:
+        source = PacedSource(world, Calls(retry=RetryPolicy(), rng=rng))
+        async with JobWatcher(source, durations=durations, rng=rng, **options) as watcher:
+            async for job in watcher.watch(ids):
+                yield job
+
+    return follow
+
+
+def official_waits() -> Iterator[float]:
+    """Give the waits of the official SDK's waiter: 1 s, x1.5, up to 10 s."""
+    wait = 1.0
+    while True:
+        yield wait
+        wait = min(wait * 1.5, 10.0)
+
+
+async def as_official(source: WorldSource, ids: Ids, _rng: Random) -> AsyncIterator[JobSnapshot]:
+    """Follow jobs as the official SDK does: each by a loop of its own."""
+    settled: asyncio.Queue[JobSnapshot | None] = asyncio.Queue()
+
+    async def wait(job_id: str) -> None:
+        for pause in official_waits():
+            job = await source.get_job(job_id)
+            if job.is_terminal:
+                settled.put_nowait(job)
+                return
+            await asyncio.sleep(pause)
+
+    async def start_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            async for job_id in ids:
+                group.create_task(wait(job_id))
+        settled.put_nowait(None)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(start_all())
+        while (job := await settled.get()) is not None:
+            yield job

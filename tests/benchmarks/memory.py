@@ -1,0 +1,172 @@
+"""What a watched id costs in memory, and how soon a watch of many sends its first request.
+
+Each figure comes from a process of its own. Memory is counted twice: what Python allocated
+(tracemalloc), and by how much the process grew (RSS). The id strings, and the list they stand
+in, are there before the counting begins.
+"""
+
+import argparse
+import asyncio
+import gc
+import multiprocessing
+import time
+import tracemalloc
+import uuid
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+
+import uvloop
+from emulator import pin
+from throughput import KEY, Answers, processing
+
+from adepoll import AdeClient, JobPage, JobSnapshot, JobStatus, JobWatcher
+
+WATCHED = 1_000_000
+STARTED = 100_000
+MOST_BYTES = 600
+MOST_MS = 100
+ROUNDS = 5
+SEED = 20
+
+
+class Silent:
+    """A source that never answers."""
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        """Wait for ever."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError(job_id)
+
+    async def list_jobs(
+        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+    ) -> JobPage:
+        """Wait for ever."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError(page, page_size, status)
+
+
+def make_ids(count: int) -> list[str]:
+    """Give so many ids as the service makes them."""
+    rng = Random(SEED)
+    return [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count)]
+
+
+def resident() -> int:
+    """Give the bytes of memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def allocated() -> int:
+    """Give the bytes that Python has allocated since tracing began."""
+    return tracemalloc.get_traced_memory()[0]
+
+
+async def grow(job_ids: list[str], size: Callable[[], int]) -> float:
+    """Watch the ids until all are taken; give the bytes that each has cost."""
+    gc.collect()
+    before = size()
+    async with JobWatcher(Silent()) as watcher, watcher.watch(job_ids) as watch:
+        while not watch.progress.complete:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.1)
+        gc.collect()
+        return (size() - before) / watch.progress.open
+
+
+def count_resident(tell: Connection, count: int) -> None:
+    """In a process of its own: bytes for each id, by the size of the process."""
+    tell.send(asyncio.run(grow(make_ids(count), resident)))
+
+
+def count_allocated(tell: Connection, count: int) -> None:
+    """In a process of its own: bytes for each id, by Python's allocations."""
+    ids = make_ids(count)
+    tracemalloc.start()
+    tell.send(asyncio.run(grow(ids, allocated)))
+
+
+class Stamp(Answers):
+    """A server's connection that tells when the first request came."""
+
+    first: "asyncio.Future[float]"
+
+    def data_received(self, data: bytes) -> None:
+        if not self.first.done():
+            self.first.set_result(time.monotonic())
+        super().data_received(data)
+
+
+def stamp_first(tell: Connection) -> None:
+    """In a process of its own: a server that tells its port, and when it was asked first."""
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        Stamp.first = loop.create_future()
+        server = await loop.create_server(lambda: Stamp(processing), "127.0.0.1", 0)
+        tell.send(server.sockets[0].getsockname()[1])
+        tell.send(await Stamp.first)
+        await loop.run_in_executor(None, tell.recv)
+
+    pin(0)
+    uvloop.run(serve())
+
+
+async def start(port: int, job_ids: list[str], told: Connection) -> float:
+    """Watch the ids; give the seconds until the server got the first request."""
+    async with (
+        AdeClient(KEY, base_url=f"http://127.0.0.1:{port}") as client,
+        JobWatcher(client) as watcher,
+    ):
+        began = time.monotonic()
+        async with watcher.watch(job_ids):
+            while not told.poll():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.001)
+            return float(told.recv()) - began
+
+
+def in_process(work: Callable[..., None], *arguments: object) -> float:
+    """Give what a function tells from a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, *arguments))
+    process.start()
+    told = float(ours.recv())
+    process.join()
+    return told
+
+
+def measure_start(job_ids: list[str]) -> float:
+    """Give the seconds until a fresh server gets the first request of a fresh client."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=stamp_first, args=(theirs,))
+    process.start()
+    try:
+        return asyncio.run(start(ours.recv(), job_ids, ours))
+    finally:
+        ours.send("end")
+        process.join()
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ids", type=int, default=WATCHED, help="watched for the memory")
+    count = parser.parse_args().ids
+    print(f"{'figure':<52}{'measured':>12}{'goal':>12}")
+    for name, work in (("tracemalloc", count_allocated), ("RSS", count_resident)):
+        each = in_process(work, count)
+        what = f"bytes an id beyond its string, {count:,} ids, {name}"
+        print(f"{what:<52}{each:>12.0f}{f'<= {MOST_BYTES}':>12}")
+    pin(1)
+    ids = make_ids(STARTED)
+    times = sorted(measure_start(ids) * 1e3 for _ in range(ROUNDS))
+    what = f"ms to the first request of {STARTED:,} ids, of {ROUNDS}"
+    print(f"{what + ' the best':<52}{times[0]:>12.1f}{f'<= {MOST_MS}':>12}")
+    print(f"{what + ' the worst':<52}{times[-1]:>12.1f}{f'<= {MOST_MS}':>12}")
+
+
+if __name__ == "__main__":
+    main()

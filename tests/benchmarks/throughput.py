@@ -1,0 +1,290 @@
+"""What a poll costs, beside a bare aiohttp loop and the official SDK with each of its backends.
+
+The server is a process of its own that answers with bytes made beforehand, so much faster than any
+client. Server and client have a core each where there are two. What counts is requests per second
+of the client's CPU time: on one busy core, that is the rate. Peers take turns, and the best of
+their rounds is told.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import multiprocessing
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from email.utils import formatdate
+from multiprocessing.connection import Connection
+from random import Random
+
+import aiohttp
+import uvloop
+from attrs import frozen
+from emulator import pin
+from landingai_ade import AsyncLandingAIADE, DefaultAioHttpClient
+
+from adepoll import AdeClient, Fixed, JobWatcher
+
+KEY = "bench-key"
+CONCURRENCY = 64
+LOOKS = 8  # of the watcher at a job that goes on
+ROUNDS = 5
+JOBS = "/v1/ade/extract/jobs"
+SEED = 20
+
+Ask = Callable[[str], Awaitable[object]]
+Work = Callable[[int], Awaitable[None]]
+Peer = Callable[[str, list[str]], AbstractAsyncContextManager[Work]]
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+METADATA = {
+    "filename": "invoice-0042.pdf",
+    "org_id": "org-7f3a",
+    "duration_ms": 8_412,
+    "credit_usage": 3.0,
+    "version": "extract-20260314",
+}
+EXTRACTION = {"number": "2026-0042", "total": 1_204.5, "currency": "EUR", "paid": False}
+
+
+def processing(job_id: str) -> dict[str, object]:
+    """A job that goes on."""
+    return {
+        "job_id": job_id,
+        "status": "processing",
+        "received_at": 1_772_000_000,
+        "progress": 0.0,
+        "created_at": 1_772_000_000,
+        "org_id": "org-7f3a",
+        "version": None,
+        "data": None,
+        "output_url": None,
+        "metadata": None,
+        "failure_reason": None,
+    }
+
+
+def completed(job_id: str) -> dict[str, object]:
+    """A job that has ended, with a result of about a kilobyte."""
+    metadata = {**METADATA, "job_id": job_id}
+    chunks = {name: {"chunk_references": [str(uuid.UUID(int=7))]} for name in EXTRACTION}
+    data = {"extraction": EXTRACTION, "extraction_metadata": chunks, "metadata": metadata}
+    ended = {"status": "completed", "progress": 1.0, "version": METADATA["version"]}
+    return {**processing(job_id), **ended, "data": data, "metadata": metadata}
+
+
+ANSWERS = {"processing": processing, "completed, 1 kB": completed}
+
+
+class Answers(asyncio.Protocol):
+    """One connection: finds the id in a request, and sends bytes made beforehand around it."""
+
+    def __init__(self, make: Callable[[str], dict[str, object]]) -> None:
+        mark = "f" * 36
+        self._body = json.dumps(make(mark), separators=(",", ":")).encode()
+        self._parts = self._body.split(mark.encode())
+        self._made_at = -math.inf
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._write = transport.write
+
+    def data_received(self, data: bytes) -> None:
+        # No client sends its next request before this one is answered.
+        job_id = data[data.index(JOBS.encode()) + len(JOBS) + 1 :][:36]
+        now = time.time()
+        if now - self._made_at >= 1:
+            self._made_at = math.floor(now)
+            self._head = (
+                f"HTTP/1.1 200 OK\r\nDate: {formatdate(now, usegmt=True)}\r\nServer: uvicorn\r\n"
+                f"Content-Length: {len(self._body)}\r\nContent-Type: application/json\r\n\r\n"
+            ).encode()
+        self._write(self._head + job_id.join(self._parts))
+
+
+def run_server(make: Callable[[str], dict[str, object]], control: Connection) -> None:
+    """What the server's process does."""
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Answers(make), "127.0.0.1", 0)
+        control.send(server.sockets[0].getsockname()[1])
+        await loop.run_in_executor(None, control.recv)
+
+    pin(0)
+    uvloop.run(serve())
+
+
+@contextmanager
+def served(make: Callable[[str], dict[str, object]]) -> Iterator[str]:
+    """Run a server in a process; give its base URL."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run_server, args=(make, theirs))
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        ours.send("end")
+        process.join()
+
+
+# --- the peers ----------------------------------------------------------------------------------
+
+
+def in_tasks(ask: Ask, job_ids: list[str]) -> Work:
+    """Ask about one job after another in as many tasks as may be on the wire."""
+
+    async def work(requests: int) -> None:
+        ids = iter(job_ids[:requests])
+
+        async def one() -> None:
+            for job_id in ids:
+                await ask(job_id)
+
+        await asyncio.gather(*(one() for _ in range(CONCURRENCY)))
+
+    return work
+
+
+@asynccontextmanager
+async def bare(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
+    """The least that aiohttp can do."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+
+        async def ask(job_id: str) -> object:
+            async with session.get(f"{base_url}{JOBS}/{job_id}") as answer:
+                return json.loads(await answer.read())
+
+        yield in_tasks(ask, job_ids)
+
+
+@asynccontextmanager
+async def sdk_httpx(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
+    """The official SDK as it comes."""
+    async with AsyncLandingAIADE(apikey=KEY, base_url=base_url) as sdk:
+        yield in_tasks(sdk.extract_jobs.get, job_ids)
+
+
+@asynccontextmanager
+async def sdk_aiohttp(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
+    """The official SDK on aiohttp."""
+    async with AsyncLandingAIADE(
+        apikey=KEY, base_url=base_url, http_client=DefaultAioHttpClient()
+    ) as sdk:
+        yield in_tasks(sdk.extract_jobs.get, job_ids)
+
+
+@asynccontextmanager
+async def client(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
+    """AdeClient alone."""
+    async with AdeClient(KEY, base_url=base_url) as ade:
+        yield in_tasks(ade.get_job, job_ids)
+
+
+@asynccontextmanager
+async def watcher(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
+    """All of adepoll: a watcher that has more to look at than it can.
+
+    Jobs that go on are looked at several times each; those that have ended, once.
+    """
+    async with AdeClient(KEY, base_url=base_url) as ade:
+        ended = (await ade.get_job(job_ids[0])).is_terminal
+
+        async def work(requests: int) -> None:
+            enough = ade.stats.requests + requests
+            async with (
+                JobWatcher(ade, concurrency=CONCURRENCY, schedule=Fixed(interval=0.001)) as all_of,
+                all_of.watch(job_ids[: requests if ended else requests // LOOKS]) as watch,
+            ):
+                if ended:
+                    async for _ in watch:
+                        pass
+                while ade.stats.requests < enough:  # noqa: ASYNC110 - nothing tells when
+                    await asyncio.sleep(0.005)
+
+        yield work
+
+
+PEERS: dict[str, Peer] = {
+    "bare aiohttp": bare,
+    "SDK, aiohttp": sdk_aiohttp,
+    "SDK, httpx": sdk_httpx,
+    "AdeClient": client,
+    "JobWatcher": watcher,
+}
+GOALS = {"bare aiohttp": 0.8, "SDK, aiohttp": 3.0, "SDK, httpx": 8.0}
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+@frozen
+class Options:
+    """What is measured.
+
+    Attributes:
+        requests: How many a peer sends in a round; a slow one a share of them.
+        rounds: How often each peer has its turn.
+        only: Those whose name holds this.
+    """
+
+    requests: int
+    rounds: int
+    only: str
+
+
+async def seconds_per_poll(peer: Peer, base_url: str, job_ids: list[str]) -> float:
+    """Give the CPU seconds of one poll, connections made beforehand."""
+    async with peer(base_url, job_ids) as work:
+        await work(4 * CONCURRENCY)
+        before = time.process_time()
+        await work(len(job_ids))
+        return (time.process_time() - before) / len(job_ids)
+
+
+def measure(base_url: str, options: Options, run: Callable[..., float]) -> dict[str, float]:
+    """Give the CPU seconds of one poll by peer: the best of the rounds."""
+    rng = Random(SEED)
+    ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(options.requests)]
+    best = {name: math.inf for name in PEERS if options.only in name}
+    for _ in range(options.rounds):
+        for name, least in best.items():
+            share = ids[: len(ids) // (4 if name.startswith("SDK") else 1)]
+            best[name] = min(least, run(seconds_per_poll(PEERS[name], base_url, share)))
+    return best
+
+
+def tell(answer: str, loop: str, best: dict[str, float]) -> None:
+    """Print the rows of one kind of answer on one kind of event loop."""
+    for name, seconds in best.items():
+        ratios = "".join(
+            f"{best[peer] / seconds:>16.2f}" if peer in best else f"{'-':>16}" for peer in GOALS
+        )
+        print(f"{answer:<17}{loop:<9}{name:<14}{1 / seconds:>10,.0f}{seconds * 1e6:>8.1f}{ratios}")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=8_000, help="of each peer in a round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", default="", help="peers whose name holds this")
+    options = Options(**vars(parser.parse_args()))
+    pin(1)
+    peers = "".join(f"{'x ' + peer:>16}" for peer in GOALS)
+    print(f"{'answer':<17}{'loop':<9}{'client':<14}{'req/CPU s':>10}{'us/poll':>8}{peers}")
+    goals = "".join(f"{f'>= {goal}':>16}" for goal in GOALS.values())
+    print(f"{'goal, asyncio':<58}{goals}")
+    for answer, make in ANSWERS.items():
+        with served(make) as base_url:
+            for loop, run in (("asyncio", asyncio.run), ("uvloop", uvloop.run)):
+                tell(answer, loop, measure(base_url, options, run))
+
+
+if __name__ == "__main__":
+    main()
