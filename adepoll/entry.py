@@ -58,6 +58,7 @@ class Entry:
         ticket: The number of its one valid place in the agenda; 0 where it has none.
         due: When to look next, where it has a place in the agenda.
         looked_at: When the last look began.
+        by_schedule: Whether it began because the schedule had said so, and nothing else.
         looks: Looks that brought an answer.
         status: The status text last seen; None before the first answer.
         entered: Its age when it was first known to be active; None before.
@@ -81,6 +82,7 @@ class Entry:
     ticket: int = 0
     due: float = 0.0
     looked_at: float = 0.0
+    by_schedule: bool = False
     looks: int = 0
     status: str | None = None
     entered: float | None = None

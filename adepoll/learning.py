@@ -99,7 +99,7 @@ class Learning:
             entry.entered = None
 
     def _compare(self, entry: Entry, age: float, *, ended: bool) -> None:
-        if not entry.urgent and entry.looked_at - entry.due < _IN_TIME:
+        if entry.by_schedule and entry.looked_at - entry.due < _IN_TIME:
             self.surprise.looked(self.durations.law, entry.seen, age, ended=ended)
 
     def lost(self, entry: Entry) -> None:

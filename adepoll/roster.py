@@ -166,6 +166,7 @@ class Roster:
             if self.hints.swept and (believed := self.hints.believed_until(entry, now)) > now:
                 self._agenda.put(entry, believed)
             elif any(follower.has_room() for follower in entry.followers):
+                entry.by_schedule = not (self.hints.swept or entry.urgent)
                 self.hints.calm(entry)
                 entry.looked_at = now
                 entry.reserved_by = entry.followers

@@ -1130,3 +1130,19 @@ class RosterMachine(RuleBasedStateMachine):
 
 RosterMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestRosterMachine = RosterMachine.TestCase
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(swept):
+    roster, feed = make_roster(), make_feed(limit=1_000)
+    job_ids = [f"job-{number}" for number in range(600)]
+    follow(roster, feed, *job_ids)
+    for _ in job_ids:
+        look(roster, "processing", 0.0)
+    if swept:
+        # Of these it is known that they have ended; that they did is no surprise.
+        roster.begin_sweeps()
+        assert roster.missing(5.0, 10.0) == len(job_ids)
+    for _ in job_ids:
+        look(roster, "completed", 10.0)
+    assert (roster.learning.surprise.ratio == 1.0) is swept
