@@ -20,8 +20,7 @@ from adepoll.pacing import Pacer, RetryPolicy, Sent
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-NO_SLOT: Final[AbstractAsyncContextManager[object]] = nullcontext()
-"""Of those who need none."""
+_NO_SLOT: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
 
 @frozen(kw_only=True)
@@ -73,18 +72,11 @@ class Calls:
         )
         self._requests = self._retries = self._throttled = self._failures = 0
 
-    async def call(
-        self,
-        send: Callable[[], Awaitable[_T]],
-        *,
-        slot: AbstractAsyncContextManager[object] = NO_SLOT,
-        attempts: int | None = None,
-    ) -> _T:
+    async def call(self, send: Callable[[], Awaitable[_T]], *, attempts: int | None = None) -> _T:
         """Send until an answer makes sense, the policy ends or the budget is spent.
 
         Args:
             send: Makes one try.
-            slot: Entered for each try, and not held while it waits for its turn.
             attempts: How often to try; None for as often as the policy says.
 
         Raises:
@@ -96,7 +88,7 @@ class Calls:
         while True:
             attempt += 1
             try:
-                return await self._try(send, slot)
+                return await self.once(send)
             except RequestError as error:
                 if (
                     not error.transient
@@ -108,6 +100,39 @@ class Calls:
             waits = waits or self._retry.waits(self._rng)
             await self._pacer.pause(next(waits))
             self._retries += 1
+
+    async def once(
+        self,
+        send: Callable[[], Awaitable[_T]],
+        slot: AbstractAsyncContextManager[object] = _NO_SLOT,
+    ) -> _T:
+        """Send in turn, and not again; raises as `call` does.
+
+        Args:
+            send: Makes the try.
+            slot: Entered for it, and not held while it waits for its turn.
+        """
+        pacer = self._pacer
+        while True:
+            due = await pacer.turn()
+            async with slot:
+                sent = pacer.take(due)
+                if sent is None:
+                    continue  # while we waited for the slot, the gate closed or others were sent
+                self._requests += 1
+                try:
+                    answer = await send()
+                except RequestError as error:
+                    self._note_failure(error, sent)
+                    raise
+                except BaseException:
+                    pacer.withdrawn(sent)
+                    raise
+                failed = pacer.failures_in_a_row
+                pacer.succeeded(sent)
+                if failed >= OUTAGE:
+                    _log.warning(_BACK, failed)
+                return answer
 
     def close(self) -> None:
         """End all that waits for its turn or its next try, with `ClosedError`."""
@@ -132,31 +157,6 @@ class Calls:
             retry_budget=pacer.retry_budget,
             gate_closed_for=max(0.0, pacer.gate_opens_at - now),
         )
-
-    async def _try(
-        self, send: Callable[[], Awaitable[_T]], slot: AbstractAsyncContextManager[object]
-    ) -> _T:
-        pacer = self._pacer
-        while True:
-            due = await pacer.turn()
-            async with slot:
-                sent = pacer.take(due)
-                if sent is None:
-                    continue  # while we waited for the slot, the gate closed or others were sent
-                self._requests += 1
-                try:
-                    answer = await send()
-                except RequestError as error:
-                    self._note_failure(error, sent)
-                    raise
-                except BaseException:
-                    pacer.withdrawn(sent)
-                    raise
-                failed = pacer.failures_in_a_row
-                pacer.succeeded(sent)
-                if failed >= OUTAGE:
-                    _log.warning(_BACK, failed)
-                return answer
 
     def _note_failure(self, error: RequestError, sent: Sent) -> None:
         self._failures += 1

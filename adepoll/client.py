@@ -3,19 +3,19 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from adepoll import protocol
 from adepoll.__about__ import __version__
-from adepoll.calls import NO_SLOT, Calls, ClientStats
+from adepoll.calls import Calls, ClientStats
 from adepoll.clock import ServiceClock
 from adepoll.connections import USER_AGENT, Bearer, Connections, TimeLimit, describe, once
 from adepoll.errors import (
@@ -29,7 +29,7 @@ from adepoll.redaction import showable
 from adepoll.settings import read_base_url, read_key
 
 _log = logging.getLogger(__name__)
-_Slot = AbstractAsyncContextManager[object]
+_T = TypeVar("_T")
 
 
 class AdeClient:
@@ -87,6 +87,7 @@ class AdeClient:
         }
         self._base_url = read_base_url(base_url, region)
         self._root = URL(self._base_url, encoded=True)
+        self._root_path = self._root.raw_path.rstrip("/")
         self._connections = Connections("client", self._make_session, session)
         # A session of the caller's has headers and middlewares of its own, which it keeps.
         self._headers_of_request = None if session is None else self._headers
@@ -156,7 +157,7 @@ class AdeClient:
                 `TransportError` that nothing did. Passing failures have been retried.
             ClosedError: The client is closed.
         """
-        return await self._get_job(job_id)
+        return await self._calls.call(self._look(job_id))
 
     def slotted(self, slot: AbstractAsyncContextManager[object]) -> "SlottedClient":
         """Give a view of this client for somebody who asks again and again, such as a watcher.
@@ -165,7 +166,7 @@ class AdeClient:
         waits for the rate or the 429 gate. It tries once: who asks again anyway, by a schedule of
         his own, had better not sit out a retry.
         """
-        return SlottedClient(self, slot)
+        return SlottedClient(self, self._calls, slot)
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
@@ -181,7 +182,7 @@ class AdeClient:
             ValueError: An argument is out of range; nothing was sent.
             RequestError: As for `get_job`.
         """
-        return await self._list_jobs(page, page_size, status)
+        return await self._calls.call(self._turn_to(page, page_size, status))
 
     async def iter_jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[JobSummary]:
         """Go through all jobs of the key, page by page, each id once.
@@ -203,85 +204,84 @@ class AdeClient:
             barren = 0 if fresh else barren + 1
             page += 1
 
-    async def _get_job(
-        self, job_id: str, *, slot: _Slot = NO_SLOT, attempts: int | None = None
-    ) -> JobSnapshot:
-        # Encoded once, by protocol: yarl must leave it, or "%25" would be sent for "%".
-        path = self._root.raw_path.rstrip("/") + protocol.job_path(job_id)
-        url = self._root.with_path(path, encoded=True)
+    def _look(self, job_id: str) -> Callable[[], Awaitable[JobSnapshot]]:
+        """Give what looks at a job, a single time."""
         self._connections.check_open()
+        # Encoded once, by protocol: yarl must leave it, or "%25" would be sent for "%".
+        url = self._root.with_path(self._root_path + protocol.job_path(job_id), encoded=True)
 
-        async def look() -> JobSnapshot:
-            status, headers, body = await self._send(url, job_id)
-            return protocol.decipher_job(
+        def read(status: int, headers: protocol.Headers, body: bytes) -> JobSnapshot:
+            snapshot = protocol.decipher_job(
                 status, headers, body, job_id=job_id, now=_utcnow(), secret=self._key
             )
+            if snapshot.status is JobStatus.UNKNOWN:
+                self._warn_of(snapshot.status_text)
+            return snapshot
 
-        snapshot = await self._calls.call(look, slot=slot, attempts=attempts)
-        if snapshot.status is JobStatus.UNKNOWN:
-            self._warn_of(snapshot.status_text)
-        return snapshot
+        return lambda: self._send(url, read, job_id)
 
-    async def _list_jobs(
-        self,
-        page: int,
-        page_size: int,
-        status: JobStatus | None,
-        *,
-        slot: _Slot = NO_SLOT,
-        attempts: int | None = None,
-    ) -> JobPage:
+    def _turn_to(
+        self, page: int, page_size: int, status: JobStatus | None
+    ) -> Callable[[], Awaitable[JobPage]]:
+        """Give what lists a page, a single time."""
+        self._connections.check_open()
         path = protocol.list_path(page=page, page_size=page_size, status=status)
         url = URL(self._base_url + path, encoded=True)
-        self._connections.check_open()
 
-        async def look() -> JobPage:
-            code, headers, body = await self._send(url, None)
-            return protocol.decipher_page(code, headers, body, now=_utcnow(), secret=self._key)
+        def read(status: int, headers: protocol.Headers, body: bytes) -> JobPage:
+            return protocol.decipher_page(status, headers, body, now=_utcnow(), secret=self._key)
 
-        return await self._calls.call(look, slot=slot, attempts=attempts)
+        return lambda: self._send(url, read, None)
 
-    async def _send(self, url: URL, job_id: str | None) -> tuple[int, protocol.Headers, bytes]:
+    async def _send(
+        self, url: URL, read: Callable[[int, protocol.Headers, bytes], _T], job_id: str | None
+    ) -> _T:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
         try:
             with self._time_limit.block() as sent_at:
-                async with self._connections.session().get(
+                response = await self._connections.session().get(
                     url,
                     headers=self._headers_of_request,
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller's may be set to
                     timeout=_NO_TIMEOUT,
-                ) as response:
-                    headers = response.headers
-                    received_at = asyncio.get_running_loop().time()
-                    self._clock.heard(headers.get("Date"), sent_at, received_at)
-                    return response.status, headers, await self._read(response, job_id)
+                )
+                headers = response.headers
+                received_at = asyncio.get_running_loop().time()
+                self._clock.heard(headers.get("Date"), sent_at, received_at)
+                if response.closed:  # its body came with it, and its connection is free again
+                    body = response.content.read_nowait()
+                else:
+                    async with response:
+                        body = await self._read(response)
         except TimeoutError:
             failure: TransportError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
             )
         except (aiohttp.ClientError, OSError) as exc:
             failure = TransportError(describe(exc), job_id=job_id)
+        else:
+            if len(body) > self._max_body_bytes:
+                raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
+            self._bytes += len(body)
+            return read(response.status, headers, body)
         self._connections.check_open()  # broken off by aclose(), it failed for that reason
         # Raised out here, so that no foreign error hangs on it as context: some of them carry
         # the request's headers, and with them the key.
         raise failure
 
-    async def _read(self, response: aiohttp.ClientResponse, job_id: str | None) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read a body, or more of it than may be taken."""
         chunks: list[bytes] = []
         size = 0
         reading = self._connections.reading
         reading.add(response)
         try:
-            while chunk := await response.content.readany():
+            while size <= self._max_body_bytes and (chunk := await response.content.readany()):
                 size += len(chunk)
-                if size > self._max_body_bytes:
-                    response.close()
-                    raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
                 chunks.append(chunk)
         finally:
             reading.discard(response)
-        self._bytes += size
         return b"".join(chunks)
 
     @property
@@ -310,9 +310,12 @@ class AdeClient:
 class SlottedClient:
     """A view of an `AdeClient`: one try a call, a slot held while it is on the wire, no longer."""
 
-    def __init__(self, client: AdeClient, slot: _Slot) -> None:
+    def __init__(
+        self, client: AdeClient, calls: Calls, slot: AbstractAsyncContextManager[object]
+    ) -> None:
         """Made by `AdeClient.slotted`."""
         self._client = client
+        self._calls = calls
         self._slot = slot
 
     def service_time(self) -> float | None:
@@ -321,15 +324,14 @@ class SlottedClient:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As `AdeClient.get_job`."""
-        return await self._client._get_job(job_id, slot=self._slot, attempts=1)  # noqa: SLF001 - one subject, two classes
+        return await self._calls.once(self._client._look(job_id), self._slot)  # noqa: SLF001 - one subject, two classes
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
         """As `AdeClient.list_jobs`."""
-        return await self._client._list_jobs(  # noqa: SLF001 - as above
-            page, page_size, status, slot=self._slot, attempts=1
-        )
+        list_page = self._client._turn_to(page, page_size, status)  # noqa: SLF001 - as above
+        return await self._calls.once(list_page, self._slot)
 
 
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit holds in its place

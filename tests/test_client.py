@@ -1042,27 +1042,30 @@ class FakeRequest:
         self.session = session
         self.job_id = url.path.rpartition("/")[2]
 
-    async def __aenter__(self):
+    def __await__(self):
+        return self.answer().__await__()
+
+    async def answer(self):
         sent = self.session.sent
         sent.append(asyncio.get_running_loop().time())
         status, lasts, headers = self.session.plan.get(len(sent), (self.session.status, 0.001, {}))
         await asyncio.sleep(lasts)
         return FakeResponse(status, headers, json.dumps({**JOB, "job_id": self.job_id}).encode())
 
-    async def __aexit__(self, *_exc):
-        return None
-
 
 class FakeResponse:
+    """An answer that came as a whole."""
+
+    closed = True
+
     def __init__(self, status, headers, body):
         self.status = status
         self.headers = headers
         self.content = self
         self.body = body
 
-    async def readany(self):
-        body, self.body = self.body, b""
-        return body
+    def read_nowait(self):
+        return self.body
 
 
 def fake_client(session, **options):

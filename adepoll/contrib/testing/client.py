@@ -1,12 +1,15 @@
 """An AdeClient that needs nobody to close it. Imports client."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 from yarl import URL
 
 from adepoll import protocol
 from adepoll.client import AdeClient
+
+_T = TypeVar("_T")
 
 
 class SelfClosingClient(AdeClient):
@@ -27,12 +30,14 @@ class SelfClosingClient(AdeClient):
         if not (self._loop.is_closed() or self._loop.is_running()):
             self._loop.run_until_complete(self._end.aclose())
 
-    async def _send(self, url: URL, job_id: str | None) -> tuple[int, protocol.Headers, bytes]:
+    async def _send(
+        self, url: URL, read: Callable[[int, protocol.Headers, bytes], _T], job_id: str | None
+    ) -> _T:
         if self._end is None:
             self._loop = asyncio.get_running_loop()
             self._end = self._close_at_the_end()
             await anext(self._end)
-        return await super()._send(url, job_id)
+        return await super()._send(url, read, job_id)
 
     async def _close_at_the_end(self) -> AsyncGenerator[None, None]:
         try:
