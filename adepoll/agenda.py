@@ -5,6 +5,7 @@ Every step costs O(log n) for n jobs, amortised; there is no timer, task or clos
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
@@ -35,7 +36,8 @@ class Agenda:
 
     def put(self, entry: Entry, due: float) -> None:
         """Give an entry its place; the one it had is void."""
-        self.drop(entry)
+        if entry.ticket:
+            self.drop(entry)
         entry.ticket = next(self._tickets)
         entry.due = due
         heapq.heappush(self._heap, (due, entry.ticket, entry))
@@ -49,15 +51,11 @@ class Agenda:
 
     def pop(self, now: float) -> Entry | None:
         """Give the entry to look at now, and take its place away; None where none is due."""
-        self._drop_void(self._heap)
         if self._line or self._overtaken(now):
             self._line_up(now)
-            self._drop_void(self._line)
-            if self._line:
-                return self._take(self._line)
-        if self._heap and self._heap[0][0] <= now:
-            return self._take(self._heap)
-        return None
+            if (entry := self._take(self._line, math.inf)) is not None:
+                return entry
+        return self._take(self._heap, now)
 
     def next_due(self) -> float | None:
         """Give when the next entry is due; None where there is none."""
@@ -78,17 +76,23 @@ class Agenda:
 
     def _line_up(self, now: float) -> None:
         for _ in range(_MOST_LINED_UP):
-            self._drop_void(self._heap)
             if not self._heap or self._heap[0][0] > now:
                 return
             due, ticket, entry = heapq.heappop(self._heap)
-            key = due - _HEADSTART * self.gain(entry, now)
-            heapq.heappush(self._line, (key, ticket, entry))
+            if ticket == entry.ticket:
+                key = due - _HEADSTART * self.gain(entry, now)
+                heapq.heappush(self._line, (key, ticket, entry))
+            else:
+                self._stale -= 1
 
-    def _take(self, heap: list[_Item]) -> Entry:
-        entry = heapq.heappop(heap)[2]
-        entry.ticket = 0
-        return entry
+    def _take(self, heap: list[_Item], until: float) -> Entry | None:
+        while heap and heap[0][0] <= until:
+            _, ticket, entry = heapq.heappop(heap)
+            if ticket == entry.ticket:
+                entry.ticket = 0
+                return entry
+            self._stale -= 1
+        return None
 
     def _drop_void(self, heap: list[_Item]) -> None:
         while heap and heap[0][1] != heap[0][2].ticket:

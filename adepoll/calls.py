@@ -114,7 +114,9 @@ class Calls:
         """
         pacer = self._pacer
         while True:
-            due = await pacer.turn()
+            due = pacer.ready()
+            if due is None:
+                due = await pacer.turn()
             async with slot:
                 sent = pacer.take(due)
                 if sent is None:

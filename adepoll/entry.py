@@ -4,6 +4,7 @@ Times are seconds of one monotonic clock, ages seconds since the service receive
 """
 
 import math
+from collections.abc import Collection
 from typing import Protocol
 
 from attrs import define
@@ -35,6 +36,10 @@ class Follower(Protocol):
 
     def stall(self, entry: "Entry") -> None:
         """Remember the entry: it is due, and waits until there is room."""
+
+    @property
+    def stalled(self) -> "Collection[Entry]":
+        """What it remembers."""
 
     def pop_stalled(self) -> "Entry | None":
         """Give an entry that waits for room, the first one first."""

@@ -27,6 +27,7 @@ class Waiter:
     """One caller of `wait`: a follower of one job that only cares for its end."""
 
     __slots__ = ("future",)
+    stalled: Final = ()
 
     def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
         """`future` is where the snapshot or the error goes."""
@@ -132,7 +133,7 @@ class Feed:
         self.every_change = every_change
         self._buffer: deque[JobSnapshot] = deque()
         self._reserved = 0
-        self._stalled: deque[Entry] = deque()
+        self.stalled: deque[Entry] = deque()
 
     # --- what comes in ---------------------------------------------------------------------
 
@@ -183,27 +184,28 @@ class Feed:
 
     def stall(self, entry: Entry) -> None:
         """Remember the entry until there is room."""
-        self._stalled.append(entry)
-        if len(self._stalled) > 2 * self.open + _STALLED_SLACK:
+        self.stalled.append(entry)
+        if len(self.stalled) > 2 * self.open + _STALLED_SLACK:
             # Those that others have woken meanwhile stand in it in vain, or more than once.
-            waiting = (e for e in self._stalled if e.stalled and self in e.followers)
-            self._stalled = deque(dict.fromkeys(waiting))
+            waiting = (e for e in self.stalled if e.stalled and self in e.followers)
+            self.stalled = deque(dict.fromkeys(waiting))
 
     def pop_stalled(self) -> Entry | None:
         """Give an entry that waits for room."""
-        return self._stalled.popleft() if self._stalled else None
+        return self.stalled.popleft() if self.stalled else None
 
     def take(self, snapshot: JobSnapshot) -> bool:
         """Buffer a snapshot that matters; False if there is no room for it."""
-        told = self._jobs[snapshot.job_id]
-        if isinstance(told, _Mark):
+        ended = snapshot.is_terminal
+        if not (ended or self.every_change):
             return True
-        if not snapshot.is_terminal and (not self.every_change or told == snapshot.status_text):
+        told = self._jobs[snapshot.job_id]
+        if isinstance(told, _Mark) or (not ended and told == snapshot.status_text):
             return True
         if not self.has_room():
             return False
         self._buffer.append(snapshot)
-        if snapshot.is_terminal:
+        if ended:
             self._jobs[snapshot.job_id] = _BUFFERED
             self.open -= 1
         else:

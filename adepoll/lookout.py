@@ -119,7 +119,8 @@ class Lookout:
             else:
                 self._roster.answered(entry, snapshot, loop.time())
             finally:
-                self._roster.landed(entry, loop.time())
+                if entry.in_flight:
+                    self._roster.landed(entry, loop.time())
                 del self._looking[entry]
             entry = self._roster.pop_due(loop.time())
             if len(self._workers) < self._most_workers:

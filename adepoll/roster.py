@@ -5,6 +5,7 @@ passed in as `now`.
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
@@ -165,9 +166,10 @@ class Roster:
                 return None
             if self.hints.swept and (believed := self.hints.believed_until(entry, now)) > now:
                 self._agenda.put(entry, believed)
-            elif any(follower.has_room() for follower in entry.followers):
+            elif any(map(_HAS_ROOM, entry.followers)):
                 entry.by_schedule = not (self.hints.swept or entry.urgent)
-                self.hints.calm(entry)
+                if entry.urgent:
+                    self.hints.calm(entry)
                 entry.looked_at = now
                 entry.reserved_by = entry.followers
                 for follower in entry.reserved_by:
@@ -334,14 +336,15 @@ class Roster:
         # A look that brought nothing gives its places to those who wait for room: nothing may
         # ever be consumed that would.
         for follower in reserved:
-            self.made_room(follower, now)
+            if follower.stalled:
+                self.made_room(follower, now)
 
     def _tell(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
         news = entry.status != snapshot.status_text
         entry.looks += 1
         entry.status = snapshot.status_text
         entry.trouble = None
-        refused = tuple(f for f in entry.followers if not f.take(snapshot))
+        refused = [f for f in entry.followers if not f.take(snapshot)]
         if not snapshot.is_terminal:
             self._goes_on(entry, snapshot, now)
             return
@@ -350,7 +353,7 @@ class Roster:
         if refused:
             # These came while the look was under way and had no room. The job has ended, and
             # will still have ended when they have.
-            entry.followers = refused
+            entry.followers = tuple(refused)
             self._stall(entry)
         else:
             self._remove(entry)
@@ -447,6 +450,7 @@ class Roster:
             follower.stall(entry)
 
 
+_HAS_ROOM: Final = operator.methodcaller("has_room")
 _MOST_SET_ASIDE: Final = 256
 _AT_ONCE: Final = 500
 _MEAN_OF: Final = 32  # waits

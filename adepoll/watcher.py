@@ -373,7 +373,7 @@ class JobWatcher:
             feed.end_of_input()
 
     def _made_room(self, feed: Feed) -> None:
-        if self._roster.made_room(feed, asyncio.get_running_loop().time()):
+        if feed.stalled and self._roster.made_room(feed, asyncio.get_running_loop().time()):
             self._lookout.pump()
 
     def _drop_feed(self, feed: Feed) -> list[asyncio.Task[None]]:

@@ -593,7 +593,7 @@ def test_a_follower_that_stays_full_does_not_remember_a_job_ever_more_often():
         look(roster, "pending", float(round_))
         roster.unfollow("b", keen)
         assert roster.pop_due(round_ + INTERVAL) is None
-    assert len(full._stalled) < 100
+    assert len(full.stalled) < 100
     full.pop()
     roster.made_room(full, 5_000.0)
     look(roster, "completed", 5_000.0)
