@@ -114,9 +114,7 @@ class Calls:
         """
         pacer = self._pacer
         while True:
-            due = pacer.ready()
-            if due is None:
-                due = await pacer.turn()
+            due = await pacer.turn()
             async with slot:
                 sent = pacer.take(due)
                 if sent is None:

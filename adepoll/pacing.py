@@ -152,13 +152,6 @@ class Pacer:
         """How many requests have failed since one succeeded, 429 not counted."""
         return self._outage.failures
 
-    def ready(self) -> float | None:
-        """Give the time if one more request may be sent now; None where `turn` is to be awaited."""
-        if self._line or self._called or self._closed.is_set():
-            return None
-        now = asyncio.get_running_loop().time()
-        return now if self._due() <= now else None
-
     async def turn(self) -> float:
         """Wait until one more request may be sent; nothing is counted before `take`.
 
@@ -169,9 +162,9 @@ class Pacer:
         """
         if self._closed.is_set():
             raise ClosedError(_CLOSED)
-        if (now := self.ready()) is not None:
-            return now
         loop = asyncio.get_running_loop()
+        if not self._line and not self._called and self._due() <= (now := loop.time()):
+            return now
         waiter: asyncio.Future[float] = loop.create_future()
         self._line.append(waiter)
         self._serve()

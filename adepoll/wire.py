@@ -211,7 +211,12 @@ def _read_bool(value: Json, _type: object) -> bool:
     return value if isinstance(value, bool) else _expect("a boolean", value)
 
 
+_LARGE: Final = 2**53  # a whole number below it surely fits a float
+
+
 def _read_float(value: Json, _type: object) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         _expect("a number", value)
     try:
@@ -224,6 +229,8 @@ def _read_float(value: Json, _type: object) -> float:
 
 
 def _read_int(value: Json, type_: object) -> int:
+    if type(value) is int and -_LARGE < value < _LARGE:
+        return value
     number = _read_float(value, type_)
     if not number.is_integer():
         raise _ShapeError("expected a whole number")
