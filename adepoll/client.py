@@ -206,9 +206,9 @@ class AdeClient:
 
     def _look(self, job_id: str) -> Callable[[], Awaitable[JobSnapshot]]:
         """Give what looks at a job, a single time."""
-        self._connections.check_open()
         # Encoded once, by protocol: yarl must leave it, or "%25" would be sent for "%".
         url = self._root.with_path(self._root_path + protocol.job_path(job_id), encoded=True)
+        self._connections.check_open()
 
         def read(status: int, headers: protocol.Headers, body: bytes) -> JobSnapshot:
             snapshot = protocol.decipher_job(
@@ -224,9 +224,9 @@ class AdeClient:
         self, page: int, page_size: int, status: JobStatus | None
     ) -> Callable[[], Awaitable[JobPage]]:
         """Give what lists a page, a single time."""
-        self._connections.check_open()
         path = protocol.list_path(page=page, page_size=page_size, status=status)
         url = URL(self._base_url + path, encoded=True)
+        self._connections.check_open()
 
         def read(status: int, headers: protocol.Headers, body: bytes) -> JobPage:
             return protocol.decipher_page(status, headers, body, now=_utcnow(), secret=self._key)

@@ -27,7 +27,7 @@ class Waiter:
     """One caller of `wait`: a follower of one job that only cares for its end."""
 
     __slots__ = ("future",)
-    stalled: Final = ()
+    stalled: Final = ()  # it never is
 
     def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
         """`future` is where the snapshot or the error goes."""
