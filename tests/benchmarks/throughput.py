@@ -153,7 +153,7 @@ def in_tasks(ask: Ask, job_ids: list[str]) -> Work:
 
 @asynccontextmanager
 async def bare(base_url: str, job_ids: list[str]) -> AsyncIterator[Work]:
-    """The least that aiohttp can do."""
+    """The loop that one writes who has aiohttp alone."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with aiohttp.ClientSession(headers=headers) as session:
 
@@ -221,8 +221,8 @@ PEERS: dict[str, Peer] = {
     "bare aiohttp": bare,
     "SDK, aiohttp": sdk_aiohttp,
     "SDK, httpx": sdk_httpx,
-    "AdeClient": client,
-    "JobWatcher": watcher,
+    "AdeClient alone": client,
+    "whole JobWatcher": watcher,
 }
 GOALS = {"bare aiohttp": 0.8, "SDK, aiohttp": 3.0, "SDK, httpx": 8.0}
 
@@ -272,7 +272,7 @@ def tell(answer: str, loop: str, best: dict[str, float]) -> None:
         ratios = "".join(
             f"{best[peer] / seconds:>16.2f}" if peer in best else f"{'-':>16}" for peer in GOALS
         )
-        print(f"{answer:<17}{loop:<9}{name:<14}{1 / seconds:>10,.0f}{seconds * 1e6:>8.1f}{ratios}")
+        print(f"{answer:<17}{loop:<9}{name:<18}{1 / seconds:>10,.0f}{seconds * 1e6:>8.1f}{ratios}")
 
 
 def main() -> None:
@@ -284,9 +284,9 @@ def main() -> None:
     options = Options(**vars(parser.parse_args()))
     pin(1)
     peers = "".join(f"{'x ' + peer:>16}" for peer in GOALS)
-    print(f"{'answer':<17}{'loop':<9}{'client':<14}{'req/CPU s':>10}{'us/poll':>8}{peers}")
+    print(f"{'answer':<17}{'loop':<9}{'client':<18}{'req/CPU s':>10}{'us/poll':>8}{peers}")
     goals = "".join(f"{f'>= {goal}':>16}" for goal in GOALS.values())
-    print(f"{'goal, asyncio':<58}{goals}")
+    print(f"{'goal, asyncio':<62}{goals}")
     for answer, make in ANSWERS.items():
         with served(make) as base_url:
             for loop, run in (("asyncio", asyncio.run), ("uvloop", uvloop.run)):
