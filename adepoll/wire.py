@@ -207,6 +207,10 @@ def _read_str(value: Json, _type: object) -> str:
     return value if isinstance(value, str) else _expect("a string", value)
 
 
+def _read_str_or_null(value: Json, type_: object) -> str | None:
+    return value if value is None or type(value) is str else _read_str(value, type_)
+
+
 def _read_bool(value: Json, _type: object) -> bool:
     return value if isinstance(value, bool) else _expect("a boolean", value)
 
@@ -291,7 +295,7 @@ def _make_reader(cls: type[Any], made: Converter) -> _Reader:
 def _make_converter(*, detailed: bool) -> Converter:
     made = Converter(detailed_validation=detailed)
     made.register_structure_hook(str, _read_str)
-    made.register_structure_hook(str | None, _or_null(_read_str))
+    made.register_structure_hook(str | None, _read_str_or_null)
     made.register_structure_hook(bool, _read_bool)
     made.register_structure_hook(int, _read_int)
     made.register_structure_hook(float, _read_float)
