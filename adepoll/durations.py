@@ -61,9 +61,12 @@ class Law:
     Attributes:
         chances: For each bin of `EDGES`, the chance that a job that reaches it ends in it.
         survival: For each bin, the chance that a job reaches it.
+        known: The first bin beyond all in which jobs were seen to end; from there on, what it says
+            is belief.
     """
 
     chances: Sequence[float] = field(repr=False)
+    known: int = _LAST
     survival: tuple[float, ...] = field(init=False, repr=False)
     _areas: tuple[float, ...] = field(init=False, repr=False)  # under survival, from each edge on
 
@@ -151,14 +154,14 @@ class Law:
 # What is believed before anything was seen, worth so many jobs: Lomax's heavy-tailed law with a
 # median of about half a minute, whose hazard, shape / (age + scale), never rises and never ends.
 _PRIOR_WEIGHT: Final = 2.0
-_PRIOR_SHAPE: Final = 1.5
-_PRIOR_SCALE: Final = 60.0
+_PRIOR_SHAPE: Final = 2.0
+_PRIOR_SCALE: Final = 90.0
 _PRIOR_RISK: Final = tuple(
     _PRIOR_WEIGHT * (1.0 + edge / _PRIOR_SCALE) ** -_PRIOR_SHAPE for edge in EDGES
 )
 _PRIOR_ENDS: Final = (*map(operator.sub, _PRIOR_RISK, _PRIOR_RISK[1:]), _PRIOR_RISK[_LAST])
 _PRIOR_RATES: Final = tuple(_PRIOR_SHAPE / (edge + _PRIOR_SCALE) for edge in EDGES)
-PRIOR: Final = Law(tuple(map(operator.truediv, _PRIOR_ENDS, _PRIOR_RISK)))
+PRIOR: Final = Law(tuple(map(operator.truediv, _PRIOR_ENDS, _PRIOR_RISK)), known=0)
 """What is believed before anything was seen."""
 
 _PRECISE: Final = 1.02
@@ -172,7 +175,7 @@ _ENOUGH: Final = 16.0  # ends from which a hazard can be read, or so large a sha
 _ENOUGH_OF_ALL: Final = 0.004
 _REACH: Final = 8  # bins to either side that may be taken together for that
 
-_LIKENESS: Final = 0.7  # of neighbouring bins
+_LIKENESS: Final = 0.95  # of neighbouring bins
 _LEAST_RATIO: Final = 0.1
 
 # The edges near which jobs were first seen active, last seen active, and seen ended (None: never).
@@ -389,7 +392,8 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Law:
     Neighbouring bins are taken together where there are few ends. Where there is no risk, the
     hazard is the prior's, or dies away from that of the bin before: what has begun goes on.
     """
-    bins = min(len(ends) + _REACH, _LAST)
+    known = len(ends)
+    bins = min(known + _REACH, _LAST)
     ends = [*ends, *repeat(0.0, _LAST - len(ends))]
     # A bin is 3% wider than the one before; per unit of time spent at risk, they can be compared.
     times = [w * (r - e / 2) for w, r, e in zip(_WIDTHS, risk, ends, strict=False)]
@@ -410,4 +414,4 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Law:
         rate = (seen_ends + weight * believed) / (max(seen_time, 0.0) + weight)
         chances.append(-math.expm1(-rate * _WIDTHS[number]))
         ratio = max(rate / _PRIOR_RATES[number], _LEAST_RATIO)
-    return Law((*chances, 1.0))
+    return Law((*chances, 1.0), known=known)

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from adepoll.durations import Durations, Law
+from adepoll.durations import Durations, Law, bin_of
 from adepoll.entry import Entry
 
 _CUT_OFF: Final = 0.5  # received_at is in whole seconds; so much is lost on average
@@ -35,8 +35,8 @@ class Surprise:
     def looked(self, law: Law, seen: float, age: float, *, ended: bool) -> None:
         """Take in a look at age `age` at a job that was active at age `seen`."""
         self._looks += 1
-        if self._looks % _ONE_IN:
-            return  # a sample will do
+        if self._looks % _ONE_IN or bin_of(age) > law.known:
+            return  # a sample will do, and what is mere belief is no standard
         expected = law.lag_ahead(seen, age)
         self._seen *= _FADING
         self._expected = _FADING * self._expected + expected
@@ -119,4 +119,4 @@ _EVEN: Final = 0.5
 _IN_TIME: Final = 0.5  # seconds
 _ONE_IN: Final = 2
 _FADING: Final = 1 - 1 / 10_000  # from look to look of the sample
-_FEWEST_ENDS: Final = 100.0
+_FEWEST_ENDS: Final = 500.0

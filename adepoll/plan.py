@@ -32,12 +32,15 @@ class Plan:
         step: Effort from look to look.
         minimum: Shortest wait.
         maximum: Longest wait.
+        stride: How far to go at once into ages that the law does not know; or a quarter of the age,
+            where that is more.
     """
 
     law: Law
     step: float
     minimum: float
     maximum: float
+    stride: float
     _roots: Sequence[float] = field(repr=False)  # of the hazard in each bin
     _efforts: Sequence[float] = field(repr=False)  # up to each edge
 
@@ -53,7 +56,11 @@ class Plan:
         effort += self.step * stretch
         until = bisect_right(self._efforts, effort, number) - 1
         rest = (effort - self._efforts[until]) / self._roots[until]
-        return min(max(EDGES[until] + rest - age, self.minimum), self.maximum)
+        wait = EDGES[until] + rest - age
+        # Where nothing was seen yet, jobs may begin to end at any age, however few have so far.
+        unknown = max(age, EDGES[self.law.known])
+        wait = min(wait, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
+        return min(max(wait, self.minimum), self.maximum)
 
     def cost(self) -> tuple[float, float]:
         """Give the mean lag, and the mean number of looks, at jobs that are watched from age 0."""
@@ -78,6 +85,7 @@ class Plan:
         return lag / (1.0 - reached), looks
 
 
+_STRIDE: Final = 0.25  # of the age
 _RARE: Final = 0.001  # share of the jobs that may be left out of account
 _MOST_LOOKS: Final = 200  # that are gone through one by one
 
@@ -91,9 +99,18 @@ def make_plan(law: Law, *, target_lag: float, minimum: float, maximum: float) ->
     roots = [*map(math.sqrt, hazards)]
     efforts = [*accumulate(map(operator.mul, roots[:-1], _WIDTHS), initial=0.0)]
 
+    # Whatever comes there, half of a wait is the lag, and only of those that get there.
+    stride = 2 * target_lag / max(law.survival[law.known], _RARE)
+
     def with_step(step: float) -> Plan:
         return Plan(
-            law=law, step=step, minimum=minimum, maximum=maximum, roots=roots, efforts=efforts
+            law=law,
+            step=step,
+            minimum=minimum,
+            maximum=maximum,
+            stride=stride,
+            roots=roots,
+            efforts=efforts,
         )
 
     # By the theory, lag = step / 2 * the integral of survival * sqrt(h); where looks are few the

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adepoll.durations import EDGES, PRIOR, Durations, Law
+from adepoll.durations import EDGES, PRIOR, Durations, Law, bin_of
 from adepoll.plan import Plan, make_plan
 
 WIDTHS = [b - a for a, b in itertools.pairwise(EDGES)]
@@ -127,6 +127,20 @@ def test_where_all_end_at_about_the_same_age_it_waits_until_shortly_before():
     assert 48 < plan.wait(0.0) < 60
     assert plan.wait(60.0) < 8
     assert plan.cost()[1] < 5
+
+
+def test_where_nobody_knows_what_comes_it_goes_by_steps_that_cost_the_lag_at_most():
+    """The hazard seen so far was low; what the prior makes of it may be wrong."""
+    known = bin_of(20.0)
+    law = Law((*(0.0001 for _ in range(known)), *PRIOR.chances[known:]), known=known)
+    plan = plan_of(law, target_lag=2.0)
+    assert plan.wait(0.0) <= EDGES[known] + 5.0
+    assert plan.wait(30.0) <= 7.5
+    assert plan.wait(100.0) <= 25.0
+    # Where few are left to go there, it matters less.
+    few = Law((*(0.05 for _ in range(known)), *(0.0001 for _ in EDGES[known:-1]), 1.0), known=known)
+    assert few.survival[known] < 0.15
+    assert plan_of(few, target_lag=2.0).wait(30.0) > 15.0
 
 
 def test_half_the_lag_costs_about_twice_the_looks():

@@ -1134,8 +1134,8 @@ TestRosterMachine = RosterMachine.TestCase
 
 @pytest.mark.parametrize("swept", [False, True])
 def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(swept):
-    roster, feed = make_roster(), make_feed(limit=1_000)
-    job_ids = [f"job-{number}" for number in range(600)]
+    roster, feed = make_roster(), make_feed(limit=2_000)
+    job_ids = [f"job-{number}" for number in range(1_500)]
     follow(roster, feed, *job_ids)
     for _ in job_ids:
         look(roster, "processing", 0.0)
