@@ -32,15 +32,22 @@ class Agenda:
     _heap: list[_Item] = field(factory=list, init=False)  # by when they are due
     _line: list[_Item] = field(factory=list, init=False)  # overdue, by due less headstart
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
+    _on_trust: list[_Item] = field(factory=list, init=False)  # by when they are due
+    _recalled_at: float = field(default=math.inf, init=False)
     _stale: int = field(default=0, init=False)
 
-    def put(self, entry: Entry, due: float) -> None:
-        """Give an entry its place; the one it had is void."""
+    def put(self, entry: Entry, due: float, *, on_trust: bool = False) -> None:
+        """Give an entry its place, which `recall` can void; the one it had is void."""
         if entry.ticket:
             self.drop(entry)
         entry.ticket = next(self._tickets)
         entry.due = due
-        heapq.heappush(self._heap, (due, entry.ticket, entry))
+        heapq.heappush(self._on_trust if on_trust else self._heap, (due, entry.ticket, entry))
+
+    def recall(self, now: float) -> None:
+        """Make all entries due that were put on trust; each is dealt with when it is its turn."""
+        if self._on_trust:
+            self._recalled_at = now
 
     def drop(self, entry: Entry) -> None:
         """Take an entry's place away, if it has one."""
@@ -51,6 +58,8 @@ class Agenda:
 
     def pop(self, now: float) -> Entry | None:
         """Give the entry to look at now, and take its place away; None where none is due."""
+        if self._on_trust:
+            self._call_in(now)
         if self._line or self._overtaken(now):
             self._line_up(now)
             if (entry := self._take(self._line, math.inf)) is not None:
@@ -59,20 +68,38 @@ class Agenda:
 
     def next_due(self) -> float | None:
         """Give when the next entry is due; None where there is none."""
-        self._drop_void(self._line)
-        self._drop_void(self._heap)
-        dues = [heap[0][2].due for heap in (self._line, self._heap) if heap]
+        dues = []
+        for heap in (self._line, self._heap, self._on_trust):
+            self._drop_void(heap)
+            if heap:
+                dues.append(heap[0][2].due)
+        if self._on_trust:
+            dues.append(self._recalled_at)
         return min(dues) if dues else None
 
     def clear(self) -> None:
         """Take all places away."""
         self._heap.clear()
         self._line.clear()
+        self._on_trust.clear()
+        self._recalled_at = math.inf
         self._stale = 0
 
     def _overtaken(self, now: float) -> bool:
         """Whether more than one is due; the two next to the top of a heap are the next to be."""
         return any(item[0] <= now for item in self._heap[1:3])
+
+    def _call_in(self, now: float) -> None:
+        latest = now if self._recalled_at == math.inf else math.inf
+        for _ in range(_MOST_LINED_UP):
+            self._drop_void(self._on_trust)
+            if not self._on_trust or self._on_trust[0][0] > latest:
+                break
+            due, ticket, entry = heapq.heappop(self._on_trust)
+            entry.due = min(due, now)
+            heapq.heappush(self._heap, (entry.due, ticket, entry))
+        if not self._on_trust:
+            self._recalled_at = math.inf
 
     def _line_up(self, now: float) -> None:
         for _ in range(_MOST_LINED_UP):
@@ -101,8 +128,9 @@ class Agenda:
 
     def _prune(self) -> None:
         # Amortised: a rebuild costs O(n) and happens after n / 2 entries have left their places.
-        if self._stale > _PRUNE_FROM and self._stale * 2 > len(self._heap) + len(self._line):
-            for heap in (self._heap, self._line):
+        heaps = self._heap, self._line, self._on_trust
+        if self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
+            for heap in heaps:
                 heap[:] = [item for item in heap if item[1] == item[2].ticket]
                 heapq.heapify(heap)
             self._stale = 0

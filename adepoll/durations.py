@@ -1,6 +1,6 @@
 """What has been learnt of how long jobs take: censored observations -> a law. Decides nothing.
 
-Imports errors only. All times are seconds; the age of a job is the time since the service
+Imports arrivals and errors. All times are seconds; the age of a job is the time since the service
 received it.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
 
+from adepoll.arrivals import Arrivals
 from adepoll.errors import ConfigurationError
 
 # Ages are counted in bins: half seconds at first, as received_at comes in whole ones, then ever
@@ -189,7 +190,7 @@ class Durations:
     interval-censored observations, with those of jobs that still run (right-censored) or that were
     old when first seen (left-truncated), give the law of the durations by self-consistency (B. W.
     Turnbull, JRSS B 38, 1976, in terms of the hazard), from a weak prior, and smoothed (B. W.
-    Silverman et al., JRSS B 52, 1990). A job found ended at the first look says nothing here.
+    Silverman et al., JRSS B 52, 1990).
 
     What is old fades: a few thousand jobs count. One object may serve several watchers of one
     event loop, one after the other or at once.
@@ -206,6 +207,7 @@ class Durations:
         self._law = PRIOR
         self._law_knows = 0.0
         self._survivals = 0  # since that law was made
+        self._arrivals = Arrivals()
 
     def __repr__(self) -> str:
         """Show how much is known."""
@@ -217,6 +219,11 @@ class Durations:
     def ended(self) -> int:
         """How many jobs were seen to end."""
         return self._ended
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """How old the jobs were when they were given to a watcher."""
+        return self._arrivals
 
     @property
     def law(self) -> Law:
@@ -256,7 +263,8 @@ class Durations:
         It holds counts by age, and nothing of any single job.
         """
         seen = [[*sight, round(weight, 3)] for sight, weight in sorted(self._gone.items(), key=str)]
-        saved = {"format": _FORMAT, "ended": self._ended, "seen": seen}
+        arrivals = self._arrivals.to_json()
+        saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}
         return json.dumps(saved, separators=(",", ":"))
 
     @classmethod
@@ -269,7 +277,10 @@ class Durations:
         """
         read = cls()
         try:
-            read._ended, read._gone = _read(json.loads(text))
+            saved = json.loads(text)
+            read._ended, read._gone = _read(saved)
+            if "arrivals" in saved:  # which adepoll has not always kept
+                read._arrivals = Arrivals.from_json(saved["arrivals"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(f"Durations.to_json did not write this: {exc}") from exc
         read._count_known()

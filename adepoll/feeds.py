@@ -170,6 +170,11 @@ class Feed:
         """How many more snapshots may come."""
         return self._limit - self._reserved - len(self._buffer)
 
+    @property
+    def known(self) -> int:
+        """How many ids were taken so far."""
+        return len(self._jobs)
+
     def has_room(self) -> bool:
         """Whether one more snapshot could be taken, those reserved counted as taken."""
         return self._reserved + len(self._buffer) < self._limit
@@ -251,7 +256,7 @@ class Feed:
     def progress(self) -> WatchProgress:
         """Give how far it has come."""
         return WatchProgress(
-            known=len(self._jobs),
+            known=self.known,
             settled=dict(self.settled),
             buffered=len(self._buffer),
             unresolved=len(self.causes),

@@ -77,9 +77,9 @@ class Learning:
         self, entry: Entry, received_at: datetime, now: float, *, as_of: float | None = None
     ) -> None:
         """Note that a job was active at `as_of`, now if None."""
-        unix = self.service_time()
-        if unix is not None:
-            entry.born = now - (unix - received_at.timestamp() - _CUT_OFF)
+        dated = self._date(entry, received_at, now)
+        if entry.entered is None and dated:
+            self._meet(entry, now)
         age = max(self.age(entry, now if as_of is None else as_of), 0.0)
         if entry.entered is None:
             entry.entered = age
@@ -90,13 +90,37 @@ class Learning:
             self.durations.survived(entry.seen, age)
         entry.seen = age
 
-    def ended(self, entry: Entry, now: float) -> None:
-        """Note that a job was seen ended; where it was never seen active, that tells nothing."""
+    def ended(self, entry: Entry, received_at: datetime, now: float) -> None:
+        """Note that a job was seen ended.
+
+        Where it was old when it was given, and never seen active, that tells nothing: of such jobs
+        one cannot say which were at risk of being given, too.
+        """
+        if entry.entered is None and entry.looks <= 1 and self._date(entry, received_at, now):
+            self._meet(entry, now)
         if entry.entered is not None:
             age = self.age(entry, now)
             self._compare(entry, age, ended=True)
             self.durations.end(entry.entered, entry.seen, age)
             entry.entered = None
+
+    def _date(self, entry: Entry, received_at: datetime, now: float) -> bool:
+        """Note when the service received a job; False where its clock is not known."""
+        unix = self.service_time()
+        if unix is not None:
+            entry.born = now - (unix - received_at.timestamp() - _CUT_OFF)
+        return unix is not None
+
+    def _meet(self, entry: Entry, now: float) -> None:
+        """Note how old a job was when it was given.
+
+        A new one has been at risk before our eyes from its age 0 on, however late the first look
+        at it, and whatever that finds: nothing is truncated, and what ended did so in (0, age].
+        """
+        age = entry.since - entry.born
+        if self.durations.arrivals.met(age, given_at=entry.since, now=now):
+            entry.entered = entry.seen = 0.0
+            self.durations.enter()
 
     def _compare(self, entry: Entry, age: float, *, ended: bool) -> None:
         if entry.by_schedule and entry.looked_at - entry.due < _IN_TIME:

@@ -62,6 +62,11 @@ class Plan:
         wait = min(wait, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
         return min(max(wait, self.minimum), self.maximum)
 
+    @property
+    def price(self) -> float:
+        """What one look more is worth, in seconds of lag."""
+        return self.step**2 / 2
+
     def cost(self) -> tuple[float, float]:
         """Give the mean lag, and the mean number of looks, at jobs that are watched from age 0."""
         age, reached, lag, looks = 0.0, 1.0, 0.0, 1.0

@@ -25,7 +25,7 @@ from adepoll.errors import (
 from adepoll.hints import Hints
 from adepoll.learning import Learning
 from adepoll.models import JobSnapshot, JobSummary
-from adepoll.schedule import Schedule, Watched
+from adepoll.schedule import Foresighted, Schedule, Watched
 from adepoll.trouble import Trouble
 
 
@@ -76,6 +76,7 @@ class Roster:
     mean_wait: float | None = field(default=None, init=False)
     _entries: dict[str, Entry] = field(factory=dict, init=False)
     _agenda: Agenda = field(init=False)
+    _alarms: int = field(init=False)
 
     @hints.default
     def _make_hints(self) -> Hints:
@@ -85,6 +86,10 @@ class Roster:
     def _make_agenda(self) -> Agenda:
         return Agenda(self._gain)
 
+    @_alarms.default
+    def _count_alarms(self) -> int:
+        return self.learning.durations.arrivals.alarms
+
     def __len__(self) -> int:
         """How many jobs are watched."""
         return len(self._entries)
@@ -93,22 +98,39 @@ class Roster:
         """Give the entry of a job, if it is watched."""
         return self._entries.get(job_id)
 
-    def follow(self, job_id: str, follower: Follower, alone: tuple[Follower], now: float) -> Entry:
-        """Let `follower` know about the job; look at it at once if it is new.
+    def follow(
+        self,
+        job_id: str,
+        follower: Follower,
+        alone: tuple[Follower],
+        now: float,
+        *,
+        can_wait: bool = False,
+    ) -> Entry:
+        """Let `follower` know about the job, and look at it at once if that was never done.
 
         Args:
             job_id: The job.
             follower: Who wants to know.
             alone: The tuple of just that follower, which a million entries can share.
             now: The time.
+            can_wait: Whether the first look may be later, where it is not likely to bring news.
         """
         entry = self._entries.get(job_id)
         if entry is None:
             entry = self._entries[job_id] = Entry(job_id, alone, now, now)
-            # While the list is swept, it may well say that the job is active, for 100 at a time.
-            self._agenda.put(entry, now + self.hints.trust if self.hints.swept else now)
+            if self.hints.swept:
+                # It may well be that the list says that the job is active, for 100 at a time.
+                self._agenda.put(entry, now + self.hints.trust)
+            else:
+                wait = self._first_wait() if can_wait else 0.0
+                self._agenda.put(entry, now + wait, on_trust=wait > 0)
         elif follower not in entry.followers:
             entry.followers = (*entry.followers, follower)
+            untouched = entry.entered is None and not (entry.trouble or entry.urgent)
+            asleep = entry.ticket and entry.due > now and not self.hints.swept
+            if untouched and asleep and not can_wait:
+                self._agenda.put(entry, now)
             if follower.every_change and self.hints.swept and entry.ticket:
                 self.nudge(job_id, now)  # the list may say for long what the others know already
             if entry.stalled:
@@ -160,6 +182,10 @@ class Roster:
         A job whose followers have no room is set aside until one has. To stay short, only so many
         are set aside in one call; `next_due` tells whether more is to be done.
         """
+        arrivals = self.learning.durations.arrivals
+        if self._alarms != arrivals.alarms:
+            self._alarms = arrivals.alarms
+            self._agenda.recall(now)
         for _ in range(_MOST_SET_ASIDE):
             entry = self._agenda.pop(now)
             if entry is None:
@@ -167,7 +193,8 @@ class Roster:
             if self.hints.swept and (believed := self.hints.believed_until(entry, now)) > now:
                 self._agenda.put(entry, believed)
             elif any(map(_HAS_ROOM, entry.followers)):
-                entry.by_schedule = not (self.hints.swept or entry.urgent)
+                asked_for = entry.urgent or entry.due <= entry.since
+                entry.by_schedule = not (self.hints.swept or asked_for)
                 if entry.urgent:
                     self.hints.calm(entry)
                 entry.looked_at = now
@@ -349,7 +376,7 @@ class Roster:
             self._goes_on(entry, snapshot, now)
             return
         self.tally.settled += news
-        self.learning.ended(entry, now)
+        self.learning.ended(entry, snapshot.received_at, now)
         if refused:
             # These came while the look was under way and had no room. The job has ended, and
             # will still have ended when they have.
@@ -427,12 +454,31 @@ class Roster:
             law=self.learning.durations.law,
             surprise=self.learning.surprise.ratio,
         )
-        wait = self.schedule.delay(watched, self.rng)
-        if not wait >= 0:  # not a number would spoil the order of the agenda
-            raise ValueError(f"{self.schedule!r} gave {wait} as the delay of a look")
+        wait = self._checked(self.schedule.delay(watched, self.rng))
         before = wait if self.mean_wait is None else self.mean_wait
         self.mean_wait = before + (wait - before) / _MEAN_OF
         return wait
+
+    def _checked(self, wait: float) -> float:
+        if not wait >= 0:  # not a number would spoil the order of the agenda
+            raise ValueError(f"{self.schedule!r} gave {wait} as the delay of a look")
+        return wait
+
+    def _first_wait(self) -> float:
+        """Give the time to the first look at a job that was just given."""
+        durations = self.learning.durations
+        trusted = durations.arrivals.trusted and self.rng.random() >= _PROBED
+        if not trusted or not isinstance(self.schedule, Foresighted):
+            return 0.0
+        new = Watched(
+            looks=0,
+            watched_for=0.0,
+            age=0.0,
+            law=durations.law,
+            surprise=self.learning.surprise.ratio,
+        )
+        risk = durations.arrivals.old_share
+        return self._checked(self.schedule.first_delay(new, self.rng, risk=risk))
 
     def _gain(self, entry: Entry, now: float) -> float:
         return 1.0 if entry.missed_at < math.inf else self.learning.gain(entry, now)
@@ -454,6 +500,7 @@ _HAS_ROOM: Final = operator.methodcaller("has_room")
 _MOST_SET_ASIDE: Final = 256
 _AT_ONCE: Final = 500
 _MEAN_OF: Final = 32  # waits
+_PROBED: Final = 0.05  # share of the jobs taken for new that are looked at at once, to see
 _WAITS_ASKED_FOR: Final = 8
 _SAMPLE: Final = 64  # jobs that speak for all
 _ENOUGH_SEEN: Final = 20  # jobs ended, for a guess at when the others will

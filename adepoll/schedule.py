@@ -35,7 +35,7 @@ class Watched:
 
 
 class Schedule(Protocol):
-    """Says how long to wait until the next look at a job. The first look is always at once."""
+    """Says how long to wait until the next look at a job. The first look is at once."""
 
     def delay(self, job: Watched, rng: Random) -> float:
         """Give the seconds from now to the next look.
@@ -53,6 +53,20 @@ class Aimed(Protocol):
     @property
     def target_lag(self) -> float:
         """Mean seconds from the end of a job to the look that sees it."""
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A schedule that knows when to look first at a job that is new."""
+
+    def first_delay(self, job: Watched, rng: Random, *, risk: float) -> float:
+        """Give the seconds from now to the first look; 0 for at once.
+
+        Args:
+            job: What is believed of the job.
+            rng: As for `Schedule.delay`.
+            risk: The chance that the job is an old one, and may have ended long ago.
+        """
 
 
 def _positive(_instance: object, attribute: "Attribute[Any]", value: float) -> None:
@@ -152,6 +166,14 @@ class Adaptive:
             wait = min(self.maximum, max(wait, self.target_lag * 2.0 ** min(job.failures, 32)))
             wait *= rng.uniform(1 - self.jitter, 1)
         return wait
+
+    def first_delay(self, job: Watched, rng: Random, *, risk: float) -> float:
+        """Give the seconds to the first look at a job that is new; 0 where it may well be old.
+
+        To wait spares a look. Should the job be an old one, it costs all of the wait in lag.
+        """
+        wait = self.delay(job, rng)
+        return wait if risk * wait <= self.plan(job.law).price else 0.0
 
     def plan(self, law: Law, *, surprise: float = 1.0) -> Plan:
         """Give the plan for jobs of that law; it is made once for each.

@@ -31,6 +31,7 @@ JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 _MOST_WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
 _IDS_AT_ONCE: Final = 500
+_FIRST_OF_A_WATCH: Final = 8  # jobs that are looked at at once: the caller may be another
 
 
 @frozen(kw_only=True)
@@ -193,6 +194,9 @@ class JobWatcher:
     def watch(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch:
         """Look at jobs until each has ended, and yield its snapshot as soon as it has.
 
+        The first look at a job is at once; without a timeout, and where jobs have always been new
+        when they were given, `Adaptive` may put most of those off until jobs are likely to end.
+
         Args:
             job_ids: An iterable or async iterable of any size, taken as it comes. An id that
                 comes twice is watched once.
@@ -354,7 +358,10 @@ class JobWatcher:
             return
         if job_id not in feed:
             feed.admit(job_id)
-            self._roster.follow(job_id, feed, feed.alone, asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            can_wait = not feed.every_change and feed.known > _FIRST_OF_A_WATCH
+            can_wait = can_wait and self._feeds[feed].timeout is None
+            self._roster.follow(job_id, feed, feed.alone, now, can_wait=can_wait)
 
     def _expire(self, feed: Feed, timeout: float) -> None:
         if feed in self._feeds:

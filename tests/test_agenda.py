@@ -120,13 +120,13 @@ def test_in_one_go_only_so_many_are_lined_up():
 def test_void_places_take_no_more_room_than_the_others():
     agenda, entries = Agenda(even), make_entries(100)
     for step in range(100_000):
-        agenda.put(entries[step % 100], 1e6 - step)
-    assert len(agenda._heap) + len(agenda._line) < 2_500
+        agenda.put(entries[step % 100], 1e6 - step, on_trust=step % 3 == 0)
+    assert len(agenda._heap) + len(agenda._line) + len(agenda._on_trust) < 2_500
     for entry in make_entries(5_000):
         agenda.put(entry, 0.0)
         if entry.job_id != "job7":
             agenda.drop(entry)
-    assert len(agenda._heap) + len(agenda._line) < 2_500
+    assert len(agenda._heap) + len(agenda._line) + len(agenda._on_trust) < 2_500
     assert agenda.pop(1.0).job_id == "job7"
     assert len(drain(agenda, 1e7)) == 100
 
@@ -135,12 +135,53 @@ def test_when_all_is_cleared_nothing_is_left():
     agenda = Agenda(even)
     for entry in make_entries(100):
         agenda.put(entry, 0.0)
+    agenda.put(entry, 1.0, on_trust=True)
     agenda.pop(0.0)
+    agenda.recall(0.0)
     agenda.clear()
     assert agenda.next_due() is None
     assert agenda.pop(1e9) is None
     assert not agenda._heap
     assert not agenda._line
+    assert not agenda._on_trust
+
+
+def test_what_was_put_on_trust_can_be_recalled():
+    agenda, entries = Agenda(even), make_entries(300)
+    for number, entry in enumerate(entries):
+        agenda.put(entry, 100.0 + number, on_trust=True)
+    assert agenda.pop(99.0) is None
+    assert agenda.pop(100.0) is entries[0]
+    agenda.drop(entries[1])
+    agenda.put(entries[2], 500.0)  # it was looked at, and is put off by what was seen
+    assert agenda.next_due() == 103.0
+    agenda.recall(101.0)
+    assert agenda.next_due() == 101.0
+    assert drain(agenda, 101.0) == entries[3:]
+    assert agenda.next_due() == 500.0
+    # It is over then: those that come later are trusted anew.
+    agenda.put(entries[0], 600.0, on_trust=True)
+    assert agenda.pop(499.0) is None
+    assert drain(agenda, 600.0) == [entries[2], entries[0]]
+
+
+def test_a_recall_where_nothing_was_put_on_trust_changes_nothing():
+    agenda, (a, b) = Agenda(even), make_entries(2)
+    agenda.put(a, 5.0)
+    agenda.recall(1.0)
+    agenda.put(b, 6.0, on_trust=True)
+    assert agenda.pop(4.0) is None
+    assert drain(agenda, 6.0) == [a, b]
+
+
+def test_a_recall_is_dealt_with_in_small_steps():
+    agenda, entries = Agenda(even), make_entries(10_000)
+    for entry in entries:
+        agenda.put(entry, 100.0, on_trust=True)
+    agenda.recall(0.0)
+    agenda.pop(0.0)
+    assert len(agenda._on_trust) > 9_900
+    assert len(drain(agenda, 0.0)) == 9_999
 
 
 class AgendaMachine(RuleBasedStateMachine):
@@ -152,6 +193,7 @@ class AgendaMachine(RuleBasedStateMachine):
         self.gains = dict.fromkeys(self.entries, 0.5)
         self.agenda = Agenda(lambda entry, _now: self.gains[entry])
         self.dues = {}
+        self.trusted = set()
         self.now = 0.0
 
     numbers = st.integers(0, 7)
@@ -160,6 +202,21 @@ class AgendaMachine(RuleBasedStateMachine):
     def put(self, number, wait):
         self.agenda.put(self.entries[number], self.now + wait)
         self.dues[self.entries[number]] = self.now + wait
+        self.trusted.discard(self.entries[number])
+
+    @rule(number=numbers, wait=st.sampled_from([0.5, 10.0, 100.0]))
+    def put_on_trust(self, number, wait):
+        self.agenda.put(self.entries[number], self.now + wait, on_trust=True)
+        self.dues[self.entries[number]] = self.now + wait
+        self.trusted.add(self.entries[number])
+
+    @rule()
+    def recall(self):
+        self.agenda.recall(self.now)
+        for entry in self.trusted & {*self.dues}:
+            self.dues[entry] = min(self.dues[entry], self.now)
+        self.pop()
+        self.trusted.clear()
 
     @rule(number=numbers)
     def drop(self, number):
@@ -178,6 +235,7 @@ class AgendaMachine(RuleBasedStateMachine):
     def clear(self):
         self.agenda.clear()
         self.dues.clear()
+        self.trusted.clear()
         for entry in self.entries:
             entry.ticket = 0  # as nobody keeps them
 
@@ -200,7 +258,7 @@ class AgendaMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_has_its_one_place(self):
-        items = self.agenda._heap + self.agenda._line
+        items = self.agenda._heap + self.agenda._line + self.agenda._on_trust
         valid = [item[2] for item in items if item[1] == item[2].ticket]
         assert len(valid) == len(set(valid))
         assert set(valid) == set(self.dues)

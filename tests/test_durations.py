@@ -384,6 +384,15 @@ def test_what_was_learnt_comes_back(jobs):
             assert back.quantile(share, age=4.0) == pytest.approx(told, rel=0.1)
 
 
+def test_it_keeps_whether_jobs_were_new_when_they_were_given():
+    durations = Durations()
+    for _ in range(100):
+        durations.arrivals.met(0.0, given_at=1.0, now=2.0)
+    assert Durations.from_json(durations.to_json()).arrivals.trusted
+    # Once it did not keep that.
+    assert not Durations.from_json(json.dumps(KEPT)).arrivals.trusted
+
+
 KEPT = json.loads('{"format":1,"ended":1,"seen":[[1,2,3,1.0]]}')
 
 
@@ -399,6 +408,9 @@ KEPT = json.loads('{"format":1,"ended":1,"seen":[[1,2,3,1.0]]}')
         json.dumps(KEPT | {"format": 99}),
         json.dumps(KEPT | {"ended": 1.5}),
         json.dumps(KEPT | {"ended": None}),
+        json.dumps(KEPT | {"arrivals": None}),
+        json.dumps(KEPT | {"arrivals": [1, 2]}),
+        json.dumps(KEPT | {"arrivals": [1, 2, -3]}),
         *(
             json.dumps(KEPT | {"seen": [seen]})
             for seen in (

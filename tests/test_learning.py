@@ -1,10 +1,12 @@
 """Ages by the service's clock, and what looks and lists teach of how long jobs take."""
 
+import math
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 
-from adepoll.durations import Durations
+from adepoll.durations import Durations, edge_near
 from adepoll.entry import Entry
 from adepoll.learning import Learning
 from adepoll.models import from_timestamp
@@ -54,7 +56,7 @@ def test_an_age_never_goes_back():
     # Nor where what is told is of a time before the last look.
     ahead.active(entry, NOON, 102.0, as_of=80.0)
     assert entry.seen == pytest.approx(59.5)
-    behind.ended(entry, 103.0)
+    behind.ended(entry, NOON, 103.0)
     assert durations._running == 0
     assert not any(durations._passed)
 
@@ -72,9 +74,9 @@ def test_a_job_is_learnt_from_once():
     for now in (5.0, 10.0, 15.0):
         learning.active(entry, NOON, now)
     assert learning.durations._running == 1
-    learning.ended(entry, 20.0)
+    learning.ended(entry, NOON, 20.0)
     assert learning.durations.ended == 1
-    learning.ended(entry, 25.0)
+    learning.ended(entry, NOON, 25.0)
     learning.lost(entry)
     assert learning.durations.ended == 1
     assert learning.durations._running == 0
@@ -82,13 +84,68 @@ def test_a_job_is_learnt_from_once():
     assert 5 < learning.durations.quantile(0.5, age=5.0) < 60
 
 
-def test_a_job_found_ended_at_the_first_look_teaches_nothing():
-    learning, entry = Learning(), make_entry()
-    learning.ended(entry, 200.0)
+@pytest.mark.parametrize("offset", [None, 30.0, -30.0, 3_600.0])
+def test_a_job_found_ended_at_the_first_look_teaches_nothing_where_it_was_not_new(offset):
+    """Or where nobody knows, for want of a clock or because of a wrong one."""
+    given_at = 100.0
+    entry = make_entry(since=given_at)
+    unix = None if offset is None else NOON.timestamp() + offset + 7.0
+    learning = make_learning(unix)
+    learning.ended(entry, NOON, given_at + 7.0)
     learning.lost(entry)
     assert learning.durations.ended == 0
     assert learning.durations._running == 0
     assert not any(learning.durations._passed)
+    assert not learning.durations.arrivals.new
+    assert learning.durations.arrivals.old == (offset is not None)
+
+
+def test_a_job_that_was_new_when_it_was_given_is_known_from_its_birth_on():
+    given_at = 100.0
+    for ended in (False, True):
+        learning, entry = make_learning(NOON.timestamp() + 40), make_entry(since=given_at)
+        if ended:
+            learning.ended(entry, NOON, given_at + 40)
+            assert learning.durations._gone == {(0, 0, edge_near(39.5)): 1.0}
+            assert learning.durations._running == 0
+            assert not any(learning.durations._passed)
+        else:
+            learning.active(entry, NOON, given_at + 40)
+            assert entry.entered == 0.0
+            assert entry.seen == pytest.approx(39.5)
+            assert learning.durations._running == 1
+            assert learning.durations._passed[0] == 1
+        assert learning.durations.arrivals.new == 1
+
+
+def test_a_job_is_met_once():
+    learning, entry = make_learning(NOON.timestamp() + 40), make_entry(since=100.0)
+    entry.looks = 1
+    learning.ended(entry, NOON, 140.0)
+    entry.looks = 2  # as no follower had room
+    learning.ended(entry, NOON, 140.0)
+    assert learning.durations.ended == 1
+    assert learning.durations.arrivals.new == 1
+
+
+def test_late_first_looks_bias_nothing():
+    """Half of the jobs have ended by then, and count; so do those that go on."""
+    rng, durations = Random(7), Durations()
+    for number in range(4_000):
+        duration, given_at, now = rng.expovariate(1 / 15), 1_000.0, 1_010.0
+        entry = Entry(str(number), (), since=given_at, born=given_at)
+        while duration > now - given_at:
+            at(durations, now, given_at).active(entry, NOON, now)
+            now += 3.0
+        at(durations, now, given_at).ended(entry, NOON, now)
+    assert durations.law.ends_within(0, 10) == pytest.approx(1 - math.exp(-10 / 15), abs=0.03)
+    assert durations.law.ends_within(10, 30) == pytest.approx(1 - math.exp(-20 / 15), abs=0.05)
+
+
+def at(durations, now, given_at):
+    """Give a learning to which it is as late as the job is old, by both clocks."""
+    unix = NOON.timestamp() + 0.5 + now - given_at
+    return Learning(durations=durations, service_time=lambda: unix)
 
 
 def test_a_job_that_is_let_go_is_at_risk_no_more():

@@ -32,7 +32,7 @@ from adepoll.errors import (
 from adepoll.feeds import Feed
 from adepoll.models import JobSnapshot, JobStatus, JobSummary, from_timestamp
 from adepoll.roster import Roster
-from adepoll.schedule import Fixed
+from adepoll.schedule import Exponential, Fixed
 
 INTERVAL = 10.0
 TRUST = 300.0
@@ -112,6 +112,35 @@ def broken():
 
 def nonsense():
     return MalformedAnswerError(["expected an object @ $"], job_id="a")
+
+
+class Patient(Fixed):
+    """Looks at new jobs after half the interval, as long as hardly any is old."""
+
+    def first_delay(self, job, rng, *, risk):
+        assert (job.looks, job.age, job.watched_for) == (0, 0.0, 0.0)
+        return self.interval / 2 if risk < 0.1 else 0.0
+
+
+def make_trusting(schedule=None, *, runs=1_000):
+    """Make a roster that was given so many jobs that were all new."""
+    roster = make_roster(schedule or Patient(interval=INTERVAL, jitter=0))
+    for _ in range(runs):
+        meet(roster)
+    return roster
+
+
+def meet(roster, age=0.0, now=0.0):
+    """Tell the roster how old a job was that it was given since."""
+    roster.learning.durations.arrivals.met(age, given_at=now + 1.0, now=now)
+
+
+def trust(roster, feed, *job_ids, now=0.0):
+    """Follow jobs whose first look can wait; give those whose does."""
+    for job_id in job_ids:
+        feed.admit(job_id)
+        roster.follow(job_id, feed, feed.alone, now, can_wait=True)
+    return [job_id for job_id in job_ids if roster.get(job_id).due > now]
 
 
 # --- when ---------------------------------------------------------------------------------------
@@ -1072,7 +1101,8 @@ class RosterMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_agenda_holds_what_is_due_and_counts_what_is_stale(self):
-        heap = self.roster._agenda._heap + self.roster._agenda._line
+        agenda = self.roster._agenda
+        heap = agenda._heap + agenda._line + agenda._on_trust
         valid = [item for item in heap if item[1] == item[2].ticket]
         assert {item[2].job_id for item in valid} == {
             job_id for job_id, known in self.model.items() if known.due is not None
@@ -1130,6 +1160,110 @@ class RosterMachine(RuleBasedStateMachine):
 
 RosterMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestRosterMachine = RosterMachine.TestCase
+
+
+# --- the first look ------------------------------------------------------------------------------
+
+
+MANY = [f"job-{number}" for number in range(1_000)]
+
+
+def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_probe():
+    roster, feed = make_trusting(), make_feed()
+    waiting = trust(roster, feed, *MANY, now=7.0)
+    assert 20 < len(MANY) - len(waiting) < 90
+    assert {roster.get(job_id).due for job_id in waiting} == {7.0 + INTERVAL / 2}
+
+
+@pytest.mark.parametrize(
+    "roster",
+    [
+        make_roster(Patient(interval=INTERVAL)),
+        make_trusting(runs=31),
+        make_trusting(Fixed(interval=INTERVAL)),
+        make_trusting(Exponential()),
+    ],
+    ids=["nothing is known", "little is known", "fixed", "exponential"],
+)
+def test_else_every_first_look_is_at_once(roster):
+    assert trust(roster, make_feed(), *MANY) == []
+
+
+def test_who_cannot_wait_is_served_at_once():
+    roster, feed, hasty = make_trusting(), make_feed(), make_feed()
+    follow(roster, hasty, "a", now=1.0)
+    assert roster.get("a").due == 1.0
+    first, second, third, *_ = trust(roster, feed, *MANY, now=1.0)
+    follow(roster, hasty, first, now=2.0)
+    assert roster.get(first).due == 2.0
+    assert roster.nudge(second, 2.0)
+    assert roster.get(second).due == 2.0
+    trust(roster, hasty, third, now=2.0)
+    assert roster.get(third).due == 1.0 + INTERVAL / 2
+
+
+def test_who_cannot_wait_changes_nothing_once_a_job_was_looked_at():
+    roster, feed = make_trusting(), make_feed()
+    for job_id, outcome in (("a", "processing"), ("b", missing()), ("c", broken())):
+        follow(roster, feed, job_id)
+        look(roster, outcome, 0.0)
+        due = roster.get(job_id).due
+        assert due > 1.0
+        follow(roster, make_feed(), job_id, now=1.0)
+        assert roster.get(job_id).due == due
+
+
+def test_while_the_list_is_swept_a_new_job_waits_for_it_as_ever():
+    roster, feed = make_trusting(), make_feed()
+    roster.begin_sweeps()
+    trust(roster, feed, *MANY)
+    assert {roster.get(job_id).due for job_id in MANY} == {TRUST}
+
+
+def test_an_alarm_makes_all_due_that_wait_for_their_first_look():
+    roster, feed = make_trusting(), make_feed(limit=2_000)
+    follow(roster, feed, "seen")
+    look(roster, "processing", 0.0)
+    waiting = trust(roster, feed, *MANY)
+    meet(roster, 500.0)
+    looked_at = []
+    while (entry := roster.pop_due(1.0)) is not None:
+        looked_at.append(entry.job_id)
+    assert {*looked_at} == {*MANY}
+    assert {*waiting} < {*looked_at}
+    assert trust(roster, feed, "late") == []
+    assert roster.next_due() == 0.0  # "late"
+
+
+def test_an_alarm_of_before_it_was_there_is_none_to_a_roster():
+    roster = make_trusting()
+    meet(roster, 500.0)
+    for _ in range(1_000):
+        meet(roster)
+    later = make_roster(Patient(interval=INTERVAL, jitter=0), learning=roster.learning)
+    waiting = trust(later, make_feed(limit=2_000), *MANY)
+    while later.pop_due(0.0) is not None:
+        pass
+    assert later.next_due() == INTERVAL / 2
+    assert len(waiting) > 900
+
+
+def test_a_404_at_a_late_first_look_is_given_the_whole_grace():
+    roster, feed = make_trusting(), make_feed()
+    job_id, *_ = trust(roster, feed, *(f"job-{number}" for number in range(20)))
+    for other in set(feed.open_ids()) - {job_id}:
+        roster.unfollow(other, feed)
+    assert look_when_due(roster, missing(), missing(), missing(), missing()) == [5.0, 15.0, 20.0]
+    assert isinstance(feed.causes[job_id], JobNotFoundError)
+
+
+def test_a_first_delay_that_is_none_is_refused():
+    class Broken(Fixed):
+        def first_delay(self, job, rng, *, risk):
+            return math.nan
+
+    with pytest.raises(ValueError, match="nan"):
+        trust(make_trusting(Broken()), make_feed(), *MANY)
 
 
 @pytest.mark.parametrize("swept", [False, True])

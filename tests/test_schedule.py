@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.durations import PRIOR, Durations
-from adepoll.schedule import Adaptive, Aimed, Exponential, Fixed, Watched
+from adepoll.schedule import Adaptive, Aimed, Exponential, Fixed, Foresighted, Watched
 
 seconds = st.floats(min_value=1e-3, max_value=1e6)
 shares = st.floats(min_value=0, max_value=1, exclude_max=True)
@@ -190,6 +190,24 @@ def test_adaptive_spreads_a_herd():
     assert len(herd) == 50
     plain = Adaptive(jitter=0).delay(of_age(10.0), Random(0))
     assert min(herd) < plain < max(herd)
+
+
+def test_adaptive_looks_first_when_a_new_job_may_have_ended_if_it_is_surely_new():
+    schedule = Adaptive(jitter=0)
+    new = Watched(looks=0, watched_for=0.0, age=0.0, law=MINUTE)
+    wait = schedule.first_delay(new, Random(0), risk=0.0005)
+    assert wait == schedule.delay(new, Random(0)) > 40
+    # A look is worth about half a second of lag, and one job in ten would have 50 of them.
+    assert 0.1 < schedule.plan(MINUTE).price < 2
+    assert schedule.first_delay(new, Random(0), risk=0.1) == 0.0
+    # Where the wait is short anyway, there is less to be lost.
+    assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), risk=0.03) < 5
+
+
+def test_only_adaptive_knows_when_to_look_first():
+    assert isinstance(Adaptive(), Foresighted)
+    assert not isinstance(Fixed(), Foresighted)
+    assert not isinstance(Exponential(), Foresighted)
 
 
 def test_adaptive_makes_one_plan_for_each_law():

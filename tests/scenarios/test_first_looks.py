@@ -1,0 +1,226 @@
+"""First looks that wait, where the jobs were always new: what they spare, and what if they are not.
+
+In virtual time, by GETs alone, over the emulator's world.
+"""
+
+import asyncio
+from random import Random
+
+import attrs
+import pytest
+
+from adepoll.durations import Durations
+from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
+from adepoll.emulator import run as run_virtually
+from adepoll.errors import JobTimeoutError
+from adepoll.watcher import JobWatcher
+
+JOBS = 600
+EVERY = 0.1  # seconds from job to job, where they are not given at once
+PROMPT = 0.5  # seconds in which a look is done, a rush of hundreds included
+
+
+@attrs.frozen
+class Given:
+    """A job: when it is given to the watcher, how old it is then, and how long it takes."""
+
+    at: float
+    age: float
+    takes: float
+
+
+@attrs.frozen
+class Seen:
+    """What came of it: when it was seen to have ended, how late that was, after how many looks.
+
+    And for how long it had waited for the first of them.
+    """
+
+    at: float
+    lag: float
+    looks: int
+    first: float
+
+
+class Counting:
+    """A world, with the looks at each job counted."""
+
+    def __init__(self, world, seed):
+        self.source = WorldSource(world=world, latency=(0.01, 0.03), rng=Random(seed))
+        self.service_time = self.source.service_time
+        self.looks = {}
+        self.firsts = {}
+
+    async def get_job(self, job_id):
+        self.firsts.setdefault(job_id, asyncio.get_running_loop().time())
+        self.looks[job_id] = self.looks.get(job_id, 0) + 1
+        return await self.source.get_job(job_id)
+
+    async def list_jobs(self, **query):
+        return await self.source.list_jobs(**query)
+
+
+def play(jobs, durations, *, seed=1):
+    """Watch jobs, in the order in which they are given; give what came of each."""
+
+    async def main():
+        world = World(clock=loop_clock(), seed=seed)
+        await asyncio.sleep(10_000)  # so that there is a past
+        start = asyncio.get_running_loop().time()
+        given = {}
+        for job in jobs:
+            received_at = world.now() + job.at - job.age
+            plan = JobPlan(processing_time=job.takes, result_bytes=200)
+            given[world.submit(plan, received_at=received_at)] = job
+
+        async def as_given():
+            loop = asyncio.get_running_loop()
+            for job_id, job in given.items():
+                if start + job.at > loop.time():
+                    await asyncio.sleep(start + job.at - loop.time())
+                yield job_id
+
+        source = Counting(world, seed)
+        seen = {}
+        async with JobWatcher(
+            source, discovery="get", durations=durations, rng=Random(seed)
+        ) as watcher:
+            async for snapshot in watcher.watch(as_given()):
+                now, job = asyncio.get_running_loop().time() - start, given[snapshot.job_id]
+                known = max(job.at, job.at - job.age + job.takes)
+                seen[snapshot.job_id] = Seen(
+                    at=now,
+                    lag=now - known,
+                    looks=source.looks[snapshot.job_id],
+                    first=source.firsts[snapshot.job_id] - start - job.at,
+                )
+        return [seen[job_id] for job_id in given]
+
+    return run_virtually(main())
+
+
+def new_jobs(count=JOBS, *, mean=60.0, deviation=5.0, every=EVERY, seed=1):
+    rng = Random(seed)
+    return [Given(number * every, 0.0, rng.gauss(mean, deviation)) for number in range(count)]
+
+
+def old_jobs(count=JOBS, *, every=0.0, start=0.0, takes=60.0):
+    return [Given(start + number * every, 500.0 + number, takes) for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """What a batch of new jobs taught, as JSON."""
+    durations = Durations()
+    play(new_jobs(1_500, every=0.4), durations)
+    return durations.to_json()
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("every", [0.0, EVERY], ids=["at once", "evenly"])
+def test_where_all_are_new_nearly_a_look_a_job_is_spared_at_no_lag(kept, every):
+    jobs = new_jobs(every=every, seed=2)
+    naive = Durations.from_json(kept)
+    naive.arrivals.old += 1e6  # so that nothing is taken for new
+    plain, spared = play(jobs, naive), play(jobs, Durations.from_json(kept))
+    looks = [mean([seen.looks for seen in batch]) for batch in (plain, spared)]
+    assert looks[1] < looks[0] - 0.75
+    assert mean([s.lag for s in spared]) < 1.1 * mean([s.lag for s in plain])
+
+
+def test_a_few_are_looked_at_at_once_for_ever(kept):
+    waits = [seen.first for seen in play(new_jobs(seed=3), Durations.from_json(kept))]
+    prompt = [wait for wait in waits if wait < PROMPT]
+    assert 0.02 * JOBS < len(prompt) < 0.09 * JOBS
+    assert min(wait for wait in waits if wait >= PROMPT) > 30.0
+    assert max(waits[:8]) < PROMPT  # the first of a watch are looked at in any case
+
+
+def test_before_jobs_were_seen_to_be_new_all_are_looked_at_at_once():
+    waits = [seen.first for seen in play(new_jobs(40, every=0.0), Durations())]
+    assert max(waits) < PROMPT
+
+
+def test_where_all_had_ended_long_ago_the_first_answer_ends_the_waiting(kept):
+    """However sure it was that they would be new."""
+    for every in (0.0, EVERY):
+        seen = play(old_jobs(every=every), Durations.from_json(kept))
+        assert {job.looks for job in seen} == {1}
+        assert max(job.lag for job in seen) < PROMPT
+
+
+def test_a_batch_begun_anew_is_taken_for_what_it_is(kept):
+    """Half of it ended while nobody looked; the rest goes on."""
+    rng = Random(4)
+    jobs = [Given(0.0, rng.uniform(20.0, 50.0), rng.choice([5.0, 100.0])) for _ in range(JOBS)]
+    seen = play(jobs, Durations.from_json(kept))
+    assert max(job.first for job in seen) < PROMPT
+    assert max(job.lag for job, given in zip(seen, jobs, strict=True) if given.takes < 20) < PROMPT
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_old_jobs_follow_new_ones_none_waits_after_one_was_found(kept, seed):
+    """Those before it wait for no longer than it takes to meet it, a probe among twenty."""
+    new = new_jobs(300, seed=seed)
+    start = 300 * EVERY
+    old = old_jobs(300, every=EVERY, start=start)
+    seen = play(new + old, Durations.from_json(kept), seed=seed)[300:]
+    found = min(job.at for job in seen)
+    assert found - start < 100 * EVERY
+    for job, given in zip(seen, old, strict=True):
+        assert job.at <= max(found, given.at) + PROMPT
+        assert job.looks == 1
+
+
+def test_trust_is_earned_anew(kept):
+    jobs = [*new_jobs(100), Given(10.0, 500.0, 60.0)]
+    jobs += [attrs.evolve(job, at=job.at + 60.0) for job in new_jobs(900)]
+    waits = [seen.first for seen in play(jobs, Durations.from_json(kept))]
+    assert max(waits[101 : 101 + 32]) < PROMPT
+    assert mean([wait > 30.0 for wait in waits[-100:]]) > 0.8
+
+
+def test_where_one_job_in_thirty_is_old_it_is_not_worth_while_to_wait(kept):
+    rng, durations = Random(6), Durations.from_json(kept)
+    durations.arrivals.new, durations.arrivals.old = 2_900.0, 100.0
+    jobs = [rng.choice([*[new] * 29, Given(new.at, 500.0, 60.0)]) for new in new_jobs(seed=6)]
+    seen = play(jobs, durations)
+    assert mean([job.first < PROMPT for job in seen]) > 0.99
+
+
+def test_who_awaits_one_job_or_every_change_or_has_a_deadline_is_served_at_once(kept):
+    async def main():
+        world = World(clock=loop_clock(), seed=1)
+        source = Counting(world, 1)
+        loop = asyncio.get_running_loop()
+        durations = Durations.from_json(kept)
+        async with JobWatcher(
+            source, discovery="get", durations=durations, rng=Random(1)
+        ) as watcher:
+
+            def submit(takes=60.0):
+                return world.submit(JobPlan(processing_time=takes, result_bytes=200))
+
+            shared = [submit() for _ in range(100)]
+            async with watcher.watch(shared):
+                await asyncio.sleep(1.0)
+                late = [job_id for job_id in shared if job_id not in source.firsts]
+                assert len(late) > 80
+                with pytest.raises(JobTimeoutError) as caught:
+                    await watcher.wait(late[0], timeout=PROMPT)
+                assert caught.value.last_status == "processing"
+                assert watcher.nudge(late[1])
+                await asyncio.sleep(PROMPT)
+                assert late[1] in source.firsts
+                assert late[2] not in source.firsts
+            for follow in (watcher.updates, lambda ids: watcher.watch(ids, timeout=99.0)):
+                fresh = [submit() for _ in range(100)]
+                began = loop.time()
+                async with follow(fresh):
+                    await asyncio.sleep(PROMPT)
+                assert all(source.firsts[job_id] - began < PROMPT for job_id in fresh)
+
+    run_virtually(main())
