@@ -35,7 +35,10 @@ class Watched:
 
 
 class Schedule(Protocol):
-    """Says how long to wait until the next look at a job. The first look is at once."""
+    """Says how long to wait until the next look at a job.
+
+    The first look is at once, where the schedule is not `Foresighted`.
+    """
 
     def delay(self, job: Watched, rng: Random) -> float:
         """Give the seconds from now to the next look.
