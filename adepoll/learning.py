@@ -142,5 +142,5 @@ class Learning:
 _EVEN: Final = 0.5
 _IN_TIME: Final = 0.5  # seconds
 _ONE_IN: Final = 2
-_FADING: Final = 1 - 1 / 10_000  # from look to look of the sample
+_FADING: Final = 1 - 1 / 40_000  # from look to look of the sample
 _FEWEST_ENDS: Final = 500.0

@@ -59,12 +59,16 @@ class Line:
     def play(self) -> tuple[Outcome, Outcome]:
         """Play the SDK's policy and ours."""
         sdk = Case(batch=self.batch).play()
-        target = AIMS[self.name] * self.goal * sdk.lag
+        target = AIMS[self.name][self.batch.workload] * self.goal * sdk.lag
         return sdk, Case(batch=self.batch, knowing=self.name == "knowing", target_lag=target).play()
 
 
-# What target_lag is set to, relative to the goal. Who learns on the way has polls to spare.
-AIMS = {"knowing": 0.92, "learning": 0.87}
+# What target_lag is set to, relative to the goal, to stay below it and below the SDK's polls for
+# any seed. D has little room for polls; where all end at nearly one age, there is more.
+AIMS = {
+    "knowing": {"A": 0.93, "B": 0.88, "C": 0.93, "D": 0.93},
+    "learning": {"A": 0.87, "B": 0.87, "C": 0.87, "D": 0.87},
+}
 
 
 def main() -> None:
