@@ -25,14 +25,14 @@ PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; what follows ``--`` goes to pytest."""
-    session.install(".[cli,speed]", *groups("tests"))
+    session.install(".[cli,json,speed]", *groups("tests"))
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests, and tell what they do not reach; takes twice as long."""
-    session.install(".[cli,speed]", *groups("tests"))
+    session.install(".[cli,json,speed]", *groups("tests"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *PARALLEL)
     session.run("coverage", "combine", "--quiet")
@@ -55,7 +55,7 @@ def bench(session: nox.Session) -> None:
     if not session.posargs or session.posargs[0] not in benches:
         session.error(f"which one? There are: {', '.join(sorted(benches))}")
     name, *arguments = session.posargs
-    session.install(".[cli,speed]", *groups("tests"))
+    session.install(".[cli,json,speed]", *groups("tests"))
     session.run("python", str(benches[name]), *arguments)
 
 

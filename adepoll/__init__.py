@@ -24,6 +24,7 @@ from adepoll.errors import (
     RateLimitedError,
     RedirectRefusedError,
     RequestError,
+    ResultChangedError,
     ResultError,
     ResultExpiredError,
     ResultForbiddenError,
@@ -47,7 +48,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.feeds import Watch, WatchProgress
-from adepoll.fetcher import Download, ResultFetcher, ResultStream
+from adepoll.fetcher import Download, ResultFetcher, ResultItems, ResultStream
 from adepoll.models import (
     ExtractMetadata,
     ExtractResult,
@@ -100,10 +101,12 @@ __all__ = [
     "RateLimitedError",
     "RedirectRefusedError",
     "RequestError",
+    "ResultChangedError",
     "ResultError",
     "ResultExpiredError",
     "ResultFetcher",
     "ResultForbiddenError",
+    "ResultItems",
     "ResultMalformedError",
     "ResultNotReadyError",
     "ResultRefusedError",

@@ -415,7 +415,7 @@ class ResultForbiddenError(ResultRefusedError):
 
     hint = (
         "if the job was created with output_save_url, that URL may be presigned for PUT only: "
-        "read the result from your own storage"
+        "pass ResultFetcher(resolve_url=...) a function that gives one that can be read"
     )
 
 
@@ -440,6 +440,24 @@ class ResultTransferError(ResultError):
         self.expected = expected
 
 
+class ResultChangedError(ResultError):
+    """The object in storage became another one after bytes of the first had been handed out.
+
+    What was read so far must be thrown away; read the result anew.
+
+    Attributes:
+        received: Bytes that had been handed out.
+    """
+
+    def __init__(self, *, job_id: str, received: int) -> None:
+        super().__init__(
+            f"the object in storage changed while it was read (after {received} bytes); "
+            "throw away what was read, and begin anew",
+            job_id=job_id,
+        )
+        self.received = received
+
+
 class ResultMalformedError(ResultError):
     """What the storage sends is no result; or the bytes are whole, and are none.
 
@@ -458,15 +476,16 @@ class ResultMalformedError(ResultError):
 
 
 class ResultTooLargeError(ResultError):
-    """The result is larger than may be held in memory; `download` or `stream` it.
+    """The result is larger than may be held in memory; `download` it, or walk its `items`.
 
     Attributes:
         limit: The limit, in bytes.
     """
 
-    def __init__(self, *, job_id: str, limit: int) -> None:
+    def __init__(self, *, job_id: str, limit: int, what: str = "it") -> None:
         super().__init__(
-            f"larger than {limit} bytes; use download() or stream(), or raise max_result_bytes",
+            f"{what} is larger than {limit} bytes; use download(), stream() or items(), or raise "
+            "max_result_bytes",
             job_id=job_id,
         )
         self.limit = limit
@@ -481,7 +500,8 @@ class TargetExistsError(ResultError, FileExistsError):
 
     def __init__(self, *, job_id: str, path: str) -> None:
         super().__init__(
-            f"{showable(path)} exists already; pass overwrite=True to replace it", job_id=job_id
+            f"{showable(path)} exists already; pass overwrite=True (--overwrite) to replace it",
+            job_id=job_id,
         )
         self.path = path
 

@@ -237,6 +237,89 @@ class RawStorage:
             self._left.set()
 
 
+class Bucket(RawStorage):
+    """A storage that has one object, and gives it and its ranges as RFC 9110 has it.
+
+    `answers` are made with `give`, and with what `RawStorage` offers for other ones.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.body = b""
+        self.etag = '"one"'
+        self.gives_ranges = True
+        self.answers = [self.give()]
+
+    @property
+    def requests(self):
+        """The header fields of each request, by their names in lower case."""
+        return [self._fields(head) for head in self.heads]
+
+    @property
+    def ranges(self):
+        """What ranges were asked for, as (start, stop); None for the whole, or no stop."""
+        asked = []
+        for fields in self.requests:
+            first, _, last = fields.get("range", "").removeprefix("bytes=").partition("-")
+            asked.append((int(first), int(last) + 1 if last else None) if first else None)
+        return asked
+
+    def give(self, most=None, *, then="keep", before=None):
+        """Give what is asked for; or `most` bytes of it, and then "close", "reset" or "hang".
+
+        `before` is called with the number of the request, before it is answered.
+        """
+
+        async def send(reader, writer):
+            number = len(self.heads) - 1
+            if before is not None:
+                before(number)
+            answer = self._answer(self._fields(self.heads[number]))
+            head, blank, body = answer.partition(b"\r\n\r\n")
+            writer.write(head + blank)
+            for start in range(0, len(body) if most is None else min(most, len(body)), 2**18):
+                writer.write(body[start : start + 2**18][: None if most is None else most - start])
+                await writer.drain()
+            if most is None or then == "keep":
+                return True
+            if then == "hang":
+                await reader.read()  # until the client leaves
+            if then == "reset":
+                await self.resetting(b"")(reader, writer)
+            return False
+
+        return send
+
+    def _answer(self, fields):
+        size, tag = len(self.body), self.etag
+        tags = [] if tag is None else [f"ETag: {tag}"]
+        if tag is not None and fields.get("if-match", tag) != tag:
+            return self.reply(status="412 Precondition Failed")
+        asked = fields.get("range") if self.gives_ranges else None
+        if asked is None or fields.get("if-range", tag) != tag:
+            return self.reply(self.body, headers=tags)
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, stop = int(first), min(int(last) + 1 if last else size, size)
+        if start >= size:
+            headers = [*tags, f"Content-Range: bytes */{size}"]
+            return self.reply(status="416 Range Not Satisfiable", headers=headers)
+        headers = [*tags, f"Content-Range: bytes {start}-{stop - 1}/{size}"]
+        return self.reply(self.body[start:stop], status="206 Partial Content", headers=headers)
+
+    @staticmethod
+    def _fields(head):
+        lines = head.decode("latin-1").split("\r\n")[1:]
+        pairs = [line.partition(":")[::2] for line in lines if line]
+        return {name.lower(): value.strip() for name, value in pairs}
+
+
+@pytest.fixture
+async def bucket():
+    """A running `Bucket`."""
+    async with Bucket() as running:
+        yield running
+
+
 @pytest.fixture
 async def storage():
     """A running `RawStorage`."""

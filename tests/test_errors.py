@@ -59,6 +59,7 @@ EXAMPLES = [
     errors.ResultForbiddenError(**_refused),
     errors.ResultExpiredError(**_refused),
     errors.ResultTransferError("text", job_id="j-1", received=1, expected=None),
+    errors.ResultChangedError(job_id="j-1", received=1),
     errors.ResultMalformedError(["expected an object @ $"], job_id="j-1"),
     errors.ResultTooLargeError(job_id="j-1", limit=10),
     errors.TargetExistsError(job_id="j-1", path="/out/a.json"),
@@ -126,6 +127,7 @@ def test_only_passing_failures_are_transient():
         "RateLimitedError",
         "ServerError",
         "ResultMalformedError",
+        "NoRangeError",  # of the fetcher, and the one above to everybody else
         "ResultServerError",
         "ResultTransferError",
     }

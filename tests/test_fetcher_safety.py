@@ -267,16 +267,48 @@ async def test_no_second_request_can_be_smuggled_in(storage, fetcher, stored):
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_refused_and_not_followed(
-    storage, other_storage, fetcher, stored, tmp_path, status, use
+async def test_a_redirect_is_followed_with_nothing_of_ours_but_what_any_storage_gets(
+    storage, other_storage, fetcher, stored, result_body, tmp_path, status, use
+):
+    location = other_storage.url("/elsewhere%2F?x=%2B" + QUERY)
+    cookie = "Set-Cookie: a=canarycookie; Domain=127.0.0.1; Path=/"
+    storage.answers = [
+        storage.reply(status=f"{status} Moved", headers=[f"Location: {location}", cookie])
+    ]
+    other_storage.answers = [other_storage.reply(result_body())]
+    await _use(fetcher, use, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
+    assert other_storage.targets == ["/elsewhere%2F?x=%2B" + QUERY]
+    (head,) = other_storage.heads
+    allowed = {
+        "host",
+        "accept",
+        "accept-encoding",
+        "user-agent",
+        *(["range"] * (use == "download")),
+    }
+    assert set(fields(head)) == allowed
+    assert KEY.encode() not in head
+    assert SIGNATURE.encode() not in head.partition(b"\r\n")[2]  # no Referer, for one
+
+
+@pytest.mark.parametrize("status", [300, 304, 305, 306])
+async def test_a_status_of_that_kind_which_is_no_redirect_is_refused(
+    storage, other_storage, fetcher, stored, status
 ):
     location = other_storage.url("/elsewhere?canarylocation")
     storage.answers = [storage.reply(status=f"{status} Moved", headers=[f"Location: {location}"])]
     with pytest.raises(ResultRefusedError, match=str(status)) as caught:
-        await _use(fetcher, use, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
-    assert caught.value.status == status
+        await fetcher.result(stored(storage.url("/p?" + QUERY)))
     assert (len(storage.heads), other_storage.connections) == (1, 0)
     assert_shows_no_secret(caught.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_to_nowhere_is_refused(storage, fetcher, stored, status):
+    storage.answers = [storage.reply(status=f"{status} Moved")]
+    with pytest.raises(ResultRefusedError, match=str(status)):
+        await fetcher.result(stored(storage.url("/p?" + QUERY)))
+    assert len(storage.heads) == 1
 
 
 async def test_a_fresh_url_is_checked_like_the_first(storage, other_storage, answering, stored):
@@ -424,7 +456,7 @@ async def test_a_retry_is_logged_for_who_wants_to_know(storage, fetcher, stored,
     storage.answers = [storage.reply(status="500 Oops")]
     with pytest.raises(ResultRefusedError):
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
-    assert [record.name for record in caplog.records] == ["adepoll.fetcher.fetcher"]
+    assert [record.name for record in caplog.records] == ["adepoll.fetcher.transfer"]
     assert "?REDACTED answered 500" in caplog.text
 
 

@@ -6,8 +6,9 @@ import os
 import pickle
 import resource
 import stat
+import subprocess
+import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
+from adepoll.fetcher.answers import Version
 from adepoll.fetcher.partfile import PartFile
+
+MIB = 2**20
+SURE = Version(size=4 * MIB, etag='"one"')
 
 
 def part_file(target, *, overwrite=False):
@@ -26,45 +31,33 @@ def names(folder):
     return sorted(entry.name for entry in Path(folder).iterdir())
 
 
-def write_whole(part, *chunks):
+def begun(target, *, overwrite=False):
+    """A part file that is open and empty."""
+    part = part_file(target, overwrite=overwrite)
     part.open()
-    for chunk in chunks:
-        part.write(chunk)
+    part.begin(Version(), joined=False)
+    return part
+
+
+def publish(part, size):
+    part.hash_to(size)
     return part.publish()
 
 
-class FailingFile:
-    """An open file of which one operation fails."""
-
-    def __init__(self, file, fails, number):
-        self.file, self.fails, self.number = file, fails, number
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def write(self, data):
-        if self.fails == "write":
-            self.file.write(data[: len(data) // 2])
-            raise OSError(self.number, os.strerror(self.number))
-        return self.file.write(data)
-
-    def close(self):
-        self.file.close()
-        if self.fails == "close":
-            raise OSError(self.number, os.strerror(self.number))
+def write_whole(part, *chunks):
+    """Write and publish a file of these chunks; give its digest."""
+    part.open()
+    part.begin(Version(), joined=False)
+    part.write(0, chunks)
+    return publish(part, sum(map(len, chunks)))
 
 
-@pytest.fixture
-def fail_file(monkeypatch):
-    """Let one operation of the files opened from now on fail with that errno."""
-    real = os.fdopen
-
-    def fail(operation, number):
-        monkeypatch.setattr(
-            os, "fdopen", lambda *a, **k: FailingFile(real(*a, **k), operation, number)
-        )
-
-    return fail
+def kept_by(target, *, job_id="job-1"):
+    """What a later download would go on with, or None."""
+    part = PartFile(Path(target), job_id=job_id, overwrite=True)
+    kept = part.open()
+    part.leave()
+    return kept
 
 
 @pytest.fixture
@@ -91,36 +84,52 @@ WITHOUT_BRACES = st.binary(max_size=100).map(lambda chunk: chunk.translate(None,
 
 
 @given(chunks=st.lists(WITHOUT_BRACES, max_size=10))
-def test_the_file_holds_the_chunks_in_order_and_size_and_digest_are_theirs(chunks):
+def test_the_file_holds_the_chunks_in_order_and_the_digest_is_theirs(chunks):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "out.json")
-        size, digest = write_whole(part_file(target), *chunks)
-        whole = b"".join(chunks)
+        whole = b"{" + b"".join(chunks) + b"}"
+        digest = write_whole(part_file(target), b"{", *chunks, b"}")
         assert target.read_bytes() == whole
-        assert (size, digest) == (len(whole), hashlib.sha256(whole).hexdigest())
+        assert digest == hashlib.sha256(whole).hexdigest()
         assert names(folder) == ["out.json"]
 
 
-def test_a_write_that_takes_only_some_bytes_is_continued(tmp_path, monkeypatch):
-    class Short(FailingFile):
-        def write(self, data):
-            return self.file.write(data[:3])
+@given(body=WITHOUT_BRACES, order=st.randoms(use_true_random=False), at_once=st.integers(1, 9))
+def test_pieces_may_be_written_in_any_order_and_the_digest_follows_them(body, order, at_once):
+    whole = b"{" + body + b"}"
+    starts = [*range(0, len(whole), at_once)]
+    order.shuffle(starts)
+    with tempfile.TemporaryDirectory() as folder:
+        part = begun(Path(folder, "out"))
+        there = set()
+        for start in starts:
+            part.write(start, [whole[start : start + at_once]])
+            there.add(start)
+            whole_up_to = next(
+                at for at in range(0, len(whole) + at_once, at_once) if at not in there
+            )
+            part.hash_to(min(whole_up_to, len(whole)))
+            assert part.hashed == min(whole_up_to, len(whole))
+        assert part.publish() == hashlib.sha256(whole).hexdigest()
+        assert Path(folder, "out").read_bytes() == whole
 
-    real = os.fdopen
-    monkeypatch.setattr(os, "fdopen", lambda *a, **k: Short(real(*a, **k), None, 0))
-    size, digest = write_whole(part_file(tmp_path / "out"), b"0123456789")
-    assert (tmp_path / "out").read_bytes() == b"0123456789"
-    assert (size, digest) == (10, hashlib.sha256(b"0123456789").hexdigest())
+
+def test_a_write_that_takes_only_some_bytes_is_continued(tmp_path, monkeypatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+    digest = write_whole(part_file(tmp_path / "out"), b"{012345", b"6789}")
+    assert (tmp_path / "out").read_bytes() == b"{0123456789}"
+    assert digest == hashlib.sha256(b"{0123456789}").hexdigest()
 
 
 def test_a_new_attempt_begins_from_nothing(tmp_path):
-    part = part_file(tmp_path / "out")
-    part.open()
-    part.write(b"of the first attempt, longer")
-    part.discard()
-    size, digest = write_whole(part, b"second")
-    assert (tmp_path / "out").read_bytes() == b"second"
-    assert (size, digest) == (6, hashlib.sha256(b"second").hexdigest())
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{of the first attempt, longer"])
+    part.hash_to(20)
+    part.begin(Version(), joined=False)
+    part.write(0, [b"{second}"])
+    assert publish(part, 8) == hashlib.sha256(b"{second}").hexdigest()
+    assert (tmp_path / "out").read_bytes() == b"{second}"
     assert names(tmp_path) == ["out"]
 
 
@@ -134,12 +143,16 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
     before = os.umask(umask)
     try:
         part.open()
-        (temporary,) = tmp_path.glob(".*")
-        modes = {stat.S_IMODE(temporary.stat().st_mode)}
-        part.publish()
+        part.begin(SURE, joined=True)
+        part.write(0, [b"{}"])
+        part.checkpoint([(0, 2)])
+        hidden = [*tmp_path.glob(".*")]
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in hidden}
+        publish(part, 2)
     finally:
         os.umask(before)
     modes.add(stat.S_IMODE(target.stat().st_mode))
+    assert len(hidden) == 2  # the bytes, and the note of which they are
     assert modes <= {0o600, 0o600 & ~umask}
 
 
@@ -149,24 +162,27 @@ def test_the_temporary_is_hidden_and_in_the_folder_of_the_target(tmp_path):
     (name,) = names(tmp_path)
     assert name.startswith(".out.json.")
     assert name.endswith(".part")
-    part.discard()
+    part.leave()
 
 
 @pytest.mark.parametrize(
-    "name", ["n" * 255, "😀" * 63, "é" * 127, ".hidden", "a b", "-rf", "%s", "\udcff\udcfe"]
+    "name",
+    ["n" * 255, "😀" * 57, "😀" * 63, "é" * 127, ".hidden", "a b", "-rf", "%s", "\udcff\udcfe"],
 )
 def test_any_name_that_the_file_system_takes_will_do(tmp_path, name):
     part = part_file(tmp_path / name)
     part.check()
-    write_whole(part, b"x")
+    write_whole(part, b"{}")
     assert names(tmp_path) == [name]
+    left_behind(tmp_path / name)
+    assert kept_by(tmp_path / name)
 
 
 def test_a_relative_target_is_one_of_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = part_file("out")
     part.check()
-    write_whole(part, b"x")
+    write_whole(part, b"{}")
     assert names(tmp_path) == ["out"]
 
 
@@ -174,11 +190,14 @@ def test_two_writers_of_one_folder_do_not_meet(tmp_path):
     parts = [part_file(tmp_path / "out", overwrite=True) for _ in range(5)]
     for part in parts:
         part.open()
+        part.begin(SURE, joined=True)
+    assert len(names(tmp_path)) == 5
     for number, part in enumerate(parts):
-        part.write(b"%d" % number)
+        part.write(0, [b"{%d}" % number])
+        part.checkpoint([(0, 3)])
     for part in reversed(parts):
-        part.publish()
-    assert (tmp_path / "out").read_bytes() == b"0"
+        publish(part, 3)
+    assert (tmp_path / "out").read_bytes() == b"{0}"
     assert names(tmp_path) == ["out"]
 
 
@@ -210,30 +229,30 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
     monkeypatch.setattr(os, "replace", replace)
-    write_whole(part_file(tmp_path / "out", overwrite=overwrite), b"x")
+    write_whole(part_file(tmp_path / "out", overwrite=overwrite), b"{}")
     assert events == ["sync bytes", "name", "sync folder"]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
 def test_a_file_system_that_cannot_sync_folders_is_no_failure(tmp_path, fail_os, number):
     fail_os("fsync", number, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
-    write_whole(part_file(tmp_path / "out"), b"x")
-    assert (tmp_path / "out").read_bytes() == b"x"
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
 
 
 def test_a_folder_that_may_be_written_and_not_read_is_no_failure(tmp_path, fail_os):
     fail_os("open", errno.EACCES, when=lambda path: Path(path) == tmp_path)
-    write_whole(part_file(tmp_path / "out"), b"x")
-    assert (tmp_path / "out").read_bytes() == b"x"
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
 
 
 def test_a_folder_that_fails_to_sync_is_told(tmp_path, fail_os):
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
     with pytest.raises(StorageError) as caught:
-        write_whole(part, b"x")
+        write_whole(part, b"{}")
     assert caught.value.errno == errno.EIO
-    part.discard()
+    part.leave()
     assert names(tmp_path) == ["out"]  # whole, and its name may not outlive a power cut
 
 
@@ -259,13 +278,12 @@ def test_a_target_that_exists_is_refused_at_once(tmp_path, kind):
 def test_with_overwrite_a_target_that_exists_is_replaced_only_when_all_is_there(tmp_path):
     target = tmp_path / "out"
     target.write_bytes(b"before")
-    part = part_file(target, overwrite=True)
-    part.check()
-    part.open()
-    part.write(b"after")
+    part_file(target, overwrite=True).check()
+    part = begun(target, overwrite=True)
+    part.write(0, [b"{after}"])
     assert target.read_bytes() == b"before"
-    part.publish()
-    assert target.read_bytes() == b"after"
+    publish(part, 7)
+    assert target.read_bytes() == b"{after}"
     assert names(tmp_path) == ["out"]
 
 
@@ -274,9 +292,9 @@ def test_overwriting_a_link_leaves_alone_what_it_points_to(tmp_path):
     elsewhere.write_bytes(b"before")
     target = tmp_path / "out"
     target.symlink_to(elsewhere)
-    write_whole(part_file(target, overwrite=True), b"after")
+    write_whole(part_file(target, overwrite=True), b"{after}")
     assert elsewhere.read_bytes() == b"before"
-    assert target.read_bytes() == b"after"
+    assert target.read_bytes() == b"{after}"
     assert not target.is_symlink()
 
 
@@ -285,15 +303,14 @@ def test_a_target_that_appeared_meanwhile_is_never_replaced(tmp_path, fail_os, h
     if not has_links:
         fail_os("link", errno.EPERM)
     target = tmp_path / "out"
-    part = part_file(target)
-    part.check()
-    part.open()
-    part.write(b"ours")
+    part_file(target).check()
+    part = begun(target)
+    part.write(0, [b"{ours}"])
     target.write_bytes(b"theirs")
     with pytest.raises(TargetExistsError) as caught:
-        part.publish()
+        publish(part, 6)
     assert caught.value.__cause__ is None
-    part.discard()
+    part.leave()
     assert target.read_bytes() == b"theirs"
     assert names(tmp_path) == ["out"]
 
@@ -301,8 +318,8 @@ def test_a_target_that_appeared_meanwhile_is_never_replaced(tmp_path, fail_os, h
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_hard_links_gets_the_file_all_the_same(tmp_path, fail_os, number):
     fail_os("link", number)
-    write_whole(part_file(tmp_path / "out"), b"x")
-    assert (tmp_path / "out").read_bytes() == b"x"
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
     assert names(tmp_path) == ["out"]
 
 
@@ -357,50 +374,44 @@ def test_a_folder_that_takes_no_file_is_told_with_errno_and_cause(tmp_path, fail
     assert caught.value.path == str(tmp_path / "out")
     assert caught.value.job_id == "job-1"
     assert isinstance(caught.value.__cause__, OSError)
-    part.discard()
+    part.leave()
     assert names(tmp_path) == []
 
 
-def test_a_disk_that_fills_up_is_told_and_its_bytes_are_given_back(tmp_path, fail_file):
-    fail_file("write", errno.ENOSPC)
-    part = part_file(tmp_path / "out")
-    part.open()
+def test_a_disk_that_fills_up_is_told_with_what_it_took_before(tmp_path, fail_os):
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{"])
+    fail_os("pwrite", errno.ENOSPC)
     with pytest.raises(StorageError, match="No space") as caught:
-        part.write(b"0123456789")
+        part.write(1, [b"0123456789"])
     assert caught.value.errno == errno.ENOSPC
-    part.discard()
+    part.leave()
     assert names(tmp_path) == []
 
 
 def test_a_real_limit_of_the_kernel_is_told_in_the_same_way(tmp_path):
     # Python ignores SIGXFSZ, so that a write over RLIMIT_FSIZE is EFBIG.
-    part = part_file(tmp_path / "out")
-    part.open()
+    part = begun(tmp_path / "out")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
     try:
         with pytest.raises(StorageError) as caught:
-            part.write(bytes(5_000))
+            part.write(0, [bytes(5_000)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
-    part.discard()
+    part.leave()
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("operation", ["fsync", "link", "close"])
-def test_a_failure_while_publishing_leaves_neither_target_nor_temporary(
-    tmp_path, fail_os, fail_file, operation
-):
-    if operation == "close":
-        fail_file("close", errno.EIO)  # where NFS tells what it could not write
-    else:
-        fail_os(operation, errno.EIO)
+@pytest.mark.parametrize("operation", ["fsync", "link", "preadv", "ftruncate"])
+def test_a_failure_on_the_way_leaves_neither_target_nor_temporary(tmp_path, fail_os, operation):
+    fail_os(operation, errno.EIO)
     part = part_file(tmp_path / "out")
     with pytest.raises(StorageError) as caught:
-        write_whole(part, b"x")
+        write_whole(part, b"{}")
     assert caught.value.errno == errno.EIO
-    part.discard()
+    part.leave()
     assert names(tmp_path) == []
 
 
@@ -410,94 +421,299 @@ def test_a_failure_while_replacing_leaves_the_file_that_was_there(tmp_path, fail
     fail_os("replace", errno.EIO)
     part = part_file(target, overwrite=True)
     with pytest.raises(StorageError):
-        write_whole(part, b"after")
-    part.discard()
+        write_whole(part, b"{after}")
+    part.leave()
     assert target.read_bytes() == b"before"
     assert names(tmp_path) == ["out"]
 
 
-# --- discarding ---------------------------------------------------------------------------------
+def test_a_temporary_that_somebody_cut_meanwhile_is_told(tmp_path):
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{0123456789}"])
+    os.truncate(tmp_path / names(tmp_path)[0], 5)
+    with pytest.raises(StorageError, match="cut by somebody else"):
+        part.hash_to(12)
+    part.leave()
 
 
-def test_discarding_removes_the_temporary_and_may_be_repeated(tmp_path):
+# --- leaving ------------------------------------------------------------------------------------
+
+
+def test_leaving_removes_what_is_not_worth_keeping_and_may_be_repeated(tmp_path):
     part = part_file(tmp_path / "out")
-    part.discard()
-    part.open()
-    part.write(b"x")
-    part.discard()
-    part.discard()
+    part.leave()
+    part = begun(tmp_path / "out")
+    part.write(0, [b"x"])
+    part.leave()
+    part.leave()
     assert names(tmp_path) == []
 
 
-def test_discarding_after_publishing_leaves_the_file(tmp_path):
+def test_leaving_after_publishing_leaves_the_file(tmp_path):
     part = part_file(tmp_path / "out")
-    write_whole(part, b"x")
-    part.discard()
+    write_whole(part, b"{}")
+    part.leave()
     assert names(tmp_path) == ["out"]
 
 
-def test_discarding_never_fails_or_it_would_hide_why_it_was_needed(tmp_path, fail_file):
-    fail_file("close", errno.EDQUOT)
-    part = part_file(tmp_path / "out")
-    part.open()
-    part.discard()
-    assert names(tmp_path) == []
+def test_leaving_never_fails_or_it_would_hide_why_it_was_needed(tmp_path, fail_os):
+    part = begun(tmp_path / "out")
+    for name in ("close", "unlink", "open"):
+        fail_os(name, errno.EDQUOT)
+    part.leave()
 
 
-def test_discarding_what_somebody_else_has_removed_is_no_failure(tmp_path):
-    part = part_file(tmp_path / "out")
-    part.open()
+def test_leaving_what_somebody_else_has_removed_is_no_failure(tmp_path):
+    part = begun(tmp_path / "out")
     (temporary,) = tmp_path.iterdir()
     temporary.unlink()
-    part.discard()
+    part.leave()
 
 
 def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tmp_path):
-    part = part_file(tmp_path / "out")
-    part.open()
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{}"])
     (temporary,) = tmp_path.iterdir()
     temporary.unlink()
     with pytest.raises(StorageError) as caught:
-        part.publish()
+        publish(part, 2)
     assert caught.value.errno == errno.ENOENT
-    part.discard()
+    part.leave()
     assert names(tmp_path) == []
 
 
-def test_after_discarding_nothing_is_written_or_published(tmp_path):
-    part = part_file(tmp_path / "out")
-    part.open()
-    part.discard()
-    part.write(b"late")
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda part: part.write(0, [b"late"]),
+        lambda part: part.begin(SURE, joined=True),
+        lambda part: part.hash_to(1),
+        lambda part: part.checkpoint([(0, 1)]),
+        lambda part: part.sync(),
+        lambda part: part.publish(),
+    ],
+    ids=["write", "begin", "hash_to", "checkpoint", "sync", "publish"],
+)
+def test_after_leaving_no_work_is_done(tmp_path, work):
+    part = begun(tmp_path / "out")
+    part.leave()
     with pytest.raises(StorageError) as caught:
-        part.publish()
+        work(part)
     assert caught.value.errno == errno.ECANCELED
     assert names(tmp_path) == []
 
 
-def test_discarding_waits_for_a_write_in_another_thread(tmp_path, monkeypatch):
-    writing, go_on = threading.Event(), threading.Event()
+# --- what is kept -------------------------------------------------------------------------------
 
-    class Slow(FailingFile):
-        def write(self, data):
-            writing.set()
-            assert go_on.wait(10)
-            return self.file.write(data)
 
-    real = os.fdopen
-    monkeypatch.setattr(os, "fdopen", lambda *a, **k: Slow(real(*a, **k), None, 0))
+def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
+    """Leave a temporary of which these bytes are there."""
+    part = PartFile(Path(target), job_id=job_id, overwrite=True)
+    part.open()
+    part.begin(version, joined=True)
+    for start, stop in done:
+        part.write(start, [b"x" * (stop - start)])
+    part.checkpoint([*done])
+    part.leave()
+
+
+@pytest.mark.parametrize(
+    "done",
+    [[(0, MIB)], [(0, MIB), (3 * MIB, 4 * MIB)], [(0, 2**19), (MIB, MIB + 2**19)]],
+    ids=["the first", "with a gap", "just enough"],
+)
+def test_a_mebibyte_of_a_sure_version_is_kept_with_what_of_it_is_there(tmp_path, done):
+    left_behind(tmp_path / "out", done=done)
+    assert len(names(tmp_path)) == 2
+    kept = kept_by(tmp_path / "out")
+    assert (kept.version, kept.done) == (SURE, done)
+
+
+@pytest.mark.parametrize(
+    ("version", "done"),
+    [
+        (SURE, [(0, MIB - 1)]),
+        (Version(size=4 * MIB), [(0, 2 * MIB)]),
+        (Version(etag='"one"'), [(0, 2 * MIB)]),
+        (Version(size=4 * MIB, etag='W/"one"'), [(0, 2 * MIB)]),
+        (Version(size=4 * MIB, etag=""), [(0, 2 * MIB)]),
+    ],
+    ids=["less than a mebibyte", "no tag", "no size", "a weak tag", "an empty tag"],
+)
+def test_what_nobody_could_go_on_with_is_not_kept(tmp_path, version, done):
+    left_behind(tmp_path / "out", version=version, done=done)
+    assert names(tmp_path) == []
+
+
+def test_what_is_kept_is_of_one_job_and_one_target(tmp_path):
+    left_behind(tmp_path / "out")
+    assert kept_by(tmp_path / "other") is None
+    assert kept_by(tmp_path / "out", job_id="job-2") is None
+    assert kept_by(tmp_path / "out") is not None
+
+
+def test_going_on_with_what_was_kept_makes_the_whole_and_its_digest(tmp_path):
+    left_behind(tmp_path / "out", version=Version(2 * MIB + 2, '"one"'), done=[(1, 2 * MIB)])
+    part = part_file(tmp_path / "out")
+    kept = part.open()
+    assert kept.done == [(1, 2 * MIB)]
+    part.write(0, [b"{"])
+    part.write(2 * MIB, [b"x}"])
+    whole = b"{" + b"x" * (2 * MIB) + b"}"
+    assert publish(part, len(whole)) == hashlib.sha256(whole).hexdigest()
+    assert (tmp_path / "out").read_bytes() == whole
+    assert names(tmp_path) == ["out"]
+
+
+def test_to_begin_anew_takes_away_the_note_of_what_was_there(tmp_path):
+    left_behind(tmp_path / "out")
+    part = part_file(tmp_path / "out")
+    assert part.open()
+    part.begin(Version(5, '"two"'), joined=True)
+    (name,) = names(tmp_path)  # or a crash now would pass its bytes off as those of before
+    assert (tmp_path / name).stat().st_size == 0
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os):
     part = part_file(tmp_path / "out")
     part.open()
-    writer = threading.Thread(target=part.write, args=(b"x",))
-    writer.start()
-    assert writing.wait(10)
-    discarder = threading.Thread(target=part.discard)
-    discarder.start()
-    assert len(names(tmp_path)) == 1
-    go_on.set()
-    discarder.join(10)
-    writer.join(10)
-    assert names(tmp_path) == []
+    part.begin(SURE, joined=True)
+    part.write(0, [b"x" * 2 * MIB])
+    part.checkpoint([(0, MIB)])
+    fail_os("fdopen", errno.ENOSPC)
+    with pytest.raises(StorageError):
+        part.checkpoint([(0, 2 * MIB)])
+    part.leave()
+    assert kept_by(tmp_path / "out").done == [(0, MIB)]
+
+
+def test_a_target_that_came_meanwhile_leaves_nothing_to_go_on_with(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True)
+    part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    part.checkpoint([(0, 2 * MIB + 2)])
+    (tmp_path / "out").touch()
+    with pytest.raises(TargetExistsError):
+        publish(part, 2 * MIB + 2)
+    part.leave()
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_fails_to_sync_leaves_no_note_of_a_temporary_that_is_gone(tmp_path, fail_os):
+    fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True)
+    part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    part.checkpoint([(0, 2 * MIB + 2)])
+    with pytest.raises(StorageError):
+        publish(part, 2 * MIB + 2)
+    part.leave()
+    assert names(tmp_path) == ["out"]
+
+
+# --- whose temporary it is ----------------------------------------------------------------------
+
+
+def temporary_of(target):
+    """The name that the temporary of this target always has."""
+    part = begun(target)
+    (path,) = target.parent.glob(".*.part")
+    part.leave()
+    return path
+
+
+def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
+    first = part_file(tmp_path / "out")
+    first.open()
+    first.begin(SURE, joined=True)
+    first.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    first.checkpoint([(0, 2 * MIB + 2)])
+    second = part_file(tmp_path / "out", overwrite=True)
+    assert second.open() is None
+    second.begin(SURE, joined=True)
+    second.write(0, [b"{second}"])
+    second.checkpoint([(0, 8)])
+    publish(second, 8)
+    assert (tmp_path / "out").read_bytes() == b"{second}"
+    first.leave()
+    assert kept_by(tmp_path / "out").done == [(0, 2 * MIB + 2)]
+
+
+def test_a_temporary_that_another_process_writes_is_left_to_it(tmp_path):
+    left_behind(tmp_path / "out")
+    script = (
+        "import sys; from pathlib import Path; from adepoll.fetcher.partfile import PartFile;"
+        "part = PartFile(Path(sys.argv[1]), job_id='job-1', overwrite=False);"
+        "print(part.open() is not None, flush=True); sys.stdin.read(); part.leave()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"True\n"
+        assert kept_by(tmp_path / "out") is None
+        other.stdin.close()
+    assert other.returncode == 0
+    assert kept_by(tmp_path / "out").done == [(0, 2 * MIB)]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_in_the_place_of_the_temporary_is_not_followed(tmp_path, exists):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    planted = temporary_of(folder / "out")
+    victim = tmp_path / "victim"
+    if exists:
+        victim.write_bytes(b"precious")
+    planted.symlink_to(victim)
+    write_whole(part_file(folder / "out"), b"{}")
+    assert (folder / "out").read_bytes() == b"{}"
+    assert not (folder / "out").is_symlink()
+    assert victim.read_bytes() == b"precious" if exists else not victim.exists()
+
+
+def test_a_hard_link_in_the_place_of_the_temporary_is_not_written_to(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    planted = temporary_of(folder / "out")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    planted.hardlink_to(victim)
+    write_whole(part_file(folder / "out"), b"{}")
+    assert victim.read_bytes() == b"precious"
+    assert names(folder) == ["out"]
+
+
+def test_a_published_file_whose_writer_died_before_it_was_done_is_not_written_to(tmp_path):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    write_whole(part_file(target), b"{first}")
+    temporary.hardlink_to(target)  # where a crash between link(2) and unlink(2) leaves it
+    (tmp_path / "copy").hardlink_to(target)
+    write_whole(part_file(target, overwrite=True), b"{second}")
+    assert target.read_bytes() == b"{second}"
+    assert (tmp_path / "copy").read_bytes() == b"{first}"
+    assert names(tmp_path) == ["copy", "out"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "foreign"])
+def test_what_is_no_file_of_ours_in_its_place_is_left_alone(tmp_path, monkeypatch, kind):
+    planted = temporary_of(tmp_path / "out")
+    if kind == "folder":
+        planted.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(planted)
+    else:
+        planted.write_bytes(b"theirs")
+        uid = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    before = planted.lstat()
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
+    assert os.path.samestat(planted.lstat(), before)
+    assert kind != "foreign" or planted.read_bytes() == b"theirs"
 
 
 # --- braces --------------------------------------------------------------------------------------
@@ -519,15 +735,69 @@ def test_discarding_waits_for_a_write_in_another_thread(tmp_path, monkeypatch):
 def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, size):
     if size == 7 and len(text) > 1_000:
         text = text[:500] + text[-500:]
-    part = PartFile(tmp_path / "out", job_id="job-1", overwrite=False)
-    part.open()
-    for start in range(0, len(text), size):
-        part.write(text[start : start + size])
+    part = begun(tmp_path / "out")
+    part.write(0, [text[start : start + size] for start in range(0, len(text), size)])
     if whole:
-        part.publish()
+        publish(part, len(text))
         assert (tmp_path / "out").read_bytes() == text
     else:
         with pytest.raises(ResultTransferError, match="ended within the result"):
-            part.publish()
-        part.discard()
+            publish(part, len(text))
+        part.leave()
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        (b"{}" + b" " * 200_000, True),
+        (b"{}" + b"\n" * 65_536, True),
+        (b"{}" + b" " * 200_000 + b"x", False),
+        (b'{"a": 1', False),
+        (b" " * 200_000, False),
+        (b"", False),
+    ],
+)
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_last_byte_that_is_no_blank_must_close_the_result(tmp_path, text, whole, joined):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(Version(len(text), '"one"'), joined=joined)
+    part.write(0, [text])
+    part.hash_to(len(text))
+    if whole:
+        part.publish()
+        assert (tmp_path / "out").read_bytes() == text
+        return
+    with pytest.raises(ResultTransferError, match="ended within the result"):
+        part.publish()
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_what_a_kill_left_of_a_published_file_is_tidied_away(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+
+    class KilledError(BaseException):
+        pass
+
+    def link(source, into):
+        real(source, into)
+        raise KilledError
+
+    real = os.link
+    monkeypatch.setattr(os, "link", link)
+    part = PartFile(target, job_id="job-1", overwrite=False)
+    part.check()
+    part.open()
+    part.begin(Version(2, '"one"'), joined=True)
+    part.write(0, [b"{}"])
+    part.checkpoint([(0, 2)])
+    part.hash_to(2)
+    with pytest.raises(KilledError):
+        part.publish()
+    assert len([*tmp_path.iterdir()]) == 3
+    with pytest.raises(TargetExistsError):
+        PartFile(target, job_id="job-1", overwrite=False).check()
+    assert [*tmp_path.iterdir()] == [target]
+    assert target.read_bytes() == b"{}"

@@ -1,4 +1,4 @@
-"""The live line on a terminal: how far a watch has come."""
+"""The live line on a terminal: how far a watch, or a download, has come."""
 
 import asyncio
 import sys
@@ -7,11 +7,21 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from adepoll.client import AdeClient
 from adepoll.feeds import Watch
 from adepoll.models import JobStatus
+from adepoll.redaction import showable
 from adepoll.watcher import JobWatcher
 
 _REFRESHES_PER_SECOND = 4
@@ -103,6 +113,44 @@ class ProgressView:
         self._progress.update(self._bar, completed=settled, total=total, told="  ".join(told))
         self._progress.refresh()
         self._timer = asyncio.get_running_loop().call_later(1 / _REFRESHES_PER_SECOND, self._tick)
+
+
+class TransferView:
+    """Shows a download on stderr, where that is a terminal; nothing elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is what is shown of the file."""
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._bar = self._progress.add_task(showable(name, 40), total=None)
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take the line away."""
+        self._progress.stop()
+
+    def update(self, there: int, size: int | None) -> None:
+        """Take in how many bytes are there, of how many."""
+        self._progress.update(self._bar, completed=there, total=size)
 
 
 def _roughly(seconds: float) -> str:

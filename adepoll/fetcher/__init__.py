@@ -1,6 +1,12 @@
-"""Brings results home: storage.py opens them, partfile.py writes them, fetcher.py does it all."""
+"""Brings results home: fetcher.py is its face; the others, from bottom to top, in the layers below.
+
+addresses, reading: what may be asked, and how bytes come; answers, storage: one request;
+transfer: many; reader, stream: in order; spans, width, sidecar, partfile, landing, crew, download:
+to disk.
+"""
 
 from adepoll.fetcher.fetcher import Download, ResultFetcher
-from adepoll.fetcher.storage import ResultStream, Storage
+from adepoll.fetcher.items import ResultItems
+from adepoll.fetcher.stream import ResultStream
 
-__all__ = ["Download", "ResultFetcher", "ResultStream", "Storage"]
+__all__ = ["Download", "ResultFetcher", "ResultItems", "ResultStream"]

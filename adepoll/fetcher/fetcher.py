@@ -1,38 +1,41 @@
 """ResultFetcher: brings results home, inline or from storage. Imports client and below."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import math
+import operator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
+from typing import Self
+from weakref import WeakValueDictionary
 
-import aiohttp
 from attrs import frozen
 
 from adepoll import wire
 from adepoll.client import AdeClient
 from adepoll.errors import (
     MalformedAnswerError,
-    ResultError,
-    ResultExpiredError,
+    ResultChangedError,
     ResultMalformedError,
     ResultNotReadyError,
     ResultTooLargeError,
+    ResultTransferError,
     ResultUnavailableError,
 )
+from adepoll.fetcher.addresses import Gatekeeper
+from adepoll.fetcher.answers import Version
+from adepoll.fetcher.download import Carrier, Fetched
+from adepoll.fetcher.items import ResultItems
+from adepoll.fetcher.landing import Landing, Progress, Writer
 from adepoll.fetcher.partfile import PartFile
-from adepoll.fetcher.storage import ResultStream, Storage
+from adepoll.fetcher.reader import Reader
+from adepoll.fetcher.storage import Storage
+from adepoll.fetcher.stream import Inline, ResultStream
+from adepoll.fetcher.transfer import Link, Persistence, ResolveUrl, StoredResult
 from adepoll.models import ExtractResult, JobSnapshot, JobStatus
 from adepoll.redaction import is_redacted
-
-_log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
-
-_MOST_FRESH_URLS: Final = 2
 
 
 @frozen(kw_only=True)
@@ -45,6 +48,7 @@ class Download:
         bytes: Its size.
         sha256: Of its bytes, in hex.
         etag: What the storage called this version; None where it did not, or the data was inline.
+        resumed: How often it went on where a connection, or an earlier process, had broken off.
         seconds: From the call to the renamed file.
     """
 
@@ -53,6 +57,7 @@ class Download:
     bytes: int
     sha256: str
     etag: str | None
+    resumed: int
     seconds: float
 
 
@@ -70,33 +75,58 @@ class ResultFetcher:
         client: AdeClient,
         *,
         max_result_bytes: int = 64 * 2**20,
+        connections: int = 4,
         connect_timeout: float = 30.0,
         read_timeout: float = 60.0,
+        min_rate: float = 1024.0,
+        allow_private: bool = False,
+        resolve_url: ResolveUrl | None = None,
     ) -> None:
         """Make a fetcher; nothing is requested before the first call.
 
         Args:
             client: Who is asked for URLs. Its retry policy rules how often a transfer is tried.
             max_result_bytes: Largest result that `result` takes into memory.
+            connections: Most connections over which one `download` gets its parts, where the
+                storage gives parts, and one connection alone is slow.
             connect_timeout: Most seconds until a connection stands.
             read_timeout: Most seconds without a byte.
+            min_rate: Fewest bytes per second over each `read_timeout`; who sends fewer counts as
+                fallen silent.
+            allow_private: Whether results may come from private, loopback and link-local
+                addresses, and over plain http: from a storage of your own network. Otherwise
+                they only may if the API itself is there.
+            resolve_url: Gives the URL from which the result of a job can be read, for jobs whose
+                `output_save_url` was presigned for writing only, or of which the service keeps
+                no result (zero data retention). It is called with the snapshot, and again with a
+                fresh one when that URL has expired; it may be a coroutine function.
 
         Raises:
             ValueError: A number is out of range.
+            TypeError: `connections` is not a whole number.
         """
         for name, value in (
             ("max_result_bytes", max_result_bytes),
+            ("connections", operator.index(connections)),
             ("connect_timeout", connect_timeout),
             ("read_timeout", read_timeout),
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if not (math.isfinite(min_rate) and min_rate >= 0):
+            raise ValueError(f"min_rate must be a number of 0 or more, got {min_rate}")
         self._client = client
         self._max_result_bytes = max_result_bytes
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout, sock_read=read_timeout
+        self._connections = connections
+        self._resolve_url = resolve_url
+        self._storage = Storage(
+            gatekeeper=Gatekeeper(api_url=client.base_url, allow_private=allow_private),
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            min_rate=min_rate,
         )
-        self._storage = Storage(api_url=client.base_url, timeout=timeout)
+        # Who reads the same result by the same URL shares the fresh one.
+        self._links: WeakValueDictionary[tuple[str, str | None], Link] = WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
         """Give the fetcher itself."""
@@ -112,9 +142,9 @@ class ResultFetcher:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections to storage. Further calls, and those under way, raise ClosedError.
+        """Close the connections to storage.
 
-        A stream under way breaks off with `ResultTransferError`.
+        Further calls, and those under way, raise `ClosedError`.
         """
         await self._storage.aclose()
 
@@ -136,7 +166,7 @@ class ResultFetcher:
         if job.data is not None:
             return job.data
         job_id = job.job_id
-        body = await self._retrying(job, lambda url: self._into_memory(job_id, url))
+        body = await self._into_memory(job)
         try:
             return await asyncio.to_thread(wire.decode_result, body)
         except MalformedAnswerError as exc:
@@ -144,16 +174,25 @@ class ResultFetcher:
         raise ResultMalformedError(problems, job_id=job_id)
 
     async def download(
-        self, job: JobSnapshot | str, path: str | PathLike[str], *, overwrite: bool = False
+        self,
+        job: JobSnapshot | str,
+        path: str | PathLike[str],
+        *,
+        progress: Progress | None = None,
+        overwrite: bool = False,
     ) -> Download:
         """Write the result of a job to a file, which appears whole or not at all.
 
-        The bytes go to a temporary file in the same folder (mode 0600), whose length is checked;
-        then it is synced, renamed, and the folder synced.
+        The bytes go to a hidden temporary file in the same folder (mode 0600), are checked, synced
+        to the disk and renamed. What has arrived when a download fails, is cancelled or killed
+        stays there, from a mebibyte on, and the next download of that job to that path goes on
+        with it, if the storage still has the same object (RFC 9110: a strong ETag, and its size).
 
         Args:
             job: A snapshot of the job, or its id.
             path: The file; its folder must exist.
+            progress: Is called with the bytes that are there, and those that there will be or
+                None, each time that has changed.
             overwrite: Whether a file that is there already is replaced; if not, it is refused
                 before anything is requested.
 
@@ -170,22 +209,21 @@ class ResultFetcher:
         part = PartFile(target, job_id=job_id, overwrite=overwrite)
         await asyncio.to_thread(part.check)
         job = await self._ended(job)
-
-        async def to_disk(url: str) -> tuple[int, str, str | None]:
-            async with self._storage.open(job_id, url) as stream:
-                return *(await _write(part, stream)), stream.etag
-
+        landing = Landing(part, progress)
         if job.data is None:
-            size, digest, etag = await self._retrying(job, to_disk)
+            carrier = Carrier(
+                self._stored(job), self._persistence(), landing, connections=self._connections
+            )
+            fetched = await carrier.run()
         else:
-            size, digest = await _write(part, await _inline(job.job_id, job.data))
-            etag = None
+            fetched = await _put(landing, await _inline(job.data))
         return Download(
             job_id=job.job_id,
             path=target,
-            bytes=size,
-            sha256=digest,
-            etag=etag,
+            bytes=fetched.size,
+            sha256=fetched.sha256,
+            etag=fetched.etag,
+            resumed=fetched.resumed,
             seconds=loop.time() - started,
         )
 
@@ -193,9 +231,8 @@ class ResultFetcher:
     async def stream(self, job: JobSnapshot | str) -> AsyncGenerator[ResultStream, None]:
         """Give the bytes of a result as they arrive, in constant memory.
 
-        ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. A request
-        that brings no bytes is tried again; a connection that breaks later is told by
-        `ResultTransferError`, since bytes have been handed out.
+        ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. Where a
+        connection breaks, another goes on at the byte that was reached.
 
         Args:
             job: A snapshot of the job, or its id.
@@ -205,19 +242,35 @@ class ResultFetcher:
         """
         job = await self._ended(job)
         if job.data is not None:
-            yield await _inline(job.job_id, job.data)
+            yield ResultStream(await _inline(job.data))
             return
-        job_id = job.job_id
+        reader = Reader(self._stored(job), self._persistence())
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(reader.aclose)
+            await reader.begin()
+            yield ResultStream(reader)
 
-            async def begin(url: str) -> ResultStream:
-                async with AsyncExitStack() as attempt:
-                    opened = await attempt.enter_async_context(self._storage.open(job_id, url))
-                    await opened.begin()
-                    stack.push_async_exit(attempt.pop_all())
-                    return opened
+    @asynccontextmanager
+    async def items(self, job: JobSnapshot | str, prefix: str) -> AsyncGenerator[ResultItems, None]:
+        """Walk a large array within a result, in the memory that one item takes.
 
-            yield await self._retrying(job, begin)
+        ``async with fetcher.items(job, "extraction.rows.item") as rows: async for row in rows:
+        ...``. Needs the extra ``json``. Numbers come as `result` gives them; an unpaired
+        surrogate, which JSON may hold and text may not, comes as a question mark.
+
+        Args:
+            job: A snapshot of the job, or its id.
+            prefix: Where the items are: keys joined by dots, ``item`` for what is in an array.
+                One that leads nowhere gives nothing.
+
+        Raises:
+            ConfigurationError: ijson is not installed.
+            ResultTooLargeError: One item is larger than `max_result_bytes`.
+            AdePollError: As for `stream`.
+        """
+        job_id = job if isinstance(job, str) else job.job_id
+        async with self.stream(job) as stream:
+            yield ResultItems(stream, prefix, job_id=job_id, most_bytes=self._max_result_bytes)
 
     async def _ended(self, job: JobSnapshot | str) -> JobSnapshot:
         """Give a snapshot that has its data, or a URL that may work."""
@@ -230,88 +283,70 @@ class ResultFetcher:
         if not job.is_terminal:
             raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
         job.raise_for_failure()
-        if job.data is None and job.output_url is None:
+        if job.data is None and job.output_url is None and self._resolve_url is None:
             raise ResultUnavailableError(job_id=job.job_id)
         return job
 
-    async def _retrying(self, job: JobSnapshot, use: Callable[[str], Awaitable[_T]]) -> _T:
-        """Use the job's URL, until it works, the retry policy ends, or no fresh URL helps."""
-        retry = self._client.retry
-        waits = retry.waits(self._client.rng)
-        url = job.output_url or ""
-        attempts = refreshed = 0
-        while True:
-            try:
-                return await use(url)
-            except ResultExpiredError:
-                if refreshed >= _MOST_FRESH_URLS:
-                    raise
-                refreshed += 1
-                fresh = (await self._client.get_job(job.job_id)).output_url
-                if fresh is None or fresh == url:
-                    raise  # the caller's own output_save_url is given out as it is, however old
-                url = fresh
-                continue
-            except ResultError as error:
-                self._storage.check_open()
-                attempts += 1
-                if not error.transient or attempts >= retry.attempts:
-                    raise
-                _log.debug("attempt %d failed, will retry: %s", attempts, error)
-            await asyncio.sleep(next(waits))
+    def _stored(self, job: JobSnapshot) -> StoredResult:
+        key = (job.job_id, job.output_url)
+        link = self._links.get(key)
+        if link is None:
+            link = self._links[key] = Link(self._client, job, self._resolve_url)
+        return StoredResult(self._storage, link, job_id=job.job_id)
 
-    async def _into_memory(self, job_id: str, url: str) -> bytes:
-        too_large = ResultTooLargeError(job_id=job_id, limit=self._max_result_bytes)
-        async with self._storage.open(job_id, url) as stream:
-            if (stream.size or 0) > self._max_result_bytes:
-                raise too_large
-            chunks = []
-            async for chunk in stream:
-                if stream.received > self._max_result_bytes:
+    def _persistence(self) -> Persistence:
+        return Persistence(
+            self._client.retry, self._client.rng, check_open=self._storage.check_open
+        )
+
+    async def _into_memory(self, job: JobSnapshot) -> bytes:
+        too_large = ResultTooLargeError(job_id=job.job_id, limit=self._max_result_bytes)
+        stored = self._stored(job)
+        persistence = self._persistence()
+        while True:
+            reader = Reader(stored, persistence)
+            try:
+                await reader.begin()
+                if (reader.version.size or 0) > self._max_result_bytes:
                     raise too_large
-                chunks.append(chunk)
-            return b"".join(chunks)
+                chunks = []
+                while chunk := await reader.read():
+                    if reader.received > self._max_result_bytes:
+                        raise too_large
+                    chunks.append(chunk)
+                return b"".join(chunks)
+            except ResultChangedError as changed:  # nobody has seen a byte: begin anew
+                error = ResultTransferError(
+                    "the object in storage changed",
+                    job_id=job.job_id,
+                    received=changed.received,
+                    expected=reader.version.size,
+                )
+            finally:
+                await reader.aclose()
+            now = asyncio.get_running_loop().time()
+            await persistence.endure(error, began=now, gained=0, size=None)
 
 
 def _needs_url(job: JobSnapshot) -> bool:
     return job.output_url is None or is_redacted(job.output_url)
 
 
-async def _inline(job_id: str, data: ExtractResult) -> ResultStream:
+async def _inline(data: ExtractResult) -> Inline:
     """Give data that came with the snapshot as the stream it would have been."""
-    body = await asyncio.to_thread(wire.encode_result, data)
-    pieces = iter([body])
-
-    async def read() -> bytes:
-        return next(pieces, b"")
-
-    return ResultStream(read, job_id=job_id, size=len(body), etag=None)
+    return Inline(await asyncio.to_thread(wire.encode_result, data))
 
 
-async def _write(part: PartFile, stream: ResultStream) -> tuple[int, str]:
-    """Write a stream to its file; give size and sha256. Disk work stays off the event loop."""
-    try:
-        await _in_thread(part.open)
-        async for chunk in stream:
-            await _in_thread(part.write, chunk)
-        return await _in_thread(part.publish)
-    finally:
-        part.discard()
+async def _put(landing: Landing, source: Inline) -> Fetched:
+    """Write what came inline to its file."""
 
+    async def wrote(count: int) -> None:
+        landing.wrote(count, landing.there + count)
 
-async def _in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-    """Do disk work in a thread, and stay until it is done, even when cancelled.
-
-    A thread cannot be stopped. Who leaves it behind would clean up before it has written.
-    """
-    done = asyncio.get_running_loop().run_in_executor(None, work, *args)
-    cancelled: asyncio.CancelledError | None = None
-    while not done.done():
-        try:
-            await asyncio.wait([done])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is None:
-        return done.result()
-    done.exception()  # seen, so that nobody complains that it was not
-    raise cancelled
+    async with landing.open():
+        await landing.begin(Version(source.version.size), joined=False)
+        async with Writer(landing.part, 0, wrote) as writer:
+            await writer.put(await source.read())
+            await writer.flush()
+        digest = await landing.publish()
+    return Fetched(landing.there, digest, None, 0)

@@ -1,42 +1,62 @@
-"""A file that appears whole or not at all: same-folder temporary, fsync, rename.
+"""A file that appears whole or not at all: same-folder temporary, fsync, rename; and what is kept.
 
-Imports errors only. Plain blocking code: its methods are called from threads, one at a time.
+Plain blocking code, called from threads: `write` and `checkpoint` by several at once for different
+bytes, the others by one at a time. Imports errors, sidecar and answers.
 """
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
+import stat
 import tempfile
-import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
+from adepoll.fetcher.answers import Version
+from adepoll.fetcher.sidecar import Kept, Sidecar
 
 # What link(2) says where the file system knows no hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 # What is said of a folder that can be written, but not synced: by its file system, or by us, who
 # may not read it.
 _NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+_WORTH_KEEPING: Final = 2**20
+_PIECE: Final = 2**20
 
 
 class PartFile:
-    """Writes one result to disk, as often as it takes; only `publish` makes it visible."""
+    """Writes one result to disk, as often as it takes; only `publish` makes it visible.
+
+    What was written can outlast a failure and the process itself, beside a note of which bytes of
+    which version it is (`Sidecar`). The temporary of a target and job has always the same name,
+    and is locked (flock(2)) while it is written; who finds it locked, or not his own, takes a
+    temporary of another name, which nobody goes on with.
+    """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
         """Make the writer of `target`; nothing is touched before `check`."""
         self._target = target
         self._job_id = job_id
         self._overwrite = overwrite
-        # A cancelled task does not stop the thread that writes for it: they must not meet.
-        self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
-        self._part: Path | None = None
+        self._fd: int | None = None
+        whose = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(whose, digest_size=6)
+        # A name has 255 bytes at most, a character up to four, and more is put behind it.
+        self._stem = f".{target.name[:40]}."
+        self._own_part = Path(target.parent, f"{self._stem}{key.hexdigest()}.part")
+        self._part = self._own_part
+        self._sidecar: Sidecar | None = None
+        self._version = Version()
+        self._done: list[tuple[int, int]] = []
         self._hash = hashlib.sha256()
-        self._size = 0
+        self._counting = False
         self._depth = 0  # braces opened and not closed, those within strings counted too
+        self.hashed = 0
 
     def check(self) -> None:
         """Refuse what cannot work, before anything is requested.
@@ -57,82 +77,179 @@ class PartFile:
         except (OSError, ValueError) as exc:
             raise self._failed(exc) from exc
         if not self._overwrite:
+            self._tidy()
             raise self._exists()
 
-    def open(self) -> None:
-        """Begin with an empty temporary file in the folder of the target."""
-        with self._lock:
-            self._hash = hashlib.sha256()
-            self._size = self._depth = 0
-            try:
-                fd, name = tempfile.mkstemp(
-                    prefix=f".{self._target.name[:60]}.", suffix=".part", dir=self._target.parent
+    def open(self) -> Kept | None:
+        """Open the temporary file; give what an earlier download has left in it."""
+        self._part = self._own_part
+        try:
+            self._fd = _open_own(self._part)
+            if self._fd is None:
+                self._fd, name = tempfile.mkstemp(
+                    prefix=self._stem, suffix=".part", dir=self._target.parent
                 )
-            except OSError as exc:
-                raise self._failed(exc) from exc
-            self._part = Path(name)
-            self._file = os.fdopen(fd, "wb", buffering=0)
+                self._part = Path(name)
+                return None
+            self._sidecar = Sidecar(self._part)
+            kept = self._sidecar.read(self._job_id, os.fstat(self._fd).st_size)
+        except OSError as exc:
+            raise self._failed(exc) from exc
+        if kept is not None:
+            self._version = kept.version
+            self._done = kept.done
+        return kept
 
-    def write(self, chunk: bytes) -> None:
-        """Append bytes."""
-        with self._lock:
-            if self._file is None:
-                return  # discarded while this was on its way to the thread
-            try:
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a temporary that was neither published nor left."""
+        return self._fd is not None
+
+    def begin(self, version: Version, *, joined: bool) -> None:
+        """Begin from nothing.
+
+        Args:
+            version: What is going to be written, as far as it is known.
+            joined: Whether several answers that agree on its size and name make it up. If not,
+                the size may be a lie, and braces are counted to find out.
+        """
+        self._version = version
+        self._counting = not joined
+        self._done = []
+        self.rewind()
+        try:
+            if self._sidecar is not None:
+                self._sidecar.remove()
+            os.ftruncate(self._open_fd(), 0)
+        except OSError as exc:
+            raise self._failed(exc) from exc
+
+    def rewind(self) -> None:
+        """Take the digest from the beginning again."""
+        self._hash = hashlib.sha256()
+        self._depth = self.hashed = 0
+
+    def write(self, offset: int, chunks: Sequence[bytes]) -> None:
+        """Write bytes at their place."""
+        fd = self._open_fd()
+        try:
+            for chunk in chunks:
                 left = memoryview(chunk)
                 while left:
-                    left = left[self._file.write(left) :]
-            except OSError as exc:
-                raise self._failed(exc) from exc
-            self._hash.update(chunk)
-            self._size += len(chunk)
-            self._depth += chunk.count(b"{") - chunk.count(b"}")
+                    count = os.pwrite(fd, left, offset)
+                    left = left[count:]
+                    offset += count
+        except OSError as exc:
+            raise self._failed(exc) from exc
 
-    def publish(self) -> tuple[int, str]:
-        """Sync the bytes, give them their name, sync the folder; give size and sha256.
+    def keep(self, done: Sequence[tuple[int, int]]) -> None:
+        """Say which bytes are there, for `leave` to note; touches nothing."""
+        self._done = [*done]
+
+    def checkpoint(self, done: Sequence[tuple[int, int]]) -> None:
+        """Note which bytes are there, so that they outlast the process."""
+        self._done = [*done]
+        if self._sidecar is None:
+            return
+        try:
+            self._sidecar.write(self._open_fd(), self._job_id, Kept(self._version, self._done))
+        except OSError as exc:
+            raise self._failed(exc) from exc
+
+    def hash_to(self, stop: int) -> None:
+        """Take the digest up to there, of bytes that have been written."""
+        fd = self._open_fd()
+        buffer = bytearray(_PIECE)
+        view = memoryview(buffer)
+        try:
+            while self.hashed < stop:
+                count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
+                if not count:
+                    break
+                self._hash.update(view[:count])
+                if self._counting:
+                    opened = buffer.count(b"{", 0, count)
+                    self._depth += opened - buffer.count(b"}", 0, count)
+                self.hashed += count
+        except OSError as exc:
+            raise self._failed(exc) from exc
+        if self.hashed < stop:
+            raise self._failed(OSError(errno.EIO, "the temporary file was cut by somebody else"))
+
+    def sync(self) -> None:
+        """Have what was written so far on the disk."""
+        try:
+            os.fdatasync(self._open_fd())
+        except OSError as exc:
+            raise self._failed(exc) from exc
+
+    def publish(self) -> str:
+        """Sync the bytes, give them their name, sync the folder; give the digest, in hex.
+
+        The digest must have been taken up to the end.
 
         Raises:
-            ResultTransferError: A brace is missing: the bytes are not whole, whatever length was
-                announced for them.
+            ResultTransferError: The end of the text is not that of a result, whatever length was
+                announced for it.
             TargetExistsError: A file has come there meanwhile.
             StorageError: It cannot be written.
         """
-        with self._lock:
-            if self._file is None or self._part is None:
-                raise self._failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
-            try:
-                # The quick count is off where strings hold braces, and the file is read again. A
-                # cut that such braces make up for to a hair goes unseen.
-                if self._depth and _is_cut(self._part):
-                    raise ResultTransferError(
-                        "the bytes ended within the result",
-                        job_id=self._job_id,
-                        received=self._size,
-                        expected=None,
-                    )
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._rename(self._part)
-                _sync_folder(self._target.parent)
-            except OSError as exc:
-                if isinstance(exc, TargetExistsError):
-                    raise
-                raise self._failed(exc) from exc
-            self._file = self._part = None
-            return self._size, self._hash.hexdigest()
+        fd = self._open_fd()
+        try:
+            # The quick count is off where strings hold braces, and the file is read again. A cut
+            # that such braces make up for to a hair goes unseen.
+            if not _ends_well(fd, self.hashed) or (self._depth and _is_cut(self._part)):
+                self._done = []  # or the next one would go on with it
+                raise ResultTransferError(
+                    "the bytes ended within the result",
+                    job_id=self._job_id,
+                    received=self.hashed,
+                    expected=None,
+                )
+            os.fsync(fd)
+            self._rename(self._part)
+            self._done = []  # whatever fails from here on, there is nothing to go on with
+            if self._sidecar is not None:
+                self._sidecar.remove()
+            self._close()
+            _sync_folder(self._target.parent)
+        except OSError as exc:
+            if isinstance(exc, TargetExistsError):
+                self._done = []  # nobody will go on with it
+                raise
+            raise self._failed(exc) from exc
+        return self._hash.hexdigest()
 
-    def discard(self) -> None:
-        """Remove the temporary file, if it was not published."""
-        with self._lock:
-            # What fails here was told by the write, or is of no interest: the file is not wanted.
-            if self._file is not None:
-                with contextlib.suppress(OSError):
-                    self._file.close()
-                self._file = None
-            if self._part is not None:
-                with contextlib.suppress(OSError):
-                    self._part.unlink()
-                self._part = None
+    def leave(self) -> None:
+        """Close the temporary, if it was not published; keep it where somebody can go on with it.
+
+        That is where its version has a size and a strong name, and a mebibyte or more is there.
+        """
+        if self._fd is None:
+            return
+        # What fails here was told by the write, or is of no interest: what is kept is a favour.
+        with contextlib.suppress(OSError):
+            there = sum(stop - start for start, stop in self._done)
+            kept = Kept(self._version, self._done)
+            if self._sidecar is not None and kept.is_sure and there >= _WORTH_KEEPING:
+                with contextlib.suppress(OSError):  # a full disk: the note before it stands
+                    self._sidecar.write(self._fd, self._job_id, kept)
+            else:
+                if self._sidecar is not None:
+                    self._sidecar.remove()
+                self._part.unlink()
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise self._failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+        return self._fd
 
     def _rename(self, part: Path) -> None:
         if self._overwrite:
@@ -149,7 +266,14 @@ class PartFile:
                 raise self._exists() from None
             part.replace(self._target)
         else:
-            part.unlink()
+            part.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Take away what is left of a download that was killed just when it had been published."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(self._own_part), os.lstat(self._target)):
+                self._own_part.unlink()
+                Sidecar(self._own_part).remove()
 
     def _exists(self) -> TargetExistsError:
         return TargetExistsError(job_id=self._job_id, path=str(self._target))
@@ -157,6 +281,42 @@ class PartFile:
     def _failed(self, exc: OSError | ValueError) -> StorageError:
         cause = exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc))
         return StorageError(job_id=self._job_id, path=str(self._target), cause=cause)
+
+
+def _open_own(path: Path) -> int | None:
+    """Open and lock the file, made where there is none; None where it is not for us."""
+    for _ in range(3):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(fd)
+            # In a folder that others may write to, they could have put it there.
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                os.close(fd)
+                return None
+            if os.path.lexists(path) and os.path.samestat(found, os.lstat(path)):
+                if found.st_nlink == 1:
+                    os.fchmod(fd, 0o600)
+                    return fd
+                path.unlink()  # it was published, and its writer died before it was done
+        except OSError:
+            os.close(fd)
+            return None
+        os.close(fd)  # published or removed by who had it locked: look again
+    return None
+
+
+def _ends_well(fd: int, size: int) -> bool:
+    """Tell whether the last byte that is no blank closes an object."""
+    while size > 0:
+        piece = os.pread(fd, min(size, 2**16), max(0, size - 2**16)).rstrip()
+        if piece:
+            return piece.endswith(b"}")
+        size -= 2**16
+    return False
 
 
 # A JSON string (RFC 8259, section 7); possessive, so that a hostile one takes no longer.

@@ -1,135 +1,57 @@
-"""Storage: the foreign host behind `output_url`. Imports connections and errors.
+"""Storage: the foreign host behind `output_url`. Imports addresses, answers and connections.
 
-It gets a session of its own, with no key and no cookies, and the URL byte for byte.
+One GET at a time: it gets a session of its own, with no key and no cookies, the URL byte for byte,
+and redirects by hand, each of them checked.
 """
 
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from html import unescape
-from typing import Final, Self
-from urllib.parse import unquote, urlsplit
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from adepoll.connections import USER_AGENT, Connections, describe
-from adepoll.errors import (
-    ResultError,
-    ResultExpiredError,
-    ResultForbiddenError,
-    ResultMalformedError,
-    ResultRefusedError,
-    ResultServerError,
-    ResultTransferError,
-    ResultUrlError,
-)
-from adepoll.redaction import REDACTED, showable
+from adepoll.errors import ResultTransferError, ResultUrlError
+from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
+from adepoll.fetcher.answers import Answer, ChangedError, Interpreter, Range, Version
+from adepoll.redaction import REDACTED
 
-_READ_BUFFER: Final = 2**20
-_ERROR_BODY: Final = 4096
-_MOST_BLANKS: Final = 2**16  # in a row; JSON allows any number, and a body of them need never end
-_MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
-_PASSING: Final = frozenset({408, 429})
-_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+_READ_BUFFER: Final = 2**18  # aiohttp keeps up to twice as much, then lets the socket wait
+_MOST_REDIRECTS: Final = 5
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
 
 
-class ResultStream:
-    """The bytes of one result, as they arrive; an async iterator of chunks.
-
-    Attributes:
-        size: How many bytes there will be; None where the storage does not say.
-        etag: What the storage calls this version; None where it does not.
-        received: Bytes handed out so far.
-    """
+class Storage:
+    """Asks for results; one for each fetcher."""
 
     def __init__(
         self,
-        read: Callable[[], Awaitable[bytes]],
         *,
-        job_id: str,
-        size: int | None,
-        etag: str | None,
+        gatekeeper: Gatekeeper,
+        connect_timeout: float,
+        read_timeout: float,
+        min_rate: float,
     ) -> None:
-        """Made by `ResultFetcher.stream`; `read` gives the next bytes, none at the end."""
-        self.size = size
-        self.etag = etag
-        self.received = 0
-        self._read = read
-        self._job_id = job_id
-        self._ahead: list[bytes] = []
-        self._arrived = 0
-        self._last = b""  # the last byte so far that is no blank
-        self._blanks = 0  # those after it
-
-    def __aiter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Give the next chunk.
-
-        Raises:
-            ResultTransferError: The connection broke, or the bytes ended too early.
-            ResultMalformedError: What comes is no JSON object, or blanks without end.
-        """
-        chunk = self._ahead.pop() if self._ahead else await self._take()
-        self.received += len(chunk)
-        return chunk
-
-    async def begin(self) -> Self:
-        """Wait for the first bytes, which show whether it is a result; give the stream itself."""
-        self._ahead.append(await self._take())
-        return self
-
-    async def _take(self) -> bytes:
-        try:
-            chunk = await self._read()
-        except TimeoutError:
-            reason = "the storage fell silent"
-        except (aiohttp.ClientError, OSError) as exc:
-            reason = describe(exc)
-        else:
-            if not chunk:
-                self._check_end()
-                raise StopAsyncIteration
-            if not self._last and (begun := chunk.lstrip()) and not begun.startswith(b"{"):
-                raise ResultMalformedError(["expected an object @ $"], job_id=self._job_id)
-            self._arrived += len(chunk)
-            text = chunk.rstrip()
-            self._last = text[-1:] or self._last
-            self._blanks = len(chunk) - len(text) + (0 if text else self._blanks)
-            if self._blanks > _MOST_BLANKS:
-                raise ResultMalformedError(["blanks without end @ $"], job_id=self._job_id)
-            return chunk
-        raise self._broken(reason)
-
-    def _check_end(self) -> None:
-        if self.size is not None and self._arrived != self.size:
-            raise self._broken("the bytes ended too early")
-        if self._last != b"}":
-            # A cut that nobody announced, or that was announced as the whole: it would go unseen.
-            raise self._broken("the bytes ended within the result")
-
-    def _broken(self, reason: str) -> ResultTransferError:
-        return ResultTransferError(
-            reason, job_id=self._job_id, received=self._arrived, expected=self.size
-        )
-
-
-class Storage:
-    """Opens results; one for each fetcher."""
-
-    def __init__(self, *, api_url: str, timeout: aiohttp.ClientTimeout) -> None:
         """Open nothing yet.
 
         Args:
-            api_url: Where the API is: a result may come over plain http only if the API does.
-            timeout: Of each transfer.
+            gatekeeper: Says what may be requested.
+            connect_timeout: Most seconds until a connection stands.
+            read_timeout: Most seconds without a byte.
+            min_rate: Fewest bytes per second, over each `read_timeout` of waiting for them.
         """
-        self._api_url = api_url
-        self._timeout = timeout
+        self._gatekeeper = gatekeeper
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=connect_timeout,  # looking the name up and TLS included
+            sock_connect=connect_timeout,
+            sock_read=read_timeout,
+        )
+        self._read_timeout = read_timeout
+        self._min_rate = min_rate
         self._connections = Connections("fetcher", self._make_session)
 
     def check_open(self) -> None:
@@ -139,96 +61,99 @@ class Storage:
     async def aclose(self) -> None:
         """Break off all transfers."""
         await self._connections.aclose()
+        await self._gatekeeper.close()
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, resolver=self._gatekeeper),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=_READ_BUFFER,
             timeout=self._timeout,
         )
 
     @asynccontextmanager
-    async def open(self, job_id: str, url: str) -> AsyncGenerator[ResultStream, None]:
-        """Request a URL byte for byte as it was given, and stream what comes."""
-        target = self._check_url(job_id, url)
-        async with await self._request(job_id, target) as response:
+    async def open(
+        self,
+        job_id: str,
+        url: str,
+        *,
+        asked: Range | None = None,
+        version: Version | None = None,
+    ) -> AsyncGenerator[Answer, None]:
+        """Request a URL, and give the answer if it is one to what was asked.
+
+        The answer to a range may be the whole all the same: then it starts at 0. Nothing is left
+        of a range that starts where the object ends: then its body is empty.
+
+        Args:
+            job_id: Whose result it is; for errors.
+            url: Where it is; requested byte for byte as it stands.
+            asked: Which bytes; None for all.
+            version: Of what they must be; None for whatever is there.
+
+        Raises:
+            ChangedError: It is of another version.
+            NoRangeError: It answers a range with something that cannot be used.
+            ResultError: It is a refusal, or none came.
+        """
+        headers = {**_HEADERS} if asked is None else {**_HEADERS, "Range": str(asked)}
+        if asked is not None and version is not None and version.etag is not None:
+            # Some know only the one, some only the other; who knows both goes by If-Match first.
+            headers["If-Match"] = headers["If-Range"] = version.etag
+        response, url = await self._follow(job_id, url, headers)
+        async with response:
             self._connections.reading.add(response)
             try:
-                if response.status != 200:  # noqa: PLR2004 - an HTTP status
-                    raise await _refusal(job_id, url, response)
-                if (response.headers.get("Content-Encoding") or "identity").lower() != "identity":
-                    # Asked for as it is; what was encoded on the way has no length to check.
-                    raise ResultMalformedError(["it came encoded, unasked @ $"], job_id=job_id)
-                yield ResultStream(
-                    response.content.readany,
-                    job_id=job_id,
-                    size=response.content_length,
-                    etag=response.headers.get("ETag"),
-                )
+                interpreter = Interpreter(job_id, self._read_timeout, self._min_rate)
+                answer = await interpreter.interpret(response, url, asked)
+                if version is not None and version.differs(answer.version):
+                    await answer.begin()  # a page in the way is not another version
+                    raise ChangedError
+                yield answer
             finally:
                 self._connections.reading.discard(response)
 
-    async def _request(self, job_id: str, url: URL) -> aiohttp.ClientResponse:
+    async def _follow(
+        self, job_id: str, url: str, headers: dict[str, str]
+    ) -> tuple[aiohttp.ClientResponse, str]:
+        """Request a URL and where it redirects to; give the answer, and where it came from."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            target = await self._gatekeeper.check(job_id, url)
+            response = await self._request(job_id, url, target, headers)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response, url
+            response.release()
+            try:
+                url = location if urlsplit(location).scheme else str(_joined(target, location))
+            except ValueError:
+                url = REDACTED  # which no check lets pass
+        raise ResultUrlError(
+            job_id=job_id, url=url, reason=f"redirected more than {_MOST_REDIRECTS} times"
+        )
+
+    async def _request(
+        self, job_id: str, url: str, target: URL, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        inside = ""
         try:
             session = self._connections.session()
-            return await session.get(url, headers=_HEADERS, allow_redirects=False)
+            return await session.get(target, headers=headers, allow_redirects=False)
         except TimeoutError:
             reason = "the storage does not answer"
         except (aiohttp.ClientError, OSError) as exc:
             reason = describe(exc)
+            if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
+                exc.os_error, PrivateAddressError
+            ):
+                inside = str(exc.os_error)
+        self.check_open()  # broken off by aclose(), it failed for that reason
         # Raised out here: the foreign error carries the URL, and must not hang on ours.
+        if inside:
+            raise ResultUrlError(job_id=job_id, url=url, reason=inside)
         raise ResultTransferError(reason, job_id=job_id, received=0, expected=None)
 
-    def _check_url(self, job_id: str, url: str) -> URL:
-        """Give the URL as aiohttp must send it, if it may be requested at all."""
-        reason = "the URL holds a character that no URL has"
-        if _VISIBLE.fullmatch(url):
-            schemes = {"https", urlsplit(self._api_url).scheme}
-            try:
-                # encoded=True: re-quoting would break the signature (%2F is not / there).
-                target = URL(url, encoded=True)
-                # yarl reads host and port no sooner than here.
-                if target.user is not None or target.password is not None:
-                    reason = "the URL holds a user or password"
-                elif target.scheme not in schemes or not target.host:
-                    reason = "a result is only fetched over https"
-                else:
-                    return target
-            except ValueError:
-                reason = "the URL cannot be read"
-        # Raised out here: what cannot be read is quoted by the foreign error.
-        raise ResultUrlError(job_id=job_id, url=url, reason=reason)
 
-
-_MESSAGE: Final = re.compile(rb"<Message>(.*?)</Message>", re.DOTALL)
-_LEAST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
-
-
-async def _refusal(job_id: str, url: str, response: aiohttp.ClientResponse) -> ResultError:
-    """Give the error of a status that is no success, with what the storage said."""
-    body = b""
-    with suppress(TimeoutError, aiohttp.ClientError, OSError):
-        while piece := await response.content.read(_ERROR_BODY - len(body)):
-            body += piece
-    status = response.status
-    said = _MESSAGE.search(body)
-    detail = unescape((said[1] if said else b"").decode("utf-8", "replace"))
-    detail = showable(_without_query(detail, url), 200)
-    cls: type[ResultRefusedError] = ResultRefusedError
-    if status in _MAY_MEAN_EXPIRED:
-        cls = ResultExpiredError if b"expired" in body.lower() else ResultForbiddenError
-    elif status in _PASSING or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
-        cls = ResultServerError
-    return cls(job_id=job_id, status=status, detail=detail, url=url)
-
-
-def _without_query(text: str, url: str) -> str:
-    """Take out what the text quotes of the URL's query: that is where its secrets are."""
-    for pair in urlsplit(url).query.split("&"):
-        value = pair.partition("=")[2]
-        for quoted in (value, unquote(value)):
-            if len(quoted) >= _LEAST_SECRET:
-                text = text.replace(quoted, REDACTED)
-    return text
+def _joined(base: URL, location: str) -> URL:
+    return base.join(URL(location, encoded=True))

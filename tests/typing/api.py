@@ -21,6 +21,7 @@ from adepoll import (
     JobSummary,
     JobWatcher,
     ResultFetcher,
+    ResultItems,
     RetryPolicy,
     UnresolvedJobsError,
     Watch,
@@ -83,3 +84,11 @@ async def main() -> None:
             async with fetcher.stream(job) as chunks:
                 async for chunk in chunks:
                     assert_type(chunk, bytes)
+            async with fetcher.items(job, "extraction.rows.item") as rows:
+                assert_type(rows, ResultItems)
+
+        def readable(job: JobSnapshot) -> str:
+            return f"https://storage.example/{job.job_id}"
+
+        fetcher = ResultFetcher(client, connections=8, resolve_url=readable, allow_private=True)
+        await fetcher.download(job, "a.json", progress=lambda there, size: None)

@@ -1,0 +1,180 @@
+"""Where bytes land: written behind their reader, in threads, and digested behind their writer.
+
+The event loop does nothing but hand them over. Imports partfile and below.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+from adepoll.errors import StorageError
+from adepoll.fetcher.answers import Version
+from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher.sidecar import Kept
+from adepoll.fetcher.threads import begin, finish, in_thread, stop
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Is told how many bytes are there, and how many there will be; None where that is not known."""
+
+_BATCH: Final = 2**20  # of bytes that go to a thread together
+_DIGEST_AT_ONCE: Final = 2**24
+_SYNC_EVERY: Final = 2**26
+
+
+class Landing:
+    """The disk's side of one download.
+
+    Attributes:
+        size: Bytes of the whole; None where it is not known.
+        there: Bytes that are written.
+        part: The file.
+    """
+
+    def __init__(self, part: PartFile, progress: Progress | None) -> None:
+        """Touch nothing yet."""
+        self.size: int | None = None
+        self.there = 0
+        self.part = part
+        self._progress = progress
+        self._frontier = 0  # up to where all is written
+        self._moved = asyncio.Event()
+        self._complete = False
+        self._digesting: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Kept | None, None]:
+        """Open the file for a block; give what an earlier download has left of it."""
+        try:
+            yield await in_thread(self.part.open)
+        finally:
+            try:
+                await self._stop()
+            finally:
+                if self.part.is_open:
+                    await in_thread(self.part.leave)
+
+    async def begin(self, version: Version, *, joined: bool, kept: Kept | None = None) -> None:
+        """Begin with an empty file, or with what was kept; `joined` as for `PartFile.begin`."""
+        await self._stop()
+        _keep_memory()
+        if kept is None:
+            await in_thread(lambda: self.part.begin(version, joined=joined))
+        self.size = version.size
+        self.there = sum(stop - start for start, stop in kept.done) if kept else 0
+        self._frontier = 0
+        self._complete = False
+        self._digesting = asyncio.create_task(self._digest())
+        self._tell()
+
+    def wrote(self, count: int, frontier: int) -> None:
+        """Take in that so many more bytes are written, and that none is missing up to there."""
+        self.there += count
+        self._frontier = frontier
+        self._moved.set()
+        self._tell()
+
+    async def note(self, done: list[tuple[int, int]]) -> None:
+        """Have it outlast the process that these bytes are there."""
+        await in_thread(self.part.checkpoint, done)
+
+    async def publish(self) -> str:
+        """Say that all is written; publish the file, and give its digest in hex."""
+        if self._digesting is not None:
+            self._complete = True
+            self._moved.set()
+            await self._digesting
+        return await in_thread(self.part.publish)
+
+    async def _stop(self) -> None:
+        digesting, self._digesting = self._digesting, None
+        if digesting is not None:
+            # What it failed with was told by `publish`, or the download failed before.
+            await stop(digesting)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self.there, self.size)
+
+    async def _digest(self) -> None:
+        """Follow the frontier; and have the disk write early, or the last sync would take long."""
+        at = synced = 0
+        while not (self._complete and at == self._frontier):
+            if at == self._frontier:
+                self._moved.clear()
+                await self._moved.wait()
+                continue
+            at = min(self._frontier, at + _DIGEST_AT_ONCE)
+            await in_thread(self.part.hash_to, at)
+            if at - synced >= _SYNC_EVERY:
+                await in_thread(self.part.sync)
+                synced = at
+
+
+def _keep_memory() -> None:
+    """Have the allocator keep what we free for what we read next.
+
+    glibc gives memory back when a few hundred kilobytes lie free, and has it mapped and zeroed
+    anew for the next chunks: half the time of a fast download. That a larger block was freed
+    raises both of its bounds (mallopt(3), "dynamic mmap threshold"). Elsewhere it does nothing.
+    """
+    bytearray(_BATCH * 4)
+
+
+class Writer:
+    """Writes one batch of chunks while the next is read; an async context manager."""
+
+    def __init__(self, part: PartFile, at: int, wrote: Callable[[int], Awaitable[None]]) -> None:
+        """Begin to write at that offset; `wrote` is told of each batch, by its bytes."""
+        self._part = part
+        self._at = at
+        self._wrote = wrote
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._begun: asyncio.Future[None] | None = None
+        self._writing = 0
+
+    async def __aenter__(self) -> Self:
+        """Give the writer itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stay until the thread is done."""
+        if self._begun is not None:
+            with suppress(StorageError):  # that one is not why we leave
+                await finish(self._begun)
+
+    async def put(self, chunk: bytes) -> None:
+        """Take a chunk; waits while a batch is full and the one before is not written yet."""
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        if self._held >= _BATCH:
+            await self._hand_over()
+
+    async def flush(self) -> None:
+        """Write all that was taken."""
+        await self._hand_over()
+        await self._settle()
+
+    async def _hand_over(self) -> None:
+        await self._settle()
+        if self._held:
+            self._begun = begin(self._part.write, self._at, self._chunks)
+            self._writing = self._held
+            self._at += self._held
+            self._chunks = []
+            self._held = 0
+
+    async def _settle(self) -> None:
+        if self._begun is not None:
+            try:
+                await finish(self._begun)
+            finally:
+                self._begun = None
+            await self._wrote(self._writing)

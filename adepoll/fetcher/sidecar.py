@@ -1,0 +1,126 @@
+"""The note beside a temporary file: which bytes of which version it holds. Imports answers.
+
+It outlasts the process, not the machine's going down: what the kernel had not written then is
+lost in any order. So it tells in which run of the machine it was written (Linux's ``boot_id``),
+and is not believed in another one; where that cannot be known, the bytes are synced before each
+note.
+"""
+
+import json
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from adepoll.fetcher.answers import Version
+from adepoll.models import Json
+
+_FORMAT: Final = 1
+_MOST_BYTES: Final = 2**20
+
+
+@frozen
+class Kept:
+    """What a temporary file holds.
+
+    Attributes:
+        version: Of the object whose bytes these are.
+        done: The spans that are there, each as (start, stop).
+    """
+
+    version: Version
+    done: list[tuple[int, int]]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether more bytes of that version can be told from those of any other."""
+        return self.version.size is not None and self.version.is_strong
+
+
+class Sidecar:
+    """The note of one temporary file; replaced as a whole each time."""
+
+    def __init__(self, part: Path) -> None:
+        """`part` is the temporary file; nothing is touched yet."""
+        self._path = part.with_name(f"{part.name}.json")
+        self._new = part.with_name(f"{part.name}.json.new")
+
+    def read(self, job_id: str, length: int) -> Kept | None:
+        """Give what a file of that length holds of that job; None where that is not sure."""
+        try:
+            # What others may have put there: a link is not followed, a pipe not waited for.
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                note = json.loads(os.read(fd, _MOST_BYTES))
+            finally:
+                os.close(fd)
+        except (OSError, ValueError, RecursionError):
+            return None
+        kept = _believed(note, job_id, length)
+        return kept if kept is not None and kept.is_sure else None
+
+    def write(self, fd: int, job_id: str, kept: Kept) -> None:
+        """Replace the note by that of what the file `fd` holds; raises `OSError`."""
+        boot = _boot_id()
+        if boot is None:
+            os.fsync(fd)
+        note = {
+            "format": _FORMAT,
+            "job_id": job_id,
+            "size": kept.version.size,
+            "etag": kept.version.etag,
+            "boot": boot,
+            "done": kept.done,
+        }
+        with suppress(FileNotFoundError):
+            self._new.unlink()  # a link or a pipe may have been put there, too
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(self._new, flags, 0o600), "w", encoding="ascii") as file:
+                json.dump(note, file)
+            self._new.replace(self._path)
+        except OSError:
+            with suppress(OSError):
+                self._new.unlink()
+            raise
+
+    def remove(self) -> None:
+        """Take the note away, if there is one; raises `OSError`."""
+        for path in (self._path, self._new):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _believed(note: Json, job_id: str, length: int) -> Kept | None:
+    """Give what a note says, if it is one of ours, about this job, and can be true."""
+    match note:
+        case {
+            "format": 1,
+            "job_id": str(whose),
+            "size": int(size),
+            "etag": str(etag),
+            "boot": str() | None as boot,
+            "done": list(done),
+        } if whose == job_id and boot == _boot_id():
+            spans = [_span(item) for item in done]
+            if all(0 <= start < stop <= min(size, length) for start, stop in spans):
+                return Kept(Version(size, etag), sorted(spans))
+    return None
+
+
+def _span(item: Json) -> tuple[int, int]:
+    match item:
+        case [int(start), int(stop)]:
+            return start, stop
+    return 0, 0  # which no span is
+
+
+@cache
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,84 @@
+"""How many connections a download should use, and how much each asks for. Pure."""
+
+from typing import Final
+
+from attrs import define, field
+
+PART_BYTES: Final = 2**23
+"""The first range that is asked for, and the most that one connection may have to fetch again."""
+
+_MOST_AT_ONCE: Final = 2**26
+_LEAST_AT_ONCE: Final = 2**20
+_SECONDS_AT_ONCE: Final = 2.0
+
+_FAST: Final = 1e8  # bytes a second at which one connection is enough
+_JUDGED_AFTER: Final = 2**20  # bytes
+_JUDGED_AGAIN_AFTER: Final = 2.0  # seconds
+_WORTH_IT: Final = 1.25
+
+
+@define(eq=False)
+class Width:
+    """Judges by the bytes that come.
+
+    One connection that alone is slow gets company, up to the most that are allowed. If two
+    seconds later all of them together are not a quarter faster, one is left: then it is the line
+    that is full, and others want to use it too.
+
+    Attributes:
+        most: Most connections that may be used.
+        since: When counting began, in seconds; all times are of that clock.
+        wanted: Connections that should be in use.
+    """
+
+    most: int
+    since: float
+    wanted: int = field(default=1, init=False)
+    _came: int = field(default=0, init=False)
+    _alone: float | None = field(default=None, init=False)
+    _settled: bool = field(default=False, init=False)
+
+    def count(self, size: int) -> None:
+        """Take in that so many bytes came."""
+        self._came += size
+
+    def judge(self, now: float) -> int:
+        """Give how many connections should be in use from now."""
+        elapsed = now - self.since
+        if self._settled or self.most == 1 or elapsed <= 0:
+            return self.wanted
+        rate = self._came / elapsed
+        if self._alone is None:
+            if self._came < _JUDGED_AFTER:
+                return self.wanted
+            if rate < _FAST:
+                self._alone = rate
+                self._restart(self.most, now)
+            elif elapsed >= _JUDGED_AGAIN_AFTER:
+                self._restart(1, now)  # or what was fast at first would count for ever
+        elif elapsed >= _JUDGED_AGAIN_AFTER:
+            self._settled = True
+            if rate < _WORTH_IT * self._alone:
+                self._restart(1, now)
+        return self.wanted
+
+    def narrow(self, wanted: int) -> None:
+        """Say that the storage serves no more connections than so many."""
+        self.wanted = self.most = wanted
+
+    def stretch(self, missing: int, now: float) -> int:
+        """Give how many bytes to ask for at once.
+
+        Long requests lose little time between them; short ones let all end together.
+        """
+        elapsed = now - self.since
+        if self._came < PART_BYTES or elapsed <= 0:
+            return PART_BYTES if self.wanted == 1 else _LEAST_AT_ONCE
+        most = _MOST_AT_ONCE if self.wanted == 1 else missing // (2 * self.wanted)
+        wish = int(_SECONDS_AT_ONCE * self._came / elapsed / self.wanted)
+        return max(_LEAST_AT_ONCE, min(most, wish, _MOST_AT_ONCE))
+
+    def _restart(self, wanted: int, now: float) -> None:
+        self.wanted = wanted
+        self.since = now
+        self._came = 0

@@ -1,0 +1,322 @@
+"""No result is fetched from a network of the inside, whatever a URL or a name says."""
+
+import asyncio
+import ipaddress
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.errors import ResultTransferError, ResultUrlError
+from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
+
+PUBLIC_API = "https://93.184.216.34"
+PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "2001:4860:4860::8888"]
+INSIDE_V4 = [
+    "127.0.0.1",
+    "127.255.255.254",
+    "10.0.0.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "169.254.169.254",  # where clouds keep their credentials
+    "100.64.0.1",  # shared by a carrier (RFC 6598)
+    "198.18.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "239.255.255.255",
+    "240.0.0.1",
+    "255.255.255.255",
+]
+INSIDE_V6 = [
+    "::",
+    "::1",
+    "fe80::1",
+    "fc00::1",
+    "fd00:ec2::254",  # the same credentials, by IPv6
+    "fec0::1",
+    "ff02::1",
+    "ff0e::1",
+    "100::1",
+    "2001:db8::1",
+    "64:ff9b:1::7f00:1",  # a NAT64 of one's own (RFC 8215)
+    "::7f00:1",
+]
+
+
+def wrapped(address):
+    """The IPv6 addresses whose packets end at that IPv4 address."""
+    v4 = int(ipaddress.IPv4Address(address))
+    return [
+        str(ipaddress.IPv6Address((0xFFFF << 32) | v4)),  # mapped (RFC 4291)
+        str(ipaddress.IPv6Address((0x2002 << 112) | (v4 << 80) | 1)),  # 6to4 (RFC 3056)
+        str(ipaddress.IPv6Address((0x64FF9B << 96) | v4)),  # NAT64 (RFC 6052)
+    ]
+
+
+class Names:
+    """A resolver that knows some names; each look-up gives the next of what a name stands for."""
+
+    def __init__(self, **known):
+        self.known = {name.replace("_", "."): [*found] for name, found in known.items()}
+        self.asked = []
+        self.closed = 0
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        self.asked.append(host)
+        found = self.known.get(host)
+        if not found:
+            raise OSError(socket.EAI_NONAME, "Name or service not known")
+        addresses = found.pop(0) if len(found) > 1 else found[0]
+        if isinstance(addresses, str):
+            addresses = [addresses]
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for address in addresses
+        ]
+
+    async def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def resolving(monkeypatch):
+    """Let names stand for these addresses, each list one look-up."""
+
+    def use(**known):
+        names = Names(**known)
+        monkeypatch.setattr("aiohttp.DefaultResolver", lambda *_, **__: names)
+        return names
+
+    return use
+
+
+def gatekeeper(*, api_url=PUBLIC_API, allow_private=False):
+    return Gatekeeper(api_url=api_url, allow_private=allow_private)
+
+
+def url_of(address, scheme="https"):
+    host = f"[{address}]" if ":" in address else address
+    return f"{scheme}://{host}/p?x=1"
+
+
+# --- addresses in the URL -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", [*INSIDE_V4, *INSIDE_V6, *wrapped("127.0.0.1"), *wrapped("169.254.169.254")]
+)
+async def test_an_address_of_the_inside_is_refused(address):
+    with pytest.raises(ResultUrlError, match="allow_private=True"):
+        await gatekeeper().check("job-1", url_of(address))
+
+
+@pytest.mark.parametrize("address", [*PUBLIC, *wrapped("8.8.8.8")])
+async def test_an_address_of_the_public_internet_may_be_asked(address):
+    assert str(await gatekeeper().check("job-1", url_of(address))) == url_of(address)
+
+
+@given(st.ip_addresses(v=4))
+def test_wrapping_an_address_changes_nothing_about_where_it_is(address):
+    async def is_let_through(text):
+        try:
+            await gatekeeper().check("job-1", url_of(text))
+        except ResultUrlError:
+            return False
+        return True
+
+    async def verdicts():
+        return [await is_let_through(text) for text in (str(address), *wrapped(address))]
+
+    assert len(set(asyncio.run(verdicts()))) == 1
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost", "LOCALHOST", "a.localhost", "a.b.LocalHost"]
+)
+async def test_localhost_is_the_inside_without_being_looked_up(resolving, host):
+    names = resolving(localhost=PUBLIC[:1])
+    with pytest.raises(ResultUrlError, match="allow_private=True"):
+        await gatekeeper().check("job-1", f"https://{host}/p")
+    assert names.asked == ["93.184.216.34"]  # where the API is, and nothing else
+
+
+@pytest.mark.parametrize("host", ["localhost.example", "notlocalhost", "10.0.0.1.example"])
+async def test_a_name_is_not_taken_for_an_address(host):
+    assert (await gatekeeper().check("job-1", f"https://{host}/p")).host == host
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "127.1", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.0.0.1."]
+)
+async def test_old_ways_to_write_an_address_lead_nowhere(answering, stored, host):
+    """What getaddrinfo(3) takes for 127.0.0.1, and `ipaddress` does not."""
+    connected = []
+
+    async def note(_reader, writer):
+        connected.append(writer)
+        writer.close()
+
+    async with await asyncio.start_server(note, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = answering(base_url=PUBLIC_API, attempts=1)
+        async with ResultFetcher(client) as fetcher:
+            with pytest.raises((ResultUrlError, ResultTransferError)):
+                await fetcher.result(stored(f"https://{host}:{port}/p"))
+    assert connected == []
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [*INSIDE_V4, *INSIDE_V6, *wrapped("10.0.0.1")])
+async def test_a_name_that_stands_for_an_address_of_the_inside_is_refused(resolving, address):
+    resolving(storage_example=[address])
+    with pytest.raises(PrivateAddressError, match="allow_private=True"):
+        await gatekeeper().resolve("storage.example", 443)
+
+
+async def test_a_name_with_addresses_outside_and_inside_is_refused_whole(resolving):
+    resolving(storage_example=[[*PUBLIC, "10.0.0.1"]])
+    with pytest.raises(PrivateAddressError):
+        await gatekeeper().resolve("storage.example", 443)
+
+
+async def test_a_name_that_stands_for_public_addresses_gives_all_of_them(resolving):
+    resolving(storage_example=[PUBLIC])
+    found = await gatekeeper().resolve("storage.example", 443)
+    assert [one["host"] for one in found] == PUBLIC
+    assert {one["port"] for one in found} == {443}
+
+
+async def test_a_name_that_changes_its_mind_is_checked_each_time(resolving):
+    resolving(storage_example=[PUBLIC[0], "127.0.0.1"])
+    asked = gatekeeper()
+    assert await asked.resolve("storage.example", 443)
+    with pytest.raises(PrivateAddressError):
+        await asked.resolve("storage.example", 443)
+
+
+async def test_a_name_that_nobody_knows_fails_as_such(resolving):
+    resolving()
+    with pytest.raises(OSError, match="not known"):
+        await gatekeeper().resolve("storage.example", 443)
+
+
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+async def test_no_connection_is_made_to_where_a_name_leads_inside(
+    resolving, storage, answering, stored, tmp_path, use
+):
+    """Nor is it tried again: it would be the same."""
+    resolving(storage_example=["127.0.0.1"])
+    port = storage.origin.rpartition(":")[2]
+    client = answering(base_url=PUBLIC_API)
+    async with ResultFetcher(client) as fetcher:
+        with pytest.raises(ResultUrlError, match="private network") as caught:
+            await _use(fetcher, use, stored(f"https://storage.example:{port}/p?x=1"), tmp_path)
+    assert caught.value.url == f"https://storage.example:{port}/p?REDACTED"
+    assert storage.connections == 0
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_a_name_is_connected_to_at_the_address_that_was_checked(
+    resolving, storage, answering, stored, result_body
+):
+    """With `allow_private`, of course: no other address can be had in a test."""
+    names = resolving(storage_example=["127.0.0.1", "192.0.2.1"])
+    storage.answers = [storage.reply(result_body())]
+    port = storage.origin.rpartition(":")[2]
+    client = answering(base_url=PUBLIC_API)
+    async with ResultFetcher(client, allow_private=True) as fetcher:
+        assert await fetcher.result(stored(f"http://storage.example:{port}/p"))
+    assert names.asked == ["storage.example"]
+    assert names.closed == 1
+
+
+# --- who may go inside --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "api_url", ["https://127.0.0.1:8443", "https://10.1.2.3", "https://[::1]", "https://localhost"]
+)
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1"])
+async def test_who_has_the_api_inside_may_fetch_from_there(api_url, address):
+    assert await gatekeeper(api_url=api_url).check("job-1", url_of(address))
+
+
+async def test_an_api_that_is_inside_by_name_opens_the_inside_too(resolving):
+    names = resolving(api_example=["10.0.0.1"], storage_example=["10.0.0.2"])
+    asked = gatekeeper(api_url="https://api.example")
+    assert await asked.check("job-1", url_of("10.0.0.2"))
+    assert await asked.resolve("storage.example", 443)
+    assert names.asked.count("api.example") == 1
+
+
+async def test_an_api_outside_opens_nothing_and_is_looked_up_once(resolving):
+    names = resolving(api_example=[PUBLIC[0], "10.0.0.1"])
+    asked = gatekeeper(api_url="https://api.example")
+    for _ in range(3):
+        with pytest.raises(ResultUrlError):
+            await asked.check("job-1", url_of("10.0.0.2"))
+    assert names.asked == ["api.example"]
+
+
+async def test_an_api_that_cannot_be_looked_up_opens_nothing_and_is_looked_up_again(resolving):
+    names = resolving()
+    asked = gatekeeper(api_url="https://api.example")
+    for _ in range(2):
+        with pytest.raises(ResultUrlError):
+            await asked.check("job-1", url_of("10.0.0.2"))
+    names.known["api.example"] = ["10.0.0.1"]
+    assert await asked.check("job-1", url_of("10.0.0.2"))
+
+
+async def test_public_names_cost_no_look_up_of_the_api(resolving):
+    names = resolving(storage_example=[PUBLIC])
+    asked = gatekeeper(api_url="https://api.example")
+    await asked.check("job-1", "https://storage.example/p")
+    await asked.resolve("storage.example", 443)
+    assert names.asked == ["storage.example"]
+
+
+async def test_allow_private_opens_the_inside_and_plain_http(resolving):
+    resolving(storage_example=["10.0.0.2"])
+    asked = gatekeeper(allow_private=True)
+    for url in (url_of("10.0.0.2"), url_of("10.0.0.2", "http"), "http://localhost/p"):
+        assert str(await asked.check("job-1", url)) == url
+    assert await asked.resolve("storage.example", 80)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "ws"])
+async def test_another_scheme_than_https_is_refused_where_the_api_is_https(scheme):
+    with pytest.raises(ResultUrlError, match="https"):
+        await gatekeeper().check("job-1", url_of(PUBLIC[0], scheme))
+
+
+async def test_a_resolver_is_made_at_first_use_and_closed_with_the_gatekeeper(resolving):
+    names = resolving(storage_example=[PUBLIC])
+    asked = gatekeeper()
+    await asked.close()
+    assert names.closed == 0
+    await asked.resolve("storage.example", 443)
+    await asked.close()
+    await asked.close()
+    assert names.closed == 1
+
+
+async def _use(fetcher, use, job, folder):
+    if use == "result":
+        return await fetcher.result(job)
+    if use == "download":
+        return await fetcher.download(job, folder / "out")
+    async with fetcher.stream(job) as stream:
+        return [chunk async for chunk in stream]

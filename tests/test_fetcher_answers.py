@@ -1,0 +1,476 @@
+"""An answer that is not just what was asked for is refused before a byte of it is used."""
+
+import asyncio
+import gzip
+import zlib
+
+import pytest
+
+from adepoll.errors import (
+    ResultForbiddenError,
+    ResultMalformedError,
+    ResultRefusedError,
+    ResultTooLargeError,
+    ResultTransferError,
+)
+from adepoll.fetcher import ResultFetcher, reading
+from adepoll.fetcher.addresses import Gatekeeper
+from adepoll.fetcher.answers import ChangedError, NoRangeError, Range, Version
+from adepoll.fetcher.storage import Storage
+
+MIB = 2**20
+BODY = b'{"extraction":"' + bytes(range(48, 91)) * 20 + b'"}'
+SIZE = len(BODY)
+
+
+@pytest.fixture
+async def asking():
+    """The lowest layer: one request at a time."""
+    running = Storage(
+        gatekeeper=Gatekeeper(api_url="http://127.0.0.1:9", allow_private=True),
+        connect_timeout=10,
+        read_timeout=10,
+        min_rate=0,
+    )
+    yield running
+    await running.aclose()
+
+
+async def body_of(answer):
+    chunks = []
+    while chunk := await answer.read():
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def ask(asking, url, **options):
+    async with asking.open("job-1", url, **options) as answer:
+        return answer, await body_of(answer)
+
+
+def piece(storage, start, stop, total, *, body=None, **options):
+    """An answer of 206 that says it has these bytes."""
+    body = BODY[start:stop] if body is None else body
+    headers = [f"Content-Range: bytes {start}-{stop - 1}/{total}", 'ETag: "one"']
+    headers += options.pop("headers", [])
+    return storage.reply(body, status="206 Partial Content", headers=headers, **options)
+
+
+# --- versions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("etag", "is_strong"),
+    [('"one"', True), ("one", True), ('W/"one"', False), ("", False), (None, False)],
+)
+def test_only_a_strong_tag_joins_bytes_of_two_answers(etag, is_strong):
+    assert Version(9, etag).is_strong is is_strong
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differs"),
+    [
+        (Version(9, '"a"'), Version(9, '"a"'), False),
+        (Version(9, '"a"'), Version(9, '"b"'), True),
+        (Version(9, '"a"'), Version(8, '"a"'), True),
+        (Version(9, '"a"'), Version(None, '"a"'), False),
+        (Version(9, '"a"'), Version(9, None), False),
+        (Version(), Version(9, '"a"'), False),
+        (Version(9, 'W/"a"'), Version(9, '"a"'), True),
+    ],
+)
+def test_a_version_differs_where_size_or_tag_are_known_and_others(one, other, differs):
+    assert one.differs(other) is other.differs(one) is differs
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [(Range(0, 1), "bytes=0-0"), (Range(5, 9), "bytes=5-8"), (Range(5), "bytes=5-")],
+)
+def test_a_range_counts_its_last_byte_in(asked, said):
+    assert str(asked) == said
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+
+async def test_a_range_is_asked_for_by_number_and_tag(bucket, asking):
+    bucket.body = BODY
+    answer, body = await ask(
+        asking, bucket.url(), asked=Range(10, 20), version=Version(SIZE, '"one"')
+    )
+    assert body == BODY[10:20]
+    assert (answer.start, answer.stop, answer.is_piece) == (10, 20, True)
+    assert answer.version == Version(SIZE, '"one"')
+    (sent,) = bucket.requests
+    assert (sent["range"], sent["if-match"], sent["if-range"]) == ("bytes=10-19", '"one"', '"one"')
+
+
+async def test_a_range_beyond_the_end_gives_what_there_is(bucket, asking):
+    bucket.body = BODY
+    answer, body = await ask(asking, bucket.url(), asked=Range(0, 8 * MIB))
+    assert (body, answer.stop, answer.is_piece) == (BODY, SIZE, True)
+    assert "if-match" not in bucket.requests[0]
+
+
+async def test_the_whole_in_place_of_a_range_says_that_it_begins_at_the_beginning(bucket, asking):
+    bucket.body, bucket.gives_ranges = BODY, False
+    answer, body = await ask(asking, bucket.url(), asked=Range(10, 20))
+    assert (body, answer.start, answer.is_piece) == (BODY, 0, False)
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        f"bytes 0-9/{SIZE}",
+        f"bytes 9-18/{SIZE}",
+        f"bytes 11-20/{SIZE}",
+        f"bytes 10-18/{SIZE}",
+        f"bytes 10-20/{SIZE}",
+        f"bytes 10-{SIZE - 1}/{SIZE}",
+        "bytes 10-19/*",
+        "bytes 10-19/15",
+        f"bytes */{SIZE}",
+        f"bytes 19-10/{SIZE}",
+        f"bytes 10-19/-{SIZE}",
+        f"bytes 10-19,30-39/{SIZE}",
+        f"items 10-19/{SIZE}",
+        f"bytes=10-19/{SIZE}",
+        "bytes 10-19/99999999999999999999999",
+        f"bytes \u0661\u0660-19/{SIZE}".encode().decode("latin-1"),
+        "",
+        "garbage",
+        None,
+    ],
+)
+async def test_a_piece_that_is_another_than_was_asked_for_is_refused(
+    storage, asking, content_range
+):
+    headers = ['ETag: "one"']
+    if content_range is not None:
+        headers.append(f"Content-Range: {content_range}")
+    storage.answers = [storage.reply(BODY[10:20], status="206 Partial Content", headers=headers)]
+    with pytest.raises(NoRangeError, match="another piece"):
+        await ask(asking, storage.url(), asked=Range(10, 20))
+
+
+async def test_several_ranges_in_one_body_are_refused(storage, asking):
+    headers = ["Content-Type: multipart/byteranges; boundary=x"]
+    body = b"--x\r\nContent-Range: bytes 10-19/900\r\n\r\n" + BODY[10:20] + b"\r\n--x--\r\n"
+    storage.answers = [storage.reply(body, status="206 Partial Content", headers=headers)]
+    with pytest.raises(NoRangeError):
+        await ask(asking, storage.url(), asked=Range(10, 20))
+
+
+@pytest.mark.parametrize("length", [9, 11, SIZE])
+async def test_a_piece_whose_length_is_not_that_of_its_range_is_refused(storage, asking, length):
+    storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + length])]
+    with pytest.raises(NoRangeError):
+        await ask(asking, storage.url(), asked=Range(10, 20))
+
+
+@pytest.mark.parametrize("count", [0, 9, 11])
+async def test_a_piece_without_length_that_ends_elsewhere_is_told(storage, asking, count):
+    storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + count], length=None)]
+    with pytest.raises(ResultTransferError, match="went on" if count > 10 else "too early"):
+        await ask(asking, storage.url(), asked=Range(10, 20))
+
+
+async def test_a_piece_that_nobody_asked_for_is_refused(storage, asking):
+    storage.answers = [piece(storage, 0, SIZE, SIZE)]
+    with pytest.raises(NoRangeError, match="all was asked for"):
+        await ask(asking, storage.url())
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "aws-chunked"])
+async def test_a_piece_that_comes_encoded_is_refused(storage, asking, coding):
+    headers = [f"Content-Encoding: {coding}"]
+    storage.answers = [piece(storage, 10, 20, SIZE, headers=headers)]
+    with pytest.raises(NoRangeError, match="encoded"):
+        await ask(asking, storage.url(), asked=Range(10, 20))
+
+
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+async def test_a_206_that_nobody_asked_for_is_no_result(storage, answering, stored, tmp_path, use):
+    storage.answers = [piece(storage, 0, SIZE, SIZE)]
+    if use == "download":  # which asks for a range at first
+        storage.answers = [storage.reply(BODY, status="206 Partial Content")]
+    async with ResultFetcher(answering()) as fetcher:
+        with pytest.raises(ResultMalformedError):
+            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
+
+
+# --- another version ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [Range(10, 20), Range(10), None])
+async def test_another_tag_is_another_version_whatever_was_asked(bucket, asking, asked):
+    bucket.body, bucket.etag = BODY, '"two"'
+    with pytest.raises(ChangedError):
+        await ask(asking, bucket.url(), asked=asked, version=Version(SIZE, '"one"'))
+
+
+@pytest.mark.parametrize("etag", ['"one"', None])
+async def test_another_size_is_another_version_even_under_the_same_tag(bucket, asking, etag):
+    bucket.body, bucket.etag = BODY, etag
+    with pytest.raises(ChangedError):
+        await ask(asking, bucket.url(), asked=Range(10), version=Version(SIZE + 1, etag))
+
+
+async def test_a_page_in_the_way_is_not_another_version(storage, asking):
+    storage.answers = [storage.reply(b"<html>Sign in</html>", headers=['ETag: "page"'])]
+    with pytest.raises(ResultMalformedError):
+        await ask(asking, storage.url(), asked=Range(10), version=Version(SIZE, '"one"'))
+
+
+async def test_412_to_no_condition_of_ours_is_a_refusal(storage, asking):
+    storage.answers = [storage.reply(status="412 Precondition Failed")]
+    with pytest.raises(ResultRefusedError, match="412"):
+        await ask(asking, storage.url())
+
+
+# --- 416 ----------------------------------------------------------------------------------------
+
+
+def out_of_range(storage, content_range, etag='"one"'):
+    headers = [f"ETag: {etag}"] if etag else []
+    if content_range is not None:
+        headers.append(f"Content-Range: {content_range}")
+    return storage.reply(b"<Error/>", status="416 Range Not Satisfiable", headers=headers)
+
+
+@pytest.mark.parametrize("etag", ['"one"', None])
+async def test_416_where_the_object_ends_says_that_nothing_is_left(storage, asking, etag):
+    storage.answers = [out_of_range(storage, f"bytes */{SIZE}", etag)]
+    answer, body = await ask(
+        asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"')
+    )
+    assert (body, answer.start, answer.stop) == (b"", SIZE, SIZE)
+
+
+async def test_416_at_the_end_of_another_version_is_that_other_version(storage, asking):
+    storage.answers = [out_of_range(storage, f"bytes */{SIZE}", '"two"')]
+    with pytest.raises(ChangedError):
+        await ask(asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"'))
+
+
+async def test_416_of_an_object_that_is_shorter_now_is_another_version(storage, asking):
+    storage.answers = [out_of_range(storage, f"bytes */{SIZE - 1}")]
+    with pytest.raises(ChangedError):
+        await ask(asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"'))
+
+
+@pytest.mark.parametrize("content_range", [f"bytes */{SIZE + 1}", "bytes */*", "", None, "*/9"])
+async def test_416_that_makes_no_sense_is_a_refusal(storage, asking, content_range):
+    storage.answers = [out_of_range(storage, content_range)]
+    with pytest.raises(ResultRefusedError, match="416"):
+        await ask(asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"'))
+
+
+async def test_416_to_no_range_is_a_refusal(storage, asking):
+    storage.answers = [out_of_range(storage, "bytes */0")]
+    with pytest.raises(ResultRefusedError, match="416"):
+        await ask(asking, storage.url())
+
+
+# --- encoded wholes -----------------------------------------------------------------------------
+
+
+def deflated(body):
+    return zlib.compress(body)
+
+
+def in_members(body):
+    return b"".join(gzip.compress(body[at : at + 100]) for at in range(0, len(body), 100))
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("GZip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("gzip", in_members),
+        ("deflate", deflated),
+    ],
+    ids=["gzip", "in capitals", "x-gzip", "several members", "deflate"],
+)
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+@pytest.mark.parametrize("at_once", [1, 10_000])
+async def test_a_whole_that_comes_encoded_is_decoded(
+    storage, answering, stored, result_body, tmp_path, coding, encode, use, at_once
+):
+    body = result_body()
+    encoded = encode(body)
+    answer = storage.reply(
+        encoded, headers=[f"Content-Encoding: {coding}", 'ETag: "of-the-encoded"']
+    )
+    head = len(answer) - len(encoded)
+
+    async def piecemeal(_reader, writer):
+        writer.write(answer[:head])
+        for start in range(head, len(answer), at_once):
+            writer.write(answer[start : start + at_once])
+            await writer.drain()
+
+    storage.answers = [piecemeal]
+    async with ResultFetcher(answering()) as fetcher:
+        got = await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    if use == "stream":
+        assert got == body
+    if use == "download":
+        assert (tmp_path / "out").read_bytes() == body
+        assert (got.bytes, got.etag, got.resumed) == (len(body), None, 0)
+    assert len(storage.heads) == 1
+
+
+async def test_a_stream_of_an_encoded_body_knows_no_size(storage, answering, stored, result_body):
+    encoded = gzip.compress(result_body())
+    headers = ["Content-Encoding: gzip", 'ETag: "one"']
+    storage.answers = [storage.reply(encoded, headers=headers)]
+    async with (
+        ResultFetcher(answering()) as fetcher,
+        fetcher.stream(stored(storage.url())) as stream,
+    ):
+        assert (stream.size, stream.etag) == (None, None)
+
+
+async def test_an_encoded_body_that_broke_off_is_read_again_and_goes_on_where_it_was(
+    storage, answering, stored, result_body
+):
+    body = result_body(200_000)
+    encoded = gzip.compress(body, 1)
+    headers = ["Content-Encoding: gzip", 'ETag: "one"']
+    half = storage.reply(encoded[: len(encoded) // 2], length=len(encoded), headers=headers)
+    storage.answers = [half, half, storage.reply(encoded, headers=headers)]
+    async with (
+        ResultFetcher(answering()) as fetcher,
+        fetcher.stream(stored(storage.url())) as stream,
+    ):
+        assert b"".join([chunk async for chunk in stream]) == body
+        assert stream.resumed == 2
+    assert len(storage.heads) == 3
+
+
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+@pytest.mark.parametrize("cut", [0, 1, 12, 100, -1, -8])
+async def test_an_encoded_body_that_was_cut_is_never_taken_for_the_whole(
+    storage, answering, stored, result_body, tmp_path, cut, use
+):
+    encoded = gzip.compress(result_body())[:cut]
+    storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
+    async with ResultFetcher(answering()) as fetcher:
+        with pytest.raises(ResultTransferError, match="ended within"):
+            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    assert len(storage.heads) == 3
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("at", [0, 1, 30, -6, -1])
+async def test_an_encoded_body_that_is_broken_is_malformed(storage, answering, stored, at):
+    encoded = bytearray(gzip.compress(BODY))
+    encoded[at] ^= 0xFF
+    storage.answers = [storage.reply(bytes(encoded), headers=["Content-Encoding: gzip"])]
+    async with ResultFetcher(answering()) as fetcher:
+        with pytest.raises((ResultMalformedError, ResultTransferError)) as caught:
+            await fetcher.result(stored(storage.url()))
+    assert "encoding" in str(caught.value)
+
+
+@pytest.mark.parametrize("use", ["download", "stream"])
+async def test_a_bomb_is_defused_long_before_it_is_all_there(
+    storage, answering, stored, tmp_path, monkeypatch, use
+):
+    monkeypatch.setattr(reading, "_GROWTH_FROM", MIB)
+    bomb = gzip.compress(b'{"a":"' + b"0" * (64 * MIB))
+    storage.answers = [storage.reply(bomb, headers=["Content-Encoding: gzip"])]
+    most = 0
+
+    def progress(count, _size):
+        nonlocal most
+        most = max(most, count)
+
+    async with ResultFetcher(answering(attempts=1)) as fetcher:
+        with pytest.raises(ResultMalformedError, match="decodes to more than"):  # noqa: PT012 - two ways
+            if use == "download":
+                await fetcher.download(stored(storage.url()), tmp_path / "out", progress=progress)
+            else:
+                async with fetcher.stream(stored(storage.url())) as stream:
+                    async for _ in stream:
+                        most = stream.received
+    assert most < 250 * len(bomb) < 32 * MIB
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_text_that_shrinks_well_is_no_bomb(storage, answering, stored, monkeypatch):
+    monkeypatch.setattr(reading, "_GROWTH_FROM", MIB)
+    body = b'{"a":"' + (b"0123456789" * 9 + b"%d") % 7 * 100_000 + b'"}'
+    noise = bytes(range(256)).translate(None, b'\\"{}') * 800
+    encoded = gzip.compress(body[:-2] + noise + body[-2:], 1)
+    storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
+    async with (
+        ResultFetcher(answering()) as fetcher,
+        fetcher.stream(stored(storage.url())) as stream,
+    ):
+        assert sum([len(chunk) async for chunk in stream]) == len(body) + len(noise)
+
+
+async def test_a_bomb_is_no_way_around_the_limit_of_memory(storage, answering, stored):
+    bomb = gzip.compress(b'{"a":"' + b"0" * (8 * MIB))
+    storage.answers = [storage.reply(bomb, headers=["Content-Encoding: gzip"])]
+    async with ResultFetcher(answering(), max_result_bytes=MIB) as fetcher:
+        with pytest.raises(ResultTooLargeError):
+            await fetcher.result(stored(storage.url()))
+    assert len(storage.heads) == 1
+
+
+async def test_an_encoded_page_is_no_result(storage, answering, stored):
+    page = gzip.compress(b"<html>Sign in</html>")
+    storage.answers = [storage.reply(page, headers=["Content-Encoding: gzip"])]
+    async with ResultFetcher(answering()) as fetcher:
+        with pytest.raises(ResultMalformedError, match="expected an object"):
+            await fetcher.result(stored(storage.url()))
+
+
+# --- blanks and refusals ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_blanks_without_end_are_no_result(storage, answering, stored, tmp_path, use, where):
+    async def endless(_reader, writer):
+        writer.write(storage.reply(b"" if where == "before" else BODY, length=None))
+        while True:  # until the client leaves
+            writer.write(b" " * 10_000)
+            await writer.drain()
+
+    storage.answers = [endless]
+    async with ResultFetcher(answering(attempts=1)) as fetcher:
+        with pytest.raises(ResultMalformedError, match="blanks without end"):
+            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
+
+
+async def test_an_error_page_that_trickles_is_not_waited_for(storage, answering, stored):
+    async def trickle(_reader, writer):
+        writer.write(storage.reply(b"<Message>said", status="403 Forbidden", length=4_000))
+        while True:  # until the client leaves
+            writer.write(b".")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    storage.answers = [trickle]
+    async with ResultFetcher(answering(attempts=1), read_timeout=0.1) as fetcher:
+        with pytest.raises(ResultForbiddenError):
+            await fetcher.result(stored(storage.url()))
+    await storage.left_alone()
+
+
+async def _use(fetcher, use, job, path):
+    if use == "result":
+        return await fetcher.result(job)
+    if use == "download":
+        return await fetcher.download(job, path)
+    async with fetcher.stream(job) as stream:
+        return b"".join([chunk async for chunk in stream])

@@ -1,0 +1,419 @@
+"""A stream goes on at the byte that was reached, or says that it cannot; it never mixes objects."""
+
+import asyncio
+import hashlib
+
+import pytest
+
+from adepoll.errors import (
+    ResultChangedError,
+    ResultMalformedError,
+    ResultRefusedError,
+    ResultServerError,
+    ResultTransferError,
+)
+from adepoll.fetcher import ResultFetcher
+
+MIB = 2**20
+SIZE = 5_000
+
+
+@pytest.fixture
+async def fetch(answering):
+    """Make a fetcher over a client that gives these answers."""
+    made = []
+
+    def make(*answers, attempts=3, **options):
+        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
+        made.append(fetcher)
+        return fetcher
+
+    yield make
+    for fetcher in made:
+        await fetcher.aclose()
+
+
+@pytest.fixture
+def body(bucket, result_body):
+    bucket.body = result_body(SIZE)
+    return bucket.body
+
+
+def other_of(body):
+    """Another result of the same length."""
+    return body.replace(b"invoice", b"receipt").replace(b"e", b"a")
+
+
+async def collect(stream):
+    return b"".join([chunk async for chunk in stream])
+
+
+async def read_all(fetcher, job):
+    """Give what came, how often it resumed, and the error at the end or None."""
+    got = b""
+    async with fetcher.stream(job) as stream:
+        try:
+            async for chunk in stream:
+                got += chunk
+        except Exception as error:  # noqa: BLE001 - to be looked at
+            assert stream.received == len(got)
+            return got, stream.resumed, error
+        return got, stream.resumed, None
+
+
+# --- with a strong tag --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+@pytest.mark.parametrize("cut", [1, 1_000, SIZE - 1])
+async def test_a_stream_goes_on_at_the_byte_that_was_reached(
+    bucket, body, fetch, stored, cut, then
+):
+    bucket.answers = [bucket.give(cut, then=then), bucket.give()]
+    got, resumed, error = await read_all(fetch(), stored(bucket.url()))
+    assert (got, error) == (body, None)
+    assert resumed <= 1
+    reached = bucket.ranges[1]
+    if then == "close":
+        assert reached == (cut, None)
+    if reached is not None:
+        assert bucket.requests[1]["if-match"] == bucket.requests[1]["if-range"] == '"one"'
+    assert len(bucket.heads) == 2
+
+
+async def test_every_piece_may_break_off_as_long_as_attempts_are_left(bucket, body, fetch, stored):
+    bucket.answers = [bucket.give(1_000, then="close"), *[bucket.give(700, then="close")] * 6]
+    got, resumed, error = await read_all(fetch(attempts=99), stored(bucket.url()))
+    assert (got, resumed, error) == (body, 6, None)
+    assert bucket.ranges == [None, *[(1_000 + 700 * n, None) for n in range(6)]]
+
+
+async def test_an_object_that_changed_under_way_ends_the_stream_at_once(
+    bucket, body, fetch, stored
+):
+    def change(_number):
+        bucket.etag, bucket.body = '"two"', other_of(body)
+
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give(before=change)]
+    got, _, error = await read_all(fetch(attempts=9), stored(bucket.url()))
+    assert isinstance(error, ResultChangedError)
+    assert (error.received, got) == (1_000, body[:1_000])
+    assert "begin anew" in str(error)
+    assert error.__cause__ is None
+    assert not error.transient
+    assert len(bucket.heads) == 2
+
+
+@pytest.mark.parametrize("how", ["412", "200", "206", "size"])
+async def test_however_the_storage_tells_that_it_changed(bucket, body, fetch, stored, how):
+    """Some know If-Match, some only If-Range, and some neither."""
+    other = {
+        "412": bucket.reply(status="412 Precondition Failed"),
+        "200": bucket.reply(other_of(body), headers=['ETag: "two"']),
+        "206": bucket.reply(
+            other_of(body)[1_000:],
+            status="206 Partial Content",
+            headers=['ETag: "two"', f"Content-Range: bytes 1000-{SIZE - 1}/{SIZE}"],
+        ),
+        "size": bucket.reply(
+            other_of(body)[1_000:-1],
+            status="206 Partial Content",
+            headers=['ETag: "one"', f"Content-Range: bytes 1000-{SIZE - 2}/{SIZE - 1}"],
+        ),
+    }[how]
+    assert len(body) == SIZE
+    bucket.answers = [bucket.give(1_000, then="close"), other]
+    got, _, error = await read_all(fetch(), stored(bucket.url()))
+    assert isinstance(error, ResultChangedError)
+    assert got == body[:1_000]
+
+
+async def test_before_a_byte_was_handed_out_another_object_is_as_good(bucket, body, fetch, stored):
+    def change(_number):
+        bucket.etag, bucket.body = '"two"', other_of(body) + b" "
+
+    bucket.answers = [bucket.give(0, then="close"), bucket.give(before=change)]
+    async with fetch().stream(stored(bucket.url())) as stream:
+        assert (stream.size, stream.etag) == (SIZE, '"one"')
+        assert await collect(stream) == bucket.body
+        assert (stream.size, stream.etag) == (SIZE + 1, '"two"')
+        assert stream.resumed == 0  # it was begun anew, which is something else
+    assert bucket.ranges == [None, None]
+
+
+async def test_a_result_in_memory_is_begun_anew_when_it_changed(
+    bucket, body, fetch, stored, result_body
+):
+    """Nobody has seen a byte of it."""
+
+    def change(_number):
+        bucket.etag, bucket.body = '"two"', result_body(2 * SIZE)
+
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give(before=change), bucket.give()]
+    assert (await fetch().result(stored(bucket.url()))).metadata.job_id == "job-1"
+    assert bucket.ranges == [None, (1_000, None), None]
+
+
+async def test_a_result_in_memory_that_changes_each_time_is_given_up(bucket, body, fetch, stored):
+    def change(number):
+        bucket.etag = f'"{number}"'
+
+    bucket.answers = [bucket.give(1_000, then="close", before=change)]
+    with pytest.raises(ResultTransferError, match="changed"):
+        await fetch(attempts=4).result(stored(bucket.url()))
+    assert len(bucket.heads) < 12
+
+
+async def test_the_whole_in_place_of_a_range_is_passed_over_to_the_byte(
+    bucket, body, fetch, stored
+):
+    bucket.gives_ranges = False
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give(700, then="close")]
+    bucket.answers += [bucket.give(3_000, then="close"), bucket.give()]
+    got, resumed, error = await read_all(fetch(attempts=9), stored(bucket.url()))
+    assert (got, error) == (body, None)
+    assert resumed == 2  # that which broke off before the byte did not go on
+    assert bucket.ranges == [None, (1_000, None), (1_000, None), (3_000, None)]
+
+
+async def test_a_storage_whose_ranges_make_no_sense_is_asked_for_the_whole(
+    bucket, body, fetch, stored
+):
+    nonsense = bucket.reply(
+        body[:9], status="206 Partial Content", headers=[f"Content-Range: bytes 0-8/{SIZE}"]
+    )
+    bucket.answers = [bucket.give(1_000, then="close"), nonsense, bucket.give()]
+    got, _, error = await read_all(fetch(), stored(bucket.url()))
+    assert (got, error) == (body, None)
+    assert bucket.ranges == [None, (1_000, None), None]
+
+
+async def test_a_size_that_nobody_told_is_proven_by_416_at_the_end(bucket, body, fetch, stored):
+    """The connection broke after the last byte: no chunk said that it was the last one."""
+    headers = ["Transfer-Encoding: chunked", 'ETag: "one"']
+    endless = b"%x\r\n%b\r\n" % (len(body), body)
+    bucket.answers = [bucket.reply(length=None, headers=headers) + endless, bucket.give()]
+    async with fetch().stream(stored(bucket.url())) as stream:
+        assert stream.size is None
+        assert await collect(stream) == body
+    assert bucket.ranges == [None, (SIZE, None)]
+
+
+@pytest.mark.parametrize("content_range", ["bytes */4000", "bytes */6000"])
+async def test_416_elsewhere_is_no_end(bucket, body, fetch, stored, content_range):
+    headers = ["Transfer-Encoding: chunked", 'ETag: "one"']
+    endless = b"%x\r\n%b\r\n" % (len(body), body)
+    refused = bucket.reply(status="416 No", headers=[f"Content-Range: {content_range}"])
+    bucket.answers = [bucket.reply(length=None, headers=headers) + endless, refused]
+    got, _, error = await read_all(fetch(), stored(bucket.url()))
+    assert got == body
+    assert isinstance(error, ResultChangedError | ResultRefusedError)
+
+
+# --- without one --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
+async def test_without_a_strong_tag_what_was_read_is_read_again_and_compared(
+    bucket, body, fetch, stored, etag
+):
+    bucket.etag = etag
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give(3_000, then="close")]
+    bucket.answers.append(bucket.give())
+    got, resumed, error = await read_all(fetch(), stored(bucket.url()))
+    assert (got, resumed, error) == (body, 2, None)
+    assert bucket.ranges == [None] * 3  # a range of what may be another object is of no use
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
+async def test_without_a_strong_tag_another_beginning_is_another_object(
+    bucket, body, fetch, stored, etag
+):
+    def change(_number):
+        bucket.body = other_of(body)
+
+    assert other_of(body)[:1_000] != body[:1_000]
+    bucket.etag = etag
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give(before=change)]
+    got, _, error = await read_all(fetch(), stored(bucket.url()))
+    assert isinstance(error, ResultChangedError)
+    assert got == body[:1_000]
+
+
+async def test_without_a_tag_an_object_that_ends_before_the_byte_is_another(
+    bucket, body, fetch, stored
+):
+    def change(_number):
+        bucket.body = b"{}"
+
+    bucket.etag = None
+    bucket.answers = [
+        bucket.reply(body[:1_000], length=None),
+        bucket.give(before=change),
+    ]
+    got, _, error = await read_all(fetch(), stored(bucket.url()))
+    assert isinstance(error, ResultChangedError)
+    assert got == body[:1_000]
+
+
+async def test_a_large_beginning_is_compared_in_constant_memory_and_whole(
+    bucket, fetch, stored, result_body
+):
+    bucket.etag, bucket.body = None, result_body(6 * MIB)
+    bucket.answers = [bucket.give(4 * MIB, then="close"), bucket.give()]
+    digest = hashlib.sha256()
+    async with fetch().stream(stored(bucket.url())) as stream:
+        async for chunk in stream:
+            assert len(chunk) <= MIB
+            digest.update(chunk)
+    assert digest.hexdigest() == hashlib.sha256(bucket.body).hexdigest()
+
+
+# --- storages that get nowhere ------------------------------------------------------------------
+
+
+async def test_a_storage_that_falls_silent_under_way_is_asked_to_go_on(bucket, body, fetch, stored):
+    bucket.answers = [bucket.give(1_000, then="hang"), bucket.give()]
+    got, resumed, error = await read_all(fetch(read_timeout=0.05), stored(bucket.url()))
+    assert (got, resumed, error) == (body, 1, None)
+    assert bucket.ranges == [None, (1_000, None)]
+
+
+def trickling(bucket, body, start=0):
+    async def trickle(_reader, writer):
+        writer.write(bucket.reply(length=len(body) - start, headers=['ETag: "one"']))
+        while True:  # until the client leaves
+            writer.write(body[start : start + 1])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    return trickle
+
+
+async def test_a_storage_that_trickles_is_asked_to_go_on(bucket, body, fetch, stored):
+    bucket.answers = [trickling(bucket, b"{" * SIZE), bucket.give()]
+    bucket.body = b"{" * 4_999 + b"}"
+    fetcher = fetch(read_timeout=0.1, min_rate=1_000_000)
+    got, resumed, error = await read_all(fetcher, stored(bucket.url()))
+    assert (got, resumed, error) == (bucket.body, 1, None)
+
+
+async def test_the_error_names_the_rate_that_was_not_met(bucket, body, fetch, stored):
+    bucket.answers = [trickling(bucket, b"{" * SIZE)]
+    fetcher = fetch(attempts=1, read_timeout=0.1, min_rate=1_000_000)
+    with pytest.raises(ResultTransferError, match=r"less than 1e\+06 bytes a second"):
+        await fetcher.result(stored(bucket.url()))
+
+
+async def test_a_rate_of_zero_takes_whatever_comes(bucket, body, fetch, stored):
+    count = 0
+
+    async def trickle(_reader, writer):
+        nonlocal count
+        writer.write(bucket.reply(length=None))
+        for start in range(20):
+            writer.write(body[start : start + 1])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+            count += 1
+        writer.write(body[20:])
+
+    bucket.answers = [trickle]
+    fetcher = fetch(attempts=1, read_timeout=0.1, min_rate=0)
+    assert (await read_all(fetcher, stored(bucket.url())))[0] == body
+    assert count == 20
+
+
+@pytest.mark.parametrize("etag", ['"one"', None])
+async def test_one_byte_per_connection_does_not_keep_it_going(bucket, body, fetch, stored, etag):
+    bucket.etag = etag
+
+    async def one_more(reader, writer):
+        number = len(bucket.heads) - 1
+        more = 1 if bucket.ranges[number] else number + 1
+        return await bucket.give(more, then="close")(reader, writer)
+
+    bucket.answers = [one_more]
+    got, resumed, error = await read_all(fetch(attempts=5), stored(bucket.url()))
+    assert isinstance(error, ResultTransferError)
+    assert (got, resumed) == (body[:5], 4)
+    assert len(bucket.heads) == 5
+
+
+async def test_a_large_result_may_break_off_once_more_for_each_16_mebibytes(bucket, fetch, stored):
+    bucket.answers = [bucket.reply(b"{", length=40 * MIB, headers=['ETag: "one"'])]
+    piece = bucket.reply(
+        b"x",
+        status="206 Partial Content",
+        length=40 * MIB - 1,
+        headers=['ETag: "one"', f"Content-Range: bytes 1-{40 * MIB - 1}/{40 * MIB}"],
+    )
+    nothing = bucket.reply(
+        b"",
+        status="206 Partial Content",
+        length=40 * MIB - 2,
+        headers=['ETag: "one"', f"Content-Range: bytes 2-{40 * MIB - 1}/{40 * MIB}"],
+    )
+    bucket.answers += [piece, nothing]
+    got, _, error = await read_all(fetch(attempts=3), stored(bucket.url()))
+    assert isinstance(error, ResultTransferError)
+    assert got == b"{x"
+    assert len(bucket.heads) == 3 + 2
+
+
+async def test_trouble_of_every_kind_draws_on_one_budget(bucket, body, fetch, stored):
+    page = bucket.reply(b"<html>wait</html>")
+    busy = bucket.reply(status="503 Slow Down")
+    bucket.answers = [bucket.give(9, then="close"), busy, page, bucket.give(99, then="close"), busy]
+    got, _, error = await read_all(fetch(attempts=5), stored(bucket.url()))
+    assert isinstance(error, ResultServerError)
+    assert got == body[: 9 + 99]
+    assert len(bucket.heads) == 5
+
+
+async def test_blanks_without_end_are_no_end_of_a_result(bucket, fetch, stored):
+    bucket.body = b"{}" + b" " * 300_000
+    got, _, error = await read_all(fetch(attempts=1), stored(bucket.url()))
+    assert isinstance(error, ResultMalformedError)
+    assert len(got) < 300_000
+
+
+async def test_blanks_on_both_sides_of_a_break_are_counted_together(bucket, fetch, stored):
+    bucket.body = b"{}" + b" " * 80_000
+    bucket.answers = [bucket.give(40_000, then="close"), bucket.give()]
+    _, _, error = await read_all(fetch(attempts=2), stored(bucket.url()))
+    assert isinstance(error, ResultMalformedError)
+
+
+# --- who waits, and who leaves ------------------------------------------------------------------
+
+
+async def test_a_reader_that_pauses_longer_than_the_timeout_loses_nothing(
+    bucket, fetch, stored, result_body
+):
+    """Silence is that of the storage, not of who reads."""
+    bucket.body = result_body(4 * MIB)
+    fetcher = fetch(attempts=1, read_timeout=0.05, min_rate=1e9)
+    async with fetcher.stream(stored(bucket.url())) as stream:
+        got = await anext(stream)
+        await asyncio.sleep(0.2)
+        got += await collect(stream)
+    assert got == bucket.body
+    assert len(bucket.heads) == 1
+
+
+async def test_leaving_between_two_connections_leaves_nothing(bucket, body, fetch, stored):
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give(1, then="hang")]
+    before = asyncio.all_tasks()
+    async with fetch().stream(stored(bucket.url())) as stream:
+        while stream.received <= 1_000:
+            await anext(stream)
+    await bucket.left_alone()
+    assert asyncio.all_tasks() == before
+
+
+async def test_blanks_that_were_refused_are_not_left_out_of_what_comes_after(bucket, fetch, stored):
+    bucket.body = b"{" + b" " * 300_000 + b"}"
+    got, _, error = await read_all(fetch(attempts=20), stored(bucket.url()))
+    assert isinstance(error, ResultMalformedError)
+    assert bucket.body.startswith(got)
