@@ -1,0 +1,123 @@
+"""What the tests against real storages share."""
+
+import asyncio
+import contextlib
+from random import Random
+
+import pytest
+from nginx import COMMAND, WHY_NOT, Nginx
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start an nginx over files given by name, with more lines of configuration."""
+    with contextlib.ExitStack() as stack:
+
+        def start(files=None, *, server="", http=""):
+            if COMMAND is None:
+                pytest.skip(WHY_NOT)
+            home, folder = tmp_path / "nginx", tmp_path / "served"
+            home.mkdir()
+            folder.mkdir()
+            for name, body in (files or {}).items():
+                (folder / name).write_bytes(body)
+            return stack.enter_context(Nginx(home, folder, server=server, http=http))
+
+        yield start
+
+
+@pytest.fixture
+def out(tmp_path):
+    """An empty folder to download into."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def make_json():
+    """Make an object of JSON of exactly that many bytes, 16 or more; no two places are alike."""
+
+    def make(size, *, seed=0):
+        text = Random(seed).randbytes(size // 2).hex().encode()
+        return b'{"text":"' + (text + b"0")[: size - 11] + b'"}'
+
+    return make
+
+
+class Cutter:
+    """A proxy on loopback that cuts connections after so many bytes of what comes back.
+
+    Each connection takes the next of `cuts`: a count of bytes, or None for no cut at all; after
+    the last there is none. Before a cut, `before_cut` is called.
+    """
+
+    def __init__(self, port):
+        self.cuts = []
+        self.before_cut = lambda: None
+        self.connections = 0
+        self.passed = 0  # bytes that came back
+        self.port = None
+        self._to = port
+        self._handlers = set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        await asyncio.sleep(0)  # for connections that have only just come
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    async def _serve(self, reader, writer):
+        handler = asyncio.current_task()
+        self._handlers.add(handler)
+        self.connections += 1
+        left = self.cuts.pop(0) if self.cuts else None
+        ends, upward = [writer], None
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+            ends.append(far_writer)
+            upward = asyncio.create_task(self._pass_on(reader, far_writer))
+            while data := await far_reader.read(2**16):
+                if left is not None and len(data) >= left:
+                    writer.write(data[:left])
+                    self.before_cut()
+                    break
+                left = left and left - len(data)
+                self.passed += len(data)
+                writer.write(data)
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the client has left, or the test is over
+        finally:
+            for end in ends:
+                end.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                if upward is not None:
+                    upward.cancel()
+                    await asyncio.wait([upward])
+                for end in ends:
+                    await end.wait_closed()
+            self._handlers.discard(handler)
+
+    @staticmethod
+    async def _pass_on(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+
+
+@pytest.fixture
+def cutter():
+    """The class `Cutter`."""
+    return Cutter

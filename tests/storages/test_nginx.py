@@ -1,0 +1,425 @@
+"""Results come home from nginx: ranges, ETags, throttling and replaced files are the real ones."""
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import os
+
+import pytest
+
+from adepoll import wire
+from adepoll.errors import (
+    ResultChangedError,
+    ResultMalformedError,
+    ResultRefusedError,
+    ResultServerError,
+    ResultTransferError,
+    ResultUrlError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.width import PART_BYTES
+
+MIB = 2**20
+SLOW = "location / { limit_rate 8m; }"  # too slow for one connection alone
+
+
+@pytest.fixture
+async def fetch(answering, stored):
+    """Make a fetcher, and the snapshot of a job whose result is there."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(url, *, attempts=3, **options):
+            job = stored(url)
+            fetcher = ResultFetcher(answering(job, attempts=attempts), **options)
+            return await stack.enter_async_context(fetcher), job
+
+        yield make
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def names(folder):
+    return [entry.name for entry in folder.iterdir()]
+
+
+def replace(folder, body, *, name="r.json"):
+    """Put another file in its place, of another time: nginx makes ETags of second and size."""
+    new = folder / "new"
+    new.write_bytes(body)
+    os.utime(new, (1_700_000_000, 1_700_000_000))
+    new.replace(folder / name)
+
+
+async def check_download(fetcher, job, out, body):
+    """Download, and see that it is the body and that nothing else is left; give the report."""
+    told = []
+    report = await fetcher.download(job, out / "r.json", progress=lambda *seen: told.append(seen))
+    assert (out / "r.json").read_bytes() == body
+    assert (report.bytes, report.sha256) == (len(body), sha256(body))
+    assert names(out) == ["r.json"]
+    assert told[-1][0] == len(body)
+    return report
+
+
+async def collect(fetcher, job):
+    async with fetcher.stream(job) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+def spans(requests):
+    """Give the ranges that were asked for and given, each as (start, bytes), in order."""
+    starts = [int(seen["range"].removeprefix("bytes=").partition("-")[0]) for seen in requests]
+    return sorted(zip(starts, [seen["sent"] for seen in requests], strict=True))
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+async def test_a_result_comes_the_same_in_all_three_ways(serve, fetch, out, result_body):
+    body = result_body(3 * MIB)
+    nginx = serve({"r.json": body})
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    assert await fetcher.result(job) == wire.decode_result(body)
+    async with fetcher.stream(job) as chunks:
+        assert (chunks.size, chunks.etag[0], chunks.etag[-1]) == (len(body), '"', '"')
+        assert b"".join([chunk async for chunk in chunks]) == body
+        etag = chunks.etag
+    report = await check_download(fetcher, job, out, body)
+    assert (report.etag, report.resumed) == (etag, 0)
+    seen = nginx.requests()
+    assert [(one["status"], one["sent"]) for one in seen] == [
+        (200, len(body)),
+        (200, len(body)),
+        (206, len(body)),
+    ]
+
+
+async def test_no_secret_is_sent(serve, fetch, out, make_json):
+    nginx = serve(
+        {"r.json": make_json(MIB)},
+        server="""
+            location = /begin.json {
+                add_header Set-Cookie session=1 always;
+                return 307 http://localhost:$server_port/r.json;
+            }
+            add_header Set-Cookie session=2;""",
+    )
+    fetcher, job = await fetch(nginx.url("/begin.json"))
+    await collect(fetcher, job)
+    await fetcher.download(job, out / "r.json")
+    seen = nginx.requests()
+    assert [one["status"] for one in seen] == [307, 200, 307, 206]
+    assert {(one["authorization"], one["cookie"]) for one in seen} == {("", "")}
+
+
+@pytest.mark.parametrize("size", [16, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1])
+async def test_the_length_may_be_any(serve, fetch, out, make_json, size):
+    body = make_json(size)
+    nginx = serve({"r.json": body})
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    assert await collect(fetcher, job) == body
+    await check_download(fetcher, job, out, body)
+    assert sum(one["sent"] for one in nginx.requests()) == 2 * size, "a byte came twice"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b" ", b"[]", b"{} "])
+async def test_a_file_of_next_to_nothing_is_taken_only_if_it_is_an_object(serve, fetch, out, body):
+    nginx = serve({"r.json": body})
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    if body == b"{} ":
+        assert await collect(fetcher, job) == body
+        await check_download(fetcher, job, out, body)
+        return
+    error = ResultMalformedError if body == b"[]" else ResultTransferError
+    with pytest.raises(error):
+        await collect(fetcher, job)
+    with pytest.raises(error):
+        await fetcher.download(job, out / "r.json")
+    assert names(out) == []
+
+
+# --- several connections ------------------------------------------------------------------------
+
+
+async def test_a_slow_connection_gets_company_and_no_byte_comes_twice(serve, fetch, out, make_json):
+    body = make_json(13 * MIB + 7)
+    nginx = serve({"r.json": body}, server=SLOW)
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    report = await check_download(fetcher, job, out, body)
+    assert report.resumed == 0
+    seen = nginx.requests()
+    assert len({one["connection"] for one in seen}) > 1
+    at = 0
+    for start, sent in spans(seen):
+        assert start == at
+        at += sent
+    assert at == len(body)
+    assert {one["status"] for one in seen} == {206}
+    assert {one["if_match"] for one in seen if one["range"][6] != "0"} == {report.etag}
+
+
+async def test_one_connection_stays_one_if_no_more_are_allowed(serve, fetch, out, make_json):
+    body = make_json(9 * MIB)
+    nginx = serve({"r.json": body}, server="location / { limit_rate 40m; }")
+    fetcher, job = await fetch(nginx.url("/r.json"), connections=1)
+    await check_download(fetcher, job, out, body)
+    assert len({one["connection"] for one in nginx.requests()}) == 1
+
+
+async def test_a_server_that_allows_no_company_serves_one(serve, fetch, out, make_json):
+    body = make_json(12 * MIB)
+    nginx = serve(
+        {"r.json": body},
+        server="limit_conn each 1;" + SLOW,
+        http="limit_conn_zone $binary_remote_addr zone=each:1m;",
+    )
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    await check_download(fetcher, job, out, body)
+
+
+@pytest.mark.parametrize("line", ["keepalive_requests 1;", "keepalive_timeout 0;"])
+async def test_a_connection_may_be_closed_after_each_answer(serve, fetch, out, make_json, line):
+    body = make_json(11 * MIB)
+    nginx = serve({"r.json": body}, server=line + SLOW)
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    assert (await check_download(fetcher, job, out, body)).resumed == 0
+    seen = nginx.requests()
+    assert len({one["connection"] for one in seen}) == len(seen) > 2
+
+
+@pytest.mark.parametrize("line", ["max_ranges 0;", "etag off; max_ranges 0;"])
+async def test_a_server_without_ranges_gives_the_whole(serve, fetch, out, make_json, line):
+    body = make_json(9 * MIB)
+    nginx = serve({"r.json": body}, server=line)
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    assert await collect(fetcher, job) == body
+    await check_download(fetcher, job, out, body)
+    assert [(one["status"], one["sent"]) for one in nginx.requests()] == [(200, len(body))] * 2
+
+
+async def test_without_a_name_for_the_version_parts_are_not_put_together(
+    serve, fetch, out, make_json
+):
+    body = make_json(9 * MIB)
+    nginx = serve({"r.json": body}, server="etag off;")
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    assert (await check_download(fetcher, job, out, body)).etag is None
+    assert [one["status"] for one in nginx.requests()] == [206, 200]
+
+
+# --- connections that break ---------------------------------------------------------------------
+
+
+async def test_a_stream_goes_on_at_the_byte_where_it_was_cut(serve, fetch, make_json, cutter):
+    body = make_json(3 * MIB)
+    nginx = serve({"r.json": body})
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [MIB, 700_000]
+        fetcher, job = await fetch(proxy.url("/r.json"))
+        async with fetcher.stream(job) as chunks:
+            assert b"".join([chunk async for chunk in chunks]) == body
+            assert (chunks.resumed, chunks.received) == (2, len(body))
+            etag = chunks.etag
+    seen = nginx.requests()
+    first, second = sorted(one["range"] for one in seen if one["range"])
+    assert MIB - 1_000 < int(first[6:-1]) < MIB
+    assert MIB + 699_000 < int(second[6:-1]) < MIB + 700_000
+    assert {one["if_match"] for one in seen if one["range"]} == {etag}
+
+
+async def test_a_download_goes_on_with_what_it_has(serve, fetch, out, make_json, cutter):
+    body = make_json(20 * MIB)
+    nginx = serve({"r.json": body}, server=SLOW)
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [3 * MIB, MIB, 100, 2 * MIB, None, MIB, 0]
+        fetcher, job = await fetch(proxy.url("/r.json"), attempts=20)
+        report = await check_download(fetcher, job, out, body)
+        assert report.resumed >= 2
+        assert proxy.connections >= 5
+
+
+async def test_a_download_outlasts_a_restart_of_the_server(serve, fetch, out, make_json):
+    body = make_json(12 * MIB)
+    nginx = serve({"r.json": body}, server=SLOW)
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    restarted = False
+
+    def restart(there, _size):
+        nonlocal restarted
+        if there >= 2 * MIB and not restarted:
+            restarted = True
+            nginx.stop(at_once=True)
+            assert nginx.start()
+
+    report = await fetcher.download(job, out / "r.json", progress=restart)
+    assert report.sha256 == sha256(body)
+    assert report.resumed >= 1
+    assert names(out) == ["r.json"]
+
+
+async def test_what_a_failed_download_has_left_is_not_fetched_again(
+    serve, fetch, out, make_json, cutter
+):
+    body = make_json(12 * MIB)
+    nginx = serve({"r.json": body})
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [5 * MIB, *[0] * 40]
+        fetcher, job = await fetch(proxy.url("/r.json"))
+        with pytest.raises(ResultTransferError):
+            await fetcher.download(job, out / "r.json")
+        assert len(names(out)) == 2, "part and note"
+        proxy.cuts, proxy.passed = [], 0
+        report = await check_download(fetcher, job, out, body)
+        assert report.resumed >= 1
+        assert len(body) - 5 * MIB < proxy.passed < len(body) - 4 * MIB
+
+
+# --- a file that changes ------------------------------------------------------------------------
+
+
+async def test_a_stream_says_that_the_file_was_replaced(serve, fetch, make_json, cutter):
+    old, new = make_json(3 * MIB), make_json(3 * MIB, seed=1)
+    nginx = serve({"r.json": old})
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [MIB]
+        proxy.before_cut = lambda: replace(nginx.folder, new)
+        fetcher, job = await fetch(proxy.url("/r.json"))
+        received = []
+
+        async def read():
+            async with fetcher.stream(job) as chunks:
+                async for chunk in chunks:
+                    received.append(chunk)  # noqa: PERF401 - what came before the error counts
+
+        with pytest.raises(ResultChangedError) as caught:
+            await read()
+        assert old.startswith(b"".join(received))
+        assert caught.value.received == len(b"".join(received))
+    assert [one["status"] for one in nginx.requests()] == [200, 412]
+
+
+async def test_a_stream_that_is_not_cut_gives_the_file_that_was_opened(serve, fetch, make_json):
+    old, new = make_json(3 * MIB), make_json(3 * MIB, seed=1)
+    nginx = serve({"r.json": old}, server="location / { limit_rate 20m; }")
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    received = []
+    async with fetcher.stream(job) as chunks:
+        async for chunk in chunks:
+            if not received:
+                replace(nginx.folder, new)
+            received.append(chunk)
+    assert b"".join(received) == old
+
+
+async def test_a_download_brings_the_new_file_whole(serve, fetch, out, make_json, cutter):
+    old, new = make_json(12 * MIB), make_json(11 * MIB, seed=1)
+    nginx = serve({"r.json": old}, server=SLOW)
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [5 * MIB]
+        proxy.before_cut = lambda: replace(nginx.folder, new)
+        fetcher, job = await fetch(proxy.url("/r.json"), attempts=20)
+        await check_download(fetcher, job, out, new)
+    assert 412 in [one["status"] for one in nginx.requests()]
+
+
+async def test_into_memory_comes_the_new_file_whole(serve, fetch, result_body, cutter):
+    old, new = result_body(3 * MIB), result_body(2 * MIB)
+    nginx = serve({"r.json": old})
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [MIB]
+        proxy.before_cut = lambda: replace(nginx.folder, new)
+        fetcher, job = await fetch(proxy.url("/r.json"))
+        assert await fetcher.result(job) == wire.decode_result(new)
+    assert [one["status"] for one in nginx.requests()] == [200, 412, 200]
+
+
+async def test_what_was_left_of_an_older_file_is_not_used(serve, fetch, out, make_json, cutter):
+    old, new = make_json(12 * MIB), make_json(12 * MIB, seed=1)
+    nginx = serve({"r.json": old})
+    async with cutter(nginx.port) as proxy:
+        proxy.cuts = [5 * MIB, *[0] * 40]
+        fetcher, job = await fetch(proxy.url("/r.json"))
+        with pytest.raises(ResultTransferError):
+            await fetcher.download(job, out / "r.json")
+        proxy.cuts = []
+        replace(nginx.folder, new)
+        await check_download(fetcher, job, out, new)
+
+
+# --- compression --------------------------------------------------------------------------------
+
+
+async def test_a_server_that_would_compress_is_told_not_to(serve, fetch, out, result_body):
+    body = result_body(2 * MIB)
+    nginx = serve(
+        {"r.json": body}, server="gzip on; gzip_types application/json; gzip_proxied any;"
+    )
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    async with fetcher.stream(job) as chunks:
+        assert chunks.size == len(body)
+        assert b"".join([chunk async for chunk in chunks]) == body
+    await check_download(fetcher, job, out, body)
+    assert {one["sent"] for one in nginx.requests()} == {len(body)}
+
+
+@pytest.mark.parametrize(
+    "line", ["gzip_static always;", "location / { add_header Content-Encoding gzip; }"]
+)
+async def test_what_comes_compressed_all_the_same_is_undone(serve, fetch, out, result_body, line):
+    body = result_body(2 * MIB)
+    packed = gzip.compress(body, 1)
+    nginx = serve({"r.json": packed, "r.json.gz": packed}, server=line)
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    assert await fetcher.result(job) == wire.decode_result(body)
+    assert await collect(fetcher, job) == body
+    await check_download(fetcher, job, out, body)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "tries"),
+    [
+        ("return 502;", ResultServerError, 3),
+        ("return 503;", ResultServerError, 3),
+        ("return 404;", ResultRefusedError, 1),
+        ("return 410;", ResultRefusedError, 1),
+        ("default_type text/html; return 200 '<html>Sorry</html>';", ResultMalformedError, 3),
+        ("default_type text/html; return 200 '';", ResultTransferError, 3),
+        ("return 301 /r.json;", ResultUrlError, 6),
+    ],
+)
+async def test_a_page_is_no_result(serve, fetch, out, line, error, tries):
+    nginx = serve(server=f"location / {{ {line} }}")
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    for go in (fetcher.result(job), collect(fetcher, job), fetcher.download(job, out / "r.json")):
+        with pytest.raises(error) as caught:
+            await go
+        assert caught.value.job_id == job.job_id
+    assert names(out) == []
+    assert len(nginx.requests()) == 3 * tries
+
+
+async def test_a_page_in_the_middle_is_waited_out(serve, fetch, out, make_json, cutter):
+    body = make_json(12 * MIB)
+    nginx = serve(
+        {"r.json": body},
+        server=SLOW + "location = /busy { return 503; } error_page 404 =200 /sorry;"
+        " location = /sorry { default_type text/html; return 200 '<html>Sorry</html>'; }",
+    )
+    file, away = nginx.folder / "r.json", nginx.folder / "away"
+    async with cutter(nginx.port) as proxy:
+        gone = asyncio.Event()
+        proxy.cuts = [5 * MIB]
+        proxy.before_cut = lambda: (file.rename(away), gone.set())
+        fetcher, job = await fetch(proxy.url("/r.json"), attempts=10_000)
+        async with asyncio.TaskGroup() as group:
+            download = group.create_task(check_download(fetcher, job, out, body))
+            await gone.wait()
+            await asyncio.sleep(0.05)  # in which it meets the page; if not, nothing is lost
+            away.rename(file)
+        assert download.result().resumed >= 1

@@ -1,0 +1,106 @@
+"""Many downloads at once from an emulator that fails in all ways it knows; what comes of them."""
+
+import asyncio
+import hashlib
+import itertools
+from collections import Counter
+from random import Random
+
+from attrs import define, field
+
+from adepoll import AdeClient, ResultFetcher, RetryPolicy
+from adepoll.emulator import EPOCH, NAMES, Emulator, Endpoint, JobPlan, make_fault
+from adepoll.errors import AdePollError
+
+FAULTS = [name for name in NAMES if Endpoint.RESULT in make_fault(name).effect.endpoints]
+OPTIONS = {
+    "latency": {"shape": "constant", "median": 3_600.0},
+    "throttled": {"rate": 20_000_000.0},
+    "wrong-length": {"by": -50},
+}
+SILENCE = 1.0  # seconds until what is silent is given up
+RETRY = RetryPolicy(attempts=3, base=0.001, max_wait=0.05)
+
+
+@define
+class Tally:
+    """What it came to.
+
+    Attributes:
+        identical: Downloads that gave the truth, at the first call.
+        errors: Those that gave an error instead, by its class.
+        wrong: What they should not have come to, in words.
+        partials: Pairs of files that were left for the next call.
+        later: Downloads that gave the truth at a second call, without faults.
+        faults: How often each was met.
+        requests: Of results, the second calls included.
+    """
+
+    identical: int = 0
+    errors: Counter = field(factory=Counter)
+    wrong: list = field(factory=list)
+    partials: int = 0
+    later: int = 0
+    faults: dict = field(factory=dict)
+    requests: int = 0
+
+
+def draw_size(rng):
+    """Most fit into one part; one in ten does not."""
+    return rng.randrange(8_000_000, 12_000_000) if rng.random() < 0.1 else 1_050_000
+
+
+async def download_at_once(folder, *, count, share, seed):
+    """Download so many results, a share of the requests of which fails; then the rest without."""
+    rng = Random(seed)
+    tally = Tally()
+    # Each look at this clock moves it by a second, so that no fresh URL is the one before.
+    clock = itertools.count(EPOCH).__next__
+    async with (
+        Emulator(seed=seed, clock=clock) as ade,
+        AdeClient(ade.api_key, base_url=ade.base_url, retry=RETRY, rng=rng) as client,
+        ResultFetcher(client, read_timeout=SILENCE) as fetcher,
+    ):
+        job_ids = [ade.submit(JobPlan(result_bytes=draw_size(rng))) for _ in range(count)]
+        for name, job_id in zip(FAULTS, job_ids, strict=False):
+            # One job meets it each time, so that none is left out, and some cannot be borne.
+            ade.faults.add(name, endpoints=["result"], jobs=[job_id], **OPTIONS.get(name, {}))
+            chance = share / len(FAULTS)
+            ade.faults.add(name, endpoints=["result"], chance=chance, **OPTIONS.get(name, {}))
+
+        async def download(job_id):
+            path = folder / f"{job_id}.json"
+            try:
+                report = await fetcher.download(job_id, path)
+            except AdePollError as error:
+                if path.exists():
+                    tally.wrong.append(f"{job_id}: a file in spite of {error!r}")
+                return error
+            except Exception as error:  # noqa: BLE001 - that is what is counted
+                tally.wrong.append(f"{job_id}: {error!r}")
+                return error
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            truth = ade.truth(job_id)
+            if (digest, report.sha256) != (truth.result_sha256,) * 2:
+                tally.wrong.append(f"{job_id}: other bytes")
+            return None
+
+        outcomes = await asyncio.gather(*map(download, job_ids))
+        failed = [job for job, error in zip(job_ids, outcomes, strict=True) if error is not None]
+        tally.identical = count - len(failed)
+        tally.errors.update(type(error).__name__ for error in outcomes if error is not None)
+        tally.faults = dict(ade.truth.faults)
+        left = {path.name for path in folder.iterdir()}
+        left -= {f"{job_id}.json" for job_id in job_ids}
+        partials = {name for name in left if f"{name}.json" in left}
+        tally.partials = len(partials)
+        left -= {*partials, *(f"{name}.json" for name in partials)}
+        tally.wrong += [f"left behind: {name}" for name in left]
+
+        ade.faults.clear()
+        tally.later = (await asyncio.gather(*map(download, failed))).count(None)
+        names = {path.name for path in folder.iterdir()}
+        tally.wrong += [f"left: {name}" for name in names ^ {f"{i}.json" for i in job_ids}]
+        tally.wrong += [f"leaked: {leak}" for leak in ade.truth.leaks]
+        tally.requests = ade.truth.requests.result
+    return tally

@@ -1,0 +1,217 @@
+"""Downloads whose process is killed, again and again, and what that costs."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from attrs import define, field
+
+CHILD = Path(__file__).with_name("downloading.py")
+ETAG = '"0123456789abcdef"'
+CONNECTIONS = 4
+PIECE = 2**16
+PAUSE = 0.002  # seconds after each piece: too slow for one connection alone
+
+
+def union(spans):
+    """Merge spans, each (start, stop)."""
+    merged = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def length(spans):
+    return sum(stop - start for start, stop in spans)
+
+
+@define
+class Run:
+    """What the server saw of one process.
+
+    Attributes:
+        spans: What was sent on each request, as [start, stop], the second moving.
+        open: Connections that are being served.
+        most_open: Most of them at once.
+        open_at_end: Those at the moment when the process was killed.
+    """
+
+    spans: list = field(factory=list)
+    open: int = 0
+    most_open: int = 0
+    open_at_end: int = 0
+
+    @property
+    def sent(self):
+        return length(self.spans)
+
+
+class Slow:
+    """A server on loopback that gives ranges of one object, slowly, and minds what it sent.
+
+    It calls `watch` with the `run` after each piece.
+    """
+
+    def __init__(self, body):
+        self.body = body
+        self.run = Run()
+        self.watch = lambda _run: None
+        self.url = None
+        self._handlers = set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/r.json"
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        await self.settle()
+        await self._server.wait_closed()
+
+    async def settle(self):
+        """Wait until nobody is served any more: the client has gone."""
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+
+    async def _serve(self, reader, writer):
+        handler = asyncio.current_task()
+        self._handlers.add(handler)
+        run = self.run
+        run.open += 1
+        run.most_open = max(run.most_open, run.open)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                await self._answer(run, head, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has gone
+        finally:
+            run.open -= 1
+            writer.transport.abort()
+            self._handlers.discard(handler)
+
+    async def _answer(self, run, head, writer):
+        size = len(self.body)
+        fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        start, _, last = fields["range"].removeprefix("bytes=").partition("-")
+        start, stop = int(start), min(int(last) + 1, size)
+        assert fields.get("if-match", ETAG) == ETAG
+        writer.write(
+            f"HTTP/1.1 206 Partial Content\r\nETag: {ETAG}\r\nContent-Length: {stop - start}\r\n"
+            f"Content-Range: bytes {start}-{stop - 1}/{size}\r\n\r\n".encode()
+        )
+        sent = [start, start]
+        run.spans.append(sent)
+        while start < stop:
+            piece = self.body[start : min(start + PIECE, stop)]
+            writer.write(piece)
+            start += len(piece)
+            sent[1] = start
+            self.watch(run)
+            await writer.drain()
+            await asyncio.sleep(PAUSE)
+
+
+@define
+class Tally:
+    """What it came to.
+
+    Attributes:
+        kills: How often a process was killed.
+        files: How many files were brought home, one after another.
+        sent: Bytes that the server sent.
+        again: For each kill, what was sent again after it of what had been sent, in bytes; and at
+            how many connections it was sent when the kill came.
+        most_open: Most connections at once.
+    """
+
+    kills: int = 0
+    files: int = 0
+    sent: int = 0
+    again: list = field(factory=list)
+    most_open: int = 0
+
+
+async def download_and_kill(body, folder, *, kills, rng):
+    """Download one object to files, one after another, until so many processes were killed.
+
+    Each file must come out whole, with nothing beside it. A process is killed after a random count
+    of bytes, on the way or, if there are fewer left, a random while after the last.
+    """
+    tally = Tally()
+    async with Slow(body) as server:
+        while tally.kills < kills or not tally.files:
+            target = folder / f"{tally.files}.json"
+            before, killed = [], None
+            while True:
+                reach = rng.random() * 2 * len(body) / kills if tally.kills < kills else None
+                run, status, told = await _run(server, target, reach, before, rng)
+                after = union([*before, *map(tuple, run.spans)])
+                if killed is not None:
+                    again = run.sent - (length(after) - length(before))
+                    tally.again.append((again, killed.open_at_end))
+                before = after
+                tally.sent += run.sent
+                tally.most_open = max(tally.most_open, run.most_open)
+                if status == 0:
+                    break
+                assert status == -9, told
+                tally.kills += 1
+                killed = run
+                if target.exists():
+                    break  # it was killed when it had done its work
+            assert target.read_bytes() == body
+            if status == 0:
+                assert [path.name for path in folder.iterdir()] == [target.name]
+                assert told["bytes"] == len(body)
+            tally.files += 1
+            shutil.rmtree(folder)
+            folder.mkdir()
+    return tally
+
+
+async def _run(server, target, reach, before, rng):
+    """Let one process download until it ends, or has been sent so many bytes."""
+    run = server.run = Run()
+    enough, complete = asyncio.Event(), asyncio.Event()
+
+    def watch(run):
+        if reach is not None and run.sent >= reach:
+            enough.set()
+        if run.sent >= len(server.body) - length(before) and not complete.is_set():
+            whole = union([*before, *map(tuple, run.spans)])
+            if whole == [(0, len(server.body))]:
+                complete.set()
+
+    server.watch = watch
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, CHILD, str(CONNECTIONS), server.url, target,
+        stdout=asyncio.subprocess.PIPE, env=os.environ,
+    )  # fmt: skip
+    said = asyncio.create_task(process.communicate())
+    waits = [asyncio.create_task(event.wait()) for event in (enough, complete)]
+    try:
+        await asyncio.wait([said, *waits], return_when=asyncio.FIRST_COMPLETED)
+        if reach is not None and not said.done():
+            if not enough.is_set():
+                await asyncio.wait([said], timeout=rng.random() * 0.1)
+            run.open_at_end = run.open
+            if process.returncode is None:
+                process.kill()
+        out, _ = await said
+    finally:
+        for wait in waits:
+            wait.cancel()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await server.settle()
+    return run, process.returncode, json.loads(out) if out else None

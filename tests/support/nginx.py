@@ -1,0 +1,130 @@
+"""An nginx of one's own, on a free port of loopback, for tests and benches."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+COMMAND = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+WHY_NOT = "there is no nginx on this machine (Debian's package nginx-light has it)"
+
+_CONFIG = """
+{user}
+worker_processes 1;
+daemon off;
+pid {home}/pid;
+error_log {home}/error.log warn;
+worker_shutdown_timeout 1s;
+events {{ worker_connections 512; }}
+http {{
+    log_format seen escape=json '{{"uri": "$request_uri", "status": $status,'
+        ' "range": "$http_range", "if_match": "$http_if_match", "cookie": "$http_cookie",'
+        ' "authorization": "$http_authorization", "connection": $connection,'
+        ' "sent": $body_bytes_sent}}';
+    access_log {access_log};
+    types {{ application/json json; text/html html; }}
+    sendfile on;
+    tcp_nopush on;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    {http}
+    server {{
+        listen 127.0.0.1:{port};
+        root {folder};
+        location = /{nonce} {{ access_log off; return 204; }}
+        {server}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """Serves a folder; a context manager."""
+
+    def __init__(self, home, folder, *, server="", http="", log=True):
+        """`server` and `http` are more lines of the blocks of these names; `home` is its own."""
+        self.home = Path(home)
+        self.folder = Path(folder)
+        self.port = 0
+        self._server, self._http, self._log = server, http, log
+        self._said = self.home / "stderr"
+        self._process = None
+
+    def __enter__(self):
+        for _ in range(5):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
+            if self.start():
+                return self
+        raise RuntimeError(self._said.read_text())
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """Start it, on the port that it has; say whether it runs, which it does not if taken."""
+        nonce = uuid.uuid4().hex
+        config = _CONFIG.format(
+            # Its workers would otherwise be somebody who may not read the folders of tests.
+            user="user root;" if os.geteuid() == 0 else "",
+            home=self.home,
+            access_log=f"{self.home}/access.log seen" if self._log else "off",
+            folder=self.folder,
+            port=self.port,
+            nonce=nonce,
+            server=self._server,
+            http=self._http,
+        )
+        file = self.home / "nginx.conf"
+        file.write_text(config)
+        with self._said.open("w") as said:
+            command = [COMMAND, "-p", self.home, "-c", file]
+            self._process = subprocess.Popen(command, stderr=said)
+        until = time.monotonic() + 20
+        while self._process.poll() is None and time.monotonic() < until:
+            if self._answers(nonce):
+                return True
+            time.sleep(0.01)
+        self.stop()
+        return False
+
+    def stop(self, *, at_once=False):
+        """Stop it, with what is under way if `at_once`; after that, the log is complete."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM if at_once else signal.SIGQUIT)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def url(self, path):
+        """Give the URL of a path that begins with a slash."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def requests(self):
+        """Stop it, and give what it logged of each request, in the order in which they ended."""
+        self.stop()
+        lines = (self.home / "access.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def _answers(self, nonce):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", f"/{nonce}")
+            return connection.getresponse().status == http.client.NO_CONTENT
+        except OSError:
+            return False
+        finally:
+            connection.close()
