@@ -62,8 +62,9 @@ class Landing:
         if kept is None:
             await in_thread(lambda: self.part.begin(version, joined=joined))
         self.size = version.size
-        self.there = sum(stop - start for start, stop in kept.done) if kept else 0
-        self._frontier = 0
+        done = kept.done if kept else []
+        self.there = sum(stop - start for start, stop in done)
+        self._frontier = done[0][1] if done and done[0][0] == 0 else 0
         self._complete = False
         self._digesting = asyncio.create_task(self._digest())
         self._tell()
@@ -98,18 +99,21 @@ class Landing:
             self._progress(self.there, self.size)
 
     async def _digest(self) -> None:
-        """Follow the frontier; and have the disk write early, or the last sync would take long."""
-        at = synced = 0
-        while not (self._complete and at == self._frontier):
-            if at == self._frontier:
+        """Digest what writing has passed over, as what came out of order or was there before.
+
+        And have the disk write early, or the last sync would take long.
+        """
+        part = self.part
+        synced = 0
+        while not (self._complete and part.hashed >= self._frontier):
+            if part.hashed >= self._frontier:
                 self._moved.clear()
                 await self._moved.wait()
-                continue
-            at = min(self._frontier, at + _DIGEST_AT_ONCE)
-            await in_thread(self.part.hash_to, at)
-            if at - synced >= _SYNC_EVERY:
-                await in_thread(self.part.sync)
-                synced = at
+            else:
+                await in_thread(part.hash_to, min(self._frontier, part.hashed + _DIGEST_AT_ONCE))
+            if part.hashed - synced >= _SYNC_EVERY:
+                synced = part.hashed
+                await in_thread(part.sync)
 
 
 def _keep_memory() -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -56,6 +57,7 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._counting = False
         self._depth = 0  # braces opened and not closed, those within strings counted too
+        self._hashing = threading.Lock()
         self.hashed = 0
 
     def check(self) -> None:
@@ -130,8 +132,9 @@ class PartFile:
         self._depth = self.hashed = 0
 
     def write(self, offset: int, chunks: Sequence[bytes]) -> None:
-        """Write bytes at their place."""
+        """Write bytes at their place; and digest them, if it is their turn."""
         fd = self._open_fd()
+        start = offset
         try:
             for chunk in chunks:
                 left = memoryview(chunk)
@@ -141,6 +144,13 @@ class PartFile:
                     offset += count
         except OSError as exc:
             raise self._failed(exc) from exc
+        if self._hashing.acquire(blocking=False):
+            try:
+                if self.hashed == start:
+                    for chunk in chunks:
+                        self._take_in(chunk, len(chunk))
+            finally:
+                self._hashing.release()
 
     def keep(self, done: Sequence[tuple[int, int]]) -> None:
         """Say which bytes are there, for `leave` to note; touches nothing."""
@@ -161,20 +171,17 @@ class PartFile:
         fd = self._open_fd()
         buffer = bytearray(_PIECE)
         view = memoryview(buffer)
-        try:
-            while self.hashed < stop:
-                count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
-                if not count:
-                    break
-                self._hash.update(view[:count])
-                if self._counting:
-                    opened = buffer.count(b"{", 0, count)
-                    self._depth += opened - buffer.count(b"}", 0, count)
-                self.hashed += count
-        except OSError as exc:
-            raise self._failed(exc) from exc
-        if self.hashed < stop:
-            raise self._failed(OSError(errno.EIO, "the temporary file was cut by somebody else"))
+        with self._hashing:
+            try:
+                while self.hashed < stop:
+                    count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
+                    if not count:
+                        break
+                    self._take_in(buffer, count)
+            except OSError as exc:
+                raise self._failed(exc) from exc
+            if self.hashed < stop:
+                raise self._failed(_cut_by_others())
 
     def sync(self) -> None:
         """Have what was written so far on the disk."""
@@ -196,6 +203,8 @@ class PartFile:
         """
         fd = self._open_fd()
         try:
+            if os.fstat(fd).st_size != self.hashed:
+                raise self._failed(_cut_by_others())
             # The quick count is off where strings hold braces, and the file is read again. A cut
             # that such braces make up for to a hair goes unseen.
             if not _ends_well(fd, self.hashed) or (self._depth and _is_cut(self._part)):
@@ -240,6 +249,13 @@ class PartFile:
                 self._part.unlink()
         self._close()
 
+    def _take_in(self, piece: bytes | bytearray, count: int) -> None:
+        self._hash.update(memoryview(piece)[:count])
+        if self._counting:
+            opened = piece.count(b"{", 0, count)
+            self._depth += opened - piece.count(b"}", 0, count)
+        self.hashed += count
+
     def _close(self) -> None:
         if self._fd is not None:
             with contextlib.suppress(OSError):
@@ -281,6 +297,10 @@ class PartFile:
     def _failed(self, exc: OSError | ValueError) -> StorageError:
         cause = exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc))
         return StorageError(job_id=self._job_id, path=str(self._target), cause=cause)
+
+
+def _cut_by_others() -> OSError:
+    return OSError(errno.EIO, "the temporary file was cut by somebody else")
 
 
 def _open_own(path: Path) -> int | None:
