@@ -7,13 +7,13 @@ hands of the consumer. Requests are counted by the world: GETs and pages of the 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
 
 from attrs import evolve, field, frozen
 
 from adepoll import JobWatcher
-from adepoll.calls import NO_SLOT, Calls
+from adepoll.calls import Calls
 from adepoll.durations import Durations
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, make_fault, run
 from adepoll.models import JobPage, JobSnapshot
@@ -152,7 +152,7 @@ class PacedSource:
 
     source: WorldSource
     calls: Calls
-    slot: AbstractAsyncContextManager[object] = NO_SLOT
+    slot: AbstractAsyncContextManager[object] = field(factory=nullcontext)
 
     def slotted(self, slot: AbstractAsyncContextManager[object]) -> "PacedSource":
         """As `AdeClient.slotted`."""
@@ -164,15 +164,11 @@ class PacedSource:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As the view that `AdeClient.slotted` gives: tried once."""
-        return await self.calls.call(
-            lambda: self.source.get_job(job_id), slot=self.slot, attempts=1
-        )
+        return await self.calls.once(lambda: self.source.get_job(job_id), self.slot)
 
     async def list_jobs(self, **query: object) -> JobPage:
         """As `get_job`."""
-        return await self.calls.call(
-            lambda: self.source.list_jobs(**query), slot=self.slot, attempts=1
-        )
+        return await self.calls.once(lambda: self.source.list_jobs(**query), self.slot)
 
 
 def watched(durations: Durations, **options: object) -> Policy:

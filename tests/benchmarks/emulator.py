@@ -4,6 +4,7 @@ Server and client are processes of their own, each on a core of its own where th
 rate that counts is requests per second of the server's CPU time: the client's speed is not in it.
 """
 
+import argparse
 import asyncio
 import multiprocessing
 import os
@@ -178,4 +179,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -1,0 +1,36 @@
+"""The benches can be begun; what they measure is no matter for a test."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adepoll.durations import Durations
+
+FOLDER = Path(__file__).parent / "benchmarks"
+BENCHES = sorted(FOLDER.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("bench", BENCHES, ids=lambda path: path.stem)
+def test_a_bench_says_what_it_measures(bench):
+    command = [sys.executable, bench, "--help"]
+    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "--help" in said.stdout
+
+
+def test_there_are_those_that_are_spoken_of():
+    names = {path.stem for path in BENCHES}
+    assert names >= {"emulator", "fetch", "memory", "schedule", "sweep", "throughput"}
+
+
+@pytest.mark.parametrize("discovery", ["get", "list"])
+def test_a_batch_is_played_to_its_end(monkeypatch, discovery):
+    monkeypatch.syspath_prepend(FOLDER)
+    workloads = importlib.import_module("_workloads")
+    follow = workloads.watched(Durations(), discovery=discovery)
+    outcome = workloads.play(workloads.Batch(workload="A", jobs=30, spread=20.0), follow)
+    assert outcome.requests >= 30
+    assert outcome.lag > 0
