@@ -15,6 +15,7 @@ from hypothesis import settings
 from adepoll.client import AdeClient
 from adepoll.emulator import run
 from adepoll.emulator.results import build_result
+from adepoll.fetcher import ResultFetcher
 from adepoll.models import JobSnapshot, JobStatus, from_timestamp
 from adepoll.pacing import RetryPolicy
 
@@ -384,3 +385,18 @@ class AnsweringClient(AdeClient):
 def answering():
     """The class `AnsweringClient`."""
     return AnsweringClient
+
+
+@pytest.fixture
+async def fetch(answering):
+    """Make a fetcher over a client that gives these answers."""
+    made = []
+
+    def make(*answers, attempts=3, **options):
+        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
+        made.append(fetcher)
+        return fetcher
+
+    yield make
+    for fetcher in made:
+        await fetcher.aclose()

@@ -82,21 +82,6 @@ async def fetcher(client):
         yield running
 
 
-@pytest.fixture
-async def fetch(answering):
-    """Make a fetcher over a client that gives these answers."""
-    made = []
-
-    def make(*answers, attempts=3, **options):
-        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
-        made.append(fetcher)
-        return fetcher
-
-    yield make
-    for fetcher in made:
-        await fetcher.aclose()
-
-
 def names(folder):
     return sorted(entry.name for entry in folder.iterdir())
 

@@ -21,27 +21,12 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher import ResultFetcher, width
+from adepoll.fetcher import width
 from adepoll.fetcher.answers import Version
 from adepoll.fetcher.partfile import PartFile
 
 MIB = 2**20
 PART = 8 * MIB
-
-
-@pytest.fixture
-async def fetch(answering):
-    """Make a fetcher over a client that gives these answers."""
-    made = []
-
-    def make(*answers, attempts=3, **options):
-        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
-        made.append(fetcher)
-        return fetcher
-
-    yield make
-    for fetcher in made:
-        await fetcher.aclose()
 
 
 @pytest.fixture

@@ -24,20 +24,6 @@ from adepoll.fetcher.stream import Inline, ResultStream
 ROWS = "extraction.line_items.item"
 
 
-@pytest.fixture
-async def fetch(answering):
-    """Make a fetcher over a client that is never asked."""
-    made = []
-
-    def make(**options):
-        made.append(ResultFetcher(answering(None, attempts=2), **options))
-        return made[-1]
-
-    yield make
-    for fetcher in made:
-        await fetcher.aclose()
-
-
 async def walk(fetcher, job, prefix):
     async with fetcher.items(job, prefix) as items:
         return [item async for item in items]

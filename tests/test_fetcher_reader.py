@@ -12,25 +12,9 @@ from adepoll.errors import (
     ResultServerError,
     ResultTransferError,
 )
-from adepoll.fetcher import ResultFetcher
 
 MIB = 2**20
 SIZE = 5_000
-
-
-@pytest.fixture
-async def fetch(answering):
-    """Make a fetcher over a client that gives these answers."""
-    made = []
-
-    def make(*answers, attempts=3, **options):
-        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
-        made.append(fetcher)
-        return fetcher
-
-    yield make
-    for fetcher in made:
-        await fetcher.aclose()
 
 
 @pytest.fixture

@@ -133,20 +133,6 @@ def test_nothing_is_endured_after_closing(replay):
 # --- fresh URLs ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def fetch(answering):
-    made = []
-
-    def make(*answers, attempts=3, **options):
-        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
-        made.append(fetcher)
-        return fetcher
-
-    yield make
-    for fetcher in made:
-        await fetcher.aclose()
-
-
 async def collect(fetcher, job):
     async with fetcher.stream(job) as stream:
         return b"".join([chunk async for chunk in stream])

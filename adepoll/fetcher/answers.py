@@ -35,7 +35,8 @@ _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
 _PASSING: Final = frozenset({408, 429})
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _ERROR_BODY: Final = 4096
-_MOST_BLANKS: Final = 2**16
+MOST_BLANKS: Final = 2**16
+"""Blanks in a row: JSON allows any number, and a body of them need never end."""
 
 
 @frozen
@@ -142,7 +143,7 @@ class Answer:
         while not begun and (chunk := await self._take()):
             ahead.append(chunk)
             begun = chunk.lstrip()
-            if self._at > _MOST_BLANKS and not begun:
+            if self._at > MOST_BLANKS and not begun:
                 raise ResultMalformedError(["blanks without end @ $"], job_id=self._job_id)
         if not begun:
             reason = "the bytes ended within the result"

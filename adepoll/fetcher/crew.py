@@ -49,7 +49,6 @@ class Crew:
         self._landing = landing
         self._version = version
         self._spans = spans
-        self._most = most
         self._group = asyncio.TaskGroup()
         self._noting = asyncio.Lock()
         self._not_noted = 0

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from contextlib import AsyncExitStack
-from typing import Final
 
 from attrs import evolve
 
@@ -13,10 +12,15 @@ from adepoll.errors import (
     ResultMalformedError,
     ResultTransferError,
 )
-from adepoll.fetcher.answers import Answer, ChangedError, NoRangeError, Range, Version
+from adepoll.fetcher.answers import (
+    MOST_BLANKS,
+    Answer,
+    ChangedError,
+    NoRangeError,
+    Range,
+    Version,
+)
 from adepoll.fetcher.transfer import Persistence, StoredResult
-
-_MOST_BLANKS: Final = 2**16  # in a row; JSON allows any number, and a body of them need never end
 
 
 class Reader:
@@ -154,7 +158,7 @@ class Reader:
             return
         text = chunk.rstrip()
         blanks = len(chunk) - len(text) + (0 if text else self._blanks)
-        if blanks > _MOST_BLANKS:  # and what is refused does not count as read
+        if blanks > MOST_BLANKS:  # and what is refused does not count as read
             problem = "blanks without end @ $"
             raise ResultMalformedError([problem], job_id=self._stored.job_id)
         self._blanks = blanks
