@@ -1,11 +1,13 @@
-"""What can be a job id. Imports errors only."""
+"""What can be a job id, and the name of the file of its result. Imports errors only."""
 
+import hashlib
 import re
 from typing import Final
 
 from adepoll.errors import InvalidJobIdError
 
 MAX_JOB_ID_LENGTH: Final = 256
+_LONGEST_NAME: Final = 200  # bytes; what stands beside the file has a longer name
 _REFUSED: Final = re.compile(r"[/\\?#%]")
 _WHITE_SPACE: Final = re.compile(r"\s")  # of Unicode, and of one mind with str.isspace
 
@@ -26,6 +28,15 @@ def check_job_id(job_id: object) -> str:
     if reason := _what_is_wrong(job_id):
         raise InvalidJobIdError(job_id=job_id, reason=reason)
     return job_id
+
+
+def result_name(job_id: str) -> str:
+    """Name the file of a job's result: its id, cut where a file system would refuse it."""
+    encoded = job_id.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return f"{job_id}.json"
+    head = encoded[:100].decode("utf-8", "ignore")
+    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:32]}.json"
 
 
 def _what_is_wrong(job_id: str) -> str | None:  # noqa: PLR0911 - one return a rule

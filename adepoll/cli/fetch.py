@@ -1,6 +1,5 @@
 """``adepoll fetch``: bring the result of one job home."""
 
-import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from adepoll.cli.progress import TransferView
 from adepoll.cli.running import ExitCode, client_options, run, say
 from adepoll.client import AdeClient
 from adepoll.fetcher import ResultFetcher
-from adepoll.jobids import check_job_id
+from adepoll.jobids import check_job_id, result_name
 
 
 @click.command()
@@ -72,15 +71,3 @@ def fetch(
         return ExitCode.COMPLETED
 
     run(main)
-
-
-_LONGEST_NAME = 200
-
-
-def result_name(job_id: str) -> str:
-    """Name the file of a job's result: its id, cut where a file system would refuse it."""
-    encoded = job_id.encode()
-    if len(encoded) <= _LONGEST_NAME:
-        return f"{job_id}.json"
-    head = encoded[:100].decode("utf-8", "ignore")
-    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:32]}.json"

@@ -11,7 +11,6 @@ from typing import Final, get_args
 import click
 from attrs import define, evolve, field
 
-from adepoll.cli.fetch import result_name
 from adepoll.cli.ids import check_sources, read_ids
 from adepoll.cli.progress import ProgressView
 from adepoll.cli.running import ExitCode, client_options, exit_code_of, run, say, write_line
@@ -19,6 +18,7 @@ from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, UnresolvedJobsError
 from adepoll.feeds import Watch
 from adepoll.fetcher import ResultFetcher
+from adepoll.jobids import result_name
 from adepoll.models import JobSnapshot, JobStatus
 from adepoll.sweep import Discovery
 from adepoll.watcher import JobWatcher
