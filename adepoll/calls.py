@@ -114,7 +114,7 @@ class Calls:
         """
         pacer = self._pacer
         while True:
-            due = await pacer.turn()
+            due = pacer.ready() or await pacer.turn()
             async with slot:
                 sent = pacer.take(due)
                 if sent is None:
@@ -128,8 +128,7 @@ class Calls:
                 except BaseException:
                     pacer.withdrawn(sent)
                     raise
-                failed = pacer.failures_in_a_row
-                pacer.succeeded(sent)
+                failed = pacer.succeeded(sent)
                 if failed >= OUTAGE:
                     _log.warning(_BACK, failed)
                 return answer

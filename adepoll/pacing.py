@@ -152,6 +152,19 @@ class Pacer:
         """How many requests have failed since one succeeded, 429 not counted."""
         return self._outage.failures
 
+    def ready(self) -> float | None:
+        """Give what `turn` gives where one more request may be sent at once; else None.
+
+        Raises:
+            ClosedError: `close` was called.
+        """
+        if self._closed.is_set():
+            raise ClosedError(_CLOSED)
+        if self._line or (self._called and not self._room_for_more()):
+            return None
+        now = asyncio.get_running_loop().time()
+        return now if self._due() <= now else None
+
     async def turn(self) -> float:
         """Wait until one more request may be sent; nothing is counted before `take`.
 
@@ -160,11 +173,9 @@ class Pacer:
         Raises:
             ClosedError: `close` was called.
         """
-        if self._closed.is_set():
-            raise ClosedError(_CLOSED)
-        loop = asyncio.get_running_loop()
-        if not self._line and not self._called and self._due() <= (now := loop.time()):
+        if (now := self.ready()) is not None:
             return now
+        loop = asyncio.get_running_loop()
         waiter: asyncio.Future[float] = loop.create_future()
         self._line.append(waiter)
         self._serve()
@@ -218,18 +229,20 @@ class Pacer:
         self._window.sent()
         return Sent(now, self._window.epoch)
 
-    def succeeded(self, sent: Sent) -> None:
-        """The service answered that request as it should."""
+    def succeeded(self, sent: Sent) -> int:
+        """The service answered that request as it should; give how many before it had failed."""
         window = self._window
         window.ended(sent.epoch, well=True)
         self._budget = min(self._retry.budget, self._budget + self._retry.refill)
         if sent.epoch == window.epoch:
             self._bound = self._least_bound
             self._rate.granted()
-        if self._outage.failures and self._outage.succeeded():
+        failures = self._outage.failures
+        if failures and self._outage.succeeded():
             window.shut()  # so that not all who waited for it are sent at once
         if self._line:
             self._serve()
+        return failures
 
     def failed(self, error: RequestError, sent: Sent) -> None:
         """That request came back with that error.
@@ -281,6 +294,12 @@ class Pacer:
             return math.inf
         due = max(self._opens, self._outage.probe_at)
         return max(due, self._next) if self._interval else due
+
+    def _room_for_more(self) -> bool:
+        """Whether one more may be sent at once besides those who were called and have not come."""
+        # If not, once there was a line, all would join it for ever: on a busy loop somebody has
+        # always been called.
+        return not self._interval and self._called < self._window.room
 
     def _set_interval(self) -> None:
         rate = self._rate.value

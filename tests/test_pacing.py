@@ -427,3 +427,33 @@ def test_retries_never_exceed_the_budget_and_the_share_of_successes(outcomes):
         else:
             retries += pacer.may_retry()
         assert retries <= policy.budget + policy.refill * successes + 1e-6
+
+
+def test_who_comes_while_another_was_called_need_not_wait_where_there_is_room_for_both():
+    async def main() -> None:
+        pacer = Pacer(max_rate=None, retry=RetryPolicy(), rng=Random(1), max_connections=2)
+        first, second = await take(pacer), await take(pacer)
+        waiter = asyncio.create_task(take(pacer))
+        await asyncio.sleep(0)
+        assert pacer.ready() is None
+        pacer.succeeded(first)  # the waiter is called, and has not come yet
+        assert pacer.ready() is None  # that room is the waiter's
+        pacer.succeeded(second)
+        assert pacer.ready() == asyncio.get_running_loop().time()
+        await waiter
+
+    run(main())
+
+
+def test_who_comes_while_another_was_called_waits_where_a_rate_spaces_them():
+    async def main() -> None:
+        pacer = make_pacer(max_rate=10.0)
+        await send(pacer)
+        waiter = asyncio.create_task(send(pacer))
+        await asyncio.sleep(0.1 - 1e-9)
+        while not pacer._called:  # noqa: ASYNC110 - that moment has no event
+            await asyncio.sleep(1e-9)
+        assert pacer.ready() is None
+        await waiter
+
+    run(main())
