@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
 from random import Random
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -209,16 +211,7 @@ class AdeClient:
         # Encoded once, by protocol: yarl must leave it, or "%25" would be sent for "%".
         url = self._root.with_path(self._root_path + protocol.job_path(job_id), encoded=True)
         self._connections.check_open()
-
-        def read(status: int, headers: protocol.Headers, body: bytes) -> JobSnapshot:
-            snapshot = protocol.decipher_job(
-                status, headers, body, job_id=job_id, now=_utcnow(), secret=self._key
-            )
-            if snapshot.status is JobStatus.UNKNOWN:
-                self._warn_of(snapshot.status_text)
-            return snapshot
-
-        return lambda: self._send(url, read, job_id)
+        return partial(self._send, url, partial(self._decipher_job, job_id), job_id)
 
     def _turn_to(
         self, page: int, page_size: int, status: JobStatus | None
@@ -227,15 +220,17 @@ class AdeClient:
         path = protocol.list_path(page=page, page_size=page_size, status=status)
         url = URL(self._base_url + path, encoded=True)
         self._connections.check_open()
+        return partial(self._send, url, protocol.decipher_page, None)
 
-        def read(status: int, headers: protocol.Headers, body: bytes) -> JobPage:
-            return protocol.decipher_page(status, headers, body, now=_utcnow(), secret=self._key)
+    def _decipher_job(
+        self, job_id: str, status: int, headers: protocol.Headers, body: bytes, **told: Any
+    ) -> JobSnapshot:
+        snapshot = protocol.decipher_job(status, headers, body, job_id=job_id, **told)
+        if snapshot.status is JobStatus.UNKNOWN:
+            self._warn_of(snapshot.status_text)
+        return snapshot
 
-        return lambda: self._send(url, read, None)
-
-    async def _send(
-        self, url: URL, read: Callable[[int, protocol.Headers, bytes], _T], job_id: str | None
-    ) -> _T:
+    async def _send(self, url: URL, read: Callable[..., _T], job_id: str | None) -> _T:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
         try:
             with self._time_limit.block() as sent_at:
@@ -264,7 +259,10 @@ class AdeClient:
             if len(body) > self._max_body_bytes:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
             self._bytes += len(body)
-            return read(response.status, headers, body)
+            if response.status == HTTPStatus.OK:
+                return read(HTTPStatus.OK, headers, body)
+            # Only an error page may quote the key, or has a Retry-After.
+            return read(response.status, headers, body, now=datetime.now(UTC), secret=self._key)
         self._connections.check_open()  # broken off by aclose(), it failed for that reason
         # Raised out here, so that no foreign error hangs on it as context: some of them carry
         # the request's headers, and with them the key.
@@ -320,11 +318,11 @@ class SlottedClient:
 
     def service_time(self) -> float | None:
         """As `AdeClient.service_time`."""
-        return self._client.service_time()
+        return self._client._clock.unix_time(asyncio.get_running_loop().time())  # noqa: SLF001 - one subject, two classes
 
-    async def get_job(self, job_id: str) -> JobSnapshot:
+    def get_job(self, job_id: str) -> Coroutine[Any, Any, JobSnapshot]:
         """As `AdeClient.get_job`."""
-        return await self._calls.once(self._client._look(job_id), self._slot)  # noqa: SLF001 - one subject, two classes
+        return self._calls.once(self._client._look(job_id), self._slot)  # noqa: SLF001 - as above
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
@@ -337,7 +335,3 @@ class SlottedClient:
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit holds in its place
 _MOST_BARREN_PAGES: Final = 3
 _MOST_STRANGE: Final = 20
-
-
-def _utcnow() -> datetime:
-    return datetime.now(UTC)

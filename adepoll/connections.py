@@ -100,8 +100,8 @@ class TimeLimit:
     def __init__(self, seconds: float) -> None:
         """`seconds` is how long each block may take."""
         self.seconds = seconds
-        self._running: dict[_Block, float] = {}  # until when; the oldest first
-        self._timer: asyncio.TimerHandle | None = None
+        self.running: dict[_Block, float] = {}  # until when; the oldest first
+        self.timer: asyncio.TimerHandle | None = None
 
     def block(self) -> AbstractContextManager[float]:
         """Give a context manager that raises `TimeoutError` where its block takes too long.
@@ -110,30 +110,15 @@ class TimeLimit:
         """
         return _Block(self)
 
-    def _begin(self, block: "_Block") -> float:
-        loop = asyncio.get_running_loop()
+    def ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the blocks whose time is over, and set the timer for the next one."""
+        self.timer = None
         now = loop.time()
-        due = self._running[block] = now + self.seconds
-        if self._timer is None:
-            self._timer = loop.call_at(due, self._ring, loop)
-        return now
-
-    def _end(self, block: "_Block") -> bool:
-        """Forget a block; say whether it was still allowed to run."""
-        in_time = self._running.pop(block, None) is not None
-        if not self._running and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        return in_time
-
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        now = loop.time()
-        for block, due in [*self._running.items()]:
+        for block, due in [*self.running.items()]:
             if due > now:
-                self._timer = loop.call_at(due, self._ring, loop)
+                self.timer = loop.call_at(due, self.ring, loop)
                 return
-            del self._running[block]
+            del self.running[block]
             block.cancel()
 
 
@@ -154,7 +139,13 @@ class _Block:
             raise RuntimeError("a time limit can only hold within a task")
         self._task = task
         self._cancelling = task.cancelling()
-        return self._limit._begin(self)  # noqa: SLF001 - one subject, two classes
+        limit = self._limit
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        due = limit.running[self] = now + limit.seconds
+        if limit.timer is None:
+            limit.timer = loop.call_at(due, limit.ring, loop)
+        return now
 
     def __exit__(
         self,
@@ -162,7 +153,12 @@ class _Block:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._limit._end(self):  # noqa: SLF001 - as above
+        limit = self._limit
+        in_time = limit.running.pop(self, None) is not None
+        if not limit.running and limit.timer is not None:
+            limit.timer.cancel()
+            limit.timer = None
+        if in_time:
             return
         # If others cancelled the task as well, it is theirs to see the CancelledError.
         if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:

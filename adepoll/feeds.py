@@ -201,7 +201,7 @@ class Feed:
 
     def take(self, snapshot: JobSnapshot) -> bool:
         """Buffer a snapshot that matters; False if there is no room for it."""
-        ended = snapshot.is_terminal
+        ended = snapshot.status.is_terminal
         if not (ended or self.every_change):
             return True
         told = self._jobs[snapshot.job_id]

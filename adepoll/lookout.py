@@ -101,28 +101,29 @@ class Lookout:
         """Look at one due job after another, until none is due."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
+        get_job, roster, looking = self._source.get_job, self._roster, self._looking
         while entry is not None and task is not None:
-            self._looking[entry] = task
+            looking[entry] = task
             try:
-                snapshot = await self._source.get_job(entry.job_id)
+                snapshot = await get_job(entry.job_id)
             except AdePollError as error:
                 if error.fatal:
                     self._on_end(error)
                     return
-                self._roster.failed(entry, error, loop.time())
+                roster.failed(entry, error, loop.time())
             except asyncio.CancelledError:
                 if task.cancelling():
                     raise
                 # Nobody cancelled the look: something that the source waited for was cancelled.
                 cause = TransportError("the source broke the look off", job_id=entry.job_id)
-                self._roster.failed(entry, cause, loop.time())
+                roster.failed(entry, cause, loop.time())
             else:
-                self._roster.answered(entry, snapshot, loop.time())
+                roster.answered(entry, snapshot, loop.time())
             finally:
-                if entry.in_flight:
-                    self._roster.landed(entry, loop.time())
-                del self._looking[entry]
-            entry = self._roster.pop_due(loop.time())
+                if entry.reserved_by is not None:
+                    roster.landed(entry, loop.time())
+                del looking[entry]
+            entry = roster.pop_due(loop.time())
             if len(self._workers) < self._most_workers:
                 self._set_alarm(loop)  # this worker may be long at its next look
 

@@ -14,6 +14,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.agenda import Agenda
+from adepoll.arrivals import Arrivals
 from adepoll.entry import Entry, Follower
 from adepoll.errors import (
     AdePollError,
@@ -76,6 +77,7 @@ class Roster:
     mean_wait: float | None = field(default=None, init=False)
     _entries: dict[str, Entry] = field(factory=dict, init=False)
     _agenda: Agenda = field(init=False)
+    _arrivals: Arrivals = field(init=False)
     _alarms: int = field(init=False)
 
     @hints.default
@@ -86,9 +88,13 @@ class Roster:
     def _make_agenda(self) -> Agenda:
         return Agenda(self._gain)
 
+    @_arrivals.default
+    def _find_arrivals(self) -> Arrivals:
+        return self.learning.durations.arrivals
+
     @_alarms.default
     def _count_alarms(self) -> int:
-        return self.learning.durations.arrivals.alarms
+        return self._arrivals.alarms
 
     def __len__(self) -> int:
         """How many jobs are watched."""
@@ -182,9 +188,8 @@ class Roster:
         A job whose followers have no room is set aside until one has. To stay short, only so many
         are set aside in one call; `next_due` tells whether more is to be done.
         """
-        arrivals = self.learning.durations.arrivals
-        if self._alarms != arrivals.alarms:
-            self._alarms = arrivals.alarms
+        if self._alarms != self._arrivals.alarms:
+            self._alarms = self._arrivals.alarms
             self._agenda.recall(now)
         for _ in range(_MOST_SET_ASIDE):
             entry = self._agenda.pop(now)
@@ -260,7 +265,7 @@ class Roster:
             return
         self.tally.looks += 1
         reserved = self._release(entry)
-        if self._wanted(entry):
+        if self._entries.get(entry.job_id) is entry:
             self._tell(entry, snapshot, now)
         self._made_room(reserved, now)
 
@@ -372,7 +377,7 @@ class Roster:
         entry.status = snapshot.status_text
         entry.trouble = None
         refused = [f for f in entry.followers if not f.take(snapshot)]
-        if not snapshot.is_terminal:
+        if not snapshot.status.is_terminal:
             self._goes_on(entry, snapshot, now)
             return
         self.tally.settled += news
@@ -466,18 +471,17 @@ class Roster:
 
     def _first_wait(self) -> float:
         """Give the time to the first look at a job that was just given."""
-        durations = self.learning.durations
-        trusted = durations.arrivals.trusted and self.rng.random() >= _PROBED
+        trusted = self._arrivals.trusted and self.rng.random() >= _PROBED
         if not trusted or not isinstance(self.schedule, Foresighted):
             return 0.0
         new = Watched(
             looks=0,
             watched_for=0.0,
             age=0.0,
-            law=durations.law,
+            law=self.learning.durations.law,
             surprise=self.learning.surprise.ratio,
         )
-        risk = durations.arrivals.old_share
+        risk = self._arrivals.old_share
         return self._checked(self.schedule.first_delay(new, self.rng, risk=risk))
 
     def _gain(self, entry: Entry, now: float) -> float:

@@ -162,9 +162,11 @@ def _read_job(raw: dict[str, Json]) -> JobSnapshot:
 
 def _structure(raw: Mapping[str, Json], cls: type[_T]) -> _T:
     try:
-        return _quick.structure(raw, cls)
+        structured: _T = _quick_readers[cls](raw, cls)
     except Exception:  # noqa: BLE001, S110 - whatever it is, the thorough converter meets it again
         pass
+    else:
+        return structured
     try:
         return _thorough.structure(raw, cls)
     except Exception as exc:  # noqa: BLE001 - cattrs groups whatever our hooks and its own raise
@@ -257,7 +259,7 @@ def _read_created(value: Json, type_: object) -> datetime | None:
 
 
 def _read_status(value: Json, type_: object) -> JobStatus:
-    return JobStatus.parse(_read_str(value, type_))
+    return JobStatus.parse(value if type(value) is str else _read_str(value, type_))
 
 
 _Reader = Callable[[Json, Any], Any]
@@ -273,6 +275,8 @@ def _or_null(read: _Reader) -> _Reader:
 def _make_reader(cls: type[Any], made: Converter) -> _Reader:
     """Structure an attrs class from an object, and keep what it does not know in `extra`."""
     known = frozenset({f.name for f in attrs.fields(cls)} - _DERIVED)
+    # Null is what they are when they are absent, and most of them are null in a job that goes on.
+    optional = frozenset({f.name for f in attrs.fields(cls) if f.default is None})
     derived: dict[str, Any] = {}
     if "status" in known:
         derived["status_text"] = override(rename="status")
@@ -283,13 +287,25 @@ def _make_reader(cls: type[Any], made: Converter) -> _Reader:
     def structure(raw: Json, _type: object) -> Any:
         if not isinstance(raw, dict):
             _expect("an object", raw)
-        if raw.keys() <= known:
-            return read(raw, cls)
-        ready = {name: raw[name] for name in raw if name in known}
-        ready["extra"] = {name: raw[name] for name in raw if name not in known}
+        ready = {
+            name: value for name, value in raw.items() if value is not None or name not in optional
+        }
+        if not raw.keys() <= known:
+            ready = {name: ready[name] for name in ready if name in known}
+            ready["extra"] = {name: raw[name] for name in raw if name not in known}
         return read(ready, cls)
 
     return structure
+
+
+_MODELS: Final[tuple[type[Any], ...]] = (
+    ExtractWarning,
+    ExtractMetadata,
+    ExtractResult,
+    JobSummary,
+    JobPage,
+    JobSnapshot,
+)
 
 
 def _make_converter(*, detailed: bool) -> Converter:
@@ -302,7 +318,7 @@ def _make_converter(*, detailed: bool) -> Converter:
     made.register_structure_hook(datetime, _read_time)
     made.register_structure_hook(JobStatus, _read_status)
     made.register_structure_hook_func(lambda t: t == Mapping[str, Json], lambda extra, _: extra)
-    for cls in (ExtractWarning, ExtractMetadata, ExtractResult, JobSummary, JobPage, JobSnapshot):
+    for cls in _MODELS:
         reader = _make_reader(cls, made)
         made.register_structure_hook(cls, reader)
         made.register_structure_hook(cls | None, _or_null(reader))
@@ -311,6 +327,9 @@ def _make_converter(*, detailed: bool) -> Converter:
 
 # One converter for what comes all day; one that is slower and says what is wrong, and where.
 _quick: Final = _make_converter(detailed=False)
+_quick_readers: Final[Mapping[type, _Reader]] = {
+    cls: _quick.get_structure_hook(cls) for cls in _MODELS
+}
 _thorough: Final = _make_converter(detailed=True)
 
 
