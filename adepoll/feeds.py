@@ -1,6 +1,6 @@
 """Who waits for jobs: a Waiter for one, a Feed for many, and Watch, the caller's end of a Feed.
 
-Imports roster and below. A Feed's buffer is bounded: looks at its jobs pause while it is full.
+Imports entry and below. A Feed's buffer is bounded: looks at its jobs pause while it is full.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from attrs import field, frozen
 
@@ -152,6 +152,9 @@ class Feed:
         self.causes[error.job_id] = error
         self.ready.set()
 
+    async def wait_for_place(self) -> None:
+        """Wait until one more job may be followed; a feed of any size never waits."""
+
     def end_of_input(self) -> None:
         """All ids have been taken."""
         self.complete = True
@@ -281,56 +284,45 @@ class FeedOwner(Protocol):
         """As `drop_feed`, and wait until nothing of it runs."""
 
 
-class Watch:
-    """An async iterator of snapshots over many jobs, and an async context manager.
+_FeedT = TypeVar("_FeedT", bound=Feed)
+
+
+class Outlet(Generic[_FeedT]):
+    """The caller's end of a feed: what all such have in common.
 
     Looking begins with the first iteration (or on entering), and ends when all jobs have been
-    told of, when the watch is closed, left or garbage collected, or with its watcher.
+    told of, when the outlet is closed, left or garbage collected, or with its watcher.
     """
 
-    def __init__(self, feed: Feed, owner: FeedOwner) -> None:
-        """Made by `JobWatcher.watch` and `JobWatcher.updates`."""
+    def __init__(self, feed: _FeedT, owner: FeedOwner) -> None:
+        """Made by a `JobWatcher`."""
         self._feed = feed
         self._owner = owner
-        self._dropper: weakref.finalize[[Feed], Watch] | None = None
+        self._dropper: weakref.finalize[[Feed], Outlet[_FeedT]] | None = None
         self._finished = False  # closed, or its end has been told
         self._told_end = False
 
     def __aiter__(self) -> Self:
-        """Give the watch itself."""
+        """Give the outlet itself."""
         return self
 
-    async def __anext__(self) -> JobSnapshot:
-        """Give the next snapshot, as soon as there is one.
-
-        Raises:
-            UnresolvedJobsError: At the end, once, if jobs could not be resolved.
-            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The watcher or its client was closed; or another task closed the watch
-                while this one waited.
-        """
-        if self._finished:
-            raise StopAsyncIteration
-        self._start()
+    async def _wait_for_news(self) -> None:
+        """Wait until there may be something to give, or raise what ends the iteration."""
         feed = self._feed
-        while True:
-            if (snapshot := feed.pop()) is not None:
-                self._owner.made_room(feed)
-                return snapshot
-            if feed.error is not None or (feed.complete and not feed.open):
-                self._told_end = True
-                await self.aclose()
-                if feed.error is not None:
-                    raise feed.error
-                if feed.causes:
-                    raise UnresolvedJobsError(feed.causes)
-                raise StopAsyncIteration
-            feed.ready.clear()
-            await feed.ready.wait()
-            if self._told_end:
-                raise StopAsyncIteration
-            if self._finished:
-                raise ClosedError("the watch was closed")
+        if feed.error is not None or (feed.complete and not feed.open):
+            self._told_end = True
+            await self.aclose()
+            if feed.error is not None:
+                raise feed.error
+            if feed.causes:
+                raise UnresolvedJobsError(feed.causes)
+            raise StopAsyncIteration
+        feed.ready.clear()
+        await feed.ready.wait()
+        if self._told_end:
+            raise StopAsyncIteration
+        if self._finished:
+            raise ClosedError("the watch was closed")
 
     async def __aenter__(self) -> Self:
         """Begin to look."""
@@ -353,6 +345,39 @@ class Watch:
         if self._dropper is not None and self._dropper.detach():
             await self._owner.close_feed(self._feed)
 
+    def _start(self) -> None:
+        if self._dropper is None and not self._finished:
+            self._owner.start_feed(self._feed)
+            # A loop that is left with `break` closes no iterator: the collector tells us.
+            drop: Callable[[Feed], None] = self._owner.drop_feed
+            self._dropper = weakref.finalize(self, drop, self._feed)
+            self._dropper.atexit = False
+
+
+class Watch(Outlet[Feed]):
+    """An async iterator of snapshots over many jobs, and an async context manager.
+
+    Looking begins with the first iteration (or on entering), and ends when all jobs have been
+    told of, when the watch is closed, left or garbage collected, or with its watcher.
+    """
+
+    async def __anext__(self) -> JobSnapshot:
+        """Give the next snapshot, as soon as there is one.
+
+        Raises:
+            UnresolvedJobsError: At the end, once, if jobs could not be resolved.
+            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
+            ClosedError: The watcher or its client was closed; or another task closed the watch
+                while this one waited.
+        """
+        if self._finished:
+            raise StopAsyncIteration
+        self._start()
+        while (snapshot := self._feed.pop()) is None:
+            await self._wait_for_news()
+        self._owner.made_room(self._feed)
+        return snapshot
+
     @property
     def unresolved(self) -> Mapping[str, AdePollError | None]:
         """The ids not yielded as ended: why they were given up, or None for those still open."""
@@ -362,11 +387,3 @@ class Watch:
     def progress(self) -> WatchProgress:
         """How far the watch has come; a copy that does not change."""
         return self._feed.progress()
-
-    def _start(self) -> None:
-        if self._dropper is None and not self._finished:
-            self._owner.start_feed(self._feed)
-            # A loop that is left with `break` closes no iterator: the collector tells us.
-            drop: Callable[[Feed], None] = self._owner.drop_feed
-            self._dropper = weakref.finalize(self, drop, self._feed)
-            self._dropper.atexit = False

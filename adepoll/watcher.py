@@ -17,6 +17,7 @@ from adepoll.errors import (
     JobTimeoutError,
 )
 from adepoll.feeds import Feed, Waiter, Watch
+from adepoll.harvest import Harvest, HarvestFeed
 from adepoll.jobids import check_job_id
 from adepoll.learning import Learning
 from adepoll.lookout import Lookout, finish, start
@@ -223,6 +224,30 @@ class JobWatcher:
         """
         return self._watch(job_ids, timeout, every_change=True)
 
+    def harvest(
+        self, job_ids: AsyncIterable[str], *, window: int, timeout: float | None = None
+    ) -> Harvest:
+        """As `watch`, for any number of jobs, in the memory that `window` of them take.
+
+        Args:
+            job_ids: Taken as there is room. They must differ: what was told is forgotten.
+            window: Most jobs that are watched at once; others come in as these end.
+            timeout: As for `watch`.
+
+        Returns:
+            An async iterator that gives, some at a time, how jobs ended; jobs that were given up
+            come like the others.
+
+        Raises:
+            ValueError: `window` is not positive, or `timeout` no number of 0 or more.
+        """
+        if window < 1:
+            raise ValueError(f"window must be positive, got {window}")
+        _check_timeout(timeout)
+        self._check_open()
+        feed = HarvestFeed(limit=self._buffer, window=window)
+        return Harvest(feed, _FeedDesk(self, _Intake(job_ids, timeout)))
+
     async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - a bound is part of what waiting for a job is, and has its own error
         """Wait until one job has ended. Any number of callers share its looks.
 
@@ -326,6 +351,7 @@ class JobWatcher:
         if isinstance(job_ids, AsyncIterable):
             try:
                 async for job_id in job_ids:
+                    await feed.wait_for_place()
                     self._admit(feed, job_id)
                     self._pump()
                     taken += 1
