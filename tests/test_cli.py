@@ -138,10 +138,37 @@ async def test_watch_reads_ids_from_files_whatever_the_editor_did(ade, tmp_path)
 async def test_a_line_that_is_no_utf8_is_one_bad_id_and_not_a_bad_file(ade, tmp_path):
     good = ade.submit(SOON)
     listed = tmp_path / "ids.txt"
-    listed.write_bytes(b"\xff\xfe\x00bad\n" + good.encode() + b"\n")
+    listed.write_bytes(b"\xc3\xff\x00bad\n" + good.encode() + b"\n")
     code, out, _ = await adepoll(ade, "watch", "-f", str(listed))
     assert code == 3
     assert ids_of(out) == [good]
+
+
+async def test_watch_takes_ids_from_a_column_and_from_a_key_of_its_own_output(ade):
+    ids = [ade.submit(SOON) for _ in range(3)]
+    table = "name;job_id\r\n" + "".join(f'"a;b";{job_id}\r\n' for job_id in ids)
+    code, out, _ = await adepoll(ade, "watch", "--field", "job_id", stdin=table.encode())
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    code, again, _ = await adepoll(ade, "watch", "--field", "job_id", stdin=out.encode())
+    assert code == 0
+    assert sorted(ids_of(again)) == sorted(ids)
+
+
+async def test_a_column_that_is_not_there_is_wrong_usage_told_in_one_line(ade):
+    code, out, err = await adepoll(ade, "watch", "--field", "job_id", stdin=b"name,id\na,b\n")
+    assert (code, out) == (2, "")
+    told = "adepoll: standard input, line 1: no column 'job_id'; there are: name, id"
+    assert told in err.splitlines()
+
+
+async def test_a_control_character_in_an_id_reaches_no_terminal(ade):
+    good = ade.submit(SOON)
+    code, out, err = await adepoll(ade, "watch", stdin=f"b\x1b[31mad\n{good}\n".encode())
+    assert code == 3
+    assert ids_of(out) == [good]
+    assert "it holds an unprintable character" in err
+    assert "\x1b" not in err
 
 
 async def test_watch_takes_ids_from_stdin_as_they_come(ade):

@@ -11,9 +11,17 @@ from typing import Final, get_args
 import click
 from attrs import define, evolve, field
 
-from adepoll.cli.ids import check_sources, read_ids
+from adepoll.cli.ids import check_sources, ids_options, read_ids
 from adepoll.cli.progress import ProgressView
-from adepoll.cli.running import ExitCode, client_options, exit_code_of, run, say, write_line
+from adepoll.cli.running import (
+    ExitCode,
+    client_options,
+    exit_code_of,
+    run,
+    say,
+    shown,
+    write_line,
+)
 from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, UnresolvedJobsError
 from adepoll.feeds import Watch
@@ -27,15 +35,7 @@ _DOWNLOADS_AT_ONCE: Final = 8
 
 
 @click.command()
-@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help='Read ids from a file, one a line; "-" is standard input. May be given again.',
-)
+@ids_options
 @click.option(
     "-o",
     "--out",
@@ -69,6 +69,7 @@ def watch(
     job_ids: tuple[str, ...],
     *,
     files: tuple[str, ...],
+    field: str | None,
     out: Path | None,
     overwrite: bool,
     timeout: float | None,
@@ -84,7 +85,7 @@ def watch(
     inline, unless they go to a terminal. Presigned URLs are secrets, and are printed without
     their query.
     """
-    files = check_sources(job_ids, files)
+    files = check_sources(job_ids, files, field)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def watch(
                 JobWatcher(client, concurrency=concurrency, discovery=discovery)
             )
             fetcher = await stack.enter_async_context(ResultFetcher(client))
-            watched = watcher.watch(read_ids(job_ids, files), timeout=timeout)
+            watched = watcher.watch(read_ids(job_ids, files, field), timeout=timeout)
             settling = Settling(fetcher=fetcher, out=out, overwrite=overwrite)
             view = stack.enter_context(ProgressView(watched, client, watcher, settling.fetched))
             try:
@@ -192,7 +193,11 @@ def _line(job: JobSnapshot, **more: object) -> str:
 
 def _sum_up(watched: Watch, settling: Settling, client: AdeClient) -> None:
     for job_id, error in settling.unresolved.items():
-        say(f"unresolved: {error}" if job_id in str(error) else f"unresolved: {job_id}: {error}")
+        say(
+            f"unresolved: {error}"
+            if shown(job_id) in str(error)
+            else f"unresolved: {shown(job_id)}: {error}"
+        )
     progress = watched.progress
     settled = sum(progress.settled.values())
     by_status = ", ".join(f"{count} {status.value}" for status, count in progress.settled.items())
