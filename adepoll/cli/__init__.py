@@ -20,12 +20,12 @@ Environment:
 
 \b
 Exit codes:
-  0 all completed         74 cannot read or write
-  1 some failed or were  130 interrupted
-    cancelled            141 the reader of stdout has gone
-  2 wrong usage          143 terminated
-  3 some unresolved
-  4 the key was refused
+  0 all completed         70 a bug in adepoll
+  1 some failed or were   74 cannot read or write
+    cancelled            129 its terminal was closed
+  2 wrong usage          130 interrupted
+  3 some unresolved      141 the reader of stdout has gone
+  4 the key was refused  143 terminated
 """
 
 

@@ -160,7 +160,7 @@ async def _serve(emulator: Emulator, *, verbose: bool) -> None:
                 sys.stderr.flush()
                 await asyncio.sleep(_DRAWN_EVERY)
         finally:
-            sys.stderr.write("\n")
+            say("")  # which does not mind if the terminal has gone
     while verbose:
         await asyncio.sleep(_TOLD_EVERY)
         say(f"adepoll: {_summary(emulator)}")

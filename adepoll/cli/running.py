@@ -1,18 +1,20 @@
 """What all subcommands share: the client's options, the loop, signals, exit codes."""
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
-import signal
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
-from typing import Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
+from adepoll.cli.stopping import Stopping
 from adepoll.client import AdeClient
 from adepoll.errors import (
     AdePollError,
@@ -23,7 +25,12 @@ from adepoll.errors import (
     TargetExistsError,
 )
 from adepoll.models import JobSnapshot, JobStatus
-from adepoll.redaction import showable
+from adepoll.protocol import REGIONS
+from adepoll.redaction import REDACTED, showable
+from adepoll.settings import API_KEY_VARIABLE
+
+_log = logging.getLogger(__name__)
+_LONGEST_RECORD_LINE: Final = 2_000
 
 
 class ExitCode(IntEnum):
@@ -34,7 +41,9 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNRESOLVED = 3
     KEY_REFUSED = 4
+    BUG = 70
     OUTPUT = 74
+    HUNG_UP = 129
     INTERRUPTED = 130
     READER_GONE = 141
     TERMINATED = 143
@@ -47,22 +56,46 @@ def exit_code_of(job: JobSnapshot) -> ExitCode:
 
 
 def say(text: str) -> None:
-    """Print one line on stderr."""
-    click.echo(text, err=True)
+    """Print one line on stderr; nothing, where that has gone: work does not end for it."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        drop(sys.__stderr__)
+
+
+def drop(stream: TextIO | None) -> None:
+    """Put the null device in the place of a stream that cannot be written.
+
+    What could not be written is still in its buffer; Python would complain of it at exit.
+    """
+    if stream is not None:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class SayHandler(logging.Handler):
-    """Gives log records to `say`, which finds stderr where the progress display has put it."""
+    """Gives log records to `say`, which finds stderr where the progress display has put it.
+
+    Secrets are taken out, and control characters escaped, of tracebacks too.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        say(self.format(record))
+        text = self.format(record)
+        if key := os.environ.get(API_KEY_VARIABLE, "").strip():
+            text = text.replace(key, REDACTED)
+        say("\n".join(showable(line, _LONGEST_RECORD_LINE) for line in text.split("\n")))
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say where and how fast; the command gets `connect`, not them."""
 
-    @click.option("--region", metavar="us|eu", help="Region of the key; default: the environment.")
+    @click.option(
+        "--region",
+        metavar="us|eu",
+        shell_complete=_complete_region,
+        help="Region of the key; default: the environment.",
+    )
     @click.option("--base-url", metavar="URL", help="Address of the API, instead of a region.")
     @click.option(
         "--max-rate",
@@ -86,6 +119,13 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_client
 
 
+def _complete_region(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    # No click.Choice: the library knows more names, and what to say of the others.
+    return [CompletionItem(name) for name in sorted(REGIONS) if name.startswith(incomplete)]
+
+
 median_option = click.option(
     "--median",
     default=8.0,
@@ -96,41 +136,87 @@ median_option = click.option(
 )
 
 
-class _TerminatedError(Exception):
-    """SIGTERM came."""
-
-
-def run(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> NoReturn:
+def run(
+    main: Callable[[], Coroutine[Any, Any, ExitCode]],
+    *,
+    on_stop: Callable[[], None] | None = None,
+) -> NoReturn:
     """Run a command on an event loop of its own, and exit with its code.
 
-    Errors of adepoll become one line on stderr; SIGINT and SIGTERM cancel the command, which
-    cleans up and says where it stood.
+    The first SIGINT, SIGTERM or SIGHUP cancels it, so that it cleans up and says where it stood;
+    one more ends the process at once. `run_plain` says what becomes of errors.
+
+    Args:
+        main: The command.
+        on_stop: Called when a signal has stopped the command and all is cleaned up: to say how to
+            go on.
+    """
+
+    def within_loop() -> ExitCode:
+        with Stopping() as stopping:
+            try:
+                with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                    return runner.run(stopping.stoppable(main))
+            except asyncio.CancelledError:
+                if stopping.signal is None:
+                    raise
+            if on_stop is not None:
+                on_stop()
+            return ExitCode(stopping.exit_code)
+
+    run_plain(within_loop)
+
+
+def run_plain(main: Callable[[], ExitCode]) -> NoReturn:
+    """Run a command that needs no event loop, and exit with its code.
+
+    Errors of adepoll and of the system become one line on stderr, and so does a bug; with
+    `adepoll --debug`, where they were raised is shown too. A reader of stdout that has gone is
+    quiet.
     """
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            code = runner.run(_until_terminated(main))
+        code = main()
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
-    except _TerminatedError:
-        code = ExitCode.TERMINATED
-    except BrokenPipeError:
-        _drop_stdout()  # its reader has gone (`| head`)
-        code = ExitCode.READER_GONE
-    except AdePollError as error:
-        say(f"adepoll: {error}")
-        code = _exit_code_of_error(error)
-    except OSError as error:
-        # Not ours to cause: the disk under stdout is full, or a file of ids cannot be read.
-        say(f"adepoll: cannot read or write: {error.strerror or type(error).__name__}")
-        _drop_stdout()
-        code = ExitCode.OUTPUT
+    except click.ClickException:
+        raise  # click tells these, with the usage
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one, in one line
+        _log.debug("%s was raised", type(error).__name__, exc_info=error)
+        code = _tell(_essence(error))
     sys.exit(code)
 
 
-def _drop_stdout() -> None:
-    # What could not be written is still in the buffer; Python would complain of it at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _essence(error: Exception) -> Exception:
+    """Give what a group of errors is about: a bug, where there is one in it."""
+    if isinstance(error, AdePollError) or not isinstance(error, ExceptionGroup):
+        return error
+    errors = [_essence(member) for member in error.exceptions]
+    bugs = [member for member in errors if not isinstance(member, AdePollError | OSError)]
+    return (bugs or errors)[0]
+
+
+def _tell(error: Exception) -> ExitCode:
+    if isinstance(error, BrokenPipeError):
+        drop(sys.__stdout__)  # its reader has gone (`| head`)
+        return ExitCode.READER_GONE
+    if isinstance(error, AdePollError):
+        say(f"adepoll: {error}")
+        return _exit_code_of_error(error)
+    if isinstance(error, OSError):
+        # Not ours to cause: the disk under stdout is full, or a file of ids cannot be read.
+        name = "" if error.filename is None else f" {showable(os.fsdecode(error.filename))}"
+        say(f"adepoll: cannot read or write{name}: {error.strerror or type(error).__name__}")
+        drop(sys.__stdout__)
+        return ExitCode.OUTPUT
+    # Not its text, which was made for nobody's eyes, and may hold anything.
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    say(
+        f"adepoll: this is a bug in adepoll: {type(error).__name__}{place}; "
+        '"adepoll --debug COMMAND ..." shows more, for a report of it'
+    )
+    return ExitCode.BUG
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -141,25 +227,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-async def _until_terminated(main: Callable[[], Coroutine[Any, Any, ExitCode]]) -> ExitCode:
-    task = asyncio.ensure_future(main())
-    terminated = False
-
-    def terminate() -> None:
-        nonlocal terminated
-        terminated = True
-        task.cancel()
-
-    with contextlib.suppress(NotImplementedError):  # Windows has no such signals
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if terminated:
-            raise _TerminatedError from None
-        raise
 
 
 _CODES: Final[tuple[tuple[type[AdePollError], ExitCode], ...]] = (

@@ -1,0 +1,281 @@
+"""How a command ends: signals, once and twice, errors, bugs, and readers that have gone."""
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+
+KEY = "canary-key-8f2e1"
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+BEGIN = """
+import asyncio, logging, os, signal, sys, threading, time
+from adepoll.cli import cli
+from adepoll.cli.running import ExitCode, run, run_plain, say, write_line
+from adepoll.errors import AdePollError, ConfigurationError
+sys.modules["uvloop"] = None if {without_uvloop} else __import__("uvloop")
+"""
+
+COMMAND = """
+async def main():
+    write_line("ready")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        write_line("cleaning")
+        {cleanup}
+        write_line("clean")
+
+run(main, on_stop=lambda: say("go on with: adepoll resume"))
+"""
+
+HANGING = {
+    "await": "await asyncio.Event().wait()",
+    "busy": "time.sleep(3600)",
+    "spinning": "\n        while True: pass",
+    "thread": "asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)",
+    "lock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
+}
+
+
+@pytest.fixture(params=[True, False], ids=["asyncio", "uvloop"])
+def begin(request):
+    if not request.param:
+        pytest.importorskip("uvloop")
+    return BEGIN.format(without_uvloop=request.param)
+
+
+BEGIN_PLAIN = BEGIN.format(without_uvloop=True)
+
+
+@asynccontextmanager
+async def running(code, *arguments, **options):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-X", "dev", "-c", code, *arguments),
+        env={**os.environ, "VISION_AGENT_API_KEY": KEY},
+        **{"stdout": -1, "stderr": -1} | options,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def line_of(process):
+    return (await process.stdout.readline()).decode().strip()
+
+
+def output_of(code, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env={**os.environ, "VISION_AGENT_API_KEY": KEY},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert KEY not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+async def test_the_first_signal_stops_in_order_and_tells_how_to_go_on(begin, number, code):
+    async with running(begin + COMMAND.format(cleanup="await asyncio.sleep(0)")) as process:
+        assert await line_of(process) == "ready"
+        process.send_signal(number)
+        out, err = await process.communicate()
+    assert out.decode().split() == ["cleaning", "clean"]
+    assert err.decode() == "go on with: adepoll resume\n"
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("hanging", "number", "code"),
+    [("await", signal.SIGTERM, 143), *((hanging, signal.SIGINT, 130) for hanging in HANGING)],
+)
+async def test_the_second_signal_stops_at_once_whatever_the_first_one_hangs_in(
+    begin, hanging, number, code
+):
+    async with running(begin + COMMAND.format(cleanup=HANGING[hanging])) as process:
+        assert await line_of(process) == "ready"
+        process.send_signal(signal.SIGINT)
+        assert await line_of(process) == "cleaning"
+        process.send_signal(number)
+        _, err = await process.communicate()
+    assert err.decode() == ""
+    assert process.returncode == code
+
+
+async def test_a_terminal_that_closes_may_hang_up_as_often_as_it_likes(begin):
+    cleanup = "signal.raise_signal(signal.SIGHUP); await asyncio.sleep(0)"
+    async with running(begin + COMMAND.format(cleanup=cleanup)) as process:
+        assert await line_of(process) == "ready"
+        process.send_signal(signal.SIGHUP)
+        out, err = await process.communicate()
+    assert out.decode().split() == ["cleaning", "clean"]
+    assert err.decode() == "go on with: adepoll resume\n"
+    assert process.returncode == 129
+
+
+async def test_what_is_said_to_a_terminal_that_has_closed_disturbs_nothing(begin):
+    ours, theirs = pty.openpty()
+    async with running(
+        begin + COMMAND.format(cleanup='say("standing"); await asyncio.sleep(0)'), stderr=theirs
+    ) as process:
+        os.close(theirs)
+        assert await line_of(process) == "ready"
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        out, _ = await process.communicate()
+    assert out.decode().split() == ["cleaning", "clean"]
+    assert process.returncode == 129
+
+
+async def test_a_signal_that_was_ignored_from_the_start_stays_so(begin):
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += begin + COMMAND.format(cleanup="pass")
+    async with running(code) as process:
+        assert await line_of(process) == "ready"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 143
+
+
+async def test_a_signal_that_comes_before_the_command_begins_stops_it(begin):
+    code = begin + COMMAND.format(cleanup="pass").replace(
+        "run(main",
+        "from adepoll.cli import running\n"
+        "old = running._loop_factory\n"
+        "def factory():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    return old()\n"
+        "running._loop_factory = factory\n"
+        "run(main",
+    )
+    async with running(code) as process:
+        out, err = await process.communicate()
+    assert (out, err.decode()) == (b"", "go on with: adepoll resume\n")
+    assert process.returncode == 143
+
+
+async def test_the_cursor_is_shown_again_when_a_terminal_is_left_at_once(begin):
+    ours, theirs = pty.openpty()
+    async with running(begin + COMMAND.format(cleanup=HANGING["busy"]), stderr=theirs) as process:
+        os.close(theirs)
+        assert await line_of(process) == "ready"
+        process.send_signal(signal.SIGINT)
+        assert await line_of(process) == "cleaning"
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert b"\x1b[?25h" in os.read(ours, 1000)
+    os.close(ours)
+
+
+# --- errors and bugs -----------------------------------------------------------------------------
+
+FAILING = """
+import click
+
+@cli.command()
+def fail():
+    async def main():
+        {failing}
+    run(main)
+
+cli(prog_name="adepoll")
+"""
+
+
+def failing(what):
+    return BEGIN_PLAIN + FAILING.format(failing=what)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ('raise AdePollError("no")', 3, "adepoll: no"),
+        ('raise ConfigurationError("no")', 2, "adepoll: no"),
+        ('raise ExceptionGroup("g", [ConfigurationError("no")])', 2, "adepoll: no"),
+        ('open("/no/such\\x1b")', 74, "adepoll: cannot read or write /no/such\\x1b: No such file"),
+        ("raise BrokenPipeError", 141, ""),
+        ('raise ExceptionGroup("g", [BrokenPipeError()])', 141, ""),
+    ],
+)
+def test_an_error_is_one_line(what, code, said):
+    got, out, err = output_of(failing(what), "fail")
+    assert (got, out) == (code, "")
+    assert err.startswith(said)
+    assert err.count("\n") == bool(said)
+    assert "\x1b" not in err
+
+
+def test_debug_shows_where_an_error_was_raised():
+    code, _, err = output_of(failing('raise AdePollError("no")'), "--debug", "fail")
+    assert code == 3
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "adepoll: no"
+
+
+BUG = """
+        url = "https://storage/x?X-Amz-Signature=canary-signature"
+        text = f"{os.environ['VISION_AGENT_API_KEY']} {url} \\x1b[31m"
+        raise ExceptionGroup("g", [AdePollError("no"), KeyError(text), ValueError(text)])
+"""
+
+
+def test_a_bug_is_one_line_that_says_so_and_how_to_see_more():
+    code, _, err = output_of(failing(BUG), "fail")
+    assert code == 70
+    assert err.count("\n") == 1
+    assert err.startswith("adepoll: this is a bug in adepoll: KeyError")
+    assert "--debug" in err
+    assert "canary" not in err
+
+
+def test_debug_shows_the_traceback_of_a_bug_without_secrets_and_escapes():
+    code, _, err = output_of(failing(BUG), "--debug", "fail")
+    assert code == 70
+    assert "Traceback" in err
+    assert "in main" in err
+    assert "REDACTED" in err
+    assert "canary" not in err
+    assert "\x1b" not in err
+
+
+def test_wrong_usage_found_late_is_told_by_click():
+    code, _, err = output_of(failing('raise click.BadParameter("no")'), "fail")
+    assert code == 2
+    assert "Error: Invalid value: no" in err
+
+
+def test_a_command_without_a_loop_ends_in_the_same_ways():
+    plain = BEGIN_PLAIN + "def main():\n    {}\nrun_plain(main)\n"
+    assert output_of(plain.format('say("x"); return ExitCode.ENDED_BADLY')) == (1, "", "x\n")
+    code, _, err = output_of(plain.format('raise AdePollError("no")'))
+    assert (code, err) == (3, "adepoll: no\n")
+    code, _, err = output_of(plain.format("signal.raise_signal(signal.SIGINT)"))
+    assert (code, err) == (130, "")
+
+
+async def test_a_reader_of_stderr_that_has_gone_ends_no_work(begin):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    code = begin + (
+        'async def main():\n    say("x"); say("y"); write_line("done"); return ExitCode.COMPLETED\n'
+        "run(main)"
+    )
+    async with running(code, stderr=write_end) as process:
+        os.close(write_end)
+        out, _ = await process.communicate()
+    assert out == b"done\n"
+    assert process.returncode == 0
