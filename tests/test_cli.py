@@ -63,6 +63,11 @@ async def adepoll_into(stdout, ade, *arguments):
     return process.returncode, None, err.decode()
 
 
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - another process makes it true, and tells nobody
+        await asyncio.sleep(0.02)
+
+
 def ids_of(out):
     return [json.loads(line)["job_id"] for line in out.splitlines()]
 
@@ -415,6 +420,33 @@ async def test_fetch_of_a_job_that_has_not_ended_says_so(ade, tmp_path):
     assert code == 3
     assert "the job is still processing; wait for it" in err
     assert not list(tmp_path.iterdir())
+
+
+async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_path):
+    job_id = ade.submit(JobPlan(result_bytes=12_000_000))
+    slow = ade.faults.add("throttled", rate=3_000_000.0)
+    async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
+        await until(lambda: any(part.stat().st_blocks > 4096 for part in tmp_path.glob(".*.part")))
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == ("adepoll: what has come is kept; the same command goes on from there\n")
+    ade.faults.remove(slow)
+    code, _, _ = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
+    assert code == 0
+    assert sha256_of(tmp_path / f"{job_id}.json") == ade.truth(job_id).result_sha256
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_ctrl_c_of_a_fetch_that_has_nothing_yet_promises_nothing(ade, tmp_path):
+    job_id = ade.submit(JobPlan(result_bytes=12_000_000))
+    ade.faults.add("throttled", rate=1000.0)
+    async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
+        await until(lambda: ade.truth.requests.get)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == ""
 
 
 # --- emulate, demo, the rest ---------------------------------------------------------------------

@@ -5,6 +5,7 @@ import logging
 import click
 
 from adepoll.__about__ import __version__
+from adepoll.cli.completion import completion
 from adepoll.cli.demo import demo
 from adepoll.cli.emulate import emulate
 from adepoll.cli.fetch import fetch
@@ -50,3 +51,4 @@ cli.add_command(get)
 cli.add_command(list_jobs)
 cli.add_command(fetch)
 cli.add_command(emulate)
+cli.add_command(completion)

@@ -10,9 +10,11 @@ from typing import Final
 import attrs
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from adepoll.cli.running import ExitCode, median_option, run, say, write_line
 from adepoll.emulator import Emulator, Fault, Settings, SettingsError, make_fault, read_settings
+from adepoll.emulator.catalogue import NAMES
 from adepoll.models import JobStatus
 from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 
@@ -43,6 +45,12 @@ def _read_faults(
         except ValueError as exc:
             raise click.BadParameter(str(exc), ctx, param) from exc
     return faults
+
+
+def _complete_fault(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in NAMES if name.startswith(incomplete)]
 
 
 def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None) -> Settings:
@@ -80,6 +88,7 @@ def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None)
     "faults",
     multiple=True,
     callback=_read_faults,
+    shell_complete=_complete_fault,
     metavar="NAME[:CHANCE]",
     help="What goes wrong, for a share of the requests (default: all). Repeatable.",
 )

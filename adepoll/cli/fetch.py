@@ -1,5 +1,6 @@
 """``adepoll fetch``: bring the result of one job home."""
 
+import glob
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import click
 
 from adepoll.cli.progress import TransferView
-from adepoll.cli.running import ExitCode, client_options, run, say
+from adepoll.cli.running import ExitCode, client_options, run, say, shown
 from adepoll.client import AdeClient
 from adepoll.fetcher import ResultFetcher
 from adepoll.jobids import check_job_id, result_name
@@ -18,6 +19,7 @@ from adepoll.jobids import check_job_id, result_name
 @click.option(
     "-o",
     "--out",
+    type=click.Path(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help='Where to write it; "-" for standard output. Default: JOB_ID.json in this folder.',
 )
@@ -49,25 +51,37 @@ def fetch(
     What was downloaded when it was interrupted is kept beside it, hidden, and gone on with the
     next time.
     """
+    target: Path | None = None
 
     async def main() -> ExitCode:
+        nonlocal target
         check_job_id(job_id)
+        target = None if out == "-" else Path(out or result_name(job_id))
         async with (
             connect() as client,
             ResultFetcher(client, connections=connections, allow_private=allow_private) as fetcher,
         ):
-            if out == "-":
+            if target is None:
                 async with fetcher.stream(job_id) as chunks:
                     async for chunk in chunks:
                         sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
             else:
-                path = Path(out or result_name(job_id))
-                with TransferView(path.name) as view:
+                with TransferView(target.name) as view:
                     done = await fetcher.download(
-                        job_id, path, progress=view.update, overwrite=overwrite
+                        job_id, target, progress=view.update, overwrite=overwrite
                     )
-                say(f"{done.path}: {done.bytes} bytes, sha256 {done.sha256}")
+                say(f"{shown(str(done.path))}: {done.bytes} bytes, sha256 {done.sha256}")
         return ExitCode.COMPLETED
 
-    run(main)
+    def on_stop() -> None:
+        if target is not None and _is_partly_there(target):
+            say("adepoll: what has come is kept; the same command goes on from there")
+
+    run(main, on_stop=on_stop)
+
+
+def _is_partly_there(target: Path) -> bool:
+    # What is kept has a note beside it, of which bytes it is.
+    pattern = f".{glob.escape(target.name[:40])}.*.part.json"
+    return any(target.parent.glob(pattern))
