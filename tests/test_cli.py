@@ -493,7 +493,16 @@ async def test_without_its_extra_the_command_says_how_to_install_it(ade):
 
 
 async def test_every_command_has_help_that_fits_a_terminal(ade):
-    for command in ([], ["demo"], ["watch"], ["get"], ["list"], ["fetch"], ["emulate"]):
+    for command in (
+        [],
+        ["demo"],
+        ["watch"],
+        ["get"],
+        ["list"],
+        ["fetch"],
+        ["emulate"],
+        ["completion"],
+    ):
         code, out, _ = await adepoll(ade, *command, "--help")
         assert code == 0
         assert all(len(line) <= 80 for line in out.splitlines())

@@ -17,8 +17,9 @@ from attrs import define, field
 from rich.console import Console
 from rich.table import Table
 
-from adepoll.cli.progress import ProgressView
+from adepoll.cli.progress import show, watch_standing
 from adepoll.cli.running import ExitCode, median_option, run, say
+from adepoll.cli.standing import Downloads
 from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, ResultError, UnresolvedJobsError
 from adepoll.feeds import Watch
@@ -118,8 +119,15 @@ async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Sighting:
             asyncio.TaskGroup() as downloads,
         ):
             slots = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
-            with ProgressView(
-                watch, client, watcher, lambda: f"{sighting.bytes_fetched / 1e6:.0f} MB fetched"
+            counted = Downloads()
+            with show(
+                lambda: watch_standing(
+                    watch,
+                    client,
+                    watcher,
+                    fetching=counted.under_way,
+                    bytes_fetched=counted.bytes,
+                )
             ):
                 await _settle(
                     watch,
@@ -128,6 +136,7 @@ async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Sighting:
                     folder=Path(folder),
                     downloads=downloads,
                     slots=slots,
+                    counted=counted,
                 )
                 for _ in range(_DOWNLOADS_AT_ONCE):  # all slots are free again: all have ended
                     await slots.acquire()
@@ -144,11 +153,13 @@ async def _settle(
     folder: Path,
     downloads: asyncio.TaskGroup,
     slots: asyncio.Semaphore,
+    counted: Downloads,
 ) -> None:
     async def fetch(job: JobSnapshot) -> None:
         path = folder / f"{job.job_id}.json"
         try:
-            done = await fetcher.download(job, path)
+            with counted.one() as progress:
+                done = await fetcher.download(job, path, progress=progress)
         except ResultError as error:
             sighting.problems.append(str(error))
         else:

@@ -1,79 +1,103 @@
-"""The live line on a terminal: how far a watch, or a download, has come."""
+"""What is shown while a batch runs: a live display on a terminal, plain lines elsewhere."""
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
+from adepoll.cli.running import drop, say
+from adepoll.cli.standing import Speed, Standing, in_words, paces, troubles
 from adepoll.client import AdeClient
 from adepoll.feeds import Watch
 from adepoll.models import JobStatus
 from adepoll.redaction import showable
 from adepoll.watcher import JobWatcher
 
-_REFRESHES_PER_SECOND = 4
+_REFRESHES_PER_SECOND: Final = 4
+_LIVE_WINDOW: Final = 15.0  # seconds over which a speed is told
+_PLAIN_EVERY: Final = 10.0
+_AT_FIRST: Final = 60.0  # in this time each of them is told
+_LATER_EVERY: Final = 60.0
+_AT_REST_EVERY: Final = 600.0  # nothing has happened since the last line
+_WIDEST: Final = 100
+_WIDEST_BAR: Final = 40
+_NARROWEST_BAR: Final = 8
+_GAP: Final = "  "
 
 
-class ProgressView:
-    """Shows a watch on stderr, where that is a terminal; nothing elsewhere.
+def show(source: Callable[[], Standing], *, quiet: bool = False) -> "View":
+    """Give the view that suits stderr: live on a terminal, plain lines elsewhere, none if `quiet`.
 
-    It is drawn from a timer, so that the jobs themselves cost no drawing.
+    Args:
+        source: Says how it stands; called within the event loop, some times a second.
+        quiet: Whether nothing is to be shown.
+    """
+    if quiet:
+        return View(source)
+    if sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
+        return ProgressView(source)
+    return PlainView(source)
+
+
+def watch_standing(
+    watched: Watch,
+    client: AdeClient,
+    watcher: JobWatcher,
+    *,
+    missed: int = 0,
+    fetching: int = 0,
+    bytes_fetched: int = 0,
+) -> Standing:
+    """Give how a watch stands, and the downloads beside it."""
+    progress, stats = watched.progress, client.stats
+    return Standing(
+        known=progress.known,
+        complete=progress.complete,
+        settled=progress.settled,
+        unresolved=progress.unresolved,
+        missed=missed,
+        fetching=fetching,
+        bytes_fetched=bytes_fetched,
+        requests=stats.requests,
+        throttled_for=stats.gate_closed_for,
+        time_left=watcher.time_left() if progress.complete else None,
+    )
+
+
+class View:
+    """Shows nothing; those that show something stand on it. A context manager, within a loop.
+
+    What is shown is drawn from a timer, so that the jobs themselves cost no drawing.
     """
 
-    def __init__(
-        self,
-        watched: Watch,
-        client: AdeClient,
-        watcher: JobWatcher,
-        more: Callable[[], str] = lambda: "",
-    ) -> None:
-        """Make the view.
+    _every = 0.0  # seconds; 0.0 for never
 
-        Args:
-            watched: What is shown.
-            client: Whose requests are counted.
-            watcher: Guesses how long it will take.
-            more: Gives a few words to put behind, such as what has been downloaded.
-        """
-        self._watched = watched
-        self._client = client
-        self._watcher = watcher
-        self._more = more
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
-            TimeElapsedColumn(),
-            console=console,
-            auto_refresh=False,
-            disable=not console.is_terminal,
-            transient=True,
-            # Lines for the same screen go above the bar; those for a file or a pipe go there.
-            redirect_stdout=sys.stdout.isatty(),
-        )
-        self._bar = self._progress.add_task("settled", total=None, told="")
+    def __init__(self, source: Callable[[], Standing]) -> None:
+        """`source` says how it stands."""
+        self._source = source
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
-        self._progress.start()
-        if not self._progress.disable:
-            self._tick()
+        """Begin to show."""
+        if self._every:
+            self._begin()
+            self._set_timer()
         return self
 
     def __exit__(
@@ -82,37 +106,182 @@ class ProgressView:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop drawing."""
+        """Stop showing."""
         self.stop()
 
     def stop(self) -> None:
-        """Take the line away."""
+        """Show no more, and take away what should not stay. May be called again."""
         if self._timer is not None:
             self._timer.cancel()
-        self._progress.stop()
+            self._timer = None
+            self._end()
+
+    def _set_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._every, self._tick)
 
     def _tick(self) -> None:
-        progress = self._watched.progress
-        settled = sum(progress.settled.values())
-        told = [
-            f"[{style}]{count} {status.value}[/]"
-            for status, style in _STYLES.items()
-            if (count := progress.settled.get(status))
+        self._draw()
+        self._set_timer()
+
+    def _begin(self) -> None:
+        """Show the beginning."""
+
+    def _draw(self) -> None:
+        """Show how it stands now."""
+
+    def _end(self) -> None:
+        """Show no more."""
+
+
+class PlainView(View):
+    """Tells on stderr how it stands: every 10 s in the first minute, then every 60 s.
+
+    As soon as something begins to go wrong it is told within 10 s; while nothing happens at all,
+    every 10 minutes will do.
+    """
+
+    _every = _PLAIN_EVERY
+
+    def _begin(self) -> None:
+        self._speed = Speed(_LATER_EVERY)
+        self._began = self._told_at = asyncio.get_running_loop().time()
+        self._told: Standing | None = None
+        self._speed.take(self._began, self._source())
+
+    def _draw(self) -> None:
+        now = asyncio.get_running_loop().time()
+        standing = self._source()
+        self._speed.take(now, standing)
+        if now - self._began <= _AT_FIRST or now - self._told_at >= self._patience(standing):
+            say(f"adepoll: {in_words(standing, self._speed)}")
+            self._told_at, self._told = now, standing
+
+    def _patience(self, standing: Standing) -> float:
+        told = self._told
+        if told is None or _goes_wrong(standing) - _goes_wrong(told):
+            return 0.0
+        return _AT_REST_EVERY if _moved(standing) == _moved(told) else _LATER_EVERY
+
+
+def _goes_wrong(standing: Standing) -> set[str]:
+    """Give what goes wrong, by kind."""
+    kinds = {
+        "unresolved": standing.unresolved,
+        "missed": standing.missed,
+        "throttled": standing.throttled_for >= 1,
+    }
+    return {kind for kind, is_so in kinds.items() if is_so}
+
+
+def _moved(standing: Standing) -> tuple[object, ...]:
+    return (
+        standing.known,
+        standing.ended,
+        standing.unresolved,
+        standing.missed,
+        standing.bytes_fetched,
+    )
+
+
+class ProgressView(View):
+    """Shows on a terminal how it stands, and keeps it up to date; lines go above it."""
+
+    _every = 1 / _REFRESHES_PER_SECOND
+
+    def _begin(self) -> None:
+        self._speed = Speed(_LIVE_WINDOW)
+        self._began = asyncio.get_running_loop().time()
+        self._live = Live(
+            console=Console(stderr=True),
+            auto_refresh=False,
+            transient=True,
+            # Lines for the same screen go above it; those for a file or a pipe go there.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        with _unless_gone():
+            self._live.start()
+            self._draw()
+
+    def _draw(self) -> None:
+        now = asyncio.get_running_loop().time()
+        standing = self._source()
+        self._speed.take(now, standing)
+        with _unless_gone():
+            display = Display(standing, self._speed, now - self._began)
+            self._live.update(display, refresh=True)
+
+    def _end(self) -> None:
+        with _unless_gone():
+            self._live.stop()
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Go on without the terminal, where it was closed."""
+    try:
+        yield
+    except OSError:
+        drop(sys.__stderr__)
+
+
+class Display:
+    """What the live display shows: a bar, what was found, how fast; in any width."""
+
+    def __init__(self, standing: Standing, speed: Speed, elapsed: float) -> None:
+        """Show how it stands, `elapsed` seconds after the beginning."""
+        self._standing = standing
+        self._speed = speed
+        self._elapsed = elapsed
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it."""
+        width = min(options.max_width, _WIDEST)
+        yield self._bar(width)
+        standing = self._standing
+        found = [
+            Text(f"{count:,} {status.value}", style=_STYLES.get(status, ""))
+            for status, count in standing.by_status()
         ]
-        if progress.unresolved:
-            told.append(f"[magenta]{progress.unresolved} unresolved[/]")
-        stats = self._client.stats
-        told.append(f"{stats.requests} requests")
-        if stats.gate_closed_for > 1:
-            told.append(f"[yellow]throttled for {stats.gate_closed_for:.0f} s[/]")
-        if more := self._more():
-            told.append(more)
-        if progress.complete and (left := self._watcher.time_left()) is not None:
-            told.append(f"about {_roughly(left)} left")
-        total = progress.known if progress.complete else None
-        self._progress.update(self._bar, completed=settled, total=total, told="  ".join(told))
-        self._progress.refresh()
-        self._timer = asyncio.get_running_loop().call_later(1 / _REFRESHES_PER_SECOND, self._tick)
+        found += [Text(told, style="magenta") for told in troubles(standing)]
+        yield from _packed(found, width)
+        yield from _packed(
+            [
+                Text(told, style="yellow" if told.startswith("throttled") else "")
+                for told in paces(standing, self._speed)
+            ],
+            width,
+        )
+
+    def _bar(self, width: int) -> RenderableType:
+        standing = self._standing
+        ended, total = standing.ended, standing.total
+        minutes, seconds = divmod(int(self._elapsed), 60)
+        clock = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        of = f"{ended:,}/{'?' if total is None else f'{total:,}'}"
+        cells: list[RenderableType] = [Text("settled"), Text(of), Text(clock, style="cyan")]
+        room = width - sum(len(text) + len(_GAP) for text in ("settled", of, clock))
+        if room >= _NARROWEST_BAR:
+            bar = ProgressBar(
+                total=total, completed=ended, width=min(room, _WIDEST_BAR), pulse=total is None
+            )
+            cells.insert(1, bar)
+        grid = Table.grid(padding=(0, len(_GAP), 0, 0))
+        for _ in cells:
+            grid.add_column(no_wrap=True)
+        grid.add_row(*cells)
+        return grid
+
+
+def _packed(parts: Iterable[Text], width: int) -> list[Text]:
+    """Put parts on as few lines as they need; none is broken in two."""
+    lines: list[Text] = []
+    for part in parts:
+        part.no_wrap, part.overflow = True, "ellipsis"
+        if lines and lines[-1].cell_len + len(_GAP) + part.cell_len <= width:
+            lines[-1].append(_GAP).append_text(part)
+        else:
+            lines.append(Text(no_wrap=True, overflow="ellipsis").append_text(part))
+    return lines
 
 
 class TransferView:
@@ -151,14 +320,6 @@ class TransferView:
     def update(self, there: int, size: int | None) -> None:
         """Take in how many bytes are there, of how many."""
         self._progress.update(self._bar, completed=there, total=size)
-
-
-def _roughly(seconds: float) -> str:
-    """Give a duration in the unit that suits it; the guess is not better than that."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} s"
 
 
 _STYLES = {

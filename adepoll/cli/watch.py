@@ -12,7 +12,7 @@ import click
 from attrs import define, evolve, field
 
 from adepoll.cli.ids import check_sources, ids_options, read_ids
-from adepoll.cli.progress import ProgressView
+from adepoll.cli.progress import show, watch_standing
 from adepoll.cli.running import (
     ExitCode,
     client_options,
@@ -22,6 +22,7 @@ from adepoll.cli.running import (
     shown,
     write_line,
 )
+from adepoll.cli.standing import Downloads
 from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, UnresolvedJobsError
 from adepoll.feeds import Watch
@@ -101,7 +102,18 @@ def watch(
             fetcher = await stack.enter_async_context(ResultFetcher(client))
             watched = watcher.watch(read_ids(job_ids, files, field), timeout=timeout)
             settling = Settling(fetcher=fetcher, out=out, overwrite=overwrite)
-            view = stack.enter_context(ProgressView(watched, client, watcher, settling.fetched))
+            view = stack.enter_context(
+                show(
+                    lambda: watch_standing(
+                        watched,
+                        client,
+                        watcher,
+                        missed=settling.results_missed,
+                        fetching=settling.downloads.under_way,
+                        bytes_fetched=settling.downloads.bytes,
+                    )
+                )
+            )
             try:
                 await settling.settle(watched)
             finally:
@@ -120,13 +132,10 @@ class Settling:
     out: Path | None
     overwrite: bool
     exit_code: ExitCode = ExitCode.COMPLETED
+    downloads: Downloads = field(factory=Downloads)
     bytes_fetched: int = 0
     results_missed: int = 0
     unresolved: dict[str, AdePollError] = field(factory=dict)
-
-    def fetched(self) -> str:
-        """Say in a few words what has been downloaded."""
-        return "" if self.out is None else f"{self.bytes_fetched / 1e6:.0f} MB fetched"
 
     async def settle(self, watched: Watch) -> None:
         """Go through the watch until its end. At most so many downloads run beside it."""
@@ -154,9 +163,13 @@ class Settling:
 
     async def _download(self, job: JobSnapshot, out: Path) -> None:
         try:
-            done = await self.fetcher.download(
-                job, out / result_name(job.job_id), overwrite=self.overwrite
-            )
+            with self.downloads.one() as progress:
+                done = await self.fetcher.download(
+                    job,
+                    out / result_name(job.job_id),
+                    progress=progress,
+                    overwrite=self.overwrite,
+                )
         except AdePollError as error:
             if error.fatal:
                 raise
