@@ -519,3 +519,135 @@ class StorageError(ResultError):
         self.path = path
         self.errno = cause.errno
         self.__cause__ = cause
+
+
+# --- A journal that cannot be used --------------------------------------------------------------
+
+
+class JournalError(AdePollError):
+    """The journal of a batch could not be opened, read or written.
+
+    Attributes:
+        path: The file; None for a journal that is only in memory.
+    """
+
+    def __init__(self, message: str, *, path: str | None) -> None:
+        subject = "the journal" if path is None else f"the journal {showable(path)}"
+        super().__init__(f"{subject} {message}")
+        self.path = path
+
+
+class JournalNotFoundError(JournalError, FileNotFoundError):
+    """There is no such journal, and none was to be made."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__("is not there; check the path, or begin a batch with it", path=path)
+
+
+class JournalBusyError(JournalError):
+    """Somebody else has the journal open.
+
+    Attributes:
+        pid: The process that has; None where that cannot be told.
+    """
+
+    def __init__(self, *, path: str, pid: int | None) -> None:
+        who = "another program, such as a sqlite3 shell" if pid is None else f"process {pid}"
+        super().__init__(
+            f"is in use by {who}; wait for its end, or stop it, before the same command again",
+            path=path,
+        )
+        self.pid = pid
+
+
+class JournalEndpointError(JournalError):
+    """The journal is of jobs of another service: another region, host, scheme or port.
+
+    Attributes:
+        theirs: The address of the API that the journal was made for.
+        ours: The one it was to be used with.
+    """
+
+    def __init__(self, *, path: str, theirs: str, ours: str) -> None:
+        super().__init__(
+            f"is of jobs at {showable(theirs)}, and this is {showable(ours)}; give the region or "
+            "base URL it was made for, or another journal",
+            path=path,
+        )
+        self.theirs = theirs
+        self.ours = ours
+
+
+class JournalFormatError(JournalError):
+    """A newer version of adepoll wrote the journal.
+
+    Attributes:
+        found: Its format.
+        known: The newest that this version reads.
+    """
+
+    def __init__(self, *, path: str, found: int, known: int) -> None:
+        super().__init__(
+            f"has format {found}, and this version of adepoll reads up to {known}; upgrade adepoll",
+            path=path,
+        )
+        self.found = found
+        self.known = known
+
+
+class NotAJournalError(JournalError):
+    """The file is something else; it was left as it is.
+
+    Attributes:
+        reason: What it is instead.
+    """
+
+    def __init__(self, *, path: str, reason: str) -> None:
+        super().__init__(f"is none: {reason}; give another path", path=path)
+        self.reason = reason
+
+
+class JournalDamagedError(JournalError):
+    """The file is a journal, and its contents make no sense; it was left as it is.
+
+    Attributes:
+        problems: What is wrong with it; never what it holds.
+    """
+
+    def __init__(self, problems: Sequence[str], *, path: str | None) -> None:
+        shown = "; ".join(showable(problem, 120) for problem in problems[:3])
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""  # noqa: PLR2004 - three are told
+        super().__init__(
+            f"is damaged: {shown}{more}; copy it away with its -wal, then take out what can be "
+            'read: sqlite3 COPY ".recover" | sqlite3 RESCUED; or begin anew with another journal',
+            path=path,
+        )
+        self.problems = tuple(problems)
+
+
+class JournalAccessError(JournalError):
+    """The file cannot be opened or read: no such folder, no permission, a disk that fails.
+
+    Attributes:
+        errno: The number of the `OSError` that says which; None where SQLite does not tell.
+    """
+
+    def __init__(self, reason: str, *, path: str | None, errno: int | None) -> None:
+        super().__init__(f"cannot be used: {reason}", path=path)
+        self.errno = errno
+
+
+class JournalWriteError(JournalError):
+    """Something could not be written: most often the disk is full. None of it was.
+
+    The journal stays as it was, and a later write can succeed.
+
+    Attributes:
+        code: SQLite's name for what went wrong, such as ``SQLITE_FULL``.
+        errno: The number of an `OSError` that says as much; None where there is none.
+    """
+
+    def __init__(self, reason: str, *, path: str | None, code: str, errno: int | None) -> None:
+        super().__init__(f"cannot be written: {reason}; the same command goes on then", path=path)
+        self.code = code
+        self.errno = errno

@@ -64,6 +64,17 @@ EXAMPLES = [
     errors.ResultTooLargeError(job_id="j-1", limit=10),
     errors.TargetExistsError(job_id="j-1", path="/out/a.json"),
     errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left")),
+    errors.JournalError("does not know job 'j-1'", path="/batch.db"),
+    errors.JournalNotFoundError(path="/batch.db"),
+    errors.JournalBusyError(path="/batch.db", pid=4711),
+    errors.JournalEndpointError(
+        path="/b.db", theirs="https://eu.example", ours="https://a.example"
+    ),
+    errors.JournalFormatError(path="/batch.db", found=2, known=1),
+    errors.NotAJournalError(path="/batch.db", reason="it is a folder"),
+    errors.JournalDamagedError(["page 7 is never used"], path="/batch.db"),
+    errors.JournalAccessError("a reason", path="/batch.db", errno=13),
+    errors.JournalWriteError("a reason", path=None, code="SQLITE_FULL", errno=28),
 ]
 
 
@@ -151,6 +162,7 @@ def test_only_what_concerns_the_client_as_a_whole_is_fatal():
         ("JobTimeoutError", TimeoutError),
         ("UnresolvedJobsError", ExceptionGroup),
         ("TargetExistsError", FileExistsError),
+        ("JournalNotFoundError", FileNotFoundError),
     ],
 )
 def test_errors_are_also_the_builtin_that_callers_expect(name, builtin):
@@ -166,6 +178,13 @@ def test_messages_tell_the_next_step():
     assert "output_save_url" in str(errors.ResultUnavailableError(job_id="a"))
     assert "presigned for PUT" in str(errors.ResultForbiddenError(**_refused))
     assert "stream()" in str(errors.ResultTooLargeError(job_id="a", limit=1))
+    assert "4711" in str(errors.JournalBusyError(path="a", pid=4711))
+    assert "sqlite3 shell" in str(errors.JournalBusyError(path="a", pid=None))
+    assert '".recover"' in str(errors.JournalDamagedError(["b"], path="a"))
+    assert "upgrade adepoll" in str(errors.JournalFormatError(path="a", found=2, known=1))
+    assert "the same command goes on" in str(
+        errors.JournalWriteError("b", path="a", code="SQLITE_FULL", errno=28)
+    )
 
 
 def test_a_request_error_names_its_job_and_its_status():
