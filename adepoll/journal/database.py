@@ -34,6 +34,8 @@ from adepoll.journal.rows import (
 from adepoll.outcome import Counts, Record
 
 _PAGE_BYTES: Final = 4 * 2**20
+_CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before they are copied into the file
+_LATE_CHECKPOINT: Final = 64_000
 
 # What is wrong with a change rather than with the journal: a value that SQLite or JSON cannot
 # hold, or a change that makes no sense at its job's stage.
@@ -56,7 +58,9 @@ _WHICH: Final = {
     Which.ENDED: "NOT INDEXED WHERE done_at IS NOT NULL",
 }
 
-_ADD: Final = "INSERT INTO jobs (job_id, added_at) VALUES (?, ?) ON CONFLICT (job_id) DO NOTHING"
+_ADD: Final = """
+    INSERT INTO jobs (job_id, number, added_at) VALUES (?, ?, ?) ON CONFLICT (job_id) DO NOTHING
+"""
 _SEEN: Final = "UPDATE jobs SET status = ? WHERE job_id = ? AND stage = 'waiting'"
 _SETTLED: Final = """
     UPDATE jobs SET stage = ?, status = ?, snapshot = ?, settled_at = ?, done_at = ?,
@@ -124,11 +128,19 @@ class Database:
         Raises:
             InvalidJobIdError: One cannot be written down; none was.
         """
+        connection = self._connection
         try:
+            # Ids are random, and their index is larger than any cache. In their order, each of its
+            # pages is visited once; and it is not copied into the file until the last of many.
+            ordered = sorted(zip(job_ids, range(len(job_ids)), strict=True))
+            pages = _CHECKPOINT if durable else _LATE_CHECKPOINT
             with self._transaction(durable=durable):
-                before = self._connection.total_changes
-                self._connection.executemany(_ADD, ((job_id, at) for job_id in job_ids))
-                return self._connection.total_changes - before
+                connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+                (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
+                before = connection.total_changes
+                rows = ((job_id, last + 1 + place, at) for job_id, place in ordered)
+                connection.executemany(_ADD, rows)
+                return connection.total_changes - before
         except _BAD_CHANGE as exc:
             for job_id in job_ids:
                 if not isinstance(job_id, str):

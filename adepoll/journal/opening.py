@@ -31,14 +31,12 @@ from adepoll.journal.schema import APPLICATION_ID, FORMAT, STATEMENTS
 from adepoll.redaction import redact_url, showable
 
 _OLDEST_SQLITE: Final = (3, 37)  # which brought STRICT tables, November 2021
+_SMALLEST: Final = 512  # bytes; of a page, of which an SQLite file has one at least
 _BUSY_TIMEOUT: Final = 10.0  # seconds; for a sqlite3 shell that writes
 _SMALL: Final = 64 * 2**20  # bytes that are checked through and through in a second or so
 _MEDIUM: Final = 4 * 2**30  # up to here, each page is still looked at
+_EFFECTIVE: Final = os.access in os.supports_effective_ids
 _PORTS: Final = {"https": 443, "http": 80}
-_PRAGMAS: Final = (
-    "PRAGMA cell_size_check = ON",
-    "PRAGMA cache_size = -32000",
-)
 
 
 @frozen
@@ -110,7 +108,9 @@ def open_file(given: str | os.PathLike[str], endpoint: str, *, must_exist: bool)
             _make(path)
         elif not found.st_size:
             _make_private(path)
-        elif not _is_half_made(path):
+        else:
+            _check_access(path)
+        if found is not None and found.st_size and not _is_half_made(path):
             with closing(connect_to_read(path)) as connection:
                 check_kind(connection, path)
         return Opened(_connect(path, endpoint), path, lock)
@@ -156,6 +156,10 @@ def examine(path: Path) -> os.stat_result | None:
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         raise NotAJournalError(path=str(path), reason=f"it is {what}")
+    if 0 < found.st_size < _SMALLEST:  # which SQLite takes for empty, and would write over
+        raise NotAJournalError(
+            path=str(path), reason=f"it has {found.st_size} bytes (or is a journal that was cut)"
+        )
     return found
 
 
@@ -248,6 +252,16 @@ def _make_private(path: Path) -> None:
         raise _no_access(path, exc) from exc
 
 
+def _check_access(path: Path) -> None:
+    """Refuse what SQLite would open to be read, leaving a -wal behind."""
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
+        raise JournalAccessError(
+            "it may only be read, or not even that; make it readable and writable",
+            path=str(path),
+            errno=errno.EACCES,
+        )
+
+
 def _is_half_made(path: Path) -> bool:
     """Tell whether its maker was killed; SQLite must be allowed to write to take that back."""
     return path.with_name(f"{path.name}-journal").exists()
@@ -255,30 +269,25 @@ def _is_half_made(path: Path) -> bool:
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file:{quote_from_bytes(os.fsencode(path))}?{mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT)
-    try:
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT)
 
 
 def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
     connection = _connect_uri(path, "mode=rw")
     try:
+        connection.execute("PRAGMA cell_size_check = ON")
         if check_kind(connection, path):
             _check(connection, path)
             _check_endpoint(connection, path, endpoint)
         else:
             _create(connection, endpoint)
         connection.execute("PRAGMA journal_mode = WAL")
-        # Bounds the WAL after a large `add`; and fewer, larger checkpoints cost less.
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        # A file that may only be read is opened all the same, and would be refused much later.
+        connection.execute("PRAGMA cache_size = -32000")  # KB
+        connection.execute("PRAGMA journal_size_limit = 67108864")  # of a WAL after a large `add`
+        # A file that may only be read is opened all the same, and would be refused much later; even
+        # a transaction can be begun in it.
         connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("ROLLBACK")
     except BaseException:
         connection.close()
