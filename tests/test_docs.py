@@ -21,7 +21,8 @@ RUN_ELSEWHERE = {
     "pip install nox && nox -s tests\n",
 }
 
-# Test files are run by pytest, in tests/contrib/test_pytest_plugin.py.
+# Test files are run by pytest, in tests/contrib/test_pytest_plugin.py; SQL is asked of a journal,
+# in tests/test_journal_docs.py.
 IS_TEST_FILE = re.compile(r"^(async )?def test_", re.MULTILINE)
 
 
@@ -30,7 +31,7 @@ def examples() -> list:
         pytest.param(language, code, id=f"{page.stem}-{number}")
         for page in PAGES
         for number, (language, code) in enumerate(BLOCK.findall(page.read_text("utf-8")), 1)
-        if code not in RUN_ELSEWHERE and not IS_TEST_FILE.search(code)
+        if code not in RUN_ELSEWHERE and not IS_TEST_FILE.search(code) and language != "sql"
     ]
 
 
@@ -61,7 +62,12 @@ async def test_example_runs_as_printed(language, code, tmp_path):
 
 
 def test_every_page_has_been_found():
-    assert {page.name for page in PAGES} >= {"README.md", "guide.md", "command-line.md"}
+    assert {page.name for page in PAGES} >= {
+        "README.md",
+        "guide.md",
+        "command-line.md",
+        "journal.md",
+    }
     assert len(examples()) >= 9
 
 

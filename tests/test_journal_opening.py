@@ -266,6 +266,27 @@ async def test_a_damaged_journal_is_told_and_stays_as_it_is(path, written, harm,
     assert digests(path.parent) == before
 
 
+async def test_a_damaged_journal_with_a_wal_stays_as_it_is(path, tmp_path):
+    """Who opens it to write, and closes it, would move the WAL into it."""
+    there = tmp_path / "copy"
+    there.mkdir()
+    async with await open_(path) as journal:
+        await journal.add([f"j{n}" for n in range(3_000)])
+        await journal.write(*map(settled, range(0, 3_000, 10)))
+    async with await open_(path) as journal:
+        await journal.write(settled(1))
+        for name in ("batch.db", "batch.db-wal"):
+            shutil.copy(path.with_name(name), there)
+    copy = there / "batch.db"
+    copy.write_bytes(garble_last_page(copy.read_bytes(), random.Random(1)))
+    before = digests(there)
+    with pytest.raises(JournalDamagedError):
+        await open_(copy)
+    after = digests(there)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() <= {"batch.db-shm"}
+
+
 @pytest.mark.parametrize("table", ["notes", "data", "jobs"])
 async def test_a_journal_without_one_of_its_tables_is_damaged(path, written, table):
     connection = sqlite3.connect(path)

@@ -8,7 +8,6 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -27,7 +26,7 @@ from adepoll.errors import (
 )
 from adepoll.journal.failing import not_opened, primary_code
 from adepoll.journal.lock import JournalLock
-from adepoll.journal.schema import APPLICATION_ID, FORMAT, STATEMENTS
+from adepoll.journal.schema import APPLICATION_ID, FORMAT, RULES, STATEMENTS
 from adepoll.redaction import redact_url, showable
 
 _OLDEST_SQLITE: Final = (3, 37)  # which brought STRICT tables, November 2021
@@ -35,6 +34,18 @@ _SMALLEST: Final = 512  # bytes; of a page, of which an SQLite file has one at l
 _BUSY_TIMEOUT: Final = 10.0  # seconds; for a sqlite3 shell that writes
 _SMALL: Final = 64 * 2**20  # bytes that are checked through and through in a second or so
 _MEDIUM: Final = 4 * 2**30  # up to here, each page is still looked at
+# Damage within a value shows in no page's structure: but mostly in an index, or as no JSON.
+_RULES: Final = (
+    "SELECT 'job number ' || number || ' makes no sense' FROM jobs WHERE NOT ("  # noqa: S608 - of constants
+    f"{' AND '.join(f'({rule})' for rule in RULES.values())}) LIMIT 10"
+)
+_THOROUGH: Final = [
+    "PRAGMA integrity_check(10)",
+    _RULES,
+    "SELECT 'no JSON in data of number ' || number FROM data WHERE NOT json_valid(json) LIMIT 10",
+]
+_QUICK: Final = ["PRAGMA quick_check(10)", _RULES]
+_PARTIAL: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _RULES]
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 _PORTS: Final = {"https": 443, "http": 80}
 
@@ -111,8 +122,9 @@ def open_file(given: str | os.PathLike[str], endpoint: str, *, must_exist: bool)
         else:
             _check_access(path)
         if found is not None and found.st_size and not _is_half_made(path):
+            # What is refused stays as it is: who may write would move the WAL into it at the end.
             with closing(connect_to_read(path)) as connection:
-                check_kind(connection, path)
+                _check(connection, path, endpoint)
         return Opened(_connect(path, endpoint), path, lock)
     except sqlite3.Error as exc:
         lock.release()
@@ -275,11 +287,7 @@ def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
 def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
     connection = _connect_uri(path, "mode=rw")
     try:
-        connection.execute("PRAGMA cell_size_check = ON")
-        if check_kind(connection, path):
-            _check(connection, path)
-            _check_endpoint(connection, path, endpoint)
-        else:
+        if not check_kind(connection, path):
             _create(connection, endpoint)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA cache_size = -32000")  # KB
@@ -305,35 +313,31 @@ def _create(connection: sqlite3.Connection, endpoint: str) -> None:
     connection.execute("COMMIT")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file whose contents make no sense, as far as that can be found out in a while."""
+def _check(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
+    """Refuse what is no journal, is damaged, or of another service; a new one is nothing of these.
+
+    The larger the file, the less it is searched for damage, so that this takes seconds at most.
+    """
+    connection.execute("PRAGMA cell_size_check = ON")
+    if not check_kind(connection, path):
+        return
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     size = pages * page_size
+    statements = _PARTIAL if size > _MEDIUM else _QUICK if size > _SMALL else _THOROUGH
     problems: list[str] = []
+    if path.stat().st_size % page_size and not has_wal(path):
+        problems.append("it ends within a page")
     try:
-        if size <= _SMALL:
-            problems += _told_by(connection, "PRAGMA integrity_check(10)")
-            problems += _told_by(
-                connection,
-                "SELECT 'no JSON in data of number ' || number FROM data WHERE NOT json_valid(json)"
-                " LIMIT 10",
-            )
-        elif size <= _MEDIUM:
-            problems += _told_by(connection, "PRAGMA quick_check(10)")
-        else:
-            problems += _told_by(connection, "PRAGMA quick_check(jobs)")
-            problems += _told_by(connection, "PRAGMA quick_check(notes)")
+        for statement in statements:
+            problems += [text for (text,) in connection.execute(statement) if text != "ok"]
     except sqlite3.DatabaseError as exc:
         if primary_code(exc) != sqlite3.SQLITE_CORRUPT:
             raise
         problems.append(str(exc))
     if problems:
         raise JournalDamagedError(problems, path=str(path))
-
-
-def _told_by(connection: sqlite3.Connection, statement: str) -> Iterable[str]:
-    return [text for (text,) in connection.execute(statement) if text != "ok"]
+    _check_endpoint(connection, path, endpoint)
 
 
 def _check_endpoint(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
