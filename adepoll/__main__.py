@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from adepoll.cli import cli  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError as exc:
-        if exc.name not in {"click", "rich"}:
+        if exc.name not in {"click", "jinja2", "rich"}:
             raise
         sys.exit(
             f'adepoll: the command needs {exc.name}; install it with: pip install "adepoll[cli]"'

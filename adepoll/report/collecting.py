@@ -1,0 +1,287 @@
+"""Counts the records of a batch while they stream past, and gives Facts.
+
+Imports outcome, models, redaction, and its neighbours. Memory grows by four floats a job.
+"""
+
+import heapq
+import math
+from array import array
+from collections.abc import Iterable
+from typing import Final
+
+from attrs import define, field
+
+from adepoll.models import ExtractMetadata, JobSnapshot, JobStatus
+from adepoll.outcome import Record, Stage
+from adepoll.redaction import showable
+from adepoll.report.facts import Cost, Curve, Ending, Facts, OpenJob, Sample, SlowJob
+from adepoll.report.figures import bins, quantile, spread
+from adepoll.report.grouping import Groups, pattern_of
+
+_SLOWEST: Final = 20
+_OPEN_SHOWN: Final = 20
+_REASONS: Final = 20
+_CURVE_POINTS: Final = 360
+_MOST_VERSIONS: Final = 50
+_LONGEST_MS: Final = 10**15  # more is made up, and may not even fit a float
+_LEAST_SPAN: Final = 8.0  # seconds; an axis of time is marked with whole ones
+
+_BY_STATUS: Final = {
+    JobStatus.COMPLETED: Ending.COMPLETED,
+    JobStatus.FAILED: Ending.FAILED,
+    JobStatus.CANCELLED: Ending.CANCELLED,
+}
+
+
+def _floats() -> "array[float]":
+    return array("d")
+
+
+@define(kw_only=True)
+class Collector:
+    """Takes records one by one; `facts` gives what they came to."""
+
+    _jobs: int = field(default=0, init=False)
+    _endings: dict[Ending, int] = field(factory=dict, init=False)
+    _undelivered: int = field(default=0, init=False)
+    _first_added: float = field(default=math.inf, init=False)
+    _settled_at: "array[float]" = field(factory=_floats, init=False)
+    _durations: "array[float]" = field(factory=_floats, init=False)
+    _measured: int = field(default=0, init=False)
+    _lags: "array[float]" = field(factory=_floats, init=False)
+    _lags_unknown: int = field(default=0, init=False)
+    _ended_before: int = field(default=0, init=False)
+    _failures: Groups = field(factory=Groups, init=False)
+    _troubles: Groups = field(factory=Groups, init=False)
+    _retryable: int = field(default=0, init=False)
+    _violations: Groups = field(factory=Groups, init=False)
+    _warnings: Groups = field(factory=Groups, init=False)
+    _warned: int = field(default=0, init=False)
+    _costs: dict[str, list[float]] = field(factory=dict, init=False)
+    # Ranked by duration, then by what makes no two of them equal, so that jobs are not compared.
+    _slowest: list[tuple[tuple[float, int, int], SlowJob]] = field(factory=list, init=False)
+    _open_states: Groups = field(factory=Groups, init=False)
+    _open_jobs: list[OpenJob] = field(factory=list, init=False)
+    _sizes: "array[float]" = field(factory=_floats, init=False)
+    _bytes: int = field(default=0, init=False)
+    _inline: int = field(default=0, init=False)
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        self._jobs += 1
+        ending = ending_of(record)
+        self._endings[ending] = self._endings.get(ending, 0) + 1
+        self._first_added = min(self._first_added, record.added_at)
+        if record.snapshot is not None:
+            self._add_snapshot(record, record.snapshot, ending)
+        if ending.is_open:
+            self._add_open(record, ending)
+            return
+        self._undelivered += record.delivered_at is None
+        if record.error is not None:
+            self._troubles.add(
+                f"{showable(record.error.kind, 60)}: {_pattern(str(record.error), record)}",
+                example=f"{record.error.kind}: {record.error}",
+                job_id=record.job_id,
+            )
+            self._retryable += not record.lasting
+        elif record.file is not None:
+            self._sizes.append(float(record.file.bytes))
+            self._bytes += record.file.bytes
+        else:
+            self._inline += ending is Ending.COMPLETED
+
+    def _add_open(self, record: Record, ending: Ending) -> None:
+        if ending is Ending.FETCHING:
+            state = "completed, result on its way"
+        elif record.status_text is None:
+            state = "not looked at yet"
+        else:
+            state = showable(record.status_text, 60)
+        self._open_states.add(state, example=state, job_id=record.job_id)
+        if len(self._open_jobs) < _OPEN_SHOWN:
+            self._open_jobs.append(
+                OpenJob(job_id=showable(record.job_id, 80), state=state, added_at=record.added_at)
+            )
+
+    def _add_snapshot(self, record: Record, snapshot: JobSnapshot, ending: Ending) -> None:
+        metadata = snapshot.metadata
+        if metadata is None and snapshot.data is not None:
+            metadata = snapshot.data.metadata
+        if record.settled_at is not None:
+            self._settled_at.append(record.settled_at)
+            self._add_times(record, record.settled_at, snapshot, metadata, ending)
+        if ending is Ending.FAILED:
+            reason = snapshot.failure_reason
+            self._failures.add(
+                _pattern(reason, record) if reason else "no reason given",
+                example=reason or "",
+                job_id=record.job_id,
+            )
+        if not snapshot.conforms:
+            violation = snapshot.schema_violation
+            self._violations.add(
+                _pattern(violation, record) if violation else "no reason given",
+                example=violation or "",
+                job_id=record.job_id,
+            )
+        if metadata is not None:
+            self._add_metadata(record, snapshot, metadata)
+
+    def _add_times(
+        self,
+        record: Record,
+        settled_at: float,
+        snapshot: JobSnapshot,
+        metadata: ExtractMetadata | None,
+        ending: Ending,
+    ) -> None:
+        received = snapshot.received_at.timestamp()
+        measured = metadata is not None and 0 <= metadata.duration_ms < _LONGEST_MS
+        if measured and metadata is not None:
+            seconds = metadata.duration_ms / 1000
+            ended = received + seconds
+            if ended < record.added_at:
+                self._ended_before += 1
+            self._lags.append(max(0.0, settled_at - max(ended, record.added_at)))
+        else:
+            seconds = max(0.0, settled_at - received)
+            self._lags_unknown += 1
+        self._measured += measured
+        self._durations.append(seconds)
+        rank = (seconds, -record.number, self._jobs)
+        if len(self._slowest) == _SLOWEST and rank < self._slowest[0][0]:
+            return
+        job = SlowJob(
+            job_id=showable(record.job_id, 80),
+            filename=showable(metadata.filename, 80) if metadata is not None else "",
+            ending=ending,
+            version=showable(_version(snapshot, metadata), 60),
+            seconds=seconds,
+            measured=measured,
+            settled_at=settled_at,
+        )
+        heapq.heappush(self._slowest, (rank, job))
+        if len(self._slowest) > _SLOWEST:
+            heapq.heappop(self._slowest)
+
+    def _add_metadata(
+        self, record: Record, snapshot: JobSnapshot, metadata: ExtractMetadata
+    ) -> None:
+        self._warned += bool(metadata.warnings)
+        for warning in metadata.warnings:
+            code = showable(warning.code, 80) if warning.code else "no code"
+            self._warnings.add(code, example=warning.msg, job_id=record.job_id)
+        version = showable(_version(snapshot, metadata), 60) or "not told"
+        cost = self._costs.get(version)
+        if cost is None:
+            # Nobody runs so many models; whoever makes them up shall not fill the memory.
+            version = version if len(self._costs) < _MOST_VERSIONS else ""
+            cost = self._costs.setdefault(version, [0, 0.0, 0])
+        cost[0] += 1
+        cost[1] += metadata.credit_usage
+        cost[2] += metadata.fallback_model_version is not None
+
+    def facts(self) -> Facts:
+        """Give what the records so far came to."""
+        settled = sorted(self._settled_at)
+        sizes = sorted(self._sizes)
+        return Facts(
+            jobs=self._jobs,
+            endings={ending: self._endings[ending] for ending in Ending if ending in self._endings},
+            settled=len(settled),
+            undelivered=self._undelivered,
+            first_added=self._first_added if self._jobs else None,
+            first_settled=settled[0] if settled else None,
+            last_settled=settled[-1] if settled else None,
+            durations=_sample(self._durations),
+            measured=self._measured,
+            lags=_sample(self._lags),
+            lags_unknown=self._lags_unknown,
+            ended_before=self._ended_before,
+            curve=_curve(settled, self._first_added),
+            failures=self._failures.largest(_REASONS),
+            troubles=self._troubles.largest(_REASONS),
+            retryable=self._retryable,
+            violations=self._violations.largest(_REASONS),
+            warnings=self._warnings.largest(_REASONS),
+            warned=self._warned,
+            costs=self._ranked_costs(),
+            slowest=tuple(job for _, job in sorted(self._slowest, reverse=True)),
+            open_states=self._open_states.largest(_REASONS),
+            open_jobs=tuple(self._open_jobs),
+            files=len(sizes),
+            bytes=self._bytes,
+            inline=self._inline,
+            sizes=spread(sizes),
+        )
+
+    def _ranked_costs(self) -> tuple[Cost, ...]:
+        costs = [
+            Cost(version=version, jobs=int(jobs), credits=credit, fallbacks=int(fallbacks))
+            for version, (jobs, credit, fallbacks) in self._costs.items()
+        ]
+        return tuple(sorted(costs, key=lambda cost: (not cost.version, -cost.credits)))
+
+
+def collect(records: Iterable[Record]) -> Facts:
+    """Count all records of a batch."""
+    collector = Collector()
+    for record in records:
+        collector.add(record)
+    return collector.facts()
+
+
+def ending_of(record: Record) -> Ending:
+    """Tell what became of a job."""
+    if record.stage is Stage.WAITING:
+        return Ending.WAITING
+    if record.stage is Stage.FETCHING:
+        return Ending.FETCHING
+    if record.snapshot is None:
+        return Ending.UNRESOLVED
+    if record.stage is Stage.GIVEN_UP:
+        return Ending.MISSED
+    return _BY_STATUS.get(record.snapshot.status, Ending.OTHER)
+
+
+def _version(snapshot: JobSnapshot, metadata: ExtractMetadata | None) -> str:
+    asked = snapshot.version or (metadata.version if metadata is not None else None)
+    fallback = metadata.fallback_model_version if metadata is not None else None
+    return fallback or asked or ""
+
+
+def _pattern(text: str, record: Record) -> str:
+    names = {showable(record.job_id, 80): "<job>"}
+    snapshot = record.snapshot
+    if snapshot is not None and snapshot.metadata is not None:
+        names[showable(snapshot.metadata.filename, 80)] = "<file>"
+    return pattern_of(text, names)
+
+
+def _sample(values: "array[float]") -> Sample | None:
+    ordered = sorted(values)
+    spreads, counted = spread(ordered), bins(ordered)
+    return None if spreads is None or counted is None else Sample(spread=spreads, bins=counted)
+
+
+def _curve(settled: list[float], added: float) -> Curve | None:
+    if not settled:
+        return None
+    first, last = settled[0], settled[-1]
+    # A batch that was made long before it ran would begin with an empty stretch.
+    start = added if first - max(0.25 * (last - first), 60) <= added <= first else first
+    # A few stragglers days later would press all others against the wall.
+    late = quantile(settled, 0.99)
+    stop = last if last - start <= 2 * (late - start) else start + 1.05 * (late - start)
+    if stop - start < _LEAST_SPAN:
+        start, stop = (start + stop - _LEAST_SPAN) / 2, (start + stop + _LEAST_SPAN) / 2
+    counts, index = [], 0
+    for point in range(_CURVE_POINTS + 1):
+        until = stop if point == _CURVE_POINTS else start + (stop - start) * point / _CURVE_POINTS
+        while index < len(settled) and settled[index] <= until:
+            index += 1
+        counts.append(index)
+    return Curve(
+        start=start, stop=stop, counts=tuple(counts), later=len(settled) - index, last=last
+    )

@@ -1,0 +1,111 @@
+"""How numbers, times and sizes are written on the page. Imports nothing of adepoll."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86400
+_KILO: Final = 1000
+_MANY_DAYS: Final = 1000
+_LARGE: Final = 1e12
+_SMALL: Final = 1e-4
+
+# Figures and their unit stay on one line.
+_SPACE: Final = "\N{NO-BREAK SPACE}"
+
+
+def show_count(number: int) -> str:
+    """Give a whole number, such as ``50,000``."""
+    return f"{number:,}"
+
+
+def show_share(part: int, whole: int) -> str:
+    """Give a share in per cent; never 0 % or 100 % for what is not quite."""
+    if not whole or not part:
+        return f"0{_SPACE}%"
+    percent = 100 * part / whole
+    if part == whole:
+        text = "100"
+    elif percent < 0.1:  # noqa: PLR2004 - the precision shown
+        text = "<\N{NARROW NO-BREAK SPACE}0.1"
+    else:
+        text = f"{min(percent, 99.9):.1f}"
+    return f"{text}{_SPACE}%"
+
+
+def show_duration(seconds: float) -> str:
+    """Give a duration in two units at most, such as ``2 min 05 s``."""
+    if seconds < _MINUTE - 0.05:
+        return _show_seconds(seconds)
+    if seconds < _HOUR - 0.5:
+        large, small = divmod(round(seconds), _MINUTE)
+        return f"{large}{_SPACE}min" + (f"{_SPACE}{small:02}{_SPACE}s" if small else "")
+    if seconds < _DAY - _MINUTE / 2:
+        large, small = divmod(round(seconds / _MINUTE), _MINUTE)
+        return f"{large}{_SPACE}h" + (f"{_SPACE}{small:02}{_SPACE}min" if small else "")
+    large, small = divmod(round(seconds / _HOUR), 24)
+    if large < _MANY_DAYS:
+        return f"{large}{_SPACE}d" + (f"{_SPACE}{small}{_SPACE}h" if small else "")
+    # A clock that was wrong, or a service that makes things up.
+    return f"{large:,}{_SPACE}d" if large < _LARGE else f"{large:.1e}{_SPACE}d"
+
+
+def _show_seconds(seconds: float) -> str:
+    if seconds == 0:
+        return f"0{_SPACE}s"
+    if seconds < 0.0995:  # noqa: PLR2004 - below, milliseconds say more
+        return f"{max(seconds * _KILO, 0.1):.2g}{_SPACE}ms"
+    text = f"{seconds:.{2 if seconds < 1 else 1 if seconds < 9.95 else 0}f}"  # noqa: PLR2004 - two figures
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{_SPACE}s"
+
+
+def show_bytes(number: float) -> str:
+    """Give a size in decimal units, such as ``1.3 MB``."""
+    if number < _KILO:
+        return f"{round(number)}{_SPACE}B"
+    for unit in ("kB", "MB", "GB"):
+        number /= _KILO
+        if number < 999.5:  # noqa: PLR2004 - rounds to 1,000, which is 1 of the next unit
+            return f"{number:.{_places(number)}f}{_SPACE}{unit}"
+    number /= _KILO
+    return f"{number:,.{_places(number)}f}{_SPACE}TB"
+
+
+def _places(number: float) -> int:
+    return 2 if number < 9.995 else 1 if number < 99.95 else 0  # noqa: PLR2004 - three figures
+
+
+def show_credits(number: float) -> str:
+    """Give an amount of credits, to the second place or as many as tell it from nothing."""
+    if number and (abs(number) >= _LARGE or abs(number) < _SMALL):
+        return f"{number:.2e}"
+    if abs(number) < 1:
+        return f"{number:.4f}".rstrip("0").rstrip(".") or "0"
+    return f"{number:,.2f}"
+
+
+def show_time(seconds: float) -> str:
+    """Give a Unix time as a date and time of day in UTC."""
+    return _text_of(seconds, "%Y-%m-%d %H:%M:%S")
+
+
+def show_tick(seconds: float, step: float) -> str:
+    """Give a Unix time as short as the mark of an axis with marks so many seconds apart may be."""
+    if step < _MINUTE:
+        return _text_of(seconds, "%H:%M:%S")
+    if step < _DAY and seconds % _DAY:
+        return _text_of(seconds, "%H:%M")
+    return _text_of(seconds, f"%a{_SPACE}%d{_SPACE}%b" if step < 200 * _DAY else "%Y")
+
+
+def iso_time(seconds: float) -> str:
+    """Give a Unix time as ISO 8601 has it, for machines."""
+    return _text_of(seconds, "%Y-%m-%dT%H:%M:%SZ")
+
+
+def _text_of(seconds: float, pattern: str) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
+    except (ValueError, OverflowError, OSError):
+        return "at no time of the calendar"

@@ -1,0 +1,76 @@
+"""Records of a batch, as a journal gives them, for the tests of the report."""
+
+from pathlib import Path
+
+from adepoll.models import ExtractMetadata, ExtractWarning, JobSnapshot, JobStatus, from_timestamp
+from adepoll.outcome import Record, RecordedError, ResultFile, Stage
+
+ADDED = 1_763_744_000.0  # 2025-11-21 16:53:20 UTC, a Friday
+
+
+def record(
+    number=1,
+    status="completed",
+    *,
+    job_id=None,
+    took=20.0,
+    lag=2.0,
+    measured=True,
+    received=10.0,
+    reason=None,
+    error=None,
+    lasting=False,
+    size=1_000,
+    delivered=True,
+    stage=None,
+    **metadata,
+):
+    """Give a record; times are seconds after `ADDED`, `took` from receipt to end.
+
+    `status` may be "waiting", "unresolved" or "missed" too; `metadata` are fields of that.
+    """
+    job_id = f"job-{number}" if job_id is None else job_id
+    base = {"number": number, "job_id": job_id, "added_at": ADDED}
+    if status == "waiting":
+        return Record(stage=Stage.WAITING, status_text=reason, **base)
+    if error is None and status in {"unresolved", "missed"}:
+        error = RecordedError(f"job {job_id} is not there", kind="JobNotFoundError")
+    given_up = {"stage": Stage.GIVEN_UP, "error": error, "lasting": lasting}
+    delivered_at = ADDED + 10_000 if delivered else None
+    if status == "unresolved":
+        return Record(**base, **given_up, delivered_at=delivered_at)
+    text = "completed" if status == "missed" else status
+    settled = ADDED + received + took + lag
+    snapshot = JobSnapshot(
+        job_id=job_id,
+        status=JobStatus.parse(text),
+        status_text=text,
+        received_at=from_timestamp(ADDED + received),
+        progress=1.0,
+        failure_reason=reason,
+        metadata=_metadata(job_id, took, metadata) if measured else None,
+        conforms=metadata.get("schema_violation_error") is None,
+    )
+    done = {"stage": stage or Stage.DONE, "file": None}
+    if text == "completed" and size is not None and stage is None:
+        done["file"] = ResultFile(path=Path(f"/r/{number}.json"), bytes=size, sha256="0" * 64)
+    if stage is Stage.FETCHING:
+        delivered_at = None
+    return Record(
+        **base,
+        **(given_up if status == "missed" else done),
+        status_text=text,
+        snapshot=snapshot,
+        settled_at=settled,
+        done_at=settled,
+        delivered_at=delivered_at,
+    )
+
+
+def _metadata(job_id, took, more):
+    fields = {"filename": "scan.pdf", "credit_usage": 1.5, "version": "extract-1"} | more
+    return ExtractMetadata(org_id=None, duration_ms=round(took * 1000), job_id=job_id, **fields)
+
+
+def warning(code, msg="look at this"):
+    return ExtractWarning(code=code, msg=msg)
