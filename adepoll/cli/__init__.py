@@ -10,6 +10,7 @@ from adepoll.cli.demo import demo
 from adepoll.cli.emulate import emulate
 from adepoll.cli.fetch import fetch
 from adepoll.cli.look import get, list_jobs
+from adepoll.cli.report import report
 from adepoll.cli.running import SayHandler
 from adepoll.cli.watch import watch
 
@@ -52,3 +53,4 @@ cli.add_command(list_jobs)
 cli.add_command(fetch)
 cli.add_command(emulate)
 cli.add_command(completion)
+cli.add_command(report)

@@ -1,0 +1,164 @@
+"""A report is made of a journal as it is, also beside a run, and appears whole or not at all."""
+
+import asyncio
+import os
+import stat
+import sys
+
+import pytest
+from reporting import record
+
+from adepoll.errors import JournalError, JournalNotFoundError
+from adepoll.journal import Delivered, Journal, Settled
+from adepoll.report import write_report, write_whole
+
+ENDPOINT = "https://api.test"
+
+
+@pytest.fixture
+async def journal(tmp_path):
+    path = tmp_path / "batch.db"
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["job-1", "job-2", "job-3"])
+        one = record(1)
+        await journal.write(Settled(one.snapshot, one.settled_at, fetching=False))
+        await journal.write(Delivered("job-1", one.settled_at))
+        await journal.set_note("options", "--out results")
+        yield journal
+
+
+async def closed(journal):
+    await journal.aclose()
+    return journal.path
+
+
+async def command(*arguments, **options):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "adepoll", "report", *map(str, arguments)),
+        **{"stdout": -1, "stderr": -1} | options,
+    )
+    out, err = await process.communicate()
+    assert b"Traceback" not in err
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_report_tells_what_the_journal_holds(journal, tmp_path):
+    path = await closed(journal)
+    write_report(path, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "1 of 3 jobs has an outcome; 2 are still open." in page
+    assert ENDPOINT in page
+    assert "--out results" in page
+
+
+async def test_beside_a_run_it_says_that_one_is_at_it(journal, tmp_path):
+    await asyncio.to_thread(write_report, journal.path, tmp_path / "r.html")
+    assert "A run is at it right now." in (tmp_path / "r.html").read_text("utf-8")
+    assert await journal.add(["job-4"]) == 1  # which it did not disturb
+
+
+async def test_only_the_owner_may_read_it(journal, tmp_path):
+    before = os.umask(0)
+    try:
+        write_report(await closed(journal), tmp_path / "r.html")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "r.html").stat().st_mode) == 0o600
+
+
+async def test_an_older_report_is_replaced_and_stays_where_a_new_one_fails(tmp_path, monkeypatch):
+    path = tmp_path / "r.html"
+    write_whole(path, "old")
+
+    def full(_fd):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_whole(path, "new")
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "old"
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "r.html").symlink_to(tmp_path / "real" / "r.html")
+    write_whole(tmp_path / "r.html", "page")
+    assert (tmp_path / "r.html").is_symlink()
+    assert (tmp_path / "real" / "r.html").read_text() == "page"
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(fifo, "page")
+        assert os.read(reader, 100) == b"page"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+
+
+def test_no_journal_gives_no_report(tmp_path):
+    with pytest.raises(JournalNotFoundError):
+        write_report(tmp_path / "none.db", tmp_path / "r.html")
+    (tmp_path / "odd.db").write_text("no journal")
+    with pytest.raises(JournalError):
+        write_report(tmp_path / "odd.db", tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+async def test_the_command_puts_the_report_beside_the_journal_and_says_so(journal, tmp_path):
+    code, out, err = await command(await closed(journal), cwd="/")
+    assert (code, out) == (0, "")
+    path = tmp_path / "batch-report.html"
+    assert err == f"{path}: report of 3 jobs, 2 still open\n"
+    assert f"adepoll resume {journal.path}" in path.read_text("utf-8")
+
+
+async def test_the_command_works_beside_a_run(journal, tmp_path):
+    code, _, _ = await command(journal.path, "-o", tmp_path / "r.html")
+    assert code == 0
+    assert "A run is at it right now." in (tmp_path / "r.html").read_text("utf-8")
+
+
+async def test_the_command_writes_to_stdout(journal, tmp_path):
+    code, out, err = await command(await closed(journal), "-o", "-")
+    assert (code, err) == (0, "")
+    assert out.startswith("<!DOCTYPE html>")
+    assert out.endswith("</html>")
+    assert [*tmp_path.iterdir()] == [tmp_path / "batch.db"]
+
+
+async def test_the_command_never_replaces_the_journal(journal):
+    path = await closed(journal)
+    before = path.read_bytes()
+    for end in ("", "-wal", "-shm", ".lock"):
+        code, _, err = await command(path, "-o", f"{path}{end}")
+        assert code == 2
+        assert "would replace the journal" in err
+        assert err.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+async def test_the_command_tells_in_a_line_what_is_wrong(journal, tmp_path):
+    path = await closed(journal)
+    code, _, err = await command(path, "-o", tmp_path / "none" / "r.html")
+    assert code == 74
+    assert (
+        err
+        == f"adepoll: cannot write {tmp_path}/none/r.html: No such file or directory; see --out\n"
+    )
+    code, _, err = await command(tmp_path / "none.db")
+    assert code not in {0, 1}
+    assert err.startswith("adepoll: ")
+    assert err.count("\n") == 1
+    assert "none.db" in err
