@@ -1,6 +1,7 @@
 """Wait for LandingAI ADE extract jobs, one or a hundred thousand, and bring their results home."""
 
 from adepoll.__about__ import __version__
+from adepoll.batch import Batch, BatchProgress, BatchRun
 from adepoll.calls import ClientStats
 from adepoll.client import AdeClient
 from adepoll.durations import Durations
@@ -10,6 +11,7 @@ from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
     AuthenticationError,
+    BatchStoppedError,
     ClosedError,
     ConfigurationError,
     InvalidJobIdError,
@@ -58,6 +60,7 @@ from adepoll.errors import (
 )
 from adepoll.feeds import Watch, WatchProgress
 from adepoll.fetcher import Download, ResultFetcher, ResultItems, ResultStream
+from adepoll.harvest import Harvest, Unresolved
 from adepoll.journal import Journal
 from adepoll.models import (
     ExtractMetadata,
@@ -69,6 +72,7 @@ from adepoll.models import (
     JobSummary,
     Json,
 )
+from adepoll.outcome import Outcome, RecordedError, ResultFile
 from adepoll.pacing import RetryPolicy
 from adepoll.schedule import Adaptive, Exponential, Fixed, Schedule, Watched
 from adepoll.source import JobSource
@@ -82,6 +86,10 @@ __all__ = [
     "AnswerTimeoutError",
     "AnswerTooLargeError",
     "AuthenticationError",
+    "Batch",
+    "BatchProgress",
+    "BatchRun",
+    "BatchStoppedError",
     "ClientStats",
     "ClosedError",
     "ConfigurationError",
@@ -92,6 +100,7 @@ __all__ = [
     "ExtractResult",
     "ExtractWarning",
     "Fixed",
+    "Harvest",
     "InvalidJobIdError",
     "JobCancelledError",
     "JobFailedError",
@@ -116,15 +125,18 @@ __all__ = [
     "MalformedAnswerError",
     "MissingApiKeyError",
     "NotAJournalError",
+    "Outcome",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "RateLimitedError",
+    "RecordedError",
     "RedirectRefusedError",
     "RequestError",
     "ResultChangedError",
     "ResultError",
     "ResultExpiredError",
     "ResultFetcher",
+    "ResultFile",
     "ResultForbiddenError",
     "ResultItems",
     "ResultMalformedError",
@@ -146,6 +158,7 @@ __all__ = [
     "TransportError",
     "UnexpectedStatusError",
     "UnprocessableError",
+    "Unresolved",
     "UnresolvedJobsError",
     "Watch",
     "WatchProgress",

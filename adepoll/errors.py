@@ -651,3 +651,20 @@ class JournalWriteError(JournalError):
         super().__init__(f"cannot be written: {reason}; the same command goes on then", path=path)
         self.code = code
         self.errno = errno
+
+
+class BatchStoppedError(AdePollError):
+    """A batch has stopped because nothing can be written any more: no space, a read-only disk.
+
+    What it has told is kept; the same batch goes on where it stopped. The `StorageError` that says
+    more is the `__cause__`.
+
+    Attributes:
+        path: What could not be written.
+        errno: The number of the `OSError` behind it.
+    """
+
+    def __init__(self, cause: StorageError) -> None:
+        super().__init__(f"{cause}; the batch has stopped: mend that, and the same batch goes on")
+        self.path = cause.path
+        self.errno = cause.errno

@@ -243,7 +243,7 @@ class JobWatcher:
         """
         if window < 1:
             raise ValueError(f"window must be positive, got {window}")
-        _check_timeout(timeout)
+        check_timeout(timeout)
         self._check_open()
         feed = HarvestFeed(limit=self._buffer, window=window)
         return Harvest(feed, _FeedDesk(self, _Intake(job_ids, timeout)))
@@ -261,7 +261,7 @@ class JobWatcher:
             RequestError: The service could not be asked, or does not know the job.
             ClosedError: The watcher or its client was closed.
         """
-        _check_timeout(timeout)
+        check_timeout(timeout)
         check_job_id(job_id)
         self._check_open()
         loop = asyncio.get_running_loop()
@@ -331,7 +331,7 @@ class JobWatcher:
             )
         if not isinstance(job_ids, Iterable | AsyncIterable):
             raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
-        _check_timeout(timeout)
+        check_timeout(timeout)
         self._check_open()
         feed = Feed(limit=self._buffer, every_change=every_change)
         return Watch(feed, _FeedDesk(self, _Intake(job_ids, timeout)))
@@ -479,6 +479,7 @@ def _pulled(feed: Feed, task: asyncio.Task[None]) -> None:
         feed.end_of_input()
 
 
-def _check_timeout(timeout: float | None) -> None:
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is no time to wait, in seconds; None is no bound."""
     if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
         raise ValueError(f"timeout must be a number of 0 or more, or None, got {timeout}")

@@ -64,6 +64,9 @@ EXAMPLES = [
     errors.ResultTooLargeError(job_id="j-1", limit=10),
     errors.TargetExistsError(job_id="j-1", path="/out/a.json"),
     errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left")),
+    errors.BatchStoppedError(
+        errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left"))
+    ),
     errors.JournalError("does not know job 'j-1'", path="/batch.db"),
     errors.JournalNotFoundError(path="/batch.db"),
     errors.JournalBusyError(path="/batch.db", pid=4711),
