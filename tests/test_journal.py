@@ -135,6 +135,15 @@ async def test_an_id_that_cannot_be_written_is_named_and_none_of_its_chunk_added
     assert await memory.add(["a"]) == 1
 
 
+async def test_ids_keep_their_order_over_chunks_that_are_sorted_within(memory, monkeypatch):
+    monkeypatch.setattr("adepoll.journal.journal._CHUNK", 3)
+    ids = ["f", "b", "z", "a", "f", "y", "b", "c"]
+    assert await memory.add(ids) == 6
+    found = await memory.waiting(after=0, limit=9)
+    assert [job_id for _, job_id in found] == ["f", "b", "z", "a", "y", "c"]
+    assert await memory.add([*ids, "g"]) == 1
+
+
 async def test_two_hundred_thousand_ids_are_added_and_walked_through(journal, path):
     ids = [f"job-{n}" for n in range(200_000)]
     assert await journal.add(ids) == 200_000
@@ -294,6 +303,9 @@ async def test_notes_are_replaced_and_the_endpoint_is_not(journal):
     assert await journal.note("endpoint") == ENDPOINT
     with pytest.raises(ConfigurationError):
         await journal.set_note("endpoint", "https://other.example")
+    with pytest.raises(JournalError, match="refuses the note 'a'"):
+        await journal.set_note("a", "\udc80")
+    assert await journal.note("a") is None
 
 
 async def test_a_result_path_is_absolute(journal, monkeypatch, tmp_path):
@@ -665,6 +677,12 @@ async def test_an_endpoint_with_a_secret_is_refused_before_anything_is_made(path
         await Journal.open(path, endpoint=secret)
     assert CANARY not in str(caught.value)
     assert not path.exists()
+
+
+async def test_an_id_that_looks_like_a_secret_is_still_that_id(journal):
+    await journal.add(["sig=1234"])
+    await journal.write(Settled(snapshot("sig=1234"), 1.0, fetching=False))
+    assert (await one(journal)).snapshot.job_id == "sig=1234"
 
 
 async def test_an_inline_result_is_kept_to_the_letter(journal):

@@ -5,7 +5,7 @@ Imports opening and below. Each call is one transaction; what fails leaves nothi
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from adepoll import wire
@@ -109,7 +109,8 @@ class Database:
 
     def close(self) -> None:
         """Close it; what was written so far is moved from the WAL into the file."""
-        self._opened.close()
+        with self._reading():
+            self._opened.close()
 
     def write(self, calls: Sequence[Sequence[Change]], durable: bool) -> list[JournalError | None]:  # noqa: FBT001 - passed through an executor, which takes no keywords
         """Write all changes of several calls in one transaction.
@@ -159,10 +160,16 @@ class Database:
 
     def set_note(self, key: str, value: str) -> None:
         """Replace a note."""
-        with self._transaction(durable=True):
-            self._connection.execute(
-                "INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (key, value)
-            )
+        try:
+            with self._transaction(durable=True):
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (key, value)
+                )
+        except _BAD_CHANGE as exc:
+            reason = type(exc).__name__
+        else:
+            return
+        raise JournalError(f"refuses the note {key!r}: {reason}", path=self._shown)
 
     def note(self, key: str) -> str | None:
         """Give a note."""
@@ -234,7 +241,8 @@ class Database:
             raise not_written(exc, self._path) from exc
         finally:
             if connection.in_transaction:  # SQLite itself takes back what met a full disk
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # what went wrong before is told
+                    connection.execute("ROLLBACK")
 
     def _apply(self, changes: Sequence[Change]) -> JournalError | None:
         execute = self._connection.execute

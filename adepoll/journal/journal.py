@@ -25,7 +25,7 @@ from adepoll.outcome import Counts, Record
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-_CHUNK: Final = 100_000  # ids of one transaction
+_CHUNK: Final = 250_000  # ids of one transaction
 
 
 @define(eq=False, kw_only=True)
@@ -143,9 +143,9 @@ class Journal:
     async def add(self, job_ids: Sequence[str], *, at: float | None = None) -> int:
         """Add jobs, which wait from now on; those that are known are passed over.
 
-        All are durable when this returns. They are written a hundred thousand at a time: when it
-        fails or is cancelled, the first ones can have been added. Millions are best given in
-        portions of that size, too: their ids lie all over the index.
+        All are durable when this returns. They are written 250,000 at a time: when it fails or is
+        cancelled, the first ones can have been added. Millions are best given in portions of that
+        size, too: random ids lie all over their index, and each portion is one visit to all of it.
 
         Args:
             job_ids: The jobs.

@@ -19,7 +19,7 @@ from adepoll.outcome import Counts, Record
 
 _T = TypeVar("_T")
 
-_PAGE: Final = 500  # rows of one look
+_PAGE: Final = 200  # rows of one look
 _RECORDS: Final = f"SELECT {RECORD_COLUMNS} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - of constants
 
 

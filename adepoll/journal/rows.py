@@ -71,7 +71,7 @@ def snapshot_to_keep(snapshot: JobSnapshot) -> str:
     """
     text = evolve(snapshot.redacted(), data=None).to_json()
     raw = json.loads(text)
-    kept = _redacted(raw)
+    kept = _redacted(raw, snapshot.job_id)
     return text if kept == raw else json.dumps(kept, allow_nan=False, separators=(",", ":"))
 
 
@@ -85,13 +85,13 @@ def path_to_keep(path: Path) -> str | bytes:
     return shown
 
 
-def _redacted(value: Json) -> Json:
+def _redacted(value: Json, job_id: str) -> Json:
     if isinstance(value, str):
-        return redact_text(value)
+        return value if value == job_id else redact_text(value)
     if isinstance(value, dict):
-        return {redact_text(key): _redacted(item) for key, item in value.items()}
+        return {redact_text(key): _redacted(item, job_id) for key, item in value.items()}
     if isinstance(value, list):
-        return [_redacted(item) for item in value]
+        return [_redacted(item, job_id) for item in value]
     return value
 
 

@@ -20,6 +20,7 @@ from adepoll import (
     JobStatus,
     JobSummary,
     JobWatcher,
+    Journal,
     ResultFetcher,
     ResultItems,
     RetryPolicy,
@@ -86,6 +87,10 @@ async def main() -> None:
                     assert_type(chunk, bytes)
             async with fetcher.items(job, "extraction.rows.item") as rows:
                 assert_type(rows, ResultItems)
+
+        async with await Journal.open(Path("b.db"), endpoint=client.base_url) as journal:
+            assert_type(journal, Journal)
+            assert_type(await journal.add(["a"]), int)
 
         def readable(job: JobSnapshot) -> str:
             return f"https://storage.example/{job.job_id}"
