@@ -7,8 +7,10 @@ import shutil
 import socket
 import sqlite3
 import stat
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -383,11 +385,12 @@ def as_nobody():
 
 
 @pytest.fixture
-def open_folder(tmp_path):
-    """A folder that anybody may enter and write to."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o777)
-    return tmp_path
+def open_folder():
+    """A folder of nobody's: those of pytest are closed to others, on the way to it."""
+    with tempfile.TemporaryDirectory() as name:
+        if not os.geteuid():
+            os.chown(name, 65534, 65534)
+        yield Path(name)
 
 
 async def test_a_folder_that_may_only_be_read_is_refused_for_writing(

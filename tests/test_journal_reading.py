@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -142,26 +143,25 @@ async def test_what_a_killed_batch_left_is_read_with_its_wal(journal, path, tmp_
     assert [found.name for found in copy.iterdir()] == ["batch.db"]
 
 
+def copy_to_be_read(path, folder):
+    for name in ("batch.db", "batch.db-wal"):
+        (folder / name).write_bytes(path.with_name(name).read_bytes())
+        (folder / name).chmod(0o444)
+    folder.chmod(0o555)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root's powers away for a while")
-async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(
-    journal, path, tmp_path, request
-):
+async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(journal, path):
     """Without it the journal would be an older one."""
     await write_all(journal)
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for name in ("batch.db", "batch.db-wal"):
-        (copy / name).write_bytes(path.with_name(name).read_bytes())
-        (copy / name).chmod(0o444)
-    for folder in (copy, tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o555)
-    request.addfinalizer(lambda: [folder.chmod(0o755) for folder in tmp_path.parents[:2]])
-    os.seteuid(65534)
-    try:
-        with pytest.raises(JournalAccessError, match="-wal and -shm"):
-            JournalReader(copy / "batch.db")
-    finally:
-        os.seteuid(0)
+    with tempfile.TemporaryDirectory() as copy:
+        copy_to_be_read(path, Path(copy))
+        os.seteuid(65534)
+        try:
+            with pytest.raises(JournalAccessError, match="-wal and -shm"):
+                JournalReader(Path(copy, "batch.db"))
+        finally:
+            os.seteuid(0)
 
 
 async def test_a_closed_reader_says_so(journal, path):
