@@ -10,6 +10,9 @@ from adepoll import (
     Adaptive,
     AdeClient,
     AdePollError,
+    Batch,
+    BatchProgress,
+    BatchRun,
     Download,
     Durations,
     ExtractResult,
@@ -21,9 +24,12 @@ from adepoll import (
     JobSummary,
     JobWatcher,
     Journal,
+    Outcome,
     ResultFetcher,
+    ResultFile,
     ResultItems,
     RetryPolicy,
+    Unresolved,
     UnresolvedJobsError,
     Watch,
 )
@@ -97,3 +103,19 @@ async def main() -> None:
 
         fetcher = ResultFetcher(client, connections=8, resolve_url=readable, allow_private=True)
         await fetcher.download(job, "a.json", progress=lambda there, size: None)
+
+        async with Batch(client, journal="batch.db", out_dir=Path("results")) as batch:
+            run = batch.run(["a"], timeout=60, replay=True)
+            assert_type(run, BatchRun)
+            async for outcome in run:
+                assert_type(outcome, Outcome)
+                assert_type(outcome.snapshot, JobSnapshot | None)
+                assert_type(outcome.file, ResultFile | None)
+                assert_type(outcome.error, AdePollError | None)
+            assert_type(batch.progress, BatchProgress)
+            async with batch.run(ids()) as again:
+                assert_type(await anext(again), Outcome)
+
+        async with JobWatcher(client) as watcher, watcher.harvest(ids(), window=9) as harvest:
+            async for ends in harvest:
+                assert_type(ends, tuple[JobSnapshot | Unresolved, ...])
