@@ -70,7 +70,7 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Record:
-    """One job, as a journal knows it. Times are Unix seconds, by the service's clock if known.
+    """One job, as a journal knows it. Times are Unix seconds; `settled_at` by the service's clock.
 
     Attributes:
         number: Its place in the journal; jobs are numbered as they were added.

@@ -176,8 +176,8 @@ class Batch:
         Args:
             job_ids: An iterable or async iterable of any size, taken as it comes. Ids that the
                 journal has are passed over.
-            timeout: Seconds, counted from the first iteration, after which jobs that were not
-                seen to end are given up, for this run; None for no bound.
+            timeout: Seconds, counted from the first look, after which jobs that were not seen to
+                end are given up, for this run; None for no bound.
             replay: Whether to begin with all outcomes, those that were taken included.
 
         Returns:

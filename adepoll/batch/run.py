@@ -225,6 +225,7 @@ class BatchRun:
     # --- the work ----------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        began = time.time()
         try:
             # What an earlier run broke off may lie there whole; what it gave up may be another's.
             ours = await self._ids_of(Which.FETCHING)
@@ -247,7 +248,7 @@ class BatchRun:
                         sources.create_task(self._settle(intake))
                         sources.create_task(self._resume(to_resume, ours))
                         if self._equipment.verify:
-                            sources.create_task(self._verify())
+                            sources.create_task(self._verify(began))
                     for _ in range(self._equipment.downloads):
                         await self._to_fetch.put(None)
                 keeper.cancel()
@@ -373,10 +374,12 @@ class BatchRun:
                 if record.job_id in job_ids:  # else it is of this run, and under way
                     await self._send_for(record, overwrite=record.job_id in ours)
 
-    async def _verify(self) -> None:
-        """Send again for results whose files are lost."""
+    async def _verify(self, began: float) -> None:
+        """Send again for results of earlier runs whose files are lost."""
         async for page in self._pages(Which.DELIVERED):
-            for record in await self._write_off(page):
+            # What this run has delivered may have been moved by who took it.
+            earlier = [record for record in page if (record.done_at or 0) < began]
+            for record in await self._write_off(earlier):
                 await self._send_for(record, overwrite=True)
 
     async def _send_for(self, record: Record, *, overwrite: bool) -> None:
@@ -425,7 +428,7 @@ class BatchRun:
             file = ResultFile(path=done.path, bytes=done.bytes, sha256=done.sha256)
             modified = await asyncio.to_thread(files.modified_ns, done.path)
             outcome = Outcome(job_id=job_id, snapshot=_bare(errand.snapshot), file=file)
-            return outcome, Fetched(job_id, file, modified, self._equipment.now())
+            return outcome, Fetched(job_id, file, modified, time.time())
         finally:
             del tally.on_their_way[job_id]
         tally.missed += 1
