@@ -5,7 +5,7 @@ Times are seconds of one monotonic clock, ages seconds since the service receive
 
 import math
 from collections.abc import Collection
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define
 
@@ -57,7 +57,7 @@ class Entry:
 
     Attributes:
         job_id: The job.
-        followers: Who wants to know.
+        followers: Who wants to know, each once, in the order in which they came.
         since: When it was added.
         born: When the service received it, as far as is known; else as `since`.
         ticket: The number of its one valid place in the agenda; 0 where it has none.
@@ -81,7 +81,7 @@ class Entry:
     """
 
     job_id: str
-    followers: tuple[Follower, ...]
+    followers: Collection[Follower]
     since: float
     born: float
     ticket: int = 0
@@ -107,3 +107,24 @@ class Entry:
     def in_flight(self) -> bool:
         """Whether a look is under way."""
         return self.reserved_by is not None
+
+    def join(self, follower: Follower) -> None:
+        """Add a follower that is none yet."""
+        if isinstance(self.followers, dict):
+            self.followers[follower] = None
+        elif len(self.followers) < _MANY:
+            self.followers = (*self.followers, follower)
+        else:
+            self.followers = dict.fromkeys((*self.followers, follower))
+
+    def leave(self, follower: Follower) -> None:
+        """Remove a follower, who is one."""
+        if isinstance(self.followers, dict):
+            del self.followers[follower]
+        else:
+            self.followers = tuple(other for other in self.followers if other is not follower)
+
+
+# A million entries can share a tuple of one follower; thousands at one entry, as there are in a
+# server, need something that is not copied with each.
+_MANY: Final = 8

@@ -132,7 +132,7 @@ class Roster:
                 wait = self._first_wait() if can_wait else 0.0
                 self._agenda.put(entry, now + wait, on_trust=wait > 0)
         elif follower not in entry.followers:
-            entry.followers = (*entry.followers, follower)
+            entry.join(follower)
             untouched = entry.entered is None and not (entry.trouble or entry.urgent)
             asleep = entry.ticket and entry.due > now and not self.hints.swept
             if untouched and asleep and not can_wait:
@@ -151,7 +151,7 @@ class Roster:
         entry = self._entries.get(job_id)
         if entry is None or follower not in entry.followers:
             return None
-        entry.followers = tuple(other for other in entry.followers if other is not follower)
+        entry.leave(follower)
         if entry.followers:
             return None
         self._remove(entry)
@@ -203,7 +203,7 @@ class Roster:
                 if entry.urgent:
                     self.hints.calm(entry)
                 entry.looked_at = now
-                entry.reserved_by = entry.followers
+                entry.reserved_by = tuple(entry.followers)
                 for follower in entry.reserved_by:
                     follower.reserve()
                 return entry
@@ -275,7 +275,7 @@ class Roster:
         reserved = self._release(entry)
         if self._wanted(entry) and not self._bear(entry, error, now):
             self.tally.given_up += 1
-            for follower in entry.followers:
+            for follower in tuple(entry.followers):
                 follower.give_up(entry.job_id, error)
             self._remove(entry)
         self._made_room(reserved, now)

@@ -1313,3 +1313,23 @@ def test_a_look_that_the_source_itself_breaks_off_is_made_again(replay, scripted
         assert isinstance(error.causes["b"], TransportError)
 
     replay(script)
+
+
+@pytest.mark.parametrize("leavers", [0, 1, 20, 29, 30])
+def test_a_crowd_that_waits_for_one_job_shares_its_looks_and_may_leave(replay, scripted, leavers):
+    async def script():
+        source = scripted({"job": statuses(3)})
+        async with watcher_of(source) as watcher:
+            waits = [asyncio.ensure_future(watcher.wait("job")) for _ in range(30)]
+            await asyncio.sleep(15)
+            assert watcher.stats.followers == 30
+            for wait in waits[::-1][:leavers]:
+                wait.cancel()
+            found = await asyncio.gather(*waits, return_exceptions=True)
+            stayed = 30 - leavers
+            assert [job.status_text for job in found[:stayed]] == ["completed"] * stayed
+            assert all(isinstance(gone, asyncio.CancelledError) for gone in found[stayed:])
+            assert watcher.stats.followers == watcher.stats.watched == 0
+            assert source.count("job") == (4 if stayed else 2)
+
+    replay(script)
