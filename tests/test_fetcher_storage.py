@@ -1,5 +1,8 @@
 """One GET, and where it redirects to: each hop checked, and none told more than the first."""
 
+import time
+
+import aiohttp
 import pytest
 
 from adepoll.client import AdeClient
@@ -323,3 +326,18 @@ async def test_a_hop_that_is_not_there_is_a_transfer_error(storage, other_storag
     with pytest.raises(ResultTransferError, match="cannot connect") as caught:
         await read(asking, storage.url())
     assert TOKEN not in str(caught.value)
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("idle", "connections"), [(4.0, 1), (6.0, 2)])
+async def test_a_connection_that_idled_for_half_the_time_of_silence_is_not_used_again(
+    asking, storage, monkeypatch, idle, connections
+):
+    storage.answers = [storage.keeping(storage.reply(BODY))]
+    assert await read(asking, storage.url()) == BODY
+    later = time.monotonic() + idle
+    monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: later)
+    assert await read(asking, storage.url()) == BODY
+    assert storage.connections == connections

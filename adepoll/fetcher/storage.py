@@ -19,6 +19,7 @@ from adepoll.fetcher.answers import Answer, ChangedError, Interpreter, Range, Ve
 from adepoll.redaction import REDACTED
 
 _READ_BUFFER: Final = 2**18  # aiohttp keeps up to twice as much, then lets the socket wait
+_KEEP_ALIVE: Final = 15.0  # seconds
 _MOST_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
@@ -66,7 +67,13 @@ class Storage:
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=0, resolver=self._gatekeeper),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                resolver=self._gatekeeper,
+                # Where a body ends while its reading is paused, aiohttp goes on to wait for bytes
+                # of the idle connection, and would hand it out again as one that fell silent.
+                keepalive_timeout=min(_KEEP_ALIVE, self._read_timeout / 2),
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=_READ_BUFFER,
             timeout=self._timeout,
