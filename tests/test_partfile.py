@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import pickle
+import random
 import resource
 import stat
 import subprocess
@@ -115,11 +116,19 @@ def test_pieces_may_be_written_in_any_order_and_the_digest_follows_them(body, or
 
 
 def test_a_write_that_takes_only_some_bytes_is_continued(tmp_path, monkeypatch):
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
-    digest = write_whole(part_file(tmp_path / "out"), b"{012345", b"6789}")
+    def some(fd, chunks, offset):
+        return os.pwrite(fd, b"".join(chunks)[:3], offset)
+
+    monkeypatch.setattr(os, "pwritev", some)
+    digest = write_whole(part_file(tmp_path / "out"), b"{01", b"2345", b"", b"6", b"789}")
     assert (tmp_path / "out").read_bytes() == b"{0123456789}"
     assert digest == hashlib.sha256(b"{0123456789}").hexdigest()
+
+
+def test_more_chunks_are_written_than_the_kernel_takes_at_once(tmp_path):
+    body = b"{%s}" % random.Random(3).randbytes(5_000).translate(None, b"{}")
+    write_whole(part_file(tmp_path / "out"), *(bytes([byte]) for byte in body))
+    assert (tmp_path / "out").read_bytes() == body
 
 
 def test_a_new_attempt_begins_from_nothing(tmp_path):
@@ -381,7 +390,7 @@ def test_a_folder_that_takes_no_file_is_told_with_errno_and_cause(tmp_path, fail
 def test_a_disk_that_fills_up_is_told_with_what_it_took_before(tmp_path, fail_os):
     part = begun(tmp_path / "out")
     part.write(0, [b"{"])
-    fail_os("pwrite", errno.ENOSPC)
+    fail_os("pwritev", errno.ENOSPC)
     with pytest.raises(StorageError, match="No space") as caught:
         part.write(1, [b"0123456789"])
     assert caught.value.errno == errno.ENOSPC
@@ -458,11 +467,12 @@ def test_a_temporary_that_cannot_be_read_again_is_told(tmp_path, fail_os):
     part.leave()
 
 
-def test_bytes_in_order_are_digested_without_being_read_again(tmp_path, fail_os):
+def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os):
     fail_os("preadv", errno.EIO)
     part = begun(tmp_path / "out")
     part.write(0, [b"{"])
     part.write(1, [b"1", b"2}"])
+    part.digest([b"{", b"1", b"2}"])
     assert publish(part, 4) == hashlib.sha256(b"{12}").hexdigest()
 
 

@@ -134,7 +134,7 @@ class Crew:
 
     async def _fill(self, claim: Claim, answer: Answer) -> None:
         failure = None
-        async with Writer(self._landing.part, claim.start, partial(self._wrote, claim)) as writer:
+        async with Writer(self._landing, claim.start, partial(self._wrote, claim)) as writer:
             while True:
                 try:
                     chunk = await answer.read()
@@ -157,7 +157,12 @@ class Crew:
             self._hire()
         self._not_noted += count
         if self._not_noted >= _NOTE_EVERY:
-            async with self._noting:
+            async with self._noting:  # one note at a time
                 if self._not_noted >= _NOTE_EVERY:
                     self._not_noted = 0
-                    await self._landing.note(spans.done)
+                    self._group.create_task(self._note())
+
+    async def _note(self) -> None:
+        """Note what is written, while more is."""
+        async with self._noting:
+            await self._landing.note(self._spans.done)

@@ -156,7 +156,7 @@ class Carrier:
                 reader.adopt(first, stack)
             await reader.begin()
             await landing.begin(reader.version, joined=False)
-            async with Writer(landing.part, 0, wrote) as writer:
+            async with Writer(landing, 0, wrote) as writer:
                 while chunk := await reader.read():
                     await writer.put(chunk)
                 await writer.flush()

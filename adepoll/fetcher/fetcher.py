@@ -345,7 +345,7 @@ async def _put(landing: Landing, source: Inline) -> Fetched:
 
     async with landing.open():
         await landing.begin(Version(source.version.size), joined=False)
-        async with Writer(landing.part, 0, wrote) as writer:
+        async with Writer(landing, 0, wrote) as writer:
             await writer.put(await source.read())
             await writer.flush()
         digest = await landing.publish()

@@ -1,4 +1,4 @@
-"""Where bytes land: written behind their reader, in threads, and digested behind their writer.
+"""Where bytes land: written and digested behind their reader, in threads, both at once.
 
 The event loop does nothing but hand them over. Imports partfile and below.
 """
@@ -6,6 +6,7 @@ The event loop does nothing but hand them over. Imports partfile and below.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
@@ -13,14 +14,16 @@ from adepoll.errors import StorageError
 from adepoll.fetcher.answers import Version
 from adepoll.fetcher.partfile import PartFile
 from adepoll.fetcher.sidecar import Kept
-from adepoll.fetcher.threads import begin, finish, in_thread, stop
+from adepoll.fetcher.threads import begin, finish, in_thread, settle, stop
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Is told how many bytes are there, and how many there will be; None where that is not known."""
 
 _BATCH: Final = 2**20  # of bytes that go to a thread together
+_MOST_BEHIND: Final = 2**21  # bytes that wait for their digest in memory
 _DIGEST_AT_ONCE: Final = 2**24
 _SYNC_EVERY: Final = 2**26
+_LARGE: Final = 2**24  # bytes, as memory goes
 
 
 class Landing:
@@ -39,7 +42,11 @@ class Landing:
         self.part = part
         self._progress = progress
         self._frontier = 0  # up to where all is written
+        self._fresh: list[bytes] = []  # to be digested next, in memory still
+        self._behind = 0  # bytes of those, and of those that are being digested
+        self._digestible = 0  # up to where what was given to be digested goes
         self._moved = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._complete = False
         self._digesting: asyncio.Task[None] | None = None
 
@@ -66,8 +73,26 @@ class Landing:
         self.there = sum(stop - start for start, stop in done)
         self._frontier = done[0][1] if done and done[0][0] == 0 else 0
         self._complete = False
+        self._fresh = []
+        self._behind = 0
+        self._digestible = self.part.hashed
         self._digesting = asyncio.create_task(self._digest())
         self._tell()
+
+    def write(self, at: int, chunks: list[bytes], size: int) -> asyncio.Future[None]:
+        """Begin to write these bytes; and digest them meanwhile, if it is their turn."""
+        if at == self._digestible:
+            self._digestible += size
+            self._fresh += chunks
+            self._behind += size
+            self._moved.set()
+        return begin(self.part.write, at, chunks)
+
+    async def catch_up(self) -> None:
+        """Wait while too much that is in memory is not digested yet."""
+        while self._behind > _MOST_BEHIND and self._digesting and not self._digesting.done():
+            self._caught_up.clear()
+            await self._caught_up.wait()
 
     def wrote(self, count: int, frontier: int) -> None:
         """Take in that so many more bytes are written, and that none is missing up to there."""
@@ -99,39 +124,59 @@ class Landing:
             self._progress(self.there, self.size)
 
     async def _digest(self) -> None:
-        """Digest what writing has passed over, as what came out of order or was there before.
+        """Digest all in order: from memory, or the file what came out of order or was there.
 
-        And have the disk write early, or the last sync would take long.
+        And have the disk write early, or the last sync would take long; nobody waits for that.
         """
         part = self.part
         synced = 0
-        while not (self._complete and part.hashed >= self._frontier):
-            if part.hashed >= self._frontier:
-                self._moved.clear()
-                await self._moved.wait()
-            else:
-                await in_thread(part.hash_to, min(self._frontier, part.hashed + _DIGEST_AT_ONCE))
-            if part.hashed - synced >= _SYNC_EVERY:
-                synced = part.hashed
-                await in_thread(part.sync)
+        syncing: asyncio.Future[None] | None = None
+        try:
+            while not (self._complete and part.hashed >= self._frontier):
+                if self._fresh:
+                    size = self._digestible - part.hashed
+                    chunks, self._fresh = self._fresh, []
+                    await in_thread(part.digest, chunks)
+                    del chunks
+                    self._behind -= size
+                    self._caught_up.set()
+                elif part.hashed < self._frontier:
+                    self._digestible = min(self._frontier, part.hashed + _DIGEST_AT_ONCE)
+                    await in_thread(part.hash_to, self._digestible)
+                else:
+                    self._moved.clear()
+                    await self._moved.wait()
+                if part.hashed - synced >= _SYNC_EVERY and (syncing is None or syncing.done()):
+                    if syncing is not None:
+                        syncing.result()
+                    synced = part.hashed
+                    syncing = begin(part.sync)
+            if syncing is not None:
+                await finish(syncing)
+        finally:
+            self._caught_up.set()
+            if syncing is not None:
+                await settle(syncing)
 
 
+@cache
 def _keep_memory() -> None:
     """Have the allocator keep what we free for what we read next.
 
     glibc gives memory back when a few hundred kilobytes lie free, and has it mapped and zeroed
     anew for the next chunks: half the time of a fast download. That a larger block was freed
-    raises both of its bounds (mallopt(3), "dynamic mmap threshold"). Elsewhere it does nothing.
+    raises both of its bounds for good (mallopt(3), "dynamic mmap threshold"). Once is enough: the
+    next such block would come from what is kept, and be zeroed. Elsewhere it does nothing.
     """
-    bytearray(_BATCH * 4)
+    bytes(_LARGE)  # of which not a page is touched
 
 
 class Writer:
-    """Writes one batch of chunks while the next is read; an async context manager."""
+    """Writes batches of chunks while the next are read; an async context manager."""
 
-    def __init__(self, part: PartFile, at: int, wrote: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, landing: Landing, at: int, wrote: Callable[[int], Awaitable[None]]) -> None:
         """Begin to write at that offset; `wrote` is told of each batch, by its bytes."""
-        self._part = part
+        self._landing = landing
         self._at = at
         self._wrote = wrote
         self._chunks: list[bytes] = []
@@ -155,10 +200,10 @@ class Writer:
                 await finish(self._begun)
 
     async def put(self, chunk: bytes) -> None:
-        """Take a chunk; waits while a batch is full and the one before is not written yet."""
+        """Take a chunk; waits while two batches are full and those before are not written yet."""
         self._chunks.append(chunk)
         self._held += len(chunk)
-        if self._held >= _BATCH:
+        if self._held >= _BATCH and (self._is_idle or self._held >= 2 * _BATCH):
             await self._hand_over()
 
     async def flush(self) -> None:
@@ -166,14 +211,19 @@ class Writer:
         await self._hand_over()
         await self._settle()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._begun is None or self._begun.done()
+
     async def _hand_over(self) -> None:
         await self._settle()
         if self._held:
-            self._begun = begin(self._part.write, self._at, self._chunks)
+            self._begun = self._landing.write(self._at, self._chunks, self._held)
             self._writing = self._held
             self._at += self._held
             self._chunks = []
             self._held = 0
+            await self._landing.catch_up()
 
     async def _settle(self) -> None:
         if self._begun is not None:

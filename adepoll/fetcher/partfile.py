@@ -12,8 +12,9 @@ import os
 import re
 import stat
 import tempfile
-import threading
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 _NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 _WORTH_KEEPING: Final = 2**20
 _PIECE: Final = 2**20
+_MOST_AT_ONCE: Final = 1024  # IOV_MAX of Linux and the BSDs (pwritev(2))
 
 
 class PartFile:
@@ -57,7 +59,6 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._counting = False
         self._depth = 0  # braces opened and not closed, those within strings counted too
-        self._hashing = threading.Lock()
         self.hashed = 0
 
     def check(self) -> None:
@@ -132,25 +133,26 @@ class PartFile:
         self._depth = self.hashed = 0
 
     def write(self, offset: int, chunks: Sequence[bytes]) -> None:
-        """Write bytes at their place; and digest them, if it is their turn."""
+        """Write bytes at their place."""
         fd = self._open_fd()
-        start = offset
+        # One call for many chunks: each one gives the interpreter's lock away and has to get it
+        # again, which costs as much as the writing where the event loop is busy.
+        left = deque([memoryview(chunk) for chunk in chunks])
         try:
-            for chunk in chunks:
-                left = memoryview(chunk)
-                while left:
-                    count = os.pwrite(fd, left, offset)
-                    left = left[count:]
-                    offset += count
+            while left:
+                count = os.pwritev(fd, [*islice(left, _MOST_AT_ONCE)], offset)
+                offset += count
+                while left and count >= len(left[0]):
+                    count -= len(left.popleft())
+                if count:
+                    left[0] = left[0][count:]
         except OSError as exc:
             raise self._failed(exc) from exc
-        if self._hashing.acquire(blocking=False):
-            try:
-                if self.hashed == start:
-                    for chunk in chunks:
-                        self._take_in(chunk, len(chunk))
-            finally:
-                self._hashing.release()
+
+    def digest(self, chunks: Sequence[bytes]) -> None:
+        """Take the digest of the next bytes; they have been written, or are being written."""
+        for chunk in chunks:
+            self._take_in(chunk, len(chunk))
 
     def keep(self, done: Sequence[tuple[int, int]]) -> None:
         """Say which bytes are there, for `leave` to note; touches nothing."""
@@ -171,17 +173,16 @@ class PartFile:
         fd = self._open_fd()
         buffer = bytearray(_PIECE)
         view = memoryview(buffer)
-        with self._hashing:
-            try:
-                while self.hashed < stop:
-                    count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
-                    if not count:
-                        break
-                    self._take_in(buffer, count)
-            except OSError as exc:
-                raise self._failed(exc) from exc
-            if self.hashed < stop:
-                raise self._failed(_cut_by_others())
+        try:
+            while self.hashed < stop:
+                count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
+                if not count:
+                    break
+                self._take_in(buffer, count)
+        except OSError as exc:
+            raise self._failed(exc) from exc
+        if self.hashed < stop:
+            raise self._failed(_cut_by_others())
 
     def sync(self) -> None:
         """Have what was written so far on the disk."""
