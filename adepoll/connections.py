@@ -78,6 +78,18 @@ class Connections:
             await self._session.close()
 
 
+def read_at_once(response: aiohttp.ClientResponse, most: int) -> None:
+    """Have the body taken from its socket in pieces of so many bytes, where the transport lets us.
+
+    That is asyncio's own, which takes 256 KiB if nobody says anything; uvloop's and those of TLS
+    have a buffer of a fixed size.
+    """
+    connection = response.connection  # None where all of the body has come already
+    transport = None if connection is None else connection.transport
+    if transport is not None and hasattr(transport, "max_size"):
+        transport.max_size = most
+
+
 class Bearer(str):
     """The value of the Authorization header, of which no repr shows the key.
 

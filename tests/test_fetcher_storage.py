@@ -341,3 +341,19 @@ async def test_a_connection_that_idled_for_half_the_time_of_silence_is_not_used_
     monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: later)
     assert await read(asking, storage.url()) == BODY
     assert storage.connections == connections
+
+
+async def test_in_bulk_it_comes_in_larger_pieces_and_the_next_answer_does_not(asking, storage):
+    body = b"{%s}" % bytes(2**23)
+    storage.answers = [storage.keeping(storage.reply(body))]
+
+    async def most_at_once(**options):
+        async with asking.open("job-1", storage.url(), **options) as answer:
+            (response,) = asking._connections.reading
+            most = response.connection.transport.max_size
+            while await answer.read():
+                pass
+        return most
+
+    assert await most_at_once(in_bulk=True) > await most_at_once()
+    assert storage.connections == 1

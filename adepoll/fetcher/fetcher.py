@@ -212,7 +212,10 @@ class ResultFetcher:
         landing = Landing(part, progress)
         if job.data is None:
             carrier = Carrier(
-                self._stored(job), self._persistence(), landing, connections=self._connections
+                self._stored(job, in_bulk=True),
+                self._persistence(),
+                landing,
+                connections=self._connections,
             )
             fetched = await carrier.run()
         else:
@@ -287,12 +290,12 @@ class ResultFetcher:
             raise ResultUnavailableError(job_id=job.job_id)
         return job
 
-    def _stored(self, job: JobSnapshot) -> StoredResult:
+    def _stored(self, job: JobSnapshot, *, in_bulk: bool = False) -> StoredResult:
         key = (job.job_id, job.output_url)
         link = self._links.get(key)
         if link is None:
             link = self._links[key] = Link(self._client, job, self._resolve_url)
-        return StoredResult(self._storage, link, job_id=job.job_id)
+        return StoredResult(self._storage, link, job_id=job.job_id, in_bulk=in_bulk)
 
     def _persistence(self) -> Persistence:
         return Persistence(

@@ -12,13 +12,17 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from adepoll.connections import USER_AGENT, Connections, describe
+from adepoll.connections import USER_AGENT, Connections, describe, read_at_once
 from adepoll.errors import ResultTransferError, ResultUrlError
 from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
 from adepoll.fetcher.answers import Answer, ChangedError, Interpreter, Range, Version
 from adepoll.redaction import REDACTED
 
+_READ_AT_ONCE: Final = 2**18
+# Half of the event loop's work for a fast body is what it does for each piece, however long.
+_READ_AT_ONCE_IN_BULK: Final = 2**20
 _READ_BUFFER: Final = 2**18  # aiohttp keeps up to twice as much, then lets the socket wait
+_READ_BUFFER_IN_BULK: Final = 2**19
 _KEEP_ALIVE: Final = 15.0  # seconds
 _MOST_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -75,7 +79,6 @@ class Storage:
                 keepalive_timeout=min(_KEEP_ALIVE, self._read_timeout / 2),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=_READ_BUFFER,
             timeout=self._timeout,
         )
 
@@ -87,6 +90,7 @@ class Storage:
         *,
         asked: Range | None = None,
         version: Version | None = None,
+        in_bulk: bool = False,
     ) -> AsyncGenerator[Answer, None]:
         """Request a URL, and give the answer if it is one to what was asked.
 
@@ -98,6 +102,7 @@ class Storage:
             url: Where it is; requested byte for byte as it stands.
             asked: Which bytes; None for all.
             version: Of what they must be; None for whatever is there.
+            in_bulk: Whether to read them in few large pieces, of some megabytes in memory.
 
         Raises:
             ChangedError: It is of another version.
@@ -108,9 +113,10 @@ class Storage:
         if asked is not None and version is not None and version.etag is not None:
             # Some know only the one, some only the other; who knows both goes by If-Match first.
             headers["If-Match"] = headers["If-Range"] = version.etag
-        response, url = await self._follow(job_id, url, headers)
+        response, url = await self._follow(job_id, url, headers, in_bulk=in_bulk)
         async with response:
             self._connections.reading.add(response)
+            read_at_once(response, _READ_AT_ONCE_IN_BULK if in_bulk else _READ_AT_ONCE)
             try:
                 interpreter = Interpreter(job_id, self._read_timeout, self._min_rate)
                 answer = await interpreter.interpret(response, url, asked)
@@ -122,12 +128,12 @@ class Storage:
                 self._connections.reading.discard(response)
 
     async def _follow(
-        self, job_id: str, url: str, headers: dict[str, str]
+        self, job_id: str, url: str, headers: dict[str, str], *, in_bulk: bool
     ) -> tuple[aiohttp.ClientResponse, str]:
         """Request a URL and where it redirects to; give the answer, and where it came from."""
         for _ in range(_MOST_REDIRECTS + 1):
             target = await self._gatekeeper.check(job_id, url)
-            response = await self._request(job_id, url, target, headers)
+            response = await self._request(job_id, url, target, headers, in_bulk=in_bulk)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 return response, url
@@ -141,12 +147,17 @@ class Storage:
         )
 
     async def _request(
-        self, job_id: str, url: str, target: URL, headers: dict[str, str]
+        self, job_id: str, url: str, target: URL, headers: dict[str, str], *, in_bulk: bool
     ) -> aiohttp.ClientResponse:
         inside = ""
         try:
             session = self._connections.session()
-            return await session.get(target, headers=headers, allow_redirects=False)
+            return await session.get(
+                target,
+                headers=headers,
+                allow_redirects=False,
+                read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
+            )
         except TimeoutError:
             reason = "the storage does not answer"
         except (aiohttp.ClientError, OSError) as exc:

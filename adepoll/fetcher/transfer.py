@@ -125,9 +125,10 @@ class Link:
 class StoredResult:
     """A result in storage, to be asked for as often as it takes."""
 
-    def __init__(self, storage: Storage, link: Link, *, job_id: str) -> None:
-        """Ask nobody yet."""
+    def __init__(self, storage: Storage, link: Link, *, job_id: str, in_bulk: bool = False) -> None:
+        """Ask nobody yet; `in_bulk` as for `Storage.open`."""
         self.job_id = job_id
+        self._in_bulk = in_bulk
         self._storage = storage
         self._link = link
 
@@ -143,7 +144,9 @@ class StoredResult:
         async with AsyncExitStack() as stack:
             while True:
                 url = await self._link.url()
-                opening = self._storage.open(self.job_id, url, asked=asked, version=version)
+                opening = self._storage.open(
+                    self.job_id, url, asked=asked, version=version, in_bulk=self._in_bulk
+                )
                 try:
                     answer = await stack.enter_async_context(opening)
                 except ResultExpiredError as error:
