@@ -62,6 +62,7 @@ from adepoll.feeds import Watch, WatchProgress
 from adepoll.fetcher import Download, ResultFetcher, ResultItems, ResultStream
 from adepoll.harvest import Harvest, Unresolved
 from adepoll.journal import Journal
+from adepoll.latest import JobNews, Latest
 from adepoll.models import (
     ExtractMetadata,
     ExtractResult,
@@ -104,6 +105,7 @@ __all__ = [
     "InvalidJobIdError",
     "JobCancelledError",
     "JobFailedError",
+    "JobNews",
     "JobNotFoundError",
     "JobPage",
     "JobSnapshot",
@@ -122,6 +124,7 @@ __all__ = [
     "JournalNotFoundError",
     "JournalWriteError",
     "Json",
+    "Latest",
     "MalformedAnswerError",
     "MissingApiKeyError",
     "NotAJournalError",

@@ -101,12 +101,12 @@ class WatchProgress:
     complete: bool
 
 
-class _Mark:
+class Mark:
     """What a Feed knows of a job that it does not look at any more."""
 
 
-_BUFFERED: Final = _Mark()
-_YIELDED: Final = _Mark()
+BUFFERED: Final = Mark()
+YIELDED: Final = Mark()
 _STALLED_SLACK: Final = 64
 
 
@@ -128,7 +128,7 @@ class Feed:
         self.settled: Counter[JobStatus] = Counter()
         self.open = 0
         # By id: None or the status text last told while it is looked at, then a mark.
-        self._jobs: dict[str, str | _Mark | None] = {}
+        self._jobs: dict[str, str | Mark | None] = {}
         self._limit = limit
         self.every_change = every_change
         self._buffer: deque[JobSnapshot] = deque()
@@ -145,6 +145,9 @@ class Feed:
         """Start to follow a job."""
         self._jobs[job_id] = None
         self.open += 1
+
+    def greet(self, entry: Entry) -> None:
+        """The job of which this is the entry is followed from now on, and may be known already."""
 
     def refuse(self, error: InvalidJobIdError) -> None:
         """An id that cannot be one ends as unresolved; the others go on."""
@@ -208,13 +211,13 @@ class Feed:
         if not (ended or self.every_change):
             return True
         told = self._jobs[snapshot.job_id]
-        if isinstance(told, _Mark) or (not ended and told == snapshot.status_text):
+        if isinstance(told, Mark) or (not ended and told == snapshot.status_text):
             return True
         if not self.has_room():
             return False
         self._buffer.append(snapshot)
         if ended:
-            self._jobs[snapshot.job_id] = _BUFFERED
+            self._jobs[snapshot.job_id] = BUFFERED
             self.open -= 1
         else:
             self._jobs[snapshot.job_id] = snapshot.status_text
@@ -234,7 +237,7 @@ class Feed:
         return [
             job_id
             for job_id, told in self._jobs.items()
-            if not isinstance(told, _Mark) and job_id not in self.causes
+            if not isinstance(told, Mark) and job_id not in self.causes
         ]
 
     def pop(self) -> JobSnapshot | None:
@@ -243,7 +246,7 @@ class Feed:
             return None
         snapshot = self._buffer.popleft()
         if snapshot.is_terminal:
-            self._jobs[snapshot.job_id] = _YIELDED
+            self._jobs[snapshot.job_id] = YIELDED
             self.settled[snapshot.status] += 1
         return snapshot
 
@@ -253,7 +256,7 @@ class Feed:
         return {
             job_id: self.causes.get(job_id, fatal)
             for job_id, told in self._jobs.items()
-            if told is not _YIELDED
+            if told is not YIELDED
         }
 
     def progress(self) -> WatchProgress:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import operator
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Mapping
 from random import Random
 from types import TracebackType
 from typing import Final, Self, TypeAlias, get_args
@@ -19,6 +19,7 @@ from adepoll.errors import (
 from adepoll.feeds import Feed, Waiter, Watch
 from adepoll.harvest import Harvest, HarvestFeed
 from adepoll.jobids import check_job_id
+from adepoll.latest import Latest, LatestFeed
 from adepoll.learning import Learning
 from adepoll.lookout import Lookout, finish, start
 from adepoll.models import JobSnapshot
@@ -224,6 +225,28 @@ class JobWatcher:
         """
         return self._watch(job_ids, timeout, every_change=True)
 
+    def latest(self, job_ids: JobIds, *, told: Mapping[str, str] | None = None) -> Latest:
+        """As `updates`, for one who may be slow: of each job only what is new and last is kept.
+
+        What others had learnt of a job is told at once. Results are left out.
+
+        Args:
+            job_ids: As for `watch`.
+            told: Status text by job, where it has been told before: it is not told again, and a
+                job that is known to have ended is not looked at.
+
+        Returns:
+            An async iterator of `JobNews`, and an async context manager. It ends when all jobs
+            have; those that were given up come like the others.
+
+        Raises:
+            TypeError: `job_ids` is a single string.
+        """
+        _check_ids(job_ids)
+        self._check_open()
+        feed = LatestFeed(told or {})
+        return Latest(feed, _FeedDesk(self, _Intake(job_ids, None)))
+
     def harvest(
         self, job_ids: AsyncIterable[str], *, window: int, timeout: float | None = None
     ) -> Harvest:
@@ -325,12 +348,7 @@ class JobWatcher:
     # --- feeds -----------------------------------------------------------------------------
 
     def _watch(self, job_ids: JobIds, timeout: float | None, *, every_change: bool) -> Watch:
-        if isinstance(job_ids, str | bytes):
-            raise TypeError(
-                "job_ids must be an iterable of ids, not one id; use [job_id], or wait()"
-            )
-        if not isinstance(job_ids, Iterable | AsyncIterable):
-            raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
+        _check_ids(job_ids)
         check_timeout(timeout)
         self._check_open()
         feed = Feed(limit=self._buffer, every_change=every_change)
@@ -387,7 +405,7 @@ class JobWatcher:
             now = asyncio.get_running_loop().time()
             can_wait = not feed.every_change and feed.known > _FIRST_OF_A_WATCH
             can_wait = can_wait and self._feeds[feed].timeout is None
-            self._roster.follow(job_id, feed, feed.alone, now, can_wait=can_wait)
+            feed.greet(self._roster.follow(job_id, feed, feed.alone, now, can_wait=can_wait))
 
     def _expire(self, feed: Feed, timeout: float) -> None:
         if feed in self._feeds:
@@ -477,6 +495,13 @@ def _pulled(feed: Feed, task: asyncio.Task[None]) -> None:
         feed.fail(error)
     else:
         feed.end_of_input()
+
+
+def _check_ids(job_ids: JobIds) -> None:
+    if isinstance(job_ids, str | bytes):
+        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
+    if not isinstance(job_ids, Iterable | AsyncIterable):
+        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
 
 
 def check_timeout(timeout: float | None) -> None:
