@@ -77,6 +77,7 @@ from adepoll.outcome import Outcome, RecordedError, ResultFile
 from adepoll.pacing import RetryPolicy
 from adepoll.schedule import Adaptive, Exponential, Fixed, Schedule, Watched
 from adepoll.source import JobSource
+from adepoll.sse import JobEvents
 from adepoll.watcher import JobWatcher, WatcherStats
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "Harvest",
     "InvalidJobIdError",
     "JobCancelledError",
+    "JobEvents",
     "JobFailedError",
     "JobNews",
     "JobNotFoundError",

@@ -35,6 +35,7 @@ PUBLIC = [
     "Harvest",
     "InvalidJobIdError",
     "JobCancelledError",
+    "JobEvents",
     "JobFailedError",
     "JobNews",
     "JobNotFoundError",
