@@ -39,7 +39,8 @@ class HarvestFeed(Feed):
 
         Args:
             limit: Most snapshots held, those reserved by looks under way counted.
-            window: Most jobs followed at once; more are taken as these end.
+            window: Most jobs followed at once; more are taken as these end, and as those that were
+                given up are told.
         """
         super().__init__(limit=limit, every_change=False)
         self._window = window
@@ -64,7 +65,7 @@ class HarvestFeed(Feed):
 
     async def wait_for_place(self) -> None:
         """Wait until one more job may be followed."""
-        while self.open >= self._window:
+        while self.open + len(self.causes) >= self._window:
             self._has_place.clear()
             await self._has_place.wait()
 
@@ -92,6 +93,7 @@ class HarvestFeed(Feed):
             ends.append(Unresolved(job_id, error))
             self._forget(job_id)
         self.causes.clear()
+        self._has_place.set()
         return tuple(ends)
 
     def pop_seen(self) -> Mapping[str, str]:

@@ -187,6 +187,19 @@ def test_closing_the_watcher_ends_it_with_an_error(replay, scripted):
     replay(script)
 
 
+def test_jobs_that_were_given_up_are_not_held_by_the_thousand_either(replay, scripted):
+    async def script():
+        source = scripted({f"job{n}": [JobNotFoundError(status=404, job_id="")] for n in range(99)})
+        async with (
+            watcher_of(source, not_found_grace=0.0, patience=0.0) as watcher,
+            watcher.harvest(generate(f"job{n}" for n in range(99)), window=10) as harvest,
+        ):
+            await asyncio.sleep(1_000)
+            return source.count(), len(await gather(harvest))
+
+    assert replay(script) == (10, 99)
+
+
 def test_a_window_must_hold_a_job(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
