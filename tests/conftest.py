@@ -10,10 +10,11 @@ from collections import Counter
 
 import attrs
 import pytest
+from batching import Scene, make_client
 from hypothesis import settings
 
 from adepoll.client import AdeClient
-from adepoll.emulator import run
+from adepoll.emulator import Emulator, run
 from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
 from adepoll.models import JobSnapshot, JobStatus, from_timestamp
@@ -400,3 +401,11 @@ async def fetch(answering):
     yield make
     for fetcher in made:
         await fetcher.aclose()
+
+
+@pytest.fixture
+async def scene(tmp_path):
+    """A `Scene`: a service in this loop, with a folder for batches."""
+    async with Emulator() as ade, make_client(ade) as client:
+        journal, out_dir = tmp_path / "batch.db", tmp_path / "results"
+        yield Scene(ade=ade, client=client, journal=journal, out_dir=out_dir)

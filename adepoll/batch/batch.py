@@ -3,6 +3,7 @@
 import asyncio
 import operator
 import os
+from collections.abc import AsyncIterable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run import DURATIONS, BatchRun, Equipment
 from adepoll.client import AdeClient
 from adepoll.durations import Durations
-from adepoll.errors import ClosedError, ConfigurationError
+from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.transfer import ResolveUrl
 from adepoll.journal import Journal
@@ -108,11 +109,12 @@ class Batch:
 
         Raises:
             JournalError: It cannot be used; the subclasses say why.
-            ConfigurationError: `out_dir` cannot be made.
+            ConfigurationError: `out_dir` cannot be made, or has a name that is no Unicode.
         """
         async with AsyncExitStack() as stack:
             journal = await self._open_journal(stack)
-            out_dir = await self._open_out_dir(journal)
+            noted = await journal.note(_OUT_DIR)
+            out_dir = await self._open_out_dir(journal, noted)
             # What leaves first is what works with the others.
             watcher = await stack.enter_async_context(
                 JobWatcher(
@@ -138,10 +140,12 @@ class Batch:
             watcher=watcher,
             fetcher=fetcher,
             out_dir=out_dir,
+            moved=noted is not None and noted != str(out_dir),
             downloads=self._downloads,
             window=self._window,
             overwrite=self._overwrite,
             verify=self._verify,
+            curable=() if self._resolve_url is None else (ResultUnavailableError.__name__,),
             service_time=self._client.service_time,
         )
         return self
@@ -171,13 +175,15 @@ class Batch:
 
         First comes what earlier runs have settled, and nobody has taken: it needs no request. Then
         comes the rest, as it settles. What earlier runs gave up is tried again, unless that is of
-        no use: a job that the service does not know, or a result that it does not keep.
+        no use: a job that the service does not know, or a result that it does not keep, where no
+        `resolve_url` was given.
 
         Args:
             job_ids: An iterable or async iterable of any size, taken as it comes. Ids that the
                 journal has are passed over.
             timeout: Seconds, counted from the first look, after which jobs that were not seen to
-                end are given up, for this run; None for no bound.
+                end are given up, for this run, and no more ids are taken from an iterator; None
+                for no bound.
             replay: Whether to begin with all outcomes, those that were taken included.
 
         Returns:
@@ -186,12 +192,14 @@ class Batch:
             that one again. Ids that cannot be any come as outcomes, too, but are not written down.
 
         Raises:
-            TypeError: `job_ids` is a single string.
+            TypeError: `job_ids` is a single string, or cannot be iterated.
             ValueError: `timeout` is no number of 0 or more.
             ClosedError: The batch is not open, or, from the iteration, has another run under way.
         """
         if isinstance(job_ids, str | bytes):
             raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id]")
+        if not isinstance(job_ids, Iterable | AsyncIterable):
+            raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
         check_timeout(timeout)
         if self._equipment is None:
             raise ClosedError("the batch is not open; use it as `async with Batch(...) as batch`")
@@ -225,6 +233,7 @@ class Batch:
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
         if isinstance(self._given_journal, Journal):
+            self._given_journal.check_endpoint(self._client.base_url)
             return self._given_journal
         if self._given_journal is None:
             opening = Journal.in_memory(endpoint=self._client.base_url)
@@ -232,15 +241,18 @@ class Batch:
             opening = Journal.open(self._given_journal, endpoint=self._client.base_url)
         return await stack.enter_async_context(await opening)
 
-    async def _open_out_dir(self, journal: Journal) -> Path | None:
+    async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
         if self._out_dir is None:
-            noted = await journal.note(_OUT_DIR)
             return None if noted is None else Path(noted)
+        try:
+            str(self._out_dir).encode()  # or it could not be written down for the next run
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"out_dir {str(self._out_dir)!r}: it is no Unicode") from None
         try:
             await asyncio.to_thread(self._out_dir.mkdir, parents=True, exist_ok=True)
         except OSError as exc:
             raise ConfigurationError(f"out_dir {self._out_dir}: {exc.strerror}") from exc
-        if str(self._out_dir) != await journal.note(_OUT_DIR):
+        if str(self._out_dir) != noted:
             await journal.set_note(_OUT_DIR, str(self._out_dir))
         return self._out_dir
 

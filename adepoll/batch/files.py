@@ -9,8 +9,14 @@ from adepoll.outcome import Record
 
 
 def modified_ns(path: Path) -> int:
-    """Give when a file was written, in nanoseconds, as the file system tells it."""
-    return path.stat().st_mtime_ns
+    """Give when a file was written, in nanoseconds, as the file system tells it.
+
+    Of a file that somebody has taken away already it is 0.
+    """
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def existing(paths: Iterable[Path]) -> set[Path]:

@@ -1,7 +1,14 @@
 """Intake: takes ids into the journal as they come, and gives those that wait. Imports journal."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+)
 from typing import Final, TypeAlias
 
 from adepoll.batch.progress import Tally
@@ -47,6 +54,11 @@ class Intake:
         self._grown = asyncio.Event()  # the journal has, or never will again
         self._ended = False
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether all ids are there already, and none is waited for."""
+        return isinstance(self._job_ids, Collection)
+
     async def take(self) -> None:
         """Add all ids to the journal."""
         async with asyncio.TaskGroup() as tasks:
@@ -72,8 +84,12 @@ class Intake:
 
     async def _read(self) -> None:
         if isinstance(self._job_ids, AsyncIterable):
-            async for job_id in self._job_ids:
-                await self._put(job_id)
+            try:
+                async for job_id in self._job_ids:
+                    await self._put(job_id)
+            finally:
+                if isinstance(self._job_ids, AsyncGenerator):
+                    await self._job_ids.aclose()  # else the collector would, in a task of its own
         else:
             for count, job_id in enumerate(self._job_ids, 1):
                 await self._put(job_id)

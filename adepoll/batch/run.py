@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -25,7 +26,7 @@ from adepoll.errors import (
     InvalidJobIdError,
     JobNotFoundError,
     JobTimeoutError,
-    JournalWriteError,
+    JournalError,
     ResultUnavailableError,
     StorageError,
     TargetExistsError,
@@ -71,8 +72,10 @@ class Equipment:
         out_dir: Where to; None where they stay with the service.
         downloads: Most results fetched at once.
         window: Most jobs watched at once.
+        moved: Whether earlier runs wrote their results to another folder.
         overwrite: Whether to replace result files that are there.
         verify: Whether to see after the files of earlier runs.
+        curable: Names of errors that were lasting, and are not with what this run was given.
         service_time: Gives the Unix time by the service's clock; None where that is not known.
     """
 
@@ -82,8 +85,10 @@ class Equipment:
     out_dir: Path | None
     downloads: int
     window: int
+    moved: bool
     overwrite: bool
     verify: bool
+    curable: Collection[str]
     service_time: Callable[[], float | None]
 
     def now(self) -> float:
@@ -131,6 +136,7 @@ class BatchRun:
         self._harvest: Harvest | None = None
         self._main: asyncio.Task[None] | None = None
         self._told: str | None = None  # the job whose outcome the consumer has
+        self._taken: set[str] | None = None  # jobs delivered while files are seen after
         self._finished = False
 
     def __aiter__(self) -> Self:
@@ -192,12 +198,19 @@ class BatchRun:
         if self._main is None and not self._finished:
             self._on_start(self)
             self._main = asyncio.get_running_loop().create_task(self._run())
-            self._main.add_done_callback(lambda _: self._news.set())
+            self._main.add_done_callback(self._work_ended)
+
+    def _work_ended(self, main: asyncio.Task[None]) -> None:
+        if not main.cancelled():
+            main.exception()  # seen, also where nobody asks for the next outcome
+        self._news.set()
 
     async def _deliver(self) -> None:
-        if self._told is not None:
-            told, self._told = self._told, None
+        if (told := self._told) is not None:
+            if self._taken is not None:
+                self._taken.add(told)
             await self._journal.write(Delivered(told, self._equipment.now()), durable=False)
+            self._told = None  # and not before: cancelled here, the next one is to say it again
 
     async def _end(self) -> None:
         """Tell how the work has ended."""
@@ -225,11 +238,12 @@ class BatchRun:
     # --- the work ----------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        began = time.time()
         try:
             # What an earlier run broke off may lie there whole; what it gave up may be another's.
-            ours = await self._ids_of(Which.FETCHING)
-            await self._journal.reopen()
+            ours = set() if self._equipment.moved else await self._ids_of(Which.FETCHING)
+            if self._equipment.verify:
+                self._taken = set()
+            await self._journal.reopen(kinds=self._equipment.curable)
             self.tally.begin(await self._journal.counts())
             ours |= await self._replay()
             to_resume = await self._ids_of(Which.FETCHING)
@@ -248,17 +262,21 @@ class BatchRun:
                         sources.create_task(self._settle(intake))
                         sources.create_task(self._resume(to_resume, ours))
                         if self._equipment.verify:
-                            sources.create_task(self._verify(began))
+                            sources.create_task(self._verify())
                     for _ in range(self._equipment.downloads):
                         await self._to_fetch.put(None)
                 keeper.cancel()
         finally:
+            await self._keep_seen()
             await self._keep_durations()
 
     async def _ids_of(self, which: Which) -> set[str]:
-        return {record.job_id async for page in self._pages(which) for record in page}
+        async with aclosing(self._pages(which)) as pages:
+            return {record.job_id async for page in pages for record in page}
 
-    async def _pages(self, which: Which, *, data: bool = False) -> AsyncIterator[Sequence[Record]]:
+    async def _pages(
+        self, which: Which, *, data: bool = False
+    ) -> AsyncGenerator[Sequence[Record], None]:
         after = 0
         while page := await self._journal.records(which, after=after, limit=_PAGE, data=data):
             after = page[-1].number
@@ -267,16 +285,27 @@ class BatchRun:
     async def _replay(self) -> set[str]:
         """Tell what earlier runs have settled, and nobody has taken; it needs no request.
 
-        Gives the jobs whose files are lost, and so cannot be told of yet.
+        Those whose files are lost cannot be told of yet. Gives those of them whose next file takes
+        the place of the lost one.
         """
-        lost: set[str] = set()
+        ours: set[str] = set()
         which = Which.ENDED if self._replay_all else Which.UNDELIVERED
-        async for page in self._pages(which, data=True):
-            lost |= {record.job_id for record in await self._write_off(page)}
-            for record in page:
-                if record.job_id not in lost:
-                    await self._tell(record.outcome())
-        return lost
+        async with aclosing(self._pages(which, data=True)) as pages:
+            async for page in pages:
+                gone = await self._write_off(page) if self._equipment.verify else ()
+                ours.update(record.job_id for record in gone if self._is_at_its_place(record))
+                lost = {record.job_id for record in gone}
+                for record in page:
+                    if record.job_id not in lost:
+                        await self._tell(record.outcome())
+        return ours
+
+    def _is_at_its_place(self, record: Record) -> bool:
+        """Tell whether the file of a result is where this run would write it."""
+        out_dir = self._equipment.out_dir
+        if record.file is None or out_dir is None:
+            return False
+        return record.file.path == out_dir / result_name(record.job_id)
 
     async def _write_off(self, page: Sequence[Record]) -> Sequence[Record]:
         """Note which files are lost; give the records of these."""
@@ -298,7 +327,8 @@ class BatchRun:
             async for ends in harvest:
                 await self._note_ends(ends)
         if self._timeout is not None:
-            intake.cancel()
+            if not self._intake.at_hand:
+                intake.cancel()
             await asyncio.wait([intake])
             await self._give_up_the_rest(self._timeout)
 
@@ -369,18 +399,21 @@ class BatchRun:
         """
         if not job_ids:
             return
-        async for page in self._pages(Which.FETCHING):
-            for record in page:
-                if record.job_id in job_ids:  # else it is of this run, and under way
-                    await self._send_for(record, overwrite=record.job_id in ours)
+        async with aclosing(self._pages(Which.FETCHING)) as pages:
+            async for page in pages:
+                for record in page:
+                    if record.job_id in job_ids:  # else it is of this run, and under way
+                        await self._send_for(record, overwrite=record.job_id in ours)
 
-    async def _verify(self, began: float) -> None:
-        """Send again for results of earlier runs whose files are lost."""
-        async for page in self._pages(Which.DELIVERED):
-            # What this run has delivered may have been moved by who took it.
-            earlier = [record for record in page if (record.done_at or 0) < began]
-            for record in await self._write_off(earlier):
-                await self._send_for(record, overwrite=True)
+    async def _verify(self) -> None:
+        """Send again for results that earlier runs delivered, and whose files are lost."""
+        async with aclosing(self._pages(Which.DELIVERED)) as pages:
+            async for page in pages:
+                # What was taken from this run may have been moved by who took it.
+                earlier = [r for r in page if self._taken is None or r.job_id not in self._taken]
+                for record in await self._write_off(earlier):
+                    await self._send_for(record, overwrite=self._is_at_its_place(record))
+        self._taken = None
 
     async def _send_for(self, record: Record, *, overwrite: bool) -> None:
         folder = self._equipment.out_dir
@@ -424,11 +457,11 @@ class BatchRun:
                 raise
             missed = error
         else:
-            tally.bytes_home += done.bytes
             file = ResultFile(path=done.path, bytes=done.bytes, sha256=done.sha256)
             modified = await asyncio.to_thread(files.modified_ns, done.path)
+            tally.bytes_home += done.bytes  # which are on their way no more, from here
             outcome = Outcome(job_id=job_id, snapshot=_bare(errand.snapshot), file=file)
-            return outcome, Fetched(job_id, file, modified, time.time())
+            return outcome, Fetched(job_id, file, modified, self._equipment.now())
         finally:
             del tally.on_their_way[job_id]
         tally.missed += 1
@@ -441,15 +474,19 @@ class BatchRun:
         """Write down now and then what would be missed, but not much."""
         while True:
             await asyncio.sleep(_KEEP_EVERY)
-            if self._harvest is not None and (seen := self._harvest.pop_seen()):
-                changes = (Seen(job_id, text) for job_id, text in seen.items())
-                await self._journal.write(*changes, durable=False)
+            await self._keep_seen()
             await self._keep_durations()
+
+    async def _keep_seen(self) -> None:
+        if self._harvest is not None and (seen := self._harvest.pop_seen()):
+            changes = (Seen(job_id, text) for job_id, text in seen.items())
+            with contextlib.suppress(JournalError):  # as below
+                await self._journal.write(*changes, durable=False)
 
     async def _keep_durations(self) -> None:
         durations = self._equipment.watcher.durations
         if durations.ended:
-            with contextlib.suppress(JournalWriteError):  # it is of no weight, and soon learnt anew
+            with contextlib.suppress(JournalError):  # it is of no weight, and soon learnt anew
                 await self._journal.set_note(DURATIONS, durations.to_json())
 
 

@@ -3,8 +3,9 @@
 Imports opening and below. Each call is one transaction; what fails leaves nothing behind.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -93,7 +94,8 @@ _LOST: Final = """
 _REOPEN: Final = """
     UPDATE jobs SET stage = iif(snapshot IS NULL, 'waiting', 'fetching'), error_kind = NULL,
         error = NULL, lasting = NULL, done_at = NULL, delivered_at = NULL
-    WHERE stage = 'given_up' AND lasting = 0
+    WHERE stage = 'given_up'
+        AND (lasting = 0 OR error_kind IN (SELECT value FROM json_each(?)))
 """
 
 
@@ -153,10 +155,13 @@ class Database:
                     raise InvalidJobIdError(job_id=job_id, reason="it is no Unicode") from None
             raise JournalError(f"refuses an id: {exc}", path=self._shown) from exc
 
-    def reopen(self) -> int:
-        """Have given-up jobs tried again, unless that is of no use; give how many."""
+    def reopen(self, kinds: Collection[str]) -> int:
+        """Have given-up jobs tried again, unless that is of no use; give how many.
+
+        Those whose errors are of these kinds are tried again in any case.
+        """
         with self._transaction(durable=True):
-            return self._connection.execute(_REOPEN).rowcount
+            return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
 
     def set_note(self, key: str, value: str) -> None:
         """Replace a note."""
@@ -199,9 +204,9 @@ class Database:
                 " ORDER BY number LIMIT ?",
                 (after, limit),
             )
-            for *row, json in rows:
-                records.append(record_of(tuple(row), json, self._path))
-                size += len(row[-1] or "") + len(json or "")
+            for *row, result in rows:
+                records.append(record_of(tuple(row), result, self._path))
+                size += len(row[-1] or "") + len(result or "")
                 if size >= _PAGE_BYTES:
                     rows.close()
                     break

@@ -7,7 +7,7 @@ import asyncio
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
 
 from attrs import define
 
-from adepoll.errors import ClosedError, ConfigurationError, JournalError
+from adepoll.errors import ClosedError, ConfigurationError, JournalEndpointError, JournalError
 from adepoll.journal.changes import Change, Which
 from adepoll.journal.database import Database
 from adepoll.journal.opening import Opened, open_file, open_in_memory, read_endpoint
@@ -132,6 +132,18 @@ class Journal:
         """Close it."""
         await self.aclose()
 
+    def check_endpoint(self, endpoint: str) -> None:
+        """See that the journal is of jobs of that service.
+
+        Raises:
+            ConfigurationError: `endpoint` is no address.
+            JournalEndpointError: It is of jobs of another one.
+        """
+        ours = read_endpoint(endpoint)
+        if ours != self.endpoint:
+            shown = ":memory:" if self.path is None else str(self.path)
+            raise JournalEndpointError(path=shown, theirs=self.endpoint, ours=ours)
+
     async def aclose(self) -> None:
         """Write what was given to be written, and close the file; may be repeated."""
         if self._closing is None:
@@ -236,12 +248,16 @@ class Journal:
             raise ConfigurationError("the note 'endpoint' says of which service a journal is")
         await self._do(self._database.set_note, key, value)
 
-    async def reopen(self) -> int:
+    async def reopen(self, *, kinds: Collection[str] = ()) -> int:
         """Have given-up jobs tried again, but those where that is of no use; give how many.
 
         They wait again, or are to be fetched again if they were seen to have ended.
+
+        Args:
+            kinds: Names of error classes; who met one of these is tried again in any case, as
+                what was of no use then has become of use.
         """
-        return await self._do(self._database.reopen)
+        return await self._do(self._database.reopen, kinds)
 
     # --- within ---------------------------------------------------------------------------------
 
