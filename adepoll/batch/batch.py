@@ -11,7 +11,8 @@ from typing import Final, Self
 
 from adepoll.batch.intake import JobIds
 from adepoll.batch.progress import BatchProgress
-from adepoll.batch.run import DURATIONS, BatchRun, Equipment
+from adepoll.batch.run import BatchRun
+from adepoll.batch.work import DURATIONS, Equipment, Work
 from adepoll.client import AdeClient
 from adepoll.durations import Durations
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
@@ -102,7 +103,7 @@ class Batch:
         self._verify = verify
         self._equipment: Equipment | None = None
         self._open = AsyncExitStack()
-        self._run: BatchRun | None = None
+        self._work: Work | None = None
 
     async def __aenter__(self) -> Self:
         """Open the journal.
@@ -163,8 +164,8 @@ class Batch:
         """Stop what runs, and close the journal that was opened here."""
         self._equipment = None
         try:
-            if self._run is not None:
-                await self._run.aclose()
+            if self._work is not None:
+                await self._work.stop()
         finally:
             await self._open.aclose()
 
@@ -203,14 +204,13 @@ class Batch:
         check_timeout(timeout)
         if self._equipment is None:
             raise ClosedError("the batch is not open; use it as `async with Batch(...) as batch`")
-        return BatchRun(
-            self._equipment, job_ids, timeout=timeout, replay=replay, on_start=self._begin
-        )
+        work = Work(self._equipment, job_ids, timeout=timeout, replay=replay)
+        return BatchRun(work, self._begin)
 
     @property
     def progress(self) -> BatchProgress:
         """How far the last run has come."""
-        return BatchProgress() if self._run is None else self._run.tally.progress()
+        return BatchProgress() if self._work is None else self._work.tally.progress()
 
     @property
     def watching(self) -> WatcherStats | None:
@@ -224,12 +224,15 @@ class Batch:
         """
         return None if self._equipment is None else self._equipment.watcher.time_left()
 
-    def _begin(self, run: BatchRun) -> None:
+    async def _begin(self, work: Work) -> None:
+        while self._work is not None and self._work.under_way:
+            if not self._work.abandoned:
+                raise ClosedError("another run of this batch is under way; close it before")
+            await self._work.stop()
         if self._equipment is None:
             raise ClosedError("the batch is closed")
-        if self._run is not None and self._run.under_way:
-            raise ClosedError("another run of this batch is under way; close it before")
-        self._run = run
+        self._work = work
+        work.start()
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
         if isinstance(self._given_journal, Journal):

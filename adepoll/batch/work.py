@@ -1,0 +1,467 @@
+"""Work: what a run of a batch does, from ids to outcomes, in tasks that end with it.
+
+Imports journal, watcher, fetcher and below.
+"""
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final, NoReturn
+
+from attrs import evolve, frozen
+
+from adepoll.batch import files
+from adepoll.batch.intake import Intake, JobIds
+from adepoll.batch.progress import Tally
+from adepoll.errors import (
+    AdePollError,
+    BatchStoppedError,
+    ClosedError,
+    ConfigurationError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    JobTimeoutError,
+    JournalError,
+    ResultUnavailableError,
+    StorageError,
+    TargetExistsError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.harvest import End, Harvest, Unresolved
+from adepoll.jobids import result_name
+from adepoll.journal import (
+    Change,
+    Delivered,
+    Fetched,
+    GivenUp,
+    Journal,
+    Lost,
+    Seen,
+    Settled,
+    Which,
+)
+from adepoll.lookout import finish
+from adepoll.models import JobSnapshot, JobStatus
+from adepoll.outcome import Outcome, Record, ResultFile
+from adepoll.watcher import JobWatcher
+
+_OUTCOMES_HELD: Final = 32
+_PAGE: Final = 200  # records
+_KEEP_EVERY: Final = 30.0  # seconds
+DURATIONS: Final = "durations"  # the note in which they are kept
+
+# What another try would meet again. All else may be different at the next run.
+_LASTING: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
+# The name of one file is at fault; anything else would befall the others, too.
+_OF_ONE_FILE: Final = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
+
+
+@frozen(kw_only=True)
+class Equipment:
+    """What a run works with.
+
+    Attributes:
+        journal: Where all is written down.
+        watcher: Sees when jobs end.
+        fetcher: Brings results home.
+        out_dir: Where to; None where they stay with the service.
+        downloads: Most results fetched at once.
+        window: Most jobs watched at once.
+        moved: Whether earlier runs wrote their results to another folder.
+        overwrite: Whether to replace result files that are there.
+        verify: Whether to see after the files of earlier runs.
+        curable: Names of errors that were lasting, and are not with what this run was given.
+        service_time: Gives the Unix time by the service's clock; None where that is not known.
+    """
+
+    journal: Journal
+    watcher: JobWatcher
+    fetcher: ResultFetcher
+    out_dir: Path | None
+    downloads: int
+    window: int
+    moved: bool
+    overwrite: bool
+    verify: bool
+    curable: Collection[str]
+    service_time: Callable[[], float | None]
+
+    def now(self) -> float:
+        """Give the Unix time, by the service's clock where it is known."""
+        told = self.service_time()
+        return time.time() if told is None else told
+
+
+@frozen(kw_only=True)
+class _Errand:
+    """A result to be brought home."""
+
+    snapshot: JobSnapshot
+    path: Path
+    overwrite: bool
+
+
+class Work:
+    """What is done for one run; its outcomes are durable when they are given.
+
+    Attributes:
+        tally: What it counts.
+        over: Whether its end has been told.
+        stopped: Whether somebody has stopped it.
+        abandoned: Whether who wanted the outcomes has gone.
+    """
+
+    def __init__(
+        self, equipment: Equipment, job_ids: JobIds, *, timeout: float | None, replay: bool
+    ) -> None:
+        """Do nothing yet; see `Batch.run`."""
+        self.tally: Final = Tally()
+        self._equipment = equipment
+        self._journal = equipment.journal
+        self._timeout = timeout
+        self._replay_all = replay
+        self._intake = Intake(equipment.journal, job_ids, self.tally, self._refuse)
+        self._to_fetch: asyncio.Queue[_Errand | None] = asyncio.Queue(equipment.downloads)
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_HELD)
+        self._news = asyncio.Event()
+        self._harvest: Harvest | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._taken: set[str] | None = None  # jobs delivered while files are seen after
+        self.over = False
+        self.stopped = False
+        self.abandoned = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something runs for it."""
+        return self._main is not None and not self._main.done()
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._main = asyncio.get_running_loop().create_task(self._run())
+        self._main.add_done_callback(self._ended)
+
+    async def next(self) -> Outcome:
+        """Give the next outcome, or raise what the work has ended with."""
+        while self.stopped or self._outcomes.empty():
+            if self.stopped or not self.under_way:
+                self.over = True
+                self._raise_end()
+            self._news.clear()
+            await self._news.wait()
+        return self._outcomes.get_nowait()
+
+    async def delivered(self, job_id: str) -> None:
+        """Write down that the consumer has taken an outcome."""
+        if self._taken is not None:
+            self._taken.add(job_id)
+        await self._journal.write(Delivered(job_id, self._equipment.now()), durable=False)
+
+    def abandon(self) -> None:
+        """Stop soon: nobody wants the outcomes any more. May be called in any thread."""
+        self.abandoned = True
+        if not self.under_way or self._main is None:
+            return
+        loop = self._main.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._main.cancel)
+
+    async def stop(self) -> None:
+        """Stop, and wait until nothing runs."""
+        self.stopped = True
+        self._news.set()
+        if self._main is not None:
+            await finish({self._main})
+
+    def _ended(self, main: asyncio.Task[None]) -> None:
+        if not main.cancelled():
+            main.exception()  # seen, also where nobody asks for the next outcome
+        self._news.set()
+
+    def _raise_end(self) -> NoReturn:
+        if self.stopped:
+            raise ClosedError("the run was closed")
+        if self._main is None or self._main.cancelled():
+            raise asyncio.CancelledError  # by who cancels all tasks there are
+        error = self._main.exception()
+        if error is None:
+            raise StopAsyncIteration
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]  # the group is the tasks' wrapping; the first one is why
+        raise error
+
+    async def _tell(self, outcome: Outcome) -> None:
+        await self._outcomes.put(outcome)
+        self._news.set()
+
+    async def _refuse(self, error: InvalidJobIdError) -> None:
+        self.tally.unresolved += 1
+        self.tally.known += 1
+        await self._tell(Outcome(job_id=error.job_id, error=error))
+
+    # --- the work ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            # What an earlier run broke off may lie there whole; what it gave up may be another's.
+            ours = set() if self._equipment.moved else await self._ids_of(Which.FETCHING)
+            if self._equipment.verify:
+                self._taken = set()
+            await self._journal.reopen(kinds=self._equipment.curable)
+            self.tally.begin(await self._journal.counts())
+            ours |= await self._replay()
+            to_resume = await self._ids_of(Which.FETCHING)
+            if to_resume and self._equipment.out_dir is None:
+                raise ConfigurationError(
+                    f"the journal has {len(to_resume)} results still to be fetched: give out_dir "
+                    "(--out), as the run before did"
+                )
+            async with asyncio.TaskGroup() as keeping:
+                keeper = keeping.create_task(self._keep())
+                async with asyncio.TaskGroup() as fetching:
+                    for _ in range(self._equipment.downloads):
+                        fetching.create_task(self._fetch())
+                    async with asyncio.TaskGroup() as sources:
+                        intake = sources.create_task(self._intake.take())
+                        sources.create_task(self._settle(intake))
+                        sources.create_task(self._resume(to_resume, ours))
+                        if self._equipment.verify:
+                            sources.create_task(self._verify())
+                    for _ in range(self._equipment.downloads):
+                        await self._to_fetch.put(None)
+                keeper.cancel()
+        finally:
+            await self._keep_seen()
+            await self._keep_durations()
+
+    async def _ids_of(self, which: Which) -> set[str]:
+        async with aclosing(self._pages(which)) as pages:
+            return {record.job_id async for page in pages for record in page}
+
+    async def _pages(
+        self, which: Which, *, data: bool = False
+    ) -> AsyncGenerator[Sequence[Record], None]:
+        after = 0
+        while page := await self._journal.records(which, after=after, limit=_PAGE, data=data):
+            after = page[-1].number
+            yield page
+
+    async def _replay(self) -> set[str]:
+        """Tell what earlier runs have settled, and nobody has taken; it needs no request.
+
+        Those whose files are lost cannot be told of yet. Gives those of them whose next file takes
+        the place of the lost one.
+        """
+        ours: set[str] = set()
+        which = Which.ENDED if self._replay_all else Which.UNDELIVERED
+        async with aclosing(self._pages(which, data=True)) as pages:
+            async for page in pages:
+                gone = await self._write_off(page) if self._equipment.verify else ()
+                ours.update(record.job_id for record in gone if self._is_at_its_place(record))
+                lost = {record.job_id for record in gone}
+                for record in page:
+                    if record.job_id not in lost:
+                        await self._tell(record.outcome())
+        return ours
+
+    def _is_at_its_place(self, record: Record) -> bool:
+        """Tell whether the file of a result is where this run would write it."""
+        out_dir = self._equipment.out_dir
+        if record.file is None or out_dir is None:
+            return False
+        return record.file.path == out_dir / result_name(record.job_id)
+
+    async def _write_off(self, page: Sequence[Record]) -> Sequence[Record]:
+        """Note which files are lost; give the records of these."""
+        if not any(record.file for record in page):
+            return ()
+        gone = await asyncio.to_thread(files.lost, page)
+        await self._journal.write(*(Lost(record.job_id) for record in gone))
+        self.tally.open += len(gone)
+        return gone
+
+    # --- jobs that end -----------------------------------------------------------------------
+
+    async def _settle(self, intake: asyncio.Task[None]) -> None:
+        """Watch all jobs that wait, and write down how they ended."""
+        watcher, window = self._equipment.watcher, self._equipment.window
+        waiting = self._intake.due()
+        async with watcher.harvest(waiting, window=window, timeout=self._timeout) as harvest:
+            self._harvest = harvest
+            async for ends in harvest:
+                await self._note_ends(ends)
+        if self._timeout is not None:
+            if not self._intake.at_hand:
+                intake.cancel()
+            await asyncio.wait([intake])
+            await self._give_up_the_rest(self._timeout)
+
+    async def _give_up_the_rest(self, timeout: float) -> None:  # noqa: ASYNC109 - it is over
+        """Write off those for which there was no place before the time was over."""
+        after = 0
+        while page := await self._journal.waiting(after=after, limit=_PAGE):
+            after = page[-1][0]
+            await self._note_ends(
+                Unresolved(
+                    job_id, JobTimeoutError(job_id=job_id, timeout=timeout, last_status=None)
+                )
+                for _, job_id in page
+            )
+
+    async def _note_ends(self, ends: Iterable[End]) -> None:
+        """Write down how jobs ended; then tell, or send for the results."""
+        ends = tuple(ends)
+        targets = {
+            end.job_id: self._equipment.out_dir / result_name(end.job_id)
+            for end in ends
+            if self._equipment.out_dir is not None
+            and isinstance(end, JobSnapshot)
+            and end.status is JobStatus.COMPLETED
+        }
+        taken: set[Path] = set()
+        if targets and not self._equipment.overwrite:
+            taken = await asyncio.to_thread(files.existing, targets.values())
+        now = self._equipment.now()
+        changes: list[Change] = []
+        outcomes: list[Outcome] = []
+        errands: list[_Errand] = []
+        for end in ends:
+            target = targets.get(end.job_id)
+            if isinstance(end, Unresolved):
+                changes.append(_given_up(end.job_id, end.error, now))
+                outcomes.append(Outcome(job_id=end.job_id, error=end.error))
+                self.tally.unresolved += 1
+                continue
+            self.tally.settled[end.status] += 1
+            changes.append(Settled(end, now, fetching=target is not None))
+            if target is None:
+                outcomes.append(Outcome(job_id=end.job_id, snapshot=end))
+            elif target in taken:
+                # Told in the same breath: a run that is killed here must not take it for its own.
+                error = TargetExistsError(job_id=end.job_id, path=str(target))
+                changes.append(_given_up(end.job_id, error, now))
+                outcomes.append(Outcome(job_id=end.job_id, snapshot=_bare(end), error=error))
+                self.tally.missed += 1
+            else:
+                overwrite = self._equipment.overwrite
+                errands.append(_Errand(snapshot=end, path=target, overwrite=overwrite))
+        await self._journal.write(*changes)
+        self.tally.open -= len(outcomes)
+        for outcome in outcomes:
+            await self._tell(outcome)
+        for errand in errands:
+            await self._to_fetch.put(errand)
+
+    # --- results that come home --------------------------------------------------------------
+
+    async def _resume(self, job_ids: set[str], ours: set[str]) -> None:
+        """Send for the results that earlier runs did not bring home.
+
+        Args:
+            job_ids: Of which jobs.
+            ours: Those whose files, where there are such, were written by an earlier run.
+        """
+        if not job_ids:
+            return
+        async with aclosing(self._pages(Which.FETCHING)) as pages:
+            async for page in pages:
+                for record in page:
+                    if record.job_id in job_ids:  # else it is of this run, and under way
+                        await self._send_for(record, overwrite=record.job_id in ours)
+
+    async def _verify(self) -> None:
+        """Send again for results that earlier runs delivered, and whose files are lost."""
+        async with aclosing(self._pages(Which.DELIVERED)) as pages:
+            async for page in pages:
+                # What was taken from this run may have been moved by who took it.
+                earlier = [r for r in page if self._taken is None or r.job_id not in self._taken]
+                for record in await self._write_off(earlier):
+                    await self._send_for(record, overwrite=self._is_at_its_place(record))
+        self._taken = None
+
+    async def _send_for(self, record: Record, *, overwrite: bool) -> None:
+        folder = self._equipment.out_dir
+        if folder is None and record.file is not None:
+            folder = record.file.path.parent
+        if folder is None or record.snapshot is None:
+            return
+        await self._to_fetch.put(
+            _Errand(
+                snapshot=record.snapshot,
+                path=folder / result_name(record.job_id),
+                overwrite=overwrite or self._equipment.overwrite,
+            )
+        )
+
+    async def _fetch(self) -> None:
+        """Run one errand after another."""
+        while (errand := await self._to_fetch.get()) is not None:
+            outcome, change = await self._bring_home(errand)
+            await self._journal.write(change)
+            self.tally.open -= 1
+            await self._tell(outcome)
+
+    async def _bring_home(self, errand: _Errand) -> tuple[Outcome, Change]:
+        job_id, tally = errand.snapshot.job_id, self.tally
+
+        def progress(there: int, _size: int | None) -> None:
+            tally.on_their_way[job_id] = there
+
+        tally.on_their_way[job_id] = 0
+        try:
+            done = await self._equipment.fetcher.download(
+                errand.snapshot, errand.path, progress=progress, overwrite=errand.overwrite
+            )
+        except StorageError as error:
+            if error.errno not in _OF_ONE_FILE:
+                raise BatchStoppedError(error) from error
+            missed: AdePollError = error
+        except AdePollError as error:
+            if error.fatal:
+                raise
+            missed = error
+        else:
+            file = ResultFile(path=done.path, bytes=done.bytes, sha256=done.sha256)
+            modified = await asyncio.to_thread(files.modified_ns, done.path)
+            tally.bytes_home += done.bytes  # which are on their way no more, from here
+            outcome = Outcome(job_id=job_id, snapshot=_bare(errand.snapshot), file=file)
+            return outcome, Fetched(job_id, file, modified, self._equipment.now())
+        finally:
+            del tally.on_their_way[job_id]
+        tally.missed += 1
+        outcome = Outcome(job_id=job_id, snapshot=_bare(errand.snapshot), error=missed)
+        return outcome, _given_up(job_id, missed, self._equipment.now())
+
+    # --- what is kept for the next run -------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Write down now and then what would be missed, but not much."""
+        while True:
+            await asyncio.sleep(_KEEP_EVERY)
+            await self._keep_seen()
+            await self._keep_durations()
+
+    async def _keep_seen(self) -> None:
+        if self._harvest is not None and (seen := self._harvest.pop_seen()):
+            changes = (Seen(job_id, text) for job_id, text in seen.items())
+            with contextlib.suppress(JournalError):  # as below
+                await self._journal.write(*changes, durable=False)
+
+    async def _keep_durations(self) -> None:
+        durations = self._equipment.watcher.durations
+        if durations.ended:
+            with contextlib.suppress(JournalError):  # it is of no weight, and soon learnt anew
+                await self._journal.set_note(DURATIONS, durations.to_json())
+
+
+def _given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:
+    return GivenUp(job_id, error, lasting=isinstance(error, _LASTING), at=now)
+
+
+def _bare(snapshot: JobSnapshot) -> JobSnapshot:
+    """Give the snapshot as it is told beside a file: what the file holds, it need not."""
+    return evolve(snapshot, data=None).redacted()
