@@ -41,7 +41,7 @@ async def slow_and_quick(scene):
 
 
 async def leave_by_break(batch, job_ids):
-    async for outcome in batch.run(job_ids):
+    async for outcome in batch.run(job_ids):  # noqa: B007 - it is returned
         break
     return outcome
 
@@ -61,7 +61,7 @@ async def leave_the_block(batch, job_ids):
 
 async def leave_by_an_error(batch, job_ids):
     try:
-        async for outcome in batch.run(job_ids):
+        async for outcome in batch.run(job_ids):  # noqa: B007 - as above
             raise ZeroDivisionError  # noqa: TRY301 - of the consumer, in its loop
     except ZeroDivisionError:
         pass
