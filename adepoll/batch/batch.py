@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from adepoll.batch.equipment import Equipment
 from adepoll.batch.intake import JobIds
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run import BatchRun
-from adepoll.batch.work import DURATIONS, Equipment, Work
+from adepoll.batch.work import DURATIONS, Work
 from adepoll.client import AdeClient
 from adepoll.durations import Durations
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError

@@ -14,14 +14,15 @@ class BatchProgress:
     """How far a batch has come; a copy that does not change.
 
     Attributes:
-        known: Jobs in the journal.
+        known: Jobs in the journal, and ids given to this run that cannot be any.
         settled: Those that have ended, by status.
         before: How many of them had when the run began.
-        unresolved: Jobs that could not be resolved.
+        unresolved: Jobs that could not be resolved, and ids that cannot be any.
         missed: Jobs that have ended, and whose results could not be brought home.
         open: Jobs without an outcome yet.
         fetching: Results on their way.
-        bytes_fetched: Bytes of results that this run has received.
+        bytes_fetched: Bytes of the results that this run has brought home or is bringing; those
+            that an earlier run had left of them count, too.
         complete: Whether all ids that were given have been taken in.
     """
 

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from adepoll.batch.work import Work
-from adepoll.errors import InvalidJobIdError
+from adepoll.errors import InvalidJobIdError, JournalError
 from adepoll.outcome import Outcome
 
 
@@ -77,5 +77,9 @@ class BatchRun:
 
     async def _deliver(self) -> None:
         if self._told is not None and not self._work.stopped:
-            await self._work.delivered(self._told)
+            try:
+                await self._work.delivered(self._told)
+            except JournalError:  # which befalls the rest, too
+                await self.aclose()
+                raise
             self._told = None  # and not before: cancelled here, the next one is to say it again

@@ -5,40 +5,30 @@ Imports journal, watcher, fetcher and below.
 
 import asyncio
 import contextlib
-import errno
-import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+import json
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, NoReturn
 
-from attrs import evolve, frozen
-
 from adepoll.batch import files
+from adepoll.batch.equipment import Equipment
+from adepoll.batch.errands import Errand, bare, bring_home, given_up
 from adepoll.batch.intake import Intake, JobIds
 from adepoll.batch.progress import Tally
 from adepoll.errors import (
-    AdePollError,
-    BatchStoppedError,
     ClosedError,
     ConfigurationError,
     InvalidJobIdError,
-    JobNotFoundError,
     JobTimeoutError,
     JournalError,
-    ResultUnavailableError,
-    StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher import ResultFetcher
 from adepoll.harvest import End, Harvest, Unresolved
 from adepoll.jobids import result_name
 from adepoll.journal import (
     Change,
     Delivered,
-    Fetched,
-    GivenUp,
-    Journal,
     Lost,
     Seen,
     Settled,
@@ -46,63 +36,13 @@ from adepoll.journal import (
 )
 from adepoll.lookout import finish
 from adepoll.models import JobSnapshot, JobStatus
-from adepoll.outcome import Outcome, Record, ResultFile
-from adepoll.watcher import JobWatcher
+from adepoll.outcome import Outcome, Record
 
 _OUTCOMES_HELD: Final = 32
 _PAGE: Final = 200  # records
 _KEEP_EVERY: Final = 30.0  # seconds
 DURATIONS: Final = "durations"  # the note in which they are kept
-
-# What another try would meet again. All else may be different at the next run.
-_LASTING: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
-# The name of one file is at fault; anything else would befall the others, too.
-_OF_ONE_FILE: Final = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
-
-
-@frozen(kw_only=True)
-class Equipment:
-    """What a run works with.
-
-    Attributes:
-        journal: Where all is written down.
-        watcher: Sees when jobs end.
-        fetcher: Brings results home.
-        out_dir: Where to; None where they stay with the service.
-        downloads: Most results fetched at once.
-        window: Most jobs watched at once.
-        moved: Whether earlier runs wrote their results to another folder.
-        overwrite: Whether to replace result files that are there.
-        verify: Whether to see after the files of earlier runs.
-        curable: Names of errors that were lasting, and are not with what this run was given.
-        service_time: Gives the Unix time by the service's clock; None where that is not known.
-    """
-
-    journal: Journal
-    watcher: JobWatcher
-    fetcher: ResultFetcher
-    out_dir: Path | None
-    downloads: int
-    window: int
-    moved: bool
-    overwrite: bool
-    verify: bool
-    curable: Collection[str]
-    service_time: Callable[[], float | None]
-
-    def now(self) -> float:
-        """Give the Unix time, by the service's clock where it is known."""
-        told = self.service_time()
-        return time.time() if told is None else told
-
-
-@frozen(kw_only=True)
-class _Errand:
-    """A result to be brought home."""
-
-    snapshot: JobSnapshot
-    path: Path
-    overwrite: bool
+_OURS: Final = "ours"  # that of jobs given up whose file, all the same, an earlier run wrote
 
 
 class Work:
@@ -125,11 +65,12 @@ class Work:
         self._timeout = timeout
         self._replay_all = replay
         self._intake = Intake(equipment.journal, job_ids, self.tally, self._refuse)
-        self._to_fetch: asyncio.Queue[_Errand | None] = asyncio.Queue(equipment.downloads)
+        self._to_fetch: asyncio.Queue[Errand | None] = asyncio.Queue(equipment.downloads)
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_HELD)
         self._news = asyncio.Event()
         self._harvest: Harvest | None = None
         self._main: asyncio.Task[None] | None = None
+        self._ours: set[str] = set()  # jobs to be fetched whose files earlier runs wrote
         self._taken: set[str] | None = None  # jobs delivered while files are seen after
         self.over = False
         self.stopped = False
@@ -207,14 +148,19 @@ class Work:
 
     async def _run(self) -> None:
         try:
-            # What an earlier run broke off may lie there whole; what it gave up may be another's.
-            ours = set() if self._equipment.moved else await self._ids_of(Which.FETCHING)
+            # Where a job is at FETCHING, there was no file of others when it came to be, so that
+            # what lies there was published by a run that ended before it could say so.
+            ours: set[str] = set()
+            if not self._equipment.moved:
+                ours = await self._ids_of(Which.FETCHING) | await self._noted_ours()
             if self._equipment.verify:
                 self._taken = set()
-            await self._journal.reopen(kinds=self._equipment.curable)
+            refused = await self._refuse_again(ours)
+            await self._journal.reopen(kinds=self._equipment.curable, but=refused)
             self.tally.begin(await self._journal.counts())
             ours |= await self._replay()
             to_resume = await self._ids_of(Which.FETCHING)
+            self._ours = ours & to_resume
             if to_resume and self._equipment.out_dir is None:
                 raise ConfigurationError(
                     f"the journal has {len(to_resume)} results still to be fetched: give out_dir "
@@ -228,7 +174,7 @@ class Work:
                     async with asyncio.TaskGroup() as sources:
                         intake = sources.create_task(self._intake.take())
                         sources.create_task(self._settle(intake))
-                        sources.create_task(self._resume(to_resume, ours))
+                        sources.create_task(self._resume(to_resume))
                         if self._equipment.verify:
                             sources.create_task(self._verify())
                     for _ in range(self._equipment.downloads):
@@ -328,11 +274,11 @@ class Work:
         now = self._equipment.now()
         changes: list[Change] = []
         outcomes: list[Outcome] = []
-        errands: list[_Errand] = []
+        errands: list[Errand] = []
         for end in ends:
             target = targets.get(end.job_id)
             if isinstance(end, Unresolved):
-                changes.append(_given_up(end.job_id, end.error, now))
+                changes.append(given_up(end.job_id, end.error, now))
                 outcomes.append(Outcome(job_id=end.job_id, error=end.error))
                 self.tally.unresolved += 1
                 continue
@@ -343,12 +289,12 @@ class Work:
             elif target in taken:
                 # Told in the same breath: a run that is killed here must not take it for its own.
                 error = TargetExistsError(job_id=end.job_id, path=str(target))
-                changes.append(_given_up(end.job_id, error, now))
-                outcomes.append(Outcome(job_id=end.job_id, snapshot=_bare(end), error=error))
+                changes.append(given_up(end.job_id, error, now))
+                outcomes.append(Outcome(job_id=end.job_id, snapshot=bare(end), error=error))
                 self.tally.missed += 1
             else:
                 overwrite = self._equipment.overwrite
-                errands.append(_Errand(snapshot=end, path=target, overwrite=overwrite))
+                errands.append(Errand(snapshot=end, path=target, overwrite=overwrite))
         await self._journal.write(*changes)
         self.tally.open -= len(outcomes)
         for outcome in outcomes:
@@ -358,20 +304,15 @@ class Work:
 
     # --- results that come home --------------------------------------------------------------
 
-    async def _resume(self, job_ids: set[str], ours: set[str]) -> None:
-        """Send for the results that earlier runs did not bring home.
-
-        Args:
-            job_ids: Of which jobs.
-            ours: Those whose files, where there are such, were written by an earlier run.
-        """
+    async def _resume(self, job_ids: set[str]) -> None:
+        """Send for the results of these jobs, which earlier runs did not bring home."""
         if not job_ids:
             return
         async with aclosing(self._pages(Which.FETCHING)) as pages:
             async for page in pages:
                 for record in page:
                     if record.job_id in job_ids:  # else it is of this run, and under way
-                        await self._send_for(record, overwrite=record.job_id in ours)
+                        await self._send_for(record, overwrite=record.job_id in self._ours)
 
     async def _verify(self) -> None:
         """Send again for results that earlier runs delivered, and whose files are lost."""
@@ -390,7 +331,7 @@ class Work:
         if folder is None or record.snapshot is None:
             return
         await self._to_fetch.put(
-            _Errand(
+            Errand(
                 snapshot=record.snapshot,
                 path=folder / result_name(record.job_id),
                 overwrite=overwrite or self._equipment.overwrite,
@@ -400,41 +341,50 @@ class Work:
     async def _fetch(self) -> None:
         """Run one errand after another."""
         while (errand := await self._to_fetch.get()) is not None:
-            outcome, change = await self._bring_home(errand)
+            outcome, change = await bring_home(errand, self._equipment, self.tally)
+            if errand.overwrite and outcome.error is not None:
+                await self._note_ours(errand)
             await self._journal.write(change)
             self.tally.open -= 1
             await self._tell(outcome)
 
-    async def _bring_home(self, errand: _Errand) -> tuple[Outcome, Change]:
-        job_id, tally = errand.snapshot.job_id, self.tally
+    # --- whose a file is --------------------------------------------------------------------------
 
-        def progress(there: int, _size: int | None) -> None:
-            tally.on_their_way[job_id] = there
+    async def _refuse_again(self, ours: set[str]) -> set[str]:
+        """Tell anew of results that were given up and have a file of others in their place.
 
-        tally.on_their_way[job_id] = 0
-        try:
-            done = await self._equipment.fetcher.download(
-                errand.snapshot, errand.path, progress=progress, overwrite=errand.overwrite
-            )
-        except StorageError as error:
-            if error.errno not in _OF_ONE_FILE:
-                raise BatchStoppedError(error) from error
-            missed: AdePollError = error
-        except AdePollError as error:
-            if error.fatal:
-                raise
-            missed = error
-        else:
-            file = ResultFile(path=done.path, bytes=done.bytes, sha256=done.sha256)
-            modified = await asyncio.to_thread(files.modified_ns, done.path)
-            tally.bytes_home += done.bytes  # which are on their way no more, from here
-            outcome = Outcome(job_id=job_id, snapshot=_bare(errand.snapshot), file=file)
-            return outcome, Fetched(job_id, file, modified, self._equipment.now())
-        finally:
-            del tally.on_their_way[job_id]
-        tally.missed += 1
-        outcome = Outcome(job_id=job_id, snapshot=_bare(errand.snapshot), error=missed)
-        return outcome, _given_up(job_id, missed, self._equipment.now())
+        They stay given up, and so can be told from those that a run had begun to fetch.
+        """
+        out_dir, curable = self._equipment.out_dir, self._equipment.curable
+        refused: set[str] = set()
+        if out_dir is None or self._equipment.overwrite:
+            return refused
+        async with aclosing(self._pages(Which.UNFETCHED)) as pages:
+            async for page in pages:
+                targets = {
+                    record.job_id: out_dir / result_name(record.job_id)
+                    for record in page
+                    if record.job_id not in ours
+                    and record.error is not None
+                    and (not record.lasting or record.error.kind in curable)
+                }
+                there = await asyncio.to_thread(files.existing, targets.values())
+                again = {job_id: path for job_id, path in targets.items() if path in there}
+                now = self._equipment.now()
+                errors = [TargetExistsError(job_id=id_, path=str(p)) for id_, p in again.items()]
+                await self._journal.write(*(given_up(e.job_id, e, now) for e in errors))
+                refused.update(again)
+        return refused
+
+    async def _noted_ours(self) -> set[str]:
+        return set(json.loads(await self._journal.note(_OURS) or "[]"))
+
+    async def _note_ours(self, errand: Errand) -> None:
+        """Note that the file in the place of a result is ours, though that is given up now."""
+        if self._equipment.overwrite or not await asyncio.to_thread(files.existing, [errand.path]):
+            return
+        self._ours.add(errand.snapshot.job_id)
+        await self._journal.set_note(_OURS, json.dumps(sorted(self._ours)))
 
     # --- what is kept for the next run -------------------------------------------------------
 
@@ -456,12 +406,3 @@ class Work:
         if durations.ended:
             with contextlib.suppress(JournalError):  # it is of no weight, and soon learnt anew
                 await self._journal.set_note(DURATIONS, durations.to_json())
-
-
-def _given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:
-    return GivenUp(job_id, error, lasting=isinstance(error, _LASTING), at=now)
-
-
-def _bare(snapshot: JobSnapshot) -> JobSnapshot:
-    """Give the snapshot as it is told beside a file: what the file holds, it need not."""
-    return evolve(snapshot, data=None).redacted()

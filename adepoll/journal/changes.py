@@ -20,6 +20,7 @@ class Which(Enum):
     UNDELIVERED = auto()  # have an outcome that the consumer did not take
     DELIVERED = auto()  # have one that it took
     ENDED = auto()  # have one
+    UNFETCHED = auto()  # have ended, and were given up: their results could not be brought home
 
 
 @frozen

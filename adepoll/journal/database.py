@@ -57,6 +57,7 @@ _WHICH: Final = {
     ),
     Which.DELIVERED: "NOT INDEXED WHERE delivered_at IS NOT NULL",
     Which.ENDED: "NOT INDEXED WHERE done_at IS NOT NULL",
+    Which.UNFETCHED: "NOT INDEXED WHERE stage = 'given_up' AND settled_at IS NOT NULL",
 }
 
 _ADD: Final = """
@@ -96,6 +97,7 @@ _REOPEN: Final = """
         error = NULL, lasting = NULL, done_at = NULL, delivered_at = NULL
     WHERE stage = 'given_up'
         AND (lasting = 0 OR error_kind IN (SELECT value FROM json_each(?)))
+        AND job_id NOT IN (SELECT value FROM json_each(?))
 """
 
 
@@ -155,13 +157,14 @@ class Database:
                     raise InvalidJobIdError(job_id=job_id, reason="it is no Unicode") from None
             raise JournalError(f"refuses an id: {exc}", path=self._shown) from exc
 
-    def reopen(self, kinds: Collection[str]) -> int:
+    def reopen(self, kinds: Collection[str], but: Collection[str]) -> int:
         """Have given-up jobs tried again, unless that is of no use; give how many.
 
-        Those whose errors are of these kinds are tried again in any case.
+        Those whose errors are of these kinds are tried again in any case, and some jobs in none.
         """
+        lists = (json.dumps([*kinds]), json.dumps([*but]))
         with self._transaction(durable=True):
-            return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
+            return self._connection.execute(_REOPEN, lists).rowcount
 
     def set_note(self, key: str, value: str) -> None:
         """Replace a note."""

@@ -248,7 +248,7 @@ class Journal:
             raise ConfigurationError("the note 'endpoint' says of which service a journal is")
         await self._do(self._database.set_note, key, value)
 
-    async def reopen(self, *, kinds: Collection[str] = ()) -> int:
+    async def reopen(self, *, kinds: Collection[str] = (), but: Collection[str] = ()) -> int:
         """Have given-up jobs tried again, but those where that is of no use; give how many.
 
         They wait again, or are to be fetched again if they were seen to have ended.
@@ -256,8 +256,9 @@ class Journal:
         Args:
             kinds: Names of error classes; who met one of these is tried again in any case, as
                 what was of no use then has become of use.
+            but: Jobs that stay as they are.
         """
-        return await self._do(self._database.reopen, kinds)
+        return await self._do(self._database.reopen, kinds, but)
 
     # --- within ---------------------------------------------------------------------------------
 

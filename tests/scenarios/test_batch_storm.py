@@ -115,11 +115,9 @@ async def test_every_job_is_told_once_however_often_its_batch_was_stopped(
         for _ in range(RUNS):
             storm.draw_faults()
             storm.harm_a_file()
-            options = {
-                "window": storm.rng.choice([1, 5, 1_000]),
-                "downloads": storm.rng.choice([1, 8]),
-            }
-            async with asyncio.timeout(60), scene.batch(**options) as batch:
+            window, downloads = storm.rng.choice([1, 5, 1_000]), storm.rng.choice([1, 8])
+            batch = scene.batch(window=window, downloads=downloads)
+            async with asyncio.timeout(60), batch:
                 consuming = asyncio.create_task(storm.consume(batch))
                 await asyncio.wait([consuming], timeout=storm.rng.expovariate(5.0))
                 consuming.cancel()
