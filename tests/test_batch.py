@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from batching import LARGE, NEVER, gather, gather_until, make_client, without_grace
+from batching import LARGE, NEVER, gather, gather_until, make_client, until, without_grace
 
 from adepoll import Batch, Journal
 from adepoll.batch import BatchProgress
@@ -22,6 +22,7 @@ from adepoll.errors import (
 )
 from adepoll.journal import JournalReader
 from adepoll.models import JobStatus
+from adepoll.outcome import Stage
 
 # --- one outcome for each job --------------------------------------------------------------------
 
@@ -316,6 +317,21 @@ async def test_the_second_run_knows_what_had_ended_before_it(scene, monkeypatch)
     assert (progress.missed, progress.unresolved) == (1, 1)
 
 
+async def test_the_numbers_add_up_where_files_were_lost(scene):
+    job_ids = scene.many(5)
+    await scene.run(job_ids[:3])
+    async with scene.batch() as batch:
+        await anext(batch.run(job_ids[3:]))
+    for job_id in (job_ids[0], job_ids[4]):
+        scene.path(job_id).unlink(missing_ok=True)
+    async with scene.batch() as batch:
+        async for _ in batch.run():
+            _check(batch.progress)
+        progress = batch.progress
+    assert (progress.known, progress.open, progress.missed) == (5, 0, 0)
+    assert progress.settled == {JobStatus.COMPLETED: 5}
+
+
 async def test_what_the_watcher_does_can_be_seen_while_the_batch_is_open(scene):
     batch = scene.batch()
     assert (batch.watching, batch.time_left()) == (None, None)
@@ -403,6 +419,22 @@ async def test_a_key_that_is_refused_stops_the_run_after_what_was_settled(scene)
     found = await scene.run()
     assert {*told, *found} == {*done, *rest}
     assert not told.keys() & found.keys()
+
+
+async def test_a_key_that_is_refused_while_results_are_fetched_is_not_their_fault(scene):
+    job_id = scene.submit(result_bytes=LARGE)
+    scene.ade.faults.add("stalled", endpoints=["result"])
+    async with scene.batch() as batch, batch.run([job_id]):
+        await until(lambda: batch.progress.fetching)
+    scene.ade.faults.clear()
+    async with (
+        make_client(scene.ade, api_key="revoked") as client,
+        Batch(client, journal=scene.journal) as batch,
+    ):
+        told, _ = await gather_until(batch.run(), AuthenticationError)
+    assert not told
+    assert scene.records()[job_id].stage is Stage.FETCHING
+    assert (await scene.run())[job_id].error is None
 
 
 async def test_a_client_that_is_closed_stops_the_run(scene):

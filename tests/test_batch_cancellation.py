@@ -203,8 +203,8 @@ async def test_an_error_that_nobody_asks_for_is_no_complaint(scene, nothing_left
         run = batch.run(raising())
         async with run:
             await until(lambda: not tasks_of_batches())
-    del run
-    gc.collect()
+    del run, batch
+    gc.collect()  # which would complain of it
 
 
 async def test_closing_may_be_cancelled_and_still_closes(scene, nothing_left):
