@@ -23,7 +23,9 @@ from adepoll.errors import (
     JournalBusyError,
     JournalError,
     JournalWriteError,
+    ResultUnavailableError,
     ResultUrlError,
+    TargetExistsError,
     TransportError,
 )
 from adepoll.journal import (
@@ -239,7 +241,9 @@ async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal
         GivenUp("lasting", not_found("lasting"), lasting=True, at=1.0),
         Settled(snapshot("done", "failed", failure_reason="bad scan"), 1.0, fetching=False),
     )
+    assert [r.job_id for r in await journal.records(Which.UNFETCHED)] == ["settled"]
     assert await journal.reopen() == 2
+    assert await journal.records(Which.UNFETCHED) == []
     assert await journal.waiting(after=0, limit=9) == [(1, "unseen")]
     record = await one(journal, Which.FETCHING)
     assert (record.job_id, record.error, record.lasting, record.delivered_at) == (
@@ -247,6 +251,24 @@ async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal
     )  # fmt: skip
     assert [r.job_id for r in await journal.records(Which.ENDED)] == ["lasting", "done"]
     assert await journal.reopen() == 0
+
+
+async def test_who_is_tried_again_may_be_said_more_exactly(journal):
+    job_ids = ["unkept", "unknown", "blocked", "silent"]
+    await journal.add(job_ids)
+    errors = {
+        "unkept": ResultUnavailableError(job_id="unkept"),
+        "unknown": not_found("unknown"),
+        "blocked": TargetExistsError(job_id="blocked", path="/r"),
+        "silent": TransportError("no answer", job_id="silent"),
+    }
+    for job_id, error in errors.items():
+        lasting = job_id.startswith("un")
+        await journal.write(GivenUp(job_id, error, lasting=lasting, at=1.0))
+    kinds = {"ResultUnavailableError"}
+    assert await journal.reopen(kinds=kinds, but={"blocked"}) == 2
+    waiting = await journal.waiting(after=0, limit=9)
+    assert [job_id for _, job_id in waiting] == ["unkept", "silent"]
 
 
 async def test_a_job_that_has_ended_is_not_seen_running_again(memory):
