@@ -175,7 +175,7 @@ class Work:
                         intake = sources.create_task(self._intake.take())
                         sources.create_task(self._settle(intake))
                         sources.create_task(self._resume(to_resume))
-                        if self._equipment.verify:
+                        if self._equipment.verify and not self._replay_all:  # which saw them all
                             sources.create_task(self._verify())
                     for _ in range(self._equipment.downloads):
                         await self._to_fetch.put(None)
