@@ -196,16 +196,21 @@ async def test_who_is_cancelled_while_he_waits_may_ask_again(scene, nothing_left
 
 
 async def test_an_error_that_nobody_asks_for_is_no_complaint(scene, nothing_left):
-    def raising():
+    left = asyncio.Event()
+
+    async def ids():
         yield scene.submit()
+        await left.wait()
         raise ZeroDivisionError
 
     async with scene.batch() as batch:
-        run = batch.run(raising())
-        async with run:
-            await until(lambda: not tasks_of_batches())
-    del run, batch
-    gc.collect()  # which would complain of it
+        run = batch.run(ids())
+        await anext(run)
+        left.set()
+        await until(lambda: not tasks_of_batches())
+        del run
+        assert len(await gather(batch.run())) == 1
+        gc.collect()  # which would complain of it
 
 
 async def test_closing_may_be_cancelled_and_still_closes(scene, nothing_left):
