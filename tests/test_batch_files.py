@@ -18,7 +18,6 @@ from adepoll.errors import (
     BatchStoppedError,
     JournalWriteError,
     StorageError,
-    TargetExistsError,
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.partfile import PartFile
@@ -174,7 +173,10 @@ def kind_of(error):
     return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 
-async def test_another_folder_is_not_taken_for_the_one_of_the_runs_before(scene, tmp_path):
+@pytest.mark.parametrize("left_early", [True, False])
+async def test_another_folder_is_not_taken_for_the_one_of_the_runs_before(
+    scene, tmp_path, left_early
+):
     """What lies there under the same name is somebody else's."""
     broken_off, lost, untaken = [scene.submit(result_bytes=LARGE) for _ in range(3)]
     await scene.run([lost])
@@ -191,10 +193,13 @@ async def test_another_folder_is_not_taken_for_the_one_of_the_runs_before(scene,
     for job_id in (broken_off, lost, untaken):
         (other / f"{job_id}.json").write_bytes(b"mine")
     scene.ade.faults.clear()
+    if left_early:
+        async with scene.batch(out_dir=other) as batch:
+            await anext(batch.run())
     found = await scene.run(out_dir=other)
     assert set(found) == {broken_off, lost, untaken}
     for told in found.values():
-        assert type(told.error) is TargetExistsError
+        assert kind_of(told.error) == "TargetExistsError"
         assert (other / f"{told.job_id}.json").read_bytes() == b"mine"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +18,12 @@ from adepoll.errors import (
     JobNotFoundError,
     ResultUnavailableError,
     StorageError,
+    TargetExistsError,
 )
+from adepoll.jobids import result_name
 from adepoll.journal import Change, Fetched, GivenUp
 from adepoll.models import JobSnapshot
-from adepoll.outcome import Outcome, ResultFile
+from adepoll.outcome import Outcome, Record, ResultFile
 
 # What another try would meet again. All else may be different at the next run.
 _LASTING: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
@@ -79,6 +82,26 @@ async def bring_home(errand: Errand, equipment: Equipment, tally: Tally) -> tupl
     tally.missed += 1
     outcome = Outcome(job_id=job_id, snapshot=bare(errand.snapshot), error=missed)
     return outcome, given_up(job_id, missed, equipment.now())
+
+
+async def blocked_of(equipment: Equipment, job_ids: Iterable[str]) -> dict[str, TargetExistsError]:
+    """Give those of the jobs in whose results' place there is a file that is to stay."""
+    if equipment.out_dir is None or equipment.overwrite:
+        return {}
+    targets = {job_id: equipment.out_dir / result_name(job_id) for job_id in job_ids}
+    there = await asyncio.to_thread(files.existing, targets.values()) if targets else set()
+    return {
+        job_id: TargetExistsError(job_id=job_id, path=str(path))
+        for job_id, path in targets.items()
+        if path in there
+    }
+
+
+def is_at_its_place(equipment: Equipment, record: Record) -> bool:
+    """Tell whether the file of a result is where it would be written now."""
+    if record.file is None or equipment.out_dir is None:
+        return False
+    return record.file.path == equipment.out_dir / result_name(record.job_id)
 
 
 def given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:

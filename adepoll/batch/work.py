@@ -8,12 +8,18 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Final, NoReturn
 
 from adepoll.batch import files
 from adepoll.batch.equipment import Equipment
-from adepoll.batch.errands import Errand, bare, bring_home, given_up
+from adepoll.batch.errands import (
+    Errand,
+    bare,
+    blocked_of,
+    bring_home,
+    given_up,
+    is_at_its_place,
+)
 from adepoll.batch.intake import Intake, JobIds
 from adepoll.batch.progress import Tally
 from adepoll.errors import (
@@ -22,7 +28,6 @@ from adepoll.errors import (
     InvalidJobIdError,
     JobTimeoutError,
     JournalError,
-    TargetExistsError,
 )
 from adepoll.harvest import End, Harvest, Unresolved
 from adepoll.jobids import result_name
@@ -206,29 +211,40 @@ class Work:
         which = Which.ENDED if self._replay_all else Which.UNDELIVERED
         async with aclosing(self._pages(which, data=True)) as pages:
             async for page in pages:
-                gone = await self._write_off(page) if self._equipment.verify else ()
-                ours.update(record.job_id for record in gone if self._is_at_its_place(record))
-                lost = {record.job_id for record in gone}
+                again: Sequence[Record] = ()
+                lost: set[str] = set()
+                if self._equipment.verify:
+                    again, lost = await self._write_off(page)
+                ours.update(r.job_id for r in again if is_at_its_place(self._equipment, r))
                 for record in page:
                     if record.job_id not in lost:
                         await self._tell(record.outcome())
         return ours
 
-    def _is_at_its_place(self, record: Record) -> bool:
-        """Tell whether the file of a result is where this run would write it."""
-        out_dir = self._equipment.out_dir
-        if record.file is None or out_dir is None:
-            return False
-        return record.file.path == out_dir / result_name(record.job_id)
+    async def _write_off(self, page: Sequence[Record]) -> tuple[Sequence[Record], set[str]]:
+        """Note which files are lost.
 
-    async def _write_off(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Note which files are lost; give the records of these."""
+        Gives the records of those to be fetched again, and the jobs of all. Where this run writes
+        to another folder, and a file of others is there, it is told at once.
+        """
         if not any(record.file for record in page):
-            return ()
-        gone = await asyncio.to_thread(files.lost, page)
-        await self._journal.write(*(Lost(record.job_id) for record in gone))
-        self.tally.open += len(gone)
-        return gone
+            return (), set()
+        lost = await asyncio.to_thread(files.lost, page)
+        elsewhere = [r.job_id for r in lost if not is_at_its_place(self._equipment, r)]
+        blocked = await blocked_of(self._equipment, elsewhere)
+        now = self._equipment.now()
+        await self._journal.write(
+            *(Lost(record.job_id) for record in lost),
+            *(given_up(job_id, error, now) for job_id, error in blocked.items()),
+        )
+        self.tally.open += len(lost) - len(blocked)
+        self.tally.missed += len(blocked)
+        for record in lost:
+            if error := blocked.get(record.job_id):
+                outcome = Outcome(job_id=record.job_id, snapshot=record.snapshot, error=error)
+                await self._tell(outcome)
+        again = [record for record in lost if record.job_id not in blocked]
+        return again, {record.job_id for record in lost}
 
     # --- jobs that end -----------------------------------------------------------------------
 
@@ -268,9 +284,7 @@ class Work:
             and isinstance(end, JobSnapshot)
             and end.status is JobStatus.COMPLETED
         }
-        taken: set[Path] = set()
-        if targets and not self._equipment.overwrite:
-            taken = await asyncio.to_thread(files.existing, targets.values())
+        blocked = await blocked_of(self._equipment, targets)
         now = self._equipment.now()
         changes: list[Change] = []
         outcomes: list[Outcome] = []
@@ -286,9 +300,8 @@ class Work:
             changes.append(Settled(end, now, fetching=target is not None))
             if target is None:
                 outcomes.append(Outcome(job_id=end.job_id, snapshot=end))
-            elif target in taken:
+            elif error := blocked.get(end.job_id):
                 # Told in the same breath: a run that is killed here must not take it for its own.
-                error = TargetExistsError(job_id=end.job_id, path=str(target))
                 changes.append(given_up(end.job_id, error, now))
                 outcomes.append(Outcome(job_id=end.job_id, snapshot=bare(end), error=error))
                 self.tally.missed += 1
@@ -320,8 +333,9 @@ class Work:
             async for page in pages:
                 # What was taken from this run may have been moved by who took it.
                 earlier = [r for r in page if self._taken is None or r.job_id not in self._taken]
-                for record in await self._write_off(earlier):
-                    await self._send_for(record, overwrite=self._is_at_its_place(record))
+                again, _ = await self._write_off(earlier)
+                for record in again:
+                    await self._send_for(record, overwrite=is_at_its_place(self._equipment, record))
         self._taken = None
 
     async def _send_for(self, record: Record, *, overwrite: bool) -> None:
@@ -351,29 +365,29 @@ class Work:
     # --- whose a file is --------------------------------------------------------------------------
 
     async def _refuse_again(self, ours: set[str]) -> set[str]:
-        """Tell anew of results that were given up and have a file of others in their place.
+        """Give up anew the results that were, and have a file of others in their place.
 
-        They stay given up, and so can be told from those that a run had begun to fetch.
+        So they can be told from those that a run had begun to fetch. Where this run writes to
+        another folder, that may be so of these, too.
         """
-        out_dir, curable = self._equipment.out_dir, self._equipment.curable
+        curable = self._equipment.curable
         refused: set[str] = set()
-        if out_dir is None or self._equipment.overwrite:
-            return refused
-        async with aclosing(self._pages(Which.UNFETCHED)) as pages:
-            async for page in pages:
-                targets = {
-                    record.job_id: out_dir / result_name(record.job_id)
-                    for record in page
-                    if record.job_id not in ours
-                    and record.error is not None
-                    and (not record.lasting or record.error.kind in curable)
-                }
-                there = await asyncio.to_thread(files.existing, targets.values())
-                again = {job_id: path for job_id, path in targets.items() if path in there}
-                now = self._equipment.now()
-                errors = [TargetExistsError(job_id=id_, path=str(p)) for id_, p in again.items()]
-                await self._journal.write(*(given_up(e.job_id, e, now) for e in errors))
-                refused.update(again)
+        for which in (Which.UNFETCHED, Which.FETCHING):
+            async with aclosing(self._pages(which)) as pages:
+                async for page in pages:
+                    job_ids = [
+                        record.job_id
+                        for record in page
+                        if record.job_id not in ours
+                        and not (
+                            record.lasting and record.error and record.error.kind not in curable
+                        )
+                    ]
+                    again = await blocked_of(self._equipment, job_ids)
+                    now = self._equipment.now()
+                    changes = (given_up(job_id, error, now) for job_id, error in again.items())
+                    await self._journal.write(*changes)
+                    refused.update(again)
         return refused
 
     async def _noted_ours(self) -> set[str]:
