@@ -77,6 +77,7 @@ class Work:
         self._main: asyncio.Task[None] | None = None
         self._ours: set[str] = set()  # jobs to be fetched whose files earlier runs wrote
         self._taken: set[str] | None = None  # jobs delivered while files are seen after
+        self._unmarked: str | None = None  # a job whose outcome was taken, and is not marked so
         self.over = False
         self.stopped = False
         self.abandoned = False
@@ -105,7 +106,9 @@ class Work:
         """Write down that the consumer has taken an outcome."""
         if self._taken is not None:
             self._taken.add(job_id)
+        self._unmarked = job_id
         await self._journal.write(Delivered(job_id, self._equipment.now()), durable=False)
+        self._unmarked = None
 
     def abandon(self) -> None:
         """Stop soon: nobody wants the outcomes any more. May be called in any thread."""
@@ -122,6 +125,11 @@ class Work:
         self._news.set()
         if self._main is not None:
             await finish({self._main})
+        # Who was cancelled as he asked for the next outcome has taken this one. Where that cannot
+        # be written down, it is told once more; that the journal fails was told already.
+        if self._unmarked is not None:
+            with contextlib.suppress(JournalError, ClosedError):
+                await self.delivered(self._unmarked)
 
     def _ended(self, main: asyncio.Task[None]) -> None:
         if not main.cancelled():
