@@ -94,6 +94,15 @@ async def test_it_reads_beside_the_batch(journal, path):
         assert reader.holder == os.getpid()
 
 
+async def test_it_tells_when_the_batch_began_and_when_its_last_outcome_came(journal, path):
+    with JournalReader(path) as reader:
+        assert reader.span() == (1.0, None)
+        await journal.add(["later"], at=2.0)
+        await journal.write(Settled(snapshot("j2", "failed"), 30.0, fetching=False))
+        await journal.write(Settled(snapshot("j1", "failed"), 20.0, fetching=False))
+        assert reader.span() == (1.0, 30.0)
+
+
 async def test_it_reads_after_the_batch_and_leaves_no_trace(path, tmp_path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add([f"j{n}" for n in range(10)])

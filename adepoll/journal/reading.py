@@ -14,7 +14,7 @@ from adepoll.errors import ClosedError, JournalDamagedError, JournalNotFoundErro
 from adepoll.journal.failing import not_opened
 from adepoll.journal.lock import holder_of
 from adepoll.journal.opening import check_kind, connect_to_read, examine, has_wal, resolve
-from adepoll.journal.rows import RECORD_COLUMNS, Failure, count, failures, record_of
+from adepoll.journal.rows import RECORD_COLUMNS, Failure, count, failures, record_of, span
 from adepoll.outcome import Counts, Record
 
 _T = TypeVar("_T")
@@ -112,6 +112,13 @@ class JournalReader:
             for row in rows:
                 yield record_of(row, None, self.path)
             after = rows[-1][0]
+
+    def span(self) -> tuple[float | None, float | None]:
+        """Give when the first job was added, and when the last outcome was written down.
+
+        Both are Unix seconds, and None where there is none yet.
+        """
+        return self._read(span)
 
     def failures(self, *, most: int = 100) -> list[Failure]:
         """Group what went wrong by how, the most frequent first; at most so many groups."""

@@ -160,6 +160,14 @@ def count(connection: sqlite3.Connection) -> Counts:
     )
 
 
+def span(connection: sqlite3.Connection) -> tuple[float | None, float | None]:
+    """Give when the first job was added, and when the last outcome was written down."""
+    began, last = connection.execute(
+        "SELECT (SELECT added_at FROM jobs ORDER BY number LIMIT 1), max(done_at) FROM jobs"
+    ).fetchone()
+    return began, last
+
+
 def failures(connection: sqlite3.Connection, most: int) -> list[Failure]:
     """Give what went wrong, the most frequent first; at most so many."""
     rows = connection.execute(
