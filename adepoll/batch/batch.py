@@ -24,7 +24,7 @@ from adepoll.schedule import Schedule
 from adepoll.sweep import Discovery
 from adepoll.watcher import JobWatcher, WatcherStats, check_timeout
 
-_OUT_DIR: Final = "out_dir"  # the note of it
+OUT_DIR: Final = "out_dir"  # the note of it
 
 
 class Batch:
@@ -115,7 +115,7 @@ class Batch:
         """
         async with AsyncExitStack() as stack:
             journal = await self._open_journal(stack)
-            noted = await journal.note(_OUT_DIR)
+            noted = await journal.note(OUT_DIR)
             out_dir = await self._open_out_dir(journal, noted)
             # What leaves first is what works with the others.
             watcher = await stack.enter_async_context(
@@ -257,7 +257,7 @@ class Batch:
         except OSError as exc:
             raise ConfigurationError(f"out_dir {self._out_dir}: {exc.strerror}") from exc
         if str(self._out_dir) != noted:
-            await journal.set_note(_OUT_DIR, str(self._out_dir))
+            await journal.set_note(OUT_DIR, str(self._out_dir))
         return self._out_dir
 
 

@@ -12,7 +12,8 @@ from adepoll.cli.fetch import fetch
 from adepoll.cli.look import get, list_jobs
 from adepoll.cli.report import report
 from adepoll.cli.running import SayHandler
-from adepoll.cli.watch import watch
+from adepoll.cli.status import status
+from adepoll.cli.watch import resume, watch
 
 EPILOG = """\b
 Environment:
@@ -48,6 +49,8 @@ def cli(*, debug: bool) -> None:
 
 cli.add_command(demo)
 cli.add_command(watch)
+cli.add_command(resume)
+cli.add_command(status)
 cli.add_command(get)
 cli.add_command(list_jobs)
 cli.add_command(fetch)

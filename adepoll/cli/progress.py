@@ -21,7 +21,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from adepoll.cli.running import drop, say
+from adepoll.batch import Batch
+from adepoll.cli.running import drop, say, write_line
 from adepoll.cli.standing import Speed, Standing, in_words, paces, troubles
 from adepoll.client import AdeClient
 from adepoll.feeds import Watch
@@ -80,6 +81,24 @@ def watch_standing(
     )
 
 
+def batch_standing(batch: Batch, client: AdeClient) -> Standing:
+    """Give how a batch stands."""
+    progress, stats = batch.progress, client.stats
+    return Standing(
+        known=progress.known,
+        complete=progress.complete,
+        settled=progress.settled,
+        before=progress.before,
+        unresolved=progress.unresolved,
+        missed=progress.missed,
+        fetching=progress.fetching,
+        bytes_fetched=progress.bytes_fetched,
+        requests=stats.requests,
+        throttled_for=stats.gate_closed_for,
+        time_left=batch.time_left() if progress.complete else None,
+    )
+
+
 class View:
     """Shows nothing; those that show something stand on it. A context manager, within a loop.
 
@@ -115,6 +134,10 @@ class View:
             self._timer.cancel()
             self._timer = None
             self._end()
+
+    def line(self, text: str) -> None:
+        """Print a line on stdout, so that the next program or person can read it at once."""
+        write_line(text)
 
     def _set_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._every, self._tick)
@@ -195,12 +218,19 @@ class ProgressView(View):
             console=Console(stderr=True),
             auto_refresh=False,
             transient=True,
-            # Lines for the same screen go above it; those for a file or a pipe go there.
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=False,  # see `line`
         )
         with _unless_gone():
             self._live.start()
             self._draw()
+
+    def line(self, text: str) -> None:
+        """Print a line on stdout: above what is shown, where both go to a screen."""
+        if sys.stdout.isatty() and self._live.is_started:
+            # No wrapping: words that a person copies must not be broken in two.
+            self._live.console.print(Text(text), soft_wrap=True)
+        else:
+            write_line(text)
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import math
 import os
 import sys
 import traceback
@@ -19,8 +20,15 @@ from adepoll.client import AdeClient
 from adepoll.errors import (
     AdePollError,
     AuthenticationError,
+    BatchStoppedError,
     ConfigurationError,
     InvalidJobIdError,
+    JournalBusyError,
+    JournalEndpointError,
+    JournalError,
+    JournalFormatError,
+    JournalNotFoundError,
+    NotAJournalError,
     PermissionDeniedError,
     TargetExistsError,
 )
@@ -87,8 +95,8 @@ class SayHandler(logging.Handler):
         say("\n".join(showable(line, _LONGEST_RECORD_LINE) for line in text.split("\n")))
 
 
-def client_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where and how fast; the command gets `connect`, not them."""
+def place_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where and how fast: `region`, `base_url` and `max_rate`."""
 
     @click.option(
         "--region",
@@ -100,9 +108,21 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--max-rate",
         type=click.FloatRange(min=0, min_open=True),
+        callback=finite,
         metavar="N",
         help="Most requests per second.",
     )
+    @functools.wraps(command)
+    def with_place(*args: object, **kwargs: object) -> None:
+        command(*args, **kwargs)
+
+    return with_place
+
+
+def client_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `place_options`; the command gets `connect`, not them."""
+
+    @place_options
     @functools.wraps(command)
     def with_client(
         *args: object,
@@ -117,6 +137,13 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, connect=connect, **kwargs)
 
     return with_client
+
+
+def finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Refuse what click takes for a number in range: no comparison excludes NaN."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("that is no number")
+    return value
 
 
 def _complete_region(
@@ -140,6 +167,7 @@ def run(
     main: Callable[[], Coroutine[Any, Any, ExitCode]],
     *,
     on_stop: Callable[[], None] | None = None,
+    on_error: Callable[[], None] | None = None,
 ) -> NoReturn:
     """Run a command on an event loop of its own, and exit with its code.
 
@@ -150,6 +178,7 @@ def run(
         main: The command.
         on_stop: Called when a signal has stopped the command and all is cleaned up: to say how to
             go on.
+        on_error: Likewise when an error has, which was told.
     """
 
     def within_loop() -> ExitCode:
@@ -164,10 +193,12 @@ def run(
                 on_stop()
             return ExitCode(stopping.exit_code)
 
-    run_plain(within_loop)
+    run_plain(within_loop, on_error=on_error)
 
 
-def run_plain(main: Callable[[], ExitCode]) -> NoReturn:
+def run_plain(
+    main: Callable[[], ExitCode], *, on_error: Callable[[], None] | None = None
+) -> NoReturn:
     """Run a command that needs no event loop, and exit with its code.
 
     Errors of adepoll and of the system become one line on stderr, and so does a bug; with
@@ -184,6 +215,8 @@ def run_plain(main: Callable[[], ExitCode]) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one, in one line
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
         code = _tell(_essence(error))
+        if on_error is not None and code is not ExitCode.READER_GONE:
+            on_error()
     sys.exit(code)
 
 
@@ -235,6 +268,13 @@ _CODES: Final[tuple[tuple[type[AdePollError], ExitCode], ...]] = (
     (ConfigurationError, ExitCode.USAGE),
     (InvalidJobIdError, ExitCode.USAGE),
     (TargetExistsError, ExitCode.USAGE),
+    (JournalNotFoundError, ExitCode.USAGE),
+    (JournalBusyError, ExitCode.USAGE),
+    (JournalEndpointError, ExitCode.USAGE),
+    (JournalFormatError, ExitCode.USAGE),
+    (NotAJournalError, ExitCode.USAGE),
+    (JournalError, ExitCode.OUTPUT),
+    (BatchStoppedError, ExitCode.OUTPUT),
 )
 
 

@@ -1,225 +1,259 @@
-"""``adepoll watch``: wait for many jobs, tell each as it settles, bring the results home."""
+"""``adepoll watch`` and ``adepoll resume``: a batch from a shell, told line by line."""
 
 import asyncio
-import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, NoReturn
 
 import click
-from attrs import define, evolve, field
+from attrs import define, field
 
-from adepoll.cli.ids import check_sources, ids_options, read_ids
-from adepoll.cli.progress import show, watch_standing
-from adepoll.cli.running import (
-    ExitCode,
-    client_options,
-    exit_code_of,
-    run,
-    say,
-    shown,
-    write_line,
+from adepoll.batch import Batch, BatchProgress
+from adepoll.batch.batch import OUT_DIR
+from adepoll.batch.run import LASTING
+from adepoll.cli.choices import (
+    IDS_MISSING,
+    IDS_NOTE,
+    OPTIONS_NOTE,
+    READ,
+    READING,
+    Choices,
+    batch_options,
 )
-from adepoll.cli.standing import Downloads
+from adepoll.cli.ids import check_sources, ids_options, read_ids
+from adepoll.cli.lines import error_line, json_line, text_line
+from adepoll.cli.progress import batch_standing, show
+from adepoll.cli.running import ExitCode, run, say, shown
+from adepoll.cli.standing import in_bytes
 from adepoll.client import AdeClient
-from adepoll.errors import AdePollError, UnresolvedJobsError
-from adepoll.feeds import Watch
-from adepoll.fetcher import ResultFetcher
-from adepoll.jobids import result_name
-from adepoll.models import JobSnapshot, JobStatus
-from adepoll.sweep import Discovery
-from adepoll.watcher import JobWatcher
+from adepoll.errors import JournalError
+from adepoll.journal import Journal, JournalReader
+from adepoll.models import JobStatus
+from adepoll.outcome import Outcome
 
-_DOWNLOADS_AT_ONCE: Final = 8
+_MOST_ERRORS: Final = 20  # that are told at the end
+_LOOK_EVERY: Final = 0.5  # seconds
+_CONCURRENCY: Final = 64
+_DOWNLOADS: Final = 8
 
 
 @click.command()
 @ids_options
 @click.option(
-    "-o",
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Download each result to DIR/JOB_ID.json; the lines then name the file.",
+    "-j",
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help='Write all down in FILE, made where there is none: "adepoll resume FILE" goes on with it.',
 )
-@click.option("--overwrite", is_flag=True, help="Replace result files that are there already.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Give up jobs that have not ended by then.",
-)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Most requests on the wire at once.",
-)
-@click.option(
-    "--discovery",
-    type=click.Choice(get_args(Discovery)),
-    default="auto",
-    show_default=True,
-    help="How ends are found: by sweeps of the job list, by looks at each job, or what is cheaper.",
-)
-@client_options
+@batch_options
 def watch(
     job_ids: tuple[str, ...],
     *,
     files: tuple[str, ...],
     field: str | None,
-    out: Path | None,
-    overwrite: bool,
-    timeout: float | None,
-    concurrency: int,
-    discovery: Discovery,
-    connect: Callable[[], AdeClient],
+    journal: Path | None,
+    choices: Choices,
 ) -> None:
-    """Wait until jobs have ended; tell each as it does.
+    """Wait until jobs have ended, and tell each as it does.
 
-    Prints one JSON line on stdout for each job as it settles. Ids come from
-    arguments, files or standard input. Progress goes to stderr, if that is a
-    terminal; what could not be resolved is told there too. The lines hold the results that came
-    inline, unless they go to a terminal. Presigned URLs are secrets, and are printed without
+    Prints a line on stdout for each job: JSON, or a few words on a terminal. Ids come from
+    arguments, files or standard input. Progress goes to stderr. The JSON lines hold the results
+    that came inline, unless they go to files. Presigned URLs are secrets, and are printed without
     their query.
+
+    With --journal, nothing is lost or done twice, whatever ends the command.
     """
-    files = check_sources(job_ids, files, field)
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise click.BadParameter(f"{out}: {exc.strerror}", param_hint="'--out'") from exc
+    sources = check_sources(job_ids, files, field)
+    Going(choices=choices, journal=journal, job_ids=lambda: read_ids(job_ids, sources, field)).run()
 
-    async def main() -> ExitCode:
-        async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(connect())
-            watcher = await stack.enter_async_context(
-                JobWatcher(client, concurrency=concurrency, discovery=discovery)
-            )
-            fetcher = await stack.enter_async_context(ResultFetcher(client))
-            watched = watcher.watch(read_ids(job_ids, files, field), timeout=timeout)
-            settling = Settling(fetcher=fetcher, out=out, overwrite=overwrite)
-            view = stack.enter_context(
-                show(
-                    lambda: watch_standing(
-                        watched,
-                        client,
-                        watcher,
-                        missed=settling.results_missed,
-                        fetching=settling.downloads.under_way,
-                        bytes_fetched=settling.downloads.bytes,
-                    )
-                )
-            )
-            try:
-                await settling.settle(watched)
-            finally:
-                view.stop()
-                _sum_up(watched, settling, client)
-            return settling.exit_code
 
-    run(main)
+@click.command()
+@click.argument("journal", type=click.Path(dir_okay=False, path_type=Path))
+@batch_options
+def resume(journal: Path, *, choices: Choices) -> None:
+    """Go on with the batch of a journal: tell what nobody was told of, and do the rest.
+
+    JOURNAL is the file given to "adepoll watch --journal". Region, folder and options are those of
+    then; what is given now comes first. An address that is no region of LandingAI's is not taken
+    from the journal: give --base-url.
+    """
+    Going(choices=choices, journal=journal).run()
 
 
 @define(kw_only=True)
-class Settling:
-    """What becomes of the jobs of one watch: lines on stdout, files, and an exit code."""
+class Going:
+    """One run of a batch from a shell.
 
-    fetcher: ResultFetcher
-    out: Path | None
-    overwrite: bool
-    exit_code: ExitCode = ExitCode.COMPLETED
-    downloads: Downloads = field(factory=Downloads)
-    bytes_fetched: int = 0
-    results_missed: int = 0
-    unresolved: dict[str, AdePollError] = field(factory=dict)
+    Attributes:
+        choices: The options.
+        journal: Where all is written down; None for nowhere.
+        job_ids: Gives the ids to add; None to go on with those of a journal that must be there, and
+            says where the jobs are.
+    """
 
-    async def settle(self, watched: Watch) -> None:
-        """Go through the watch until its end. At most so many downloads run beside it."""
-        slots = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
-        try:
-            async with watched, asyncio.TaskGroup() as downloads:
-                async for job in _until_unresolved(watched, self.unresolved):
-                    self._note(exit_code_of(job))
-                    if self.out is None:
-                        # A screen is for people, who would lose sight of all else in the data.
-                        on_screen = sys.stdout.isatty()
-                        write_line(_line(job) if on_screen else job.redacted().to_json())
-                    elif job.status is not JobStatus.COMPLETED:
-                        write_line(_line(job))
-                    else:
-                        # While all are busy, nothing more is taken, and looks pause.
-                        await slots.acquire()
-                        download = downloads.create_task(self._download(job, self.out))
-                        download.add_done_callback(lambda _: slots.release())
-        except BaseExceptionGroup as group:
-            # The group is only the downloads' wrapping; what went wrong is in it.
-            raise group.exceptions[0] from None
-        if self.unresolved:
-            self._note(ExitCode.UNRESOLVED)
+    choices: Choices
+    journal: Path | None
+    job_ids: Callable[[], AsyncIterator[str]] | None = None
+    _endpoint: str | None = field(default=None, init=False)  # once the batch has begun
+    _noted: str | None = field(default=None, init=False)
+    _out: Path | None = field(default=None, init=False)
+    _progress: BatchProgress = field(factory=BatchProgress, init=False)
+    _errors: list[str] = field(factory=list, init=False)
+    _error_count: int = field(default=0, init=False)
+    _worth_another_try: int = field(default=0, init=False)
 
-    async def _download(self, job: JobSnapshot, out: Path) -> None:
-        try:
-            with self.downloads.one() as progress:
-                done = await self.fetcher.download(
-                    job,
-                    out / result_name(job.job_id),
-                    progress=progress,
-                    overwrite=self.overwrite,
+    def run(self) -> NoReturn:
+        """Run it, and exit with its code."""
+        run(self._main, on_stop=self._tell_how_to_go_on, on_error=self._tell_how_to_go_on)
+
+    async def _main(self) -> ExitCode:
+        if self.job_ids is None and self.journal is not None:
+            with JournalReader(self.journal) as reader:
+                noted = reader.notes().get(OPTIONS_NOTE)
+                choices = self.choices.of_journal(reader.endpoint, self.journal).with_noted(noted)
+        else:
+            choices = self.choices
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(choices.connect())
+            journal = await self._open_journal(stack, client)
+            batch = await stack.enter_async_context(
+                Batch(
+                    client,
+                    journal=journal,
+                    out_dir=choices.out,
+                    concurrency=choices.concurrency or _CONCURRENCY,
+                    downloads=choices.downloads or _DOWNLOADS,
+                    discovery=choices.discovery or "auto",
+                    allow_private=choices.allow_private,
+                    overwrite=choices.overwrite,
+                    verify=choices.verify,
                 )
-        except AdePollError as error:
-            if error.fatal:
-                raise
-            self.results_missed += 1
-            self._note(ExitCode.UNRESOLVED)
-            write_line(_line(job, result_error=str(error)))
+            )
+            self._endpoint = client.base_url if journal is None else journal.endpoint
+            self._out = await _out_of(journal) or choices.out
+            view = stack.enter_context(
+                show(lambda: batch_standing(batch, client), quiet=choices.quiet)
+            )
+            job_ids = () if self.job_ids is None else self.job_ids()
+            outcomes = batch.run(job_ids, timeout=choices.timeout, replay=choices.replay)
+            if journal is not None and self.job_ids is not None:
+                await stack.enter_async_context(_ids_noted(batch, journal))
+            try:
+                async for outcome in outcomes:
+                    # It counts as told when the next one is asked for: it must be out by then.
+                    view.line(self._line(outcome))
+                    self._take(outcome)
+            finally:
+                view.stop()
+                self._progress = batch.progress
+                if not isinstance(sys.exception(), BrokenPipeError):
+                    self._sum_up(client)
+        return self._exit_code()
+
+    async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
+        if self.journal is None:
+            return None
+        goes_on = self.job_ids is None
+        journal = await stack.enter_async_context(
+            await Journal.open(self.journal, endpoint=client.base_url, must_exist=goes_on)
+        )
+        self._noted = await journal.note(OPTIONS_NOTE)
+        if not goes_on:
+            self._noted = self.choices.note()
+            await journal.set_note(OPTIONS_NOTE, self._noted)
+            await journal.set_note(IDS_NOTE, READING)
+        return journal
+
+    def _line(self, outcome: Outcome) -> str:
+        for_programs = self.choices.as_json or not sys.stdout.isatty()
+        return json_line(outcome) if for_programs else text_line(outcome)
+
+    def _take(self, outcome: Outcome) -> None:
+        if outcome.error is None:
             return
-        self.bytes_fetched += done.bytes
-        write_line(
-            _line(job, result={"path": str(done.path), "bytes": done.bytes, "sha256": done.sha256})
+        self._error_count += 1
+        self._worth_another_try += not isinstance(outcome.error, LASTING)
+        if len(self._errors) < _MOST_ERRORS:
+            self._errors.append(error_line(outcome))
+
+    def _exit_code(self) -> ExitCode:
+        progress = self._progress
+        if progress.unresolved or progress.missed:
+            if self._worth_another_try:
+                self._tell_how_to_go_on()
+            return ExitCode.UNRESOLVED
+        badly = (JobStatus.FAILED, JobStatus.CANCELLED)
+        if any(progress.settled.get(status) for status in badly):
+            return ExitCode.ENDED_BADLY
+        return ExitCode.COMPLETED
+
+    def _sum_up(self, client: AdeClient) -> None:
+        for told in self._errors:
+            say(told)
+        if more := self._error_count - len(self._errors):
+            say(f"... and {more:,} more of these")
+        if self.choices.quiet:
+            return
+        progress = self._progress
+        settled = sum(progress.settled.values())
+        by_status = ", ".join(
+            f"{progress.settled[status]:,} {status.value}"
+            for status in JobStatus
+            if status in progress.settled
         )
+        parts = [f"{settled:,} of {progress.known:,} jobs settled"]
+        parts[0] += f" ({by_status})" if by_status else ""
+        if progress.unresolved:
+            parts.append(f"{progress.unresolved:,} unresolved")
+        if self._out is not None:
+            parts.append(
+                f"{in_bytes(progress.bytes_fetched)} of results in {shown(str(self._out))}"
+            )
+        if progress.missed:
+            parts.append(f"{progress.missed:,} results not fetched")
+        parts.append(f"{client.stats.requests:,} requests")
+        say("adepoll: " + "; ".join(parts))
 
-    def _note(self, code: ExitCode) -> None:
-        self.exit_code = max(self.exit_code, code)
+    def _tell_how_to_go_on(self) -> None:
+        if self._endpoint is None:
+            return  # nothing has begun
+        if self.journal is None:
+            say("adepoll: nothing of this was kept; with --journal FILE it would go on from here")
+            return
+        if self.job_ids is not None and not self._progress.complete:
+            say(f"adepoll: {IDS_MISSING}")
+            return
+        command = self.choices.resume_command(
+            self.journal, endpoint=self._endpoint, note=self._noted
+        )
+        say(f"adepoll: goes on with: {command}")
 
 
-async def _until_unresolved(
-    watched: Watch, unresolved: dict[str, AdePollError]
-) -> AsyncIterator[JobSnapshot]:
-    """Yield what the watch yields, and take up what it raises at the end."""
+@asynccontextmanager
+async def _ids_noted(batch: Batch, journal: Journal) -> AsyncGenerator[None, None]:
+    """Note when all ids have been read: of a run that is killed, nothing else tells."""
+
+    async def note() -> None:
+        with suppress(JournalError):  # the batch meets that, too
+            await journal.set_note(IDS_NOTE, READ)
+
+    async def note_when_read() -> None:
+        while not batch.progress.complete:  # noqa: ASYNC110 - which tells nobody
+            await asyncio.sleep(_LOOK_EVERY)
+        await note()
+
+    looking = asyncio.create_task(note_when_read())
     try:
-        async for job in watched:
-            yield job
-    except UnresolvedJobsError as error:
-        unresolved.update(error.causes)
+        yield
+    finally:
+        looking.cancel()
+        if batch.progress.complete:
+            await note()
 
 
-def _line(job: JobSnapshot, **more: object) -> str:
-    """Give the line of a job without its data."""
-    line = json.loads(evolve(job, data=None).redacted().to_json())
-    del line["data"]
-    return json.dumps(line | more, separators=(",", ":"))
-
-
-def _sum_up(watched: Watch, settling: Settling, client: AdeClient) -> None:
-    for job_id, error in settling.unresolved.items():
-        say(
-            f"unresolved: {error}"
-            if shown(job_id) in str(error)
-            else f"unresolved: {shown(job_id)}: {error}"
-        )
-    progress = watched.progress
-    settled = sum(progress.settled.values())
-    by_status = ", ".join(f"{count} {status.value}" for status, count in progress.settled.items())
-    parts = [f"{settled} of {progress.known} jobs settled" + (f" ({by_status})" if settled else "")]
-    if unresolved := progress.known - settled:
-        parts.append(f"{unresolved} unresolved")
-    if settling.out is not None:
-        parts.append(f"{settling.bytes_fetched / 1e6:.1f} MB of results in {settling.out}")
-    if settling.results_missed:
-        parts.append(f"{settling.results_missed} results not fetched")
-    parts.append(f"{client.stats.requests} requests")
-    say("adepoll: " + "; ".join(parts))
+async def _out_of(journal: Journal | None) -> Path | None:
+    out = None if journal is None else await journal.note(OUT_DIR)
+    return None if out is None else Path(out)
