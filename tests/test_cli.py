@@ -7,73 +7,28 @@ import os
 import pty
 import signal
 import sys
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
+from commandline import (
+    KEY,
+    NEVER,
+    SOON,
+    adepoll,
+    adepoll_into,
+    ids_of,
+    sha256_of,
+    started,
+    until,
+)
 
 from adepoll import JobSnapshot
 from adepoll.emulator import Emulator, JobPlan, Outcome
-
-KEY = "canary-key-8f2e1"
-SOON = JobPlan(processing_time=0.05)
-NEVER = JobPlan(processing_time=float("inf"))
 
 
 @pytest.fixture
 async def ade():
     async with Emulator(api_key=KEY) as emulator:
         yield emulator
-
-
-@asynccontextmanager
-async def started(ade, *arguments, key=KEY, **options):
-    """Start the command against the emulator; kill it if the test leaves it running."""
-    env = {name: value for name, value in os.environ.items() if "ADE" not in name}
-    env |= {"LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": key}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "adepoll", *arguments),
-        env=env,
-        **{"stdin": -1, "stdout": -1, "stderr": -1} | options,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-async def adepoll(ade, *arguments, stdin=None, **options):
-    """Run the command to its end; give exit code, stdout and stderr. No secret may be in them."""
-    async with started(ade, *arguments, **options) as process:
-        out, err = await process.communicate(stdin)
-    out, err = out.decode(), err.decode()
-    for secret in (KEY, "X-Amz-Signature", "X-Amz-Credential"):
-        assert secret not in out
-        assert secret not in err
-    assert "Traceback" not in err
-    return process.returncode, out, err
-
-
-async def adepoll_into(stdout, ade, *arguments):
-    async with started(ade, *arguments, stdout=stdout) as process:
-        _, err = await process.communicate()
-    assert "Traceback" not in err.decode()
-    return process.returncode, None, err.decode()
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - another process makes it true, and tells nobody
-        await asyncio.sleep(0.02)
-
-
-def ids_of(out):
-    return [json.loads(line)["job_id"] for line in out.splitlines()]
-
-
-def sha256_of(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 # --- watch ---------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Choices:
         noted = _read(note)
         for name, value in self._noted().items():
             if value != noted.get(name):
-                words += [f"--{name.replace('_', '-')}", str(value)]
+                words += [f"--{name.replace('_', '-')}", str(value).removesuffix(".0")]
         if self.overwrite:
             words.append("--overwrite")
         if self.allow_private:

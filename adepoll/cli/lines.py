@@ -1,7 +1,7 @@
 """What `watch` and `resume` print of one outcome: JSON for programs, a few words for people."""
 
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +9,8 @@ from attrs import evolve
 
 from adepoll.cli.running import shown
 from adepoll.cli.standing import in_bytes, roughly
+from adepoll.errors import InvalidJobIdError
+from adepoll.jobids import result_name
 from adepoll.models import JobSnapshot, JobStatus
 from adepoll.outcome import Outcome, RecordedError
 
@@ -49,7 +51,8 @@ def error_line(outcome: Outcome) -> str:
     """Give one line that says what went wrong, and with which job."""
     what = "unresolved" if outcome.snapshot is None else "result missed"
     text, job_id = str(outcome.error), shown(outcome.job_id)
-    return f"{what}: {text}" if job_id in text else f"{what}: {job_id}: {text}"
+    named = job_id in text or isinstance(outcome.error, InvalidJobIdError)
+    return f"{what}: {text}" if named else f"{what}: {job_id}: {text}"
 
 
 def _parts(outcome: Outcome) -> list[str]:
@@ -61,7 +64,9 @@ def _parts(outcome: Outcome) -> list[str]:
         if not job.conforms:
             parts.append("does not conform to its schema")
     if file is not None:
-        parts.append(f"{_near(file.path)} ({in_bytes(file.bytes)})")
+        # The name is the job's, and stands there already.
+        named = file.path.name == result_name(outcome.job_id)
+        parts.append(f"{in_bytes(file.bytes)} in {_near(file.path.parent if named else file.path)}")
     if outcome.error is not None:
         text = str(outcome.error).removeprefix(f"job {shown(outcome.job_id)}: ")
         parts.append(text if job is None else f"result missed: {text}")
@@ -77,10 +82,9 @@ def _took(job: JobSnapshot) -> str:
 
 def _near(path: Path) -> str:
     """Give the path as seen from here, where it is below."""
-    try:
-        return shown(os.fsdecode(path.relative_to(Path.cwd())))
-    except (ValueError, OSError):
-        return shown(os.fsdecode(path))
+    with suppress(ValueError, OSError):  # it is not; or the folder we are in is gone
+        path = path.relative_to(Path.cwd())
+    return shown(str(path))
 
 
 def _kind_of(outcome: Outcome) -> str:

@@ -1,7 +1,7 @@
 """``adepoll status``: where a batch stands, read from its journal."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from adepoll.protocol import REGIONS
 from adepoll.report.formats import iso_time, show_time
 
 _GROUPS: Final = 10  # of failures
+_NAME_WIDTH: Final = len("last outcome")
 _STAGES: Final = {
     Stage.WAITING: "waiting",
     Stage.FETCHING: "to be fetched",
@@ -136,43 +137,36 @@ def read_status(reader: JournalReader, given: Path) -> Status:
 
 def show_status(found: Status) -> None:
     """Print it for a person."""
-    counts = found.counts
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-
-    def add(name: str, text: str, style: str = "") -> None:
-        # Text, not str: rich would take brackets in it for markup.
-        table.add_row(name, Text(text, style=style))
-
-    regions = {url: f" ({region})" for region, url in REGIONS.items()}
-    add("service", shown(found.endpoint) + regions.get(found.endpoint, ""))
-    if found.out_dir is not None:
-        add("results in", shown(found.out_dir))
-    add(
-        "jobs",
-        _total(counts.jobs, {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}),
-    )
-    add("ended", _total(sum(counts.by_status.values()), counts.by_status))
-    add("told", f"{counts.delivered:,}" + (f"; {found.untold:,} not yet" if found.untold else ""))
-    if counts.bytes:
-        add("results", f"{in_bytes(counts.bytes)} in files")
-    if found.began_at is not None:
-        add("began", f"{show_time(found.began_at)} UTC")
-    if found.last_outcome_at is not None:
-        add("last outcome", f"{show_time(found.last_outcome_at)} UTC")
-    add("running", "no" if found.process is None else f"in process {found.process}")
-    console = Console()
-    console.print(table)
+    for name, text in _facts(found):
+        write_line(f"{name:<{_NAME_WIDTH}}  {text}")
     if found.failures:
-        console.print()
-        console.print(_failures(found.failures[:_GROUPS]))
+        write_line("")
+        Console().print(_failures(found.failures[:_GROUPS]))
         if (more := len(found.failures) - _GROUPS) > 0:
-            console.print(f"... and {more} more kinds; adepoll report shows them", highlight=False)
+            write_line(f'... and {more} more kinds: "adepoll report" shows them')
     if found.ids_missing:
-        write_line(f"\n{IDS_MISSING}")
+        write_line(f"\nWhen the last run ended, {IDS_MISSING}")
     if found.go_on is not None:
         write_line(f"\nGoes on with: {found.go_on}")
+
+
+def _facts(found: Status) -> Iterator[tuple[str, str]]:
+    counts = found.counts
+    region = {url: f" ({region})" for region, url in REGIONS.items()}.get(found.endpoint, "")
+    yield "service", shown(found.endpoint) + region
+    if found.out_dir is not None:
+        yield "results in", shown(found.out_dir)
+    by_stage = {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}
+    yield "jobs", _total(counts.jobs, by_stage)
+    yield "ended", _total(sum(counts.by_status.values()), counts.by_status)
+    yield "told", f"{counts.delivered:,}" + (f"; {found.untold:,} not yet" if found.untold else "")
+    if counts.bytes:
+        yield "results", f"{in_bytes(counts.bytes)} in files"
+    if found.began_at is not None:
+        yield "began", f"{show_time(found.began_at)} UTC"
+    if found.last_outcome_at is not None:
+        yield "last outcome", f"{show_time(found.last_outcome_at)} UTC"
+    yield "running", "no" if found.process is None else f"in process {found.process}"
 
 
 def _total(total: int, parts: Mapping[str, int]) -> str:

@@ -112,8 +112,11 @@ class Going:
     async def _main(self) -> ExitCode:
         if self.job_ids is None and self.journal is not None:
             with JournalReader(self.journal) as reader:
-                noted = reader.notes().get(OPTIONS_NOTE)
-                choices = self.choices.of_journal(reader.endpoint, self.journal).with_noted(noted)
+                notes = reader.notes()
+                choices = self.choices.of_journal(reader.endpoint, self.journal)
+            choices = choices.with_noted(notes.get(OPTIONS_NOTE))
+            if notes.get(IDS_NOTE) == READING:
+                say(f"adepoll: when the last run ended, {IDS_MISSING}")
         else:
             choices = self.choices
         async with AsyncExitStack() as stack:

@@ -1,0 +1,318 @@
+"""watch --journal, resume and status: what a batch in a shell survives, and what it says."""
+
+import json
+import os
+import pty
+import signal
+import sqlite3
+from collections import Counter
+
+import pytest
+from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started
+
+from adepoll.emulator import Emulator, JobPlan, Outcome
+
+LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
+
+
+@pytest.fixture
+async def ade():
+    async with Emulator(api_key=KEY) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "batch.db"
+
+
+async def stopped_after_one_line(ade, journal, *ids, options=(), number=signal.SIGINT):
+    """Begin a batch, and stop it when it has told of one job; give its exit code and output."""
+    async with started(ade, "watch", *ids, "--journal", journal, *options) as process:
+        line = await process.stdout.readline()
+        process.send_signal(number)
+        out, err = await process.communicate()
+    return process.returncode, (line + out).decode(), err.decode()
+
+
+# --- watch and resume ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_an_orderly_stop_prints_the_command_that_goes_on(ade, journal, number, code):
+    ids = [ade.submit(SOON), ade.submit(NEVER)]
+    found, out, err = await stopped_after_one_line(ade, journal, *ids, number=number)
+    assert found == code
+    assert ids_of(out) == ids[:1]
+    assert err.splitlines()[-1] == f"adepoll: goes on with: adepoll resume {journal}"
+
+
+async def test_resume_tells_the_rest_and_nothing_twice(ade, journal, tmp_path):
+    ids = [ade.submit(SOON) for _ in range(3)]
+    ids += [ade.submit(JobPlan(processing_time=2.0, result_bytes=1_500_000)) for _ in range(3)]
+    out_dir = str(tmp_path / "r")
+    _, first, _ = await stopped_after_one_line(ade, journal, *ids, options=["--out", out_dir])
+    code, rest, err = await adepoll(ade, "resume", journal)
+    assert code == 0
+    assert Counter(ids_of(first + rest)) == Counter(ids)
+    for line in map(json.loads, (first + rest).splitlines()):
+        assert sha256_of(line["result"]["path"]) == line["result"]["sha256"]
+        assert line["result"]["path"].startswith(out_dir)
+    assert "6 of 6 jobs settled (6 completed)" in err
+    code, again, _ = await adepoll(ade, "resume", journal)
+    assert (code, again) == (0, "")
+
+
+async def test_all_tells_everything_again_and_asks_the_service_nothing(ade, journal):
+    ids = [ade.submit(SOON) for _ in range(3)]
+    await adepoll(ade, "watch", *ids, "--journal", journal)
+    code, out, err = await adepoll(ade, "resume", journal, "--all")
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    assert all(json.loads(line)["data"] for line in out.splitlines())
+    assert "; 0 requests" in err
+
+
+async def test_a_killed_batch_goes_on(ade, journal):
+    ids = [ade.submit(SOON) for _ in range(5)] + [ade.submit(JobPlan(processing_time=2.0))]
+    _, first, _ = await stopped_after_one_line(ade, journal, *ids, number=signal.SIGKILL)
+    code, rest, _ = await adepoll(ade, "resume", journal)
+    assert code == 0
+    told = Counter(ids_of(first + rest))
+    assert set(told) == set(ids)
+    assert told.total() <= len(ids) + 1  # the line whose mark the kill has met
+
+
+async def test_the_exit_code_is_of_the_whole_batch_not_of_its_last_run(ade, journal):
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED))
+    code, _, _ = await adepoll(ade, "watch", failed, "--journal", journal)
+    assert code == 1
+    code, out, _ = await adepoll(ade, "resume", journal)
+    assert (code, out) == (1, "")
+
+
+async def test_jobs_that_another_try_may_resolve_bring_the_command_for_it(ade, journal):
+    never = ade.submit(NEVER)
+    code, out, err = await adepoll(ade, "watch", never, "--journal", journal, "--timeout", "0.2")
+    assert code == 3
+    assert json.loads(out)["error_kind"] == "JobTimeoutError"
+    assert f"goes on with: adepoll resume {journal}" in err
+    code, _, err = await adepoll(ade, "watch", "bad/id", "--journal", f"{journal}2")
+    assert code == 3
+    assert "goes on" not in err
+
+
+async def test_options_are_noted_for_resume_and_can_be_given_anew(ade, journal):
+    never = ade.submit(NEVER)
+    await adepoll(
+        ade, "watch", never, "--journal", journal, "--timeout", "0.2", "--concurrency", "7"
+    )
+    with sqlite3.connect(journal) as connection:
+        (note,) = connection.execute("SELECT value FROM notes WHERE key = 'options'").fetchone()
+    assert json.loads(note) == {"concurrency": 7, "timeout": 0.2}
+    code, out, _ = await adepoll(ade, "resume", journal)
+    assert code == 3
+    assert "did not settle in 0.2 s" in json.loads(out)["error"]
+    code, out, err = await adepoll(ade, "resume", journal, "--timeout", "0.3", "--allow-private")
+    assert "did not settle in 0.3 s" in json.loads(out)["error"]
+    assert err.endswith(f"adepoll resume {journal} --timeout 0.3 --allow-private\n")
+
+
+async def test_stopped_while_ids_still_come_it_asks_for_them_again(ade, journal):
+    async with started(ade, "watch", "--journal", journal) as process:
+        process.stdin.write(f"{ade.submit(SOON)}\n".encode())
+        await process.stdin.drain()
+        await process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    assert json.loads(out)["ids_missing"]
+    _, out, err = await adepoll(ade, "resume", journal)
+    assert "not all ids had been read: give them again" in err
+    later = ade.submit(SOON)
+    code, out, err = await adepoll(ade, "watch", later, "--journal", journal)
+    assert (code, ids_of(out)) == (0, [later])
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    assert not json.loads(out)["ids_missing"]
+
+
+async def test_quiet_tells_only_what_went_wrong(ade):
+    code, _, err = await adepoll(ade, "watch", ade.submit(SOON), "--quiet")
+    assert (code, err) == (0, "")
+    code, _, err = await adepoll(ade, "watch", "bad/id", "--quiet")
+    assert (code, err) == (3, "unresolved: invalid job id 'bad/id': it holds '/'\n")
+
+
+async def test_of_many_unresolved_jobs_the_first_are_shown_and_the_rest_counted(ade):
+    code, out, err = await adepoll(ade, "watch", *(f"bad/{n}" for n in range(25)))
+    assert code == 3
+    assert len(ids_of(out)) == 25
+    assert err.count("unresolved: ") == 20
+    assert "... and 5 more of these" in err
+
+
+async def test_a_terminal_gets_words_and_json_only_if_asked_for(ade, tmp_path):
+    for options in ([], ["--json"]):
+        job_id = ade.submit(
+            JobPlan(outcome=Outcome.FAILED, failure_reason="\x1b[31mbad [b]scan[/]")
+        )
+        ours, theirs = pty.openpty()
+        async with started(ade, "watch", job_id, *options, stdout=theirs) as process:
+            os.close(theirs)
+            await process.communicate()
+        shown = os.read(ours, 65536).decode()
+        os.close(ours)
+        assert "\x1b" not in shown
+        if options:
+            assert json.loads(shown)["failure_reason"] == "\x1b[31mbad [b]scan[/]"
+        else:
+            assert shown.split() == ["failed", job_id, r"\x1b[31mbad", "[b]scan[/]"]
+
+
+# --- where the jobs are --------------------------------------------------------------------------
+
+
+async def test_a_key_goes_to_no_address_that_only_the_journal_names(ade, journal):
+    await adepoll(ade, "watch", ade.submit(SOON), "--journal", journal)
+    asked = ade.truth.requests.get
+    elsewhere = {"LANDINGAI_ADE_BASE_URL": ""}
+    code, out, err = await adepoll(ade, "resume", journal, variables=elsewhere)
+    assert (code, out) == (2, "")
+    assert f"confirm it with --base-url {ade.base_url} or LANDINGAI_ADE_BASE_URL" in err
+    code, _, err = await adepoll(
+        ade, "resume", journal, "--base-url", ade.base_url, variables=elsewhere
+    )
+    assert code == 0
+    assert ade.truth.requests.get == asked
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [
+        (["--region", "eu"], {}),
+        ([], {"LANDINGAI_ADE_BASE_URL": "", "LANDINGAI_ADE_ENVIRONMENT": "eu"}),
+    ],
+)
+async def test_a_journal_of_another_service_is_refused_and_both_are_named(
+    ade, journal, options, variables
+):
+    await adepoll(ade, "watch", ade.submit(SOON), "--journal", journal)
+    code, out, err = await adepoll(ade, "resume", journal, *options, variables=variables)
+    assert (code, out) == (2, "")
+    assert f"is of jobs at {ade.base_url}, and this is https://api.va.eu-west-1.landing.ai" in err
+
+
+async def test_the_command_names_the_place_where_it_would_not_be_found_otherwise(ade, journal):
+    elsewhere = {"LANDINGAI_ADE_BASE_URL": ""}
+    never = ade.submit(NEVER)
+    _, _, err = await adepoll(
+        *(ade, "watch", never, "--journal", journal, "--timeout", "0.1"),
+        *("--base-url", ade.base_url), variables=elsewhere,
+    )  # fmt: skip
+    assert err.endswith(f"adepoll resume {journal} --base-url {ade.base_url}\n")
+
+
+# --- what cannot be ------------------------------------------------------------------------------
+
+
+async def test_two_at_once_on_one_journal_is_refused_with_the_pid(ade, journal):
+    async with started(ade, "watch", ade.submit(SOON), ade.submit(NEVER), "-j", journal) as first:
+        await first.stdout.readline()
+        for command in (["resume", journal], ["watch", "a", "--journal", journal]):
+            code, out, err = await adepoll(ade, *command)
+            assert (code, out) == (2, "")
+            assert f"is in use by process {first.pid}; wait for its end" in err
+        code, out, _ = await adepoll(ade, "status", journal)
+        assert code == 0
+        assert f"in process {first.pid}" in out
+        assert "Goes on" not in out
+
+
+async def test_what_is_no_journal_is_told_in_one_line_and_left_alone(ade, tmp_path):
+    other = tmp_path / "notes.txt"
+    other.write_text("a text\n" * 200)
+    for command in ("resume", "status", "report"):
+        for path, code in ((other, 2), (tmp_path / "absent.db", 2)):
+            found, out, err = await adepoll(ade, command, str(path))
+            assert (found, out) == (code, "")
+            assert len(err.splitlines()) == 1
+            assert str(path) in err
+    assert sorted(tmp_path.iterdir()) == [other]
+
+
+async def test_a_damaged_journal_ends_with_74_and_says_how_to_rescue_it(ade, journal):
+    await adepoll(ade, "watch", ade.submit(SOON), "--journal", journal)
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+    code, out, err = await adepoll(ade, "resume", journal)
+    assert (code, out) == (74, "")
+    assert "is damaged" in err
+    assert ".recover" in err
+
+
+async def test_a_full_disk_stops_the_batch_with_74_and_the_command_that_goes_on(ade, journal):
+    ids = [ade.submit(SOON) for _ in range(200)]
+    limits = ["bash", "-c", 'ulimit -f 400; trap "" XFSZ; exec "$@"', "-"]
+    code, out, err = await adepoll(ade, "watch", *ids, "--journal", journal, wrapper=limits)
+    assert code == 74
+    *_, what, how = err.splitlines()
+    assert "cannot be written" in what
+    assert how == f"adepoll: goes on with: adepoll resume {journal}"
+    code, rest, _ = await adepoll(ade, "resume", journal)
+    assert code == 0
+    assert set(ids_of(out + rest)) == set(ids)
+
+
+async def test_resume_needs_a_journal_that_is_there(ade, journal):
+    code, _, err = await adepoll(ade, "resume", journal)
+    assert code == 2
+    assert "is not there" in err
+    assert not journal.exists()
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+async def test_status_says_where_a_batch_stands_without_a_key(ade, journal, tmp_path):
+    ids = [ade.submit(LARGE), ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="[b]blur"))]
+    out_dir = str(tmp_path / "r")
+    await adepoll(ade, "watch", *ids, "unknown", "-j", journal, "-o", out_dir, "--timeout", "1")
+    code, out, err = await adepoll(ade, "status", journal, key="")
+    assert (code, err) == (0, "")
+    rows = [line.split(maxsplit=1) for line in out.splitlines() if line]
+    assert ["jobs", "3: 2 done, 1 given up"] in rows
+    assert ["ended", "2: 1 completed, 1 failed"] in rows
+    assert ["running", "no"] in rows
+    assert "JobFailedError: [b]blur" in out
+    assert f"Goes on with: adepoll resume {journal}" in out
+    code, out, _ = await adepoll(ade, "status", journal, "--json", key="")
+    found = json.loads(out)
+    assert found["endpoint"] == ade.base_url
+    assert found["out_dir"] == out_dir
+    assert (found["jobs"], found["open"], found["delivered"]) == (3, 0, 3)
+    assert found["by_stage"] == {"waiting": 0, "fetching": 0, "done": 2, "given_up": 1}
+    assert found["bytes"] == 1_500_000
+    assert {failure["kind"] for failure in found["failures"]} >= {"JobFailedError"}
+    assert found["began_at"] <= found["last_outcome_at"]
+    assert found["process"] is None
+
+
+async def test_status_of_a_batch_that_is_complete_has_nothing_to_go_on_with(ade, journal):
+    await adepoll(ade, "watch", ade.submit(SOON), "--journal", journal)
+    _, out, _ = await adepoll(ade, "status", journal)
+    assert "Goes on" not in out
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    assert json.loads(out)["go_on"] is None
+
+
+async def test_head_ends_it_quietly_and_nothing_that_it_did_not_read_is_lost(ade, journal):
+    ids = [ade.submit(SOON) for _ in range(20)]
+    read_end, write_end = os.pipe()
+    async with started(ade, "watch", *ids, "-j", journal, stdout=write_end) as process:
+        os.close(write_end)
+        os.close(read_end)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (141, b"")
+    code, out, _ = await adepoll(ade, "resume", journal)
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
