@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import pty
+import select
 import sys
 from contextlib import contextmanager
 
@@ -266,6 +267,14 @@ def at_terminal():
     os.close(ours)
 
 
+def all_of(terminal):
+    """Give all that was shown; one read need not."""
+    shown = b""
+    while select.select([terminal], [], [], 0)[0]:
+        shown += os.read(terminal, 65536)
+    return shown.decode()
+
+
 def test_the_display_is_kept_up_to_date_and_taken_away_at_the_end(replay):
     ended = 0
 
@@ -280,10 +289,38 @@ def test_the_display_is_kept_up_to_date_and_taken_away_at_the_end(replay):
 
     with at_terminal() as terminal:
         replay(script)
-        os.set_blocking(terminal, False)
-        shown = os.read(terminal, 65536).decode()
+        shown = all_of(terminal)
     assert shown.index("0/9") < shown.index("7/9")
     assert shown.index("\x1b[?25l") < shown.index("7/9") < shown.index("\x1b[?25h")
+
+
+def test_a_line_goes_above_the_display_and_is_not_broken_in_two(replay, monkeypatch):
+    path = "results/" + 30 * "long-name"
+
+    async def script():
+        monkeypatch.setattr(sys, "stdout", sys.stderr)
+        with ProgressView(lambda: MANY) as view:
+            view.line(f"completed [b]  {path}")
+            await asyncio.sleep(0)
+
+    with at_terminal() as terminal:
+        replay(script)
+        shown = all_of(terminal)
+    assert f"completed [b]  {path}" in shown
+    assert shown.index("1,204/50,000") < shown.index(path) < shown.rindex("1,204/50,000")
+
+
+def test_a_line_for_a_pipe_goes_there_beside_the_display(replay, monkeypatch):
+    pipe = io.StringIO()
+
+    async def script():
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with ProgressView(lambda: MANY) as view:
+            view.line("x" * 300)
+
+    with at_terminal():
+        replay(script)
+    assert pipe.getvalue() == "x" * 300 + "\n"
 
 
 def test_a_terminal_that_is_closed_ends_no_batch(replay, monkeypatch):
