@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 
 import pytest
-from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started
+from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started, until
 
 from adepoll.emulator import Emulator, JobPlan, Outcome
 
@@ -314,5 +314,28 @@ async def test_head_ends_it_quietly_and_nothing_that_it_did_not_read_is_lost(ade
         _, err = await process.communicate()
     assert (process.returncode, err) == (141, b"")
     code, out, _ = await adepoll(ade, "resume", journal)
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+
+
+@pytest.mark.parametrize("size", [4_000, 300_000])
+async def test_a_reader_that_sleeps_holds_up_neither_ctrl_c_nor_what_comes_after(
+    ade, journal, size
+):
+    ids = [ade.submit(JobPlan(processing_time=0.05, result_bytes=size)) for _ in range(40)]
+    read_end, write_end = os.pipe()
+    async with started(ade, "watch", *ids, "-j", journal, stdout=write_end) as process:
+        os.close(write_end)
+        await until(lambda: ade.truth.requests.get >= len(ids))
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    os.close(read_end)
+    assert process.returncode == 130
+    assert b"goes on with" in err
+
+
+async def test_lines_longer_than_a_pipe_takes_at_once_come_whole(ade):
+    ids = [ade.submit(JobPlan(processing_time=0.05, result_bytes=300_000)) for _ in range(8)]
+    code, out, _ = await adepoll(ade, "watch", *ids)
     assert code == 0
     assert sorted(ids_of(out)) == sorted(ids)

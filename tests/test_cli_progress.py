@@ -300,7 +300,7 @@ def test_a_line_goes_above_the_display_and_is_not_broken_in_two(replay, monkeypa
     async def script():
         monkeypatch.setattr(sys, "stdout", sys.stderr)
         with ProgressView(lambda: MANY) as view:
-            view.line(f"completed [b]  {path}")
+            await view.line(f"completed [b]  {path}")
             await asyncio.sleep(0)
 
     with at_terminal() as terminal:
@@ -316,7 +316,7 @@ def test_a_line_for_a_pipe_goes_there_beside_the_display(replay, monkeypatch):
     async def script():
         monkeypatch.setattr(sys, "stdout", pipe)
         with ProgressView(lambda: MANY) as view:
-            view.line("x" * 300)
+            await view.line("x" * 300)
 
     with at_terminal():
         replay(script)

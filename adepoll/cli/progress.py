@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from adepoll.batch import Batch
-from adepoll.cli.running import drop, say, write_line
+from adepoll.cli.output import put_line
+from adepoll.cli.running import drop, say
 from adepoll.cli.standing import Speed, Standing, in_words, paces, troubles
 from adepoll.client import AdeClient
 from adepoll.feeds import Watch
@@ -135,9 +136,9 @@ class View:
             self._timer = None
             self._end()
 
-    def line(self, text: str) -> None:
-        """Print a line on stdout, so that the next program or person can read it at once."""
-        write_line(text)
+    async def line(self, text: str) -> None:
+        """Print a line on stdout; when this returns, the next program or person can read it."""
+        await put_line(text)
 
     def _set_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._every, self._tick)
@@ -224,13 +225,13 @@ class ProgressView(View):
             self._live.start()
             self._draw()
 
-    def line(self, text: str) -> None:
+    async def line(self, text: str) -> None:
         """Print a line on stdout: above what is shown, where both go to a screen."""
         if sys.stdout.isatty() and self._live.is_started:
             # No wrapping: words that a person copies must not be broken in two.
             self._live.console.print(Text(text), soft_wrap=True)
         else:
-            write_line(text)
+            await put_line(text)
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time()

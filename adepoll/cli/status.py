@@ -159,7 +159,10 @@ def _facts(found: Status) -> Iterator[tuple[str, str]]:
     by_stage = {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}
     yield "jobs", _total(counts.jobs, by_stage)
     yield "ended", _total(sum(counts.by_status.values()), counts.by_status)
-    yield "told", f"{counts.delivered:,}" + (f"; {found.untold:,} not yet" if found.untold else "")
+    yield (
+        "delivered",
+        f"{counts.delivered:,}" + (f"; {found.untold:,} not yet" if found.untold else ""),
+    )
     if counts.bytes:
         yield "results", f"{in_bytes(counts.bytes)} in files"
     if found.began_at is not None:

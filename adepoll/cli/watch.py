@@ -147,7 +147,7 @@ class Going:
             try:
                 async for outcome in outcomes:
                     # It counts as told when the next one is asked for: it must be out by then.
-                    view.line(self._line(outcome))
+                    await view.line(self._line(outcome))
                     self._take(outcome)
             finally:
                 view.stop()
@@ -211,13 +211,14 @@ class Going:
         parts[0] += f" ({by_status})" if by_status else ""
         if progress.unresolved:
             parts.append(f"{progress.unresolved:,} unresolved")
-        if self._out is not None:
+        if self._out is not None and progress.bytes_fetched:
             parts.append(
                 f"{in_bytes(progress.bytes_fetched)} of results in {shown(str(self._out))}"
             )
         if progress.missed:
             parts.append(f"{progress.missed:,} results not fetched")
-        parts.append(f"{client.stats.requests:,} requests")
+        requests = client.stats.requests
+        parts.append(f"{requests:,} request{'s' * (requests != 1)}")
         say("adepoll: " + "; ".join(parts))
 
     def _tell_how_to_go_on(self) -> None:
