@@ -126,14 +126,28 @@ async def test_stopped_while_ids_still_come_it_asks_for_them_again(ade, journal)
         process.send_signal(signal.SIGKILL)
         await process.wait()
     _, out, _ = await adepoll(ade, "status", journal, "--json")
-    assert json.loads(out)["ids_missing"]
+    assert json.loads(out)["ids_unsure"]
     _, out, err = await adepoll(ade, "resume", journal)
-    assert "not all ids had been read: give them again" in err
+    assert "not sure that all ids had been read when the last run ended: give them again" in err
     later = ade.submit(SOON)
     code, out, err = await adepoll(ade, "watch", later, "--journal", journal)
     assert (code, ids_of(out)) == (0, [later])
     _, out, _ = await adepoll(ade, "status", journal, "--json")
-    assert not json.loads(out)["ids_missing"]
+    assert not json.loads(out)["ids_unsure"]
+
+
+async def test_stopped_in_order_while_ids_still_come_it_asks_for_them_instead_of_a_resume(
+    ade, journal
+):
+    async with started(ade, "watch", "--journal", journal) as process:
+        process.stdin.write(f"{ade.submit(SOON)}\n".encode())
+        await process.stdin.drain()
+        await process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+        err = await process.stderr.read()
+    assert b"not all ids had been read: give them again, with the same --journal" in err
+    assert b"adepoll resume" not in err
 
 
 async def test_quiet_tells_only_what_went_wrong(ade):

@@ -25,8 +25,9 @@ OPTIONS_NOTE: Final = "options"  # the note of those that the next run is to hav
 IDS_NOTE: Final = "ids"  # the note of whether all ids that were given are in the journal
 READING: Final = "reading"
 READ: Final = "read"
-IDS_MISSING: Final = (
-    "not all ids had been read: give them again with the same --journal; nothing is done twice"
+GIVE_AGAIN: Final = "give them again, with the same --journal; nothing is done twice"
+IDS_UNSURE: Final = (
+    f"it is not sure that all ids had been read when the last run ended: {GIVE_AGAIN}"
 )
 _LONGEST_COMMAND: Final = 4_000
 

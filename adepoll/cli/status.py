@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adepoll.batch.batch import OUT_DIR
-from adepoll.cli.choices import IDS_MISSING, IDS_NOTE, OPTIONS_NOTE, READING, Choices
+from adepoll.cli.choices import IDS_NOTE, IDS_UNSURE, OPTIONS_NOTE, READING, Choices
 from adepoll.cli.running import ExitCode, run_plain, shown, write_line
 from adepoll.cli.standing import in_bytes
 from adepoll.journal import Failure, JournalReader
@@ -65,7 +65,7 @@ class Status:
         began_at: When the first job was added, Unix seconds.
         last_outcome_at: When the last outcome was written down, Unix seconds.
         failures: What went wrong, the most frequent first.
-        ids_missing: Whether the last run ended before all ids had been read.
+        ids_unsure: Whether the last run may have ended before all ids had been read.
         go_on: The command that goes on; None where there is nothing to do, or a process does it.
     """
 
@@ -77,7 +77,7 @@ class Status:
     began_at: float | None
     last_outcome_at: float | None
     failures: Sequence[Failure]
-    ids_missing: bool
+    ids_unsure: bool
     go_on: str | None
 
     @property
@@ -104,7 +104,7 @@ class Status:
                 None if self.last_outcome_at is None else iso_time(self.last_outcome_at)
             ),
             "failures": [asdict(failure) for failure in self.failures[:_GROUPS]],
-            "ids_missing": self.ids_missing,
+            "ids_unsure": self.ids_unsure,
             "go_on": self.go_on,
         }
 
@@ -123,7 +123,7 @@ def read_status(reader: JournalReader, given: Path) -> Status:
         began_at=began_at,
         last_outcome_at=last_outcome_at,
         failures=failures,
-        ids_missing=process is None and notes.get(IDS_NOTE) == READING,
+        ids_unsure=process is None and notes.get(IDS_NOTE) == READING,
         go_on=None,
     )
     to_do = counts.open or found.untold or any(not failure.lasting for failure in failures)
@@ -144,8 +144,8 @@ def show_status(found: Status) -> None:
         Console().print(_failures(found.failures[:_GROUPS]))
         if (more := len(found.failures) - _GROUPS) > 0:
             write_line(f'... and {more} more kinds: "adepoll report" shows them')
-    if found.ids_missing:
-        write_line(f"\nWhen the last run ended, {IDS_MISSING}")
+    if found.ids_unsure:
+        write_line(f"\n{IDS_UNSURE.capitalize()}")
     if found.go_on is not None:
         write_line(f"\nGoes on with: {found.go_on}")
 

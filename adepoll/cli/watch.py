@@ -14,8 +14,9 @@ from adepoll.batch import Batch, BatchProgress
 from adepoll.batch.batch import OUT_DIR
 from adepoll.batch.run import LASTING
 from adepoll.cli.choices import (
-    IDS_MISSING,
+    GIVE_AGAIN,
     IDS_NOTE,
+    IDS_UNSURE,
     OPTIONS_NOTE,
     READ,
     READING,
@@ -34,7 +35,7 @@ from adepoll.models import JobStatus
 from adepoll.outcome import Outcome
 
 _MOST_ERRORS: Final = 20  # that are told at the end
-_LOOK_EVERY: Final = 0.5  # seconds
+_LOOK_EVERY: Final = 0.05  # seconds
 _CONCURRENCY: Final = 64
 _DOWNLOADS: Final = 8
 
@@ -116,7 +117,7 @@ class Going:
                 choices = self.choices.of_journal(reader.endpoint, self.journal)
             choices = choices.with_noted(notes.get(OPTIONS_NOTE))
             if notes.get(IDS_NOTE) == READING:
-                say(f"adepoll: when the last run ended, {IDS_MISSING}")
+                say(f"adepoll: {IDS_UNSURE}")
         else:
             choices = self.choices
         async with AsyncExitStack() as stack:
@@ -228,7 +229,7 @@ class Going:
             say("adepoll: nothing of this was kept; with --journal FILE it would go on from here")
             return
         if self.job_ids is not None and not self._progress.complete:
-            say(f"adepoll: {IDS_MISSING}")
+            say(f"adepoll: not all ids had been read: {GIVE_AGAIN}")
             return
         command = self.choices.resume_command(
             self.journal, endpoint=self._endpoint, note=self._noted
