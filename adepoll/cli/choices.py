@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -29,15 +28,17 @@ GIVE_AGAIN: Final = "give them again, with the same --journal; nothing is done t
 IDS_UNSURE: Final = (
     f"it is not sure that all ids had been read when the last run ended: {GIVE_AGAIN}"
 )
+_MOST: Final = 100_000  # of anything at once; what is noted may be by another hand
+_LARGEST: Final = 1e12
 _LONGEST_COMMAND: Final = 4_000
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return type(value) is int and 1 <= value <= _MOST
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and abs(value) <= _LARGEST
 
 
 # What the journal keeps, and whether it can be that: anybody may have written there.
