@@ -10,7 +10,9 @@ from collections import Counter
 import pytest
 from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started, until
 
+from adepoll import AdePollError, Journal
 from adepoll.emulator import Emulator, JobPlan, Outcome
+from adepoll.journal import GivenUp
 
 LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
 
@@ -99,6 +101,21 @@ async def test_jobs_that_another_try_may_resolve_bring_the_command_for_it(ade, j
     assert f"goes on with: adepoll resume {journal}" in err
     code, _, err = await adepoll(ade, "watch", "bad/id", "--journal", f"{journal}2")
     assert code == 3
+    assert "goes on" not in err
+
+
+async def test_what_no_other_try_would_resolve_is_told_again_with_all_and_brings_no_command(
+    ade, journal
+):
+    async with await Journal.open(journal, endpoint=ade.base_url) as made:
+        await made.add(["gone"])
+        await made.write(GivenUp("gone", AdePollError("no such job"), lasting=True, at=1.0))
+    code, out, err = await adepoll(ade, "resume", journal, "--all")
+    assert code == 3
+    assert json.loads(out) == {
+        "job_id": "gone", "error": "no such job", "error_kind": "AdePollError",
+    }  # fmt: skip
+    assert "unresolved: gone: no such job" in err
     assert "goes on" not in err
 
 

@@ -32,7 +32,7 @@ from adepoll.client import AdeClient
 from adepoll.errors import JournalError
 from adepoll.journal import Journal, JournalReader
 from adepoll.models import JobStatus
-from adepoll.outcome import Outcome
+from adepoll.outcome import Outcome, RecordedError
 
 _MOST_ERRORS: Final = 20  # that are told at the end
 _LOOK_EVERY: Final = 0.05  # seconds
@@ -75,7 +75,9 @@ def watch(
 @click.argument("journal", type=click.Path(dir_okay=False, path_type=Path))
 @batch_options
 def resume(journal: Path, *, choices: Choices) -> None:
-    """Go on with the batch of a journal: tell what nobody was told of, and do the rest.
+    """Go on with the batch of a journal.
+
+    Tells what nobody was told of yet, without asking the service, and then does the rest.
 
     JOURNAL is the file given to "adepoll watch --journal". Region, folder and options are those of
     then; what is given now comes first. An address that is no region of LandingAI's is not taken
@@ -179,7 +181,8 @@ class Going:
         if outcome.error is None:
             return
         self._error_count += 1
-        self._worth_another_try += not isinstance(outcome.error, LASTING)
+        # One of an earlier run comes again only where another try is of no use.
+        self._worth_another_try += not isinstance(outcome.error, (*LASTING, RecordedError))
         if len(self._errors) < _MOST_ERRORS:
             self._errors.append(error_line(outcome))
 
