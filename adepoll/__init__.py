@@ -41,6 +41,7 @@ from adepoll.errors import (
     ResultForbiddenError,
     ResultMalformedError,
     ResultNotReadyError,
+    ResultRangeError,
     ResultRefusedError,
     ResultServerError,
     ResultTooLargeError,
@@ -59,7 +60,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.feeds import Watch, WatchProgress
-from adepoll.fetcher import Download, ResultFetcher, ResultItems, ResultStream
+from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
 from adepoll.harvest import Harvest, Unresolved
 from adepoll.journal import Journal
 from adepoll.latest import JobNews, Latest
@@ -101,6 +102,7 @@ __all__ = [
     "ExtractMetadata",
     "ExtractResult",
     "ExtractWarning",
+    "FetcherStats",
     "Fixed",
     "Harvest",
     "InvalidJobIdError",
@@ -146,6 +148,7 @@ __all__ = [
     "ResultItems",
     "ResultMalformedError",
     "ResultNotReadyError",
+    "ResultRangeError",
     "ResultRefusedError",
     "ResultServerError",
     "ResultStream",

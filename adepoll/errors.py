@@ -475,6 +475,22 @@ class ResultMalformedError(ResultError):
         self.problems = tuple(problems)
 
 
+class ResultRangeError(ResultError):
+    """Not a byte of the range that was asked for is in the result.
+
+    Attributes:
+        start: Where the range begins.
+        size: Bytes of the whole result.
+    """
+
+    def __init__(self, *, job_id: str, start: int, size: int) -> None:
+        super().__init__(
+            f"nothing of it is at byte {start} and after: it has {size} bytes", job_id=job_id
+        )
+        self.start = start
+        self.size = size
+
+
 class ResultTooLargeError(ResultError):
     """The result is larger than may be held in memory; `download` it, or walk its `items`.
 

@@ -61,6 +61,7 @@ EXAMPLES = [
     errors.ResultTransferError("text", job_id="j-1", received=1, expected=None),
     errors.ResultChangedError(job_id="j-1", received=1),
     errors.ResultMalformedError(["expected an object @ $"], job_id="j-1"),
+    errors.ResultRangeError(job_id="j-1", start=20, size=10),
     errors.ResultTooLargeError(job_id="j-1", limit=10),
     errors.TargetExistsError(job_id="j-1", path="/out/a.json"),
     errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left")),

@@ -30,7 +30,8 @@ from adepoll.redaction import REDACTED, showable
 _OK: Final = 200
 _PARTIAL: Final = 206
 _CHANGED: Final = 412
-_OUT_OF_RANGE: Final = 416
+OUT_OF_RANGE: Final = 416
+"""The status of a storage that has nothing of a range."""
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})
 _PASSING: Final = frozenset({408, 429})
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
@@ -85,6 +86,18 @@ class Range:
 
 class ChangedError(Exception):
     """The storage has another object than the one that was asked for."""
+
+
+class PastEndError(ChangedError):
+    """The object ends before the range that was asked for: it is another one, or never was longer.
+
+    Attributes:
+        size: Bytes of the object.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"it has {size} bytes")
+        self.size = size
 
 
 class NoRangeError(ResultMalformedError):
@@ -145,10 +158,11 @@ class Answer:
             begun = chunk.lstrip()
             if self._at > MOST_BLANKS and not begun:
                 raise ResultMalformedError(["blanks without end @ $"], job_id=self._job_id)
-        if not begun:
+        ends_early = self.stop != self.version.size  # a small piece may be blank
+        if not begun and not ends_early:
             reason = "the bytes ended within the result"
             raise ResultTransferError(reason, job_id=self._job_id, received=self._at, expected=None)
-        if not begun.startswith(b"{"):
+        if begun and not begun.startswith(b"{"):
             raise ResultMalformedError(["expected an object @ $"], job_id=self._job_id)
         self._ahead = ahead[::-1]
         self._is_checked = True
@@ -217,10 +231,10 @@ class Interpreter:
             return self._piece(response, asked)
         if status == _CHANGED and asked is not None:
             raise ChangedError
-        if status == _OUT_OF_RANGE and asked is not None:
+        if status == OUT_OF_RANGE and asked is not None:
             total = _content_range(response)[2]
             if total is not None and total < asked.start:
-                raise ChangedError
+                raise PastEndError(total)
             if total == asked.start:
                 version = Version(total, response.headers.get("ETag"))
                 return Answer(

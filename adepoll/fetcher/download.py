@@ -1,6 +1,6 @@
-"""A stored result on its way to disk: in parts, or in order where that cannot be.
+"""A result on its way to disk: in parts, or in order where that cannot be.
 
-Imports crew, reader and below.
+Imports crew, reader, stream and below.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from adepoll.fetcher.landing import Landing, Writer
 from adepoll.fetcher.reader import Reader
 from adepoll.fetcher.sidecar import Kept
 from adepoll.fetcher.spans import Spans
+from adepoll.fetcher.stream import Inline
 from adepoll.fetcher.transfer import Persistence, StoredResult
 from adepoll.fetcher.width import PART_BYTES
 
@@ -172,3 +173,18 @@ class Carrier:
             received=self._landing.there,
             expected=self._landing.size,
         )
+
+
+async def put(landing: Landing, source: Inline) -> Fetched:
+    """Write what came inline to its file."""
+
+    async def wrote(count: int) -> None:
+        landing.wrote(count, landing.there + count)
+
+    async with landing.open():
+        await landing.begin(Version(source.version.size), joined=False)
+        async with Writer(landing, 0, wrote) as writer:
+            await writer.put(await source.read())
+            await writer.flush()
+        digest = await landing.publish()
+    return Fetched(landing.there, digest, None, 0)

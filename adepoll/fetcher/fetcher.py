@@ -25,12 +25,12 @@ from adepoll.errors import (
     ResultUnavailableError,
 )
 from adepoll.fetcher.addresses import Gatekeeper
-from adepoll.fetcher.answers import Version
-from adepoll.fetcher.download import Carrier, Fetched
+from adepoll.fetcher.download import Carrier, put
 from adepoll.fetcher.items import ResultItems
-from adepoll.fetcher.landing import Landing, Progress, Writer
+from adepoll.fetcher.landing import Landing, Progress
 from adepoll.fetcher.partfile import PartFile
-from adepoll.fetcher.reader import Reader
+from adepoll.fetcher.reader import Reader, make_reader
+from adepoll.fetcher.stats import FetcherStats, Tally
 from adepoll.fetcher.storage import Storage
 from adepoll.fetcher.stream import Inline, ResultStream
 from adepoll.fetcher.transfer import Link, Persistence, ResolveUrl, StoredResult
@@ -119,6 +119,7 @@ class ResultFetcher:
         self._max_result_bytes = max_result_bytes
         self._connections = connections
         self._resolve_url = resolve_url
+        self._tally = Tally()
         self._storage = Storage(
             gatekeeper=Gatekeeper(api_url=client.base_url, allow_private=allow_private),
             connect_timeout=connect_timeout,
@@ -127,6 +128,11 @@ class ResultFetcher:
         )
         # Who reads the same result by the same URL shares the fresh one.
         self._links: WeakValueDictionary[tuple[str, str | None], Link] = WeakValueDictionary()
+
+    @property
+    def stats(self) -> FetcherStats:
+        """What was done so far; a copy that does not change."""
+        return self._tally.stats(bytes_received=self._storage.bytes_received)
 
     async def __aenter__(self) -> Self:
         """Give the fetcher itself."""
@@ -162,16 +168,16 @@ class ResultFetcher:
             ResultError: It could not be fetched; the other subclasses say why.
             RequestError: The service could not be asked for a URL.
         """
-        job = await self._ended(job)
-        if job.data is not None:
-            return job.data
-        job_id = job.job_id
-        body = await self._into_memory(job)
-        try:
-            return await asyncio.to_thread(wire.decode_result, body)
-        except MalformedAnswerError as exc:
-            problems = exc.problems
-        raise ResultMalformedError(problems, job_id=job_id)
+        with self._tally.transfer():
+            job = await self._ended(job)
+            if job.data is not None:
+                return job.data
+            body = await self._into_memory(job)
+            try:
+                return await asyncio.to_thread(wire.decode_result, body)
+            except MalformedAnswerError as exc:
+                problems = exc.problems
+            raise ResultMalformedError(problems, job_id=job.job_id)
 
     async def download(
         self,
@@ -202,9 +208,19 @@ class ResultFetcher:
             ResultTransferError: The bytes did not arrive whole, however often it was tried.
             AdePollError: As for `result`.
         """
+        with self._tally.transfer():
+            return await self._download(job, Path(path), progress, overwrite=overwrite)
+
+    async def _download(
+        self,
+        job: JobSnapshot | str,
+        target: Path,
+        progress: Progress | None,
+        *,
+        overwrite: bool,
+    ) -> Download:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        target = Path(path)
         job_id = job if isinstance(job, str) else job.job_id
         part = PartFile(target, job_id=job_id, overwrite=overwrite)
         await asyncio.to_thread(part.check)
@@ -219,7 +235,7 @@ class ResultFetcher:
             )
             fetched = await carrier.run()
         else:
-            fetched = await _put(landing, await _inline(job.data))
+            fetched = await put(landing, await _inline(job.data, job.job_id))
         return Download(
             job_id=job.job_id,
             path=target,
@@ -231,27 +247,49 @@ class ResultFetcher:
         )
 
     @asynccontextmanager
-    async def stream(self, job: JobSnapshot | str) -> AsyncGenerator[ResultStream, None]:
-        """Give the bytes of a result as they arrive, in constant memory.
+    async def stream(
+        self, job: JobSnapshot | str, *, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[ResultStream, None]:
+        """Give the bytes of a result, or of a range of it, as they arrive, in constant memory.
 
         ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. Where a
         connection breaks, another goes on at the byte that was reached.
 
+        A range is a slice of the bytes: what goes beyond the end is left out. The storage is asked
+        for that range alone; one that gives no ranges sends what is before it too, which is passed
+        over. Ranges of two calls belong together if their streams have the same strong `etag`.
+
         Args:
             job: A snapshot of the job, or its id.
+            start: The first byte. If negative, so many bytes from the end; that costs a request
+                more, by which the size is found out, and where the storage does not tell it, the
+                whole is read for that.
+            stop: The byte after the last; None for all to the end.
 
         Raises:
+            ValueError: `stop` is not after `start`, or `start` is negative and there is a `stop`.
+            ResultRangeError: The result ends before the range begins; it carries the size. On
+                entering.
             AdePollError: As for `result`, on entering or from the iteration.
         """
-        job = await self._ended(job)
-        if job.data is not None:
-            yield ResultStream(await _inline(job.data))
-            return
-        reader = Reader(self._stored(job), self._persistence())
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(reader.aclose)
-            await reader.begin()
-            yield ResultStream(reader)
+        start, stop = operator.index(start), None if stop is None else operator.index(stop)
+        if stop is not None and (start < 0 or stop <= start):
+            raise ValueError(f"no range: start {start}, stop {stop}")
+        with self._tally.transfer() as transfer:
+            job = await self._ended(job)
+            async with AsyncExitStack() as stack:
+                source: Inline | Reader
+                if job.data is not None:
+                    source = await _inline(job.data, job.job_id, start, stop)
+                else:
+                    stored, persistence = self._stored(job), self._persistence()
+                    source = await make_reader(stored, persistence, start, stop)
+                    stack.push_async_callback(source.aclose)
+                    await source.begin()
+                try:
+                    yield ResultStream(source, transfer)
+                finally:
+                    transfer.abandon()  # unless the stream has said otherwise
 
     @asynccontextmanager
     async def items(self, job: JobSnapshot | str, prefix: str) -> AsyncGenerator[ResultItems, None]:
@@ -294,12 +332,16 @@ class ResultFetcher:
         key = (job.job_id, job.output_url)
         link = self._links.get(key)
         if link is None:
-            link = self._links[key] = Link(self._client, job, self._resolve_url)
+            link = Link(self._client, job, self._resolve_url, self._tally)
+            self._links[key] = link
         return StoredResult(self._storage, link, job_id=job.job_id, in_bulk=in_bulk)
 
     def _persistence(self) -> Persistence:
         return Persistence(
-            self._client.retry, self._client.rng, check_open=self._storage.check_open
+            self._client.retry,
+            self._client.rng,
+            check_open=self._storage.check_open,
+            tally=self._tally,
         )
 
     async def _into_memory(self, job: JobSnapshot) -> bytes:
@@ -335,21 +377,9 @@ def _needs_url(job: JobSnapshot) -> bool:
     return job.output_url is None or is_redacted(job.output_url)
 
 
-async def _inline(data: ExtractResult) -> Inline:
+async def _inline(
+    data: ExtractResult, job_id: str, start: int = 0, stop: int | None = None
+) -> Inline:
     """Give data that came with the snapshot as the stream it would have been."""
-    return Inline(await asyncio.to_thread(wire.encode_result, data))
-
-
-async def _put(landing: Landing, source: Inline) -> Fetched:
-    """Write what came inline to its file."""
-
-    async def wrote(count: int) -> None:
-        landing.wrote(count, landing.there + count)
-
-    async with landing.open():
-        await landing.begin(Version(source.version.size), joined=False)
-        async with Writer(landing, 0, wrote) as writer:
-            await writer.put(await source.read())
-            await writer.flush()
-        digest = await landing.publish()
-    return Fetched(landing.there, digest, None, 0)
+    body = await asyncio.to_thread(wire.encode_result, data)
+    return Inline(body, job_id=job_id, start=start, stop=stop)

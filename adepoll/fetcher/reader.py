@@ -1,7 +1,8 @@
-"""A stored result in order, from its first byte to its last. Imports transfer and answers."""
+"""A stored result, or a range of it, in order. Imports transfer and answers."""
 
 import asyncio
 import hashlib
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
 from attrs import evolve
@@ -10,13 +11,17 @@ from adepoll.errors import (
     ResultChangedError,
     ResultError,
     ResultMalformedError,
+    ResultRangeError,
+    ResultRefusedError,
     ResultTransferError,
 )
 from adepoll.fetcher.answers import (
     MOST_BLANKS,
+    OUT_OF_RANGE,
     Answer,
     ChangedError,
     NoRangeError,
+    PastEndError,
     Range,
     Version,
 )
@@ -30,17 +35,41 @@ class Reader:
     has a strong name (ETag) for what it gives; if not, or if it sends the whole again, what was
     read already is passed over, and compared by its digest where there is no such name.
 
+    Of a range, what is before it is passed over too where the storage gives no ranges; and once
+    its version is told by `begin`, it is no other one.
+
     Attributes:
         version: What is being read, as far as the storage tells.
+        start: The first byte that is read.
         received: Bytes read so far.
         resumed: How often another connection went on after the first byte.
     """
 
-    def __init__(self, stored: StoredResult, persistence: Persistence) -> None:
-        """Ask nobody yet."""
-        self.version = Version()
+    def __init__(
+        self,
+        stored: StoredResult,
+        persistence: Persistence,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        version: Version | None = None,
+    ) -> None:
+        """Ask nobody yet.
+
+        Args:
+            stored: The result.
+            persistence: How long to go on.
+            start: The first byte to read.
+            stop: The one after the last; None to read to the end.
+            version: What it must be a range of; None for whatever is there.
+        """
+        self.version = version or Version()
+        self.start = start
         self.received = 0
         self.resumed = 0
+        self._stop = stop
+        self._is_range = start > 0 or stop is not None
+        self._is_pinned = version is not None
         self._stored = stored
         self._persistence = persistence
         self._stack = AsyncExitStack()
@@ -66,11 +95,19 @@ class Reader:
                 await self._open()
             except ResultError as error:
                 await self._endure(error)
+        self._is_pinned = self._is_range
+
+    @property
+    def stop(self) -> int | None:
+        """The byte after the last that is read; None where that is not known."""
+        size = self.version.size
+        return size if size is None or self._stop is None else min(self._stop, size)
 
     async def read(self) -> bytes:
         """Give the next bytes, none at the end.
 
         Raises:
+            ResultRangeError: The result ends before the range begins.
             ResultChangedError: There is another object now than the one that was begun with.
             ResultMalformedError: What comes is no JSON object, or blanks without end.
             ResultError: It could not be had, however often it was tried.
@@ -79,7 +116,10 @@ class Reader:
         while True:
             try:
                 answer = self._answer or await self._open()
-                chunk = await answer.read()
+                left = self._left
+                if left == 0:
+                    return b""
+                chunk = (await answer.read())[:left]
                 self._note(chunk)
             except ResultError as error:
                 await self._endure(error)
@@ -91,44 +131,71 @@ class Reader:
         self._answer = None
         await self._stack.aclose()
 
+    @property
+    def _left(self) -> int | None:
+        """Bytes until the range ends within the result; None where it goes on to the end."""
+        size = self.version.size
+        if self._stop is None or (size is not None and self._stop >= size):
+            return None
+        return self._stop - self.start - self.received
+
     async def _open(self) -> Answer:
         self._began = asyncio.get_running_loop().time()
         self._begun_with = self.received
-        asked = None
-        if self.received and self.version.is_strong and self._by_range:
-            asked = Range(self.received)
-        version = self.version if self.received else None
+        asked = self._asked()
+        version = self.version if self.received or self._is_pinned else None
         try:
             opening = self._stored.open(asked=asked, version=version)
             answer = await self._stack.enter_async_context(opening)
-            if self.received == 0:
+            if self._is_range:
+                await answer.begin()  # the size of a page in the way is no size
+            if version is None:
                 self.version = answer.version
-            await self._pass_over(answer, self.received - answer.start)
+                self._check_start()
+            await self._pass_over(answer)
         except NoRangeError as error:
             self._by_range = False
             raise error.as_public() from None
+        except PastEndError as error:
+            if version is None:
+                raise self._past_end(error.size) from None
+            raise self._changed() from None
         except ChangedError:
             # Raised from None: it says nothing more, and is nobody else's business.
-            raise ResultChangedError(job_id=self._stored.job_id, received=self.received) from None
+            raise self._changed() from None
+        except ResultRefusedError as error:
+            if error.status != OUT_OF_RANGE or asked is None or self.received:
+                raise
+            self._by_range = False  # how long it is will be told by the whole
+            return await self._open()
         self.resumed += self.received > 0
         self._answer = answer
         return answer
 
-    async def _pass_over(self, answer: Answer, left: int) -> None:
-        """Read what was read before, and see that it is the same."""
+    def _asked(self) -> Range | None:
+        """Give what to ask for; without a strong name, what was read is read again."""
+        start = self.start
+        if self.version.is_strong:
+            start += self.received
+        if not self._by_range or not (start or self._is_range):
+            return None
+        return Range(start, None if self._left is None else self._stop)
+
+    async def _pass_over(self, answer: Answer) -> None:
+        """Read what nobody wants; then what was read before, and see that it is the same."""
+        if answer.start < self.start:
+            await self._pass_to_start(answer)
+        left = self.start + self.received - max(self.start, answer.start)
         if not left:
             return
         same_name = self.version.is_strong and self.version.etag == answer.version.etag
         digest = hashlib.sha256()
-        while left:
-            if not (chunk := await answer.read()):
-                raise ChangedError
-            if len(chunk) > left:
-                answer.put_back(chunk[left:])
-                chunk = chunk[:left]
+        async for chunk in _take(answer, left):
             left -= len(chunk)
             if not same_name:
                 digest.update(chunk)
+        if left:
+            raise ChangedError
         if not same_name and (self.version.is_strong or digest.digest() != self._digest.digest()):
             raise ChangedError
 
@@ -141,20 +208,35 @@ class Reader:
             size=self.version.size,
         )
 
+    def _check_start(self) -> None:
+        size = self.version.size
+        if size is not None and 0 < size <= self.start:
+            raise PastEndError(size)
+
+    async def _pass_to_start(self, answer: Answer) -> None:
+        left = self.start - answer.start
+        last = b""
+        async for chunk in _take(answer, left):
+            left -= len(chunk)
+            last = chunk.rstrip()[-1:] or last
+        if chunk := b"" if left else await answer.read():
+            answer.put_back(chunk)
+            return
+        if last != b"}":
+            raise self._cut(self.start - left)
+        raise PastEndError(self.start - left)
+
     def _note(self, chunk: bytes) -> None:
         """Take in what was read, and refuse an end that is none."""
         if not chunk:
-            if self._last != b"}":
+            # Of a range, all may be the blanks after the end.
+            if self._last != b"}" and (self._last or not self.start or not self.received):
                 # A cut that nobody announced, or that was announced as the whole: its size is
-                # no news of the size.
+                # no news of the size. That of a range has been told.
                 size = self.version.size
-                self.version = evolve(self.version, size=None)
-                raise ResultTransferError(
-                    "the bytes ended within the result",
-                    job_id=self._stored.job_id,
-                    received=self.received,
-                    expected=size,
-                )
+                if not self._is_range:
+                    self.version = evolve(self.version, size=None)
+                raise self._cut(self.received, size)
             return
         text = chunk.rstrip()
         blanks = len(chunk) - len(text) + (0 if text else self._blanks)
@@ -166,3 +248,61 @@ class Reader:
         self.received += len(chunk)
         if not self.version.is_strong:
             self._digest.update(chunk)
+
+    def _cut(self, received: int, expected: int | None = None) -> ResultTransferError:
+        return ResultTransferError(
+            "the bytes ended within the result",
+            job_id=self._stored.job_id,
+            received=received,
+            expected=expected,
+        )
+
+    def _changed(self) -> ResultChangedError:
+        return ResultChangedError(job_id=self._stored.job_id, received=self.received)
+
+    def _past_end(self, size: int) -> ResultRangeError:
+        return ResultRangeError(job_id=self._stored.job_id, start=self.start, size=size)
+
+
+async def _take(answer: Answer, most: int) -> AsyncGenerator[bytes, None]:
+    """Read so many bytes, or fewer where it ends."""
+    while most and (chunk := await answer.read()):
+        if len(chunk) > most:
+            answer.put_back(chunk[most:])
+            chunk = chunk[:most]
+        most -= len(chunk)
+        yield chunk
+
+
+async def make_reader(
+    stored: StoredResult, persistence: Persistence, start: int, stop: int | None
+) -> Reader:
+    """Make the reader of a range, which may begin so many bytes before the end.
+
+    Raises:
+        ResultError: The size could not be found out; as for `Reader.read`.
+        RequestError: The service could not be asked for a fresh URL.
+    """
+    if start >= 0:
+        return Reader(stored, persistence, start=start, stop=stop)
+    version = await _measure(stored, persistence)
+    start = max(0, start + (version.size or 0))
+    return Reader(stored, persistence, start=start, stop=stop, version=version)
+
+
+async def _measure(stored: StoredResult, persistence: Persistence) -> Version:
+    """Find out how large a result is: by asking for a byte; by reading it if nobody says."""
+    reader = Reader(stored, persistence, stop=1)
+    try:
+        await reader.begin()
+    finally:
+        await reader.aclose()
+    if reader.version.size is not None:
+        return reader.version
+    reader = Reader(stored, persistence)
+    try:
+        while await reader.read():
+            pass
+    finally:
+        await reader.aclose()
+    return evolve(reader.version, size=reader.received)

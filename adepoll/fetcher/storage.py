@@ -58,6 +58,13 @@ class Storage:
         self._read_timeout = read_timeout
         self._min_rate = min_rate
         self._connections = Connections("fetcher", self._make_session)
+        self._received = 0  # by the answers that are not being read any more
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of bodies that have come so far."""
+        reading = self._connections.reading
+        return self._received + sum(response.content.total_bytes for response in reading)
 
     def check_open(self) -> None:
         """Raise `ClosedError` if it was closed."""
@@ -105,13 +112,15 @@ class Storage:
             in_bulk: Whether to read them in few large pieces, of some megabytes in memory.
 
         Raises:
+            PastEndError: The object ends before the range begins.
             ChangedError: It is of another version.
             NoRangeError: It answers a range with something that cannot be used.
             ResultError: It is a refusal, or none came.
         """
         headers = {**_HEADERS} if asked is None else {**_HEADERS, "Range": str(asked)}
-        if asked is not None and version is not None and version.etag is not None:
-            # Some know only the one, some only the other; who knows both goes by If-Match first.
+        if asked is not None and version is not None and version.etag and version.is_strong:
+            # A weak one never matches there (RFC 9110, sections 13.1.1 and 13.1.5). Of the fields,
+            # some know one, some the other; who knows both goes by If-Match first.
             headers["If-Match"] = headers["If-Range"] = version.etag
         response, url = await self._follow(job_id, url, headers, in_bulk=in_bulk)
         async with response:
@@ -125,6 +134,7 @@ class Storage:
                     raise ChangedError
                 yield answer
             finally:
+                self._received += response.content.total_bytes
                 self._connections.reading.discard(response)
 
     async def _follow(

@@ -1,16 +1,23 @@
-"""ResultStream: what a caller iterates over. Imports answers."""
+"""ResultStream: what a caller iterates over. Imports answers and stats."""
 
 from typing import Protocol, Self
 
+from adepoll.errors import AdePollError, ResultRangeError
 from adepoll.fetcher.answers import Version
+from adepoll.fetcher.stats import Transfer
 
 
 class Source(Protocol):
     """What a stream reads from."""
 
     version: Version
+    start: int
     received: int
     resumed: int
+
+    @property
+    def stop(self) -> int | None:
+        """The byte after the last that is read; None where that is not known."""
 
     async def read(self) -> bytes:
         """Give the next bytes, none at the end."""
@@ -19,12 +26,23 @@ class Source(Protocol):
 class Inline:
     """Data that came with the snapshot, as the source of a stream."""
 
-    def __init__(self, body: bytes) -> None:
-        """`body` is the JSON of the result."""
-        self.version = Version(size=len(body))
+    def __init__(
+        self, body: bytes, *, job_id: str = "", start: int = 0, stop: int | None = None
+    ) -> None:
+        """`body` is the JSON of the result; of it, a range as `ResultFetcher.stream` has it.
+
+        Raises:
+            ResultRangeError: It ends before the range begins.
+        """
+        size = len(body)
+        self.version = Version(size=size)
+        self.start = max(0, size + start) if start < 0 else start
+        self.stop = size if stop is None else min(stop, size)
         self.received = 0
         self.resumed = 0
-        self._body = body
+        if 0 < size <= self.start:
+            raise ResultRangeError(job_id=job_id, start=self.start, size=size)
+        self._body = body[self.start : self.stop]
 
     async def read(self) -> bytes:
         """Give all of it, then nothing."""
@@ -34,19 +52,33 @@ class Inline:
 
 
 class ResultStream:
-    """The bytes of one result, as they arrive; an async iterator of chunks.
+    """The bytes of one result, or of a range of it, as they arrive; an async iterator of chunks.
 
     What is not read stays with the storage: the socket waits, and memory does not grow.
     """
 
-    def __init__(self, source: Source) -> None:
-        """Made by `ResultFetcher.stream`."""
+    def __init__(self, source: Source, transfer: Transfer | None = None) -> None:
+        """Made by `ResultFetcher.stream`; how it ends is counted with `transfer`."""
         self._source = source
+        self._transfer = transfer
 
     @property
     def size(self) -> int | None:
-        """How many bytes there will be; None where the storage does not say."""
+        """How many bytes the whole result has; None where the storage does not say."""
         return self._source.version.size
+
+    @property
+    def start(self) -> int:
+        """Where the first byte that is given stands in the result; 0 if all of it is given."""
+        return self._source.start
+
+    @property
+    def stop(self) -> int | None:
+        """Where the byte after the last one stands; None where the storage does not say the size.
+
+        `stop - start` bytes are given in all.
+        """
+        return self._source.stop
 
     @property
     def etag(self) -> str | None:
@@ -78,7 +110,14 @@ class ResultStream:
             RequestError: The service could not be asked for a fresh URL.
             ClosedError: The fetcher was closed.
         """
-        chunk = await self._source.read()
+        try:
+            chunk = await self._source.read()
+        except AdePollError:
+            if self._transfer is not None:
+                self._transfer.fail()
+            raise
         if not chunk:
+            if self._transfer is not None:
+                self._transfer.finish()
             raise StopAsyncIteration
         return chunk

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from adepoll.client import AdeClient
 from adepoll.errors import ResultError, ResultExpiredError
 from adepoll.fetcher.answers import Answer, Range, Version
+from adepoll.fetcher.stats import Tally
 from adepoll.fetcher.storage import Storage
 from adepoll.models import JobSnapshot
 from adepoll.pacing import RetryPolicy
@@ -34,8 +35,16 @@ class Persistence:
     that arrive give nothing back.
     """
 
-    def __init__(self, retry: RetryPolicy, rng: Random, *, check_open: Callable[[], None]) -> None:
-        """`check_open` raises where there is no point in going on."""
+    def __init__(
+        self,
+        retry: RetryPolicy,
+        rng: Random,
+        *,
+        check_open: Callable[[], None],
+        tally: Tally | None = None,
+    ) -> None:
+        """`check_open` raises where there is no point in going on; `tally` counts goings on."""
+        self._tally = tally or Tally()
         self._retry = retry
         self._rng = rng
         self._check_open = check_open
@@ -73,13 +82,17 @@ class Persistence:
             raise error
         _log.debug("attempt %d failed, will go on: %s", self._failures, error)
         await asyncio.sleep(self._until - now)
+        self._tally.resumed += 1
 
 
 class Link:
     """The URL of one result, made fresh for all who read it when it has expired."""
 
-    def __init__(self, client: AdeClient, job: JobSnapshot, resolve: ResolveUrl | None) -> None:
+    def __init__(
+        self, client: AdeClient, job: JobSnapshot, resolve: ResolveUrl | None, tally: Tally
+    ) -> None:
         """Ask nobody yet; `job` has the URL with which to begin."""
+        self._tally = tally
         self._client = client
         self._job = job
         self._resolve = resolve
@@ -107,6 +120,7 @@ class Link:
             if self._fresh >= _MOST_FRESH_URLS or self._hopeless == expired:
                 raise error
             self._fresh += 1
+            self._tally.fresh_urls += 1
             job = await self._client.get_job(self._job.job_id)
             url = await self._resolved(job)
             if not url or url == expired:

@@ -16,6 +16,7 @@ from adepoll import (
     Download,
     Durations,
     ExtractResult,
+    FetcherStats,
     Fixed,
     JobPage,
     JobSnapshot,
@@ -119,3 +120,10 @@ async def main() -> None:
         async with JobWatcher(client) as watcher, watcher.harvest(ids(), window=9) as harvest:
             async for ends in harvest:
                 assert_type(ends, tuple[JobSnapshot | Unresolved, ...])
+
+
+async def serve(fetcher: ResultFetcher) -> None:
+    async with fetcher.stream("a", start=-100) as chunks:
+        assert_type(chunks.start, int)
+        assert_type(chunks.stop, int | None)
+    assert_type(fetcher.stats, FetcherStats)
