@@ -76,7 +76,9 @@ from adepoll.models import (
 )
 from adepoll.outcome import Outcome, RecordedError, ResultFile
 from adepoll.pacing import RetryPolicy
+from adepoll.ranges import ByteRange, parse_range
 from adepoll.schedule import Adaptive, Exponential, Fixed, Schedule, Watched
+from adepoll.serving import ResultReply, reply_with_result
 from adepoll.source import JobSource
 from adepoll.sse import JobEvents
 from adepoll.watcher import JobWatcher, WatcherStats
@@ -93,6 +95,7 @@ __all__ = [
     "BatchProgress",
     "BatchRun",
     "BatchStoppedError",
+    "ByteRange",
     "ClientStats",
     "ClosedError",
     "ConfigurationError",
@@ -150,6 +153,7 @@ __all__ = [
     "ResultNotReadyError",
     "ResultRangeError",
     "ResultRefusedError",
+    "ResultReply",
     "ResultServerError",
     "ResultStream",
     "ResultTooLargeError",
@@ -174,4 +178,6 @@ __all__ = [
     "WatcherStats",
     "WrongJobError",
     "__version__",
+    "parse_range",
+    "reply_with_result",
 ]

@@ -22,6 +22,7 @@ PUBLIC = [
     "BatchProgress",
     "BatchRun",
     "BatchStoppedError",
+    "ByteRange",
     "ClientStats",
     "ClosedError",
     "ConfigurationError",
@@ -79,6 +80,7 @@ PUBLIC = [
     "ResultNotReadyError",
     "ResultRangeError",
     "ResultRefusedError",
+    "ResultReply",
     "ResultServerError",
     "ResultStream",
     "ResultTooLargeError",
@@ -103,6 +105,8 @@ PUBLIC = [
     "WatcherStats",
     "WrongJobError",
     "__version__",
+    "parse_range",
+    "reply_with_result",
 ]
 
 

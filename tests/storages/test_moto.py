@@ -33,6 +33,7 @@ from adepoll.errors import (
     ResultChangedError,
     ResultExpiredError,
     ResultForbiddenError,
+    ResultRangeError,
     ResultRefusedError,
 )
 from adepoll.fetcher import ResultFetcher
@@ -243,6 +244,20 @@ async def test_a_result_comes_the_same_in_all_three_ways(bucket, door, fetch, ou
     assert statuses(door) == [200, 200, 206]
     sent = {name for _, fields in door.gets for name in fields}
     assert sent == {"host", "accept", "accept_encoding", "user_agent", "range"}
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 70_000), (MIB, None), (-9, None)])
+async def test_a_range_comes_alone(bucket, door, fetch, make_json, start, stop):
+    body = make_json(2 * MIB)
+    etag = bucket.put(body)
+    fetcher, job = await fetch(bucket.presign())
+    async with fetcher.stream(job, start=start, stop=stop) as chunks:
+        assert b"".join([chunk async for chunk in chunks]) == body[start:stop]
+        assert (chunks.size, chunks.etag) == (len(body), etag)
+    assert set(statuses(door)) == {206}
+    with pytest.raises(ResultRangeError) as caught:
+        await fetcher.stream(job, start=len(body) + 5).__aenter__()
+    assert caught.value.size == len(body)
 
 
 @pytest.mark.parametrize("key", [ODD_KEY, "a//b/../c/./d.json", "+.json", "%41%2541.json"])

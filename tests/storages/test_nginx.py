@@ -12,6 +12,7 @@ from adepoll import wire
 from adepoll.errors import (
     ResultChangedError,
     ResultMalformedError,
+    ResultRangeError,
     ResultRefusedError,
     ResultServerError,
     ResultTransferError,
@@ -95,6 +96,22 @@ async def test_a_result_comes_the_same_in_all_three_ways(serve, fetch, out, resu
         (200, len(body)),
         (206, len(body)),
     ]
+
+
+@pytest.mark.parametrize("server", ["", "max_ranges 0;", "etag off;", "gzip on; gzip_types *;"])
+@pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 70_000), (MIB, None), (-9, None)])
+async def test_a_range_is_the_slice(serve, fetch, make_json, server, start, stop):
+    body = make_json(2 * MIB)
+    nginx = serve({"r.json": body}, server=server)
+    fetcher, job = await fetch(nginx.url("/r.json"))
+    async with fetcher.stream(job, start=start, stop=stop) as chunks:
+        assert b"".join([chunk async for chunk in chunks]) == body[start:stop]
+        assert chunks.size == len(body)
+    with pytest.raises(ResultRangeError) as caught:
+        await fetcher.stream(job, start=len(body)).__aenter__()
+    assert caught.value.size == len(body)
+    *first, last = [one["status"] for one in nginx.requests()]
+    assert (set(first), last) == (({200}, 200) if "max_ranges" in server else ({206}, 416))
 
 
 async def test_no_secret_is_sent(serve, fetch, out, make_json):

@@ -13,6 +13,7 @@ from adepoll import (
     Batch,
     BatchProgress,
     BatchRun,
+    ByteRange,
     Download,
     Durations,
     ExtractResult,
@@ -29,10 +30,13 @@ from adepoll import (
     ResultFetcher,
     ResultFile,
     ResultItems,
+    ResultReply,
     RetryPolicy,
     Unresolved,
     UnresolvedJobsError,
     Watch,
+    parse_range,
+    reply_with_result,
 )
 
 
@@ -127,3 +131,10 @@ async def serve(fetcher: ResultFetcher) -> None:
         assert_type(chunks.start, int)
         assert_type(chunks.stop, int | None)
     assert_type(fetcher.stats, FetcherStats)
+    async with reply_with_result(fetcher, "a", range_header="bytes=0-9") as reply:
+        assert_type(reply, ResultReply)
+        async for chunk in reply.chunks:
+            assert_type(chunk, bytes)
+    part = parse_range("bytes=0-9", 100)
+    if isinstance(part, ByteRange):
+        assert_type(part.stop, int)
