@@ -57,6 +57,7 @@ from adepoll.errors import (
     UnexpectedStatusError,
     UnprocessableError,
     UnresolvedJobsError,
+    WebhookRefusedError,
     WrongJobError,
 )
 from adepoll.feeds import Watch, WatchProgress
@@ -82,6 +83,7 @@ from adepoll.serving import ResultReply, reply_with_result
 from adepoll.source import JobSource
 from adepoll.sse import JobEvents
 from adepoll.watcher import JobWatcher, WatcherStats
+from adepoll.webhooks import WebhookVerifier, job_ids_in
 
 __all__ = [
     "Adaptive",
@@ -176,8 +178,11 @@ __all__ = [
     "WatchProgress",
     "Watched",
     "WatcherStats",
+    "WebhookRefusedError",
+    "WebhookVerifier",
     "WrongJobError",
     "__version__",
+    "job_ids_in",
     "parse_range",
     "reply_with_result",
 ]

@@ -537,6 +537,21 @@ class StorageError(ResultError):
         self.__cause__ = cause
 
 
+# --- A webhook that counts for nothing ----------------------------------------------------------
+
+
+class WebhookRefusedError(AdePollError):
+    """A webhook is not what it says, or not from whom it should be. Answer it with 400 or 401.
+
+    Attributes:
+        reason: What is wrong with it; never what it holds.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the webhook is refused: {reason}")
+        self.reason = reason
+
+
 # --- A journal that cannot be used --------------------------------------------------------------
 
 

@@ -30,6 +30,11 @@ def check_job_id(job_id: object) -> str:
     return job_id
 
 
+def is_job_id(text: str) -> bool:
+    """Tell whether this can be a job id; `check_job_id` says why it cannot."""
+    return _what_is_wrong(text) is None
+
+
 def result_name(job_id: str) -> str:
     """Name the file of a job's result: its id, cut where a file system would refuse it."""
     encoded = job_id.encode()

@@ -103,8 +103,11 @@ PUBLIC = [
     "WatchProgress",
     "Watched",
     "WatcherStats",
+    "WebhookRefusedError",
+    "WebhookVerifier",
     "WrongJobError",
     "__version__",
+    "job_ids_in",
     "parse_range",
     "reply_with_result",
 ]

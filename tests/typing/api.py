@@ -35,6 +35,8 @@ from adepoll import (
     Unresolved,
     UnresolvedJobsError,
     Watch,
+    WebhookVerifier,
+    job_ids_in,
     parse_range,
     reply_with_result,
 )
@@ -138,3 +140,9 @@ async def serve(fetcher: ResultFetcher) -> None:
     part = parse_range("bytes=0-9", 100)
     if isinstance(part, ByteRange):
         assert_type(part.stop, int)
+
+
+def on_webhook(headers: Mapping[str, str], body: bytes, now: float) -> tuple[str, ...]:
+    WebhookVerifier(["whsec_AAAA", b"key"], tolerance=60).verify(headers, body, now=now)
+    assert_type(job_ids_in(body, lambda event: ["a"]), tuple[str, ...])
+    return job_ids_in(body)
