@@ -26,7 +26,7 @@ from adepoll.models import JobSnapshot
 from adepoll.outcome import Outcome, Record, ResultFile
 
 # What another try would meet again. All else may be different at the next run.
-_LASTING: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
+LASTING: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
 # The name of one file is at fault; anything else would befall the others, too.
 _OF_ONE_FILE: Final = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL})
 
@@ -106,7 +106,7 @@ def is_at_its_place(equipment: Equipment, record: Record) -> bool:
 
 def given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:
     """Give what is written down of a job that was given up."""
-    return GivenUp(job_id, error, lasting=isinstance(error, _LASTING), at=now)
+    return GivenUp(job_id, error, lasting=isinstance(error, LASTING), at=now)
 
 
 def bare(snapshot: JobSnapshot) -> JobSnapshot:

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from adepoll.batch import Batch, BatchProgress
 from adepoll.batch.batch import OUT_DIR
-from adepoll.batch.run import LASTING
+from adepoll.batch.errands import LASTING
 from adepoll.cli.choices import (
     GIVE_AGAIN,
     IDS_NOTE,
