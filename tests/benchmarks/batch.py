@@ -1,0 +1,344 @@
+"""What a batch costs: how soon its first outcome comes, what it takes in memory, what kills do.
+
+Each figure is of the command itself, ``adepoll watch --journal``, in a process of its own; memory
+is the most that was resident, as wait4(2) tells it, the interpreter included. Seconds count from
+the start of the process. The service is another process that answers at once: the emulator where
+jobs go on, and else bytes made beforehand, which is faster than any client.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from attrs import evolve, frozen
+from emulator import pin
+from throughput import KEY, completed, served
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+from batch_kills import Place, Service, kill_again_and_again, undisturbed, write_ids
+
+from adepoll import JobSnapshot, Journal
+from adepoll.emulator import Emulator, JobPlan
+from adepoll.journal import Delivered, JournalReader, Settled
+from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
+
+MB = 1_000_000
+COMMAND: Final = (sys.executable, "-m", "adepoll")
+SEED = 20
+HOUR = 3_600.0
+STARTED = 50_000
+SETTLED = 45_000
+FIRST_WITHIN = 2.0  # seconds
+MOST_RESIDENT = 300  # MB
+SIZES = (1_000, 10_000, 100_000)
+TAKEN = 10_000_000
+KILLS = 100
+KILLED = 2_000
+UNKNOWN = 20
+LOOK = 0.2  # seconds
+
+
+def make_ids(count: int) -> Iterator[str]:
+    """Give so many ids as the service makes them."""
+    rng = Random(SEED)
+    return (str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count))
+
+
+def write_lines(path: Path, job_ids: Iterable[str]) -> Path:
+    """Write ids to a file, one a line."""
+    with path.open("w") as file:
+        file.writelines(f"{job_id}\n" for job_id in job_ids)
+    return path
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Ran:
+    """What one run of the command came to.
+
+    Attributes:
+        first: Seconds to its first line.
+        seconds: Seconds to the last line that was waited for.
+        resident: Most bytes of memory.
+        lines: Lines that were read.
+    """
+
+    first: float
+    seconds: float
+    resident: int
+    lines: int
+
+
+def run(
+    base_url: str,
+    *arguments: object,
+    lines: int | None = None,
+    until: Callable[[], bool] | None = None,
+) -> Ran:
+    """Run the command to its end, or until so many lines or something else has come.
+
+    Raises:
+        RuntimeError: It ended too early.
+    """
+    given = {API_KEY_VARIABLE: KEY, BASE_URL_VARIABLE: base_url}
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **given},
+    )
+    assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - for the checker
+    first, seconds, count = 0.0, 0.0, 0
+    for _ in process.stdout:
+        count += 1
+        seconds = time.monotonic() - began
+        first = first or seconds
+        if count == lines or (until is not None and until()):
+            process.send_signal(signal.SIGTERM)
+            lines = until = None
+    said = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if lines is not None or until is not None or not count:
+        raise RuntimeError(f"it ended with {process.returncode} after {count} lines: {said}")
+    return Ran(first=first, seconds=seconds, resident=usage.ru_maxrss * 1024, lines=count)
+
+
+HEADER = f"{'what':<52}{'first line s':>14}{'goal':>8}{'most MB':>10}{'goal':>8}{'lines/s':>10}"
+
+
+def show(what: str, ran: Ran) -> None:
+    """Print one row."""
+    rate = ran.lines / (ran.seconds - ran.first) if ran.lines > 1 else 0.0
+    print(
+        f"{what:<52}{ran.first:>14.2f}{f'<= {FIRST_WITHIN:.0f}':>8}{ran.resident / MB:>10.1f}"
+        f"{f'<= {MOST_RESIDENT}':>8}{rate:>10,.0f}",
+        flush=True,
+    )
+
+
+# --- start --------------------------------------------------------------------------------------
+
+
+def serve_started(control: Connection) -> None:
+    """In a process of its own: the emulator with jobs of which most have ended long ago."""
+
+    async def serve() -> None:
+        async with Emulator(api_key=KEY) as ade:
+            began = time.time() - HOUR
+            plans = [JobPlan(result_bytes=1_000)] * SETTLED
+            plans += [JobPlan(processing_time=2 * HOUR)] * (STARTED - SETTLED)
+            Random(SEED).shuffle(plans)
+            ids = list(make_ids(STARTED))
+            for job_id, plan in zip(ids, plans, strict=True):
+                ade.submit(plan, job_id=job_id, received_at=began)
+            control.send(ade.base_url)
+            await asyncio.get_running_loop().run_in_executor(None, control.recv)
+
+    pin(0)
+    asyncio.run(serve())
+
+
+@contextmanager
+def started() -> Iterator[str]:
+    """Run that emulator; give its base URL."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve_started, args=(theirs,))
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.send("end")
+        process.join()
+
+
+async def write_journal(
+    path: Path, base_url: str, ids: Sequence[str], *, settled: int, delivered: bool
+) -> None:
+    """Write a journal as an earlier run would have left it."""
+    snapshot = JobSnapshot.from_json(json.dumps(completed("x" * 36)))
+    async with await Journal.open(path, endpoint=base_url) as journal:
+        await journal.add(ids)
+        for start in range(0, settled, 1_000):
+            some = ids[start : start + 1_000]
+            await journal.write(*(_settled(snapshot, job_id) for job_id in some))
+            if delivered:
+                await journal.write(*(Delivered(job_id, time.time()) for job_id in some))
+
+
+def _settled(snapshot: JobSnapshot, job_id: str) -> Settled:
+    return Settled(evolve(snapshot, job_id=job_id), time.time(), fetching=False)
+
+
+def start(folder: Path, _options: "Options") -> None:
+    """How soon a large batch tells its first outcome."""
+    ids = list(make_ids(STARTED))
+    path = write_lines(folder / "ids.txt", ids)
+    print(HEADER)
+    with started() as base_url:
+        journal = folder / "fresh.db"
+        show(
+            f"{STARTED:,} jobs, {SETTLED:,} settled at the service",
+            run(base_url, "watch", "-f", path, "--journal", journal, lines=SETTLED),
+        )
+        where = ("--journal", folder / "files.db", "--out", folder / "out")
+        show(
+            "likewise, the results to files",
+            run(base_url, "watch", "-f", path, *where, lines=SETTLED),
+        )
+    with served(completed) as base_url:
+        for delivered in (True, False):
+            journal = folder / f"{delivered}.db"
+            asyncio.run(write_journal(journal, base_url, ids, settled=SETTLED, delivered=delivered))
+            told = "delivered" if delivered else "not delivered"
+            what = f"{SETTLED:,} of {STARTED:,} in the journal, {told}"
+            show(what, run(base_url, "resume", journal, "--discovery", "get"))
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def memory(folder: Path, _options: "Options") -> None:
+    """What a process takes at most, for more and more jobs that have ended."""
+    print(HEADER)
+    grown = []
+    with served(completed) as base_url:
+        for size in SIZES:
+            path = write_lines(folder / "ids.txt", make_ids(size))
+            where = ("--journal", folder / f"{size}.db", "--discovery", "get")
+            ran = run(base_url, "watch", "-f", path, *where)
+            show(f"{size:,} jobs, settled at once", ran)
+            grown.append(ran.resident)
+    growth = (grown[-1] - grown[1]) / MB
+    print(f"grown from {SIZES[1]:,} to {SIZES[-1]:,} jobs: {growth:.1f} MB; goal: flat")
+
+
+# --- intake -------------------------------------------------------------------------------------
+
+
+def intake(folder: Path, options: "Options") -> None:
+    """A file of very many ids."""
+    path = write_lines(folder / "ids.txt", make_ids(options.ids))
+    journal = folder / "batch.db"
+    next_look = 0.0
+    seconds = 0.0
+    began = time.monotonic()
+
+    def all_taken() -> bool:
+        nonlocal next_look, seconds
+        if time.monotonic() < next_look:
+            return False
+        with JournalReader(journal) as reader:
+            known = reader.counts().jobs
+        seconds = time.monotonic() - began
+        next_look = time.monotonic() + 5 * LOOK + seconds / 50  # counting takes its time, too
+        return known == options.ids
+
+    print(HEADER)
+    with served(completed) as base_url:
+        where = ("--journal", journal, "--discovery", "get")
+        ran = run(base_url, "watch", "-f", path, *where, until=all_taken)
+    show(f"a file of {options.ids:,} ids", ran)
+    print(f"all ids in the journal after {seconds:.0f} s, outcomes meanwhile: {ran.lines:,}")
+    print(f"the journal then: {journal.stat().st_size / MB:,.0f} MB")
+
+
+# --- kills --------------------------------------------------------------------------------------
+
+
+def kills(folder: Path, options: "Options") -> None:
+    """The command killed again and again, beside one that nobody kills."""
+    profile = {
+        "median": 60.0, "sigma": 0.4, "failed": 0.05, "cancelled": 0.03, "nonconformant": 0.02,
+        "large": 0.05, "large_bytes": [1_000_001, 3_000_000], "small_bytes": [2_000, 20_000],
+    }  # fmt: skip
+    with Service(folder, jobs=KILLED, **profile) as service:
+        path, ids = write_ids(folder, service, unknown=UNKNOWN)
+        place = Place(folder=folder / "killed", command=COMMAND, ids=path)
+        tally = asyncio.run(
+            kill_again_and_again(place, service, ids, kills=options.kills, rng=Random(SEED))
+        )
+        whole = Place(folder=folder / "whole", command=COMMAND, ids=path)
+        beside = asyncio.run(undisturbed(whole, service))
+    alike = tally.outcomes == beside.outcomes and tally.told() == beside.told()
+    same = "equal" if alike else "NOT EQUAL"
+    moments = ", ".join(f"{count} {name}" for name, count in tally.kills.most_common())
+    found = ", ".join(f"{count} {name}" for name, count in tally.found.most_common())
+    print(
+        f"{tally.kills.total()} kills of a batch of {len(ids):,} jobs, {tally.stops} stops in order"
+    )
+    print(f"  killed at: {moments}")
+    print(f"  found: {found}")
+    print(
+        f"  outcomes, lines, digests of files, beside a run that nobody killed: {same}; goal: equal"
+    )
+    print(f"  left beside the journals: {place.left_over() + whole.left_over()}; goal: nothing")
+    print(f"  {tally.runs} runs have told {len(tally.last):,} jobs in {tally.lines:,} lines")
+    print(
+        f"  told twice, a kill between line and mark: {tally.doubled}; lines cut: {tally.partial}"
+    )
+    print(f"  settled jobs at the starts of runs, summed up: {tally.settled:,}")
+    print(f"  GETs: {tally.looks:,}; found between end and result: {tally.fetching:,}")
+    print(f"  anything else: {len(tally.wrong)}; goal: 0")
+    for line in tally.wrong:
+        print(f"    {line}")
+
+
+# --- all of it ----------------------------------------------------------------------------------
+
+PARTS = {"start": start, "memory": memory, "kills": kills, "intake": intake}
+
+
+@frozen
+class Options:
+    """What is measured.
+
+    Attributes:
+        ids: How many are taken in by the part of that name.
+        kills: How often the command is killed.
+        dir: Where all files are; None for the usual place.
+        only: The part that is run; empty for all.
+    """
+
+    ids: int
+    kills: int
+    dir: Path | None
+    only: str
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ids", type=int, default=TAKEN, help="in the file of the part intake")
+    parser.add_argument("--kills", type=int, default=KILLS, help="of the part of that name")
+    parser.add_argument("--dir", type=Path, help="where the files are")
+    parser.add_argument("--only", default="", choices=["", *PARTS])
+    options = Options(**vars(parser.parse_args()))
+    pin(1)
+    for name, part in PARTS.items():
+        if options.only in {"", name}:
+            with tempfile.TemporaryDirectory(dir=options.dir) as scratch:
+                part(Path(scratch), options)
+
+
+if __name__ == "__main__":
+    main()
