@@ -111,13 +111,18 @@ class Intake:
         self._come.set()
 
     async def _write(self) -> None:
+        clock = asyncio.get_running_loop().time
         while self._lot or not self._ended:
             self._come.clear()
             if not self._lot:
                 await self._come.wait()
             lot, self._lot = self._lot, []
             self._taken.set()
+            began, ended = clock(), self._tally.ended
             if new := await self._journal.add(lot):
                 self._tally.known += new
                 self._tally.open += new
                 self._grown.set()
+            if self._lot and self._tally.ended != ended:
+                # Millions of ids would keep the journal busy: what has ended has its share of it.
+                await asyncio.sleep(clock() - began)

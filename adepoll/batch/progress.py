@@ -64,6 +64,11 @@ class Tally:
         for text, count in counts.by_status.items():
             self.settled[JobStatus.parse(text)] += count
 
+    @property
+    def ended(self) -> int:
+        """How many jobs are known to have ended, or could not be resolved."""
+        return self.settled.total() + self.unresolved
+
     def progress(self) -> BatchProgress:
         """Give what is known now."""
         return BatchProgress(
