@@ -290,7 +290,8 @@ def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
         if not check_kind(connection, path):
             _create(connection, endpoint)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA cache_size = -32000")  # KB
+        # A batch writes what it has just written or read; a larger cache would only fill up.
+        connection.execute("PRAGMA cache_size = -8000")  # KB
         connection.execute("PRAGMA journal_size_limit = 67108864")  # of a WAL after a large `add`
         # A file that may only be read is opened all the same, and would be refused much later; even
         # a transaction can be begun in it.
