@@ -118,8 +118,6 @@ class Going:
                 notes = reader.notes()
                 choices = self.choices.of_journal(reader.endpoint, self.journal)
             choices = choices.with_noted(notes.get(OPTIONS_NOTE))
-            if notes.get(IDS_NOTE) == READING:
-                say(f"adepoll: {IDS_UNSURE}")
         else:
             choices = self.choices
         async with AsyncExitStack() as stack:
@@ -167,7 +165,10 @@ class Going:
             await Journal.open(self.journal, endpoint=client.base_url, must_exist=goes_on)
         )
         self._noted = await journal.note(OPTIONS_NOTE)
-        if not goes_on:
+        if goes_on:
+            if await journal.note(IDS_NOTE) == READING:
+                say(f"adepoll: {IDS_UNSURE}")
+        else:
             self._noted = self.choices.note()
             await journal.set_note(OPTIONS_NOTE, self._noted)
             await journal.set_note(IDS_NOTE, READING)
