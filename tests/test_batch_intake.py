@@ -58,3 +58,15 @@ def test_a_journal_busy_with_ids_has_as_much_time_for_what_ends(ending):
     rests = run(main())
     assert len(rests) >= LOTS - 1
     assert rests == pytest.approx([TAKES if ending else 0.0] * len(rests))
+
+
+def test_the_first_ids_do_not_wait_for_very_many():
+    async def main():
+        journal = SlowJournal()
+        await Intake(journal, many(), Tally(), refuse).take()
+        return [count for _, _, count in journal.added]
+
+    counts = run(main())
+    assert counts[0] == 1_000
+    assert all(count <= max(1_000, sum(counts[:place])) for place, count in enumerate(counts))
+    assert max(counts) == LOT

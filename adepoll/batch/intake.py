@@ -19,6 +19,7 @@ from adepoll.journal import Journal
 JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 _LOT: Final = 100_000  # ids written at once, at most
+_FIRST_LOT: Final = 1_000  # so that looks begin soon; the next ones are as large as all before
 _AT_ONCE: Final = 1_000
 _PAGE: Final = 1_000
 
@@ -111,18 +112,21 @@ class Intake:
         self._come.set()
 
     async def _write(self) -> None:
-        clock = asyncio.get_running_loop().time
+        clock, taken = asyncio.get_running_loop().time, 0
         while self._lot or not self._ended:
             self._come.clear()
             if not self._lot:
                 await self._come.wait()
-            lot, self._lot = self._lot, []
+            size = max(taken, _FIRST_LOT)
+            lot, self._lot = self._lot[:size], self._lot[size:]
+            taken += len(lot)
             self._taken.set()
             began, ended = clock(), self._tally.ended
             if new := await self._journal.add(lot):
                 self._tally.known += new
                 self._tally.open += new
                 self._grown.set()
+                await asyncio.sleep(0)  # whoever waits for these asks for them before the next lot
             if self._lot and self._tally.ended != ended:
                 # Millions of ids would keep the journal busy: what has ended has its share of it.
                 await asyncio.sleep(clock() - began)
