@@ -373,7 +373,7 @@ async def test_with_overwrite_the_old_file_is_replaced(ade, fetcher, tmp_path):
 async def test_while_bytes_arrive_the_folder_shows_no_target_or_the_old_one(
     storage, fetch, stored, result_body, tmp_path, overwrite
 ):
-    body = result_body(4 * 2**20)
+    body = result_body(12 * 2**20)
     target = tmp_path / "out"
     if overwrite:
         target.write_bytes(b"before")
@@ -392,7 +392,7 @@ async def test_while_bytes_arrive_the_folder_shows_no_target_or_the_old_one(
         writer.write(storage.reply(length=len(body)))
         for start in range(0, len(body), 2**20):
             writer.write(body[start : start + 2**20])
-            while start >= 2**20 and there < start - 2**20:  # until what came before is written
+            while there < start - 5 * 2**20:  # two batches may be on their way to the disk
                 moved.clear()
                 await moved.wait()
 
