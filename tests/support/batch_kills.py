@@ -200,7 +200,7 @@ class Kill:
                 await asyncio.sleep(self._rng.uniform(0, 0.03))
             case "intake":
                 await self._appears(place.folder, "batch.db-wal")
-                await asyncio.sleep(self._rng.uniform(0, 0.15))
+                await asyncio.sleep(self._rng.uniform(0, 0.05))
             case "first line":
                 await self._lines(lines, 1)
                 await asyncio.sleep(self._rng.uniform(0, 0.005))
@@ -242,6 +242,9 @@ def _stamps(folder, pattern):
 MOMENTS = (
     "start", "opening", "intake", "first line", "download", "closing", "lines", "lines", "stop",
 )  # fmt: skip
+
+
+EARLY = ("start", "opening", "intake")
 
 
 async def run(place, command, environment, kill=None):
@@ -373,7 +376,8 @@ async def kill_again_and_again(place, service, ids, *, kills, rng):
         kill = None
         if left > 0:
             open_ = len(ids) - len(told)
-            moments = MOMENTS if open_ else ("start", "opening")
+            is_early = not open_ or tally.kills.total() < max(1, kills // 10)
+            moments = EARLY if is_early else MOMENTS
             moment = rng.choice([name for name in moments if not (known and name == "intake")])
             if left == kills // 2 and len(ids) > len(truth["jobs"]):
                 moment = "unknown"
