@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from adepoll import Journal
+from adepoll.cli.choices import IDS_NOTE, READ
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import JournalReader
 from adepoll.protocol import REGIONS
@@ -305,7 +306,8 @@ async def test_a_file_of_very_many_ids_is_taken_in_while_the_first_are_told(ade,
         assert sorted(told) == sorted(known)
         while process.returncode is None:
             with JournalReader(journal) as reader:
-                if reader.counts().jobs == MANY:
+                if reader.notes().get(IDS_NOTE) == READ:
+                    assert reader.counts().jobs == MANY
                     break
             await asyncio.sleep(0.2)
         resident = _most_resident(process.pid)
