@@ -244,6 +244,9 @@ class AdeClient:
                 headers = response.headers
                 received_at = asyncio.get_running_loop().time()
                 self._clock.heard(headers.get("Date"), sent_at, received_at)
+                if _log.isEnabledFor(logging.DEBUG):
+                    milliseconds = 1000 * (received_at - sent_at)
+                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if response.closed:  # its body came with it, and its connection is free again
                     body = response.content.read_nowait()
                 else:

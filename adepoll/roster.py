@@ -15,6 +15,7 @@ from attrs import define, field
 
 from adepoll.agenda import Agenda
 from adepoll.arrivals import Arrivals
+from adepoll.durations import EDGES
 from adepoll.entry import Entry, Follower
 from adepoll.errors import (
     AdePollError,
@@ -172,7 +173,8 @@ class Roster:
     def time_left(self, now: float) -> float | None:
         """Give the time until the last job is expected to have ended; None where that is unknown.
 
-        It is that after which half a job is expected to be left, by a sample of the ages.
+        It is that after which half a job is expected to be left, by a sample of the ages. Where it
+        would go far beyond the ages at which jobs were seen to end, it would be mere belief.
         """
         if self.learning.durations.ended < _ENOUGH_SEEN or not self._entries:
             return None
@@ -180,7 +182,9 @@ class Roster:
         sample = islice(self._entries.values(), 0, None, step)
         ages = [self.learning.age(entry, now) for entry in sample]
         left = 0.5 * len(ages) / len(self._entries)
-        return self.learning.durations.law.time_until(ages, left)
+        law = self.learning.durations.law
+        time = law.time_until(ages, left)
+        return time if max(ages) + time <= _FAR * EDGES[law.known] else None
 
     def pop_due(self, now: float) -> Entry | None:
         """Give a job to look at now, a place reserved with its followers; None where none is.
@@ -508,4 +512,5 @@ _PROBED: Final = 0.05  # share of the jobs taken for new that are looked at at o
 _WAITS_ASKED_FOR: Final = 8
 _SAMPLE: Final = 64  # jobs that speak for all
 _ENOUGH_SEEN: Final = 20  # jobs ended, for a guess at when the others will
+_FAR: Final = 2.0  # times what is known
 _FORGETTING: Final = 0.99  # of the list's lag, from sweep to sweep

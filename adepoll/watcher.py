@@ -336,7 +336,8 @@ class JobWatcher:
     def time_left(self) -> float | None:
         """Give the seconds until the last watched job has ended, by what was learnt of the others.
 
-        None while too few were seen to end, and where none is watched. It is a guess.
+        None while too few were seen to end, or none that took so long, and where none is watched.
+        It is a guess.
         """
         return self._roster.time_left(asyncio.get_running_loop().time())
 

@@ -1258,3 +1258,15 @@ def test_a_key_that_would_travel_unencrypted_is_warned_of(base_url, warned, capl
     AdeClient(KEY, base_url=base_url)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
     assert KEY not in caplog.text
+
+
+async def test_each_request_can_be_followed_in_the_log_without_the_key(ade, caplog):
+    async with AdeClient("canary-key-0123456789", base_url=ade.base_url) as client:
+        with (
+            caplog.at_level(logging.DEBUG, logger="adepoll.client"),
+            pytest.raises(errors.StatusError),
+        ):
+            await client.get_job("job-1")
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("/v1/ade/extract/jobs/job-1: 401 in ")
+    assert "canary" not in caplog.text

@@ -456,7 +456,9 @@ async def test_a_retry_is_logged_for_who_wants_to_know(storage, fetcher, stored,
     storage.answers = [storage.reply(status="500 Oops")]
     with pytest.raises(ResultRefusedError):
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
-    assert [record.name for record in caplog.records] == ["adepoll.fetcher.transfer"]
+    places = [record.name.removeprefix("adepoll.fetcher.") for record in caplog.records]
+    assert places == ["storage", "transfer", "storage"]
+    assert "?REDACTED: 500 (whole)" in caplog.text
     assert "?REDACTED answered 500" in caplog.text
 
 

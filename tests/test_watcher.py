@@ -1333,3 +1333,20 @@ def test_a_crowd_that_waits_for_one_job_shares_its_looks_and_may_leave(replay, s
             assert source.count("job") == (4 if stayed else 2)
 
     replay(script)
+
+
+def test_the_time_left_is_told_only_as_far_as_it_is_known(replay, scripted):
+    async def script():
+        scripts = {f"job{n}": statuses(1 + n % 3) for n in range(60)}
+        scripts["slow"] = statuses(30)
+        async with watcher_of(scripted(scripts)) as watcher, watcher.watch(scripts) as watch:
+            await asyncio.sleep(1)
+            assert watcher.time_left() is None  # nobody has ended yet
+            while watch.progress.open > 1:
+                await anext(watch)
+            few = watcher.time_left()
+            assert few is None or few < 60  # no job has taken longer than half a minute
+            await asyncio.sleep(100)
+            assert watcher.time_left() is None  # this one goes on where none has been seen to end
+
+    replay(script)

@@ -4,6 +4,7 @@ One GET at a time: it gets a session of its own, with no key and no cookies, the
 and redirects by hand, each of them checked.
 """
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,7 +17,9 @@ from adepoll.connections import USER_AGENT, Connections, describe, read_at_once
 from adepoll.errors import ResultTransferError, ResultUrlError
 from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
 from adepoll.fetcher.answers import Answer, ChangedError, Interpreter, Range, Version
-from adepoll.redaction import REDACTED
+from adepoll.redaction import REDACTED, redact_url
+
+_log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 2**18
 # Half of the event loop's work for a fast body is what it does for each piece, however long.
@@ -126,6 +129,7 @@ class Storage:
         async with response:
             self._connections.reading.add(response)
             read_at_once(response, _READ_AT_ONCE_IN_BULK if in_bulk else _READ_AT_ONCE)
+            _log.debug("%s: %d (%s)", redact_url(url), response.status, asked or "whole")
             try:
                 interpreter = Interpreter(job_id, self._read_timeout, self._min_rate)
                 answer = await interpreter.interpret(response, url, asked)
