@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from batching import LARGE, NEVER, gather, gather_until, make_client, until, without_grace
+from batching import LARGE, NEVER, gather, gather_until, make_client, until
 
 from adepoll import Batch, Journal
 from adepoll.batch import BatchProgress
@@ -29,10 +29,8 @@ from adepoll.outcome import Stage
 
 @pytest.mark.parametrize("with_journal", [True, False])
 @pytest.mark.parametrize("with_folder", [True, False])
-async def test_each_job_has_one_outcome_whatever_became_of_it(
-    scene, monkeypatch, with_journal, with_folder
-):
-    without_grace(monkeypatch)
+async def test_each_job_has_one_outcome_whatever_became_of_it(scene, with_journal, with_folder):
+    scene.grace = 0.0
     job_ids = {
         "inline": scene.submit(),
         "large": scene.submit(result_bytes=LARGE),
@@ -253,8 +251,8 @@ def _check(progress):
     assert 0 <= progress.before <= ended
 
 
-async def test_the_numbers_add_up_at_every_moment(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_the_numbers_add_up_at_every_moment(scene):
+    scene.grace = 0.0
     job_ids = [
         *scene.many(10),
         *scene.many(3, result_bytes=LARGE),
@@ -303,8 +301,8 @@ async def _sample(batch, seen):
         await asyncio.sleep(0)
 
 
-async def test_the_second_run_knows_what_had_ended_before_it(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_the_second_run_knows_what_had_ended_before_it(scene):
+    scene.grace = 0.0
     first = [*scene.many(4), scene.submit(zero_data_retention=True), "unknown"]
     await scene.run(first)
     async with scene.batch() as batch:
@@ -468,8 +466,8 @@ async def test_durations_that_cannot_be_read_are_learnt_anew(scene):
     assert len(await scene.run(scene.many(2))) == 2
 
 
-async def test_the_journal_holds_neither_key_nor_presigned_query(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_the_journal_holds_neither_key_nor_presigned_query(scene):
+    scene.grace = 0.0
     job_ids = [*scene.many(3, result_bytes=LARGE), *scene.many(2), "unknown"]
     job_ids.append(scene.submit(outcome=Ends.FAILED, failure_reason=SECRET_URL))
     looked_at = []

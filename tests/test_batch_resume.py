@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from batching import LARGE, NEVER, gather, gather_until, until, without_grace
+from batching import LARGE, NEVER, gather, gather_until, until
 
 from adepoll import Batch, Journal
 from adepoll.emulator import Outcome as Ends
@@ -21,8 +21,8 @@ async def take(run, count):
 # --- what is durable, and when -------------------------------------------------------------------
 
 
-async def test_an_outcome_is_in_the_journal_when_it_is_told(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_an_outcome_is_in_the_journal_when_it_is_told(scene):
+    scene.grace = 0.0
     large = scene.many(2, result_bytes=LARGE)
     job_ids = [*large, *scene.many(3), scene.submit(outcome=Ends.FAILED), "unknown"]
     async with scene.batch() as batch:
@@ -123,8 +123,8 @@ async def test_a_run_that_has_only_to_tell_asks_nobody(scene):
     assert scene.requests == before
 
 
-async def test_what_is_told_again_is_what_was_told(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_what_is_told_again_is_what_was_told(scene):
+    scene.grace = 0.0
     job_ids = [
         scene.submit(),
         scene.submit(result_bytes=LARGE),
@@ -170,8 +170,8 @@ async def test_the_last_state_of_jobs_that_run_is_known_after_an_orderly_end(sce
 # --- what is tried again -------------------------------------------------------------------------
 
 
-async def test_what_will_not_change_is_not_tried_again(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_what_will_not_change_is_not_tried_again(scene):
+    scene.grace = 0.0
     found = await scene.run(["unknown", scene.submit(zero_data_retention=True)])
     kinds = {type(outcome.error) for outcome in found.values()}
     assert kinds == {JobNotFoundError, ResultUnavailableError}
@@ -180,8 +180,8 @@ async def test_what_will_not_change_is_not_tried_again(scene, monkeypatch):
     assert scene.requests == before
 
 
-async def test_what_may_change_is_tried_again_until_it_works(scene, monkeypatch):
-    without_grace(monkeypatch)
+async def test_what_may_change_is_tried_again_until_it_works(scene):
+    scene.grace = 0.0
     unseen, unfetched = scene.submit(), scene.submit(result_bytes=LARGE)
     broken = [
         scene.ade.faults.add("server-error", endpoints=["get"], jobs=[unseen]),

@@ -48,6 +48,8 @@ class Batch:
         window: int = 20_000,
         schedule: Schedule | None = None,
         discovery: Discovery = "auto",
+        not_found_grace: float = 15.0,
+        patience: float = 300.0,
         allow_private: bool = False,
         resolve_url: ResolveUrl | None = None,
         overwrite: bool = False,
@@ -69,6 +71,8 @@ class Batch:
                 memory does not grow with them.
             schedule: When to look at a job again; None for `Adaptive()`.
             discovery: How it is found out that a job may have ended; see `JobWatcher`.
+            not_found_grace: Seconds for which the service may not know a job; see `JobWatcher`.
+            patience: Seconds for which looks at a job may fail for passing reasons; see there.
             allow_private: Whether results may come from private addresses; see `ResultFetcher`.
             resolve_url: Gives URLs that can be read; see `ResultFetcher`.
             overwrite: Whether to replace files that are where results should go.
@@ -98,6 +102,8 @@ class Batch:
         self._window = window
         self._schedule = schedule
         self._discovery: Discovery = discovery
+        self._not_found_grace = not_found_grace
+        self._patience = patience
         self._allow_private = allow_private
         self._resolve_url = resolve_url
         self._overwrite = overwrite
@@ -125,6 +131,8 @@ class Batch:
                     buffer=self._concurrency,
                     schedule=self._schedule,
                     discovery=self._discovery,
+                    not_found_grace=self._not_found_grace,
+                    patience=self._patience,
                     durations=await _learnt(journal),
                 )
             )

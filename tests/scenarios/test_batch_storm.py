@@ -9,7 +9,7 @@ import os
 from random import Random
 
 import pytest
-from batching import Scene, make_client, without_grace
+from batching import Scene, make_client
 
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.emulator import Outcome as Ends
@@ -104,13 +104,10 @@ def is_final(outcome):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_every_job_is_told_once_however_often_its_batch_was_stopped(
-    tmp_path, monkeypatch, seed
-):
-    without_grace(monkeypatch, 0.5)
+async def test_every_job_is_told_once_however_often_its_batch_was_stopped(tmp_path, seed):
     async with Emulator(seed=seed) as ade, make_client(ade) as client:
         journal, out_dir = tmp_path / "batch.db", tmp_path / "results"
-        scene = Scene(ade=ade, client=client, journal=journal, out_dir=out_dir)
+        scene = Scene(ade=ade, client=client, journal=journal, out_dir=out_dir, grace=0.5)
         storm = Storm(seed, scene)
         for _ in range(RUNS):
             storm.draw_faults()

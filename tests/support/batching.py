@@ -2,12 +2,10 @@
 
 import asyncio
 import hashlib
-from functools import partial
 
 import attrs
 
 from adepoll import AdeClient, Batch, RetryPolicy
-from adepoll.batch import batch as batch_module
 from adepoll.emulator import JobPlan
 from adepoll.journal import JournalReader
 
@@ -17,12 +15,18 @@ NEVER = float("inf")
 
 @attrs.define(kw_only=True)
 class Scene:
-    """Where batches run: a service, who asks it, and where journal and results lie."""
+    """Where batches run: a service, who asks it, and where journal and results lie.
+
+    Attributes:
+        grace: Seconds after which jobs are given up that the service does not know; None for the
+            default.
+    """
 
     ade: object
     client: AdeClient
     journal: object
     out_dir: object
+    grace: float | None = None
 
     def submit(self, job_id=None, **plan):
         return self.ade.submit(JobPlan(**plan), job_id=job_id)
@@ -36,6 +40,8 @@ class Scene:
 
     def batch(self, **options):
         given = {"journal": self.journal, "out_dir": self.out_dir}
+        if self.grace is not None:
+            given |= {"not_found_grace": self.grace, "patience": self.grace}
         return Batch(self.client, **(given | options))
 
     async def run(self, job_ids=(), *, timeout=None, replay=False, **options):  # noqa: ASYNC109 - it is the run's
@@ -102,9 +108,3 @@ def make_client(ade, **options):
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
-
-
-def without_grace(monkeypatch, seconds=0.0):
-    """Have batches give up at once the jobs that the service does not know."""
-    watcher = partial(batch_module.JobWatcher, not_found_grace=seconds, patience=seconds)
-    monkeypatch.setattr(batch_module, "JobWatcher", watcher)
