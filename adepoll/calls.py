@@ -13,7 +13,13 @@ from typing import Final, TypeVar
 
 from attrs import frozen
 
-from adepoll.errors import RateLimitedError, RequestError
+from adepoll.errors import (
+    AuthenticationError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestError,
+    StatusError,
+)
 from adepoll.limits import OUTAGE
 from adepoll.pacing import Pacer, RetryPolicy, Sent
 
@@ -39,6 +45,10 @@ class ClientStats:
         rate_limit: Requests per second that 429s have left to us; None where no limit is known.
         retry_budget: How many retries may be spent now.
         gate_closed_for: Seconds until requests may be sent again; 0.0 where they may.
+        failures_in_a_row: Requests that failed since one succeeded, 429 not counted; from 10 on
+            it is an outage.
+        refused: The status (401, 403) with which the service refused the key at its last word;
+            None where it did not. A list that the key may not have is no such word.
     """
 
     requests: int
@@ -51,6 +61,13 @@ class ClientStats:
     rate_limit: float | None
     retry_budget: float
     gate_closed_for: float
+    failures_in_a_row: int = 0
+    refused: int | None = None
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the service does not seem to be there at all."""
+        return self.failures_in_a_row >= OUTAGE
 
 
 class Calls:
@@ -71,6 +88,7 @@ class Calls:
             max_rate=max_rate, retry=retry, rng=rng, max_connections=max_connections
         )
         self._requests = self._retries = self._throttled = self._failures = 0
+        self._refused: int | None = None
 
     async def call(self, send: Callable[[], Awaitable[_T]], *, attempts: int | None = None) -> _T:
         """Send until an answer makes sense, the policy ends or the budget is spent.
@@ -128,6 +146,7 @@ class Calls:
                 except BaseException:
                     pacer.withdrawn(sent)
                     raise
+                self._refused = None
                 failed = pacer.succeeded(sent)
                 if failed >= OUTAGE:
                     _log.warning(_BACK, failed)
@@ -155,11 +174,18 @@ class Calls:
             rate_limit=pacer.rate_limit,
             retry_budget=pacer.retry_budget,
             gate_closed_for=max(0.0, pacer.gate_opens_at - now),
+            failures_in_a_row=pacer.failures_in_a_row,
+            refused=self._refused,
         )
 
     def _note_failure(self, error: RequestError, sent: Sent) -> None:
         self._failures += 1
         self._throttled += isinstance(error, RateLimitedError)
+        if isinstance(error, AuthenticationError):
+            self._refused = error.status
+        elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:
+            # A 404 tells that the key was taken. One that may not list may be good all the same.
+            self._refused = error.status if isinstance(error, PermissionDeniedError) else None
         before = self._pacer.failures_in_a_row
         self._pacer.failed(error, sent)
         after = self._pacer.failures_in_a_row

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from adepoll.errors import AdePollError
+from adepoll.errors import AdePollError, ClosedError
 from adepoll.latest import JobNews
 from adepoll.models import JobStatus, Json
 from adepoll.redaction import showable
@@ -118,8 +118,9 @@ class JobEvents:
     async def __anext__(self) -> bytes:
         """Give the bytes of the next event, or of a comment.
 
-        An error that ends the watching (the key was refused, the watcher was closed) is an event,
-        too, named ``failed``; its data is ``{"error": NAME}``.
+        An error that ends the watching (the key was refused) is an event, too, named ``failed``;
+        its data is ``{"error": NAME}``. Where the watcher is closed, as when its server restarts,
+        the events just end, and a browser connects again by itself.
         """
         if self._ended:
             raise StopAsyncIteration
@@ -134,6 +135,9 @@ class JobEvents:
         except StopAsyncIteration:
             self._ended = True
             return self._frame("end", {})
+        except ClosedError:
+            self._ended = True
+            raise StopAsyncIteration from None
         except AdePollError as error:
             self._ended = True
             return self._frame("failed", {"error": type(error).__name__})

@@ -333,6 +333,11 @@ class JobWatcher:
             overdue=self._roster.hints.urgent,
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
     def time_left(self) -> float | None:
         """Give the seconds until the last watched job has ended, by what was learnt of the others.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from random import Random
 
 import attrs
@@ -10,11 +11,14 @@ import pytest
 from adepoll.calls import Calls, ClientStats
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
 from adepoll.errors import (
+    AuthenticationError,
     ClosedError,
     JobNotFoundError,
+    PermissionDeniedError,
     RateLimitedError,
     RequestError,
     ServerError,
+    StatusError,
     TransportError,
 )
 from adepoll.pacing import RetryPolicy
@@ -383,5 +387,51 @@ def test_stats_show_what_holds_requests_back():
         assert (stats.window, stats.bytes_received) == (1, 7)
         assert stats.rate_limit > 0
         assert 10.0 <= stats.gate_closed_for <= 11.0
+
+    alone(script)
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ([AuthenticationError(status=401)], 401),
+        ([PermissionDeniedError(status=403, job_id="a")], 403),
+        ([PermissionDeniedError(status=403)], None),  # a list that the key may not have
+        ([AuthenticationError(status=401), PermissionDeniedError(status=403)], 401),
+        ([AuthenticationError(status=401), ServerError(status=503, job_id="a")], 401),
+        ([AuthenticationError(status=401), JobNotFoundError(status=404, job_id="a")], None),
+        ([AuthenticationError(status=401), None], None),
+    ],
+)
+def test_stats_show_whether_the_key_was_refused_at_the_last_word(words, refused):
+    async def script(calls):
+        for word in words:
+
+            async def answer(word=word):
+                if word is not None:
+                    raise word
+
+            with suppress(StatusError):
+                await calls.call(answer, attempts=1)
+        assert calls.stats().refused == refused
+
+    alone(script)
+
+
+def test_stats_show_an_outage_and_its_end():
+    async def script(calls):
+        async def fail():
+            raise ServerError(status=503)
+
+        async def succeed():
+            pass
+
+        for number in range(1, 11):
+            with suppress(ServerError):
+                await calls.call(fail, attempts=1)
+            assert calls.stats().failures_in_a_row == number
+            assert calls.stats().is_outage == (number == 10)
+        await calls.call(succeed)
+        assert not calls.stats().is_outage
 
     alone(script)

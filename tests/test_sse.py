@@ -148,6 +148,19 @@ def test_what_ends_the_watching_is_an_event_without_its_text(replay, scripted):
     replay(script)
 
 
+def test_a_watcher_that_is_closed_ends_them_so_that_browsers_connect_again(replay, scripted):
+    async def script():
+        browser = Browser()
+        async with watcher_of(scripted({"a": ["processing"]})) as watcher:
+            listening = asyncio.create_task(browser.listen(JobEvents(watcher, ["a"])))
+            await asyncio.sleep(5)
+        await listening
+        assert [name for name, _ in browser.events] == ["job"]  # and neither `end` nor `failed`
+        assert watcher.is_closed
+
+    replay(script)
+
+
 def test_more_jobs_than_an_id_can_hold_have_none(replay, scripted):
     async def script():
         browser = Browser()
