@@ -1,0 +1,316 @@
+"""adepoll in an aiohttp server: one watcher for all requests. Everything real is in the library.
+
+``setup(app)``, then ``app[WATCHER]``, and `wait`, `events`, `send_result` and `ready` in handlers.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from adepoll.client import AdeClient
+from adepoll.errors import AdePollError, WebhookRefusedError
+from adepoll.fetcher import ResultFetcher
+from adepoll.household import Household, open_household
+from adepoll.latest import JobNews
+from adepoll.models import JobSnapshot, Json
+from adepoll.passing import passage
+from adepoll.problems import PROBLEM_TYPE, problem_of
+from adepoll.sse import EVENT_STREAM_HEADERS, JobEvents, as_event
+from adepoll.watcher import JobWatcher
+from adepoll.webhooks import WebhookVerifier, default_job_ids
+
+_log = logging.getLogger(__name__)
+
+_LOOK_EVERY: Final = 0.25  # seconds between two looks at who has left
+_MOST_STALLED: Final = 60.0  # seconds for which a client may take nothing
+
+
+class Tenant:
+    """One key and region in an application. Most have one, and use the functions of the module.
+
+    Several, in one application or in sub-applications of it, share nothing: each has a client, a
+    watcher and a fetcher of its own, under keys of its own. In a sub-application, what was set up
+    nearest is found.
+
+    Attributes:
+        CLIENT: The application's key of the `AdeClient`.
+        WATCHER: That of the `JobWatcher`.
+        FETCHER: That of the `ResultFetcher`.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Make the keys; `name` is for people."""
+        self.CLIENT = web.AppKey(f"{name}.client", AdeClient)
+        self.WATCHER = web.AppKey(f"{name}.watcher", JobWatcher)
+        self.FETCHER = web.AppKey(f"{name}.fetcher", ResultFetcher)
+        self._HOUSEHOLD = web.AppKey(f"{name}.household", Household)
+        self._DOOR = web.AppKey(f"{name}.door", _Door)
+
+    def setup(
+        self,
+        app: web.Application,
+        *,
+        client: AdeClient | Callable[[], AdeClient] = AdeClient,
+        watcher: Callable[[AdeClient], JobWatcher] = JobWatcher,
+        fetcher: Callable[[AdeClient], ResultFetcher] = ResultFetcher,
+        grace: float = 3.0,
+        probe_every: float | None = 10.0,
+    ) -> None:
+        """Give an application a client, a watcher and a fetcher, from its start to its end.
+
+        When the server stops, everybody who waits gets `ClosedError`, and events end; results on
+        their way have `grace` seconds more.
+
+        Args:
+            app: The application, or a sub-application.
+            client: As for `adepoll.household.open_household`, and so are all others.
+            watcher: Makes the watcher.
+            fetcher: Makes the fetcher.
+            grace: Seconds for results on their way.
+            probe_every: Seconds between probes of a service that is not well.
+        """
+
+        async def living(app: web.Application) -> AsyncIterator[None]:
+            async with open_household(
+                client=client,
+                watcher=watcher,
+                fetcher=fetcher,
+                grace=grace,
+                probe_every=probe_every,
+            ) as household:
+                app[self._HOUSEHOLD] = household
+                app[self._DOOR] = _Door()
+                app[self.CLIENT] = household.client
+                app[self.WATCHER] = household.watcher
+                app[self.FETCHER] = household.fetcher
+                yield
+
+        async def stop(app: web.Application) -> None:
+            if (household := app.get(self._HOUSEHOLD)) is not None:
+                household.stop()
+
+        app.cleanup_ctx.append(living)
+        app.on_shutdown.append(stop)  # aiohttp waits for open answers after it, and not before
+
+    async def wait(
+        self,
+        request: web.Request,
+        job_id: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
+    ) -> JobSnapshot:
+        """Wait until a job has ended. Any number of requests share the looks at it.
+
+        Where the client leaves, the handler is cancelled, and the waiting of nobody else. What to
+        answer when the time is up is the caller's choice: 202 and where to ask again, say. Left
+        alone, it is a 504 by `problems`.
+
+        Raises:
+            JobTimeoutError: It has not ended within `timeout` seconds.
+            AdePollError: As for `JobWatcher.wait`.
+        """
+        with request.config_dict[self._DOOR].watching(request):
+            return await request.config_dict[self.WATCHER].wait(job_id, timeout=timeout)
+
+    async def events(
+        self,
+        request: web.Request,
+        job_ids: Iterable[str],
+        *,
+        heartbeat: float = 15.0,
+        encode: Callable[[JobNews], Json] = as_event,
+    ) -> web.StreamResponse:
+        """Answer with server-sent events of how jobs stand, until all have ended.
+
+        See `adepoll.JobEvents`, whose arguments these are. A client that takes nothing for a
+        minute is dropped.
+
+        Raises:
+            ClosedError: The server is stopping.
+        """
+        events = JobEvents(
+            request.config_dict[self.WATCHER],
+            job_ids,
+            last_event_id=request.headers.get("Last-Event-ID"),
+            heartbeat=heartbeat,
+            encode=encode,
+        )
+        response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
+        with request.config_dict[self._DOOR].watching(request):
+            await response.prepare(request)
+            async with events, _sending(request):
+                async for event in events:
+                    async with asyncio.timeout(_MOST_STALLED):
+                        await response.write(event)
+                await response.write_eof()
+        return response
+
+    async def send_result(
+        self, request: web.Request, job: JobSnapshot | str, *, filename: str | None = None
+    ) -> web.StreamResponse:
+        """Answer with the result of a job, passed through as the client takes it.
+
+        It is not stored, and memory does not grow with it. ``Range``, ``If-Range``,
+        ``If-None-Match`` and ``HEAD`` are honoured. Where it cannot be brought to its end, the
+        connection is broken off, so that the client does not take a part for the whole.
+
+        Args:
+            request: What is answered.
+            job: A snapshot of the job, or its id.
+            filename: The name under which browsers save it; None for the job id and ``.json``.
+
+        Raises:
+            AdePollError: As for `ResultFetcher.stream`, before anything is sent.
+        """
+        scope = request.config_dict
+        opening = passage(
+            scope[self.FETCHER],
+            job,
+            method=request.method,
+            headers=request.headers,
+            filename=filename,
+        )
+        with scope[self._DOOR].watching(request):
+            async with scope[self._HOUSEHOLD].streaming(), opening as answer:
+                response = web.StreamResponse(status=answer.status, headers=answer.headers)
+                await response.prepare(request)
+                if answer.chunks is not None:
+                    async with _sending(request), scope[self._HOUSEHOLD].streaming():
+                        async for chunk in answer.chunks:
+                            async with asyncio.timeout(_MOST_STALLED):
+                                await response.write(chunk)
+                        await response.write_eof()
+        return response
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Answer whether jobs can be waited for, 200 or 503, and with what is going on, as JSON.
+
+        A handler: ``app.router.add_get("/ready", ready)``. See `adepoll.household.Condition`.
+        """
+        health = await request.config_dict[self._HOUSEHOLD].health()
+        return web.json_response(
+            health.body, status=health.status, headers={"Cache-Control": "no-store"}
+        )
+
+    def webhook(
+        self,
+        verifier: WebhookVerifier,
+        *,
+        job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
+        max_bytes: int = 2**16,
+    ) -> Handler:
+        """Give a handler that takes webhooks, for ``app.router.add_post("/hook", ...)``.
+
+        A genuine one makes the watcher look now at the jobs that it names, and is answered 204;
+        only what the look finds counts. Another one is answered 400.
+
+        Args:
+            verifier: Says whether one is genuine.
+            job_ids: Finds the ids in the parsed body.
+            max_bytes: Largest body that is read; 413 beyond that.
+        """
+
+        async def hear(request: web.Request) -> web.StreamResponse:
+            body = b""
+            try:
+                async with asyncio.timeout(_MOST_STALLED):
+                    while chunk := await request.content.readany():
+                        body += chunk
+                        if len(body) > max_bytes:
+                            raise web.HTTPRequestEntityTooLarge(max_bytes, len(body))
+            except TimeoutError:
+                raise web.HTTPRequestTimeout from None
+            try:
+                request.config_dict[self._HOUSEHOLD].hear(verifier, request.headers, body, job_ids)
+            except WebhookRefusedError as error:
+                return _answer(error)
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+
+        return hear
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware that answers an `AdePollError` as `adepoll.problems.problem_of` says."""
+    try:
+        return await handler(request)
+    except AdePollError as error:
+        return _answer(error)
+
+
+def _answer(error: AdePollError) -> web.Response:
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("answered %d: %s", problem.status, error)
+    return web.Response(
+        status=problem.status,
+        headers={**problem.headers, "Cache-Control": "no-store"},
+        text=json.dumps(problem.body),
+        content_type=PROBLEM_TYPE,
+    )
+
+
+@asynccontextmanager
+async def _sending(request: web.Request) -> AsyncIterator[None]:
+    """Break the connection off if what is being sent cannot be brought to its end."""
+    try:
+        yield
+    except (AdePollError, TimeoutError) as error:
+        _log.warning("an answer to %s was broken off: %s", request.path, error)
+        if request.transport is not None:
+            request.transport.abort()
+
+
+class _Door:
+    """Sees clients leave, and cancels their handlers as aiohttp does with handler_cancellation.
+
+    aiohttp tells nobody that a connection was lost unless the server was started with that option;
+    so all connections that something waits for are looked at, a few times a second.
+    """
+
+    def __init__(self) -> None:
+        self._inside: dict[int, web.Request] = {}  # by id(): as a mapping, it has no hash
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def watching(self, request: web.Request) -> Iterator[None]:
+        """Cancel the handler of the request if its client leaves within the block."""
+        self._inside[id(request)] = request
+        if self._timer is None:
+            self._look()
+        try:
+            yield
+        finally:
+            self._inside.pop(id(request), None)
+            if not self._inside and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _look(self) -> None:
+        for request in list(self._inside.values()):
+            if request.transport is None or request.transport.is_closing():
+                del self._inside[id(request)]
+                request.task.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_LOOK_EVERY, self._look) if self._inside else None
+
+
+_DEFAULT: Final = Tenant("adepoll")
+
+CLIENT: Final = _DEFAULT.CLIENT
+WATCHER: Final = _DEFAULT.WATCHER
+FETCHER: Final = _DEFAULT.FETCHER
+
+setup = _DEFAULT.setup
+wait = _DEFAULT.wait
+events = _DEFAULT.events
+send_result = _DEFAULT.send_result
+ready = _DEFAULT.ready
+webhook = _DEFAULT.webhook

@@ -1,0 +1,114 @@
+"""Servers as processes: they end when they are told to, and stay small whatever goes through."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from adepoll.emulator import JobPlan
+
+SUPPORT = Path(__file__).parent.parent / "support"
+ENDLESS = JobPlan(processing_time=float("inf"))
+
+
+@pytest.fixture(params=["aiohttp", "fastapi"])
+def kind(request):
+    return request.param
+
+
+@asynccontextmanager
+async def served(kind, loop="asyncio"):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-X",
+        "dev",
+        SUPPORT / "served_app.py",
+        kind,
+        loop,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        port = int(await process.stdout.readline())
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_under_load_ends_the_server_in_order(kind, loop, number, ade_env):
+    endless = ade_env.submit(ENDLESS)
+    large = ade_env.submit(JobPlan(result_bytes=50_000_000))
+    async with (
+        served(kind, loop) as (process, url),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+    ):
+        async with http.get(f"{url}/ready") as response:
+            assert response.status == 200
+        streams = [await http.get(f"{url}/events?id={endless}") for _ in range(30)]
+        for stream in streams:
+            await stream.content.readuntil(b"event: job")
+        waits = [asyncio.create_task(http.get(f"{url}/wait/{endless}")) for _ in range(30)]
+        download = await http.get(f"{url}/result/{large}")
+        await download.content.readexactly(1000)
+        while True:
+            async with http.get(f"{url}/ready") as response:
+                if (await response.json())["watcher"]["followers"] == 60:
+                    break
+        process.send_signal(number)
+        # Somebody who reads on, though slowly: what was begun is broken off after the grace time.
+        with pytest.raises(aiohttp.ClientError):
+            await read_slowly(download)
+        download.close()
+        async with asyncio.timeout(5):
+            _, stderr = await process.communicate()
+        for response in await asyncio.gather(*waits):
+            assert response.status == 503
+            await response.read()
+        for stream in streams:
+            await stream.read()
+    for complaint in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
+        assert complaint not in stderr.decode()
+    assert process.returncode in {0, -number}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+async def test_a_large_result_for_a_slow_client_takes_little_memory(kind, ade_env):
+    large = ade_env.submit(JobPlan(result_bytes=100_000_000))
+    async with (
+        served(kind) as (process, url),
+        aiohttp.ClientSession(read_bufsize=2**14) as http,
+    ):
+        async with http.get(f"{url}/result/{large}", headers={"Range": "bytes=0-9"}) as response:
+            await response.read()
+        before = memory(process.pid)
+        most = 0
+        async with http.get(f"{url}/result/{large}") as response:
+            size = 0
+            async for chunk in response.content.iter_chunked(2**20):
+                size += len(chunk)
+                await asyncio.sleep(0.005)
+                most = max(most, memory(process.pid))
+        assert size > 99_000_000
+        assert most - before < 32 * 2**20
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+async def read_slowly(response):
+    async for _ in response.content.iter_chunked(100_000):
+        await asyncio.sleep(0.02)
+
+
+def memory(pid):
+    """Bytes that a process holds in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

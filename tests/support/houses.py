@@ -1,0 +1,147 @@
+"""The same small server in aiohttp and in FastAPI, each run for real in the loop of the test."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated
+
+import attrs
+import uvicorn
+from aiohttp import web
+from fastapi import FastAPI, Query, Request
+
+from adepoll import AdeClient, Fixed, JobWatcher, WebhookVerifier
+from adepoll.contrib import aiohttp as for_aiohttp
+from adepoll.contrib import fastapi as for_fastapi
+
+VERIFIER = WebhookVerifier(b"the secret of the hooks")
+
+
+@attrs.define
+class House:
+    """A running server.
+
+    Attributes:
+        url: Where it is.
+        client: Its `AdeClient`; and `watcher` and `fetcher` are its others.
+        stop: A coroutine function: stops it in order, as a signal would.
+    """
+
+    url: str
+    client: object
+    watcher: object
+    fetcher: object
+    stop: object
+
+
+def options_for(ade, **options):
+    """Options of `setup` and `adepoll_lifespan` for an emulator."""
+    return {
+        "client": partial(AdeClient, ade.api_key, base_url=ade.base_url),
+        "watcher": partial(JobWatcher, schedule=Fixed(interval=0.05), not_found_grace=0.2),
+        **options,
+    }
+
+
+def aiohttp_app(**options):
+    async def wait(request):
+        timeout = request.query.get("timeout")
+        job = await for_aiohttp.wait(
+            request,
+            request.match_info["job_id"],
+            timeout=None if timeout is None else float(timeout),
+        )
+        return web.json_response({"status": job.status.value})
+
+    async def events(request):
+        heartbeat = float(request.query.get("heartbeat", 15))
+        return await for_aiohttp.events(request, request.query.getall("id"), heartbeat=heartbeat)
+
+    async def result(request):
+        job_id = request.match_info["job_id"]
+        return await for_aiohttp.send_result(request, job_id, filename=request.query.get("name"))
+
+    app = web.Application(middlewares=[for_aiohttp.problems])
+    for_aiohttp.setup(app, **options)
+    app.router.add_get("/wait/{job_id}", wait)
+    app.router.add_get("/events", events)
+    app.router.add_get("/result/{job_id}", result)
+    app.router.add_get("/ready", for_aiohttp.ready)
+    app.router.add_post("/hook", for_aiohttp.webhook(VERIFIER))
+    return app
+
+
+def fastapi_app(**options):
+    app = FastAPI(lifespan=for_fastapi.adepoll_lifespan(**options))
+    for_fastapi.handle_problems(app)
+
+    @app.get("/wait/{job_id}")
+    async def wait(request: Request, job_id: str, timeout: float | None = None):  # noqa: ASYNC109 - a query
+        job = await for_fastapi.wait(request, job_id, timeout=timeout)
+        return {"status": job.status.value}
+
+    @app.get("/events")
+    async def events(
+        request: Request, ids: Annotated[list[str], Query(alias="id")], heartbeat: float = 15
+    ):
+        return for_fastapi.events(request, ids, heartbeat=heartbeat)
+
+    @app.api_route("/result/{job_id}", methods=["GET", "HEAD"])
+    async def result(request: Request, job_id: str, name: str | None = None):
+        return for_fastapi.send_result(request, job_id, filename=name)
+
+    app.get("/ready")(for_fastapi.ready)
+    app.post("/hook")(for_fastapi.webhook(VERIFIER))
+    return app
+
+
+@asynccontextmanager
+async def aiohttp_house(app):
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    keys = (for_aiohttp.CLIENT, for_aiohttp.WATCHER, for_aiohttp.FETCHER)
+    try:
+        yield House(f"http://127.0.0.1:{port}", *(app.get(key) for key in keys), runner.cleanup)
+    finally:
+        await runner.cleanup()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers, which would outlive a test that fails."""
+
+    async def serve(self, sockets=None):
+        await self._serve(sockets)
+
+
+@asynccontextmanager
+async def uvicorn_house(app):
+    server = _Uvicorn(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        if serving.done():
+            serving.result()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    ade = getattr(app.state, "adepoll", None)
+
+    async def stop():
+        if ade is not None:
+            ade.stop()  # as its hearing of the signal does
+        server.should_exit = True
+        await serving
+
+    try:
+        parts = (ade and ade.client, ade and ade.watcher, ade and ade.fetcher)
+        yield House(f"http://127.0.0.1:{port}", *parts, stop)
+    finally:
+        await stop()
+
+
+def open_house(kind, **options):
+    """Run one of the two."""
+    if kind == "aiohttp":
+        return aiohttp_house(aiohttp_app(**options))
+    return uvicorn_house(fastapi_app(**options))
