@@ -15,14 +15,16 @@ import attrs
 from attrs import frozen
 
 from adepoll.client import AdeClient
-from adepoll.errors import ClosedError, RequestError
+from adepoll.errors import AdePollError, ClosedError, RequestError
 from adepoll.fetcher import ResultFetcher
 from adepoll.lookout import start
-from adepoll.models import Json
+from adepoll.models import JobSnapshot, Json
+from adepoll.turnstile import Turnstile
 from adepoll.watcher import JobWatcher
 from adepoll.webhooks import WebhookVerifier, default_job_ids, job_ids_in
 
 _PROBE_SECONDS: Final = 3.0
+_MOST_AT_ONCE: Final = 16  # who go on in one turn of the loop: a few milliseconds of answering
 
 
 class Condition(Enum):
@@ -89,6 +91,7 @@ class Household:
         self._grace = grace
         self._probe_every = probe_every
         self._loop = asyncio.get_running_loop()
+        self._turnstile = Turnstile(_MOST_AT_ONCE)
         self._streams: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
@@ -111,6 +114,20 @@ class Household:
             _ = start(self.watcher.aclose(), self._tasks)
             for stream in self._streams:
                 stream.reschedule(self._cut_off_at)
+
+    async def turn(self) -> None:
+        """Wait for a turn, where many have something to do at the same moment; none is long."""
+        await self._turnstile.through()
+
+    async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
+        """As `JobWatcher.wait`; where many have waited for the same, they go on a few at a time."""
+        try:
+            job = await self.watcher.wait(job_id, timeout=timeout)
+        except AdePollError:
+            await self.turn()
+            raise
+        await self.turn()
+        return job
 
     @asynccontextmanager
     async def streaming(self) -> AsyncGenerator[None, None]:

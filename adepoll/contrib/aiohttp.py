@@ -117,7 +117,7 @@ class Tenant:
             AdePollError: As for `JobWatcher.wait`.
         """
         with request.config_dict[self._DOOR].watching(request):
-            return await request.config_dict[self.WATCHER].wait(job_id, timeout=timeout)
+            return await request.config_dict[self._HOUSEHOLD].wait(job_id, timeout=timeout)
 
     async def events(
         self,
@@ -147,6 +147,7 @@ class Tenant:
             await response.prepare(request)
             async with events, _sending(request):
                 async for event in events:
+                    await request.config_dict[self._HOUSEHOLD].turn()
                     async with asyncio.timeout(_MOST_STALLED):
                         await response.write(event)
                 await response.write_eof()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import HTTPConnection
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, WebhookRefusedError
@@ -157,7 +157,7 @@ class Tenant:
             AdePollError: As for `JobWatcher.wait`.
         """
         async with _while_there(request.receive):
-            job = await self.watcher(request).wait(job_id, timeout=timeout)
+            job = await self._household(request).wait(job_id, timeout=timeout)
         return job  # noqa: RET504 - a type checker thinks that the block may swallow errors
 
     def events(
@@ -183,7 +183,7 @@ class Tenant:
             heartbeat=heartbeat,
             encode=encode,
         )
-        return _Events(events)
+        return _Events(self._household(request), events)
 
     def send_result(
         self, request: Request, job: JobSnapshot | str, *, filename: str | None = None
@@ -320,7 +320,7 @@ async def _while_there(receive: Receive) -> AsyncGenerator[None, None]:
 def _patient(send: Send) -> Send:
     """Give a `send` that gives a client up that takes nothing."""
 
-    async def send_soon(message: Any) -> None:
+    async def send_soon(message: Message) -> None:
         async with asyncio.timeout(_MOST_STALLED):
             await send(message)
 
@@ -330,19 +330,25 @@ def _patient(send: Send) -> Send:
 class _Events(StreamingResponse):
     """Server-sent events, which end when the client leaves, at once."""
 
-    def __init__(self, events: JobEvents) -> None:
+    def __init__(self, household: Household, events: JobEvents) -> None:
         super().__init__(events, headers=EVENT_STREAM_HEADERS)
+        self._household = household
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
+        send_soon = _patient(send)
+
+        async def send_in_turn(message: Message) -> None:
+            await self._household.turn()
+            await send_soon(message)
+
         try:
             async with _while_there(receive), self._events:
-                await self.stream_response(_patient(send))
+                await self.stream_response(send_in_turn)
         except _ClientLeftError:
             return
         except TimeoutError:
-            _log.warning("events at %s were broken off: the client took nothing", path)
+            _log.warning("events at %s were broken off: the client took nothing", scope["path"])
 
 
 class _Result(Response):
