@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -22,14 +22,14 @@ def kind(request):
 
 
 @asynccontextmanager
-async def served(kind, loop="asyncio"):
+async def served(kind, *options):
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-X",
         "dev",
         SUPPORT / "served_app.py",
         kind,
-        loop,
+        *(options or ["asyncio"]),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -78,6 +78,25 @@ async def test_a_signal_under_load_ends_the_server_in_order(kind, loop, number, 
     for complaint in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
         assert complaint not in stderr.decode()
     assert process.returncode in {0, -number}
+
+
+async def test_a_client_that_takes_nothing_holds_the_end_up_no_longer_than_is_set(kind, ade_env):
+    large = ade_env.submit(JobPlan(result_bytes=50_000_000))
+    async with served(kind, "asyncio", "bounded") as (process, url):
+        port = int(url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
+        writer.write(f"GET /result/{large} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.transport.pause_reading()
+        await asyncio.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            _, stderr = await process.communicate()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+    for complaint in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
+        assert complaint not in stderr.decode()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")

@@ -102,17 +102,19 @@ async def test_a_job_whose_clients_have_all_left_is_looked_at_no_more(house, ade
 
 
 async def test_many_waiters_cost_no_more_looks_than_their_jobs(house, ade, http):
-    job_ids = [ade.submit(JobPlan(processing_time=1.0)) for _ in range(20)]
-
     async def wait(job_id):
         async with http.get(f"{house.url}/wait/{job_id}") as response:
             return (await response.json())["status"]
 
-    answers = await asyncio.gather(*(wait(job_id) for job_id in job_ids * 10))
-    assert answers == ["completed"] * 200
-    assert house.watcher.stats.settled == 20
-    gets = sum(ade.truth(job_id).gets for job_id in job_ids)
-    assert gets <= 20 * 30  # at 20 a second each, whoever waits; 200 alone would be 10 times that
+    async def asked(waiters):
+        before = house.client.stats.requests
+        job_ids = [ade.submit(JobPlan(processing_time=1.0)) for _ in range(20)]
+        answers = await asyncio.gather(*(wait(job_ids[i % 20]) for i in range(waiters)))
+        assert answers == ["completed"] * waiters
+        return house.client.stats.requests - before
+
+    assert await asked(200) < 2 * await asked(20)  # it would be ten times as many
+    assert house.watcher.stats.settled == 40
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -415,6 +417,26 @@ async def test_a_bad_key_is_told_though_nobody_has_asked_for_a_job(kind, ade, ht
             assert "canary" not in await response.text()
 
 
+async def test_however_many_ask_whether_it_is_ready_the_service_is_asked_once(kind, ade, http):
+    options = houses.options_for(ade, client=partial(AdeClient, "canary", base_url=ade.base_url))
+    async with houses.open_house(kind, **options) as house:
+
+        async def ask():
+            async with http.get(f"{house.url}/ready") as response:
+                return response.status
+
+        assert await asyncio.gather(*(ask() for _ in range(50))) == [503] * 50
+        assert await ask() == 503
+    assert ade.truth.requests.unauthorized == 1
+
+
+async def test_a_server_that_shall_not_probe_does_not(kind, ade, http):
+    async with houses.open_house(kind, **houses.options_for(ade, probe_every=None)) as house:
+        async with http.get(f"{house.url}/ready") as response:
+            assert response.status == 200
+        assert house.client.stats.requests == 0
+
+
 async def test_a_server_learns_without_traffic_that_its_key_is_good_again(kind, ade, http):
     options = houses.options_for(ade, probe_every=0.0)
     ade.faults.add(make_fault("unauthorized"))
@@ -454,7 +476,7 @@ async def test_a_server_that_stops_tells_everybody_and_is_down_soon(house, ade, 
     waits = [asyncio.create_task(http.get(f"{house.url}/wait/{endless}")) for _ in range(20)]
     streams = [await http.get(f"{house.url}/events?id={endless}") for _ in range(20)]
     await until(lambda: house.watcher.stats.followers == 40)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         await house.stop()
     for response in await asyncio.gather(*waits):
         assert response.status == 503

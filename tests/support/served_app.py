@@ -1,6 +1,7 @@
-"""A server in a process of its own: ``python served_app.py KIND LOOP``; writes its port first.
+"""A server in a process of its own: ``python served_app.py KIND LOOP [bounded]``.
 
-The emulator that it asks is named by the environment, as for every user of adepoll.
+It writes its port first. The emulator that it asks is named by the environment, as for every user
+of adepoll.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from aiohttp import web
 from adepoll import AdeClient, Fixed, JobWatcher
 
 
-def main(kind, loop):
+def main(kind, loop, bounded=None):
     options = {
         "client": AdeClient,
         "watcher": partial(JobWatcher, schedule=Fixed(interval=0.2)),
@@ -29,10 +30,17 @@ def main(kind, loop):
             import uvloop  # noqa: PLC0415 - an extra
 
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        web.run_app(houses.aiohttp_app(**options), sock=sock, print=None)
+        web.run_app(
+            houses.aiohttp_app(**options),
+            sock=sock,
+            print=None,
+            shutdown_timeout=3 if bounded else 60,
+        )
     else:
         app = houses.fastapi_app(**options)
-        config = uvicorn.Config(app, loop=loop, log_level="warning")
+        config = uvicorn.Config(
+            app, loop=loop, log_level="warning", timeout_graceful_shutdown=3 if bounded else None
+        )
         uvicorn.Server(config).run(sockets=[sock])
 
 
