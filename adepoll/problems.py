@@ -31,6 +31,8 @@ class Problem:
         error: The name of the error's class, for programs.
         job_id: The job; None where it is not about one.
         headers: Headers of the answer; ``Retry-After`` where it may soon be otherwise.
+        is_fault: Whether somebody should look into it: not what a client did, not a time that was
+            up, and not that the server stops.
     """
 
     status: int
@@ -38,6 +40,7 @@ class Problem:
     error: str
     job_id: str | None = None
     headers: Mapping[str, str] = Factory(dict)
+    is_fault: bool = False
 
     @property
     def body(self) -> dict[str, Json]:
@@ -66,9 +69,11 @@ def problem_of(error: AdePollError) -> Problem:
         error=type(error).__name__,
         job_id=None if job_id is None else showable(job_id, 80),
         headers=headers,
+        is_fault=status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _EXPECTED),
     )
 
 
+_EXPECTED: Final = (errors.ClosedError, errors.JobTimeoutError)
 _KINDS: Final[Mapping[type, tuple[int, str]]] = {
     errors.AdePollError: (500, "This server could not do that"),
     errors.ClosedError: (503, "This server is stopping or starting; ask again"),

@@ -65,3 +65,14 @@ def test_a_job_id_is_told_as_far_as_it_may_be_shown():
     body = json.dumps(problem_of(errors.InvalidJobIdError(job_id=job_id, reason="long")).body)
     assert "canary" not in body
     assert len(body) < 400
+
+
+def test_a_log_is_told_of_what_somebody_should_look_into():
+    assert problem_of(errors.AuthenticationError(status=401)).is_fault
+    assert problem_of(errors.ServerError(status=500)).is_fault
+    for error in (
+        errors.ClosedError("the server stops"),
+        errors.JobTimeoutError(job_id="a", timeout=1, last_status=None),
+        errors.JobNotFoundError(status=404, job_id="a"),
+    ):
+        assert not problem_of(error).is_fault

@@ -248,7 +248,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def _answer(error: AdePollError) -> web.Response:
     problem = problem_of(error)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.is_fault:
         _log.warning("answered %d: %s", problem.status, error)
     return web.Response(
         status=problem.status,

@@ -278,7 +278,7 @@ async def _handle(connection: Request | WebSocket, error: AdePollError) -> Respo
 
 def _answer(error: AdePollError) -> Response:
     problem = problem_of(error)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.is_fault:
         _log.warning("answered %d: %s", problem.status, error)
     return JSONResponse(
         problem.body,
