@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -144,13 +144,18 @@ class Tenant:
         )
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         with request.config_dict[self._DOOR].watching(request):
-            await response.prepare(request)
-            async with events, _sending(request):
-                async for event in events:
-                    await request.config_dict[self._HOUSEHOLD].turn()
-                    async with asyncio.timeout(_MOST_STALLED):
-                        await response.write(event)
-                await response.write_eof()
+            try:
+                await response.prepare(request)
+                async with events:
+                    async for event in events:
+                        await request.config_dict[self._HOUSEHOLD].turn()
+                        async with asyncio.timeout(_MOST_STALLED):
+                            await response.write(event)
+                    await response.write_eof()
+            except ConnectionError:
+                pass  # the client has left, which aiohttp sees, too
+            except TimeoutError as error:
+                _break_off(request, error)
         return response
 
     async def send_result(
@@ -178,16 +183,24 @@ class Tenant:
             headers=request.headers,
             filename=filename,
         )
+        response: web.StreamResponse | None = None
         with scope[self._DOOR].watching(request):
-            async with scope[self._HOUSEHOLD].streaming(), opening as answer:
-                response = web.StreamResponse(status=answer.status, headers=answer.headers)
-                await response.prepare(request)
-                if answer.chunks is not None:
-                    async with _sending(request), scope[self._HOUSEHOLD].streaming():
+            try:
+                async with scope[self._HOUSEHOLD].streaming(), opening as answer:
+                    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+                    await response.prepare(request)
+                    if answer.chunks is not None:
                         async for chunk in answer.chunks:
                             async with asyncio.timeout(_MOST_STALLED):
                                 await response.write(chunk)
                         await response.write_eof()
+            except ConnectionError:
+                if response is None:
+                    raise
+            except (AdePollError, TimeoutError) as error:
+                if response is None:
+                    raise  # nothing was sent: it can be answered
+                _break_off(request, error)
         return response
 
     async def ready(self, request: web.Request) -> web.Response:
@@ -258,15 +271,11 @@ def _answer(error: AdePollError) -> web.Response:
     )
 
 
-@asynccontextmanager
-async def _sending(request: web.Request) -> AsyncIterator[None]:
-    """Break the connection off if what is being sent cannot be brought to its end."""
-    try:
-        yield
-    except (AdePollError, TimeoutError) as error:
-        _log.warning("an answer to %s was broken off: %s", request.path, error)
-        if request.transport is not None:
-            request.transport.abort()
+def _break_off(request: web.Request, error: Exception) -> None:
+    """Break the connection off: what is being sent cannot be brought to its end."""
+    _log.warning("an answer to %s was broken off: %s", request.path, error)
+    if request.transport is not None:
+        request.transport.abort()
 
 
 class _Door:

@@ -12,27 +12,25 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
-from starlette.types import Message, Receive, Scope, Send
 
 from adepoll.client import AdeClient
+from adepoll.contrib.starlette import EventsResponse, ResultResponse, while_there
 from adepoll.errors import AdePollError, WebhookRefusedError
 from adepoll.fetcher import ResultFetcher
 from adepoll.household import Household, open_household
 from adepoll.latest import JobNews
 from adepoll.models import JobSnapshot, Json
-from adepoll.passing import passage
 from adepoll.problems import PROBLEM_TYPE, problem_of
-from adepoll.sse import EVENT_STREAM_HEADERS, JobEvents, as_event
+from adepoll.sse import JobEvents, as_event
 from adepoll.stopsignals import overhearing
 from adepoll.watcher import JobWatcher
 from adepoll.webhooks import WebhookVerifier, default_job_ids
 
 _log = logging.getLogger(__name__)
 
-_MOST_STALLED: Final = 60.0  # seconds for which a client may take nothing
-_CLIENT_CLOSED_REQUEST: Final = 499  # as nginx calls it; nobody reads it
+_MOST_SLOW: Final = 60.0  # seconds for the body of a webhook
 _TRY_AGAIN_LATER: Final = 1013  # WebSocket close codes
 _INTERNAL_ERROR: Final = 1011
 
@@ -156,7 +154,7 @@ class Tenant:
             HTTPException: The client has left.
             AdePollError: As for `JobWatcher.wait`.
         """
-        async with _while_there(request.receive):
+        async with while_there(request.receive):
             job = await self._household(request).wait(job_id, timeout=timeout)
         return job  # noqa: RET504 - a type checker thinks that the block may swallow errors
 
@@ -183,7 +181,7 @@ class Tenant:
             heartbeat=heartbeat,
             encode=encode,
         )
-        return _Events(self._household(request), events)
+        return EventsResponse(self._household(request), events)
 
     def send_result(
         self, request: Request, job: JobSnapshot | str, *, filename: str | None = None
@@ -200,7 +198,7 @@ class Tenant:
             job: A snapshot of the job, or its id.
             filename: The name under which browsers save it; None for the job id and ``.json``.
         """
-        return _Result(self._household(request), request, job, filename)
+        return ResultResponse(self._household(request), request, job, filename)
 
     async def ready(self, request: Request) -> Response:
         """Answer whether jobs can be waited for, 200 or 503, and with what is going on, as JSON.
@@ -233,7 +231,7 @@ class Tenant:
         async def hear(request: Request) -> Response:
             body = b""
             try:
-                async with asyncio.timeout(_MOST_STALLED):
+                async with asyncio.timeout(_MOST_SLOW):
                     async for chunk in request.stream():
                         body += chunk
                         if len(body) > max_bytes:
@@ -286,112 +284,6 @@ def _answer(error: AdePollError) -> Response:
         headers={**problem.headers, "Cache-Control": "no-store"},
         media_type=PROBLEM_TYPE,
     )
-
-
-class _ClientLeftError(HTTPException):
-    """The client of a request has left."""
-
-
-@asynccontextmanager
-async def _while_there(receive: Receive) -> AsyncGenerator[None, None]:
-    """Break off what is done within when the client leaves, with `_ClientLeftError`."""
-
-    async def see_off(scope: asyncio.Timeout) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        scope.reschedule(0.0)
-
-    try:
-        async with asyncio.timeout(None) as scope:
-            watching = asyncio.create_task(see_off(scope))
-            try:
-                yield
-            finally:
-                watching.cancel()
-                await asyncio.wait({watching})
-    except TimeoutError:
-        if not scope.expired():
-            raise
-    else:
-        return
-    raise _ClientLeftError(_CLIENT_CLOSED_REQUEST, "the client has left")
-
-
-def _patient(send: Send) -> Send:
-    """Give a `send` that gives a client up that takes nothing."""
-
-    async def send_soon(message: Message) -> None:
-        async with asyncio.timeout(_MOST_STALLED):
-            await send(message)
-
-    return send_soon
-
-
-class _Events(StreamingResponse):
-    """Server-sent events, which end when the client leaves, at once."""
-
-    def __init__(self, household: Household, events: JobEvents) -> None:
-        super().__init__(events, headers=EVENT_STREAM_HEADERS)
-        self._household = household
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send_soon = _patient(send)
-
-        async def send_in_turn(message: Message) -> None:
-            await self._household.turn()
-            await send_soon(message)
-
-        try:
-            async with _while_there(receive), self._events:
-                await self.stream_response(send_in_turn)
-        except _ClientLeftError:
-            return
-        except TimeoutError:
-            _log.warning("events at %s were broken off: the client took nothing", scope["path"])
-
-
-class _Result(Response):
-    """A result, opened only when it is to be sent, so that nothing is left open if it never is."""
-
-    def __init__(
-        self, household: Household, request: Request, job: JobSnapshot | str, filename: str | None
-    ) -> None:
-        super().__init__()
-        del self.headers["Content-Length"]
-        self._household = household
-        self._request = request
-        self._job = job
-        self._filename = filename
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response | None = None
-        opening = passage(
-            self._household.fetcher,
-            self._job,
-            method=self._request.method,
-            headers=self._request.headers,
-            filename=self._filename,
-        )
-        try:
-            async with _while_there(receive), self._household.streaming(), opening as answer:
-                headers = {**answer.headers, **self.headers}
-                if answer.chunks is None:
-                    response = Response(status_code=answer.status, headers=headers)
-                else:
-                    response = StreamingResponse(answer.chunks, answer.status, headers)
-                    await response.stream_response(_patient(send))
-                    return
-        except _ClientLeftError:
-            return
-        except (AdePollError, TimeoutError) as error:
-            if response is None:
-                raise  # nothing was sent: it can be answered
-            _log.warning("an answer to %s was broken off: %s", scope["path"], error)
-            if "Content-Length" not in response.headers:
-                raise  # a middleware might take the end for one
-            return
-        await response(scope, receive, send)
 
 
 _DEFAULT: Final = Tenant("adepoll")

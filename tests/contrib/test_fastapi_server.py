@@ -9,6 +9,7 @@ import aiohttp
 import houses
 import pytest
 from fastapi import Depends, FastAPI, Request, WebSocket
+from starlette.background import BackgroundTask
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher
 from adepoll.contrib.fastapi import (
@@ -205,13 +206,17 @@ async def test_a_problem_closes_a_websocket_with_its_name(ade, stops, code):
 
 
 async def test_what_was_set_on_the_answer_is_sent_with_the_result(ade):
+    done = []
     app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
 
     @app.get("/{job_id}")
     async def result(request: Request, job_id: str):
         response = send_result(request, job_id)
         response.headers["X-Mine"] = "yes"
+        response.headers["Cache-Control"] = "no-store"
         response.set_cookie("a", "b")
+        response.set_cookie("c", "d")
+        response.background = BackgroundTask(done.append, job_id)
         return response
 
     async with (
@@ -220,8 +225,13 @@ async def test_what_was_set_on_the_answer_is_sent_with_the_result(ade):
         http.get(f"{house.url}/{ade.submit(JobPlan())}") as response,
     ):
         assert response.headers["X-Mine"] == "yes"
-        assert response.cookies["a"].value == "b"
+        assert response.headers.getall("Cache-Control") == ["no-store"]
+        assert {name: morsel.value for name, morsel in response.cookies.items()} == {
+            "a": "b",
+            "c": "d",
+        }
         assert (await response.json())["metadata"]
+    assert len(done) == 1
 
 
 async def test_a_middleware_that_wraps_answers_does_not_hide_that_a_client_left(ade):

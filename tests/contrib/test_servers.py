@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import logging
 import time
 from contextlib import suppress
 from functools import partial
@@ -168,7 +169,9 @@ async def test_a_listener_that_leaves_between_events_frees_everything_at_once(ho
     assert house.watcher.stats.watched == 0
 
 
-async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(house, ade, http):
+async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(
+    house, ade, http, caplog
+):
     before = asyncio.all_tasks()
     job_ids = [ade.submit(JobPlan(processing_time=1.5)) for _ in range(10)]
     query = "&".join(f"id={job_id}" for job_id in job_ids)
@@ -188,6 +191,7 @@ async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(h
     assert house.watcher.stats.watched == house.watcher.stats.in_flight == 0
     assert not house.watcher._feeds
     await until(lambda: asyncio.all_tasks() <= before)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 # --- results -----------------------------------------------------------------------------------
