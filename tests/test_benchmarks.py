@@ -23,7 +23,16 @@ def test_a_bench_says_what_it_measures(bench):
 
 def test_there_are_those_that_are_spoken_of():
     names = {path.stem for path in BENCHES}
-    assert names >= {"batch", "emulator", "fetch", "memory", "schedule", "sweep", "throughput"}
+    assert names >= {
+        "batch",
+        "emulator",
+        "fetch",
+        "memory",
+        "schedule",
+        "servers",
+        "sweep",
+        "throughput",
+    }
 
 
 @pytest.mark.parametrize("discovery", ["get", "list"])

@@ -450,10 +450,15 @@ def test_who_comes_while_another_was_called_waits_where_a_rate_spaces_them():
         pacer = make_pacer(max_rate=10.0)
         await send(pacer)
         waiter = asyncio.create_task(send(pacer))
-        await asyncio.sleep(0.1 - 1e-9)
-        while not pacer._called:  # noqa: ASYNC110 - that moment has no event
-            await asyncio.sleep(1e-9)
-        assert pacer.ready() is None
+        await asyncio.sleep(0.05)
+        seen = []
+        assert pacer._timer is not None
+        # In the same turn of the loop as the timer, after it, and before the one it calls.
+        asyncio.get_running_loop().call_at(
+            math.nextafter(pacer._timer.when(), math.inf),
+            lambda: seen.append((pacer._called, pacer.ready())),
+        )
         await waiter
+        assert seen == [(1, None)]
 
     run(main())
