@@ -287,9 +287,13 @@ def _make_reader(cls: type[Any], made: Converter) -> _Reader:
     def structure(raw: Json, _type: object) -> Any:
         if not isinstance(raw, dict):
             _expect("an object", raw)
-        ready = {
-            name: value for name, value in raw.items() if value is not None or name not in optional
-        }
+        ready = raw
+        if None in raw.values():
+            ready = {
+                name: value
+                for name, value in raw.items()
+                if value is not None or name not in optional
+            }
         if not raw.keys() <= known:
             ready = {name: ready[name] for name in ready if name in known}
             ready["extra"] = {name: raw[name] for name in raw if name not in known}
