@@ -121,6 +121,20 @@ async def test_many_waiters_cost_no_more_looks_than_their_jobs(house, ade, http)
 # --- events ------------------------------------------------------------------------------------
 
 
+async def test_a_client_that_leaves_while_it_is_told_is_no_error(house, ade, caplog):
+    job_ids = [ade.submit(JobPlan(processing_time=0.02 * number)) for number in range(50)]
+    query = "&".join(f"id={job_id}" for job_id in job_ids)
+    address = house.url.removeprefix("http://").split(":")
+    for _ in range(10):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(f"GET /events?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await reader.readuntil(b"event: job")
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+    await until(lambda: house.watcher.stats.followers == 0)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_events_tell_how_jobs_stand_and_end_with_them(house, ade, http):
     good = ade.submit(JobPlan(queue_time=0.3, processing_time=0.3))
     bad = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="blurred"))
