@@ -1,0 +1,134 @@
+"""Batches of jobs in an aiohttp server: start one, watch it live, take the results.
+
+In one terminal, an emulator of the service, which says what to export:
+
+    adepoll emulate
+
+In another, with those two exports:
+
+    python docs/examples/aiohttp_app.py
+
+Then open http://127.0.0.1:8000; the variable PORT names another port. A variable WEBHOOK_SECRET
+opens the route for webhooks.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from adepoll import Adaptive, AdeClient, JobWatcher, WebhookVerifier
+from adepoll.contrib.aiohttp import events, problems, ready, send_result, setup, wait, webhook
+from adepoll.errors import JobTimeoutError
+
+SUBMITTING = web.AppKey("SUBMITTING", aiohttp.ClientSession)
+PAGE = Path(__file__).with_name("page.html")
+SCHEMA = json.dumps({"type": "object", "properties": {"total": {"type": "string"}}})
+MOST_JOBS = 200  # their ids stand in a URL, of which many servers and proxies take 8 kB
+
+log = logging.getLogger(__name__)
+routes = web.RouteTableDef()
+
+
+def watcher(client: AdeClient) -> JobWatcher:
+    """Make the watcher. People look on, who like to see a job begin, and not its end alone."""
+    return JobWatcher(client, schedule=Adaptive(target_lag=1.0, maximum=3.0))
+
+
+async def submitting(app: web.Application) -> AsyncGenerator[None, None]:
+    """Have a session for submitting, as long as the server runs."""
+    async with aiohttp.ClientSession(
+        os.environ["LANDINGAI_ADE_BASE_URL"],
+        headers={"Authorization": f"Bearer {os.environ['VISION_AGENT_API_KEY']}"},
+        connector=aiohttp.TCPConnector(limit=8),
+        raise_for_status=True,
+    ) as session:
+        app[SUBMITTING] = session
+        yield
+
+
+async def submit(session: aiohttp.ClientSession, number: int) -> str | None:
+    """Submit a document and give its job's id, or None where it was not taken.
+
+    adepoll watches jobs and submits none: a real app has the official SDK do this, with
+    ``AsyncLandingAIADE().extract_jobs.create(schema=..., markdown=...)``.
+    """
+    form = aiohttp.FormData(default_to_multipart=True)
+    form.add_field("schema", SCHEMA)
+    form.add_field("markdown", f"# Invoice {number}\n\nTotal: {number}.00")
+    try:
+        async with session.post("/v1/ade/extract/jobs", data=form) as response:
+            return str((await response.json())["job_id"])
+    except (aiohttp.ClientError, TimeoutError) as error:
+        log.warning("document %d was not taken: %s", number, type(error).__name__)
+        return None
+
+
+@routes.get("/")
+async def page(_request: web.Request) -> web.FileResponse:
+    """Give the page, which asks for nothing but the routes below."""
+    return web.FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
+
+
+@routes.post("/jobs")
+async def start(request: web.Request) -> web.Response:
+    """Start a batch: ``{"count": 24}``. The ids of its jobs are all that is needed from then on."""
+    if request.content_type != "application/json":  # which no form of another site sends
+        raise web.HTTPUnsupportedMediaType
+    try:
+        count = int((await request.json())["count"])
+    except (ValueError, TypeError, KeyError):
+        count = 0
+    if not 1 <= count <= MOST_JOBS:
+        raise web.HTTPUnprocessableEntity(text=f"count must be a number from 1 to {MOST_JOBS}")
+    session = request.app[SUBMITTING]
+    answers = await asyncio.gather(*(submit(session, n) for n in range(1, count + 1)))
+    job_ids = [job_id for job_id in answers if job_id is not None]
+    return web.json_response({"job_ids": job_ids}, status=202 if job_ids else 502)
+
+
+@routes.get("/events")
+async def follow(request: web.Request) -> web.StreamResponse:
+    """Tell how jobs stand, ``?ids=one,two``, as server-sent events."""
+    job_ids = request.query.get("ids", "").split(",")
+    if len(job_ids) > MOST_JOBS:
+        raise web.HTTPUnprocessableEntity(text=f"no more than {MOST_JOBS} ids")
+    return await events(request, job_ids)
+
+
+@routes.get("/jobs/{job_id}")
+async def job(request: web.Request) -> web.Response:
+    """Tell how a job has ended; after 20 seconds, that it has not."""
+    job_id = request.match_info["job_id"]
+    try:
+        ended = await wait(request, job_id, timeout=20)
+    except JobTimeoutError as error:
+        return web.json_response({"job_id": job_id, "status": error.last_status}, status=202)
+    return web.json_response({"job_id": job_id, "status": ended.status.value})
+
+
+@routes.get("/jobs/{job_id}/result")
+async def result(request: web.Request) -> web.StreamResponse:
+    """Pass a result through to who asks for it, whole or a range."""
+    return await send_result(request, request.match_info["job_id"])
+
+
+def make_app() -> web.Application:
+    """Put the server together."""
+    app = web.Application(middlewares=[problems])
+    setup(app, watcher=watcher)
+    app.cleanup_ctx.append(submitting)
+    app.add_routes(routes)
+    app.router.add_get("/ready", ready)
+    if secret := os.environ.get("WEBHOOK_SECRET"):
+        app.router.add_post("/webhook", webhook(WebhookVerifier(secret)))
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))
