@@ -64,6 +64,7 @@ from adepoll.feeds import Watch, WatchProgress
 from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
 from adepoll.harvest import Harvest, Unresolved
 from adepoll.journal import Journal
+from adepoll.lags import LagHistogram
 from adepoll.latest import JobNews, Latest
 from adepoll.models import (
     ExtractMetadata,
@@ -133,6 +134,7 @@ __all__ = [
     "JournalNotFoundError",
     "JournalWriteError",
     "Json",
+    "LagHistogram",
     "Latest",
     "MalformedAnswerError",
     "MissingApiKeyError",

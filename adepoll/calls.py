@@ -89,6 +89,7 @@ class Calls:
         )
         self._requests = self._retries = self._throttled = self._failures = 0
         self._refused: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the last failure
 
     async def call(self, send: Callable[[], Awaitable[_T]], *, attempts: int | None = None) -> _T:
         """Send until an answer makes sense, the policy ends or the budget is spent.
@@ -159,10 +160,10 @@ class Calls:
     def stats(self, *, bytes_received: int = 0) -> ClientStats:
         """Give what was done so far; a copy that does not change."""
         pacer = self._pacer
-        try:
-            now = asyncio.get_running_loop().time()
-        except RuntimeError:  # read after the loop has ended, when nobody waits for the gate
-            now = math.inf
+        # Failures alone close the gate. This may be read in another thread, or after the loop has
+        # ended, when nobody waits for the gate.
+        loop = self._loop
+        now = math.inf if loop is None or loop.is_closed() else loop.time()
         return ClientStats(
             requests=self._requests,
             retries=self._retries,
@@ -180,6 +181,7 @@ class Calls:
 
     def _note_failure(self, error: RequestError, sent: Sent) -> None:
         self._failures += 1
+        self._loop = asyncio.get_running_loop()
         self._throttled += isinstance(error, RateLimitedError)
         if isinstance(error, AuthenticationError):
             self._refused = error.status

@@ -1,6 +1,6 @@
 """Which jobs are watched, when each is due, and what an answer means for it; without I/O.
 
-Imports agenda, learning, schedule and errors. Times are seconds of one monotonic clock,
+Imports agenda, lags, learning, schedule and errors. Times are seconds of one monotonic clock,
 passed in as `now`.
 """
 
@@ -25,6 +25,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.hints import Hints
+from adepoll.lags import Lags
 from adepoll.learning import Learning
 from adepoll.models import JobSnapshot, JobSummary
 from adepoll.schedule import Foresighted, Schedule, Watched
@@ -39,11 +40,13 @@ class Tally:
         looks: Looks that came back, well or ill.
         settled: Jobs that a look found ended.
         given_up: Jobs that were given up.
+        lags: How late it was seen that jobs had ended.
     """
 
     looks: int = 0
     settled: int = 0
     given_up: int = 0
+    lags: Lags = field(factory=Lags)
 
 
 @define(eq=False, kw_only=True)
@@ -384,7 +387,11 @@ class Roster:
         if not snapshot.status.is_terminal:
             self._goes_on(entry, snapshot, now)
             return
-        self.tally.settled += news
+        if news:
+            self.tally.settled += 1
+            # What the list says may be as old as it is late, as far as that is known.
+            active_at = entry.active_at - self.hints.lag
+            self.tally.lags.add(now - max(active_at, entry.since))
         self.learning.ended(entry, snapshot.received_at, now)
         if refused:
             # These came while the look was under way and had no room. The job has ended, and

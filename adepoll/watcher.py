@@ -19,6 +19,7 @@ from adepoll.errors import (
 from adepoll.feeds import Feed, Waiter, Watch
 from adepoll.harvest import Harvest, HarvestFeed
 from adepoll.jobids import check_job_id
+from adepoll.lags import LagHistogram
 from adepoll.latest import Latest, LatestFeed
 from adepoll.learning import Learning
 from adepoll.lookout import Lookout, finish, start
@@ -52,6 +53,7 @@ class WatcherStats:
         list_requests: Requests for a page of the list.
         misled: Looks at jobs that the list had not, and that were active still.
         overdue: Jobs missing from the list that wait for their look.
+        lags: How long jobs had ended, at most, when a look saw it.
     """
 
     watched: int
@@ -65,6 +67,7 @@ class WatcherStats:
     list_requests: int
     misled: int
     overdue: int
+    lags: LagHistogram
 
 
 @define(eq=False, weakref_slot=False)
@@ -331,6 +334,7 @@ class JobWatcher:
             list_requests=self._patrol.requests,
             misled=self._roster.hints.misled,
             overdue=self._roster.hints.urgent,
+            lags=tally.lags.histogram(),
         )
 
     @property

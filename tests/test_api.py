@@ -58,6 +58,7 @@ PUBLIC = [
     "JournalNotFoundError",
     "JournalWriteError",
     "Json",
+    "LagHistogram",
     "Latest",
     "MalformedAnswerError",
     "MissingApiKeyError",

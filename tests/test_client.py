@@ -877,6 +877,14 @@ async def test_closing_ends_the_calls_in_flight(start_server):
     assert client.stats.in_flight == 0
 
 
+async def test_stats_read_in_another_thread_tell_for_how_long_the_gate_is_closed():
+    one = AdeClient(KEY, base_url="http://h", session=FakeSession(429), retry=ONCE)
+    with pytest.raises(RateLimitedError):
+        await one.get_job("j-1")
+    assert (await asyncio.to_thread(lambda: one.stats)).gate_closed_for > 0
+    await one.aclose()
+
+
 def test_stats_can_be_read_when_the_loop_has_gone():
     async def main():
         async with AdeClient(KEY, base_url="http://h", session=FakeSession(429), retry=ONCE) as one:

@@ -30,6 +30,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.feeds import Feed
+from adepoll.lags import LagHistogram
 from adepoll.models import JobSnapshot, JobStatus, JobSummary, from_timestamp
 from adepoll.roster import Roster
 from adepoll.schedule import Exponential, Fixed
@@ -1280,3 +1281,63 @@ def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(sw
     for _ in job_ids:
         look(roster, "completed", 10.0)
     assert (roster.learning.surprise.ratio == 1.0) is swept
+
+
+# --- how late it is seen that jobs have ended ---------------------------------------------------
+
+
+def test_a_lag_runs_from_the_beginning_of_the_last_look_that_saw_the_job_active():
+    roster = make_roster()
+    follow(roster, make_feed(), "a", now=5.0)
+    entry = roster.pop_due(5.0)
+    roster.answered(entry, snapshot("a", "processing"), 6.0)
+    look(roster, broken(), 15.0)
+    assert roster.tally.lags.histogram() == LagHistogram()
+    entry = roster.pop_due(roster.next_due())
+    roster.answered(entry, snapshot("a"), 29.0)
+    assert lags_of(roster) == {30.0: 1}  # 24 s
+    assert roster.tally.lags.histogram().sum == 24.0
+
+
+def test_a_lag_of_a_job_never_seen_active_runs_from_when_it_was_given():
+    roster = make_roster()
+    follow(roster, make_feed(), "a", now=100.0)
+    follow(roster, make_feed(), "a", now=100.5)  # it is known to the roster by then
+    look(roster, "failed", 101.5)
+    assert lags_of(roster) == {2.0: 1}
+    assert roster.tally.lags.histogram().sum == 1.5
+
+
+def test_a_lag_runs_from_the_list_that_had_the_job_last_less_what_that_is_known_to_be_late():
+    roster = swept_roster("a", "b")
+    for job_id in "ab":
+        roster.listed(summary(job_id), 20.0, 20.0)
+    assert roster.missing(24.0, 24.0) == 2
+    look(roster, "completed", 24.0)
+    assert roster.tally.lags.histogram().sum == 4.0
+    roster.hints.lag = 3.0
+    look(roster, "completed", 24.0)
+    assert roster.tally.lags.histogram().sum == 11.0
+    assert lags_of(roster) == {5.0: 1, 10.0: 1}
+
+
+def test_a_job_that_is_looked_at_again_for_one_who_had_no_room_counts_once():
+    roster, late = make_roster(), make_feed(limit=1)
+    follow(roster, late, "first")
+    look(roster, "completed", 0.0)
+    follow(roster, make_feed(), "a")
+    entry = roster.pop_due(0.0)
+    follow(roster, late, "a")
+    roster.answered(entry, snapshot("a"), 1.0)
+    late.pop()
+    roster.made_room(late, 50.0)
+    assert look(roster, "completed", 50.0) == "a"
+    assert len(roster) == 0
+    assert lags_of(roster) == {0.5: 1, 1.0: 1}
+
+
+def lags_of(roster):
+    """How many lags there are by upper bound, where there are any."""
+    lags = roster.tally.lags.histogram()
+    counts = zip((*lags.bounds, math.inf), lags.counts, strict=True)
+    return {bound: count for bound, count in counts if count}

@@ -1256,6 +1256,21 @@ def test_stats_tell_what_goes_on(replay, scripted):
     replay(script)
 
 
+def test_stats_tell_how_late_it_was_seen_at_most_that_jobs_had_ended(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(3)})
+        async with watcher_of(source, schedule=Fixed(interval=7.0, jitter=0)) as watcher:
+            before = watcher.stats
+            await watcher.wait("a")
+            await watcher.wait("b")
+            lags = watcher.stats.lags
+            assert lags.counts == (1, 0, 0, 0, 1, 0, 0, 0, 0)
+            assert lags.sum == pytest.approx(7.1 + 0.1)  # from look to answer
+            assert before.lags.sum == 0.0  # a copy
+
+    replay(script)
+
+
 def test_a_watcher_that_is_let_go_of_is_freed(replay, scripted):
     async def script():
         watcher = watcher_of(scripted())

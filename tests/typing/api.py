@@ -26,6 +26,7 @@ from adepoll import (
     JobSummary,
     JobWatcher,
     Journal,
+    LagHistogram,
     Outcome,
     ResultFetcher,
     ResultFile,
@@ -91,6 +92,7 @@ async def main() -> None:
             client, schedule=schedule, discovery="list", durations=learnt
         ) as watcher:
             assert_type(watcher.stats.swept, bool)
+            assert_type(watcher.stats.lags, LagHistogram)
 
         async with ResultFetcher(client) as fetcher:
             assert_type(await fetcher.result(job), ExtractResult)
