@@ -62,7 +62,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy on the library, both checkers on the public face and the examples."""
-    session.install(*groups("typing"), ".[cli,fastapi,prometheus,pytest,speed]")
+    session.install(*groups("typing"), ".[cli,fastapi,otel,prometheus,pytest,speed]")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing/api.py")
     session.run("mypy", "--strict", *(str(path) for path in Path("docs/examples").glob("*.py")))

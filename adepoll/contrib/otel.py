@@ -1,0 +1,149 @@
+"""OpenTelemetry spans of looks, list pages and downloads. Needs the extra ``otel``, the API alone.
+
+``JobWatcher(TracedSource(client, tracer))``. No tracer is taken from a global one, and no span
+holds a URL, a key or what the service said.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from os import PathLike
+from typing import Final
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
+
+from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
+from adepoll.fetcher import Download, ResultFetcher
+from adepoll.models import JobPage, JobSnapshot, JobStatus
+from adepoll.source import JobSource, TimedSource, hold_slots
+
+_JOB_ID: Final = "adepoll.job.id"
+
+
+class TracedSource:
+    """A `JobSource` that makes a span of each look at a job, and of each page of the list.
+
+    Spans are named ``adepoll.look`` and ``adepoll.list``, and begin a trace of their own: a look
+    is made for all who wait for the job, and belongs to none of their requests. The event ``sent``
+    tells when the request went out, where it had to wait for its turn before.
+
+    Attributes of spans: ``adepoll.job.status``; ``adepoll.list.page``, ``.jobs`` and
+    ``.has_more``; ``error.type``, the error's class; ``http.response.status_code`` of an error;
+    ``adepoll.throttled`` for a 429.
+    """
+
+    def __init__(self, source: JobSource, tracer: Tracer, *, with_ids: bool = False) -> None:
+        """Wrap any source.
+
+        Args:
+            source: Who is asked: an `AdeClient`, mostly.
+            tracer: Makes the spans.
+            with_ids: Whether spans have the job's id, as ``adepoll.job.id``.
+        """
+        self._source = source
+        self._tracer = tracer
+        self._with_ids = with_ids
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        """As that of the source."""
+        with _span(self._tracer, "adepoll.look", Context()) as span:
+            if self._with_ids:
+                span.set_attribute(_JOB_ID, job_id)
+            job = await self._source.get_job(job_id)
+            span.set_attribute("adepoll.job.status", job.status.value)
+            return job
+
+    async def list_jobs(
+        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+    ) -> JobPage:
+        """As that of the source."""
+        with _span(self._tracer, "adepoll.list", Context()) as span:
+            span.set_attribute("adepoll.list.page", page)
+            listed = await self._source.list_jobs(page=page, page_size=page_size, status=status)
+            span.set_attribute("adepoll.list.jobs", len(listed.jobs))
+            span.set_attribute("adepoll.list.has_more", listed.has_more)
+            return listed
+
+    def slotted(self, slot: AbstractAsyncContextManager[object]) -> "TracedSource":
+        """Give a view that enters `slot` for each request, as that of the source does."""
+        held = hold_slots(self._source, _Sending(slot))
+        return TracedSource(held, self._tracer, with_ids=self._with_ids)
+
+    def service_time(self) -> float | None:
+        """As that of the source; None where it does not know."""
+        return self._source.service_time() if isinstance(self._source, TimedSource) else None
+
+
+async def traced_download(
+    fetcher: ResultFetcher,
+    job: JobSnapshot | str,
+    path: str | PathLike[str],
+    *,
+    tracer: Tracer,
+    overwrite: bool = False,
+    with_ids: bool = False,
+) -> Download:
+    """As `ResultFetcher.download`, in a span ``adepoll.download`` within the current one.
+
+    It has ``adepoll.result.bytes`` and ``adepoll.result.resumed``, and of errors what
+    `TracedSource` tells.
+    """
+    with _span(tracer, "adepoll.download") as span:
+        if with_ids:
+            span.set_attribute(_JOB_ID, job if isinstance(job, str) else job.job_id)
+        download = await fetcher.download(job, path, overwrite=overwrite)
+        span.set_attribute("adepoll.result.bytes", download.bytes)
+        span.set_attribute("adepoll.result.resumed", download.resumed)
+        return download
+
+
+class _Sending:
+    """A slot that tells the current span when it is entered."""
+
+    def __init__(self, slot: AbstractAsyncContextManager[object]) -> None:
+        self._slot = slot
+
+    async def __aenter__(self) -> None:
+        await self._slot.__aenter__()
+        get_current_span().add_event("sent")
+
+    async def __aexit__(self, *raised: object) -> bool | None:
+        return await self._slot.__aexit__(*raised)  # type: ignore[arg-type]  # as they came
+
+
+@contextmanager
+def _span(tracer: Tracer, name: str, parent: Context | None = None) -> Iterator[Span]:
+    """Make a span around a block; without a parent, within the current one.
+
+    Neither the error's message nor its traceback is recorded: they name jobs, and quote.
+    """
+    span = tracer.start_span(name, parent, kind=SpanKind.CLIENT)
+    # Who looks for all has the context of whom it was started by, down to their baggage. None of
+    # that may travel with the request.
+    token = attach(set_span_in_context(span, parent))
+    try:
+        yield span
+    except BaseException as error:
+        _tell(span, error)
+        raise
+    finally:
+        detach(token)
+        span.end()
+
+
+def _tell(span: Span, error: BaseException) -> None:
+    span.set_attribute("error.type", type(error).__name__)
+    if isinstance(error, StatusError | ResultRefusedError):
+        span.set_attribute("http.response.status_code", error.status)
+    if isinstance(error, RateLimitedError):
+        span.set_attribute("adepoll.throttled", True)
+    if not isinstance(error, asyncio.CancelledError):  # nobody wants to know any more: no error
+        span.set_status(StatusCode.ERROR)

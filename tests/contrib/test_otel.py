@@ -1,0 +1,211 @@
+"""The spans, as an exporter gets them."""
+
+import asyncio
+
+import pytest
+from opentelemetry import baggage, context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from adepoll import AdeClient, Fixed, JobWatcher, ResultFetcher
+from adepoll.contrib.otel import TracedSource, traced_download
+from adepoll.emulator import JobPlan
+from adepoll.errors import (
+    InvalidJobIdError,
+    PaymentRequiredError,
+    RateLimitedError,
+    TargetExistsError,
+)
+from adepoll.models import JobPage
+from adepoll.source import SlottedSource, TimedSource
+
+CANARY = "canary-4711"
+
+
+class Spans:
+    """A tracer, and what it made: `all` or by `one`, as the exporter has them."""
+
+    def __init__(self):
+        self._exporter = InMemorySpanExporter()
+        self._provider = TracerProvider()
+        self._provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer = self._provider.get_tracer("test")
+
+    @property
+    def all(self):
+        return self._exporter.get_finished_spans()
+
+    @property
+    def one(self):
+        (span,) = self.all
+        return span
+
+    def text(self):
+        return "".join(span.to_json() for span in self.all)
+
+
+@pytest.fixture
+def spans():
+    return Spans()
+
+
+def look_at(spans, source, job_id="a", **options):
+    return asyncio.run(TracedSource(source, spans.tracer, **options).get_job(job_id))
+
+
+def test_a_look_is_a_span_that_tells_the_status_and_not_which_job(spans, scripted):
+    look_at(spans, scripted({CANARY: ["processing"]}), CANARY)
+    assert spans.one.name == "adepoll.look"
+    assert dict(spans.one.attributes) == {"adepoll.job.status": "processing"}
+    assert spans.one.status.status_code is StatusCode.UNSET
+    assert CANARY not in spans.text()
+
+
+def test_a_look_tells_which_job_to_those_who_ask_for_that(spans, scripted):
+    look_at(spans, scripted(), "job-1", with_ids=True)
+    assert spans.one.attributes["adepoll.job.id"] == "job-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RateLimitedError(status=429, detail=CANARY, job_id=CANARY, retry_after=1.0),
+            {"http.response.status_code": 429, "adepoll.throttled": True},
+        ),
+        (
+            PaymentRequiredError(status=402, detail=CANARY, job_id=CANARY),
+            {"http.response.status_code": 402},
+        ),
+        (InvalidJobIdError(job_id=CANARY, reason=CANARY), {}),
+        (LookupError(CANARY), {}),
+    ],
+)
+def test_a_look_that_fails_tells_the_kind_of_error_and_nothing_that_was_said(
+    spans, scripted, error, told
+):
+    with pytest.raises(type(error)):
+        look_at(spans, scripted({"a": [error]}))
+    assert dict(spans.one.attributes) == {"error.type": type(error).__name__, **told}
+    assert spans.one.status.status_code is StatusCode.ERROR
+    assert not spans.one.events
+    assert CANARY not in spans.text()
+
+
+def test_a_look_that_nobody_wants_any_longer_is_no_error(spans, replay, scripted):
+    async def script():
+        source = TracedSource(scripted(), spans.tracer)
+        look = asyncio.create_task(source.get_job("a"))
+        await asyncio.sleep(0.01)
+        look.cancel()
+        await asyncio.wait({look})
+        assert look.cancelled()
+
+    replay(script)
+    assert spans.one.attributes["error.type"] == "CancelledError"
+    assert spans.one.status.status_code is StatusCode.UNSET
+
+
+def test_a_page_of_the_list_is_a_span_and_its_arguments_are_kept(spans, scripted):
+    class Listing(scripted):
+        async def list_jobs(self, *, page=0, page_size=100, status=None):
+            self.asked = (page, page_size, status)
+            return JobPage(jobs=(), has_more=True)
+
+    source = Listing()
+    asyncio.run(TracedSource(source, spans.tracer).list_jobs(page=3, page_size=7))
+    assert source.asked == (3, 7, None)
+    assert spans.one.name == "adepoll.list"
+    assert dict(spans.one.attributes) == {
+        "adepoll.list.page": 3,
+        "adepoll.list.jobs": 0,
+        "adepoll.list.has_more": True,
+    }
+
+
+def test_a_look_belongs_to_no_request_and_takes_none_of_its_baggage_along(spans, replay, scripted):
+    class Seeing(scripted):
+        async def get_job(self, job_id):
+            self.baggage = dict(baggage.get_all())
+            return await super().get_job(job_id)
+
+    async def script():
+        source = Seeing({"a": ["processing", "completed"]})
+        traced = TracedSource(source, spans.tracer)
+        async with JobWatcher(traced, schedule=Fixed(interval=1)) as watcher:
+            with spans.tracer.start_as_current_span("request") as request:
+                token = context.attach(baggage.set_baggage("user", CANARY))
+                await watcher.wait("a")
+                assert baggage.get_baggage("user") == CANARY
+                context.detach(token)
+        assert source.baggage == {}
+        return request
+
+    request = replay(script)
+    looks = [span for span in spans.all if span.name == "adepoll.look"]
+    assert [span.parent for span in looks] == [None, None]
+    assert len({span.context.trace_id for span in (*looks, request)}) == 3
+
+
+def test_the_slot_is_held_and_a_span_tells_when_the_request_went_out(spans, replay, scripted):
+    class Seeing(scripted):
+        async def get_job(self, job_id):
+            self.held = slot.locked()
+            return await super().get_job(job_id)
+
+    slot = asyncio.Semaphore(1)
+
+    async def script():
+        source = Seeing()
+        view = TracedSource(source, spans.tracer, with_ids=True).slotted(slot)
+        await view.get_job("a")
+        assert source.held
+        assert not slot.locked()
+
+    replay(script)
+    assert [event.name for event in spans.one.events] == ["sent"]
+    assert spans.one.attributes["adepoll.job.id"] == "a"
+
+
+async def test_it_is_to_a_watcher_what_its_source_is(ade, spans, scripted):
+    async with AdeClient(ade.api_key, base_url=ade.base_url) as client:
+        source = TracedSource(client, spans.tracer)
+        assert isinstance(source, SlottedSource)
+        assert isinstance(source, TimedSource)
+        assert source.service_time() is None
+        job_id = ade.submit(JobPlan(processing_time=0.2))
+        async with JobWatcher(source, schedule=Fixed(interval=0.05), discovery="list") as watcher:
+            job = await watcher.wait(job_id)
+        assert job.job_id == job_id
+        assert source.service_time() == pytest.approx(client.service_time(), abs=5)
+        looks = [span for span in spans.all if span.name == "adepoll.look"]
+        assert looks[-1].attributes["adepoll.job.status"] == "completed"
+        assert client.stats.requests == len(spans.all) > len(looks)  # pages of the list
+        assert all([event.name for event in span.events] == ["sent"] for span in spans.all)
+        assert ade.api_key not in spans.text()
+        assert job_id not in spans.text()
+    assert TracedSource(scripted(), spans.tracer).service_time() is None
+
+
+async def test_a_download_is_a_span_within_the_current_one(ade, spans, tmp_path):
+    job_id = ade.submit(JobPlan(processing_time=0, result_bytes=1_500_000))
+    async with (
+        AdeClient(ade.api_key, base_url=ade.base_url) as client,
+        ResultFetcher(client) as fetcher,
+    ):
+        path = tmp_path / "a.json"
+        with spans.tracer.start_as_current_span("request") as request:
+            done = await traced_download(fetcher, job_id, path, tracer=spans.tracer)
+        with pytest.raises(TargetExistsError):
+            await traced_download(fetcher, job_id, path, tracer=spans.tracer, with_ids=True)
+    first, _, second = spans.all
+    assert first.name == "adepoll.download"
+    assert first.parent == request.get_span_context()
+    assert dict(first.attributes) == {
+        "adepoll.result.bytes": done.bytes,
+        "adepoll.result.resumed": 0,
+    }
+    assert dict(second.attributes) == {"adepoll.job.id": job_id, "error.type": "TargetExistsError"}
+    assert str(tmp_path) not in spans.text()
