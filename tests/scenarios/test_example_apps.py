@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from contrast import POOR_CONTRAST
 
 from adepoll.emulator import JobPlan, Outcome, Profile
 
@@ -430,31 +431,3 @@ new MutationObserver(records => {
   }
 }).observe(document, {childList: true, subtree: true});
 """
-
-# Text whose contrast to what lies behind it is below 4.5 (WCAG 2.2, 1.4.3).
-POOR_CONTRAST = """() => {
-  const light = text => {
-    const [r, g, b] = text.match(/[\\d.]+/g).map(Number).slice(0, 3).map(value => {
-      const c = value / 255;
-      return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = element => {
-    for (let at = element; at; at = at.parentElement) {
-      const color = getComputedStyle(at).backgroundColor;
-      if (color !== "rgba(0, 0, 0, 0)") return color;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const poor = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const words = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-    if (!words || !element.checkVisibility()) continue;
-    const ink = light(getComputedStyle(element).color);
-    const paper = light(behind(element));
-    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-    if (ratio < 4.5) poor.push([element.tagName, element.textContent.slice(0, 30), ratio]);
-  }
-  return poor;
-}"""
