@@ -1,6 +1,8 @@
 """What one run has settled, the next one on the same journal knows: durable, in order, once."""
 
 import asyncio
+import contextlib
+import sqlite3
 
 import pytest
 from batching import LARGE, NEVER, gather, gather_until, until
@@ -8,7 +10,7 @@ from batching import LARGE, NEVER, gather, gather_until, until
 from adepoll import Batch, Journal
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import JobNotFoundError, JournalWriteError, ResultUnavailableError
-from adepoll.journal import Delivered, JournalReader
+from adepoll.journal import Delivered, JournalReader, Settled
 from adepoll.models import JobStatus
 from adepoll.outcome import RecordedError, Stage
 
@@ -260,3 +262,17 @@ async def test_two_runs_one_after_the_other_on_one_batch(scene):
         assert set(await gather(batch.run(first))) == set(first)
         assert set(await gather(batch.run([*first, *second]))) == set(second)
         assert set(await gather(batch.run(replay=True))) == {*first, *second}
+
+
+async def test_an_inline_result_in_hand_when_a_run_was_killed_is_not_asked_for_again(scene):
+    job_id = scene.submit()
+    snapshot = await scene.client.get_job(job_id)
+    async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
+        await journal.add([job_id])
+        await journal.write(Settled(snapshot, 1_800_000_000.0, fetching=True))  # and then the kill
+    before = scene.requests
+    [outcome] = (await scene.run()).values()
+    assert outcome.file.path.read_bytes() == scene.truth(job_id)
+    assert scene.requests == before
+    with contextlib.closing(sqlite3.connect(scene.journal)) as kept:
+        assert kept.execute("SELECT count(*) FROM data").fetchone() == (0,)  # the file has it

@@ -329,7 +329,7 @@ class Work:
         """Send for the results of these jobs, which earlier runs did not bring home."""
         if not job_ids:
             return
-        async with aclosing(self._pages(Which.FETCHING)) as pages:
+        async with aclosing(self._pages(Which.FETCHING, data=True)) as pages:
             async for page in pages:
                 for record in page:
                     if record.job_id in job_ids:  # else it is of this run, and under way

@@ -43,8 +43,8 @@ class Settled:
     Attributes:
         snapshot: The job as it ended; written down without its presigned URL's query.
         at: When it was seen, Unix seconds.
-        fetching: Whether its result is still to be brought home. If not, this is its outcome, and
-            the result that came inline is kept.
+        fetching: Whether its result is still to be brought home. If not, this is its outcome. A
+            result that came inline is kept until it is in a file.
     """
 
     snapshot: JobSnapshot

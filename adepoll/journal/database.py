@@ -281,6 +281,7 @@ class Database:
                 self._update(
                     _FETCHED, job_id, where, file.bytes, file.sha256.lower(), modified_ns, at
                 )
+                self._connection.execute(_DROP_DATA, (job_id,))  # it is in the file
             case GivenUp(job_id, error):
                 kind, text = error_to_keep(error)
                 self._update(_GIVEN_UP, job_id, kind, text, int(change.lasting), change.at)
@@ -296,7 +297,7 @@ class Database:
         self._update(_SETTLED, snapshot.job_id, stage, status, text, at, done_at)
         if not self._keeps_data:
             return
-        if change.fetching or snapshot.data is None:
+        if snapshot.data is None:
             self._connection.execute(_DROP_DATA, (snapshot.job_id,))
         else:
             data = wire.encode_result(snapshot.data).decode()
