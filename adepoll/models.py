@@ -5,7 +5,7 @@ presigned query or a customer's data.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Self, TypeAlias
 
@@ -19,7 +19,13 @@ Json: TypeAlias = Any
 
 
 class JobStatus(Enum):
-    """Where a job stands. `UNKNOWN` is a status string that this version has not heard of."""
+    """Where a job stands. `UNKNOWN` is a status string that this version has not heard of.
+
+    Attributes:
+        is_terminal: Whether the job will never change again.
+    """
+
+    is_terminal: bool
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -28,11 +34,6 @@ class JobStatus(Enum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the job will never change again."""
-        return self in _TERMINAL
-
     @classmethod
     def parse(cls, text: str) -> "JobStatus":
         """Give the status of that text, `UNKNOWN` for one that is not documented."""
@@ -40,8 +41,8 @@ class JobStatus(Enum):
         return cls.UNKNOWN if status is None else status
 
 
-# A tuple is searched by identity; a set would ask Enum for its hash, which is Python.
-_TERMINAL: Final = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+for _status in JobStatus:  # asked at every look, and a property of an Enum is slow
+    _status.is_terminal = _status.value in {"completed", "failed", "cancelled"}
 _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 
 
@@ -262,4 +263,7 @@ class JobSnapshot:
 
 def from_timestamp(seconds: float) -> datetime:
     """Give the aware UTC time of a Unix timestamp in seconds."""
-    return datetime.fromtimestamp(seconds, UTC)
+    return _EPOCH + timedelta(0, seconds)
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -209,6 +209,32 @@ def test_the_quick_way_to_read_takes_what_the_thorough_one_takes_and_nothing_els
         except Exception:  # noqa: BLE001 - of either kind
             told.append(None)
     assert told[0] == told[1]
+    plain = wire._read_plain(job)
+    assert plain is None or plain == told[1]
+
+
+@given(st.sampled_from(JobStatus), st.booleans(), st.booleans(), st.integers(0, 2**40))
+def test_a_job_in_the_documented_form_is_read_without_the_converter(status, data, url, created):
+    job = {
+        **JOB,
+        "status": status.value,
+        "created_at": created,
+        "data": RESULT if data else None,
+        "metadata": METADATA if data else None,
+        "output_url": JOB["output_url"] if url else None,
+    }
+    plain = wire._read_plain(job)
+    if created >= 253_402_300_800:  # the year 10,000
+        assert plain is None
+    else:
+        assert plain == wire._thorough.structure(job, JobSnapshot)
+
+
+def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
+    job = {**JOB, "metadata": {**METADATA, "duration_ms": 7}}
+    snapshot = wire.decode_job(json.dumps(job))
+    assert snapshot.metadata.duration_ms == 7
+    assert snapshot.data.metadata.duration_ms == 1200
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
