@@ -223,17 +223,23 @@ class AdeClient:
         return partial(self._send, url, protocol.decipher_page, None)
 
     def _decipher_job(
-        self, job_id: str, status: int, headers: protocol.Headers, body: bytes, **told: Any
+        self,
+        job_id: str,
+        status: int,
+        headers: protocol.Headers,
+        body: bytes,
+        **told: Any,
     ) -> JobSnapshot:
         snapshot = protocol.decipher_job(status, headers, body, job_id=job_id, **told)
-        if snapshot.status is JobStatus.UNKNOWN:
+        if snapshot.status is _UNKNOWN:
             self._warn_of(snapshot.status_text)
         return snapshot
 
     async def _send(self, url: URL, read: Callable[..., _T], job_id: str | None) -> _T:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
+        loop = self._connections.loop or asyncio.get_running_loop()  # who asks again pays again
         try:
-            with self._time_limit.block() as sent_at:
+            with self._time_limit.block(loop) as sent_at:
                 response = await self._connections.session().get(
                     url,
                     headers=self._headers_of_request,
@@ -242,7 +248,7 @@ class AdeClient:
                     timeout=_NO_TIMEOUT,
                 )
                 headers = response.headers
-                received_at = asyncio.get_running_loop().time()
+                received_at = loop.time()
                 self._clock.heard(headers.get("Date"), sent_at, received_at)
                 if _log.isEnabledFor(logging.DEBUG):
                     milliseconds = 1000 * (received_at - sent_at)
@@ -262,8 +268,8 @@ class AdeClient:
             if len(body) > self._max_body_bytes:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
             self._bytes += len(body)
-            if response.status == HTTPStatus.OK:
-                return read(HTTPStatus.OK, headers, body)
+            if response.status == _OK:
+                return read(_OK, headers, body)
             # Only an error page may quote the key, or has a Retry-After.
             return read(response.status, headers, body, now=datetime.now(UTC), secret=self._key)
         self._connections.check_open()  # broken off by aclose(), it failed for that reason
@@ -335,6 +341,9 @@ class SlottedClient:
         return await self._calls.once(list_page, self._slot)
 
 
+# Python 3.11 looks members of an Enum up in Python.
+_OK: Final = HTTPStatus.OK.value
+_UNKNOWN: Final = JobStatus.UNKNOWN
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit holds in its place
 _MOST_BARREN_PAGES: Final = 3
 _MOST_STRANGE: Final = 20

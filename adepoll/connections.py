@@ -28,6 +28,7 @@ class Connections:
     Attributes:
         reading: The answers being read; whoever reads one puts it in and takes it out again.
         is_closed: Whether `aclose` was called.
+        loop: The event loop on which it is used; None before the first use.
     """
 
     def __init__(
@@ -49,23 +50,24 @@ class Connections:
         self._owner = owner
         self._make = make
         self._session = session
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def check_open(self) -> None:
         """Raise `ClosedError` if it was closed, or is used on another loop than before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
         loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self._loop is not loop:
+        self.loop = self.loop or loop
+        if self.loop is not loop:
             raise ClosedError(f"the {self._owner} belongs to another event loop; make one for each")
 
     def session(self) -> aiohttp.ClientSession:
-        """Give the session; raises `ClosedError`."""
-        self.check_open()
+        """Give the session, where `check_open` was called before; raises `ClosedError`."""
+        if self.is_closed:
+            self.check_open()
         if self._session is None:
             self._session = self._make()
-        elif self._session.closed:
+        elif not self.owns_session and self._session.closed:
             raise ClosedError(f"the session that was given to the {self._owner} is closed")
         return self._session
 
@@ -115,12 +117,12 @@ class TimeLimit:
         self.running: dict[_Block, float] = {}  # until when; the oldest first
         self.timer: asyncio.TimerHandle | None = None
 
-    def block(self) -> AbstractContextManager[float]:
+    def block(self, loop: asyncio.AbstractEventLoop) -> AbstractContextManager[float]:
         """Give a context manager that raises `TimeoutError` where its block takes too long.
 
-        It gives the loop time at which the block began.
+        It gives the loop time at which the block began. `loop` is the one that runs.
         """
-        return _Block(self)
+        return _Block(self, loop)
 
     def ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the blocks whose time is over, and set the timer for the next one."""
@@ -137,22 +139,22 @@ class TimeLimit:
 class _Block:
     """One block under a `TimeLimit`. How it cancels is taken from `asyncio.Timeout`."""
 
-    __slots__ = ("_cancelling", "_limit", "_task")
+    __slots__ = ("_cancelling", "_limit", "_loop", "_task")
 
-    def __init__(self, limit: TimeLimit) -> None:
+    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop) -> None:
         self._limit = limit
+        self._loop = loop
 
     def cancel(self) -> None:
         self._task.cancel()
 
     def __enter__(self) -> float:
-        task = asyncio.current_task()
+        limit, loop = self._limit, self._loop
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a time limit can only hold within a task")
         self._task = task
         self._cancelling = task.cancelling()
-        limit = self._limit
-        loop = asyncio.get_running_loop()
         now = loop.time()
         due = limit.running[self] = now + limit.seconds
         if limit.timer is None:

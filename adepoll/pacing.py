@@ -113,6 +113,7 @@ class Pacer:
         self._outage = Outage(lambda: retry.waits(rng))
         self._next = -math.inf  # when the rate allows the next request
         self._opens = -math.inf  # when the gate opens
+        self._clear = False  # neither rate, gate nor outage has a say; as `take` found last
         self._least_bound = min(retry.base, retry.max_wait)
         self._bound = self._least_bound  # of the gate's jitter; grows with closings in a row
         self._budget = retry.budget
@@ -155,6 +156,8 @@ class Pacer:
     def ready(self) -> float | None:
         """Give what `turn` gives where one more request may be sent at once; else None.
 
+        Minus infinity where nothing has stood in the way for long.
+
         Raises:
             ClosedError: `close` was called.
         """
@@ -162,6 +165,8 @@ class Pacer:
             raise ClosedError(_CLOSED)
         if self._line or (self._called and not self._room_for_more()):
             return None
+        if self._clear:
+            return None if self._window.full else -math.inf
         now = asyncio.get_running_loop().time()
         return now if self._due() <= now else None
 
@@ -218,8 +223,13 @@ class Pacer:
             due: What `turn` gave.
         """
         now = asyncio.get_running_loop().time()
-        if now < self._due():
+        if self._clear:
+            if self._window.full:
+                return None
+        elif now < self._due():
             return None
+        else:
+            self._clear = not (self._interval or self._outage.on)
         if self._rate.sent(now, held_back=self._held_back):
             self._set_interval()
         self._held_back = False
@@ -256,6 +266,7 @@ class Pacer:
             self.succeeded(sent)
             return
         now = asyncio.get_running_loop().time()
+        self._clear = False
         fresh = sent.epoch == self._window.epoch  # else it is no news: sent before the last trouble
         self._window.ended(sent.epoch)
         if throttled and fresh:

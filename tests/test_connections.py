@@ -10,7 +10,7 @@ from adepoll.emulator import run
 
 
 async def keep(limit, seconds):
-    with limit.block():
+    with limit.block(asyncio.get_running_loop()):
         await asyncio.sleep(seconds)
 
 
@@ -56,7 +56,7 @@ def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
             for number in range(1, 21):
                 group.create_task(one(number))
             await asyncio.sleep(0)
-            with limit.block():
+            with limit.block(asyncio.get_running_loop()):
                 assert len(timers(loop)) == 20 + 1  # the sleeps, and the one for all
         assert ended == {n: pytest.approx(5.0 if n % 2 else 3.0) for n in range(1, 21)}
         assert timers(loop) == []
@@ -67,7 +67,7 @@ def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
 def test_no_timer_is_left_where_nothing_runs():
     async def main():
         limit = TimeLimit(5.0)
-        with limit.block() as began:
+        with limit.block(asyncio.get_running_loop()) as began:
             assert began == asyncio.get_running_loop().time()
             assert len(timers(asyncio.get_running_loop())) == 1
         assert timers(asyncio.get_running_loop()) == []
@@ -78,7 +78,7 @@ def test_no_timer_is_left_where_nothing_runs():
 def test_an_error_of_the_block_passes():
     async def main():
         limit = TimeLimit(5.0)
-        with pytest.raises(ZeroDivisionError), limit.block():
+        with pytest.raises(ZeroDivisionError), limit.block(asyncio.get_running_loop()):
             raise ZeroDivisionError
         assert timers(asyncio.get_running_loop()) == []
 
@@ -123,5 +123,16 @@ def test_it_keeps_to_asyncio_timeout_where_one_stands_around_it():
 
 
 def test_it_holds_within_a_task_only():
-    with pytest.raises(RuntimeError):
-        TimeLimit(5.0).block().__enter__()
+    async def main():
+        loop, met = asyncio.get_running_loop(), []
+
+        def enter():
+            with pytest.raises(RuntimeError, match="within a task"):
+                TimeLimit(5.0).block(loop).__enter__()
+            met.append(True)
+
+        loop.call_soon(enter)
+        await asyncio.sleep(0)
+        assert met
+
+    run(main())

@@ -439,7 +439,7 @@ def test_who_comes_while_another_was_called_need_not_wait_where_there_is_room_fo
         pacer.succeeded(first)  # the waiter is called, and has not come yet
         assert pacer.ready() is None  # that room is the waiter's
         pacer.succeeded(second)
-        assert pacer.ready() == asyncio.get_running_loop().time()
+        assert pacer.ready() is not None
         await waiter
 
     run(main())

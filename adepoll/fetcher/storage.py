@@ -165,8 +165,8 @@ class Storage:
     ) -> aiohttp.ClientResponse:
         inside = ""
         try:
-            session = self._connections.session()
-            return await session.get(
+            self.check_open()
+            return await self._connections.session().get(
                 target,
                 headers=headers,
                 allow_redirects=False,
