@@ -23,7 +23,6 @@ _STEP: Final = 0.5
 _RATIO: Final = 1.03
 _LINEAR: Final = 33
 _BEND: Final = _STEP * _LINEAR
-_LOG_RATIO: Final = math.log(_RATIO)
 _DAY: Final = 86_400.0
 
 
@@ -42,17 +41,17 @@ _WIDTHS: Final[Sequence[float]] = tuple(b - a for a, b in pairwise(EDGES))
 _LAST: Final = len(EDGES) - 1
 
 
+_MIDDLES: Final[Sequence[float]] = tuple((a + b) / 2 for a, b in pairwise(EDGES))
+
+
 def bin_of(age: float) -> int:
     """Give the bin of an age."""
-    if age < _BEND:
-        return int(age / _STEP) if age > 0 else 0
-    return min(_LINEAR + int(math.log(age / _BEND) / _LOG_RATIO), _LAST)
+    return bisect_right(EDGES, age) - 1 if age > 0 else 0
 
 
 def edge_near(age: float) -> int:
     """Give the number of the edge nearest to an age: how many bins lie before it, rounded."""
-    number = bin_of(age)
-    return number + (number < _LAST and age - EDGES[number] >= _WIDTHS[number] / 2)
+    return bisect_right(_MIDDLES, age)
 
 
 @frozen(eq=False)
@@ -87,7 +86,7 @@ class Law:
         """Give the chance that a job is still active at an age."""
         if age <= 0:
             return 1.0
-        number = bin_of(age)
+        number = bisect_right(EDGES, age) - 1
         start = self.survival[number]
         if number == _LAST:
             return start * EDGES[_LAST] / age
@@ -194,6 +193,9 @@ class Durations:
 
     What is old fades: a few thousand jobs count. One object may serve several watchers of one
     event loop, one after the other or at once.
+
+    Attributes:
+        law: What is known by now; a new object whenever that has changed by a tenth or so.
     """
 
     def __init__(self) -> None:
@@ -204,7 +206,7 @@ class Durations:
         self._passed = [0.0] * (_LAST + 1)
         self._running = 0
         self._ended = 0
-        self._law = PRIOR
+        self.law = PRIOR
         self._law_knows = 0.0
         self._survivals = 0  # since that law was made
         self._arrivals = Arrivals()
@@ -224,18 +226,6 @@ class Durations:
     def arrivals(self) -> Arrivals:
         """How old the jobs were when they were given to a watcher."""
         return self._arrivals
-
-    @property
-    def law(self) -> Law:
-        """What is known by now; a new object whenever that has changed by a tenth or so."""
-        if (
-            abs(self._known - self._law_knows) > _NEWS * self._law_knows
-            or self._survivals > self._running + _FEW
-        ):
-            self._law_knows = self._known
-            self._survivals = 0
-            self._law = _fit(self._law, self._gone, self._passed)
-        return self._law
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
         """Give the age, at most a day, by which that share of the jobs that reach `age` has ended.
@@ -284,6 +274,7 @@ class Durations:
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(f"Durations.to_json did not write this: {exc}") from exc
         read._count_known()
+        read._heed_news()
         return read
 
     # --- learning --------------------------------------------------------------------------
@@ -297,6 +288,8 @@ class Durations:
         self._passed[edge_near(seen)] += 1
         self._passed[edge_near(age)] -= 1
         self._survivals += 1
+        if self._survivals > self._running + _FEW:
+            self._make_law()
 
     def end(self, entered: float, seen: float, age: float) -> None:
         """A job first seen active at age `entered` and last at `seen` was seen ended at `age`."""
@@ -305,6 +298,7 @@ class Durations:
         self._leave(edge_near(entered), edge_near(seen), edge_near(age))
         if self._known > _MEMORY:
             self._fade()
+        self._heed_news()
 
     def lose(self, entered: float, seen: float) -> None:
         """A job first seen active at age `entered` and last at `seen` is not looked at any more."""
@@ -316,6 +310,15 @@ class Durations:
         self._passed[seen] += 1
         sight = entered, seen, ended
         self._gone[sight] = self._gone.get(sight, 0.0) + 1.0
+
+    def _heed_news(self) -> None:
+        if abs(self._known - self._law_knows) > _NEWS * self._law_knows:
+            self._make_law()
+
+    def _make_law(self) -> None:
+        self._law_knows = self._known
+        self._survivals = 0
+        self.law = _fit(self.law, self._gone, self._passed)
 
     def _fade(self) -> None:
         halves = ((sight, weight / 2) for sight, weight in self._gone.items())

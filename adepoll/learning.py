@@ -3,6 +3,7 @@
 Times are seconds of one monotonic clock, ages seconds since the service received the job.
 """
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -53,6 +54,27 @@ class Surprise:
         return self._seen / self._expected
 
 
+@define(eq=False)
+class Offset:
+    """By how much the service's clock is ahead of ours, asked for once in a while.
+
+    Attributes:
+        service_time: As in `Learning`.
+    """
+
+    service_time: Callable[[], float | None]
+    _seconds: float | None = None
+    _asked_at: float = -math.inf
+
+    def at(self, now: float) -> float | None:
+        """Give the offset in seconds; None while it is not known."""
+        if self._seconds is None or now - self._asked_at > _WHILE:
+            unix = self.service_time()
+            self._seconds = None if unix is None else unix - now
+            self._asked_at = now
+        return self._seconds
+
+
 @frozen(kw_only=True)
 class Learning:
     """Keeps each entry's age, and teaches `durations`.
@@ -68,6 +90,11 @@ class Learning:
     durations: Durations = field(factory=Durations)
     service_time: Callable[[], float | None] = _nobody_knows
     surprise: Surprise = field(factory=Surprise)
+    _offset: Offset = field(init=False)
+
+    @_offset.default
+    def _ask_for_offset(self) -> Offset:
+        return Offset(self.service_time)
 
     def age(self, entry: Entry, now: float) -> float:
         """Give the age of a job, which never goes back."""
@@ -80,7 +107,7 @@ class Learning:
         dated = self._date(entry, received_at, now)
         if entry.entered is None and dated:
             self._meet(entry, now)
-        age = max(self.age(entry, now if as_of is None else as_of), 0.0)
+        age = max((now if as_of is None else as_of) - entry.born, entry.seen, 0.0)
         if entry.entered is None:
             entry.entered = age
             self.durations.enter()
@@ -106,10 +133,11 @@ class Learning:
 
     def _date(self, entry: Entry, received_at: datetime, now: float) -> bool:
         """Note when the service received a job; False where its clock is not known."""
-        unix = self.service_time()
-        if unix is not None:
-            entry.born = now - (unix - received_at.timestamp() - _CUT_OFF)
-        return unix is not None
+        ahead = self._offset.at(now)
+        if ahead is None:
+            return False
+        entry.born = received_at.timestamp() + _CUT_OFF - ahead
+        return True
 
     def _meet(self, entry: Entry, now: float) -> None:
         """Note how old a job was when it was given.
@@ -136,10 +164,12 @@ class Learning:
         """Give the chance that a job has ended."""
         if entry.entered is None:
             return _EVEN
-        return self.durations.law.ends_within(entry.seen, self.age(entry, now))
+        seen = entry.seen
+        return self.durations.law.ends_within(seen, max(now - entry.born, seen))
 
 
 _EVEN: Final = 0.5
+_WHILE: Final = 0.1  # seconds; a clock is not known better any sooner
 _IN_TIME: Final = 0.5  # seconds
 _ONE_IN: Final = 2
 _FADING: Final = 1 - 1 / 40_000  # from look to look of the sample

@@ -110,20 +110,20 @@ class Lookout:
                 if error.fatal:
                     self._on_end(error)
                     return
-                roster.failed(entry, error, loop.time())
+                roster.failed(entry, error, now := loop.time())
             except asyncio.CancelledError:
                 if task.cancelling():
                     raise
                 # Nobody cancelled the look: something that the source waited for was cancelled.
                 cause = TransportError("the source broke the look off", job_id=entry.job_id)
-                roster.failed(entry, cause, loop.time())
+                roster.failed(entry, cause, now := loop.time())
             else:
-                roster.answered(entry, snapshot, loop.time())
+                roster.answered(entry, snapshot, now := loop.time())
             finally:
                 if entry.reserved_by is not None:
                     roster.landed(entry, loop.time())
                 del looking[entry]
-            entry = roster.pop_due(loop.time())
+            entry = roster.pop_due(now)
             if len(self._workers) < self._most_workers:
                 self._set_alarm(loop)  # this worker may be long at its next look
 

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
-from typing import Final
+from typing import Final, NoReturn
 
 from attrs import define, field
 
@@ -435,7 +435,7 @@ class Roster:
 
     def _goes_on(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
         """A look saw that the job is active still."""
-        missed = self.hints.proven_active(entry)
+        missed = entry.missed_at < math.inf and self.hints.proven_active(entry)
         self.learning.active(entry, snapshot.received_at, now)
         entry.active_at = max(entry.active_at, entry.looked_at)
         if not self.hints.swept or entry.nudged:
@@ -470,15 +470,16 @@ class Roster:
             law=self.learning.durations.law,
             surprise=self.learning.surprise.ratio,
         )
-        wait = self._checked(self.schedule.delay(watched, self.rng))
+        wait = self.schedule.delay(watched, self.rng)
+        if not wait >= 0:
+            self._refuse(wait)
         before = wait if self.mean_wait is None else self.mean_wait
         self.mean_wait = before + (wait - before) / _MEAN_OF
         return wait
 
-    def _checked(self, wait: float) -> float:
-        if not wait >= 0:  # not a number would spoil the order of the agenda
-            raise ValueError(f"{self.schedule!r} gave {wait} as the delay of a look")
-        return wait
+    def _refuse(self, wait: float) -> NoReturn:
+        # Not a number would spoil the order of the agenda.
+        raise ValueError(f"{self.schedule!r} gave {wait} as the delay of a look")
 
     def _first_wait(self) -> float:
         """Give the time to the first look at a job that was just given."""
@@ -493,7 +494,10 @@ class Roster:
             surprise=self.learning.surprise.ratio,
         )
         risk = self._arrivals.old_share
-        return self._checked(self.schedule.first_delay(new, self.rng, risk=risk))
+        wait = self.schedule.first_delay(new, self.rng, risk=risk)
+        if not wait >= 0:
+            self._refuse(wait)
+        return wait
 
     def _gain(self, entry: Entry, now: float) -> float:
         return 1.0 if entry.missed_at < math.inf else self.learning.gain(entry, now)
