@@ -3,26 +3,26 @@
 import asyncio
 import math
 import operator
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Mapping
 from random import Random
 from types import TracebackType
-from typing import Final, Self, TypeAlias, get_args
+from typing import Final, Self, get_args
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 from adepoll.durations import Durations
 from adepoll.errors import (
     ClosedError,
-    InvalidJobIdError,
     JobTimeoutError,
 )
 from adepoll.feeds import Feed, Waiter, Watch
 from adepoll.harvest import Harvest, HarvestFeed
+from adepoll.intake import Desk, Intake, JobIds, check_ids
 from adepoll.jobids import check_job_id
 from adepoll.lags import LagHistogram
 from adepoll.latest import Latest, LatestFeed
 from adepoll.learning import Learning
-from adepoll.lookout import Lookout, finish, start
+from adepoll.lookout import Lookout, finish
 from adepoll.models import JobSnapshot
 from adepoll.patrol import Patrol
 from adepoll.roster import Roster
@@ -30,11 +30,7 @@ from adepoll.schedule import Adaptive, Aimed, Schedule
 from adepoll.source import JobSource, TimedSource, hold_slots
 from adepoll.sweep import Discovery, SweepPolicy
 
-JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
-
 _MOST_WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
-_IDS_AT_ONCE: Final = 500
-_FIRST_OF_A_WATCH: Final = 8  # jobs that are looked at at once: the caller may be another
 
 
 @frozen(kw_only=True)
@@ -68,22 +64,6 @@ class WatcherStats:
     misled: int
     overdue: int
     lags: LagHistogram
-
-
-@define(eq=False, weakref_slot=False)
-class _Intake:
-    """How the ids of a feed come in, until when it may take, and what runs for it."""
-
-    job_ids: JobIds
-    timeout: float | None
-    pull: asyncio.Task[None] | None = None
-    deadline: asyncio.TimerHandle | None = None
-
-    def stop(self) -> None:
-        if self.deadline is not None:
-            self.deadline.cancel()
-        if self.pull is not None:
-            self.pull.cancel()
 
 
 class JobWatcher:
@@ -171,9 +151,8 @@ class JobWatcher:
             on_news=self._lookout.pump,
             on_end=self._stop,
         )
-        self._feeds: dict[Feed, _Intake] = {}
+        self._intake = Intake(self._roster, self._lookout, pump=self._pump)
         self._waiters: set[Waiter] = set()
-        self._pulls: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -194,7 +173,7 @@ class JobWatcher:
         """Stop everything, and wait until nothing runs. Those who still wait get ClosedError."""
         self._closed = True
         self._stop(ClosedError("the watcher was closed"))
-        await finish({*self._pulls, *self._lookout.close(), *self._patrol.close()})
+        await finish({*self._intake.pulls, *self._lookout.close(), *self._patrol.close()})
 
     def watch(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch:
         """Look at jobs until each has ended, and yield its snapshot as soon as it has.
@@ -245,10 +224,10 @@ class JobWatcher:
         Raises:
             TypeError: `job_ids` is a single string.
         """
-        _check_ids(job_ids)
+        check_ids(job_ids)
         self._check_open()
         feed = LatestFeed(told or {})
-        return Latest(feed, _FeedDesk(self, _Intake(job_ids, None)))
+        return Latest(feed, self._desk(job_ids, None))
 
     def harvest(
         self, job_ids: AsyncIterable[str], *, window: int, timeout: float | None = None
@@ -272,7 +251,7 @@ class JobWatcher:
         check_timeout(timeout)
         self._check_open()
         feed = HarvestFeed(limit=self._buffer, window=window)
-        return Harvest(feed, _FeedDesk(self, _Intake(job_ids, timeout)))
+        return Harvest(feed, self._desk(job_ids, timeout))
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - a bound is part of what waiting for a job is, and has its own error
         """Wait until one job has ended. Any number of callers share its looks.
@@ -303,7 +282,7 @@ class JobWatcher:
                 raise  # the job was given up for a reason that is a kind of TimeoutError itself
         finally:
             self._waiters.discard(waiter)
-            self._unfollow(job_id, waiter)
+            self._intake.unfollow(job_id, waiter)
             waiter.forget()
         raise JobTimeoutError(job_id=job_id, timeout=timeout, last_status=entry.status)
 
@@ -325,7 +304,7 @@ class JobWatcher:
         return WatcherStats(
             watched=len(self._roster),
             in_flight=self._lookout.in_flight,
-            followers=len(self._feeds) + len(self._waiters),
+            followers=len(self._intake) + len(self._waiters),
             looks=tally.looks,
             settled=tally.settled,
             given_up=tally.given_up,
@@ -355,111 +334,26 @@ class JobWatcher:
         """What has been learnt of how long jobs take; for the next watcher, and for who waits."""
         return self._roster.learning.durations
 
-    # --- feeds -----------------------------------------------------------------------------
-
     def _watch(self, job_ids: JobIds, timeout: float | None, *, every_change: bool) -> Watch:
-        _check_ids(job_ids)
+        check_ids(job_ids)
         check_timeout(timeout)
         self._check_open()
         feed = Feed(limit=self._buffer, every_change=every_change)
-        return Watch(feed, _FeedDesk(self, _Intake(job_ids, timeout)))
+        return Watch(feed, self._desk(job_ids, timeout))
 
-    def _start_feed(self, feed: Feed, intake: _Intake) -> None:
-        self._check_open()
-        loop = asyncio.get_running_loop()
-        self._feeds[feed] = intake
-        if intake.timeout is not None:
-            intake.deadline = loop.call_later(intake.timeout, self._expire, feed, intake.timeout)
-        intake.pull = start(self._pull(feed, intake.job_ids), self._pulls)
-        intake.pull.add_done_callback(lambda task: _pulled(feed, task))
-
-    async def _pull(self, feed: Feed, job_ids: JobIds) -> None:
-        """Take ids in, a few hundred at a time, so that the first looks need not wait for all."""
-        taken = 0
-        if isinstance(job_ids, AsyncIterable):
-            try:
-                async for job_id in job_ids:
-                    await feed.wait_for_place()
-                    self._admit(feed, job_id)
-                    self._pump()
-                    taken += 1
-                    if taken % _IDS_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-            finally:
-                if isinstance(job_ids, AsyncGenerator):
-                    await job_ids.aclose()  # else the collector would, in a task of its own
-            return
-        for job_id in job_ids:
-            self._admit(feed, job_id)
-            taken += 1
-            if taken % _IDS_AT_ONCE == 0:
-                self._pump()
-                await asyncio.sleep(0)
-        self._pump()
+    def _desk(self, job_ids: JobIds, timeout: float | None) -> Desk:
+        return Desk(self._intake, job_ids, timeout, check_open=self._check_open)
 
     def _pump(self) -> None:
         """Jobs have come: see whether to sweep for them, then look at what is due."""
         self._patrol.pump()
         self._lookout.pump()
 
-    def _admit(self, feed: Feed, job_id: str) -> None:
-        if feed.complete or feed not in self._feeds:
-            return  # it is over, and an iterable that does not heed being cancelled goes on
-        try:
-            check_job_id(job_id)
-        except InvalidJobIdError as error:
-            feed.refuse(error)
-            return
-        if job_id not in feed:
-            feed.admit(job_id)
-            now = asyncio.get_running_loop().time()
-            can_wait = not feed.every_change and feed.known > _FIRST_OF_A_WATCH
-            can_wait = can_wait and self._feeds[feed].timeout is None
-            feed.greet(self._roster.follow(job_id, feed, feed.alone, now, can_wait=can_wait))
-
-    def _expire(self, feed: Feed, timeout: float) -> None:
-        if feed in self._feeds:
-            job_ids = self._feeds[feed].job_ids
-            if not feed.complete and isinstance(job_ids, Collection):
-                for job_id in job_ids:  # those not taken yet were given all the same
-                    self._admit(feed, job_id)
-            for job_id in feed.open_ids():
-                entry = self._roster.get(job_id)
-                last_status = None if entry is None else entry.status
-                feed.give_up(
-                    job_id, JobTimeoutError(job_id=job_id, timeout=timeout, last_status=last_status)
-                )
-                self._unfollow(job_id, feed)
-            self._feeds[feed].stop()
-            feed.end_of_input()
-
-    def _made_room(self, feed: Feed) -> None:
-        if feed.stalled and self._roster.made_room(feed, asyncio.get_running_loop().time()):
-            self._lookout.pump()
-
-    def _drop_feed(self, feed: Feed) -> list[asyncio.Task[None]]:
-        """Forget a feed; give the tasks that end because of it."""
-        intake = self._feeds.pop(feed, None)
-        if intake is None:
-            return []
-        intake.stop()
-        ending = [] if intake.pull is None else [intake.pull]
-        for job_id in feed.open_ids():
-            ending += self._unfollow(job_id, feed)
-        return ending
-
-    def _unfollow(self, job_id: str, follower: Feed | Waiter) -> list[asyncio.Task[None]]:
-        orphan = self._roster.unfollow(job_id, follower)
-        task = None if orphan is None else self._lookout.abandon(orphan)
-        return [] if task is None else [task]
-
     def _stop(self, error: BaseException) -> None:
         """End all watches and waits with an error, and all that runs for them."""
         for waiter in self._waiters:
             waiter.fail(error)
-        for feed, intake in self._feeds.items():
-            intake.stop()
-            feed.fail(error)
+        self._intake.end(error)
         self._lookout.halt()
         self._patrol.halt()
 
@@ -470,48 +364,6 @@ class JobWatcher:
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise ClosedError("the watcher belongs to another event loop; make one for each")
-
-
-class _FeedDesk:
-    """What a Watch may ask of its watcher, with the intake that belongs to it."""
-
-    def __init__(self, watcher: JobWatcher, intake: _Intake) -> None:
-        self._watcher = watcher
-        self._intake = intake
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def start_feed(self, feed: Feed) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._watcher._start_feed(feed, self._intake)  # noqa: SLF001 - the desk is the watcher's own
-
-    def made_room(self, feed: Feed) -> None:
-        self._watcher._made_room(feed)  # noqa: SLF001 - as above
-
-    def drop_feed(self, feed: Feed) -> None:
-        # The collector calls this, in the middle of anything and in any thread.
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._watcher._drop_feed, feed)  # noqa: SLF001 - as above
-
-    async def close_feed(self, feed: Feed) -> None:
-        await finish(self._watcher._drop_feed(feed))  # noqa: SLF001 - as above
-
-
-def _pulled(feed: Feed, task: asyncio.Task[None]) -> None:
-    """The ids have all been taken, or the caller's iterable raised."""
-    if task.cancelled():
-        if not feed.complete:  # not by the watcher: something that the iterable waited for was
-            feed.fail(asyncio.CancelledError("the iterable of job ids was cancelled"))
-    elif (error := task.exception()) is not None:
-        feed.fail(error)
-    else:
-        feed.end_of_input()
-
-
-def _check_ids(job_ids: JobIds) -> None:
-    if isinstance(job_ids, str | bytes):
-        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
-    if not isinstance(job_ids, Iterable | AsyncIterable):
-        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -47,7 +47,7 @@ def assert_idle(watcher, *, followers=0):
     assert (stats.watched, stats.in_flight) == (0, 0)
     assert stats.followers == followers
     assert not watcher._lookout._looking
-    assert not watcher._pulls
+    assert not watcher._intake.pulls
     assert not watcher._lookout._workers
 
 

@@ -209,7 +209,7 @@ async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(
     await http.connector.close()  # so that the server's connections end, too
     await until(lambda: house.watcher.stats.followers == 0)
     assert house.watcher.stats.watched == house.watcher.stats.in_flight == 0
-    assert not house.watcher._feeds
+    assert not len(house.watcher._intake)
     await until(lambda: asyncio.all_tasks() <= before)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
