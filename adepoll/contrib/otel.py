@@ -1,14 +1,14 @@
-"""OpenTelemetry spans of looks, list pages and downloads. Needs the extra ``otel``, the API alone.
+"""OpenTelemetry spans of looks, list pages and results. Needs the extra ``otel``, the API alone.
 
-``JobWatcher(TracedSource(client, tracer))``. No tracer is taken from a global one, and no span
-holds a URL, a key or what the service said.
+``JobWatcher(TracedSource(client, tracer))``, ``TracedFetcher(client, tracer)``. No tracer is taken
+from a global one, and no span holds a URL, a key or what the service said.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from os import PathLike
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
@@ -20,9 +20,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from adepoll.client import AdeClient
 from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
-from adepoll.fetcher import Download, ResultFetcher
-from adepoll.models import JobPage, JobSnapshot, JobStatus
+from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
+from adepoll.models import ExtractResult, JobPage, JobSnapshot, JobStatus
 from adepoll.source import JobSource, TimedSource, hold_slots
 
 _JOB_ID: Final = "adepoll.job.id"
@@ -82,27 +83,96 @@ class TracedSource:
         return self._source.service_time() if isinstance(self._source, TimedSource) else None
 
 
-async def traced_download(
-    fetcher: ResultFetcher,
-    job: JobSnapshot | str,
-    path: str | PathLike[str],
-    *,
-    tracer: Tracer,
-    overwrite: bool = False,
-    with_ids: bool = False,
-) -> Download:
-    """As `ResultFetcher.download`, in a span ``adepoll.download`` within the current one.
+class FetcherOptions(TypedDict, total=False):
+    """The options of `ResultFetcher`, which says what they mean."""
 
-    It has ``adepoll.result.bytes`` and ``adepoll.result.resumed``, and of errors what
-    `TracedSource` tells.
+    max_result_bytes: int
+    connections: int
+    connect_timeout: float
+    read_timeout: float
+    min_rate: float
+    allow_private: bool
+    resolve_url: ResolveUrl | None
+
+
+class TracedFetcher(ResultFetcher):
+    """A `ResultFetcher` that makes a span of each result, within the current one.
+
+    Spans are named ``adepoll.download``, ``adepoll.result`` and ``adepoll.stream``, which `items`
+    reads from, too. A stream's ends with its block, and is not the current one within it.
+
+    Attributes of spans: ``adepoll.result.bytes``, those that were given, and
+    ``adepoll.result.resumed``, how often a connection had to take over, of downloads and streams;
+    of errors what `TracedSource` tells.
     """
-    with _span(tracer, "adepoll.download") as span:
-        if with_ids:
+
+    def __init__(
+        self,
+        client: AdeClient,
+        tracer: Tracer,
+        *,
+        with_ids: bool = False,
+        **options: Unpack[FetcherOptions],
+    ) -> None:
+        """Make a fetcher; nothing is requested before the first call.
+
+        Args:
+            client: As for `ResultFetcher`, and so are all `options`.
+            tracer: Makes the spans.
+            with_ids: Whether spans have the job's id, as ``adepoll.job.id``.
+            options: Those of `ResultFetcher`.
+        """
+        super().__init__(client, **options)
+        self._tracer = tracer
+        self._with_ids = with_ids
+
+    async def result(self, job: JobSnapshot | str) -> ExtractResult:
+        """As that of `ResultFetcher`."""
+        with _span(self._tracer, "adepoll.result") as span:
+            self._name(span, job)
+            return await super().result(job)
+
+    async def download(
+        self,
+        job: JobSnapshot | str,
+        path: str | PathLike[str],
+        *,
+        progress: Progress | None = None,
+        overwrite: bool = False,
+    ) -> Download:
+        """As that of `ResultFetcher`."""
+        with _span(self._tracer, "adepoll.download") as span:
+            self._name(span, job)
+            download = await super().download(job, path, progress=progress, overwrite=overwrite)
+            span.set_attribute("adepoll.result.bytes", download.bytes)
+            span.set_attribute("adepoll.result.resumed", download.resumed)
+            return download
+
+    @asynccontextmanager
+    async def stream(
+        self, job: JobSnapshot | str, *, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[ResultStream, None]:
+        """As that of `ResultFetcher`."""
+        # What is done in the block is the caller's; and to leave a context again where a generator
+        # is closed by somebody else, in another one, cannot be done.
+        span = self._tracer.start_span("adepoll.stream", kind=SpanKind.CLIENT)
+        self._name(span, job)
+        try:
+            async with super().stream(job, start=start, stop=stop) as stream:
+                try:
+                    yield stream
+                finally:
+                    span.set_attribute("adepoll.result.bytes", stream.received)
+                    span.set_attribute("adepoll.result.resumed", stream.resumed)
+        except BaseException as error:
+            _tell(span, error)
+            raise
+        finally:
+            span.end()
+
+    def _name(self, span: Span, job: JobSnapshot | str) -> None:
+        if self._with_ids:
             span.set_attribute(_JOB_ID, job if isinstance(job, str) else job.job_id)
-        download = await fetcher.download(job, path, overwrite=overwrite)
-        span.set_attribute("adepoll.result.bytes", download.bytes)
-        span.set_attribute("adepoll.result.resumed", download.resumed)
-        return download
 
 
 class _Sending:

@@ -7,7 +7,17 @@ to disk.
 
 from adepoll.fetcher.fetcher import Download, ResultFetcher
 from adepoll.fetcher.items import ResultItems
+from adepoll.fetcher.landing import Progress
 from adepoll.fetcher.stats import FetcherStats
 from adepoll.fetcher.stream import ResultStream
+from adepoll.fetcher.transfer import ResolveUrl
 
-__all__ = ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"]
+__all__ = [
+    "Download",
+    "FetcherStats",
+    "Progress",
+    "ResolveUrl",
+    "ResultFetcher",
+    "ResultItems",
+    "ResultStream",
+]

@@ -1,19 +1,21 @@
 """The spans, as an exporter gets them."""
 
 import asyncio
+import inspect
 
 import pytest
 from opentelemetry import baggage, context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import StatusCode, get_current_span
 
 from adepoll import AdeClient, Fixed, JobWatcher, ResultFetcher
-from adepoll.contrib.otel import TracedSource, traced_download
+from adepoll.contrib.otel import FetcherOptions, TracedFetcher, TracedSource
 from adepoll.emulator import JobPlan
 from adepoll.errors import (
     InvalidJobIdError,
+    JobNotFoundError,
     PaymentRequiredError,
     RateLimitedError,
     TargetExistsError,
@@ -189,23 +191,100 @@ async def test_it_is_to_a_watcher_what_its_source_is(ade, spans, scripted):
     assert TracedSource(scripted(), spans.tracer).service_time() is None
 
 
-async def test_a_download_is_a_span_within_the_current_one(ade, spans, tmp_path):
-    job_id = ade.submit(JobPlan(processing_time=0, result_bytes=1_500_000))
-    async with (
-        AdeClient(ade.api_key, base_url=ade.base_url) as client,
-        ResultFetcher(client) as fetcher,
-    ):
-        path = tmp_path / "a.json"
-        with spans.tracer.start_as_current_span("request") as request:
-            done = await traced_download(fetcher, job_id, path, tracer=spans.tracer)
+@pytest.fixture
+async def client(ade):
+    async with AdeClient(ade.api_key, base_url=ade.base_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def fetcher(client, spans):
+    async with TracedFetcher(client, spans.tracer) as fetcher:
+        yield fetcher
+
+
+LARGE = JobPlan(processing_time=0, result_bytes=1_500_000)
+
+
+async def test_a_download_is_a_span_within_the_current_one(ade, client, fetcher, spans, tmp_path):
+    job_id = ade.submit(LARGE)
+    path = tmp_path / "a.json"
+    seen = []
+    with spans.tracer.start_as_current_span("request") as request:
+        done = await fetcher.download(job_id, path, progress=lambda *there: seen.append(there))
+    async with TracedFetcher(client, spans.tracer, with_ids=True, connections=1) as naming:
         with pytest.raises(TargetExistsError):
-            await traced_download(fetcher, job_id, path, tracer=spans.tracer, with_ids=True)
-    first, _, second = spans.all
+            await naming.download(job_id, path)
+        await naming.download(job_id, path, overwrite=True)
+    first, _, second, third = spans.all
     assert first.name == "adepoll.download"
     assert first.parent == request.get_span_context()
     assert dict(first.attributes) == {
         "adepoll.result.bytes": done.bytes,
         "adepoll.result.resumed": 0,
     }
+    assert seen[-1] == (done.bytes, done.bytes)
     assert dict(second.attributes) == {"adepoll.job.id": job_id, "error.type": "TargetExistsError"}
+    assert third.attributes["adepoll.job.id"] == job_id
     assert str(tmp_path) not in spans.text()
+
+
+async def test_a_stream_is_a_span_that_ends_with_its_block(ade, fetcher, spans):
+    job_id = ade.submit(LARGE)
+    with spans.tracer.start_as_current_span("request") as request:
+        async with fetcher.stream(job_id, start=10, stop=110) as stream:
+            assert get_current_span() is request  # what is done within is the caller's
+            assert not spans.all
+            async for _ in stream:
+                pass
+    span, _ = spans.all
+    assert span.name == "adepoll.stream"
+    assert span.parent == request.get_span_context()
+    assert dict(span.attributes) == {"adepoll.result.bytes": 100, "adepoll.result.resumed": 0}
+    assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_a_stream_that_is_left_early_tells_how_far_it_came(ade, fetcher, spans):
+    got = []
+
+    async def leave():
+        async with fetcher.stream(ade.submit(LARGE)) as stream:
+            got.append(await anext(stream))
+            raise ZeroDivisionError(CANARY)
+
+    with pytest.raises(ZeroDivisionError):
+        await leave()
+    assert dict(spans.one.attributes) == {
+        "adepoll.result.bytes": len(got[0]),
+        "adepoll.result.resumed": 0,
+        "error.type": "ZeroDivisionError",
+    }
+    assert spans.one.status.status_code is StatusCode.ERROR
+    assert CANARY not in spans.text()
+
+
+async def test_a_stream_that_cannot_begin_tells_why(fetcher, spans):
+    with pytest.raises(JobNotFoundError):
+        async with fetcher.stream(CANARY):
+            pass
+    told = {"error.type": "JobNotFoundError", "http.response.status_code": 404}
+    assert dict(spans.one.attributes) == told
+    assert CANARY not in spans.text()
+
+
+async def test_results_and_items_are_spans_too(ade, fetcher, spans):
+    job_id = ade.submit(JobPlan(processing_time=0, result_bytes=1_500_000))
+    result = await fetcher.result(job_id)
+    (rows,) = [name for name, value in result.extraction.items() if isinstance(value, list)]
+    async with fetcher.items(job_id, f"extraction.{rows}.item") as items:
+        count = sum([1 async for _ in items])
+    assert count == len(result.extraction[rows])
+    assert [span.name for span in spans.all] == ["adepoll.result", "adepoll.stream"]
+    assert spans.all[1].attributes["adepoll.result.bytes"] > 1_400_000
+    assert "X-Amz" not in spans.text()
+    assert ade.api_key not in spans.text()
+
+
+def test_it_takes_the_options_of_a_fetcher():
+    ours = inspect.get_annotations(FetcherOptions)
+    assert [*ours] == [*inspect.signature(ResultFetcher).parameters][1:]
