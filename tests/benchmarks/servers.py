@@ -7,9 +7,7 @@ at most, and by how much its memory grew.
 
 import argparse
 import asyncio
-import gc
 import multiprocessing
-import os
 import random
 import sys
 import time
@@ -26,6 +24,7 @@ from aiohttp import web
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 import houses
+from observing import Blocked, in_use, resident, spare_the_collector
 
 from adepoll import AdeClient
 from adepoll.emulator import Emulator, JobPlan
@@ -38,38 +37,6 @@ LISTENED = 5  # jobs for each
 ARRIVAL = 2.5  # seconds
 MOST_BLOCKED = 0.05  # seconds
 MOST_GROWTH = 32 * 2**20  # bytes, for a large result
-TICK = 0.002
-
-
-class Blocked:
-    """How long the event loop was blocked at most, in seconds.
-
-    By the clock, and by the time of the CPU: on a machine that is busy with the other processes,
-    the first says more of the machine than of the server.
-    """
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self._most = self._most_cpu = 0.0
-        self._due = self._cpu = 0.0
-
-    def start(self) -> None:
-        """Look on."""
-        self._due, self._cpu = asyncio.get_running_loop().time(), time.thread_time()
-        self._tick()
-
-    def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        cpu = time.thread_time()
-        self._most = max(self._most, loop.time() - self._due)
-        self._most_cpu = max(self._most_cpu, cpu - self._cpu)
-        self._due, self._cpu = loop.time() + TICK, cpu
-        loop.call_at(self._due, self._tick)
-
-    def take(self) -> tuple[float, float]:
-        """Give both, and begin anew."""
-        most, self._most, self._most_cpu = (self._most, self._most_cpu), 0.0, 0.0
-        return most
 
 
 def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
@@ -83,12 +50,13 @@ def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
 
         def answer() -> None:
             while pipe.poll():
-                pipe.recv()
-                pipe.send((blocked.take(), resident()))
+                thorough = pipe.recv()
+                longest = blocked.take()
+                pipe.send((longest, resident(), in_use() if thorough else 0))
+                blocked.take()  # the collecting was ours
 
         asyncio.get_running_loop().add_reader(pipe.fileno(), answer)
-        gc.freeze()  # as docs/servers.md advises: the longest blocks are the collector's
-        gc.set_threshold(50_000, 20, 1_000)
+        spare_the_collector()  # or the longest blocks are its own
         blocked.start()
         if kind == "aiohttp":
             runner = web.AppRunner(app)
@@ -127,12 +95,6 @@ def emulate(pipe: Connection) -> None:
     asyncio.run(run())
 
 
-def resident() -> int:
-    """Give the bytes of memory that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 @contextmanager
 def process(target: object, *arguments: object) -> Iterator[Connection]:
     """Run a function in a process; it is given a pipe, whose other end this gives."""
@@ -167,8 +129,14 @@ class Place:
 
     def look(self) -> tuple[tuple[float, float], int]:
         """Give the longest block since the last look, in seconds, and the memory, in bytes."""
-        self._server.send(None)
-        return self._server.recv()
+        self._server.send(False)
+        longest, memory, _ = self._server.recv()
+        return longest, memory
+
+    def in_use(self) -> int:
+        """Give how many blocks of memory are in use, when what nobody can reach is gone."""
+        self._server.send(True)
+        return self._server.recv()[2]
 
 
 def plans(count: int) -> list[JobPlan]:
@@ -288,13 +256,15 @@ async def measure(place: Place, options: argparse.Namespace) -> None:
             f"{grown / 2**20:>8.1f} MiB grown{seconds:>8.1f} s"
         )
     _, before = place.look()
+    used = place.in_use()
     await listen_all(place, options.listeners, options.jobs)
     _, warm = place.look()
+    left = place.in_use() / used - 1
     blocked, after, watcher = await listen_all(place, options.listeners, options.jobs)
     print(
         f"  {options.listeners} listeners   {before / 2**20:.1f} MiB before, {warm / 2**20:.1f} "
-        f"after, {after / 2**20:.1f} after as many again (fresh: {fresh / 2**20:.1f}); left: "
-        f"{watcher['followers']} followers, {watcher['watched']} jobs; "
+        f"after, {after / 2**20:.1f} after as many again (fresh: {fresh / 2**20:.1f}); in use "
+        f"{left:+.1%}; left: {watcher['followers']} followers, {watcher['watched']} jobs; "
         f"{show(blocked)}"
     )
     grown, rate = await stream_slowly(place, options.bytes, options.rate)
