@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from typing import Final
+from typing import Final, TypeGuard
 
 from adepoll.errors import InvalidJobIdError
 
@@ -19,6 +19,8 @@ def check_job_id(job_id: object) -> str:
         InvalidJobIdError: It is no string, empty, over 256 characters, only dots, or holds one of
             ``/ \ ? # %``, white space or an unprintable character.
     """
+    if is_plain(job_id):
+        return job_id
     if not isinstance(job_id, str):
         raise InvalidJobIdError(
             # With the space in it, this can be taken for no valid id.
@@ -28,6 +30,19 @@ def check_job_id(job_id: object) -> str:
     if reason := _what_is_wrong(job_id):
         raise InvalidJobIdError(job_id=job_id, reason=reason)
     return job_id
+
+
+def is_plain(job_id: object) -> TypeGuard[str]:
+    """Tell whether this is an id of ASCII letters, digits and hyphens alone, as nearly all are.
+
+    Such a one needs no further check, and no encoding in a URL.
+    """
+    return (
+        type(job_id) is str
+        and job_id.isascii()
+        and job_id.replace("-", "").isalnum()
+        and len(job_id) <= MAX_JOB_ID_LENGTH
+    )
 
 
 def is_job_id(text: str) -> bool:

@@ -34,6 +34,8 @@ class JobStatus(Enum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
+    __hash__ = object.__hash__  # a member is only equal to itself, and Enum's own is slow
+
     @classmethod
     def parse(cls, text: str) -> "JobStatus":
         """Give the status of that text, `UNKNOWN` for one that is not documented."""

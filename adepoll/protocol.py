@@ -29,7 +29,7 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-from adepoll.jobids import MAX_JOB_ID_LENGTH, check_job_id
+from adepoll.jobids import check_job_id, is_plain
 from adepoll.models import JobPage, JobSnapshot, JobStatus, Json
 from adepoll.redaction import REDACTED, showable
 
@@ -70,9 +70,7 @@ def region_url(region: str) -> str:
 
 def job_path(job_id: str) -> str:
     """Give the path of one job, the id encoded exactly once; raises `InvalidJobIdError`."""
-    # An id of letters, digits and hyphens, as nearly all are, needs neither check nor encoding.
-    plain = type(job_id) is str and job_id.isascii() and job_id.replace("-", "").isalnum()
-    if not plain or len(job_id) > MAX_JOB_ID_LENGTH:
+    if not is_plain(job_id):
         job_id = quote(check_job_id(job_id), safe="")
     return f"{_JOBS}/{job_id}"
 

@@ -1,6 +1,7 @@
-"""The one cattrs converter: bytes of the v1 extract API <-> models. Imports errors and models.
+"""The one cattrs converter: bytes of the v1 extract API <-> models.
 
-The payload shapes of the service stand here and nowhere else.
+The payload shapes of the service stand here, and in `plain`, which reads what needs no converter.
+Imports errors, models and plain.
 """
 
 import json
@@ -14,6 +15,7 @@ import attrs
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
+from adepoll import plain
 from adepoll.errors import MalformedAnswerError
 from adepoll.models import (
     ExtractMetadata,
@@ -32,7 +34,6 @@ _T = TypeVar("_T")
 # Fields of a model that the service does not send under that name: they are made here, and a
 # field of that name in a payload would be one that adepoll does not know.
 _DERIVED: Final = frozenset({"extra", "status_text", "conforms"})
-_JOB_FIELDS: Final = frozenset({f.name for f in attrs.fields(JobSnapshot)} - _DERIVED)
 
 
 def decode_job(body: bytes | str, *, conforms: bool = True) -> JobSnapshot:
@@ -46,7 +47,7 @@ def decode_job(body: bytes | str, *, conforms: bool = True) -> JobSnapshot:
         MalformedAnswerError: It is not JSON, or not of the documented shape.
     """
     raw = _object(body)
-    snapshot = _read_plain(raw) or _read_job(raw)
+    snapshot = plain.read_job(raw) or _read_job(raw)
     if not conforms or snapshot.schema_violation is not None:
         return attrs.evolve(snapshot, conforms=False)
     return snapshot
@@ -59,7 +60,8 @@ def decode_page(body: bytes | str) -> JobPage:
 
 def decode_result(body: bytes | str) -> ExtractResult:
     """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
-    return _structure(_object(body), ExtractResult)
+    raw = _object(body)
+    return plain.read_result(raw) or _structure(raw, ExtractResult)
 
 
 def decode_saved_job(text: bytes | str) -> JobSnapshot:
@@ -337,57 +339,6 @@ _quick_readers: Final[Mapping[type, _Reader]] = {
     cls: _quick.get_structure_hook(cls) for cls in _MODELS
 }
 _thorough: Final = _make_converter(detailed=True)
-
-_read_result: Final[_Reader] = _quick_readers[ExtractResult]
-_read_metadata: Final[_Reader] = _quick_readers[ExtractMetadata]
-
-
-def _read_plain(raw: dict[str, Json]) -> JobSnapshot | None:
-    """Read a job in the very form that is documented; None for whatever differs from it.
-
-    The converter makes the same of it, but this is what every look has to pay, and half of that.
-    """
-    if raw.keys() != _JOB_FIELDS:
-        return None
-    job_id, text, progress = raw["job_id"], raw["status"], raw["progress"]
-    received, created = raw["received_at"], raw["created_at"]
-    data, metadata = raw["data"], raw["metadata"]
-    org_id, version = raw["org_id"], raw["version"]
-    output_url, failure_reason = raw["output_url"], raw["failure_reason"]
-    if not (
-        type(job_id) is type(text) is str
-        and type(received) is type(created) is int
-        and type(progress) is float
-        and (org_id is None or type(org_id) is str)
-        and (version is None or type(version) is str)
-        and (output_url is None or type(output_url) is str)
-        and (failure_reason is None or type(failure_reason) is str)
-    ):
-        return None
-    try:
-        result = None if data is None else _read_result(data, ExtractResult)
-        if result is not None and data["metadata"] == metadata:
-            metadata = result.metadata  # which is told twice
-        elif metadata is not None:
-            metadata = _read_metadata(metadata, ExtractMetadata)
-        received_at = from_timestamp(received)
-        created_at = received_at if created == received > 0 else _read_created(created, None)
-    except Exception:  # noqa: BLE001 - whatever it is, the converter meets it again, and tells of it
-        return None
-    return JobSnapshot(
-        job_id=job_id,
-        status=JobStatus.parse(text),
-        status_text=text,
-        received_at=received_at,
-        progress=progress,
-        created_at=created_at,
-        org_id=org_id,
-        version=version,
-        data=result,
-        output_url=output_url,
-        metadata=metadata,
-        failure_reason=failure_reason,
-    )
 
 
 # --- writing ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll import wire
+from adepoll import plain, wire
 from adepoll.errors import MalformedAnswerError
 from adepoll.models import (
     ExtractMetadata,
@@ -209,8 +209,8 @@ def test_the_quick_way_to_read_takes_what_the_thorough_one_takes_and_nothing_els
         except Exception:  # noqa: BLE001 - of either kind
             told.append(None)
     assert told[0] == told[1]
-    plain = wire._read_plain(job)
-    assert plain is None or plain == told[1]
+    read = plain.read_job(job)
+    assert read is None or read == told[1]
 
 
 @given(st.sampled_from(JobStatus), st.booleans(), st.booleans(), st.integers(0, 2**40))
@@ -223,11 +223,65 @@ def test_a_job_in_the_documented_form_is_read_without_the_converter(status, data
         "metadata": METADATA if data else None,
         "output_url": JOB["output_url"] if url else None,
     }
-    plain = wire._read_plain(job)
+    read = plain.read_job(job)
     if created >= 253_402_300_800:  # the year 10,000
-        assert plain is None
+        assert read is None
     else:
-        assert plain == wire._thorough.structure(job, JobSnapshot)
+        assert read == wire._thorough.structure(job, JobSnapshot)
+
+
+OPTIONAL = ("schema_violation_error", "fallback_model_version", "warnings")
+
+
+@given(st.data())
+def test_metadata_with_any_of_their_optional_fields_are_read_without_the_converter(data):
+    text = st.none() | st.text(max_size=5)
+    warning = st.fixed_dictionaries({"msg": st.text(max_size=5)}, optional={"code": text})
+    optional = dict(zip(OPTIONAL, (text, text, st.lists(warning, max_size=2)), strict=True))
+    required = {name: METADATA[name] for name in METADATA if name not in OPTIONAL}
+    nullable = {"org_id": text, "version": text}
+    metadata = required | data.draw(st.fixed_dictionaries(nullable, optional=optional))
+    read = plain.read_metadata(metadata)
+    assert read is not None
+    assert read == wire._thorough.structure(metadata, ExtractMetadata)
+
+
+@given(st.data())
+def test_what_differs_from_the_documented_form_is_left_to_the_converter(data):
+    result = json.loads(json.dumps(RESULT))
+    metadata = result["metadata"]
+    place = data.draw(st.sampled_from([result, metadata, metadata["warnings"][0]]))
+    if data.draw(st.booleans()):
+        name = data.draw(st.sampled_from(sorted(place)))
+        how = data.draw(values)
+        place[name] = how
+    else:
+        place[data.draw(st.text(min_size=1, max_size=5))] = 1
+    try:
+        thorough = wire._thorough.structure(result, ExtractResult)
+    except Exception:  # noqa: BLE001 - of whatever kind, it must not be read
+        thorough = None
+    read = plain.read_result(result)
+    assert read is None or read == thorough
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"new": 1},
+        {"warnings": None},
+        {"warnings": [{"msg": "m", "new": 1}]},
+        {"warnings": [{"code": "c"}]},
+        {"warnings": ["m"]},
+        {"duration_ms": True},
+        {"credit_usage": "3"},
+        {"org_id": 7},
+    ],
+)
+def test_unusual_metadata_are_none_of_the_plain_form(change):
+    assert plain.read_metadata(METADATA) is not None
+    assert plain.read_metadata(METADATA | change) is None
+    assert plain.read_result(RESULT | {"metadata": METADATA | change}) is None
 
 
 def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
