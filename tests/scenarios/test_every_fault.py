@@ -359,7 +359,7 @@ def test_nobody_comes_back_before_the_time_that_a_refusal_told(name, options, fo
 
 async def test_a_429_holds_back_all_that_would_have_followed_at_once():
     async with service(timeout_of_requests=SAFETY) as (ade, client):
-        ade.faults.add("rate-limit", rate=1_000.0, burst=8, retry_after="seconds")
+        ade.faults.add("rate-limit", rate=200.0, burst=8, retry_after="seconds")
         job_ids = [ade.submit(JobPlan()) for _ in range(40)]
         async with JobWatcher(client, concurrency=20, schedule=Fixed(interval=0.01)) as watcher:
             assert await settle(ade, watcher, job_ids) == ({}, None)
