@@ -2,8 +2,9 @@
 
 The server is a process of its own that answers with bytes made beforehand, so much faster than any
 client. Server and client have a core each where there are two. What counts is requests per second
-of the client's CPU time: on one busy core, that is the rate. Peers take turns, and the best of
-their rounds is told.
+of the client's CPU time: on one busy core, that is the rate. Peers take short turns, as machines
+grow slower and faster; what is told of a peer is the median of its rounds, and a ratio is the
+median of the ratios within each round.
 """
 
 import argparse
@@ -12,12 +13,14 @@ import gc
 import json
 import math
 import multiprocessing
+import statistics
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from email.utils import formatdate
 from multiprocessing.connection import Connection
+from operator import truediv
 from random import Random
 
 import aiohttp
@@ -31,7 +34,7 @@ from adepoll import AdeClient, Fixed, JobWatcher
 KEY = "bench-key"
 CONCURRENCY = 64
 LOOKS = 8  # of the watcher at a job that goes on
-ROUNDS = 5
+ROUNDS = 24
 JOBS = "/v1/ade/extract/jobs"
 SEED = 20
 
@@ -249,30 +252,36 @@ class Options:
 async def seconds_per_poll(peer: Peer, base_url: str, job_ids: list[str]) -> float:
     """Give the CPU seconds of one poll, connections made beforehand."""
     async with peer(base_url, job_ids) as work:
-        await work(4 * CONCURRENCY)
+        await work(2 * CONCURRENCY)
         gc.collect()  # what the last peer left is not this one's to look through
         before = time.process_time()
         polls = await work(len(job_ids))
         return (time.process_time() - before) / polls
 
 
-def measure(base_url: str, options: Options, run: Callable[..., float]) -> dict[str, float]:
-    """Give the CPU seconds of one poll by peer: the best of the rounds."""
+def measure(base_url: str, options: Options, run: Callable[..., float]) -> dict[str, list[float]]:
+    """Give the CPU seconds of one poll by peer and round."""
     rng = Random(SEED)
     ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(options.requests)]
-    best = {name: math.inf for name in PEERS if options.only in name}
+    took: dict[str, list[float]] = {name: [] for name in PEERS if options.only in name}
+    order = [*took]
     for _ in range(options.rounds):
-        for name, least in best.items():
+        for name in order:
             share = ids[: len(ids) // (4 if name.startswith("SDK") else 1)]
-            best[name] = min(least, run(seconds_per_poll(PEERS[name], base_url, share)))
-    return best
+            took[name].append(run(seconds_per_poll(PEERS[name], base_url, share)))
+        order.reverse()  # so that nobody always comes after the same one
+    return took
 
 
-def tell(answer: str, loop: str, best: dict[str, float]) -> None:
+def tell(answer: str, loop: str, took: dict[str, list[float]]) -> None:
     """Print the rows of one kind of answer on one kind of event loop."""
-    for name, seconds in best.items():
+    for name, ours in took.items():
+        seconds = statistics.median(ours)
         ratios = "".join(
-            f"{best[peer] / seconds:>16.2f}" if peer in best else f"{'-':>16}" for peer in GOALS
+            f"{statistics.median(map(truediv, took[peer], ours)):>16.2f}"
+            if peer in took
+            else f"{'-':>16}"
+            for peer in GOALS
         )
         print(f"{answer:<17}{loop:<9}{name:<18}{1 / seconds:>10,.0f}{seconds * 1e6:>8.1f}{ratios}")
 
@@ -280,7 +289,7 @@ def tell(answer: str, loop: str, best: dict[str, float]) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=8_000, help="of each peer in a round")
+    parser.add_argument("--requests", type=int, default=1_000, help="of each peer in a round")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", default="", help="peers whose name holds this")
     options = Options(**vars(parser.parse_args()))
