@@ -69,6 +69,7 @@ class Law:
     known: int = _LAST
     survival: tuple[float, ...] = field(init=False, repr=False)
     _areas: tuple[float, ...] = field(init=False, repr=False)  # under survival, from each edge on
+    _falls: tuple[float, ...] = field(init=False, repr=False)  # of survival, per second of a bin
 
     @survival.default
     def _survive(self) -> tuple[float, ...]:
@@ -82,16 +83,19 @@ class Law:
         areas = [w * (s + t) / 2 for w, s, t in bins]
         return tuple(accumulate(reversed(areas), initial=0.0))[::-1]
 
+    @_falls.default
+    def _fall(self) -> tuple[float, ...]:
+        bins = zip(_WIDTHS, self.survival, self.survival[1:], strict=False)
+        return tuple((s - t) / w for w, s, t in bins)
+
     def reaches(self, age: float) -> float:
         """Give the chance that a job is still active at an age."""
         if age <= 0:
             return 1.0
         number = bisect_right(EDGES, age) - 1
-        start = self.survival[number]
         if number == _LAST:
-            return start * EDGES[_LAST] / age
-        share = (age - EDGES[number]) / _WIDTHS[number]
-        return start - share * (start - self.survival[number + 1])
+            return self.survival[_LAST] * EDGES[_LAST] / age
+        return self.survival[number] - (age - EDGES[number]) * self._falls[number]
 
     def ends_within(self, seen: float, age: float) -> float:
         """Give the chance that a job that was active at age `seen` has ended by `age`."""
@@ -285,8 +289,10 @@ class Durations:
 
     def survived(self, seen: float, age: float) -> None:
         """A job that was seen active at age `seen` was seen active again, at `age`."""
-        self._passed[edge_near(seen)] += 1
-        self._passed[edge_near(age)] -= 1
+        near = bisect_right(_MIDDLES, seen)  # as `edge_near`, at every look
+        if near < _LAST and age >= _MIDDLES[near]:
+            self._passed[near] += 1
+            self._passed[bisect_right(_MIDDLES, age)] -= 1
         self._survivals += 1
         if self._survivals > self._running + _FEW:
             self._make_law()

@@ -99,12 +99,13 @@ class Intake:
 
     async def _pull(self, feed: Feed, job_ids: JobIds) -> None:
         """Take ids in, a few hundred at a time, so that the first looks need not wait for all."""
+        loop = asyncio.get_running_loop()
         taken = 0
         if isinstance(job_ids, AsyncIterable):
             try:
                 async for job_id in job_ids:
                     await feed.wait_for_place()
-                    self._admit(feed, job_id)
+                    self._admit(feed, job_id, loop.time())
                     self._pump()
                     taken += 1
                     if taken % _IDS_AT_ONCE == 0:
@@ -114,15 +115,16 @@ class Intake:
                     await job_ids.aclose()  # else the collector would, in a task of its own
             return
         for job_id in job_ids:
-            self._admit(feed, job_id)
+            self._admit(feed, job_id, loop.time())
             taken += 1
             if taken % _IDS_AT_ONCE == 0:
                 self._pump()
                 await asyncio.sleep(0)
         self._pump()
 
-    def _admit(self, feed: Feed, job_id: str) -> None:
-        if feed.complete or feed not in self._feeds:
+    def _admit(self, feed: Feed, job_id: str, now: float) -> None:
+        coming = self._feeds.get(feed)
+        if feed.complete or coming is None:
             return  # it is over, and an iterable that does not heed being cancelled goes on
         try:
             check_job_id(job_id)
@@ -131,17 +133,18 @@ class Intake:
             return
         if job_id not in feed:
             feed.admit(job_id)
-            now = asyncio.get_running_loop().time()
-            can_wait = not feed.every_change and feed.known > _FIRST_OF_A_WATCH
-            can_wait = can_wait and self._feeds[feed].timeout is None
+            can_wait = (
+                coming.timeout is None and not feed.every_change and feed.known > _FIRST_OF_A_WATCH
+            )
             feed.greet(self._roster.follow(job_id, feed, feed.alone, now, can_wait=can_wait))
 
     def _expire(self, feed: Feed, timeout: float) -> None:
         if feed in self._feeds:
             job_ids = self._feeds[feed].job_ids
             if not feed.complete and isinstance(job_ids, Collection):
+                now = asyncio.get_running_loop().time()
                 for job_id in job_ids:  # those not taken yet were given all the same
-                    self._admit(feed, job_id)
+                    self._admit(feed, job_id, now)
             for job_id in feed.open_ids():
                 entry = self._roster.get(job_id)
                 last_status = None if entry is None else entry.status

@@ -107,14 +107,15 @@ class Learning:
         dated = self._date(entry, received_at, now)
         if entry.entered is None and dated:
             self._meet(entry, now)
-        age = max((now if as_of is None else as_of) - entry.born, entry.seen, 0.0)
+        seen = entry.seen
+        age = max((now if as_of is None else as_of) - entry.born, seen)
         if entry.entered is None:
             entry.entered = age
             self.durations.enter()
         else:
-            if as_of is None:
-                self._compare(entry, age, ended=False)
-            self.durations.survived(entry.seen, age)
+            if as_of is None and self._is_due(entry):
+                self.surprise.looked(self.durations.law, seen, age, ended=False)
+            self.durations.survived(seen, age)
         entry.seen = age
 
     def ended(self, entry: Entry, received_at: datetime, now: float) -> None:
@@ -127,7 +128,8 @@ class Learning:
             self._meet(entry, now)
         if entry.entered is not None:
             age = self.age(entry, now)
-            self._compare(entry, age, ended=True)
+            if self._is_due(entry):
+                self.surprise.looked(self.durations.law, entry.seen, age, ended=True)
             self.durations.end(entry.entered, entry.seen, age)
             entry.entered = None
 
@@ -150,9 +152,9 @@ class Learning:
             entry.entered = entry.seen = 0.0
             self.durations.enter()
 
-    def _compare(self, entry: Entry, age: float, *, ended: bool) -> None:
-        if entry.by_schedule and entry.looked_at - entry.due < _IN_TIME:
-            self.surprise.looked(self.durations.law, entry.seen, age, ended=ended)
+    def _is_due(self, entry: Entry) -> bool:
+        """Tell whether the schedule is to answer for when the look was made."""
+        return entry.by_schedule and entry.looked_at - entry.due < _IN_TIME
 
     def lost(self, entry: Entry) -> None:
         """Note that a job is not looked at any more, whether it was seen ended or not."""
@@ -164,8 +166,8 @@ class Learning:
         """Give the chance that a job has ended."""
         if entry.entered is None:
             return _EVEN
-        seen = entry.seen
-        return self.durations.law.ends_within(seen, max(now - entry.born, seen))
+        seen, age = entry.seen, now - entry.born
+        return self.durations.law.ends_within(seen, age) if age > seen else 0.0
 
 
 _EVEN: Final = 0.5

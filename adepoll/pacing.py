@@ -122,6 +122,7 @@ class Pacer:
         self._held_back = False  # the rate made the first of the line wait
         self._timer: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None  # to ask which one runs is slow
 
     @property
     def gate_opens_at(self) -> float:
@@ -222,7 +223,9 @@ class Pacer:
         Args:
             due: What `turn` gave.
         """
-        now = asyncio.get_running_loop().time()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
         if self._clear:
             if self._window.full:
                 return None

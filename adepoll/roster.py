@@ -5,7 +5,6 @@ passed in as `now`.
 """
 
 import math
-import operator
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
@@ -83,6 +82,7 @@ class Roster:
     _agenda: Agenda = field(init=False)
     _arrivals: Arrivals = field(init=False)
     _alarms: int = field(init=False)
+    _foresighted: Foresighted | None = field(init=False)  # to ask a class for a protocol is slow
 
     @hints.default
     def _make_hints(self) -> Hints:
@@ -95,6 +95,10 @@ class Roster:
     @_arrivals.default
     def _find_arrivals(self) -> Arrivals:
         return self.learning.durations.arrivals
+
+    @_foresighted.default
+    def _find_foresight(self) -> Foresighted | None:
+        return self.schedule if isinstance(self.schedule, Foresighted) else None
 
     @_alarms.default
     def _count_alarms(self) -> int:
@@ -202,20 +206,25 @@ class Roster:
             entry = self._agenda.pop(now)
             if entry is None:
                 return None
-            if self.hints.swept and (believed := self.hints.believed_until(entry, now)) > now:
+            swept = self.hints.swept
+            if swept and (believed := self.hints.believed_until(entry, now)) > now:
                 self._agenda.put(entry, believed)
-            elif any(map(_HAS_ROOM, entry.followers)):
-                asked_for = entry.urgent or entry.due <= entry.since
-                entry.by_schedule = not (self.hints.swept or asked_for)
-                if entry.urgent:
-                    self.hints.calm(entry)
-                entry.looked_at = now
-                entry.reserved_by = tuple(entry.followers)
-                for follower in entry.reserved_by:
-                    follower.reserve()
-                return entry
+                continue
+            for follower in entry.followers:
+                if follower.has_room():
+                    break
             else:
                 self._stall(entry)
+                continue
+            urgent = entry.urgent
+            entry.by_schedule = not (swept or urgent or entry.due <= entry.since)
+            if urgent:
+                self.hints.calm(entry)
+            entry.looked_at = now
+            reserved = entry.reserved_by = tuple(entry.followers)
+            for follower in reserved:
+                follower.reserve()
+            return entry
         return None
 
     def wake(self, entry: Entry, now: float) -> bool:
@@ -379,11 +388,15 @@ class Roster:
                 self.made_room(follower, now)
 
     def _tell(self, entry: Entry, snapshot: JobSnapshot, now: float) -> None:
-        news = entry.status != snapshot.status_text
+        text = snapshot.status_text
+        news = entry.status != text
         entry.looks += 1
-        entry.status = snapshot.status_text
+        entry.status = text
         entry.trouble = None
-        refused = [f for f in entry.followers if not f.take(snapshot)]
+        refused = []
+        for follower in entry.followers:
+            if not follower.take(snapshot):
+                refused.append(follower)  # noqa: PERF401 - a comprehension costs a call
         if not snapshot.status.is_terminal:
             self._goes_on(entry, snapshot, now)
             return
@@ -462,13 +475,14 @@ class Roster:
     def _wait(self, entry: Entry, now: float) -> float:
         # Looks that failed count too, so that an outage is met with ever fewer of them.
         failures = 0 if entry.trouble is None else entry.trouble.looks
+        learning = self.learning
         watched = Watched(
             looks=entry.looks + failures,
             watched_for=now - entry.since,
-            age=self.learning.age(entry, now),
+            age=learning.age(entry, now),
             failures=failures,
-            law=self.learning.durations.law,
-            surprise=self.learning.surprise.ratio,
+            law=learning.durations.law,
+            surprise=learning.surprise.ratio,
         )
         wait = self.schedule.delay(watched, self.rng)
         if not wait >= 0:
@@ -483,8 +497,7 @@ class Roster:
 
     def _first_wait(self) -> float:
         """Give the time to the first look at a job that was just given."""
-        trusted = self._arrivals.trusted and self.rng.random() >= _PROBED
-        if not trusted or not isinstance(self.schedule, Foresighted):
+        if not self._arrivals.trusted or self.rng.random() < _PROBED or self._foresighted is None:
             return 0.0
         new = Watched(
             looks=0,
@@ -494,7 +507,7 @@ class Roster:
             surprise=self.learning.surprise.ratio,
         )
         risk = self._arrivals.old_share
-        wait = self.schedule.first_delay(new, self.rng, risk=risk)
+        wait = self._foresighted.first_delay(new, self.rng, risk=risk)
         if not wait >= 0:
             self._refuse(wait)
         return wait
@@ -515,7 +528,6 @@ class Roster:
             follower.stall(entry)
 
 
-_HAS_ROOM: Final = operator.methodcaller("has_room")
 _MOST_SET_ASIDE: Final = 256
 _AT_ONCE: Final = 500
 _MEAN_OF: Final = 32  # waits

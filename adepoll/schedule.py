@@ -13,7 +13,7 @@ from adepoll.durations import PRIOR, Law
 from adepoll.plan import Plan, make_plan
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)  # one is made at every look, and a frozen one takes twice as long
 class Watched:
     """What a schedule is told of a job.
 
