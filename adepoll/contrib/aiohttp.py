@@ -286,28 +286,33 @@ class _Door:
     """
 
     def __init__(self) -> None:
-        self._inside: dict[int, web.Request] = {}  # by id(): as a mapping, it has no hash
+        # By block: a request may wait for several things at once.
+        self._inside: dict[object, web.Request] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def watching(self, request: web.Request) -> Iterator[None]:
         """Cancel the handler of the request if its client leaves within the block."""
-        self._inside[id(request)] = request
+        block = object()
+        self._inside[block] = request
         if self._timer is None:
             self._look()
         try:
             yield
         finally:
-            self._inside.pop(id(request), None)
+            self._inside.pop(block, None)
             if not self._inside and self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
 
     def _look(self) -> None:
-        for request in list(self._inside.values()):
+        left = set()
+        for block, request in list(self._inside.items()):
             if request.transport is None or request.transport.is_closing():
-                del self._inside[id(request)]
-                request.task.cancel()
+                del self._inside[block]
+                left.add(request.task)
+        for task in left:
+            task.cancel()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LOOK_EVERY, self._look) if self._inside else None
 

@@ -93,6 +93,15 @@ async def test_a_client_that_leaves_ends_its_own_waiting_alone(house, ade, http)
     assert (await staying).status == 200
 
 
+async def test_a_client_that_leaves_ends_all_that_its_request_waits_for(house, ade, http):
+    soon, never = ade.submit(JobPlan(processing_time=0.3)), ade.submit(ENDLESS)
+    leaving = asyncio.create_task(http.get(f"{house.url}/all?id={soon}&id={never}"))
+    await until(lambda: house.watcher.stats.followers == 2)
+    await until(lambda: house.watcher.stats.followers == 1)
+    leaving.cancel()
+    await until(lambda: house.watcher.stats.followers == 0)
+
+
 async def test_a_job_whose_clients_have_all_left_is_looked_at_no_more(house, ade, http):
     job_id = ade.submit(ENDLESS)
     waits = [asyncio.create_task(http.get(f"{house.url}/wait/{job_id}")) for _ in range(5)]

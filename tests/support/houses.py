@@ -53,6 +53,10 @@ def aiohttp_app(**options):
         )
         return web.json_response({"status": job.status.value})
 
+    async def wait_for_all(request):
+        waits = (for_aiohttp.wait(request, job_id) for job_id in request.query.getall("id"))
+        return web.json_response([job.status.value for job in await asyncio.gather(*waits)])
+
     async def events(request):
         heartbeat = float(request.query.get("heartbeat", 15))
         return await for_aiohttp.events(request, request.query.getall("id"), heartbeat=heartbeat)
@@ -64,6 +68,7 @@ def aiohttp_app(**options):
     app = web.Application(middlewares=[for_aiohttp.problems])
     for_aiohttp.setup(app, **options)
     app.router.add_get("/wait/{job_id}", wait)
+    app.router.add_get("/all", wait_for_all)
     app.router.add_get("/events", events)
     app.router.add_get("/result/{job_id}", result)
     app.router.add_get("/ready", for_aiohttp.ready)
@@ -79,6 +84,11 @@ def fastapi_app(**options):
     async def wait(request: Request, job_id: str, timeout: float | None = None):  # noqa: ASYNC109 - a query
         job = await for_fastapi.wait(request, job_id, timeout=timeout)
         return {"status": job.status.value}
+
+    @app.get("/all")
+    async def wait_for_all(request: Request, ids: Annotated[list[str], Query(alias="id")]):
+        waits = (for_fastapi.wait(request, job_id) for job_id in ids)
+        return [job.status.value for job in await asyncio.gather(*waits)]
 
     @app.get("/events")
     async def events(
