@@ -148,7 +148,7 @@ class Household:
                 raise
         else:
             return
-        raise ClosedError("the server stopped before the result was through")
+        raise ClosedError("the server stopped before the answer was through")
 
     async def health(self) -> Health:
         """Tell how the server stands.

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from adepoll.client import AdeClient
-from adepoll.errors import AdePollError, WebhookRefusedError
+from adepoll.errors import AdePollError, ClosedError, WebhookRefusedError
 from adepoll.fetcher import ResultFetcher
 from adepoll.household import Household, open_household
 from adepoll.latest import JobNews
@@ -143,18 +143,23 @@ class Tenant:
             encode=encode,
         )
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
+        if request.method == hdrs.METH_HEAD:
+            return response
+        household = request.config_dict[self._HOUSEHOLD]
         with request.config_dict[self._DOOR].watching(request):
             try:
-                await response.prepare(request)
-                async with events:
+                # When the server stops, events end; but not where the client takes none.
+                async with household.streaming(), events:
+                    await response.prepare(request)
                     async for event in events:
-                        await request.config_dict[self._HOUSEHOLD].turn()
+                        await household.turn()
                         async with asyncio.timeout(_MOST_STALLED):
                             await response.write(event)
-                    await response.write_eof()
+                    async with asyncio.timeout(_MOST_STALLED):
+                        await response.write_eof()
             except ConnectionError:
                 pass  # the client has left, which aiohttp sees, too
-            except TimeoutError as error:
+            except (ClosedError, TimeoutError) as error:
                 _break_off(request, error)
         return response
 
@@ -193,7 +198,8 @@ class Tenant:
                         async for chunk in answer.chunks:
                             async with asyncio.timeout(_MOST_STALLED):
                                 await response.write(chunk)
-                        await response.write_eof()
+                        async with asyncio.timeout(_MOST_STALLED):
+                            await response.write_eof()
             except ConnectionError:
                 if response is None:
                     raise

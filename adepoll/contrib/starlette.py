@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from adepoll.errors import AdePollError
+from adepoll.errors import AdePollError, ClosedError
 from adepoll.household import Household
 from adepoll.models import JobSnapshot
 from adepoll.passing import passage
@@ -80,11 +80,14 @@ class EventsResponse(StreamingResponse):
             await send_soon(message)
 
         try:
-            async with while_there(receive), self._events:
+            # When the server stops, events end; but not where the client takes none.
+            async with while_there(receive), self._household.streaming(), self._events:
+                if scope["method"] == "HEAD":
+                    self.body_iterator = _nothing()
                 await self.stream_response(send_in_turn)
         except ClientLeftError:
             pass
-        except TimeoutError:
+        except (ClosedError, TimeoutError):
             _log.warning("events at %s were broken off: the client took nothing", scope["path"])
         if self.background is not None:
             await self.background()
@@ -145,6 +148,11 @@ class ResultResponse(Response):
         for name in {*self.headers}:
             del response.headers[name]
         response.headers.raw.extend(self.headers.raw)
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    return
+    yield
 
 
 def _patient(send: Send) -> Send:

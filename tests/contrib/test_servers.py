@@ -198,6 +198,16 @@ async def test_a_listener_that_leaves_between_events_frees_everything_at_once(ho
     assert house.watcher.stats.watched == 0
 
 
+async def test_head_tells_of_events_without_watching_anything(house, ade, http):
+    async with http.head(f"{house.url}/events?id={ade.submit(ENDLESS)}") as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        assert "Content-Length" not in response.headers
+    async with http.get(f"{house.url}/ready") as response:  # on the same connection
+        assert (await response.json())["watcher"]["followers"] == 0
+    assert ade.truth.requests.get == 0
+
+
 async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(
     house, ade, http, caplog
 ):
@@ -518,6 +528,22 @@ async def test_a_server_that_stops_tells_everybody_and_is_down_soon(house, ade, 
     for stream in streams:
         told = frames(await stream.text())  # whole, not broken off; and a browser comes again
         assert [name for name, _ in told] == ["job"]
+
+
+async def test_a_listener_who_takes_nothing_does_not_hold_up_the_end(kind, ade, caplog):
+    job_ids = [ade.submit(JobPlan()) for _ in range(60)]
+    query = "&".join(f"id={job_id}" for job_id in job_ids)
+    async with houses.open_house(kind, **houses.options_for(ade, grace=0.2)) as house:
+        address = house.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(*address, limit=2**10)
+        writer.write(f"GET /events?{query}&padding=200000 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        await until(lambda: house.watcher.stats.settled == 60)
+        stopping = asyncio.create_task(house.stop())
+        await until(lambda: "broken off" in caplog.text)
+        writer.transport.abort()  # a connection that stays is bounded by the server's own option
+        async with asyncio.timeout(10):
+            await stopping
 
 
 async def test_a_result_on_its_way_is_cut_off_after_the_grace_time(kind, ade, http):

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Query, Request
 from adepoll import AdeClient, Fixed, JobWatcher, WebhookVerifier
 from adepoll.contrib import aiohttp as for_aiohttp
 from adepoll.contrib import fastapi as for_fastapi
+from adepoll.sse import as_event
 
 VERIFIER = WebhookVerifier(b"the secret of the hooks")
 
@@ -43,6 +44,11 @@ def options_for(ade, **options):
     }
 
 
+def encoder(padding):
+    """Give what makes the data of events, larger by so many bytes."""
+    return lambda news: as_event(news) | ({"padding": padding * "-"} if padding else {})
+
+
 def aiohttp_app(**options):
     async def wait(request):
         timeout = request.query.get("timeout")
@@ -58,8 +64,12 @@ def aiohttp_app(**options):
         return web.json_response([job.status.value for job in await asyncio.gather(*waits)])
 
     async def events(request):
-        heartbeat = float(request.query.get("heartbeat", 15))
-        return await for_aiohttp.events(request, request.query.getall("id"), heartbeat=heartbeat)
+        return await for_aiohttp.events(
+            request,
+            request.query.getall("id"),
+            heartbeat=float(request.query.get("heartbeat", 15)),
+            encode=encoder(int(request.query.get("padding", 0))),
+        )
 
     async def result(request):
         job_id = request.match_info["job_id"]
@@ -90,11 +100,14 @@ def fastapi_app(**options):
         waits = (for_fastapi.wait(request, job_id) for job_id in ids)
         return [job.status.value for job in await asyncio.gather(*waits)]
 
-    @app.get("/events")
+    @app.api_route("/events", methods=["GET", "HEAD"])
     async def events(
-        request: Request, ids: Annotated[list[str], Query(alias="id")], heartbeat: float = 15
+        request: Request,
+        ids: Annotated[list[str], Query(alias="id")],
+        heartbeat: float = 15,
+        padding: int = 0,
     ):
-        return for_fastapi.events(request, ids, heartbeat=heartbeat)
+        return for_fastapi.events(request, ids, heartbeat=heartbeat, encode=encoder(padding))
 
     @app.api_route("/result/{job_id}", methods=["GET", "HEAD"])
     async def result(request: Request, job_id: str, name: str | None = None):
