@@ -258,10 +258,15 @@ class Tenant:
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A middleware that answers an `AdePollError` as `adepoll.problems.problem_of` says."""
+    """A middleware that answers an `AdePollError` as `adepoll.problems.problem_of` says.
+
+    Where an answer has been begun, or a websocket, its connection is broken off.
+    """
     try:
         return await handler(request)
     except AdePollError as error:
+        if request.writer.output_size:  # a second answer would be taken for more of the first
+            _break_off(request, error)
         return _answer(error)
 
 

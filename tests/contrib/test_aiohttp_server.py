@@ -128,6 +128,31 @@ async def test_handlers_that_aiohttp_cancels_itself_wait_as_well(ade):
         await runner.cleanup()
 
 
+async def test_a_problem_in_the_middle_of_an_answer_breaks_it_off(ade):
+    async def answer_and_wait(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await wait(request, request.match_info["job_id"])
+        return response
+
+    async def talk(request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await wait(request, request.match_info["job_id"])
+        return socket
+
+    app = houses.aiohttp_app(**houses.options_for(ade))
+    app.router.add_get("/answer/{job_id}", answer_and_wait)
+    app.router.add_get("/talk/{job_id}", talk)
+    async with houses.aiohttp_house(app) as house, aiohttp.ClientSession() as http:
+        async with http.get(f"{house.url}/answer/none") as response:
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
+        async with http.ws_connect(f"{house.url}/talk/none") as socket:
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSED
+            assert socket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE
+
+
 async def test_options_go_to_what_they_are_for(ade):
     app = web.Application()
     made = []
