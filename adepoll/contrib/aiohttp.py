@@ -247,6 +247,8 @@ class Tenant:
                             raise web.HTTPRequestEntityTooLarge(max_bytes, len(body))
             except TimeoutError:
                 raise web.HTTPRequestTimeout from None
+            except ConnectionError:  # who sent it has left in the middle, and reads no answer
+                raise web.HTTPBadRequest from None
             try:
                 request.config_dict[self._HOUSEHOLD].hear(verifier, request.headers, body, job_ids)
             except WebhookRefusedError as error:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from adepoll.client import AdeClient
 from adepoll.contrib.starlette import EventsResponse, ResultResponse, while_there
@@ -238,6 +238,8 @@ class Tenant:
                             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             except TimeoutError:
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
+            except ClientDisconnect:  # who sent it has left in the middle, and reads no answer
+                raise HTTPException(HTTPStatus.BAD_REQUEST) from None
             try:
                 self._household(request).hear(verifier, request.headers, body, job_ids)
             except WebhookRefusedError as error:

@@ -410,6 +410,19 @@ async def test_a_webhook_that_is_not_genuine_is_refused(house, http, headers, bo
         assert response.status == status
 
 
+async def test_a_webhook_that_is_cut_off_in_the_middle_is_no_error(kind, ade, http, caplog):
+    async with houses.open_house(kind, **houses.options_for(ade)) as house:
+        address = house.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
+        writer.write(b"Expect: 100-continue\r\n\r\n")
+        await reader.readuntil(b"100 Continue\r\n\r\n")  # it waits for the body
+        writer.transport.abort()
+        async with http.get(f"{house.url}/ready") as response:
+            assert response.status == 200
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_webhook_of_a_job_that_nobody_waits_for_asks_nothing(house, ade, http):
     body = json.dumps({"job_id": ade.submit(JobPlan())}).encode()
     async with http.post(f"{house.url}/hook", data=body, headers=signed(body)) as response:

@@ -141,7 +141,9 @@ class _Uvicorn(uvicorn.Server):
 
 @asynccontextmanager
 async def uvicorn_house(app):
-    server = _Uvicorn(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    # Without a `log_config`, its complaints go to where tests look for them.
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", log_config=None)
+    server = _Uvicorn(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
