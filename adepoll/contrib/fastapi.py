@@ -7,16 +7,29 @@ and `wait`, `events`, `send_result` and `ready` in routes. Needs the extra ``fas
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi import (
+    Depends,
+    FastAPI,
+    HTTPException,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketDisconnect,
+)
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from adepoll.client import AdeClient
-from adepoll.contrib.starlette import EventsResponse, ResultResponse, while_there
+from adepoll.contrib.starlette import (
+    ClientLeftError,
+    EventsResponse,
+    ResultResponse,
+    while_there,
+)
 from adepoll.errors import AdePollError, WebhookRefusedError
 from adepoll.fetcher import ResultFetcher
 from adepoll.household import Household, open_household
@@ -33,6 +46,7 @@ _log = logging.getLogger(__name__)
 _MOST_SLOW: Final = 60.0  # seconds for the body of a webhook
 _TRY_AGAIN_LATER: Final = 1013  # WebSocket close codes
 _INTERNAL_ERROR: Final = 1011
+_NO_CODE: Final = 1006
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 OwnLifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | None]]
@@ -138,7 +152,7 @@ class Tenant:
 
     async def wait(
         self,
-        request: Request,
+        request: Request | WebSocket,
         job_id: str,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
@@ -149,14 +163,26 @@ class Tenant:
         time is up is the caller's choice: 202 and where to ask again, say. Left alone, it is a
         504 by `handle_problems`.
 
+        Args:
+            request: The request, whose body has been read or is not wanted; or a websocket that was
+                accepted: what its client sends meanwhile is passed over.
+            job_id: The job.
+            timeout: Seconds to wait at most; None for no bound.
+
         Raises:
             JobTimeoutError: It has not ended within `timeout` seconds.
-            HTTPException: The client has left.
+            HTTPException: The client of a request has left.
+            WebSocketDisconnect: That of a websocket has.
             AdePollError: As for `JobWatcher.wait`.
         """
-        async with while_there(request.receive):
-            job = await self._household(request).wait(job_id, timeout=timeout)
-        return job  # noqa: RET504 - a type checker thinks that the block may swallow errors
+        try:
+            async with while_there(request.receive):
+                job = await self._household(request).wait(job_id, timeout=timeout)
+        except ClientLeftError:
+            if isinstance(request, WebSocket):
+                raise WebSocketDisconnect(_NO_CODE) from None
+            raise
+        return job
 
     def events(
         self,
@@ -272,7 +298,9 @@ async def _handle(connection: Request | WebSocket, error: AdePollError) -> Respo
         return _answer(error)
     problem = problem_of(error)
     passes = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
-    await connection.close(_TRY_AGAIN_LATER if passes else _INTERNAL_ERROR, problem.error)
+    # Unless its client has left, or the route has closed it.
+    with suppress(WebSocketDisconnect, RuntimeError):
+        await connection.close(_TRY_AGAIN_LATER if passes else _INTERNAL_ERROR, problem.error)
     return None
 
 

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_STALLED: Final = 60.0  # seconds for which a client may take nothing
 _CLIENT_CLOSED_REQUEST: Final = 499  # as nginx calls it; nobody reads it
+_DISCONNECTS: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
 class ClientLeftError(HTTPException):
@@ -35,14 +36,15 @@ async def while_there(receive: Receive) -> AsyncGenerator[None, None]:
     """Break off what is done within when the client leaves.
 
     Args:
-        receive: Of the request, whose body has been read or is not wanted.
+        receive: Of the request, whose body has been read or is not wanted; or of a websocket, whose
+            messages are passed over meanwhile.
 
     Raises:
         ClientLeftError: It has left.
     """
 
     async def see_off(scope: asyncio.Timeout) -> None:
-        while (await receive())["type"] != "http.disconnect":
+        while (await receive())["type"] not in _DISCONNECTS:
             pass
         scope.reschedule(0.0)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import aiohttp
 import houses
 import pytest
-from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
 from starlette.background import BackgroundTask
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher
@@ -203,6 +203,45 @@ async def test_a_problem_closes_a_websocket_with_its_name(ade, stops, code):
         message = await socket.receive()
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, code)
         assert message.extra == ("ClosedError" if stops else "JobNotFoundError")
+
+
+async def test_a_websocket_that_is_left_ends_its_own_waiting_alone(ade):
+    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
+    left = []
+
+    @app.websocket("/{job_id}")
+    async def told(socket: WebSocket, job_id: str):
+        await socket.accept()
+        try:
+            job = await wait(socket, job_id)
+        except WebSocketDisconnect:
+            left.append(socket)
+        else:
+            await socket.send_json({"status": job.status.value})
+
+    async with houses.uvicorn_house(app) as house, aiohttp.ClientSession() as http:
+        job_id = ade.submit(JobPlan(processing_time=1))
+        leaving, staying = [await http.ws_connect(f"{house.url}/{job_id}") for _ in range(2)]
+        await leaving.send_str("what a client sends meanwhile")
+        while house.watcher.stats.followers < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        await leaving.close()
+        async with asyncio.timeout(5):
+            while not left:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert house.watcher.stats.followers == 1
+        assert await staying.receive_json() == {"status": "completed"}
+        await staying.close()
+
+
+async def test_a_problem_of_a_websocket_that_was_left_is_no_error(ade, caplog):
+    async with houses.uvicorn_house(sockets_app(ade)) as house, aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"{house.url}/{ade.submit(ENDLESS)}"):
+            while not house.watcher.stats.followers:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        await house.watcher.aclose()
+        await house.stop()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_what_was_set_on_the_answer_is_sent_with_the_result(ade):
