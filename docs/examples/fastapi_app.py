@@ -6,7 +6,7 @@ In one terminal, an emulator of the service, which says what to export:
 
 In another, with those two exports:
 
-    uvicorn --app-dir docs/examples fastapi_app:app --timeout-graceful-shutdown 5
+    uvicorn --app-dir docs/examples fastapi_app:app --timeout-graceful-shutdown 4
 
 Then open http://127.0.0.1:8000. A variable WEBHOOK_SECRET opens the route for webhooks.
 """
