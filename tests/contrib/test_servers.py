@@ -15,6 +15,8 @@ import houses
 import pytest
 
 from adepoll import AdeClient, Fixed, JobWatcher, RetryPolicy
+from adepoll.contrib import aiohttp as aiohttp_contrib
+from adepoll.contrib import starlette as starlette_contrib
 from adepoll.emulator import JobPlan, Outcome, make_fault
 
 ENDLESS = JobPlan(processing_time=float("inf"))
@@ -365,6 +367,20 @@ async def test_a_client_that_leaves_in_the_middle_lets_the_storage_go(house, ade
         response.close()
     await until(lambda: house.fetcher.stats.under_way == 0)
     assert house.fetcher.stats.abandoned == 1
+
+
+@pytest.mark.parametrize("path", ["events?id={}&padding=20000000", "result/{}"])
+async def test_a_client_that_takes_nothing_is_given_up(house, ade, caplog, monkeypatch, path):
+    for module in (aiohttp_contrib, starlette_contrib):
+        monkeypatch.setattr(module, "_MOST_STALLED", 0.2)
+    job_id = ade.submit(JobPlan(result_bytes=60_000_000))
+    address = house.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(*address, limit=2**10)
+    writer.write(f"GET /{path.format(job_id)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    await until(lambda: "broken off" in caplog.text)
+    await until(lambda: not (house.watcher.stats.followers or house.fetcher.stats.under_way))
+    writer.transport.abort()
 
 
 # --- webhooks ----------------------------------------------------------------------------------
