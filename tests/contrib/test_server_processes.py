@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from adepoll.emulator import JobPlan
 
 SUPPORT = Path(__file__).parent.parent / "support"
+EXAMPLES = SUPPORT.parents[1] / "docs" / "examples"
 ENDLESS = JobPlan(processing_time=float("inf"))
 
 
@@ -78,6 +80,50 @@ async def test_a_signal_under_load_ends_the_server_in_order(kind, loop, number, 
     for complaint in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
         assert complaint not in stderr.decode()
     assert process.returncode in {0, -number}
+
+
+async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
+    endless, short = ade_env.submit(ENDLESS), ade_env.submit(JobPlan(processing_time=0.5))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["uvicorn", "--app-dir", EXAMPLES, "fastapi_app:app", "--port", str(port)]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-m", *command, "--workers", "2"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        told = b""
+        while told.count(b"startup complete") < 2:
+            told += await process.stderr.readline()
+        async with aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
+        ) as http:
+            stream = await http.get(f"/events?ids={endless},{short}")
+            frame = await stream.content.readuntil(b'"completed","is_last":true')
+            [*_, last] = [line for line in frame.splitlines() if line.startswith(b"id: ")]
+            last_id = {"Last-Event-ID": last.removeprefix(b"id: ").decode()}
+            ids = f"{endless},{short}"
+            # Whichever worker it is that these come to.
+            streams = [await http.get(f"/events?ids={ids}", headers=last_id) for _ in range(20)]
+            waits = [asyncio.create_task(http.get(f"/jobs/{endless}")) for _ in range(20)]
+            for number in range(20):
+                async with http.get(f"/jobs/{short}") as response:
+                    assert response.status == 200, number
+            process.terminate()
+            told += await process.stderr.read()
+            for response in await asyncio.gather(*waits):
+                assert response.status == 503
+            for stream in streams:
+                assert b"event: " not in await stream.read()
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert told.count(b"Application shutdown complete") == 2
+    for complaint in (b"Traceback", b"Task was destroyed", b"Unclosed", b"never retrieved"):
+        assert complaint not in told
 
 
 async def test_a_client_that_takes_nothing_holds_the_end_up_no_longer_than_is_set(kind, ade_env):
