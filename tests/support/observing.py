@@ -33,15 +33,19 @@ class Blocked:
         self._timer.cancel()
 
     def _tick(self):
-        loop = asyncio.get_running_loop()
-        cpu = time.thread_time()
-        self._most = max(self._most, loop.time() - self._due)
+        self._note()
+        self._due += TICK
+        self._timer = asyncio.get_running_loop().call_at(self._due, self._tick)
+
+    def _note(self):
+        now, cpu = asyncio.get_running_loop().time(), time.thread_time()
+        self._most = max(self._most, now - self._due)
         self._most_cpu = max(self._most_cpu, cpu - self._cpu)
-        self._due, self._cpu = loop.time() + TICK, cpu
-        self._timer = loop.call_at(self._due, self._tick)
+        self._due, self._cpu = now, cpu
 
     def take(self):
-        """Give both, and begin anew."""
+        """Give both, and begin anew: what was done until now counts no more."""
+        self._note()
         most, self._most, self._most_cpu = (self._most, self._most_cpu), 0.0, 0.0
         return most
 
