@@ -319,11 +319,12 @@ class _Door:
                 self._timer = None
 
     def _look(self) -> None:
-        left = set()
+        left: set[asyncio.Task[None]] = set()
         for block, request in list(self._inside.items()):
             if request.transport is None or request.transport.is_closing():
                 del self._inside[block]
-                left.add(request.task)
+                # aiohttp takes the task away once the request has been answered.
+                left |= {request.task} - {None}
         for task in left:
             task.cancel()
         loop = asyncio.get_running_loop()

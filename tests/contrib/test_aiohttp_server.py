@@ -30,6 +30,12 @@ async def get(url):
         return response.status, await response.json()
 
 
+async def until_followers(app, number):
+    async with asyncio.timeout(5):
+        while app[WATCHER].stats.followers != number:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
 async def test_keys_are_there_from_start_to_end_and_closed_then(ade):
     app = web.Application()
     setup(app, **houses.options_for(ade))
@@ -126,6 +132,31 @@ async def test_handlers_that_aiohttp_cancels_itself_wait_as_well(ade):
                 await asyncio.sleep(0.01)
     finally:
         await runner.cleanup()
+
+
+async def test_who_waits_on_after_the_answer_does_not_blind_the_door(ade):
+    behind = []
+
+    async def answer_at_once(request):
+        behind.append(asyncio.create_task(wait(request, request.match_info["job_id"])))
+        return web.Response()
+
+    app = houses.aiohttp_app(**houses.options_for(ade))
+    app.router.add_get("/behind/{job_id}", answer_at_once)
+    job_id = ade.submit(JobPlan(processing_time=float("inf")))
+    async with houses.aiohttp_house(app) as house, aiohttp.ClientSession() as own:
+        staying = asyncio.create_task(own.get(f"{house.url}/wait/{job_id}"))
+        async with aiohttp.ClientSession() as http:
+            await http.get(f"{house.url}/behind/{job_id}")
+        for _ in range(2):
+            async with aiohttp.ClientSession() as http:
+                leaving = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
+                await until_followers(app, 3)
+            leaving.cancel()
+            await until_followers(app, 2)
+        staying.cancel()
+        assert not behind[0].done()
+        behind[0].cancel()
 
 
 async def test_a_problem_in_the_middle_of_an_answer_breaks_it_off(ade):
