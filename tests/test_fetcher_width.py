@@ -106,3 +106,29 @@ def test_near_the_end_several_connections_are_asked_for_less_so_that_all_end_tog
     far, near = width.stretch(2**33, 2.0), width.stretch(40 * MIB, 2.0)
     assert near <= 40 * MIB // 8 < far
     assert width.stretch(1, 2.0) == MIB
+
+
+def test_a_connection_that_is_slow_in_its_first_moment_is_not_judged_by_that():
+    width = Width(8, 0.0)
+    width.count(2 * MIB)
+    assert width.judge(0.1) == 1
+    width.count(98 * MIB)
+    assert width.judge(0.2) == 1
+
+
+def test_one_that_is_fast_is_known_to_be_and_stays_so_while_counting_begins_anew():
+    width = Width(8, 0.0)
+    assert not width.is_fast(0.0)
+    for tenths in range(1, 50):
+        width.count(50 * MIB)
+        width.judge(tenths / 10)
+        assert width.is_fast(tenths / 10)
+        assert width.stretch(2**33, tenths / 10) == 64 * MIB
+
+
+def test_several_are_not_fast():
+    width = Width(8, 0.0)
+    play(width, (20 * MIB, 1))
+    assert width.wanted == 8
+    width.count(2**30)
+    assert not width.is_fast(1.1)

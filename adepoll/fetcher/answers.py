@@ -1,4 +1,4 @@
-"""What a storage answers, understood: the whole, a piece, or a refusal. Imports reading and errors.
+"""What a storage answers, understood: the whole, a piece, or a refusal. Imports bulk and below.
 
 RFC 9110, sections 13 to 15: preconditions, ranges, statuses. An answer that is not just what was
 asked for is refused here, before a byte of it is used.
@@ -6,9 +6,11 @@ asked for is refused here, before a byte of it is used.
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from html import unescape
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -24,8 +26,14 @@ from adepoll.errors import (
     ResultServerError,
     ResultTransferError,
 )
-from adepoll.fetcher.reading import Decoder, Pace, Read, TooSlowError
+from adepoll.fetcher.bulk import take_over
+from adepoll.fetcher.reading import Chunk, Decoder, Pace, Read, TooSlowError
 from adepoll.redaction import REDACTED, showable
+
+_ChunkT = TypeVar("_ChunkT", bound=Chunk)
+
+Rush: TypeAlias = Callable[[], tuple[list[bytes], Callable[[], Awaitable[Chunk]] | None]]
+"""Gives what has come of a body already, and what reads the rest of it with less work."""
 
 _OK: Final = 200
 _PARTIAL: Final = 206
@@ -130,14 +138,17 @@ class Answer:
         start: int = 0,
         stop: int | None = None,
         is_piece: bool = False,
+        rush: Rush | None = None,
     ) -> None:
-        """`read` gives the next bytes, none at the end."""
+        """`read` gives the next bytes, none at the end; `rush` is what `hurry` does."""
         self.version = version
         self.start = start
         self.stop = stop
         self.is_piece = is_piece
         self._job_id = job_id
         self._read = read
+        self._rush = rush
+        self._rushed: Callable[[], Awaitable[Chunk]] | None = None
         self._at = start
         self._ahead: list[bytes] = []
         self._is_checked = start > 0
@@ -153,7 +164,7 @@ class Answer:
             return
         ahead = []
         begun = b""
-        while not begun and (chunk := await self._take()):
+        while not begun and (chunk := await self._take(self._read)):
             ahead.append(chunk)
             begun = chunk.lstrip()
             if self._at > MOST_BLANKS and not begun:
@@ -181,11 +192,29 @@ class Answer:
         """
         if not self._is_checked:
             await self.begin()
-        return self._ahead.pop() if self._ahead else await self._take()
+        return self._ahead.pop() if self._ahead else await self._take(self._read)
 
-    async def _take(self) -> bytes:
+    def hurry(self) -> None:
+        """Have the rest come with less work, if it is long; from now on use `read_bulk` alone.
+
+        It then takes the connection with it.
+        """
+        if self._rush is not None and self._is_checked:
+            come, self._rushed = self._rush()
+            for chunk in come:
+                self._at += len(chunk)
+            self._ahead[:0] = come[::-1]
+            self._rush = None
+
+    async def read_bulk(self) -> Chunk:
+        """Give the next bytes, as `read` does, in few large pieces where `hurry` was called."""
+        if self._rushed is None or self._ahead:
+            return await self.read()
+        return await self._take(self._rushed)
+
+    async def _take(self, read: Callable[[], Awaitable[_ChunkT]]) -> _ChunkT:
         try:
-            chunk = await self._read()
+            chunk = await read()
         except TooSlowError as exc:
             reason = str(exc)
         except TimeoutError:
@@ -282,11 +311,20 @@ class Interpreter:
                 start=start,
                 stop=stop,
                 is_piece=True,
+                rush=partial(self._take_over, response),
             )
         raise NoRangeError([problem], job_id=self.job_id)
 
     def _pace(self, response: aiohttp.ClientResponse) -> Read:
         return Pace(response.content.readany, period=self.period, least=self.least).read
+
+    def _take_over(
+        self, response: aiohttp.ClientResponse
+    ) -> tuple[list[bytes], Callable[[], Awaitable[Chunk]] | None]:
+        come, body = take_over(response, silence=self.period)
+        if body is None:
+            return come, None
+        return come, Pace(body.read, period=self.period, least=self.least).read
 
 
 def _coding(response: aiohttp.ClientResponse) -> str:

@@ -134,10 +134,13 @@ class Crew:
 
     async def _fill(self, claim: Claim, answer: Answer) -> None:
         failure = None
-        async with Writer(self._landing, claim.start, partial(self._wrote, claim)) as writer:
+        if is_fast := self._width.is_fast(self._time()):
+            answer.hurry()
+        wrote = partial(self._wrote, claim)
+        async with Writer(self._landing, claim.start, wrote, in_bulk=is_fast) as writer:
             while True:
                 try:
-                    chunk = await answer.read()
+                    chunk = await answer.read_bulk()
                 except ResultError as error:
                     failure = error  # what came before it is good
                     break

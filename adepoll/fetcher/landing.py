@@ -13,6 +13,7 @@ from typing import Final, Self, TypeAlias
 from adepoll.errors import StorageError
 from adepoll.fetcher.answers import Version
 from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher.reading import Chunk
 from adepoll.fetcher.sidecar import Kept
 from adepoll.fetcher.threads import begin, finish, in_thread, settle, stop
 
@@ -20,7 +21,8 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 """Is told how many bytes are there, and how many there will be; None where that is not known."""
 
 _BATCH: Final = 2**20  # of bytes that go to a thread together
-_MOST_BEHIND: Final = 2**21  # bytes that wait for their digest in memory
+_BATCH_IN_BULK: Final = 2**21
+_MOST_BEHIND: Final = 2**22  # bytes that wait for their digest in memory
 _DIGEST_AT_ONCE: Final = 2**24
 _SYNC_EVERY: Final = 2**26
 _LARGE: Final = 2**24  # bytes, as memory goes
@@ -42,7 +44,7 @@ class Landing:
         self.part = part
         self._progress = progress
         self._frontier = 0  # up to where all is written
-        self._fresh: list[bytes] = []  # to be digested next, in memory still
+        self._fresh: list[Chunk] = []  # to be digested next, in memory still
         self._behind = 0  # bytes of those, and of those that are being digested
         self._digestible = 0  # up to where what was given to be digested goes
         self._moved = asyncio.Event()
@@ -79,7 +81,7 @@ class Landing:
         self._digesting = asyncio.create_task(self._digest())
         self._tell()
 
-    def write(self, at: int, chunks: list[bytes], size: int) -> asyncio.Future[None]:
+    def write(self, at: int, chunks: list[Chunk], size: int) -> asyncio.Future[None]:
         """Begin to write these bytes; and digest them meanwhile, if it is their turn."""
         if at == self._digestible:
             self._digestible += size
@@ -174,12 +176,28 @@ def _keep_memory() -> None:
 class Writer:
     """Writes batches of chunks while the next are read; an async context manager."""
 
-    def __init__(self, landing: Landing, at: int, wrote: Callable[[int], Awaitable[None]]) -> None:
-        """Begin to write at that offset; `wrote` is told of each batch, by its bytes."""
+    def __init__(
+        self,
+        landing: Landing,
+        at: int,
+        wrote: Callable[[int], Awaitable[None]],
+        *,
+        in_bulk: bool = False,
+    ) -> None:
+        """Begin to write at that offset.
+
+        Args:
+            landing: Where to.
+            at: The offset.
+            wrote: Is told of each batch, by its bytes.
+            in_bulk: Whether batches are larger: bytes come so fast that it is the handing over
+                that takes time.
+        """
+        self._batch = _BATCH_IN_BULK if in_bulk else _BATCH
         self._landing = landing
         self._at = at
         self._wrote = wrote
-        self._chunks: list[bytes] = []
+        self._chunks: list[Chunk] = []
         self._held = 0
         self._begun: asyncio.Future[None] | None = None
         self._writing = 0
@@ -199,11 +217,11 @@ class Writer:
             with suppress(StorageError):  # that one is not why we leave
                 await finish(self._begun)
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: Chunk) -> None:
         """Take a chunk; waits while two batches are full and those before are not written yet."""
         self._chunks.append(chunk)
         self._held += len(chunk)
-        if self._held >= _BATCH and (self._is_idle or self._held >= 2 * _BATCH):
+        if self._held >= self._batch and (self._is_idle or self._held >= 2 * self._batch):
             await self._hand_over()
 
     async def flush(self) -> None:

@@ -20,6 +20,7 @@ from typing import Final
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher.answers import Version
+from adepoll.fetcher.reading import Chunk
 from adepoll.fetcher.sidecar import Kept, Sidecar
 
 # What link(2) says where the file system knows no hard links.
@@ -132,7 +133,7 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._depth = self.hashed = 0
 
-    def write(self, offset: int, chunks: Sequence[bytes]) -> None:
+    def write(self, offset: int, chunks: Sequence[Chunk]) -> None:
         """Write bytes at their place."""
         fd = self._open_fd()
         # One call for many chunks: each one gives the interpreter's lock away and has to get it
@@ -149,10 +150,10 @@ class PartFile:
         except OSError as exc:
             raise self._failed(exc) from exc
 
-    def digest(self, chunks: Sequence[bytes]) -> None:
+    def digest(self, chunks: Sequence[Chunk]) -> None:
         """Take the digest of the next bytes; they have been written, or are being written."""
         for chunk in chunks:
-            self._take_in(chunk, len(chunk))
+            self._take_in(chunk)
 
     def keep(self, done: Sequence[tuple[int, int]]) -> None:
         """Say which bytes are there, for `leave` to note; touches nothing."""
@@ -178,7 +179,7 @@ class PartFile:
                 count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
                 if not count:
                     break
-                self._take_in(buffer, count)
+                self._take_in(view[:count])
         except OSError as exc:
             raise self._failed(exc) from exc
         if self.hashed < stop:
@@ -250,12 +251,12 @@ class PartFile:
                 self._part.unlink()
         self._close()
 
-    def _take_in(self, piece: bytes | bytearray, count: int) -> None:
-        self._hash.update(memoryview(piece)[:count])
+    def _take_in(self, piece: Chunk) -> None:
+        self._hash.update(piece)
         if self._counting:
-            opened = piece.count(b"{", 0, count)
-            self._depth += opened - piece.count(b"}", 0, count)
-        self.hashed += count
+            text = bytes(piece)
+            self._depth += text.count(b"{") - text.count(b"}")
+        self.hashed += len(piece)
 
     def _close(self) -> None:
         if self._fd is not None:

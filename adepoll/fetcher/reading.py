@@ -3,25 +3,32 @@
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from adepoll.errors import ResultMalformedError, ResultTransferError
 
 Read: TypeAlias = Callable[[], Awaitable[bytes]]
 """Gives the next bytes; none at the end."""
 
+Chunk: TypeAlias = bytes | memoryview
+"""Bytes that do not change while it is there; after that, slices of it may."""
+
+_ChunkT = TypeVar("_ChunkT", bound=Chunk)
+
 
 class TooSlowError(TimeoutError):
     """Bytes come, but too few."""
 
 
-class Pace:
+class Pace(Generic[_ChunkT]):
     """Reads, and minds that bytes come fast enough while they are waited for.
 
     Time in which nobody asks for bytes does not count.
     """
 
-    def __init__(self, read: Read, *, period: float, least: float) -> None:
+    def __init__(
+        self, read: Callable[[], Awaitable[_ChunkT]], *, period: float, least: float
+    ) -> None:
         self._read = read
         self._period = period
         self._least = least
@@ -29,7 +36,7 @@ class Pace:
         self._waited = 0.0
         self._came = 0
 
-    async def read(self) -> bytes:
+    async def read(self) -> _ChunkT:
         """Give the next bytes, none at the end; raises `TooSlowError`, and what reading raises."""
         began = self._time()
         chunk = await self._read()

@@ -13,6 +13,7 @@ _SECONDS_AT_ONCE: Final = 2.0
 
 _FAST: Final = 1e8  # bytes a second at which one connection is enough
 _JUDGED_AFTER: Final = 2**20  # bytes
+_JUDGED_FROM: Final = 0.2  # seconds; a fast line is slow at its very beginning
 _JUDGED_AGAIN_AFTER: Final = 2.0  # seconds
 _WORTH_IT: Final = 1.25
 
@@ -37,6 +38,9 @@ class Width:
     _came: int = field(default=0, init=False)
     _alone: float | None = field(default=None, init=False)
     _settled: bool = field(default=False, init=False)
+    _before: float = field(
+        default=0.0, init=False
+    )  # bytes a second, when one alone was counted last
 
     def count(self, size: int) -> None:
         """Take in that so many bytes came."""
@@ -49,18 +53,23 @@ class Width:
             return self.wanted
         rate = self._came / elapsed
         if self._alone is None:
-            if self._came < _JUDGED_AFTER:
+            if self._came < _JUDGED_AFTER or elapsed < _JUDGED_FROM:
                 return self.wanted
             if rate < _FAST:
                 self._alone = rate
                 self._restart(self.most, now)
             elif elapsed >= _JUDGED_AGAIN_AFTER:
                 self._restart(1, now)  # or what was fast at first would count for ever
+                self._before = rate
         elif elapsed >= _JUDGED_AGAIN_AFTER:
             self._settled = True
             if rate < _WORTH_IT * self._alone:
                 self._restart(1, now)
         return self.wanted
+
+    def is_fast(self, now: float) -> bool:
+        """Tell whether one connection is so fast that what is done for each byte is what counts."""
+        return self.wanted == 1 and self._rate(now) >= _FAST
 
     def narrow(self, wanted: int) -> None:
         """Say that the storage serves no more connections than so many."""
@@ -71,14 +80,22 @@ class Width:
 
         Long requests lose little time between them; short ones let all end together.
         """
-        elapsed = now - self.since
-        if self._came < PART_BYTES or elapsed <= 0:
+        rate = self._rate(now)
+        if not rate:
             return PART_BYTES if self.wanted == 1 else _LEAST_AT_ONCE
         most = _MOST_AT_ONCE if self.wanted == 1 else missing // (2 * self.wanted)
-        wish = int(_SECONDS_AT_ONCE * self._came / elapsed / self.wanted)
+        wish = int(_SECONDS_AT_ONCE * rate / self.wanted)
         return max(_LEAST_AT_ONCE, min(most, wish, _MOST_AT_ONCE))
+
+    def _rate(self, now: float) -> float:
+        """Give the bytes a second of all connections; 0 while that is not known."""
+        elapsed = now - self.since
+        if self._came >= PART_BYTES and elapsed > 0:
+            return self._came / elapsed
+        return self._before
 
     def _restart(self, wanted: int, now: float) -> None:
         self.wanted = wanted
+        self._before = 0.0
         self.since = now
         self._came = 0

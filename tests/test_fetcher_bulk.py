@@ -1,0 +1,312 @@
+"""A long body is taken over from aiohttp: by any event loop, with and without TLS, to any end."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import random
+import ssl
+
+import aiohttp
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adepoll.errors import ClosedError, ResultTransferError
+from adepoll.fetcher import answers, bulk, width
+
+MIB = 2**20
+BODY = b'{"text":"' + random.Random(1).randbytes(10 * MIB).hex().encode() + b'"}'
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0)
+
+
+async def read_all(body, pieces):
+    while piece := await body.read():
+        pieces.append(piece)
+
+
+@pytest.fixture(params=LOOPS)
+def run(request):
+    """Run a coroutine on a loop of each kind; see that it left no task."""
+
+    def to_end(coroutine):
+        async def main():
+            await coroutine
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            runner.run(main())
+
+    return to_end
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Make a certificate for loopback; give the file that holds it and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "loopback.pem"
+    encoding = serialization.Encoding.PEM
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(key.private_bytes(encoding, form, plain) + made.public_bytes(encoding))
+    return path
+
+
+class Served:
+    """A server that answers each request with the head of a body, and then does what it is told."""
+
+    def __init__(self, then, certificate=None):
+        self._then = then
+        self._certificate = certificate
+        self.ended = 0
+
+    async def __aenter__(self):
+        context = None
+        if self._certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self._certificate)
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0, ssl=context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc_info):
+        self._server.close()
+        await until(lambda: self.ended)
+
+    async def _answer(self, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        try:
+            await self._then(writer)
+            if not writer.transport.is_closing():
+                await reader.read()  # until the client leaves
+        finally:
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                writer.close()
+                await writer.wait_closed()
+            self.ended += 1
+
+
+@contextlib.asynccontextmanager
+async def taken_over(then, *, certificate=None, silence=10.0):
+    """Request the body, and take it over; give what has come, and the rest."""
+    trust = certificate and ssl.create_default_context(cafile=certificate)
+    scheme = "http" if certificate is None else "https"
+    async with (
+        Served(then, certificate) as server,
+        aiohttp.ClientSession() as session,
+        session.get(f"{scheme}://127.0.0.1:{server.port}/", ssl=trust or True) as response,
+    ):
+        come, body = bulk.take_over(response, silence=silence)
+        yield come, body
+        assert response.content.total_bytes <= len(BODY)
+
+
+async def all_of(writer):
+    writer.write(BODY)
+    await writer.drain()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_rest_of_a_body_comes_as_it_is(run, tls, request):
+    certificate = request.getfixturevalue("certificate") if tls else None
+
+    async def main():
+        async with taken_over(all_of, certificate=certificate) as (come, body):
+            pieces = [*come]
+            await read_all(body, pieces)
+            assert b"".join(pieces) == BODY
+            assert len(pieces) - len(come) <= len(BODY) // MIB + 8
+            assert await body.read() == b""
+
+    run(main())
+
+
+def test_what_aiohttp_has_read_and_held_back_is_not_lost(run):
+    async def main():
+        async with Served(all_of) as server, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{server.port}/"
+            async with session.get(url, read_bufsize=2**12) as response:
+                first = await response.content.readexactly(100_000)
+                await until(lambda: response.content.total_bytes > 100_000)
+                come, body = bulk.take_over(response, silence=10)
+                pieces = [first, *come]
+                await read_all(body, pieces)
+                assert b"".join(pieces) == BODY
+
+    run(main())
+
+
+def test_the_socket_waits_for_the_reader(run):
+    async def main():
+        async with taken_over(all_of) as (come, body):
+            await until(lambda: body._paused)
+            ahead = body._response.content.total_bytes - sum(map(len, come))
+            assert ahead <= 3 * MIB
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+            assert body._response.content.total_bytes - sum(map(len, come)) == ahead
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_what_came_before_a_break_is_given_and_then_the_break_is_told(run, how):
+    async def breaking(writer):
+        writer.write(BODY[: 3 * MIB + 5])
+        await writer.drain()
+        if how == "abort":
+            writer.transport.abort()
+        else:
+            writer.close()
+
+    async def main():
+        async with taken_over(breaking) as (come, body):
+            pieces = [*come]
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await read_all(body, pieces)
+            got = b"".join(pieces)
+            assert BODY.startswith(got)
+            assert how == "abort" or len(got) == 3 * MIB + 5
+
+    run(main())
+
+
+def test_bytes_that_trickle_are_given_and_silence_is_told(run):
+    async def trickling(writer):
+        writer.write(BODY[:1_000])
+        await writer.drain()
+
+    async def main():
+        async with taken_over(trickling, silence=0.2) as (come, body):
+            pieces = [*come]
+            with pytest.raises(TimeoutError):
+                await read_all(body, pieces)
+            assert b"".join(pieces) == BODY[:1_000]
+
+    run(main())
+
+
+def test_a_reader_that_is_cancelled_leaves_nothing(run):
+    async def nothing(writer):
+        await writer.drain()
+
+    async def main():
+        async with taken_over(nothing) as (_, body):
+            reading = asyncio.create_task(body.read())
+            await asyncio.sleep(0)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert body._waiter is None
+
+    run(main())
+
+
+async def test_a_short_body_stays_with_aiohttp(storage):
+    storage.answers = [storage.reply(b"x" * 1_000)]
+    async with aiohttp.ClientSession() as session, session.get(storage.url()) as response:
+        assert bulk.take_over(response, silence=1) == ([], None)
+        assert await response.read() == b"x" * 1_000
+
+
+def test_memory_is_used_again_when_nobody_holds_it_and_not_before():
+    blocks = bulk.Blocks()
+    first, second = blocks.take(), blocks.take()
+    assert first.obj is not second.obj
+    held = id(first.obj)
+    del first
+    third = blocks.take()
+    assert id(third.obj) == held
+    fourth = blocks.take()
+    assert fourth.obj is not second.obj
+    assert fourth.obj is not third.obj
+
+
+# --- in a download ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Let every connection count as fast; list what is taken over."""
+    bodies = []
+    monkeypatch.setattr(width, "_FAST", 0.0)
+    monkeypatch.setattr(width, "_LEAST_AT_ONCE", 24 * MIB)
+
+    def spy(response, *, silence):
+        come, body = bulk.take_over(response, silence=silence)
+        if body is not None:
+            bodies.append(body)
+        return come, body
+
+    monkeypatch.setattr(answers, "take_over", spy)
+    return bodies
+
+
+@pytest.fixture
+def large(bucket, result_body):
+    """What lies in the bucket: a part, and more than is worth to be taken over, twice."""
+    bucket.body = result_body(60 * MIB)
+    return bucket.body
+
+
+async def test_a_download_takes_fast_bodies_over(bucket, large, fetch, stored, tmp_path, taken):
+    fetcher = fetch(connections=1)
+    report = await fetcher.download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == large
+    assert report.bytes == len(large) == fetcher.stats.bytes_received
+    assert report.resumed == 0
+    assert taken
+
+
+async def test_a_download_goes_on_where_a_body_that_was_taken_over_broke(
+    bucket, large, fetch, stored, tmp_path, taken
+):
+    bucket.answers = [bucket.give(), bucket.give(20 * MIB + 7, then="close"), bucket.give()]
+    report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == large
+    assert report.resumed == 1
+    assert bucket.ranges[2][0] == 28 * MIB + 7
+
+
+async def test_a_download_that_is_taken_over_ends_when_its_fetcher_is_closed(
+    bucket, large, fetch, stored, tmp_path, taken
+):
+    bucket.answers = [bucket.give(), bucket.give(18 * MIB, then="hang")]
+    fetcher = fetch(connections=1)
+    download = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))
+    await until(lambda: taken)
+    await fetcher.aclose()
+    with pytest.raises(ClosedError):
+        await download
+
+
+async def test_silence_of_a_body_that_was_taken_over_is_an_error(
+    bucket, large, fetch, stored, tmp_path, taken
+):
+    bucket.answers = [bucket.give(), bucket.give(MIB, then="hang")]
+    fetcher = fetch(connections=1, attempts=1, read_timeout=0.2)
+    with pytest.raises(ResultTransferError, match="fell silent"):
+        await fetcher.download(stored(bucket.url()), tmp_path / "out")
+    assert taken
