@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import ipaddress
 import random
 import ssl
+import weakref
 
 import aiohttp
 import pytest
@@ -222,6 +224,65 @@ def test_a_reader_that_is_cancelled_leaves_nothing(run):
             assert body._waiter is None
 
     run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_nothing_of_a_connection_stays_when_it_is_left_in_the_middle(run, tls, request):
+    certificate = request.getfixturevalue("certificate") if tls else None
+
+    async def main():
+        async with taken_over(all_of, certificate=certificate) as (_, body):
+            await until(lambda: body._paused)
+        await until(lambda: body._transport is None)
+
+    run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_who_waits_for_bytes_learns_at_once_that_the_response_was_closed(run, tls, request):
+    certificate = request.getfixturevalue("certificate") if tls else None
+
+    async def nothing(writer):
+        await writer.drain()
+
+    async def main():
+        async with taken_over(nothing, certificate=certificate, silence=600) as (_, body):
+            reading = asyncio.create_task(body.read())
+            await asyncio.sleep(0)
+            body._response.close()
+            await until(reading.done)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await reading
+
+    run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_memory_is_given_back_without_the_collector(run, tls, request):
+    certificate = request.getfixturevalue("certificate") if tls else None
+
+    async def main():
+        async with taken_over(all_of, certificate=certificate) as (_, body):
+            await read_all(body, [])
+            blocks = weakref.ref(body._blocks)
+            del body
+        await until(lambda: blocks() is None)
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+async def test_a_body_that_broke_already_is_left_to_who_can_tell_it(bucket, result_body):
+    bucket.body = result_body(32 * MIB)
+    bucket.answers = [bucket.give(2**17, then="close")]
+    async with aiohttp.ClientSession() as session, session.get(bucket.url()) as response:
+        await until(lambda: response.content.exception() is not None)
+        assert bulk.take_over(response, silence=1) == ([], None)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
 
 
 async def test_a_short_body_stays_with_aiohttp(storage):

@@ -89,7 +89,7 @@ def test_what_is_asked_for_at_once_is_never_tiny_and_never_endless(most, missing
         now += seconds
         width.count(size)
         width.judge(now)
-        assert MIB <= width.stretch(missing, now) <= 64 * MIB
+        assert MIB <= width.stretch(missing, now) <= 128 * MIB
 
 
 def test_a_fast_connection_is_asked_for_more_at_once_than_a_slow_one():
@@ -123,7 +123,7 @@ def test_one_that_is_fast_is_known_to_be_and_stays_so_while_counting_begins_anew
         width.count(50 * MIB)
         width.judge(tenths / 10)
         assert width.is_fast(tenths / 10)
-        assert width.stretch(2**33, tenths / 10) == 64 * MIB
+        assert width.stretch(2**33, tenths / 10) == 128 * MIB
 
 
 def test_several_are_not_fast():
@@ -132,3 +132,19 @@ def test_several_are_not_fast():
     assert width.wanted == 8
     width.count(2**30)
     assert not width.is_fast(1.1)
+
+
+def test_nothing_is_taken_from_company_that_may_be_to_come():
+    """Of a result of some parts, the first connection would else have all before it is judged."""
+    width = Width(4, 0.0)
+    width.count(PART_BYTES)
+    width.judge(0.15)
+    assert width.stretch(64 * MIB, 0.15) == PART_BYTES
+    width.count(PART_BYTES // 2)
+    assert width.judge(0.2) == 4
+
+
+def test_one_that_is_to_stay_alone_is_asked_for_much():
+    width = Width(1, 0.0)
+    width.count(PART_BYTES)
+    assert width.stretch(2**33, 0.15) == 64 * MIB

@@ -43,7 +43,8 @@ class Blocks:
 class BulkBody(asyncio.BufferedProtocol):
     """Takes a connection over from aiohttp, in the middle of a body of known length.
 
-    To aiohttp its body never ends, so that it closes the connection with the response.
+    To aiohttp its body never ends, so that it closes the connection with the response; `end` then
+    sees that nothing is left of it.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class BulkBody(asyncio.BufferedProtocol):
     ) -> None:
         """Made by `take_over`."""
         self._response = response
-        self._transport = transport
-        self._handler = handler
+        self._transport: asyncio.Transport | None = transport
+        self._handler: asyncio.Protocol | None = handler
         self._left = left  # bytes to come
         self._silence = silence
         self._loop = asyncio.get_running_loop()
@@ -87,16 +88,29 @@ class BulkBody(asyncio.BufferedProtocol):
             self._filled = 0
         elif self._left:
             return
-        if not self._left or len(self._full) >= _MOST_AHEAD:
+        if self._transport is not None and (not self._left or len(self._full) >= _MOST_AHEAD):
             self._paused = True
             self._transport.pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """No more will come; aiohttp keeps book of its connections, and must be told."""
+        handler, self._handler = self._handler, None
+        self._transport = None  # which, with TLS, would keep this, and its blocks, alive
         self._lost = True
         self._wake()
-        self._handler.connection_lost(exc)
+        if handler is not None:
+            handler.connection_lost(exc)
+
+    def end(self) -> None:
+        """Whoever read it has left, or is to be left: nothing of the connection may stay.
+
+        A mere `close` of TLS waits for the other side, for ever where reading is paused.
+        """
+        self._lost = True
+        self._wake()
+        if self._transport is not None:
+            self._transport.abort()
 
     # --- what the reader calls -------------------------------------------------------------
 
@@ -117,7 +131,7 @@ class BulkBody(asyncio.BufferedProtocol):
         if not self._full:
             return self._give_rest()
         chunk = self._full.popleft()
-        if self._paused and self._left and not self._lost:
+        if self._paused and self._left and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
         return chunk
@@ -161,17 +175,21 @@ def take_over(
     length, content = response.content_length, response.content
     if length is None or length - content.total_bytes < _WORTH_IT:
         return [], None
+    if content.exception() is not None:
+        return [], None  # its reader will be told
     # Once nothing more is to be had, aiohttp's parser holds nothing back either: it does so only
     # while its own buffer is full.
     come = [*iter(content.read_nowait, b"")]
     connection = response.connection
-    handler = None if connection is None else connection.protocol
-    transport = None if connection is None else connection.transport
+    if connection is None:
+        return come, None
+    handler, transport = connection.protocol, connection.transport
     if handler is None or transport is None or transport.is_closing():
         return come, None
     left = length - content.total_bytes
     body = BulkBody(response, transport, handler, left=left, silence=silence)
     handler.pause_reading()  # ends its wait for the next byte, too
+    connection.add_callback(body.end)
     transport.set_protocol(body)
     transport.resume_reading()
     return come, body

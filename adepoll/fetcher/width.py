@@ -8,6 +8,7 @@ PART_BYTES: Final = 2**23
 """The first range that is asked for, and the most that one connection may have to fetch again."""
 
 _MOST_AT_ONCE: Final = 2**26
+_MOST_AT_ONCE_OF_FAST: Final = 2**27  # each takes a connection of its own (`bulk`)
 _LEAST_AT_ONCE: Final = 2**20
 _SECONDS_AT_ONCE: Final = 2.0
 
@@ -83,9 +84,16 @@ class Width:
         rate = self._rate(now)
         if not rate:
             return PART_BYTES if self.wanted == 1 else _LEAST_AT_ONCE
-        most = _MOST_AT_ONCE if self.wanted == 1 else missing // (2 * self.wanted)
+        if self.wanted > 1:
+            most = min(missing // (2 * self.wanted), _MOST_AT_ONCE)
+        elif rate >= _FAST:
+            most = _MOST_AT_ONCE_OF_FAST
+        elif self._alone is None and self.most > 1:
+            return PART_BYTES  # or nothing would be left for the company that is to come
+        else:
+            most = _MOST_AT_ONCE
         wish = int(_SECONDS_AT_ONCE * rate / self.wanted)
-        return max(_LEAST_AT_ONCE, min(most, wish, _MOST_AT_ONCE))
+        return max(_LEAST_AT_ONCE, min(most, wish))
 
     def _rate(self, now: float) -> float:
         """Give the bytes a second of all connections; 0 while that is not known."""
