@@ -1,8 +1,8 @@
 """The rest of a large body, from its connection straight into memory. Imports reading.
 
-aiohttp parses and copies each piece of a body: half of the event loop's work for a fast one. Where
-the rest is so many plain bytes, nothing is left to parse. The event loop then writes them into
-blocks of ours (`asyncio.BufferedProtocol`), with TLS, too.
+aiohttp parses each piece of a body, and copies it into new memory. Where the rest is so many plain
+bytes, nothing is left to parse: the event loop then writes them into blocks of ours
+(`asyncio.BufferedProtocol`), with TLS, too.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _WORTH_IT: Final = 2**24  # the connection can serve for nothing else afterwards
 class Blocks:
     """Memory that is used again once nobody holds what was given of it.
 
-    New memory would have to be zeroed, or mapped by the system, each time: a tenth of the work.
+    New memory would have to be zeroed, or mapped by the system, each time.
     """
 
     def __init__(self) -> None:
