@@ -56,8 +56,6 @@ class Connections:
         """Raise `ClosedError` if it was closed, or is used on another loop than before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
-        if self.loop is not None and asyncio.current_task(self.loop) is not None:
-            return  # a task of that loop runs: at every request, as to ask which loop runs is slow
         loop = asyncio.get_running_loop()
         self.loop = self.loop or loop
         if self.loop is not loop:
