@@ -44,6 +44,12 @@ class Agenda:
         entry.due = due
         heapq.heappush(self._on_trust if on_trust else self._heap, (due, entry.ticket, entry))
 
+    def put_in_line(self, entry: Entry, now: float, gain: float) -> None:
+        """Give an entry that has none its place, where it is due now, and its gain is known."""
+        entry.ticket = next(self._tickets)
+        entry.due = now
+        heapq.heappush(self._line, (now - _HEADSTART * gain, entry.ticket, entry))
+
     def recall(self, now: float) -> None:
         """Make all entries due that were put on trust; each is dealt with when it is its turn."""
         if self._on_trust:

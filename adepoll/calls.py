@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -25,6 +25,8 @@ from adepoll.pacing import Pacer, RetryPolicy, Sent
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+Send: TypeAlias = Callable[[float], Awaitable[_T]]
 
 _NO_SLOT: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
@@ -91,11 +93,11 @@ class Calls:
         self._refused: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of the last failure
 
-    async def call(self, send: Callable[[], Awaitable[_T]], *, attempts: int | None = None) -> _T:
+    async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
         """Send until an answer makes sense, the policy ends or the budget is spent.
 
         Args:
-            send: Makes one try.
+            send: Makes one try; it is given the loop time at which that begins.
             attempts: How often to try; None for as often as the policy says.
 
         Raises:
@@ -121,14 +123,12 @@ class Calls:
             self._retries += 1
 
     async def once(
-        self,
-        send: Callable[[], Awaitable[_T]],
-        slot: AbstractAsyncContextManager[object] = _NO_SLOT,
+        self, send: Send[_T], slot: AbstractAsyncContextManager[object] = _NO_SLOT
     ) -> _T:
         """Send in turn, and not again; raises as `call` does.
 
         Args:
-            send: Makes the try.
+            send: As for `call`.
             slot: Entered for it, and not held while it waits for its turn.
         """
         pacer = self._pacer
@@ -140,7 +140,7 @@ class Calls:
                     continue  # while we waited for the slot, the gate closed or others were sent
                 self._requests += 1
                 try:
-                    answer = await send()
+                    answer = await send(sent.at)
                 except RequestError as error:
                     self._note_failure(error, sent)
                     raise

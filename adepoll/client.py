@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,7 @@ from yarl import URL
 
 from adepoll import protocol
 from adepoll.__about__ import __version__
-from adepoll.calls import Calls, ClientStats
+from adepoll.calls import Calls, ClientStats, Send
 from adepoll.clock import ServiceClock
 from adepoll.connections import USER_AGENT, Bearer, Connections, TimeLimit, describe, once
 from adepoll.errors import (
@@ -206,40 +206,40 @@ class AdeClient:
             barren = 0 if fresh else barren + 1
             page += 1
 
-    def _look(self, job_id: str) -> Callable[[], Awaitable[JobSnapshot]]:
+    def _look(self, job_id: str) -> Send[JobSnapshot]:
         """Give what looks at a job, a single time."""
         # Encoded once, by protocol: yarl must leave it, or "%25" would be sent for "%".
         url = self._root.with_path(self._root_path + protocol.job_path(job_id), encoded=True)
         self._connections.check_open()
-        return partial(self._send, url, partial(self._decipher_job, job_id), job_id)
+        return partial(self._send, url, self._decipher_job, job_id)
 
-    def _turn_to(
-        self, page: int, page_size: int, status: JobStatus | None
-    ) -> Callable[[], Awaitable[JobPage]]:
+    def _turn_to(self, page: int, page_size: int, status: JobStatus | None) -> Send[JobPage]:
         """Give what lists a page, a single time."""
         path = protocol.list_path(page=page, page_size=page_size, status=status)
         url = URL(self._base_url + path, encoded=True)
         self._connections.check_open()
-        return partial(self._send, url, protocol.decipher_page, None)
+        return partial(self._send, url, self._decipher_page, None)
+
+    def _decipher_page(
+        self, _job_id: None, status: int, headers: protocol.Headers, body: bytes, **told: Any
+    ) -> JobPage:
+        return protocol.decipher_page(status, headers, body, **told)
 
     def _decipher_job(
-        self,
-        job_id: str,
-        status: int,
-        headers: protocol.Headers,
-        body: bytes,
-        **told: Any,
+        self, job_id: str, status: int, headers: protocol.Headers, body: bytes, **told: Any
     ) -> JobSnapshot:
         snapshot = protocol.decipher_job(status, headers, body, job_id=job_id, **told)
         if snapshot.status is _UNKNOWN:
             self._warn_of(snapshot.status_text)
         return snapshot
 
-    async def _send(self, url: URL, read: Callable[..., _T], job_id: str | None) -> _T:
+    async def _send(
+        self, url: URL, read: Callable[..., _T], job_id: str | None, sent_at: float
+    ) -> _T:
         """Send one GET and read its answer; foreign errors become ours here and only here."""
         loop = self._connections.loop or asyncio.get_running_loop()  # who asks again pays again
         try:
-            with self._time_limit.block(loop) as sent_at:
+            with self._time_limit.block(loop, sent_at):
                 response = await self._connections.session().get(
                     url,
                     headers=self._headers_of_request,
@@ -248,10 +248,10 @@ class AdeClient:
                     timeout=_NO_TIMEOUT,
                 )
                 headers = response.headers
-                received_at = loop.time()
-                self._clock.heard(headers.get("Date"), sent_at, received_at)
+                if sent_at > self._clock.enough_until:
+                    self._clock.heard(headers.get("Date"), sent_at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
-                    milliseconds = 1000 * (received_at - sent_at)
+                    milliseconds = 1000 * (loop.time() - sent_at)
                     _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if response.closed:  # its body came with it, and its connection is free again
                     body = response.content.read_nowait()
@@ -269,9 +269,10 @@ class AdeClient:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
             self._bytes += len(body)
             if response.status == _OK:
-                return read(_OK, headers, body)
+                return read(job_id, _OK, headers, body)
             # Only an error page may quote the key, or has a Retry-After.
-            return read(response.status, headers, body, now=datetime.now(UTC), secret=self._key)
+            told = {"now": datetime.now(UTC), "secret": self._key}
+            return read(job_id, response.status, headers, body, **told)
         self._connections.check_open()  # broken off by aclose(), it failed for that reason
         # Raised out here, so that no foreign error hangs on it as context: some of them carry
         # the request's headers, and with them the key.

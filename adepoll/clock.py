@@ -41,8 +41,11 @@ class ServiceClock:
     synchronization, 1989). The bounds of all answers are intersected (K. Marzullo, 1984): those
     that came just before and just after the service's second changed make them as narrow as the
     answers were quick. They widen as quartz drifts, and are begun anew when an answer contradicts
-    them: a clock was set, or there are several. Of answers within a hundredth of a second of each
-    other, one is heard.
+    them: a clock was set, or there are several.
+
+    Attributes:
+        enough_until: Loop time up to which no further answer need be heard: of those within a
+            hundredth of a second of each other, one is enough.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,7 @@ class ServiceClock:
         self._least = -math.inf
         self._most = math.inf
         self._heard_at = -math.inf
+        self.enough_until = -math.inf
 
     def heard(self, date: str | None, sent_at: float, received_at: float) -> None:
         """Take in the Date header of an answer; one that is none, or absurd, tells nothing.
@@ -59,8 +63,6 @@ class ServiceClock:
             sent_at: Loop time before the request was sent.
             received_at: Loop time after its answer had come.
         """
-        if received_at - self._heard_at < _WHILE:
-            return
         told = None if date is None else _unix_time(date)
         if told is None:
             return
@@ -70,6 +72,7 @@ class ServiceClock:
         if least > most:
             least, most = told - received_at, told + _RESOLUTION - sent_at
         self._least, self._most, self._heard_at = least, most, received_at
+        self.enough_until = received_at + _WHILE
 
     def unix_time(self, now: float) -> float | None:
         """Give the service's Unix time at loop time `now`; None before any Date was heard."""

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from threading import get_ident
 from types import TracebackType
 from typing import Final
 
@@ -46,6 +47,7 @@ class Connections:
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
+        self._thread = 0
         self.owns_session = session is None
         self._owner = owner
         self._make = make
@@ -56,8 +58,13 @@ class Connections:
         """Raise `ClosedError` if it was closed, or is used on another loop than before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
+        # A thread runs one loop at a time, and to ask which one that is takes a system call.
+        if self.loop is not None and self._thread == get_ident() and self.loop.is_running():
+            return
         loop = asyncio.get_running_loop()
-        self.loop = self.loop or loop
+        if self.loop is None:
+            self.loop = loop
+            self._thread = get_ident()
         if self.loop is not loop:
             raise ClosedError(f"the {self._owner} belongs to another event loop; make one for each")
 
@@ -117,12 +124,12 @@ class TimeLimit:
         self.running: dict[_Block, float] = {}  # until when; the oldest first
         self.timer: asyncio.TimerHandle | None = None
 
-    def block(self, loop: asyncio.AbstractEventLoop) -> AbstractContextManager[float]:
+    def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager[None]:
         """Give a context manager that raises `TimeoutError` where its block takes too long.
 
-        It gives the loop time at which the block began. `loop` is the one that runs.
+        `loop` is the one that runs, and `now` its time, from which on it counts.
         """
-        return _Block(self, loop)
+        return _Block(self, loop, now)
 
     def ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the blocks whose time is over, and set the timer for the next one."""
@@ -139,27 +146,26 @@ class TimeLimit:
 class _Block:
     """One block under a `TimeLimit`. How it cancels is taken from `asyncio.Timeout`."""
 
-    __slots__ = ("_cancelling", "_limit", "_loop", "_task")
+    __slots__ = ("_cancelling", "_limit", "_loop", "_now", "_task")
 
-    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
         self._limit = limit
         self._loop = loop
+        self._now = now
 
     def cancel(self) -> None:
         self._task.cancel()
 
-    def __enter__(self) -> float:
+    def __enter__(self) -> None:
         limit, loop = self._limit, self._loop
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a time limit can only hold within a task")
         self._task = task
         self._cancelling = task.cancelling()
-        now = loop.time()
-        due = limit.running[self] = now + limit.seconds
+        due = limit.running[self] = self._now + limit.seconds
         if limit.timer is None:
             limit.timer = loop.call_at(due, limit.ring, loop)
-        return now
 
     def __exit__(
         self,

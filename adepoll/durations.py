@@ -200,6 +200,7 @@ class Durations:
 
     Attributes:
         law: What is known by now; a new object whenever that has changed by a tenth or so.
+        arrivals: How old the jobs were when they were given to a watcher.
     """
 
     def __init__(self) -> None:
@@ -213,7 +214,7 @@ class Durations:
         self.law = PRIOR
         self._law_knows = 0.0
         self._survivals = 0  # since that law was made
-        self._arrivals = Arrivals()
+        self.arrivals = Arrivals()
 
     def __repr__(self) -> str:
         """Show how much is known."""
@@ -225,11 +226,6 @@ class Durations:
     def ended(self) -> int:
         """How many jobs were seen to end."""
         return self._ended
-
-    @property
-    def arrivals(self) -> Arrivals:
-        """How old the jobs were when they were given to a watcher."""
-        return self._arrivals
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
         """Give the age, at most a day, by which that share of the jobs that reach `age` has ended.
@@ -257,7 +253,7 @@ class Durations:
         It holds counts by age, and nothing of any single job.
         """
         seen = [[*sight, round(weight, 3)] for sight, weight in sorted(self._gone.items(), key=str)]
-        arrivals = self._arrivals.to_json()
+        arrivals = self.arrivals.to_json()
         saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}
         return json.dumps(saved, separators=(",", ":"))
 
@@ -274,7 +270,7 @@ class Durations:
             saved = json.loads(text)
             read._ended, read._gone = _read(saved)
             if "arrivals" in saved:  # which adepoll has not always kept
-                read._arrivals = Arrivals.from_json(saved["arrivals"])
+                read.arrivals = Arrivals.from_json(saved["arrivals"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(f"Durations.to_json did not write this: {exc}") from exc
         read._count_known()

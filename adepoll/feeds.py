@@ -213,7 +213,7 @@ class Feed:
         told = self._jobs[snapshot.job_id]
         if isinstance(told, Mark) or (not ended and told == snapshot.status_text):
             return True
-        if not self.has_room():
+        if self._reserved + len(self._buffer) >= self._limit:
             return False
         self._buffer.append(snapshot)
         if ended:
@@ -278,7 +278,7 @@ class FeedOwner(Protocol):
         """Take ids in, and look at them."""
 
     def made_room(self, feed: Feed) -> None:
-        """The consumer took a snapshot."""
+        """The consumer took a snapshot, and jobs waited for room."""
 
     def drop_feed(self, feed: Feed) -> None:
         """Nobody consumes the feed any more: forget its jobs, soon."""
@@ -378,7 +378,8 @@ class Watch(Outlet[Feed]):
         self._start()
         while (snapshot := self._feed.pop()) is None:
             await self._wait_for_news()
-        self._owner.made_room(self._feed)
+        if self._feed.stalled:
+            self._owner.made_room(self._feed)
         return snapshot
 
     @property

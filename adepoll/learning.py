@@ -165,12 +165,14 @@ class Learning:
     def gain(self, entry: Entry, now: float) -> float:
         """Give the chance that a job has ended."""
         if entry.entered is None:
-            return _EVEN
+            return EVEN
         seen, age = entry.seen, now - entry.born
         return self.durations.law.ends_within(seen, age) if age > seen else 0.0
 
 
-_EVEN: Final = 0.5
+EVEN: Final = 0.5
+"""The chance that a job has ended of which nothing is known."""
+
 _WHILE: Final = 0.1  # seconds; a clock is not known better any sooner
 _IN_TIME: Final = 0.5  # seconds
 _ONE_IN: Final = 2

@@ -21,9 +21,10 @@ class Window:
         size: Most requests of this epoch on the wire at once.
         epoch: How often it was shut.
         on_wire: Requests on the wire, of all epochs.
+        full: Whether an answer must come before the next request may be sent.
     """
 
-    __slots__ = ("_credit", "_fresh", "epoch", "most", "on_wire", "size")
+    __slots__ = ("_credit", "_fresh", "epoch", "full", "most", "on_wire", "size")
 
     def __init__(self, most: int) -> None:
         """Start with nothing on the wire."""
@@ -32,16 +33,12 @@ class Window:
         self.epoch = self.on_wire = 0
         self._fresh = 0  # those of this epoch
         self._credit = 0  # successes that may still make it grow
+        self.full = False
 
     @property
     def room(self) -> int:
         """How many more requests may be sent before an answer comes."""
         return min(self.size - self._fresh, self.most - self.on_wire)
-
-    @property
-    def full(self) -> bool:
-        """Whether an answer must come before the next request may be sent."""
-        return self._fresh >= self.size or self.on_wire >= self.most
 
     def sent(self) -> None:
         """Count a request."""
@@ -50,22 +47,28 @@ class Window:
         # Only a window that is used shows that it could be larger (RFC 7661, 2015, section 4).
         if 2 * self._fresh >= self.size:
             self._credit = self._fresh
+        self.full = self._fresh >= self.size or self.on_wire >= self.most
 
     def ended(self, epoch: int, *, well: bool = False) -> None:
         """Count one of that epoch as over, answered well or not."""
         self.on_wire -= 1
-        if epoch != self.epoch:
-            return
-        self._fresh -= 1
-        if well and self._credit and self.size < self.most:
-            self._credit -= 1
-            self.size += 1
+        if epoch == self.epoch:
+            self._fresh -= 1
+            if well and self._credit and self.size < self.most:
+                self._credit -= 1
+                self.size += 1
+        if self.full:
+            self._see_if_full()
 
     def shut(self) -> None:
         """Go back to one at a time."""
         self.size = 1
         self._fresh = self._credit = 0
         self.epoch += 1
+        self._see_if_full()
+
+    def _see_if_full(self) -> None:
+        self.full = self._fresh >= self.size or self.on_wire >= self.most
 
 
 class Outage:
@@ -141,6 +144,8 @@ class Rate:
 
     Attributes:
         value: Requests per second; None while no limit is known.
+        granted: Requests that were served of those sent since the last refusal; who hears of one
+            counts it here.
     """
 
     __slots__ = (
@@ -149,7 +154,6 @@ class Rate:
         "_ceiling",
         "_closed_for",
         "_depth",
-        "_granted",
         "_grown",
         "_last",
         "_lasted",
@@ -157,6 +161,7 @@ class Rate:
         "_plateau",
         "_refused_at",
         "_rise",
+        "granted",
         "value",
     )
 
@@ -165,7 +170,7 @@ class Rate:
         self.value: float | None = None
         self._last = math.inf  # when the last request was sent
         self._open_for = 0.0  # seconds since the last refusal in which something was asked for
-        self._granted = 0  # requests since then
+        self.granted = 0  # requests since then
         self._lasted = 0.0  # seconds that the rate before the last refusal was granted
         self._refused_at = -math.inf
         self._closed_for = 0.0
@@ -184,11 +189,15 @@ class Rate:
             held_back: Whether it had to wait for the rate. It grows only then: a limit that is
                 not reached is not tested (RFC 7661, 2015, section 4).
         """
-        # Time in which nobody asked for anything does not count.
-        passed = min(max(now - self._last, 0.0), 1.0 if self.value is None else 2.0 / self.value)
+        passed = now - self._last
         self._last = now
+        if passed <= 0:
+            return False
+        # Time in which nobody asked for anything does not count.
+        most = 1.0 if self.value is None else 2.0 / self.value
+        passed = min(passed, most)
         self._open_for += passed
-        if self.value is None or not held_back or not passed:
+        if self.value is None or not held_back:
             return False
         self._grown += passed
         of_late = min(self._grown / 3, _OF_LATE)
@@ -197,10 +206,6 @@ class Rate:
         if self.value > _REFUTED * self._ceiling and self._open_for > _FORGET_AFTER:
             self.value = None
         return True
-
-    def granted(self) -> None:
-        """Count a request of those since the last refusal as served."""
-        self._granted += 1
 
     def refused(self, now: float, *, sent_at: float) -> None:
         """Go down: a request was one too many.
@@ -211,9 +216,9 @@ class Rate:
         """
         if self.value is None:
             lasted = self._open_for + max(now - self._last, _SHORTEST)
-            self._ceiling = max(self._granted, 1) / lasted
+            self._ceiling = max(self.granted, 1) / lasted
             value, self._lasted = self._ceiling / 2, 0.0
-        elif not self._granted:
+        elif not self.granted:
             # The gate was opened too early, which tells little of the rate.
             value = max(self.value / 2, min(self.value, self._ceiling / 8))
             self._lasted /= 2
@@ -223,7 +228,7 @@ class Rate:
         self._ceiling = max(self._ceiling, self.value)
         self._depth = 1 - self.value / self._ceiling
         self._grown = self._open_for = 0.0
-        self._granted = 0
+        self.granted = 0
         self._refused_at = now
 
     def closed_until(self, opens_at: float) -> None:
@@ -237,7 +242,7 @@ class Rate:
 
     def _find(self, refused: float, ago: float) -> float:
         """Set the ceiling to what a refused rate tells of the limit; give where to start again."""
-        lasted = max(self._open_for - ago, self._granted / refused)
+        lasted = max(self._open_for - ago, self.granted / refused)
         searching = self._grown > self._plateau
         self._belief = min(1.0, self._belief + 0.1) if searching else self._belief / 2
         found = self._average + self._belief * (refused - self._average)

@@ -121,7 +121,8 @@ class Pacer:
         self._called = 0  # how many of the line were called, and have not come yet
         self._held_back = False  # the rate made the first of the line wait
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = asyncio.Event()
+        self._is_closed = False
+        self._closed = asyncio.Event()  # for those who pause
         self._loop: asyncio.AbstractEventLoop | None = None  # to ask which one runs is slow
 
     @property
@@ -162,7 +163,7 @@ class Pacer:
         Raises:
             ClosedError: `close` was called.
         """
-        if self._closed.is_set():
+        if self._is_closed:
             raise ClosedError(_CLOSED)
         if self._line or (self._called and not self._room_for_more()):
             return None
@@ -193,7 +194,7 @@ class Pacer:
             self._serve()
             raise
         self._called -= 1
-        if self._closed.is_set():
+        if self._is_closed:
             raise ClosedError(_CLOSED)
         # Who was called takes its turn in this very step, if it can; then it is the next one's.
         loop.call_soon(self._serve)
@@ -210,6 +211,7 @@ class Pacer:
 
     def close(self) -> None:
         """End all waits: what they wait for will not be sent."""
+        self._is_closed = True
         self._closed.set()
         self._stop_timer()
         for waiter in self._line:
@@ -246,10 +248,11 @@ class Pacer:
         """The service answered that request as it should; give how many before it had failed."""
         window = self._window
         window.ended(sent.epoch, well=True)
-        self._budget = min(self._retry.budget, self._budget + self._retry.refill)
+        if self._budget < self._retry.budget:
+            self._budget = min(self._retry.budget, self._budget + self._retry.refill)
         if sent.epoch == window.epoch:
             self._bound = self._least_bound
-            self._rate.granted()
+            self._rate.granted += 1
         failures = self._outage.failures
         if failures and self._outage.succeeded():
             window.shut()  # so that not all who waited for it are sent at once

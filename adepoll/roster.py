@@ -25,7 +25,7 @@ from adepoll.errors import (
 )
 from adepoll.hints import Hints
 from adepoll.lags import Lags
-from adepoll.learning import Learning
+from adepoll.learning import EVEN, Learning
 from adepoll.models import JobSnapshot, JobSummary
 from adepoll.schedule import Foresighted, Schedule, Watched
 from adepoll.trouble import Trouble
@@ -138,7 +138,10 @@ class Roster:
                 self._agenda.put(entry, now + self.hints.trust)
             else:
                 wait = self._first_wait() if can_wait else 0.0
-                self._agenda.put(entry, now + wait, on_trust=wait > 0)
+                if wait:
+                    self._agenda.put(entry, now + wait, on_trust=True)
+                else:
+                    self._agenda.put_in_line(entry, now, EVEN)
         elif follower not in entry.followers:
             entry.join(follower)
             untouched = entry.entered is None and not (entry.trouble or entry.urgent)
@@ -517,9 +520,12 @@ class Roster:
 
     def _remove(self, entry: Entry) -> None:
         del self._entries[entry.job_id]
-        self._agenda.drop(entry)
-        self.hints.calm(entry)
-        self.learning.lost(entry)
+        if entry.ticket:
+            self._agenda.drop(entry)
+        if entry.urgent:
+            self.hints.calm(entry)
+        if entry.entered is not None:
+            self.learning.lost(entry)
 
     def _stall(self, entry: Entry) -> None:
         entry.stalled = True

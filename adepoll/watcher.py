@@ -4,6 +4,7 @@ import asyncio
 import math
 import operator
 from collections.abc import AsyncIterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from random import Random
 from types import TracebackType
 from typing import Final, Self, get_args
@@ -27,6 +28,7 @@ from adepoll.models import JobSnapshot
 from adepoll.patrol import Patrol
 from adepoll.roster import Roster
 from adepoll.schedule import Adaptive, Aimed, Schedule
+from adepoll.slots import Slots
 from adepoll.source import JobSource, TimedSource, hold_slots
 from adepoll.sweep import Discovery, SweepPolicy
 
@@ -116,12 +118,13 @@ class JobWatcher:
             TypeError: `concurrency` is neither a whole number nor a semaphore.
         """
         if isinstance(concurrency, asyncio.Semaphore):
-            semaphore, workers = concurrency, _MOST_WORKERS_ON_A_SHARED_SEMAPHORE
+            slots: AbstractAsyncContextManager[object] = concurrency
+            workers = _MOST_WORKERS_ON_A_SHARED_SEMAPHORE
         else:
             workers = operator.index(concurrency)  # 2.5 is refused here, and not at the first look
             if workers < 1:
                 raise ValueError(f"concurrency must be positive, got {concurrency}")
-            semaphore = asyncio.Semaphore(workers)
+            slots = Slots(workers)
         self._buffer = 2 * workers if buffer is None else buffer
         if self._buffer < 1:
             raise ValueError(f"buffer must be positive, got {buffer}")
@@ -141,7 +144,7 @@ class JobWatcher:
             patience=patience,
             learning=learning,
         )
-        slotted = hold_slots(source, semaphore)
+        slotted = hold_slots(source, slots)
         self._lookout = Lookout(self._roster, slotted, most_workers=workers, on_end=self._stop)
         lag = schedule.target_lag if isinstance(schedule, Aimed) else None
         self._patrol = Patrol(

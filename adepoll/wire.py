@@ -99,7 +99,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if -math.inf < number < math.inf:
+    if number - number == 0:  # at every number of a result; infinity less infinity is not 0
         return number
     raise ValueError("a number is out of range")  # 1e999: a float, and what we write, cannot say it
 

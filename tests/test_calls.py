@@ -42,8 +42,9 @@ class Play:
     served: list = attrs.field(factory=list)  # when good answers came
     sent: list = attrs.field(factory=list)  # when each request was sent
 
-    async def send(self):
-        self.sent.append(now())
+    async def send(self, at):
+        assert at == now()
+        self.sent.append(at)
         return await self.source.get_job(self.job_id)
 
     async def ask_for_ever(self):
@@ -247,7 +248,7 @@ def test_an_outage_is_met_with_single_requests_and_left_without_a_herd(error, se
 
 def test_a_few_jobs_that_fail_for_ever_slow_nobody_down():
     async def script(it):
-        async def fail():
+        async def fail(_at):
             await asyncio.sleep(0.1)
             raise ServerError(status=500)
 
@@ -266,7 +267,7 @@ def test_a_few_jobs_that_fail_for_ever_slow_nobody_down():
 
 def test_jobs_that_are_not_there_are_no_outage():
     async def script(it):
-        async def miss():
+        async def miss(_at):
             await asyncio.sleep(0.1)
             raise JobNotFoundError(status=404)
 
@@ -305,22 +306,28 @@ def alone(script):
 
 
 def test_a_call_that_is_cancelled_on_the_wire_gives_its_place_back():
+    async def hang(_at):
+        await asyncio.Event().wait()
+
+    async def answer(_at):
+        await asyncio.sleep(0.1)
+
     async def script(calls):
-        stuck = [asyncio.create_task(calls.call(asyncio.Event().wait)) for _ in range(20)]
+        stuck = [asyncio.create_task(calls.call(hang)) for _ in range(20)]
         await asyncio.sleep(1)
         assert calls.stats().in_flight == calls.stats().window == 8
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
         assert calls.stats().in_flight == 0
-        await calls.call(lambda: asyncio.sleep(0.1))
+        await calls.call(answer)
 
     alone(script)
 
 
 def test_an_error_of_another_kind_passes_through_and_is_no_news():
     async def script(calls):
-        async def wrong():
+        async def wrong(_at):
             raise KeyError("x")
 
         for _ in range(30):
@@ -335,7 +342,7 @@ def test_an_error_of_another_kind_passes_through_and_is_no_news():
 
 def test_closing_ends_those_in_line_and_those_who_come_later():
     async def script(calls):
-        async def refuse():
+        async def refuse(_at):
             raise RateLimitedError(status=429, retry_after=100.0)
 
         tasks = [asyncio.create_task(calls.call(refuse)) for _ in range(30)]
@@ -376,7 +383,7 @@ def test_stats_show_what_holds_requests_back():
             gate_closed_for=0.0,
         )
 
-        async def refuse():
+        async def refuse(_at):
             await asyncio.sleep(0.1)
             raise RateLimitedError(status=429, retry_after=10.0)
 
@@ -407,7 +414,7 @@ def test_stats_show_whether_the_key_was_refused_at_the_last_word(words, refused)
     async def script(calls):
         for word in words:
 
-            async def answer(word=word):
+            async def answer(_at, word=word):
                 if word is not None:
                     raise word
 
@@ -420,10 +427,10 @@ def test_stats_show_whether_the_key_was_refused_at_the_last_word(words, refused)
 
 def test_stats_show_an_outage_and_its_end():
     async def script(calls):
-        async def fail():
+        async def fail(_at):
             raise ServerError(status=503)
 
-        async def succeed():
+        async def succeed(_at):
             pass
 
         for number in range(1, 11):

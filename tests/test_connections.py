@@ -9,8 +9,13 @@ from adepoll.connections import TimeLimit
 from adepoll.emulator import run
 
 
+def block(limit):
+    loop = asyncio.get_running_loop()
+    return limit.block(loop, loop.time())
+
+
 async def keep(limit, seconds):
-    with limit.block(asyncio.get_running_loop()):
+    with block(limit):
         await asyncio.sleep(seconds)
 
 
@@ -56,7 +61,7 @@ def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
             for number in range(1, 21):
                 group.create_task(one(number))
             await asyncio.sleep(0)
-            with limit.block(asyncio.get_running_loop()):
+            with block(limit):
                 assert len(timers(loop)) == 20 + 1  # the sleeps, and the one for all
         assert ended == {n: pytest.approx(5.0 if n % 2 else 3.0) for n in range(1, 21)}
         assert timers(loop) == []
@@ -67,8 +72,7 @@ def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
 def test_no_timer_is_left_where_nothing_runs():
     async def main():
         limit = TimeLimit(5.0)
-        with limit.block(asyncio.get_running_loop()) as began:
-            assert began == asyncio.get_running_loop().time()
+        with block(limit):
             assert len(timers(asyncio.get_running_loop())) == 1
         assert timers(asyncio.get_running_loop()) == []
 
@@ -78,7 +82,7 @@ def test_no_timer_is_left_where_nothing_runs():
 def test_an_error_of_the_block_passes():
     async def main():
         limit = TimeLimit(5.0)
-        with pytest.raises(ZeroDivisionError), limit.block(asyncio.get_running_loop()):
+        with pytest.raises(ZeroDivisionError), block(limit):
             raise ZeroDivisionError
         assert timers(asyncio.get_running_loop()) == []
 
@@ -128,7 +132,7 @@ def test_it_holds_within_a_task_only():
 
         def enter():
             with pytest.raises(RuntimeError, match="within a task"):
-                TimeLimit(5.0).block(loop).__enter__()
+                block(TimeLimit(5.0)).__enter__()
             met.append(True)
 
         loop.call_soon(enter)

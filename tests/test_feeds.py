@@ -248,7 +248,19 @@ def test_a_watch_yields_what_is_buffered_and_ends(replay):
         assert [job.job_id async for job in Watch(feed, owner)] == ["a", "b"]
         return owner.asked
 
-    assert replay(script) == ["start", "room", "room", "close"]
+    assert replay(script) == ["start", "close"]
+
+
+def test_a_watch_tells_of_room_where_jobs_wait_for_it(replay):
+    async def script():
+        owner, feed = Owner(), make_feed("a", "b")
+        feed.take(snapshot("a"))
+        feed.stall(Entry("b", feed.alone, 0.0, 0.0))
+        async for _ in Watch(feed, owner):
+            break
+        return owner.asked
+
+    assert replay(script)[:2] == ["start", "room"]
 
 
 def test_a_watch_that_has_ended_stays_so(replay):
@@ -329,7 +341,7 @@ def test_a_watch_that_is_let_go_of_is_dropped(replay):
         gc.collect(0)
         return owner.asked
 
-    assert replay(script) == ["start", "room", "drop"]
+    assert replay(script) == ["start", "drop"]
 
 
 def test_a_watch_that_was_closed_is_not_dropped_again(replay):

@@ -140,7 +140,7 @@ def at_full_speed(rate, start, seconds):
         values.append(rate.value)
         now += 1 / rate.value
         rate.sent(now, held_back=True)
-        rate.granted()
+        rate.granted += 1
     return values, now
 
 
@@ -149,7 +149,7 @@ def found(limit=10.0):
     rate, now = Rate(), 0.0
     for _ in range(int(limit) * 20):
         rate.sent(now, held_back=False)
-        rate.granted()
+        rate.granted += 1
         now += 1 / limit
     rate.refused(now, sent_at=now)
     rate.closed_until(now + 1)
@@ -163,7 +163,7 @@ def test_no_rate_is_known_before_the_first_refusal_and_half_of_what_was_granted_
     rate = Rate()
     for n in range(100):
         assert not rate.sent(n / 10, held_back=True)
-        rate.granted()
+        rate.granted += 1
     assert rate.value is None
     rate.refused(10.0, sent_at=9.9)
     assert rate.value == pytest.approx(5.0, rel=0.02)
@@ -219,7 +219,7 @@ def test_refusals_that_follow_on_each_other_lower_it_much():
         for _ in range(3):
             now += 1 / rate.value
             rate.sent(now, held_back=True)
-            rate.granted()
+            rate.granted += 1
         rate.refused(now, sent_at=now)
         rate.closed_until(now + 2.0)
         now += 2.0
@@ -255,7 +255,7 @@ def test_a_rate_is_never_slower_than_the_slowest_and_always_a_number(events):
             rate.sent(now, held_back=event == "held")
             sent = True
         elif event == "granted":
-            rate.granted()
+            rate.granted += 1
         elif sent:
             rate.refused(now, sent_at=now - min(passed, 1.0))
             rate.closed_until(now + passed)

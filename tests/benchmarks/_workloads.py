@@ -164,11 +164,11 @@ class PacedSource:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As the view that `AdeClient.slotted` gives: tried once."""
-        return await self.calls.once(lambda: self.source.get_job(job_id), self.slot)
+        return await self.calls.once(lambda _at: self.source.get_job(job_id), self.slot)
 
     async def list_jobs(self, **query: object) -> JobPage:
         """As `get_job`."""
-        return await self.calls.once(lambda: self.source.list_jobs(**query), self.slot)
+        return await self.calls.once(lambda _at: self.source.list_jobs(**query), self.slot)
 
 
 def watched(durations: Durations, **options: object) -> Policy:

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from yarl import URL
 
-from adepoll import protocol
 from adepoll.client import AdeClient
 
 _T = TypeVar("_T")
@@ -31,13 +30,13 @@ class SelfClosingClient(AdeClient):
             self._loop.run_until_complete(self._end.aclose())
 
     async def _send(
-        self, url: URL, read: Callable[[int, protocol.Headers, bytes], _T], job_id: str | None
+        self, url: URL, read: Callable[..., _T], job_id: str | None, sent_at: float
     ) -> _T:
         if self._end is None:
             self._loop = asyncio.get_running_loop()
             self._end = self._close_at_the_end()
             await anext(self._end)
-        return await super()._send(url, read, job_id)
+        return await super()._send(url, read, job_id, sent_at)
 
     async def _close_at_the_end(self) -> AsyncGenerator[None, None]:
         try:

@@ -1,0 +1,105 @@
+"""Slots are a semaphore: never more within than there are places, and none is lost."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from adepoll.slots import Slots
+
+
+def test_who_comes_first_is_served_first(replay):
+    async def script():
+        slots, order = Slots(2), []
+
+        async def hold(name, seconds):
+            async with slots:
+                order.append((name, asyncio.get_running_loop().time()))
+                await asyncio.sleep(seconds)
+
+        async with asyncio.TaskGroup() as group:
+            for name in "abcde":
+                group.create_task(hold(name, 1))
+        return order
+
+    assert replay(script) == [("a", 0), ("b", 0), ("c", 1), ("d", 1), ("e", 2)]
+
+
+def test_a_place_is_given_back_where_the_block_fails(replay):
+    async def script():
+        slots = Slots(1)
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                async with slots:
+                    raise ZeroDivisionError
+
+    replay(script)
+
+
+def test_who_is_cancelled_while_he_waits_takes_no_place(replay):
+    async def script():
+        slots = Slots(1)
+
+        async def hold():
+            async with slots:
+                await asyncio.sleep(1)
+
+        holding, leaving, staying = (asyncio.create_task(hold()) for _ in range(3))
+        await asyncio.sleep(0.5)
+        leaving.cancel()
+        await asyncio.gather(holding, leaving, staying, return_exceptions=True)
+        assert leaving.cancelled()
+        return asyncio.get_running_loop().time()
+
+    assert replay(script) == 2
+
+
+def test_who_is_cancelled_just_as_he_is_given_a_place_passes_it_on(replay):
+    async def script():
+        slots = Slots(1)
+
+        async def hold():
+            async with slots:
+                await asyncio.sleep(1)
+
+        holding, leaving, staying = (asyncio.create_task(hold()) for _ in range(3))
+        holding.add_done_callback(lambda _: leaving.cancel())
+        await asyncio.gather(holding, leaving, staying, return_exceptions=True)
+        assert leaving.cancelled()
+        return asyncio.get_running_loop().time()
+
+    assert replay(script) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_comes_and_goes_there_are_never_more_than_places_and_none_is_lost(replay, seed):
+    rng = Random(seed)
+    most = rng.randrange(1, 6)
+
+    async def script():
+        slots, within, highest = Slots(most), 0, 0
+
+        async def hold(start, seconds):
+            nonlocal within, highest
+            await asyncio.sleep(start)
+            async with slots:
+                within += 1
+                highest = max(highest, within)
+                try:
+                    await asyncio.sleep(seconds)
+                finally:
+                    within -= 1
+
+        tasks = [asyncio.create_task(hold(rng.random(), rng.random())) for _ in range(40)]
+        loop = asyncio.get_running_loop()
+        for task in rng.sample(tasks, 15):
+            loop.call_later(rng.random() * 5, task.cancel)
+        await asyncio.sleep(50)
+        assert highest == most
+        again = [asyncio.create_task(hold(0, 1)) for _ in range(most)]
+        before = loop.time()
+        await asyncio.gather(*again)
+        assert loop.time() == pytest.approx(before + 1)  # all places are there
+        assert highest == most
+
+    replay(script)
