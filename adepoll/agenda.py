@@ -67,7 +67,8 @@ class Agenda:
         if self._on_trust:
             self._call_in(now)
         if self._line or self._overtaken(now):
-            self._line_up(now)
+            if self._heap and self._heap[0][0] <= now:
+                self._line_up(now)
             if (entry := self._take(self._line, math.inf)) is not None:
                 return entry
         return self._take(self._heap, now)

@@ -245,7 +245,7 @@ class Feed:
         if not self._buffer:
             return None
         snapshot = self._buffer.popleft()
-        if snapshot.is_terminal:
+        if snapshot.status.is_terminal:
             self._jobs[snapshot.job_id] = YIELDED
             self.settled[snapshot.status] += 1
         return snapshot

@@ -60,19 +60,23 @@ class Offset:
 
     Attributes:
         service_time: As in `Learning`.
+        seconds: What was found when it was asked for last; None where it was not known.
+        known_until: Up to when that will do.
     """
 
     service_time: Callable[[], float | None]
-    _seconds: float | None = None
-    _asked_at: float = -math.inf
+    seconds: float | None = None
+    known_until: float = -math.inf
 
-    def at(self, now: float) -> float | None:
+    def ask(self, now: float) -> float | None:
         """Give the offset in seconds; None while it is not known."""
-        if self._seconds is None or now - self._asked_at > _WHILE:
-            unix = self.service_time()
-            self._seconds = None if unix is None else unix - now
-            self._asked_at = now
-        return self._seconds
+        unix = self.service_time()
+        if unix is None:
+            self.seconds = None
+        else:
+            self.seconds = unix - now
+            self.known_until = now + _WHILE
+        return self.seconds
 
 
 @frozen(kw_only=True)
@@ -135,7 +139,8 @@ class Learning:
 
     def _date(self, entry: Entry, received_at: datetime, now: float) -> bool:
         """Note when the service received a job; False where its clock is not known."""
-        ahead = self._offset.at(now)
+        offset = self._offset
+        ahead = offset.seconds if now < offset.known_until else offset.ask(now)
         if ahead is None:
             return False
         entry.born = received_at.timestamp() + _CUT_OFF - ahead

@@ -137,7 +137,7 @@ class Roster:
                 # It may well be that the list says that the job is active, for 100 at a time.
                 self._agenda.put(entry, now + self.hints.trust)
             else:
-                wait = self._first_wait() if can_wait else 0.0
+                wait = self._first_wait() if can_wait and self._arrivals.trusted else 0.0
                 if wait:
                     self._agenda.put(entry, now + wait, on_trust=True)
                 else:
@@ -500,7 +500,7 @@ class Roster:
 
     def _first_wait(self) -> float:
         """Give the time to the first look at a job that was just given."""
-        if not self._arrivals.trusted or self.rng.random() < _PROBED or self._foresighted is None:
+        if self.rng.random() < _PROBED or self._foresighted is None:
             return 0.0
         new = Watched(
             looks=0,
