@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from binascii import crc32
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,11 @@ def write(part, kept, *, job_id="job-1"):
 def note(part, note_path):
     """A note that is believed, as the JSON it is."""
     write(part, Kept(SURE, DONE))
-    return json.loads(note_path.read_text())
+    return sidecar._unseal(note_path.read_bytes())
+
+
+def seal(note):
+    return sidecar._seal(json.dumps(note))
 
 
 def test_what_was_noted_is_read_again(part):
@@ -50,6 +55,43 @@ def test_each_note_replaces_the_one_before(part, tmp_path):
     write(part, Kept(SURE, [(0, 40)]))
     assert Sidecar(part).read("job-1", 50).done == [(0, 40)]
     assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_notes_are_written_over_each_other_in_place(part, note_path, tmp_path):
+    notes = Sidecar(part)
+    inodes = set()
+    with part.open("rb") as file:
+        for done in ([(0, 10)], [(0, 10), (20, 30), (40, 50)], [(0, 30)], [(0, 31)]):
+            notes.write(file.fileno(), "job-1", Kept(SURE, done))
+            assert Sidecar(part).read("job-1", 50).done == done
+            inodes.add(note_path.stat().st_ino)
+    assert len(inodes) == 1
+    notes.close()
+    notes.close()
+    assert Sidecar(part).read("job-1", 50).done == [(0, 31)]
+    assert {path.name for path in tmp_path.iterdir()} == {part.name, note_path.name}
+
+
+def test_a_note_that_was_written_half_over_another_is_none(part, note_path):
+    write(part, Kept(SURE, [(0, 19)]))
+    before = note_path.read_bytes()
+    write(part, Kept(SURE, [(0, 20)]))
+    after = note_path.read_bytes()
+    assert len(before) == len(after)
+    for cut in range(len(after)):
+        torn = after[:cut] + before[cut:]
+        note_path.write_bytes(torn)
+        kept = Sidecar(part).read("job-1", 50)
+        assert kept is None or torn in (before, after)
+
+
+def test_a_note_of_which_not_all_could_be_written_is_an_error(part, monkeypatch):
+    notes = Sidecar(part)
+    with part.open("rb") as file:
+        notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10)]))
+        monkeypatch.setattr(os, "pwrite", lambda _fd, note, _at: len(note) - 1)
+        with pytest.raises(OSError, match="No space left"):
+            notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 20)]))
 
 
 def test_only_the_owner_may_read_it(part, note_path):
@@ -140,18 +182,19 @@ def test_a_version_that_cannot_be_told_from_others_is_not_believed(part, version
     ids=lambda garbage: repr(garbage[:8]),
 )
 def test_garbage_is_no_note(part, note_path, garbage):
-    note_path.write_bytes(garbage)
-    assert Sidecar(part).read("job-1", 50) is None
+    for whole in (garbage, b"%08x %b\n" % (crc32(garbage), garbage)):
+        note_path.write_bytes(whole)
+        assert Sidecar(part).read("job-1", 50) is None
 
 
-@pytest.mark.parametrize("cut", [1, 10, 60, -1])
+@pytest.mark.parametrize("cut", [1, 10, 60, -2])
 def test_a_note_that_was_cut_is_none(part, note, note_path, cut):
-    note_path.write_text(json.dumps(note)[:cut])
+    note_path.write_bytes(seal(note)[:cut])
     assert Sidecar(part).read("job-1", 50) is None
 
 
 def test_a_note_that_is_huge_is_not_read_whole(part, note, note_path):
-    note_path.write_text(json.dumps(note | {"filler": "x" * 2**21}))
+    note_path.write_bytes(seal(note | {"filler": "x" * 2**21}))
     assert Sidecar(part).read("job-1", 50) is None
 
 
@@ -162,7 +205,7 @@ def test_a_field_that_is_missing_or_wrong_makes_it_no_note(part, note, note_path
         del note[field]
     else:
         note[field] = value
-    note_path.write_text(json.dumps(note))
+    note_path.write_bytes(seal(note))
     kept = Sidecar(part).read("job-1", 50)
     if field == "done" and value == []:
         assert kept is None or kept.done == []
@@ -195,7 +238,7 @@ def test_a_field_that_is_missing_or_wrong_makes_it_no_note(part, note, note_path
     ],
 )
 def test_a_span_that_is_none_makes_it_no_note(part, note, note_path, done):
-    note_path.write_text(json.dumps(note | {"done": done}))
+    note_path.write_bytes(seal(note | {"done": done}))
     assert Sidecar(part).read("job-1", 50) is None
 
 
@@ -209,10 +252,10 @@ JSON = st.recursive(
 def test_no_json_is_a_crash(tmp_path_factory, value):
     part = tmp_path_factory.mktemp("notes") / ".out.0.part"
     path = part.with_name(f"{part.name}.json")
-    path.write_text(json.dumps(value))
+    path.write_bytes(seal(value))
     assert Sidecar(part).read("job-1", 50) is None
-    about = {"format": 1, "job_id": "job-1", "size": 100, "etag": '"a"'}
-    path.write_text(json.dumps(about | {"boot": sidecar._boot_id(), "done": value}))
+    about = {"format": 2, "job_id": "job-1", "size": 100, "etag": '"a"'}
+    path.write_bytes(seal(about | {"boot": sidecar._boot_id(), "done": value}))
     kept = Sidecar(part).read("job-1", 50)
     assert kept is None or all(0 <= start < stop <= 50 for start, stop in kept.done)
 
@@ -256,7 +299,7 @@ def test_a_note_that_cannot_be_written_leaves_the_one_before(part, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(json, "dump", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         write(part, Kept(SURE, [(0, 40)]))
     assert Sidecar(part).read("job-1", 50) == Kept(SURE, DONE)

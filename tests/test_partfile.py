@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
+from adepoll.fetcher import sidecar
 from adepoll.fetcher.answers import Version
 from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher.sidecar import Sidecar
 
 MIB = 2**20
 SURE = Version(size=4 * MIB, etag='"one"')
@@ -152,9 +155,8 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
     before = os.umask(umask)
     try:
         part.open()
-        part.begin(SURE, joined=True)
+        part.begin(SURE, joined=True, resumable=True)
         part.write(0, [b"{}"])
-        part.checkpoint([(0, 2)])
         hidden = [*tmp_path.glob(".*")]
         modes = {stat.S_IMODE(path.stat().st_mode) for path in hidden}
         publish(part, 2)
@@ -199,11 +201,10 @@ def test_two_writers_of_one_folder_do_not_meet(tmp_path):
     parts = [part_file(tmp_path / "out", overwrite=True) for _ in range(5)]
     for part in parts:
         part.open()
-        part.begin(SURE, joined=True)
+        part.begin(SURE, joined=True, resumable=True)
     assert len(names(tmp_path)) == 5
     for number, part in enumerate(parts):
         part.write(0, [b"{%d}" % number])
-        part.checkpoint([(0, 3)])
     for part in reversed(parts):
         publish(part, 3)
     assert (tmp_path / "out").read_bytes() == b"{0}"
@@ -528,11 +529,10 @@ def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tm
         lambda part: part.write(0, [b"late"]),
         lambda part: part.begin(SURE, joined=True),
         lambda part: part.hash_to(1),
-        lambda part: part.checkpoint([(0, 1)]),
         lambda part: part.sync(),
         lambda part: part.publish(),
     ],
-    ids=["write", "begin", "hash_to", "checkpoint", "sync", "publish"],
+    ids=["write", "begin", "hash_to", "sync", "publish"],
 )
 def test_after_leaving_no_work_is_done(tmp_path, work):
     part = begun(tmp_path / "out")
@@ -550,10 +550,9 @@ def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
     """Leave a temporary of which these bytes are there."""
     part = PartFile(Path(target), job_id=job_id, overwrite=True)
     part.open()
-    part.begin(version, joined=True)
+    part.begin(version, joined=True, resumable=True)
     for start, stop in done:
         part.write(start, [b"x" * (stop - start)])
-    part.checkpoint([*done])
     part.leave()
 
 
@@ -619,12 +618,11 @@ def test_to_begin_anew_takes_away_the_note_of_what_was_there(tmp_path):
 def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True)
-    part.write(0, [b"x" * 2 * MIB])
-    part.checkpoint([(0, MIB)])
-    fail_os("fdopen", errno.ENOSPC)
+    part.begin(SURE, joined=True, resumable=True)
+    part.write(0, [b"x" * MIB])
+    fail_os("pwrite", errno.ENOSPC)
     with pytest.raises(StorageError):
-        part.checkpoint([(0, 2 * MIB)])
+        part.write(MIB, [b"x" * MIB])
     part.leave()
     assert kept_by(tmp_path / "out").done == [(0, MIB)]
 
@@ -632,9 +630,8 @@ def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os
 def test_a_target_that_came_meanwhile_leaves_nothing_to_go_on_with(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True)
+    part.begin(SURE, joined=True, resumable=True)
     part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
-    part.checkpoint([(0, 2 * MIB + 2)])
     (tmp_path / "out").touch()
     with pytest.raises(TargetExistsError):
         publish(part, 2 * MIB + 2)
@@ -646,13 +643,68 @@ def test_a_folder_that_fails_to_sync_leaves_no_note_of_a_temporary_that_is_gone(
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True)
+    part.begin(SURE, joined=True, resumable=True)
     part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
-    part.checkpoint([(0, 2 * MIB + 2)])
     with pytest.raises(StorageError):
         publish(part, 2 * MIB + 2)
     part.leave()
     assert names(tmp_path) == ["out"]
+
+
+def note_of(target):
+    """What is noted of the temporary, while its writer goes on."""
+    (path,) = target.parent.glob(".*.part")
+    return Sidecar(path).read("job-1", path.stat().st_size)
+
+
+def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    assert note_of(tmp_path / "out") is None
+    part.write(MIB, [b"x" * MIB])
+    assert note_of(tmp_path / "out").done == [(MIB, 2 * MIB)]
+    part.write(3 * MIB, [b"x", b"xx"])
+    assert note_of(tmp_path / "out").done == [(MIB, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    part.write(0, [b"x" * MIB])
+    assert note_of(tmp_path / "out").done == [(0, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    part.leave()
+
+
+def test_of_what_could_not_be_asked_for_in_parts_nothing_is_noted_or_kept(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True)
+    part.write(0, [b"x" * 2 * MIB])
+    assert len(names(tmp_path)) == 1
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_where_each_note_costs_a_sync_there_are_fewer(tmp_path, monkeypatch):
+    monkeypatch.setattr(sidecar, "_boot_id", lambda: None)
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(Version(size=10 * MIB, etag='"one"'), joined=True, resumable=True)
+    for number in range(10):
+        part.write(number * MIB, [b"x" * MIB])
+    assert len(synced) == 2
+    assert note_of(tmp_path / "out").done == [(0, 8 * MIB)]
+    part.leave()
+    assert kept_by(tmp_path / "out").done == [(0, 10 * MIB)]
+
+
+def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    with ThreadPoolExecutor(8) as pool:
+        writes = [pool.submit(part.write, at * 4096, [b"x" * 4096]) for at in range(1024)]
+    assert [write.result() for write in writes] == [None] * 1024
+    assert note_of(tmp_path / "out").done == [(0, 4 * MIB)]
+    part.leave()
 
 
 # --- whose temporary it is ----------------------------------------------------------------------
@@ -669,14 +721,12 @@ def temporary_of(target):
 def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
     first = part_file(tmp_path / "out")
     first.open()
-    first.begin(SURE, joined=True)
+    first.begin(SURE, joined=True, resumable=True)
     first.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
-    first.checkpoint([(0, 2 * MIB + 2)])
     second = part_file(tmp_path / "out", overwrite=True)
     assert second.open() is None
-    second.begin(SURE, joined=True)
+    second.begin(SURE, joined=True, resumable=True)
     second.write(0, [b"{second}"])
-    second.checkpoint([(0, 8)])
     publish(second, 8)
     assert (tmp_path / "out").read_bytes() == b"{second}"
     first.leave()
@@ -830,9 +880,8 @@ def test_what_a_kill_left_of_a_published_file_is_tidied_away(tmp_path, monkeypat
     part = PartFile(target, job_id="job-1", overwrite=False)
     part.check()
     part.open()
-    part.begin(Version(2, '"one"'), joined=True)
+    part.begin(Version(2, '"one"'), joined=True, resumable=True)
     part.write(0, [b"{}"])
-    part.checkpoint([(0, 2)])
     part.hash_to(2)
     with pytest.raises(KilledError):
         part.publish()

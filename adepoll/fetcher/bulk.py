@@ -14,7 +14,7 @@ import aiohttp
 
 from adepoll.fetcher.reading import Chunk
 
-_BLOCK: Final = 2**20
+_BLOCK: Final = 2**21
 _MOST_AHEAD: Final = 2  # blocks that wait to be read; then the socket waits
 _LONGEST_FILLING: Final = 0.1  # seconds; then what is there of a block is given, copied
 _WORTH_IT: Final = 2**24  # the connection can serve for nothing else afterwards

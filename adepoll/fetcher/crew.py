@@ -13,9 +13,8 @@ from adepoll.fetcher.landing import Landing, Writer
 from adepoll.fetcher.spans import Claim, Spans
 from adepoll.fetcher.threads import stop
 from adepoll.fetcher.transfer import Persistence, StoredResult
-from adepoll.fetcher.width import PART_BYTES, Width
+from adepoll.fetcher.width import Width
 
-_NOTE_EVERY: Final = PART_BYTES // 2
 _MOST_NO_PIECES: Final = 3
 
 
@@ -50,8 +49,6 @@ class Crew:
         self._version = version
         self._spans = spans
         self._group = asyncio.TaskGroup()
-        self._noting = asyncio.Lock()
-        self._not_noted = 0
         self._hired = 0
         self._no_pieces = 0
         self._time = asyncio.get_running_loop().time
@@ -73,7 +70,6 @@ class Crew:
             await asyncio.wait([working])
         finally:
             await stop(working)
-            self._landing.part.keep(self._spans.done)
         try:
             await working
         except BaseExceptionGroup as group:
@@ -152,20 +148,9 @@ class Crew:
         if failure is not None:
             raise failure
 
-    async def _wrote(self, claim: Claim, count: int) -> None:
+    def _wrote(self, claim: Claim, count: int) -> None:
         spans = self._spans
         spans.advance(claim, count)
         self._landing.wrote(count, spans.frontier)
         for _ in range(self._hired, self._width.judge(self._time())):
             self._hire()
-        self._not_noted += count
-        if self._not_noted >= _NOTE_EVERY:
-            async with self._noting:  # one note at a time
-                if self._not_noted >= _NOTE_EVERY:
-                    self._not_noted = 0
-                    self._group.create_task(self._note())
-
-    async def _note(self) -> None:
-        """Note what is written, while more is."""
-        async with self._noting:
-            await self._landing.note(self._spans.done)

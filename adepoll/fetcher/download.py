@@ -113,7 +113,7 @@ class Carrier:
                     kept = evolve(kept, done=[(0, spans.size - 1)])
                     spans = Spans(spans.size, kept.done)
             joined = spans.size > PART_BYTES
-            await self._landing.begin(version, joined=joined, kept=kept)
+            await self._landing.begin(version, joined=joined, resumable=True, kept=kept)
             crew = Crew(
                 self._stored,
                 self._persistence,
@@ -149,7 +149,7 @@ class Carrier:
         landing = self._landing
         reader = Reader(self._stored, self._persistence)
 
-        async def wrote(count: int) -> None:
+        def wrote(count: int) -> None:
             landing.wrote(count, landing.there + count)
 
         try:
@@ -178,7 +178,7 @@ class Carrier:
 async def put(landing: Landing, source: Inline) -> Fetched:
     """Write what came inline to its file."""
 
-    async def wrote(count: int) -> None:
+    def wrote(count: int) -> None:
         landing.wrote(count, landing.there + count)
 
     async with landing.open():

@@ -4,7 +4,7 @@ The event loop does nothing but hand them over. Imports partfile and below.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from types import TracebackType
@@ -64,12 +64,20 @@ class Landing:
                 if self.part.is_open:
                     await in_thread(self.part.leave)
 
-    async def begin(self, version: Version, *, joined: bool, kept: Kept | None = None) -> None:
-        """Begin with an empty file, or with what was kept; `joined` as for `PartFile.begin`."""
+    async def begin(
+        self,
+        version: Version,
+        *,
+        joined: bool,
+        resumable: bool = False,
+        kept: Kept | None = None,
+    ) -> None:
+        """Begin with an empty file, or with what was kept; the others as for `PartFile.begin`."""
         await self._stop()
         _keep_memory()
         if kept is None:
-            await in_thread(lambda: self.part.begin(version, joined=joined))
+            how = {"joined": joined, "resumable": resumable}
+            await in_thread(lambda: self.part.begin(version, **how))
         self.size = version.size
         done = kept.done if kept else []
         self.there = sum(stop - start for start, stop in done)
@@ -102,10 +110,6 @@ class Landing:
         self._frontier = frontier
         self._moved.set()
         self._tell()
-
-    async def note(self, done: list[tuple[int, int]]) -> None:
-        """Have it outlast the process that these bytes are there."""
-        await in_thread(self.part.checkpoint, done)
 
     async def publish(self) -> str:
         """Say that all is written; publish the file, and give its digest in hex."""
@@ -180,7 +184,7 @@ class Writer:
         self,
         landing: Landing,
         at: int,
-        wrote: Callable[[int], Awaitable[None]],
+        wrote: Callable[[int], None],
         *,
         in_bulk: bool = False,
     ) -> None:
@@ -249,4 +253,4 @@ class Writer:
                 await finish(self._begun)
             finally:
                 self._begun = None
-            await self._wrote(self._writing)
+            self._wrote(self._writing)

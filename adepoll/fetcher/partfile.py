@@ -1,7 +1,7 @@
 """A file that appears whole or not at all: same-folder temporary, fsync, rename; and what is kept.
 
-Plain blocking code, called from threads: `write` and `checkpoint` by several at once for different
-bytes, the others by one at a time. Imports errors, sidecar and answers.
+Plain blocking code, called from threads: `write` by several at once for different bytes, the
+others by one at a time. Imports errors, sidecar, spans and answers.
 """
 
 import contextlib
@@ -16,12 +16,14 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher.answers import Version
 from adepoll.fetcher.reading import Chunk
 from adepoll.fetcher.sidecar import Kept, Sidecar
+from adepoll.fetcher.spans import merged
 
 # What link(2) says where the file system knows no hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -37,9 +39,9 @@ class PartFile:
     """Writes one result to disk, as often as it takes; only `publish` makes it visible.
 
     What was written can outlast a failure and the process itself, beside a note of which bytes of
-    which version it is (`Sidecar`). The temporary of a target and job has always the same name,
-    and is locked (flock(2)) while it is written; who finds it locked, or not his own, takes a
-    temporary of another name, which nobody goes on with.
+    which version it is (`Sidecar`), brought up to date with each write. The temporary of a target
+    and job has always the same name, and is locked (flock(2)) while it is written; who finds it
+    locked, or not his own, takes a temporary of another name, which nobody goes on with.
     """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
@@ -57,6 +59,9 @@ class PartFile:
         self._sidecar: Sidecar | None = None
         self._version = Version()
         self._done: list[tuple[int, int]] = []
+        self._resumable = False
+        self._not_noted = 0  # bytes
+        self._noting = Lock()
         self._hash = hashlib.sha256()
         self._counting = False
         self._depth = 0  # braces opened and not closed, those within strings counted too
@@ -102,6 +107,7 @@ class PartFile:
         if kept is not None:
             self._version = kept.version
             self._done = kept.done
+            self._resumable = True
         return kept
 
     @property
@@ -109,17 +115,20 @@ class PartFile:
         """Whether there is a temporary that was neither published nor left."""
         return self._fd is not None
 
-    def begin(self, version: Version, *, joined: bool) -> None:
+    def begin(self, version: Version, *, joined: bool, resumable: bool = False) -> None:
         """Begin from nothing.
 
         Args:
             version: What is going to be written, as far as it is known.
+            resumable: Whether parts of it can be asked for, so that it is of use to keep some.
             joined: Whether several answers that agree on its size and name make it up. If not,
                 the size may be a lie, and braces are counted to find out.
         """
         self._version = version
         self._counting = not joined
+        self._resumable = resumable and Kept(version, []).is_sure
         self._done = []
+        self._not_noted = 0
         self.rewind()
         try:
             if self._sidecar is not None:
@@ -134,8 +143,9 @@ class PartFile:
         self._depth = self.hashed = 0
 
     def write(self, offset: int, chunks: Sequence[Chunk]) -> None:
-        """Write bytes at their place."""
+        """Write bytes at their place, and note that they are there."""
         fd = self._open_fd()
+        start = offset
         # One call for many chunks: each one gives the interpreter's lock away and has to get it
         # again, which costs as much as the writing where the event loop is busy.
         left = deque([memoryview(chunk) for chunk in chunks])
@@ -147,6 +157,8 @@ class PartFile:
                     count -= len(left.popleft())
                 if count:
                     left[0] = left[0][count:]
+            if self._resumable:
+                self._note(start, offset)
         except OSError as exc:
             raise self._failed(exc) from exc
 
@@ -154,20 +166,6 @@ class PartFile:
         """Take the digest of the next bytes; they have been written, or are being written."""
         for chunk in chunks:
             self._take_in(chunk)
-
-    def keep(self, done: Sequence[tuple[int, int]]) -> None:
-        """Say which bytes are there, for `leave` to note; touches nothing."""
-        self._done = [*done]
-
-    def checkpoint(self, done: Sequence[tuple[int, int]]) -> None:
-        """Note which bytes are there, so that they outlast the process."""
-        self._done = [*done]
-        if self._sidecar is None:
-            return
-        try:
-            self._sidecar.write(self._open_fd(), self._job_id, Kept(self._version, self._done))
-        except OSError as exc:
-            raise self._failed(exc) from exc
 
     def hash_to(self, stop: int) -> None:
         """Take the digest up to there, of bytes that have been written."""
@@ -251,6 +249,15 @@ class PartFile:
                 self._part.unlink()
         self._close()
 
+    def _note(self, start: int, stop: int) -> None:
+        with self._noting:
+            self._done = merged([*self._done, (start, stop)])
+            self._not_noted += stop - start
+            if self._sidecar is not None and self._not_noted >= self._sidecar.worth:
+                self._not_noted = 0
+                kept = Kept(self._version, self._done)
+                self._sidecar.write(self._open_fd(), self._job_id, kept)
+
     def _take_in(self, piece: Chunk) -> None:
         self._hash.update(piece)
         if self._counting:
@@ -259,6 +266,8 @@ class PartFile:
         self.hashed += len(piece)
 
     def _close(self) -> None:
+        if self._sidecar is not None:
+            self._sidecar.close()
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.close(self._fd)

@@ -5,14 +5,15 @@ from collections.abc import Iterable
 from attrs import define, field
 
 
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Give the same bytes in spans that are in order, and apart from each other."""
+    apart: list[tuple[int, int]] = []
     for start, stop in sorted(span for span in spans if span[0] < span[1]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        if apart and start <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(stop, apart[-1][1]))
         else:
-            merged.append((start, stop))
-    return merged
+            apart.append((start, stop))
+    return apart
 
 
 @define(eq=False)
@@ -38,7 +39,7 @@ class Spans:
     """
 
     size: int
-    done: list[tuple[int, int]] = field(factory=list, converter=_merged)
+    done: list[tuple[int, int]] = field(factory=list, converter=merged)
     _claims: list[Claim] = field(factory=list, init=False)
 
     @property
@@ -53,7 +54,7 @@ class Spans:
 
     def claim(self, most: int) -> Claim | None:
         """Give the first bytes that nobody fetches, so many at most; None where there are none."""
-        taken = _merged([*self.done, *((claim.start, claim.stop) for claim in self._claims)])
+        taken = merged([*self.done, *((claim.start, claim.stop) for claim in self._claims)])
         at = 0
         for start, stop in [*taken, (self.size, self.size)]:
             if at < start:
@@ -65,7 +66,7 @@ class Spans:
 
     def advance(self, claim: Claim, count: int) -> None:
         """Say that the next bytes of a claim are there."""
-        self.done = _merged([*self.done, (claim.start, claim.start + count)])
+        self.done = merged([*self.done, (claim.start, claim.start + count)])
         claim.start += count
 
     def release(self, claim: Claim) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
 _T = TypeVar("_T")
@@ -20,14 +21,22 @@ async def settle(begun: asyncio.Future[_T]) -> None:
     """
     cancelled: asyncio.CancelledError | None = None
     while not begun.done():
+        # Not left to asyncio.wait, which costs several times that: this is for each batch of bytes.
+        waiter = asyncio.get_running_loop().create_future()
+        begun.add_done_callback(partial(_wake, waiter))
         try:
-            await asyncio.wait([begun])
+            await waiter
         except asyncio.CancelledError as exc:
             cancelled = exc
     if not begun.cancelled():
         begun.exception()  # seen, so that nobody complains that it was not
     if cancelled is not None:
         raise cancelled
+
+
+def _wake(waiter: asyncio.Future[None], _begun: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def finish(begun: asyncio.Future[_T]) -> _T:

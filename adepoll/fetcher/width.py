@@ -5,7 +5,7 @@ from typing import Final
 from attrs import define, field
 
 PART_BYTES: Final = 2**23
-"""The first range that is asked for, and the most that one connection may have to fetch again."""
+"""The first range that is asked for."""
 
 _MOST_AT_ONCE: Final = 2**26
 _MOST_AT_ONCE_OF_FAST: Final = 2**27  # each takes a connection of its own (`bulk`)
