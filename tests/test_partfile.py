@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import pickle
 import random
@@ -126,6 +127,22 @@ def test_a_write_that_takes_only_some_bytes_is_continued(tmp_path, monkeypatch):
     digest = write_whole(part_file(tmp_path / "out"), b"{01", b"2345", b"", b"6", b"789}")
     assert (tmp_path / "out").read_bytes() == b"{0123456789}"
     assert digest == hashlib.sha256(b"{0123456789}").hexdigest()
+
+
+def test_no_call_writes_more_than_half_a_mebibyte(tmp_path, monkeypatch):
+    sizes, real = [], os.pwritev
+
+    def pwritev(fd, chunks, offset):
+        sizes.append(sum(map(len, chunks)))
+        return real(fd, chunks, offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    body = b"{%s}" % random.Random(4).randbytes(3 * MIB).translate(None, b"{}")
+    cuts = [0, 10, 10, MIB, MIB + 5, MIB + 7, 2 * MIB, len(body)]
+    write_whole(part_file(tmp_path / "out"), *(body[a:b] for a, b in itertools.pairwise(cuts)))
+    assert (tmp_path / "out").read_bytes() == body
+    assert max(sizes) == MIB // 2
+    assert len(sizes) <= len(body) // (MIB // 2) + 1
 
 
 def test_more_chunks_are_written_than_the_kernel_takes_at_once(tmp_path):
