@@ -21,8 +21,8 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 """Is told how many bytes are there, and how many there will be; None where that is not known."""
 
 _BATCH: Final = 2**20  # of bytes that go to a thread together
-_BATCH_IN_BULK: Final = 2**21
-_MOST_BEHIND: Final = 2**22  # bytes that wait for their digest in memory
+_BATCH_IN_BULK: Final = 2**22
+_MOST_BEHIND: Final = 2**23  # bytes that wait for their digest in memory
 _DIGEST_AT_ONCE: Final = 2**24
 _SYNC_EVERY: Final = 2**26
 _LARGE: Final = 2**24  # bytes, as memory goes
