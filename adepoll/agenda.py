@@ -45,7 +45,10 @@ class Agenda:
         heapq.heappush(self._on_trust if on_trust else self._heap, (due, entry.ticket, entry))
 
     def put_in_line(self, entry: Entry, now: float, gain: float) -> None:
-        """Give an entry that has none its place, where it is due now, and its gain is known."""
+        """Give a new entry its place, where it is due now and its gain is known.
+
+        It is popped whatever the time then.
+        """
         entry.ticket = next(self._tickets)
         entry.due = now
         heapq.heappush(self._line, (now - _HEADSTART * gain, entry.ticket, entry))

@@ -248,7 +248,7 @@ class AdeClient:
                     timeout=_NO_TIMEOUT,
                 )
                 headers = response.headers
-                if sent_at > self._clock.enough_until:
+                if sent_at >= self._clock.enough_until:
                     self._clock.heard(headers.get("Date"), sent_at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
                     milliseconds = 1000 * (loop.time() - sent_at)

@@ -44,8 +44,8 @@ class ServiceClock:
     them: a clock was set, or there are several.
 
     Attributes:
-        enough_until: Loop time up to which no further answer need be heard: of those within a
-            hundredth of a second of each other, one is enough.
+        enough_until: Loop time; answers to what was sent before need not be heard. Of those to
+            what was sent within a hundredth of a second, one is enough.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class ServiceClock:
         if least > most:
             least, most = told - received_at, told + _RESOLUTION - sent_at
         self._least, self._most, self._heard_at = least, most, received_at
-        self.enough_until = received_at + _WHILE
+        self.enough_until = max(self.enough_until, sent_at + _WHILE)
 
     def unix_time(self, now: float) -> float | None:
         """Give the service's Unix time at loop time `now`; None before any Date was heard."""

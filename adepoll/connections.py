@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from threading import get_ident
 from types import TracebackType
 from typing import Final
 
@@ -47,7 +46,6 @@ class Connections:
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
-        self._thread = 0
         self.owns_session = session is None
         self._owner = owner
         self._make = make
@@ -58,13 +56,8 @@ class Connections:
         """Raise `ClosedError` if it was closed, or is used on another loop than before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
-        # A thread runs one loop at a time, and to ask which one that is takes a system call.
-        if self.loop is not None and self._thread == get_ident() and self.loop.is_running():
-            return
         loop = asyncio.get_running_loop()
-        if self.loop is None:
-            self.loop = loop
-            self._thread = get_ident()
+        self.loop = self.loop or loop
         if self.loop is not loop:
             raise ClosedError(f"the {self._owner} belongs to another event loop; make one for each")
 
@@ -127,7 +120,8 @@ class TimeLimit:
     def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager[None]:
         """Give a context manager that raises `TimeoutError` where its block takes too long.
 
-        `loop` is the one that runs, and `now` its time, from which on it counts.
+        `loop` is the one that runs, and `now` its time, from which on it counts: that of no block
+        may lie before that of the block which began before it.
         """
         return _Block(self, loop, now)
 

@@ -9,7 +9,8 @@ class Slots:
     """So many places, each held for a block; an async context manager that any number may enter.
 
     What `asyncio.Semaphore` is, for one who enters at every request: where a place is free, that
-    is taken at once. Else places pass from who leaves to who has waited longest.
+    is taken at once. Else places pass from who leaves to who has waited longest. It is for one
+    event loop, which nothing here checks.
     """
 
     def __init__(self, most: int) -> None:
@@ -26,9 +27,11 @@ class Slots:
         self._line.append(waiter)
         try:
             await waiter
-        except asyncio.CancelledError:
-            if not waiter.cancelled():
+        except BaseException:  # a coroutine can be closed, too
+            if waiter.done() and not waiter.cancelled():
                 self._leave()  # it was given a place at that very moment
+            elif waiter in self._line:
+                self._line.remove(waiter)
             raise
 
     async def __aexit__(
@@ -43,7 +46,7 @@ class Slots:
     def _leave(self) -> None:
         while self._line:
             waiter = self._line.popleft()
-            if not waiter.done():  # who was cancelled has left
+            if not waiter.done():
                 waiter.set_result(None)
                 return
         self._free += 1

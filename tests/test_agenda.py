@@ -54,6 +54,21 @@ def test_of_those_overdue_the_surest_gain_comes_first():
     assert drain(agenda, 5.0) == [b, c, a]
 
 
+def test_one_put_in_line_comes_in_the_place_that_put_would_have_given_it():
+    gains = {f"job{number}": number / 8 for number in range(9)}
+    orders = []
+    for in_line in (False, True):
+        agenda, entries = Agenda(lambda entry, _now: gains[entry.job_id]), make_entries(9)
+        for entry in entries:
+            if in_line and entry.job_id in {"job3", "job4", "job7"}:
+                agenda.put_in_line(entry, 1.0, gains[entry.job_id])
+            else:
+                agenda.put(entry, 1.0)
+        assert agenda.next_due() == 1.0
+        orders.append([entry.job_id for entry in drain(agenda, 5.0)])
+    assert orders[0] == orders[1] == [f"job{number}" for number in range(8, -1, -1)]
+
+
 def test_a_gain_is_worth_so_much_waiting_and_no_more():
     gains = {"job0": 0.0, "job1": 1.0}
     for late, first in ((HEADSTART - 1, 1), (HEADSTART + 1, 0)):

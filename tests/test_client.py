@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import logging
+import math
 import os
 import socket
 import ssl
@@ -1249,6 +1250,22 @@ async def test_every_answer_tells_the_time_of_the_service(status, start_server):
             await client.get_job("j-1")
         noon = datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()
         assert noon <= client.service_time() <= view.service_time() < noon + 2
+
+
+async def test_of_answers_to_what_was_sent_at_nearly_the_same_time_one_is_heard(
+    start_server, monkeypatch
+):
+    server = await start_server(answer_json(JOB))
+    heard = []
+    async with client_of(server) as client:
+        clock = client._clock
+        monkeypatch.setattr(clock, "heard", lambda *args: heard.append(args))
+        for enough_until, count in ((-math.inf, 5), (math.inf, 0)):
+            clock.enough_until = enough_until
+            for _ in range(5):
+                await client.get_job("j-1")
+            assert len(heard) == count
+            heard.clear()
 
 
 @pytest.mark.parametrize(

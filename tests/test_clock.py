@@ -89,7 +89,9 @@ def test_of_answers_that_come_at_nearly_the_same_time_one_is_enough(service):
     service.heard("no date", 99.0, 100.0)
     assert service.enough_until == -math.inf
     service.heard(dated(NOON), 99.0, 100.0)
-    assert service.enough_until == 100.01
+    assert service.enough_until == 99.01
+    service.heard(dated(NOON), 98.0, 100.1)  # sent before, and slow
+    assert service.enough_until == 99.01
 
 
 @given(

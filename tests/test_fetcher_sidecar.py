@@ -85,13 +85,27 @@ def test_a_note_that_was_written_half_over_another_is_none(part, note_path):
         assert kept is None or torn in (before, after)
 
 
-def test_a_note_of_which_not_all_could_be_written_is_an_error(part, monkeypatch):
+@pytest.mark.parametrize("how", ["some of it", "an error"])
+def test_a_note_of_which_not_all_could_be_written_leaves_the_one_before(part, monkeypatch, how):
+    real = os.pwrite
+
+    def pwrite(fd, note, at):
+        if b"33" not in note:
+            return real(fd, note, at)
+        written = real(fd, note[:70], at)
+        if how == "an error":
+            raise OSError(28, "No space left on device")
+        return written
+
     notes = Sidecar(part)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     with part.open("rb") as file:
         notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10)]))
-        monkeypatch.setattr(os, "pwrite", lambda _fd, note, _at: len(note) - 1)
         with pytest.raises(OSError, match="No space left"):
-            notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 20)]))
+            notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10), (20, 33)]))
+        assert Sidecar(part).read("job-1", 50).done == [(0, 10)]
+        notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 40)]))
+    assert Sidecar(part).read("job-1", 50).done == [(0, 40)]
 
 
 def test_only_the_owner_may_read_it(part, note_path):

@@ -11,8 +11,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import pytest
 from hypothesis import given
@@ -173,10 +175,10 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
     try:
         part.open()
         part.begin(SURE, joined=True, resumable=True)
-        part.write(0, [b"{}"])
+        part.write(0, [b"{" + b" " * MIB + b"}"])
         hidden = [*tmp_path.glob(".*")]
         modes = {stat.S_IMODE(path.stat().st_mode) for path in hidden}
-        publish(part, 2)
+        publish(part, MIB + 2)
     finally:
         os.umask(before)
     modes.add(stat.S_IMODE(target.stat().st_mode))
@@ -668,6 +670,24 @@ def test_a_folder_that_fails_to_sync_leaves_no_note_of_a_temporary_that_is_gone(
     assert names(tmp_path) == ["out"]
 
 
+@pytest.fixture
+def fail_close(monkeypatch):
+    """Let closing a file of that ending fail, as a network's can: it is closed all the same."""
+
+    def fail(ending):
+        real = os.close
+
+        def close(fd):
+            path = Path(f"/proc/self/fd/{fd}").readlink()
+            real(fd)
+            if path.name.endswith(ending):
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        monkeypatch.setattr(os, "close", close)
+
+    return fail
+
+
 def note_of(target):
     """What is noted of the temporary, while its writer goes on."""
     (path,) = target.parent.glob(".*.part")
@@ -688,6 +708,29 @@ def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
     part.leave()
 
 
+def test_what_is_too_little_to_be_kept_is_not_noted(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    part.write(0, [b"x" * (MIB - 1)])
+    assert len(names(tmp_path)) == 1
+    part.write(MIB, [b"x"])
+    assert note_of(tmp_path / "out").done == [(0, MIB - 1), (MIB, MIB + 1)]
+    part.leave()
+
+
+def test_a_note_that_cannot_be_closed_costs_no_descriptor_and_no_result(tmp_path, fail_close):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(Version(MIB + 2, '"one"'), joined=True, resumable=True)
+    part.write(0, [b"{" + b" " * MIB + b"}"])
+    before = names("/proc/self/fd")
+    fail_close(".json")
+    publish(part, MIB + 2)
+    assert len(names("/proc/self/fd")) == len(before) - 2  # the bytes, and the note
+    assert names(tmp_path) == ["out"]
+
+
 def test_of_what_could_not_be_asked_for_in_parts_nothing_is_noted_or_kept(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
@@ -704,19 +747,28 @@ def test_where_each_note_costs_a_sync_there_are_fewer(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", synced.append)
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(Version(size=10 * MIB, etag='"one"'), joined=True, resumable=True)
-    for number in range(10):
+    part.begin(Version(size=20 * MIB, etag='"one"'), joined=True, resumable=True)
+    for number in range(20):
         part.write(number * MIB, [b"x" * MIB])
-    assert len(synced) == 2
-    assert note_of(tmp_path / "out").done == [(0, 8 * MIB)]
+    assert len(synced) == 3
+    assert note_of(tmp_path / "out").done == [(0, 17 * MIB)]
     part.leave()
-    assert kept_by(tmp_path / "out").done == [(0, 10 * MIB)]
+    assert kept_by(tmp_path / "out").done == [(0, 20 * MIB)]
 
 
-def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path):
+def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path, monkeypatch):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, joined=True, resumable=True)
+    within, real = Lock(), Sidecar.write
+
+    def write(self, *args):
+        assert within.acquire(blocking=False), "two notes at a time"
+        time.sleep(0.0005)
+        real(self, *args)
+        within.release()
+
+    monkeypatch.setattr(Sidecar, "write", write)
     with ThreadPoolExecutor(8) as pool:
         writes = [pool.submit(part.write, at * 4096, [b"x" * 4096]) for at in range(1024)]
     assert [write.result() for write in writes] == [None] * 1024
@@ -897,13 +949,13 @@ def test_what_a_kill_left_of_a_published_file_is_tidied_away(tmp_path, monkeypat
     part = PartFile(target, job_id="job-1", overwrite=False)
     part.check()
     part.open()
-    part.begin(Version(2, '"one"'), joined=True, resumable=True)
-    part.write(0, [b"{}"])
-    part.hash_to(2)
+    part.begin(Version(MIB + 2, '"one"'), joined=True, resumable=True)
+    part.write(0, [b"{" + b" " * MIB + b"}"])
+    part.hash_to(MIB + 2)
     with pytest.raises(KilledError):
         part.publish()
     assert len([*tmp_path.iterdir()]) == 3
     with pytest.raises(TargetExistsError):
         PartFile(target, job_id="job-1", overwrite=False).check()
     assert [*tmp_path.iterdir()] == [target]
-    assert target.read_bytes() == b"{}"
+    assert target.stat().st_size == MIB + 2

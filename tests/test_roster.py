@@ -157,6 +157,19 @@ def test_a_new_job_is_due_at_once():
     assert roster.next_due() is None
 
 
+def test_a_new_job_goes_before_one_that_hardly_can_have_ended_and_after_one_that_must_have():
+    for seen_at, first in ((99.999, "new"), (1.0, "old")):
+        roster, feed = make_roster(schedule=Fixed(interval=0.001, jitter=0)), make_feed()
+        for number in range(200):
+            roster.learning.durations.enter()
+            roster.learning.durations.end(0.0, 0.0, 2.0 + number / 1000)
+        follow(roster, feed, "old", now=0.0)
+        entry = roster.pop_due(0.0)
+        roster.answered(entry, snapshot("old", "processing"), seen_at)
+        follow(roster, feed, "new", now=100.0)
+        assert roster.pop_due(100.0).job_id == first
+
+
 def test_jobs_come_in_the_order_in_which_they_are_due():
     roster, feed = make_roster(), make_feed()
     for at, job_id in ((3.0, "c"), (1.0, "a"), (2.0, "b"), (1.0, "a2")):

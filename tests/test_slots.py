@@ -71,6 +71,34 @@ def test_who_is_cancelled_just_as_he_is_given_a_place_passes_it_on(replay):
     assert replay(script) == 2
 
 
+def test_who_has_left_stands_in_no_line(replay):
+    async def script():
+        slots = Slots(1)
+        async with slots:
+            waiting = [asyncio.create_task(slots.__aenter__()) for _ in range(100)]
+            await asyncio.sleep(0)
+            assert len(slots._line) == 100
+            for task in waiting:
+                task.cancel()
+            await asyncio.sleep(0)
+            assert not slots._line
+
+    replay(script)
+
+
+def test_a_coroutine_that_is_closed_while_it_waits_takes_no_place(replay):
+    async def script():
+        slots = Slots(1)
+        async with slots:
+            waiting = slots.__aenter__()
+            waiting.send(None)
+            waiting.close()
+        async with slots:
+            pass
+
+    replay(script)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whoever_comes_and_goes_there_are_never_more_than_places_and_none_is_lost(replay, seed):
     rng = Random(seed)

@@ -65,6 +65,7 @@ class PartFile:
         self._done: list[tuple[int, int]] = []
         self._resumable = False
         self._not_noted = 0  # bytes
+        self._is_noted = False
         self._noting = Lock()
         self._hash = hashlib.sha256()
         self._counting = False
@@ -111,7 +112,7 @@ class PartFile:
         if kept is not None:
             self._version = kept.version
             self._done = kept.done
-            self._resumable = True
+            self._resumable = self._is_noted = True
         return kept
 
     @property
@@ -124,15 +125,16 @@ class PartFile:
 
         Args:
             version: What is going to be written, as far as it is known.
-            resumable: Whether parts of it can be asked for, so that it is of use to keep some.
             joined: Whether several answers that agree on its size and name make it up. If not,
                 the size may be a lie, and braces are counted to find out.
+            resumable: Whether parts of it can be asked for, so that it is of use to keep some.
         """
         self._version = version
         self._counting = not joined
         self._resumable = resumable and Kept(version, []).is_sure
         self._done = []
         self._not_noted = 0
+        self._is_noted = False
         self.rewind()
         try:
             if self._sidecar is not None:
@@ -257,8 +259,12 @@ class PartFile:
         with self._noting:
             self._done = merged([*self._done, (start, stop)])
             self._not_noted += stop - start
-            if self._sidecar is not None and self._not_noted >= self._sidecar.worth:
+            if self._sidecar is None:
+                return
+            worth = self._sidecar.worth if self._is_noted else _WORTH_KEEPING
+            if self._not_noted >= worth:
                 self._not_noted = 0
+                self._is_noted = True
                 kept = Kept(self._version, self._done)
                 self._sidecar.write(self._open_fd(), self._job_id, kept)
 

@@ -25,7 +25,7 @@ from adepoll.models import Json
 
 _FORMAT: Final = 2
 _MOST_BYTES: Final = 2**20
-_WORTH_A_SYNC: Final = 2**22  # bytes
+_WORTH_A_SYNC: Final = 2**23  # bytes
 
 
 @frozen
@@ -59,7 +59,7 @@ class Sidecar:
         self._path = part.with_name(f"{part.name}.json")
         self._new = part.with_name(f"{part.name}.json.new")
         self._fd: int | None = None
-        self._longest = 0  # bytes of a note so far
+        self._last = b""  # what stands there
 
     def read(self, job_id: str, length: int) -> Kept | None:
         """Give what a file of that length holds of that job; None where that is not sure."""
@@ -92,15 +92,20 @@ class Sidecar:
         if self._fd is None:
             self._begin(sealed)
         else:
-            _write(self._fd, sealed.ljust(self._longest))
-        self._longest = max(self._longest, len(sealed))
+            try:
+                _write(self._fd, sealed)
+            except OSError:
+                # A full disk can take a part of a note, and had room for the one before.
+                with suppress(OSError):
+                    _write(self._fd, self._last)
+                raise
+        self._last = sealed
 
     def close(self) -> None:
         """Write no more; what was noted stays."""
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-            self._longest = 0
+            fd, self._fd = self._fd, None
+            _close(fd)
 
     def remove(self) -> None:
         """Take the note away, if there is one; raises `OSError`."""
@@ -119,11 +124,18 @@ class Sidecar:
             _write(fd, sealed)
             self._new.replace(self._path)
         except OSError:
-            os.close(fd)
+            _close(fd)
             with suppress(OSError):
                 self._new.unlink()
             raise
         self._fd = fd
+
+
+def _close(fd: int) -> None:
+    # Where this fails (close(2)), `fd` is closed all the same; a note that is not there is a loss,
+    # and one of which not all is there is found out.
+    with suppress(OSError):
+        os.close(fd)
 
 
 def _write(fd: int, note: bytes) -> None:
