@@ -1,6 +1,7 @@
-"""What to make of the list's word that a job is active, or is not there. Imports learning, entry.
+"""What to make of the list's word that a job is active, or is not there.
 
-Times are seconds of one monotonic clock. Hints decide when a job is looked at, and nothing more.
+Imports learning, durations and entry. Times are seconds of one monotonic clock. Hints decide when
+a job is looked at, and nothing more.
 """
 
 import math
@@ -8,6 +9,7 @@ from typing import Final
 
 from attrs import define
 
+from adepoll.durations import EDGES
 from adepoll.entry import Entry
 from adepoll.learning import Learning
 
@@ -62,12 +64,18 @@ class Hints:
     def doubt_at(self, entry: Entry, now: float) -> float:
         """Give when to look at a job even though the list says that it is active.
 
-        That is when hardly any such job would be, and every few minutes at least.
+        That is when hardly any such job would be, by what was seen of jobs that old and older, and
+        every few minutes at least.
         """
         if entry.entered is None:
             return now + self.trust
         age = self.learning.age(entry, now)
-        doubt = self.learning.durations.law.quantile(_HARDLY_ANY, age=age) - age
+        law = self.learning.durations.law
+        if law.quantile(_MOST, age=age) > EDGES[law.known]:
+            # In a batch that began at once, none was seen that is older: what the law says of what
+            # is to come can be anything, and all of the batch would be looked at in vain.
+            return now + self.trust
+        doubt = law.quantile(_HARDLY_ANY, age=age) - age
         return now + min(max(doubt, _LEAST_TRUST), self.trust)
 
     def proven_active(self, entry: Entry) -> bool:
@@ -83,6 +91,7 @@ class Hints:
 
 
 _HARDLY_ANY: Final = 0.99  # share of jobs that have ended by then
+_MOST: Final = 0.95  # share of them that was to be seen, for the law to be believed in that
 _LEAST_TRUST: Final = 10.0
 _LONGEST_LAG: Final = 30.0  # where a job is missing for longer, that is no lag
 _MORE_LAG: Final = 0.5  # than was seen, as jobs are looked at one after the other

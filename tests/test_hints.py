@@ -49,6 +49,23 @@ def test_a_job_is_looked_at_when_hardly_any_would_be_active():
     assert 500 + 10 <= hints.believed_until(old, 500.0) <= 500 + hints.trust
 
 
+@pytest.mark.parametrize("ended", [2, 200, 2_000])
+def test_where_no_job_was_seen_that_is_older_the_list_is_believed(ended):
+    """All began at once 20 s ago: those that go on were listed 3 s ago, and some have ended."""
+    durations = Durations()
+    for number in range(ended):
+        age = 20.0 * (number + 0.5) / ended
+        durations.enter()
+        durations.end(0.0, max(age - 4.0, 0.0), age)
+    for _ in range(3_000):
+        durations.enter()
+        durations.survived(0.0, 17.0)
+    hints = make_hints(durations)
+    for age in (17.0, 18.0, 19.9):
+        entry = make_entry(hints, active_at=age)
+        assert hints.believed_until(entry, age) == age + hints.trust
+
+
 def test_nothing_is_believed_for_longer_than_that():
     hints = make_hints(trust=60.0)
     for active_at in (1.0, 1e4, 1e6):
