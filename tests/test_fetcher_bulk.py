@@ -165,7 +165,7 @@ def test_the_socket_waits_for_the_reader(run):
         async with taken_over(all_of) as (come, body):
             await until(lambda: body._paused)
             ahead = body._response.content.total_bytes - sum(map(len, come))
-            assert ahead <= bulk._MOST_AHEAD * bulk._BLOCK + MIB
+            assert ahead <= bulk._MOST_AHEAD * bulk.BLOCK_BYTES + MIB
             for _ in range(1_000):
                 await asyncio.sleep(0)
             assert body._response.content.total_bytes - sum(map(len, come)) == ahead

@@ -14,7 +14,9 @@ import aiohttp
 
 from adepoll.fetcher.reading import Chunk
 
-_BLOCK: Final = 2**21
+BLOCK_BYTES: Final = 2**21
+"""What is given at a time, where bytes come fast."""
+
 _MOST_AHEAD: Final = 2  # blocks that wait to be read; then the socket waits
 _LONGEST_FILLING: Final = 0.1  # seconds; then what is there of a block is given, copied
 _WORTH_IT: Final = 2**24  # the connection can serve for nothing else afterwards
@@ -33,7 +35,7 @@ class Blocks:
     def take(self) -> memoryview:
         """Give a block."""
         free = (memory for memory, taken in self._made if taken() is None)
-        memory = next(free, None) or bytearray(_BLOCK)
+        memory = next(free, None) or bytearray(BLOCK_BYTES)
         block = memoryview(memory)
         self._made = [made for made in self._made if made[0] is not memory]
         self._made.append((memory, weakref.ref(block)))
@@ -82,7 +84,7 @@ class BulkBody(asyncio.BufferedProtocol):
         self._response.content.total_bytes += nbytes
         self._left -= nbytes
         self._filled += nbytes
-        if self._filled == _BLOCK:
+        if self._filled == BLOCK_BYTES:
             self._full.append(self._block)
             self._block = self._blocks.take()
             self._filled = 0

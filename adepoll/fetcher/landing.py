@@ -12,6 +12,7 @@ from typing import Final, Self, TypeAlias
 
 from adepoll.errors import StorageError
 from adepoll.fetcher.answers import Version
+from adepoll.fetcher.bulk import BLOCK_BYTES
 from adepoll.fetcher.partfile import PartFile
 from adepoll.fetcher.reading import Chunk
 from adepoll.fetcher.sidecar import Kept
@@ -198,6 +199,7 @@ class Writer:
                 that takes time.
         """
         self._batch = _BATCH_IN_BULK if in_bulk else _BATCH
+        self._whole = BLOCK_BYTES if in_bulk else 0  # bytes of a chunk that others follow at once
         self._landing = landing
         self._at = at
         self._wrote = wrote
@@ -222,10 +224,15 @@ class Writer:
                 await finish(self._begun)
 
     async def put(self, chunk: Chunk) -> None:
-        """Take a chunk; waits while two batches are full and those before are not written yet."""
+        """Take a chunk; waits while two batches are full and those before are not written yet.
+
+        One that is not whole came slowly, and perhaps nothing will for long: more is not waited
+        for then.
+        """
         self._chunks.append(chunk)
         self._held += len(chunk)
-        if self._held >= self._batch and (self._is_idle or self._held >= 2 * self._batch):
+        enough = self._held >= self._batch or len(chunk) < self._whole
+        if enough and (self._is_idle or self._held >= 2 * self._batch):
             await self._hand_over()
 
     async def flush(self) -> None:
