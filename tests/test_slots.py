@@ -36,7 +36,10 @@ def test_a_place_is_given_back_where_the_block_fails(replay):
     replay(script)
 
 
-def test_who_is_cancelled_while_he_waits_takes_no_place(replay):
+@pytest.mark.parametrize("when", ["while he waits", "just before", "just after"])
+def test_who_is_cancelled_takes_no_place(replay, when):
+    """Before or after he is given one, that is, in the same step of the loop."""
+
     async def script():
         slots = Slots(1)
 
@@ -44,28 +47,21 @@ def test_who_is_cancelled_while_he_waits_takes_no_place(replay):
             async with slots:
                 await asyncio.sleep(1)
 
-        holding, leaving, staying = (asyncio.create_task(hold()) for _ in range(3))
-        await asyncio.sleep(0.5)
-        leaving.cancel()
-        await asyncio.gather(holding, leaving, staying, return_exceptions=True)
-        assert leaving.cancelled()
-        return asyncio.get_running_loop().time()
-
-    assert replay(script) == 2
-
-
-def test_who_is_cancelled_just_as_he_is_given_a_place_passes_it_on(replay):
-    async def script():
-        slots = Slots(1)
-
-        async def hold():
+        async def hold_and_cancel():
             async with slots:
                 await asyncio.sleep(1)
+                if when == "just before":
+                    leaving.cancel()
+            if when == "just after":
+                leaving.cancel()
 
-        holding, leaving, staying = (asyncio.create_task(hold()) for _ in range(3))
-        holding.add_done_callback(lambda _: leaving.cancel())
+        holding = asyncio.create_task(hold_and_cancel())
+        leaving, staying = (asyncio.create_task(hold()) for _ in range(2))
+        if when == "while he waits":
+            asyncio.get_running_loop().call_later(0.5, leaving.cancel)
         await asyncio.gather(holding, leaving, staying, return_exceptions=True)
         assert leaving.cancelled()
+        assert [holding.exception(), staying.exception()] == [None, None]
         return asyncio.get_running_loop().time()
 
     assert replay(script) == 2
