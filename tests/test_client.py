@@ -10,6 +10,8 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
@@ -1237,6 +1239,37 @@ def test_a_client_of_another_event_loop_says_so():
     assert run(main()) == "j-1"
     with pytest.raises(ClosedError, match="belongs to another event loop"):
         run(main())
+
+
+FORKING = """
+import asyncio, contextlib, os
+from adepoll import AdeClient, RetryPolicy, errors
+
+async def main():
+    once = RetryPolicy(attempts=1)
+    async with AdeClient("k", base_url="http://127.0.0.1:9", retry=once) as client:
+        with contextlib.suppress(errors.TransportError):
+            await client.get_job("j-1")
+        child = os.fork()
+        if not child:
+            try:
+                asyncio.run(client.get_job("j-1"))
+            except errors.ClosedError as error:
+                print(error, flush=True)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_child_that_was_forked_while_the_loop_ran_sends_nothing_over_its_parents_connections():
+    said = subprocess.run(
+        [sys.executable, "-c", FORKING], check=True, capture_output=True, text=True
+    )
+    assert "belongs to another event loop" in said.stdout
 
 
 @pytest.mark.parametrize("status", [200, 404, 429, 503])
