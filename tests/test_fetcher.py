@@ -48,21 +48,6 @@ MISMATCH = (
 )
 
 
-class Clock:
-    """Unix seconds that stand still until they are moved."""
-
-    def __init__(self):
-        self.now = 1_750_000_000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 async def ade(clock):
     async with Emulator(clock=clock) as running:

@@ -80,11 +80,6 @@ def dump(path):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "batch.db"
-
-
-@pytest.fixture
 async def journal(path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         yield journal

@@ -22,11 +22,6 @@ WRITER = Path(__file__).parent / "support" / "journalling.py"
 ENDPOINT = "https://api.example"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "batch.db"
-
-
 async def start(path, first, count, **options):
     return await asyncio.create_subprocess_exec(
         sys.executable, WRITER, path, str(first), str(count),

@@ -47,11 +47,6 @@ def settled(number):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "batch.db"
-
-
-@pytest.fixture
 async def written(path):
     """A journal of some hundred pages, closed; its bytes."""
     async with await open_(path) as journal:

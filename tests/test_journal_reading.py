@@ -39,11 +39,6 @@ def failed(job_id, reason):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "batch.db"
-
-
-@pytest.fixture
 async def journal(path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add([f"j{n}" for n in range(10)], at=1.0)

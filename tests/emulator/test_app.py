@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
+from clocks import T0
 from yarl import URL
 
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
@@ -17,39 +18,6 @@ from adepoll.emulator.replies import requested_range
 
 JOBS = "/v1/ade/extract/jobs"
 LARGE = 3_000_000
-T0 = 1_750_000_000.5
-
-
-class Clock:
-    def __init__(self):
-        self.now = T0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-async def ade(clock):
-    async with Emulator(clock=clock) as ade:
-        yield ade
-
-
-@pytest.fixture
-async def api(ade):
-    headers = {"Authorization": f"Bearer {ade.api_key}"}
-    async with aiohttp.ClientSession(ade.base_url, headers=headers) as session:
-        yield session
-
-
-@pytest.fixture
-async def storage():
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
+from clocks import T0
 from yarl import URL
 
 from adepoll.emulator import NAMES, Emulator, JobPlan
@@ -16,15 +17,6 @@ from adepoll.emulator.effects import ABSURD_WAITS
 
 JOBS = "/v1/ade/extract/jobs"
 LARGE = 1_200_000
-T0 = 1_750_000_000.5
-
-
-class Clock:
-    def __init__(self):
-        self.now = T0
-
-    def __call__(self):
-        return self.now
 
 
 class Answer:
@@ -58,11 +50,6 @@ class Answer:
     @property
     def is_whole(self):
         return len(self.rest) == self.length
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

@@ -4,32 +4,13 @@ import asyncio
 import json
 
 import pytest
+from clocks import T0
 
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 
 landingai_ade = pytest.importorskip("landingai_ade")
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
-T0 = 1_750_000_000.0
-
-
-class Clock:
-    def __init__(self):
-        self.now = T0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-async def ade(clock):
-    async with Emulator(clock=clock) as ade:
-        yield ade
 
 
 @pytest.fixture

@@ -2,39 +2,13 @@
 
 import aiohttp
 import pytest
+from clocks import T0
 from yarl import URL
 
-from adepoll.emulator import Emulator, Endpoint, JobPlan, Traffic
+from adepoll.emulator import Endpoint, JobPlan, Traffic
 from adepoll.emulator.ledger import Ledger
 
 JOBS = "/v1/ade/extract/jobs"
-T0 = 1_750_000_000.5
-
-
-class Clock:
-    def __init__(self):
-        self.now = T0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-async def ade(clock):
-    async with Emulator(clock=clock) as ade:
-        yield ade
-
-
-@pytest.fixture
-async def api(ade):
-    headers = {"Authorization": f"Bearer {ade.api_key}"}
-    async with aiohttp.ClientSession(ade.base_url, headers=headers) as session:
-        yield session
 
 
 async def status_of(api, path=JOBS + "/one"):

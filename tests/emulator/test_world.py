@@ -4,14 +4,13 @@ import json
 import math
 
 import pytest
+from clocks import T0, Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.emulator import INLINE_LIMIT, JobPlan, Outcome, Profile, World
 from adepoll.emulator.presign import Verdict
 from adepoll.models import JobStatus
-
-T0 = 1_750_000_000.25
 
 DOCUMENTED = {
     "job_id",
@@ -37,19 +36,6 @@ METADATA = {
     "fallback_model_version",
     "warnings",
 }
-
-
-class Clock:
-    def __init__(self):
-        self.now = T0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture

@@ -1,0 +1,182 @@
+"""HTTP storages on loopback whose answers a test chooses, down to the bytes."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+
+class RawStorage:
+    """A storage on loopback that answers with the very bytes it was told; the last answer repeats.
+
+    An answer is bytes, after which the connection is closed, or a coroutine function that is given
+    reader and writer, and returns true where the connection is to be kept.
+    """
+
+    def __init__(self):
+        self.answers = []
+        self.heads = []  # of the requests, raw
+        self.connections = 0
+        self.origin = None
+        self._handlers = set()
+        self._left = asyncio.Event()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def targets(self):
+        """What stood in the request lines, between method and version."""
+        lines = [head.partition(b"\r\n")[0].decode("latin-1") for head in self.heads]
+        return [line.removeprefix("GET ").removesuffix(" HTTP/1.1") for line in lines]
+
+    def url(self, target="/result.json"):
+        return self.origin + target
+
+    async def left_alone(self):
+        """Wait until the other side has closed every connection."""
+        async with asyncio.timeout(10):
+            while self._handlers:
+                self._left.clear()
+                await self._left.wait()
+
+    @staticmethod
+    def reply(body=b"", *, status="200 OK", length=True, headers=()):
+        """Give an answer as bytes; `length` is True for the right one, None for none."""
+        lines = [f"HTTP/1.1 {status}", *headers]
+        if length is not None:
+            lines.append(f"Content-Length: {len(body) if length is True else length}")
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+    @staticmethod
+    def keeping(answer):
+        """Give an answer that leaves the connection open for the next request."""
+
+        async def send(_reader, writer):
+            writer.write(answer)
+            await writer.drain()
+            return True
+
+        return send
+
+    @staticmethod
+    def resetting(answer):
+        """Give an answer that ends with a reset of the connection."""
+
+        async def send(_reader, writer):
+            writer.write(answer)
+            await writer.drain()
+            no_lingering = struct.pack("ii", 1, 0)
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
+            writer.transport.abort()
+
+        return send
+
+    async def _serve(self, reader, writer):
+        handler = asyncio.current_task()
+        self._handlers.add(handler)
+        self.connections += 1
+        try:
+            while True:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                if isinstance(answer, bytes):
+                    writer.write(answer)
+                    await writer.drain()
+                    break
+                if not await answer(reader, writer):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has left, or the test is over
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self._handlers.discard(handler)
+            self._left.set()
+
+
+class Bucket(RawStorage):
+    """A storage that has one object, and gives it and its ranges as RFC 9110 has it.
+
+    `answers` are made with `give`, and with what `RawStorage` offers for other ones.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.body = b""
+        self.etag = '"one"'
+        self.gives_ranges = True
+        self.answers = [self.give()]
+
+    @property
+    def requests(self):
+        """The header fields of each request, by their names in lower case."""
+        return [self._fields(head) for head in self.heads]
+
+    @property
+    def ranges(self):
+        """What ranges were asked for, as (start, stop); None for the whole, or no stop."""
+        asked = []
+        for fields in self.requests:
+            first, _, last = fields.get("range", "").removeprefix("bytes=").partition("-")
+            asked.append((int(first), int(last) + 1 if last else None) if first else None)
+        return asked
+
+    def give(self, most=None, *, then="keep", before=None):
+        """Give what is asked for; or `most` bytes of it, and then "close", "reset" or "hang".
+
+        `before` is called with the number of the request, before it is answered.
+        """
+
+        async def send(reader, writer):
+            number = len(self.heads) - 1
+            if before is not None:
+                before(number)
+            answer = self._answer(self._fields(self.heads[number]))
+            head, blank, body = answer.partition(b"\r\n\r\n")
+            writer.write(head + blank)
+            for start in range(0, len(body) if most is None else min(most, len(body)), 2**18):
+                writer.write(body[start : start + 2**18][: None if most is None else most - start])
+                await writer.drain()
+            if most is None or then == "keep":
+                return True
+            if then == "hang":
+                await reader.read()  # until the client leaves
+            if then == "reset":
+                await self.resetting(b"")(reader, writer)
+            return False
+
+        return send
+
+    def _answer(self, fields):
+        size, tag = len(self.body), self.etag
+        tags = [] if tag is None else [f"ETag: {tag}"]
+        if tag is not None and fields.get("if-match", tag) != tag:
+            return self.reply(status="412 Precondition Failed")
+        asked = fields.get("range") if self.gives_ranges else None
+        if asked is None or fields.get("if-range", tag) != tag:
+            return self.reply(self.body, headers=tags)
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, stop = int(first), min(int(last) + 1 if last else size, size)
+        if start >= size:
+            headers = [*tags, f"Content-Range: bytes */{size}"]
+            return self.reply(status="416 Range Not Satisfiable", headers=headers)
+        headers = [*tags, f"Content-Range: bytes {start}-{stop - 1}/{size}"]
+        return self.reply(self.body[start:stop], status="206 Partial Content", headers=headers)
+
+    @staticmethod
+    def _fields(head):
+        lines = head.decode("latin-1").split("\r\n")[1:]
+        pairs = [line.partition(":")[::2] for line in lines if line]
+        return {name.lower(): value.strip() for name, value in pairs}
