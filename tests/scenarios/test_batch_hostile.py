@@ -218,7 +218,7 @@ async def test_a_full_disk_under_the_journal_stops_in_order_and_room_lets_it_go_
     status, told, said = await adepoll(ade, "watch", "-f", path, "--journal", journal)
     assert status == 74
     assert 0 < len(told) < len(job_ids)
-    assert "full" in said
+    assert "is full" in said
     assert str(journal) in said
     assert mount(small_disk, "remount,size=20m")
     asked = Counter({job.job_id: job.gets for job in ade.truth.jobs()})
