@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import os
+import tempfile
+from pathlib import Path
 
 import attrs
 import exceptiontext
@@ -17,6 +20,8 @@ from scripted import ScriptedSource
 from adepoll.emulator import Emulator, run
 from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
+
+_NOBODY = 65534  # the id of the user "nobody"
 
 # No test asserts how long something takes, on a busy machine least of all.
 settings.register_profile("adepoll", deadline=None)
@@ -74,6 +79,28 @@ def path(tmp_path):
 def clock():
     """A `Clock`: Unix seconds that stand still until a test moves them."""
     return Clock()
+
+
+@pytest.fixture
+def folder_as_nobody():
+    """A folder that this process owns, which loses root's powers until the test ends."""
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if is_root:
+            try:
+                os.chown(folder, _NOBODY, _NOBODY)
+                os.seteuid(_NOBODY)
+            except OSError as exc:
+                pytest.skip(f"this root cannot become another user: {exc}")
+        try:
+            # The folders of `tmp_path` let only their owner through, and `TMPDIR` may be so too.
+            if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                pytest.skip(f"another user cannot reach {folder.parent}; set TMPDIR")
+            yield folder
+        finally:
+            if is_root:
+                os.seteuid(0)
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ import shutil
 import socket
 import sqlite3
 import stat
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -366,32 +364,8 @@ async def test_a_large_journal_is_looked_through_less_and_still_refused(
 # --- what may not be written --------------------------------------------------------------------
 
 
-@pytest.fixture
-def as_nobody():
-    """Do without root's powers, which no mode stops."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_folder():
-    """A folder of nobody's: those of pytest are closed to others, on the way to it."""
-    with tempfile.TemporaryDirectory() as name:
-        if not os.geteuid():
-            os.chown(name, 65534, 65534)
-        yield Path(name)
-
-
-async def test_a_folder_that_may_only_be_read_is_refused_for_writing(
-    open_folder, as_nobody, request
-):
-    folder = open_folder / "folder"
+async def test_a_folder_that_may_only_be_read_is_refused_for_writing(folder_as_nobody, request):
+    folder = folder_as_nobody / "folder"
     folder.mkdir()
     async with await open_(folder / "batch.db") as journal:
         await journal.add(["a"])
@@ -406,8 +380,8 @@ async def test_a_folder_that_may_only_be_read_is_refused_for_writing(
     assert [found.name for found in folder.iterdir()] == ["batch.db"]
 
 
-async def test_a_file_that_may_only_be_read_is_refused_for_writing(open_folder, as_nobody):
-    path = open_folder / "batch.db"
+async def test_a_file_that_may_only_be_read_is_refused_for_writing(folder_as_nobody):
+    path = folder_as_nobody / "batch.db"
     async with await open_(path) as journal:
         await journal.add(["a"])
     path.chmod(0o400)
@@ -415,11 +389,11 @@ async def test_a_file_that_may_only_be_read_is_refused_for_writing(open_folder, 
         await open_(path)
     with JournalReader(path) as reader:
         assert reader.counts().jobs == 1
-    assert [found.name for found in open_folder.iterdir()] == ["batch.db"]
+    assert [found.name for found in folder_as_nobody.iterdir()] == ["batch.db"]
 
 
-async def test_a_file_that_may_not_be_read_is_refused(open_folder, as_nobody):
-    path = open_folder / "batch.db"
+async def test_a_file_that_may_not_be_read_is_refused(folder_as_nobody):
+    path = folder_as_nobody / "batch.db"
     await (await open_(path)).aclose()
     path.chmod(0)
     for opening in (open_, _read):

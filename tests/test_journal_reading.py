@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -147,25 +146,24 @@ async def test_what_a_killed_batch_left_is_read_with_its_wal(journal, path, tmp_
     assert [found.name for found in copy.iterdir()] == ["batch.db"]
 
 
-def copy_to_be_read(path, folder):
-    for name in ("batch.db", "batch.db-wal"):
-        (folder / name).write_bytes(path.with_name(name).read_bytes())
-        (folder / name).chmod(0o444)
-    folder.chmod(0o555)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes root's powers away for a while")
-async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(journal, path):
-    """Without it the journal would be an older one."""
+@pytest.fixture
+async def unclosed(journal, path):
+    """The files of a journal that was not closed, as bytes."""
     await write_all(journal)
-    with tempfile.TemporaryDirectory() as copy:
-        copy_to_be_read(path, Path(copy))
-        os.seteuid(65534)
-        try:
-            with pytest.raises(JournalAccessError, match="-wal and -shm"):
-                JournalReader(Path(copy, "batch.db"))
-        finally:
-            os.seteuid(0)
+    return {name: path.with_name(name).read_bytes() for name in ("batch.db", "batch.db-wal")}
+
+
+async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(
+    unclosed, folder_as_nobody, request
+):
+    """Without it the journal would be an older one."""
+    for name, data in unclosed.items():
+        (folder_as_nobody / name).write_bytes(data)
+        (folder_as_nobody / name).chmod(0o444)
+    folder_as_nobody.chmod(0o555)
+    request.addfinalizer(lambda: folder_as_nobody.chmod(0o755))
+    with pytest.raises(JournalAccessError, match="-wal and -shm"):
+        JournalReader(folder_as_nobody / "batch.db")
 
 
 async def test_a_closed_reader_says_so(journal, path):
