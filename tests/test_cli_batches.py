@@ -6,6 +6,7 @@ import pty
 import signal
 import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import pytest
 from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started, until
@@ -124,7 +125,7 @@ async def test_options_are_noted_for_resume_and_can_be_given_anew(ade, journal):
     await adepoll(
         ade, "watch", never, "--journal", journal, "--timeout", "0.2", "--concurrency", "7"
     )
-    with sqlite3.connect(journal) as connection:
+    with closing(sqlite3.connect(journal)) as connection:
         (note,) = connection.execute("SELECT value FROM notes WHERE key = 'options'").fetchone()
     assert json.loads(note) == {"concurrency": 7, "timeout": 0.2}
     code, out, _ = await adepoll(ade, "resume", journal)
