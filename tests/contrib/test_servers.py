@@ -412,16 +412,17 @@ async def test_a_genuine_webhook_makes_the_watcher_look_now(kind, ade, http):
 
 
 @pytest.mark.parametrize(
-    ("headers", "body", "status"),
+    ("signature", "body", "status"),
     [
-        ({}, b"{}", 400),
-        (signed(b"{}", key=b"another secret"), b"{}", 400),
-        (signed(b"{}", moment=1_700_000_000), b"{}", 400),
-        (signed(b"no JSON"), b"no JSON", 400),
-        ({}, b"x" * 70_000, 413),
+        (None, b"{}", 400),
+        ({"key": b"another secret"}, b"{}", 400),
+        ({"moment": 1_700_000_000}, b"{}", 400),
+        ({}, b"no JSON", 400),
+        (None, b"x" * 70_000, 413),
     ],
 )
-async def test_a_webhook_that_is_not_genuine_is_refused(house, http, headers, body, status):
+async def test_a_webhook_that_is_not_genuine_is_refused(house, http, signature, body, status):
+    headers = {} if signature is None else signed(body, **signature)
     async with http.post(f"{house.url}/hook", data=body, headers=headers) as response:
         assert response.status == status
 
