@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,25 @@ _NOBODY = 65534  # the id of the user "nobody"
 # No test asserts how long something takes, on a busy machine least of all.
 settings.register_profile("adepoll", deadline=None)
 settings.load_profile("adepoll")
+
+
+# Variables that change what the code under test, its child processes or its peers do.
+_FOREIGN = re.compile(
+    r"\w+_PROXY|NETRC|SSL_CERT_(FILE|DIR)|(VISION_AGENT|LANDINGAI|AWS|OTEL|XDG|_ADEPOLL)_\w+|"
+    r"CI|COLUMNS|LINES|(NO|FORCE)_COLOR|CLICOLOR(_FORCE)?|COLORTERM|TTY_\w+|WEB_CONCURRENCY",
+    re.IGNORECASE,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory):
+    """Run all tests without the user's keys, proxies, terminal settings and home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in filter(_FOREIGN.fullmatch, [*os.environ]):
+            patch.delenv(name)
+        patch.setenv("TERM", "xterm")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture
