@@ -1,6 +1,7 @@
 """A file appears whole or not at all, and nothing is left where it does not."""
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import os
@@ -82,6 +83,13 @@ def fail_os(monkeypatch):
         monkeypatch.setattr(os, name, failing)
 
     return fail
+
+
+@pytest.fixture
+def no_descriptor_is_left_open():
+    before = len(names("/dev/fd"))
+    yield
+    assert len(names("/dev/fd")) == before
 
 
 # --- what is written ----------------------------------------------------------------------------
@@ -787,6 +795,7 @@ def temporary_of(target):
     return path
 
 
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
 def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
     first = part_file(tmp_path / "out")
     first.open()
@@ -857,6 +866,7 @@ def test_a_published_file_whose_writer_died_before_it_was_done_is_not_written_to
     assert names(tmp_path) == ["copy", "out"]
 
 
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "foreign"])
 def test_what_is_no_file_of_ours_in_its_place_is_left_alone(tmp_path, monkeypatch, kind):
     planted = temporary_of(tmp_path / "out")
@@ -873,6 +883,122 @@ def test_what_is_no_file_of_ours_in_its_place_is_left_alone(tmp_path, monkeypatc
     assert (tmp_path / "out").read_bytes() == b"{}"
     assert os.path.samestat(planted.lstat(), before)
     assert kind != "foreign" or planted.read_bytes() == b"theirs"
+
+
+@pytest.fixture
+def before_lock(monkeypatch):
+    """Run the given actions between open(2) and flock(2), one for each temporary that is opened.
+
+    This is what another process can do at that moment.
+    """
+    real = fcntl.flock
+
+    def arrange(*actions):
+        left = list(actions)
+
+        def flock(fd, operation):
+            if left:
+                action = left.pop(0)
+                with monkeypatch.context() as patch:
+                    patch.setattr(fcntl, "flock", real)
+                    action()
+            real(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    return arrange
+
+
+def begin_and_write(part, text):
+    part.open()
+    part.begin(Version(), joined=False)
+    part.write(0, [text])
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_published_just_before_its_temporary_is_locked_is_not_written_to(
+    tmp_path, before_lock, overwrite
+):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    first = part_file(target, overwrite=overwrite)
+    begin_and_write(first, b"{first}")
+    before_lock(lambda: publish(first, 7))
+    second = part_file(target, overwrite=True)
+    begin_and_write(second, b"{second}")
+    assert target.read_bytes() == b"{first}"
+    assert temporary.read_bytes() == b"{second}"
+    publish(second, 8)
+    assert target.read_bytes() == b"{second}"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
+    tmp_path, before_lock, overwrite
+):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    first, third = part_file(target, overwrite=overwrite), part_file(target, overwrite=True)
+    begin_and_write(first, b"{first}")
+
+    def publish_and_begin():
+        publish(first, 7)
+        begin_and_write(third, b"{third}")
+
+    before_lock(publish_and_begin)
+    second = part_file(target, overwrite=True)
+    begin_and_write(second, b"{second}")
+    assert target.read_bytes() == b"{first}"
+    assert temporary.read_bytes() == b"{third}"
+    publish(second, 8)
+    assert target.read_bytes() == b"{second}"
+    publish(third, 7)
+    assert target.read_bytes() == b"{third}"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize(("removals", "gets_the_name"), [(1, True), (2, True), (3, False)])
+def test_after_three_temporaries_vanished_before_the_lock_another_name_is_taken(
+    tmp_path, before_lock, removals, gets_the_name
+):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    before_lock(*[temporary.unlink] * removals)
+    part = part_file(target)
+    begin_and_write(part, b"{}")
+    assert temporary.exists() == gets_the_name
+    publish(part, 2)
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+def test_a_temporary_with_a_second_name_is_not_written_to_and_gives_up_its_name(
+    tmp_path, before_lock
+):
+    """Its writer died between link(2) and unlink(2), just before the lock."""
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    temporary.write_bytes(b"{first}")
+    before_lock(lambda: target.hardlink_to(temporary))
+    second = part_file(target, overwrite=True)
+    begin_and_write(second, b"{second}")
+    assert target.read_bytes() == b"{first}"
+    assert temporary.read_bytes() == b"{second}"
+    second.leave()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+def test_a_temporary_that_others_may_read_is_made_private_before_it_is_written(tmp_path):
+    temporary = temporary_of(tmp_path / "out")
+    temporary.touch(0o644)
+    part = begun(tmp_path / "out")
+    assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+    part.leave()
 
 
 # --- braces --------------------------------------------------------------------------------------
