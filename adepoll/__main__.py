@@ -9,13 +9,14 @@ def main() -> None:
     _fill_standard_streams()
     try:
         from adepoll.cli import cli  # noqa: PLC0415 - the extra may be missing
+
+        cli(prog_name="adepoll")
     except ModuleNotFoundError as exc:
         if exc.name not in {"click", "jinja2", "rich"}:
             raise
         sys.exit(
             f'adepoll: the command needs {exc.name}; install it with: pip install "adepoll[cli]"'
         )
-    cli(prog_name="adepoll")
 
 
 def _fill_standard_streams() -> None:

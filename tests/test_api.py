@@ -128,8 +128,8 @@ def test_nothing_else_looks_public():
     """What is imported into the package on the way is a module, or is exported."""
     others = {
         name
-        for name, value in vars(adepoll).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+        for name in dir(adepoll)
+        if not name.startswith("_") and not inspect.ismodule(getattr(adepoll, name))
     }
     assert others == {name for name in PUBLIC if not name.startswith("_")}
 

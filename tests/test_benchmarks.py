@@ -30,6 +30,7 @@ def test_there_are_those_that_are_spoken_of():
         "memory",
         "schedule",
         "servers",
+        "startup",
         "sweep",
         "throughput",
     }

@@ -5,15 +5,7 @@ import logging
 import click
 
 from adepoll.__about__ import __version__
-from adepoll.cli.completion import completion
-from adepoll.cli.demo import demo
-from adepoll.cli.emulate import emulate
-from adepoll.cli.fetch import fetch
-from adepoll.cli.look import get, list_jobs
-from adepoll.cli.report import report
-from adepoll.cli.running import SayHandler
-from adepoll.cli.status import status
-from adepoll.cli.watch import resume, watch
+from adepoll.cli.lazy import LazyCommand, LazyGroup
 
 EPILOG = """\b
 Environment:
@@ -32,7 +24,11 @@ Exit codes:
 """
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="adepoll")
 @click.option("--debug", is_flag=True, help="Tell on stderr what happens inside.")
 def cli(*, debug: bool) -> None:
@@ -40,6 +36,8 @@ def cli(*, debug: bool) -> None:
 
     Try it without a key: adepoll demo
     """
+    from adepoll.cli.running import SayHandler  # noqa: PLC0415 - --help works without it
+
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(asctime)s %(name)s: %(message)s" if debug else "adepoll: %(message)s",
@@ -47,13 +45,21 @@ def cli(*, debug: bool) -> None:
     )
 
 
-cli.add_command(demo)
-cli.add_command(watch)
-cli.add_command(resume)
-cli.add_command(status)
-cli.add_command(get)
-cli.add_command(list_jobs)
-cli.add_command(fetch)
-cli.add_command(emulate)
-cli.add_command(completion)
-cli.add_command(report)
+# Word, module and function, and the summary, which a test compares with the subcommand's help.
+for _name, _path, _summary in (
+    (
+        "completion",
+        "completion:completion",
+        "Print the script that makes a shell complete adepoll.",
+    ),
+    ("demo", "demo:demo", "Watch 2,000 jobs settle on this machine, without a key."),
+    ("emulate", "emulate:emulate", "Run an ADE service to try things on, without a key or a bill."),
+    ("fetch", "fetch:fetch", "Download the result of a completed job."),
+    ("get", "look:get", "Look at one job once, and print what is said of it."),
+    ("list", "look:list_jobs", "List the key's jobs."),
+    ("report", "report:report", "Write the report of a batch: one HTML file that opens anywhere."),
+    ("resume", "watch:resume", "Go on with the batch of a journal."),
+    ("status", "status:status", "Say where the batch of a journal stands, and what went wrong."),
+    ("watch", "watch:watch", "Wait until jobs have ended, and tell each as it does."),
+):
+    cli.add_command(LazyCommand(_name, f"adepoll.cli.{_path}", _summary))

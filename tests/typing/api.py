@@ -1,11 +1,14 @@
 """The public API as a user's type checker sees it. Checked by mypy and pyright, never run."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import assert_type
 
+import adepoll
 from adepoll import (
     Adaptive,
     AdeClient,
@@ -148,3 +151,9 @@ def on_webhook(headers: Mapping[str, str], body: bytes, now: float) -> tuple[str
     WebhookVerifier(["whsec_AAAA", b"key"], tolerance=60).verify(headers, body, now=now)
     assert_type(job_ids_in(body, lambda event: ["a"]), tuple[str, ...])
     return job_ids_in(body)
+
+
+def by_attribute() -> None:
+    assert_type(adepoll.Fixed(interval=2), Fixed)
+    assert_type(adepoll.__version__, str)
+    adepoll.nothing  # type: ignore[attr-defined]  # noqa: B018 - unknown to a type checker, too

@@ -1,0 +1,186 @@
+"""What a fresh interpreter imports: lazy public names, and lazy subcommands."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import adepoll
+from adepoll.cli import cli
+from adepoll.cli.lazy import LazyCommand
+
+SLOW = {"aiohttp", "asyncio", "attrs", "backoff", "cattrs", "jinja2", "rich", "sqlite3", "ssl"}
+CONTEXT = click.Context(cli)
+
+
+def output_of(code, **options):
+    """Return what the code prints in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        **options,
+    ).stdout
+
+
+def modules_after(code):
+    """Return the modules that a fresh interpreter has after the code."""
+    listing = "import atexit, sys; atexit.register(lambda: print('\\n', *sys.modules))\n"
+    return set(output_of(listing + code).rpartition("\n ")[2].split())
+
+
+def modules_after_command(*arguments, **environment):
+    code = f"import os, sys; sys.argv = {['adepoll', *arguments]}; os.environ |= {environment}\n"
+    code += "from adepoll.__main__ import main\n"
+    return modules_after(f"{code}try: main()\nexcept SystemExit: pass")
+
+
+# --- the package ---------------------------------------------------------------------------------
+
+
+def test_the_package_is_imported_without_what_is_slow():
+    modules = modules_after("import adepoll")
+    assert "adepoll.errors" in modules
+    assert modules & SLOW == set()
+
+
+def test_a_name_imports_its_module_only():
+    modules = modules_after("from adepoll import JobStatus, RecordedError")
+    assert {"adepoll.models", "adepoll.outcome"} <= modules
+    assert modules & {"aiohttp", "asyncio", "adepoll.client", "adepoll.watcher"} == set()
+
+
+def type_checkers_imports():
+    """Return the public names and their modules as type checkers read them."""
+    tree = ast.parse(Path(adepoll.__file__).read_text("utf-8"))
+    [block] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "typing.TYPE_CHECKING"
+    ]
+    assert all(isinstance(node, ast.ImportFrom) for node in block.body)
+    return {name.name: node.module for node in block.body for name in node.names}
+
+
+def test_lazy_names_are_those_that_type_checkers_see():
+    at_run_time = {name: f"adepoll.{module}" for name, module in adepoll._MODULE_OF.items()}
+    assert at_run_time == type_checkers_imports()
+
+
+def test_every_public_name_is_either_lazy_or_imported():
+    listing = "import adepoll; print(*vars(adepoll))"
+    imported = set(output_of(listing).split())
+    lazy = set(adepoll._MODULE_OF)
+    assert lazy & imported == set()
+    assert lazy <= set(adepoll.__all__) <= lazy | imported
+
+
+def test_a_lazy_name_is_the_object_of_its_module():
+    for name, module in type_checkers_imports().items():
+        assert getattr(adepoll, name) is getattr(sys.modules[module], name)
+
+
+def test_a_star_import_and_dir_give_all_names():
+    assert output_of("from adepoll import *; print(AdeClient.__name__)") == "AdeClient\n"
+    names = output_of("import adepoll; print(*dir(adepoll))").split()
+    assert {*adepoll.__all__, "fetcher", "__doc__"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_a_submodule_is_an_attribute():
+    assert output_of("import adepoll; print(adepoll.wire.__name__)") == "adepoll.wire\n"
+
+
+@pytest.mark.parametrize("name", ["nothing", "__wrapped__", "AdeClint"])
+def test_an_unknown_attribute_is_an_attribute_error(name):
+    with pytest.raises(AttributeError, match=f"module 'adepoll' has no attribute '{name}'") as info:
+        getattr(adepoll, name)
+    assert (info.value.name, info.value.obj) == (name, adepoll)
+
+
+def test_an_unknown_name_is_an_import_error():
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec("from adepoll import nothing")
+
+
+def test_a_submodule_that_lacks_a_dependency_says_which():
+    code = "import sys; sys.modules['aiohttp'] = None; import adepoll\n"
+    for use in ("adepoll.client", "adepoll.AdeClient"):
+        told = f"try: {use}\nexcept ModuleNotFoundError as error: print(error.name)"
+        assert output_of(code + told) == "aiohttp\n"
+
+
+THREADS = """
+import sys, threading
+import adepoll
+
+sys.setswitchinterval(1e-6)
+found = []
+names = [name for name in adepoll.__all__ if name in adepoll._MODULE_OF]
+barrier = threading.Barrier(8)
+
+def use(shift):
+    barrier.wait()
+    found.append({name: id(getattr(adepoll, name)) for name in names[shift:] + names[:shift]})
+
+threads = [threading.Thread(target=use, args=(5 * number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(found), all(names == found[0] for names in found))
+"""
+
+
+def test_threads_can_use_names_at_the_same_time():
+    assert output_of(THREADS) == "8 True\n"
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], [], ["wacht"], ["--nothing"]],
+    ids=["version", "help", "no-arguments", "unknown-subcommand", "unknown-option"],
+)
+def test_the_command_starts_without_what_is_slow(arguments):
+    modules = modules_after_command(*arguments)
+    assert "adepoll.cli" in modules
+    assert modules & SLOW == set()
+
+
+def test_completion_of_a_subcommand_imports_nothing_slow():
+    modules = modules_after_command(
+        _ADEPOLL_COMPLETE="zsh_complete", COMP_WORDS="adepoll wa", COMP_CWORD="1"
+    )
+    assert "adepoll.cli" in modules
+    assert modules & SLOW == set()
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_the_summary_of_a_subcommand_is_its_own(name):
+    lazy = cli.get_command(CONTEXT, name)
+    assert isinstance(lazy, LazyCommand)
+    found, command, rest = cli.resolve_command(CONTEXT, [name, "rest"])
+    assert (found, command.name, rest) == (name, name, ["rest"])
+    assert not isinstance(command, LazyCommand)
+    for width in range(20, 120):
+        assert lazy.get_short_help_str(width) == command.get_short_help_str(width)
+    assert (command.hidden, command.deprecated) == (lazy.hidden, lazy.deprecated)
+
+
+def test_a_subcommand_without_its_extra_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['jinja2'] = None; sys.argv = ['adepoll', 'report', 'a']\n"
+        "from adepoll.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as error: print(error.code)"
+    )
+    told = 'adepoll: the command needs jinja2; install it with: pip install "adepoll[cli]"\n'
+    assert output_of(code) == told
