@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
+from ports import free_port
 
 from adepoll.emulator import JobPlan
 
@@ -84,8 +84,7 @@ async def test_a_signal_under_load_ends_the_server_in_order(kind, loop, number, 
 
 async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
     endless, short = ade_env.submit(ENDLESS), ade_env.submit(JobPlan(processing_time=0.5))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["uvicorn", "--app-dir", EXAMPLES, "fastapi_app:app", "--port", str(port)]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-m", *command, "--workers", "2"),

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 import pytest
 from clocks import T0
+from ports import free_port
 from yarl import URL
 
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
@@ -445,12 +446,8 @@ class TestEmulator:
             assert body["output_url"].startswith(ade.results_url)
 
     async def test_a_port_that_is_taken_is_told_and_nothing_stays_open(self):
-        with (
-            socket.create_server(("127.0.0.1", 0)) as taken,
-            socket.create_server(("127.0.0.1", 0)) as spare,
-        ):
-            results_port = spare.getsockname()[1]
-            spare.close()
+        results_port = free_port()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             ade = Emulator(port=port, results_port=results_port)
             with pytest.raises(OSError, match="address already in use"):

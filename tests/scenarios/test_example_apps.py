@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from contrast import POOR_CONTRAST
+from ports import free_port
 
 from adepoll.emulator import JobPlan, Outcome, Profile
 
@@ -65,8 +65,7 @@ class Server:
         first, second = re.findall(r"^    (adepoll|python|uvicorn)( .+)$", text, re.MULTILINE)[:2]
         assert "".join(first) == "adepoll emulate"
         self.command = shlex.split("".join(second))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
 

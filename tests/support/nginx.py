@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
 from pathlib import Path
+
+from ports import free_port
 
 COMMAND = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 WHY_NOT = "there is no nginx on this machine (Debian's package nginx-light has it)"
@@ -18,8 +19,8 @@ _CONFIG = """
 {user}
 worker_processes 1;
 daemon off;
-pid {home}/pid;
-error_log {home}/error.log warn;
+pid "{home}/pid";
+error_log "{home}/error.log" warn;
 worker_shutdown_timeout 1s;
 events {{ worker_connections 512; }}
 http {{
@@ -31,15 +32,15 @@ http {{
     types {{ application/json json; text/html html; }}
     sendfile on;
     tcp_nopush on;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
+    client_body_temp_path "{home}/body";
+    proxy_temp_path "{home}/proxy";
+    fastcgi_temp_path "{home}/fastcgi";
+    uwsgi_temp_path "{home}/uwsgi";
+    scgi_temp_path "{home}/scgi";
     {http}
     server {{
         listen 127.0.0.1:{port};
-        root {folder};
+        root "{folder}";
         location = /{nonce} {{ access_log off; return 204; }}
         {server}
     }}
@@ -61,9 +62,7 @@ class Nginx:
 
     def __enter__(self):
         for _ in range(5):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            self.port = free_port()
             if self.start():
                 return self
         raise RuntimeError(self._said.read_text())
@@ -78,7 +77,7 @@ class Nginx:
             # Its workers would otherwise be somebody who may not read the folders of tests.
             user="user root;" if os.geteuid() == 0 else "",
             home=self.home,
-            access_log=f"{self.home}/access.log seen" if self._log else "off",
+            access_log=f'"{self.home}/access.log" seen' if self._log else "off",
             folder=self.folder,
             port=self.port,
             nonce=nonce,
