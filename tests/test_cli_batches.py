@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from shlex import quote
 
 import pytest
 from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started, until
@@ -47,7 +48,7 @@ async def test_an_orderly_stop_prints_the_command_that_goes_on(ade, journal, num
     found, out, err = await stopped_after_one_line(ade, journal, *ids, number=number)
     assert found == code
     assert ids_of(out) == ids[:1]
-    assert err.splitlines()[-1] == f"adepoll: goes on with: adepoll resume {journal}"
+    assert err.splitlines()[-1] == f"adepoll: goes on with: adepoll resume {quote(str(journal))}"
 
 
 async def test_resume_tells_the_rest_and_nothing_twice(ade, journal, tmp_path):
@@ -99,7 +100,7 @@ async def test_jobs_that_another_try_may_resolve_bring_the_command_for_it(ade, j
     code, out, err = await adepoll(ade, "watch", never, "--journal", journal, "--timeout", "0.2")
     assert code == 3
     assert json.loads(out)["error_kind"] == "JobTimeoutError"
-    assert f"goes on with: adepoll resume {journal}" in err
+    assert f"goes on with: adepoll resume {quote(str(journal))}" in err
     code, _, err = await adepoll(ade, "watch", "bad/id", "--journal", f"{journal}2")
     assert code == 3
     assert "goes on" not in err
@@ -133,7 +134,7 @@ async def test_options_are_noted_for_resume_and_can_be_given_anew(ade, journal):
     assert "did not settle in 0.2 s" in json.loads(out)["error"]
     code, out, err = await adepoll(ade, "resume", journal, "--timeout", "0.3", "--allow-private")
     assert "did not settle in 0.3 s" in json.loads(out)["error"]
-    assert err.endswith(f"adepoll resume {journal} --timeout 0.3 --allow-private\n")
+    assert err.endswith(f"adepoll resume {quote(str(journal))} --timeout 0.3 --allow-private\n")
 
 
 async def test_stopped_while_ids_still_come_it_asks_for_them_again(ade, journal):
@@ -241,7 +242,7 @@ async def test_the_command_names_the_place_where_it_would_not_be_found_otherwise
         *(ade, "watch", never, "--journal", journal, "--timeout", "0.1"),
         *("--base-url", ade.base_url), variables=elsewhere,
     )  # fmt: skip
-    assert err.endswith(f"adepoll resume {journal} --base-url {ade.base_url}\n")
+    assert err.endswith(f"adepoll resume {quote(str(journal))} --base-url {ade.base_url}\n")
 
 
 # --- what cannot be ------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ async def test_a_full_disk_stops_the_batch_with_74_and_the_command_that_goes_on(
     assert code == 74
     *_, what, how = err.splitlines()
     assert "cannot be written" in what
-    assert how == f"adepoll: goes on with: adepoll resume {journal}"
+    assert how == f"adepoll: goes on with: adepoll resume {quote(str(journal))}"
     code, rest, _ = await adepoll(ade, "resume", journal)
     assert code == 0
     assert set(ids_of(out + rest)) == set(ids)
@@ -316,7 +317,7 @@ async def test_status_says_where_a_batch_stands_without_a_key(ade, journal, tmp_
     assert ["ended", "2: 1 completed, 1 failed"] in rows
     assert ["running", "no"] in rows
     assert "JobFailedError: [b]blur" in out
-    assert f"Goes on with: adepoll resume {journal}" in out
+    assert f"Goes on with: adepoll resume {quote(str(journal))}" in out
     code, out, _ = await adepoll(ade, "status", journal, "--json", key="")
     found = json.loads(out)
     assert found["endpoint"] == ade.base_url

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from searchpath import search_path
 
 
 def adepoll(*arguments, **env):
@@ -75,9 +76,6 @@ def test_files_and_folders_are_left_to_the_shell(words, kind):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
 def test_bash_completes_with_the_script(tmp_path):
     (tmp_path / "completion").write_text(adepoll("completion", "bash"))
-    command = tmp_path / "adepoll"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m adepoll "$@"\n')
-    command.chmod(0o755)
     script = (
         "source ./completion && complete -p adepoll; "
         "COMP_WORDS=(adepoll watch --discovery l); COMP_CWORD=3; "
@@ -88,7 +86,7 @@ def test_bash_completes_with_the_script(tmp_path):
         cwd=tmp_path,
         env={
             **os.environ,
-            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            "PATH": search_path(tmp_path),
             "PYTHONPATH": str(Path(__file__).parent.parent),
         },
         capture_output=True,

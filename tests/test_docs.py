@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from searchpath import search_path
 
 import adepoll
 from adepoll.emulator import Emulator, JobPlan
@@ -36,7 +37,7 @@ def examples() -> list:
 
 
 @pytest.mark.parametrize(("language", "code"), examples())
-async def test_example_runs_as_printed(language, code, tmp_path):
+async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factory):
     command = {"python": [sys.executable, "-c", code], "sh": ["bash", "-euc", code]}[language]
     async with Emulator() as ade:
         for number in (1, 2, 3):
@@ -49,7 +50,8 @@ async def test_example_runs_as_printed(language, code, tmp_path):
                 **os.environ,
                 "LANDINGAI_ADE_BASE_URL": ade.base_url,
                 "VISION_AGENT_API_KEY": ade.api_key,
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "PATH": search_path(tmp_path_factory.mktemp("bin")),
+                "PYTHONPATH": str(ROOT),
                 "PYTHONWARNINGS": "error",
             },
             stdout=asyncio.subprocess.PIPE,

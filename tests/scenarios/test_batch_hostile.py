@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -199,7 +200,7 @@ async def test_a_full_disk_under_the_results_stops_in_order_and_room_lets_it_go_
     status, told, said = await adepoll(ade, "watch", "-f", path, "--journal", journal, "--out", out)
     assert status == 74
     assert "No space left" in said
-    assert f"adepoll resume {journal}" in said
+    assert f"adepoll resume {quote(str(journal))}" in said
     assert mount(small_disk, "remount,size=10m")
     status, rest, said = await adepoll(ade, "resume", journal)
     assert status == 0, said
@@ -258,7 +259,7 @@ async def test_results_that_may_not_be_written_into_their_folder_stop_the_batch(
         )
     assert status == 74
     assert told == []
-    assert f"adepoll resume {journal}" in said
+    assert f"adepoll resume {quote(str(journal))}" in said
     status, told, _ = await adepoll(ade, "resume", journal)
     assert status == 0
     assert sorted(told) == sorted(job_ids)
@@ -315,7 +316,7 @@ async def test_a_file_of_very_many_ids_is_taken_in_while_the_first_are_told(ade,
         status, _, said = await end_of(process)
     assert status == 143
     assert resident <= MOST_RESIDENT
-    assert f"adepoll resume {journal}" in said
+    assert f"adepoll resume {quote(str(journal))}" in said
 
 
 def _most_resident(pid):
