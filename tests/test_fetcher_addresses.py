@@ -116,8 +116,10 @@ def url_of(address, scheme="https"):
     "address", [*INSIDE_V4, *INSIDE_V6, *wrapped("127.0.0.1"), *wrapped("169.254.169.254")]
 )
 async def test_an_address_of_the_inside_is_refused(address):
+    asked = gatekeeper()
     with pytest.raises(ResultUrlError, match="allow_private=True"):
-        await gatekeeper().check("job-1", url_of(address))
+        await asked.check("job-1", url_of(address))
+    await asked.close()
 
 
 @pytest.mark.parametrize("address", [*PUBLIC, *wrapped("8.8.8.8")])
@@ -128,10 +130,13 @@ async def test_an_address_of_the_public_internet_may_be_asked(address):
 @given(st.ip_addresses(v=4))
 def test_wrapping_an_address_changes_nothing_about_where_it_is(address):
     async def is_let_through(text):
+        asked = gatekeeper()
         try:
-            await gatekeeper().check("job-1", url_of(text))
+            await asked.check("job-1", url_of(text))
         except ResultUrlError:
             return False
+        finally:
+            await asked.close()
         return True
 
     async def verdicts():

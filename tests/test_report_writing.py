@@ -123,8 +123,8 @@ async def test_the_command_puts_the_report_beside_the_journal_and_says_so(journa
     assert (code, out) == (0, "")
     path = tmp_path / "batch-report.html"
     assert err == f"{path}: report of 3 jobs, 2 still open\n"
-    command = shlex.join(["adepoll", "resume", str(journal.path)])
-    assert command in html.unescape(path.read_text("utf-8"))
+    resume = shlex.join(["adepoll", "resume", str(journal.path)])
+    assert resume in html.unescape(path.read_text("utf-8"))
 
 
 async def test_the_command_works_beside_a_run(journal, tmp_path):
