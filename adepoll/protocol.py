@@ -15,7 +15,6 @@ from adepoll import wire
 from adepoll.clock import parse_http_date
 from adepoll.errors import (
     AuthenticationError,
-    ConfigurationError,
     JobNotFoundError,
     MalformedAnswerError,
     PaymentRequiredError,
@@ -33,14 +32,6 @@ from adepoll.jobids import check_job_id, is_plain
 from adepoll.models import JobPage, JobSnapshot, JobStatus, Json
 from adepoll.redaction import REDACTED, showable
 
-REGIONS: Final[Mapping[str, str]] = {
-    "us": "https://api.va.landing.ai",
-    "eu": "https://api.va.eu-west-1.landing.ai",
-}
-"""Base URL by region."""
-
-_REGION_ALIASES: Final = {"production": "us"}  # as LANDINGAI_ADE_ENVIRONMENT has it
-
 _JOBS: Final = "/v1/ade/extract/jobs"
 MAX_PAGE_SIZE: Final = 100
 
@@ -50,22 +41,6 @@ class Headers(Protocol):
 
     def get(self, name: str, /) -> str | None:
         """Give the header's value, None where there is none."""
-
-
-def region_url(region: str) -> str:
-    """Give the base URL of a region: ``us`` (or ``production``) or ``eu``.
-
-    Raises:
-        ConfigurationError: There is no such region.
-    """
-    name = region.strip().lower()
-    try:
-        return REGIONS[_REGION_ALIASES.get(name, name)]
-    except KeyError:
-        known = ", ".join(sorted({*REGIONS, *_REGION_ALIASES}))
-        raise ConfigurationError(
-            f"unknown region {showable(region, 40)!r}; there are {known}"
-        ) from None
 
 
 def job_path(job_id: str) -> str:

@@ -1,21 +1,45 @@
-"""Where key and base URL come from: arguments, then the environment. Imports protocol and below."""
+"""Where key and base URL come from: arguments, then the environment. Imports errors and below."""
 
 import logging
 import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from adepoll import protocol
 from adepoll.errors import ConfigurationError, MissingApiKeyError
 from adepoll.redaction import redact_url, showable
 
 _log = logging.getLogger(__name__)
 
+REGIONS: Final[Mapping[str, str]] = {
+    "us": "https://api.va.landing.ai",
+    "eu": "https://api.va.eu-west-1.landing.ai",
+}
+"""Base URL by region."""
+
+_REGION_ALIASES: Final = {"production": "us"}  # as LANDINGAI_ADE_ENVIRONMENT has it
+
 # The names that the official SDK reads.
 API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
 REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
 BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
+
+
+def region_url(region: str) -> str:
+    """Give the base URL of a region: ``us`` (or ``production``) or ``eu``.
+
+    Raises:
+        ConfigurationError: There is no such region.
+    """
+    name = region.strip().lower()
+    try:
+        return REGIONS[_REGION_ALIASES.get(name, name)]
+    except KeyError:
+        known = ", ".join(sorted({*REGIONS, *_REGION_ALIASES}))
+        raise ConfigurationError(
+            f"unknown region {showable(region, 40)!r}; there are {known}"
+        ) from None
 
 
 def read_key(api_key: str | None) -> str:
@@ -43,10 +67,10 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
     if region is not None:
         if base_url is not None:
             raise ConfigurationError("pass region= or base_url=, not both")
-        return protocol.region_url(region)
+        return region_url(region)
     base_url = base_url or os.environ.get(BASE_URL_VARIABLE)
     if not base_url:
-        return protocol.region_url(os.environ.get(REGION_VARIABLE) or "us")
+        return region_url(os.environ.get(REGION_VARIABLE) or "us")
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adepoll.cli.choices import Choices
 from adepoll.errors import ConfigurationError
-from adepoll.protocol import REGIONS
+from adepoll.settings import REGIONS
 
 US, EU = REGIONS["us"], REGIONS["eu"]
 JOURNAL = Path("batch.db")

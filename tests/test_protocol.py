@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from adepoll import errors, protocol
+from adepoll import errors, protocol, settings
 from adepoll.errors import (
     ConfigurationError,
     InvalidJobIdError,
@@ -90,17 +90,17 @@ def test_a_parameter_that_the_service_would_refuse_is_refused_here(arguments, me
 
 @pytest.mark.parametrize("region", ["us", "production", "US", " Production "])
 def test_us_is_also_called_production(region):
-    assert protocol.region_url(region) == "https://api.va.landing.ai"
+    assert settings.region_url(region) == "https://api.va.landing.ai"
 
 
 def test_eu_has_its_own_host():
-    assert protocol.region_url("eu") == "https://api.va.eu-west-1.landing.ai"
+    assert settings.region_url("eu") == "https://api.va.eu-west-1.landing.ai"
 
 
 @pytest.mark.parametrize("region", ["", "asia", "https://evil.example", "u s"])
 def test_an_unknown_region_is_refused_with_the_known_ones(region):
     with pytest.raises(ConfigurationError, match="there are eu, production, us"):
-        protocol.region_url(region)
+        settings.region_url(region)
 
 
 # --- answers ------------------------------------------------------------------------------------

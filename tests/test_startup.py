@@ -163,6 +163,23 @@ def test_completion_of_a_subcommand_imports_nothing_slow():
     assert modules & SLOW == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("completion", {"aiohttp", "cattrs", "rich", "jinja2", "sqlite3", "adepoll.emulator"}),
+        ("get", {"jinja2", "sqlite3", "adepoll.emulator"}),
+        ("report", {"aiohttp", "rich", "adepoll.emulator"}),
+        ("status", {"adepoll.emulator"}),
+        ("watch", {"jinja2", "adepoll.emulator"}),
+        ("emulate", {"rich", "jinja2", "sqlite3"}),
+    ],
+)
+def test_a_subcommand_does_not_import_what_others_need(name, others):
+    modules = modules_after_command(name, "--help")
+    assert "adepoll.cli.running" in modules
+    assert modules & others == set()
+
+
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_the_summary_of_a_subcommand_is_its_own(name):
     lazy = cli.get_command(CONTEXT, name)

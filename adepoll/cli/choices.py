@@ -15,9 +15,8 @@ from adepoll.cli.running import finite, place_options
 from adepoll.client import AdeClient
 from adepoll.errors import ConfigurationError
 from adepoll.journal.opening import read_endpoint
-from adepoll.protocol import REGIONS
 from adepoll.redaction import showable
-from adepoll.settings import BASE_URL_VARIABLE, REGION_VARIABLE, read_base_url
+from adepoll.settings import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
 from adepoll.sweep import Discovery
 
 OPTIONS_NOTE: Final = "options"  # the note of those that the next run is to have, too

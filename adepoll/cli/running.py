@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn, TextIO
 import click
 from click.shell_completion import CompletionItem
 
+import adepoll
 from adepoll.cli.stopping import Stopping
-from adepoll.client import AdeClient
 from adepoll.errors import (
     AdePollError,
     AuthenticationError,
@@ -33,9 +33,8 @@ from adepoll.errors import (
     TargetExistsError,
 )
 from adepoll.models import JobSnapshot, JobStatus
-from adepoll.protocol import REGIONS
 from adepoll.redaction import REDACTED, showable
-from adepoll.settings import API_KEY_VARIABLE
+from adepoll.settings import API_KEY_VARIABLE, REGIONS
 
 _log = logging.getLogger(__name__)
 _LONGEST_RECORD_LINE: Final = 2_000
@@ -131,8 +130,8 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         max_rate: float | None,
         **kwargs: object,
     ) -> None:
-        def connect() -> AdeClient:
-            return AdeClient(region=region, base_url=base_url, max_rate=max_rate)
+        def connect() -> "adepoll.AdeClient":  # which is imported when a command connects
+            return adepoll.AdeClient(region=region, base_url=base_url, max_rate=max_rate)
 
         command(*args, connect=connect, **kwargs)
 

@@ -17,8 +17,8 @@ from adepoll.cli.running import ExitCode, run_plain, shown, write_line
 from adepoll.cli.standing import in_bytes
 from adepoll.journal import Failure, JournalReader
 from adepoll.outcome import Counts, Stage
-from adepoll.protocol import REGIONS
 from adepoll.report.formats import iso_time, show_time
+from adepoll.settings import REGIONS
 
 _GROUPS: Final = 10  # of failures
 _NAME_WIDTH: Final = len("last outcome")

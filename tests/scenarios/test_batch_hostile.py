@@ -20,7 +20,7 @@ from adepoll import Journal
 from adepoll.cli.choices import IDS_NOTE, READ
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import JournalReader
-from adepoll.protocol import REGIONS
+from adepoll.settings import REGIONS
 
 KEY = "canary-key-51c09"
 NEVER = JobPlan(processing_time=float("inf"))
