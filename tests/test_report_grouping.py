@@ -39,9 +39,28 @@ def test_a_status_and_words_do(one, other):
     assert pattern_of(one, {}) != pattern_of(other, {})
 
 
+@pytest.mark.parametrize(
+    ("word", "pattern"),
+    [
+        ("s3", "s3"),
+        ("s33", "s<n>"),
+        ("3a", "<n>a"),
+        ("1,000.5", "<n>"),
+        ("deadbe1", "deadbe<n>"),
+        ("deadbee1", "<id>"),
+        ("0xDEADBEE1", "<id>"),
+        ("zone_gz1234", "zone_gz<n>"),
+        ("zone_gzx1234", "<id>"),
+        ("zone_gzxy123", "zone_gzxy<n>"),
+    ],
+)
+def test_a_word_with_many_digits_is_an_id(word, pattern):
+    assert pattern_of(word, {}) == pattern
+
+
 def test_names_of_the_job_make_no_kind():
-    names = {"weird name": "<job>", "ab": "<file>"}
-    assert pattern_of("weird name: absent", names) == "<job>: absent"
+    names = {"weird name": "<job>", "four": "<file>", "abs": "<short>"}
+    assert pattern_of("weird name, four: absent", names) == "<job>, <file>: absent"
 
 
 @given(st.text(max_size=400))
@@ -81,6 +100,23 @@ def test_a_new_kind_for_each_job_does_not_fill_the_memory_nor_hide_a_frequent_on
     found = groups.largest(1)
     assert (found[0].pattern, found[0].count) == ("frequent", 5_000)
     assert sum(group.count for group in found) == 25_000
+
+
+@pytest.mark.parametrize(("kinds", "shown", "rest"), [(4_000, 4_000, 0), (4_001, 2_001, 2_000)])
+def test_of_more_than_4000_kinds_the_rarer_half_is_counted_together(kinds, shown, rest):
+    groups = Groups()
+    for number in range(kinds):
+        add(groups, f"kind {number}")
+    found = groups.largest(kinds)
+    assert sum(group.pattern != "" for group in found) == shown
+    assert sum(group.count for group in found if not group.pattern) == rest
+
+
+def test_a_long_job_id_is_cut():
+    groups = Groups()
+    add(groups, "a", "x" * 81)
+    add(groups, "a", "y" * 80)
+    assert groups.largest(1)[0].job_ids == ("x" * 80 + "...", "y" * 80)
 
 
 def test_examples_and_ids_are_fit_to_be_shown():

@@ -53,7 +53,7 @@ def _place_of(match: re.Match[str]) -> str:
     digits = sum(map(str.isdigit, word))
     if len(word) <= _SHORT_WORD and word[0].isalpha():
         return word
-    if digits == len(word) or not _NUMBER.search(word):
+    if digits == len(word):
         return "<n>"
     if _HEX.fullmatch(word) or (len(word) >= _LONG_WORD and digits >= _DIGITS_OF_AN_ID):
         return "<id>"

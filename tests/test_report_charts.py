@@ -1,0 +1,253 @@
+"""Charts are drawn to scale, in both widths, and their labels stand within the drawing."""
+
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+from markupsafe import Markup
+from reporting import record
+
+from adepoll.report import charts
+from adepoll.report.collecting import collect
+from adepoll.report.facts import Curve, Sample
+from adepoll.report.figures import Bins, Spread
+
+SPREAD = Spread(count=8, least=0.0, median=15.0, p95=38.0, most=90.0)
+BINS = Bins(edges=(0.0, 10.0, 20.0, 30.0, 40.0), counts=(4, 1, 0, 2), above=1)
+CURVE = Curve(start=0.0, stop=400.0, counts=(0, 1, 1, 3, 4), later=1, last=1_000.0)
+
+
+def drawings(chart):
+    """The wide and the narrow drawing of a chart."""
+    both = ET.fromstring(Markup("<div>{}</div>").format(chart))
+    return [Drawing(svg) for svg in both]
+
+
+class Drawing:
+    def __init__(self, svg):
+        self.svg = svg
+        *_, self.width, self.height = map(float, svg.get("viewBox").split())
+
+    def all(self, tag, kind):
+        return [found for found in self.svg.iter(tag) if kind in found.get("class", "").split()]
+
+    def one(self, tag, kind):
+        (found,) = self.all(tag, kind)
+        return found
+
+
+def lengths(element, *names):
+    return [float(element.get(name)) for name in names]
+
+
+def extent(text):
+    """From where to where a text reaches, where a character is 6 units wide."""
+    (x,), width = lengths(text, "x"), 6 * len(text.text)
+    x += float(text.get("dx", 0))
+    start = x - {"start": 0, "middle": width / 2, "end": width}[text.get("text-anchor", "start")]
+    return start, start + width
+
+
+@pytest.fixture(
+    params=[
+        charts.histogram("h", Sample(spread=SPREAD, bins=BINS), title="T", noun="jobs"),
+        charts.curve("c", CURVE, jobs=6),
+    ],
+    ids=["histogram", "curve"],
+)
+def chart(request):
+    return request.param
+
+
+def test_texts_are_within_the_drawing(chart):
+    for drawing in drawings(chart):
+        for text in drawing.svg.iter("text"):
+            start, stop = extent(text)
+            assert start >= 0
+            assert stop <= drawing.width
+            assert 0 < float(text.get("y")) <= drawing.height
+
+
+def test_the_numbers_of_the_upright_axis_stand_left_of_it_at_their_height(chart):
+    for drawing in drawings(chart):
+        axis, *grid = [
+            line
+            for line in drawing.svg.iter("line")
+            if line.get("y1") == line.get("y2") and line.get("class") in {"axis", "grid"}
+        ]
+        numbers = [text for text in drawing.all("text", "tick") if text.get("text-anchor") == "end"]
+        assert axis.get("class") == "axis"
+        assert {line.get("class") for line in grid} == {"grid"}
+        assert len(numbers) == len(grid) + 1
+        (base,) = lengths(axis, "y1")
+        (top,) = lengths(grid[-1], "y1")
+        most = int(numbers[-1].text)
+        for line, number in zip([axis, *grid], numbers, strict=True):
+            left, right, y = lengths(line, "x1", "x2", "y1")
+            assert y == pytest.approx(base - (base - top) * int(number.text) / most, abs=0.1)
+            assert float(number.get("y")) == pytest.approx(y + 4)
+            assert left - 10 < extent(number)[1] < left
+            assert (left, right) == (52, drawing.width - 14)
+
+
+def test_bars_tile_the_width_and_are_as_high_as_their_count():
+    for drawing in drawings(
+        charts.histogram("h", Sample(spread=SPREAD, bins=BINS), title="T", noun="jobs")
+    ):
+        rooms, bars = drawing.all("rect", "room"), drawing.all("rect", "bar")
+        assert [bar.get("class") for bar in bars] == ["bar"] * 4 + ["bar beyond"]
+        slot = (drawing.width - 52 - 14) / 5
+        full = lengths(rooms[0], "height")[0]
+        base = drawing.height - 30
+        for index, (room, bar, count) in enumerate(zip(rooms, bars, (4, 1, 0, 2, 1), strict=True)):
+            assert lengths(room, "x", "y", "width", "height") == pytest.approx(
+                [52 + index * slot, 44, slot, base - 44], abs=0.1
+            )
+            assert lengths(bar, "x", "width") == pytest.approx(
+                [52 + index * slot + 1, slot - 2], abs=0.1
+            )
+            assert lengths(bar, "height") == pytest.approx([full * count / 4], abs=0.1)
+            assert sum(lengths(bar, "y", "height")) == pytest.approx(base, abs=0.11)
+
+
+@pytest.mark.parametrize(("below", "first"), [(0, 0), (3, 1)])
+def test_marks_stand_where_their_values_lie_among_the_bars(below, first):
+    counted = Bins(edges=BINS.edges, counts=BINS.counts, below=below, above=1)
+    chart = charts.histogram("h", Sample(spread=SPREAD, bins=counted), title="T", noun="jobs")
+    for drawing in drawings(chart):
+        slot = (drawing.width - 52 - 14) / (5 + first)
+        p95, median = drawing.all("line", "mark")
+        assert p95.get("class") == "mark dashed"
+        assert median.get("class") == "mark"
+        assert lengths(p95, "x1", "x2") == pytest.approx([52 + (3.8 + first) * slot] * 2, abs=0.1)
+        assert lengths(median, "x1", "x2") == pytest.approx(
+            [52 + (1.5 + first) * slot] * 2, abs=0.1
+        )
+        for line, label in zip((p95, median), drawing.all("text", "mark-label"), strict=True):
+            (x,) = lengths(line, "x1")
+            near = extent(label)[0] if label.get("text-anchor") == "start" else extent(label)[1]
+            assert abs(near - x) == pytest.approx(6, abs=0.11)
+            assert lengths(line, "y1")[0] == lengths(label, "y")[0] - 10
+        assert extent(drawing.all("text", "mark-label")[1])[0] > lengths(median, "x1")[0]
+        bars = drawing.all("rect", "bar")
+        assert [bar.get("class") for bar in bars] == (
+            ["bar beyond"] * first + ["bar"] * 4 + ["bar beyond"]
+        )
+
+
+def test_a_label_stands_right_of_its_mark_where_it_fits_and_else_left():
+    spread = Spread(count=8, least=0.0, median=39.0, p95=40.0, most=90.0)
+    chart = charts.histogram("h", Sample(spread=spread, bins=BINS), title="T", noun="jobs")
+    for drawing in drawings(chart):
+        for line, label in zip(
+            drawing.all("line", "mark"), drawing.all("text", "mark-label"), strict=True
+        ):
+            (x,) = lengths(line, "x1")
+            fits = x + 6 + 7.8 * len(label.text) < drawing.width
+            assert label.get("text-anchor") == ("start" if fits else "end")
+    wide, narrow = (
+        [label.get("text-anchor") for label in drawing.all("text", "mark-label")]
+        for drawing in drawings(chart)
+    )
+    assert wide == ["start", "start"]
+    assert narrow == ["start", "end"]
+
+
+def test_times_of_the_lower_axis_stand_under_their_marks(chart):
+    for drawing in drawings(chart):
+        marks = [line for line in drawing.all("line", "axis") if line.get("y1") != line.get("y2")]
+        labels = [
+            text for text in drawing.all("text", "tick") if text.get("text-anchor") == "middle"
+        ]
+        assert 3 <= len(marks) == len(labels) <= (8 if drawing.width == 800 else 5)
+        apart = {
+            round(after - before, 0)
+            for before, after in pairwise(lengths(mark, "x1")[0] for mark in marks)
+        }
+        assert len(apart) == 1
+        for mark, label in zip(marks, labels, strict=True):
+            x, start, stop = lengths(mark, "x1", "y1", "y2")
+            assert (start, stop) == (drawing.height - 30, drawing.height - 25)
+            (y,) = lengths(label, "y")
+            assert y == drawing.height - 10
+            half = 3.6 * len(label.text)
+            at = min(max(x, half), drawing.width - half)
+            assert lengths(label, "x") == pytest.approx([at], abs=0.11)
+
+
+def test_a_curve_rises_with_its_counts_over_the_whole_width():
+    for drawing in drawings(charts.curve("c", CURVE, jobs=6)):
+        base, high = drawing.height - 30, drawing.height - 44
+        wanted = [
+            (52 + (drawing.width - 66) * index / 4, base - high * count / 6)
+            for index, count in enumerate(CURVE.counts)
+        ]
+        points = drawing.one("polyline", "curve").get("points")
+        found = [tuple(map(float, point.split(","))) for point in points.split()]
+        assert [x for x, _ in found] == pytest.approx([x for x, _ in wanted], abs=0.1)
+        assert [y for _, y in found] == pytest.approx([y for _, y in wanted], abs=0.1)
+        area = drawing.one("polygon", "area").get("points")
+        assert area == f"52,{base:g} {points} {drawing.width - 14:g},{base:g}"
+        x1, x2, y1, y2 = lengths(drawing.one("line", "mark"), "x1", "x2", "y1", "y2")
+        assert (x1, x2, y1, y2) == (52, drawing.width - 14, 14, 14)
+        label = drawing.one("text", "mark-label")
+        assert (label.text, label.get("x"), label.get("y")) == ("all 6 jobs", "52", "8")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "measured", "marked"), [(4, 4, False), (16, 16, True), (17, 4, False)]
+)
+def test_a_curve_is_measured_by_all_jobs_unless_over_three_quarters_are_open(
+    jobs, measured, marked
+):
+    for drawing in drawings(charts.curve("c", CURVE, jobs=jobs)):
+        numbers = [text for text in drawing.all("text", "tick") if text.get("text-anchor") == "end"]
+        assert measured <= int(numbers[-1].text) <= measured + 4
+        assert len(drawing.all("line", "mark")) == marked
+
+
+def test_a_curve_is_told_in_rows_of_shares():
+    curve = Curve(start=100.0, stop=500.0, counts=(0, 10, 50, 98, 98), later=1, last=2_000.0)
+    assert charts.curve_rows(curve, 100) == [
+        ("1 %", 200.0, 10),
+        ("10 %", 200.0, 10),
+        ("25 %", 300.0, 50),
+        ("50 %", 300.0, 50),
+        ("75 %", 400.0, 98),
+        ("90 %", 400.0, 98),
+        ("95 %", 400.0, 98),
+        ("the last so far", 2_000.0, 99),
+    ]
+    whole = Curve(start=100.0, stop=500.0, counts=(0, 1, 2), later=0, last=500.0)
+    assert charts.curve_rows(whole, 2) == [("1 %", 300.0, 1), ("75 %", 500.0, 2)]
+
+
+def test_bins_are_told_in_rows_with_what_lies_beyond():
+    assert charts.bin_rows(Bins(edges=(0.0, 10.0, 20.0), counts=(1, 2), below=3, above=4)) == [
+        ("less than 0\N{NO-BREAK SPACE}s", 3),
+        ("0\N{NO-BREAK SPACE}s to 10\N{NO-BREAK SPACE}s", 1),
+        ("10\N{NO-BREAK SPACE}s to 20\N{NO-BREAK SPACE}s", 2),
+        ("more than 20\N{NO-BREAK SPACE}s", 4),
+    ]
+
+
+def test_bars_of_endings_are_as_long_as_their_share():
+    facts = collect(
+        [record(number, "completed" if number < 4 else "cancelled") for number in range(1, 5)]
+    )
+    wide, narrow = drawings(charts.endings("e", facts))
+    for drawing, left, room in ((wide, 140, 510), (narrow, 0, 340)):
+        tracks, bars = drawing.all("rect", "track"), drawing.all("rect", "end")
+        names = [text.text for text in drawing.all("text", "name")]
+        shares = {"completed": 0.75, "failed": 0, "cancelled": 0.25}
+        assert len(names) == len(tracks) == 3
+        row = (drawing.height - 6) / 3
+        assert row == (30 if drawing is wide else 46)
+        for index, (name, track, bar) in enumerate(zip(names, tracks, bars, strict=True)):
+            assert lengths(track, "x", "width") == [left, room]
+            assert lengths(bar, "x", "width") == [left, pytest.approx(room * shares[name], abs=0.1)]
+            y = index * row + (6 if drawing is wide else 23)
+            high = 20 if drawing is wide else 14
+            assert lengths(track, "y", "height") == lengths(bar, "y", "height") == [y, high]
+        for text in drawing.svg.iter("text"):
+            assert 0 <= extent(text)[0] <= extent(text)[1] <= drawing.width
