@@ -210,6 +210,27 @@ def test_bytes_that_trickle_are_given_and_silence_is_told(run):
     run(main())
 
 
+def test_bytes_that_do_not_fill_a_block_are_given_before_the_silence_is_over(run):
+    more = asyncio.Event()
+
+    async def in_two(writer):
+        writer.write(BODY[:1_000])
+        await writer.drain()
+        await more.wait()
+        writer.write(BODY[1_000:2_000])
+        await writer.drain()
+
+    async def main():
+        async with taken_over(in_two, silence=3_600.0) as (come, body):
+            count = sum(map(len, come))
+            more.set()
+            async with asyncio.timeout(10):
+                while count < 2_000:
+                    count += len(await body.read())
+
+    run(main())
+
+
 def test_a_reader_that_is_cancelled_leaves_nothing(run):
     async def nothing(writer):
         await writer.drain()
@@ -287,6 +308,13 @@ async def test_a_body_that_broke_already_is_left_to_who_can_tell_it(bucket, resu
 
 async def test_a_short_body_stays_with_aiohttp(storage):
     storage.answers = [storage.reply(b"x" * 1_000)]
+    async with aiohttp.ClientSession() as session, session.get(storage.url()) as response:
+        assert bulk.take_over(response, silence=1) == ([], None)
+        assert await response.read() == b"x" * 1_000
+
+
+async def test_a_body_of_unknown_length_stays_with_aiohttp(storage):
+    storage.answers = [storage.reply(b"x" * 1_000, length=None)]
     async with aiohttp.ClientSession() as session, session.get(storage.url()) as response:
         assert bulk.take_over(response, silence=1) == ([], None)
         assert await response.read() == b"x" * 1_000

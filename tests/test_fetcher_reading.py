@@ -1,10 +1,13 @@
 """The pace of a storage is that of its bytes while they are waited for."""
 
 import asyncio
+import zlib
 
 import pytest
 
-from adepoll.fetcher.reading import Pace, TooSlowError
+from adepoll.errors import ResultMalformedError
+from adepoll.fetcher import reading
+from adepoll.fetcher.reading import Decoder, Pace, TooSlowError
 
 
 def source(*chunks):
@@ -59,3 +62,20 @@ def test_time_in_which_nobody_asks_does_not_count(replay):
 
 def test_the_end_may_take_its_time(replay):
     assert replay(paced((1.0, 100), (30.0, 0))) == 100
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(1_000, True), (1_001, False)])
+async def test_a_small_text_may_grow_by_any_factor_up_to_a_bound(monkeypatch, size, allowed):
+    monkeypatch.setattr(reading, "_GROWTH_FROM", 1_000)
+    monkeypatch.setattr(reading, "_MOST_GROWTH", 2)
+    encoded = [zlib.compress(b"0" * size)]
+
+    async def read():
+        return encoded.pop()
+
+    decoder = Decoder(read, job_id="job-1")
+    if allowed:
+        assert await decoder.read() == b"0" * size
+    else:
+        with pytest.raises(ResultMalformedError, match="more than 2 times its size"):
+            await decoder.read()

@@ -71,6 +71,9 @@ def test_each_change_is_an_event_and_then_comes_the_end(replay, scripted):
             ("a", "processing"),
             ("a", "completed"),
         ]
+        told = [data for name, data in browser.events if name == "job"]
+        assert [data["is_last"] for data in told] == [False, True, False, True]
+        assert all(("conforms" in data) == data["is_last"] for data in told)
         assert browser.events[-1] == ("end", {})
         assert browser.retry == 2000
         assert browser.last_event_id == "cf"

@@ -363,11 +363,10 @@ def _open_own(path: Path) -> int | None:
 
 def _ends_well(fd: int, size: int) -> bool:
     """Tell whether the last byte that is no blank closes an object."""
-    while size > 0:
-        piece = os.pread(fd, min(size, 2**16), max(0, size - 2**16)).rstrip()
-        if piece:
+    for stop in range(size, 0, -(2**16)):
+        start = max(0, stop - 2**16)
+        if piece := os.pread(fd, stop - start, start).rstrip():
             return piece.endswith(b"}")
-        size -= 2**16
     return False
 
 

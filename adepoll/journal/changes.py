@@ -6,7 +6,7 @@ Imports errors, models and outcome only.
 from enum import Enum, auto
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from adepoll.errors import AdePollError
 from adepoll.models import JobSnapshot
@@ -82,8 +82,8 @@ class GivenUp:
 
     job_id: str
     error: AdePollError
-    lasting: bool = field(kw_only=True)
-    at: float = field(kw_only=True)
+    lasting: bool
+    at: float
 
 
 @frozen

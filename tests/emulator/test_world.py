@@ -193,6 +193,13 @@ def test_list_items_are_summaries_without_results(world):
     assert world.page()["jobs"][0]["failure_reason"] == "why"
 
 
+def test_only_a_completed_job_has_made_all_progress(world):
+    for outcome in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED):
+        world.submit(JobPlan(outcome=outcome))
+    progress = {job["status"]: job["progress"] for job in world.page()["jobs"]}
+    assert progress == {"completed": 1.0, "failed": 0.0, "cancelled": 0.0}
+
+
 plans = st.builds(
     JobPlan,
     queue_time=st.integers(0, 20),
