@@ -301,6 +301,12 @@ async def test_allow_private_opens_the_inside_and_plain_http(resolving):
     assert await asked.resolve("storage.example", 80)
 
 
+@pytest.mark.parametrize("url", ["https:///x", "https:/x", "https:x", "/x"])
+async def test_a_url_without_a_host_is_refused(url):
+    with pytest.raises(ResultUrlError, match="https"):
+        await gatekeeper().check("job-1", url)
+
+
 @pytest.mark.parametrize("scheme", ["http", "ftp", "ws"])
 async def test_another_scheme_than_https_is_refused_where_the_api_is_https(scheme):
     with pytest.raises(ResultUrlError, match="https"):

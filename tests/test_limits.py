@@ -64,6 +64,58 @@ def test_those_sent_before_a_window_was_shut_count_among_the_most():
     assert not window.full
 
 
+def test_the_room_of_a_window_is_what_its_size_and_the_most_on_the_wire_leave():
+    window = Window(10)
+    assert window.room == 8
+    window.sent()
+    window.sent()
+    assert window.room == 6
+    fill(window)
+    window.shut()
+    assert window.room == 1  # 8 of 10 are on the wire, and the size is 1
+    window.sent()
+    assert window.room == 0
+
+
+def test_a_window_has_no_room_while_as_many_as_may_be_are_on_the_wire():
+    window = Window(8)
+    fill(window)
+    window.shut()
+    assert (window.size, window.on_wire, window.room) == (1, 8, 0)
+
+
+def test_a_window_starts_with_8_or_with_the_most_where_that_is_less():
+    assert [Window(most).size for most in (1, 7, 8, 9, 100)] == [1, 7, 8, 8, 8]
+
+
+def test_a_window_that_is_half_used_grows():
+    window = Window(50)
+    for _ in range(4):
+        window.sent()
+    window.ended(0, well=True)
+    assert window.size == 9
+
+
+def test_a_window_that_is_not_half_used_does_not_grow():
+    window = Window(50)
+    for _ in range(3):
+        window.sent()
+    window.ended(0, well=True)
+    assert window.size == 8
+
+
+def test_a_window_grows_by_no_more_than_were_on_the_wire_at_the_same_time():
+    window = Window(50)
+    for _ in range(4):
+        window.sent()
+    for _ in range(4):
+        window.ended(0, well=True)
+    for _ in range(3):
+        window.sent()
+        window.ended(0, well=True)
+    assert window.size == 12
+
+
 @given(st.integers(1, 40), st.lists(st.sampled_from(["send", "well", "badly", "shut"])))
 def test_a_window_is_never_exceeded_and_never_loses_a_place(most, events):
     window, on_wire = Window(most), []

@@ -1270,13 +1270,22 @@ def test_a_404_at_a_late_first_look_is_given_the_whole_grace():
     assert isinstance(feed.causes[job_id], JobNotFoundError)
 
 
-def test_a_first_delay_that_is_none_is_refused():
+@pytest.mark.parametrize("delay", [math.nan, -0.5])
+def test_a_first_delay_that_is_none_is_refused(delay):
     class Broken(Fixed):
         def first_delay(self, job, rng, *, risk):
-            return math.nan
+            return delay
 
-    with pytest.raises(ValueError, match="nan"):
+    with pytest.raises(ValueError, match=str(delay)):
         trust(make_trusting(Broken()), make_feed(), *MANY)
+
+
+def test_a_first_delay_of_0_makes_a_new_job_due_immediately():
+    class Eager(Fixed):
+        def first_delay(self, job, rng, *, risk):
+            return 0.0
+
+    assert trust(make_trusting(Eager()), make_feed(), *MANY) == []
 
 
 @pytest.mark.parametrize("swept", [False, True])
