@@ -316,6 +316,15 @@ async def test_a_download_is_byte_for_byte_the_truth(ade, client, fetcher, tmp_p
     assert ade.world.traffic.leaks == 0
 
 
+async def test_progress_of_an_inline_result_goes_from_nothing_to_all(ade, fetcher, tmp_path):
+    job_id, told = ade.submit(JobPlan(result_bytes=3_000)), []
+    report = await fetcher.download(
+        job_id, tmp_path / "out", progress=lambda *now: told.append(now)
+    )
+    assert told[0] == (0, report.bytes)
+    assert told[-1] == (report.bytes, report.bytes)
+
+
 async def test_an_inline_result_is_written_as_the_storage_would_have_had_it(ade, fetcher, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=3_000))
     report = await fetcher.download(job_id, str(tmp_path / "out.json"))

@@ -716,6 +716,15 @@ def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
     part.leave()
 
 
+def test_who_goes_on_with_what_was_kept_has_each_write_noted_at_once(tmp_path):
+    left_behind(tmp_path / "out")
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.write(2 * MIB, [b"x"])
+    assert note_of(tmp_path / "out").done == [(0, 2 * MIB + 1)]
+    part.leave()
+
+
 def test_what_is_too_little_to_be_kept_is_not_noted(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
