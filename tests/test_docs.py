@@ -5,15 +5,17 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from doclinks import MENTION, broken_links, broken_mentions
 from searchpath import search_path
 
 import adepoll
 from adepoll.emulator import Emulator, JobPlan
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 # These two are run by .ci/run and by test_cli's demo; in here they would call themselves.
@@ -73,10 +75,67 @@ def test_every_page_has_been_found():
     assert len(examples()) >= 9
 
 
-def test_links_between_pages_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_point_to_files_and_headings_that_exist(page):
+    assert broken_links(page) == []
+
+
+def test_code_names_only_pages_and_headings_that_exist():
+    sources = [*(ROOT / "adepoll").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    sources.remove(Path(__file__))
+    broken = {source.name: broken_mentions(source, ROOT) for source in sources}
+    assert {name: found for name, found in broken.items() if found} == {}
+    assert any(MENTION.search(source.read_text("utf-8")) for source in sources)
+
+
+LINKED = """
+# The `first` one: what's new?
+# Twice
+# Twice
+
+[a](#the-first-one-whats-new) [b](#twice) [c](#twice-1) [d](other.md) [e](other.md#über-uns)
+[f](other.md#%C3%BCber-uns "with a title") [g]( <other.md> ) [h][other] [i](https://else.where/x#y)
+`[not a link](#within-code)`
+
+[other]: other.md#über-uns
+"""
+
+
+def test_good_links_are_not_reported(tmp_path):
+    (tmp_path / "other.md").write_text("Über uns\n========\n", "utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(LINKED, "utf-8")
+    assert broken_links(page) == []
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "gone.md",
+        "gone.md#über-uns",
+        "#twice-2",
+        "#Twice",
+        "#within-code",
+        "other.md#twice",
+        "script.py#L1",
+        "/other.md",
+    ],
+)
+@pytest.mark.parametrize("form", ["[x]({})", "[x][y]\n\n[y]: {}", "![x]({})"])
+def test_broken_links_are_reported(tmp_path, link, form):
+    (tmp_path / "other.md").write_text("# Über uns\n", "utf-8")
+    (tmp_path / "script.py").write_text("", "utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(f"{LINKED}\n```\n# Within code\n```\n\n{form.format(link)}\n", "utf-8")
+    assert [unquote(found) for found in broken_links(page)] == [link]
+
+
+def test_broken_mentions_are_reported(tmp_path):
+    source = tmp_path / "module.py"
+    source.write_text(
+        '"""See docs/guide.md#no-such-heading and docs/gone.md, not docs/guide.md."""'
+    )
+    assert broken_mentions(source, ROOT) == ["docs/guide.md#no-such-heading", "docs/gone.md"]
 
 
 def test_readme_names_only_what_is_exported():
