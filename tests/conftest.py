@@ -21,6 +21,8 @@ from scripted import ScriptedSource
 from adepoll.emulator import Emulator, run
 from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.addresses import Gatekeeper
+from adepoll.fetcher.storage import Storage
 
 _NOBODY = 65534  # the id of the user "nobody"
 
@@ -145,6 +147,19 @@ async def other_storage():
 
 
 @pytest.fixture
+async def asking():
+    """A `Storage`, the lowest layer of the fetcher, without a limit of its rate."""
+    running = Storage(
+        gatekeeper=Gatekeeper(api_url="http://127.0.0.1:9", allow_private=True),
+        connect_timeout=10,
+        read_timeout=10,
+        min_rate=0,
+    )
+    yield running
+    await running.aclose()
+
+
+@pytest.fixture
 def result_body():
     """Make the JSON of a result, of about that many bytes."""
 
@@ -181,14 +196,17 @@ def answering():
 
 @pytest.fixture
 async def fetch(answering):
-    """Make a fetcher over a client that gives these answers."""
+    """Make a fetcher over a client that gives these answers; `asked` has the ids it asked for."""
     made = []
 
     def make(*answers, attempts=3, **options):
-        fetcher = ResultFetcher(answering(*answers, attempts=attempts), **options)
+        client = answering(*answers, attempts=attempts)
+        client.asked = make.asked
+        fetcher = ResultFetcher(client, **options)
         made.append(fetcher)
         return fetcher
 
+    make.asked = []
     yield make
     for fetcher in made:
         await fetcher.aclose()

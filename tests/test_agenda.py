@@ -1,8 +1,11 @@
 """The agenda by itself: who is next, against a naive model, and what it keeps."""
 
+import math
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from internals import places_of
 
 from adepoll.agenda import Agenda
 from adepoll.entry import Entry
@@ -136,19 +139,37 @@ def test_void_places_take_no_more_room_than_the_others():
     agenda, entries = Agenda(even), make_entries(100)
     for step in range(100_000):
         agenda.put(entries[step % 100], 1e6 - step, on_trust=step % 3 == 0)
-    assert len(agenda._heap) + len(agenda._line) + len(agenda._on_trust) < 2_500
-    for entry in make_entries(5_000):
+    assert places_of(entries) < 2_500
+    others = make_entries(5_000)
+    for entry in others:
         agenda.put(entry, 0.0)
         if entry.job_id != "job7":
             agenda.drop(entry)
-    assert len(agenda._heap) + len(agenda._line) + len(agenda._on_trust) < 2_500
+    assert places_of(entries + others) < 2_500
     assert agenda.pop(1.0).job_id == "job7"
     assert len(drain(agenda, 1e7)) == 100
 
 
+def test_void_places_are_counted_whatever_way_they_went():
+    """In the line, on trust or by time: each is dropped, put again or popped in turn."""
+    agenda, entries = Agenda(even), make_entries(100)
+    for step in range(30_000):
+        entry = entries[step % 100]
+        agenda.put(entry, float(step + step % 7), on_trust=step % 3 == 0)
+        if step % 5 == 0:
+            agenda.drop(entries[step * 7 % 100])
+        if step % 11 == 0:
+            agenda.pop(float(step))
+        if step % 97 == 0:
+            agenda.recall(float(step))
+        if step % 13 == 0:
+            agenda.next_due()
+    assert places_of(entries) < 2_500
+
+
 def test_when_all_is_cleared_nothing_is_left():
-    agenda = Agenda(even)
-    for entry in make_entries(100):
+    agenda, entries = Agenda(even), make_entries(100)
+    for entry in entries:
         agenda.put(entry, 0.0)
     agenda.put(entry, 1.0, on_trust=True)
     agenda.pop(0.0)
@@ -156,9 +177,7 @@ def test_when_all_is_cleared_nothing_is_left():
     agenda.clear()
     assert agenda.next_due() is None
     assert agenda.pop(1e9) is None
-    assert not agenda._heap
-    assert not agenda._line
-    assert not agenda._on_trust
+    assert places_of(entries) == 0
 
 
 def test_what_was_put_on_trust_can_be_recalled():
@@ -195,7 +214,7 @@ def test_a_recall_is_dealt_with_in_small_steps():
         agenda.put(entry, 100.0, on_trust=True)
     agenda.recall(0.0)
     agenda.pop(0.0)
-    assert len(agenda._on_trust) > 9_900
+    assert sum(entry.due == 0.0 for entry in entries) <= 100
     assert len(drain(agenda, 0.0)) == 9_999
 
 
@@ -209,6 +228,7 @@ class AgendaMachine(RuleBasedStateMachine):
         self.agenda = Agenda(lambda entry, _now: self.gains[entry])
         self.dues = {}
         self.trusted = set()
+        self.left_waiting = False  # whether some that were due had to wait for others
         self.now = 0.0
 
     numbers = st.integers(0, 7)
@@ -253,6 +273,7 @@ class AgendaMachine(RuleBasedStateMachine):
         self.trusted.clear()
         for entry in self.entries:
             entry.ticket = 0  # as nobody keeps them
+        self.left_waiting = False
 
     @rule()
     def pop(self):
@@ -263,22 +284,26 @@ class AgendaMachine(RuleBasedStateMachine):
             return
         assert entry in due
         when = self.dues.pop(entry)
+        had_left_waiting, self.left_waiting = self.left_waiting, len(due) > 1
         # What gain counts for was settled when it got into line; it is never worth more than this.
         assert all(when <= other + HEADSTART for other in due.values())
         if len(due) == 1:
             return
         equal = [other for other in due if self.gains[other] == self.gains[entry]]
-        if len({self.gains[other] for other in due}) == 1 and not self.agenda._line:
+        if len({self.gains[other] for other in due}) == 1 and not had_left_waiting:
             assert when == min(due[other] for other in equal)
 
     @invariant()
-    def each_has_its_one_place(self):
-        items = self.agenda._heap + self.agenda._line + self.agenda._on_trust
-        valid = [item[2] for item in items if item[1] == item[2].ticket]
-        assert len(valid) == len(set(valid))
-        assert set(valid) == set(self.dues)
-        assert all(entry.due == self.dues[entry] for entry in valid)
-        assert self.agenda._stale == len(items) - len(valid)
+    def each_is_due_when_it_was_put(self):
+        assert {entry for entry in self.entries if entry.ticket} == set(self.dues)
+        assert all(entry.due == due for entry, due in self.dues.items())
+
+    def teardown(self):
+        """Each has its one place: all come, and none comes twice."""
+        self.agenda.recall(self.now)
+        left = drain(self.agenda, math.inf)
+        assert len(left) == len(self.dues)
+        assert set(left) == set(self.dues)
 
     @invariant()
     def the_next_one_is_told(self):

@@ -9,7 +9,8 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from batching import LARGE, gather, gather_until, sha256, until
+from batching import LARGE, gather, gather_until, until
+from files import sha256
 
 from adepoll.batch import files
 from adepoll.emulator import Outcome as Ends

@@ -7,6 +7,7 @@ from random import Random
 
 import attrs
 import pytest
+from watching import now
 
 from adepoll.calls import Calls, ClientStats
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
@@ -25,10 +26,6 @@ from adepoll.pacing import RetryPolicy
 
 LATENCY = (0.02, 0.2)
 STEADY = (0.1, 0.1)
-
-
-def now():
-    return asyncio.get_running_loop().time()
 
 
 @attrs.define

@@ -18,10 +18,12 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
+from internals import responses_read
 
 from adepoll import errors, protocol
 from adepoll.client import AdeClient
 from adepoll.connections import USER_AGENT, describe
+from adepoll.emulator import Emulator, JobPlan
 from adepoll.emulator.virtualtime import run
 from adepoll.errors import (
     AnswerTimeoutError,
@@ -912,10 +914,12 @@ def no_environment(monkeypatch):
 US, EU = "https://api.va.landing.ai", "https://api.va.eu-west-1.landing.ai"
 
 
-def test_the_key_comes_from_the_environment_and_the_argument_goes_before_it(no_environment):
+async def test_the_key_comes_from_the_environment_and_the_argument_goes_before_it(no_environment):
     no_environment.setenv("VISION_AGENT_API_KEY", f"  {KEY}\n")
-    assert AdeClient()._headers["Authorization"] == f"Bearer {KEY}"
-    assert AdeClient("other")._headers["Authorization"] == "Bearer other"
+    async with Emulator(api_key=KEY) as ade, Emulator(api_key="other") as other:
+        for service, arguments in ((ade, ()), (other, ("other",))):
+            async with AdeClient(*arguments, base_url=service.base_url) as client:
+                assert (await client.get_job(service.submit(JobPlan()))).is_terminal
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "\n"])
@@ -1208,7 +1212,7 @@ async def test_closing_in_the_middle_of_a_body_ends_the_call_at_once(start_serve
     server = await start_server(half)
     client = client_of(server, retry=ONCE, timeout=3600)
     call = asyncio.create_task(client.get_job("j-1"))
-    while not client._connections.reading:  # noqa: ASYNC110 - nothing outside tells of it
+    while not responses_read(client):  # noqa: ASYNC110 - nothing outside tells of it
         await asyncio.sleep(0)
     await client.aclose()
     with pytest.raises(ClosedError):

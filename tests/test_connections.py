@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+from internals import timers
 
 from adepoll.connections import TimeLimit
 from adepoll.emulator import run
@@ -17,10 +18,6 @@ def block(limit):
 async def keep(limit, seconds):
     with block(limit):
         await asyncio.sleep(seconds)
-
-
-def timers(loop):
-    return [timer for timer in loop._scheduled if not timer.cancelled()]
 
 
 def test_a_block_that_takes_too_long_is_ended_when_its_time_is_over():
@@ -62,9 +59,9 @@ def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
                 group.create_task(one(number))
             await asyncio.sleep(0)
             with block(limit):
-                assert len(timers(loop)) == 20 + 1  # the sleeps, and the one for all
+                assert len(timers()) == 20 + 1  # the sleeps, and the one for all
         assert ended == {n: pytest.approx(5.0 if n % 2 else 3.0) for n in range(1, 21)}
-        assert timers(loop) == []
+        assert timers() == []
 
     run(main())
 
@@ -73,8 +70,8 @@ def test_no_timer_is_left_where_nothing_runs():
     async def main():
         limit = TimeLimit(5.0)
         with block(limit):
-            assert len(timers(asyncio.get_running_loop())) == 1
-        assert timers(asyncio.get_running_loop()) == []
+            assert len(timers()) == 1
+        assert timers() == []
 
     run(main())
 
@@ -84,7 +81,7 @@ def test_an_error_of_the_block_passes():
         limit = TimeLimit(5.0)
         with pytest.raises(ZeroDivisionError), block(limit):
             raise ZeroDivisionError
-        assert timers(asyncio.get_running_loop()) == []
+        assert timers() == []
 
     run(main())
 

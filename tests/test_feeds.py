@@ -4,6 +4,7 @@ import asyncio
 import gc
 
 import pytest
+from scripted import snapshot
 
 from adepoll.entry import Entry
 from adepoll.errors import (
@@ -16,17 +17,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.feeds import Feed, Waiter, Watch
-from adepoll.models import JobSnapshot, JobStatus, from_timestamp
-
-
-def snapshot(job_id, status="completed"):
-    return JobSnapshot(
-        job_id=job_id,
-        status=JobStatus.parse(status),
-        status_text=status,
-        received_at=from_timestamp(0),
-        progress=0.0,
-    )
+from adepoll.models import JobStatus
 
 
 def make_feed(*job_ids, limit=10, every_change=False):

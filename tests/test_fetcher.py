@@ -11,6 +11,9 @@ import stat
 import threading
 
 import pytest
+from files import names, sha256
+from internals import sessions
+from streams import collect
 
 from adepoll import wire
 from adepoll.client import AdeClient
@@ -67,21 +70,9 @@ async def fetcher(client):
         yield running
 
 
-def names(folder):
-    return sorted(entry.name for entry in folder.iterdir())
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
 def chunked(*pieces, end=True):
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     return body + b"0\r\n\r\n" if end else body
-
-
-async def collect(stream):
-    return b"".join([chunk async for chunk in stream])
 
 
 # --- result(): into memory ----------------------------------------------------------------------
@@ -809,7 +800,7 @@ async def test_a_url_that_the_service_repeats_is_not_tried_again(
         await _use(fetcher, use, job, tmp_path / "out")
     assert caught.value.detail == "Request has expired"
     assert len(storage.heads) == 1
-    assert len(fetcher._client.asked) == 1
+    assert len(fetch.asked) == 1
     assert names(tmp_path) == []
 
 
@@ -822,7 +813,7 @@ async def test_urls_that_are_fresh_and_expired_are_asked_for_twice_at_most(
     with pytest.raises(ResultExpiredError):
         await _use(fetcher, use, stored(storage.url("/0")), tmp_path / "out")
     assert storage.targets == ["/0", "/1", "/2"]
-    assert len(fetcher._client.asked) == 2  # no URL is asked for that would not be used
+    assert len(fetch.asked) == 2  # no URL is asked for that would not be used
     assert names(tmp_path) == []
 
 
@@ -1269,8 +1260,9 @@ async def test_a_kept_connection_that_the_storage_closed_meanwhile_costs_nothing
 
 
 async def test_nothing_is_opened_before_the_first_request(answering):
+    before = sessions()
     fetcher = ResultFetcher(answering())
-    assert fetcher._storage._connections._session is None
+    assert sessions() == before
     await fetcher.aclose()
 
 

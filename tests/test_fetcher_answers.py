@@ -14,26 +14,11 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher import ResultFetcher, reading
-from adepoll.fetcher.addresses import Gatekeeper
 from adepoll.fetcher.answers import ChangedError, NoRangeError, Range, Version
-from adepoll.fetcher.storage import Storage
 
 MIB = 2**20
 BODY = b'{"extraction":"' + bytes(range(48, 91)) * 20 + b'"}'
 SIZE = len(BODY)
-
-
-@pytest.fixture
-async def asking():
-    """The lowest layer: one request at a time."""
-    running = Storage(
-        gatekeeper=Gatekeeper(api_url="http://127.0.0.1:9", allow_private=True),
-        connect_timeout=10,
-        read_timeout=10,
-        min_rate=0,
-    )
-    yield running
-    await running.aclose()
 
 
 async def body_of(answer):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import hashlib
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from files import names, sha256
 
 from adepoll.errors import (
     ResultError,
@@ -42,14 +42,6 @@ def slow(monkeypatch):
     monkeypatch.setattr(width, "_FAST", float("inf"))
     monkeypatch.setattr(width, "_JUDGED_FROM", 0.0)
     monkeypatch.setattr(width, "_WORTH_IT", 0.0)
-
-
-def names(folder):
-    return sorted(entry.name for entry in folder.iterdir())
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
 
 
 def other_of(body):
@@ -296,7 +288,7 @@ async def test_several_connections_share_one_fresh_url(bucket, body, fetch, stor
     fetcher = fetch(stored(bucket.url("/fresh")), connections=4)
     report = await fetcher.download(stored(bucket.url("/stale")), tmp_path / "out")
     assert report.sha256 == sha256(body)
-    assert fetcher._client.asked == ["job-1"]
+    assert fetch.asked == ["job-1"]
 
 
 # --- going on with what an earlier one has left -------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 
 import pytest
+from streams import collect
 
 from adepoll.errors import (
     ResultChangedError,
@@ -26,10 +27,6 @@ def body(bucket, result_body):
 def other_of(body):
     """Another result of the same length."""
     return body.replace(b"invoice", b"receipt").replace(b"e", b"a")
-
-
-async def collect(stream):
-    return b"".join([chunk async for chunk in stream])
 
 
 async def read_all(fetcher, job):

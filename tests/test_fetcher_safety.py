@@ -36,12 +36,15 @@ RETRY = RetryPolicy(attempts=2, base=0.001, max_wait=0.001)
 
 
 @pytest.fixture
-async def fetcher():
-    """A fetcher over a client that holds the canary key, of an API that is http."""
-    async with (
-        AdeClient(KEY, base_url="http://127.0.0.1:9", retry=RETRY) as client,
-        ResultFetcher(client) as running,
-    ):
+async def client():
+    """A client that holds the canary key, of an API that is http."""
+    async with AdeClient(KEY, base_url="http://127.0.0.1:9", retry=RETRY) as running:
+        yield running
+
+
+@pytest.fixture
+async def fetcher(client):
+    async with ResultFetcher(client) as running:
         yield running
 
 
@@ -514,13 +517,13 @@ async def test_no_complaint_of_a_cancelled_or_closed_transfer_shows_a_secret(
     assert not [secret for secret in SECRETS if secret in logged()]
 
 
-async def test_no_repr_shows_a_secret(storage, fetcher, stored, result_body, tmp_path):
+async def test_no_repr_shows_a_secret(storage, client, fetcher, stored, result_body, tmp_path):
     storage.answers = [storage.reply(result_body(), headers=["Set-Cookie: a=canarycookie"])]
     job = stored(storage.url("/p?" + QUERY))
     report = await fetcher.download(job, tmp_path / "out")
     async with fetcher.stream(job) as stream:
-        shown = [repr(thing) for thing in (report, fetcher, stream, job, fetcher._client)]
-        shown += [str(thing) for thing in (report, fetcher, stream, job, fetcher._client)]
+        shown = [repr(thing) for thing in (report, fetcher, stream, job, client)]
+        shown += [str(thing) for thing in (report, fetcher, stream, job, client)]
     assert not [secret for secret in SECRETS if secret in "".join(shown)]
 
 

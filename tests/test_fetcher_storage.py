@@ -4,6 +4,7 @@ import time
 
 import aiohttp
 import pytest
+from internals import responses_read
 
 from adepoll.client import AdeClient
 from adepoll.errors import (
@@ -23,19 +24,6 @@ KEY = "canary-key-0123456789abcdef"
 TOKEN = "canarytoken0123456789abcdef"
 BODY = b'{"extraction":"' + bytes(range(48, 91)) * 20 + b'"}'
 STATUSES = pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-
-
-@pytest.fixture
-async def asking():
-    """The lowest layer: one request at a time."""
-    running = Storage(
-        gatekeeper=Gatekeeper(api_url="http://127.0.0.1:9", allow_private=True),
-        connect_timeout=10,
-        read_timeout=10,
-        min_rate=0,
-    )
-    yield running
-    await running.aclose()
 
 
 @pytest.fixture
@@ -349,7 +337,7 @@ async def test_in_bulk_it_comes_in_larger_pieces_and_the_next_answer_does_not(as
 
     async def most_at_once(**options):
         async with asking.open("job-1", storage.url(), **options) as answer:
-            (response,) = asking._connections.reading
+            (response,) = responses_read(asking)
             most = response.connection.transport.max_size
             while await answer.read():
                 pass

@@ -5,6 +5,8 @@ from itertools import count
 from random import Random
 
 import pytest
+from streams import collect_of
+from watching import now
 
 from adepoll.errors import (
     ClosedError,
@@ -34,10 +36,6 @@ class Waits(RetryPolicy):
 
 def persistence(attempts=3, *, check_open=lambda: None):
     return Persistence(Waits(attempts=attempts), Random(0), check_open=check_open)
-
-
-def now():
-    return asyncio.get_running_loop().time()
 
 
 async def failures_until_the_end(persistence, *, size=None, gained=0):
@@ -133,11 +131,6 @@ def test_nothing_is_endured_after_closing(replay):
 # --- fresh URLs ---------------------------------------------------------------------------------
 
 
-async def collect(fetcher, job):
-    async with fetcher.stream(job) as stream:
-        return b"".join([chunk async for chunk in stream])
-
-
 def expiring(bucket, *stale):
     """Answer requests of these targets by saying that they have expired."""
     give, refuse = bucket.give(), bucket.keeping(bucket.reply(EXPIRED, status="403 Forbidden"))
@@ -168,12 +161,12 @@ async def test_all_who_read_one_result_share_one_fresh_url(
     fetcher = fetch(stored(bucket.url("/fresh")))
     job = stored(bucket.url("/stale"))
     uses = {
-        "stream": lambda n: collect(fetcher, job),
+        "stream": lambda n: collect_of(fetcher, job),
         "result": lambda n: fetcher.result(job),
         "download": lambda n: fetcher.download(job, tmp_path / f"{n}"),
     }
     await asyncio.gather(*(uses[use](n) for n in range(5)))
-    assert fetcher._client.asked == ["job-1"]
+    assert fetch.asked == ["job-1"]
     assert sorted(bucket.targets) == ["/fresh"] * 5 + ["/stale"] * 5
 
 
@@ -185,7 +178,7 @@ async def test_who_begins_later_with_the_same_snapshot_asks_nobody_while_another
     fetcher = fetch(stored(bucket.url("/fresh")))
     job = stored(bucket.url("/stale"))
     async with fetcher.stream(job) as first:
-        assert await collect(fetcher, job) == bucket.body
+        assert await collect_of(fetcher, job) == bucket.body
         assert b"".join([chunk async for chunk in first]) == bucket.body
     assert bucket.targets == ["/stale", "/fresh", "/fresh"]
 
@@ -197,7 +190,7 @@ async def test_a_stream_whose_url_expires_under_way_goes_on_by_a_fresh_one(
     expired = bucket.reply(EXPIRED, status="403 Forbidden")
     bucket.answers = [bucket.give(1_000, then="close"), expired, bucket.give()]
     fetcher = fetch(stored(bucket.url("/fresh")), attempts=2)  # expiry is no failure
-    assert await collect(fetcher, stored(bucket.url("/stale"))) == bucket.body
+    assert await collect_of(fetcher, stored(bucket.url("/stale"))) == bucket.body
     assert bucket.targets == ["/stale", "/stale", "/fresh"]
     assert bucket.ranges == [None, (1_000, None), (1_000, None)]
 
@@ -210,7 +203,7 @@ async def test_fresh_urls_may_expire_any_number_of_times_if_each_was_good_for_so
     cut = bucket.give(1_000, then="close")
     bucket.answers = [cut, expired, cut, expired, cut, expired, cut, expired, bucket.give()]
     fetcher = fetch(*(stored(bucket.url(f"/{number}")) for number in range(1, 9)), attempts=9)
-    assert await collect(fetcher, stored(bucket.url("/0"))) == bucket.body
+    assert await collect_of(fetcher, stored(bucket.url("/0"))) == bucket.body
     assert bucket.targets[-1] == "/4"
 
 
@@ -218,7 +211,7 @@ async def test_another_job_does_not_share_the_url(bucket, fetch, stored, result_
     bucket.body = result_body(5_000)
     fetcher = fetch()
     for job_id in ("job-1", "job-2"):
-        assert await collect(fetcher, stored(bucket.url(f"/{job_id}"), job_id=job_id))
+        assert await collect_of(fetcher, stored(bucket.url(f"/{job_id}"), job_id=job_id))
     assert bucket.targets == ["/job-1", "/job-2"]
 
 
@@ -246,7 +239,7 @@ async def test_resolve_url_says_where_to_read(
     if use == "download":
         await fetcher.download(job, tmp_path / "out")
     else:
-        await (collect if use == "stream" else ResultFetcher.result)(fetcher, job)
+        await (collect_of if use == "stream" else ResultFetcher.result)(fetcher, job)
     assert bucket.targets == ["/readable?x=%2F"]
     assert given == [job]
 
@@ -264,7 +257,7 @@ async def test_resolve_url_is_asked_again_with_a_fresh_snapshot_when_its_url_exp
 
     old, new = stored("https://bucket.example/a"), stored("https://bucket.example/b")
     fetcher = fetch(new, resolve_url=resolve)
-    assert await collect(fetcher, old) == bucket.body
+    assert await collect_of(fetcher, old) == bucket.body
     assert given == [old, new]
     assert bucket.targets == ["/stale", "/fresh"]
 
@@ -296,7 +289,7 @@ async def test_what_resolve_url_raises_passes_unchanged_and_leaves_nothing(
         if use == "download":
             await fetcher.download(job, tmp_path / "out")
         else:
-            await (collect if use == "stream" else ResultFetcher.result)(fetcher, job)
+            await (collect_of if use == "stream" else ResultFetcher.result)(fetcher, job)
     assert bucket.heads == []
     assert [*tmp_path.iterdir()] == []
 
@@ -326,10 +319,10 @@ async def test_a_service_that_cannot_be_asked_ends_all_who_share_the_url(bucket,
     fetcher = fetch(JobNotFoundError(status=404, job_id="job-1"))
     job = stored(bucket.url("/stale"))
     errors = await asyncio.gather(
-        *(collect(fetcher, job) for _ in range(4)), return_exceptions=True
+        *(collect_of(fetcher, job) for _ in range(4)), return_exceptions=True
     )
     assert {type(error) for error in errors} <= {JobNotFoundError, ResultExpiredError}
-    assert len(fetcher._client.asked) <= 2  # a service in trouble is not asked by each of them
+    assert len(fetch.asked) <= 2  # a service in trouble is not asked by each of them
 
 
 async def test_a_refused_storage_is_asked_again_only_where_that_may_help(bucket, fetch, stored):

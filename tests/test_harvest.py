@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
-from random import Random
 
 import pytest
+from watching import watcher_of
 
 from adepoll.errors import (
     AuthenticationError,
@@ -14,16 +14,6 @@ from adepoll.errors import (
     JobTimeoutError,
 )
 from adepoll.harvest import Unresolved
-from adepoll.schedule import Fixed
-from adepoll.watcher import JobWatcher
-
-
-def watcher_of(source, **options):
-    return JobWatcher(
-        source,
-        **{"schedule": Fixed(interval=10, jitter=0), "discovery": "get", "rng": Random(0)}
-        | options,
-    )
 
 
 async def generate(job_ids):

@@ -1,7 +1,6 @@
 """A Journal keeps what it was given, in whatever order callers come, go and fail."""
 
 import asyncio
-import json
 import math
 import os
 import sqlite3
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from internals import on_connection
+from journalling import snapshot
 
 from adepoll import Journal
 from adepoll.errors import (
@@ -38,18 +39,13 @@ from adepoll.journal import (
     Settled,
     Which,
 )
-from adepoll.models import JobSnapshot
+from adepoll.journal.database import Database
 from adepoll.outcome import Outcome, RecordedError, ResultFile, Stage
 
 ENDPOINT = "https://api.example"
 CANARY = "CaNaRy0123456789"
 PRESIGNED = f"https://bucket.s3.example/r.json?X-Amz-Signature={CANARY}"
 SHA = "ab" * 32
-
-
-def snapshot(job_id, status="completed", **fields):
-    raw = {"job_id": job_id, "status": status, "received_at": 1_700_000_000, "progress": 1.0}
-    return JobSnapshot.from_json(json.dumps(raw | fields))
 
 
 def inline(job_id, extraction="x"):
@@ -435,14 +431,14 @@ class Counted:
         self.groups = []
         self.go = threading.Event()
         self.go.set()
-        write = journal._database.write
+        write = Database.write
 
-        def counted(calls, durable):
+        def counted(database, calls, durable):
             self.go.wait(10)
             self.groups.append((len(calls), durable))
-            return write(calls, durable)
+            return write(database, calls, durable)
 
-        monkeypatch.setattr(journal._database, "write", counted)
+        monkeypatch.setattr(Database, "write", counted)
 
 
 @pytest.fixture
@@ -450,21 +446,22 @@ def groups(journal, monkeypatch):
     return Counted(journal, monkeypatch)
 
 
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - nothing to wait for: it looks at the inside
+async def begin(*writes):
+    """Start tasks that write; by then, the first has begun where none ran, and the others wait."""
+    tasks = [asyncio.create_task(write) for write in writes]
+    for _ in range(3):
         await asyncio.sleep(0)
+    return tasks
 
 
 async def test_who_comes_while_a_transaction_runs_is_in_the_next_one(journal, groups):
     ids = [f"j{n}" for n in range(20)]
     await journal.add(ids)
     groups.go.clear()
-    first = asyncio.create_task(journal.write(Seen("j0", "pending")))
-    await until(lambda: not journal._calls and not journal._idle.is_set())
-    rest = [asyncio.create_task(journal.write(Seen(i, "pending"))) for i in ids[1:]]
-    await until(lambda: len(journal._calls) == 19)
+    first = await begin(journal.write(Seen("j0", "pending")))
+    rest = await begin(*(journal.write(Seen(i, "pending")) for i in ids[1:]))
     groups.go.set()
-    await asyncio.gather(first, *rest)
+    await asyncio.gather(*first, *rest)
     assert groups.groups == [(1, True), (19, True)]
 
 
@@ -480,7 +477,7 @@ async def test_a_group_is_durable_if_one_of_it_is(journal, groups):
 async def test_durable_means_synced_and_the_other_not(journal, monkeypatch):
     await journal.add(["a"])
     told = []
-    journal._thread.submit(journal._database._connection.set_trace_callback, told.append).result()
+    on_connection(journal, lambda connection: connection.set_trace_callback(told.append))
     await journal.write(Seen("a", "x"))
     await journal.write(Seen("a", "y"), durable=False)
     synchronous = [text for text in told if "synchronous" in text]
@@ -498,11 +495,8 @@ async def test_a_write_of_nothing_writes_nothing(journal, groups):
 async def test_a_cancelled_caller_hurts_no_other(journal, groups):
     await journal.add(["a", "b", "c"])
     groups.go.clear()
-    running = asyncio.create_task(journal.write(Seen("a", "x")))
-    await until(lambda: not journal._calls and not journal._idle.is_set())
-    queued = asyncio.create_task(journal.write(Seen("b", "x")))
-    other = asyncio.create_task(journal.write(Seen("c", "x")))
-    await until(lambda: len(journal._calls) == 2)
+    (running,) = await begin(journal.write(Seen("a", "x")))
+    queued, other = await begin(journal.write(Seen("b", "x")), journal.write(Seen("c", "x")))
     running.cancel()
     queued.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -589,8 +583,8 @@ async def test_closing_may_be_repeated_at_once_and_later(path):
 async def test_a_cancelled_close_has_closed_all_the_same(path, monkeypatch):
     journal = await Journal.open(path, endpoint=ENDPOINT)
     go = threading.Event()
-    close = journal._database.close
-    monkeypatch.setattr(journal._database, "close", lambda: (go.wait(10), close()))
+    close = Database.close
+    monkeypatch.setattr(Database, "close", lambda database: (go.wait(10), close(database)))
     closing = asyncio.create_task(journal.aclose())
     await asyncio.sleep(0)
     closing.cancel()
@@ -728,18 +722,16 @@ async def test_only_the_owner_may_read_any_of_its_files_whatever_the_umask(path,
 
 def fill(journal):
     """Let the file have no page more than it has, which SQLite tells as it does a full disk."""
-    connection = journal._database._connection
 
-    def limit():
+    def limit(connection):
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
-    journal._thread.submit(limit).result()
+    on_connection(journal, limit)
 
 
 def empty(journal):
-    connection = journal._database._connection
-    journal._thread.submit(connection.execute, "PRAGMA max_page_count = 1000000").result()
+    on_connection(journal, lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
 
 
 async def test_a_full_disk_is_told_to_every_caller_of_the_group_and_passes(journal, path):
@@ -772,8 +764,7 @@ async def test_a_full_disk_adds_no_id_of_the_chunk_that_met_it(journal):
 
 async def test_a_shell_that_writes_is_told_and_passes(journal, path, monkeypatch):
     await journal.add(["a"])
-    connection = journal._database._connection
-    journal._thread.submit(connection.execute, "PRAGMA busy_timeout = 20").result()
+    on_connection(journal, lambda connection: connection.execute("PRAGMA busy_timeout = 20"))
     shell = sqlite3.connect(path, isolation_level=None)
     try:
         shell.execute("BEGIN IMMEDIATE")

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from internals import on_connection
 
 from adepoll import Journal
 from adepoll.errors import (
@@ -322,8 +323,7 @@ async def test_damage_that_comes_while_it_is_open_is_told(path, written):
         with path.open("r+b") as file:
             file.seek(3 * PAGE)
             file.write(os.urandom(len(written) - 3 * PAGE))
-        connection = journal._database._connection
-        journal._thread.submit(connection.execute, "PRAGMA shrink_memory").result()
+        on_connection(journal, lambda connection: connection.execute("PRAGMA shrink_memory"))
         with pytest.raises(JournalDamagedError):
             await journal.records(Which.ENDED)
         with pytest.raises(JournalDamagedError):

@@ -1,11 +1,11 @@
 """A JournalReader tells what is in a journal, and leaves no trace beside it."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from journalling import snapshot
 
 from adepoll import Journal
 from adepoll.errors import (
@@ -22,15 +22,9 @@ from adepoll.journal import (
     JournalReader,
     Settled,
 )
-from adepoll.models import JobSnapshot
 from adepoll.outcome import ResultFile, Stage
 
 ENDPOINT = "https://api.example"
-
-
-def snapshot(job_id, status="completed", **fields):
-    raw = {"job_id": job_id, "status": status, "received_at": 1_700_000_000, "progress": 1.0}
-    return JobSnapshot.from_json(json.dumps(raw | fields))
 
 
 def failed(job_id, reason):

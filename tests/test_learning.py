@@ -1,10 +1,12 @@
 """Ages by the service's clock, and what looks and lists teach of how long jobs take."""
 
+import json
 import math
 from datetime import UTC, datetime
 from random import Random
 
 import pytest
+from internals import at_risk
 
 from adepoll.durations import Durations, edge_near
 from adepoll.entry import Entry
@@ -57,8 +59,7 @@ def test_an_age_never_goes_back():
     ahead.active(entry, NOON, 102.0, as_of=80.0)
     assert entry.seen == pytest.approx(59.5)
     behind.ended(entry, NOON, 103.0)
-    assert durations._running == 0
-    assert not any(durations._passed)
+    assert at_risk(durations) == (0, {})
 
 
 def test_what_is_told_of_a_time_counts_for_that_time():
@@ -73,14 +74,13 @@ def test_a_job_is_learnt_from_once():
     learning, entry = Learning(), make_entry(since=0.0)
     for now in (5.0, 10.0, 15.0):
         learning.active(entry, NOON, now)
-    assert learning.durations._running == 1
+    assert at_risk(learning.durations)[0] == 1
     learning.ended(entry, NOON, 20.0)
     assert learning.durations.ended == 1
     learning.ended(entry, NOON, 25.0)
     learning.lost(entry)
     assert learning.durations.ended == 1
-    assert learning.durations._running == 0
-    assert not any(learning.durations._passed)
+    assert at_risk(learning.durations) == (0, {})
     assert 5 < learning.durations.quantile(0.5, age=5.0) < 60
 
 
@@ -94,8 +94,7 @@ def test_a_job_found_ended_at_the_first_look_teaches_nothing_where_it_was_not_ne
     learning.ended(entry, NOON, given_at + 7.0)
     learning.lost(entry)
     assert learning.durations.ended == 0
-    assert learning.durations._running == 0
-    assert not any(learning.durations._passed)
+    assert at_risk(learning.durations) == (0, {})
     assert not learning.durations.arrivals.new
     assert learning.durations.arrivals.old == (offset is not None)
 
@@ -106,15 +105,15 @@ def test_a_job_that_was_new_when_it_was_given_is_known_from_its_birth_on():
         learning, entry = make_learning(NOON.timestamp() + 40), make_entry(since=given_at)
         if ended:
             learning.ended(entry, NOON, given_at + 40)
-            assert learning.durations._gone == {(0, 0, edge_near(39.5)): 1.0}
-            assert learning.durations._running == 0
-            assert not any(learning.durations._passed)
+            learnt = json.loads(learning.durations.to_json())
+            assert learnt["seen"] == [[0, 0, edge_near(39.5), 1.0]]
+            assert at_risk(learning.durations) == (0, {})
         else:
             learning.active(entry, NOON, given_at + 40)
             assert entry.entered == 0.0
             assert entry.seen == pytest.approx(39.5)
-            assert learning.durations._running == 1
-            assert learning.durations._passed[0] == 1
+            running, by_bin = at_risk(learning.durations)
+            assert (running, by_bin[0]) == (1, 1)
         assert learning.durations.arrivals.new == 1
 
 
@@ -155,8 +154,7 @@ def test_a_job_that_is_let_go_is_at_risk_no_more():
     learning.lost(entry)
     assert entry.entered is None
     assert learning.durations.ended == 0
-    assert learning.durations._running == 0
-    assert not any(learning.durations._passed)
+    assert at_risk(learning.durations) == (0, {})
 
 
 def test_the_gain_of_a_look_rises_with_the_time_since_the_last():

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 
 import pytest
+from files import names
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,10 +34,6 @@ SURE = Version(size=4 * MIB, etag='"one"')
 
 def part_file(target, *, overwrite=False):
     return PartFile(Path(target), job_id="job-1", overwrite=overwrite)
-
-
-def names(folder):
-    return sorted(entry.name for entry in Path(folder).iterdir())
 
 
 def begun(target, *, overwrite=False):

@@ -1,6 +1,7 @@
 """The roster by itself: examples, and a state machine against a naive model."""
 
 import math
+from collections import Counter
 from random import Random
 
 import pytest
@@ -16,6 +17,8 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from internals import at_risk, places_of
+from scripted import snapshot
 
 from adepoll.durations import edge_near
 from adepoll.errors import (
@@ -31,23 +34,13 @@ from adepoll.errors import (
 )
 from adepoll.feeds import Feed
 from adepoll.lags import LagHistogram
-from adepoll.models import JobSnapshot, JobStatus, JobSummary, from_timestamp
+from adepoll.models import JobStatus, JobSummary, from_timestamp
 from adepoll.roster import Roster
 from adepoll.schedule import Exponential, Fixed
 
 INTERVAL = 10.0
 TRUST = 300.0
 HEADSTART = 30.0
-
-
-def snapshot(job_id, status="completed"):
-    return JobSnapshot(
-        job_id=job_id,
-        status=JobStatus.parse(status),
-        status_text=status,
-        received_at=from_timestamp(0),
-        progress=0.0,
-    )
 
 
 def summary(job_id, status="processing"):
@@ -453,7 +446,7 @@ def test_landing_after_an_answer_changes_nothing():
     roster.answered(entry, snapshot("a", "pending"), 0.0)
     roster.landed(entry, 5.0)
     assert roster.next_due() == 10.0
-    assert len(roster._agenda._heap) == 1
+    assert places_of([entry]) == 1
 
 
 # --- nudges -------------------------------------------------------------------------------------
@@ -502,7 +495,7 @@ def test_a_storm_of_nudges_does_not_grow_the_heap():
     look(roster, "pending", 0.0)
     for step in range(100_000):
         assert roster.nudge("ab"[step % 2], 1.0 + step * 1e-6)
-    assert len(roster._agenda._heap) < 10
+    assert places_of([roster.get("a"), roster.get("b")]) < 10
     assert {roster.pop_due(2.0).job_id, roster.pop_due(2.0).job_id} == {"a", "b"}
     assert roster.pop_due(2.0) is None
 
@@ -663,7 +656,8 @@ def test_only_so_many_are_set_aside_in_one_call_and_the_rest_stays_due():
     assert 2 <= calls <= 10
     feed.pop()
     assert roster.made_room(feed, 1.0) == 1  # and no more are woken than there is room for
-    assert len(roster._agenda._heap) == 1
+    assert roster.pop_due(1.0) is not None
+    assert roster.pop_due(1.0) is None
 
 
 def test_what_waited_before_everything_was_forgotten_does_not_come_back():
@@ -690,13 +684,13 @@ def test_jobs_nobody_follows_leave_no_trace():
     roster, feed = make_roster(), make_feed()
     job_ids = [f"job{number}" for number in range(10_000)]
     follow(roster, feed, *job_ids)
+    entries = [roster.get(job_id) for job_id in job_ids]
     for job_id in job_ids[:-1]:
         roster.unfollow(job_id, feed)
     assert len(roster) == 1
-    assert len(roster._agenda._heap) < 2_000
+    assert places_of(entries) < 2_000
     assert roster.pop_due(0.0).job_id == job_ids[-1]
-    assert not roster._agenda._heap
-    assert roster._agenda._stale == 0
+    assert places_of(entries) == 0
 
 
 def test_only_the_last_to_leave_takes_the_job_along():
@@ -1113,16 +1107,6 @@ class RosterMachine(RuleBasedStateMachine):
             assert self.roster.next_due() <= self.now
 
     @invariant()
-    def the_agenda_holds_what_is_due_and_counts_what_is_stale(self):
-        agenda = self.roster._agenda
-        heap = agenda._heap + agenda._line + agenda._on_trust
-        valid = [item for item in heap if item[1] == item[2].ticket]
-        assert {item[2].job_id for item in valid} == {
-            job_id for job_id, known in self.model.items() if known.due is not None
-        }
-        assert self.roster._agenda._stale == len(heap) - len(valid)
-
-    @invariant()
     def what_is_urgent_is_counted(self):
         entries = [known.entry for known in self.model.values()]
         assert self.roster.hints.urgent == sum(entry.pressing for entry in entries)
@@ -1132,12 +1116,10 @@ class RosterMachine(RuleBasedStateMachine):
     def jobs_at_risk_are_known(self):
         durations = self.roster.learning.durations
         entered = [k.entry for k in self.model.values() if k.entry.entered is not None]
-        assert durations._running == len(entered)
-        at_risk = [0] * len(durations._passed)
-        for entry in entered:
-            at_risk[edge_near(entry.entered)] += 1
-            at_risk[edge_near(entry.seen)] -= 1
-        assert durations._passed == at_risk
+        passed = Counter(edge_near(entry.entered) for entry in entered)
+        passed.subtract(edge_near(entry.seen) for entry in entered)
+        by_bin = {number: count for number, count in passed.items() if count}
+        assert at_risk(durations) == (len(entered), by_bin)
 
     @invariant()
     def places_are_kept_by_looks_under_way_and_by_nothing_else(self):

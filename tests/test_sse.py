@@ -2,19 +2,13 @@
 
 import asyncio
 import json
-from random import Random
 
 import pytest
 from attrs import evolve
+from watching import watcher_of
 
 from adepoll.errors import AuthenticationError, JobNotFoundError
-from adepoll.schedule import Fixed
 from adepoll.sse import JobEvents
-from adepoll.watcher import JobWatcher
-
-
-def watcher_of(source):
-    return JobWatcher(source, schedule=Fixed(interval=10, jitter=0), discovery="get", rng=Random(0))
 
 
 class Browser:

@@ -7,6 +7,8 @@ import weakref
 from random import Random
 
 import pytest
+from internals import timers
+from watching import free_slots, now, watcher_of
 
 from adepoll.emulator import VirtualTimeLoop
 from adepoll.errors import (
@@ -28,19 +30,6 @@ from adepoll.errors import (
 from adepoll.models import JobStatus
 from adepoll.schedule import Fixed
 from adepoll.watcher import JobWatcher
-
-EVERY_TEN = Fixed(interval=10, jitter=0)
-
-
-def now():
-    return asyncio.get_running_loop().time()
-
-
-def watcher_of(source, **options):
-    """Make a watcher whose looks come when they must; what sweeps change is tested elsewhere."""
-    return JobWatcher(
-        source, **{"schedule": EVERY_TEN, "discovery": "get", "rng": Random(0)} | options
-    )
 
 
 async def collect(watch, kind=UnresolvedJobsError):
@@ -487,14 +476,14 @@ def test_a_shared_semaphore_holds_over_two_watchers_and_is_held_during_requests_
             if slotted:
                 await asyncio.sleep(1)
                 assert len(waiting) == 100
-                assert semaphore._value == 5
+                assert await free_slots(semaphore) == 5
             await asyncio.sleep(9)
             # Nothing is on the wire between the looks, and the semaphore is free.
             assert inner.in_flight.total() == 0
-            assert semaphore._value == 5
+            assert await free_slots(semaphore) == 5
             await asyncio.gather(*watches)
         assert inner.most_in_flight == 5
-        assert semaphore._value == 5
+        assert await free_slots(semaphore) == 5
 
     replay(script)
 
@@ -940,8 +929,7 @@ def test_a_bound_that_is_not_reached_leaves_no_timer(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             assert await collect(watcher.watch(["a"], timeout=3_600)) == (["a"], None)
-            timers = asyncio.get_running_loop()._scheduled
-            assert not [timer for timer in timers if not timer.cancelled()]
+            assert not timers()
 
     replay(script)
 
@@ -1069,7 +1057,6 @@ def test_a_storm_of_nudges_makes_one_look_after_the_other_and_no_more(replay, sc
                 await asyncio.sleep(0.001)
             assert source.most_in_flight == 1
             assert source.count() <= 12  # a second of looks that take a tenth each
-            assert len(watcher._roster._agenda._heap) < 5
             looks = source.count()
             await asyncio.sleep(9)
             assert source.count() == looks + 1

@@ -10,6 +10,8 @@ import gc
 from random import Random
 
 import pytest
+from internals import timers
+from watching import now
 
 from adepoll.emulator import run
 from adepoll.errors import (
@@ -22,10 +24,6 @@ from adepoll.schedule import Fixed
 from adepoll.watcher import JobWatcher
 
 JOBS = [f"job{number}" for number in range(200)]
-
-
-def now():
-    return asyncio.get_running_loop().time()
 
 
 def watcher_of(source, **options):
@@ -544,8 +542,7 @@ def test_what_was_buffered_is_still_yielded_after_the_watcher_was_closed(replay,
         async with watcher_of(source) as watcher:
             watch = watcher.watch(["a", "b", *JOBS], timeout=600)
             assert (await anext(watch)).job_id == "a"
-        timers = asyncio.get_running_loop()._scheduled
-        assert not [timer for timer in timers if not timer.cancelled()]
+        assert not timers()
         assert (await anext(watch)).job_id == "b"
         with pytest.raises(ClosedError):
             await anext(watch)

@@ -7,6 +7,8 @@ from random import Random
 
 import attrs
 import pytest
+from internals import at_risk
+from watching import free_slots, now
 
 from adepoll.durations import Durations
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
@@ -24,10 +26,6 @@ from adepoll.errors import (
 from adepoll.models import JobStatus
 from adepoll.schedule import Adaptive
 from adepoll.watcher import JobWatcher
-
-
-def now():
-    return asyncio.get_running_loop().time()
 
 
 class Service:
@@ -556,7 +554,7 @@ def test_pages_and_looks_share_the_slots(replay):
             )
         assert service.most_in_flight == 3
         assert len(service.lists) > 10
-        assert semaphore._value == 3
+        assert await free_slots(semaphore) == 3
 
     replay(script)
 
@@ -671,7 +669,7 @@ def test_two_watchers_learn_together(replay):
                 lags_of(service, two.watch(job_ids[100:])),
             )
         assert durations.ended == 200
-        assert durations._running == 0
+        assert at_risk(durations) == (0, {})
         assert durations.quantile(0.5) == pytest.approx(20, abs=2)
 
     replay(script)

@@ -7,6 +7,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import read_quickly, read_thoroughly
 
 from adepoll import plain, wire
 from adepoll.errors import MalformedAnswerError
@@ -203,9 +204,9 @@ def test_the_quick_way_to_read_takes_what_the_thorough_one_takes_and_nothing_els
     )
     place[data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))] = data.draw(values)
     told = []
-    for converter in (wire._quick, wire._thorough):
+    for read_as in (read_quickly, read_thoroughly):
         try:
-            told.append(converter.structure(job, JobSnapshot))
+            told.append(read_as(job, JobSnapshot))
         except Exception:  # noqa: BLE001 - of either kind
             told.append(None)
     assert told[0] == told[1]
@@ -227,7 +228,7 @@ def test_a_job_in_the_documented_form_is_read_without_the_converter(status, data
     if created >= 253_402_300_800:  # the year 10,000
         assert read is None
     else:
-        assert read == wire._thorough.structure(job, JobSnapshot)
+        assert read == read_thoroughly(job, JobSnapshot)
 
 
 OPTIONAL = ("schema_violation_error", "fallback_model_version", "warnings")
@@ -243,7 +244,7 @@ def test_metadata_with_any_of_their_optional_fields_are_read_without_the_convert
     metadata = required | data.draw(st.fixed_dictionaries(nullable, optional=optional))
     read = plain.read_metadata(metadata)
     assert read is not None
-    assert read == wire._thorough.structure(metadata, ExtractMetadata)
+    assert read == read_thoroughly(metadata, ExtractMetadata)
 
 
 @given(st.data())
@@ -258,7 +259,7 @@ def test_what_differs_from_the_documented_form_is_left_to_the_converter(data):
     else:
         place[data.draw(st.text(min_size=1, max_size=5))] = 1
     try:
-        thorough = wire._thorough.structure(result, ExtractResult)
+        thorough = read_thoroughly(result, ExtractResult)
     except Exception:  # noqa: BLE001 - of whatever kind, it must not be read
         thorough = None
     read = plain.read_result(result)

@@ -7,27 +7,16 @@ import aiohttp
 import houses
 import pytest
 from aiohttp import web
+from houses import get
 
 from adepoll import AdeClient, ConfigurationError, JobWatcher, ResultFetcher
 from adepoll.contrib.aiohttp import CLIENT, FETCHER, WATCHER, Tenant, problems, ready, setup, wait
-from adepoll.contrib.testing import serve_in_thread
-from adepoll.emulator import Emulator, JobPlan
-
-
-@pytest.fixture
-def other_ade():
-    with serve_in_thread(Emulator(api_key="other-key", seed=2)) as ade:
-        yield ade
+from adepoll.emulator import JobPlan
 
 
 async def answer_when_done(request):
     job = await wait(request, request.match_info["job_id"])
     return web.json_response({"status": job.status.value})
-
-
-async def get(url):
-    async with aiohttp.ClientSession() as http, http.get(url) as response:
-        return response.status, await response.json()
 
 
 async def until_followers(app, number):

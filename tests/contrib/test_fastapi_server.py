@@ -9,6 +9,7 @@ import aiohttp
 import houses
 import pytest
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
+from houses import get
 from starlette.background import BackgroundTask
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher
@@ -24,21 +25,9 @@ from adepoll.contrib.fastapi import (
     send_result,
     wait,
 )
-from adepoll.contrib.testing import serve_in_thread
-from adepoll.emulator import Emulator, JobPlan
+from adepoll.emulator import JobPlan
 
 ENDLESS = JobPlan(processing_time=float("inf"))
-
-
-@pytest.fixture
-def other_ade():
-    with serve_in_thread(Emulator(api_key="other-key", seed=2)) as ade:
-        yield ade
-
-
-async def get(url):
-    async with aiohttp.ClientSession() as http, http.get(url) as response:
-        return response.status, await response.json()
 
 
 def what_is_injected(app):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from internals import sessions
 
 from adepoll import ClosedError, JobWatcher
 from adepoll.contrib.testing import SelfClosingClient
@@ -19,12 +20,14 @@ def look(client, ade):
 
 
 def test_the_end_of_its_loop_closes_it(ade, client):
+    before = sessions()
+
     async def main():
         await look(client, ade)
-        return client._connections.session()
+        return len(sessions()) - len(before)
 
-    session = asyncio.run(main())
-    assert session.closed
+    assert asyncio.run(main()) == 1
+    assert sessions() == before
     with pytest.raises(ClosedError):
         asyncio.run(look(client, ade))
 
@@ -38,11 +41,12 @@ async def test_it_stays_open_as_long_as_its_loop(ade, client):
 
 
 def test_it_can_be_closed_from_outside_where_the_loop_lives_on(ade, client):
+    before = sessions()
     with asyncio.Runner() as runner:
         runner.run(look(client, ade))
-        session = client._connections._session
+        assert len(sessions()) == len(before) + 1
         client.finish()
-        assert session.closed
+        assert sessions() == before
         with pytest.raises(ClosedError):
             runner.run(look(client, ade))
 

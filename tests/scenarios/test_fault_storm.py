@@ -12,6 +12,8 @@ from collections import Counter
 from random import Random
 
 import pytest
+from internals import at_risk
+from watching import now
 
 from adepoll.emulator import (
     NAMES,
@@ -48,10 +50,6 @@ UNENDING = {"too-many-requests", "rate-limit", "unknown-status", "backward-statu
 OF_ONE_JOB = [n for n in NAMES if Endpoint.GET in make_fault(n).effect.endpoints]
 OF_THE_LIST = [n for n in NAMES if make_fault(n).effect.endpoints == {Endpoint.LIST}]
 AT_THE_LIST = [n for n in NAMES if Endpoint.LIST in make_fault(n).effect.endpoints]
-
-
-def now():
-    return asyncio.get_running_loop().time()
 
 
 def draw_options(rng, name):
@@ -358,8 +356,8 @@ class Storm:
                     raise end
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
-            assert stats.overdue == self.watcher.durations._running == 0
-            assert not any(self.watcher.durations._passed)
+            assert stats.overdue == 0
+            assert at_risk(self.watcher.durations) == (0, {})
         assert self.in_flight == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return sum(ended)

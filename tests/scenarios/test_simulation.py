@@ -13,6 +13,8 @@ from random import Random
 
 import attrs
 import pytest
+from internals import at_risk, timers
+from watching import free_slots, now
 
 from adepoll.emulator import JobPlan, ListOrder, Profile, World, WorldSource, loop_clock, run
 from adepoll.errors import (
@@ -38,10 +40,6 @@ SEEDS = range(int(os.environ.get("ADEPOLL_SEEDS", "60")))
 DAY = 86_400.0
 GRACE = 15.0
 PATIENCE = 600.0
-
-
-def now():
-    return asyncio.get_running_loop().time()
 
 
 def draw_fault(rng, job_id):
@@ -388,17 +386,15 @@ class Simulation:
             await asyncio.sleep(1)  # for watches that the collector has let go of
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
-            assert self.watcher._roster.next_due() is None
-            assert self.watcher._roster.hints.urgent == 0
-            assert self.watcher.durations._running == 0
-            assert not any(self.watcher.durations._passed)
-        self.check_nothing_is_left()
+            assert len(timers()) == 1  # the limit of this test's time
+            assert at_risk(self.watcher.durations) == (0, {})
+        await self.check_nothing_is_left()
         return sum(ended)
 
-    def check_nothing_is_left(self):
+    async def check_nothing_is_left(self):
         assert self.in_flight == 0
         assert self.most_in_flight <= self.concurrency
-        assert self.semaphore._value == self.concurrency
+        assert await free_slots(self.semaphore) == self.concurrency
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -495,6 +491,6 @@ def test_a_key_that_is_revoked_halfway_ends_all_of_it_once(seed):
             simulation.fault_rate = 0.0
             async for job in simulation.watcher.watch(simulation.ending):
                 simulation.check_end(job)
-        simulation.check_nothing_is_left()
+        await simulation.check_nothing_is_left()
 
     simulate(seed, 100, play)

@@ -26,6 +26,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from streams import collect_of
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from adepoll import wire
@@ -218,11 +219,6 @@ async def fetch(answering, stored):
         yield make
 
 
-async def collect(fetcher, job):
-    async with fetcher.stream(job) as chunks:
-        return b"".join([chunk async for chunk in chunks])
-
-
 async def check_download(fetcher, job, out, body):
     report = await fetcher.download(job, out / "r.json")
     assert (out / "r.json").read_bytes() == body
@@ -243,7 +239,7 @@ async def test_a_result_comes_the_same_in_all_three_ways(bucket, door, fetch, ou
     etag = bucket.put(body)
     fetcher, job = await fetch(bucket.presign())
     assert await fetcher.result(job) == wire.decode_result(body)
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     report = await check_download(fetcher, job, out, body)
     assert (report.etag, report.resumed) == (etag, 0)
     assert statuses(door) == [200, 200, 206]
@@ -273,7 +269,7 @@ async def test_the_bytes_of_the_url_are_those_that_were_signed(
     bucket.put(body, key)
     disposition = 'attachment; filename="ä b+c.json"'
     fetcher, job = await fetch(bucket.presign(key, ResponseContentDisposition=disposition))
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
 
 
@@ -307,7 +303,7 @@ async def test_an_expired_url_is_made_fresh(bucket, door, fetch, out, result_bod
     door.ahead = 100
     fetcher, job = await fetch(bucket.presign(seconds=99), bucket.presign())
     assert await fetcher.result(job) == wire.decode_result(body)
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
     assert Counter(statuses(door))[200] == 2
 
@@ -379,7 +375,7 @@ async def test_a_changed_signature_is_refused(bucket, fetch, out):
     bucket.put(b"{}")
     fetcher, job = await fetch(bucket.presign().replace("Expires=3600", "Expires=3601"))
     with pytest.raises(ResultForbiddenError):
-        await collect(fetcher, job)
+        await collect_of(fetcher, job)
 
 
 async def test_what_is_not_there_is_refused_at_once(bucket, door, fetch, out):
@@ -411,7 +407,7 @@ async def test_a_redirect_to_another_endpoint_is_followed_as_it_stands(
     moved = urlsplit(url).path.replace("/results/", "/young/", 1)
     door.redirect = {moved: target}
     fetcher, job = await fetch(url.replace("/results/", "/young/", 1))
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
     assert statuses(door) == [307, 200, 307, 206]
 
@@ -445,4 +441,4 @@ async def test_a_stream_that_was_cut_says_that_the_object_was_replaced(
         proxy.before_cut = lambda: bucket.put(make_json(3 * MIB, seed=1))
         fetcher, job = await fetch(url)
         with pytest.raises(ResultChangedError):
-            await collect(fetcher, job)
+            await collect_of(fetcher, job)

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import gzip
-import hashlib
 import os
 
 import pytest
+from files import names, sha256
+from streams import collect_of
 
 from adepoll import wire
 from adepoll.errors import (
@@ -38,14 +39,6 @@ async def fetch(answering, stored):
         yield make
 
 
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def names(folder):
-    return [entry.name for entry in folder.iterdir()]
-
-
 def replace(folder, body, *, name="r.json"):
     """Put another file in its place, of another time: nginx makes ETags of second and size."""
     new = folder / "new"
@@ -63,11 +56,6 @@ async def check_download(fetcher, job, out, body):
     assert names(out) == ["r.json"]
     assert told[-1][0] == len(body)
     return report
-
-
-async def collect(fetcher, job):
-    async with fetcher.stream(job) as chunks:
-        return b"".join([chunk async for chunk in chunks])
 
 
 def spans(requests):
@@ -125,7 +113,7 @@ async def test_no_secret_is_sent(serve, fetch, out, make_json):
             add_header Set-Cookie session=2;""",
     )
     fetcher, job = await fetch(nginx.url("/begin.json"))
-    await collect(fetcher, job)
+    await collect_of(fetcher, job)
     await fetcher.download(job, out / "r.json")
     seen = nginx.requests()
     assert [one["status"] for one in seen] == [307, 200, 307, 206]
@@ -137,7 +125,7 @@ async def test_the_length_may_be_any(serve, fetch, out, make_json, size):
     body = make_json(size)
     nginx = serve({"r.json": body})
     fetcher, job = await fetch(nginx.url("/r.json"))
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
     assert sum(one["sent"] for one in nginx.requests()) == 2 * size, "a byte came twice"
 
@@ -147,12 +135,12 @@ async def test_a_file_of_next_to_nothing_is_taken_only_if_it_is_an_object(serve,
     nginx = serve({"r.json": body})
     fetcher, job = await fetch(nginx.url("/r.json"))
     if body == b"{} ":
-        assert await collect(fetcher, job) == body
+        assert await collect_of(fetcher, job) == body
         await check_download(fetcher, job, out, body)
         return
     error = ResultMalformedError if body == b"[]" else ResultTransferError
     with pytest.raises(error):
-        await collect(fetcher, job)
+        await collect_of(fetcher, job)
     with pytest.raises(error):
         await fetcher.download(job, out / "r.json")
     assert names(out) == []
@@ -212,7 +200,7 @@ async def test_a_server_without_ranges_gives_the_whole(serve, fetch, out, make_j
     body = make_json(9 * MIB)
     nginx = serve({"r.json": body}, server=line)
     fetcher, job = await fetch(nginx.url("/r.json"))
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
     assert [(one["status"], one["sent"]) for one in nginx.requests()] == [(200, len(body))] * 2
 
@@ -391,7 +379,7 @@ async def test_what_comes_compressed_all_the_same_is_undone(serve, fetch, out, r
     nginx = serve({"r.json": packed, "r.json.gz": packed}, server=line)
     fetcher, job = await fetch(nginx.url("/r.json"))
     assert await fetcher.result(job) == wire.decode_result(body)
-    assert await collect(fetcher, job) == body
+    assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
 
 
@@ -413,7 +401,11 @@ async def test_what_comes_compressed_all_the_same_is_undone(serve, fetch, out, r
 async def test_a_page_is_no_result(serve, fetch, out, line, error, tries):
     nginx = serve(server=f"location / {{ {line} }}")
     fetcher, job = await fetch(nginx.url("/r.json"))
-    for go in (fetcher.result(job), collect(fetcher, job), fetcher.download(job, out / "r.json")):
+    for go in (
+        fetcher.result(job),
+        collect_of(fetcher, job),
+        fetcher.download(job, out / "r.json"),
+    ):
         with pytest.raises(error) as caught:
             await go
         assert caught.value.job_id == job.job_id

@@ -1,9 +1,9 @@
 """Batches against an emulator over HTTP: one service, one journal, one folder, and many runs."""
 
 import asyncio
-import hashlib
 
 import attrs
+from internals import end_now
 
 from adepoll import AdeClient, Batch, RetryPolicy
 from adepoll.emulator import JobPlan
@@ -33,7 +33,7 @@ class Scene:
 
     def end(self, job_id):
         """Have a job end now that would never."""
-        self.ade.world._jobs[job_id].plan = JobPlan()
+        end_now(self.ade.world, job_id)
 
     def many(self, count, **plan):
         return [self.submit(**plan) for _ in range(count)]
@@ -104,7 +104,3 @@ def make_client(ade, **options):
     retry = RetryPolicy(attempts=3, base=0.001, max_wait=0.001)
     given = {"api_key": ade.api_key, "base_url": ade.base_url, "retry": retry}
     return AdeClient(**(given | options))
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated
 
+import aiohttp
 import attrs
 import uvicorn
 from aiohttp import web
@@ -33,6 +34,12 @@ class House:
     watcher: object
     fetcher: object
     stop: object
+
+
+async def get(url):
+    """Return the status and the JSON of an answer."""
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        return response.status, await response.json()
 
 
 def options_for(ade, **options):

@@ -14,10 +14,14 @@ from adepoll.models import JobSnapshot
 ENDPOINT = "https://api.example"
 
 
+def snapshot(job_id, status="completed", **fields):
+    """Return a snapshot with its JSON, as a client reads it."""
+    raw = {"job_id": job_id, "status": status, "received_at": 1_700_000_000, "progress": 1.0}
+    return JobSnapshot.from_json(json.dumps(raw | fields))
+
+
 def settled(job_id):
-    raw = {"job_id": job_id, "status": "failed", "received_at": 0, "progress": 1.0,
-           "failure_reason": "x" * 500}  # fmt: skip
-    return Settled(JobSnapshot.from_json(json.dumps(raw)), 1.0, fetching=False)
+    return Settled(snapshot(job_id, "failed", failure_reason="x" * 500), 1.0, fetching=False)
 
 
 def say(what):
