@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 
 import attrs
+import dispositions
 import exceptiontext
+import forkserver
 import pytest
 from answering import AnsweringClient
 from batching import Scene, make_client
@@ -23,6 +25,15 @@ from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.addresses import Gatekeeper
 from adepoll.fetcher.storage import Storage
+
+
+def pytest_configure():
+    dispositions.reset_inherited()
+
+
+def pytest_unconfigure():
+    forkserver.stop_servers()
+
 
 _NOBODY = 65534  # the id of the user "nobody"
 

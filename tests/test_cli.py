@@ -18,8 +18,8 @@ from commandline import (
     ids_of,
     sha256_of,
     started,
-    until,
 )
+from waiting import until
 
 from adepoll import JobSnapshot
 from adepoll.emulator import Emulator, JobPlan, Outcome
@@ -192,7 +192,7 @@ async def test_watch_does_not_replace_a_result_that_is_there_unless_told(ade, tm
 
 async def test_ctrl_c_ends_with_130_and_says_where_it_stood(ade):
     done, never = ade.submit(SOON), ade.submit(NEVER)
-    async with started(ade, "watch", done, never) as process:
+    async with started(ade, "watch", done, never, real=True) as process:
         await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
@@ -298,7 +298,7 @@ async def test_without_ids_on_a_terminal_watch_says_how_to_give_them(ade):
 
 async def test_get_prints_what_the_service_says_without_the_presigned_query(ade):
     job_id = ade.submit(JobPlan(result_bytes=2_000_000))
-    code, out, _ = await adepoll(ade, "get", job_id)
+    code, out, _ = await adepoll(ade, "get", job_id, real=True)
     assert code == 0
     job = JobSnapshot.from_json(out)
     assert job.job_id == job_id
@@ -361,7 +361,7 @@ async def test_a_terminal_gets_a_table_and_no_escape_of_the_service(ade):
 
 async def test_fetch_writes_the_result_to_a_file_named_after_the_job(ade, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=2_500_000))
-    code, out, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
+    code, out, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path, real=True)
     assert (code, out) == (0, "")
     digest = sha256_of(tmp_path / f"{job_id}.json")
     assert digest == ade.truth(job_id).result_sha256
@@ -416,7 +416,7 @@ async def test_ctrl_c_of_a_fetch_that_has_nothing_yet_promises_nothing(ade, tmp_
 
 
 async def test_emulate_prints_what_points_a_client_to_it_and_ends_on_sigterm(ade):
-    async with started(ade, "emulate", "--port", "0", "--jobs", "3") as process:
+    async with started(ade, "emulate", "--port", "0", "--jobs", "3", real=True) as process:
         lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
         env = dict(word.split("=", 1) for _, word in lines)
         async with started(
@@ -439,7 +439,7 @@ async def test_emulate_on_a_port_that_is_taken_says_so(ade):
 
 
 async def test_demo_settles_fetches_and_checks_everything(ade):
-    code, out, err = await adepoll(ade, "demo", "--jobs", "200", "--median", "0.3")
+    code, out, err = await adepoll(ade, "demo", "--jobs", "200", "--median", "0.3", real=True)
     assert code == 0, err
     assert "200 jobs" in out
     assert "nothing lost, nothing doubled, every result byte for byte" in out

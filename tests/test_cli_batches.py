@@ -10,7 +10,8 @@ from contextlib import closing
 from shlex import quote
 
 import pytest
-from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started, until
+from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started
+from waiting import until
 
 from adepoll import AdePollError, Journal
 from adepoll.emulator import Emulator, JobPlan, Outcome
@@ -56,7 +57,7 @@ async def test_resume_tells_the_rest_and_nothing_twice(ade, journal, tmp_path):
     ids += [ade.submit(JobPlan(processing_time=2.0, result_bytes=1_500_000)) for _ in range(3)]
     out_dir = str(tmp_path / "r")
     _, first, _ = await stopped_after_one_line(ade, journal, *ids, options=["--out", out_dir])
-    code, rest, err = await adepoll(ade, "resume", journal)
+    code, rest, err = await adepoll(ade, "resume", journal, real=True)
     assert code == 0
     assert Counter(ids_of(first + rest)) == Counter(ids)
     for line in map(json.loads, (first + rest).splitlines()):
@@ -310,7 +311,7 @@ async def test_status_says_where_a_batch_stands_without_a_key(ade, journal, tmp_
     ids = [ade.submit(LARGE), ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="[b]blur"))]
     out_dir = str(tmp_path / "r")
     await adepoll(ade, "watch", *ids, "unknown", "-j", journal, "-o", out_dir, "--timeout", "1")
-    code, out, err = await adepoll(ade, "status", journal, key="")
+    code, out, err = await adepoll(ade, "status", journal, key="", real=True)
     assert (code, err) == (0, "")
     rows = [line.split(maxsplit=1) for line in out.splitlines() if line]
     assert ["jobs", "3: 2 done, 1 given up"] in rows

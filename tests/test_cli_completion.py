@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forkserver
 import pytest
 from searchpath import search_path
 
 
 def adepoll(*arguments, **env):
-    return subprocess.run(
+    return forkserver.run(
         [sys.executable, "-W", "error", "-m", "adepoll", *arguments],
         env={**os.environ, **env},
         capture_output=True,

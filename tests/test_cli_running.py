@@ -1,14 +1,14 @@
 """How a command ends: signals, once and twice, errors, bugs, and readers that have gone."""
 
-import asyncio
 import os
 import pty
 import signal
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 
+import forkserver
 import pytest
+from waiting import supervised
 
 KEY = "canary-key-8f2e1"
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -55,17 +55,13 @@ BEGIN_PLAIN = BEGIN.format(without_uvloop=True)
 
 @asynccontextmanager
 async def running(code, *arguments, **options):
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-X", "dev", "-c", code, *arguments),
         env={**os.environ, "VISION_AGENT_API_KEY": KEY},
         **{"stdout": -1, "stderr": -1} | options,
     )
-    try:
+    async with supervised(process):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
 async def line_of(process):
@@ -73,7 +69,7 @@ async def line_of(process):
 
 
 def output_of(code, *arguments):
-    done = subprocess.run(
+    done = forkserver.run(
         [sys.executable, "-W", "error", "-c", code, *arguments],
         env={**os.environ, "VISION_AGENT_API_KEY": KEY},
         capture_output=True,

@@ -12,6 +12,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import forkserver
 import pytest
 
 from adepoll import Journal
@@ -22,8 +23,8 @@ WRITER = Path(__file__).parent / "support" / "journalling.py"
 ENDPOINT = "https://api.example"
 
 
-async def start(path, first, count, **options):
-    return await asyncio.create_subprocess_exec(
+async def start(path, first, count, *, start=forkserver.create_subprocess_exec, **options):
+    return await start(
         sys.executable, WRITER, path, str(first), str(count),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, **options,
     )  # fmt: skip
@@ -93,7 +94,7 @@ def step(statement):
 opening.sqlite3.connect = traced
 opening.open_file({str(path)!r}, {ENDPOINT!r}, must_exist=False)
 """
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    process = await forkserver.create_subprocess_exec(sys.executable, "-c", code)
     assert await process.wait() == -signal.SIGKILL
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         assert await journal.add(["a"]) == 1
@@ -149,7 +150,7 @@ async def main():
 asyncio.run(main())
 """
     processes = [
-        await asyncio.create_subprocess_exec(
+        await forkserver.create_subprocess_exec(
             sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
         )
         for _ in range(3)
@@ -208,7 +209,8 @@ async def test_a_file_that_may_not_grow_stops_the_writer_and_keeps_what_it_told(
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
-    process = await start(path, 0, 2_000, preexec_fn=limit)
+    real = asyncio.create_subprocess_exec
+    process = await start(path, 0, 2_000, start=real, preexec_fn=limit)
     assert await check_after_full_disk(path, process) >= 8
 
 

@@ -7,8 +7,10 @@ import shlex
 import stat
 import sys
 
+import forkserver
 import pytest
 from reporting import record
+from waiting import supervised
 
 from adepoll.errors import JournalError, JournalNotFoundError
 from adepoll.journal import Delivered, Journal, Settled
@@ -35,11 +37,12 @@ async def closed(journal):
 
 
 async def command(*arguments, **options):
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "adepoll", "report", *map(str, arguments)),
         **{"stdout": -1, "stderr": -1} | options,
     )
-    out, err = await process.communicate()
+    async with supervised(process):
+        out, err = await process.communicate()
     assert b"Traceback" not in err
     return process.returncode, out.decode(), err.decode()
 

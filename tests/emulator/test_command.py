@@ -10,8 +10,10 @@ import sys
 import urllib.error
 import urllib.request
 
+import forkserver
 import pytest
 from click.testing import CliRunner
+from waiting import supervised
 
 from adepoll.cli import cli
 
@@ -19,12 +21,12 @@ from adepoll.cli import cli
 @contextlib.asynccontextmanager
 async def emulating(*options, stderr=asyncio.subprocess.PIPE):
     """Run the command; give the process, and a function that asks its API."""
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
     )
-    try:
+    async with supervised(process):
         lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
         env = dict(word.split("=", 1) for _, word in lines)
         request = urllib.request.Request(
@@ -41,10 +43,6 @@ async def emulating(*options, stderr=asyncio.subprocess.PIPE):
                     return error.status, error.read()
 
         yield process, lambda: asyncio.to_thread(ask)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def ended(process):

@@ -8,6 +8,9 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import forkserver
+from waiting import supervised
+
 from adepoll.emulator import JobPlan
 
 KEY = "canary-key-8f2e1"
@@ -16,21 +19,21 @@ NEVER = JobPlan(processing_time=float("inf"))
 
 
 @asynccontextmanager
-async def started(ade, *arguments, key=KEY, variables=(), wrapper=(), **options):
-    """Start the command against the emulator; kill it if the test leaves it running."""
+async def started(ade, *arguments, key=KEY, variables=(), wrapper=(), real=False, **options):
+    """Start the command against the emulator; kill it if the test leaves it running.
+
+    It is forked from a process that has imported adepoll, unless the start must be `real`.
+    """
     env = {name: value for name, value in os.environ.items() if "ADE" not in name}
     env |= {"LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": key, **dict(variables)}
-    process = await asyncio.create_subprocess_exec(
+    start = asyncio.create_subprocess_exec if real else forkserver.create_subprocess_exec
+    process = await start(
         *(*wrapper, sys.executable, "-W", "error", "-m", "adepoll", *map(str, arguments)),
         env=env,
         **{"stdin": -1, "stdout": -1, "stderr": -1} | options,
     )
-    try:
+    async with supervised(process):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
 async def adepoll(ade, *arguments, stdin=None, **options):
@@ -50,11 +53,6 @@ async def adepoll_into(stdout, ade, *arguments):
         _, err = await process.communicate()
     assert "Traceback" not in err.decode()
     return process.returncode, None, err.decode()
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - another process makes it true, and tells nobody
-        await asyncio.sleep(0.02)
 
 
 def ids_of(out):

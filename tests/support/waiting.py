@@ -1,0 +1,64 @@
+"""Waits that end: with what was waited for, or with a failure that names it."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+LONGEST = 240  # seconds that a test may take with one process, on a busy machine
+
+
+@asynccontextmanager
+async def bounded(what, longest=60):
+    """Fail when the block takes longer than so many seconds; `what` is a text or a function."""
+    try:
+        async with asyncio.timeout(longest) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        text = what if isinstance(what, str) else what()
+        raise AssertionError(f"after {longest} s the test still waits: {text}") from None
+
+
+async def until(condition, *, pause=0.002, longest=60):
+    """Wait until the condition is true."""
+    code = getattr(condition, "__code__", None)
+    name = f"{code.co_filename}:{code.co_firstlineno}" if code else condition
+    async with bounded(f"for {name} to be true", longest):
+        while not condition():  # noqa: ASYNC110 - nothing tells when it becomes true
+            await asyncio.sleep(pause)
+
+
+@asynccontextmanager
+async def supervised(process, longest=LONGEST):
+    """Kill the process after the block, or when the block takes longer than so many seconds.
+
+    Then the test fails with what the process has written and the test has not read.
+    """
+    try:
+        async with asyncio.timeout(longest) as limit:
+            yield process
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        state = "runs" if process.returncode is None else f"has ended with {process.returncode}"
+        unread = await _killed(process)
+        raise AssertionError(
+            f"after {longest} s the test still waits: process {process.pid} {state}, "
+            f"and the test has not read {unread}"
+        ) from None
+    finally:
+        if process.returncode is None:
+            await _killed(process)
+
+
+async def _killed(process):
+    """Kill the process; return what is left of its stdout and stderr."""
+    with suppress(ProcessLookupError):
+        process.kill()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(10):  # a process that it has started may hold its pipes
+            try:
+                return await process.communicate()
+            except RuntimeError:  # another task of the test reads from it
+                await process.wait()
+    return "anything: something else has its pipes"
