@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from doclinks import MENTION, broken_links, broken_mentions
 from searchpath import search_path
+from waiting import supervised
 
 import adepoll
 from adepoll.emulator import Emulator, JobPlan
@@ -59,10 +61,34 @@ async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factor
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        stdout, stderr = await process.communicate()
+        async with supervised(process):
+            stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
     assert "Traceback" not in stderr.decode()
     assert stdout or any(tmp_path.iterdir()), "an example that shows nothing"
+
+
+async def test_an_example_that_waits_for_the_command_ends_where_there_is_none(tmp_path):
+    (code,) = [
+        code
+        for page in PAGES
+        for _, code in BLOCK.findall(page.read_text("utf-8"))
+        if "sleep" in code and "adepoll emulate" in code
+    ]
+    for name in ("bash", "cat", "sleep", "wc"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        code,
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with supervised(process):
+        _, stderr = await process.communicate()
+    assert process.returncode != 0
+    assert b"adepoll: command not found" in stderr
 
 
 def test_every_page_has_been_found():
