@@ -7,6 +7,8 @@ import os
 import pty
 import signal
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from commandline import (
@@ -19,7 +21,7 @@ from commandline import (
     sha256_of,
     started,
 )
-from waiting import until
+from waiting import supervised, until
 
 from adepoll import JobSnapshot
 from adepoll.emulator import Emulator, JobPlan, Outcome
@@ -265,7 +267,8 @@ async def test_a_stream_that_was_closed_is_no_crash(ade, closed):
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", command, sys.executable, env=env, stdout=-1, stderr=-1
     )
-    _, err = await process.communicate()
+    async with supervised(process):
+        _, err = await process.communicate()
     assert process.returncode == 0, err.decode()
 
 
@@ -443,6 +446,19 @@ async def test_demo_settles_fetches_and_checks_everything(ade):
     assert code == 0, err
     assert "200 jobs" in out
     assert "nothing lost, nothing doubled, every result byte for byte" in out
+
+
+async def test_the_console_script_is_the_command():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
+    module, _, name = project["project"]["scripts"]["adepoll"].partition(":")
+    code = f"import sys; from {module} import {name}; sys.exit({name}())"  # as pip writes it
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", code, "--version"), stdout=-1
+    )
+    async with supervised(process):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert out.startswith(b"adepoll, version ")
 
 
 async def test_without_its_extra_the_command_says_how_to_install_it(ade):
