@@ -18,6 +18,7 @@ import asyncio, logging, os, signal, sys, threading, time
 from adepoll.cli import cli
 from adepoll.cli.running import ExitCode, run, run_plain, say, write_line
 from adepoll.errors import AdePollError, ConfigurationError
+logging.getLogger("asyncio").addFilter(lambda r: "Executing" not in r.msg)  # slow machines
 sys.modules["uvloop"] = None if {without_uvloop} else __import__("uvloop")
 """
 

@@ -292,7 +292,7 @@ def _request(control, connections):
     if not message:
         for pid in connections:
             os.kill(pid, signal.SIGKILL)
-        os._exit(0)
+        sys.exit()  # as usual, so that coverage is written
     return descriptors
 
 
