@@ -13,7 +13,7 @@ from random import Random
 
 import attrs
 import pytest
-from internals import at_risk, timers
+from internals import at_risk
 from watching import free_slots, now
 
 from adepoll.emulator import JobPlan, ListOrder, Profile, World, WorldSource, loop_clock, run
@@ -386,7 +386,9 @@ class Simulation:
             await asyncio.sleep(1)  # for watches that the collector has let go of
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
-            assert len(timers()) == 1  # the limit of this test's time
+            requests = self.world.traffic.get + self.world.traffic.list
+            await asyncio.sleep(1_000)
+            assert self.world.traffic.get + self.world.traffic.list == requests
             assert at_risk(self.watcher.durations) == (0, {})
         await self.check_nothing_is_left()
         return sum(ended)
