@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from binascii import crc32
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -30,8 +31,8 @@ def note_path(part):
 
 
 def write(part, kept, *, job_id="job-1"):
-    with part.open("rb") as file:
-        Sidecar(part).write(file.fileno(), job_id, kept)
+    with part.open("rb") as file, closing(Sidecar(part)) as notes:
+        notes.write(file.fileno(), job_id, kept)
 
 
 @pytest.fixture
@@ -97,9 +98,8 @@ def test_a_note_of_which_not_all_could_be_written_leaves_the_one_before(part, mo
             raise OSError(28, "No space left on device")
         return written
 
-    notes = Sidecar(part)
     monkeypatch.setattr(os, "pwrite", pwrite)
-    with part.open("rb") as file:
+    with part.open("rb") as file, closing(Sidecar(part)) as notes:
         notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10)]))
         with pytest.raises(OSError, match="No space left"):
             notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10), (20, 33)]))
