@@ -210,6 +210,19 @@ def test_bytes_that_trickle_are_given_and_silence_is_told(run):
     run(main())
 
 
+def test_full_blocks_and_the_last_bytes_are_given_as_soon_as_they_are_there(run, monkeypatch):
+    monkeypatch.setattr(bulk, "_LONGEST_FILLING", 3_600.0)
+
+    async def main():
+        async with taken_over(all_of, silence=3_600.0) as (come, body):
+            pieces = [*come]
+            async with asyncio.timeout(10):
+                await read_all(body, pieces)
+            assert b"".join(pieces) == BODY
+
+    run(main())
+
+
 def test_bytes_that_do_not_fill_a_block_are_given_before_the_silence_is_over(run):
     more = asyncio.Event()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adepoll import wire
 from adepoll.emulator import Corruption, Distortion, JobPlan, Outcome, World
-from adepoll.emulator.corruption import corrupt, distort, shift
+from adepoll.emulator.corruption import content_type, corrupt, distort, shift
 from adepoll.errors import MalformedAnswerError
 from adepoll.models import JobStatus
 
@@ -35,6 +35,12 @@ PAGE = json.dumps(world.page(), separators=(",", ":")).encode()
 
 bodies = st.sampled_from(BODIES)
 seeds = st.integers(0, 1_000)
+
+
+def test_only_a_page_of_html_says_that_it_is_one():
+    types = {kind: content_type(kind) for kind in Corruption}
+    assert types.pop(Corruption.HTML) == "text/html"
+    assert set(types.values()) == {"application/json"}
 
 
 @pytest.mark.parametrize("kind", Corruption)
