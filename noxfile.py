@@ -1,5 +1,7 @@
 """What is run on this project: tests, lint, typing, benches. Start with ``nox -s tests``."""
 
+import argparse
+import random
 from pathlib import Path
 
 import nox
@@ -67,3 +69,46 @@ def typing(session: nox.Session) -> None:
     session.run("mypy", "--strict", "tests/typing/api.py")
     session.run("mypy", "--strict", *(str(path) for path in Path("docs/examples").glob("*.py")))
     session.run("pyright")
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change modules without I/O, one place at a time, and show each change that passes all tests.
+
+    ``nox -s mutation -- jobids limits --sample 50`` draws 50 mutants of two modules; without names
+    it changes all modules of ``[tool.mutmut]``, without ``--sample`` every place. Changes that make
+    no difference are listed in tests/equivalent_mutants.md. mutmut changes neither properties nor
+    module-level code.
+    """
+    parser = argparse.ArgumentParser(prog="nox -s mutation --")
+    parser.add_argument("modules", nargs="*", help="such as: jobids limits")
+    parser.add_argument("--sample", type=int, help="number of mutants; default: all")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311 - draws a sample, not a secret
+    options = parser.parse_args(session.posargs)
+    session.install("-e", ".[cli,json,speed]", *groups("tests", "mutation"))
+    # No mutant has this name: mutmut makes all mutants, learns which test reaches which, and fails.
+    session.run("mutmut", "run", "none", success_codes=[1], silent=True)
+    names = [name for name, _ in _mutants(session)]
+    if options.modules:
+        wanted = set(options.modules)
+        names = [name for name in names if name.split(".x", 1)[0].rpartition(".")[2] in wanted]
+    if not names:
+        session.error("no mutants; are the modules listed in [tool.mutmut] of pyproject.toml?")
+    if options.sample is not None and options.sample < len(names):
+        session.log(f"drawing {options.sample} of {len(names)} mutants with --seed {options.seed}")
+        draw = random.Random(options.seed)  # noqa: S311 - as above
+        names = draw.sample(names, options.sample)
+    session.run("mutmut", "run", *names)
+    fates = dict(_mutants(session))
+    survivors = [name for name in names if fates[name] != "killed"]
+    for name in survivors:
+        session.log(f"{name}: {fates[name]}")
+        session.run("mutmut", "show", name)
+    session.log(f"{len(names) - len(survivors)} of {len(names)} mutants were killed")
+
+
+def _mutants(session: nox.Session) -> list[tuple[str, str]]:
+    """Return the name and the fate of each mutant."""
+    results = session.run("mutmut", "results", "--all", "true", silent=True)
+    lines = [line.strip().rpartition(": ") for line in str(results).splitlines()]
+    return [(name, fate) for name, _, fate in lines if "__mutmut_" in name]

@@ -385,6 +385,38 @@ def test_other_failures_leave_the_gate_open(error):
     run(main())
 
 
+def test_an_answer_that_would_not_pass_counts_as_an_answer_of_a_service_that_is_well():
+    async def main():
+        pacer = make_pacer(retry=RetryPolicy(budget=2, refill=1))
+        for _ in range(5):
+            pacer.failed(ServerError(status=500), on_the_wire(pacer))
+        assert pacer.failures_in_a_row == 5
+        assert pacer.may_retry()
+        pacer.failed(JobNotFoundError(status=404), on_the_wire(pacer))
+        assert (pacer.failures_in_a_row, pacer.in_flight, pacer.retry_budget) == (0, 0, 2)
+
+    run(main())
+
+
+def test_requests_come_closer_together_as_the_learnt_rate_grows():
+    async def main():
+        pacer = make_pacer()
+        for _ in range(50):
+            pacer.succeeded(await take(pacer))
+            await asyncio.sleep(0.1)
+        throttle(pacer, 1.0)
+        times = []
+        learnt = pacer.rate_limit
+        for _ in range(100):
+            sent = await take(pacer)
+            pacer.succeeded(sent)
+            times.append(sent.at)
+        assert pacer.rate_limit > 1.5 * learnt
+        assert gaps(times)[-1] == pytest.approx(1 / pacer.rate_limit, rel=0.05)
+
+    run(main())
+
+
 # --- the retry budget ---------------------------------------------------------------------------
 
 

@@ -297,6 +297,15 @@ def test_a_success_forgives_the_failures():
     assert policy.wants(at(now=50.0))
 
 
+def test_looks_in_vain_are_counted_once_however_many_sweeps_follow():
+    policy = make_policy("list")
+    for second in range(5):
+        policy.ended(sweep_of(policy, at(second, misled=90), 2), at(second, misled=90))
+    assert policy.wants(at(5.0))
+    policy.ended(sweep_of(policy, at(5.0, misled=191), 2), at(5.0, misled=191))
+    assert not policy.wants(at(6.0))
+
+
 def test_sweeps_come_so_often_that_half_of_the_time_between_is_the_lag():
     policy = make_policy(lag=2.0)
     policy.ended(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
