@@ -1,4 +1,4 @@
-"""What is run on this project: tests, lint, typing, benches. Start with ``nox -s tests``."""
+"""Tests, lint, typing and benchmarks of this project. Start with ``nox -s tests``."""
 
 import argparse
 import random
@@ -7,8 +7,8 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "virtualenv"
-nox.options.error_on_missing_interpreters = False  # those that a machine has are run
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False  # `tests-all` runs the Pythons that are there
 nox.options.sessions = ["tests", "lint", "typing"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -16,25 +16,49 @@ PYTHONS = nox.project.python_versions(PROJECT)
 
 
 def groups(*names: str) -> list[str]:
-    """Give the requirements of dependency groups."""
+    """Return the requirements of dependency groups."""
     return nox.project.dependency_groups(PROJECT, *names)
 
 
-# The suite takes all cores there are.
+# One pytest process for each core.
 PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
+# The sessions that run the tests share one environment.
+ENVIRONMENT = ".nox/tests"
 
 
-@nox.session(python=PYTHONS)
-def tests(session: nox.Session) -> None:
-    """Run the tests; what follows ``--`` goes to pytest."""
+def install(session: nox.Session) -> None:
+    """Install the project and what its tests need, with compiled modules."""
+    # The tests start many processes. uv compiles no module unless it is asked to.
+    session.env |= {"UV_COMPILE_BYTECODE": "1", "PYTHONDONTWRITEBYTECODE": None}
     session.install(".[cli,json,speed]", *groups("tests"))
+
+
+@nox.session(venv_location=ENVIRONMENT)
+def tests(session: nox.Session) -> None:
+    """Run the tests on the current Python; what follows ``--`` goes to pytest."""
+    install(session)
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
-@nox.session
+@nox.session(name="tests-all", python=PYTHONS)
+def tests_all(session: nox.Session) -> None:
+    """Run the tests on each supported Python that is installed."""
+    install(session)
+    session.run("pytest", *PARALLEL, *session.posargs)
+
+
+@nox.session(venv_location=ENVIRONMENT)
+def thorough(session: nox.Session) -> None:
+    """Run what `tests` leaves out: more seeds, kills, jobs and Hypothesis examples."""
+    install(session)
+    which = ["-m", "thorough or hypothesis", "--hypothesis-profile=thorough"]
+    session.run("pytest", *PARALLEL, *which, *session.posargs)
+
+
+@nox.session(venv_location=ENVIRONMENT)
 def coverage(session: nox.Session) -> None:
     """Run the tests, and tell what they do not reach; takes twice as long."""
-    session.install(".[cli,json,speed]", *groups("tests"))
+    install(session)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *PARALLEL)
     session.run("coverage", "combine", "--quiet")
@@ -50,14 +74,14 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
-@nox.session
+@nox.session(venv_location=ENVIRONMENT)
 def bench(session: nox.Session) -> None:
     """Print a table of speeds beside their peers: ``nox -s bench -- NAME``."""
     benches = {path.stem: path for path in Path("tests/benchmarks").glob("[!_]*.py")}
     if not session.posargs or session.posargs[0] not in benches:
         session.error(f"which one? There are: {', '.join(sorted(benches))}")
     name, *arguments = session.posargs
-    session.install(".[cli,json,speed]", *groups("tests"))
+    install(session)
     session.run("python", str(benches[name]), *arguments)
 
 

@@ -19,6 +19,7 @@ from hypothesis import settings
 from internals import timers
 from rawstorage import Bucket, RawStorage
 from scripted import ScriptedSource
+from stacks import pytest_runtest_makereport  # noqa: F401 - the import registers the hook
 
 from adepoll.emulator import Emulator, run
 from adepoll.emulator.results import build_result
@@ -38,7 +39,8 @@ def pytest_unconfigure():
 _NOBODY = 65534  # the id of the user "nobody"
 
 # No test asserts how long something takes, on a busy machine least of all.
-settings.register_profile("adepoll", deadline=None)
+settings.register_profile("adepoll", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile("adepoll")
 
 

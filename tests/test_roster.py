@@ -1153,7 +1153,9 @@ class RosterMachine(RuleBasedStateMachine):
                 assert feed in self.model[job_id].entry.followers
 
 
-RosterMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+RosterMachine.TestCase.settings = settings(
+    max_examples=3 * settings().max_examples, stateful_step_count=40
+)
 TestRosterMachine = RosterMachine.TestCase
 
 

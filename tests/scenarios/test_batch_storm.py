@@ -1,14 +1,14 @@
 """Batches that are stopped at any moment, with faults, slow consumers and lost files; by seed.
 
-Each seed draws its own jobs, faults and stops. `ADEPOLL_BATCH_SEEDS=100` plays so many instead of
-four; the seed stands in the name of a test that fails.
+Each seed draws its own jobs, faults and stops. `nox -s thorough` plays four seeds, or as
+many as `ADEPOLL_BATCH_SEEDS` says. The seed stands in the name of a test that fails.
 """
 
 import asyncio
-import os
 from random import Random
 
 import pytest
+from amounts import seeds
 from batching import Scene, make_client
 
 from adepoll.emulator import Emulator, JobPlan
@@ -16,7 +16,7 @@ from adepoll.emulator import Outcome as Ends
 from adepoll.errors import AdePollError, JobNotFoundError, ResultUnavailableError
 from adepoll.outcome import RecordedError
 
-SEEDS = range(int(os.environ.get("ADEPOLL_BATCH_SEEDS", "4")))
+SEEDS = seeds("ADEPOLL_BATCH_SEEDS", default=2, most=4)
 RUNS = 30
 FAULTS = [
     ("server-error", ["get", "list", "result"]),

@@ -6,14 +6,14 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
+from clocks import LeapingClock
 from contrast import POOR_CONTRAST
 from ports import free_port
 
@@ -25,10 +25,7 @@ playwright = pytest.importorskip(
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 expect = playwright.expect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium on this machine (Debian's package chromium)"
-)
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop in which Chromium was started
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -41,17 +38,6 @@ QUICK = Profile(
 SLOW = Profile(median=1e6)
 WIDE = {"width": 1100, "height": 800}
 PHONE = {"width": 360, "height": 740}
-PATIENCE = 30_000  # milliseconds, on a busy machine
-
-
-class LeapingClock:
-    """Unix seconds, and as many more as a test says."""
-
-    def __init__(self):
-        self.ahead = 0.0
-
-    def __call__(self):
-        return time.time() + self.ahead
 
 
 LEAPING = LeapingClock()
@@ -127,37 +113,26 @@ async def running(name):
             await server.process.wait()
 
 
-@pytest.fixture(params=["aiohttp_app", "fastapi_app"])
+@pytest_asyncio.fixture(loop_scope="session", params=["aiohttp_app", "fastapi_app"])
 async def server(request, ade_env):
     async with running(request.param) as server:
         yield server
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def one_server(ade_env):
     """For what is the page's business alone: it is the same in both."""
     async with running("aiohttp_app") as server:
         yield server
 
 
-@pytest.fixture
-async def chromium():
-    expect.set_options(timeout=PATIENCE)
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def look(chromium):
+@pytest_asyncio.fixture(loop_scope="session")
+async def look(new_page):
     """Open a page, and see to it that it asks nobody else and complains of nothing unexpected."""
     pages = []
 
     async def open_page(address, *, expected="", **options):
-        page = await chromium.new_page(**{"viewport": WIDE, **options})
+        page = await new_page(**{"viewport": WIDE, **options})
         page.requests, page.complaints, page.expected = [], [], expected
         page.on("request", lambda request: page.requests.append(request.url))
         page.on("console", lambda message: page.complaints.append(message.text))

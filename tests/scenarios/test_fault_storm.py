@@ -1,17 +1,17 @@
 """All faults of the catalogue at once, by seed, in virtual time: nothing lost, doubled or hung.
 
-Each seed draws its own world, faults, watcher and consumers. `ADEPOLL_SEEDS=5000` plays so many
-instead of 500. The seed stands in the name of a test that fails, and replays it exactly:
+Each seed draws its own world, faults, watcher and consumers. `nox -s thorough` plays 500 seeds, or
+as many as `ADEPOLL_SEEDS` says. The seed stands in the name of a test that fails, and replays it:
 ``pytest "tests/scenarios/test_fault_storm.py::test_nothing_is_lost_in_a_storm[17]"``.
 """
 
 import asyncio
 import gc
-import os
 from collections import Counter
 from random import Random
 
 import pytest
+from amounts import seeds
 from internals import at_risk
 from watching import now
 
@@ -40,7 +40,7 @@ from adepoll.models import JobStatus
 from adepoll.schedule import Adaptive, Exponential, Fixed
 from adepoll.watcher import JobWatcher
 
-SEEDS = range(int(os.environ.get("ADEPOLL_SEEDS", "500")))
+SEEDS = seeds("ADEPOLL_SEEDS", default=100, most=500)
 WEEK = 7 * 86_400.0
 TIMEOUT = 4_000.0
 FATAL = {"unauthorized", "forbidden"}

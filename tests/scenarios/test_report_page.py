@@ -1,7 +1,6 @@
 """A team opens the report on Monday: in a real browser, offline, by day and night, on a phone."""
 
 import random
-import shutil
 
 import pytest
 from contrast import POOR_CONTRAST
@@ -13,10 +12,7 @@ from adepoll.report import render
 playwright = pytest.importorskip(
     "playwright.async_api", reason="Playwright for Python is not installed (pip's playwright)"
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium on this machine (Debian's package chromium)"
-)
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop in which Chromium was started
 
 WIDE = {"width": 1100, "height": 800}
 PHONE = {"width": 360, "height": 740}
@@ -77,21 +73,11 @@ def report(tmp_path):
 
 
 @pytest.fixture
-async def chromium():
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-def look(chromium):
+def look(new_page):
     """Open a page, and see to it that it asks for nothing and complains of nothing."""
 
     async def open_page(address, viewport=WIDE, **options):
-        page = await chromium.new_page(viewport=viewport, offline=True, **options)
+        page = await new_page(viewport=viewport, offline=True, **options)
         page.requests, page.complaints = [], []
         page.on("request", lambda request: page.requests.append(request.url))
         page.on("console", lambda message: page.complaints.append(message.text))
@@ -181,12 +167,12 @@ async def test_it_can_be_printed(report, look, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-async def test_a_script_that_came_in_all_the_same_would_not_run(report, chromium, tmp_path):
+async def test_a_script_that_came_in_all_the_same_would_not_run(report, new_page, tmp_path):
     address = report([record()])
     path = tmp_path / "report.html"
     added = "<script>document.title = 'mine'</script><img src='https://x.test/y'></main>"
     path.write_text(path.read_text("utf-8").replace("</main>", added), "utf-8")
-    page = await chromium.new_page()
+    page = await new_page()
     async with page.expect_event("requestfailed") as refused:
         await page.goto(address)
     assert (await refused.value).failure == "csp"

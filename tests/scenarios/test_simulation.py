@@ -1,18 +1,18 @@
 """Thousands of jobs, faults by seed, hours of virtual time, the real watcher: nothing is lost.
 
-Each seed draws its own world, options, consumers and faults. `ADEPOLL_SEEDS=2000` plays so many
-instead of 60. The seed stands in the name of a test that fails, and replays it exactly:
+Each seed draws its own world, options, consumers and faults. `nox -s thorough` plays 60 seeds, or
+as many as `ADEPOLL_SEEDS` says. The seed stands in the name of a test that fails, and replays it:
 ``pytest "tests/scenarios/test_simulation.py::test_everything_is_accounted_for[17]"``.
 """
 
 import asyncio
 import gc
-import os
 from collections import Counter
 from random import Random
 
 import attrs
 import pytest
+from amounts import seeds
 from internals import at_risk
 from watching import free_slots, now
 
@@ -36,7 +36,7 @@ from adepoll.models import JobStatus
 from adepoll.schedule import Adaptive, Exponential, Fixed
 from adepoll.watcher import JobWatcher
 
-SEEDS = range(int(os.environ.get("ADEPOLL_SEEDS", "60")))
+SEEDS = seeds("ADEPOLL_SEEDS", default=12, most=60)
 DAY = 86_400.0
 GRACE = 15.0
 PATIENCE = 600.0
@@ -466,7 +466,7 @@ def test_many_thousands_at_once():
     assert looks < 20 * 5_250
 
 
-@pytest.mark.parametrize("seed", SEEDS[: max(10, len(SEEDS) // 6)])
+@pytest.mark.parametrize("seed", seeds("ADEPOLL_SEEDS", default=4, most=10))
 def test_a_key_that_is_revoked_halfway_ends_all_of_it_once(seed):
     async def play(simulation):
         simulation.revoked_at = simulation.rng.uniform(0, 20)

@@ -1,4 +1,6 @@
-"""A clock for emulators that stands still until a test moves it."""
+"""Clocks for emulators: one stands still until a test moves it, one leaps."""
+
+import time
 
 T0 = 1_750_000_000.5
 """Unix seconds at which every `Clock` starts: 2025-06-15 15:06:40 UTC, and half a second."""
@@ -12,3 +14,13 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+class LeapingClock:
+    """Unix seconds, and `ahead` seconds more."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        return time.time() + self.ahead

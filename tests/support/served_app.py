@@ -23,29 +23,23 @@ from adepoll import AdeClient, Fixed, JobWatcher
 async def observed(port, app):
     """Answer what is asked on stdin."""
     loop = asyncio.get_running_loop()
-    blocked = observing.Blocked()
 
     def answer():
         if not sys.stdin.readline():
             loop.remove_reader(sys.stdin)
             return
-        _, cpu = blocked.take()
         told = {
-            "blocked": cpu,
             "tasks": len(asyncio.all_tasks()),
             "connected": observing.connected(port),
             "blocks": observing.in_use(),
             "resident": observing.resident(),
         }
-        blocked.take()  # the collecting was ours
         sys.stdout.write(f"{json.dumps(told)}\n")
         sys.stdout.flush()
 
     loop.add_reader(sys.stdin, answer)
     observing.spare_the_collector()
-    blocked.start()
     yield
-    blocked.stop()
     loop.remove_reader(sys.stdin)
 
 

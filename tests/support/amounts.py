@@ -1,0 +1,26 @@
+"""How much a test does by default, and how much `nox -s thorough` adds."""
+
+import os
+
+import pytest
+
+
+def more(default, extra):
+    """Return values for `parametrize`: `default` always run, `extra` only in `nox -s thorough`."""
+    return [*default, *(pytest.param(value, marks=pytest.mark.thorough) for value in extra)]
+
+
+def seeds(variable, *, default, most):
+    """Return the seeds below `default`, and for `nox -s thorough` the others below `most`.
+
+    The environment variable of that name replaces `most`.
+    """
+    return more(range(default), range(default, int(os.environ.get(variable, most))))
+
+
+def counts(variable, *, default, most):
+    """Return the count `default`, and for `nox -s thorough` the count `most`.
+
+    The environment variable of that name replaces `most`.
+    """
+    return more([default], [int(os.environ.get(variable, most))])
