@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from amounts import more
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from internals import on_connection
@@ -137,16 +138,17 @@ async def test_ids_keep_their_order_over_chunks_that_are_sorted_within(memory, m
     assert await memory.add([*ids, "g"]) == 1
 
 
-async def test_two_hundred_thousand_ids_are_added_and_walked_through(journal, path):
-    ids = [f"job-{n}" for n in range(200_000)]
-    assert await journal.add(ids) == 200_000
+@pytest.mark.parametrize("count", more([20_000], [200_000]))
+async def test_a_large_batch_of_ids_is_added_and_walked_through(journal, path, count):
+    ids = [f"job-{n}" for n in range(count)]
+    assert await journal.add(ids) == count
     assert await journal.add(ids[::1000]) == 0
-    assert (await journal.counts()).by_stage == {Stage.WAITING: 200_000}
-    assert await journal.waiting(after=199_998, limit=9) == [
-        (199_999, "job-199998"), (200_000, "job-199999"),
+    assert (await journal.counts()).by_stage == {Stage.WAITING: count}
+    assert await journal.waiting(after=count - 2, limit=9) == [
+        (count - 1, f"job-{count - 2}"), (count, f"job-{count - 1}"),
     ]  # fmt: skip
     with JournalReader(path) as reader:
-        assert sum(1 for _ in reader.records()) == 200_000
+        assert sum(1 for _ in reader.records()) == count
 
 
 # --- what becomes of a job ----------------------------------------------------------------------

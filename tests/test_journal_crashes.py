@@ -14,6 +14,7 @@ from pathlib import Path
 
 import forkserver
 import pytest
+from amounts import counts
 
 from adepoll import Journal
 from adepoll.errors import JournalBusyError, JournalError
@@ -38,10 +39,11 @@ def is_sound(path):
         connection.close()
 
 
-async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path):
+@pytest.mark.parametrize("kills", counts("ADEPOLL_KILLS", default=3, most=12))
+async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path, kills):
     rng = random.Random(6)
     acknowledged, added = set(), 0
-    for life in range(12):
+    for life in range(kills):
         process = await start(path, life * 2_000, 2_000)
         patience = rng.randrange(0, 400)  # lines
         seen = []
@@ -70,7 +72,7 @@ async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path):
             there.update(record.job_id for record in page)
             after = page[-1].number
         assert acknowledged <= there
-        assert len(there) - len(acknowledged) <= 8 * 12  # one for each writer of each life
+        assert len(there) - len(acknowledged) <= 8 * kills  # one for each writer of each life
     assert is_sound(path)
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from amounts import more
 from internals import on_connection
 
 from adepoll import Journal
@@ -247,7 +248,7 @@ def zero_any_page(data, rng):
     return data[:start] + bytes(PAGE) + data[start + PAGE :]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", more([0], [1, 2, 3]))
 @pytest.mark.parametrize(
     "harm",
     [cut, zero_last_page, tear_last_page, garble_last_page, garble_any_page, zero_any_page],

@@ -7,6 +7,7 @@ from random import Random
 
 import attrs
 import pytest
+from amounts import more
 from internals import at_risk
 from watching import free_slots, now
 
@@ -284,7 +285,7 @@ def test_where_there_is_no_list_jobs_are_looked_at_one_by_one_and_quietly(
         lambda: RateLimitedError(status=429, retry_after=300.0),
     ],
 )
-@pytest.mark.parametrize("good_for", [0.0, 30.0])
+@pytest.mark.parametrize("good_for", more([30.0], [0.0]))
 def test_jobs_end_while_the_list_fails_for_ever(replay, make_error, good_for):
     async def script():
         service = Service()

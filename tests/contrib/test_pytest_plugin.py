@@ -25,17 +25,22 @@ PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """Somebody's project, in which every warning is an error, and a process that runs its tests."""
+    """Somebody's project, in which every warning is an error, and a pytest that runs its tests.
+
+    It runs in this process, or in one of its own where the test is about a fresh process.
+    """
     # The adepoll tested there is the one tested here, and not a copy that is installed.
     here = Path(adepoll.__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", str(here), prepend=os.pathsep)
 
     class Project:
-        def run(self, code="", *arguments, conftest="", **files):
+        def run(self, code="", *arguments, conftest="", fresh=False, **files):
             pytester.makeini(INI if "no:asyncio" in arguments else INI + ASYNCIO)
             pytester.makeconftest(conftest)
             pytester.makepyfile(code, **files)
-            return pytester.runpytest_subprocess("-rA", *arguments, timeout=60)
+            if fresh:
+                return pytester.runpytest_subprocess("-rA", *arguments, timeout=60)
+            return pytester.runpytest_inprocess("-rA", *arguments)
 
     return Project()
 
@@ -202,6 +207,7 @@ def test_the_environment_leads_to_the_emulator_and_back(project, monkeypatch):
         """,
         *PLAIN,
         "-Wdefault",  # the SDK's affair
+        fresh=True,
     )
     outcome.assert_outcomes(passed=4)
 
@@ -278,6 +284,7 @@ def test_it_costs_nothing_until_a_test_asks(project):
             assert "aiohttp.web" in sys.modules
         """,
         *PLAIN,
+        fresh=True,
     )
     outcome.assert_outcomes(passed=1)
 

@@ -6,8 +6,12 @@ import pytest
 
 
 def more(default, extra):
-    """Return values for `parametrize`: `default` always run, `extra` only in `nox -s thorough`."""
-    return [*default, *(pytest.param(value, marks=pytest.mark.thorough) for value in extra)]
+    """Return values for `parametrize`: `default` always run, `extra` only in `nox -s thorough`.
+
+    A tuple holds the values of several parameters.
+    """
+    rows = [value if isinstance(value, tuple) else (value,) for value in extra]
+    return [*default, *(pytest.param(*row, marks=pytest.mark.thorough) for row in rows)]
 
 
 def seeds(variable, *, default, most):
