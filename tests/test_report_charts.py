@@ -220,6 +220,8 @@ def test_a_curve_is_told_in_rows_of_shares():
     ]
     whole = Curve(start=100.0, stop=500.0, counts=(0, 1, 2), later=0, last=500.0)
     assert charts.curve_rows(whole, 2) == [("1 %", 300.0, 1), ("75 %", 500.0, 2)]
+    few = Curve(start=100.0, stop=500.0, counts=(0, 0), later=0, last=500.0)
+    assert charts.curve_rows(few, 2) == [("the last so far", 500.0, 0)]
 
 
 def test_bins_are_told_in_rows_with_what_lies_beyond():

@@ -127,6 +127,16 @@ def test_a_page_that_the_service_would_refuse_is_refused(options):
         replay(script)
 
 
+@pytest.mark.parametrize("size", [1, 100])
+def test_the_smallest_and_the_largest_page_are_given(size):
+    async def script(world, source):
+        world.submit(JobPlan())
+        world.submit(JobPlan())
+        return await source.list_jobs(page_size=size)
+
+    assert len(replay(script).jobs) == min(size, 2)
+
+
 def test_a_failure_is_raised_in_place_of_the_answer():
     asked = []
 

@@ -193,6 +193,11 @@ def test_list_items_are_summaries_without_results(world):
     assert world.page()["jobs"][0]["failure_reason"] == "why"
 
 
+def test_a_larger_result_costs_more_credits(world):
+    job_id = world.submit(JobPlan(result_bytes=250_000))
+    assert world.job(job_id)[1]["metadata"]["credit_usage"] == 3.5
+
+
 def test_only_a_completed_job_has_made_all_progress(world):
     for outcome in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED):
         world.submit(JobPlan(outcome=outcome))
