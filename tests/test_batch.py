@@ -5,7 +5,8 @@ import os
 import stat
 
 import pytest
-from batching import LARGE, NEVER, gather, gather_until, make_client, until
+from batching import LARGE, NEVER, gather, gather_until, make_client
+from waiting import until
 
 from adepoll import Batch, Journal
 from adepoll.batch import BatchProgress

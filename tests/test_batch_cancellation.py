@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from batching import LARGE, NEVER, gather, until
+from batching import LARGE, NEVER, gather
+from waiting import until
 
 from adepoll import Batch, Journal
 from adepoll.emulator import Outcome as Ends

@@ -5,7 +5,8 @@ import contextlib
 import sqlite3
 
 import pytest
-from batching import LARGE, NEVER, gather, gather_until, until
+from batching import LARGE, NEVER, gather, gather_until
+from waiting import until
 
 from adepoll import Batch, Journal
 from adepoll.emulator import Outcome as Ends

@@ -15,6 +15,7 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from waiting import until
 
 from adepoll.errors import ClosedError, ResultTransferError
 from adepoll.fetcher import answers, bulk, width
@@ -22,12 +23,6 @@ from adepoll.fetcher import answers, bulk, width
 MIB = 2**20
 BODY = b'{"text":"' + random.Random(1).randbytes(10 * MIB).hex().encode() + b'"}'
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - nothing tells when
-            await asyncio.sleep(0)
 
 
 async def read_all(body, pieces):
@@ -94,7 +89,7 @@ class Served:
 
     async def __aexit__(self, *exc_info):
         self._server.close()
-        await until(lambda: self.ended)
+        await until(lambda: self.ended, pause=0)
 
     async def _answer(self, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -151,7 +146,7 @@ def test_what_aiohttp_has_read_and_held_back_is_not_lost(run):
             url = f"http://127.0.0.1:{server.port}/"
             async with session.get(url, read_bufsize=2**12) as response:
                 first = await response.content.readexactly(100_000)
-                await until(lambda: response.content.total_bytes > 100_000)
+                await until(lambda: response.content.total_bytes > 100_000, pause=0)
                 come, body = bulk.take_over(response, silence=10)
                 pieces = [first, *come]
                 await read_all(body, pieces)
@@ -163,7 +158,7 @@ def test_what_aiohttp_has_read_and_held_back_is_not_lost(run):
 def test_the_socket_waits_for_the_reader(run):
     async def main():
         async with taken_over(all_of) as (come, body):
-            await until(lambda: body._paused)
+            await until(lambda: body._paused, pause=0)
             ahead = body._response.content.total_bytes - sum(map(len, come))
             assert ahead <= bulk._MOST_AHEAD * bulk.BLOCK_BYTES + MIB
             for _ in range(1_000):
@@ -266,8 +261,8 @@ def test_nothing_of_a_connection_stays_when_it_is_left_in_the_middle(run, tls, r
 
     async def main():
         async with taken_over(all_of, certificate=certificate) as (_, body):
-            await until(lambda: body._paused)
-        await until(lambda: body._transport is None)
+            await until(lambda: body._paused, pause=0)
+        await until(lambda: body._transport is None, pause=0)
 
     run(main())
 
@@ -284,7 +279,7 @@ def test_who_waits_for_bytes_learns_at_once_that_the_response_was_closed(run, tl
             reading = asyncio.create_task(body.read())
             await asyncio.sleep(0)
             body._response.close()
-            await until(reading.done)
+            await until(reading.done, pause=0)
             with pytest.raises(aiohttp.ClientPayloadError):
                 await reading
 
@@ -300,7 +295,7 @@ def test_memory_is_given_back_without_the_collector(run, tls, request):
             await read_all(body, [])
             blocks = weakref.ref(body._blocks)
             del body
-        await until(lambda: blocks() is None)
+        await until(lambda: blocks() is None, pause=0)
 
     gc.disable()
     try:
@@ -313,7 +308,7 @@ async def test_a_body_that_broke_already_is_left_to_who_can_tell_it(bucket, resu
     bucket.body = result_body(32 * MIB)
     bucket.answers = [bucket.give(2**17, then="close")]
     async with aiohttp.ClientSession() as session, session.get(bucket.url()) as response:
-        await until(lambda: response.content.exception() is not None)
+        await until(lambda: response.content.exception() is not None, pause=0)
         assert bulk.take_over(response, silence=1) == ([], None)
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
@@ -398,7 +393,7 @@ async def test_a_download_that_is_taken_over_ends_when_its_fetcher_is_closed(
     bucket.answers = [bucket.give(), bucket.give(18 * MIB, then="hang")]
     fetcher = fetch(connections=1)
     download = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))
-    await until(lambda: taken)
+    await until(lambda: taken, pause=0)
     await fetcher.aclose()
     with pytest.raises(ClosedError):
         await download

@@ -18,6 +18,7 @@ import pytest
 from amounts import counts
 from clocks import LeapingClock
 from observing import Blocked
+from waiting import supervised
 
 from adepoll.emulator import JobPlan
 
@@ -70,16 +71,13 @@ async def served(kind, loop):
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    try:
+    async with supervised(process):
         port = int(await process.stdout.readline())
         server = Server(f"http://127.0.0.1:{port}", process)
         async with crowd() as http, http.get(f"{server.url}/ready") as response:
             assert response.status == 200
         yield server
         process.terminate()
-    finally:
-        if process.returncode is None:
-            process.kill()
         await process.communicate()
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from amounts import more
 from ports import free_port
+from waiting import supervised
 
 from adepoll.emulator import JobPlan
 
@@ -37,13 +38,9 @@ async def served(kind, *options):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
+    async with supervised(process):
         port = int(await process.stdout.readline())
         yield process, f"http://127.0.0.1:{port}"
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 ENDS = [*product(("aiohttp", "fastapi"), ("asyncio", "uvloop"), (signal.SIGTERM, signal.SIGINT))]
@@ -98,10 +95,11 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
+    async with supervised(process):
         told = b""
         while told.count(b"startup complete") < 2:
-            told += await process.stderr.readline()
+            told += (line := await process.stderr.readline())
+            assert line, told.decode()
         async with aiohttp.ClientSession(
             f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
         ) as http:
@@ -123,10 +121,6 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
             for stream in streams:
                 assert b"event: " not in await stream.read()
         await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     assert told.count(b"Application shutdown complete") == 2
     for complaint in (b"Traceback", b"Task was destroyed", b"Unclosed", b"never retrieved"):
         assert complaint not in told

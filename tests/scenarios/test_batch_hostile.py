@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from shlex import quote
 
+import forkserver
 import pytest
+from waiting import supervised
 
 from adepoll import Journal
 from adepoll.cli.choices import IDS_NOTE, READ
@@ -35,24 +37,21 @@ async def ade():
 
 
 @asynccontextmanager
-async def started(ade, *arguments, **options):
+async def started(ade, *arguments, real=False, **options):
     """Start the command against the emulator; kill it if the test leaves it running."""
+    start = asyncio.create_subprocess_exec if real else forkserver.create_subprocess_exec
     env = {name: value for name, value in os.environ.items() if "ADE" not in name}
     env["VISION_AGENT_API_KEY"] = KEY
     if ade is not None:
         env["LANDINGAI_ADE_BASE_URL"] = ade.base_url
-    process = await asyncio.create_subprocess_exec(
+    process = await start(
         *(sys.executable, "-W", "error", "-m", "adepoll", *arguments),
         env=env,
         limit=2**24,
         **{"stdin": subprocess.DEVNULL, "stdout": -1, "stderr": -1} | options,
     )
-    try:
+    async with supervised(process):
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
 async def end_of(process):
@@ -302,7 +301,8 @@ async def test_a_file_of_very_many_ids_is_taken_in_while_the_first_are_told(ade,
     known = [ade.submit(JobPlan()) for _ in range(5)]
     job_ids = [*known, *(str(uuid.UUID(int=n, version=4)) for n in range(MANY - len(known)))]
     journal, path = tmp_path / "batch.db", ids_file(tmp_path, job_ids)
-    async with started(ade, "watch", "-f", path, "--journal", journal) as process:
+    command = ["watch", "-f", path, "--journal", journal]
+    async with started(ade, *command, real=True) as process:  # its memory is measured
         told = [json.loads(await process.stdout.readline())["job_id"] for _ in known]
         assert sorted(told) == sorted(known)
         while process.returncode is None:

@@ -154,7 +154,8 @@ def server():
     client.close()
     yield door, running.port
     running.shutdown()
-    thread.join()
+    thread.join(60)
+    assert not thread.is_alive(), "moto has not stopped after 60 s"
     running.server_close()
 
 

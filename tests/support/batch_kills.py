@@ -16,7 +16,9 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import forkserver
 from attrs import define, field
+from waiting import supervised
 
 from adepoll.journal import JournalReader
 from adepoll.outcome import Stage
@@ -45,7 +47,7 @@ class Service:
 
     def __enter__(self):
         command = (*COMMAND, "emulate", "--port", "0", "--until-eof", "--profile", self._settings)
-        self._process = subprocess.Popen(
+        self._process = forkserver.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,7 +63,11 @@ class Service:
     def __exit__(self, *_):
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait()
+        try:
+            self._process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
 
     def truth(self, *, digests=False):
         """Give what the service knows, its jobs by id."""
@@ -69,7 +75,7 @@ class Service:
             f"{self._url}/_emulator/truth?digests={int(digests)}",
             headers={"Authorization": f"Bearer {self._key}"},
         )
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             truth = json.load(answer)
         truth["jobs"] = {job["job_id"]: job for job in truth["jobs"]}
         return truth
@@ -249,7 +255,7 @@ EARLY = ("start", "opening", "intake")
 
 async def run(place, command, environment, kill=None):
     """Let the command run until its end, or until it is killed."""
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         *command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -270,7 +276,7 @@ async def run(place, command, environment, kill=None):
     tasks = [asyncio.create_task(read()), asyncio.create_task(process.stderr.read())]
     moment = asyncio.create_task(kill.wait(place, process, lines)) if kill else None
     try:
-        async with asyncio.timeout(LONGEST):
+        async with supervised(process, LONGEST):
             ended = asyncio.create_task(process.wait())
             await asyncio.wait({ended, moment} - {None}, return_when=asyncio.FIRST_COMPLETED)
             if kill is not None and not kill.in_order:
@@ -282,9 +288,6 @@ async def run(place, command, environment, kill=None):
         for task in (*tasks, moment):
             if task is not None:
                 task.cancel()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     return Run(
         status=process.returncode,
         lines=lines,

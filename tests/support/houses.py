@@ -10,6 +10,7 @@ import attrs
 import uvicorn
 from aiohttp import web
 from fastapi import FastAPI, Query, Request
+from waiting import bounded
 
 from adepoll import AdeClient, Fixed, JobWatcher, WebhookVerifier
 from adepoll.contrib import aiohttp as for_aiohttp
@@ -152,10 +153,11 @@ async def uvicorn_house(app):
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", log_config=None)
     server = _Uvicorn(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-        if serving.done():
-            serving.result()
+    async with bounded("for uvicorn to start"):
+        while not server.started:
+            await asyncio.sleep(0.01)
+            if serving.done():
+                serving.result()
     port = server.servers[0].sockets[0].getsockname()[1]
     ade = getattr(app.state, "adepoll", None)
 
@@ -163,7 +165,8 @@ async def uvicorn_house(app):
         if ade is not None:
             ade.stop()  # as its hearing of the signal does
         server.should_exit = True
-        await serving
+        async with bounded("for uvicorn to stop"):
+            await serving
 
     try:
         parts = (ade and ade.client, ade and ade.watcher, ade and ade.fetcher)

@@ -7,7 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
+import forkserver
 from attrs import define, field
+from waiting import supervised
 
 CHILD = Path(__file__).with_name("downloading.py")
 ETAG = '"0123456789abcdef"'
@@ -192,26 +194,24 @@ async def _run(server, target, reach, before, rng):
                 complete.set()
 
     server.watch = watch
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         sys.executable, CHILD, str(CONNECTIONS), server.url, target,
         stdout=asyncio.subprocess.PIPE, env=os.environ,
     )  # fmt: skip
     said = asyncio.create_task(process.communicate())
     waits = [asyncio.create_task(event.wait()) for event in (enough, complete)]
     try:
-        await asyncio.wait([said, *waits], return_when=asyncio.FIRST_COMPLETED)
-        if reach is not None and not said.done():
-            if not enough.is_set():
-                await asyncio.wait([said], timeout=rng.random() * 0.1)
-            run.open_at_end = run.open
-            if process.returncode is None:
-                process.kill()
-        out, _ = await said
+        async with supervised(process):
+            await asyncio.wait([said, *waits], return_when=asyncio.FIRST_COMPLETED)
+            if reach is not None and not said.done():
+                if not enough.is_set():
+                    await asyncio.wait([said], timeout=rng.random() * 0.1)
+                run.open_at_end = run.open
+                if process.returncode is None:
+                    process.kill()
+            out, _ = await said
     finally:
         for wait in waits:
             wait.cancel()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
         await server.settle()
     return run, process.returncode, json.loads(out) if out else None

@@ -5,6 +5,8 @@ import contextlib
 import socket
 import struct
 
+from waiting import bounded
+
 
 class RawStorage:
     """A storage on loopback that answers with the very bytes it was told; the last answer repeats.
@@ -44,7 +46,7 @@ class RawStorage:
 
     async def left_alone(self):
         """Wait until the other side has closed every connection."""
-        async with asyncio.timeout(10):
+        async with bounded("for the other side to close its connections", 30):
             while self._handlers:
                 self._left.clear()
                 await self._left.wait()
