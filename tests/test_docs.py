@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # These two are run by .ci/run and by test_cli's demo; in here they would call themselves.
 RUN_ELSEWHERE = {
     'pip install ".[cli]" && adepoll demo\n',
-    "pip install nox && nox -s tests\n",
+    'pip install "nox[uv]" && nox -s tests\n',
 }
 
 # Test files are run by pytest, in tests/contrib/test_pytest_plugin.py; SQL is asked of a journal,
