@@ -57,22 +57,13 @@ from adepoll.errors import (
     UnexpectedStatusError,
     UnprocessableError,
     UnresolvedJobsError,
-    WebhookRefusedError,
+    WebhookVerificationError,
     WrongJobError,
 )
 
 if typing.TYPE_CHECKING:
-    from adepoll.batch import Batch, BatchProgress, BatchRun
-    from adepoll.calls import ClientStats
-    from adepoll.client import AdeClient
-    from adepoll.durations import Durations
-    from adepoll.feeds import Watch, WatchProgress
-    from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
-    from adepoll.harvest import Harvest, Unresolved
-    from adepoll.journal import Journal
-    from adepoll.lags import LagHistogram
-    from adepoll.latest import JobNews, Latest
-    from adepoll.models import (
+    from adepoll.api.client import AdeClient
+    from adepoll.api.models import (
         ExtractMetadata,
         ExtractResult,
         ExtractWarning,
@@ -82,15 +73,24 @@ if typing.TYPE_CHECKING:
         JobSummary,
         Json,
     )
-    from adepoll.outcome import Outcome, RecordedError, ResultFile
-    from adepoll.pacing import RetryPolicy
-    from adepoll.ranges import ByteRange, parse_range
-    from adepoll.schedule import Adaptive, Exponential, Fixed, Schedule, Watched
-    from adepoll.serving import ResultReply, reply_with_result
-    from adepoll.source import JobSource
-    from adepoll.sse import JobEvents
-    from adepoll.watcher import JobWatcher, WatcherStats
-    from adepoll.webhooks import WebhookVerifier, job_ids_in
+    from adepoll.api.source import JobSource
+    from adepoll.batch import Batch, BatchProgress, BatchRun
+    from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
+    from adepoll.journal import Journal
+    from adepoll.journal.outcomes import Outcome, RecordedError, ResultFile
+    from adepoll.scheduling.durations import Durations
+    from adepoll.scheduling.policies import Adaptive, Exponential, Fixed, PollContext, Schedule
+    from adepoll.server.byte_ranges import ByteRange, parse_range
+    from adepoll.server.result_responses import ResultReply, reply_with_result
+    from adepoll.server.sse import JobEventStream
+    from adepoll.server.webhooks import WebhookVerifier, job_ids_in
+    from adepoll.throttling.calls import ClientStats
+    from adepoll.throttling.rate_limiter import RetryPolicy
+    from adepoll.watching.detection_lag import LagHistogram
+    from adepoll.watching.harvest import Harvest, Unresolved
+    from adepoll.watching.status_updates import StatusUpdate, StatusUpdates
+    from adepoll.watching.subscriptions import Watch, WatchProgress
+    from adepoll.watching.watcher import JobWatcher, WatcherStats
 
 __all__ = [
     "Adaptive",
@@ -119,9 +119,8 @@ __all__ = [
     "Harvest",
     "InvalidJobIdError",
     "JobCancelledError",
-    "JobEvents",
+    "JobEventStream",
     "JobFailedError",
-    "JobNews",
     "JobNotFoundError",
     "JobPage",
     "JobSnapshot",
@@ -141,13 +140,13 @@ __all__ = [
     "JournalWriteError",
     "Json",
     "LagHistogram",
-    "Latest",
     "MalformedAnswerError",
     "MissingApiKeyError",
     "NotAJournalError",
     "Outcome",
     "PaymentRequiredError",
     "PermissionDeniedError",
+    "PollContext",
     "RateLimitedError",
     "RecordedError",
     "RedirectRefusedError",
@@ -175,6 +174,8 @@ __all__ = [
     "ServerError",
     "ServerTimeoutError",
     "StatusError",
+    "StatusUpdate",
+    "StatusUpdates",
     "StorageError",
     "TargetExistsError",
     "TransportError",
@@ -184,9 +185,8 @@ __all__ = [
     "UnresolvedJobsError",
     "Watch",
     "WatchProgress",
-    "Watched",
     "WatcherStats",
-    "WebhookRefusedError",
+    "WebhookVerificationError",
     "WebhookVerifier",
     "WrongJobError",
     "__version__",
@@ -199,16 +199,16 @@ __all__ = [
 # take ten times as long to import as the interpreter takes to start.
 _NAMES: typing.Final = {
     "batch": ["Batch", "BatchProgress", "BatchRun"],
-    "calls": ["ClientStats"],
-    "client": ["AdeClient"],
-    "durations": ["Durations"],
-    "feeds": ["Watch", "WatchProgress"],
+    "throttling.calls": ["ClientStats"],
+    "api.client": ["AdeClient"],
+    "scheduling.durations": ["Durations"],
+    "watching.subscriptions": ["Watch", "WatchProgress"],
     "fetcher": ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"],
-    "harvest": ["Harvest", "Unresolved"],
+    "watching.harvest": ["Harvest", "Unresolved"],
     "journal": ["Journal"],
-    "lags": ["LagHistogram"],
-    "latest": ["JobNews", "Latest"],
-    "models": [
+    "watching.detection_lag": ["LagHistogram"],
+    "watching.status_updates": ["StatusUpdate", "StatusUpdates"],
+    "api.models": [
         "ExtractMetadata",
         "ExtractResult",
         "ExtractWarning",
@@ -218,15 +218,15 @@ _NAMES: typing.Final = {
         "JobSummary",
         "Json",
     ],
-    "outcome": ["Outcome", "RecordedError", "ResultFile"],
-    "pacing": ["RetryPolicy"],
-    "ranges": ["ByteRange", "parse_range"],
-    "schedule": ["Adaptive", "Exponential", "Fixed", "Schedule", "Watched"],
-    "serving": ["ResultReply", "reply_with_result"],
-    "source": ["JobSource"],
-    "sse": ["JobEvents"],
-    "watcher": ["JobWatcher", "WatcherStats"],
-    "webhooks": ["WebhookVerifier", "job_ids_in"],
+    "journal.outcomes": ["Outcome", "RecordedError", "ResultFile"],
+    "throttling.rate_limiter": ["RetryPolicy"],
+    "server.byte_ranges": ["ByteRange", "parse_range"],
+    "scheduling.policies": ["Adaptive", "Exponential", "Fixed", "Schedule", "PollContext"],
+    "server.result_responses": ["ResultReply", "reply_with_result"],
+    "api.source": ["JobSource"],
+    "server.sse": ["JobEventStream"],
+    "watching.watcher": ["JobWatcher", "WatcherStats"],
+    "server.webhooks": ["WebhookVerifier", "job_ids_in"],
 }
 _MODULE_OF: typing.Final = {name: module for module, names in _NAMES.items() for name in names}
 

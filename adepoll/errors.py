@@ -540,7 +540,7 @@ class StorageError(ResultError):
 # --- A webhook that counts for nothing ----------------------------------------------------------
 
 
-class WebhookRefusedError(AdePollError):
+class WebhookVerificationError(AdePollError):
     """A webhook is not what it says, or not from whom it should be. Answer it with 400 or 401.
 
     Attributes:

@@ -37,9 +37,9 @@ PUBLIC = [
     "Harvest",
     "InvalidJobIdError",
     "JobCancelledError",
-    "JobEvents",
+    "JobEventStream",
     "JobFailedError",
-    "JobNews",
+    "StatusUpdate",
     "JobNotFoundError",
     "JobPage",
     "JobSnapshot",
@@ -59,7 +59,7 @@ PUBLIC = [
     "JournalWriteError",
     "Json",
     "LagHistogram",
-    "Latest",
+    "StatusUpdates",
     "MalformedAnswerError",
     "MissingApiKeyError",
     "NotAJournalError",
@@ -102,9 +102,9 @@ PUBLIC = [
     "UnresolvedJobsError",
     "Watch",
     "WatchProgress",
-    "Watched",
+    "PollContext",
     "WatcherStats",
-    "WebhookRefusedError",
+    "WebhookVerificationError",
     "WebhookVerifier",
     "WrongJobError",
     "__version__",
@@ -161,7 +161,7 @@ def public_things():
 def test_every_public_thing_has_a_docstring():
     """Its own, or that of the method it overrides."""
     things = dict(public_things())
-    assert "adepoll.client.AdeClient.get_job" in things
+    assert "adepoll.api.client.AdeClient.get_job" in things
     assert [name for name, thing in things.items() if not inspect.getdoc(thing)] == []
 
 

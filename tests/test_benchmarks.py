@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adepoll.durations import Durations
+from adepoll.scheduling.durations import Durations
 
 FOLDER = Path(__file__).parent / "benchmarks"
 BENCHES = sorted(FOLDER.glob("[!_]*.py"))
@@ -40,7 +40,7 @@ def test_there_are_those_that_are_spoken_of():
 def test_a_batch_is_played_to_its_end(monkeypatch, discovery):
     monkeypatch.syspath_prepend(FOLDER)
     workloads = importlib.import_module("_workloads")
-    follow = workloads.watched(Durations(), discovery=discovery)
-    outcome = workloads.play(workloads.Batch(workload="A", jobs=30, spread=20.0), follow)
+    subscribe = workloads.watched(Durations(), discovery=discovery)
+    outcome = workloads.play(workloads.Batch(workload="A", jobs=30, spread=20.0), subscribe)
     assert outcome.requests >= 30
     assert outcome.lag > 0

@@ -27,7 +27,7 @@ RUN_ELSEWHERE = {
 }
 
 # Test files are run by pytest, in tests/contrib/test_pytest_plugin.py; SQL is asked of a journal,
-# in tests/test_journal_docs.py.
+# in tests/journal/test_docs.py.
 IS_TEST_FILE = re.compile(r"^(async )?def test_", re.MULTILINE)
 
 

@@ -68,7 +68,7 @@ EXAMPLES = [
     errors.BatchStoppedError(
         errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left"))
     ),
-    errors.WebhookRefusedError("it is too old"),
+    errors.WebhookVerificationError("it is too old"),
     errors.JournalError("does not know job 'j-1'", path="/batch.db"),
     errors.JournalNotFoundError(path="/batch.db"),
     errors.JournalBusyError(path="/batch.db", pid=4711),

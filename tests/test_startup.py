@@ -51,8 +51,10 @@ def test_the_package_is_imported_without_what_is_slow():
 
 def test_a_name_imports_its_module_only():
     modules = modules_after("from adepoll import JobStatus, RecordedError")
-    assert {"adepoll.models", "adepoll.outcome"} <= modules
-    assert modules & {"aiohttp", "asyncio", "adepoll.client", "adepoll.watcher"} == set()
+    assert {"adepoll.api.models", "adepoll.journal.outcomes"} <= modules
+    assert (
+        modules & {"aiohttp", "asyncio", "adepoll.api.client", "adepoll.watching.watcher"} == set()
+    )
 
 
 def type_checkers_imports():
@@ -93,7 +95,7 @@ def test_a_star_import_and_dir_give_all_names():
 
 
 def test_a_submodule_is_an_attribute():
-    assert output_of("import adepoll; print(adepoll.wire.__name__)") == "adepoll.wire\n"
+    assert output_of("import adepoll; print(adepoll.api.codec.__name__)") == "adepoll.api.codec\n"
 
 
 @pytest.mark.parametrize("name", ["nothing", "__wrapped__", "AdeClint"])
@@ -110,7 +112,7 @@ def test_an_unknown_name_is_an_import_error():
 
 def test_a_submodule_that_lacks_a_dependency_says_which():
     code = "import sys; sys.modules['aiohttp'] = None; import adepoll\n"
-    for use in ("adepoll.client", "adepoll.AdeClient"):
+    for use in ("adepoll.api.client", "adepoll.AdeClient"):
         told = f"try: {use}\nexcept ModuleNotFoundError as error: print(error.name)"
         assert output_of(code + told) == "aiohttp\n"
 

@@ -9,20 +9,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from adepoll.api.client import AdeClient
 from adepoll.batch.equipment import Equipment
 from adepoll.batch.intake import JobIds
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run import BatchRun
 from adepoll.batch.work import DURATIONS, Work
-from adepoll.client import AdeClient
-from adepoll.durations import Durations
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.transfer import ResolveUrl
 from adepoll.journal import Journal
-from adepoll.schedule import Schedule
-from adepoll.sweep import Discovery
-from adepoll.watcher import JobWatcher, WatcherStats, check_timeout
+from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.policies import Schedule
+from adepoll.watching.list_sweeps import Discovery
+from adepoll.watching.watcher import JobWatcher, WatcherStats, check_timeout
 
 OUT_DIR: Final = "out_dir"  # the note of it
 

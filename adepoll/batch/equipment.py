@@ -8,7 +8,7 @@ from attrs import frozen
 
 from adepoll.fetcher import ResultFetcher
 from adepoll.journal import Journal
-from adepoll.watcher import JobWatcher
+from adepoll.watching.watcher import JobWatcher
 
 
 @frozen(kw_only=True)

@@ -8,6 +8,8 @@ from typing import Final
 
 from attrs import evolve, frozen
 
+from adepoll.api.job_ids import result_name
+from adepoll.api.models import JobSnapshot
 from adepoll.batch import files
 from adepoll.batch.equipment import Equipment
 from adepoll.batch.progress import Tally
@@ -20,10 +22,8 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.jobids import result_name
 from adepoll.journal import Change, Fetched, GivenUp
-from adepoll.models import JobSnapshot
-from adepoll.outcome import Outcome, Record, ResultFile
+from adepoll.journal.outcomes import Outcome, Record, ResultFile
 
 # What another try would meet again. All else may be different at the next run.
 LASTING: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from adepoll.outcome import Record
+from adepoll.journal.outcomes import Record
 
 
 def modified_ns(path: Path) -> int:

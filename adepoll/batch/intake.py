@@ -11,9 +11,9 @@ from collections.abc import (
 )
 from typing import Final, TypeAlias
 
+from adepoll.api.job_ids import check_job_id
 from adepoll.batch.progress import Tally
 from adepoll.errors import InvalidJobIdError
-from adepoll.jobids import check_job_id
 from adepoll.journal import Journal
 
 JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]

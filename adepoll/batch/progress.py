@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from attrs import define, field, frozen
 
-from adepoll.models import JobStatus
-from adepoll.outcome import Counts, Stage
+from adepoll.api.models import JobStatus
+from adepoll.journal.outcomes import Counts, Stage
 
 
 @frozen(kw_only=True)

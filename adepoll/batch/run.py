@@ -7,7 +7,7 @@ from typing import Self
 
 from adepoll.batch.work import Work
 from adepoll.errors import InvalidJobIdError, JournalError
-from adepoll.outcome import Outcome
+from adepoll.journal.outcomes import Outcome
 
 
 class BatchRun:

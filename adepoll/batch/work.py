@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Final, NoReturn
 
+from adepoll.api.job_ids import result_name
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.batch import files
 from adepoll.batch.equipment import Equipment
 from adepoll.batch.errands import (
@@ -29,8 +31,6 @@ from adepoll.errors import (
     JobTimeoutError,
     JournalError,
 )
-from adepoll.harvest import End, Harvest, Unresolved
-from adepoll.jobids import result_name
 from adepoll.journal import (
     Change,
     Delivered,
@@ -39,9 +39,9 @@ from adepoll.journal import (
     Settled,
     Which,
 )
-from adepoll.lookout import finish
-from adepoll.models import JobSnapshot, JobStatus
-from adepoll.outcome import Outcome, Record
+from adepoll.journal.outcomes import Outcome, Record
+from adepoll.watching.harvest import End, Harvest, Unresolved
+from adepoll.watching.pollers import finish
 
 _OUTCOMES_HELD: Final = 32
 _PAGE: Final = 200  # records

@@ -11,13 +11,13 @@ from typing import Any, Final, get_args
 import click
 from attrs import asdict, evolve, fields_dict, frozen
 
+from adepoll.api.client import AdeClient
+from adepoll.api.config import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
 from adepoll.cli.running import finite, place_options
-from adepoll.client import AdeClient
 from adepoll.errors import ConfigurationError
 from adepoll.journal.opening import read_endpoint
 from adepoll.redaction import showable
-from adepoll.settings import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
-from adepoll.sweep import Discovery
+from adepoll.watching.list_sweeps import Discovery
 
 OPTIONS_NOTE: Final = "options"  # the note of those that the next run is to have, too
 IDS_NOTE: Final = "ids"  # the note of whether all ids that were given are in the journal

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
+from adepoll.api.models import Json
 from adepoll.errors import ConfigurationError
-from adepoll.models import Json
 from adepoll.redaction import showable
 
 LONGEST_LINE: Final = 2**23

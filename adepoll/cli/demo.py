@@ -17,16 +17,16 @@ from attrs import define, field
 from rich.console import Console
 from rich.table import Table
 
+from adepoll.api.client import AdeClient
+from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.cli.progress import show, watch_standing
 from adepoll.cli.running import ExitCode, median_option, run, say
 from adepoll.cli.standing import Downloads
-from adepoll.client import AdeClient
 from adepoll.errors import AdePollError, ResultError, UnresolvedJobsError
-from adepoll.feeds import Watch
 from adepoll.fetcher import ResultFetcher
-from adepoll.models import JobSnapshot, JobStatus, Json
-from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from adepoll.watcher import JobWatcher
+from adepoll.watching.subscriptions import Watch
+from adepoll.watching.watcher import JobWatcher
 
 _SUBMISSIONS_AT_ONCE: Final = 32
 _DOWNLOADS_AT_ONCE: Final = 8
@@ -219,21 +219,22 @@ def _is_large(true: Json) -> bool:
 
 def _table(sighting: Sighting, truth: Json, findings: Sequence[str]) -> Table:
     finished = {job["job_id"]: job["finished_at"] for job in truth["jobs"]}
-    lags = sorted(at - finished[job_id] for job_id, at in sighting.settled_at.items())
-    count = max(len(lags), 1)
+    detection_lag = sorted(at - finished[job_id] for job_id, at in sighting.settled_at.items())
+    count = max(len(detection_lag), 1)
     statuses = Counter(status.value for status in sighting.statuses.values())
     nonconformant = sum(job["outcome"] == "nonconformant" for job in truth["jobs"])
     by_status = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("settled", f"{len(lags)} jobs: {by_status}")
+    table.add_row("settled", f"{len(detection_lag)} jobs: {by_status}")
     table.add_row("", f"{nonconformant} of the completed do not conform to their schema (206)")
     table.add_row("requests per job", f"{sighting.requests / count:.2f}")
     table.add_row(
-        "detection lag", f"p50 {_quantile(lags, 0.5):.2f} s, p95 {_quantile(lags, 0.95):.2f} s"
+        "detection lag",
+        f"p50 {_quantile(detection_lag, 0.5):.2f} s, p95 {_quantile(detection_lag, 0.95):.2f} s",
     )
-    table.add_row("jobs per second", f"{len(lags) / sighting.seconds:.1f}")
+    table.add_row("jobs per second", f"{len(detection_lag) / sighting.seconds:.1f}")
     table.add_row("took", f"{sighting.seconds:.1f} s")
     table.add_row(
         "results fetched", f"{len(sighting.digests)}, {sighting.bytes_fetched / 1e6:.1f} MB"

@@ -12,11 +12,11 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from adepoll.api.models import JobStatus
 from adepoll.cli.running import ExitCode, median_option, run, say, write_line
 from adepoll.emulator import Emulator, Fault, Settings, SettingsError, make_fault, read_settings
 from adepoll.emulator.catalogue import NAMES
-from adepoll.models import JobStatus
-from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 
 EXAMPLE = """\b
 Point this shell to an emulator with 100 jobs:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
+from adepoll.api.client import AdeClient
+from adepoll.api.job_ids import check_job_id, result_name
 from adepoll.cli.progress import TransferView
 from adepoll.cli.running import ExitCode, client_options, run, say, shown
-from adepoll.client import AdeClient
 from adepoll.fetcher import ResultFetcher
-from adepoll.jobids import check_job_id, result_name
 
 
 @click.command()

@@ -7,12 +7,12 @@ from typing import Final
 
 from attrs import evolve
 
+from adepoll.api.job_ids import result_name
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.running import shown
 from adepoll.cli.standing import in_bytes, roughly
 from adepoll.errors import InvalidJobIdError
-from adepoll.jobids import result_name
-from adepoll.models import JobSnapshot, JobStatus
-from adepoll.outcome import Outcome, RecordedError
+from adepoll.journal.outcomes import Outcome, RecordedError
 
 _STATUS_WIDTH: Final = len("unresolved")
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adepoll import wire
+from adepoll.api import codec
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobStatus, JobSummary
 from adepoll.cli.running import ExitCode, client_options, exit_code_of, run, shown, write_line
-from adepoll.client import AdeClient
-from adepoll.models import JobStatus, JobSummary
 
 _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNKNOWN]
 
@@ -56,7 +56,7 @@ def list_jobs(*, status: str | None, limit: int | None, connect: Callable[[], Ad
                 if sys.stdout.isatty():
                     jobs.append(job)
                 else:
-                    write_line(wire.encode_summary(job))
+                    write_line(codec.encode_summary(job))
                 if count == limit:
                     break
         if sys.stdout.isatty():

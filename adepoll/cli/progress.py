@@ -21,15 +21,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobStatus
 from adepoll.batch import Batch
 from adepoll.cli.output import put_line
 from adepoll.cli.running import drop, say
 from adepoll.cli.standing import Speed, Standing, in_words, paces, troubles
-from adepoll.client import AdeClient
-from adepoll.feeds import Watch
-from adepoll.models import JobStatus
 from adepoll.redaction import showable
-from adepoll.watcher import JobWatcher
+from adepoll.watching.subscriptions import Watch
+from adepoll.watching.watcher import JobWatcher
 
 _REFRESHES_PER_SECOND: Final = 4
 _LIVE_WINDOW: Final = 15.0  # seconds over which a speed is told

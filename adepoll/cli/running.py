@@ -16,6 +16,8 @@ import click
 from click.shell_completion import CompletionItem
 
 import adepoll
+from adepoll.api.config import API_KEY_VARIABLE, REGIONS
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.stopping import Stopping
 from adepoll.errors import (
     AdePollError,
@@ -32,9 +34,7 @@ from adepoll.errors import (
     PermissionDeniedError,
     TargetExistsError,
 )
-from adepoll.models import JobSnapshot, JobStatus
 from adepoll.redaction import REDACTED, showable
-from adepoll.settings import API_KEY_VARIABLE, REGIONS
 
 _log = logging.getLogger(__name__)
 _LONGEST_RECORD_LINE: Final = 2_000

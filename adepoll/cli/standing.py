@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.models import JobStatus
+from adepoll.api.models import JobStatus
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0

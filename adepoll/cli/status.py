@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from adepoll.api.config import REGIONS
 from adepoll.batch.batch import OUT_DIR
 from adepoll.cli.choices import IDS_NOTE, IDS_UNSURE, OPTIONS_NOTE, READING, Choices
 from adepoll.cli.running import ExitCode, run_plain, shown, write_line
 from adepoll.cli.standing import in_bytes
 from adepoll.journal import Failure, JournalReader
-from adepoll.outcome import Counts, Stage
+from adepoll.journal.outcomes import Counts, Stage
 from adepoll.report.formats import iso_time, show_time
-from adepoll.settings import REGIONS
 
 _GROUPS: Final = 10  # of failures
 _NAME_WIDTH: Final = len("last outcome")

@@ -10,6 +10,8 @@ from typing import Final, NoReturn
 import click
 from attrs import define, field
 
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobStatus
 from adepoll.batch import Batch, BatchProgress
 from adepoll.batch.batch import OUT_DIR
 from adepoll.batch.errands import LASTING
@@ -28,11 +30,9 @@ from adepoll.cli.lines import error_line, json_line, text_line
 from adepoll.cli.progress import batch_standing, show
 from adepoll.cli.running import ExitCode, run, say, shown
 from adepoll.cli.standing import in_bytes
-from adepoll.client import AdeClient
 from adepoll.errors import JournalError
 from adepoll.journal import Journal, JournalReader
-from adepoll.models import JobStatus
-from adepoll.outcome import Outcome, RecordedError
+from adepoll.journal.outcomes import Outcome, RecordedError
 
 _MOST_ERRORS: Final = 20  # that are told at the end
 _LOOK_EVERY: Final = 0.05  # seconds

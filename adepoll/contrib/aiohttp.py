@@ -14,17 +14,17 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from adepoll.client import AdeClient
-from adepoll.errors import AdePollError, ClosedError, WebhookRefusedError
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobSnapshot, Json
+from adepoll.errors import AdePollError, ClosedError, WebhookVerificationError
 from adepoll.fetcher import ResultFetcher
-from adepoll.household import Household, open_household
-from adepoll.latest import JobNews
-from adepoll.models import JobSnapshot, Json
-from adepoll.passing import passage
-from adepoll.problems import PROBLEM_TYPE, problem_of
-from adepoll.sse import EVENT_STREAM_HEADERS, JobEvents, as_event
-from adepoll.watcher import JobWatcher
-from adepoll.webhooks import WebhookVerifier, default_job_ids
+from adepoll.server.passing import passage
+from adepoll.server.problem_details import PROBLEM_TYPE, problem_details
+from adepoll.server.resources import ServerResources, open_household
+from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream, as_event
+from adepoll.server.webhooks import WebhookVerifier, default_job_ids
+from adepoll.watching.status_updates import StatusUpdate
+from adepoll.watching.watcher import JobWatcher
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Tenant:
         self.CLIENT = web.AppKey(f"{name}.client", AdeClient)
         self.WATCHER = web.AppKey(f"{name}.watcher", JobWatcher)
         self.FETCHER = web.AppKey(f"{name}.fetcher", ResultFetcher)
-        self._HOUSEHOLD = web.AppKey(f"{name}.household", Household)
+        self._HOUSEHOLD = web.AppKey(f"{name}.household", ServerResources)
         self._DOOR = web.AppKey(f"{name}.door", _Door)
 
     def setup(
@@ -70,7 +70,7 @@ class Tenant:
 
         Args:
             app: The application, or a sub-application.
-            client: As for `adepoll.household.open_household`, and so are all others.
+            client: As for `adepoll.server.resources.open_household`, and so are all others.
             watcher: Makes the watcher.
             fetcher: Makes the fetcher.
             grace: Seconds for results on their way.
@@ -84,17 +84,17 @@ class Tenant:
                 fetcher=fetcher,
                 grace=grace,
                 probe_every=probe_every,
-            ) as household:
-                app[self._HOUSEHOLD] = household
+            ) as resources:
+                app[self._HOUSEHOLD] = resources
                 app[self._DOOR] = _Door()
-                app[self.CLIENT] = household.client
-                app[self.WATCHER] = household.watcher
-                app[self.FETCHER] = household.fetcher
+                app[self.CLIENT] = resources.client
+                app[self.WATCHER] = resources.watcher
+                app[self.FETCHER] = resources.fetcher
                 yield
 
         async def stop(app: web.Application) -> None:
-            if (household := app.get(self._HOUSEHOLD)) is not None:
-                household.stop()
+            if (resources := app.get(self._HOUSEHOLD)) is not None:
+                resources.stop()
 
         app.cleanup_ctx.append(living)
         app.on_shutdown.append(stop)  # aiohttp waits for open answers after it, and not before
@@ -125,17 +125,17 @@ class Tenant:
         job_ids: Iterable[str],
         *,
         heartbeat: float = 15.0,
-        encode: Callable[[JobNews], Json] = as_event,
+        encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> web.StreamResponse:
         """Answer with server-sent events of how jobs stand, until all have ended.
 
-        See `adepoll.JobEvents`, whose arguments these are. A client that takes nothing for a
+        See `adepoll.JobEventStream`, whose arguments these are. A client that takes nothing for a
         minute is dropped.
 
         Raises:
             ClosedError: The server is stopping.
         """
-        events = JobEvents(
+        events = JobEventStream(
             request.config_dict[self.WATCHER],
             job_ids,
             last_event_id=request.headers.get("Last-Event-ID"),
@@ -145,14 +145,14 @@ class Tenant:
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         if request.method == hdrs.METH_HEAD:
             return response
-        household = request.config_dict[self._HOUSEHOLD]
+        resources = request.config_dict[self._HOUSEHOLD]
         with request.config_dict[self._DOOR].watching(request):
             try:
                 # When the server stops, events end; but not where the client takes none.
-                async with household.streaming(), events:
+                async with resources.streaming(), events:
                     await response.prepare(request)
                     async for event in events:
-                        await household.turn()
+                        await resources.turn()
                         async with asyncio.timeout(_MOST_STALLED):
                             await response.write(event)
                     async with asyncio.timeout(_MOST_STALLED):
@@ -212,7 +212,7 @@ class Tenant:
     async def ready(self, request: web.Request) -> web.Response:
         """Answer whether jobs can be waited for, 200 or 503, and with what is going on, as JSON.
 
-        A handler: ``app.router.add_get("/ready", ready)``. See `adepoll.household.Condition`.
+        A handler: ``app.router.add_get("/ready", ready)``. See `Condition` in server.resources.
         """
         health = await request.config_dict[self._HOUSEHOLD].health()
         return web.json_response(
@@ -251,7 +251,7 @@ class Tenant:
                 raise web.HTTPBadRequest from None
             try:
                 request.config_dict[self._HOUSEHOLD].hear(verifier, request.headers, body, job_ids)
-            except WebhookRefusedError as error:
+            except WebhookVerificationError as error:
                 return _answer(error)
             return web.Response(status=HTTPStatus.NO_CONTENT)
 
@@ -260,7 +260,7 @@ class Tenant:
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A middleware that answers an `AdePollError` as `adepoll.problems.problem_of` says.
+    """A middleware that answers an `AdePollError` with problem details (RFC 9457).
 
     Where an answer has been begun, or a websocket, its connection is broken off.
     """
@@ -273,7 +273,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _answer(error: AdePollError) -> web.Response:
-    problem = problem_of(error)
+    problem = problem_details(error)
     if problem.is_fault:
         _log.warning("answered %d: %s", problem.status, error)
     return web.Response(

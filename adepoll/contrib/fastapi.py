@@ -23,23 +23,23 @@ from fastapi import (
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, HTTPConnection
 
-from adepoll.client import AdeClient
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobSnapshot, Json
 from adepoll.contrib.starlette import (
     ClientLeftError,
     EventsResponse,
     ResultResponse,
     while_there,
 )
-from adepoll.errors import AdePollError, WebhookRefusedError
+from adepoll.errors import AdePollError, WebhookVerificationError
 from adepoll.fetcher import ResultFetcher
-from adepoll.household import Household, open_household
-from adepoll.latest import JobNews
-from adepoll.models import JobSnapshot, Json
-from adepoll.problems import PROBLEM_TYPE, problem_of
-from adepoll.sse import JobEvents, as_event
-from adepoll.stopsignals import overhearing
-from adepoll.watcher import JobWatcher
-from adepoll.webhooks import WebhookVerifier, default_job_ids
+from adepoll.server.problem_details import PROBLEM_TYPE, problem_details
+from adepoll.server.resources import ServerResources, open_household
+from adepoll.server.sse import JobEventStream, as_event
+from adepoll.server.stop_signals import overhearing
+from adepoll.server.webhooks import WebhookVerifier, default_job_ids
+from adepoll.watching.status_updates import StatusUpdate
+from adepoll.watching.watcher import JobWatcher
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Tenant:
         and events end; results on their way have `grace` seconds more.
 
         Args:
-            client: As for `adepoll.household.open_household`, and so are all others.
+            client: As for `adepoll.server.resources.open_household`, and so are all others.
             watcher: Makes the watcher.
             fetcher: Makes the fetcher.
             grace: Seconds for results on their way.
@@ -98,12 +98,12 @@ class Tenant:
                 fetcher=fetcher,
                 grace=grace,
                 probe_every=probe_every,
-            ) as household:
+            ) as resources:
                 if inner is None:
-                    yield {self._name: household}
+                    yield {self._name: resources}
                     return
                 async with inner(app) as state:
-                    yield {**(state or {}), self._name: household}
+                    yield {**(state or {}), self._name: resources}
 
         return lifespan
 
@@ -117,7 +117,7 @@ class Tenant:
         fetcher: Callable[[AdeClient], ResultFetcher] = ResultFetcher,
         grace: float = 3.0,
         probe_every: float | None = 10.0,
-    ) -> AsyncGenerator[Household, None]:
+    ) -> AsyncGenerator[ServerResources, None]:
         """The same as `lifespan`, to be entered within a lifespan of your own.
 
         ``async with running(app) as ade: yield``. Mounted applications find it only if your own
@@ -129,12 +129,12 @@ class Tenant:
             fetcher=fetcher,
             grace=grace,
             probe_every=probe_every,
-        ) as household:
-            setattr(app.state, self._name, household)
+        ) as resources:
+            setattr(app.state, self._name, resources)
             # uvicorn ends the lifespan after the last answer, and would wait for ours for ever.
-            with overhearing(household.stop):
+            with overhearing(resources.stop):
                 try:
-                    yield household
+                    yield resources
                 finally:
                     delattr(app.state, self._name)
 
@@ -190,17 +190,17 @@ class Tenant:
         job_ids: Iterable[str],
         *,
         heartbeat: float = 15.0,
-        encode: Callable[[JobNews], Json] = as_event,
+        encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> Response:
         """Answer with server-sent events of how jobs stand, until all have ended.
 
-        See `adepoll.JobEvents`, whose arguments these are. A client that takes nothing for a
+        See `adepoll.JobEventStream`, whose arguments these are. A client that takes nothing for a
         minute is dropped.
 
         Raises:
             ClosedError: The server is stopping.
         """
-        events = JobEvents(
+        events = JobEventStream(
             self.watcher(request),
             job_ids,
             last_event_id=request.headers.get("Last-Event-ID"),
@@ -229,7 +229,7 @@ class Tenant:
     async def ready(self, request: Request) -> Response:
         """Answer whether jobs can be waited for, 200 or 503, and with what is going on, as JSON.
 
-        A route: ``app.get("/ready")(ready)``. See `adepoll.household.Condition`.
+        A route: ``app.get("/ready")(ready)``. See `adepoll.server.resources.Condition`.
         """
         health = await self._household(request).health()
         return JSONResponse(
@@ -268,17 +268,17 @@ class Tenant:
                 raise HTTPException(HTTPStatus.BAD_REQUEST) from None
             try:
                 self._household(request).hear(verifier, request.headers, body, job_ids)
-            except WebhookRefusedError as error:
+            except WebhookVerificationError as error:
                 return _answer(error)
             return Response(status_code=HTTPStatus.NO_CONTENT)
 
         return hear
 
-    def _household(self, connection: HTTPConnection) -> Household:
+    def _household(self, connection: HTTPConnection) -> ServerResources:
         # The state of a lifespan reaches mounted applications, too; without one, the app's does.
         for state in (connection.state, connection.app.state):
-            if isinstance(household := getattr(state, self._name, None), Household):
-                return household
+            if isinstance(resources := getattr(state, self._name, None), ServerResources):
+                return resources
         raise RuntimeError(
             "adepoll does not run in this application: give FastAPI(lifespan=adepoll_lifespan()), "
             "and start the application, as `with TestClient(app)` does"
@@ -286,7 +286,7 @@ class Tenant:
 
 
 def handle_problems(app: FastAPI) -> None:
-    """Have an `AdePollError` answered as `adepoll.problems.problem_of` says.
+    """Have an `AdePollError` answered as `adepoll.server.problem_details.problem_details` says.
 
     A websocket is closed: with 1013 (try again later) where it may soon be otherwise, else 1011.
     """
@@ -296,7 +296,7 @@ def handle_problems(app: FastAPI) -> None:
 async def _handle(connection: Request | WebSocket, error: AdePollError) -> Response | None:
     if not isinstance(connection, WebSocket):
         return _answer(error)
-    problem = problem_of(error)
+    problem = problem_details(error)
     passes = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
     # Unless its client has left, or the route has closed it.
     with suppress(WebSocketDisconnect, RuntimeError):
@@ -305,7 +305,7 @@ async def _handle(connection: Request | WebSocket, error: AdePollError) -> Respo
 
 
 def _answer(error: AdePollError) -> Response:
-    problem = problem_of(error)
+    problem = problem_details(error)
     if problem.is_fault:
         _log.warning("answered %d: %s", problem.status, error)
     return JSONResponse(

@@ -20,11 +20,11 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from adepoll.client import AdeClient
+from adepoll.api.client import AdeClient
+from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus
+from adepoll.api.source import JobSource, TimedSource, hold_slots
 from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
 from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
-from adepoll.models import ExtractResult, JobPage, JobSnapshot, JobStatus
-from adepoll.source import JobSource, TimedSource, hold_slots
 
 _JOB_ID: Final = "adepoll.job.id"
 

@@ -20,11 +20,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from adepoll.calls import ClientStats
-from adepoll.client import AdeClient
+from adepoll.api.client import AdeClient
 from adepoll.fetcher import FetcherStats, ResultFetcher
-from adepoll.lags import LagHistogram
-from adepoll.watcher import JobWatcher, WatcherStats
+from adepoll.throttling.calls import ClientStats
+from adepoll.watching.detection_lag import LagHistogram
+from adepoll.watching.watcher import JobWatcher, WatcherStats
 
 _StatsT = TypeVar("_StatsT")
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
@@ -227,8 +227,8 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
 
 _OF_WATCHERS: Final[tuple[_Spec[WatcherStats], ...]] = (
     _Spec(_GAUGE, "jobs_watched", "Jobs that are looked at until they end.", lambda s: s.watched),
-    _Spec(_GAUGE, "followers", "Watches and waits that are open.", lambda s: s.followers),
-    _Spec(_COUNTER, "looks", "Looks at a job that came back, well or ill.", lambda s: s.looks),
+    _Spec(_GAUGE, "followers", "Watches and waits that are open.", lambda s: s.subscribers),
+    _Spec(_COUNTER, "looks", "Looks at a job that came back, well or ill.", lambda s: s.polls),
     _Spec(_GAUGE, "looks_in_flight", "Looks under way.", lambda s: s.in_flight),
     _Spec(_COUNTER, "jobs_settled", "Jobs that a look found ended.", lambda s: s.settled),
     _Spec(_COUNTER, "jobs_given_up", "Jobs that were given up.", lambda s: s.given_up),
@@ -237,13 +237,13 @@ _OF_WATCHERS: Final[tuple[_Spec[WatcherStats], ...]] = (
         "detection_lag_seconds",
         "Upper bound of how long a job had ended when a look saw it: counted from when it was "
         "last known to be active, or was given.",
-        lambda s: s.lags,
+        lambda s: s.detection_lag,
     ),
     _Spec(
         _GAUGE,
         "list_swept",
         "Whether jobs are looked at when the list has them no more (1), or by schedule (0).",
-        lambda s: s.swept,
+        lambda s: s.sweeping,
     ),
     _Spec(_COUNTER, "sweeps", "Sweeps of the list.", lambda s: s.sweeps),
     _Spec(_COUNTER, "list_requests", "Requests for a page of the list.", lambda s: s.list_requests),
@@ -251,13 +251,13 @@ _OF_WATCHERS: Final[tuple[_Spec[WatcherStats], ...]] = (
         _COUNTER,
         "misled_looks",
         "Looks at jobs that the list had not, and that were active still.",
-        lambda s: s.misled,
+        lambda s: s.wasted_polls,
     ),
     _Spec(
         _GAUGE,
         "jobs_overdue",
         "Jobs missing from the list that wait for their look.",
-        lambda s: s.overdue,
+        lambda s: s.pending_confirmation,
     ),
 )
 

@@ -55,12 +55,12 @@ def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
     """The service `ade`, with the environment pointing to it: `AdeClient()`, the official SDK and
     the command find it without arguments, in this process and in those that it starts.
     """
-    from adepoll import settings  # noqa: PLC0415 - as for `ade`
+    from adepoll.api import config  # noqa: PLC0415 - as for `ade`
 
-    monkeypatch.setenv(settings.API_KEY_VARIABLE, ade.api_key)
-    monkeypatch.setenv(settings.BASE_URL_VARIABLE, ade.base_url)
+    monkeypatch.setenv(config.API_KEY_VARIABLE, ade.api_key)
+    monkeypatch.setenv(config.BASE_URL_VARIABLE, ade.base_url)
     # The official SDK refuses the one beside a base URL, and would follow the other elsewhere.
-    monkeypatch.delenv(settings.REGION_VARIABLE, raising=False)
+    monkeypatch.delenv(config.REGION_VARIABLE, raising=False)
     monkeypatch.delenv("LANDINGAI_ADE_V2_BASE_URL", raising=False)
     return ade
 

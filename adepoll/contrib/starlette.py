@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.household import Household
-from adepoll.models import JobSnapshot
-from adepoll.passing import passage
-from adepoll.sse import EVENT_STREAM_HEADERS, JobEvents
+from adepoll.server.passing import passage
+from adepoll.server.resources import ServerResources
+from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
 
 _log = logging.getLogger(__name__)
 
@@ -67,10 +67,10 @@ async def while_there(receive: Receive) -> AsyncGenerator[None, None]:
 class EventsResponse(StreamingResponse):
     """Server-sent events, which end as soon as the client leaves."""
 
-    def __init__(self, household: Household, events: JobEvents) -> None:
+    def __init__(self, resources: ServerResources, events: JobEventStream) -> None:
         """Answer with these events."""
         super().__init__(events, headers=EVENT_STREAM_HEADERS)
-        self._household = household
+        self._household = resources
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,12 +99,16 @@ class ResultResponse(Response):
     """A result, opened only when it is to be sent, so that nothing is left open if it never is."""
 
     def __init__(
-        self, household: Household, request: Request, job: JobSnapshot | str, filename: str | None
+        self,
+        resources: ServerResources,
+        request: Request,
+        job: JobSnapshot | str,
+        filename: str | None,
     ) -> None:
         """Answer with the result of a job; headers that are set are sent with it."""
         super().__init__()
         del self.headers["Content-Length"]
-        self._household = household
+        self._household = resources
         self._request = request
         self._job = job
         self._filename = filename

@@ -8,11 +8,11 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from attrs import frozen
 
+from adepoll.api.models import JobStatus, Json
 from adepoll.emulator.effects import Endpoint
 from adepoll.emulator.saving import Saver
 from adepoll.emulator.truth import TruthTeller
 from adepoll.emulator.world import World
-from adepoll.models import JobStatus, Json
 
 _STATUSES: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off"})

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from adepoll.api.models import Json
 from adepoll.emulator.effects import Corruption, Distortion
-from adepoll.models import Json
 
 DEPTH: Final = 100_000
 """How deep `Corruption.DEEP_NESTING` goes."""

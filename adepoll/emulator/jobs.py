@@ -10,9 +10,9 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from adepoll.api.models import JobStatus, Json
 from adepoll.emulator import checks
 from adepoll.emulator.results import ResultBody
-from adepoll.models import JobStatus, Json
 
 
 class Outcome(Enum):

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from attrs import Factory, define, field
 
+from adepoll.api.models import JobStatus
 from adepoll.emulator.jobs import Job
-from adepoll.models import JobStatus
 
 
 class ListOrder(Enum):

@@ -12,8 +12,8 @@ from typing import Final
 
 from attrs import define, field
 
+from adepoll.api.models import Json
 from adepoll.emulator.shapes import referenced, shaped
-from adepoll.models import Json
 
 _ROW_BYTES: Final = 1_024
 _FIRST_ROW: Final = 1_000_000_000  # ten digits from the first to the last row of 9 TB

@@ -10,6 +10,7 @@ from typing import Final, Self
 from aiohttp import web
 from attrs import define, field
 
+from adepoll.api.models import Json
 from adepoll.emulator.app import make_api_app, make_results_app
 from adepoll.emulator.delivery import Sleep
 from adepoll.emulator.faults import Fault, Faults
@@ -18,7 +19,6 @@ from adepoll.emulator.listing import ListOrder
 from adepoll.emulator.store import saved_path
 from adepoll.emulator.truth import TruthTeller
 from adepoll.emulator.world import World
-from adepoll.models import Json
 
 _SHUTDOWN_TIMEOUT: Final = 0.1  # seconds for what is still being answered; nobody needs the rest
 

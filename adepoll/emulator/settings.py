@@ -12,13 +12,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 from attrs import Factory, field, frozen
 
+from adepoll.api.models import Json
 from adepoll.emulator import checks
 from adepoll.emulator.catalogue import options_of
 from adepoll.emulator.effects import Endpoint, RetryAfter, Shape
 from adepoll.emulator.faults import Fault, When, make_fault
 from adepoll.emulator.jobs import Profile
 from adepoll.emulator.listing import ListOrder
-from adepoll.models import Json
 
 _T = TypeVar("_T")
 _Fields: TypeAlias = Mapping[str, "attrs.Attribute[object]"]

@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from adepoll.models import Json
+from adepoll.api.models import Json
 
 _DEEPEST: Final = 8
 _WORDS: Final = ("amber", "ledger", "harbour", "quartz", "meadow", "signal", "copper", "lantern")

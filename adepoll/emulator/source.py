@@ -12,7 +12,8 @@ from typing import Final, NoReturn
 
 from attrs import field, frozen
 
-from adepoll import wire
+from adepoll.api import codec
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.emulator import checks
 from adepoll.emulator.effects import Break, Endpoint
 from adepoll.emulator.treatment import Treatment
@@ -34,7 +35,6 @@ from adepoll.errors import (
     TransportError,
     WrongJobError,
 )
-from adepoll.models import JobPage, JobSnapshot, JobStatus
 
 EPOCH: Final = 1_750_000_000.0
 """Unix seconds at the beginning of a virtual loop's time."""
@@ -97,7 +97,7 @@ class WorldSource:
         if status == 404:  # noqa: PLR2004 - HTTP
             raise JobNotFoundError(status=status, detail="Job ID not found", job_id=job_id)
         try:
-            snapshot = wire.decode_job(body, conforms=status != 206)  # noqa: PLR2004 - HTTP
+            snapshot = codec.decode_job(body, conforms=status != 206)  # noqa: PLR2004 - HTTP
         except MalformedAnswerError as exc:
             raise MalformedAnswerError(exc.problems, job_id=job_id) from exc
         if snapshot.job_id != job_id:
@@ -126,7 +126,7 @@ class WorldSource:
         if treatment is not None:
             body = await self._hand_over(body, treatment, None, good=True)
         await asyncio.sleep(latency / 2)
-        return wire.decode_page(body)
+        return codec.decode_page(body)
 
     def service_time(self) -> float:
         """Give the Unix time of the world."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import attrs
 from attrs import frozen
 
+from adepoll.api.models import Json
 from adepoll.emulator.ledger import EarlyRequest, Leak, Traffic, Truth
 from adepoll.emulator.world import World
-from adepoll.models import Json
 
 
 @frozen

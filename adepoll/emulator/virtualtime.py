@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Final, TypeVar, TypeVarTuple
 
-from adepoll.models import Json
+from adepoll.api.models import Json
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from attrs import Factory, define, field
 
+from adepoll.api.models import JobStatus, Json
 from adepoll.emulator import checks
 from adepoll.emulator.effects import Endpoint
 from adepoll.emulator.faults import Faults
@@ -22,7 +23,6 @@ from adepoll.emulator.listing import Listing, ListOrder
 from adepoll.emulator.presign import ANY_METHOD, Presigner, Verdict
 from adepoll.emulator.results import ResultBody, build_result
 from adepoll.emulator.store import Saved, saved_path
-from adepoll.models import JobStatus, Json
 
 INLINE_LIMIT: Final = 1_000_000
 """The largest result that comes as `data`, in bytes; anything larger is behind `output_url`."""

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 from attrs import frozen
 
-from adepoll.connections import describe
+from adepoll.api.transport import describe
 from adepoll.errors import (
     ResultError,
     ResultExpiredError,

@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 
 from attrs import define, field
 
+from adepoll.api.models import Json
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
 from adepoll.fetcher.stream import ResultStream
 from adepoll.fetcher.threads import in_thread
-from adepoll.models import Json
 
 _Event: TypeAlias = tuple[str, Json]
 

@@ -22,7 +22,7 @@ from typing import Final
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher.answers import Version
 from adepoll.fetcher.reading import Chunk
-from adepoll.fetcher.sidecar import Kept, Sidecar
+from adepoll.fetcher.sidecar import Kept, ResumeState
 from adepoll.fetcher.spans import merged
 
 # What link(2) says where the file system knows no hard links.
@@ -43,7 +43,7 @@ class PartFile:
     """Writes one result to disk, as often as it takes; only `publish` makes it visible.
 
     What was written can outlast a failure and the process itself, beside a note of which bytes of
-    which version it is (`Sidecar`), brought up to date with each write. The temporary of a target
+    which version it is (`ResumeState`), brought up to date with each write. That of a target
     and job has always the same name, and is locked (flock(2)) while it is written; who finds it
     locked, or not his own, takes a temporary of another name, which nobody goes on with.
     """
@@ -60,7 +60,7 @@ class PartFile:
         self._stem = f".{target.name[:40]}."
         self._own_part = Path(target.parent, f"{self._stem}{key.hexdigest()}.part")
         self._part = self._own_part
-        self._sidecar: Sidecar | None = None
+        self._sidecar: ResumeState | None = None
         self._version = Version()
         self._done: list[tuple[int, int]] = []
         self._resumable = False
@@ -105,7 +105,7 @@ class PartFile:
                 )
                 self._part = Path(name)
                 return None
-            self._sidecar = Sidecar(self._part)
+            self._sidecar = ResumeState(self._part)
             kept = self._sidecar.read(self._job_id, os.fstat(self._fd).st_size)
         except OSError as exc:
             raise self._failed(exc) from exc
@@ -310,7 +310,7 @@ class PartFile:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.lstat(self._own_part), os.lstat(self._target)):
                 self._own_part.unlink()
-                Sidecar(self._own_part).remove()
+                ResumeState(self._own_part).remove()
 
     def _exists(self) -> TargetExistsError:
         return TargetExistsError(job_id=self._job_id, path=str(self._target))

@@ -20,8 +20,8 @@ from typing import Final
 
 from attrs import frozen
 
+from adepoll.api.models import Json
 from adepoll.fetcher.answers import Version
-from adepoll.models import Json
 
 _FORMAT: Final = 2
 _MOST_BYTES: Final = 2**20
@@ -46,7 +46,7 @@ class Kept:
         return self.version.size is not None and self.version.is_strong
 
 
-class Sidecar:
+class ResumeState:
     """The note of one temporary file, of which only what was written last is there.
 
     Attributes:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from adepoll.connections import USER_AGENT, Connections, describe, read_at_once
+from adepoll.api.transport import USER_AGENT, Connections, describe, read_at_once
 from adepoll.errors import ResultTransferError, ResultUrlError
 from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
 from adepoll.fetcher.answers import Answer, ChangedError, Interpreter, Range, Version

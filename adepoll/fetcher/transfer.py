@@ -8,13 +8,13 @@ from inspect import isawaitable
 from random import Random
 from typing import Final, TypeAlias
 
-from adepoll.client import AdeClient
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobSnapshot
 from adepoll.errors import ResultError, ResultExpiredError
 from adepoll.fetcher.answers import Answer, Range, Version
 from adepoll.fetcher.stats import Tally
 from adepoll.fetcher.storage import Storage
-from adepoll.models import JobSnapshot
-from adepoll.pacing import RetryPolicy
+from adepoll.throttling.rate_limiter import RetryPolicy
 
 _log = logging.getLogger(__name__)
 

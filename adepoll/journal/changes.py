@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
-from adepoll.models import JobSnapshot
-from adepoll.outcome import ResultFile
+from adepoll.journal.outcomes import ResultFile
 
 
 class Which(Enum):

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from adepoll import wire
+from adepoll.api import codec
 from adepoll.errors import InvalidJobIdError, JournalError
 from adepoll.journal.changes import (
     Change,
@@ -23,6 +23,7 @@ from adepoll.journal.changes import (
 )
 from adepoll.journal.failing import not_opened, not_written
 from adepoll.journal.opening import Opened
+from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.rows import (
     RECORD_COLUMNS,
     count,
@@ -32,7 +33,6 @@ from adepoll.journal.rows import (
     snapshot_to_keep,
     status_to_keep,
 )
-from adepoll.outcome import Counts, Record
 
 _PAGE_BYTES: Final = 4 * 2**20
 _CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before they are copied into the file
@@ -300,7 +300,7 @@ class Database:
         if snapshot.data is None:
             self._connection.execute(_DROP_DATA, (snapshot.job_id,))
         else:
-            data = wire.encode_result(snapshot.data).decode()
+            data = codec.encode_result(snapshot.data).decode()
             self._connection.execute(_KEEP_DATA, (data, snapshot.job_id))
 
     def _update(self, statement: str, job_id: str, *values: str | bytes | float | None) -> None:

@@ -20,7 +20,7 @@ from adepoll.errors import ClosedError, ConfigurationError, JournalEndpointError
 from adepoll.journal.changes import Change, Which
 from adepoll.journal.database import Database
 from adepoll.journal.opening import Opened, open_file, open_in_memory, read_endpoint
-from adepoll.outcome import Counts, Record
+from adepoll.journal.outcomes import Counts, Record
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

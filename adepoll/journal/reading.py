@@ -14,8 +14,8 @@ from adepoll.errors import ClosedError, JournalDamagedError, JournalNotFoundErro
 from adepoll.journal.failing import not_opened
 from adepoll.journal.lock import holder_of
 from adepoll.journal.opening import check_kind, connect_to_read, examine, has_wal, resolve
+from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.rows import RECORD_COLUMNS, Failure, count, failures, record_of, span
-from adepoll.outcome import Counts, Record
 
 _T = TypeVar("_T")
 

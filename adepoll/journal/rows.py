@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from adepoll import wire
+from adepoll.api import codec
+from adepoll.api.models import JobSnapshot, Json
 from adepoll.errors import AdePollError, JournalDamagedError
-from adepoll.models import JobSnapshot, Json
-from adepoll.outcome import Counts, Record, RecordedError, ResultFile, Stage, as_recorded
+from adepoll.journal.outcomes import Counts, Record, RecordedError, ResultFile, Stage, as_recorded
 from adepoll.redaction import redact_text, showable
 
 _LONGEST_STATUS: Final = 100
@@ -109,7 +109,7 @@ def record_of(row: tuple[Any, ...], data: str | None, path: Path | None) -> Reco
     try:
         snapshot = None if text is None else JobSnapshot.from_json(text)
         if snapshot is not None and data is not None:
-            snapshot = evolve(snapshot, data=wire.decode_result(data))
+            snapshot = evolve(snapshot, data=codec.decode_result(data))
         return Record(
             number=number,
             job_id=job_id,

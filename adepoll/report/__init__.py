@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from adepoll.outcome import Record
+from adepoll.journal.outcomes import Record
 from adepoll.report.collecting import Collector, collect
 from adepoll.report.facts import Facts
 from adepoll.report.page import render_facts

@@ -11,8 +11,8 @@ from typing import Final
 
 from attrs import define, field
 
-from adepoll.models import ExtractMetadata, JobSnapshot, JobStatus
-from adepoll.outcome import Record, Stage
+from adepoll.api.models import ExtractMetadata, JobSnapshot, JobStatus
+from adepoll.journal.outcomes import Record, Stage
 from adepoll.redaction import showable
 from adepoll.report.facts import Cost, Curve, Ending, Facts, OpenJob, Sample, SlowJob
 from adepoll.report.figures import bins, quantile, spread
@@ -196,7 +196,7 @@ class Collector:
             last_settled=settled[-1] if settled else None,
             durations=_sample(self._durations),
             measured=self._measured,
-            lags=_sample(self._lags),
+            detection_lag=_sample(self._lags),
             lags_unknown=self._lags_unknown,
             ended_before=self._ended_before,
             curve=_curve(settled, self._first_added),

@@ -126,7 +126,7 @@ class Facts:
         last_settled: When the last one settled.
         durations: How long jobs took; None where nothing is known.
         measured: How many of these durations the service told; the rest is until seen.
-        lags: How long after its end each job was seen, at most; None where nothing is known.
+        detection_lag: Seconds from each job's end to its last poll, at most; None if unknown.
         lags_unknown: Settled jobs of which that cannot be told.
         ended_before: Jobs that had ended before they were added; their lag is from then.
         curve: Settled over time; None where nothing is.
@@ -155,7 +155,7 @@ class Facts:
     last_settled: float | None
     durations: Sample | None
     measured: int
-    lags: Sample | None
+    detection_lag: Sample | None
     lags_unknown: int
     ended_before: int
     curve: Curve | None

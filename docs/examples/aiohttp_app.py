@@ -93,7 +93,7 @@ async def start(request: web.Request) -> web.Response:
 
 
 @routes.get("/events")
-async def follow(request: web.Request) -> web.StreamResponse:
+async def subscribe(request: web.Request) -> web.StreamResponse:
     """Tell how jobs stand, ``?ids=one,two``, as server-sent events."""
     job_ids = request.query.get("ids", "").split(",")
     if len(job_ids) > MOST_JOBS:

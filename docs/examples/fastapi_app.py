@@ -117,7 +117,7 @@ async def start(
 
 
 @app.get("/events")
-async def follow(request: Request, ids: str) -> Response:
+async def subscribe(request: Request, ids: str) -> Response:
     """Tell how jobs stand, ``?ids=one,two``, as server-sent events."""
     job_ids = ids.split(",")
     if len(job_ids) > MOST_JOBS:

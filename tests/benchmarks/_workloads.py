@@ -13,11 +13,11 @@ from random import Random
 from attrs import evolve, field, frozen
 
 from adepoll import JobWatcher
-from adepoll.calls import Calls
-from adepoll.durations import Durations
+from adepoll.api.models import JobPage, JobSnapshot
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, make_fault, run
-from adepoll.models import JobPage, JobSnapshot
-from adepoll.pacing import RetryPolicy
+from adepoll.scheduling.durations import Durations
+from adepoll.throttling.calls import Calls
+from adepoll.throttling.rate_limiter import RetryPolicy
 
 N = 5_000
 EVENLY = 600.0  # seconds over which the jobs are submitted, where not all at once
@@ -68,7 +68,7 @@ class Outcome:
         pages: Pages of the list alone.
         throttled: Requests that were answered 429.
         early: Requests that were sent inside the window of a Retry-After.
-        lags: Of each job, as they were settled.
+        detection_lag: Of each job, as they were settled.
         took: Seconds until all were settled.
         longest: Seconds that the longest job took, counted from the beginning.
     """
@@ -77,19 +77,19 @@ class Outcome:
     pages: int
     throttled: int
     early: int
-    lags: list[float] = field(repr=False)
+    detection_lag: list[float] = field(repr=False)
     took: float
     longest: float
 
     @property
     def each(self) -> float:
         """Requests per job."""
-        return self.requests / len(self.lags)
+        return self.requests / len(self.detection_lag)
 
     @property
     def lag(self) -> float:
         """Mean lag."""
-        return mean(self.lags)
+        return mean(self.detection_lag)
 
 
 def mean(values: list[float]) -> float:
@@ -97,7 +97,7 @@ def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def play(batch: Batch, follow: "Policy") -> Outcome:
+def play(batch: Batch, subscribe: "Policy") -> Outcome:
     """Play a batch in virtual time, with whatever follows the jobs."""
 
     async def main() -> Outcome:
@@ -118,15 +118,15 @@ def play(batch: Batch, follow: "Policy") -> Outcome:
         if batch.limit is not None:
             limit = make_fault("rate-limit", rate=batch.limit, wait_min=1.0, wait_max=5.0)
             world.faults.add(limit)
-        jobs = follow(source, submitted(ids, world.now), Random(batch.seed))
-        lags = [world.now() - ends[job.job_id] async for job in jobs]
-        assert len(lags) == batch.jobs
+        jobs = subscribe(source, submitted(ids, world.now), Random(batch.seed))
+        detection_lag = [world.now() - ends[job.job_id] async for job in jobs]
+        assert len(detection_lag) == batch.jobs
         return Outcome(
             requests=world.traffic.get + world.traffic.list,
             pages=world.traffic.list,
             throttled=world.ledger.statuses[429],
             early=world.ledger.early,
-            lags=lags,
+            detection_lag=detection_lag,
             took=world.now() - start,
             longest=max(ends.values()) - start,
         )
@@ -174,13 +174,13 @@ class PacedSource:
 def watched(durations: Durations, **options: object) -> Policy:
     """Follow jobs with a `JobWatcher`, which learns into `durations`, within a request budget."""
 
-    async def follow(world: WorldSource, ids: Ids, rng: Random) -> AsyncIterator[JobSnapshot]:
+    async def subscribe(world: WorldSource, ids: Ids, rng: Random) -> AsyncIterator[JobSnapshot]:
         source = PacedSource(world, Calls(retry=RetryPolicy(), rng=rng))
         async with JobWatcher(source, durations=durations, rng=rng, **options) as watcher:
             async for job in watcher.watch(ids):
                 yield job
 
-    return follow
+    return subscribe
 
 
 def official_waits() -> Iterator[float]:

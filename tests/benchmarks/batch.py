@@ -33,9 +33,9 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 from batch_kills import Place, Service, kill_again_and_again, undisturbed, write_ids
 
 from adepoll import JobSnapshot, Journal
+from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.journal import Delivered, JournalReader, Settled
-from adepoll.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 
 MB = 1_000_000
 COMMAND: Final = (sys.executable, "-m", "adepoll")
@@ -297,7 +297,7 @@ def kills(folder: Path, options: "Options") -> None:
         f"  told twice, a kill between line and mark: {tally.doubled}; lines cut: {tally.partial}"
     )
     print(f"  settled jobs at the starts of runs, summed up: {tally.settled:,}")
-    print(f"  GETs: {tally.looks:,}; found between end and result: {tally.fetching:,}")
+    print(f"  GETs: {tally.polls:,}; found between end and result: {tally.fetching:,}")
     print(f"  anything else: {len(tally.wrong)}; goal: 0")
     for line in tally.wrong:
         print(f"    {line}")

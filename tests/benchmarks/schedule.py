@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from _workloads import EVENLY, WORKLOADS, Batch, N, Outcome, as_official, mean, play, watched
 from attrs import evolve, frozen
 
-from adepoll.durations import Durations
-from adepoll.schedule import Adaptive
+from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.policies import Adaptive
 
 # Share of the SDK's mean lag to be reached with no more polls than it makes: with what an earlier
 # batch of the kind taught, and from nothing. With full knowledge, the optimum is 0.47, 0.09, 0.24
@@ -112,7 +112,7 @@ def main() -> None:
         print(f"\ntarget_lag={TARGET}: mean lag once {SEEN} jobs have been seen (goal: 1.6 to 2.4)")
         for batch, name, row in targets:
             ours = row.result()
-            lag = mean(ours.lags[SEEN:])
+            lag = mean(ours.detection_lag[SEEN:])
             print(
                 f"{batch.workload} {when(batch):7} {name:10}  {lag:5.2f}  at {ours.each:5.2f} polls"
                 f"{'' if abs(lag / TARGET - 1) <= 0.2 else '  missed'}",

@@ -15,7 +15,7 @@ STARTS = {
     "a bare interpreter": (["-c", "pass"], None),
     "import adepoll": (["-c", "import adepoll"], 0.1),
     "import aiohttp": (["-c", "import aiohttp"], None),
-    "import adepoll.client": (["-c", "import adepoll.client"], None),
+    "import adepoll.api.client": (["-c", "import adepoll.api.client"], None),
     "adepoll --version": (["-m", "adepoll", "--version"], 0.15),
     "adepoll --help": (["-m", "adepoll", "--help"], 0.15),
     "adepoll watch --help": (["-m", "adepoll", "watch", "--help"], None),

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from _workloads import EVENLY, WORKLOADS, Batch, N, Outcome, as_official, play, watched
 from attrs import evolve, frozen
 
-from adepoll.durations import Durations
+from adepoll.scheduling.durations import Durations
 
 LIMIT = 10.0  # requests per second
 MOST, LAG = 1.5, 2.5  # requests per job, and mean lag, to be reached

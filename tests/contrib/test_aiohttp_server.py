@@ -21,7 +21,7 @@ async def answer_when_done(request):
 
 async def until_followers(app, number):
     async with asyncio.timeout(5):
-        while app[WATCHER].stats.followers != number:  # noqa: ASYNC110 - nobody tells
+        while app[WATCHER].stats.subscribers != number:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
 
@@ -117,7 +117,7 @@ async def test_handlers_that_aiohttp_cancels_itself_wait_as_well(ade):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(get(f"{url}/wait/{job_id}"), 0.3)
         async with asyncio.timeout(5):
-            while app[WATCHER].stats.followers:  # noqa: ASYNC110 - nobody tells
+            while app[WATCHER].stats.subscribers:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
     finally:
         await runner.cleanup()

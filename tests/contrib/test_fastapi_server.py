@@ -81,8 +81,8 @@ async def test_a_lifespan_of_ones_own_runs_within_and_keeps_its_state(ade):
 async def test_a_lifespan_of_ones_own_can_be_around_it(ade):
     @asynccontextmanager
     async def own(app):
-        async with running(app, **houses.options_for(ade)) as household:
-            await household.client.list_jobs()
+        async with running(app, **houses.options_for(ade)) as resources:
+            await resources.client.list_jobs()
             yield
 
     app = FastAPI(lifespan=own)
@@ -186,7 +186,7 @@ async def test_a_problem_closes_a_websocket_with_its_name(ade, stops, code):
         http.ws_connect(f"{house.url}/{job_id}") as socket,
     ):
         if stops:
-            while not house.watcher.stats.followers:  # noqa: ASYNC110 - nobody tells
+            while not house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
             await house.watcher.aclose()
         message = await socket.receive()
@@ -212,13 +212,13 @@ async def test_a_websocket_that_is_left_ends_its_own_waiting_alone(ade):
         job_id = ade.submit(JobPlan(processing_time=1))
         leaving, staying = [await http.ws_connect(f"{house.url}/{job_id}") for _ in range(2)]
         await leaving.send_str("what a client sends meanwhile")
-        while house.watcher.stats.followers < 2:  # noqa: ASYNC110 - nobody tells
+        while house.watcher.stats.subscribers < 2:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
         await leaving.close()
         async with asyncio.timeout(5):
             while not left:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
-        assert house.watcher.stats.followers == 1
+        assert house.watcher.stats.subscribers == 1
         assert await staying.receive_json() == {"status": "completed"}
         await staying.close()
 
@@ -226,7 +226,7 @@ async def test_a_websocket_that_is_left_ends_its_own_waiting_alone(ade):
 async def test_a_problem_of_a_websocket_that_was_left_is_no_error(ade, caplog):
     async with houses.uvicorn_house(sockets_app(ade)) as house, aiohttp.ClientSession() as http:
         async with http.ws_connect(f"{house.url}/{ade.submit(ENDLESS)}"):
-            while not house.watcher.stats.followers:  # noqa: ASYNC110 - nobody tells
+            while not house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
         await house.watcher.aclose()
         await house.stop()
@@ -275,12 +275,12 @@ async def test_a_middleware_that_wraps_answers_does_not_hide_that_a_client_left(
             async with aiohttp.ClientSession() as http:
                 asking = asyncio.create_task(http.get(url))
                 async with asyncio.timeout(5):
-                    while not house.watcher.stats.followers:  # noqa: ASYNC110 - nobody tells
+                    while not house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(0.01)
                     if path.startswith("events"):
                         (await asking).close()
                     asking.cancel()
-                    while house.watcher.stats.followers:  # noqa: ASYNC110 - nobody tells
+                    while house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(0.01)
 
 

@@ -11,6 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode, get_current_span
 
 from adepoll import AdeClient, Fixed, JobWatcher, ResultFetcher
+from adepoll.api.models import JobPage
+from adepoll.api.source import SlottedSource, TimedSource
 from adepoll.contrib.otel import FetcherOptions, TracedFetcher, TracedSource
 from adepoll.emulator import JobPlan
 from adepoll.errors import (
@@ -20,8 +22,6 @@ from adepoll.errors import (
     RateLimitedError,
     TargetExistsError,
 )
-from adepoll.models import JobPage
-from adepoll.source import SlottedSource, TimedSource
 
 CANARY = "canary-4711"
 
@@ -146,9 +146,9 @@ def test_a_look_belongs_to_no_request_and_takes_none_of_its_baggage_along(spans,
         return request
 
     request = replay(script)
-    looks = [span for span in spans.all if span.name == "adepoll.look"]
-    assert [span.parent for span in looks] == [None, None]
-    assert len({span.context.trace_id for span in (*looks, request)}) == 3
+    polls = [span for span in spans.all if span.name == "adepoll.look"]
+    assert [span.parent for span in polls] == [None, None]
+    assert len({span.context.trace_id for span in (*polls, request)}) == 3
 
 
 def test_the_slot_is_held_and_a_span_tells_when_the_request_went_out(spans, replay, scripted):
@@ -182,9 +182,9 @@ async def test_it_is_to_a_watcher_what_its_source_is(ade, spans, scripted):
             job = await watcher.wait(job_id)
         assert job.job_id == job_id
         assert source.service_time() == pytest.approx(client.service_time(), abs=5)
-        looks = [span for span in spans.all if span.name == "adepoll.look"]
-        assert looks[-1].attributes["adepoll.job.status"] == "completed"
-        assert client.stats.requests == len(spans.all) > len(looks)  # pages of the list
+        polls = [span for span in spans.all if span.name == "adepoll.look"]
+        assert polls[-1].attributes["adepoll.job.status"] == "completed"
+        assert client.stats.requests == len(spans.all) > len(polls)  # pages of the list
         assert all([event.name for event in span.events] == ["sent"] for span in spans.all)
         assert ade.api_key not in spans.text()
         assert job_id not in spans.text()

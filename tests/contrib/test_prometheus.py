@@ -78,13 +78,17 @@ async def test_a_scrape_tells_what_client_watcher_and_fetcher_have_done(ade, col
         assert told["adepoll_request_window",] == stats.window
         assert told["adepoll_jobs_watched",] == told["adepoll_followers",] == 1
         assert told["adepoll_jobs_settled_total",] == 1
-        assert told["adepoll_looks_total",] == parts["watcher"].stats.looks
+        assert told["adepoll_looks_total",] == parts["watcher"].stats.polls
         assert told["adepoll_results_total", ("outcome", "finished")] == 1
         assert told["adepoll_results_total", ("outcome", "failed")] == 0
         assert told["adepoll_result_bytes_total",] >= 1_500_000
         assert told["adepoll_detection_lag_seconds_count",] == 1
         assert told["adepoll_detection_lag_seconds_bucket", ("le", "+Inf")] == 1
-        assert told["adepoll_detection_lag_seconds_sum",] == parts["watcher"].stats.lags.sum > 0
+        assert (
+            told["adepoll_detection_lag_seconds_sum",]
+            == parts["watcher"].stats.detection_lag.sum
+            > 0
+        )
         assert ("adepoll_rate_limit",) not in told
         waiting.cancel()
 

@@ -55,7 +55,7 @@ class Server:
         async with asyncio.timeout(30):
             return json.loads(await self.process.stdout.readline())
 
-    async def followers(self):
+    async def subscribers(self):
         async with crowd() as http, http.get(f"{self.url}/ready") as response:
             return (await response.json())["watcher"]["followers"]
 
@@ -105,7 +105,7 @@ async def test_a_crowd_of_waiters_costs_what_its_jobs_do(kind, loop, waiters, ad
 
         waits = [asyncio.create_task(wait(number)) for number in range(waiters)]
         async with asyncio.timeout(120):
-            while await server.followers() < waiters:  # noqa: ASYNC110 - another process has them
+            while await server.subscribers() < waiters:  # noqa: ASYNC110 - another process has them
                 await asyncio.sleep(0.1)
         before = [ade_env.truth(job_id).gets for job_id in job_ids]
         LEAPING.ahead += 7_200.0

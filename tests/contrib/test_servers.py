@@ -90,28 +90,28 @@ async def test_a_client_that_leaves_ends_its_own_waiting_alone(house, ade, http)
     job_id = ade.submit(JobPlan(processing_time=1.5))
     leaving = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
     staying = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
-    await until(lambda: house.watcher.stats.followers == 2)
+    await until(lambda: house.watcher.stats.subscribers == 2)
     leaving.cancel()
-    await until(lambda: house.watcher.stats.followers == 1)
+    await until(lambda: house.watcher.stats.subscribers == 1)
     assert (await staying).status == 200
 
 
 async def test_a_client_that_leaves_ends_all_that_its_request_waits_for(house, ade, http):
     soon, never = ade.submit(JobPlan(processing_time=0.3)), ade.submit(ENDLESS)
     leaving = asyncio.create_task(http.get(f"{house.url}/all?id={soon}&id={never}"))
-    await until(lambda: house.watcher.stats.followers == 2)
-    await until(lambda: house.watcher.stats.followers == 1)
+    await until(lambda: house.watcher.stats.subscribers == 2)
+    await until(lambda: house.watcher.stats.subscribers == 1)
     leaving.cancel()
-    await until(lambda: house.watcher.stats.followers == 0)
+    await until(lambda: house.watcher.stats.subscribers == 0)
 
 
 async def test_a_job_whose_clients_have_all_left_is_looked_at_no_more(house, ade, http):
     job_id = ade.submit(ENDLESS)
     waits = [asyncio.create_task(http.get(f"{house.url}/wait/{job_id}")) for _ in range(5)]
-    await until(lambda: house.watcher.stats.followers == 5)
+    await until(lambda: house.watcher.stats.subscribers == 5)
     for wait in waits:
         wait.cancel()
-    await until(lambda: house.watcher.stats.followers == 0)
+    await until(lambda: house.watcher.stats.subscribers == 0)
     assert house.watcher.stats.watched == 0
 
 
@@ -122,11 +122,11 @@ async def test_many_waiters_cost_no_more_looks_than_their_jobs(house, ade, http)
 
     job_ids = [ade.submit(JobPlan(processing_time=math.inf)) for _ in range(20)]
     waits = [asyncio.create_task(wait(job_ids[i % 20])) for i in range(200)]
-    await until(lambda: house.watcher.stats.followers == 200)
+    await until(lambda: house.watcher.stats.subscribers == 200)
     before = [ade.truth(job_id).gets for job_id in job_ids]
     for job_id in job_ids:  # and not before: who came later would have it settled again
         end_now(ade.world, job_id)
-        house.watcher.nudge(job_id)
+        house.watcher.poll_now(job_id)
     assert await asyncio.gather(*waits) == ["completed"] * 200
     after = [ade.truth(job_id).gets for job_id in job_ids]
     # One poll for the ten that wait for a job, and perhaps one that was on its way.
@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_while_it_is_told_is_no_error(house, ade, cap
         await reader.readuntil(b"event: job")
         writer.transport.abort()
         await asyncio.sleep(0.05)
-    await until(lambda: house.watcher.stats.followers == 0)
+    await until(lambda: house.watcher.stats.subscribers == 0)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -193,9 +193,9 @@ async def test_a_listener_that_leaves_between_events_frees_everything_at_once(ho
     job_id = ade.submit(ENDLESS)
     async with http.get(f"{house.url}/events?id={job_id}&heartbeat=3600") as response:
         await response.content.readuntil(b"event: job")
-        assert house.watcher.stats.followers == 1
+        assert house.watcher.stats.subscribers == 1
         response.close()
-    await until(lambda: house.watcher.stats.followers == 0)
+    await until(lambda: house.watcher.stats.subscribers == 0)
     assert house.watcher.stats.watched == 0
 
 
@@ -227,7 +227,7 @@ async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(
     told = await asyncio.gather(*(listen(number) for number in range(100)))
     assert [stream[-1] for stream in told if stream is not None] == [("end", {})] * 50
     await http.connector.close()  # so that the server's connections end, too
-    await until(lambda: house.watcher.stats.followers == 0)
+    await until(lambda: house.watcher.stats.subscribers == 0)
     assert house.watcher.stats.watched == house.watcher.stats.in_flight == 0
     await until(lambda: asyncio.all_tasks() <= before)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -377,7 +377,7 @@ async def test_a_client_that_takes_nothing_is_given_up(house, ade, caplog, monke
     writer.write(f"GET /{path.format(job_id)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     await until(lambda: "broken off" in caplog.text)
-    await until(lambda: not (house.watcher.stats.followers or house.fetcher.stats.under_way))
+    await until(lambda: not (house.watcher.stats.subscribers or house.fetcher.stats.under_way))
     writer.transport.abort()
 
 
@@ -465,7 +465,7 @@ async def test_no_answer_holds_a_secret(house, ade, http):
 
 async def test_a_server_that_is_well_is_ready_and_tells_what_it_does(house, ade, http):
     waiting = asyncio.create_task(http.get(f"{house.url}/wait/{ade.submit(ENDLESS)}"))
-    await until(lambda: house.watcher.stats.followers == 1)
+    await until(lambda: house.watcher.stats.subscribers == 1)
     async with http.get(f"{house.url}/ready") as response:
         assert response.status == 200
         told = await response.json()
@@ -546,7 +546,7 @@ async def test_a_server_that_stops_tells_everybody_and_is_down_soon(house, ade, 
     endless = ade.submit(ENDLESS)
     waits = [asyncio.create_task(http.get(f"{house.url}/wait/{endless}")) for _ in range(20)]
     streams = [await http.get(f"{house.url}/events?id={endless}") for _ in range(20)]
-    await until(lambda: house.watcher.stats.followers == 40)
+    await until(lambda: house.watcher.stats.subscribers == 40)
     async with asyncio.timeout(10):
         await house.stop()
     for response in await asyncio.gather(*waits):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll import wire
+from adepoll.api import codec
+from adepoll.api.models import JobStatus
 from adepoll.emulator import Corruption, Distortion, JobPlan, Outcome, World
 from adepoll.emulator.corruption import content_type, corrupt, distort, shift
 from adepoll.errors import MalformedAnswerError
-from adepoll.models import JobStatus
 
 REFUSED = {
     Corruption.HTML,
@@ -58,9 +58,9 @@ def test_the_codec_reads_it_or_says_that_it_is_malformed(kind, body, seed):
     spoilt = corrupt(kind, body, random.Random(seed))
     if kind in REFUSED:
         with pytest.raises(MalformedAnswerError):
-            wire.decode_job(spoilt)
+            codec.decode_job(spoilt)
         return
-    before, after = wire.decode_job(body), wire.decode_job(spoilt)
+    before, after = codec.decode_job(body), codec.decode_job(spoilt)
     assert (after.job_id == before.job_id) == (kind is not Corruption.WRONG_JOB_ID)
     assert (after.status is JobStatus.UNKNOWN) == (kind is Corruption.UNKNOWN_STATUS)
     if kind is Corruption.BACKWARD_STATUS:
@@ -76,7 +76,7 @@ def test_pages_are_spoilt_without_a_crash(kind, seed):
         if kind is Corruption.BACKWARD_STATUS:  # is of single jobs
             assert corrupt(kind, page, random.Random(seed)) == page
         with contextlib.suppress(MalformedAnswerError):
-            wire.decode_page(corrupt(kind, page, random.Random(seed)))
+            codec.decode_page(corrupt(kind, page, random.Random(seed)))
 
 
 @given(seed=seeds)
@@ -95,4 +95,4 @@ def test_what_is_spoilt_already_can_be_spoilt_again(body, kinds, seed):
     for kind in kinds:
         body = corrupt(kind, body, random.Random(seed))
     with contextlib.suppress(MalformedAnswerError):
-        wire.decode_job(body)
+        codec.decode_job(body)

@@ -8,8 +8,8 @@ import pytest
 from clocks import T0
 from yarl import URL
 
+from adepoll.api.models import JobStatus
 from adepoll.emulator import Emulator, JobPlan, ListOrder, Profile, World
-from adepoll.models import JobStatus
 
 JOBS = "/v1/ade/extract/jobs"
 LARGE = 1_200_000
@@ -106,9 +106,9 @@ class TestSaving:
         assert ade.saved("a/b c.json") is None
         assert ade.truth(job_id).save_status is None
         clock.now += 5
-        looks = await asyncio.gather(*(get(api, job_id) for _ in range(5)))
-        assert {look["output_url"] for look in looks} == {url}
-        assert all(look["data"] is None for look in looks)
+        polls = await asyncio.gather(*(get(api, job_id) for _ in range(5)))
+        assert {look["output_url"] for look in polls} == {url}
+        assert all(look["data"] is None for look in polls)
         assert ade.saved("a/b c.json") == ade.world.result(job_id).read()
         assert ade.truth(job_id).save_status == 200
         assert ade.truth.requests.result == 1

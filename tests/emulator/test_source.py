@@ -4,9 +4,9 @@ import random
 
 import pytest
 
+from adepoll.api.models import JobStatus, from_timestamp
 from adepoll.emulator import EPOCH, JobPlan, Outcome, World, WorldSource, loop_clock, run
 from adepoll.errors import JobNotFoundError, TransportError
-from adepoll.models import JobStatus, from_timestamp
 
 
 def replay(script, *, latency=(0.0, 0.0), failures=None):

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from adepoll import errors
+from adepoll.api.models import JobStatus
 from adepoll.emulator import EPOCH, NAMES, JobPlan, World, WorldSource, loop_clock, make_fault, run
-from adepoll.models import JobStatus
 
 LATENCY = 0.5
 

@@ -8,9 +8,9 @@ from clocks import T0, Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adepoll.api.models import JobStatus
 from adepoll.emulator import INLINE_LIMIT, JobPlan, Outcome, Profile, World
 from adepoll.emulator.presign import Verdict
-from adepoll.models import JobStatus
 
 DOCUMENTED = {
     "job_id",

@@ -19,10 +19,10 @@ import pytest
 from waiting import supervised
 
 from adepoll import Journal
+from adepoll.api.config import REGIONS
 from adepoll.cli.choices import IDS_NOTE, READ
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import JournalReader
-from adepoll.settings import REGIONS
 
 KEY = "canary-key-51c09"
 NEVER = JobPlan(processing_time=float("inf"))

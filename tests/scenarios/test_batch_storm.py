@@ -14,7 +14,7 @@ from batching import Scene, make_client
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import AdePollError, JobNotFoundError, ResultUnavailableError
-from adepoll.outcome import RecordedError
+from adepoll.journal.outcomes import RecordedError
 
 SEEDS = seeds("ADEPOLL_BATCH_SEEDS", default=2, most=4)
 RUNS = 30

@@ -16,7 +16,8 @@ from collections import Counter
 import pytest
 from attrs import field, frozen
 
-from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy, wire
+from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy
+from adepoll.api import codec
 from adepoll.emulator import EPOCH, NAMES, Emulator, Endpoint, JobPlan, Outcome, make_fault
 from adepoll.errors import (
     AdePollError,
@@ -44,7 +45,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.schedule import Adaptive, Fixed
+from adepoll.scheduling.policies import Adaptive, Fixed
 
 LARGE = 1_200_000
 SOON = 0.2  # seconds until what is silent is given up
@@ -511,7 +512,7 @@ async def test_a_result_comes_into_memory_whole_or_not_at_all(name, times):
             error = raised
         assert isinstance(error, error_of_a_result(name, times))
         if error is None:
-            assert result == wire.decode_result(ade.world.result(job.job_id).read())
+            assert result == codec.decode_result(ade.world.result(job.job_id).read())
 
 
 @faults_of(Endpoint.RESULT)

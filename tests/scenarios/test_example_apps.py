@@ -87,13 +87,13 @@ class Server:
         for complaint in ("Traceback", "Task was destroyed", "Unclosed", "never retrieved"):
             assert complaint not in stderr.decode()
 
-    async def followers(self):
+    async def subscribers(self):
         async with aiohttp.ClientSession(self.url) as http, http.get("/ready") as response:
             return (await response.json())["watcher"]["followers"]
 
     async def until_followers(self, number):
         async with asyncio.timeout(20):
-            while await self.followers() != number:  # noqa: ASYNC110 - another process has it
+            while await self.subscribers() != number:  # noqa: ASYNC110 - another process has it
                 await asyncio.sleep(0.05)
 
     def page_of(self, job_ids):

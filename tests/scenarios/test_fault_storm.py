@@ -15,6 +15,7 @@ from amounts import seeds
 from internals import at_risk
 from watching import now
 
+from adepoll.api.models import JobStatus
 from adepoll.emulator import (
     NAMES,
     Endpoint,
@@ -36,9 +37,8 @@ from adepoll.errors import (
     RequestError,
     UnresolvedJobsError,
 )
-from adepoll.models import JobStatus
-from adepoll.schedule import Adaptive, Exponential, Fixed
-from adepoll.watcher import JobWatcher
+from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
+from adepoll.watching.watcher import JobWatcher
 
 SEEDS = seeds("ADEPOLL_SEEDS", default=100, most=500)
 WEEK = 7 * 86_400.0
@@ -334,7 +334,7 @@ class Storm:
             active = {job.job_id for job in page.jobs}
             for job_id in self.ending + self.missing:
                 if job_id not in active:
-                    self.watcher.nudge(job_id)
+                    self.watcher.poll_now(job_id)
 
     async def cancel_some(self, tasks):
         for task in tasks:
@@ -355,8 +355,8 @@ class Storm:
                 if end is not None and not left and not getattr(end, "fatal", False):
                     raise end
             stats = self.watcher.stats
-            assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
-            assert stats.overdue == 0
+            assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
+            assert stats.pending_confirmation == 0
             assert at_risk(self.watcher.durations) == (0, {})
         assert self.in_flight == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -9,11 +9,11 @@ from random import Random
 import attrs
 import pytest
 
-from adepoll.durations import Durations
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.emulator import run as run_virtually
 from adepoll.errors import JobTimeoutError
-from adepoll.watcher import JobWatcher
+from adepoll.scheduling.durations import Durations
+from adepoll.watching.watcher import JobWatcher
 
 JOBS = 600
 EVERY = 0.1  # seconds from job to job, where they are not given at once
@@ -38,7 +38,7 @@ class Seen:
 
     at: float
     lag: float
-    looks: int
+    polls: int
     first: float
 
 
@@ -48,12 +48,12 @@ class Counting:
     def __init__(self, world, seed):
         self.source = WorldSource(world=world, latency=(0.01, 0.03), rng=Random(seed))
         self.service_time = self.source.service_time
-        self.looks = {}
+        self.polls = {}
         self.firsts = {}
 
     async def get_job(self, job_id):
         self.firsts.setdefault(job_id, asyncio.get_running_loop().time())
-        self.looks[job_id] = self.looks.get(job_id, 0) + 1
+        self.polls[job_id] = self.polls.get(job_id, 0) + 1
         return await self.source.get_job(job_id)
 
     async def list_jobs(self, **query):
@@ -91,7 +91,7 @@ def play(jobs, durations, *, seed=1):
                 seen[snapshot.job_id] = Seen(
                     at=now,
                     lag=now - known,
-                    looks=source.looks[snapshot.job_id],
+                    polls=source.polls[snapshot.job_id],
                     first=source.firsts[snapshot.job_id] - start - job.at,
                 )
         return [seen[job_id] for job_id in given]
@@ -126,8 +126,8 @@ def test_where_all_are_new_nearly_a_look_a_job_is_spared_at_no_lag(kept, every):
     naive = Durations.from_json(kept)
     naive.arrivals.old += 1e6  # so that nothing is taken for new
     plain, spared = play(jobs, naive), play(jobs, Durations.from_json(kept))
-    looks = [mean([seen.looks for seen in batch]) for batch in (plain, spared)]
-    assert looks[1] < looks[0] - 0.75
+    polls = [mean([seen.polls for seen in batch]) for batch in (plain, spared)]
+    assert polls[1] < polls[0] - 0.75
     assert mean([s.lag for s in spared]) < 1.1 * mean([s.lag for s in plain])
 
 
@@ -148,7 +148,7 @@ def test_where_all_had_ended_long_ago_the_first_answer_ends_the_waiting(kept):
     """However sure it was that they would be new."""
     for every in (0.0, EVERY):
         seen = play(old_jobs(every=every), Durations.from_json(kept))
-        assert {job.looks for job in seen} == {1}
+        assert {job.polls for job in seen} == {1}
         assert max(job.lag for job in seen) < PROMPT
 
 
@@ -172,7 +172,7 @@ def test_where_old_jobs_follow_new_ones_none_waits_after_one_was_found(kept, see
     assert found - start < 100 * EVERY
     for job, given in zip(seen, old, strict=True):
         assert job.at <= max(found, given.at) + PROMPT
-        assert job.looks == 1
+        assert job.polls == 1
 
 
 def test_trust_is_earned_anew(kept):
@@ -212,14 +212,14 @@ def test_who_awaits_one_job_or_every_change_or_has_a_deadline_is_served_at_once(
                 with pytest.raises(JobTimeoutError) as caught:
                     await watcher.wait(late[0], timeout=PROMPT)
                 assert caught.value.last_status == "processing"
-                assert watcher.nudge(late[1])
+                assert watcher.poll_now(late[1])
                 await asyncio.sleep(PROMPT)
                 assert late[1] in source.firsts
                 assert late[2] not in source.firsts
-            for follow in (watcher.updates, lambda ids: watcher.watch(ids, timeout=99.0)):
+            for subscribe in (watcher.updates, lambda ids: watcher.watch(ids, timeout=99.0)):
                 fresh = [submit() for _ in range(100)]
                 began = loop.time()
-                async with follow(fresh):
+                async with subscribe(fresh):
                     await asyncio.sleep(PROMPT)
                 assert all(source.firsts[job_id] - began < PROMPT for job_id in fresh)
 

@@ -6,7 +6,7 @@ import pytest
 from contrast import POOR_CONTRAST
 from reporting import ADDED, record, warning
 
-from adepoll.outcome import RecordedError, Stage
+from adepoll.journal.outcomes import RecordedError, Stage
 from adepoll.report import render
 
 playwright = pytest.importorskip(

@@ -16,6 +16,7 @@ from amounts import seeds
 from internals import at_risk
 from watching import free_slots, now
 
+from adepoll.api.models import JobStatus
 from adepoll.emulator import JobPlan, ListOrder, Profile, World, WorldSource, loop_clock, run
 from adepoll.errors import (
     AnswerError,
@@ -32,9 +33,8 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.models import JobStatus
-from adepoll.schedule import Adaptive, Exponential, Fixed
-from adepoll.watcher import JobWatcher
+from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
+from adepoll.watching.watcher import JobWatcher
 
 SEEDS = seeds("ADEPOLL_SEEDS", default=12, most=60)
 DAY = 86_400.0
@@ -259,10 +259,10 @@ class Simulation:
         assert self.world.now() >= truth.finished_at
         assert job.job_id in self.proved, "settled by something else than its own GET"
 
-    def check_cause(self, job_id, cause, overdue):
+    def check_cause(self, job_id, cause, pending_confirmation):
         """See that a job was given up for the reason that is the case with it."""
         if isinstance(cause, JobTimeoutError):
-            assert overdue, f"{job_id!r} was given up before its time"
+            assert pending_confirmation, f"{job_id!r} was given up before its time"
         elif isinstance(cause, InvalidJobIdError):
             assert job_id in {str(i) for i in self.invalid} | {f"int {i}" for i in self.invalid}
         elif isinstance(cause, JobNotFoundError):
@@ -345,15 +345,15 @@ class Simulation:
         except JobTimeoutError:
             assert now() == pytest.approx(begun + timeout)
         except (AnswerError, JobNotFoundError, ServerError, TransportError) as error:
-            self.check_cause(job_id, error, overdue=False)
+            self.check_cause(job_id, error, pending_confirmation=False)
         else:
             assert job.job_id == job_id
             self.check_end(job)
 
-    async def nudge(self):
+    async def poll_now(self):
         for _ in range(200):
             await asyncio.sleep(self.rng.expovariate(2))
-            self.watcher.nudge(self.rng.choice(self.ending + self.missing))
+            self.watcher.poll_now(self.rng.choice(self.ending + self.missing))
 
     async def cancel_some(self, tasks):
         for task in tasks:
@@ -373,7 +373,7 @@ class Simulation:
                 *(asyncio.create_task(self.wait()) for _ in range(20)),
             ]
             helpers = [
-                asyncio.create_task(work) for work in (self.nudge(), self.cancel_some(others))
+                asyncio.create_task(work) for work in (self.poll_now(), self.cancel_some(others))
             ]
             ended = await asyncio.gather(*watches)
             ends = await asyncio.gather(*others, *helpers, return_exceptions=True)
@@ -385,7 +385,7 @@ class Simulation:
             gc.collect()
             await asyncio.sleep(1)  # for watches that the collector has let go of
             stats = self.watcher.stats
-            assert (stats.watched, stats.in_flight, stats.followers) == (0, 0, 0)
+            assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
             requests = self.world.traffic.get + self.world.traffic.list
             await asyncio.sleep(1_000)
             assert self.world.traffic.get + self.world.traffic.list == requests
@@ -461,9 +461,9 @@ def test_many_thousands_at_once():
         async with asyncio.timeout(DAY), simulation.watcher:
             return await simulation.watch(every_change=False)
 
-    yielded, looks, *_ = simulate(3, 5_000, play)
+    yielded, polls, *_ = simulate(3, 5_000, play)
     assert yielded > 2_000
-    assert looks < 20 * 5_250
+    assert polls < 20 * 5_250
 
 
 @pytest.mark.parametrize("seed", seeds("ADEPOLL_SEEDS", default=4, most=10))
@@ -485,9 +485,9 @@ def test_a_key_that_is_revoked_halfway_ends_all_of_it_once(seed):
             assert {type(end) for end in ends} == {AuthenticationError}
             assert len({id(end) for end in ends}) == 6
             assert set(seen.values()) <= {1, 2, 3}
-            looks = simulation.world.traffic.get
+            polls = simulation.world.traffic.get
             await asyncio.sleep(1_000)
-            assert simulation.world.traffic.get == looks
+            assert simulation.world.traffic.get == polls
             # It is of use again once there is a good key.
             simulation.revoked_at = DAY
             simulation.fault_rate = 0.0

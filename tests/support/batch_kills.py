@@ -21,7 +21,7 @@ from attrs import define, field
 from waiting import supervised
 
 from adepoll.journal import JournalReader
-from adepoll.outcome import Stage
+from adepoll.journal.outcomes import Stage
 
 COMMAND = (sys.executable, "-m", "adepoll")
 LOOK = 0.001  # seconds between looks at the disk
@@ -311,7 +311,7 @@ class Tally:
         partial: Lines that a kill has cut.
         fetching: Jobs that a kill has found between their end and their result.
         settled: Jobs that were settled when a run began, summed up over the runs.
-        looks: GETs, of all runs.
+        polls: GETs, of all runs.
         wrong: What should not be, in words.
         final: The run that was not killed, and told the rest.
         outcomes: What the journal tells, and what the disk holds.
@@ -328,7 +328,7 @@ class Tally:
     partial: int = 0
     fetching: int = 0
     settled: int = 0
-    looks: int = 0
+    polls: int = 0
     wrong: list = field(factory=list)
     final: Run | None = None
     outcomes: tuple = ()
@@ -406,7 +406,7 @@ async def kill_again_and_again(place, service, ids, *, kills, rng):
         elif ran.status < 0 and ran.moment != "closing":  # asked before it could listen
             tally.wrong.append(f"a run ended with {ran.status}")
     tally.final = ran
-    tally.looks = truth["requests"]["get"] - began_with
+    tally.polls = truth["requests"]["get"] - began_with
     tally.doubled = sum(count - 1 for count in told.values())
     tally.wrong += [f"{job_id} was never told" for job_id in ids if job_id not in told]
     tally.outcomes = place.outcomes()
@@ -455,8 +455,8 @@ def _check_looks(tally, before, asked, truth):
     settled = [r for r in before.values() if r.stage is Stage.DONE or r.lasting]
     tally.settled += len(settled)
     for record in settled:
-        looks = [_looks(at, record.job_id) for at in (asked, truth)]
-        if looks[0] != looks[1]:
+        polls = [_looks(at, record.job_id) for at in (asked, truth)]
+        if polls[0] != polls[1]:
             tally.wrong.append(f"{record.job_id} was settled, and asked for again")
     # Of jobs that the service does not know, it counts the requests alone.
     unknown = [job_id for job_id, r in before.items() if r.lasting]

@@ -15,7 +15,7 @@ from waiting import bounded
 from adepoll import AdeClient, Fixed, JobWatcher, WebhookVerifier
 from adepoll.contrib import aiohttp as for_aiohttp
 from adepoll.contrib import fastapi as for_fastapi
-from adepoll.sse import as_event
+from adepoll.server.sse import as_event
 
 VERIFIER = WebhookVerifier(b"the secret of the hooks")
 

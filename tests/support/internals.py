@@ -8,7 +8,7 @@ import gc
 
 import aiohttp
 
-from adepoll import wire
+from adepoll.api import codec
 from adepoll.emulator import JobPlan
 
 
@@ -58,9 +58,9 @@ def responses_read(connections):
 
 def read_quickly(raw, cls):
     """Read JSON without a check of what is rarely wrong; `wire` does so before it does more."""
-    return wire._quick.structure(raw, cls)
+    return codec._quick.structure(raw, cls)
 
 
 def read_thoroughly(raw, cls):
     """Read JSON as `wire` does where the quick way does not succeed."""
-    return wire._thorough.structure(raw, cls)
+    return codec._thorough.structure(raw, cls)

@@ -8,8 +8,8 @@ import json
 import sys
 
 from adepoll import Journal
+from adepoll.api.models import JobSnapshot
 from adepoll.journal import Settled
-from adepoll.models import JobSnapshot
 
 ENDPOINT = "https://api.example"
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-from adepoll.models import JobSnapshot, JobStatus, from_timestamp
+from adepoll.api.models import JobSnapshot, JobStatus, from_timestamp
 
 
 def snapshot(job_id, status="completed"):
@@ -27,19 +27,19 @@ class ScriptedSource:
     def __init__(self, scripts=None, *, latency=0.1):
         self.scripts = {job_id: list(lines) for job_id, lines in (scripts or {}).items()}
         self.latency = latency
-        self.looks = []  # (time, job_id), as they begin
+        self.polls = []  # (time, job_id), as they begin
         self.in_flight = Counter()
         self.most_in_flight = 0
         self.cancelled = 0
 
     def count(self, job_id=None):
-        return sum(job_id in {None, looked_at} for _, looked_at in self.looks)
+        return sum(job_id in {None, polled_at} for _, polled_at in self.polls)
 
     def times(self, job_id):
-        return [time for time, looked_at in self.looks if looked_at == job_id]
+        return [time for time, polled_at in self.polls if polled_at == job_id]
 
     async def get_job(self, job_id):
-        self.looks.append((asyncio.get_running_loop().time(), job_id))
+        self.polls.append((asyncio.get_running_loop().time(), job_id))
         self.in_flight[job_id] += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight.total())
         script = self.scripts.get(job_id, ["completed"])

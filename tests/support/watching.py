@@ -3,8 +3,8 @@
 import asyncio
 from random import Random
 
-from adepoll.schedule import Fixed
-from adepoll.watcher import JobWatcher
+from adepoll.scheduling.policies import Fixed
+from adepoll.watching.watcher import JobWatcher
 
 EVERY_TEN = Fixed(interval=10, jitter=0)
 

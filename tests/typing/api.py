@@ -86,7 +86,7 @@ async def main() -> None:
                 async for job in updates:
                     assert_type(job.status, JobStatus)
             job = await watcher.wait("a", timeout=1)
-            assert_type(watcher.nudge("a"), bool)
+            assert_type(watcher.poll_now("a"), bool)
             assert_type(watcher.durations.quantile(0.9), float)
 
         learnt = Durations.from_json(watcher.durations.to_json())
@@ -94,8 +94,8 @@ async def main() -> None:
         async with JobWatcher(
             client, schedule=schedule, discovery="list", durations=learnt
         ) as watcher:
-            assert_type(watcher.stats.swept, bool)
-            assert_type(watcher.stats.lags, LagHistogram)
+            assert_type(watcher.stats.sweeping, bool)
+            assert_type(watcher.stats.detection_lag, LagHistogram)
 
         async with ResultFetcher(client) as fetcher:
             assert_type(await fetcher.result(job), ExtractResult)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from yarl import URL
 
-from adepoll.client import AdeClient
+from adepoll.api.client import AdeClient
 
 _T = TypeVar("_T")
 

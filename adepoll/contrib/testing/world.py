@@ -6,6 +6,7 @@ from random import Random
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from adepoll.api.models import Json
 from adepoll.emulator import (
     EPOCH,
     Emulator,
@@ -16,7 +17,6 @@ from adepoll.emulator import (
     World,
     WorldSource,
 )
-from adepoll.models import Json
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,566 @@
+import contextlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from internals import read_quickly, read_thoroughly
+
+from adepoll.api import codec, plain
+from adepoll.api.models import (
+    ExtractMetadata,
+    ExtractResult,
+    ExtractWarning,
+    JobPage,
+    JobSnapshot,
+    JobStatus,
+    JobSummary,
+)
+from adepoll.errors import MalformedAnswerError
+
+CANARY = "CaNaRy0123456789"
+
+METADATA = {
+    "filename": "a.pdf",
+    "org_id": None,
+    "duration_ms": 1200,
+    "credit_usage": 3,
+    "job_id": "j-1",
+    "version": "extract-20260701",
+    "schema_violation_error": None,
+    "fallback_model_version": None,
+    "warnings": [{"code": "nonconformant_schema", "msg": "no field 'total'"}],
+}
+RESULT = {
+    "extraction": {"total": 12.5, "lines": [{"n": 1}]},
+    "extraction_metadata": {"total": {"references": ["c-1"]}, "lines": []},
+    "metadata": METADATA,
+}
+JOB = {
+    "job_id": "j-1",
+    "status": "completed",
+    "received_at": 1_780_000_000,
+    "progress": 1.0,
+    "created_at": 1_780_000_001,
+    "org_id": "org",
+    "version": "extract-20260701",
+    "data": RESULT,
+    "output_url": "https://bucket.s3.example/r?X-Amz-Signature=s",
+    "metadata": METADATA,
+    "failure_reason": None,
+}
+PENDING = {"job_id": "j-1", "status": "pending", "received_at": 1_780_000_000, "progress": 0}
+SUMMARY = {**PENDING, "created_at": 0, "failure_reason": None}
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(), max_size=10)
+    | st.sampled_from([10**400, -(10**308), 1e308, "\ud800", "pending", "job_id"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+words = st.text(min_size=1, max_size=20)
+timestamps = st.integers(min_value=1, max_value=4_102_444_800) | st.floats(1, 4_102_444_800)
+
+
+def extras(*known: str) -> st.SearchStrategy[dict]:
+    return st.dictionaries(st.text(max_size=8).filter(lambda name: name not in known), values)
+
+
+warnings = st.builds(
+    lambda fields, extra: {**extra, **fields},
+    st.fixed_dictionaries({"msg": words}, optional={"code": st.none() | words}),
+    extras("msg", "code", "conforms"),
+)
+metadatas = st.builds(
+    lambda fields, extra: {**extra, **fields},
+    st.fixed_dictionaries(
+        {
+            "filename": st.text(),
+            "org_id": st.none() | words,
+            "duration_ms": st.integers(),
+            "credit_usage": st.integers(0, 10**9) | st.floats(0, 1e9),
+            "job_id": words,
+            "version": st.none() | words,
+        },
+        optional={
+            "schema_violation_error": st.none() | words,
+            "fallback_model_version": st.none() | words,
+            "warnings": st.lists(warnings, max_size=3),
+        },
+    ),
+    extras(*METADATA, "conforms"),
+)
+results = st.builds(
+    lambda extraction, mirror, metadata, extra: {
+        **extra,
+        "extraction": extraction,
+        "extraction_metadata": mirror,
+        "metadata": metadata,
+    },
+    st.dictionaries(words, values, max_size=3),
+    st.dictionaries(words, values, max_size=3),
+    metadatas,
+    extras(*RESULT, "conforms"),
+)
+jobs = st.builds(
+    lambda fields, extra: {**extra, **fields},
+    st.fixed_dictionaries(
+        {
+            "job_id": words,
+            "status": st.sampled_from([s.value for s in JobStatus]) | words,
+            "received_at": timestamps,
+            "progress": st.sampled_from([0, 1, 0.0, 1.0]) | st.floats(0, 1),
+        },
+        optional={
+            "created_at": st.just(0) | timestamps,
+            "org_id": st.none() | words,
+            "version": st.none() | words,
+            "data": st.none() | results,
+            "output_url": st.none() | words,
+            "metadata": st.none() | metadatas,
+            "failure_reason": st.none() | words,
+        },
+    ),
+    # `conforms` is where to_json keeps the HTTP status; all other names are the service's.
+    extras(*JOB, "conforms"),
+)
+
+
+def problems_of(payload: object) -> tuple[str, ...]:
+    with pytest.raises(MalformedAnswerError) as caught:
+        codec.decode_job(payload if isinstance(payload, bytes) else json.dumps(payload))
+    return caught.value.problems
+
+
+# --- laws ---------------------------------------------------------------------------------------
+
+
+@given(jobs, st.booleans())
+def test_a_snapshot_is_the_same_after_to_json_and_from_json(job, conforms):
+    snapshot = codec.decode_job(json.dumps(job), conforms=conforms)
+    assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
+@given(jobs)
+def test_nothing_that_the_service_sent_is_lost_on_the_way(job):
+    written = json.loads(codec.encode_job(codec.decode_job(json.dumps(job))))
+    rewritten = {"received_at", "created_at", "data", "metadata"}  # floats rounded, defaults added
+    for name, value in job.items():
+        assert name in written
+        assert name in rewritten or written[name] == value
+
+
+@given(results)
+def test_a_result_is_the_same_after_it_was_written_and_read(result):
+    decoded = codec.decode_result(json.dumps(result))
+    assert codec.decode_result(codec.encode_result(decoded)) == decoded
+    written = json.loads(codec.encode_result(decoded))
+    assert {**written, "metadata": None} == {**result, "metadata": None}
+    assert (
+        written["metadata"].items()
+        >= {name: value for name, value in result["metadata"].items() if name != "warnings"}.items()
+    )
+
+
+@given(values)
+def test_any_json_gives_a_snapshot_or_a_malformed_answer_and_nothing_else(value):
+    for decode in (
+        codec.decode_job,
+        codec.decode_page,
+        codec.decode_result,
+        codec.decode_saved_job,
+    ):
+        with contextlib.suppress(MalformedAnswerError):
+            decode(json.dumps(value))
+
+
+@given(st.data())
+def test_any_value_in_any_field_gives_a_snapshot_or_a_malformed_answer(data):
+    job = json.loads(json.dumps(JOB))
+    place = data.draw(
+        st.sampled_from([job, job["data"], job["metadata"], job["metadata"]["warnings"][0]])
+    )
+    place[data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))] = data.draw(values)
+    with contextlib.suppress(MalformedAnswerError):
+        snapshot = codec.decode_job(json.dumps(job))
+        assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
+@given(st.data())
+def test_the_quick_way_to_read_takes_what_the_thorough_one_takes_and_nothing_else(data):
+    job = json.loads(json.dumps(JOB))
+    place = data.draw(
+        st.sampled_from([job, job["data"], job["metadata"], job["metadata"]["warnings"][0]])
+    )
+    place[data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))] = data.draw(values)
+    told = []
+    for read_as in (read_quickly, read_thoroughly):
+        try:
+            told.append(read_as(job, JobSnapshot))
+        except Exception:  # noqa: BLE001 - of either kind
+            told.append(None)
+    assert told[0] == told[1]
+    read = plain.read_job(job)
+    assert read is None or read == told[1]
+
+
+@given(st.sampled_from(JobStatus), st.booleans(), st.booleans(), st.integers(0, 2**40))
+def test_a_job_in_the_documented_form_is_read_without_the_converter(status, data, url, created):
+    job = {
+        **JOB,
+        "status": status.value,
+        "created_at": created,
+        "data": RESULT if data else None,
+        "metadata": METADATA if data else None,
+        "output_url": JOB["output_url"] if url else None,
+    }
+    read = plain.read_job(job)
+    if created >= 253_402_300_800:  # the year 10,000
+        assert read is None
+    else:
+        assert read == read_thoroughly(job, JobSnapshot)
+
+
+OPTIONAL = ("schema_violation_error", "fallback_model_version", "warnings")
+
+
+@given(st.data())
+def test_metadata_with_any_of_their_optional_fields_are_read_without_the_converter(data):
+    text = st.none() | st.text(max_size=5)
+    warning = st.fixed_dictionaries({"msg": st.text(max_size=5)}, optional={"code": text})
+    optional = dict(zip(OPTIONAL, (text, text, st.lists(warning, max_size=2)), strict=True))
+    required = {name: METADATA[name] for name in METADATA if name not in OPTIONAL}
+    nullable = {"org_id": text, "version": text}
+    metadata = required | data.draw(st.fixed_dictionaries(nullable, optional=optional))
+    read = plain.read_metadata(metadata)
+    assert read is not None
+    assert read == read_thoroughly(metadata, ExtractMetadata)
+
+
+@given(st.data())
+def test_what_differs_from_the_documented_form_is_left_to_the_converter(data):
+    result = json.loads(json.dumps(RESULT))
+    metadata = result["metadata"]
+    place = data.draw(st.sampled_from([result, metadata, metadata["warnings"][0]]))
+    if data.draw(st.booleans()):
+        name = data.draw(st.sampled_from(sorted(place)))
+        how = data.draw(values)
+        place[name] = how
+    else:
+        place[data.draw(st.text(min_size=1, max_size=5))] = 1
+    try:
+        thorough = read_thoroughly(result, ExtractResult)
+    except Exception:  # noqa: BLE001 - of whatever kind, it must not be read
+        thorough = None
+    read = plain.read_result(result)
+    assert read is None or read == thorough
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"new": 1},
+        {"warnings": None},
+        {"warnings": [{"msg": "m", "new": 1}]},
+        {"warnings": [{"code": "c"}]},
+        {"warnings": ["m"]},
+        {"duration_ms": True},
+        {"credit_usage": "3"},
+        {"org_id": 7},
+    ],
+)
+def test_unusual_metadata_are_none_of_the_plain_form(change):
+    assert plain.read_metadata(METADATA) is not None
+    assert plain.read_metadata(METADATA | change) is None
+    assert plain.read_result(RESULT | {"metadata": METADATA | change}) is None
+
+
+def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
+    job = {**JOB, "metadata": {**METADATA, "duration_ms": 7}}
+    snapshot = codec.decode_job(json.dumps(job))
+    assert snapshot.metadata.duration_ms == 7
+    assert snapshot.data.metadata.duration_ms == 1200
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_all_that_json_may_come_as_is_read(encoding):
+    body = json.dumps({**JOB, "failure_reason": "ü漢"}, ensure_ascii=False)
+    for text in (body, f" {body}\r\n"):
+        assert codec.decode_job(text.encode(encoding)).failure_reason == "ü漢"
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-16")))
+def test_any_bytes_give_a_malformed_answer(body):
+    for decode in (codec.decode_job, codec.decode_page, codec.decode_result):
+        with pytest.raises(MalformedAnswerError):
+            decode(body)
+
+
+@given(st.text(max_size=5), st.text(max_size=5))
+def test_no_value_of_the_body_gets_into_the_error(before, after):
+    """It may be a customer's document."""
+    secret = before + CANARY + after
+    for job in (
+        {**PENDING, "received_at": secret},
+        {**PENDING, "data": secret},
+        {**PENDING, "data": {**RESULT, "metadata": {**METADATA, "duration_ms": secret}}},
+        {**PENDING, "data": {**RESULT, "metadata": {**METADATA, "warnings": [secret]}}},
+        [secret],
+        secret,
+    ):
+        for body in (json.dumps(job), json.dumps(job)[:-1], json.dumps(job) + secret):
+            with pytest.raises(MalformedAnswerError) as caught:
+                codec.decode_job(body)
+            error = caught.value
+            assert CANARY not in f"{error} {error!r} {error.problems} {vars(error)}"
+            assert error.__cause__ is None
+            assert error.__context__ is None
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def test_every_documented_field_of_a_job_is_read():
+    job = codec.decode_job(json.dumps(JOB).encode())
+    assert job.job_id == "j-1"
+    assert job.status is JobStatus.COMPLETED
+    assert job.status_text == "completed"
+    assert job.received_at == datetime(2026, 5, 28, 20, 26, 40, tzinfo=UTC)
+    assert job.created_at == datetime(2026, 5, 28, 20, 26, 41, tzinfo=UTC)
+    assert job.progress == 1.0
+    assert (job.org_id, job.version) == ("org", "extract-20260701")
+    assert job.output_url == "https://bucket.s3.example/r?X-Amz-Signature=s"
+    assert job.failure_reason is None
+    assert job.conforms
+    assert job.extra == {}
+    assert isinstance(job.data, ExtractResult)
+    assert job.data.extraction == RESULT["extraction"]
+    assert job.data.extraction_metadata == RESULT["extraction_metadata"]
+    assert job.data.metadata == job.metadata
+    assert job.metadata.filename == "a.pdf"
+    assert job.metadata.duration_ms == 1200
+    assert job.metadata.credit_usage == 3.0
+    assert job.metadata.warnings[0].code == "nonconformant_schema"
+
+
+def test_the_four_required_fields_are_enough():
+    job = codec.decode_job(json.dumps(PENDING))
+    assert job.status is JobStatus.PENDING
+    assert job.created_at is None
+    assert job.data is None
+    assert job.metadata is None
+
+
+def test_nulls_are_absent_fields():
+    nulls = dict.fromkeys(
+        ["created_at", "org_id", "version", "data", "output_url", "metadata", "failure_reason"]
+    )
+    assert codec.decode_job(json.dumps({**PENDING, **nulls})) == codec.decode_job(
+        json.dumps(PENDING)
+    )
+
+
+def test_created_at_zero_is_not_the_year_1970():
+    assert codec.decode_job(json.dumps({**PENDING, "created_at": 0})).created_at is None
+
+
+def test_a_fraction_of_a_second_does_no_harm():
+    job = codec.decode_job(json.dumps({**PENDING, "received_at": 1_780_000_000.25}))
+    assert job.received_at.microsecond == 250_000
+    assert json.loads(job.to_json())["received_at"] == 1_780_000_000.25
+
+
+def test_whole_seconds_are_written_as_integers():
+    assert '"received_at":1780000000,' in codec.decode_job(json.dumps(PENDING)).to_json()
+
+
+def test_an_unknown_status_keeps_its_text_and_has_not_ended():
+    job = codec.decode_job(json.dumps({**PENDING, "status": "paused"}))
+    assert job.status is JobStatus.UNKNOWN
+    assert job.status_text == "paused"
+    assert not job.is_terminal
+    assert json.loads(job.to_json())["status"] == "paused"
+
+
+def test_unknown_fields_are_kept_at_every_level():
+    warning = {"msg": "m", "severity": 3}
+    metadata = {**METADATA, "pages": 9, "warnings": [warning]}
+    job = codec.decode_job(
+        json.dumps({**JOB, "eta": [1], "data": {**RESULT, "metadata": metadata, "chunks": None}})
+    )
+    assert job.extra == {"eta": [1]}
+    assert job.data.extra == {"chunks": None}
+    assert job.data.metadata.extra == {"pages": 9}
+    assert job.data.metadata.warnings[0].extra == {"severity": 3}
+    assert json.loads(job.to_json())["data"]["metadata"]["warnings"] == [{**warning, "code": None}]
+
+
+@pytest.mark.parametrize("name", ["extra", "status_text", "conforms"])
+def test_a_field_named_like_one_of_ours_is_an_unknown_field(name):
+    job = codec.decode_job(json.dumps({**PENDING, name: "theirs"}))
+    assert job.extra == {name: "theirs"}
+    assert job.status_text == "pending"
+    assert job.conforms
+
+
+def test_http_206_and_a_schema_violation_both_mean_that_the_data_does_not_conform():
+    assert codec.decode_job(json.dumps(JOB)).conforms
+    assert not codec.decode_job(json.dumps(JOB), conforms=False).conforms
+    violating = {**METADATA, "schema_violation_error": "no field 'total'"}
+    assert not codec.decode_job(json.dumps({**JOB, "metadata": violating})).conforms
+    within = {**RESULT, "metadata": violating}
+    assert not codec.decode_job(json.dumps({**JOB, "data": within})).conforms
+
+
+def test_whether_the_data_conforms_survives_saving():
+    for conforms in (True, False):
+        job = codec.decode_job(json.dumps(JOB), conforms=conforms)
+        assert JobSnapshot.from_json(job.to_json()).conforms is conforms
+    assert JobSnapshot.from_json(json.dumps(JOB)).conforms
+    with pytest.raises(MalformedAnswerError, match=r"a boolean @ \$.conforms"):
+        JobSnapshot.from_json(json.dumps({**JOB, "conforms": 1}))
+
+
+@pytest.mark.parametrize("extraction", [{}, {"a": 10**400}, {"a": "\ud800"}, {"": [[[]]]}, [], "x"])
+def test_an_extraction_of_any_shape_comes_through_exactly(extraction):
+    result = codec.decode_result(json.dumps({**RESULT, "extraction": extraction}))
+    assert result.extraction == extraction
+    assert json.loads(codec.encode_result(result))["extraction"] == extraction
+
+
+def test_a_page_is_read_with_its_jobs_and_its_end():
+    page = codec.decode_page(json.dumps({"jobs": [SUMMARY] * 2, "org_id": "o", "has_more": True}))
+    assert isinstance(page, JobPage)
+    assert [job.job_id for job in page.jobs] == ["j-1", "j-1"]
+    assert page.has_more
+    assert page.org_id == "o"
+    assert not codec.decode_page('{"jobs": []}').has_more
+
+
+def test_a_summary_is_written_as_the_service_sends_it():
+    (summary,) = codec.decode_page(json.dumps({"jobs": [SUMMARY]})).jobs
+    assert json.loads(codec.encode_summary(summary)) == SUMMARY
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["job_id", "status", "received_at", "progress"])
+def test_a_required_field_that_is_missing_is_named(name):
+    job = {key: value for key, value in PENDING.items() if key != name}
+    (problem,) = problems_of(job)
+    assert problem.endswith(f"@ $.{name}")
+    assert "missing" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"job_id": 7}, "expected a string, got a number @ $.job_id"),
+        ({"status": None}, "expected a string, got null @ $.status"),
+        ({"progress": "1"}, "expected a number, got a string @ $.progress"),
+        ({"progress": True}, "expected a number, got a boolean @ $.progress"),
+        ({"progress": 10**400}, "expected a number, got one out of range @ $.progress"),
+        ({"received_at": 1e300}, "expected a Unix timestamp, got one out of range @ $.received_at"),
+        ({"received_at": [1]}, "expected a number, got an array @ $.received_at"),
+        ({"data": []}, "expected an object, got an array @ $.data"),
+        ({"output_url": {}}, "expected a string, got an object @ $.output_url"),
+        (
+            {"data": {**RESULT, "metadata": {**METADATA, "duration_ms": 1.5}}},
+            "expected a whole number @ $.data.metadata.duration_ms",
+        ),
+        (
+            {"data": {**RESULT, "metadata": {**METADATA, "warnings": [{"code": "c"}]}}},
+            "required field missing @ $.data.metadata.warnings[0].msg",
+        ),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_told_with_its_path(change, problem):
+    assert problems_of({**PENDING, **change}) == (problem,)
+
+
+@pytest.mark.parametrize(
+    "aside",
+    [
+        {"metadata": {"filename": "a"}},
+        {"created_at": 1_780_000_000_000_000},
+        {"version": 7, "org_id": []},
+        {"failure_reason": {"code": 1}, "metadata": "none"},
+    ],
+)
+def test_a_side_field_that_is_no_good_does_not_hide_that_the_job_has_ended(aside):
+    snapshot = codec.decode_job(json.dumps({**PENDING, "status": "failed", **aside}))
+    assert snapshot.status is JobStatus.FAILED
+    assert snapshot.extra == aside
+    assert all(getattr(snapshot, name) is None for name in aside)
+    assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
+
+
+def test_a_bad_side_field_beside_a_bad_status_is_still_refused():
+    bad = {**PENDING, "status": 1, "metadata": 2}
+    assert problems_of(bad) == ("expected a string, got a number @ $.status",)
+
+
+def test_all_problems_are_told_at_once():
+    assert len(problems_of({"status": 1, "progress": "x"})) == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "not JSON"),
+        (b"<html>", "not JSON: .* @ line 1 column 1"),
+        (b"null", "expected an object, got null"),
+        (b"[]", "expected an object, got an array"),
+        (b'"x"', "expected an object, got a string"),
+        (b'{"a": NaN}', "NaN is no JSON"),
+        (b'{"a": -Infinity}', "-Infinity is no JSON"),
+        (b'{"a": 1e999}', "a number is out of range"),
+        (b'{"a": "\xff\xfe"}', "not JSON: not utf-8 @ byte 7"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"a":' * 200_000, "nested too deeply"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "not usable JSON: Exceeds the limit"),
+        (b'{"job_id": "j-1"} trailing', "not JSON: Extra data"),
+    ],
+)
+def test_what_is_no_json_of_ours_is_refused_with_the_reason(body, problem):
+    with pytest.raises(MalformedAnswerError, match=problem) as caught:
+        codec.decode_job(body)
+    assert caught.value.__context__ is None
+    assert len(str(caught.value)) < 400
+
+
+def test_a_page_with_a_broken_line_says_which():
+    with pytest.raises(MalformedAnswerError) as caught:
+        codec.decode_page(json.dumps({"jobs": [SUMMARY, {**SUMMARY, "job_id": None}]}))
+    assert caught.value.problems == ("expected a string, got null @ $.jobs[1].job_id",)
+
+
+# --- against the service's own description ------------------------------------------------------
+
+SPEC = Path(__file__).parents[3] / "shared" / "spec" / "ade-v1-extract-jobs.openapi.json"
+
+
+@pytest.mark.skipif(not SPEC.exists(), reason="the service's OpenAPI description is not here")
+def test_the_models_have_exactly_the_fields_of_the_openapi_description():
+    schemas = json.loads(SPEC.read_text())["components"]["schemas"]
+    for model, name in {
+        JobSnapshot: "ExtractJobStatusResponse",
+        ExtractResult: "ExtractResponse",
+        ExtractMetadata: "ExtractMetadata",
+        ExtractWarning: "ExtractWarning",
+        JobPage: "JobsListResponse",
+        JobSummary: "JobSummary",
+    }.items():
+        ours = {f.name for f in attrs.fields(model)} - {"extra", "status_text", "conforms"}
+        assert ours == set(schemas[name]["properties"])

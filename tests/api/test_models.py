@@ -1,0 +1,192 @@
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from attrs import evolve
+from attrs.exceptions import FrozenInstanceError
+
+from adepoll.api.models import (
+    ExtractMetadata,
+    ExtractResult,
+    ExtractWarning,
+    JobPage,
+    JobSnapshot,
+    JobStatus,
+    JobSummary,
+    from_timestamp,
+)
+from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
+
+CANARY = "CaNaRy0123456789"
+PRESIGNED = f"https://bucket.s3.example/r.json?X-Amz-Signature={CANARY}"
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+def make_job(status: JobStatus = JobStatus.COMPLETED, **changes: object) -> JobSnapshot:
+    job = JobSnapshot(
+        job_id="j-1", status=status, status_text=status.value, received_at=NOON, progress=1.0
+    )
+    return evolve(job, **changes)
+
+
+def make_metadata(**changes: object) -> ExtractMetadata:
+    metadata = ExtractMetadata(
+        filename="a.pdf", org_id=None, duration_ms=9, credit_usage=1.5, job_id="j-1", version=None
+    )
+    return evolve(metadata, **changes)
+
+
+def make_result(**changes: object) -> ExtractResult:
+    return ExtractResult(
+        extraction={"name": CANARY}, extraction_metadata={}, metadata=make_metadata(**changes)
+    )
+
+
+FULL = make_job(
+    data=make_result(),
+    output_url=PRESIGNED,
+    metadata=make_metadata(warnings=(ExtractWarning(msg=f"at {PRESIGNED}"),)),
+    extra={"new": [CANARY]},
+    failure_reason=f"could not write {PRESIGNED}",
+)
+MODELS = [
+    make_job(),
+    FULL,
+    JobPage(
+        jobs=(
+            JobSummary(
+                job_id="j-1",
+                status=JobStatus.PENDING,
+                status_text="pending",
+                received_at=NOON,
+                progress=0.0,
+                failure_reason=f"could not write {PRESIGNED}",
+                extra={"url": PRESIGNED},
+            ),
+        ),
+        extra={"next": PRESIGNED},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [
+        (JobStatus.PENDING, False),
+        (JobStatus.PROCESSING, False),
+        (JobStatus.COMPLETED, True),
+        (JobStatus.FAILED, True),
+        (JobStatus.CANCELLED, True),
+        (JobStatus.UNKNOWN, False),
+    ],
+)
+def test_a_job_has_ended_only_where_the_service_says_so(status, ended):
+    assert status.is_terminal is ended
+    assert make_job(status).is_terminal is ended
+    summary = JobSummary(
+        job_id="j", status=status, status_text=status.value, received_at=NOON, progress=0.0
+    )
+    assert summary.is_terminal is ended
+
+
+def test_every_status_has_been_decided_on():
+    assert [status.value for status in JobStatus] == [
+        "pending",
+        "processing",
+        "completed",
+        "failed",
+        "cancelled",
+        "unknown",
+    ]
+
+
+@pytest.mark.parametrize("text", ["paused", "", "COMPLETED", " completed", "unknown", "a\nb"])
+def test_a_status_that_is_not_documented_is_unknown(text):
+    assert JobStatus.parse(text) is JobStatus.UNKNOWN
+
+
+def test_documented_statuses_are_read():
+    for status in JobStatus:
+        assert JobStatus.parse(status.value) is status
+
+
+def test_a_failed_job_raises_its_reason_and_a_cancelled_one_raises_too():
+    with pytest.raises(JobFailedError, match="job j-1 failed: no schema") as failed:
+        make_job(JobStatus.FAILED, failure_reason="no schema").raise_for_failure()
+    assert failed.value.job_id == "j-1"
+    assert failed.value.failure_reason == "no schema"
+    with pytest.raises(JobFailedError, match="no reason given"):
+        make_job(JobStatus.FAILED).raise_for_failure()
+    with pytest.raises(JobCancelledError, match="j-1"):
+        make_job(JobStatus.CANCELLED).raise_for_failure()
+
+
+@pytest.mark.parametrize(
+    "status",
+    [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.COMPLETED, JobStatus.UNKNOWN],
+)
+def test_a_job_that_has_not_ended_badly_raises_nothing(status):
+    make_job(status, failure_reason="left over").raise_for_failure()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_no_repr_shows_a_presigned_query_or_a_customers_data(model, show):
+    assert CANARY not in show(model)
+
+
+def test_a_repr_tells_what_there_is():
+    assert "<dict of 1>" in repr(FULL)
+    assert "https://bucket.s3.example/r.json?REDACTED" in repr(FULL)
+    assert "extra=<new>" in repr(FULL)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_cross_to_another_process_and_can_be_copied(model):
+    assert pickle.loads(pickle.dumps(model)) == model
+    assert copy.deepcopy(model) == model
+    assert copy.copy(model) == model
+
+
+def test_models_cannot_be_changed_and_have_no_room_for_more():
+    with pytest.raises(FrozenInstanceError):
+        make_job().status = JobStatus.FAILED
+    assert not hasattr(make_job(), "__dict__")
+
+
+def test_models_share_no_extra():
+    assert make_job().extra == {}
+    assert make_job().extra is not make_job().extra
+
+
+def test_a_redacted_copy_has_no_query_and_all_the_rest():
+    redacted = FULL.redacted()
+    assert redacted.output_url == "https://bucket.s3.example/r.json?REDACTED"
+    assert evolve(redacted, output_url=PRESIGNED) == FULL
+    assert CANARY not in make_job(output_url=PRESIGNED).redacted().to_json()
+    assert FULL.output_url == PRESIGNED
+    assert make_job().redacted() == make_job()
+
+
+def test_a_schema_violation_is_found_wherever_the_service_puts_it():
+    assert make_job().schema_violation is None
+    assert make_job(metadata=make_metadata(), data=make_result()).schema_violation is None
+    above = make_job(metadata=make_metadata(schema_violation_error="above"))
+    within = make_job(metadata=make_metadata(), data=make_result(schema_violation_error="within"))
+    assert above.schema_violation == "above"
+    assert within.schema_violation == "within"
+
+
+def test_a_snapshot_is_written_on_one_line_and_read_back_from_text_or_bytes():
+    text = FULL.to_json()
+    assert "\n" not in text
+    assert JobSnapshot.from_json(text) == FULL
+    assert JobSnapshot.from_json(text.encode()) == FULL
+    with pytest.raises(MalformedAnswerError):
+        JobSnapshot.from_json("[]")
+
+
+def test_timestamps_are_aware_and_utc():
+    assert from_timestamp(0) == datetime(1970, 1, 1, tzinfo=UTC)
+    assert from_timestamp(1.5).utcoffset() == timedelta(0)

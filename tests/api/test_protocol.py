@@ -1,0 +1,376 @@
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from adepoll import errors
+from adepoll.api import config, protocol
+from adepoll.api.job_ids import check_job_id
+from adepoll.api.models import JobStatus
+from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
+from adepoll.errors import (
+    ConfigurationError,
+    InvalidJobIdError,
+    MalformedAnswerError,
+    RequestError,
+    StatusError,
+    WrongJobError,
+)
+
+CANARY = "CaNaRy0123456789+/=="
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+JSON = CIMultiDict({"Content-Type": "application/json"})
+JOB = {"job_id": "j-1", "status": "pending", "received_at": 1_780_000_000, "progress": 0}
+
+
+def is_valid(job_id: str) -> bool:
+    try:
+        check_job_id(job_id)
+    except InvalidJobIdError:
+        return False
+    return True
+
+
+job_ids = st.text(st.sampled_from("aZ9-_.~:@é漢&=+;,'\"<>|{}^`$!*()[]") | st.characters()).filter(
+    is_valid
+)
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+@given(job_ids)
+@example("a+b")
+@example("~tilde.-_")
+def test_a_job_id_is_encoded_exactly_once(job_id):
+    path = protocol.job_path(job_id)
+    head, _, last = path.rpartition("/")
+    assert head == "/v1/ade/extract/jobs"
+    assert unquote(last, errors="strict") == job_id
+    assert path.isascii()
+    assert urlsplit(f"https://h{path}").path == path
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "a/../b", "a?b", "a%2Fb", "a b", "a" * 257])
+def test_an_id_that_would_change_the_path_is_refused(job_id):
+    with pytest.raises(InvalidJobIdError):
+        protocol.job_path(job_id)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 100), st.sampled_from([None, *JobStatus]))
+def test_the_list_is_asked_with_the_services_own_parameters(page, page_size, status):
+    if status is JobStatus.UNKNOWN:
+        with pytest.raises(ValueError, match="status must be one that the service documents"):
+            protocol.list_path(page=page, page_size=page_size, status=status)
+        return
+    parts = urlsplit(protocol.list_path(page=page, page_size=page_size, status=status))
+    expected = {"page": [str(page)], "pageSize": [str(page_size)]}
+    if status is not None:
+        expected["status"] = [status.value]
+    assert parts.path == "/v1/ade/extract/jobs"
+    assert parse_qs(parts.query) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"page": -1}, "page must be 0 or more, got -1"),
+        ({"page_size": 0}, "page_size must be 1 to 100, got 0"),
+        ({"page_size": 101}, "page_size must be 1 to 100, got 101"),
+    ],
+)
+def test_a_parameter_that_the_service_would_refuse_is_refused_here(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        protocol.list_path(**{"page": 0, "page_size": 10, "status": None, **arguments})
+
+
+@pytest.mark.parametrize("region", ["us", "production", "US", " Production "])
+def test_us_is_also_called_production(region):
+    assert config.region_url(region) == "https://api.va.landing.ai"
+
+
+def test_eu_has_its_own_host():
+    assert config.region_url("eu") == "https://api.va.eu-west-1.landing.ai"
+
+
+@pytest.mark.parametrize("region", ["", "asia", "https://evil.example", "u s"])
+def test_an_unknown_region_is_refused_with_the_known_ones(region):
+    with pytest.raises(ConfigurationError, match="there are eu, production, us"):
+        config.region_url(region)
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def test_a_good_answer_gives_the_snapshot():
+    job = protocol.decipher_job(200, JSON, json.dumps(JOB).encode(), job_id="j-1")
+    assert job.job_id == "j-1"
+    assert job.conforms
+
+
+def test_206_is_a_completed_job_that_does_not_conform():
+    job = protocol.decipher_job(206, JSON, json.dumps(JOB).encode(), job_id="j-1")
+    assert not job.conforms
+
+
+def test_an_answer_about_another_job_is_refused_with_both_ids():
+    body = json.dumps({**JOB, "job_id": "j-2"}).encode()
+    with pytest.raises(WrongJobError, match="'j-2'") as caught:
+        protocol.decipher_job(200, JSON, body, job_id="j-1")
+    assert caught.value.job_id == "j-1"
+    assert caught.value.answered == "j-2"
+
+
+def test_a_malformed_answer_names_the_job_and_the_type_it_came_as():
+    headers = CIMultiDict({"Content-Type": "text/html; charset=utf-8"})
+    with pytest.raises(MalformedAnswerError) as caught:
+        protocol.decipher_job(200, headers, b"<html>", job_id="j-1")
+    assert caught.value.job_id == "j-1"
+    assert caught.value.problems[-1] == "it came as text/html; charset=utf-8"
+    assert caught.value.__context__ is None
+    with pytest.raises(MalformedAnswerError, match="it came as no type"):
+        protocol.decipher_page(200, CIMultiDict(), b"")
+
+
+def test_malformed_json_that_came_as_json_says_nothing_of_types():
+    headers = CIMultiDict({"Content-Type": "application/problem+json"})
+    with pytest.raises(MalformedAnswerError) as caught:
+        protocol.decipher_page(200, headers, b"[]")
+    assert caught.value.problems == ("expected an object, got an array @ $",)
+
+
+def test_a_content_type_is_redacted_and_cut():
+    headers = CIMultiDict({"Content-Type": f"text/x; Bearer {CANARY} {'x' * 5000}\x1b"})
+    with pytest.raises(MalformedAnswerError) as caught:
+        protocol.decipher_job(200, headers, b"", job_id="j-1")
+    assert CANARY not in repr(caught.value.problems)
+    assert all(len(problem) < 150 for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "transient", "fatal"),
+    [
+        (301, "RedirectRefusedError", False, False),
+        (302, "RedirectRefusedError", False, False),
+        (304, "RedirectRefusedError", False, False),
+        (308, "RedirectRefusedError", False, False),
+        (400, "UnexpectedStatusError", False, False),
+        (401, "AuthenticationError", False, True),
+        (402, "PaymentRequiredError", False, False),
+        (403, "PermissionDeniedError", False, True),
+        (404, "JobNotFoundError", False, False),
+        (408, "ServerTimeoutError", True, False),
+        (418, "UnexpectedStatusError", False, False),
+        (422, "UnprocessableError", False, False),
+        (429, "RateLimitedError", True, False),
+        (500, "ServerError", True, False),
+        (502, "ServerError", True, False),
+        (503, "ServerError", True, False),
+        (504, "ServerError", True, False),
+        (599, "ServerError", True, False),
+        (201, "UnexpectedStatusError", False, False),
+        (204, "UnexpectedStatusError", False, False),
+    ],
+)
+def test_every_status_that_is_no_success_has_its_error(status, name, transient, fatal):
+    for decipher in (
+        lambda: protocol.decipher_job(status, JSON, b'{"detail": "said"}', job_id="j-1"),
+        lambda: protocol.decipher_page(status, JSON, b'{"detail": "said"}'),
+    ):
+        with pytest.raises(StatusError, match=f"answered {status}: said") as caught:
+            decipher()
+        assert type(caught.value) is getattr(errors, name)
+        assert caught.value.status == status
+        assert caught.value.detail == "said"
+        assert caught.value.transient is transient
+        assert caught.value.fatal is fatal
+
+
+def test_206_is_no_answer_to_a_list():
+    with pytest.raises(errors.UnexpectedStatusError):
+        protocol.decipher_page(206, JSON, b'{"jobs": []}')
+
+
+@given(st.integers(100, 999), st.binary() | st.text().map(str.encode))
+@example(503, b"")
+def test_any_status_and_body_give_an_answer_or_a_request_error(status, body):
+    for decipher in (
+        lambda: protocol.decipher_job(status, JSON, body, job_id="j-1"),
+        lambda: protocol.decipher_page(status, JSON, body),
+    ):
+        with pytest.raises(RequestError) as caught:
+            decipher()
+        assert isinstance(caught.value, StatusError) == (
+            status not in ({200, 206} if caught.value.job_id else {200})
+        )
+        assert str(caught.value).isprintable()
+
+
+def detail_of(body: object, secret: str = "") -> str:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return protocol.status_error(500, JSON, raw, job_id=None, secret=secret).detail
+
+
+def test_the_problems_of_a_fastapi_422_are_told_with_their_places():
+    body = {
+        "detail": [
+            {"loc": ["query", "pageSize"], "msg": "must be at most 100", "type": "le"},
+            {"loc": [], "msg": "no place", "type": "x"},
+            {"msg": "no loc"},
+            "no object",
+        ]
+    }
+    assert detail_of(body) == (
+        "must be at most 100 @ query.pageSize; no place; no loc; 'no object'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"detail": "Not Found"}, "Not Found"),
+        ({"message": "Forbidden"}, "{'message': 'Forbidden'}"),
+        ({"detail": None}, "None"),
+        ("plain", "plain"),
+        (7, "7"),
+        (b"", ""),
+        (b"<html><body><h1>502 Bad\n Gateway</h1> it &amp; us</body>", "502 Bad Gateway it & us"),
+        (b"\xff\xfe oops", "\ufffd\ufffd oops"),
+    ],
+)
+def test_what_an_error_body_says_is_told_in_one_line(body, detail):
+    assert detail_of(body) == detail
+
+
+def test_a_detail_of_any_size_or_depth_is_cut():
+    for body in (
+        {"detail": "x" * 100_000},
+        {"detail": [{"msg": "x" * 10_000, "loc": ["y"] * 1_000}] * 100},
+        b"<p>" * 100_000,
+        b"x" * 1_000_000,
+        b'{"detail":' * 100_000,
+        b'{"detail": [{"msg": ' + b"[" * 900 + b"]" * 900 + b"}]}",
+        {"detail": {"a": 10**4_000}},
+    ):
+        assert len(detail_of(body)) < 1_100
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"you sent Authorization: Bearer {CANARY}",
+        f"your key {CANARY} is wrong",
+        {"detail": f"key {CANARY} is wrong"},
+        {"detail": [{"msg": f"key {CANARY}", "loc": [CANARY]}, CANARY]},
+        {"headers": {"authorization": CANARY}},
+        json.dumps({"detail": CANARY}).replace("=", r"\u003d").replace("/", r"\/").encode(),
+        f"<p>{CANARY.replace('=', '&#x3D;').replace('/', '&#x2F;')}</p>".encode(),
+        json.dumps({"detail": CANARY}).encode("utf-16"),
+        b" " * 4_080 + CANARY.encode(),
+        b"<p>" * 1_360 + b"x" * 10 + CANARY.encode(),
+        b"x" * 190 + CANARY.encode(),
+    ],
+)
+def test_a_key_that_an_error_page_quotes_is_not_told(body):
+    raw = body.encode() if isinstance(body, str) else body
+    assert CANARY[:8] not in detail_of(raw, secret=CANARY)
+
+
+# --- Retry-After --------------------------------------------------------------------------------
+
+
+def retry_after(value: str, now: datetime | None = None, **headers: str) -> float | None:
+    return parse_retry_after(CIMultiDict({"Retry-After": value, **headers}), now=now)
+
+
+dates = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001 - zone added
+    lambda when: format_datetime(when.replace(tzinfo=UTC), usegmt=True)
+)
+header_text = (
+    st.text(st.characters(max_codepoint=255))
+    | dates
+    | st.sampled_from(
+        [
+            "Wed, 99 Foo 2026",
+            "1 Jan 2026 25:61:61",
+            "Mon, 1 Jan 99999 00:00:00 GMT",
+            "0 0 0 0:0",
+            ",",
+        ]
+    )
+    | st.builds("{}{}".format, dates, st.text(max_size=5))
+)
+
+
+@given(header_text, header_text | st.none(), st.none() | st.just(NOON))
+@example("Thu, 01 Jan 1970 00:00:00 -9999999", None, NOON)
+@example("Fri, 31 Dec 9999 23:59:59 -2359", "Mon, 01 Jan 0001 00:00:00 +2359", None)
+def test_any_retry_after_is_a_sane_wait_or_none(value, date, now):
+    wait = retry_after(value, now, **({} if date is None else {"Date": date}))
+    assert wait is None or 0 <= wait <= MAX_RETRY_AFTER
+
+
+@given(st.integers(0, 10**400))
+def test_seconds_are_taken_and_clamped(seconds):
+    assert retry_after(str(seconds)) == min(seconds, MAX_RETRY_AFTER)
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(-(10**8), 10**8))
+def test_a_date_is_counted_from_the_answers_own_clock(wait, skew):
+    """However far that is from ours."""
+    theirs = NOON + timedelta(seconds=skew)
+    until = format_datetime(theirs + timedelta(seconds=wait), usegmt=True)
+    date = format_datetime(theirs, usegmt=True)
+    assert retry_after(until, NOON, Date=date) == min(max(wait, 0), MAX_RETRY_AFTER)
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        ("0", 0.0),
+        (" 7 ", 7.0),
+        ("1.5", 1.5),
+        ("007", 7.0),
+        ("301", 300.0),
+        ("Wed, 01 Jul 2026 12:00:30 GMT", 30.0),
+        ("Wednesday, 01-Jul-26 12:00:30 GMT", 30.0),
+        ("Wed Jul  1 12:00:30 2026", 30.0),
+        ("Wed, 01 Jul 2026 14:00:30 +0200", 30.0),
+        ("Wed, 01 Jul 2026 11:00:00 GMT", 0.0),
+        ("", None),
+        ("-5", None),
+        ("+5", None),
+        ("1e3", None),
+        ("inf", None),
+        ("nan", None),
+        ("٣", None),
+        ("5 seconds", None),
+        ("soon", None),
+        ("tomorrow, 12:00", None),
+    ],
+)
+def test_retry_after_as_rfc_9110_has_it_and_as_it_comes(value, wait):
+    assert retry_after(value, NOON) == wait
+
+
+def test_a_date_means_nothing_where_no_clock_is_known():
+    assert retry_after("Wed, 01 Jul 2026 12:00:30 GMT") is None
+    broken = {"Date": "yesterday"}
+    assert retry_after("Wed, 01 Jul 2026 12:00:30 GMT", **broken) is None
+    assert retry_after("Wed, 01 Jul 2026 12:00:30 GMT", NOON, **broken) == 30.0
+
+
+def test_no_header_is_no_wait():
+    assert parse_retry_after(CIMultiDict()) is None
+
+
+@pytest.mark.parametrize("status", [429, 503, 500])
+def test_errors_carry_the_wait_that_was_asked_for(status):
+    headers = CIMultiDict({"retry-after": "9"})
+    assert protocol.status_error(status, headers, b"", job_id=None).retry_after == 9.0
+    assert protocol.status_error(status, JSON, b"", job_id=None).retry_after is None

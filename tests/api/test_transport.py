@@ -1,0 +1,139 @@
+"""The time limit; sessions and errors are tested with the client that uses them."""
+
+import asyncio
+import contextlib
+
+import pytest
+from internals import timers
+
+from adepoll.api.transport import TimeLimit
+from adepoll.emulator import run
+
+
+def block(limit):
+    loop = asyncio.get_running_loop()
+    return limit.block(loop, loop.time())
+
+
+async def keep(limit, seconds):
+    with block(limit):
+        await asyncio.sleep(seconds)
+
+
+def test_a_block_that_takes_too_long_is_ended_when_its_time_is_over():
+    async def main():
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await keep(TimeLimit(5.0), 60)
+        assert loop.time() == began + 5.0
+        assert asyncio.current_task().cancelling() == 0
+
+    run(main())
+
+
+def test_a_block_that_ends_in_time_is_left_alone():
+    async def main():
+        limit = TimeLimit(5.0)
+        for _ in range(3):
+            await keep(limit, 4.9)
+        await asyncio.sleep(60)
+
+    run(main())
+
+
+def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
+    async def main():
+        loop = asyncio.get_running_loop()
+        limit, ended = TimeLimit(5.0), {}
+
+        async def one(number):
+            await asyncio.sleep(number)
+            before = loop.time()
+            with contextlib.suppress(TimeoutError):
+                await keep(limit, 60 if number % 2 else 3)
+            ended[number] = loop.time() - before
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, 21):
+                group.create_task(one(number))
+            await asyncio.sleep(0)
+            with block(limit):
+                assert len(timers()) == 20 + 1  # the sleeps, and the one for all
+        assert ended == {n: pytest.approx(5.0 if n % 2 else 3.0) for n in range(1, 21)}
+        assert timers() == []
+
+    run(main())
+
+
+def test_no_timer_is_left_where_nothing_runs():
+    async def main():
+        limit = TimeLimit(5.0)
+        with block(limit):
+            assert len(timers()) == 1
+        assert timers() == []
+
+    run(main())
+
+
+def test_an_error_of_the_block_passes():
+    async def main():
+        limit = TimeLimit(5.0)
+        with pytest.raises(ZeroDivisionError), block(limit):
+            raise ZeroDivisionError
+        assert timers() == []
+
+    run(main())
+
+
+def test_a_cancellation_from_elsewhere_is_no_timeout():
+    async def main():
+        task = asyncio.create_task(keep(TimeLimit(5.0), 60))
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_a_cancellation_at_the_very_moment_is_not_swallowed():
+    async def main():
+        task = asyncio.create_task(keep(TimeLimit(5.0), 60))
+        asyncio.get_running_loop().call_at(5.0, task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_it_keeps_to_asyncio_timeout_where_one_stands_around_it():
+    async def main():
+        limit, loop = TimeLimit(5.0), asyncio.get_running_loop()
+        shorter = asyncio.wait_for(keep(limit, 60), 3)
+        with pytest.raises(TimeoutError):
+            await shorter
+        assert loop.time() == 3.0
+        async with asyncio.timeout(7) as longer:
+            with pytest.raises(TimeoutError):
+                await keep(limit, 60)
+        assert loop.time() == 8.0
+        assert not longer.expired()
+
+    run(main())
+
+
+def test_it_holds_within_a_task_only():
+    async def main():
+        loop, met = asyncio.get_running_loop(), []
+
+        def enter():
+            with pytest.raises(RuntimeError, match="within a task"):
+                block(TimeLimit(5.0)).__enter__()
+            met.append(True)
+
+        loop.call_soon(enter)
+        await asyncio.sleep(0)
+        assert met
+
+    run(main())

@@ -1,0 +1,497 @@
+"""A batch tells what became of each job, once, whatever became of it and however ids come."""
+
+import asyncio
+import os
+import stat
+
+import pytest
+from batching import LARGE, NEVER, gather, gather_until, make_client
+from waiting import until
+
+from adepoll import Batch, Journal
+from adepoll.api.models import JobStatus
+from adepoll.batch import BatchProgress
+from adepoll.emulator import Outcome as Ends
+from adepoll.errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    JobTimeoutError,
+    JournalEndpointError,
+    ResultUnavailableError,
+)
+from adepoll.journal import JournalReader
+from adepoll.journal.outcomes import Stage
+
+# --- one outcome for each job --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_journal", [True, False])
+@pytest.mark.parametrize("with_folder", [True, False])
+async def test_each_job_has_one_outcome_whatever_became_of_it(scene, with_journal, with_folder):
+    scene.grace = 0.0
+    job_ids = {
+        "inline": scene.submit(),
+        "large": scene.submit(result_bytes=LARGE),
+        "nonconformant": scene.submit(outcome=Ends.NONCONFORMANT),
+        "failed": scene.submit(outcome=Ends.FAILED, failure_reason="no such page"),
+        "cancelled": scene.submit(outcome=Ends.CANCELLED),
+        "not kept": scene.submit(zero_data_retention=True),
+        "unknown": "nobody-knows-it",
+        "invalid": "in valid",
+    }
+    options = {} if with_journal else {"journal": None}
+    options |= {} if with_folder else {"out_dir": None}
+    found = await scene.run(job_ids.values(), **options)
+    assert set(found) == set(job_ids.values())
+    told = {name: found[job_id] for name, job_id in job_ids.items()}
+
+    for name in ("inline", "large", "nonconformant"):
+        assert told[name].snapshot.status is JobStatus.COMPLETED
+        assert told[name].error is None
+        assert (told[name].file is not None) is with_folder
+    assert (told["inline"].snapshot.data is None) is with_folder
+    assert not told["nonconformant"].snapshot.conforms
+    for name, status in (("failed", JobStatus.FAILED), ("cancelled", JobStatus.CANCELLED)):
+        assert told[name].snapshot.status is status
+        assert told[name].error is None
+        assert told[name].file is None
+    assert told["failed"].snapshot.failure_reason == "no such page"
+    assert told["not kept"].snapshot.status is JobStatus.COMPLETED
+    unavailable = ResultUnavailableError if with_folder else type(None)
+    assert type(told["not kept"].error) is unavailable
+    for name, error in (("unknown", JobNotFoundError), ("invalid", InvalidJobIdError)):
+        assert type(told[name].error) is error
+        assert told[name].snapshot is None
+        assert told[name].file is None
+
+
+async def test_without_a_folder_what_came_inline_is_in_the_snapshot_and_told_again(scene):
+    job_id = scene.submit()
+    async with scene.batch(out_dir=None) as batch:
+        first = await anext(aiter(batch.run([job_id])))
+    again = await scene.run(out_dir=None)
+    assert first.snapshot.data is not None
+    assert again[job_id].snapshot == first.snapshot.redacted()
+
+
+async def test_ids_that_come_twice_or_are_known_to_the_journal_are_passed_over(scene):
+    first, second = scene.submit(), scene.submit()
+    assert set(await scene.run([first, first])) == {first}
+    before = scene.requests
+    assert set(await scene.run([first, second, first, second])) == {second}
+    assert scene.ade.truth(first).gets == 1
+    assert scene.requests > before
+
+
+async def test_ids_that_cannot_be_any_are_told_and_not_written_down(scene):
+    job_id = scene.submit()
+    given = ["a b", job_id, "", "x/y", 7, "\udc80", "\x1b[31m", "..", "x" * 257]
+    found = await scene.run(given)
+    assert len(found) == len(given)
+    assert [isinstance(o.error, InvalidJobIdError) for o in found.values()].count(True) == 8
+    assert set(scene.records()) == {job_id}
+    assert await scene.run() == {}
+
+
+# --- how ids come --------------------------------------------------------------------------------
+
+
+async def _generate(items):
+    for item in items:
+        yield item
+
+
+@pytest.mark.parametrize("shape", [list, set, iter, dict.fromkeys, _generate])
+async def test_ids_come_from_any_iterable(scene, shape):
+    job_ids = scene.many(5)
+    assert set(await scene.run(shape(job_ids))) == set(job_ids)
+
+
+async def test_a_late_id_keeps_no_other_waiting(scene):
+    early, late = scene.submit(), scene.submit()
+    told = asyncio.Event()
+
+    async def ids():
+        yield early
+        await told.wait()
+        yield late
+
+    async with scene.batch() as batch:
+        run = batch.run(ids())
+        assert (await anext(run)).job_id == early
+        assert not batch.progress.complete
+        told.set()
+        assert (await anext(run)).job_id == late
+        assert await anext(run, None) is None
+        assert batch.progress.complete
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_an_iterable_that_raises_ends_the_run_with_its_error(scene, asynchronous):
+    job_ids = scene.many(3)
+
+    def raising():
+        yield from job_ids
+        raise ZeroDivisionError("of the iterable")
+
+    async def raising_later():
+        yield job_ids[0]
+        yield job_ids[1]
+        raise ZeroDivisionError("of the iterable")
+
+    async with scene.batch() as batch:
+        run = batch.run(raising_later() if asynchronous else raising())
+        with pytest.raises(ZeroDivisionError, match="of the iterable"):
+            await gather(run)
+        with pytest.raises(StopAsyncIteration):
+            await anext(run)
+        await gather(batch.run(job_ids))
+        assert batch.progress.known == 3
+
+
+async def test_an_async_generator_of_ids_is_closed_with_the_run(scene):
+    closed = []
+
+    async def ids():
+        try:
+            for number in range(1_000):
+                yield f"in valid {number}"
+        finally:
+            closed.append(True)
+
+    async with scene.batch() as batch:
+        run = batch.run(ids())
+        await anext(run)
+        await run.aclose()
+        assert closed
+
+
+@pytest.mark.parametrize("one", ["job-1", b"job-1"])
+async def test_a_single_id_is_refused(scene, one):
+    async with scene.batch() as batch:
+        with pytest.raises(TypeError, match="not one id"):
+            batch.run(one)
+
+
+@pytest.mark.parametrize("what", [7, None])
+async def test_what_cannot_be_iterated_is_refused_at_once(scene, what):
+    async with scene.batch() as batch:
+        with pytest.raises(TypeError, match="iterable of ids"):
+            batch.run(what)
+
+
+async def test_a_window_smaller_than_the_number_of_jobs_leaves_none_out(scene):
+    job_ids = scene.many(30)
+    most = 0
+    async with scene.batch(window=4) as batch:
+        count = 0
+        async for _ in batch.run(job_ids):
+            count += 1
+            most = max(most, batch.watching.watched)
+    assert count == 30
+    assert most <= 4
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [2, 100])
+async def test_when_the_time_is_over_every_job_left_has_an_outcome(scene, window):
+    quick = scene.many(2)
+    slow = scene.many(5, processing_time=NEVER)
+    found = await scene.run([*quick, *slow], timeout=0.5, window=window)
+    assert set(found) == {*quick, *slow}
+    for job_id in quick:
+        assert found[job_id].error is None
+    for job_id in slow:
+        assert type(found[job_id].error) is JobTimeoutError
+        assert found[job_id].error.timeout == 0.5
+
+
+async def test_jobs_that_took_too_long_are_tried_again_by_the_next_run(scene):
+    slow = scene.many(3, processing_time=NEVER)
+    assert len(await scene.run(slow, timeout=0.0, window=1)) == 3
+    for job_id in slow:
+        scene.end(job_id)
+    found = await scene.run()
+    assert {job_id: outcome.error for job_id, outcome in found.items()} == dict.fromkeys(slow)
+
+
+async def test_ids_that_do_not_come_in_time_are_not_waited_for(scene):
+    slow = scene.submit(processing_time=NEVER)
+
+    async def ids():
+        yield slow
+        await asyncio.Event().wait()
+
+    assert set(await scene.run(ids(), timeout=0.2)) == {slow}
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+async def test_what_is_no_time_is_refused(scene, seconds):
+    async with scene.batch() as batch:
+        with pytest.raises(ValueError, match="timeout"):
+            batch.run([], timeout=seconds)
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def _check(progress):
+    ended = sum(progress.settled.values())
+    assert 0 <= progress.open <= progress.known
+    assert (
+        ended + progress.unresolved
+        <= progress.known
+        <= ended + progress.unresolved + (progress.open)
+    )
+    assert 0 <= progress.missed <= ended
+    assert 0 <= progress.before <= ended
+
+
+async def test_the_numbers_add_up_at_every_moment(scene):
+    scene.grace = 0.0
+    job_ids = [
+        *scene.many(10),
+        *scene.many(3, result_bytes=LARGE),
+        *scene.many(2, outcome=Ends.FAILED),
+        *scene.many(2, zero_data_retention=True),
+        "unknown",
+        "in valid",
+    ]
+    async with scene.batch() as batch:
+        assert batch.progress == BatchProgress()
+        told = 0
+        async for _ in batch.run(job_ids):
+            told += 1
+            _check(batch.progress)
+            assert batch.progress.known - batch.progress.open >= told
+        last = batch.progress
+    assert last == BatchProgress(
+        known=19,
+        settled={JobStatus.COMPLETED: 15, JobStatus.FAILED: 2},
+        unresolved=2,
+        missed=2,
+        bytes_fetched=sum(path.stat().st_size for path in scene.out_dir.iterdir()),
+        complete=True,
+    )
+    assert batch.progress == last  # and they stay when it is closed
+
+
+async def test_bytes_are_never_counted_twice(scene):
+    job_ids = scene.many(4, result_bytes=LARGE)
+    seen = []
+
+    async with scene.batch(downloads=1) as batch:
+        run = batch.run(job_ids)
+        watching = asyncio.create_task(_sample(batch, seen))
+        await gather(run)
+        watching.cancel()
+        last = batch.progress.bytes_fetched
+    assert last == 4 * scene.path(job_ids[0]).stat().st_size
+    assert max(seen) <= last
+    assert seen == sorted(seen)
+
+
+async def _sample(batch, seen):
+    while True:
+        seen.append(batch.progress.bytes_fetched)
+        await asyncio.sleep(0)
+
+
+async def test_the_second_run_knows_what_had_ended_before_it(scene):
+    scene.grace = 0.0
+    first = [*scene.many(4), scene.submit(zero_data_retention=True), "unknown"]
+    await scene.run(first)
+    async with scene.batch() as batch:
+        async for _ in batch.run(scene.many(3)):
+            _check(batch.progress)
+            assert batch.progress.before == 5
+        progress = batch.progress
+    assert (progress.known, progress.open) == (9, 0)
+    assert progress.settled == {JobStatus.COMPLETED: 8}
+    assert (progress.missed, progress.unresolved) == (1, 1)
+
+
+async def test_the_numbers_add_up_where_files_were_lost(scene):
+    job_ids = scene.many(5)
+    await scene.run(job_ids[:3])
+    async with scene.batch() as batch:
+        await anext(batch.run(job_ids[3:]))
+    for job_id in (job_ids[0], job_ids[4]):
+        scene.path(job_id).unlink(missing_ok=True)
+    async with scene.batch() as batch:
+        async for _ in batch.run():
+            _check(batch.progress)
+        progress = batch.progress
+    assert (progress.known, progress.open, progress.missed) == (5, 0, 0)
+    assert progress.settled == {JobStatus.COMPLETED: 5}
+
+
+async def test_what_the_watcher_does_can_be_seen_while_the_batch_is_open(scene):
+    batch = scene.batch()
+    assert (batch.watching, batch.time_left()) == (None, None)
+    async with batch:
+        await gather(batch.run(scene.many(3)))
+        assert batch.watching.settled == 3
+    assert (batch.watching, batch.time_left()) == (None, None)
+
+
+# --- what a batch is given -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["concurrency", "downloads", "connections", "window"])
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError)])
+async def test_numbers_out_of_range_are_refused(scene, name, value, error):
+    with pytest.raises(error):
+        scene.batch(**{name: value})
+
+
+async def test_a_batch_that_is_not_open_says_so(scene):
+    batch = scene.batch()
+    with pytest.raises(ClosedError, match="async with"):
+        batch.run([])
+    async with batch:
+        run = batch.run([])
+    with pytest.raises(ClosedError):
+        await anext(run)
+    with pytest.raises(ClosedError, match="async with"):
+        batch.run([])
+
+
+async def test_a_journal_that_was_given_open_stays_open(scene):
+    async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
+        first, second = scene.many(2)
+        assert set(await scene.run([first], journal=journal)) == {first}
+        assert set(await scene.run([second], journal=journal)) == {second}
+        assert (await journal.counts()).jobs == 2
+
+
+async def test_a_journal_of_another_service_is_refused(scene):
+    other = "https://api.elsewhere.example"
+    async with await Journal.open(scene.journal, endpoint=other) as journal:
+        with pytest.raises(JournalEndpointError, match="elsewhere"):
+            await scene.run([scene.submit()], journal=journal)
+    with pytest.raises(JournalEndpointError, match="elsewhere"):
+        await scene.run([scene.submit()])
+    assert scene.requests == 0
+
+
+async def test_a_folder_that_cannot_be_made_is_told(scene, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="out_dir"):
+        await scene.run([], out_dir=tmp_path / "file" / "results")
+    with pytest.raises(ConfigurationError, match="out_dir"):
+        await scene.run([], out_dir=tmp_path / "file")
+    with pytest.raises(ConfigurationError, match="out_dir"):
+        await scene.run([], out_dir=os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    await scene.run([scene.submit()])  # and the journal is free again
+
+
+async def test_the_folder_is_made_and_remembered(scene, tmp_path):
+    first, second = scene.many(2)
+    folder = tmp_path / "a" / "b"
+    await scene.run([first], out_dir=folder)
+    found = await scene.run([second], out_dir=None)
+    assert found[second].file.path == folder / f"{second}.json"
+    assert sorted(p.name for p in folder.iterdir()) == sorted([f"{first}.json", f"{second}.json"])
+
+
+# --- what stops it -------------------------------------------------------------------------------
+
+
+async def test_a_key_that_is_refused_stops_the_run_after_what_was_settled(scene):
+    done, rest = scene.many(3), scene.many(3)
+    async with scene.batch() as batch:
+        async for _ in batch.run(done):
+            break
+    async with (
+        make_client(scene.ade, api_key="revoked") as client,
+        Batch(client, journal=scene.journal) as batch,
+    ):
+        told, _ = await gather_until(batch.run(rest), AuthenticationError)
+    assert told
+    assert told.keys() <= set(done)
+    found = await scene.run()
+    assert {*told, *found} == {*done, *rest}
+    assert not told.keys() & found.keys()
+
+
+async def test_a_key_that_is_refused_while_results_are_fetched_is_not_their_fault(scene):
+    job_id = scene.submit(result_bytes=LARGE)
+    scene.ade.faults.add("stalled", endpoints=["result"])
+    async with scene.batch() as batch, batch.run([job_id]):
+        await until(lambda: batch.progress.fetching)
+    scene.ade.faults.clear()
+    async with (
+        make_client(scene.ade, api_key="revoked") as client,
+        Batch(client, journal=scene.journal) as batch,
+    ):
+        told, _ = await gather_until(batch.run(), AuthenticationError)
+    assert not told
+    assert scene.records()[job_id].stage is Stage.FETCHING
+    assert (await scene.run())[job_id].error is None
+
+
+async def test_a_client_that_is_closed_stops_the_run(scene):
+    async with make_client(scene.ade) as client:
+        batch = Batch(client, journal=scene.journal)
+        async with batch:
+            job_id = scene.submit(processing_time=NEVER)
+            run = batch.run([job_id])
+            first = asyncio.ensure_future(anext(run))
+            await asyncio.sleep(0.05)
+            await client.aclose()
+            batch._equipment.watcher.poll_now(job_id)
+            with pytest.raises(ClosedError):
+                await first
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+async def test_what_was_learnt_of_durations_is_there_in_the_next_run(scene):
+    await scene.run(scene.many(5))
+    with JournalReader(scene.journal) as reader:
+        assert "durations" in reader.notes()
+    async with scene.batch() as batch:
+        assert batch._equipment.watcher.durations.ended == 5
+
+
+async def test_durations_that_cannot_be_read_are_learnt_anew(scene):
+    async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
+        await journal.set_note("durations", "of another version")
+    assert len(await scene.run(scene.many(2))) == 2
+
+
+async def test_the_journal_holds_neither_key_nor_presigned_query(scene):
+    scene.grace = 0.0
+    job_ids = [*scene.many(3, result_bytes=LARGE), *scene.many(2), "unknown"]
+    job_ids.append(scene.submit(outcome=Ends.FAILED, failure_reason=SECRET_URL))
+    polled_at = []
+    async with scene.batch(out_dir=None) as batch:
+        async for outcome in batch.run(job_ids):
+            if outcome.snapshot is not None and outcome.snapshot.output_url is not None:
+                polled_at.append(outcome.snapshot.output_url)
+            _assert_no_secrets(scene, polled_at)
+    assert len(polled_at) == 3
+    await scene.run(replay=True)
+    _assert_no_secrets(scene, polled_at)
+
+
+SECRET_URL = "PUT https://b.example/o?X-Amz-Signature=cafe0123canary&X-Amz-Security-Token=canary"
+
+
+def _assert_no_secrets(scene, urls):
+    files = [path for path in scene.journal.parent.iterdir() if path.is_file()]
+    assert scene.journal in files
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    for path in files:
+        held = path.read_bytes()
+        assert b"canary" not in held
+        assert scene.ade.api_key.encode() not in held
+        for url in urls:
+            assert url.partition("?")[2].encode() not in held

@@ -1,0 +1,287 @@
+"""However a run is left, nothing of it goes on, nothing is lost, and the next run can begin."""
+
+import asyncio
+import gc
+import sys
+import threading
+
+import pytest
+from batching import LARGE, NEVER, gather
+from waiting import until
+
+from adepoll import Batch, Journal
+from adepoll.emulator import Outcome as Ends
+from adepoll.errors import ClosedError
+
+
+@pytest.fixture
+async def nothing_left(scene):
+    """See that a test leaves no task, no thread of a journal, and no complaint of the loop."""
+    loop = asyncio.get_running_loop()
+    complaints = []
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+    before = asyncio.all_tasks()
+    yield
+    gc.collect()
+    left = {task for task in asyncio.all_tasks() - before if "/adepoll/emulator" not in _file(task)}
+    assert not {task for task in left if "adepoll" in _file(task)}
+    assert not [t for t in threading.enumerate() if t.name.startswith("adepoll-journal")]
+    assert not complaints
+
+
+def _file(task):
+    return getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", "")
+
+
+def tasks_of_batches():
+    return {task for task in asyncio.all_tasks() if "/adepoll/batch/" in _file(task)}
+
+
+async def slow_and_quick(scene):
+    quick = [*scene.many(5), *scene.many(2, result_bytes=LARGE), scene.submit(outcome=Ends.FAILED)]
+    return [*quick, *scene.many(3, processing_time=NEVER)], quick
+
+
+async def leave_by_break(batch, job_ids):
+    async for outcome in batch.run(job_ids):  # noqa: B007 - it is returned
+        break
+    return outcome
+
+
+async def leave_by_closing(batch, job_ids):
+    run = batch.run(job_ids)
+    outcome = await anext(run)
+    await run.aclose()
+    assert await anext(run, None) is None
+    return outcome
+
+
+async def leave_the_block(batch, job_ids):
+    async with batch.run(job_ids) as run:
+        return await anext(run)
+
+
+async def leave_by_an_error(batch, job_ids):
+    try:
+        async for outcome in batch.run(job_ids):  # noqa: B007 - as above
+            raise ZeroDivisionError  # noqa: TRY301 - of the consumer, in its loop
+    except ZeroDivisionError:
+        pass
+    return outcome
+
+
+async def leave_cancelled(batch, job_ids):
+    told = []
+
+    async def consume():
+        async for outcome in batch.run(job_ids):
+            told.append(outcome)
+            await asyncio.Event().wait()
+
+    consumer = asyncio.create_task(consume())
+    await until(lambda: told)
+    consumer.cancel()
+    await asyncio.wait([consumer])
+    assert consumer.cancelled()
+    del consumer
+    return told[0]
+
+
+LEAVE = pytest.mark.parametrize(
+    "leave",
+    [leave_by_break, leave_by_closing, leave_the_block, leave_by_an_error, leave_cancelled],
+)
+
+
+@LEAVE
+async def test_a_run_that_is_left_makes_room_for_the_next_one(scene, nothing_left, leave):
+    job_ids, quick = await slow_and_quick(scene)
+    async with scene.batch() as batch:
+        first = await leave(batch, job_ids)
+        gc.collect()
+        for job_id in set(job_ids) - set(quick):
+            scene.end(job_id)
+        found = await gather(batch.run())
+    assert first.job_id in found  # it was not taken
+    assert set(found) == set(job_ids)
+    for job_id, told in found.items():
+        assert told.error is None
+        if told.file is not None:
+            assert scene.path(job_id).read_bytes() == scene.truth(job_id)
+    assert scene.leftovers() == []
+
+
+@LEAVE
+async def test_nothing_of_a_run_goes_on_when_it_was_left(scene, nothing_left, leave):
+    job_ids, _ = await slow_and_quick(scene)
+    async with scene.batch() as batch:
+        await leave(batch, job_ids)
+        gc.collect()
+        await until(lambda: not tasks_of_batches())
+        asked = scene.requests
+        await asyncio.sleep(0.05)
+        assert scene.requests == asked
+
+
+async def test_closing_a_run_waits_until_nothing_of_it_runs(scene, nothing_left):
+    job_ids, _ = await slow_and_quick(scene)
+    async with scene.batch() as batch:
+        run = batch.run(job_ids)
+        await anext(run)
+        before = tasks_of_batches()
+        await run.aclose()
+        assert before
+        assert not tasks_of_batches()
+        await run.aclose()
+
+
+async def test_a_batch_that_is_left_stops_its_run(scene, nothing_left):
+    job_ids, _ = await slow_and_quick(scene)
+    async with scene.batch() as batch:
+        run = batch.run(job_ids)
+        await anext(run)
+    assert not tasks_of_batches()
+    assert len(scene.records()) == len(job_ids)
+    with pytest.raises(ClosedError):
+        await anext(run)
+    with pytest.raises(StopAsyncIteration):
+        await anext(run)
+
+
+@pytest.mark.parametrize("own_journal", [True, False])
+async def test_who_waits_while_the_batch_is_closed_is_told(scene, nothing_left, own_journal):
+    slow = scene.submit(processing_time=NEVER)
+    async with await Journal.in_memory(endpoint=scene.client.base_url) as journal:
+        batch = scene.batch(**({} if own_journal else {"journal": journal}))
+        await batch.__aenter__()
+        run = batch.run([slow])
+        waiting = asyncio.ensure_future(anext(run))
+        await until(lambda: batch.progress.known)
+        await batch.aclose()
+        with pytest.raises(ClosedError):
+            await waiting
+        with pytest.raises(StopAsyncIteration):
+            await anext(run)
+
+
+async def test_a_run_that_another_task_closes_says_so_to_who_waits(scene, nothing_left):
+    async with scene.batch() as batch:
+        run = batch.run([scene.submit(processing_time=NEVER)])
+        waiting = asyncio.ensure_future(anext(run))
+        await until(lambda: batch.progress.known)
+        await run.aclose()
+        with pytest.raises(ClosedError):
+            await waiting
+
+
+async def test_two_runs_at_once_are_refused(scene, nothing_left):
+    first, second = scene.submit(processing_time=NEVER), scene.submit()
+    async with scene.batch() as batch:
+        async with batch.run([first]):
+            other = batch.run([second])
+            with pytest.raises(ClosedError, match="another run"):
+                await anext(other)
+        assert (await anext(other)).job_id == second
+
+
+async def test_who_is_cancelled_while_he_waits_may_ask_again(scene, nothing_left):
+    job_id = scene.submit(processing_time=NEVER)
+    async with scene.batch() as batch:
+        run = batch.run([job_id])
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(run), 0.01)
+        scene.end(job_id)
+        batch._equipment.watcher.poll_now(job_id)
+        assert (await anext(run)).job_id == job_id
+
+
+async def test_an_error_that_nobody_asks_for_is_no_complaint(scene, nothing_left):
+    left = asyncio.Event()
+
+    async def ids():
+        yield scene.submit()
+        await left.wait()
+        raise ZeroDivisionError
+
+    async with scene.batch() as batch:
+        run = batch.run(ids())
+        await anext(run)
+        left.set()
+        await until(lambda: not tasks_of_batches())
+        del run
+        assert len(await gather(batch.run())) == 1
+        gc.collect()  # which would complain of it
+
+
+async def test_closing_may_be_cancelled_and_still_closes(scene, nothing_left):
+    batch = scene.batch()
+    await batch.__aenter__()
+    run = batch.run([scene.submit(processing_time=NEVER)])
+    waiting = asyncio.ensure_future(anext(run))
+    await until(lambda: batch.progress.known)
+    closing = asyncio.create_task(batch.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing, waiting])
+    assert isinstance(waiting.exception(), ClosedError)
+    await scene.run(timeout=0)  # the journal is free
+
+
+async def test_a_batch_can_be_opened_again(scene, nothing_left):
+    first, second = scene.many(2)
+    batch = scene.batch()
+    async with batch:
+        assert set(await gather(batch.run([first]))) == {first}
+    async with batch:
+        assert set(await gather(batch.run([first, second]))) == {second}
+
+
+# --- a consumer who is slow ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_folder", [True, False])
+async def test_a_slow_consumer_is_not_run_away_from(scene, nothing_left, with_folder):
+    job_ids = scene.many(400)
+    options = {} if with_folder else {"out_dir": None}
+    async with scene.batch(concurrency=4, downloads=2, **options) as batch:
+        run = batch.run(job_ids)
+        await anext(run)
+        ahead = -1
+        while ahead != (ahead := scene.ade.world.traffic.get):  # noqa: ASYNC110 - until it is still
+            await asyncio.sleep(0.3)
+        assert ahead < 60
+        taken = 1 + len(await gather(run))
+    assert taken == 400
+
+
+@pytest.mark.parametrize("way", ["replayed", "verified"])
+async def test_a_run_that_is_left_while_it_tells_of_earlier_ones_leaves_nothing(
+    scene, nothing_left, way
+):
+    job_ids = scene.many(60, outcome=Ends.FAILED) + scene.many(20)
+    await scene.run(job_ids)
+    if way == "verified":
+        for path in scene.out_dir.iterdir():
+            path.unlink()
+    collected = []  # generators that nobody closed
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(hooks.firstiter, lambda left: collected.append(left.__qualname__))
+    async with scene.batch(downloads=1) as batch:
+        run = batch.run(replay=way == "replayed")
+        await anext(run)
+        await asyncio.sleep(0.05)
+        await run.aclose()
+        assert not tasks_of_batches()
+    del run, batch
+    gc.collect()
+    sys.set_asyncgen_hooks(*hooks)
+    assert not collected
+
+
+async def test_without_a_journal_a_run_is_as_good(scene, nothing_left):
+    job_ids, quick = await slow_and_quick(scene)
+    async with Batch(scene.client) as batch, batch.run(job_ids, timeout=0.5) as run:
+        found = await gather(run)
+    assert set(found) == set(job_ids)
+    assert {job_id for job_id, told in found.items() if told.error is None} == set(quick)

@@ -1,0 +1,489 @@
+"""The command as a person or a script meets it: a process, its output, its exit code."""
+
+import asyncio
+import hashlib
+import json
+import os
+import pty
+import signal
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from commandline import (
+    KEY,
+    NEVER,
+    SOON,
+    adepoll,
+    adepoll_into,
+    ids_of,
+    sha256_of,
+    started,
+)
+from waiting import supervised, until
+
+from adepoll import JobSnapshot
+from adepoll.emulator import Emulator, JobPlan, Outcome
+
+
+@pytest.fixture
+async def ade():
+    async with Emulator(api_key=KEY) as emulator:
+        yield emulator
+
+
+# --- watch ---------------------------------------------------------------------------------------
+
+
+async def test_watch_prints_one_json_line_for_each_job_that_settles(ade):
+    ids = [ade.submit(SOON) for _ in range(20)]
+    code, out, err = await adepoll(ade, "watch", *ids, ids[0])
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    jobs = [JobSnapshot.from_json(line) for line in out.splitlines()]
+    assert all(job.status.value == "completed" and job.data is not None for job in jobs)
+    assert "20 of 20 jobs settled (20 completed)" in err
+
+
+async def test_watch_ends_with_1_when_a_job_failed(ade):
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="unreadable"))
+    code, out, _ = await adepoll(ade, "watch", ade.submit(SOON), failed)
+    assert code == 1
+    reasons = [json.loads(line)["failure_reason"] for line in out.splitlines()]
+    assert sorted(reasons, key=str) == [None, "unreadable"]
+
+
+async def test_watch_ends_with_1_when_a_job_was_cancelled(ade):
+    code, _, _ = await adepoll(ade, "watch", ade.submit(JobPlan(outcome=Outcome.CANCELLED)))
+    assert code == 1
+
+
+async def test_watch_ends_with_3_and_says_which_when_a_job_is_unresolved(ade):
+    good = ade.submit(SOON)
+    code, out, err = await adepoll(ade, "watch", good, "bad/id")
+    assert code == 3
+    lines = {line["job_id"]: line for line in map(json.loads, out.splitlines())}
+    assert lines[good]["status"] == "completed"
+    assert lines["bad/id"] == {
+        "job_id": "bad/id",
+        "error": "invalid job id 'bad/id': it holds '/'",
+        "error_kind": "InvalidJobIdError",
+    }
+    assert "unresolved: invalid job id 'bad/id': it holds '/'" in err
+    assert "1 of 2 jobs settled (1 completed); 1 unresolved" in err
+
+
+async def test_watch_gives_up_after_its_timeout(ade):
+    never = ade.submit(NEVER)
+    code, out, err = await adepoll(ade, "watch", never, "--timeout", "0.3")
+    assert (code, ids_of(out)) == (3, [never])
+    assert json.loads(out)["error_kind"] == "JobTimeoutError"
+    assert "did not settle in 0.3 s (last seen processing)" in err
+
+
+async def test_watch_ends_with_4_and_one_line_when_the_key_is_refused(ade):
+    code, out, err = await adepoll(ade, "watch", ade.submit(SOON), key="wrong-key")
+    assert (code, out) == (4, "")
+    assert "check VISION_AGENT_API_KEY" in err
+    assert "wrong-key" not in err
+
+
+@pytest.mark.parametrize("arguments", [["watch", "a"], ["get", "a"], ["list"], ["fetch", "a"]])
+async def test_a_missing_key_is_wrong_usage_and_names_the_variable(ade, arguments):
+    code, out, err = await adepoll(ade, *arguments, key="")
+    assert (code, out) == (2, "")
+    assert "VISION_AGENT_API_KEY" in err
+
+
+async def test_watch_reads_ids_from_files_whatever_the_editor_did(ade, tmp_path):
+    ids = [ade.submit(SOON) for _ in range(3)]
+    listed = tmp_path / "ids.txt"
+    listed.write_bytes(f"\ufeff{ids[0]}\r\n\r\n# a comment\r\n  {ids[1]}  \r\n{ids[2]}".encode())
+    code, out, _ = await adepoll(ade, "watch", "--file", str(listed))
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+
+
+async def test_a_line_that_is_no_utf8_is_one_bad_id_and_not_a_bad_file(ade, tmp_path):
+    good = ade.submit(SOON)
+    listed = tmp_path / "ids.txt"
+    listed.write_bytes(b"\xc3\xff\x00bad\n" + good.encode() + b"\n")
+    code, out, _ = await adepoll(ade, "watch", "-f", str(listed))
+    assert code == 3
+    assert good in ids_of(out)
+    assert len(ids_of(out)) == 2
+
+
+async def test_watch_takes_ids_from_a_column_and_from_a_key_of_its_own_output(ade):
+    ids = [ade.submit(SOON) for _ in range(3)]
+    table = "name;job_id\r\n" + "".join(f'"a;b";{job_id}\r\n' for job_id in ids)
+    code, out, _ = await adepoll(ade, "watch", "--field", "job_id", stdin=table.encode())
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    code, again, _ = await adepoll(ade, "watch", "--field", "job_id", stdin=out.encode())
+    assert code == 0
+    assert sorted(ids_of(again)) == sorted(ids)
+
+
+async def test_a_column_that_is_not_there_is_wrong_usage_told_in_one_line(ade):
+    code, out, err = await adepoll(ade, "watch", "--field", "job_id", stdin=b"name,id\na,b\n")
+    assert (code, out) == (2, "")
+    told = "adepoll: standard input, line 1: no column 'job_id'; there are: name, id"
+    assert told in err.splitlines()
+
+
+async def test_a_control_character_in_an_id_reaches_no_terminal(ade):
+    good = ade.submit(SOON)
+    code, out, err = await adepoll(ade, "watch", stdin=f"b\x1b[31mad\n{good}\n".encode())
+    assert code == 3
+    assert sorted(ids_of(out)) == sorted([good, "b\x1b[31mad"])
+    assert "it holds an unprintable character" in err
+    assert "\x1b" not in out + err
+
+
+async def test_watch_takes_ids_from_stdin_as_they_come(ade):
+    first, second = ade.submit(SOON), ade.submit(SOON)
+    async with started(ade, "watch") as process:
+        process.stdin.write(f"{first}\n".encode())
+        await process.stdin.drain()
+        line = await process.stdout.readline()  # settled while stdin is still open
+        assert ids_of(line.decode()) == [first]
+        out, _ = await process.communicate(f"{second}\n".encode())
+    assert ids_of(out.decode()) == [second]
+    assert process.returncode == 0
+
+
+async def test_watch_of_a_missing_file_is_wrong_usage(ade):
+    code, _, err = await adepoll(ade, "watch", "-f", "no-such-file")
+    assert code == 2
+    assert "no-such-file: No such file or directory" in err
+
+
+async def test_watch_with_out_writes_each_result_and_names_the_file(ade, tmp_path):
+    large = ade.submit(JobPlan(processing_time=0.05, result_bytes=3_000_000))
+    small = ade.submit(SOON)
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED))
+    code, out, err = await adepoll(ade, "watch", large, small, failed, "--out", str(tmp_path / "r"))
+    assert code == 1
+    lines = {line["job_id"]: line for line in map(json.loads, out.splitlines())}
+    assert sha256_of(lines[large]["result"]["path"]) == ade.truth(large).result_sha256
+    assert lines[large]["result"]["sha256"] == ade.truth(large).result_sha256
+    assert json.loads((tmp_path / "r" / f"{small}.json").read_bytes())["extraction"]
+    assert "data" not in lines[small]
+    assert "result" not in lines[failed]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == sorted(
+        [f"{large}.json", f"{small}.json"]
+    )
+    assert "MB of results in" in err
+
+
+async def test_watch_does_not_replace_a_result_that_is_there_unless_told(ade, tmp_path):
+    job_id = ade.submit(SOON)
+    target = tmp_path / f"{job_id}.json"
+    target.write_text("mine")
+    code, out, _ = await adepoll(ade, "watch", job_id, "--out", str(tmp_path))
+    assert code == 3
+    assert "exists already" in json.loads(out)["error"]
+    assert json.loads(out)["status"] == "completed"
+    assert target.read_text() == "mine"
+    code, _, _ = await adepoll(ade, "watch", job_id, "--out", str(tmp_path), "--overwrite")
+    assert code == 0
+    assert target.read_text() != "mine"
+
+
+async def test_ctrl_c_ends_with_130_and_says_where_it_stood(ade):
+    done, never = ade.submit(SOON), ade.submit(NEVER)
+    async with started(ade, "watch", done, never, real=True) as process:
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    where, how = err.decode().splitlines()
+    assert where.startswith("adepoll: 1 of 2 jobs settled (1 completed); ")
+    assert how == "adepoll: nothing of this was kept; with --journal FILE it would go on from here"
+
+
+async def test_sigterm_ends_with_143_and_says_where_it_stood(ade):
+    done, never = ade.submit(SOON), ade.submit(NEVER)
+    async with started(ade, "watch", done, never) as process:
+        await process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert process.returncode == 143
+    assert "1 of 2 jobs settled" in err.decode()
+
+
+async def test_ctrl_c_works_while_stdin_is_silent(ade):
+    async with started(ade, "watch") as process:
+        process.stdin.write(f"{ade.submit(SOON)}\n".encode())
+        await process.stdin.drain()
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert process.returncode == 130
+
+
+async def test_a_reader_that_goes_away_is_no_error_message(ade):
+    ids = [ade.submit(SOON) for _ in range(50)]
+    read_end, write_end = os.pipe()
+    async with started(ade, "watch", *ids, stdout=write_end) as process:
+        os.close(write_end)
+        os.close(read_end)
+        _, err = await process.communicate()
+    assert "Traceback" not in err.decode()
+    assert "Broken pipe" not in err.decode()
+    assert process.returncode == 141
+
+
+async def test_ids_from_a_pipe_by_name_are_taken_as_they_come_and_do_not_hold_up_signals(
+    ade, tmp_path
+):
+    first, fifo = ade.submit(SOON), str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    async with started(ade, "watch", "-f", fifo) as process:
+        writer = await asyncio.to_thread(open, fifo, "w", buffering=1)
+        with writer:
+            writer.write(f"{first}\n")
+            assert ids_of((await process.stdout.readline()).decode()) == [first]
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+    assert process.returncode == 143
+
+
+async def test_a_full_disk_under_stdout_is_told_in_one_line(ade):
+    full = os.open("/dev/full", os.O_WRONLY)
+    code, _, err = await adepoll_into(full, ade, "watch", ade.submit(SOON))
+    os.close(full)
+    assert code == 74
+    assert "adepoll: cannot read or write: No space left on device" in err.splitlines()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+async def test_a_stream_that_was_closed_is_no_crash(ade, closed):
+    job_id = ade.submit(SOON)
+    command = f'exec "$0" -W error -m adepoll watch {job_id} {closed}'
+    env = {**os.environ, "LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": KEY}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, sys.executable, env=env, stdout=-1, stderr=-1
+    )
+    async with supervised(process):
+        _, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+
+
+async def test_progress_is_shown_where_stderr_is_a_terminal(ade):
+    ours, theirs = pty.openpty()
+    async with started(ade, "watch", ade.submit(NEVER), stderr=theirs) as process:
+        os.close(theirs)
+        shown = ""
+        while "0/1" not in shown:
+            shown += (await asyncio.to_thread(os.read, ours, 65536)).decode()
+        process.send_signal(signal.SIGINT)
+        out, _ = await process.communicate()
+    os.close(ours)
+    assert "settled" in shown
+    assert out == b""
+
+
+async def test_without_ids_on_a_terminal_watch_says_how_to_give_them(ade):
+    ours, theirs = pty.openpty()
+    async with started(ade, "watch", stdin=theirs) as process:
+        _, err = await process.communicate()
+    os.close(theirs)
+    os.close(ours)
+    assert process.returncode == 2
+    assert "no job ids" in err.decode()
+
+
+# --- get, list, fetch ----------------------------------------------------------------------------
+
+
+async def test_get_prints_what_the_service_says_without_the_presigned_query(ade):
+    job_id = ade.submit(JobPlan(result_bytes=2_000_000))
+    code, out, _ = await adepoll(ade, "get", job_id, real=True)
+    assert code == 0
+    job = JobSnapshot.from_json(out)
+    assert job.job_id == job_id
+    assert job.output_url.endswith("?REDACTED")
+
+
+async def test_get_of_an_unknown_job_ends_with_3_and_says_so(ade):
+    code, out, err = await adepoll(ade, "get", "unknown")
+    assert (code, out) == (3, "")
+    assert err.startswith("adepoll: job unknown: the service answered 404")
+
+
+async def test_get_of_an_impossible_id_is_wrong_usage(ade):
+    code, _, err = await adepoll(ade, "get", "a b")
+    assert code == 2
+    assert "white space" in err
+
+
+async def test_a_service_that_is_not_there_is_told_in_one_line(ade):
+    code, _, err = await adepoll(ade, "get", "a", "--base-url", "http://127.0.0.1:9")
+    assert code == 3
+    assert err.splitlines() == ["adepoll: job a: cannot connect to 127.0.0.1:9: Connection refused"]
+
+
+async def test_an_unknown_region_is_wrong_usage(ade):
+    code, _, err = await adepoll(ade, "get", "a", "--region", "mars")
+    assert code == 2
+    assert "unknown region 'mars'; there are eu, production, us" in err
+
+
+async def test_list_prints_json_lines_where_stdout_is_no_terminal(ade):
+    ids = [ade.submit(SOON) for _ in range(150)]
+    code, out, _ = await adepoll(ade, "list")
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(ids)
+    code, out, _ = await adepoll(ade, "list", "--limit", "3")
+    assert len(out.splitlines()) == 3
+
+
+async def test_list_takes_only_the_status_asked_for(ade):
+    ade.submit(NEVER)
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED))
+    _, out, _ = await adepoll(ade, "list", "--status", "failed")
+    assert ids_of(out) == [failed]
+
+
+async def test_a_terminal_gets_a_table_and_no_escape_of_the_service(ade):
+    reason = "\x1b]0;owned\x07[bold]bad[/]"
+    ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason=reason))
+    ours, theirs = pty.openpty()
+    async with started(ade, "list", stdout=theirs) as process:
+        os.close(theirs)
+        await process.communicate()
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "failed" in shown
+    assert "\x1b]0;" not in shown
+    assert "[bold]" in shown
+
+
+async def test_fetch_writes_the_result_to_a_file_named_after_the_job(ade, tmp_path):
+    job_id = ade.submit(JobPlan(result_bytes=2_500_000))
+    code, out, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path, real=True)
+    assert (code, out) == (0, "")
+    digest = sha256_of(tmp_path / f"{job_id}.json")
+    assert digest == ade.truth(job_id).result_sha256
+    assert f"2500000 bytes, sha256 {digest}" in err
+    code, _, err = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
+    assert code == 2
+    assert "exists already" in err
+
+
+async def test_fetch_to_stdout_streams_the_bytes(ade):
+    job_id = ade.submit(JobPlan(result_bytes=2_500_000))
+    code, out, _ = await adepoll(ade, "fetch", job_id, "-o", "-")
+    assert code == 0
+    assert hashlib.sha256(out.encode()).hexdigest() == ade.truth(job_id).result_sha256
+
+
+async def test_fetch_of_a_job_that_has_not_ended_says_so(ade, tmp_path):
+    code, _, err = await adepoll(ade, "fetch", ade.submit(NEVER), cwd=tmp_path)
+    assert code == 3
+    assert "the job is still processing; wait for it" in err
+    assert not list(tmp_path.iterdir())
+
+
+async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_path):
+    job_id = ade.submit(JobPlan(result_bytes=12_000_000))
+    slow = ade.faults.add("throttled", rate=3_000_000.0)
+    async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
+        await until(lambda: any(part.stat().st_blocks > 4096 for part in tmp_path.glob(".*.part")))
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == ("adepoll: what has come is kept; the same command goes on from there\n")
+    ade.faults.remove(slow)
+    code, _, _ = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
+    assert code == 0
+    assert sha256_of(tmp_path / f"{job_id}.json") == ade.truth(job_id).result_sha256
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_ctrl_c_of_a_fetch_that_has_nothing_yet_promises_nothing(ade, tmp_path):
+    job_id = ade.submit(JobPlan(result_bytes=12_000_000))
+    ade.faults.add("throttled", rate=1000.0)
+    async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
+        await until(lambda: ade.truth.requests.get)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == ""
+
+
+# --- emulate, demo, the rest ---------------------------------------------------------------------
+
+
+async def test_emulate_prints_what_points_a_client_to_it_and_ends_on_sigterm(ade):
+    async with started(ade, "emulate", "--port", "0", "--jobs", "3", real=True) as process:
+        lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
+        env = dict(word.split("=", 1) for _, word in lines)
+        async with started(
+            ade, "list", "--base-url", env["LANDINGAI_ADE_BASE_URL"],
+            key=env["VISION_AGENT_API_KEY"],
+        ) as listing:  # fmt: skip
+            out, _ = await listing.communicate()
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert len(out.splitlines()) == 3
+    assert process.returncode == 143
+    assert err.decode().count("\n") == 1
+
+
+async def test_emulate_on_a_port_that_is_taken_says_so(ade):
+    port = ade.base_url.rpartition(":")[2]
+    code, _, err = await adepoll(ade, "emulate", "--port", port)
+    assert code != 0
+    assert "cannot listen on" in err
+
+
+async def test_demo_settles_fetches_and_checks_everything(ade):
+    code, out, err = await adepoll(ade, "demo", "--jobs", "200", "--median", "0.3", real=True)
+    assert code == 0, err
+    assert "200 jobs" in out
+    assert "nothing lost, nothing doubled, every result byte for byte" in out
+
+
+async def test_the_console_script_is_the_command():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    module, _, name = project["project"]["scripts"]["adepoll"].partition(":")
+    code = f"import sys; from {module} import {name}; sys.exit({name}())"  # as pip writes it
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", code, "--version"), stdout=-1
+    )
+    async with supervised(process):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert out.startswith(b"adepoll, version ")
+
+
+async def test_without_its_extra_the_command_says_how_to_install_it(ade):
+    code = "import sys; sys.modules['click'] = None; from adepoll.__main__ import main; main()"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert 'pip install "adepoll[cli]"' in err.decode()
+
+
+async def test_every_command_has_help_that_fits_a_terminal(ade):
+    for command in (
+        [],
+        ["demo"],
+        ["watch"],
+        ["resume"],
+        ["status"],
+        ["get"],
+        ["list"],
+        ["fetch"],
+        ["emulate"],
+        ["completion"],
+    ):
+        code, out, _ = await adepoll(ade, *command, "--help")
+        assert code == 0
+        assert all(len(line) <= 80 for line in out.splitlines())

@@ -1,0 +1,840 @@
+"""A download goes on with what is there, over one connection or several, and mixes no objects."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from files import names, sha256
+
+from adepoll.errors import (
+    ResultError,
+    ResultServerError,
+    ResultTransferError,
+    StorageError,
+    TargetExistsError,
+)
+from adepoll.fetcher import width
+from adepoll.fetcher.answers import Version
+from adepoll.fetcher.partfile import PartFile
+
+MIB = 2**20
+PART = 8 * MIB
+
+
+@pytest.fixture
+def body(bucket, result_body):
+    """What lies in the bucket: two parts and a half."""
+    bucket.body = result_body(20 * MIB)
+    return bucket.body
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Let every connection count as slow, so that all that are allowed are used."""
+    monkeypatch.setattr(width, "_FAST", float("inf"))
+    monkeypatch.setattr(width, "_JUDGED_FROM", 0.0)
+    monkeypatch.setattr(width, "_WORTH_IT", 0.0)
+
+
+def other_of(body):
+    """Another result of the same length, with the same braces and quotes."""
+    return body.translate(bytes.maketrans(b"aeinorst0123", b"eaniosrt1032"))
+
+
+async def fails(fetcher, job, target, error=ResultError, **options):
+    with pytest.raises(error) as caught:
+        await fetcher.download(job, target, **options)
+    return caught.value
+
+
+async def leave_part(bucket, fetch, stored, target, *, most=6 * MIB):
+    """Let a download fail when about so much is there; give how much that was."""
+    seen = [0]
+    before = bucket.answers
+    bucket.answers = [bucket.give(most, then="close")]
+    if most > PART:
+        bucket.answers = [bucket.give(), bucket.give(most - PART, then="close")]
+    await fails(
+        fetch(attempts=1, connections=1),
+        stored(bucket.url()),
+        target,
+        progress=lambda there, _: seen.append(there),
+    )
+    bucket.answers = before
+    bucket.heads.clear()
+    assert len([name for name in names(target.parent) if ".part" in name]) == 2
+    return seen[-1]
+
+
+# --- what is asked for --------------------------------------------------------------------------
+
+
+async def test_a_download_begins_with_a_range_and_needs_no_more_for_what_fits_in(
+    bucket, fetch, stored, result_body, tmp_path
+):
+    bucket.body = result_body(5 * MIB)
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == bucket.body
+    assert (report.bytes, report.etag, report.resumed) == (5 * MIB, '"one"', 0)
+    assert bucket.ranges == [(0, PART)]
+    assert "if-match" not in bucket.requests[0]
+
+
+async def test_what_comes_after_is_asked_for_by_its_tag_and_only_once(
+    bucket, body, fetch, stored, tmp_path
+):
+    report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert (tmp_path / "out").read_bytes() == body
+    assert report.resumed == 0
+    assert bucket.ranges[0] == (0, PART)
+    assert joined(bucket.ranges) == [(0, len(body))]
+    assert all(sent["if-match"] == sent["if-range"] == '"one"' for sent in bucket.requests[1:])
+
+
+def joined(ranges):
+    """Put ranges together where one goes on just where another ends; overlaps stay apart."""
+    whole = []
+    for start, stop in sorted(ranges):
+        if whole and whole[-1][1] == start:
+            whole[-1] = (whole[-1][0], stop)
+        else:
+            whole.append((start, stop))
+    return whole
+
+
+async def test_several_connections_bring_the_same_bytes_and_none_twice(
+    bucket, body, fetch, stored, tmp_path, slow
+):
+    report = await fetch(connections=5).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    assert bucket.connections > 2
+    assert joined(bucket.ranges) == [(0, len(body))]
+    assert names(tmp_path) == ["out"]
+
+
+async def test_never_more_connections_are_used_than_allowed(
+    bucket, body, fetch, stored, tmp_path, slow
+):
+    busy = most = 0
+    give = bucket.give()
+
+    async def count(reader, writer):
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        try:
+            return await give(reader, writer)
+        finally:
+            busy -= 1
+
+    bucket.answers = [count]
+    await fetch(connections=3).download(stored(bucket.url()), tmp_path / "out")
+    assert most <= 3
+    assert bucket.connections <= 3
+
+
+async def test_parts_that_break_off_are_taken_up_where_they_broke(
+    bucket, body, fetch, stored, tmp_path, slow
+):
+    cut = bucket.give(MIB + 5, then="close")
+    bucket.answers = [cut, cut, bucket.give(), cut, bucket.give(), cut, bucket.give()]
+    report = await fetch(attempts=9, connections=3).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert 1 <= report.resumed <= 4
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
+async def test_without_a_strong_tag_all_comes_in_one_answer(
+    bucket, body, fetch, stored, tmp_path, etag
+):
+    bucket.etag = etag
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert bucket.ranges == [(0, PART), None]
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
+async def test_without_a_strong_tag_what_broke_off_is_never_joined_to_another_object(
+    bucket, fetch, stored, result_body, tmp_path, etag
+):
+    """Though it came as a range, has the same size, and the very same range would fit on."""
+    first = result_body(3 * MIB)
+    second = other_of(first)
+
+    def change(_number):
+        bucket.body = second
+
+    bucket.body, bucket.etag = first, etag
+    bucket.answers = [bucket.give(2 * MIB, then="close"), bucket.give(before=change)]
+    await fetch(attempts=9).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() in {first, second}
+
+
+async def test_a_storage_without_ranges_is_read_in_order(bucket, body, fetch, stored, tmp_path):
+    bucket.gives_ranges = False
+    bucket.answers = [bucket.give(9 * MIB, then="close"), bucket.give()]
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert report.resumed == 1
+
+
+async def test_a_storage_that_gives_the_whole_to_a_later_range_is_read_in_order(
+    bucket, body, fetch, stored, tmp_path
+):
+    def no_more(_number):
+        bucket.gives_ranges = False
+
+    bucket.answers = [bucket.give(), bucket.give(before=no_more)]
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    assert None in bucket.ranges
+
+
+@pytest.mark.parametrize(
+    "content_range", ["bytes 0-8/9", "bytes 1-8388608/20971520", "bytes 0-8388607/*", "", None]
+)
+async def test_a_storage_whose_first_range_makes_no_sense_is_asked_for_the_whole(
+    bucket, body, fetch, stored, tmp_path, content_range
+):
+    headers = ['ETag: "one"']
+    if content_range is not None:
+        headers.append(f"Content-Range: {content_range}")
+    nonsense = bucket.reply(body[:PART], status="206 Partial Content", headers=headers)
+    bucket.answers = [nonsense, bucket.give()]
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert bucket.ranges == [(0, PART), None]
+
+
+@pytest.mark.parametrize("how", ["tag", "size"])
+async def test_a_part_of_another_object_is_never_joined_though_the_storage_knows_no_conditions(
+    bucket, body, fetch, stored, tmp_path, how
+):
+    """It neither says 412 nor gives the whole; only the tag or the total of the part tells."""
+    tag, total = ('"two"', len(body)) if how == "tag" else ('"one"', len(body) + 1)
+    second = other_of(body) + b" " * (how == "size")
+
+    async def part_of_other(reader, writer):
+        bucket.body, bucket.etag = second, tag
+        start, stop = bucket.ranges[-1]
+        stop = min(stop, total)
+        headers = [f"ETag: {tag}", f"Content-Range: bytes {start}-{stop - 1}/{total}"]
+        answer = bucket.reply(second[start:stop], status="206 Partial Content", headers=headers)
+        return await bucket.keeping(answer)(reader, writer)
+
+    bucket.answers = [bucket.give(), part_of_other, bucket.give()]
+    report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(second) == sha256((tmp_path / "out").read_bytes())
+    assert report.etag == tag
+
+
+async def test_an_object_that_changes_each_time_is_given_up(bucket, body, fetch, stored, tmp_path):
+    def change(number):
+        bucket.etag = f'"{number}"'
+
+    bucket.answers = [bucket.give(before=change)]
+    error = await fails(
+        fetch(attempts=4), stored(bucket.url()), tmp_path / "out", ResultTransferError
+    )
+    assert "changed" in str(error)
+    assert len(bucket.heads) < 20
+
+
+async def test_an_empty_object_is_no_result(bucket, fetch, stored, tmp_path):
+    error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", ResultTransferError)
+    assert "ended within the result" in str(error)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", [b'{"a": {"b": 1}', b'{"a": 1}}'])
+async def test_a_cut_object_of_the_announced_length_is_no_result(
+    bucket, fetch, stored, tmp_path, text
+):
+    bucket.answers = [bucket.reply(text)] * 9
+    error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", ResultTransferError)
+    assert "ended within the result" in str(error)
+    assert names(tmp_path) == []
+
+
+async def test_one_byte_per_connection_does_not_keep_it_going(
+    bucket, body, fetch, stored, tmp_path
+):
+    bucket.answers = [bucket.give(1, then="close")]
+    error = await fails(fetch(attempts=4), stored(bucket.url()), tmp_path / "out")
+    assert isinstance(error, ResultTransferError)
+    assert len(bucket.heads) <= 4 + len(body) // (16 * MIB)
+    assert names(tmp_path) == []
+
+
+async def test_several_connections_share_one_fresh_url(bucket, body, fetch, stored, tmp_path, slow):
+    expired = b"<Error><Message>Request has expired</Message></Error>"
+    refuse = bucket.keeping(bucket.reply(expired, status="403 Forbidden"))
+    give = bucket.give()
+
+    async def answer(reader, writer):
+        stale = len(bucket.heads) > 1 and bucket.targets[-1] == "/stale"
+        return await (refuse if stale else give)(reader, writer)
+
+    bucket.answers = [answer]
+    fetcher = fetch(stored(bucket.url("/fresh")), connections=4)
+    report = await fetcher.download(stored(bucket.url("/stale")), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert fetch.asked == ["job-1"]
+
+
+# --- going on with what an earlier one has left -------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [2 * MIB, 6 * MIB, 11 * MIB])
+async def test_what_has_arrived_is_kept_and_only_the_rest_is_asked_for(
+    bucket, body, fetch, stored, tmp_path, most
+):
+    there = await leave_part(bucket, fetch, stored, tmp_path / "out", most=most)
+    assert there > most - MIB
+    seen = []
+    report = await fetch(attempts=1).download(
+        stored(bucket.url()), tmp_path / "out", progress=lambda *told: seen.append(told)
+    )
+    assert joined(bucket.ranges) == [(there, len(body))]
+    assert all(sent["if-match"] == sent["if-range"] == '"one"' for sent in bucket.requests)
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    assert report.resumed == 1
+    assert seen[0] == (there, len(body))
+    assert names(tmp_path) == ["out"]
+
+
+async def test_less_than_a_mebibyte_is_not_kept(bucket, fetch, stored, result_body, tmp_path):
+    bucket.body = result_body(5 * MIB)
+    bucket.answers = [bucket.give(MIB - 1, then="close")]
+    await fails(fetch(attempts=1), stored(bucket.url()), tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+async def test_another_job_does_not_go_on_with_it(bucket, body, fetch, stored, tmp_path):
+    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    await fetch().download(stored(bucket.url(), job_id="job-2"), tmp_path / "out")
+    assert bucket.ranges[0] == (0, PART)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("knows_conditions", [True, False])
+async def test_what_is_left_of_another_object_is_thrown_away_and_costs_no_attempt(
+    bucket, body, fetch, stored, tmp_path, attempts, knows_conditions
+):
+    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    bucket.body, bucket.etag = other_of(body), '"two"'
+    bucket.gives_ranges = knows_conditions
+    report = await fetch(attempts=attempts).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(bucket.body) == sha256((tmp_path / "out").read_bytes())
+    assert report.resumed == 0
+    assert names(tmp_path) == ["out"]
+
+
+async def test_what_is_left_stays_while_the_storage_only_refuses(
+    bucket, body, fetch, stored, tmp_path
+):
+    there = await leave_part(bucket, fetch, stored, tmp_path / "out")
+    bucket.answers = [bucket.reply(status="503 Slow Down")]
+    await fails(fetch(attempts=2), stored(bucket.url()), tmp_path / "out", ResultServerError)
+    bucket.answers = [bucket.give()]
+    bucket.heads.clear()
+    await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert bucket.ranges[0][0] == there
+
+
+async def test_a_note_without_its_bytes_is_not_believed(bucket, body, fetch, stored, tmp_path):
+    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    (part,) = tmp_path.glob("*.part")
+    part.unlink()
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert bucket.ranges[0] == (0, PART)
+
+
+async def test_overwriting_goes_on_too_and_replaces_the_old_file_at_the_end_only(
+    bucket, body, fetch, stored, tmp_path
+):
+    (tmp_path / "out").write_bytes(b"before")
+    bucket.answers = [bucket.give(5 * MIB, then="close")]
+    await fails(fetch(attempts=1), stored(bucket.url()), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out").read_bytes() == b"before"
+    bucket.answers = [bucket.give()]
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out").read_bytes() == body
+    assert report.resumed == 1
+    assert names(tmp_path) == ["out"]
+
+
+def left_behind(target, body, done):
+    """What a process leaves that was killed when these bytes were there."""
+    part = PartFile(target, job_id="job-1", overwrite=False)
+    part.open()
+    part.begin(Version(len(body), '"one"'), joined=True, resumable=True)
+    for start, stop in done:
+        part.write(start, [body[start:stop]])
+    part.leave()
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_of_what_several_connections_left_only_the_gaps_are_asked_for(
+    bucket, body, fetch, stored, tmp_path, slow, connections
+):
+    left_behind(tmp_path / "out", body, [(0, 2 * MIB), (5 * MIB, 9 * MIB), (11 * MIB, 12 * MIB)])
+    report = await fetch(connections=connections).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    gaps = [(2 * MIB, 5 * MIB), (9 * MIB, 11 * MIB), (12 * MIB, len(body))]
+    assert joined(bucket.ranges) == gaps
+
+
+@pytest.mark.parametrize("where", [0, MIB, 2 * MIB - 1])
+async def test_bytes_of_a_part_that_somebody_changed_are_not_noticed_but_told_by_the_digest(
+    bucket, body, fetch, stored, tmp_path, where
+):
+    """What the digest tells is of the file as it is on the disk, never of what was sent."""
+    left_behind(tmp_path / "out", body, [(0, 2 * MIB)])
+    (part,) = tmp_path.glob("*.part")
+    with part.open("r+b") as file:
+        file.seek(where)
+        file.write(b"!")
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256((tmp_path / "out").read_bytes()) != sha256(body)
+
+
+@pytest.mark.parametrize("changed", [True, False])
+async def test_a_whole_that_was_only_not_published_is_published_if_it_is_still_that_object(
+    bucket, body, fetch, stored, tmp_path, changed
+):
+    left_behind(tmp_path / "out", body, [(0, len(body))])
+    if changed:
+        bucket.body, bucket.etag = other_of(body), '"two"'
+    report = await fetch(attempts=1).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(bucket.body) == sha256((tmp_path / "out").read_bytes())
+    assert bucket.ranges[0] == (len(body) - 1, len(body))
+    assert len(bucket.heads) == 1 or changed
+    assert names(tmp_path) == ["out"]
+
+
+KILLED = """
+import asyncio, sys
+from adepoll.api.client import AdeClient
+from adepoll.fetcher import ResultFetcher
+from adepoll.api.models import JobSnapshot, JobStatus, from_timestamp
+
+async def main():
+    job = JobSnapshot(job_id="job-1", status=JobStatus.COMPLETED, status_text="completed",
+                      received_at=from_timestamp(0), progress=1.0, output_url=sys.argv[1])
+    tell = lambda there, size: print(there, flush=True)
+    async with AdeClient("key", base_url="http://127.0.0.1:9") as client, \
+            ResultFetcher(client) as fetcher:
+        await fetcher.download(job, sys.argv[2], progress=tell)
+
+asyncio.run(main())
+"""
+
+
+async def test_who_is_killed_loses_a_part_at_most(bucket, body, fetch, stored, tmp_path):
+    bucket.answers = [bucket.give(), bucket.give(4 * MIB, then="hang")]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        KILLED,
+        bucket.url(),
+        str(tmp_path / "out"),
+        stdout=subprocess.PIPE,
+    )
+    there = 0
+    while there < 9 * MIB:
+        line = await process.stdout.readline()
+        assert line, "it ended by itself"
+        there = int(line)
+    process.send_signal(signal.SIGKILL)
+    assert await process.wait() == -signal.SIGKILL
+    bucket.answers = [bucket.give()]
+    bucket.heads.clear()
+    report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    assert report.resumed == 1
+    assert there - PART < bucket.ranges[0][0] <= 12 * MIB
+    assert names(tmp_path) == ["out"]
+
+
+async def test_a_whole_that_is_none_is_not_gone_on_with(
+    bucket, fetch, stored, result_body, tmp_path
+):
+    whole = result_body(9 * MIB)
+    bucket.body = whole[:-2] + b"  "
+    await fails(fetch(attempts=1), stored(bucket.url()), tmp_path / "out", ResultTransferError)
+    assert names(tmp_path) == []
+    bucket.body, bucket.etag = whole, '"two"'
+    await fetch(attempts=1).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == whole
+
+
+# --- one target, several who write it -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+async def test_two_downloads_of_one_job_to_one_target_do_not_meet(
+    bucket, body, fetch, stored, tmp_path, overwrite
+):
+    fetcher = fetch()
+    job = stored(bucket.url())
+    reports = await asyncio.gather(
+        *(fetcher.download(job, tmp_path / "out", overwrite=overwrite) for _ in range(2)),
+        return_exceptions=True,
+    )
+    errors = [report for report in reports if isinstance(report, Exception)]
+    assert [type(error) for error in errors] == ([] if overwrite else [TargetExistsError])
+    assert (tmp_path / "out").read_bytes() == body
+    assert names(tmp_path) == ["out"]
+
+
+async def test_a_temporary_of_somebody_else_is_neither_used_nor_touched(
+    bucket, body, fetch, stored, tmp_path
+):
+    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    (part,) = tmp_path.glob("*.part")
+    part.unlink()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious" * MIB)
+    part.symlink_to(victim)
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert victim.read_bytes() == b"precious" * MIB
+    assert not (tmp_path / "out").is_symlink()
+
+
+# --- disks --------------------------------------------------------------------------------------
+
+
+async def test_a_disk_that_fills_up_in_the_middle_keeps_what_it_took(
+    bucket, body, fetch, stored, tmp_path, monkeypatch
+):
+    real = os.pwritev
+
+    def pwritev(fd, chunks, offset):
+        if offset >= 6 * MIB:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, chunks, offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", StorageError)
+    assert error.errno == errno.ENOSPC
+    assert len(bucket.heads) == 1  # no retry makes room
+    assert len(names(tmp_path)) == 2
+    monkeypatch.setattr(os, "pwritev", real)
+    bucket.heads.clear()
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert 4 * MIB <= bucket.ranges[0][0] <= 9 * MIB  # a batch that began before goes further
+
+
+async def test_what_comes_in_order_is_digested_without_being_read_again(
+    bucket, body, fetch, stored, tmp_path, monkeypatch
+):
+    def preadv(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+
+
+async def test_what_is_not_digested_yet_does_not_pile_up_in_memory(
+    bucket, fetch, stored, result_body, tmp_path, hold
+):
+    bucket.body = result_body(32 * MIB)
+    began, go_on = hold("digest")
+    there = 0
+
+    def progress(count, _size):
+        nonlocal there
+        there = count
+
+    downloading = asyncio.create_task(
+        fetch(connections=1).download(stored(bucket.url()), tmp_path / "out", progress=progress)
+    )
+    await began.wait()
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    assert there <= 8 * MIB
+    go_on.set()
+    assert (await downloading).sha256 == sha256(bucket.body)
+
+
+async def test_a_disk_that_cannot_be_read_back_is_told_and_nobody_complains(
+    bucket, body, fetch, stored, tmp_path, monkeypatch
+):
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+
+    def preadv(*_args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for name in ("out", "other"):  # what is there already must be read for the digest
+        await leave_part(bucket, fetch, stored, tmp_path / name)
+        (tmp_path / "aside").mkdir(exist_ok=True)
+        for part in tmp_path.glob(".*"):
+            part.rename(tmp_path / "aside" / part.name)
+    for part in (tmp_path / "aside").iterdir():
+        part.rename(tmp_path / part.name)
+    monkeypatch.setattr(os, "preadv", preadv)
+    error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", StorageError)
+    assert error.errno == errno.EIO
+    # And where the storage fails as well, so that nobody may look at the digest any more.
+    bucket.answers = [bucket.give(MIB, then="close")]
+    either = (ResultTransferError, StorageError)  # whichever comes first
+    await fails(fetch(attempts=1), stored(bucket.url()), tmp_path / "other", either)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_progress_goes_from_nothing_to_all_and_never_back(
+    bucket, body, fetch, stored, tmp_path, slow, connections
+):
+    told = []
+    await fetch(connections=connections).download(
+        stored(bucket.url()), tmp_path / "out", progress=lambda *now: told.append(now)
+    )
+    theres = [there for there, _ in told]
+    assert {size for _, size in told} == {len(body)}
+    assert (theres[0], theres[-1]) == (0, len(body))
+    assert theres == sorted(set(theres))
+    assert len(told) > 10
+
+
+async def test_progress_does_not_know_what_the_storage_does_not_tell(
+    bucket, fetch, stored, result_body, tmp_path
+):
+    body = result_body(3 * MIB)
+    bucket.answers = [bucket.reply(body, length=None)]
+    told = []
+    await fetch().download(
+        stored(bucket.url()), tmp_path / "out", progress=lambda *now: told.append(now)
+    )
+    assert told[0] == (0, None)
+    assert told[-1] == (len(body), None)
+
+
+async def test_progress_of_a_download_that_begins_anew_begins_anew(
+    bucket, body, fetch, stored, tmp_path
+):
+    def change(_number):
+        bucket.body, bucket.etag = other_of(body)[:-1] + b" }", '"two"'
+
+    bucket.answers = [bucket.give(), bucket.give(before=change), bucket.give()]
+    told = []
+    await fetch(connections=1).download(
+        stored(bucket.url()), tmp_path / "out", progress=lambda *now: told.append(now)
+    )
+    size = len(body)
+    assert [now for now in told if now[0] == 0] == [(0, size), (0, size + 1)]
+    assert told[-1] == (size + 1, size + 1)
+
+
+async def test_what_progress_raises_passes_unchanged_and_what_is_there_is_kept(
+    bucket, body, fetch, stored, tmp_path
+):
+    class OwnError(Exception):
+        pass
+
+    def progress(there, _size):
+        if there > 5 * MIB:
+            raise OwnError
+
+    before = asyncio.all_tasks()
+    fetcher = fetch()
+    await fails(fetcher, stored(bucket.url()), tmp_path / "out", OwnError, progress=progress)
+    await fetcher.aclose()
+    await bucket.left_alone()
+    assert asyncio.all_tasks() == before
+    bucket.heads.clear()
+    await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert bucket.ranges[0][0] > 5 * MIB
+    assert (tmp_path / "out").read_bytes() == body
+
+
+# --- cancelling ---------------------------------------------------------------------------------
+
+
+async def settled(task):
+    """Wait for a task that was cancelled; say whether it was."""
+    await asyncio.wait([task])
+    return task.cancelled()
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_cancelled_anywhere_it_leaves_nothing_running_and_what_can_be_gone_on_with(
+    bucket, fetch, stored, result_body, tmp_path, slow, connections
+):
+    bucket.body = result_body(10 * MIB)
+    target = tmp_path / "out"
+    tasks = asyncio.all_tasks()
+    cancelled = 0
+    for turns in [*range(12), *range(12, 400, 37)]:
+        fetcher = fetch(connections=connections)
+        task = asyncio.create_task(fetcher.download(stored(bucket.url()), target, overwrite=True))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        cancelled += await settled(task)
+        await fetcher.aclose()
+        await bucket.left_alone()
+        assert asyncio.all_tasks() == tasks
+        left = [name for name in names(tmp_path) if name != "out"]
+        assert len(left) in {0, 2}
+        assert open_files_in(tmp_path) == []
+        if target.exists():
+            assert target.read_bytes() == bucket.body
+            target.unlink()
+    assert cancelled > 12
+    await fetch().download(stored(bucket.url()), target)
+    assert target.read_bytes() == bucket.body
+    assert names(tmp_path) == ["out"]
+
+
+def open_files_in(folder):
+    """The files of that folder that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            path = link.readlink()
+            if path.is_relative_to(folder):
+                found.append(path)
+    return found
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """Hold a method of PartFile in its thread; gives (began, go_on)."""
+
+    def patch(method, *, after=0):
+        began, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+        real = getattr(PartFile, method)
+        calls = iter(range(10**6))
+
+        def held(self, *args, **options):
+            if next(calls) >= after:
+                loop.call_soon_threadsafe(began.set)
+                assert go_on.wait(10)
+            return real(self, *args, **options)
+
+        monkeypatch.setattr(PartFile, method, held)
+        return began, go_on
+
+    return patch
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(
+    "method", ["open", "begin", "write", "digest", "_note", "hash_to", "publish"]
+)
+async def test_cancelled_while_a_thread_works_it_waits_for_it_and_lets_go_of_all(
+    bucket, body, fetch, stored, tmp_path, hold, method, times
+):
+    if method == "hash_to":  # what is there already is digested, and nothing else is done
+        await leave_part(bucket, fetch, stored, tmp_path / "out")
+        bucket.answers = [bucket.give(MIB, then="hang")]
+    began, go_on = hold(method)
+    tasks = asyncio.all_tasks()
+    fetcher = fetch()
+    task = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))
+    await began.wait()
+    for _ in range(times):  # insisting does not help
+        task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert not task.done()
+    go_on.set()
+    assert await settled(task)
+    await fetcher.aclose()
+    await bucket.left_alone()
+    assert asyncio.all_tasks() == tasks
+    assert open_files_in(tmp_path) == []
+    assert len([name for name in names(tmp_path) if ".part" in name]) in {0, 2}
+
+
+async def test_cancelled_while_another_connection_has_failed_it_does_not_go_on(
+    bucket, body, fetch, stored, tmp_path, hold, slow
+):
+    """One part finds another object, which would begin all anew; one is held by its disk."""
+    began, go_on = hold("write", after=1)
+    give = bucket.give()
+
+    async def change(reader, writer):
+        await began.wait()
+        bucket.etag = '"two"'
+        return await give(reader, writer)
+
+    bucket.answers = [give, change]
+    fetcher = fetch(connections=3)
+    task = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))
+    await began.wait()
+    for _ in range(50):  # until all others have seen it
+        await asyncio.sleep(0.001)
+    assert bucket.etag == '"two"'
+    asked = len(bucket.heads)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    go_on.set()
+    assert await settled(task)
+    assert len(bucket.heads) == asked
+    assert open_files_in(tmp_path) == []
+
+
+async def test_a_download_that_began_anew_still_obeys_a_timeout_around_it(
+    bucket, body, fetch, stored, tmp_path
+):
+    """What it has cancelled of its own must not be taken for the caller's."""
+
+    def change(_number):
+        bucket.etag = '"two"'
+
+    def run_out(_number):
+        limit.reschedule(0)
+
+    hang = bucket.give(9, then="hang", before=run_out)
+    bucket.answers = [bucket.give(), bucket.give(before=change), hang]
+    task = asyncio.current_task()
+    before = task.cancelling()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as limit:
+            await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
+    assert task.cancelling() == before
+    assert len(bucket.heads) == 3
+
+
+async def test_later_parts_that_make_no_sense_are_never_told_as_such_but_read_in_order(
+    bucket, body, fetch, stored, tmp_path
+):
+    sensible = bucket.give()
+    bucket.body = body
+
+    async def encoded(reader, writer):
+        if "bytes=0-" in bucket.requests[-1].get("range", "bytes=0-"):
+            return await sensible(reader, writer)
+        headers = ["Content-Encoding: gzip", "Content-Range: bytes 8388608-8388609/9000000"]
+        writer.write(bucket.reply(b"xx", status="206 Partial Content", headers=headers))
+        return True
+
+    bucket.answers = [encoded]
+    report = await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == body
+    assert report.bytes == len(body)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

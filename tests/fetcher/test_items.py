@@ -1,0 +1,209 @@
+"""items(): the rows of a huge array, one at a time, as `result` would have given them."""
+
+import asyncio
+import json
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.api.client import AdeClient
+from adepoll.emulator import Emulator, JobPlan
+from adepoll.errors import (
+    ConfigurationError,
+    ResultMalformedError,
+    ResultTooLargeError,
+    ResultTransferError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.items import ResultItems
+from adepoll.fetcher.stream import Inline, ResultStream
+
+ROWS = "extraction.line_items.item"
+
+
+async def walk(fetcher, job, prefix):
+    async with fetcher.items(job, prefix) as items:
+        return [item async for item in items]
+
+
+async def parse(text, prefix, *, chunk=7, most=2**20):
+    """Walk a text that comes in small pieces."""
+
+    class Pieces(Inline):
+        async def read(self):
+            piece, self._body = self._body[:chunk], self._body[chunk:]
+            return piece
+
+    items = ResultItems(ResultStream(Pieces(text)), prefix, job_id="job-1", most_bytes=most)
+    return [item async for item in items]
+
+
+def at(value, steps):
+    """Give what stands at a path, the plain way."""
+    if not steps:
+        yield value
+    elif isinstance(value, list) and steps[0] == "item":
+        for part in value:
+            yield from at(part, steps[1:])
+    elif isinstance(value, dict) and steps[0] in value:
+        yield from at(value[steps[0]], steps[1:])
+
+
+@pytest.mark.parametrize("size", [3_000, 3_000_000], ids=["inline", "stored"])
+async def test_the_rows_are_those_of_the_whole_result(size):
+    async with (
+        Emulator() as ade,
+        AdeClient(ade.api_key, base_url=ade.base_url) as client,
+        ResultFetcher(client) as fetcher,
+    ):
+        job_id = ade.submit(JobPlan(result_bytes=size))
+        whole = await fetcher.result(job_id)
+        assert await walk(fetcher, job_id, ROWS) == whole.extraction["line_items"] != []
+
+
+KEYS = st.sampled_from(["a", "b", "item", "", "rows"])
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(KEYS, children, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("ab"), VALUES),
+    st.lists(st.sampled_from(["a", "b", "item"]), max_size=3),
+    st.integers(1, 9),
+)
+def test_any_path_gives_what_stands_there(value, steps, chunk):
+    found = asyncio.run(parse(json.dumps(value).encode(), ".".join(steps), chunk=chunk))
+    assert found == list(at(value, steps))
+    assert [type(item) for item in found] == [type(item) for item in at(value, steps)]
+
+
+async def test_integers_of_any_size_stay_exact_and_fractions_are_floats():
+    text = b'{"a": [123456789012345678901234567890, 1.5, 1e3, -0.0, {"b": 2.5}]}'
+    found = await parse(text, "a.item")
+    assert found == [123456789012345678901234567890, 1.5, 1000.0, 0.0, {"b": 2.5}]
+    assert [type(item) for item in found] == [int, float, float, float, dict]
+
+
+async def test_an_unpaired_surrogate_comes_as_a_question_mark():
+    assert await parse(rb'{"a": ["x\ud800y", "\ud83d\ude00"]}', "a.item") == ["x?y", "😀"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b'{"a": [1, NaN]}', "expected JSON"),
+        (b'{"a": [1, canarydocument]}', "expected JSON"),
+        (b'{"a": [1, 2', "expected JSON"),
+        (b'{"a": [1]}}', "expected JSON"),
+        (b'{"a": ["\xff"]}', "expected JSON"),
+        (b'{"a": [1e999]}', "out of range"),
+        (b'{"a": ' + b"[" * 20_000, "nested too deeply"),
+        (b'{"b": ' + b'{"b":' * 20_000, "nested too deeply"),
+    ],
+)
+async def test_what_is_no_json_is_malformed_without_the_document_in_the_error(
+    text, problem, all_text_of
+):
+    with pytest.raises(ResultMalformedError, match=problem) as caught:
+        await parse(text, "a.item", chunk=1000)
+    assert "canarydocument" not in all_text_of(caught.value)
+
+
+async def test_items_before_the_fault_are_handed_out():
+    pieces = iter([b'{"a": [1, 2, ', b"nonsense", b""])
+    source = Inline(b"")
+
+    async def read():
+        return next(pieces)
+
+    source.read = read
+    items = ResultItems(ResultStream(source), "a.item", job_id="job-1", most_bytes=100)
+    assert [await anext(items), await anext(items)] == [1, 2]
+    with pytest.raises(ResultMalformedError):
+        await anext(items)
+    with pytest.raises(StopAsyncIteration):
+        await anext(items)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b'{"a": [[' + b"1," * 60_000 + b"1]]}", id="many values"),
+        pytest.param(b'{"a": ["' + b"x" * 120_000 + b'"]}', id="one string"),
+        pytest.param(b'{"b": "' + b"x" * 120_000 + b'"}', id="a string elsewhere"),
+    ],
+)
+async def test_one_item_larger_than_the_limit_is_refused(text):
+    with pytest.raises(ResultTooLargeError, match="an item is larger than 100000") as caught:
+        await parse(text, "a.item", chunk=1000, most=100_000)
+    assert caught.value.limit == 100_000
+
+
+async def test_what_is_passed_over_may_be_of_any_size():
+    text = b'{"b": [' + b"1," * 200_000 + b'1], "a": [7]}'
+    assert await parse(text, "a.item", chunk=1000, most=10_000) == [7]
+
+
+async def test_memory_does_not_grow_with_the_result(storage, fetch, stored):
+    rows = 60_000
+    some = json.dumps([{"text": "x" * 400}] * 100)[1:-1].encode()
+
+    async def long(_reader, writer):
+        writer.write(storage.reply(b'{"a": [', length=None))
+        for number in range(rows // 100):
+            writer.write(b"," * (number > 0) + some)
+            await writer.drain()
+        writer.write(b"]}")
+
+    storage.answers = [long]
+    count = 0
+    async with fetch().items(stored(storage.url()), "a.item") as items:
+        tracemalloc.start()
+        async for _ in items:
+            count += 1
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert count == rows
+    assert peak < rows // 100 * len(some) / 4
+
+
+async def test_a_cut_that_nobody_announced_is_told_after_the_last_whole_item(
+    storage, fetch, stored
+):
+    storage.answers = [storage.reply(b'{"a": [1, 2', length=None)]
+    async with fetch().items(stored(storage.url()), "a.item") as items:
+        assert await anext(items) == 1
+        with pytest.raises(ResultTransferError):
+            await anext(items)
+
+
+async def test_leaving_early_closes_the_connection(storage, fetch, stored):
+    async def endless(_reader, writer):
+        writer.write(storage.reply(b'{"a": [1,', length=None))
+        while True:
+            writer.write(b"1," * 10_000)
+            await writer.drain()
+
+    storage.answers = [endless]
+    async with fetch().items(stored(storage.url()), "a.item") as items:
+        async for item in items:
+            assert item == 1
+            break
+    await storage.left_alone()
+
+
+async def test_without_ijson_it_says_what_to_install(storage, fetch, stored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ijson", None)
+    storage.answers = [storage.reply(b"{}")]
+    with pytest.raises(ConfigurationError, match=r"pip install 'adepoll\[json\]'"):
+        await walk(fetch(), stored(storage.url()), "a.item")

@@ -1,0 +1,1093 @@
+"""A file appears whole or not at all, and nothing is left where it does not."""
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import pickle
+import random
+import resource
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import pytest
+from files import names
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
+from adepoll.fetcher import sidecar
+from adepoll.fetcher.answers import Version
+from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher.sidecar import ResumeState
+
+MIB = 2**20
+SURE = Version(size=4 * MIB, etag='"one"')
+
+
+def part_file(target, *, overwrite=False):
+    return PartFile(Path(target), job_id="job-1", overwrite=overwrite)
+
+
+def begun(target, *, overwrite=False):
+    """A part file that is open and empty."""
+    part = part_file(target, overwrite=overwrite)
+    part.open()
+    part.begin(Version(), joined=False)
+    return part
+
+
+def publish(part, size):
+    part.hash_to(size)
+    return part.publish()
+
+
+def write_whole(part, *chunks):
+    """Write and publish a file of these chunks; give its digest."""
+    part.open()
+    part.begin(Version(), joined=False)
+    part.write(0, chunks)
+    return publish(part, sum(map(len, chunks)))
+
+
+def kept_by(target, *, job_id="job-1"):
+    """What a later download would go on with, or None."""
+    part = PartFile(Path(target), job_id=job_id, overwrite=True)
+    kept = part.open()
+    part.leave()
+    return kept
+
+
+@pytest.fixture
+def fail_os(monkeypatch):
+    """Let a function of `os` fail with that errno, where its first argument is such a thing."""
+
+    def fail(name, number, *, when=lambda _: True):
+        real = getattr(os, name)
+
+        def failing(first, *args, **kwargs):
+            if when(first):
+                raise OSError(number, os.strerror(number))
+            return real(first, *args, **kwargs)
+
+        monkeypatch.setattr(os, name, failing)
+
+    return fail
+
+
+@pytest.fixture
+def no_descriptor_is_left_open():
+    before = len(names("/dev/fd"))
+    yield
+    assert len(names("/dev/fd")) == before
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+
+WITHOUT_BRACES = st.binary(max_size=100).map(lambda chunk: chunk.translate(None, b"{}"))
+
+
+@given(chunks=st.lists(WITHOUT_BRACES, max_size=10))
+def test_the_file_holds_the_chunks_in_order_and_the_digest_is_theirs(chunks):
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "out.json")
+        whole = b"{" + b"".join(chunks) + b"}"
+        digest = write_whole(part_file(target), b"{", *chunks, b"}")
+        assert target.read_bytes() == whole
+        assert digest == hashlib.sha256(whole).hexdigest()
+        assert names(folder) == ["out.json"]
+
+
+@given(body=WITHOUT_BRACES, order=st.randoms(use_true_random=False), at_once=st.integers(1, 9))
+def test_pieces_may_be_written_in_any_order_and_the_digest_follows_them(body, order, at_once):
+    whole = b"{" + body + b"}"
+    starts = [*range(0, len(whole), at_once)]
+    order.shuffle(starts)
+    with tempfile.TemporaryDirectory() as folder:
+        part = begun(Path(folder, "out"))
+        there = set()
+        for start in starts:
+            part.write(start, [whole[start : start + at_once]])
+            there.add(start)
+            whole_up_to = next(
+                at for at in range(0, len(whole) + at_once, at_once) if at not in there
+            )
+            part.hash_to(min(whole_up_to, len(whole)))
+            assert part.hashed == min(whole_up_to, len(whole))
+        assert part.publish() == hashlib.sha256(whole).hexdigest()
+        assert Path(folder, "out").read_bytes() == whole
+
+
+def test_a_write_that_takes_only_some_bytes_is_continued(tmp_path, monkeypatch):
+    def some(fd, chunks, offset):
+        return os.pwrite(fd, b"".join(chunks)[:3], offset)
+
+    monkeypatch.setattr(os, "pwritev", some)
+    digest = write_whole(part_file(tmp_path / "out"), b"{01", b"2345", b"", b"6", b"789}")
+    assert (tmp_path / "out").read_bytes() == b"{0123456789}"
+    assert digest == hashlib.sha256(b"{0123456789}").hexdigest()
+
+
+def test_no_call_writes_more_than_half_a_mebibyte(tmp_path, monkeypatch):
+    sizes, real = [], os.pwritev
+
+    def pwritev(fd, chunks, offset):
+        sizes.append(sum(map(len, chunks)))
+        return real(fd, chunks, offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    body = b"{%s}" % random.Random(4).randbytes(3 * MIB).translate(None, b"{}")
+    cuts = [0, 10, 10, MIB, MIB + 5, MIB + 7, 2 * MIB, len(body)]
+    write_whole(part_file(tmp_path / "out"), *(body[a:b] for a, b in itertools.pairwise(cuts)))
+    assert (tmp_path / "out").read_bytes() == body
+    assert max(sizes) == MIB // 2
+    assert len(sizes) <= len(body) // (MIB // 2) + 1
+
+
+def test_more_chunks_are_written_than_the_kernel_takes_at_once(tmp_path):
+    body = b"{%s}" % random.Random(3).randbytes(5_000).translate(None, b"{}")
+    write_whole(part_file(tmp_path / "out"), *(bytes([byte]) for byte in body))
+    assert (tmp_path / "out").read_bytes() == body
+
+
+def test_a_new_attempt_begins_from_nothing(tmp_path):
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{of the first attempt, longer"])
+    part.hash_to(20)
+    part.begin(Version(), joined=False)
+    part.write(0, [b"{second}"])
+    assert publish(part, 8) == hashlib.sha256(b"{second}").hexdigest()
+    assert (tmp_path / "out").read_bytes() == b"{second}"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrite):
+    target = tmp_path / "out"
+    if overwrite:
+        target.touch(mode=0o644)
+    part = part_file(target, overwrite=overwrite)
+    before = os.umask(umask)
+    try:
+        part.open()
+        part.begin(SURE, joined=True, resumable=True)
+        part.write(0, [b"{" + b" " * MIB + b"}"])
+        hidden = [*tmp_path.glob(".*")]
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in hidden}
+        publish(part, MIB + 2)
+    finally:
+        os.umask(before)
+    modes.add(stat.S_IMODE(target.stat().st_mode))
+    assert len(hidden) == 2  # the bytes, and the note of which they are
+    assert modes <= {0o600, 0o600 & ~umask}
+
+
+def test_the_temporary_is_hidden_and_in_the_folder_of_the_target(tmp_path):
+    part = part_file(tmp_path / "out.json")
+    part.open()
+    (name,) = names(tmp_path)
+    assert name.startswith(".out.json.")
+    assert name.endswith(".part")
+    part.leave()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["n" * 255, "😀" * 57, "😀" * 63, "é" * 127, ".hidden", "a b", "-rf", "%s", "\udcff\udcfe"],
+)
+def test_any_name_that_the_file_system_takes_will_do(tmp_path, name):
+    part = part_file(tmp_path / name)
+    part.check()
+    write_whole(part, b"{}")
+    assert names(tmp_path) == [name]
+    left_behind(tmp_path / name)
+    assert kept_by(tmp_path / name)
+
+
+def test_a_relative_target_is_one_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part = part_file("out")
+    part.check()
+    write_whole(part, b"{}")
+    assert names(tmp_path) == ["out"]
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path):
+    parts = [part_file(tmp_path / "out", overwrite=True) for _ in range(5)]
+    for part in parts:
+        part.open()
+        part.begin(SURE, joined=True, resumable=True)
+    assert len(names(tmp_path)) == 5
+    for number, part in enumerate(parts):
+        part.write(0, [b"{%d}" % number])
+    for part in reversed(parts):
+        publish(part, 3)
+    assert (tmp_path / "out").read_bytes() == b"{0}"
+    assert names(tmp_path) == ["out"]
+
+
+# --- what makes it durable ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(
+    tmp_path, monkeypatch, overwrite
+):
+    events = []
+    real_fsync, real_link, real_rename = os.fsync, os.link, os.replace
+
+    def fsync(fd):
+        events.append("sync folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync bytes")
+        if events[-1] == "sync folder":
+            assert os.path.samestat(os.fstat(fd), tmp_path.stat())
+            assert names(tmp_path) == ["out"]  # the temporary's name has gone before
+        real_fsync(fd)
+
+    def link(*args, **kwargs):
+        events.append("name")
+        real_link(*args, **kwargs)
+
+    def replace(*args, **kwargs):
+        events.append("name")
+        real_rename(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "replace", replace)
+    write_whole(part_file(tmp_path / "out", overwrite=overwrite), b"{}")
+    assert events == ["sync bytes", "name", "sync folder"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_folders_is_no_failure(tmp_path, fail_os, number):
+    fail_os("fsync", number, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
+
+
+def test_a_folder_that_may_be_written_and_not_read_is_no_failure(tmp_path, fail_os):
+    fail_os("open", errno.EACCES, when=lambda path: Path(path) == tmp_path)
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
+
+
+def test_a_folder_that_fails_to_sync_is_told(tmp_path, fail_os):
+    fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
+    part = part_file(tmp_path / "out")
+    with pytest.raises(StorageError) as caught:
+        write_whole(part, b"{}")
+    assert caught.value.errno == errno.EIO
+    part.leave()
+    assert names(tmp_path) == ["out"]  # whole, and its name may not outlive a power cut
+
+
+# --- a target that exists -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to a file"])
+def test_a_target_that_exists_is_refused_at_once(tmp_path, kind):
+    target = tmp_path / "out"
+    if kind == "file":
+        target.write_bytes(b"before")
+    else:
+        target.symlink_to(tmp_path / "elsewhere")
+    if kind == "link to a file":
+        (tmp_path / "elsewhere").write_bytes(b"before")
+    with pytest.raises(TargetExistsError, match="overwrite=True") as caught:
+        part_file(target).check()
+    assert caught.value.path == str(target)
+    assert isinstance(caught.value, FileExistsError)
+    assert pickle.loads(pickle.dumps(caught.value)).path == str(target)
+
+
+def test_with_overwrite_a_target_that_exists_is_replaced_only_when_all_is_there(tmp_path):
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    part_file(target, overwrite=True).check()
+    part = begun(target, overwrite=True)
+    part.write(0, [b"{after}"])
+    assert target.read_bytes() == b"before"
+    publish(part, 7)
+    assert target.read_bytes() == b"{after}"
+    assert names(tmp_path) == ["out"]
+
+
+def test_overwriting_a_link_leaves_alone_what_it_points_to(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"before")
+    target = tmp_path / "out"
+    target.symlink_to(elsewhere)
+    write_whole(part_file(target, overwrite=True), b"{after}")
+    assert elsewhere.read_bytes() == b"before"
+    assert target.read_bytes() == b"{after}"
+    assert not target.is_symlink()
+
+
+@pytest.mark.parametrize("has_links", [True, False], ids=["hard links", "no hard links"])
+def test_a_target_that_appeared_meanwhile_is_never_replaced(tmp_path, fail_os, has_links):
+    if not has_links:
+        fail_os("link", errno.EPERM)
+    target = tmp_path / "out"
+    part_file(target).check()
+    part = begun(target)
+    part.write(0, [b"{ours}"])
+    target.write_bytes(b"theirs")
+    with pytest.raises(TargetExistsError) as caught:
+        publish(part, 6)
+    assert caught.value.__cause__ is None
+    part.leave()
+    assert target.read_bytes() == b"theirs"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_gets_the_file_all_the_same(tmp_path, fail_os, number):
+    fail_os("link", number)
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
+    assert names(tmp_path) == ["out"]
+
+
+# --- what cannot be written ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_missing_folder_is_refused_at_once(tmp_path, overwrite):
+    with pytest.raises(StorageError, match="no such folder") as caught:
+        part_file(tmp_path / "missing" / "out", overwrite=overwrite).check()
+    assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_a_file_is_refused_at_once(tmp_path, overwrite):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError) as caught:
+        part_file(tmp_path / "file" / "out", overwrite=overwrite).check()
+    assert caught.value.errno in {errno.ENOENT, errno.ENOTDIR}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_target_that_is_a_folder_is_refused_at_once_without_a_hint_to_overwrite(
+    tmp_path, overwrite
+):
+    with pytest.raises(StorageError, match="directory") as caught:
+        part_file(tmp_path, overwrite=overwrite).check()
+    assert caught.value.errno == errno.EISDIR
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("a\0b", errno.EINVAL), ("\ud800", errno.EINVAL), ("n" * 256, errno.ENAMETOOLONG)],
+    ids=["null", "lone surrogate", "too long"],
+)
+def test_a_name_that_no_file_can_have_is_refused_at_once(tmp_path, name, number, overwrite):
+    with pytest.raises(StorageError) as caught:
+        part_file(tmp_path / name, overwrite=overwrite).check()
+    assert caught.value.errno == number
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EMFILE])
+def test_a_folder_that_takes_no_file_is_told_with_errno_and_cause(tmp_path, fail_os, number):
+    fail_os("open", number, when=lambda path: Path(path).suffix == ".part")
+    part = part_file(tmp_path / "out")
+    part.check()
+    with pytest.raises(StorageError, match=os.strerror(number)) as caught:
+        part.open()
+    assert caught.value.errno == number
+    assert caught.value.path == str(tmp_path / "out")
+    assert caught.value.job_id == "job-1"
+    assert isinstance(caught.value.__cause__, OSError)
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_is_told_with_what_it_took_before(tmp_path, fail_os):
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{"])
+    fail_os("pwritev", errno.ENOSPC)
+    with pytest.raises(StorageError, match="No space") as caught:
+        part.write(1, [b"0123456789"])
+    assert caught.value.errno == errno.ENOSPC
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_a_real_limit_of_the_kernel_is_told_in_the_same_way(tmp_path):
+    # Python ignores SIGXFSZ, so that a write over RLIMIT_FSIZE is EFBIG.
+    part = begun(tmp_path / "out")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(StorageError) as caught:
+            part.write(0, [bytes(5_000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    part.leave()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("operation", ["fsync", "link", "ftruncate"])
+def test_a_failure_on_the_way_leaves_neither_target_nor_temporary(tmp_path, fail_os, operation):
+    fail_os(operation, errno.EIO)
+    part = part_file(tmp_path / "out")
+    with pytest.raises(StorageError) as caught:
+        write_whole(part, b"{}")
+    assert caught.value.errno == errno.EIO
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_a_failure_while_replacing_leaves_the_file_that_was_there(tmp_path, fail_os):
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    fail_os("replace", errno.EIO)
+    part = part_file(target, overwrite=True)
+    with pytest.raises(StorageError):
+        write_whole(part, b"{after}")
+    part.leave()
+    assert target.read_bytes() == b"before"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_temporary_that_somebody_cut_meanwhile_is_told(tmp_path):
+    part = begun(tmp_path / "out")
+    part.write(6, [b"56789}"])  # out of order, and so it must be read again
+    part.write(0, [b"{01234"])
+    os.truncate(tmp_path / names(tmp_path)[0], 8)
+    with pytest.raises(StorageError, match="cut by somebody else"):
+        part.hash_to(12)
+    part.leave()
+
+
+def test_a_temporary_that_somebody_cut_after_it_was_digested_is_told(tmp_path):
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{0123456789}"])
+    os.truncate(tmp_path / names(tmp_path)[0], 5)
+    with pytest.raises(StorageError, match="cut by somebody else"):
+        publish(part, 12)
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_a_temporary_that_cannot_be_read_again_is_told(tmp_path, fail_os):
+    fail_os("preadv", errno.EIO)
+    part = begun(tmp_path / "out")
+    part.write(1, [b"}"])
+    part.write(0, [b"{"])
+    with pytest.raises(StorageError) as caught:
+        part.hash_to(2)
+    assert caught.value.errno == errno.EIO
+    part.leave()
+
+
+def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os):
+    fail_os("preadv", errno.EIO)
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{"])
+    part.write(1, [b"1", b"2}"])
+    part.digest([b"{", b"1", b"2}"])
+    assert publish(part, 4) == hashlib.sha256(b"{12}").hexdigest()
+
+
+# --- leaving ------------------------------------------------------------------------------------
+
+
+def test_leaving_removes_what_is_not_worth_keeping_and_may_be_repeated(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.leave()
+    part = begun(tmp_path / "out")
+    part.write(0, [b"x"])
+    part.leave()
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_leaving_after_publishing_leaves_the_file(tmp_path):
+    part = part_file(tmp_path / "out")
+    write_whole(part, b"{}")
+    part.leave()
+    assert names(tmp_path) == ["out"]
+
+
+def test_leaving_never_fails_or_it_would_hide_why_it_was_needed(tmp_path, fail_os):
+    part = begun(tmp_path / "out")
+    for name in ("close", "unlink", "open"):
+        fail_os(name, errno.EDQUOT)
+    part.leave()
+
+
+def test_leaving_what_somebody_else_has_removed_is_no_failure(tmp_path):
+    part = begun(tmp_path / "out")
+    (temporary,) = tmp_path.iterdir()
+    temporary.unlink()
+    part.leave()
+
+
+def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tmp_path):
+    part = begun(tmp_path / "out")
+    part.write(0, [b"{}"])
+    (temporary,) = tmp_path.iterdir()
+    temporary.unlink()
+    with pytest.raises(StorageError) as caught:
+        publish(part, 2)
+    assert caught.value.errno == errno.ENOENT
+    part.leave()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda part: part.write(0, [b"late"]),
+        lambda part: part.begin(SURE, joined=True),
+        lambda part: part.hash_to(1),
+        lambda part: part.sync(),
+        lambda part: part.publish(),
+    ],
+    ids=["write", "begin", "hash_to", "sync", "publish"],
+)
+def test_after_leaving_no_work_is_done(tmp_path, work):
+    part = begun(tmp_path / "out")
+    part.leave()
+    with pytest.raises(StorageError) as caught:
+        work(part)
+    assert caught.value.errno == errno.ECANCELED
+    assert names(tmp_path) == []
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
+    """Leave a temporary of which these bytes are there."""
+    part = PartFile(Path(target), job_id=job_id, overwrite=True)
+    part.open()
+    part.begin(version, joined=True, resumable=True)
+    for start, stop in done:
+        part.write(start, [b"x" * (stop - start)])
+    part.leave()
+
+
+@pytest.mark.parametrize(
+    "done",
+    [[(0, MIB)], [(0, MIB), (3 * MIB, 4 * MIB)], [(0, 2**19), (MIB, MIB + 2**19)]],
+    ids=["the first", "with a gap", "just enough"],
+)
+def test_a_mebibyte_of_a_sure_version_is_kept_with_what_of_it_is_there(tmp_path, done):
+    left_behind(tmp_path / "out", done=done)
+    assert len(names(tmp_path)) == 2
+    kept = kept_by(tmp_path / "out")
+    assert (kept.version, kept.done) == (SURE, done)
+
+
+@pytest.mark.parametrize(
+    ("version", "done"),
+    [
+        (SURE, [(0, MIB - 1)]),
+        (Version(size=4 * MIB), [(0, 2 * MIB)]),
+        (Version(etag='"one"'), [(0, 2 * MIB)]),
+        (Version(size=4 * MIB, etag='W/"one"'), [(0, 2 * MIB)]),
+        (Version(size=4 * MIB, etag=""), [(0, 2 * MIB)]),
+    ],
+    ids=["less than a mebibyte", "no tag", "no size", "a weak tag", "an empty tag"],
+)
+def test_what_nobody_could_go_on_with_is_not_kept(tmp_path, version, done):
+    left_behind(tmp_path / "out", version=version, done=done)
+    assert names(tmp_path) == []
+
+
+def test_what_is_kept_is_of_one_job_and_one_target(tmp_path):
+    left_behind(tmp_path / "out")
+    assert kept_by(tmp_path / "other") is None
+    assert kept_by(tmp_path / "out", job_id="job-2") is None
+    assert kept_by(tmp_path / "out") is not None
+
+
+def test_going_on_with_what_was_kept_makes_the_whole_and_its_digest(tmp_path):
+    left_behind(tmp_path / "out", version=Version(2 * MIB + 2, '"one"'), done=[(1, 2 * MIB)])
+    part = part_file(tmp_path / "out")
+    kept = part.open()
+    assert kept.done == [(1, 2 * MIB)]
+    part.write(0, [b"{"])
+    part.write(2 * MIB, [b"x}"])
+    whole = b"{" + b"x" * (2 * MIB) + b"}"
+    assert publish(part, len(whole)) == hashlib.sha256(whole).hexdigest()
+    assert (tmp_path / "out").read_bytes() == whole
+    assert names(tmp_path) == ["out"]
+
+
+def test_to_begin_anew_takes_away_the_note_of_what_was_there(tmp_path):
+    left_behind(tmp_path / "out")
+    part = part_file(tmp_path / "out")
+    assert part.open()
+    part.begin(Version(5, '"two"'), joined=True)
+    (name,) = names(tmp_path)  # or a crash now would pass its bytes off as those of before
+    assert (tmp_path / name).stat().st_size == 0
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    part.write(0, [b"x" * MIB])
+    fail_os("pwrite", errno.ENOSPC)
+    with pytest.raises(StorageError):
+        part.write(MIB, [b"x" * MIB])
+    part.leave()
+    assert kept_by(tmp_path / "out").done == [(0, MIB)]
+
+
+def test_a_target_that_came_meanwhile_leaves_nothing_to_go_on_with(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    (tmp_path / "out").touch()
+    with pytest.raises(TargetExistsError):
+        publish(part, 2 * MIB + 2)
+    part.leave()
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_fails_to_sync_leaves_no_note_of_a_temporary_that_is_gone(tmp_path, fail_os):
+    fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    with pytest.raises(StorageError):
+        publish(part, 2 * MIB + 2)
+    part.leave()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.fixture
+def fail_close(monkeypatch):
+    """Let closing a file of that ending fail, as a network's can: it is closed all the same."""
+
+    def fail(ending):
+        real = os.close
+
+        def close(fd):
+            path = Path(f"/proc/self/fd/{fd}").readlink()
+            real(fd)
+            if path.name.endswith(ending):
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        monkeypatch.setattr(os, "close", close)
+
+    return fail
+
+
+def note_of(target):
+    """What is noted of the temporary, while its writer goes on."""
+    (path,) = target.parent.glob(".*.part")
+    return ResumeState(path).read("job-1", path.stat().st_size)
+
+
+def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    assert note_of(tmp_path / "out") is None
+    part.write(MIB, [b"x" * MIB])
+    assert note_of(tmp_path / "out").done == [(MIB, 2 * MIB)]
+    part.write(3 * MIB, [b"x", b"xx"])
+    assert note_of(tmp_path / "out").done == [(MIB, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    part.write(0, [b"x" * MIB])
+    assert note_of(tmp_path / "out").done == [(0, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    part.leave()
+
+
+def test_who_goes_on_with_what_was_kept_has_each_write_noted_at_once(tmp_path):
+    left_behind(tmp_path / "out")
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.write(2 * MIB, [b"x"])
+    assert note_of(tmp_path / "out").done == [(0, 2 * MIB + 1)]
+    part.leave()
+
+
+def test_what_is_too_little_to_be_kept_is_not_noted(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    part.write(0, [b"x" * (MIB - 1)])
+    assert len(names(tmp_path)) == 1
+    part.write(MIB, [b"x"])
+    assert note_of(tmp_path / "out").done == [(0, MIB - 1), (MIB, MIB + 1)]
+    part.leave()
+
+
+def test_a_note_that_cannot_be_closed_costs_no_descriptor_and_no_result(tmp_path, fail_close):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(Version(MIB + 2, '"one"'), joined=True, resumable=True)
+    part.write(0, [b"{" + b" " * MIB + b"}"])
+    before = names("/proc/self/fd")
+    fail_close(".json")
+    publish(part, MIB + 2)
+    assert len(names("/proc/self/fd")) == len(before) - 2  # the bytes, and the note
+    assert names(tmp_path) == ["out"]
+
+
+def test_of_what_could_not_be_asked_for_in_parts_nothing_is_noted_or_kept(tmp_path):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True)
+    part.write(0, [b"x" * 2 * MIB])
+    assert len(names(tmp_path)) == 1
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_where_each_note_costs_a_sync_there_are_fewer(tmp_path, monkeypatch):
+    monkeypatch.setattr(sidecar, "_boot_id", lambda: None)
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(Version(size=20 * MIB, etag='"one"'), joined=True, resumable=True)
+    for number in range(20):
+        part.write(number * MIB, [b"x" * MIB])
+    assert len(synced) == 3
+    assert note_of(tmp_path / "out").done == [(0, 17 * MIB)]
+    part.leave()
+    assert kept_by(tmp_path / "out").done == [(0, 20 * MIB)]
+
+
+def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path, monkeypatch):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(SURE, joined=True, resumable=True)
+    within, real = Lock(), ResumeState.write
+
+    def write(self, *args):
+        assert within.acquire(blocking=False), "two notes at a time"
+        time.sleep(0.0005)
+        real(self, *args)
+        within.release()
+
+    monkeypatch.setattr(ResumeState, "write", write)
+    with ThreadPoolExecutor(8) as pool:
+        writes = [pool.submit(part.write, at * 4096, [b"x" * 4096]) for at in range(1024)]
+    assert [write.result() for write in writes] == [None] * 1024
+    assert note_of(tmp_path / "out").done == [(0, 4 * MIB)]
+    part.leave()
+
+
+# --- whose temporary it is ----------------------------------------------------------------------
+
+
+def temporary_of(target):
+    """The name that the temporary of this target always has."""
+    part = begun(target)
+    (path,) = target.parent.glob(".*.part")
+    part.leave()
+    return path
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
+    first = part_file(tmp_path / "out")
+    first.open()
+    first.begin(SURE, joined=True, resumable=True)
+    first.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
+    second = part_file(tmp_path / "out", overwrite=True)
+    assert second.open() is None
+    second.begin(SURE, joined=True, resumable=True)
+    second.write(0, [b"{second}"])
+    publish(second, 8)
+    assert (tmp_path / "out").read_bytes() == b"{second}"
+    first.leave()
+    assert kept_by(tmp_path / "out").done == [(0, 2 * MIB + 2)]
+
+
+def test_a_temporary_that_another_process_writes_is_left_to_it(tmp_path):
+    left_behind(tmp_path / "out")
+    script = (
+        "import sys; from pathlib import Path; from adepoll.fetcher.partfile import PartFile;"
+        "part = PartFile(Path(sys.argv[1]), job_id='job-1', overwrite=False);"
+        "print(part.open() is not None, flush=True); sys.stdin.read(); part.leave()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"True\n"
+        assert kept_by(tmp_path / "out") is None
+        other.stdin.close()
+    assert other.returncode == 0
+    assert kept_by(tmp_path / "out").done == [(0, 2 * MIB)]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_in_the_place_of_the_temporary_is_not_followed(tmp_path, exists):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    planted = temporary_of(folder / "out")
+    victim = tmp_path / "victim"
+    if exists:
+        victim.write_bytes(b"precious")
+    planted.symlink_to(victim)
+    write_whole(part_file(folder / "out"), b"{}")
+    assert (folder / "out").read_bytes() == b"{}"
+    assert not (folder / "out").is_symlink()
+    assert victim.read_bytes() == b"precious" if exists else not victim.exists()
+
+
+def test_a_hard_link_in_the_place_of_the_temporary_is_not_written_to(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    planted = temporary_of(folder / "out")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    planted.hardlink_to(victim)
+    write_whole(part_file(folder / "out"), b"{}")
+    assert victim.read_bytes() == b"precious"
+    assert names(folder) == ["out"]
+
+
+def test_a_published_file_whose_writer_died_before_it_was_done_is_not_written_to(tmp_path):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    write_whole(part_file(target), b"{first}")
+    temporary.hardlink_to(target)  # where a crash between link(2) and unlink(2) leaves it
+    (tmp_path / "copy").hardlink_to(target)
+    write_whole(part_file(target, overwrite=True), b"{second}")
+    assert target.read_bytes() == b"{second}"
+    assert (tmp_path / "copy").read_bytes() == b"{first}"
+    assert names(tmp_path) == ["copy", "out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "foreign"])
+def test_what_is_no_file_of_ours_in_its_place_is_left_alone(tmp_path, monkeypatch, kind):
+    planted = temporary_of(tmp_path / "out")
+    if kind == "folder":
+        planted.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(planted)
+    else:
+        planted.write_bytes(b"theirs")
+        uid = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    before = planted.lstat()
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert (tmp_path / "out").read_bytes() == b"{}"
+    assert os.path.samestat(planted.lstat(), before)
+    assert kind != "foreign" or planted.read_bytes() == b"theirs"
+
+
+@pytest.fixture
+def before_lock(monkeypatch):
+    """Run the given actions between open(2) and flock(2), one for each temporary that is opened.
+
+    This is what another process can do at that moment.
+    """
+    real = fcntl.flock
+
+    def arrange(*actions):
+        left = list(actions)
+
+        def flock(fd, operation):
+            if left:
+                action = left.pop(0)
+                with monkeypatch.context() as patch:
+                    patch.setattr(fcntl, "flock", real)
+                    action()
+            real(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    return arrange
+
+
+def begin_and_write(part, text):
+    part.open()
+    part.begin(Version(), joined=False)
+    part.write(0, [text])
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_published_just_before_its_temporary_is_locked_is_not_written_to(
+    tmp_path, before_lock, overwrite
+):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    first = part_file(target, overwrite=overwrite)
+    begin_and_write(first, b"{first}")
+    before_lock(lambda: publish(first, 7))
+    second = part_file(target, overwrite=True)
+    begin_and_write(second, b"{second}")
+    assert target.read_bytes() == b"{first}"
+    assert temporary.read_bytes() == b"{second}"
+    publish(second, 8)
+    assert target.read_bytes() == b"{second}"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
+    tmp_path, before_lock, overwrite
+):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    first, third = part_file(target, overwrite=overwrite), part_file(target, overwrite=True)
+    begin_and_write(first, b"{first}")
+
+    def publish_and_begin():
+        publish(first, 7)
+        begin_and_write(third, b"{third}")
+
+    before_lock(publish_and_begin)
+    second = part_file(target, overwrite=True)
+    begin_and_write(second, b"{second}")
+    assert target.read_bytes() == b"{first}"
+    assert temporary.read_bytes() == b"{third}"
+    publish(second, 8)
+    assert target.read_bytes() == b"{second}"
+    publish(third, 7)
+    assert target.read_bytes() == b"{third}"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize(("removals", "gets_the_name"), [(1, True), (2, True), (3, False)])
+def test_after_three_temporaries_vanished_before_the_lock_another_name_is_taken(
+    tmp_path, before_lock, removals, gets_the_name
+):
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    before_lock(*[temporary.unlink] * removals)
+    part = part_file(target)
+    begin_and_write(part, b"{}")
+    assert temporary.exists() == gets_the_name
+    publish(part, 2)
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+def test_a_temporary_with_a_second_name_is_not_written_to_and_gives_up_its_name(
+    tmp_path, before_lock
+):
+    """Its writer died between link(2) and unlink(2), just before the lock."""
+    target = tmp_path / "out"
+    temporary = temporary_of(target)
+    temporary.write_bytes(b"{first}")
+    before_lock(lambda: target.hardlink_to(temporary))
+    second = part_file(target, overwrite=True)
+    begin_and_write(second, b"{second}")
+    assert target.read_bytes() == b"{first}"
+    assert temporary.read_bytes() == b"{second}"
+    second.leave()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+def test_a_temporary_that_others_may_read_is_made_private_before_it_is_written(tmp_path):
+    temporary = temporary_of(tmp_path / "out")
+    temporary.touch(0o644)
+    part = begun(tmp_path / "out")
+    assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+    part.leave()
+
+
+# --- braces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        (b'{"a": {"b": 1}}', True),
+        (b'{"a": {"b": 1}', False),
+        (b'{"a": "}}}{", "b": {}}', True),
+        (b'{"a": "\\"}\\\\", "b": {}}', True),
+        (b'{"a": "{', False),
+        (b'{"a": "' + b"{" * 3_000_000 + b'"}', True),
+        (b'{"a": "' + b"\\\\" * 1_500_000 + b'{"}', True),
+    ],
+)
+@pytest.mark.parametrize("size", [7, 2**20])
+def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, size):
+    if size == 7 and len(text) > 1_000:
+        text = text[:500] + text[-500:]
+    part = begun(tmp_path / "out")
+    part.write(0, [text[start : start + size] for start in range(0, len(text), size)])
+    if whole:
+        publish(part, len(text))
+        assert (tmp_path / "out").read_bytes() == text
+    else:
+        with pytest.raises(ResultTransferError, match="ended within the result"):
+            publish(part, len(text))
+        part.leave()
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        (b"{}" + b" " * 200_000, True),
+        (b"{}" + b"\n" * 65_536, True),
+        (b"{}" + b" " * 200_000 + b"x", False),
+        (b'{"a": 1', False),
+        (b" " * 200_000, False),
+        (b"", False),
+    ],
+)
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_last_byte_that_is_no_blank_must_close_the_result(tmp_path, text, whole, joined):
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.begin(Version(len(text), '"one"'), joined=joined)
+    part.write(0, [text])
+    part.hash_to(len(text))
+    if whole:
+        part.publish()
+        assert (tmp_path / "out").read_bytes() == text
+        return
+    with pytest.raises(ResultTransferError, match="ended within the result"):
+        part.publish()
+    part.leave()
+    assert names(tmp_path) == []
+
+
+def test_what_a_kill_left_of_a_published_file_is_tidied_away(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+
+    class KilledError(BaseException):
+        pass
+
+    def link(source, into):
+        real(source, into)
+        raise KilledError
+
+    real = os.link
+    monkeypatch.setattr(os, "link", link)
+    part = PartFile(target, job_id="job-1", overwrite=False)
+    part.check()
+    part.open()
+    part.begin(Version(MIB + 2, '"one"'), joined=True, resumable=True)
+    part.write(0, [b"{" + b" " * MIB + b"}"])
+    part.hash_to(MIB + 2)
+    with pytest.raises(KilledError):
+        part.publish()
+    assert len([*tmp_path.iterdir()]) == 3
+    with pytest.raises(TargetExistsError):
+        PartFile(target, job_id="job-1", overwrite=False).check()
+    assert [*tmp_path.iterdir()] == [target]
+    assert target.stat().st_size == MIB + 2

@@ -1,0 +1,332 @@
+"""A range of a result is the slice of its bytes, whatever the storage gives, or how it fails."""
+
+from random import Random
+
+import pytest
+
+from adepoll.api import codec
+from adepoll.errors import (
+    ClosedError,
+    ResultChangedError,
+    ResultForbiddenError,
+    ResultMalformedError,
+    ResultRangeError,
+    ResultTransferError,
+)
+
+SIZE = 5_000
+
+
+@pytest.fixture
+def body(bucket, result_body):
+    bucket.body = result_body(SIZE)
+    return bucket.body
+
+
+async def read(fetcher, job, **span):
+    """Give the bytes of a range, and its stream, and see that it tells what they are."""
+    async with fetcher.stream(job, **span) as stream:
+        got = b"".join([chunk async for chunk in stream])
+    assert stream.received == len(got)
+    assert (stream.stop - stream.start) == len(got)
+    return got, stream
+
+
+# --- what comes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "asked"),
+    [
+        (0, 100, [(0, 100)]),
+        (100, 200, [(100, 200)]),
+        (100, None, [(100, None)]),
+        (100, 10**9, [(100, 10**9)]),
+        (0, SIZE, [(0, SIZE)]),
+        (SIZE - 1, None, [(SIZE - 1, None)]),
+        (-100, None, [(0, 1), (SIZE - 100, None)]),
+        (-(10**9), None, [(0, 1), (0, None)]),
+        (0, None, [None]),
+    ],
+)
+async def test_the_storage_is_asked_for_the_range_alone(
+    bucket, body, fetch, stored, start, stop, asked
+):
+    got, stream = await read(fetch(), stored(bucket.url()), start=start, stop=stop)
+    assert got == body[start:stop]
+    assert (stream.size, stream.etag) == (SIZE, '"one"')
+    assert body[stream.start : stream.stop] == got
+    assert [span if span != (0, None) else None for span in bucket.ranges] == [
+        span if span != (0, None) else None for span in asked
+    ]
+
+
+@pytest.mark.parametrize("start", [-7, 0, 1, 700])
+async def test_of_a_storage_without_ranges_what_is_before_is_passed_over(
+    bucket, body, fetch, stored, start
+):
+    bucket.gives_ranges = False
+    stop = None if start < 0 else 900
+    got, stream = await read(fetch(attempts=1), stored(bucket.url()), start=start, stop=stop)
+    assert got == body[start:stop]
+    assert stream.size == SIZE
+
+
+async def test_a_range_tells_what_it_is_before_a_byte_is_read(bucket, body, fetch, stored):
+    async with fetch().stream(stored(bucket.url()), start=-10) as stream:
+        told = (stream.start, stream.stop, stream.size, stream.etag, stream.received)
+    assert told == (SIZE - 10, SIZE, SIZE, '"one"', 0)
+
+
+async def test_a_whole_stream_is_the_range_of_all(bucket, body, fetch, stored):
+    async with fetch().stream(stored(bucket.url())) as stream:
+        assert (stream.start, stream.stop, stream.size) == (0, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("blank", ["before", "behind"])
+async def test_a_range_of_blanks_is_given(bucket, body, fetch, stored, blank):
+    bucket.body = b"   " + body if blank == "before" else body + b"   "
+    span = {"start": 0, "stop": 2} if blank == "before" else {"start": -2}
+    for gives_ranges in (True, False):
+        bucket.gives_ranges = gives_ranges
+        assert (await read(fetch(attempts=1), stored(bucket.url()), **span))[0] == b"  "
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (5, None), (-5, None), (3, 10**9)])
+async def test_of_a_result_that_came_inline_a_slice_is_given(
+    fetch, stored, result_body, start, stop
+):
+    job = stored(data=codec.decode_result(result_body(2_000)))
+    whole, _ = await read(fetch(), job)
+    got, stream = await read(fetch(), job, start=start, stop=stop)
+    assert got == whole[start:stop]
+    assert (stream.size, whole[stream.start : stream.stop]) == (len(whole), got)
+    with pytest.raises(ResultRangeError) as caught:
+        await read(fetch(), job, start=len(whole))
+    assert (caught.value.size, caught.value.job_id) == (len(whole), "job-1")
+
+
+async def test_any_range_of_any_storage_that_breaks_anywhere_is_the_slice(
+    bucket, fetch, stored, result_body
+):
+    rng = Random(7)
+    fetcher = fetch(attempts=99)
+    for number in range(120):
+        bucket.body = result_body(rng.choice([300, 2_000, 70_000]))
+        size = len(bucket.body)
+        bucket.etag = rng.choice(['"one"', 'W/"one"', None, ""])
+        bucket.gives_ranges = rng.random() < 0.7
+        start = rng.choice([0, rng.randrange(size), -rng.randrange(1, 2 * size)])
+        stop = rng.choice([None, rng.randrange(max(start, 0) + 1, 2 * size)])
+        if start < 0:
+            stop = None
+        cuts = [
+            bucket.give(rng.randrange(size), then=rng.choice(["close", "reset"])) for _ in range(3)
+        ]
+        bucket.answers = [*cuts, bucket.give()]
+        got, stream = await read(
+            fetcher, stored(bucket.url(f"/{number}.json")), start=start, stop=stop
+        )
+        assert got == bucket.body[start:stop], (number, start, stop)
+        assert stream.size == size
+
+
+# --- where it breaks ----------------------------------------------------------------------------
+
+
+async def test_a_range_goes_on_at_the_byte_that_was_reached(bucket, body, fetch, stored):
+    bucket.answers = [bucket.give(100, then="close"), bucket.give()]
+    got, stream = await read(fetch(), stored(bucket.url()), start=1_000, stop=2_000)
+    assert (got, stream.resumed) == (body[1_000:2_000], 1)
+    assert bucket.ranges == [(1_000, 2_000), (1_100, 2_000)]
+    assert bucket.requests[1]["if-match"] == '"one"'
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"'])
+async def test_without_a_strong_tag_the_range_is_read_again_and_compared(
+    bucket, body, fetch, stored, etag
+):
+    bucket.etag = etag
+    bucket.answers = [bucket.give(100, then="close"), bucket.give()]
+    got, _ = await read(fetch(), stored(bucket.url()), start=1_000, stop=2_000)
+    assert got == body[1_000:2_000]
+    assert bucket.ranges == [(1_000, 2_000)] * 2
+    assert "if-match" not in bucket.requests[1]  # which a weak tag never meets
+
+
+@pytest.mark.parametrize("etag", [None, '"one"'])
+async def test_another_object_under_way_ends_a_range(bucket, body, fetch, stored, etag):
+    def change(_number):
+        bucket.etag = etag and '"two"'
+        bucket.body = body.replace(b"e", b"a")
+
+    bucket.etag = etag
+    bucket.answers = [bucket.give(100, then="close"), bucket.give(before=change)]
+    with pytest.raises(ResultChangedError):
+        await read(fetch(attempts=9), stored(bucket.url()), start=1_000, stop=2_000)
+
+
+async def test_what_a_range_has_told_of_itself_holds_before_a_byte_is_read(
+    bucket, body, fetch, stored
+):
+    """A server has sent the size by then."""
+
+    def change(_number):
+        bucket.etag, bucket.body = '"two"', body + b" "
+
+    bucket.answers = [bucket.give(0, then="close"), bucket.give(before=change)]
+    async with fetch().stream(stored(bucket.url()), start=1_000) as stream:
+        told = (stream.size, stream.etag)
+        with pytest.raises(ResultChangedError):
+            await anext(stream)
+        assert (stream.size, stream.etag) == told
+
+
+async def test_the_end_of_a_result_must_be_one_and_the_end_of_a_range_need_not(
+    bucket, body, fetch, stored
+):
+    bucket.body = body[:-2]  # cut, and given as the whole
+    got, _ = await read(fetch(), stored(bucket.url()), start=100, stop=4_000)
+    assert got == body[100:4_000]
+    for stop in (None, SIZE - 2, SIZE + 10):
+        with pytest.raises(ResultTransferError, match="ended within"):
+            await read(fetch(), stored(bucket.url()), start=100, stop=stop)
+
+
+async def test_a_page_in_the_way_is_no_result_of_another_size(bucket, body, fetch, stored):
+    page = bucket.reply(b"<html>wait</html>")
+    for span in ({"start": 1_000}, {"stop": 10}, {"start": -9}):
+        bucket.answers = [page, page, bucket.give()]
+        got, stream = await read(fetch(), stored(bucket.url()), **span)
+        assert got == body[slice(span.get("start"), span.get("stop"))]
+        assert stream.size == SIZE
+    bucket.answers = [page]
+    with pytest.raises(ResultMalformedError):
+        await read(fetch(), stored(bucket.url()), start=1_000)
+
+
+async def test_ranges_that_make_no_sense_are_done_without(bucket, body, fetch, stored):
+    nonsense = bucket.reply(
+        body[:9], status="206 Partial Content", headers=[f"Content-Range: bytes 0-8/{SIZE}"]
+    )
+    bucket.answers = [nonsense, bucket.give()]
+    got, _ = await read(fetch(), stored(bucket.url()), start=1_000, stop=1_100)
+    assert got == body[1_000:1_100]
+    assert bucket.ranges == [(1_000, 1_100), None]
+
+
+async def test_of_a_size_that_nobody_tells_a_range_is_counted_off(bucket, body, fetch, stored):
+    bucket.answers = [bucket.reply(body, length=None)]
+    async with fetch().stream(stored(bucket.url()), start=100, stop=300) as stream:
+        assert (stream.size, stream.stop) == (None, None)
+        assert b"".join([chunk async for chunk in stream]) == body[100:300]
+    got, stream = await read(fetch(), stored(bucket.url()), start=-100)
+    assert (got, stream.size) == (body[-100:], SIZE)
+
+
+# --- out of bounds ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [SIZE, SIZE + 1, 10**9])
+@pytest.mark.parametrize("kind", ["ranges", "whole", "no size", "416 without a size"])
+async def test_a_range_behind_the_end_is_an_error_with_the_size(
+    bucket, body, fetch, stored, start, kind
+):
+    bucket.gives_ranges = kind == "ranges"
+    if kind == "no size":
+        bucket.answers = [bucket.reply(body, length=None)]
+    if kind == "416 without a size":
+        bucket.answers = [bucket.reply(status="416 No"), bucket.give()]
+    with pytest.raises(ResultRangeError) as caught:
+        await read(fetch(attempts=1), stored(bucket.url()), start=start)
+    error = caught.value
+    assert (error.job_id, error.start, error.size) == ("job-1", start, SIZE)
+    assert not error.transient
+
+
+async def test_bytes_that_end_before_the_range_within_the_result_are_no_size(
+    bucket, body, fetch, stored
+):
+    bucket.answers = [bucket.reply(body[:300], length=None), bucket.give()]
+    got, _ = await read(fetch(), stored(bucket.url()), start=1_000)
+    assert got == body[1_000:]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(5, 5), (5, 4), (0, 0), (-5, 3), (-5, -1), (0, -1)])
+async def test_what_is_no_range_is_refused_before_anything_is_asked(
+    bucket, fetch, stored, start, stop
+):
+    with pytest.raises(ValueError, match="no range"):
+        await read(fetch(), stored(bucket.url()), start=start, stop=stop)
+    with pytest.raises(TypeError):
+        await read(fetch(), stored(bucket.url()), start=1.5)
+    assert bucket.heads == []
+
+
+# --- what is counted ----------------------------------------------------------------------------
+
+
+async def test_transfers_are_counted_by_how_they_end(bucket, body, fetch, stored, tmp_path):
+    fetcher, job = fetch(), stored(bucket.url())
+
+    def counts():
+        stats = fetcher.stats
+        return stats.under_way, stats.finished, stats.failed, stats.abandoned
+
+    assert counts() == (0, 0, 0, 0)
+    async with fetcher.stream(job) as stream:
+        assert counts() == (1, 0, 0, 0)
+        async for _ in stream:
+            pass
+    assert counts() == (0, 1, 0, 0)
+    await fetcher.result(job)
+    await fetcher.download(job, tmp_path / "a.json")
+    assert counts() == (0, 3, 0, 0)
+    async with fetcher.stream(job):
+        pass
+    with pytest.raises(RuntimeError):
+        async with fetcher.stream(job):
+            raise RuntimeError  # of the caller's own
+    assert counts() == (0, 3, 0, 2)
+    with pytest.raises(ResultRangeError):
+        await read(fetcher, job, start=SIZE)
+    bucket.answers = [bucket.give(10, then="close"), bucket.reply(status="403 Forbidden")]
+    async with fetcher.stream(job) as stream:
+        with pytest.raises(ResultForbiddenError):
+            [chunk async for chunk in stream]
+    assert counts() == (0, 3, 2, 2)
+    await fetcher.aclose()
+    with pytest.raises(ClosedError):
+        await fetcher.result(job)
+    assert counts() == (0, 3, 3, 2)
+
+
+async def test_bytes_are_counted_as_they_come_and_what_is_sent_again_counts_too(
+    bucket, body, fetch, stored
+):
+    bucket.etag = None
+    bucket.answers = [bucket.give(1_000, then="close"), bucket.give()]
+    fetcher = fetch()
+    async with fetcher.stream(stored(bucket.url())) as stream:
+        await anext(stream)
+        assert 0 < fetcher.stats.bytes_received <= 1_000
+        async for _ in stream:
+            pass
+        assert fetcher.stats.bytes_received == 1_000 + SIZE
+    assert fetcher.stats.bytes_received == 1_000 + SIZE
+    assert fetcher.stats.resumed == 1
+
+
+async def test_an_answer_without_a_body_counts_no_bytes(bucket, body, fetch, stored):
+    bucket.answers = [bucket.reply(), bucket.give()]
+    fetcher = fetch()
+    await fetcher.result(stored(bucket.url()))
+    assert fetcher.stats.bytes_received == SIZE
+
+
+async def test_fresh_urls_are_counted(bucket, body, fetch, stored):
+    expired = bucket.reply(b"<Message>Request has expired</Message>", status="403 Forbidden")
+    bucket.answers = [expired, bucket.give()]
+    fetcher = fetch(stored(bucket.url("/fresh.json")))
+    await fetcher.result(stored(bucket.url()))
+    assert (fetcher.stats.fresh_urls, fetcher.stats.resumed) == (1, 0)

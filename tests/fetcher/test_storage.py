@@ -1,0 +1,347 @@
+"""One GET, and where it redirects to: each hop checked, and none told more than the first."""
+
+import time
+
+import aiohttp
+import pytest
+from internals import responses_read
+
+from adepoll.api.client import AdeClient
+from adepoll.errors import (
+    ResultExpiredError,
+    ResultForbiddenError,
+    ResultRefusedError,
+    ResultTransferError,
+    ResultUrlError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.addresses import Gatekeeper
+from adepoll.fetcher.answers import Range, Version
+from adepoll.fetcher.storage import Storage
+from adepoll.throttling.rate_limiter import RetryPolicy
+
+KEY = "canary-key-0123456789abcdef"
+TOKEN = "canarytoken0123456789abcdef"
+BODY = b'{"extraction":"' + bytes(range(48, 91)) * 20 + b'"}'
+STATUSES = pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+
+
+@pytest.fixture
+async def fetcher():
+    """A fetcher over a client that holds the canary key, and tries everything once."""
+    retry = RetryPolicy(attempts=1, base=0.001, max_wait=0.001)
+    async with (
+        AdeClient(KEY, base_url="http://127.0.0.1:9", retry=retry) as client,
+        ResultFetcher(client) as running,
+    ):
+        yield running
+
+
+def moved(storage, location, *, status=302, headers=(), body=b""):
+    return storage.reply(
+        body, status=f"{status} Moved", headers=[f"Location: {location}", *headers]
+    )
+
+
+async def read(asking, url, **options):
+    async with asking.open("job-1", url, **options) as answer:
+        chunks = []
+        while chunk := await answer.read():
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def fields(head):
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    return {name.lower(): value.strip() for name, _, value in (ln.partition(":") for ln in lines)}
+
+
+# --- where it leads -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/other?x=%2F&y=+", "/other?x=%2F&y=+"),
+        ("other", "/a/other"),
+        ("../other", "/other"),
+        ("?only=query", "/a/b?only=query"),
+        ("/a%2Fb//c/", "/a%2Fb//c/"),
+        ("/p?x=1#fragment", "/p?x=1"),
+    ],
+)
+async def test_a_relative_location_is_one_of_where_it_came_from(storage, asking, location, target):
+    storage.answers = [moved(storage, location), storage.reply(BODY)]
+    assert await read(asking, storage.url("/a/b?q=1")) == BODY
+    assert storage.targets == ["/a/b?q=1", target]
+
+
+async def test_a_location_without_scheme_keeps_that_of_where_it_came_from(
+    storage, other_storage, asking
+):
+    storage.answers = [moved(storage, other_storage.url("/p?x=%2F").removeprefix("http:"))]
+    other_storage.answers = [other_storage.reply(BODY)]
+    assert await read(asking, storage.url()) == BODY
+    assert other_storage.targets == ["/p?x=%2F"]
+
+
+async def test_an_absolute_location_goes_out_byte_for_byte(storage, other_storage, asking):
+    target = "/a/../b/%2e/c%2Fd//?X-Amz-Signature=%2f%2F&empty=&bare&q=a+b?c"
+    storage.answers = [moved(storage, other_storage.url(target))]
+    other_storage.answers = [other_storage.reply(BODY)]
+    assert await read(asking, storage.url()) == BODY
+    assert other_storage.targets == [target]
+
+
+@STATUSES
+async def test_every_kind_of_redirect_is_followed_as_a_get(storage, asking, status):
+    storage.answers = [moved(storage, "/p", status=status, body=b"<html>moved</html>")]
+    storage.answers.append(storage.reply(BODY))
+    assert await read(asking, storage.url()) == BODY
+    assert all(head.startswith(b"GET ") for head in storage.heads)
+
+
+async def test_the_body_of_a_redirect_is_not_read(storage, asking):
+    async def endless(_reader, writer):
+        writer.write(storage.reply(status="302 Found", length=None, headers=["Location: /p"]))
+        while True:  # until the client leaves
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+
+    storage.answers = [endless, storage.reply(BODY)]
+    assert await read(asking, storage.url()) == BODY
+
+
+async def test_five_redirects_are_followed(storage, asking):
+    storage.answers = [moved(storage, f"/{hop}") for hop in range(1, 6)] + [storage.reply(BODY)]
+    assert await read(asking, storage.url("/0")) == BODY
+    assert storage.targets == [f"/{hop}" for hop in range(6)]
+
+
+async def test_a_sixth_is_not_and_is_not_tried_again(storage, answering, stored):
+    storage.answers = [moved(storage, f"/{hop}?{TOKEN}") for hop in range(1, 9)]
+    async with ResultFetcher(answering(attempts=3)) as fetcher:
+        with pytest.raises(ResultUrlError, match="more than 5 times") as caught:
+            await fetcher.result(stored(storage.url("/0")))
+    assert storage.targets == ["/0", *(f"/{hop}?{TOKEN}" for hop in range(1, 6))]
+    assert TOKEN not in str(caught.value)
+
+
+async def test_a_circle_is_left(storage, asking):
+    storage.answers = [moved(storage, storage.url("/round"))]
+    with pytest.raises(ResultUrlError):
+        await read(asking, storage.url("/round"))
+    assert len(storage.heads) == 6
+
+
+# --- each hop is checked ------------------------------------------------------------------------
+
+
+class Lenient(Gatekeeper):
+    """Lets one URL pass unchecked, as the first hop from a public storage would be."""
+
+    def __init__(self, first, **options):
+        super().__init__(**options)
+        self.first = first
+
+    async def check(self, job_id, url):
+        if url == self.first:
+            return await Gatekeeper(api_url=url, allow_private=True).check(job_id, url)
+        return await super().check(job_id, url)
+
+
+@pytest.fixture
+async def from_outside(storage):
+    """A storage as before, but as if the first request had gone to a public host over https."""
+    gatekeeper = Lenient(storage.url(), api_url="https://93.184.216.34", allow_private=False)
+    running = Storage(gatekeeper=gatekeeper, connect_timeout=10, read_timeout=10, min_rate=0)
+    yield running
+    await running.aclose()
+
+
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [
+        ("http://storage.example/p?" + TOKEN, "https"),
+        ("ftp://storage.example/p?" + TOKEN, "https"),
+        ("file:///etc/passwd?" + TOKEN, "https"),
+        ("//storage.example/p?" + TOKEN, "https"),  # http, as it came from there
+        ("https://127.0.0.1/p?" + TOKEN, "private network"),
+        ("https://169.254.169.254/latest/meta-data?" + TOKEN, "private network"),
+        ("https://[::1]/p?" + TOKEN, "private network"),
+        ("https://[::ffff:10.0.0.1]/p?" + TOKEN, "private network"),
+        ("https://localhost/p?" + TOKEN, "private network"),
+        ("https://user:" + TOKEN + "@storage.example/p", "user or password"),
+        ("https://storage.example:99999/p?" + TOKEN, "cannot be read"),
+        ("https:///p?" + TOKEN, "https|cannot be read"),
+        ("https://[::1/p?" + TOKEN, "REDACTED|cannot be read"),
+        ("https://storage.example/a b?" + TOKEN, "character"),
+        ("https://storage.example/\u00e9?" + TOKEN, "character"),
+    ],
+)
+async def test_a_redirect_to_where_no_result_may_come_from_is_refused(
+    storage, from_outside, location, why, all_text_of
+):
+    storage.answers = [moved(storage, location.encode().decode("latin-1"))]
+    with pytest.raises(ResultUrlError, match=why) as caught:
+        await read(from_outside, storage.url())
+    assert TOKEN not in all_text_of(caught.value)
+    assert len(storage.heads) == 1
+
+
+async def test_a_redirect_to_a_name_that_leads_inside_is_refused(
+    storage, other_storage, from_outside, monkeypatch
+):
+    class Inside:
+        async def resolve(self, host, port=0, family=0):
+            return [
+                {
+                    "hostname": host,
+                    "host": "127.0.0.1" if host == "storage.example" else host,
+                    "port": port,
+                    "family": 2,
+                    "proto": 0,
+                    "flags": 0,
+                }
+            ]
+
+        async def close(self):
+            pass
+
+    monkeypatch.setattr("aiohttp.DefaultResolver", lambda *_: Inside())
+    port = other_storage.origin.rpartition(":")[2]
+    storage.answers = [moved(storage, f"https://storage.example:{port}/p?{TOKEN}")]
+    with pytest.raises(ResultUrlError, match="private network"):
+        await read(from_outside, storage.url())
+    assert other_storage.connections == 0
+
+
+@pytest.mark.parametrize(
+    "location", ["", " ", "http://", "//", "http://:80/", "::", "[", "http://["]
+)
+async def test_a_location_that_is_none_is_told_and_never_a_crash(storage, asking, location):
+    storage.answers = [moved(storage, location)]
+    with pytest.raises((ResultUrlError, ResultRefusedError)):
+        await read(asking, storage.url())
+
+
+# --- what each hop is told ----------------------------------------------------------------------
+
+
+async def test_no_hop_gets_key_cookie_netrc_or_referer(
+    storage, other_storage, fetcher, stored, monkeypatch, tmp_path
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login canary password canary\ndefault login a password b\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    cookie = "Set-Cookie: session=canarycookie; Path=/; Domain=127.0.0.1"
+    storage.answers = [
+        moved(storage, other_storage.url("/1"), headers=[cookie]),
+        moved(storage, other_storage.url("/2"), headers=[cookie]),
+    ]
+    result = b'{"extraction":{},"extraction_metadata":{},"metadata":{}}'
+    other_storage.answers = [
+        moved(storage, storage.url("/back"), headers=[cookie]),
+        other_storage.reply(result),
+    ]
+    with_secret = stored(storage.url("/0?token=" + TOKEN))
+    async with fetcher.stream(with_secret) as stream:
+        assert [chunk async for chunk in stream] == [result]
+    assert storage.targets == ["/0?token=" + TOKEN, "/back"]
+    assert other_storage.targets == ["/1", "/2"]
+    for head in [*storage.heads, *other_storage.heads]:
+        assert set(fields(head)) - {""} == {"host", "accept", "accept-encoding", "user-agent"}
+        assert KEY.encode() not in head
+        assert b"canarycookie" not in head
+        assert head is storage.heads[0] or TOKEN.encode() not in head
+
+
+async def test_range_and_conditions_go_along_every_hop(storage, bucket, asking):
+    bucket.body = BODY
+    storage.answers = [moved(storage, "/1"), moved(storage, bucket.url("/2"))]
+    body = await read(
+        asking,
+        storage.url("/0"),
+        asked=Range(10, 20),
+        version=Version(len(BODY), '"one"'),
+    )
+    assert body == BODY[10:20]
+    for head in [*storage.heads, *bucket.heads]:
+        sent = fields(head)
+        assert (sent["range"], sent["if-match"], sent["if-range"]) == (
+            "bytes=10-19",
+            '"one"',
+            '"one"',
+        )
+        assert sent["accept-encoding"] == "identity"
+
+
+async def test_what_the_last_hop_says_of_expiry_counts_and_names_it(storage, other_storage, asking):
+    said = b"<Error><Message>Request has expired, " + TOKEN.encode() + b"</Message></Error>"
+    storage.answers = [moved(storage, other_storage.url("/p?token=" + TOKEN))]
+    other_storage.answers = [other_storage.reply(said, status="403 Forbidden")]
+    with pytest.raises(ResultExpiredError) as caught:
+        await read(asking, storage.url())
+    assert caught.value.url == other_storage.url("/p?REDACTED")
+    assert TOKEN not in str(caught.value)
+
+
+async def test_a_refusal_behind_a_redirect_names_who_refused(storage, other_storage, asking):
+    storage.answers = [moved(storage, other_storage.url("/p"))]
+    other_storage.answers = [other_storage.reply(status="403 Forbidden")]
+    with pytest.raises(ResultForbiddenError) as caught:
+        await read(asking, storage.url())
+    assert caught.value.url == other_storage.url("/p")
+
+
+async def test_each_attempt_begins_at_the_first_url(storage, answering, stored, result_body):
+    storage.answers = [
+        moved(storage, "/1"),
+        storage.reply(status="503 Slow Down"),
+        moved(storage, "/2"),
+        storage.reply(result_body()),
+    ]
+    async with ResultFetcher(answering()) as fetcher:
+        assert await fetcher.result(stored(storage.url("/0")))
+    assert storage.targets == ["/0", "/1", "/0", "/2"]
+
+
+async def test_a_hop_that_is_not_there_is_a_transfer_error(storage, other_storage, asking):
+    gone = other_storage.url("/p?token=" + TOKEN)
+    await other_storage.__aexit__()
+    storage.answers = [moved(storage, gone)]
+    with pytest.raises(ResultTransferError, match="cannot connect") as caught:
+        await read(asking, storage.url())
+    assert TOKEN not in str(caught.value)
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("idle", "connections"), [(4.0, 1), (6.0, 2)])
+async def test_a_connection_that_idled_for_half_the_time_of_silence_is_not_used_again(
+    asking, storage, monkeypatch, idle, connections
+):
+    storage.answers = [storage.keeping(storage.reply(BODY))]
+    assert await read(asking, storage.url()) == BODY
+    later = time.monotonic() + idle
+    monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: later)
+    assert await read(asking, storage.url()) == BODY
+    assert storage.connections == connections
+
+
+async def test_in_bulk_it_comes_in_larger_pieces_and_the_next_answer_does_not(asking, storage):
+    body = b"{%s}" % bytes(2**23)
+    storage.answers = [storage.keeping(storage.reply(body))]
+
+    async def most_at_once(**options):
+        async with asking.open("job-1", storage.url(), **options) as answer:
+            (response,) = responses_read(asking)
+            most = response.connection.transport.max_size
+            while await answer.read():
+                pass
+        return most
+
+    assert await most_at_once(in_bulk=True) > await most_at_once()
+    assert storage.connections == 1

@@ -1,0 +1,341 @@
+"""How long a transfer goes on, and where its URL comes from."""
+
+import asyncio
+from itertools import count
+from random import Random
+
+import pytest
+from streams import collect_of
+from watching import now
+
+from adepoll.errors import (
+    ClosedError,
+    JobNotFoundError,
+    ResultExpiredError,
+    ResultForbiddenError,
+    ResultServerError,
+    ResultTransferError,
+    ResultUrlError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.transfer import Persistence
+from adepoll.throttling.rate_limiter import RetryPolicy
+
+MIB = 2**20
+EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+BROKEN = ResultTransferError("broken", job_id="job-1", received=0, expected=None)
+DENIED = ResultForbiddenError(job_id="job-1", status=403, detail="", url="https://a/p")
+
+
+class Waits(RetryPolicy):
+    """Waits of 1, 2, 3 ... seconds."""
+
+    def waits(self, rng):
+        return map(float, count(1))
+
+
+def persistence(attempts=3, *, check_open=lambda: None):
+    return Persistence(Waits(attempts=attempts), Random(0), check_open=check_open)
+
+
+async def failures_until_the_end(persistence, *, size=None, gained=0):
+    for number in range(1, 100_000):
+        try:
+            await persistence.endure(BROKEN, began=now(), gained=gained, size=size)
+        except ResultTransferError:
+            return number
+    raise AssertionError("there is no end")
+
+
+# --- Persistence --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempts", [1, 3, 7])
+def test_there_are_as_many_failures_as_attempts(replay, attempts):
+    assert replay(lambda: failures_until_the_end(persistence(attempts))) == attempts
+
+
+@pytest.mark.parametrize(
+    ("size", "more"), [(0, 0), (16 * MIB - 1, 0), (16 * MIB, 1), (100 * MIB, 6), (2**62, 1_024)]
+)
+def test_and_one_more_for_each_16_mebibytes_within_reason(replay, size, more):
+    assert replay(lambda: failures_until_the_end(persistence(), size=size)) == 3 + more
+
+
+def test_bytes_that_arrive_give_no_attempt_back(replay):
+    assert replay(lambda: failures_until_the_end(persistence(), gained=10**9)) == 3
+
+
+def test_each_failure_waits_as_the_policy_says(replay):
+    async def script():
+        times = []
+        enduring = persistence(9)
+        for _ in range(4):
+            began = now()
+            await enduring.endure(BROKEN, began=began, gained=0, size=None)
+            times.append(now() - began)
+        return times
+
+    assert replay(script) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_after_a_mebibyte_the_waits_begin_anew(replay):
+    async def script():
+        times = []
+        enduring = persistence(9)
+        for gained in (0, 0, MIB - 1, MIB, 0):
+            began = now()
+            await enduring.endure(BROKEN, began=began, gained=gained, size=None)
+            times.append(now() - began)
+        return times
+
+    assert replay(script) == [1.0, 2.0, 3.0, 1.0, 2.0]
+
+
+def test_what_connections_meet_at_the_same_time_is_one_failure_and_one_wait(replay):
+    async def script():
+        enduring = persistence(2)
+        await asyncio.sleep(5)
+        began = now()
+        await asyncio.sleep(1)
+        enduring_all = [enduring.endure(BROKEN, began=began, gained=0, size=None) for _ in range(8)]
+        await asyncio.gather(*enduring_all)
+        assert now() == began + 2.0
+        with pytest.raises(ResultTransferError):
+            await enduring.endure(BROKEN, began=now(), gained=0, size=None)
+
+    replay(script)
+
+
+def test_what_passes_not_is_raised_at_once(replay):
+    async def script():
+        with pytest.raises(ResultForbiddenError):
+            await persistence(9).endure(DENIED, began=now(), gained=0, size=None)
+        return now()
+
+    assert replay(script) == 0.0
+
+
+def test_nothing_is_endured_after_closing(replay):
+    def closed():
+        raise ClosedError("closed")
+
+    async def script():
+        enduring = persistence(9, check_open=closed)
+        with pytest.raises(ClosedError):
+            await enduring.endure(BROKEN, began=now(), gained=0, size=None)
+
+    replay(script)
+
+
+# --- fresh URLs ---------------------------------------------------------------------------------
+
+
+def expiring(bucket, *stale):
+    """Answer requests of these targets by saying that they have expired."""
+    give, refuse = bucket.give(), bucket.keeping(bucket.reply(EXPIRED, status="403 Forbidden"))
+
+    async def answer(reader, writer):
+        is_stale = bucket.targets[-1] in stale
+        return await (refuse if is_stale else give)(reader, writer)
+
+    return answer
+
+
+@pytest.mark.parametrize("use", ["stream", "result", "download"])
+async def test_all_who_read_one_result_share_one_fresh_url(
+    bucket, fetch, stored, result_body, tmp_path, use
+):
+    bucket.body = result_body(5_000)
+    together = asyncio.Barrier(5)
+    refused = bucket.keeping(bucket.reply(EXPIRED, status="403 Forbidden"))
+    give = bucket.give()
+
+    async def answer(reader, writer):
+        if bucket.targets[-1] != "/stale":
+            return await give(reader, writer)
+        await together.wait()  # all of them find it expired at the same time
+        return await refused(reader, writer)
+
+    bucket.answers = [answer]
+    fetcher = fetch(stored(bucket.url("/fresh")))
+    job = stored(bucket.url("/stale"))
+    uses = {
+        "stream": lambda n: collect_of(fetcher, job),
+        "result": lambda n: fetcher.result(job),
+        "download": lambda n: fetcher.download(job, tmp_path / f"{n}"),
+    }
+    await asyncio.gather(*(uses[use](n) for n in range(5)))
+    assert fetch.asked == ["job-1"]
+    assert sorted(bucket.targets) == ["/fresh"] * 5 + ["/stale"] * 5
+
+
+async def test_who_begins_later_with_the_same_snapshot_asks_nobody_while_another_reads(
+    bucket, fetch, stored, result_body
+):
+    bucket.body = result_body(5_000)
+    bucket.answers = [expiring(bucket, "/stale")]
+    fetcher = fetch(stored(bucket.url("/fresh")))
+    job = stored(bucket.url("/stale"))
+    async with fetcher.stream(job) as first:
+        assert await collect_of(fetcher, job) == bucket.body
+        assert b"".join([chunk async for chunk in first]) == bucket.body
+    assert bucket.targets == ["/stale", "/fresh", "/fresh"]
+
+
+async def test_a_stream_whose_url_expires_under_way_goes_on_by_a_fresh_one(
+    bucket, fetch, stored, result_body
+):
+    bucket.body = result_body(5_000)
+    expired = bucket.reply(EXPIRED, status="403 Forbidden")
+    bucket.answers = [bucket.give(1_000, then="close"), expired, bucket.give()]
+    fetcher = fetch(stored(bucket.url("/fresh")), attempts=2)  # expiry is no failure
+    assert await collect_of(fetcher, stored(bucket.url("/stale"))) == bucket.body
+    assert bucket.targets == ["/stale", "/stale", "/fresh"]
+    assert bucket.ranges == [None, (1_000, None), (1_000, None)]
+
+
+async def test_fresh_urls_may_expire_any_number_of_times_if_each_was_good_for_something(
+    bucket, fetch, stored, result_body
+):
+    bucket.body = result_body(8_000)
+    expired = bucket.reply(EXPIRED, status="403 Forbidden")
+    cut = bucket.give(1_000, then="close")
+    bucket.answers = [cut, expired, cut, expired, cut, expired, cut, expired, bucket.give()]
+    fetcher = fetch(*(stored(bucket.url(f"/{number}")) for number in range(1, 9)), attempts=9)
+    assert await collect_of(fetcher, stored(bucket.url("/0"))) == bucket.body
+    assert bucket.targets[-1] == "/4"
+
+
+async def test_another_job_does_not_share_the_url(bucket, fetch, stored, result_body):
+    bucket.body = result_body(5_000)
+    fetcher = fetch()
+    for job_id in ("job-1", "job-2"):
+        assert await collect_of(fetcher, stored(bucket.url(f"/{job_id}"), job_id=job_id))
+    assert bucket.targets == ["/job-1", "/job-2"]
+
+
+# --- resolve_url --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("use", ["stream", "result", "download"])
+async def test_resolve_url_says_where_to_read(
+    bucket, fetch, stored, result_body, tmp_path, is_async, use
+):
+    bucket.body = result_body(5_000)
+    given = []
+
+    def resolve(job):
+        given.append(job)
+        return bucket.url("/readable?x=%2F")
+
+    async def resolve_later(job):
+        await asyncio.sleep(0)
+        return resolve(job)
+
+    fetcher = fetch(resolve_url=resolve_later if is_async else resolve)
+    job = stored("https://bucket.example/for-put-only")
+    if use == "download":
+        await fetcher.download(job, tmp_path / "out")
+    else:
+        await (collect_of if use == "stream" else ResultFetcher.result)(fetcher, job)
+    assert bucket.targets == ["/readable?x=%2F"]
+    assert given == [job]
+
+
+async def test_resolve_url_is_asked_again_with_a_fresh_snapshot_when_its_url_expired(
+    bucket, fetch, stored, result_body
+):
+    bucket.body = result_body(5_000)
+    bucket.answers = [expiring(bucket, "/stale")]
+    given = []
+
+    def resolve(job):
+        given.append(job)
+        return bucket.url("/stale" if len(given) == 1 else "/fresh")
+
+    old, new = stored("https://bucket.example/a"), stored("https://bucket.example/b")
+    fetcher = fetch(new, resolve_url=resolve)
+    assert await collect_of(fetcher, old) == bucket.body
+    assert given == [old, new]
+    assert bucket.targets == ["/stale", "/fresh"]
+
+
+async def test_a_resolved_url_that_stays_the_same_when_expired_is_not_tried_again(
+    bucket, fetch, stored
+):
+    bucket.answers = [expiring(bucket, "/stale")]
+    job = stored("https://bucket.example/a")
+    fetcher = fetch(job, resolve_url=lambda _: bucket.url("/stale"))
+    with pytest.raises(ResultExpiredError):
+        await fetcher.result(job)
+    assert bucket.targets == ["/stale"]
+
+
+@pytest.mark.parametrize("use", ["stream", "result", "download"])
+async def test_what_resolve_url_raises_passes_unchanged_and_leaves_nothing(
+    bucket, fetch, stored, tmp_path, use
+):
+    class OwnError(Exception):
+        pass
+
+    def resolve(_job):
+        raise OwnError("no such tenant")
+
+    fetcher = fetch(resolve_url=resolve)
+    job = stored(bucket.url())
+    with pytest.raises(OwnError, match="no such tenant"):  # noqa: PT012 - one of three ways
+        if use == "download":
+            await fetcher.download(job, tmp_path / "out")
+        else:
+            await (collect_of if use == "stream" else ResultFetcher.result)(fetcher, job)
+    assert bucket.heads == []
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://93.184.216.34/p", "https://127.0.0.1/p", "https://u:p@a.example/", "", "p"]
+)
+async def test_what_resolve_url_gives_is_checked_like_any_url(answering, stored, url):
+    client = answering(base_url="https://93.184.216.34")
+    async with ResultFetcher(client, resolve_url=lambda _: url) as fetcher:
+        with pytest.raises(ResultUrlError):
+            await fetcher.result(stored("https://bucket.example/p"))
+
+
+async def test_resolve_url_is_not_called_for_what_came_inline(fetch, stored, bucket, result_body):
+    bucket.body = result_body(5_000)
+    data = await fetch().result(stored(bucket.url()))
+
+    def resolve(_job):
+        raise AssertionError("it was called")
+
+    assert await fetch(resolve_url=resolve).result(stored(data=data)) is data
+
+
+async def test_a_service_that_cannot_be_asked_ends_all_who_share_the_url(bucket, fetch, stored):
+    bucket.answers = [expiring(bucket, "/stale")]
+    fetcher = fetch(JobNotFoundError(status=404, job_id="job-1"))
+    job = stored(bucket.url("/stale"))
+    errors = await asyncio.gather(
+        *(collect_of(fetcher, job) for _ in range(4)), return_exceptions=True
+    )
+    assert {type(error) for error in errors} <= {JobNotFoundError, ResultExpiredError}
+    assert len(fetch.asked) <= 2  # a service in trouble is not asked by each of them
+
+
+async def test_a_refused_storage_is_asked_again_only_where_that_may_help(bucket, fetch, stored):
+    bucket.answers = [bucket.keeping(bucket.reply(status="503 Slow Down"))]
+    with pytest.raises(ResultServerError):
+        await fetch(attempts=4).result(stored(bucket.url()))
+    assert len(bucket.heads) == 4
+
+
+async def test_resolve_url_knows_of_results_that_the_service_does_not_keep(
+    bucket, result_body, fetch, stored
+):
+    bucket.body = result_body()
+    fetcher = fetch(stored(None), resolve_url=lambda _: bucket.url("/kept-by-us"))
+    assert (await fetcher.result(stored(None))).metadata.job_id == "job-1"
+    assert bucket.targets == ["/kept-by-us"]

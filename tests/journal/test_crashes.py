@@ -1,0 +1,257 @@
+"""Processes that are killed, that come second, that run out of disk: the journal stays right."""
+
+import asyncio
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import forkserver
+import pytest
+from amounts import counts
+
+from adepoll import Journal
+from adepoll.errors import JournalBusyError, JournalError
+from adepoll.journal import JournalReader, Which
+
+WRITER = Path(__file__).parents[1] / "support" / "journalling.py"
+ENDPOINT = "https://api.example"
+
+
+async def start(path, first, count, *, start=forkserver.create_subprocess_exec, **options):
+    return await start(
+        sys.executable, WRITER, path, str(first), str(count),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def is_sound(path):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("kills", counts("ADEPOLL_KILLS", default=3, most=12))
+async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path, kills):
+    rng = random.Random(6)
+    acknowledged, added = set(), 0
+    for life in range(kills):
+        process = await start(path, life * 2_000, 2_000)
+        patience = rng.randrange(0, 400)  # lines
+        seen = []
+        while len(seen) < patience and (line := await process.stdout.readline()):
+            seen.append(line)
+        process.kill()
+        out, err = await process.communicate()
+        assert process.returncode == -signal.SIGKILL, err
+        # The last line may be cut: then it was acknowledged, but nobody was told.
+        told = [line.decode() for line in (*seen, *out.splitlines(keepends=True))]
+        told = [line.strip() for line in told if line.endswith("\n")]
+        added += 2_000 * ("added" in told)
+        acknowledged.update(set(told) - {"open", "added", "closed"})
+        with (
+            JournalReader(path)
+            if path.exists() and path.stat().st_size
+            else nullcontext() as reader
+        ):
+            assert reader is None or reader.holder is None
+    assert acknowledged
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        counts = await journal.counts()
+        assert counts.jobs >= added
+        there, after = set(), 0
+        while page := await journal.records(Which.ENDED, after=after, limit=1_000):
+            there.update(record.job_id for record in page)
+            after = page[-1].number
+        assert acknowledged <= there
+        assert len(there) - len(acknowledged) <= 8 * kills  # one for each writer of each life
+    assert is_sound(path)
+
+
+@pytest.mark.parametrize("moment", range(6))
+async def test_a_kill_while_the_file_is_made_leaves_none_or_one_that_opens(path, moment):
+    """The moments are those of the system calls that make it, from none to all."""
+    code = f"""
+import os, signal, sqlite3, adepoll.journal.opening as opening
+calls = 0
+connect = sqlite3.connect
+def traced(*args, **kwargs):
+    connection = connect(*args, **kwargs)
+    connection.set_trace_callback(step)
+    return connection
+def step(statement):
+    global calls
+    if statement.lstrip().startswith(("BEGIN", "CREATE TABLE", "COMMIT", "PRAGMA journal_mode")):
+        calls += 1
+        if calls > {moment}:
+            os.kill(os.getpid(), signal.SIGKILL)
+opening.sqlite3.connect = traced
+opening.open_file({str(path)!r}, {ENDPOINT!r}, must_exist=False)
+"""
+    process = await forkserver.create_subprocess_exec(sys.executable, "-c", code)
+    assert await process.wait() == -signal.SIGKILL
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        assert await journal.add(["a"]) == 1
+    assert [found.name for found in path.parent.iterdir()] == ["batch.db"]
+    assert is_sound(path)
+
+
+async def test_a_second_process_is_told_who_has_it_and_the_first_goes_on(path):
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["a"])
+        second = await start(path, 0, 10)
+        out, err = await second.communicate()
+        assert second.returncode == 1
+        assert out == b""
+        assert f"is in use by process {os.getpid()}".encode() in err
+        assert await journal.add(["b"]) == 1
+    assert is_sound(path)
+
+
+async def test_the_first_of_two_processes_is_named_here(path):
+    first = await start(path, 0, 20_000)
+    try:
+        assert await first.stdout.readline() == b"open\n"
+        with pytest.raises(JournalBusyError) as caught:
+            await Journal.open(path, endpoint=ENDPOINT)
+        assert caught.value.pid == first.pid
+        with JournalReader(path) as reader:
+            assert reader.holder == first.pid
+    finally:
+        first.kill()
+        await first.communicate()
+    async with await Journal.open(path, endpoint=ENDPOINT):  # its lock file does no harm
+        pass
+    assert [found.name for found in path.parent.iterdir()] == ["batch.db"]
+
+
+async def test_of_many_processes_at_once_one_has_it(path):
+    """Again and again, since the file of the lock comes and goes."""
+    code = f"""
+import asyncio, sys
+from adepoll import Journal
+from adepoll.errors import JournalBusyError
+async def main():
+    for _ in range(40):
+        try:
+            async with await Journal.open({str(path)!r}, endpoint={ENDPOINT!r}) as journal:
+                count = int(await journal.note("count") or 0)
+                await asyncio.sleep(0.002)
+                await journal.set_note("count", str(count + 1))
+                print("had it")
+        except JournalBusyError:
+            pass
+asyncio.run(main())
+"""
+    processes = [
+        await forkserver.create_subprocess_exec(
+            sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    outs = [(await process.communicate())[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    had_it = sum(out.count(b"had it") for out in outs)
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        assert int(await journal.note("count")) == had_it >= 3
+
+
+async def test_a_reader_beside_a_writer_sees_whole_jobs_only(path):
+    writer = await start(path, 0, 1_500)
+    assert await writer.stdout.readline() == b"open\n"
+    polls = 0
+    with JournalReader(path) as reader:
+        while True:
+            counts = reader.counts()
+            records = [record for record in reader.records() if record.snapshot is not None]
+            assert {record.snapshot.status_text for record in records} <= {"failed"}
+            polls += 1
+            if counts.jobs and not counts.open:
+                break
+            assert writer.returncode is None or counts.jobs == 1_500
+            await asyncio.sleep(0)
+        _, err = await writer.communicate()
+        assert writer.returncode == 0, err
+        assert reader.counts().by_status == {"failed": 1_500}
+    assert polls > 1
+    async with await Journal.open(path, endpoint=ENDPOINT, must_exist=True) as journal:
+        assert (await journal.counts()).by_status == {"failed": 1_500}
+
+
+# --- a disk that is full ------------------------------------------------------------------------
+
+
+async def check_after_full_disk(path, process):
+    out, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"JournalWriteError" in err
+    assert b"the same command goes on" in err
+    told = out.decode().split()
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        there, after = set(), 0
+        while page := await journal.records(Which.ENDED, after=after, limit=1_000):
+            there.update(record.job_id for record in page)
+            after = page[-1].number
+        assert set(told) - {"open", "added"} <= there
+        assert await journal.add(["one-more"]) == 1
+    assert is_sound(path)
+    return len(there)
+
+
+async def test_a_file_that_may_not_grow_stops_the_writer_and_keeps_what_it_told(path):
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    real = asyncio.create_subprocess_exec
+    process = await start(path, 0, 2_000, start=real, preexec_fn=limit)
+    assert await check_after_full_disk(path, process) >= 8
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 600 KB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", "size=600k", "tmpfs", folder]
+    if (
+        mount is None
+        or subprocess.run([mount, *options], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a file system can be mounted by root only")
+    yield folder
+    subprocess.run([shutil.which("umount"), "-l", folder], check=True)
+
+
+async def test_a_full_disk_stops_the_writer_and_room_lets_it_go_on(small_disk):
+    path = small_disk / "batch.db"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100_000))
+    process = await start(path, 0, 3_000)
+    await process.wait()
+    ballast.unlink()
+    assert await check_after_full_disk(path, process) >= 8
+
+
+async def test_a_disk_without_any_room_refuses_the_journal_by_name(small_disk):
+    with (small_disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                break
+    with pytest.raises(JournalError) as caught:
+        await Journal.open(small_disk / "batch.db", endpoint=ENDPOINT)
+    assert str(small_disk / "batch.db") in str(caught.value)
+    (small_disk / "ballast").unlink()
+    async with await Journal.open(small_disk / "batch.db", endpoint=ENDPOINT) as journal:
+        await journal.add(["a"])

@@ -1,0 +1,99 @@
+"""docs/journal.md tells all columns, and its queries give what they promise of a real journal."""
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from adepoll import Journal
+from adepoll.api.models import JobSnapshot
+from adepoll.errors import JobNotFoundError
+from adepoll.journal import Fetched, GivenUp, JournalReader, Settled
+from adepoll.journal.outcomes import ResultFile
+
+PAGE = (Path(__file__).parents[2] / "docs" / "journal.md").read_text("utf-8")
+QUERIES = re.findall(r"^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+INLINE = re.search(r"`(SELECT job_id, json .*?)`", PAGE, re.DOTALL)[1]
+
+
+def settled(job_id, at, *, status="completed", fetching=False, **fields):
+    metadata = {"filename": "a.pdf", "org_id": None, "duration_ms": 1, "credit_usage": 1.5,
+                "job_id": job_id, "version": "v-1"}  # fmt: skip
+    raw = {"job_id": job_id, "status": status, "received_at": 1_700_000_000, "progress": 1.0,
+           "version": "v-1", "metadata": metadata | fields.pop("metadata", {})}  # fmt: skip
+    if fields.pop("inline", False):
+        raw["data"] = {"extraction": {"total": 42}, "extraction_metadata": {}, "metadata": metadata}
+    job = JobSnapshot.from_json(json.dumps(raw | fields))
+    return Settled(job, 1_700_000_000.0 + at, fetching=fetching)
+
+
+@pytest.fixture
+async def journal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with await Journal.open("batch.db", endpoint="https://api.example") as journal:
+        await journal.add([f"job-{n}" for n in range(6)])
+        file = ResultFile(path=tmp_path / "r", bytes=2_000_000, sha256="0" * 64)
+        await journal.write(
+            settled("job-0", 30, inline=True),
+            settled("job-1", 50, fetching=True),
+            Fetched("job-1", file, 1, 1_700_000_060.0),
+            settled("job-2", 10, status="failed", failure_reason="bad scan"),
+            settled("job-3", 20, conforms=False, metadata={"schema_violation_error": "no total"}),
+            *(
+                GivenUp(i, JobNotFoundError(status=404, job_id=i), lasting=True, at=1.0)
+                for i in ("job-4", "job-5")
+            ),
+        )
+        yield journal
+
+
+@pytest.fixture
+def ask(journal):
+    """As the shell would, beside the batch."""
+    connection = sqlite3.connect("batch.db", isolation_level=None)
+    yield lambda query: connection.execute(query).fetchall()
+    connection.close()
+
+
+def test_the_page_asks_five_questions_and_makes_a_backup():
+    assert len(QUERIES) == 6
+
+
+def test_the_answers_are_those_promised(ask):
+    progress, reasons, violations, credits_, longest = map(ask, QUERIES[:5])
+    assert set(progress) == {
+        ("done", "completed", 3, 2.0), ("done", "failed", 1, None), ("given_up", None, 2, None),
+    }  # fmt: skip
+    assert reasons == [
+        ("JobNotFoundError",
+         "job ...: the service answered 404 (no such job under this key and region)", 2, "job-4"),
+        ("JobFailedError", "bad scan", 1, "job-2"),
+    ]  # fmt: skip
+    assert violations == [("job-3", "no total", None)]
+    assert credits_ == [("v-1", 3, 4.5)]
+    assert longest[0] == ("job-1", 50.0, "2023-11-14 22:14:10")
+    assert [row[0] for row in longest] == ["job-1", "job-0", "job-3", "job-2"]
+    assert ask(INLINE) == [("job-0", 42)]
+
+
+def test_the_backup_is_a_journal_with_what_stands_in_the_wal(ask, journal):
+    ask(QUERIES[5])
+    with JournalReader("backup.db") as backup, JournalReader("batch.db") as reader:
+        assert backup.counts() == reader.counts()
+        assert backup.counts().jobs == 6
+
+
+def test_every_column_is_explained_and_no_other(ask):
+    columns = {name for _, name, *_ in ask("PRAGMA table_info(jobs)")}
+    told = set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Its tables")[2], re.MULTILINE))
+    assert told == columns
+    tables = {name for (name,) in ask("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert all(f"`{table}` has" in PAGE for table in tables)
+
+
+def test_the_numbers_that_name_a_journal_are_those_told(ask):
+    for pragma, shown in (("application_id", "is {}"), ("user_version", "the format, {}")):
+        ((value,),) = ask(f"PRAGMA {pragma}")
+        assert f"`PRAGMA {pragma}` {shown.format(value)}" in PAGE

@@ -1,0 +1,786 @@
+"""A Journal keeps what it was given, in whatever order callers come, go and fail."""
+
+import asyncio
+import math
+import os
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from amounts import more
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from internals import on_connection
+from journalling import snapshot
+
+from adepoll import Journal
+from adepoll.errors import (
+    AdePollError,
+    ClosedError,
+    ConfigurationError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    JournalBusyError,
+    JournalError,
+    JournalWriteError,
+    ResultUnavailableError,
+    ResultUrlError,
+    TargetExistsError,
+    TransportError,
+)
+from adepoll.journal import (
+    Delivered,
+    Fetched,
+    GivenUp,
+    JournalReader,
+    Lost,
+    Seen,
+    Settled,
+    Which,
+)
+from adepoll.journal.database import Database
+from adepoll.journal.outcomes import Outcome, RecordedError, ResultFile, Stage
+
+ENDPOINT = "https://api.example"
+CANARY = "CaNaRy0123456789"
+PRESIGNED = f"https://bucket.s3.example/r.json?X-Amz-Signature={CANARY}"
+SHA = "ab" * 32
+
+
+def inline(job_id, extraction="x"):
+    metadata = {"filename": "a.pdf", "org_id": None, "duration_ms": 1, "credit_usage": 1.0,
+                "job_id": job_id, "version": None}  # fmt: skip
+    data = {"extraction": {"a": extraction}, "extraction_metadata": {}, "metadata": metadata}
+    return snapshot(job_id, data=data)
+
+
+def result(path="/out/r.json"):
+    return ResultFile(path=Path(path), bytes=7, sha256=SHA)
+
+
+def not_found(job_id):
+    return JobNotFoundError(status=404, job_id=job_id)
+
+
+def dump(path):
+    """All rows, as a person with the shell would see them."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+            for table in ("jobs", "data", "notes")
+        }
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+async def journal(path):
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        yield journal
+
+
+@pytest.fixture
+async def memory():
+    async with await Journal.in_memory(endpoint=ENDPOINT) as journal:
+        yield journal
+
+
+async def one(journal, which=Which.ENDED):
+    (record,) = await journal.records(which)
+    return record
+
+
+# --- ids ----------------------------------------------------------------------------------------
+
+
+async def test_known_ids_are_passed_over_and_the_rest_numbered_in_the_order_they_came(memory):
+    assert await memory.add(["b", "a", "b"], at=5.0) == 2
+    assert await memory.add(["a", "c"]) == 1
+    assert await memory.waiting(after=0, limit=10) == [(1, "b"), (2, "a"), (4, "c")]
+    assert await memory.add([]) == 0
+
+
+async def test_waiting_jobs_come_in_pages_by_number(memory):
+    await memory.add([f"j{n}" for n in range(10)])
+    first = await memory.waiting(after=0, limit=4)
+    second = await memory.waiting(after=first[-1][0], limit=100)
+    assert [job_id for _, job_id in first + second] == [f"j{n}" for n in range(10)]
+
+
+async def test_ids_with_control_characters_are_kept_as_they_are(journal, path):
+    hostile = ["a\x1b[31m", "b\x00c", "\n", "'; DROP TABLE jobs; --", "ü", "\U0001f600"]
+    await journal.add(hostile)
+    assert [job_id for _, job_id in await journal.waiting(after=0, limit=9)] == hostile
+    await journal.write(*(GivenUp(job_id, not_found(job_id), lasting=True, at=1.0)
+                          for job_id in hostile))  # fmt: skip
+    assert [record.job_id for record in await journal.records(Which.ENDED)] == hostile
+    with JournalReader(path) as reader:
+        assert [record.job_id for record in reader.records()] == hostile
+
+
+@pytest.mark.parametrize("bad", ["\udc80", 7j, None, b"a"])
+async def test_an_id_that_cannot_be_written_is_named_and_none_of_its_chunk_added(memory, bad):
+    with pytest.raises(InvalidJobIdError):
+        await memory.add(["a", bad, "c"])
+    assert (await memory.counts()).jobs == 0
+    assert await memory.add(["a"]) == 1
+
+
+async def test_ids_keep_their_order_over_chunks_that_are_sorted_within(memory, monkeypatch):
+    monkeypatch.setattr("adepoll.journal.journal._CHUNK", 3)
+    ids = ["f", "b", "z", "a", "f", "y", "b", "c"]
+    assert await memory.add(ids) == 6
+    found = await memory.waiting(after=0, limit=9)
+    assert [job_id for _, job_id in found] == ["f", "b", "z", "a", "y", "c"]
+    assert await memory.add([*ids, "g"]) == 1
+
+
+@pytest.mark.parametrize("count", more([20_000], [200_000]))
+async def test_a_large_batch_of_ids_is_added_and_walked_through(journal, path, count):
+    ids = [f"job-{n}" for n in range(count)]
+    assert await journal.add(ids) == count
+    assert await journal.add(ids[::1000]) == 0
+    assert (await journal.counts()).by_stage == {Stage.WAITING: count}
+    assert await journal.waiting(after=count - 2, limit=9) == [
+        (count - 1, f"job-{count - 2}"), (count, f"job-{count - 1}"),
+    ]  # fmt: skip
+    with JournalReader(path) as reader:
+        assert sum(1 for _ in reader.records()) == count
+
+
+# --- what becomes of a job ----------------------------------------------------------------------
+
+
+async def test_a_job_goes_all_the_way(journal):
+    await journal.add(["a"], at=1.0)
+    await journal.write(Seen("a", "processing"))
+    job = snapshot("a", output_url=PRESIGNED)
+    await journal.write(Settled(job, 2.0, fetching=True))
+    record = await one(journal, Which.FETCHING)
+    assert (record.stage, record.settled_at, record.done_at) == (Stage.FETCHING, 2.0, None)
+    assert await journal.records(Which.ENDED) == []
+    await journal.write(Fetched("a", result(), 123, 3.0))
+    assert (await one(journal, Which.UNDELIVERED)).outcome() == Outcome(
+        job_id="a", snapshot=job.redacted(), file=result()
+    )
+    await journal.write(Delivered("a", 4.0), durable=False)
+    assert await journal.records(Which.UNDELIVERED) == []
+    record = await one(journal, Which.DELIVERED)
+    assert record == await one(journal, Which.ENDED)
+    assert (record.number, record.stage, record.status_text) == (1, Stage.DONE, "completed")
+    assert (record.added_at, record.settled_at, record.done_at, record.delivered_at) == (1, 2, 3, 4)
+    assert record.modified_ns == 123
+    assert await journal.waiting(after=0, limit=9) == []
+
+
+async def test_what_is_reopened_after_closing_is_what_was_written(path):
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["a", "b", "c"])
+        await journal.write(Settled(inline("a"), 2.0, fetching=False))
+        await journal.write(GivenUp("b", not_found("b"), lasting=True, at=2.0))
+        before = await journal.records(Which.ENDED)
+    async with await Journal.open(path, endpoint=ENDPOINT, must_exist=True) as journal:
+        assert [r.outcome().snapshot for r in await journal.records(Which.ENDED)] == [
+            inline("a"), None,
+        ]  # fmt: skip
+        again = await journal.records(Which.ENDED)
+        assert [repr(record) for record in again] == [repr(record) for record in before]
+        assert await journal.waiting(after=0, limit=9) == [(3, "c")]
+
+
+async def test_an_inline_result_is_kept_in_a_file_and_not_in_memory(journal, memory):
+    assert (journal.keeps_data, memory.keeps_data) == (True, False)
+    for each in (journal, memory):
+        await each.add(["a"])
+        await each.write(Settled(inline("a"), 2.0, fetching=False))
+    assert (await one(journal)).snapshot == inline("a")
+    assert (await journal.records(Which.ENDED, data=False))[0].snapshot.data is None
+    assert (await one(memory)).snapshot.data is None
+
+
+async def test_a_page_of_records_ends_early_where_their_data_is_large(journal):
+    ids = [f"j{n}" for n in range(10)]
+    await journal.add(ids)
+    await journal.write(*(Settled(inline(i, "x" * 900_000), 2.0, fetching=False) for i in ids))
+    page = await journal.records(Which.ENDED)
+    assert len(page) == 5
+    rest = await journal.records(Which.ENDED, after=page[-1].number)
+    assert [record.job_id for record in page + rest] == ids
+    assert len(await journal.records(Which.ENDED, data=False)) == 10
+
+
+async def test_a_job_whose_file_was_lost_is_fetched_again(journal):
+    await journal.add(["a"])
+    await journal.write(Settled(snapshot("a"), 2.0, fetching=True), Fetched("a", result(), 1, 3.0))
+    await journal.write(Delivered("a", 4.0))
+    await journal.write(Lost("a"))
+    record = await one(journal, Which.FETCHING)
+    assert (record.file, record.modified_ns, record.done_at, record.delivered_at) == (None,) * 4
+    assert record.snapshot is not None
+    await journal.write(Fetched("a", result("/out/2"), 5, 6.0))
+    assert (await one(journal, Which.UNDELIVERED)).file == result("/out/2")
+
+
+async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal):
+    await journal.add(["unseen", "settled", "lasting", "done"])
+    await journal.write(
+        GivenUp("unseen", TransportError("reset", job_id="unseen"), lasting=False, at=1.0),
+        Settled(snapshot("settled"), 1.0, fetching=True),
+        GivenUp("settled", TransportError("reset", job_id="settled"), lasting=False, at=2.0),
+        Delivered("settled", 3.0),
+        GivenUp("lasting", not_found("lasting"), lasting=True, at=1.0),
+        Settled(snapshot("done", "failed", failure_reason="bad scan"), 1.0, fetching=False),
+    )
+    assert [r.job_id for r in await journal.records(Which.UNFETCHED)] == ["settled"]
+    assert await journal.reopen() == 2
+    assert await journal.records(Which.UNFETCHED) == []
+    assert await journal.waiting(after=0, limit=9) == [(1, "unseen")]
+    record = await one(journal, Which.FETCHING)
+    assert (record.job_id, record.error, record.lasting, record.delivered_at) == (
+        "settled", None, None, None,
+    )  # fmt: skip
+    assert [r.job_id for r in await journal.records(Which.ENDED)] == ["lasting", "done"]
+    assert await journal.reopen() == 0
+
+
+async def test_who_is_tried_again_may_be_said_more_exactly(journal):
+    job_ids = ["unkept", "unknown", "blocked", "silent"]
+    await journal.add(job_ids)
+    errors = {
+        "unkept": ResultUnavailableError(job_id="unkept"),
+        "unknown": not_found("unknown"),
+        "blocked": TargetExistsError(job_id="blocked", path="/r"),
+        "silent": TransportError("no answer", job_id="silent"),
+    }
+    for job_id, error in errors.items():
+        lasting = job_id.startswith("un")
+        await journal.write(GivenUp(job_id, error, lasting=lasting, at=1.0))
+    kinds = {"ResultUnavailableError"}
+    assert await journal.reopen(kinds=kinds, but={"blocked"}) == 2
+    waiting = await journal.waiting(after=0, limit=9)
+    assert [job_id for _, job_id in waiting] == ["unkept", "silent"]
+
+
+async def test_a_job_that_has_ended_is_not_seen_running_again(memory):
+    await memory.add(["a"])
+    await memory.write(Settled(snapshot("a"), 1.0, fetching=False), Seen("a", "processing"))
+    assert (await one(memory)).status_text == "completed"
+
+
+async def test_an_error_is_told_by_its_kind_and_its_text(journal):
+    await journal.add(["a", "b"])
+    await journal.write(
+        GivenUp("a", not_found("a"), lasting=True, at=1.0),
+        GivenUp("b", RecordedError("old", kind="TransportError"), lasting=False, at=1.0),
+    )
+    a, b = await journal.records(Which.ENDED)
+    assert (a.error.kind, str(a.error), a.lasting) == (
+        "JobNotFoundError", str(not_found("a")), True,
+    )  # fmt: skip
+    assert (b.error.kind, str(b.error), b.lasting) == ("TransportError", "old", False)
+
+
+async def test_counts_tell_stages_statuses_deliveries_and_bytes(journal):
+    await journal.add([f"j{n}" for n in range(6)])
+    await journal.write(
+        Seen("j0", "processing"),
+        Settled(snapshot("j1"), 1.0, fetching=True),
+        Settled(snapshot("j2"), 1.0, fetching=True),
+        Fetched("j2", result(), 1, 2.0),
+        Delivered("j2", 3.0),
+        Settled(snapshot("j3", "failed"), 1.0, fetching=False),
+        GivenUp("j4", not_found("j4"), lasting=True, at=1.0),
+        Seen("j5", "pending"),
+        GivenUp("j5", not_found("j5"), lasting=True, at=1.0),
+    )
+    counts = await journal.counts()
+    assert counts.jobs == 6
+    assert counts.by_stage == {
+        Stage.WAITING: 1, Stage.FETCHING: 1, Stage.DONE: 2, Stage.GIVEN_UP: 2,
+    }  # fmt: skip
+    assert counts.by_status == {"completed": 2, "failed": 1}
+    assert (counts.delivered, counts.bytes, counts.open) == (1, 7, 2)
+
+
+async def test_counts_of_nothing_are_zero(memory):
+    counts = await memory.counts()
+    assert (counts.jobs, counts.by_stage, counts.by_status, counts.bytes) == (0, {}, {}, 0)
+
+
+async def test_notes_are_replaced_and_the_endpoint_is_not(journal):
+    assert await journal.note("durations") is None
+    await journal.set_note("durations", "{}")
+    await journal.set_note("durations", '{"a":1}')
+    assert await journal.note("durations") == '{"a":1}'
+    assert await journal.note("endpoint") == ENDPOINT
+    with pytest.raises(ConfigurationError):
+        await journal.set_note("endpoint", "https://other.example")
+    with pytest.raises(JournalError, match="refuses the note 'a'"):
+        await journal.set_note("a", "\udc80")
+    assert await journal.note("a") is None
+
+
+async def test_a_result_path_is_absolute(journal, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    await journal.add(["a"])
+    await journal.write(
+        Settled(snapshot("a"), 1.0, fetching=True), Fetched("a", result("out/a.json"), 1, 2.0)
+    )
+    assert (await one(journal)).file.path == tmp_path / "out" / "a.json"
+
+
+async def test_a_result_path_that_is_no_utf8_comes_back_as_it_was(journal):
+    where = os.fsdecode(b"/out/\xff\xfe.json")
+    await journal.add(["a"])
+    await journal.write(
+        Settled(snapshot("a"), 1.0, fetching=True), Fetched("a", result(where), 1, 2.0)
+    )
+    assert os.fsencode((await one(journal)).file.path) == b"/out/\xff\xfe.json"
+
+
+JOBS = [f"j{n}" for n in range(4)]
+CHANGES = st.sampled_from(JOBS).flatmap(
+    lambda job: st.sampled_from(
+        [
+            Seen(job, "pending"),
+            Settled(snapshot(job), 1.0, fetching=True),
+            Settled(snapshot(job, "failed"), 1.0, fetching=False),
+            Settled(inline(job), 1.0, fetching=False),
+            Fetched(job, result(), 1, 2.0),
+            GivenUp(job, not_found(job), lasting=True, at=2.0),
+            GivenUp(job, not_found(job), lasting=False, at=2.0),
+            Delivered(job, 3.0),
+            Lost(job),
+        ]
+    )
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(CHANGES, max_size=30))
+def test_whatever_is_written_a_job_stands_in_one_place(changes):
+    """Each job is waiting, fetching or ended; what ended is delivered or not; counts agree."""
+
+    async def run():
+        async with await Journal.in_memory(endpoint=ENDPOINT) as journal:
+            await journal.add(JOBS)
+            for change in changes:
+                try:
+                    await journal.write(change)
+                except JournalError:
+                    continue  # it made no sense at that stage; nothing of it was written
+            waiting = [job_id for _, job_id in await journal.waiting(after=0, limit=9)]
+            found = {which: await journal.records(which) for which in Which}
+            ids = {which: [r.job_id for r in records] for which, records in found.items()}
+            assert sorted(waiting + ids[Which.FETCHING] + ids[Which.ENDED]) == JOBS
+            assert sorted(ids[Which.DELIVERED] + ids[Which.UNDELIVERED]) == ids[Which.ENDED]
+            for record in found[Which.ENDED]:
+                assert (record.error is None) == (record.stage is Stage.DONE)
+                assert (record.error is None) == (record.lasting is None)
+                assert record.error is not None or record.snapshot is not None
+                assert (record.file is None) == (record.modified_ns is None)
+            counts = await journal.counts()
+            assert counts.by_stage.get(Stage.WAITING, 0) == len(waiting)
+            assert counts.delivered == len(ids[Which.DELIVERED])
+            assert counts.open == len(waiting) + len(ids[Which.FETCHING])
+
+    asyncio.run(run())
+
+
+# --- changes that make no sense -----------------------------------------------------------------
+
+NONSENSE = [
+    Delivered("unknown", 1.0),
+    Fetched("unknown", result(), 1, 1.0),
+    Lost("unknown"),
+    GivenUp("unknown", AdePollError("x"), lasting=True, at=1.0),
+    Settled(snapshot("unknown"), 1.0, fetching=False),
+    Delivered("a", 1.0),  # has no outcome
+    Fetched("a", result(), 1, 1.0),  # was not seen to have ended
+    Lost("a"),
+    Fetched("b", ResultFile(path=Path("/r"), bytes=2**63, sha256=SHA), 1, 1.0),
+    Fetched("b", ResultFile(path=Path("/r"), bytes=1, sha256="no hash"), 1, 1.0),
+    Settled(snapshot("a"), math.nan, fetching=False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", NONSENSE, ids=repr)
+async def test_a_change_that_makes_no_sense_is_refused_with_its_call_and_no_other(memory, change):
+    await memory.add(["a", "b", "c"])
+    await memory.write(Settled(snapshot("b"), 1.0, fetching=True))
+    good, bad, other = await asyncio.gather(
+        memory.write(Seen("a", "pending")),
+        memory.write(Settled(snapshot("c"), 1.0, fetching=True), change),
+        memory.write(Fetched("b", result(), 1, 2.0)),
+        return_exceptions=True,
+    )
+    assert (good, other) == (None, None)
+    assert type(bad) is JournalError
+    assert [r.job_id for r in await memory.records(Which.ENDED)] == ["b"]
+    assert await memory.waiting(after=0, limit=9) == [(1, "a"), (3, "c")]
+
+
+# --- writes that share a commit -----------------------------------------------------------------
+
+
+class Counted:
+    """Counts the transactions of a journal, and can hold them up."""
+
+    def __init__(self, journal, monkeypatch):
+        self.groups = []
+        self.go = threading.Event()
+        self.go.set()
+        write = Database.write
+
+        def counted(database, calls, durable):
+            self.go.wait(10)
+            self.groups.append((len(calls), durable))
+            return write(database, calls, durable)
+
+        monkeypatch.setattr(Database, "write", counted)
+
+
+@pytest.fixture
+def groups(journal, monkeypatch):
+    return Counted(journal, monkeypatch)
+
+
+async def begin(*writes):
+    """Start tasks that write; by then, the first has begun where none ran, and the others wait."""
+    tasks = [asyncio.create_task(write) for write in writes]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_who_comes_while_a_transaction_runs_is_in_the_next_one(journal, groups):
+    ids = [f"j{n}" for n in range(20)]
+    await journal.add(ids)
+    groups.go.clear()
+    first = await begin(journal.write(Seen("j0", "pending")))
+    rest = await begin(*(journal.write(Seen(i, "pending")) for i in ids[1:]))
+    groups.go.set()
+    await asyncio.gather(*first, *rest)
+    assert groups.groups == [(1, True), (19, True)]
+
+
+async def test_a_group_is_durable_if_one_of_it_is(journal, groups):
+    await journal.add(["a", "b"])
+    await asyncio.gather(
+        journal.write(Seen("a", "x"), durable=False), journal.write(Seen("b", "x"), durable=True)
+    )
+    await journal.write(Seen("a", "y"), durable=False)
+    assert groups.groups == [(2, True), (1, False)]
+
+
+async def test_durable_means_synced_and_the_other_not(journal, monkeypatch):
+    await journal.add(["a"])
+    told = []
+    on_connection(journal, lambda connection: connection.set_trace_callback(told.append))
+    await journal.write(Seen("a", "x"))
+    await journal.write(Seen("a", "y"), durable=False)
+    synchronous = [text for text in told if "synchronous" in text]
+    assert synchronous == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
+    assert [text for text in told if text in {"BEGIN IMMEDIATE", "COMMIT"}] == [
+        "BEGIN IMMEDIATE", "COMMIT",
+    ] * 2  # fmt: skip
+
+
+async def test_a_write_of_nothing_writes_nothing(journal, groups):
+    await journal.write()
+    assert groups.groups == []
+
+
+async def test_a_cancelled_caller_hurts_no_other(journal, groups):
+    await journal.add(["a", "b", "c"])
+    groups.go.clear()
+    (running,) = await begin(journal.write(Seen("a", "x")))
+    queued, other = await begin(journal.write(Seen("b", "x")), journal.write(Seen("c", "x")))
+    running.cancel()
+    queued.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    groups.go.set()
+    await other
+    await journal.write(Seen("a", "y"))
+    assert groups.groups == [(1, True), (1, True), (1, True)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=12))
+def test_a_write_is_whole_or_not_there_whoever_is_cancelled_when(plan):
+    async def run():
+        async with await Journal.in_memory(endpoint=ENDPOINT) as journal:
+            ids = [(f"a{n}", f"b{n}") for n in range(len(plan))]
+            await journal.add([job_id for pair in ids for job_id in pair])
+            tasks = []
+            for (cancel, turns), pair in zip(plan, ids, strict=True):
+                changes = [Settled(snapshot(job_id), 1.0, fetching=False) for job_id in pair]
+                tasks.append(asyncio.create_task(journal.write(*changes)))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if cancel:
+                    tasks[-1].cancel()
+            told = await asyncio.gather(*tasks, return_exceptions=True)
+            done = {record.job_id for record in await journal.records(Which.ENDED)}
+        for pair, outcome in zip(ids, told, strict=True):
+            assert len(done.intersection(pair)) in ({2} if outcome is None else {0, 2})
+
+    asyncio.run(run())
+
+
+async def test_a_cancelled_read_and_add_leave_the_journal_usable(journal):
+    for call in (
+        lambda: journal.add(["a"]),
+        lambda: journal.records(Which.ENDED),
+        lambda: journal.set_note("a", "b"),
+    ):
+        task = asyncio.create_task(call())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await journal.add(["b"]) == 1
+
+
+# --- closing ------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_left_beside_a_closed_journal(path, tmp_path):
+    threads = threading.active_count()
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["a"])
+        assert {found.name for found in tmp_path.iterdir()} == {
+            "batch.db", "batch.db-wal", "batch.db-shm", "batch.db.lock",
+        }  # fmt: skip
+    assert [found.name for found in tmp_path.iterdir()] == ["batch.db"]
+    assert threading.active_count() == threads
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_was_given_before_closing_is_written(path):
+    journal = await Journal.open(path, endpoint=ENDPOINT)
+    await journal.add(["a", "b"])
+    writes = [
+        asyncio.create_task(journal.write(Settled(snapshot(i), 1.0, fetching=False)))
+        for i in ("a", "b")
+    ]
+    await asyncio.sleep(0)
+    await journal.aclose()
+    await asyncio.gather(*writes)
+    assert [row[2] for row in dump(path)["jobs"]] == ["done", "done"]
+
+
+async def test_closing_may_be_repeated_at_once_and_later(path):
+    journal = await Journal.open(path, endpoint=ENDPOINT)
+    await asyncio.gather(journal.aclose(), journal.aclose())
+    await journal.aclose()
+
+
+async def test_a_cancelled_close_has_closed_all_the_same(path, monkeypatch):
+    journal = await Journal.open(path, endpoint=ENDPOINT)
+    go = threading.Event()
+    close = Database.close
+    monkeypatch.setattr(Database, "close", lambda database: (go.wait(10), close(database)))
+    closing = asyncio.create_task(journal.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.sleep(0)
+    assert not closing.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+
+
+async def test_a_cancelled_opening_lets_go_of_the_file(path, tmp_path):
+    threads = threading.active_count()
+    for turns in range(3):
+        opening = asyncio.create_task(Journal.open(path, endpoint=ENDPOINT))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    assert {found.name for found in tmp_path.iterdir()} <= {"batch.db"}
+    assert threading.active_count() == threads
+    await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+
+
+async def test_a_closed_journal_says_so(path):
+    journal = await Journal.open(path, endpoint=ENDPOINT)
+    await journal.aclose()
+    for call in (
+        lambda: journal.add(["a"]),
+        lambda: journal.write(Seen("a", "x")),
+        journal.write,
+        lambda: journal.waiting(after=0, limit=1),
+        lambda: journal.records(Which.ENDED),
+        journal.counts,
+        lambda: journal.note("a"),
+        lambda: journal.set_note("a", "b"),
+        journal.reopen,
+    ):
+        with pytest.raises(ClosedError):
+            await call()
+
+
+async def test_another_event_loop_is_refused(journal):
+    def elsewhere():
+        with pytest.raises(ClosedError, match="another event loop"):
+            asyncio.run(journal.counts())
+        with pytest.raises(ClosedError, match="another event loop"):
+            asyncio.run(journal.aclose())
+
+    await asyncio.to_thread(elsewhere)
+    await journal.add(["a"])
+
+
+async def test_two_journals_of_one_process_do_not_know_each_other(tmp_path):
+    async with (
+        await Journal.open(tmp_path / "a.db", endpoint=ENDPOINT) as a,
+        await Journal.open(tmp_path / "b.db", endpoint=ENDPOINT) as b,
+    ):
+        await asyncio.gather(a.add(["a"]), b.add(["b", "c"]))
+        assert [(await each.counts()).jobs for each in (a, b)] == [1, 2]
+
+
+# --- secrets and modes --------------------------------------------------------------------------
+
+
+def leaks(folder):
+    return [found.name for found in folder.iterdir() if CANARY.encode() in found.read_bytes()]
+
+
+async def test_no_presigned_query_reaches_the_file_or_what_stands_beside_it(path, tmp_path):
+    secretive = snapshot(
+        "a",
+        "failed",
+        output_url=PRESIGNED,
+        failure_reason=f"PUT {PRESIGNED} gave 403\nsig={CANARY}",
+        output_save_url=PRESIGNED,
+        deeper=[{"Authorization": f"Bearer {CANARY}"}, {PRESIGNED: 'a "quote"'}],
+    )
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["a", "b", "c"])
+        await journal.write(
+            Settled(secretive, 1.0, fetching=False),
+            Seen("b", f"Bearer {CANARY}"),
+            GivenUp("b", AdePollError(f"{PRESIGNED} and sig={CANARY}"), lasting=True, at=1.0),
+            GivenUp("c", ResultUrlError(job_id="c", url=PRESIGNED, reason="no"),
+                    lasting=True, at=1.0),
+        )  # fmt: skip
+        assert leaks(tmp_path) == []
+        record = (await journal.records(Which.ENDED))[0]
+        assert record.snapshot.output_url == "https://bucket.s3.example/r.json?REDACTED"
+        assert record.snapshot.failure_reason.startswith("PUT https://bucket.s3.example/r.json?")
+        assert CANARY not in repr(await journal.records(Which.ENDED))
+    assert leaks(tmp_path) == []
+
+
+@pytest.mark.parametrize("secret", ["https://user:pw@api.example", f"https://a.example?k={CANARY}"])
+async def test_an_endpoint_with_a_secret_is_refused_before_anything_is_made(path, secret):
+    with pytest.raises(ConfigurationError) as caught:
+        await Journal.open(path, endpoint=secret)
+    assert CANARY not in str(caught.value)
+    assert not path.exists()
+
+
+async def test_an_id_that_looks_like_a_secret_is_still_that_id(journal):
+    await journal.add(["sig=1234"])
+    await journal.write(Settled(snapshot("sig=1234"), 1.0, fetching=False))
+    assert (await one(journal)).snapshot.job_id == "sig=1234"
+
+
+async def test_an_inline_result_is_kept_to_the_letter(journal):
+    """It is the customer's, URLs and all."""
+    await journal.add(["a"])
+    await journal.write(Settled(inline("a", PRESIGNED), 1.0, fetching=False))
+    assert (await one(journal)).snapshot.data.extraction == {"a": PRESIGNED}
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o277])
+async def test_only_the_owner_may_read_any_of_its_files_whatever_the_umask(path, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.add(["a"])
+            modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(
+        ["batch.db", "batch.db-wal", "batch.db-shm", "batch.db.lock"], 0o600
+    )
+
+
+# --- a disk that is full ------------------------------------------------------------------------
+
+
+def fill(journal):
+    """Let the file have no page more than it has, which SQLite tells as it does a full disk."""
+
+    def limit(connection):
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    on_connection(journal, limit)
+
+
+def empty(journal):
+    on_connection(journal, lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
+
+
+async def test_a_full_disk_is_told_to_every_caller_of_the_group_and_passes(journal, path):
+    ids = [f"j{n}" for n in range(40)]
+    await journal.add(ids)
+    fill(journal)
+    reason = "x" * 3_000
+    settled = [
+        Settled(snapshot(i, "failed", failure_reason=reason), 1.0, fetching=False) for i in ids
+    ]
+    told = await asyncio.gather(*map(journal.write, settled), return_exceptions=True)
+    assert {type(error) for error in told} == {JournalWriteError}
+    assert len({id(error) for error in told}) == 40
+    assert (told[0].code, told[0].errno, told[0].path) == ("SQLITE_FULL", 28, str(path))
+    assert "make room" in str(told[0])
+    assert (await journal.counts()).by_stage == {Stage.WAITING: 40}
+    empty(journal)
+    await asyncio.gather(*map(journal.write, settled))
+    assert (await journal.counts()).by_stage == {Stage.DONE: 40}
+
+
+async def test_a_full_disk_adds_no_id_of_the_chunk_that_met_it(journal):
+    fill(journal)
+    with pytest.raises(JournalWriteError):
+        await journal.add([f"j{n}" for n in range(5_000)])
+    assert (await journal.counts()).jobs == 0
+    empty(journal)
+    assert await journal.add([f"j{n}" for n in range(5_000)]) == 5_000
+
+
+async def test_a_shell_that_writes_is_told_and_passes(journal, path, monkeypatch):
+    await journal.add(["a"])
+    on_connection(journal, lambda connection: connection.execute("PRAGMA busy_timeout = 20"))
+    shell = sqlite3.connect(path, isolation_level=None)
+    try:
+        shell.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalWriteError, match="sqlite3 shell"):
+            await journal.write(Seen("a", "x"))
+    finally:
+        shell.close()
+    await journal.write(Seen("a", "x"))
+
+
+async def test_a_second_opening_in_one_process_is_refused_and_hurts_nobody(journal, path):
+    await journal.add(["a"])
+    for _ in range(2):
+        with pytest.raises(JournalBusyError) as caught:
+            await Journal.open(path, endpoint=ENDPOINT)
+        assert caught.value.pid == os.getpid()
+    await journal.write(Seen("a", "x"))

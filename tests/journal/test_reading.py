@@ -1,0 +1,169 @@
+"""A JournalReader tells what is in a journal, and leaves no trace beside it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from journalling import snapshot
+
+from adepoll import Journal
+from adepoll.errors import (
+    ClosedError,
+    JobNotFoundError,
+    JournalAccessError,
+    TransportError,
+)
+from adepoll.journal import (
+    Delivered,
+    Failure,
+    Fetched,
+    GivenUp,
+    JournalReader,
+    Settled,
+)
+from adepoll.journal.outcomes import ResultFile, Stage
+
+ENDPOINT = "https://api.example"
+
+
+def failed(job_id, reason):
+    return Settled(snapshot(job_id, "failed", failure_reason=reason), 1.0, fetching=False)
+
+
+@pytest.fixture
+async def journal(path):
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add([f"j{n}" for n in range(10)], at=1.0)
+        yield journal
+
+
+async def write_all(journal):
+    await journal.write(
+        Settled(snapshot("j1"), 2.0, fetching=True),
+        Fetched("j1", ResultFile(path=Path("/r"), bytes=9, sha256="0" * 64), 7, 3.0),
+        Delivered("j1", 4.0),
+        *(failed(f"j{n}", "bad scan") for n in (2, 3, 4)),
+        failed("j5", None),
+        *(
+            GivenUp(f"j{n}", JobNotFoundError(status=404, job_id=f"j{n}"), lasting=True, at=2.0)
+            for n in (6, 7)
+        ),
+        GivenUp("j8", TransportError("reset", job_id="j8"), lasting=False, at=2.0),
+    )
+
+
+def check_all(reader):
+    assert reader.endpoint == ENDPOINT
+    assert reader.notes() == {"endpoint": ENDPOINT}
+    records = list(reader.records())
+    assert [record.job_id for record in records] == [f"j{n}" for n in range(10)]
+    assert [record.number for record in records] == list(range(1, 11))
+    assert records[1].file == ResultFile(path=Path("/r"), bytes=9, sha256="0" * 64)
+    assert records[1].snapshot == snapshot("j1")
+    assert reader.counts().by_stage == {Stage.WAITING: 2, Stage.DONE: 5, Stage.GIVEN_UP: 3}
+    reason = "job ...: the service answered 404 (no such job under this key and region)"
+    assert reader.failures() == [
+        Failure(kind="JobFailedError", reason="bad scan", lasting=True, jobs=3, example="j2"),
+        Failure(kind="JobNotFoundError", reason=reason, lasting=True, jobs=2, example="j6"),
+        Failure(kind="JobFailedError", reason=None, lasting=True, jobs=1, example="j5"),
+        Failure(
+            kind="TransportError", reason="job ...: reset", lasting=False, jobs=1, example="j8"
+        ),
+    ]
+    assert len(reader.failures(most=2)) == 2
+
+
+async def test_it_reads_beside_the_batch(journal, path):
+    with JournalReader(path) as reader:
+        assert reader.counts().by_stage == {Stage.WAITING: 10}
+        await write_all(journal)
+        check_all(reader)
+        assert reader.holder == os.getpid()
+
+
+async def test_it_tells_when_the_batch_began_and_when_its_last_outcome_came(journal, path):
+    with JournalReader(path) as reader:
+        assert reader.span() == (1.0, None)
+        await journal.add(["later"], at=2.0)
+        await journal.write(Settled(snapshot("j2", "failed"), 30.0, fetching=False))
+        await journal.write(Settled(snapshot("j1", "failed"), 20.0, fetching=False))
+        assert reader.span() == (1.0, 30.0)
+
+
+async def test_it_reads_after_the_batch_and_leaves_no_trace(path, tmp_path):
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add([f"j{n}" for n in range(10)])
+        await write_all(journal)
+    before = path.stat()
+    with JournalReader(path) as reader:
+        check_all(reader)
+        assert reader.holder is None
+        assert [found.name for found in tmp_path.iterdir()] == ["batch.db"]
+    assert [found.name for found in tmp_path.iterdir()] == ["batch.db"]
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+async def test_it_reads_on_when_a_batch_begins_and_ends_meanwhile(path):
+    await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
+    with JournalReader(path) as reader:
+        assert reader.counts().jobs == 0
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.add([f"j{n}" for n in range(10)])
+            assert reader.counts().jobs == 10
+            await write_all(journal)
+        check_all(reader)
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.add(["k"])
+        assert reader.counts().jobs == 11
+
+
+async def test_a_walk_goes_on_while_the_batch_writes(journal, path, monkeypatch):
+    monkeypatch.setattr("adepoll.journal.reading._PAGE", 3)
+    with JournalReader(path) as reader:
+        walk = reader.records()
+        first = [next(walk) for _ in range(4)]
+        await write_all(journal)
+        assert [r.job_id for r in (*first, *walk)] == [f"j{n}" for n in range(10)]
+
+
+async def test_what_a_killed_batch_left_is_read_with_its_wal(journal, path, tmp_path):
+    await write_all(journal)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("batch.db", "batch.db-wal"):
+        shutil.copy(path.with_name(name), copy)
+    with JournalReader(copy / "batch.db") as reader:
+        check_all(reader)
+    async with await Journal.open(copy / "batch.db", endpoint=ENDPOINT):
+        pass
+    assert [found.name for found in copy.iterdir()] == ["batch.db"]
+
+
+@pytest.fixture
+async def unclosed(journal, path):
+    """The files of a journal that was not closed, as bytes."""
+    await write_all(journal)
+    return {name: path.with_name(name).read_bytes() for name in ("batch.db", "batch.db-wal")}
+
+
+async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(
+    unclosed, folder_as_nobody, request
+):
+    """Without it the journal would be an older one."""
+    for name, data in unclosed.items():
+        (folder_as_nobody / name).write_bytes(data)
+        (folder_as_nobody / name).chmod(0o444)
+    folder_as_nobody.chmod(0o555)
+    request.addfinalizer(lambda: folder_as_nobody.chmod(0o755))
+    with pytest.raises(JournalAccessError, match="-wal and -shm"):
+        JournalReader(folder_as_nobody / "batch.db")
+
+
+async def test_a_closed_reader_says_so(journal, path):
+    reader = JournalReader(path)
+    reader.close()
+    reader.close()
+    for call in (reader.counts, reader.notes, reader.failures, lambda: next(reader.records())):
+        with pytest.raises(ClosedError):
+            call()

@@ -1,0 +1,312 @@
+"""The page holds the facts, needs nothing from elsewhere, and shows what is hostile as text."""
+
+import base64
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reporting import ADDED, record, warning
+
+from adepoll.journal.outcomes import RecordedError, Stage
+from adepoll.report import render
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order; keeps elements, ids, and text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.ids, self.words = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def html_of(records, *, name="batch.db", endpoint="https://api.test", notes=None, running=False):
+    return render(
+        records,
+        name=name,
+        endpoint=endpoint,
+        notes=notes or {},
+        made_at=ADDED + 100_000,
+        running=running,
+    )
+
+
+def page_of(records, **options):
+    return Page(html_of(records, **options))
+
+
+def some_of_all():
+    return [
+        *(record(n, took=10 + n % 37, size=1000 * n) for n in range(1, 60)),
+        *(record(n, "failed", reason=f"page {n} is blank", measured=False) for n in range(60, 64)),
+        record(64, "cancelled", measured=False),
+        record(65, "missed"),
+        record(66, "unresolved", lasting=True),
+        record(67, stage=Stage.FETCHING),
+        record(68, "waiting", reason="processing"),
+        record(69, schema_violation_error="$.total: no number", warnings=(warning("odd_schema"),)),
+        record(70, fallback_model_version="extract-0", delivered=False),
+    ]
+
+
+HEADINGS = {
+    "Outcomes",
+    "Still open",
+    "Why jobs failed",
+    "Why jobs were given up",
+    "Schema violations",
+    "Warnings",
+    "Settled over time",
+    "Durations",
+    "Detection lag",
+    "Credits by model version",
+    "Slowest jobs",
+    "Results",
+    "Notes of the journal",
+}
+
+
+def headings(html):
+    return set(re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", html))
+
+
+def test_all_that_there_is_to_tell_is_told():
+    html = html_of(some_of_all(), notes={"options": "--out results"})
+    assert headings(html) >= HEADINGS
+    text = Page(html).text
+    for told in (
+        "68 of 70 jobs have an outcome; 2 are still open.",
+        "4 jobs failed, all of them: page <n> is blank.",
+        "2 jobs were given up.",
+        "1 result does not conform to the schema.",
+        "1 job came with warnings.",
+        "1 job fell back to another model version.",
+        "JobNotFoundError: job <job> is not there",
+        "$.total: no number",
+        "odd_schema",
+        "extract-0",
+        "--out results",
+    ):
+        assert told in text
+
+
+def test_what_to_run_next_is_said_once_and_does_what_it_says():
+    text = page_of(some_of_all(), name="Friday's batch.db").text
+    assert text.count("adepoll resume") == 1
+    assert (
+        "adepoll resume 'Friday'\"'\"'s batch.db' gives 1 outcome that nobody has taken from the "
+        "batch yet, goes on with the 2 open jobs and tries 1 given-up job again." in text
+    )
+
+
+def test_nothing_is_to_be_run_beside_a_batch_that_runs():
+    text = page_of(some_of_all(), running=True).text
+    assert "A run is at it right now." in text
+    assert "adepoll resume" not in text
+
+
+def test_nothing_is_to_be_run_where_all_is_well():
+    text = page_of(record(number) for number in range(1, 9)).text
+    assert "All 8 jobs completed." in text
+    assert "adepoll resume" not in text
+
+
+@pytest.mark.parametrize(
+    ("records", "told", "missing"),
+    [
+        ([], "This journal holds no jobs yet.", {"Outcomes", "Durations"}),
+        ([record()], "The one job completed.", {"Why jobs failed", "Still open"}),
+        (
+            [record(n, "failed", measured=False) for n in (1, 2)],
+            "2 jobs failed, all of them: no reason given.",
+            {"Credits by model version", "Results"},
+        ),
+        (
+            [record(n, measured=False) for n in (1, 2)],
+            "the service gave no duration for any of the jobs",
+            {"Credits by model version"},
+        ),
+        (
+            [record(1, "waiting"), record(2, "waiting")],
+            "0 of 2 jobs have an outcome; 2 are still open.",
+            {"Durations", "Detection lag", "Settled over time"},
+        ),
+        ([record(1, "unresolved")], "1 job was given up.", {"Durations", "Slowest jobs"}),
+    ],
+    ids=["empty", "one", "all failed", "no metadata", "all open", "unresolved"],
+)
+def test_a_batch_of_one_kind_gives_a_page_without_empty_sections(records, told, missing):
+    html = html_of(records)
+    assert told in Page(html).text
+    assert not missing & headings(html)
+
+
+def test_which_durations_are_measured_is_said():
+    mixed = [record(1), record(2, measured=False)]
+    assert "for 1 job as the service measured it; for the other 1" in page_of(mixed).text
+    assert "as the service measured it." in page_of([record(1), record(2)]).text
+
+
+def test_lag_is_called_an_upper_bound():
+    page = page_of([record(1, lag=3), record(2, lag=3)])
+    assert "How long, at most, a job had ended before that was seen." in page.text
+    assert "≤ 3\N{NO-BREAK SPACE}s" in html_of([record(1, lag=3), record(2, lag=3)])
+
+
+def test_slowest_jobs_stand_slowest_first_twenty_at_most():
+    html = html_of(record(n, took=n) for n in range(1, 41))
+    section = html[html.index('id="slowest"') : html.index('id="results"')]
+    assert re.findall(r"<bdi>(job-\d+)</bdi>", section) == [f"job-{n}" for n in range(40, 20, -1)]
+
+
+# --- what it needs, and who can read it ---------------------------------------------------------
+
+
+def test_nothing_is_loaded_or_run():
+    html = html_of(some_of_all())
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert not [a for _, a in page.elements if {"src", "srcset", "style", "onload"} & set(a)]
+    assert all(link["href"].startswith("#") for link in page.all("a"))
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_policy_lets_in_the_one_style_sheet_and_nothing_else():
+    html = html_of([])
+    policy = next(m["content"] for m in Page(html).all("meta") if "http-equiv" in m)
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert "unsafe" not in policy
+
+
+def test_links_lead_to_sections_and_ids_are_there_once():
+    page = page_of(some_of_all())
+    assert len(page.ids) == len(set(page.ids))
+    assert {link["href"][1:] for link in page.all("a")} <= set(page.ids)
+
+
+def test_every_chart_is_named_described_well_formed_and_beside_a_table():
+    html = html_of(some_of_all())
+    charts = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(charts) == 8  # four, wide and narrow
+    for chart in charts:
+        root = ET.fromstring(chart)
+        assert root.get("role") == "img"
+        labels = {root.find("title").get("id"), root.find("desc").get("id")}
+        assert labels == set(root.get("aria-labelledby").split())
+        assert root.find("title").text
+        assert re.search(r"\d", root.find("desc").text)
+    assert len(set(re.findall("<summary>The numbers.*</summary>", html))) == 4
+
+
+def test_charts_stay_within_their_frame():
+    for chart in re.findall(r"<svg.*?</svg>", html_of(some_of_all()), re.DOTALL):
+        root = ET.fromstring(chart)
+        width, height = map(float, root.get("viewBox").split()[2:])
+        for bar in root.iter("rect"):
+            x, y, w, h = (float(bar.get(name)) for name in ("x", "y", "width", "height"))
+            assert -0.1 <= x <= x + w <= width + 0.2
+            assert -0.1 <= y <= y + h <= height + 0.2
+        for text in root.iter("text"):
+            assert 0 <= float(text.get("x")) <= width
+
+
+def test_tables_name_their_columns():
+    page = page_of(some_of_all())
+    assert all(head.get("scope") == "col" for head in page.all("th"))
+
+
+# --- hostile ------------------------------------------------------------------------------------
+
+EVIL = (
+    "\x1b]0;x\x07\u202e</style></title></svg><script>alert(1)</script>{{ 7*7 }}"
+    "<img src=x onerror=y>\"' https://s3.test/r?X-Amz-Signature=canary-signature Bearer canary-key"
+)
+
+
+def test_text_of_the_service_is_shown_as_text_and_without_secrets():
+    error = RecordedError(EVIL, kind=EVIL)
+    html = html_of(
+        [
+            record(1, job_id=EVIL, filename=EVIL, version=EVIL, warnings=(warning(EVIL, EVIL),)),
+            record(2, "failed", job_id=EVIL, reason=EVIL),
+            record(3, "unresolved", job_id=EVIL, error=error),
+            record(4, "waiting", job_id=EVIL, reason=EVIL),
+            record(5, schema_violation_error=EVIL, fallback_model_version=EVIL),
+        ],
+        name=f"/tmp/{EVIL}",
+        endpoint=EVIL,
+        notes={EVIL: EVIL},
+    )
+    page = Page(html)
+    assert not page.all("script")
+    assert not page.all("img")
+    assert "canary" not in html
+    assert "{{ 7*7 }}" in page.text  # as it came
+    assert re.sub(r"[\n\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", html).isprintable()
+
+
+@settings(max_examples=60)
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_any_text_gives_a_page_whose_tags_are_closed(one, other):
+    html = html_of(
+        [
+            record(1, job_id=one, filename=other, version=one or None),
+            record(2, "failed", job_id=other, reason=one),
+            record(3, "waiting", job_id=one, reason=other),
+        ],
+        name=one,
+        notes={other: one},
+    )
+    html.encode()
+    page = Page(html)
+    assert {"h1", "svg", "table"} <= {tag for tag, _ in page.elements}
+
+
+def test_numbers_of_nonsense_give_a_page():
+    long = record(1)
+    long = evolve(long, snapshot=evolve(long.snapshot, status_text="x"), settled_at=9e17)
+    odd = record(2, took=1e9, credit_usage=1e308, size=10**15)
+    assert "Durations" in headings(html_of([long, odd, record(3, credit_usage=1e308)]))
+
+
+def test_the_same_records_give_the_same_page():
+    assert html_of(some_of_all()) == html_of(some_of_all())
+
+
+def test_a_large_batch_gives_no_larger_a_page():
+    small = html_of(record(n, took=n % 91) for n in range(1, 200))
+    large = html_of(record(n, took=n % 91) for n in range(1, 5_000))
+    assert len(large) < 1.2 * len(small)

@@ -1,0 +1,107 @@
+"""Whether the jobs that are given are new: when that is believed, and when no more."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.scheduling.arrivals import Arrivals
+
+RUN = 32
+
+
+def meet(arrivals, age, given_at=1.0, now=0.5):
+    return arrivals.met(age, given_at=given_at, now=now)
+
+
+def met(*ages):
+    arrivals = Arrivals()
+    for age in ages:
+        meet(arrivals, age)
+    return arrivals
+
+
+def test_nothing_is_believed_before_a_run_of_new_jobs():
+    assert not Arrivals().trusted
+    assert not met(*[0.0] * (RUN - 1)).trusted
+    assert met(*[0.0] * RUN).trusted
+
+
+@pytest.mark.parametrize(
+    ("age", "is_new"),
+    [(0.0, True), (1.9, True), (-1.9, True), (2.1, False), (500.0, False), (-3.0, False)],
+)
+def test_new_is_what_is_hardly_older_than_clocks_can_tell(age, is_new):
+    arrivals = Arrivals()
+    assert meet(arrivals, age) is is_new
+    assert (arrivals.new, arrivals.old) == (is_new, not is_new)
+
+
+def test_a_single_old_job_ends_the_trust_and_raises_one_alarm():
+    arrivals = met(*[0.0] * 1_000)
+    assert not arrivals.alarms
+    for _ in range(10):
+        meet(arrivals, 60.0)
+        assert not arrivals.trusted
+        assert arrivals.alarms == 1
+    for number in range(RUN):
+        assert not arrivals.trusted, number
+        meet(arrivals, 0.0)
+    assert arrivals.trusted
+    meet(arrivals, 60.0)
+    assert arrivals.alarms == 2
+
+
+def test_new_jobs_that_were_given_before_the_alarm_earn_no_trust():
+    """They may be answered after it, hundreds of them."""
+    arrivals = met(*[0.0] * 1_000)
+    meet(arrivals, 60.0, given_at=7.0, now=8.0)
+    for _ in range(1_000):
+        meet(arrivals, 0.0, given_at=7.5, now=9.0)
+    assert not arrivals.trusted
+    for _ in range(RUN):
+        meet(arrivals, 0.0, given_at=8.5, now=9.0)
+    assert arrivals.trusted
+
+
+def test_the_share_of_old_ones_is_never_taken_for_none():
+    assert Arrivals().old_share == 0.5
+    assert 0 < met(*[0.0] * 1_000).old_share < 0.002
+    assert met(*[0.0, 60.0] * 500).old_share == pytest.approx(0.5)
+
+
+def test_what_is_long_ago_counts_less():
+    arrivals = met(*[60.0] * 8_000, *[0.0] * 24_000)
+    assert arrivals.new + arrivals.old <= 8_001
+    assert arrivals.old_share < 0.2
+
+
+@given(st.lists(st.floats(-10, 10), max_size=100))
+def test_it_comes_back_from_json(ages):
+    arrivals = met(*ages)
+    back = Arrivals.from_json(json.loads(json.dumps(arrivals.to_json())))
+    assert back.to_json() == arrivals.to_json()
+    assert back.trusted is arrivals.trusted
+    assert back.old_share == arrivals.old_share
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        None,
+        {},
+        "abc",
+        [],
+        [1, 2],
+        [1, 2, 3, 4],
+        [1, 2, "3"],
+        [-1, 2, 3],
+        [1, math.nan, 3],
+        [math.inf, 0, 3],
+    ],
+)
+def test_what_was_not_kept_is_refused(saved):
+    with pytest.raises((TypeError, ValueError)):
+        Arrivals.from_json(saved)

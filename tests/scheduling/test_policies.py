@@ -1,0 +1,251 @@
+"""When to look next: bounds, growth, jitter, and what is refused."""
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.scheduling.durations import PRIOR, Durations
+from adepoll.scheduling.policies import (
+    Adaptive,
+    Aimed,
+    Exponential,
+    Fixed,
+    Foresighted,
+    PollContext,
+)
+
+seconds = st.floats(min_value=1e-3, max_value=1e6)
+shares = st.floats(min_value=0, max_value=1, exclude_max=True)
+# Up to more looks than a job can get in a lifetime: factor ** looks overflows long before.
+polls = st.integers(min_value=0, max_value=10**9)
+
+
+def after(polls):
+    return PollContext(polls=polls, watched_for=0.0)
+
+
+def waits(schedule, count):
+    return [schedule.delay(after(polls), Random(0)) for polls in range(1, count + 1)]
+
+
+@given(interval=seconds, jitter=shares, polls=polls, seed=st.integers())
+def test_fixed_stays_within_its_jitter(interval, jitter, polls, seed):
+    wait = Fixed(interval=interval, jitter=jitter).delay(after(polls), Random(seed))
+    assert interval * (1 - jitter) * 0.999999 <= wait <= interval * (1 + jitter) * 1.000001
+    assert wait > 0
+
+
+@given(
+    schedule=st.builds(
+        Exponential,
+        initial=seconds,
+        maximum=seconds,
+        factor=st.floats(min_value=1, max_value=1e6),
+        jitter=shares,
+    ),
+    polls=polls,
+    seed=st.integers(),
+)
+def test_exponential_stays_within_its_bounds(schedule, polls, seed):
+    wait = schedule.delay(after(polls), Random(seed))
+    shortest = min(schedule.initial, schedule.maximum)
+    assert shortest * (1 - schedule.jitter) * 0.999999 <= wait
+    assert wait <= schedule.maximum * (1 + schedule.jitter) * 1.000001
+    assert 0 < wait < math.inf
+
+
+@given(initial=seconds, maximum=seconds, factor=st.floats(min_value=1, max_value=100))
+def test_exponential_never_shrinks_without_jitter(initial, maximum, factor):
+    grown = waits(Exponential(initial=initial, maximum=maximum, factor=factor, jitter=0), 40)
+    assert grown == sorted(grown)
+
+
+def test_exponential_grows_from_its_initial_wait_to_its_maximum():
+    assert waits(Exponential(jitter=0), 8) == pytest.approx(
+        [1, 1.5, 2.25, 3.375, 5.0625, 7.59375, 10, 10]
+    )
+
+
+def test_exponential_starts_anew_where_no_look_has_succeeded_yet():
+    assert Exponential(jitter=0).delay(after(0), Random(0)) == 1.0
+
+
+@pytest.mark.parametrize("factor", [2, 2.0, 1e300])
+def test_exponential_does_not_overflow(factor):
+    assert Exponential(factor=factor, jitter=0).delay(after(100_000), Random(0)) == 10.0
+
+
+def test_without_jitter_every_wait_is_the_same():
+    assert waits(Fixed(interval=3, jitter=0), 3) == [3, 3, 3]
+
+
+def test_jitter_spreads_a_herd():
+    rng = Random(0)
+    herd = {Fixed(interval=10, jitter=0.5).delay(after(1), rng) for _ in range(100)}
+    assert len(herd) == 100
+    assert min(herd) < 6
+    assert max(herd) > 14
+
+
+def test_the_same_seed_gives_the_same_waits():
+    assert waits(Exponential(), 20) == waits(Exponential(), 20)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("schedule", "name"),
+    [
+        (Fixed, "interval"),
+        (Exponential, "initial"),
+        (Exponential, "maximum"),
+        (Adaptive, "target_lag"),
+        (Adaptive, "minimum"),
+        (Adaptive, "maximum"),
+    ],
+)
+def test_a_wait_must_be_a_positive_number(schedule, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be a positive number"):
+        schedule(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, math.nan, math.inf])
+@pytest.mark.parametrize("schedule", [Fixed, Exponential, Adaptive])
+def test_jitter_must_be_a_share(schedule, value):
+    with pytest.raises(ValueError, match=r"^jitter must be at least 0 and below 1"):
+        schedule(jitter=value)
+
+
+@pytest.mark.parametrize("value", [0, 0.99, -2, math.nan, math.inf])
+def test_a_factor_must_not_shrink(value):
+    with pytest.raises(ValueError, match=r"^factor must be at least 1"):
+        Exponential(factor=value)
+
+
+# --- adaptive -----------------------------------------------------------------------------------
+
+
+def learnt(mean, count=500, seed=0):
+    rng, durations = Random(seed), Durations()
+    for _ in range(count):
+        duration = max(rng.gauss(mean, mean / 20), 1.0)
+        durations.enter()
+        durations.survived(0.0, duration - 0.5)
+        durations.end(0.0, duration - 0.5, duration + 0.5)
+    return durations.law
+
+
+MINUTE = learnt(60.0)
+
+
+def of_age(age, law=MINUTE, failures=0, polls=3):
+    return PollContext(polls=polls, watched_for=5.0, age=age, failures=failures, law=law)
+
+
+ADAPTIVES = [
+    Adaptive(target_lag=lag, minimum=minimum, maximum=maximum, jitter=jitter)
+    for lag in (0.1, 2.0, 100.0)
+    for minimum, maximum in ((0.01, 5.0), (0.25, 60.0), (3.0, 3.0))
+    for jitter in (0.0, 0.9)
+]
+
+
+@given(
+    schedule=st.sampled_from(ADAPTIVES),
+    law=st.sampled_from([PRIOR, MINUTE]),
+    age=st.none() | st.floats(0, 1e6),
+    failures=st.just(0) | st.integers(0, 10**6),
+    seed=st.integers(),
+)
+def test_adaptive_keeps_to_its_bounds(schedule, law, age, failures, seed):
+    wait = schedule.delay(of_age(age, law, failures), Random(seed))
+    assert 0 < wait <= schedule.maximum
+    assert failures or wait >= schedule.minimum
+
+
+def test_adaptive_looks_when_jobs_are_likely_to_end():
+    schedule = Adaptive(jitter=0)
+    early, near, late = (schedule.delay(of_age(age), Random(0)) for age in (0.0, 58.0, 66.0))
+    assert 40 < early < 60
+    assert near < 8
+    assert late < 20
+
+
+def test_adaptive_takes_the_time_it_was_watched_for_the_age_where_that_is_not_known():
+    schedule = Adaptive(jitter=0)
+    assert schedule.delay(of_age(None), Random(0)) == schedule.delay(of_age(5.0), Random(0))
+    assert schedule.delay(of_age(None), Random(0)) != schedule.delay(of_age(50.0), Random(0))
+
+
+def test_adaptive_comes_back_ever_later_where_looks_fail():
+    schedule = Adaptive(jitter=0)
+    waits = [schedule.delay(of_age(60.0, failures=n), Random(0)) for n in range(1, 12)]
+    assert waits == sorted(waits)
+    assert waits[0] >= 4
+    assert waits[-1] == 60
+    spread = {schedule.delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
+    assert spread == {60.0}
+    spread = {Adaptive().delay(of_age(60.0, failures=9), Random(n)) for n in range(9)}
+    assert len(spread) == 9
+    assert max(spread) <= 60
+
+
+def test_adaptive_spreads_a_herd():
+    herd = {Adaptive().delay(of_age(10.0), Random(n)) for n in range(50)}
+    assert len(herd) == 50
+    plain = Adaptive(jitter=0).delay(of_age(10.0), Random(0))
+    assert min(herd) < plain < max(herd)
+
+
+def test_adaptive_looks_first_when_a_new_job_may_have_ended_if_it_is_surely_new():
+    schedule = Adaptive(jitter=0)
+    new = PollContext(polls=0, watched_for=0.0, age=0.0, law=MINUTE)
+    wait = schedule.first_delay(new, Random(0), risk=0.0005)
+    assert wait == schedule.delay(new, Random(0)) > 40
+    # A look is worth about half a second of lag, and one job in ten would have 50 of them.
+    assert 0.1 < schedule.plan(MINUTE).price < 2
+    assert schedule.first_delay(new, Random(0), risk=0.1) == 0.0
+    # Where the wait is short anyway, there is less to be lost.
+    assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), risk=0.03) < 5
+
+
+def test_only_adaptive_knows_when_to_look_first():
+    assert isinstance(Adaptive(), Foresighted)
+    assert not isinstance(Fixed(), Foresighted)
+    assert not isinstance(Exponential(), Foresighted)
+
+
+def test_adaptive_makes_one_plan_for_each_law():
+    schedule = Adaptive()
+    assert schedule.plan(PRIOR) is schedule.plan(PRIOR)
+    assert schedule.plan(PRIOR) is not schedule.plan(MINUTE)
+    assert schedule.plan(MINUTE).law is MINUTE
+    laws = [learnt(10.0 + n, count=20) for n in range(20)]
+    for law in laws:
+        assert schedule.plan(law).law is law
+        schedule.delay(of_age(3.0, law), Random(0))
+        assert schedule.plan(law) is schedule.plan(law)
+    assert len(schedule._plans) <= 8
+    assert schedule.plan(PRIOR).law is PRIOR
+
+
+def test_the_plan_of_a_law_that_is_gone_is_not_taken_for_anothers():
+    """Its id may come again."""
+    schedule = Adaptive(jitter=0)
+    for n in range(60):
+        law = learnt(10.0 + n, count=5)
+        schedule.delay(of_age(0.0, law), Random(0))
+        assert schedule.plan(law).law is law
+
+
+def test_only_adaptive_aims_at_a_lag():
+    assert isinstance(Adaptive(), Aimed)
+    assert not isinstance(Fixed(), Aimed)
+    assert not isinstance(Exponential(), Aimed)
+
+
+def test_a_minimum_over_the_maximum_is_refused():
+    with pytest.raises(ValueError, match="minimum"):
+        Adaptive(minimum=10, maximum=5)

@@ -1,0 +1,335 @@
+import math
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.throttling.estimators import OUTAGE, SLOWEST, Outage, Rate, Window
+
+# --- the window ---------------------------------------------------------------------------------
+
+
+def fill(window):
+    while not window.full:
+        window.sent()
+    return window.on_wire
+
+
+def test_a_window_that_is_used_doubles_with_each_round_trip_up_to_the_most():
+    window = Window(50)
+    sizes = []
+    for _ in range(5):
+        sizes.append(fill(window))
+        for _ in range(sizes[-1]):
+            window.ended(window.epoch, well=True)
+    assert sizes == [8, 16, 32, 50, 50]
+
+
+def test_a_window_that_is_not_used_does_not_grow():
+    window = Window(50)
+    for _ in range(100):
+        window.sent()
+        window.sent()
+        window.ended(0, well=True)
+        window.ended(0, well=True)
+    assert window.size == 8
+
+
+def test_failures_do_not_make_a_window_grow():
+    window = Window(50)
+    for _ in range(fill(window)):
+        window.ended(0)
+    assert window.size == 8
+
+
+def test_a_window_that_was_shut_begins_with_one_and_does_not_wait_for_those_before():
+    window = Window(50)
+    fill(window)
+    window.shut()
+    assert fill(window) == 9
+    window.ended(0, well=True)
+    assert window.full
+    assert window.size == 1
+    window.ended(1, well=True)
+    assert window.size == 2
+
+
+def test_those_sent_before_a_window_was_shut_count_among_the_most():
+    window = Window(8)
+    fill(window)
+    window.shut()
+    assert window.full
+    window.ended(0)
+    assert not window.full
+
+
+def test_the_room_of_a_window_is_what_its_size_and_the_most_on_the_wire_leave():
+    window = Window(10)
+    assert window.room == 8
+    window.sent()
+    window.sent()
+    assert window.room == 6
+    fill(window)
+    window.shut()
+    assert window.room == 1  # 8 of 10 are on the wire, and the size is 1
+    window.sent()
+    assert window.room == 0
+
+
+def test_a_window_has_no_room_while_as_many_as_may_be_are_on_the_wire():
+    window = Window(8)
+    fill(window)
+    window.shut()
+    assert (window.size, window.on_wire, window.room) == (1, 8, 0)
+
+
+def test_a_window_starts_with_8_or_with_the_most_where_that_is_less():
+    assert [Window(most).size for most in (1, 7, 8, 9, 100)] == [1, 7, 8, 8, 8]
+
+
+def test_a_window_that_is_half_used_grows():
+    window = Window(50)
+    for _ in range(4):
+        window.sent()
+    window.ended(0, well=True)
+    assert window.size == 9
+
+
+def test_a_window_that_is_not_half_used_does_not_grow():
+    window = Window(50)
+    for _ in range(3):
+        window.sent()
+    window.ended(0, well=True)
+    assert window.size == 8
+
+
+def test_a_window_grows_by_no_more_than_were_on_the_wire_at_the_same_time():
+    window = Window(50)
+    for _ in range(4):
+        window.sent()
+    for _ in range(4):
+        window.ended(0, well=True)
+    for _ in range(3):
+        window.sent()
+        window.ended(0, well=True)
+    assert window.size == 12
+
+
+@given(st.integers(1, 40), st.lists(st.sampled_from(["send", "well", "badly", "shut"])))
+def test_a_window_is_never_exceeded_and_never_loses_a_place(most, events):
+    window, on_wire = Window(most), []
+    for event in events:
+        if event == "shut":
+            window.shut()
+        elif event == "send" and not window.full:
+            window.sent()
+            on_wire.append(window.epoch)
+        elif event != "send" and on_wire:
+            window.ended(on_wire.pop(0), well=event == "well")
+        assert window.on_wire == len(on_wire) <= most
+        assert 1 <= window.size <= most
+    for epoch in on_wire:
+        window.ended(epoch)
+    window.shut()
+    assert window.on_wire == 0
+    assert not window.full
+
+
+# --- outages ------------------------------------------------------------------------------------
+
+
+def doubling():
+    return (2.0**n for n in count())
+
+
+def test_an_outage_begins_with_the_tenth_failure_in_a_row_and_ends_with_a_success():
+    outage = Outage(doubling)
+    assert [outage.failed(5.0, fresh=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
+    assert outage.on
+    assert outage.probe_at == 6.0
+    assert outage.succeeded()
+    assert not outage.on
+    assert outage.failures == 0
+    assert outage.probe_at == -math.inf
+    assert not outage.succeeded()
+
+
+def test_a_success_in_between_begins_the_row_anew():
+    outage = Outage(doubling)
+    for n in range(100):
+        assert not outage.failed(n, fresh=True)
+        if n % 9 == 8:
+            outage.succeeded()
+
+
+def test_probes_that_fail_are_ever_further_apart_up_to_half_a_minute():
+    outage = Outage(doubling)
+    for _ in range(OUTAGE):
+        outage.failed(0.0, fresh=True)
+    waits = []
+    for _ in range(8):
+        now = outage.probe_at
+        outage.failed(now, fresh=True)
+        waits.append(outage.probe_at - now)
+    assert waits == [2, 4, 8, 16, 30, 30, 30, 30]
+
+
+def test_what_was_sent_before_an_outage_does_not_put_off_the_next_probe():
+    outage = Outage(doubling)
+    for _ in range(OUTAGE + 200):
+        outage.failed(0.0, fresh=False)
+    assert outage.probe_at == 1.0
+
+
+# --- the rate -----------------------------------------------------------------------------------
+
+
+def at_full_speed(rate, start, seconds):
+    """Ask for as much as the rate allows, all of it granted; give the rates as they were."""
+    values, now = [], start
+    while now < start + seconds and rate.value is not None:
+        values.append(rate.value)
+        now += 1 / rate.value
+        rate.sent(now, held_back=True)
+        rate.granted += 1
+    return values, now
+
+
+def found(limit=10.0):
+    """Give a rate that was found to be about `limit`, and the time."""
+    rate, now = Rate(), 0.0
+    for _ in range(int(limit) * 20):
+        rate.sent(now, held_back=False)
+        rate.granted += 1
+        now += 1 / limit
+    rate.refused(now, sent_at=now)
+    rate.closed_until(now + 1)
+    _, now = at_full_speed(rate, now + 1, 40)
+    rate.refused(now, sent_at=now)
+    rate.closed_until(now + 1)
+    return rate, now + 1
+
+
+def test_no_rate_is_known_before_the_first_refusal_and_half_of_what_was_granted_after_it():
+    rate = Rate()
+    for n in range(100):
+        assert not rate.sent(n / 10, held_back=True)
+        rate.granted += 1
+    assert rate.value is None
+    rate.refused(10.0, sent_at=9.9)
+    assert rate.value == pytest.approx(5.0, rel=0.02)
+
+
+def test_the_rate_rises_steeply_then_hardly_then_ever_faster():
+    rate, now = found()
+    values, _ = at_full_speed(rate, now, 150)
+    rises = [later - value for value, later in pairwise(values)]
+    assert min(rises) >= 0
+    calmest = min(range(len(rises)), key=rises.__getitem__)
+    assert rises[0] > 5 * rises[calmest]
+    assert rises[-1] > 5 * rises[calmest]
+    assert values[calmest] == pytest.approx(values[0], rel=0.1)
+
+
+def test_a_limit_that_never_shows_again_is_forgotten_within_some_minutes():
+    rate, now = found()
+    _, then = at_full_speed(rate, now, 1_000)
+    assert rate.value is None
+    assert 60 < then - now < 300
+
+
+def test_a_rate_that_holds_nobody_back_stays():
+    rate, now = found()
+    value = rate.value
+    for n in range(1_000):
+        assert not rate.sent(now + n, held_back=False)
+    assert rate.value == value
+
+
+def test_time_in_which_nothing_was_asked_for_is_no_time_to_grow():
+    rate, now = found()
+    value = rate.value
+    rate.sent(now, held_back=True)
+    rate.sent(now + 3_600, held_back=True)
+    assert rate.value == pytest.approx(value, rel=0.01)
+
+
+def test_a_refusal_after_long_lowers_the_rate_a_little():
+    rate, now = found()
+    _, now = at_full_speed(rate, now, 30)
+    before = rate.value
+    rate.refused(now, sent_at=now)
+    assert 0.9 * before < rate.value < before
+
+
+def test_refusals_that_follow_on_each_other_lower_it_much():
+    rate, now = found(100.0)
+    start = rate.value
+    for _ in range(4):
+        before = rate.value
+        for _ in range(3):
+            now += 1 / rate.value
+            rate.sent(now, held_back=True)
+            rate.granted += 1
+        rate.refused(now, sent_at=now)
+        rate.closed_until(now + 2.0)
+        now += 2.0
+        assert rate.value < 0.75 * before
+    assert rate.value < start / 10
+
+
+def test_refusals_without_end_leave_a_rate_to_come_back_with():
+    rate, now = found()
+    start = rate.value
+    for _ in range(1_000):
+        rate.sent(now, held_back=False)
+        rate.refused(now, sent_at=now)
+        rate.closed_until(now + 30)
+        now += 30
+    assert rate.value >= start / 10
+    values, _ = at_full_speed(rate, now, 60)
+    assert values[-1] > 0.8 * start
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["sent", "held", "granted", "refused"]), st.floats(0, 100)),
+        max_size=80,
+    )
+)
+def test_a_rate_is_never_slower_than_the_slowest_and_always_a_number(events):
+    rate, now = Rate(), 0.0
+    sent = False
+    for event, passed in events:
+        now += passed
+        if event in {"sent", "held"}:
+            rate.sent(now, held_back=event == "held")
+            sent = True
+        elif event == "granted":
+            rate.granted += 1
+        elif sent:
+            rate.refused(now, sent_at=now - min(passed, 1.0))
+            rate.closed_until(now + passed)
+        assert rate.value is None or SLOWEST <= rate.value < math.inf
+
+
+def test_a_longer_wait_after_a_refusal_makes_the_next_search_come_later():
+    def steady_for(wait):
+        rate, now = found()
+        _, now = at_full_speed(rate, now, 60)
+        rate.refused(now, sent_at=now)
+        rate.closed_until(now + wait)
+        values, _ = at_full_speed(rate, now + wait, 400)
+        return sum(value < 1.05 * values[0] for value in values)
+
+    assert steady_for(4.0) > 1.5 * steady_for(0.5)
+
+
+def test_the_waits_of_an_outage_are_drawn_anew_each_time():
+    outage = Outage(doubling)
+    for _ in range(3):
+        for _ in range(OUTAGE):
+            outage.failed(0.0, fresh=True)
+        assert outage.probe_at == next(doubling())
+        outage.succeeded()

@@ -1,0 +1,747 @@
+"""Cancelled, closed or left in the middle of anything, a watcher leaves a consistent state.
+
+Every script here runs under `replay`, which fails a test for a task or a timer that is left over,
+and for anything the loop complains of, such as an exception that was never retrieved.
+"""
+
+import asyncio
+import contextlib
+import gc
+from random import Random
+
+import pytest
+from internals import timers
+from watching import now
+
+from adepoll.emulator import run
+from adepoll.errors import (
+    AuthenticationError,
+    ClosedError,
+    JobTimeoutError,
+    UnresolvedJobsError,
+)
+from adepoll.scheduling.policies import Fixed
+from adepoll.watching.watcher import JobWatcher
+
+JOBS = [f"job{number}" for number in range(200)]
+
+
+def watcher_of(source, **options):
+    options = {"schedule": Fixed(interval=10, jitter=0), "rng": Random(0)} | options
+    return JobWatcher(source, **options)
+
+
+def endless(scripted):
+    """A source of jobs that never end."""
+    return scripted({job_id: ["pending"] for job_id in JOBS})
+
+
+def tasks_besides():
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+def assert_idle(watcher, *, subscribers=0):
+    stats = watcher.stats
+    assert (stats.watched, stats.in_flight) == (0, 0)
+    assert stats.subscribers == subscribers
+    assert not watcher._pollers._looking
+    assert not watcher._intake.pulls
+    assert not watcher._pollers._workers
+
+
+async def assert_quiet(watcher, source):
+    """Nothing runs for the watcher, nothing comes later, and it can be used again."""
+    assert_idle(watcher)
+    assert source.in_flight.total() == 0
+    polls = source.count()
+    await asyncio.sleep(100)
+    assert source.count() == polls
+    assert (await watcher.wait("fresh")).job_id == "fresh"
+    settled = [job.job_id async for job in watcher.watch(["fresh", "too"])]
+    assert sorted(settled) == ["fresh", "too"]
+
+
+async def soon():
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+# Moments: during the first looks, between looks, and during the second ones.
+moments = pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 5.0, 10.15])
+
+
+# --- leaving a watch ----------------------------------------------------------------------------
+
+
+@moments
+def test_leaving_the_block_of_a_watch(replay, scripted, moment):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            async with watcher.watch(JOBS) as watch:
+                await asyncio.sleep(moment)
+            assert not tasks_besides()
+            assert set(watch.unresolved) == set(JOBS) or moment == 0
+            assert set(watch.unresolved.values()) <= {None}
+            assert [job async for job in watch] == []
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_breaking_out_of_a_bare_loop(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            async for job in watcher.watch(["a", *JOBS, "b"]):
+                assert job.job_id == "a"
+                assert tasks_besides()
+                break
+            await soon()
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_breaking_out_while_ids_are_taken_and_nobody_waits(replay, scripted):
+    async def script():
+        closed = []
+
+        async def slowly():
+            try:
+                for job_id in ["a", *JOBS]:
+                    yield job_id
+                    await asyncio.sleep(1)
+            finally:
+                await asyncio.sleep(3)
+                closed.append(now())
+
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            async for _ in watcher.watch(slowly()):
+                break
+            await asyncio.sleep(3.5)
+            assert closed == [pytest.approx(3.1)]
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_leaving_a_watch_waits_until_the_iterable_is_closed(replay, scripted):
+    """Even where it was not waiting for anything, so that the cancelling did not reach it."""
+
+    async def script():
+        closed = []
+
+        async def hurry():
+            try:
+                number = 0
+                while True:
+                    yield f"hurry{number % 5}"
+                    number += 1
+            finally:
+                await asyncio.sleep(3)
+                closed.append(now())
+
+        source = scripted()
+        async with watcher_of(source) as watcher:
+            async with watcher.watch(hurry()):
+                await asyncio.sleep(0)
+            assert closed == [3]
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("end", ["leave", "timeout", "close", "bad key"])
+def test_an_iterable_that_does_not_heed_being_cancelled_is_heard_no_more(replay, scripted, end):
+    async def script():
+        source = endless(scripted)
+        source.scripts["bad"] = ["pending", AuthenticationError(status=401)]
+
+        async def deaf():
+            yield "bad" if end == "bad key" else "job0"
+            for job_id in JOBS[1:10]:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3)
+                yield job_id
+
+        async with watcher_of(source) as watcher:
+            async with watcher.watch(deaf(), timeout=5 if end == "timeout" else None) as watch:
+                await asyncio.sleep(5)
+                if end != "leave":
+                    await (watcher.aclose() if end == "close" else asyncio.sleep(11))
+                    known = watch.progress.known
+                    await asyncio.sleep(100)
+                    assert watch.progress.known == known <= 4
+                    with pytest.raises((UnresolvedJobsError, ClosedError, AuthenticationError)):
+                        await anext(watch)
+            assert not tasks_besides()
+            assert_idle(watcher)
+            if end != "close":
+                await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_an_error_in_the_body_of_a_bare_loop(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            with contextlib.suppress(LookupError):
+                async for job in watcher.watch(["a", *JOBS]):
+                    raise LookupError(job.job_id)
+            await soon()
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_an_error_in_a_body_leaves_through_all_blocks(replay, scripted, inner):
+    async def script():
+        source = endless(scripted)
+        watcher = watcher_of(source)
+
+        async def serve():
+            block = watcher.watch(["a", *JOBS]) if inner else contextlib.nullcontext()
+            async with watcher, block:
+                async for job in watcher.watch(["a", *JOBS]):
+                    raise LookupError(job.job_id)
+
+        with pytest.raises(LookupError):
+            await serve()
+        assert not tasks_besides()
+        assert_idle(watcher)
+        assert source.in_flight.total() == 0
+
+    replay(script)
+
+
+def test_a_watch_in_a_cycle_goes_when_it_is_collected(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            cycle = [watcher.watch(JOBS)]
+            cycle.append(cycle)
+            waiting = asyncio.create_task(anext(cycle[0]))
+            await asyncio.sleep(5)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert watcher.stats.watched == len(JOBS)
+            del cycle, waiting
+            gc.collect()
+            await soon()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_a_watch_collected_after_its_loop_does_no_harm(scripted):
+    kept = []
+
+    async def script():
+        watcher = watcher_of(endless(scripted))
+        watch = watcher.watch(["a", *JOBS])
+        kept.append(watch)
+        await anext(watch)
+        await watcher.aclose()
+
+    asyncio.run(script())
+    kept.clear()
+    gc.collect()
+
+
+def test_leaving_one_watch_cancels_no_look_that_another_wants(replay, scripted):
+    async def script():
+        source = scripted({"shared": ["pending", "completed"], "own": ["pending"]})
+        async with watcher_of(source) as watcher:
+            other = asyncio.create_task(anext(watcher.watch(["shared"])))
+            async with watcher.watch(["shared", "own"]):
+                await asyncio.sleep(0.05)
+            assert source.cancelled == 1
+            assert source.in_flight["shared"] == 1
+            assert (await other).job_id == "shared"
+            assert source.count("shared") == 2
+
+    replay(script)
+
+
+def test_a_job_left_and_taken_up_again_while_its_look_winds_down(replay, scripted):
+    async def script():
+        class Slow:
+            """Takes two seconds to give a cancelled look up."""
+
+            def __init__(self):
+                self.inner = scripted({"a": ["pending", "completed"]}, latency=1)
+
+            async def get_job(self, job_id):
+                try:
+                    return await self.inner.get_job(job_id)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(2)
+                    raise
+
+        source = Slow()
+        async with watcher_of(source) as watcher:
+            with pytest.raises(JobTimeoutError):
+                await watcher.wait("a", timeout=0.5)
+            assert (await watcher.wait("a")).job_id == "a"
+            assert source.inner.count() == 2
+            assert now() == 1.5
+            await asyncio.sleep(2)
+            await assert_quiet(watcher, source.inner)
+
+    replay(script)
+
+
+# --- cancelling the consumer --------------------------------------------------------------------
+
+
+@moments
+@pytest.mark.parametrize("block", [True, False])
+def test_cancelling_the_consumer(replay, scripted, moment, block):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+
+            async def consume():
+                if block:
+                    async with watcher.watch(JOBS) as watch:
+                        async for _ in watch:
+                            pytest.fail("none of them ends")
+                else:
+                    async for _ in watcher.watch(JOBS):
+                        pytest.fail("none of them ends")
+
+            consumer = asyncio.create_task(consume())
+            await asyncio.sleep(moment)
+            consumer.cancel("enough")
+            await asyncio.wait([consumer])
+            assert consumer.cancelled()
+            del consumer
+            await soon()
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+@moments
+def test_a_timeout_around_the_loop(replay, scripted, moment):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+
+            async def consume():
+                async with asyncio.timeout(moment), watcher.watch(JOBS) as watch:
+                    await anext(watch)
+
+            with pytest.raises(TimeoutError) as caught:
+                await consume()
+            assert type(caught.value) is TimeoutError
+            assert now() == moment
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_a_timeout_around_each_step_loses_nothing(replay, scripted):
+    async def script():
+        source = scripted({job_id: ["pending", "completed"] for job_id in JOBS}, latency=0.3)
+        seen, timeouts = [], 0
+        async with watcher_of(source, concurrency=7, buffer=3) as watcher:
+            watch = watcher.watch(JOBS)
+            while True:
+                try:
+                    async with asyncio.timeout(0.05):
+                        seen.append((await anext(watch)).job_id)
+                except TimeoutError:
+                    timeouts += 1
+                except StopAsyncIteration:
+                    break
+        assert sorted(seen) == sorted(JOBS)
+        assert timeouts > 100
+
+    replay(script)
+
+
+def test_cancelling_while_the_watch_is_being_closed_still_closes_it(replay, scripted):
+    async def script():
+        closed = []
+
+        class Slow:
+            async def get_job(self, job_id):
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    await asyncio.sleep(2)
+                    closed.append(now())
+
+        async with watcher_of(Slow()) as watcher:
+
+            async def consume():
+                async with watcher.watch(["a", "b"]):
+                    await asyncio.sleep(1)
+
+            consumer = asyncio.create_task(consume())
+            await asyncio.sleep(1.5)
+            consumer.cancel()
+            await asyncio.sleep(0.1)
+            consumer.cancel()
+            await asyncio.wait([consumer])
+            assert consumer.cancelled()  # it was not swallowed
+            assert closed == [3, 3]  # and nothing was left running
+            assert not tasks_besides()
+
+    replay(script)
+
+
+@moments
+def test_cancelling_the_task_of_the_watcher_itself(replay, scripted, moment):
+    async def script():
+        source = endless(scripted)
+        watchers = []
+
+        async def serve():
+            async with watcher_of(source) as watcher, asyncio.TaskGroup() as group:
+                watchers.append(watcher)
+                group.create_task(watcher.wait("job1"))
+                group.create_task(watcher.wait("job2", timeout=600))
+                async with watcher.watch(JOBS, timeout=600) as watch:
+                    async for _ in watch:
+                        pytest.fail("none of them ends")
+
+        server = asyncio.create_task(serve())
+        await asyncio.sleep(moment)
+        server.cancel()
+        await asyncio.wait([server])
+        assert server.cancelled()
+        assert not tasks_besides()
+        assert source.in_flight.total() == 0
+        if watchers:
+            assert_idle(watchers[0])
+
+    replay(script)
+
+
+# --- cancelling a wait --------------------------------------------------------------------------
+
+
+@moments
+def test_cancelling_a_wait(replay, scripted, moment):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            wait = asyncio.create_task(watcher.wait("job1", timeout=600))
+            await asyncio.sleep(moment)
+            wait.cancel()
+            await asyncio.wait([wait])
+            assert wait.cancelled()
+            await soon()
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("answer", ["completed", AuthenticationError(status=401), RuntimeError()])
+def test_cancelling_a_wait_at_the_moment_of_its_answer(replay, scripted, answer):
+    async def script():
+        source = scripted({"a": [answer]})
+        async with watcher_of(source) as watcher:
+            wait = asyncio.create_task(watcher.wait("a"))
+            for step in range(50):
+                await asyncio.sleep(0 if step > 1 else 0.05)
+                if next(iter(watcher._waiters)).future.done():
+                    break
+            else:
+                pytest.fail("no answer came")
+            assert not wait.done()
+            wait.cancel()
+            await asyncio.wait([wait])
+            assert wait.cancelled()
+            await soon()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_waits_that_come_and_go_in_any_order_leave_nothing(replay, scripted, seed):
+    async def script():
+        rng = Random(seed)
+        source = scripted({f"job{n}": ["pending"] * n + ["completed"] for n in range(5)})
+        async with watcher_of(source, schedule=Fixed(interval=0.4), concurrency=3) as watcher:
+
+            async def come_and_go():
+                await asyncio.sleep(rng.uniform(0, 3))
+                with contextlib.suppress(JobTimeoutError):
+                    timeout = rng.choice([None, 0, rng.uniform(0, 1)])
+                    await watcher.wait(f"job{rng.randrange(5)}", timeout=timeout)
+
+            tasks = [asyncio.create_task(come_and_go()) for _ in range(60)]
+            while pending := [task for task in tasks if not task.done()]:
+                if rng.random() < 0.2:
+                    rng.choice(pending).cancel()
+                await asyncio.sleep(rng.uniform(0, 0.1))
+            assert not [task for task in tasks if not task.cancelled() and task.exception()]
+            await soon()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+# --- closing the watcher ------------------------------------------------------------------------
+
+
+@moments
+def test_closing_the_watcher_while_others_wait(replay, scripted, moment):
+    async def script():
+        source = endless(scripted)
+        watcher = watcher_of(source)
+
+        async def consume(watch):
+            return [job.job_id async for job in watch]
+
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                consume(watcher.watch(JOBS)),
+                consume(watcher.watch(JOBS, timeout=600)),
+                consume(watcher.updates(["never"] if moment > 1 else JOBS)),
+                watcher.wait("job1"),
+                watcher.wait("job2", timeout=600),
+            )
+        ]
+        source.scripts["never"] = [asyncio.get_running_loop().create_future()]
+        await asyncio.sleep(0)
+        await asyncio.sleep(moment)
+        await watcher.aclose()
+        assert source.in_flight.total() == 0
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(end) for end in ends} == {ClosedError}
+        assert len({id(end) for end in ends}) == 5
+        assert not tasks_besides()
+        assert_idle(watcher)
+        polls = source.count()
+        await asyncio.sleep(100)
+        assert source.count() == polls
+
+    replay(script)
+
+
+def test_what_was_buffered_is_still_yielded_after_the_watcher_was_closed(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(["a", "b", *JOBS], timeout=600)
+            assert (await anext(watch)).job_id == "a"
+        assert not timers()
+        assert (await anext(watch)).job_id == "b"
+        with pytest.raises(ClosedError):
+            await anext(watch)
+        assert isinstance(watch.unresolved["job1"], ClosedError)
+        with pytest.raises(StopAsyncIteration):
+            await anext(watch)
+
+    replay(script)
+
+
+def test_closing_twice_and_at_the_same_time(replay, scripted):
+    async def script():
+        watcher = watcher_of(endless(scripted))
+        watch = watcher.watch(["a", *JOBS])
+        await anext(watch)
+        await asyncio.gather(watcher.aclose(), watcher.aclose(), watch.aclose())
+        await watcher.aclose()
+        await watch.aclose()
+        assert not tasks_besides()
+        assert_idle(watcher)
+
+    replay(script)
+
+
+def test_closing_the_watcher_from_the_iterable_of_ids(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        watcher = watcher_of(source)
+
+        async def close_it():
+            yield "job1"
+            await asyncio.sleep(1)
+            await watcher.aclose()
+            yield "job2"
+
+        with pytest.raises(ClosedError):
+            await anext(watcher.watch(close_it()))
+        await soon()
+        assert not tasks_besides()
+        assert_idle(watcher)
+
+    replay(script)
+
+
+def test_cancelling_the_closing_still_closes(replay, scripted):
+    async def script():
+        class Stubborn:
+            async def get_job(self, job_id):
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    await asyncio.sleep(5)
+
+        watcher = watcher_of(Stubborn())
+        watch = watcher.watch(["a"])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await anext(watch)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await watcher.aclose()
+        assert now() == 6
+        assert not tasks_besides()
+        assert_idle(watcher, subscribers=1)  # the watch, which has not been told yet
+        with pytest.raises(ClosedError):
+            await anext(watch)
+        assert_idle(watcher)
+
+    replay(script)
+
+
+# --- cancelled from outside ---------------------------------------------------------------------
+
+
+@moments
+def test_looks_that_somebody_else_cancels_are_made_again(replay, scripted, moment):
+    """As by a server that cancels all tasks it does not know, and goes on."""
+
+    async def script():
+        source = scripted({job_id: ["pending", "completed"] for job_id in JOBS})
+        async with watcher_of(source, concurrency=10) as watcher:
+
+            async def consume():
+                return [job.job_id async for job in watcher.watch(JOBS)]
+
+            consumer = asyncio.create_task(consume())
+            await asyncio.sleep(0)
+            await asyncio.sleep(moment)
+            polls = [*watcher._pollers._looking.values()]
+            for task in polls:
+                task.cancel()
+            if polls:
+                await asyncio.wait(polls)
+            assert all(task.cancelled() for task in polls)
+            assert sorted(await consumer) == sorted(JOBS)
+            assert_idle(watcher)
+
+    replay(script)
+
+
+def test_a_source_that_answers_though_it_was_cancelled(replay, scripted):
+    async def script():
+        class Deaf:
+            async def get_job(self, job_id):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                return scripted.snapshot(job_id)
+
+        async with watcher_of(Deaf(), concurrency=2) as watcher:
+            async with watcher.watch(JOBS):
+                await asyncio.sleep(1)
+            assert not tasks_besides()
+            assert_idle(watcher)
+            wait = asyncio.create_task(watcher.wait("fresh"))
+            assert (await wait).job_id == "fresh"
+
+    replay(script)
+
+
+# --- bugs ---------------------------------------------------------------------------------------
+
+
+def test_a_bug_cancels_and_awaits_what_runs(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        source.scripts["buggy"] = ["pending", ZeroDivisionError("a bug")]
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(["buggy", *JOBS])
+            with pytest.raises(ZeroDivisionError):
+                await anext(watch)
+            await soon()
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_a_bug_that_nobody_is_there_to_see_is_kept_for_the_consumer(replay, scripted):
+    async def script():
+        async with (
+            watcher_of(scripted({"buggy": [ZeroDivisionError("a bug")]})) as watcher,
+            watcher.watch(["a", "buggy"]) as watch,
+        ):
+            await asyncio.sleep(100)
+            assert not tasks_besides()
+            assert (await anext(watch)).job_id == "a"
+            with pytest.raises(ZeroDivisionError):
+                await anext(watch)
+
+    replay(script)
+
+
+# --- at every step ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_cancelled_after_any_number_of_steps_of_the_loop(replay, scripted, step):
+    """Steps of the loop, not of time: in the middle of a start, a look, an end, a closing."""
+
+    async def script():
+        source = scripted({"b": ["pending", "completed"], "bad": [AuthenticationError(status=401)]})
+        watchers = []
+
+        async def ids():
+            for job_id in ("a", "b", "c"):
+                yield job_id
+            await asyncio.sleep(0)
+            yield "bad" if step % 2 else "d"
+
+        async def work():
+            async with watcher_of(source, concurrency=2, buffer=1) as watcher:
+                watchers.append(watcher)
+                async with watcher.watch(ids(), timeout=30) as watch:
+                    async for _ in watch:
+                        await asyncio.sleep(0)
+
+        worker = asyncio.create_task(work())
+        for _ in range(step):
+            await asyncio.sleep(0 if step % 3 else 0.03)
+        was_done = worker.done()
+        worker.cancel()
+        await asyncio.wait([worker])
+        assert worker.cancelled() is not was_done
+        if was_done:
+            assert type(worker.exception()) is (AuthenticationError if step % 2 else type(None))
+        assert not tasks_besides()
+        assert source.in_flight.total() == 0
+        for watcher in watchers:
+            assert_idle(watcher)
+
+    replay(script)
+
+
+def test_a_watcher_of_another_event_loop_says_so(scripted):
+    watcher = JobWatcher(scripted({"a": ["completed"]}))
+
+    async def script():
+        return (await watcher.wait("a")).job_id
+
+    assert run(script()) == "a"
+    with pytest.raises(ClosedError, match="belongs to another event loop"):
+        run(script())

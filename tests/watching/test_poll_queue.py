@@ -1,0 +1,320 @@
+"""The agenda by itself: who is next, against a naive model, and what it keeps."""
+
+import math
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from internals import places_of
+
+from adepoll.watching.job_state import JobState
+from adepoll.watching.poll_queue import PollQueue
+
+HEADSTART = 30.0
+
+
+def make_entries(count):
+    return [JobState(f"job{number}", (), since=0.0, born=0.0) for number in range(count)]
+
+
+def even(_entry, _now):
+    return 0.5
+
+
+def drain(poll_queue, now):
+    popped = []
+    while (entry := poll_queue.pop(now)) is not None:
+        popped.append(entry)
+    return popped
+
+
+def test_entries_come_when_they_are_due_and_not_before():
+    poll_queue, (a, b, c) = PollQueue(even), make_entries(3)
+    for entry, due in ((a, 3.0), (b, 1.0), (c, 2.0)):
+        poll_queue.put(entry, due)
+    for entry, due in ((b, 1.0), (c, 2.0), (a, 3.0)):
+        assert poll_queue.next_due() == due
+        assert poll_queue.pop(due - 0.001) is None
+        assert poll_queue.pop(due) is entry
+        assert not entry.ticket
+    assert poll_queue.next_due() is None
+    assert poll_queue.pop(1e9) is None
+
+
+def test_equally_due_entries_come_in_the_order_in_which_they_were_put():
+    poll_queue, entries = PollQueue(even), make_entries(200)
+    for entry in entries:
+        poll_queue.put(entry, 1.0)
+    assert drain(poll_queue, 1.0) == entries
+
+
+def test_of_those_overdue_the_surest_gain_comes_first():
+    gains = {"job0": 0.1, "job1": 0.9, "job2": 0.5}
+    poll_queue = PollQueue(lambda entry, _now: gains[entry.job_id])
+    a, b, c = make_entries(3)
+    for entry in (a, b, c):
+        poll_queue.put(entry, 1.0)
+    assert drain(poll_queue, 5.0) == [b, c, a]
+
+
+def test_one_put_in_line_comes_in_the_place_that_put_would_have_given_it():
+    gains = {f"job{number}": number / 8 for number in range(9)}
+    orders = []
+    for in_line in (False, True):
+        poll_queue, entries = PollQueue(lambda entry, _now: gains[entry.job_id]), make_entries(9)
+        for entry in entries:
+            if in_line and entry.job_id in {"job3", "job4", "job7"}:
+                poll_queue.put_in_line(entry, 1.0, gains[entry.job_id])
+            else:
+                poll_queue.put(entry, 1.0)
+        assert poll_queue.next_due() == 1.0
+        orders.append([entry.job_id for entry in drain(poll_queue, 5.0)])
+    assert orders[0] == orders[1] == [f"job{number}" for number in range(8, -1, -1)]
+
+
+def test_a_gain_is_worth_so_much_waiting_and_no_more():
+    gains = {"job0": 0.0, "job1": 1.0}
+    for late, first in ((HEADSTART - 1, 1), (HEADSTART + 1, 0)):
+        poll_queue = PollQueue(lambda entry, _now: gains[entry.job_id])
+        entries = make_entries(2)
+        poll_queue.put(entries[0], 0.0)
+        poll_queue.put(entries[1], late)
+        assert poll_queue.pop(100.0) is entries[first]
+
+
+def test_nobody_starves_though_surer_ones_come_without_end():
+    dull = JobState("dull", (), since=0.0, born=0.0)
+    poll_queue = PollQueue(lambda entry, _now: float(entry is not dull))
+    poll_queue.put(dull, 0.0)
+    before = []
+    for second in range(1, 1_000):
+        for entry in make_entries(3):  # more than the one that can be looked at
+            poll_queue.put(entry, float(second))
+        taken = poll_queue.pop(float(second))
+        if taken is dull:
+            break
+        before.append(taken.due)
+    assert max(before) <= HEADSTART
+    assert len(before) > HEADSTART
+
+
+def test_the_place_of_an_entry_is_its_last():
+    poll_queue, (a, b) = PollQueue(even), make_entries(2)
+    poll_queue.put(a, 1.0)
+    poll_queue.put(b, 2.0)
+    poll_queue.put(a, 3.0)
+    assert poll_queue.next_due() == 2.0
+    assert drain(poll_queue, 10.0) == [b, a]
+    poll_queue.put(a, 1.0)
+    poll_queue.drop(a)
+    poll_queue.drop(a)
+    assert poll_queue.next_due() is None
+    assert poll_queue.pop(10.0) is None
+
+
+def test_an_entry_that_stands_in_line_can_be_put_off_and_dropped():
+    poll_queue, entries = PollQueue(even), make_entries(5)
+    for entry in entries:
+        poll_queue.put(entry, 0.0)
+    assert poll_queue.pop(1.0) is entries[0]  # the others stand in line now
+    poll_queue.put(entries[1], 5.0)
+    poll_queue.drop(entries[2])
+    assert drain(poll_queue, 1.0) == [entries[3], entries[4]]
+    assert poll_queue.next_due() == 5.0
+    assert drain(poll_queue, 5.0) == [entries[1]]
+
+
+def test_in_one_go_only_so_many_are_lined_up():
+    asked = []
+    poll_queue = PollQueue(lambda entry, _now: asked.append(entry) or 0.5)
+    for entry in make_entries(10_000):
+        poll_queue.put(entry, 0.0)
+    poll_queue.pop(1.0)
+    assert len(asked) <= 100
+    assert len(drain(poll_queue, 1.0)) == 9_999
+    assert len(asked) == 10_000
+
+
+def test_void_places_take_no_more_room_than_the_others():
+    poll_queue, entries = PollQueue(even), make_entries(100)
+    for step in range(100_000):
+        poll_queue.put(entries[step % 100], 1e6 - step, on_trust=step % 3 == 0)
+    assert places_of(entries) < 2_500
+    others = make_entries(5_000)
+    for entry in others:
+        poll_queue.put(entry, 0.0)
+        if entry.job_id != "job7":
+            poll_queue.drop(entry)
+    assert places_of(entries + others) < 2_500
+    assert poll_queue.pop(1.0).job_id == "job7"
+    assert len(drain(poll_queue, 1e7)) == 100
+
+
+def test_void_places_are_counted_whatever_way_they_went():
+    """In the line, on trust or by time: each is dropped, put again or popped in turn."""
+    poll_queue, entries = PollQueue(even), make_entries(100)
+    for step in range(30_000):
+        entry = entries[step % 100]
+        poll_queue.put(entry, float(step + step % 7), on_trust=step % 3 == 0)
+        if step % 5 == 0:
+            poll_queue.drop(entries[step * 7 % 100])
+        if step % 11 == 0:
+            poll_queue.pop(float(step))
+        if step % 97 == 0:
+            poll_queue.recall(float(step))
+        if step % 13 == 0:
+            poll_queue.next_due()
+    assert places_of(entries) < 2_500
+
+
+def test_when_all_is_cleared_nothing_is_left():
+    poll_queue, entries = PollQueue(even), make_entries(100)
+    for entry in entries:
+        poll_queue.put(entry, 0.0)
+    poll_queue.put(entry, 1.0, on_trust=True)
+    poll_queue.pop(0.0)
+    poll_queue.recall(0.0)
+    poll_queue.clear()
+    assert poll_queue.next_due() is None
+    assert poll_queue.pop(1e9) is None
+    assert places_of(entries) == 0
+
+
+def test_what_was_put_on_trust_can_be_recalled():
+    poll_queue, entries = PollQueue(even), make_entries(300)
+    for number, entry in enumerate(entries):
+        poll_queue.put(entry, 100.0 + number, on_trust=True)
+    assert poll_queue.pop(99.0) is None
+    assert poll_queue.pop(100.0) is entries[0]
+    poll_queue.drop(entries[1])
+    poll_queue.put(entries[2], 500.0)  # it was looked at, and is put off by what was seen
+    assert poll_queue.next_due() == 103.0
+    poll_queue.recall(101.0)
+    assert poll_queue.next_due() == 101.0
+    assert drain(poll_queue, 101.0) == entries[3:]
+    assert poll_queue.next_due() == 500.0
+    # It is over then: those that come later are trusted anew.
+    poll_queue.put(entries[0], 600.0, on_trust=True)
+    assert poll_queue.pop(499.0) is None
+    assert drain(poll_queue, 600.0) == [entries[2], entries[0]]
+
+
+def test_a_recall_where_nothing_was_put_on_trust_changes_nothing():
+    poll_queue, (a, b) = PollQueue(even), make_entries(2)
+    poll_queue.put(a, 5.0)
+    poll_queue.recall(1.0)
+    poll_queue.put(b, 6.0, on_trust=True)
+    assert poll_queue.pop(4.0) is None
+    assert drain(poll_queue, 6.0) == [a, b]
+
+
+def test_a_recall_is_dealt_with_in_small_steps():
+    poll_queue, entries = PollQueue(even), make_entries(10_000)
+    for entry in entries:
+        poll_queue.put(entry, 100.0, on_trust=True)
+    poll_queue.recall(0.0)
+    poll_queue.pop(0.0)
+    assert sum(entry.due == 0.0 for entry in entries) <= 100
+    assert len(drain(poll_queue, 0.0)) == 9_999
+
+
+class AgendaMachine(RuleBasedStateMachine):
+    """An agenda and a dict walk in step."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = make_entries(8)
+        self.gains = dict.fromkeys(self.entries, 0.5)
+        self.poll_queue = PollQueue(lambda entry, _now: self.gains[entry])
+        self.dues = {}
+        self.trusted = set()
+        self.left_waiting = False  # whether some that were due had to wait for others
+        self.now = 0.0
+
+    numbers = st.integers(0, 7)
+
+    @rule(number=numbers, wait=st.sampled_from([-40.0, -1.0, 0.0, 0.5, 10.0, 100.0]))
+    def put(self, number, wait):
+        self.poll_queue.put(self.entries[number], self.now + wait)
+        self.dues[self.entries[number]] = self.now + wait
+        self.trusted.discard(self.entries[number])
+
+    @rule(number=numbers, wait=st.sampled_from([0.5, 10.0, 100.0]))
+    def put_on_trust(self, number, wait):
+        self.poll_queue.put(self.entries[number], self.now + wait, on_trust=True)
+        self.dues[self.entries[number]] = self.now + wait
+        self.trusted.add(self.entries[number])
+
+    @rule()
+    def recall(self):
+        self.poll_queue.recall(self.now)
+        for entry in self.trusted & {*self.dues}:
+            self.dues[entry] = min(self.dues[entry], self.now)
+        self.pop()
+        self.trusted.clear()
+
+    @rule(number=numbers)
+    def drop(self, number):
+        self.poll_queue.drop(self.entries[number])
+        self.dues.pop(self.entries[number], None)
+
+    @rule(number=numbers, gain=st.sampled_from([0.0, 0.2, 1.0]))
+    def learn(self, number, gain):
+        self.gains[self.entries[number]] = gain
+
+    @rule(seconds=st.sampled_from([0.25, 5.0, 60.0]))
+    def pass_time(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def clear(self):
+        self.poll_queue.clear()
+        self.dues.clear()
+        self.trusted.clear()
+        for entry in self.entries:
+            entry.ticket = 0  # as nobody keeps them
+        self.left_waiting = False
+
+    @rule()
+    def pop(self):
+        due = {entry: when for entry, when in self.dues.items() if when <= self.now}
+        entry = self.poll_queue.pop(self.now)
+        if not due:
+            assert entry is None
+            return
+        assert entry in due
+        when = self.dues.pop(entry)
+        had_left_waiting, self.left_waiting = self.left_waiting, len(due) > 1
+        # What gain counts for was settled when it got into line; it is never worth more than this.
+        assert all(when <= other + HEADSTART for other in due.values())
+        if len(due) == 1:
+            return
+        equal = [other for other in due if self.gains[other] == self.gains[entry]]
+        if len({self.gains[other] for other in due}) == 1 and not had_left_waiting:
+            assert when == min(due[other] for other in equal)
+
+    @invariant()
+    def each_is_due_when_it_was_put(self):
+        assert {entry for entry in self.entries if entry.ticket} == set(self.dues)
+        assert all(entry.due == due for entry, due in self.dues.items())
+
+    def teardown(self):
+        """Each has its one place: all come, and none comes twice."""
+        self.poll_queue.recall(self.now)
+        left = drain(self.poll_queue, math.inf)
+        assert len(left) == len(self.dues)
+        assert set(left) == set(self.dues)
+
+    @invariant()
+    def the_next_one_is_told(self):
+        first = min(self.dues.values(), default=None)
+        if first is None or first > self.now:
+            assert self.poll_queue.next_due() == first
+        else:
+            assert self.poll_queue.next_due() <= self.now
+
+
+AgendaMachine.TestCase.settings = settings(
+    max_examples=3 * settings().max_examples // 2, stateful_step_count=40
+)
+TestAgendaMachine = AgendaMachine.TestCase

@@ -1,0 +1,135 @@
+"""Latest, in virtual time: the present state at once, every change soon, and never a backlog."""
+
+import asyncio
+from random import Random
+
+import pytest
+from attrs import evolve
+from watching import watcher_of
+
+from adepoll.api.models import JobStatus
+from adepoll.errors import AuthenticationError, ClosedError, InvalidJobIdError, JobNotFoundError
+
+
+async def gather(latest):
+    return [(news.job_id, news.status_text) async for news in latest]
+
+
+def test_every_change_is_told_to_who_listens(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending", "pending", "processing", "completed"], "b": ["failed"]})
+        async with watcher_of(source) as watcher:
+            return await gather(watcher.latest(["a", "b"]))
+
+    assert replay(script) == [
+        ("a", "pending"),
+        ("b", "failed"),
+        ("a", "processing"),
+        ("a", "completed"),
+    ]
+
+
+def test_who_is_slow_is_told_the_last_state_alone(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending", "processing", "completed"], "b": ["pending"]})
+        async with watcher_of(source) as watcher, watcher.latest(["a", "b"]) as latest:
+            await asyncio.sleep(100)
+            told = [(await anext(latest)).status_text for _ in range(2)]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(latest), 100)
+            return told
+
+    assert replay(script) == ["completed", "pending"]
+
+
+def test_what_others_know_is_told_at_once_without_a_look(replay, scripted):
+    async def script():
+        source = scripted({"a": ["processing"]})
+        async with watcher_of(source) as watcher, watcher.latest(["a"]) as first:
+            await anext(first)
+            await asyncio.sleep(1)
+            polls, at = source.count(), asyncio.get_running_loop().time()
+            async with watcher.latest(["a"]) as second:
+                news = await anext(second)
+                assert (news.status, news.snapshot) == (JobStatus.PROCESSING, None)
+                assert (source.count(), asyncio.get_running_loop().time()) == (polls, at)
+
+    replay(script)
+
+
+def test_what_was_told_before_is_not_told_again(replay, scripted):
+    async def script():
+        source = scripted({"a": ["processing", "completed"], "done": ["completed"]})
+        async with watcher_of(source) as watcher:
+            told = {"a": "processing", "done": "completed"}
+            return await gather(watcher.latest(["a", "done"], told=told)), source.count("done")
+
+    assert replay(script) == ([("a", "completed")], 0)
+
+
+def test_jobs_that_cannot_be_resolved_come_like_the_others(replay, scripted):
+    async def script():
+        source = scripted({"gone": [JobNotFoundError(status=404, job_id="gone")]})
+        async with watcher_of(source) as watcher:
+            return [news async for news in watcher.latest(["gone", "in valid", "fine"])]
+
+    invalid, fine, gone = replay(script)
+    assert isinstance(invalid.error, InvalidJobIdError)
+    assert fine.status is JobStatus.COMPLETED
+    assert isinstance(gone.error, JobNotFoundError)
+    assert all(news.is_last for news in (invalid, fine, gone))
+
+
+def test_neither_result_nor_presigned_query_is_in_the_news(replay, scripted):
+    async def script():
+        whole = scripted.snapshot("a")
+        url = "https://storage.example/a?X-Amz-Signature=canary"
+        source = scripted({"a": [evolve(whole, output_url=url, data=object())]})
+        async with watcher_of(source) as watcher:
+            [news] = [news async for news in watcher.latest(["a"])]
+            assert news.snapshot.data is None
+            assert news.snapshot.output_url == "https://storage.example/a?REDACTED"
+
+    replay(script)
+
+
+def test_a_crowd_that_comes_and_goes_costs_the_looks_of_one_and_leaves_nothing(replay, scripted):
+    async def script():
+        source = scripted({f"job{n}": ["processing"] * 5 + ["completed"] for n in range(20)})
+        rng = Random(3)
+        async with watcher_of(source) as watcher:
+            job_ids = [*source.scripts]
+
+            async def listen():
+                async with watcher.latest(job_ids) as latest:
+                    async for _ in latest:
+                        if rng.random() < 0.02:
+                            return
+
+            await asyncio.gather(*(listen() for _ in range(100)))
+            assert source.count() <= 20 * 7
+            assert watcher.stats.subscribers == watcher.stats.watched == 0
+
+    replay(script)
+
+
+def test_a_refused_key_and_a_closed_watcher_end_it_with_an_error(replay, scripted):
+    async def script():
+        async with watcher_of(scripted({"a": [AuthenticationError(status=401)]})) as watcher:
+            with pytest.raises(AuthenticationError):
+                await gather(watcher.latest(["a"]))
+        async with watcher_of(scripted({"a": ["processing"]})) as watcher:
+            asyncio.get_running_loop().call_later(5, asyncio.ensure_future, watcher.aclose())
+            with pytest.raises(ClosedError):
+                await gather(watcher.latest(["a"]))
+
+    replay(script)
+
+
+def test_one_id_is_no_iterable_of_ids(replay, scripted):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            with pytest.raises(TypeError, match="not one id"):
+                watcher.latest("job-1")
+
+    replay(script)

@@ -1,0 +1,1361 @@
+"""The roster by itself: examples, and a state machine against a naive model."""
+
+import math
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+from internals import at_risk, places_of
+from scripted import snapshot
+
+from adepoll.api.models import JobStatus, JobSummary, from_timestamp
+from adepoll.errors import (
+    AnswerTooLargeError,
+    JobNotFoundError,
+    MalformedAnswerError,
+    PaymentRequiredError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+    UnprocessableError,
+    WrongJobError,
+)
+from adepoll.scheduling.durations import edge_near
+from adepoll.scheduling.policies import Exponential, Fixed
+from adepoll.watching.detection_lag import LagHistogram
+from adepoll.watching.subscriptions import Feed
+from adepoll.watching.watched_jobs import WatchedJobs
+
+INTERVAL = 10.0
+TRUST = 300.0
+HEADSTART = 30.0
+
+
+def summary(job_id, status="processing"):
+    return JobSummary(
+        job_id=job_id,
+        status=JobStatus.parse(status),
+        status_text=status,
+        received_at=from_timestamp(0),
+        progress=0.0,
+    )
+
+
+def make_roster(schedule=None, **options):
+    return WatchedJobs(
+        schedule=schedule or Fixed(interval=INTERVAL, jitter=0),
+        rng=Random(0),
+        **{"not_found_grace": 15.0, "patience": 60.0} | options,
+    )
+
+
+def make_feed(limit=100, *, every_change=False):
+    return Feed(limit=limit, every_change=every_change)
+
+
+def subscribe(watched_jobs, feed, *job_ids, now=0.0):
+    for job_id in job_ids:
+        feed.admit(job_id)
+        watched_jobs.subscribe(job_id, feed, feed.alone, now)
+
+
+def look(watched_jobs, outcome, now):
+    """Look at the job that is due: with a status text or an error. Give its id."""
+    entry = watched_jobs.pop_due(now)
+    if isinstance(outcome, str):
+        watched_jobs.answered(entry, snapshot(entry.job_id, outcome), now)
+    else:
+        watched_jobs.failed(entry, outcome, now)
+    return entry.job_id
+
+
+def look_when_due(watched_jobs, *outcomes):
+    """Look at the one job as often as there are outcomes; give the times of the looks."""
+    times = []
+    for outcome in outcomes:
+        if (due := watched_jobs.next_due()) is None:
+            break
+        times.append(due)
+        look(watched_jobs, outcome, due)
+    return times
+
+
+def missing():
+    return JobNotFoundError(status=404, job_id="a")
+
+
+def throttled():
+    return RateLimitedError(status=429, job_id="a", retry_after=3.0)
+
+
+def broken():
+    return TransportError("the connection broke", job_id="a")
+
+
+def nonsense():
+    return MalformedAnswerError(["expected an object @ $"], job_id="a")
+
+
+class Patient(Fixed):
+    """Looks at new jobs after half the interval, as long as hardly any is old."""
+
+    def first_delay(self, job, rng, *, risk):
+        assert (job.polls, job.age, job.watched_for) == (0, 0.0, 0.0)
+        return self.interval / 2 if risk < 0.1 else 0.0
+
+
+def make_trusting(schedule=None, *, runs=1_000):
+    """Make a roster that was given so many jobs that were all new."""
+    watched_jobs = make_roster(schedule or Patient(interval=INTERVAL, jitter=0))
+    for _ in range(runs):
+        meet(watched_jobs)
+    return watched_jobs
+
+
+def meet(watched_jobs, age=0.0, now=0.0):
+    """Tell the roster how old a job was that it was given since."""
+    watched_jobs.learning.durations.arrivals.met(age, given_at=now + 1.0, now=now)
+
+
+def trust(watched_jobs, feed, *job_ids, now=0.0):
+    """Follow jobs whose first look can wait; give those whose does."""
+    for job_id in job_ids:
+        feed.admit(job_id)
+        watched_jobs.subscribe(job_id, feed, feed.alone, now, can_wait=True)
+    return [job_id for job_id in job_ids if watched_jobs.get(job_id).due > now]
+
+
+# --- when ---------------------------------------------------------------------------------------
+
+
+def test_a_new_job_is_due_at_once():
+    watched_jobs, feed = make_roster(), make_feed()
+    assert watched_jobs.next_due() is None
+    assert watched_jobs.pop_due(5.0) is None
+    subscribe(watched_jobs, feed, "a", now=5.0)
+    assert watched_jobs.next_due() == 5.0
+    assert watched_jobs.pop_due(5.0).job_id == "a"
+    assert watched_jobs.next_due() is None
+
+
+def test_a_new_job_goes_before_one_that_hardly_can_have_ended_and_after_one_that_must_have():
+    for seen_at, first in ((99.999, "new"), (1.0, "old")):
+        watched_jobs, feed = make_roster(schedule=Fixed(interval=0.001, jitter=0)), make_feed()
+        for number in range(200):
+            watched_jobs.learning.durations.enter()
+            watched_jobs.learning.durations.end(0.0, 0.0, 2.0 + number / 1000)
+        subscribe(watched_jobs, feed, "old", now=0.0)
+        entry = watched_jobs.pop_due(0.0)
+        watched_jobs.answered(entry, snapshot("old", "processing"), seen_at)
+        subscribe(watched_jobs, feed, "new", now=100.0)
+        assert watched_jobs.pop_due(100.0).job_id == first
+
+
+def test_jobs_come_in_the_order_in_which_they_are_due():
+    watched_jobs, feed = make_roster(), make_feed()
+    for at, job_id in ((3.0, "c"), (1.0, "a"), (2.0, "b"), (1.0, "a2")):
+        subscribe(watched_jobs, feed, job_id, now=at)
+    assert [watched_jobs.pop_due(9.0).job_id for _ in range(4)] == ["a", "a2", "b", "c"]
+
+
+def test_a_job_that_has_not_ended_is_due_again_by_its_schedule():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    assert look_when_due(watched_jobs, "pending", "processing", "completed", "never") == [0, 10, 20]
+    assert len(watched_jobs) == 0
+
+
+def test_the_schedule_is_told_looks_and_age():
+    told = []
+
+    class Curious:
+        def delay(self, job, rng):
+            told.append((job.polls, job.watched_for))
+            return 7.0
+
+    watched_jobs, feed = make_roster(Curious()), make_feed()
+    subscribe(watched_jobs, feed, "a", now=100.0)
+    look_when_due(watched_jobs, "pending", broken(), "pending", "completed")
+    # A failed look counts until one succeeds: an outage is met with ever fewer looks.
+    assert told == [(1, 0), (2, 7), (2, 14)]
+
+
+@pytest.mark.parametrize("delay", [math.nan, -1.0])
+def test_a_schedule_that_gives_no_delay_is_a_bug_that_is_told(delay):
+    class Wrong:
+        def delay(self, job, rng):
+            return delay
+
+    watched_jobs, feed = make_roster(Wrong()), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    with pytest.raises(ValueError, match="delay"):
+        look(watched_jobs, "pending", 0.0)
+
+
+# --- what an answer means -----------------------------------------------------------------------
+
+
+def test_an_ended_job_is_told_to_all_followers_and_forgotten():
+    watched_jobs, one, two = make_roster(), make_feed(), make_feed()
+    subscribe(watched_jobs, one, "a")
+    subscribe(watched_jobs, two, "a")
+    look(watched_jobs, "failed", 0.0)
+    assert one.pop().status is two.pop().status is JobStatus.FAILED
+    assert len(watched_jobs) == 0
+    assert watched_jobs.get("a") is None
+    assert (watched_jobs.tally.polls, watched_jobs.tally.settled, watched_jobs.tally.given_up) == (
+        1,
+        1,
+        0,
+    )
+
+
+def test_an_unknown_status_is_no_end():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look(watched_jobs, "marinating", 0.0)
+    assert feed.pop() is None
+    assert watched_jobs.get("a").status == "marinating"
+    assert watched_jobs.next_due() == INTERVAL
+
+
+def test_an_answer_about_another_job_settles_neither():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a", "b")
+    entry = watched_jobs.pop_due(0.0)
+    watched_jobs.answered(entry, snapshot("b"), 0.0)
+    assert feed.pop() is None
+    assert feed.open == 2
+    assert look(watched_jobs, "completed", 0.0) == "b"
+    while not feed.causes:
+        due = watched_jobs.next_due()
+        watched_jobs.answered(watched_jobs.pop_due(due), snapshot("b"), due)
+    assert due == 60
+    assert [(job_id, type(cause)) for job_id, cause in feed.causes.items()] == [
+        ("a", WrongJobError)
+    ]
+    assert feed.pop().job_id == "b"
+    assert feed.pop() is None
+
+
+def test_an_answer_that_comes_when_nobody_follows_any_more_is_nothing():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    entry = watched_jobs.pop_due(0.0)
+    assert watched_jobs.unsubscribe("a", feed) is entry
+    watched_jobs.answered(entry, snapshot("a"), 0.0)
+    assert feed.pop() is None
+    assert feed.free == 100
+
+
+def test_a_late_answer_does_not_touch_a_new_entry_of_the_same_job():
+    watched_jobs, old, new = make_roster(), make_feed(), make_feed()
+    subscribe(watched_jobs, old, "a")
+    entry = watched_jobs.pop_due(0.0)
+    watched_jobs.unsubscribe("a", old)
+    subscribe(watched_jobs, new, "a", now=1.0)
+    watched_jobs.failed(entry, missing(), 1.0)
+    watched_jobs.answered(entry, snapshot("a"), 1.0)
+    assert not new.causes
+    assert new.pop() is None
+    assert watched_jobs.pop_due(1.0).job_id == "a"
+
+
+# --- 404 ----------------------------------------------------------------------------------------
+
+
+def test_a_job_may_be_unknown_for_the_grace():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    assert look_when_due(watched_jobs, missing(), missing(), "completed") == [0, 10, 15]
+    assert feed.pop().job_id == "a"
+    assert not feed.causes
+
+
+def test_a_job_that_stays_unknown_is_given_up_right_at_the_end_of_the_grace():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    last = missing()
+    assert look_when_due(watched_jobs, missing(), missing(), last, missing()) == [0, 10, 15]
+    assert feed.causes == {"a": last}
+    assert feed.open == len(watched_jobs) == 0
+    assert watched_jobs.tally.given_up == 1
+
+
+@given(
+    since=st.floats(min_value=0, max_value=1e8),
+    grace=st.floats(min_value=0.1, max_value=30),
+    interval=st.floats(min_value=1, max_value=3),
+)
+def test_the_end_of_the_grace_is_reached_however_floats_round(since, grace, interval):
+    watched_jobs = make_roster(Fixed(interval=interval, jitter=0), not_found_grace=grace)
+    feed = make_feed()
+    subscribe(watched_jobs, feed, "a", now=since)
+    times = look_when_due(watched_jobs, *[missing()] * 100)
+    assert feed.causes
+    assert times == sorted(set(times)), "the same moment twice: it might never pass"
+    assert times[-1] == pytest.approx(since + grace)
+
+
+def test_without_grace_the_first_404_is_the_end():
+    watched_jobs, feed = make_roster(not_found_grace=0.0), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look(watched_jobs, missing(), 0.0)
+    assert "a" in feed.causes
+
+
+def test_a_job_that_was_seen_before_is_missed_for_as_long_as_patience():
+    watched_jobs, feed = make_roster(patience=60.0), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    times = look_when_due(watched_jobs, missing(), missing(), "pending", *[missing()] * 9)
+    assert times == [0, 10, 15, 25, 35, 45, 55, 65, 75, 85]
+    assert "a" in feed.causes
+
+
+def test_the_grace_begins_with_the_first_404_and_not_with_an_outage_before_it():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look_when_due(watched_jobs, broken(), broken(), broken(), missing())
+    assert not feed.causes
+    assert look_when_due(watched_jobs, missing(), missing()) == [40, 45]
+    assert isinstance(feed.causes["a"], JobNotFoundError)
+
+
+# --- passing failures ---------------------------------------------------------------------------
+
+
+def test_a_job_is_given_up_when_passing_failures_outlast_patience():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    assert look_when_due(watched_jobs, *[broken()] * 20) == [0, 10, 20, 30, 40, 50, 60]
+    assert isinstance(feed.causes["a"], TransportError)
+
+
+def test_patience_begins_anew_after_an_answer():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look_when_due(watched_jobs, *[broken()] * 6, "pending", *[broken()] * 6, "completed")
+    assert not feed.causes
+    assert feed.pop().job_id == "a"
+
+
+def test_being_throttled_takes_no_patience():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look_when_due(watched_jobs, broken(), *[throttled()] * 50, broken(), "completed")
+    assert not feed.causes
+    assert feed.pop().job_id == "a"
+
+
+def test_being_throttled_for_ever_gives_no_job_up():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    assert len(look_when_due(watched_jobs, *[throttled()] * 1_000)) == 1_000
+    assert not feed.causes
+
+
+@pytest.mark.parametrize("failure", [broken, missing])
+def test_being_throttled_in_between_does_not_give_patience_back(failure):
+    """Else a job that fails, seen through a limit that is often hit, would never end."""
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    times = look_when_due(watched_jobs, *[failure(), throttled()] * 50)
+    assert "a" in feed.causes
+    assert len(times) < 20
+
+
+def test_a_job_that_fails_in_turns_ends():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look_when_due(watched_jobs, *[missing(), broken(), throttled()] * 50)
+    assert "a" in feed.causes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PaymentRequiredError(status=402),
+        UnprocessableError(status=422),
+        AnswerTooLargeError(limit=1, job_id="a"),
+    ],
+)
+def test_a_failure_that_does_not_pass_is_the_end_at_once(error):
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look(watched_jobs, error, 0.0)
+    assert feed.causes == {"a": error}
+
+
+@pytest.mark.parametrize(("patience", "last"), [(300.0, 60), (25.0, 30)])
+def test_nonsense_is_borne_for_a_minute_and_no_longer_than_patience(patience, last):
+    watched_jobs, feed = make_roster(patience=patience), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    assert look_when_due(watched_jobs, *[nonsense()] * 20)[-1] == last
+    assert isinstance(feed.causes["a"], MalformedAnswerError)
+
+
+def test_nonsense_now_and_then_in_a_long_outage_is_none_but_an_outage():
+    watched_jobs, feed = make_roster(patience=300.0), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look_when_due(
+        watched_jobs, nonsense(), *[broken()] * 20, nonsense(), *[broken()] * 5, "completed"
+    )
+    assert not feed.causes
+
+
+def test_nonsense_is_forgotten_after_an_answer():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look_when_due(watched_jobs, *[nonsense(), nonsense(), "pending"] * 5, "completed")
+    assert not feed.causes
+
+
+def test_all_followers_learn_that_a_job_is_given_up():
+    watched_jobs, one, two = make_roster(), make_feed(), make_feed()
+    subscribe(watched_jobs, one, "a")
+    subscribe(watched_jobs, two, "a")
+    look(watched_jobs, PaymentRequiredError(status=402), 0.0)
+    assert one.causes == two.causes != {}
+    assert one.open == two.open == 0
+    assert watched_jobs.tally.given_up == 1
+
+
+# --- looks that bring nothing -------------------------------------------------------------------
+
+
+def test_a_look_that_was_given_up_halfway_is_made_again():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    entry = watched_jobs.pop_due(0.0)
+    watched_jobs.landed(entry, 1.0)
+    assert not entry.in_flight
+    assert feed.free == 100
+    assert watched_jobs.next_due() == 10.0  # waits run from look to look
+
+
+def test_landing_after_an_answer_changes_nothing():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    entry = watched_jobs.pop_due(0.0)
+    watched_jobs.answered(entry, snapshot("a", "pending"), 0.0)
+    watched_jobs.landed(entry, 5.0)
+    assert watched_jobs.next_due() == 10.0
+    assert places_of([entry]) == 1
+
+
+# --- nudges -------------------------------------------------------------------------------------
+
+
+def test_a_nudge_makes_a_job_due_now():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    look(watched_jobs, "pending", 0.0)
+    assert watched_jobs.poll_now("a", 3.0)
+    assert watched_jobs.next_due() == 3.0
+    look(watched_jobs, "pending", 3.0)
+    assert watched_jobs.next_due() == 13.0
+
+
+def test_a_nudge_for_a_job_that_nobody_watches_is_refused():
+    watched_jobs = make_roster()
+    assert not watched_jobs.poll_now("a", 0.0)
+    assert watched_jobs.next_due() is None
+
+
+def test_a_nudge_during_a_look_is_kept_for_after_it():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a")
+    entry = watched_jobs.pop_due(0.0)
+    for _ in range(100):
+        assert watched_jobs.poll_now("a", 0.5)
+    assert watched_jobs.next_due() is None
+    watched_jobs.answered(entry, snapshot("a", "pending"), 1.0)
+    assert watched_jobs.next_due() == 1.0
+    look(watched_jobs, "pending", 1.0)
+    assert watched_jobs.next_due() == 11.0
+
+
+def test_a_nudge_never_makes_a_job_wait_longer():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a", "b", now=0.0)
+    watched_jobs.poll_now("a", 5.0)
+    assert watched_jobs.pop_due(5.0).job_id == "a"
+
+
+def test_a_storm_of_nudges_does_not_grow_the_heap():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a", "b")
+    look(watched_jobs, "pending", 0.0)
+    look(watched_jobs, "pending", 0.0)
+    for step in range(100_000):
+        assert watched_jobs.poll_now("ab"[step % 2], 1.0 + step * 1e-6)
+    assert places_of([watched_jobs.get("a"), watched_jobs.get("b")]) < 10
+    assert {watched_jobs.pop_due(2.0).job_id, watched_jobs.pop_due(2.0).job_id} == {"a", "b"}
+    assert watched_jobs.pop_due(2.0) is None
+
+
+# --- room ---------------------------------------------------------------------------------------
+
+
+def test_no_more_is_looked_at_than_there_is_room_for():
+    watched_jobs, feed = make_roster(), make_feed(limit=2)
+    subscribe(watched_jobs, feed, "a", "b", "c")
+    polls = [watched_jobs.pop_due(0.0) for _ in range(3)]
+    assert [entry and entry.job_id for entry in polls] == ["a", "b", None]
+    assert watched_jobs.next_due() is None
+
+
+def test_a_job_waits_until_the_consumer_has_made_room():
+    watched_jobs, feed = make_roster(), make_feed(limit=1)
+    subscribe(watched_jobs, feed, "a", "b")
+    look(watched_jobs, "completed", 0.0)
+    assert watched_jobs.pop_due(0.0) is None
+    assert watched_jobs.made_room(feed, 1.0) == 0
+    feed.pop()
+    assert watched_jobs.made_room(feed, 2.0) == 1
+    assert watched_jobs.next_due() == 2.0
+    assert watched_jobs.pop_due(2.0).job_id == "b"
+
+
+@pytest.mark.parametrize("end", ["pending", "unknown", "cancelled look", "given up"])
+def test_a_look_that_brings_nothing_makes_room_for_those_who_wait(end):
+    """Else they would wait until something is consumed, and there may be nothing to consume."""
+    watched_jobs, feed = make_roster(), make_feed(limit=1)
+    subscribe(watched_jobs, feed, "a", "b")
+    entry = watched_jobs.pop_due(0.0)
+    assert watched_jobs.pop_due(0.0) is None  # b is set aside
+    if end == "pending":
+        watched_jobs.answered(entry, snapshot("a", "pending"), 1.0)
+    elif end == "unknown":
+        watched_jobs.failed(entry, missing(), 1.0)
+    elif end == "given up":
+        watched_jobs.failed(entry, PaymentRequiredError(status=402), 1.0)
+    else:
+        watched_jobs.landed(entry, 1.0)
+    assert watched_jobs.pop_due(1.0).job_id == "b"
+
+
+def test_a_look_nobody_waits_for_any_more_makes_room_too():
+    watched_jobs, full, other = make_roster(), make_feed(limit=1), make_feed()
+    subscribe(watched_jobs, full, "a", "b")
+    subscribe(watched_jobs, other, "b")
+    entry = watched_jobs.pop_due(0.0)
+    reserved = watched_jobs.pop_due(0.0)
+    assert (entry.job_id, reserved.job_id) == ("a", "b")
+    subscribe(watched_jobs, full, "c")
+    assert watched_jobs.pop_due(0.0) is None
+    watched_jobs.unsubscribe("a", full)
+    watched_jobs.answered(entry, snapshot("a"), 1.0)
+    watched_jobs.answered(reserved, snapshot("b", "pending"), 1.0)
+    assert watched_jobs.pop_due(1.0).job_id == "c"
+
+
+def test_a_follower_with_room_gets_a_job_that_another_has_no_room_for():
+    watched_jobs, full, free = make_roster(), make_feed(limit=1), make_feed()
+    subscribe(watched_jobs, full, "a", "b")
+    look(watched_jobs, "completed", 0.0)
+    assert watched_jobs.pop_due(0.0) is None  # b waits for room
+    subscribe(watched_jobs, free, "b", now=1.0)
+    look(watched_jobs, "completed", 1.0)
+    assert free.pop().job_id == "b"
+    assert watched_jobs.pop_due(1.0) is None  # b waits again, for the other one
+    assert full.pop().job_id == "a"
+    watched_jobs.made_room(full, 2.0)
+    look(watched_jobs, "completed", 2.0)
+    assert full.pop().job_id == "b"
+    assert len(watched_jobs) == 0
+    assert watched_jobs.tally.settled == 2
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_full_follower_that_joins_a_waiting_job_is_woken_by_room_of_its_own(leaves):
+    watched_jobs, one, two = make_roster(), make_feed(limit=1), make_feed(limit=1)
+    subscribe(watched_jobs, one, "a", "b")
+    subscribe(watched_jobs, two, "c")
+    look(watched_jobs, "completed", 0.0)
+    look(watched_jobs, "completed", 0.0) if watched_jobs.next_due() is not None else None
+    assert not one.has_room()
+    assert watched_jobs.pop_due(0.0) is None
+    subscribe(watched_jobs, two, "b", now=0.0)
+    if two.has_room():
+        pytest.fail("the second follower should be full")
+    if leaves:
+        watched_jobs.unsubscribe("b", one)
+    assert two.pop().job_id == "c"
+    watched_jobs.made_room(two, 1.0)
+    look(watched_jobs, "completed", 1.0)
+    assert two.pop().job_id == "b"
+
+
+def test_room_is_not_spent_on_a_job_that_waits_for_others_alone():
+    """It was told of that job already, and other jobs wait."""
+    watched_jobs, one, two = make_roster(), make_feed(limit=1), make_feed(limit=1)
+    subscribe(watched_jobs, one, "a")
+    subscribe(watched_jobs, two, "b")
+    look(watched_jobs, "completed", 0.0)
+    look(watched_jobs, "completed", 0.0)
+    subscribe(watched_jobs, one, "shared")
+    subscribe(watched_jobs, two, "shared")
+    assert watched_jobs.pop_due(0.0) is None  # both are full
+    keen = make_feed()
+    subscribe(watched_jobs, keen, "shared", now=1.0)  # and this one is not
+    look(watched_jobs, "pending", 1.0)
+    watched_jobs.unsubscribe("shared", keen)
+    subscribe(watched_jobs, one, "mine", now=11.0)
+    assert watched_jobs.pop_due(11.0) is None  # now it waits a second time
+    one.pop()
+    watched_jobs.made_room(one, 12.0)
+    assert look(watched_jobs, "completed", 12.0) == "shared"  # and two has no room yet
+    assert one.pop().job_id == "shared"
+    watched_jobs.made_room(one, 13.0)
+    assert look(watched_jobs, "completed", 13.0) == "mine"
+
+
+def test_a_follower_that_stays_full_does_not_remember_a_job_ever_more_often():
+    watched_jobs, full = make_roster(), make_feed(limit=1)
+    subscribe(watched_jobs, full, "a", "b")
+    look(watched_jobs, "completed", 0.0)
+    assert watched_jobs.pop_due(0.0) is None
+    for round_ in range(1_000):
+        keen = make_feed()
+        subscribe(watched_jobs, keen, "b", now=float(round_))
+        look(watched_jobs, "pending", float(round_))
+        watched_jobs.unsubscribe("b", keen)
+        assert watched_jobs.pop_due(round_ + INTERVAL) is None
+    assert len(full.stalled) < 100
+    full.pop()
+    watched_jobs.made_room(full, 5_000.0)
+    look(watched_jobs, "completed", 5_000.0)
+    assert full.pop().job_id == "b"
+
+
+def test_a_follower_that_joins_during_a_look_gets_it_if_it_has_room():
+    watched_jobs, one, two = make_roster(), make_feed(), make_feed(limit=1)
+    subscribe(watched_jobs, one, "a")
+    entry = watched_jobs.pop_due(0.0)
+    subscribe(watched_jobs, two, "a")
+    watched_jobs.answered(entry, snapshot("a"), 0.0)
+    assert one.pop().job_id == two.pop().job_id == "a"
+    assert watched_jobs.next_due() is None
+
+
+def test_only_so_many_are_set_aside_in_one_call_and_the_rest_stays_due():
+    watched_jobs, feed = make_roster(), make_feed(limit=1)
+    subscribe(watched_jobs, feed, *(f"job{number}" for number in range(1_000)))
+    look(watched_jobs, "completed", 0.0)
+    calls = 0
+    while watched_jobs.next_due() is not None:
+        assert watched_jobs.pop_due(0.0) is None
+        calls += 1
+    assert 2 <= calls <= 10
+    feed.pop()
+    assert watched_jobs.made_room(feed, 1.0) == 1  # and no more are woken than there is room for
+    assert watched_jobs.pop_due(1.0) is not None
+    assert watched_jobs.pop_due(1.0) is None
+
+
+def test_what_waited_before_everything_was_forgotten_does_not_come_back():
+    watched_jobs, old, new = make_roster(), make_feed(limit=1), make_feed()
+    subscribe(watched_jobs, old, "a", "b")
+    look(watched_jobs, "completed", 0.0)
+    assert watched_jobs.pop_due(0.0) is None
+    stale = watched_jobs.get("b")
+    watched_jobs.clear()
+    assert len(watched_jobs) == 0
+    assert watched_jobs.next_due() is None
+    subscribe(watched_jobs, new, "b", now=1.0)
+    old.pop()
+    assert watched_jobs.made_room(old, 1.0) == 0
+    assert not watched_jobs.wake(stale, 1.0)
+    assert watched_jobs.pop_due(1.0).subscribers == (new,)
+    assert watched_jobs.pop_due(1.0) is None
+
+
+# --- the heap -----------------------------------------------------------------------------------
+
+
+def test_jobs_nobody_follows_leave_no_trace():
+    watched_jobs, feed = make_roster(), make_feed()
+    job_ids = [f"job{number}" for number in range(10_000)]
+    subscribe(watched_jobs, feed, *job_ids)
+    entries = [watched_jobs.get(job_id) for job_id in job_ids]
+    for job_id in job_ids[:-1]:
+        watched_jobs.unsubscribe(job_id, feed)
+    assert len(watched_jobs) == 1
+    assert places_of(entries) < 2_000
+    assert watched_jobs.pop_due(0.0).job_id == job_ids[-1]
+    assert places_of(entries) == 0
+
+
+def test_only_the_last_to_leave_takes_the_job_along():
+    watched_jobs, one, two = make_roster(), make_feed(), make_feed()
+    subscribe(watched_jobs, one, "a")
+    subscribe(watched_jobs, two, "a")
+    assert watched_jobs.unsubscribe("a", one) is None
+    assert watched_jobs.unsubscribe("a", one) is None
+    entry = watched_jobs.get("a")
+    assert watched_jobs.unsubscribe("a", two) is entry
+    assert watched_jobs.unsubscribe("a", two) is None
+    assert watched_jobs.unsubscribe("unheard of", two) is None
+
+
+# --- while the list is swept --------------------------------------------------------------------
+
+
+def swept_roster(*job_ids):
+    watched_jobs, feed = make_roster(), make_feed()
+    watched_jobs.begin_sweeps()
+    subscribe(watched_jobs, feed, *job_ids)
+    return watched_jobs
+
+
+def test_a_new_job_waits_for_the_list():
+    watched_jobs = swept_roster("a")
+    assert watched_jobs.pop_due(0.0) is None
+    assert watched_jobs.next_due() == TRUST
+    assert watched_jobs.listed(summary("a"), 0.0, 1.0)
+    assert watched_jobs.missing(0.0, 1.0) == 0
+    assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
+
+
+def test_a_job_that_the_list_has_no_more_is_looked_at():
+    watched_jobs = swept_roster("a", "b")
+    for job_id in "ab":
+        watched_jobs.listed(summary(job_id), 1.0, 1.0)
+    watched_jobs.listed(summary("b"), 5.0, 5.0)
+    assert watched_jobs.missing(5.0, 5.5) == 1
+    assert watched_jobs.pop_due(5.5).job_id == "a"
+    assert watched_jobs.pop_due(5.5) is None
+
+
+def test_a_job_that_is_as_new_as_the_list_is_late_is_given_time():
+    watched_jobs = swept_roster("a")
+    watched_jobs.hints.lag = 3.0
+    assert watched_jobs.missing(2.9, 3.0) == 0
+    assert watched_jobs.pop_due(3.0) is None
+    assert watched_jobs.missing(6.0, 6.0) == 1
+    assert watched_jobs.pop_due(6.0).job_id == "a"
+
+
+def test_the_list_settles_nothing():
+    watched_jobs = swept_roster("a")
+    assert not watched_jobs.listed(summary("a", "completed"), 1.0, 1.0)
+    assert watched_jobs.get("a") is not None
+    assert watched_jobs.missing(2.0, 2.0) == 1
+
+
+def test_a_job_that_is_not_watched_is_none_of_its_business():
+    watched_jobs = swept_roster("a")
+    assert not watched_jobs.listed(summary("b"), 1.0, 1.0)
+    assert len(watched_jobs) == 1
+
+
+def test_a_job_that_the_list_lacks_though_it_is_active_is_looked_at_no_more_than_by_schedule():
+    watched_jobs = swept_roster("a")
+    watched_jobs.missing(1.0, 1.0)
+    look(watched_jobs, "pending", 1.0)
+    assert watched_jobs.hints.wasted_polls == 1
+    for second in range(40):
+        watched_jobs.missing(2.0 + second, 2.0 + second)
+    assert watched_jobs.next_due() == 1.0 + INTERVAL
+
+
+def test_a_look_is_not_less_recent_for_having_begun_before_a_page():
+    """Else a job that the list has shown while it was looked at would be missing from it."""
+    watched_jobs = swept_roster("a")
+    watched_jobs.poll_now("a", 0.0)
+    entry = watched_jobs.pop_due(0.0)
+    watched_jobs.listed(summary("a"), 1.0, 1.5)
+    watched_jobs.answered(entry, snapshot("a", "processing"), 2.0)
+    assert watched_jobs.missing(1.0, 2.5) == 0
+
+
+def test_a_nudge_during_a_look_is_heeded_after_it():
+    watched_jobs = swept_roster("a")
+    watched_jobs.poll_now("a", 0.0)
+    entry = watched_jobs.pop_due(0.0)
+    watched_jobs.poll_now("a", 0.5)
+    watched_jobs.answered(entry, snapshot("a", "processing"), 1.0)
+    assert watched_jobs.pop_due(1.0) is entry
+
+
+def test_a_nudge_is_not_taken_back_by_a_page():
+    for listed_before in (True, False):
+        watched_jobs = swept_roster("a")
+        if listed_before:
+            watched_jobs.listed(summary("a"), 1.0, 1.0)
+            watched_jobs.missing(2.0, 2.0)
+        watched_jobs.poll_now("a", 3.0)
+        watched_jobs.listed(summary("a"), 2.5, 3.0)
+        assert watched_jobs.pop_due(3.0).job_id == "a"
+
+
+def test_a_nudge_of_a_job_that_is_due_already_is_heeded_when_sweeps_begin():
+    watched_jobs, feed = make_roster(), make_feed()
+    subscribe(watched_jobs, feed, "a", "b")
+    watched_jobs.begin_sweeps()
+    watched_jobs.poll_now("b", 0.0)
+    assert watched_jobs.pop_due(0.0).job_id == "b"
+    assert watched_jobs.pop_due(0.0) is None
+
+
+def test_jobs_that_wait_for_room_or_are_in_trouble_hold_no_sweep_back():
+    watched_jobs, feed = make_roster(), make_feed(limit=1)
+    watched_jobs.begin_sweeps()
+    subscribe(watched_jobs, feed, "a", "b", "c")
+    watched_jobs.missing(1.0, 1.0)
+    assert watched_jobs.hints.urgent == 3
+    look(watched_jobs, broken(), 1.0)
+    assert watched_jobs.hints.urgent == 2
+    look(watched_jobs, "completed", 1.0)
+    assert watched_jobs.pop_due(1.0) is None  # the buffer is full
+    assert watched_jobs.hints.urgent == 0
+
+
+def test_when_sweeps_end_each_is_due_within_its_wait():
+    watched_jobs, feed = make_roster(), make_feed(limit=2_000)
+    watched_jobs.begin_sweeps()
+    job_ids = [f"job{number}" for number in range(1_200)]
+    subscribe(watched_jobs, feed, *job_ids)
+    for job_id in job_ids[:1_100]:
+        watched_jobs.listed(summary(job_id), 1.0, 1.0)
+    assert len(list(watched_jobs.end_sweeps(5.0))) == 2  # it gives control back now and then
+    dues = [watched_jobs.get(job_id).due for job_id in job_ids]
+    assert set(dues[1_100:]) == {5.0}  # nobody has seen these yet
+    assert 5.0 < min(dues[:1_100]) < 6.0
+    assert 14.0 < max(dues[:1_100]) <= 5.0 + INTERVAL
+    assert len({round(due, 3) for due in dues[:1_100]}) > 500
+
+
+# --- against a naive model ----------------------------------------------------------------------
+
+JOBS = [f"job{number}" for number in range(6)]
+jobs = st.sampled_from(JOBS)
+feeds = st.integers(min_value=0, max_value=2)
+
+
+class Model:
+    """What a roster should hold of one job."""
+
+    def __init__(self, entry, due):
+        self.entry = entry
+        self.due = due  # None while it is looked at or waits for room
+        self.poll_again = False
+
+
+class RosterMachine(RuleBasedStateMachine):
+    """A roster and a dict walk in step.
+
+    Three feeds of little room follow a few jobs; one of them wants every change. At times the list
+    is swept, and says anything. What the model cannot know by itself it takes over: which of
+    several overdue jobs comes first, and what is made of the list's word.
+    """
+
+    in_flight = Bundle("in_flight")
+
+    @initialize(limits=st.tuples(*[st.integers(min_value=1, max_value=3)] * 3))
+    def begin(self, limits):
+        self.watched_jobs = make_roster()
+        self.now = 0.0
+        self.limits = limits
+        self.feeds = [make_feed(limit, every_change=limit == 3) for limit in limits]
+        self.model = {}
+        self.sweeping = False
+        self.asked_at = 0.0
+        self.looking = []  # (entry, those it was reserved by)
+        self.ended = {feed: [] for feed in self.feeds}  # what each was told, to the end
+        self.given = {feed: set() for feed in self.feeds}
+
+    # What the caller does.
+
+    @rule(job_id=jobs, number=feeds)
+    def subscribe(self, job_id, number):
+        feed = self.feeds[number]
+        if job_id in feed:
+            return
+        self.given[feed].add(job_id)
+        feed.admit(job_id)
+        known = self.model.get(job_id)
+        entry = self.watched_jobs.subscribe(job_id, feed, feed.alone, self.now)
+        if known is not None and known.due is not None and self.sweeping and feed.every_change:
+            known.due, known.poll_again = (
+                min(known.due, self.now),
+                True,
+            )  # it wants to know the status
+        if job_id not in self.model:
+            self.model[job_id] = Model(entry, self.now)
+            if self.sweeping:
+                assert entry.due <= self.now + TRUST
+                self.model[job_id].due = entry.due
+        elif self.model[job_id].due is None and entry.ticket:
+            assert feed.has_room()
+            self.model[job_id].due = self.now  # it waited for room, and here is room
+
+    @rule(number=feeds)
+    def leave(self, number):
+        """All jobs of a feed at once, as when a watch is closed; another feed takes its place."""
+        feed = self.feeds[number]
+        for job_id in feed.open_ids():
+            entry = self.model[job_id].entry
+            last = entry.subscribers == (feed,)
+            assert self.watched_jobs.unsubscribe(job_id, feed) is (entry if last else None)
+            if last:
+                del self.model[job_id]
+        fresh = make_feed(self.limits[number], every_change=self.limits[number] == 3)
+        self.feeds[number] = fresh
+        self.ended[fresh] = []
+        self.given[fresh] = set()
+
+    @rule(number=feeds)
+    def consume(self, number):
+        feed = self.feeds[number]
+        if (job := feed.pop()) is not None:
+            if job.is_terminal:
+                self.ended[feed].append(job.job_id)
+            self.watched_jobs.made_room(feed, self.now)
+            self.learn_who_was_woken()
+
+    @rule(job_id=jobs)
+    def poll_now(self, job_id):
+        assert self.watched_jobs.poll_now(job_id, self.now) is (job_id in self.model)
+        if (known := self.model.get(job_id)) is not None:
+            if known.entry.in_flight:
+                known.poll_again = True
+            elif known.due is not None:
+                known.due = min(known.due, self.now)
+                known.poll_again = True
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 10.0, 40.0]))
+    def pass_time(self, seconds):
+        self.now += seconds
+
+    # What the watcher does.
+
+    @rule(target=in_flight)
+    def start_look(self):
+        due = sorted(
+            (known.due, job_id)
+            for job_id, known in self.model.items()
+            if known.due is not None and known.due <= self.now
+        )
+        with_room = [(when, job_id) for when, job_id in due if self.somebody_has_room(job_id)]
+        entry = self.watched_jobs.pop_due(self.now)
+        for when, job_id in due:
+            known = self.model[job_id]
+            if known.entry.stalled:
+                assert (when, job_id) not in with_room
+                known.due = None
+            elif known.entry is entry:
+                assert (when, job_id) in with_room
+            elif known.entry.due > self.now:
+                assert self.sweeping, "put off for no reason"
+                assert not known.poll_again, "the nudge was lost"
+                assert known.entry.due <= self.now + TRUST
+                known.due = known.entry.due
+            elif entry is None or when + HEADSTART < self.model[entry.job_id].due:
+                pytest.fail(f"{job_id} was due long before, and was passed over")
+        if entry is None:
+            return multiple()
+        known = self.model[entry.job_id]
+        known.due, known.poll_again = None, False
+        assert entry.in_flight
+        self.looking.append((entry, entry.subscribers))
+        return entry
+
+    @rule(entry=consumes(in_flight), status=st.sampled_from(["pending", "processing", "failed"]))
+    def answer(self, entry, status):
+        before, polled_at = entry.subscribers, entry.polled_at
+        known = self.land(entry)
+        self.watched_jobs.answered(entry, snapshot(entry.job_id, status), self.now)
+        if known is None:
+            return
+        if status != "failed":
+            if self.sweeping and not known.poll_again:
+                assert self.now < entry.due <= self.now + TRUST
+                known.due = entry.due
+            else:
+                self.expect_again(known, polled_at)
+        elif self.watched_jobs.get(entry.job_id) is None:
+            del self.model[entry.job_id]
+        else:  # some had no room: they alone still follow, and it waits for them
+            assert entry.stalled or entry.ticket
+            assert set(entry.subscribers) < set(before) or entry.subscribers == before
+        self.learn_who_was_woken()
+
+    @rule(
+        entry=consumes(in_flight),
+        error=st.sampled_from(
+            [missing(), throttled(), broken(), nonsense(), ServerError(status=503)]
+        ),
+    )
+    def fail(self, entry, error):
+        known = self.land(entry)
+        subscribers = entry.subscribers
+        self.watched_jobs.failed(entry, error, self.now)
+        if known is None:
+            return
+        if self.watched_jobs.get(entry.job_id) is None:
+            assert not isinstance(error, RateLimitedError)
+            del self.model[entry.job_id]
+            assert all(feed.causes[entry.job_id] is error for feed in subscribers)
+        else:
+            if known.poll_again:
+                assert entry.due == self.now
+            assert self.now <= entry.due <= self.now + INTERVAL
+            known.due = entry.due
+        self.learn_who_was_woken()
+
+    @rule(entry=consumes(in_flight))
+    def cancel(self, entry):
+        known = self.land(entry)
+        self.watched_jobs.landed(entry, self.now)
+        if known is not None:
+            self.expect_again(known, entry.polled_at)
+        self.learn_who_was_woken()
+
+    # What the list says: hints, which change no more than when a job is looked at.
+
+    @rule(begin=st.booleans())
+    def sweep_or_not(self, begin):
+        if begin:
+            self.watched_jobs.begin_sweeps()
+        else:
+            assert len(list(self.watched_jobs.end_sweeps(self.now))) == 0
+        self.sweeping = begin
+        self.take_over(at_most=TRUST if begin else INTERVAL)
+
+    @precondition(lambda self: self.sweeping)
+    @rule()
+    def ask_for_the_list(self):
+        self.asked_at = self.now
+
+    @precondition(lambda self: self.sweeping)
+    @rule(job_id=jobs, status=st.sampled_from(["pending", "processing", "completed"]))
+    def list_a_job(self, job_id, status):
+        entry = self.watched_jobs.get(job_id)
+        told = self.watched_jobs.listed(summary(job_id, status), self.asked_at, self.now)
+        assert told is (entry is not None and status != "completed")
+        self.take_over(at_most=TRUST)
+
+    @precondition(lambda self: self.sweeping)
+    @rule()
+    def end_the_list(self):
+        self.watched_jobs.missing(self.asked_at, self.now)
+        self.take_over(at_most=TRUST)
+
+    @precondition(lambda self: self.now > 100)
+    @rule()
+    def stop(self):
+        """As with a bad key: all is forgotten, and looks under way come back to nothing."""
+        self.watched_jobs.clear()
+        self.model.clear()
+        for number in range(3):
+            self.feeds[number] = make_feed(self.limits[number])
+            self.ended[self.feeds[number]] = []
+            self.given[self.feeds[number]] = set()
+        self.now = self.asked_at = 0.0
+
+    # The bookkeeping of the model.
+
+    def land(self, entry):
+        self.looking = [look for look in self.looking if look[0] is not entry]
+        known = self.model.get(entry.job_id)
+        return known if known is not None and known.entry is entry else None
+
+    def expect_again(self, known, polled_at):
+        known.due = max(polled_at + INTERVAL, self.now + INTERVAL / 2)
+        if known.poll_again:
+            known.due = self.now
+
+    def take_over(self, *, at_most):
+        """Take over when jobs are due: nobody can be put off for long, or after a nudge."""
+        for known in self.model.values():
+            if known.due is not None:
+                due = known.entry.due
+                assert due <= max(known.due, self.now + at_most)
+                assert not known.poll_again or due <= known.due, "the nudge was lost"
+                known.due = due
+
+    def learn_who_was_woken(self):
+        for known in self.model.values():
+            if known.due is None and known.entry.ticket:
+                known.due = self.now
+
+    def somebody_has_room(self, job_id):
+        return any(feed.has_room() for feed in self.model[job_id].entry.subscribers)
+
+    # What must always hold.
+
+    @invariant()
+    def the_same_jobs_are_due_at_the_same_times(self):
+        assert len(self.watched_jobs) == len(self.model)
+        for job_id, known in self.model.items():
+            entry = self.watched_jobs.get(job_id)
+            assert entry is known.entry
+            states = (bool(entry.ticket), entry.stalled, entry.in_flight)
+            assert sum(states) == 1, f"{job_id} would never be looked at, or twice: {states}"
+            if known.due is not None:
+                assert entry.due == known.due
+        due = [known.due for known in self.model.values() if known.due is not None]
+        first = min(due, default=None)
+        if first is None or first > self.now:
+            assert self.watched_jobs.next_due() == first
+        else:
+            assert self.watched_jobs.next_due() <= self.now
+
+    @invariant()
+    def what_is_urgent_is_counted(self):
+        entries = [known.entry for known in self.model.values()]
+        assert self.watched_jobs.hints.urgent == sum(entry.pressing for entry in entries)
+        assert all(entry.urgent or not entry.pressing for entry in entries)
+
+    @invariant()
+    def jobs_at_risk_are_known(self):
+        durations = self.watched_jobs.learning.durations
+        entered = [k.entry for k in self.model.values() if k.entry.entered is not None]
+        passed = Counter(edge_near(entry.entered) for entry in entered)
+        passed.subtract(edge_near(entry.seen) for entry in entered)
+        by_bin = {number: count for number, count in passed.items() if count}
+        assert at_risk(durations) == (len(entered), by_bin)
+
+    @invariant()
+    def places_are_kept_by_looks_under_way_and_by_nothing_else(self):
+        for feed in self.feeds:
+            kept = sum(reserved.count(feed) for _, reserved in self.looking)
+            assert feed._reserved == kept
+            assert len(feed._buffer) <= feed._limit
+
+    @invariant()
+    def nobody_waits_for_room_that_is_there(self):
+        for job_id, known in self.model.items():
+            if known.entry.stalled:
+                for feed in known.entry.subscribers:
+                    coming = sum(
+                        other.due is not None
+                        and other.due <= self.now
+                        and feed in other.entry.subscribers
+                        for other in self.model.values()
+                    )
+                    assert feed.free <= coming, f"{job_id} waits, and nothing would wake it"
+
+    @invariant()
+    def nothing_is_lost_and_nothing_comes_twice(self):
+        for feed in self.feeds:
+            buffered = [job.job_id for job in feed._buffer if job.is_terminal]
+            told = self.ended[feed] + buffered + list(feed.causes)
+            assert len(told) == len(set(told))
+            assert self.given[feed] == {*told, *feed.open_ids()}
+            assert feed.open == len(feed.open_ids())
+            for job_id in feed.open_ids():
+                assert feed in self.model[job_id].entry.subscribers
+
+
+RosterMachine.TestCase.settings = settings(
+    max_examples=3 * settings().max_examples, stateful_step_count=40
+)
+TestRosterMachine = RosterMachine.TestCase
+
+
+# --- the first look ------------------------------------------------------------------------------
+
+
+MANY = [f"job-{number}" for number in range(1_000)]
+
+
+def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_probe():
+    watched_jobs, feed = make_trusting(), make_feed()
+    waiting = trust(watched_jobs, feed, *MANY, now=7.0)
+    assert 20 < len(MANY) - len(waiting) < 90
+    assert {watched_jobs.get(job_id).due for job_id in waiting} == {7.0 + INTERVAL / 2}
+
+
+@pytest.mark.parametrize(
+    "watched_jobs",
+    [
+        make_roster(Patient(interval=INTERVAL)),
+        make_trusting(runs=31),
+        make_trusting(Fixed(interval=INTERVAL)),
+        make_trusting(Exponential()),
+    ],
+    ids=["nothing is known", "little is known", "fixed", "exponential"],
+)
+def test_else_every_first_look_is_at_once(watched_jobs):
+    assert trust(watched_jobs, make_feed(), *MANY) == []
+
+
+def test_who_cannot_wait_is_served_at_once():
+    watched_jobs, feed, hasty = make_trusting(), make_feed(), make_feed()
+    subscribe(watched_jobs, hasty, "a", now=1.0)
+    assert watched_jobs.get("a").due == 1.0
+    first, second, third, *_ = trust(watched_jobs, feed, *MANY, now=1.0)
+    subscribe(watched_jobs, hasty, first, now=2.0)
+    assert watched_jobs.get(first).due == 2.0
+    assert watched_jobs.poll_now(second, 2.0)
+    assert watched_jobs.get(second).due == 2.0
+    trust(watched_jobs, hasty, third, now=2.0)
+    assert watched_jobs.get(third).due == 1.0 + INTERVAL / 2
+
+
+def test_who_cannot_wait_changes_nothing_once_a_job_was_looked_at():
+    watched_jobs, feed = make_trusting(), make_feed()
+    for job_id, outcome in (("a", "processing"), ("b", missing()), ("c", broken())):
+        subscribe(watched_jobs, feed, job_id)
+        look(watched_jobs, outcome, 0.0)
+        due = watched_jobs.get(job_id).due
+        assert due > 1.0
+        subscribe(watched_jobs, make_feed(), job_id, now=1.0)
+        assert watched_jobs.get(job_id).due == due
+
+
+def test_while_the_list_is_swept_a_new_job_waits_for_it_as_ever():
+    watched_jobs, feed = make_trusting(), make_feed()
+    watched_jobs.begin_sweeps()
+    trust(watched_jobs, feed, *MANY)
+    assert {watched_jobs.get(job_id).due for job_id in MANY} == {TRUST}
+
+
+def test_an_alarm_makes_all_due_that_wait_for_their_first_look():
+    watched_jobs, feed = make_trusting(), make_feed(limit=2_000)
+    subscribe(watched_jobs, feed, "seen")
+    look(watched_jobs, "processing", 0.0)
+    waiting = trust(watched_jobs, feed, *MANY)
+    meet(watched_jobs, 500.0)
+    polled_at = []
+    while (entry := watched_jobs.pop_due(1.0)) is not None:
+        polled_at.append(entry.job_id)
+    assert {*polled_at} == {*MANY}
+    assert {*waiting} < {*polled_at}
+    assert trust(watched_jobs, feed, "late") == []
+    assert watched_jobs.next_due() == 0.0  # "late"
+
+
+def test_an_alarm_of_before_it_was_there_is_none_to_a_roster():
+    watched_jobs = make_trusting()
+    meet(watched_jobs, 500.0)
+    for _ in range(1_000):
+        meet(watched_jobs)
+    later = make_roster(Patient(interval=INTERVAL, jitter=0), learning=watched_jobs.learning)
+    waiting = trust(later, make_feed(limit=2_000), *MANY)
+    while later.pop_due(0.0) is not None:
+        pass
+    assert later.next_due() == INTERVAL / 2
+    assert len(waiting) > 900
+
+
+def test_a_404_at_a_late_first_look_is_given_the_whole_grace():
+    watched_jobs, feed = make_trusting(), make_feed()
+    job_id, *_ = trust(watched_jobs, feed, *(f"job-{number}" for number in range(20)))
+    for other in set(feed.open_ids()) - {job_id}:
+        watched_jobs.unsubscribe(other, feed)
+    assert look_when_due(watched_jobs, missing(), missing(), missing(), missing()) == [
+        5.0,
+        15.0,
+        20.0,
+    ]
+    assert isinstance(feed.causes[job_id], JobNotFoundError)
+
+
+@pytest.mark.parametrize("delay", [math.nan, -0.5])
+def test_a_first_delay_that_is_none_is_refused(delay):
+    class Broken(Fixed):
+        def first_delay(self, job, rng, *, risk):
+            return delay
+
+    with pytest.raises(ValueError, match=str(delay)):
+        trust(make_trusting(Broken()), make_feed(), *MANY)
+
+
+def test_a_first_delay_of_0_makes_a_new_job_due_immediately():
+    class Eager(Fixed):
+        def first_delay(self, job, rng, *, risk):
+            return 0.0
+
+    assert trust(make_trusting(Eager()), make_feed(), *MANY) == []
+
+
+@pytest.mark.parametrize("sweeping", [False, True])
+def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(sweeping):
+    watched_jobs, feed = make_roster(), make_feed(limit=2_000)
+    job_ids = [f"job-{number}" for number in range(1_500)]
+    subscribe(watched_jobs, feed, *job_ids)
+    for _ in job_ids:
+        look(watched_jobs, "processing", 0.0)
+    if sweeping:
+        # Of these it is known that they have ended; that they did is no surprise.
+        watched_jobs.begin_sweeps()
+        assert watched_jobs.missing(5.0, 10.0) == len(job_ids)
+    for _ in job_ids:
+        look(watched_jobs, "completed", 10.0)
+    assert (watched_jobs.learning.surprise.ratio == 1.0) is sweeping
+
+
+# --- how late it is seen that jobs have ended ---------------------------------------------------
+
+
+def test_a_lag_runs_from_the_beginning_of_the_last_look_that_saw_the_job_active():
+    watched_jobs = make_roster()
+    subscribe(watched_jobs, make_feed(), "a", now=5.0)
+    entry = watched_jobs.pop_due(5.0)
+    watched_jobs.answered(entry, snapshot("a", "processing"), 6.0)
+    look(watched_jobs, broken(), 15.0)
+    assert watched_jobs.tally.detection_lag.histogram() == LagHistogram()
+    entry = watched_jobs.pop_due(watched_jobs.next_due())
+    watched_jobs.answered(entry, snapshot("a"), 29.0)
+    assert lags_of(watched_jobs) == {30.0: 1}  # 24 s
+    assert watched_jobs.tally.detection_lag.histogram().sum == 24.0
+
+
+def test_a_lag_of_a_job_never_seen_active_runs_from_when_it_was_given():
+    watched_jobs = make_roster()
+    subscribe(watched_jobs, make_feed(), "a", now=100.0)
+    subscribe(watched_jobs, make_feed(), "a", now=100.5)  # it is known to the roster by then
+    look(watched_jobs, "failed", 101.5)
+    assert lags_of(watched_jobs) == {2.0: 1}
+    assert watched_jobs.tally.detection_lag.histogram().sum == 1.5
+
+
+def test_a_lag_runs_from_the_list_that_had_the_job_last_less_what_that_is_known_to_be_late():
+    watched_jobs = swept_roster("a", "b")
+    for job_id in "ab":
+        watched_jobs.listed(summary(job_id), 20.0, 20.0)
+    assert watched_jobs.missing(24.0, 24.0) == 2
+    look(watched_jobs, "completed", 24.0)
+    assert watched_jobs.tally.detection_lag.histogram().sum == 4.0
+    watched_jobs.hints.lag = 3.0
+    look(watched_jobs, "completed", 24.0)
+    assert watched_jobs.tally.detection_lag.histogram().sum == 11.0
+    assert lags_of(watched_jobs) == {5.0: 1, 10.0: 1}
+
+
+def test_a_job_that_is_looked_at_again_for_one_who_had_no_room_counts_once():
+    watched_jobs, late = make_roster(), make_feed(limit=1)
+    subscribe(watched_jobs, late, "first")
+    look(watched_jobs, "completed", 0.0)
+    subscribe(watched_jobs, make_feed(), "a")
+    entry = watched_jobs.pop_due(0.0)
+    subscribe(watched_jobs, late, "a")
+    watched_jobs.answered(entry, snapshot("a"), 1.0)
+    late.pop()
+    watched_jobs.made_room(late, 50.0)
+    assert look(watched_jobs, "completed", 50.0) == "a"
+    assert len(watched_jobs) == 0
+    assert lags_of(watched_jobs) == {0.5: 1, 1.0: 1}
+
+
+def lags_of(watched_jobs):
+    """How many lags there are by upper bound, where there are any."""
+    detection_lag = watched_jobs.tally.detection_lag.histogram()
+    counts = zip((*detection_lag.bounds, math.inf), detection_lag.counts, strict=True)
+    return {bound: count for bound, count in counts if count}

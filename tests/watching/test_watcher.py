@@ -1,0 +1,1354 @@
+"""The watcher from outside, in virtual time: what goes in, what comes out, and when."""
+
+import asyncio
+import gc
+import math
+import weakref
+from random import Random
+
+import pytest
+from internals import timers
+from watching import free_slots, now, watcher_of
+
+from adepoll.api.models import JobStatus
+from adepoll.emulator import VirtualTimeLoop
+from adepoll.errors import (
+    AnswerTimeoutError,
+    AuthenticationError,
+    ClosedError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    JobTimeoutError,
+    MalformedAnswerError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+    UnresolvedJobsError,
+    WrongJobError,
+)
+from adepoll.scheduling.policies import Fixed
+from adepoll.watching.watcher import JobWatcher
+
+
+async def collect(watch, kind=UnresolvedJobsError):
+    """Give the ids that a watch yields, and the error of that kind at its end, if any."""
+    job_ids = []
+    try:
+        async for job in watch:
+            job_ids.append(job.job_id)  # noqa: PERF401 - those before the error are wanted too
+    except kind as error:
+        return job_ids, error
+    return job_ids, None
+
+
+def statuses(count, *, end="completed"):
+    return ["pending"] * count + [end]
+
+
+async def generate(job_ids, *, every=0.0, log=None):
+    for job_id in job_ids:
+        await asyncio.sleep(every)
+        yield job_id
+    if log is not None:
+        log.append(now())
+
+
+# --- every id ends once -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, dict.fromkeys, iter, generate])
+def test_ids_come_in_any_iterable(replay, scripted, kind):
+    async def script():
+        job_ids = [f"job{number}" for number in range(1_200)]
+        async with watcher_of(scripted()) as watcher:
+            watch = watcher.watch(kind(job_ids))
+            settled, error = await collect(watch)
+        assert error is None
+        assert sorted(settled) == sorted(job_ids)
+        assert not watch.unresolved
+        assert watch.progress.settled == {JobStatus.COMPLETED: 1_200}
+        assert watch.progress.complete
+        assert watch.progress.open == watch.progress.buffered == 0
+
+    replay(script)
+
+
+@pytest.mark.parametrize("kind", [list, generate])
+def test_no_ids_end_at_once(replay, scripted, kind):
+    async def script():
+        source = scripted()
+        async with watcher_of(source) as watcher:
+            assert await collect(watcher.watch(kind([]))) == ([], None)
+            assert await collect(watcher.updates(kind([]))) == ([], None)
+        assert not source.polls
+        assert now() == 0
+
+    replay(script)
+
+
+def test_jobs_are_yielded_as_they_end_however_they_end(replay, scripted):
+    async def script():
+        source = scripted(
+            {"slow": statuses(2), "failed": ["failed"], "lost": statuses(1, end="cancelled")}
+        )
+        async with watcher_of(source) as watcher:
+            return [
+                (job.job_id, job.status_text, round(now(), 6))
+                async for job in watcher.watch(["slow", "failed", "lost"])
+            ]
+
+    assert replay(script) == [
+        ("failed", "failed", 0.1),
+        ("lost", "cancelled", 10.1),
+        ("slow", "completed", 20.1),
+    ]
+
+
+def test_an_id_that_comes_twice_is_watched_once(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(2), "gone": [PaymentRequiredError(status=402)]})
+        job_ids = ["a", "gone", "a", "b", "b", "gone", "a/b", "a/b", None, None]
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(job_ids)
+            settled, error = await collect(watch)
+        assert sorted(settled) == ["a", "b"]
+        assert sorted(error.causes) == ["NoneType None", "a/b", "gone"]
+        assert (source.count("a"), source.count("b"), source.count("gone")) == (3, 1, 1)
+        assert watch.progress.known == 5
+
+    replay(script)
+
+
+def test_an_id_that_comes_again_when_it_has_ended_is_not_looked_at_again(replay, scripted):
+    async def script():
+        source = scripted()
+        async with watcher_of(source) as watcher:
+            assert await collect(watcher.watch(generate(["a", "a", "b", "a"], every=60))) == (
+                ["a", "b"],
+                None,
+            )
+        assert source.count("a") == 1
+
+    replay(script)
+
+
+def test_ids_that_cannot_be_ones_end_unresolved_without_a_request(replay, scripted):
+    async def script():
+        source = scripted()
+        bad = ["", "a/b", "..", "a b", "x" * 257, "a\n", None, 7, b"bytes", ["list"], 1.5, object]
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch([*bad, "good"])
+            settled, error = await collect(watch)
+        assert settled == ["good"]
+        assert len(error.causes) == len(bad)
+        assert {type(cause) for cause in error.causes.values()} == {InvalidJobIdError}
+        assert all(cause.job_id == job_id for job_id, cause in error.causes.items())
+        assert "int 7" in error.causes
+        assert watch.unresolved == error.causes
+        assert source.count() == 1
+
+    replay(script)
+
+
+def test_only_invalid_ids_end_the_watch_too(replay, scripted):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            settled, error = await collect(watcher.watch(["a/b"]))
+        assert (settled, list(error.causes)) == ([], ["a/b"])
+
+    replay(script)
+
+
+def test_one_bad_job_stops_none_of_thousands(replay, scripted):
+    async def script():
+        good = [f"job{number}" for number in range(3_000)]
+        source = scripted({job_id: statuses(1) for job_id in good[::3]})
+        source.scripts["bad"] = [PaymentRequiredError(status=402)]
+        source.scripts["gone"] = [JobNotFoundError(status=404)]
+        async with watcher_of(source) as watcher:
+            settled, error = await collect(watcher.watch([*good[:5], "bad", "gone", *good[5:]]))
+        assert sorted(settled) == sorted(good)
+        assert {job_id: type(cause) for job_id, cause in error.causes.items()} == {
+            "bad": PaymentRequiredError,
+            "gone": JobNotFoundError,
+        }
+        assert list(error.causes) == ["bad", "gone"]  # in the order in which they were given up
+
+    replay(script)
+
+
+def test_what_is_unresolved_is_raised_once_and_after_everything_else(replay, scripted):
+    async def script():
+        source = scripted({"bad": [PaymentRequiredError(status=402)], "slow": statuses(5)})
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(["bad", "slow"])
+            settled, error = await collect(watch)
+            assert settled == ["slow"]
+            assert [job async for job in watch] == []
+        assert error.causes["bad"].status == 402
+        assert watch.unresolved == error.causes
+        assert now() > 50
+
+    replay(script)
+
+
+@pytest.mark.parametrize("one_id", ["job-1", b"job-1"])
+@pytest.mark.parametrize("method", ["watch", "updates"])
+def test_a_single_id_is_no_iterable_of_ids(replay, scripted, method, one_id):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            with pytest.raises(TypeError, match="iterable of ids, not one id"):
+                getattr(watcher, method)(one_id)
+            with pytest.raises(TypeError, match="got int"):
+                getattr(watcher, method)(7)
+
+    replay(script)
+
+
+def test_the_first_look_does_not_wait_for_the_last_id(replay, scripted):
+    async def script():
+        source, log = scripted(), []
+        async with watcher_of(source) as watcher:
+            job_ids = generate([f"job{number}" for number in range(10)], every=60, log=log)
+            times = [now() async for _ in watcher.watch(job_ids)]
+        assert times == pytest.approx([60.1 + 60 * number for number in range(10)])
+        assert source.polls[0][0] == 60
+        assert log == [600]
+
+    replay(script)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_first_look_at_a_huge_iterable_does_not_wait_for_all_of_it(
+    replay, scripted, asynchronous
+):
+    async def script():
+        source, seen = scripted(), []
+
+        def count():
+            for number in range(20_000):
+                seen.append(source.count())
+                yield f"job{number}"
+
+        async def count_slowly():  # though it never really waits
+            for job_id in count():
+                yield job_id
+
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(count_slowly() if asynchronous else count())
+            async for _ in watch:
+                break
+            assert watch.progress.complete  # the rest is taken while the first look is on its way
+            await watch.aclose()
+        assert seen.index(64) <= 1_000
+
+    replay(script)
+
+
+def test_an_error_of_the_iterable_surfaces_after_what_has_been_buffered(replay, scripted):
+    async def script():
+        async def fail():
+            yield "a"
+            yield "b"
+            await asyncio.sleep(5)
+            raise LookupError("no more ids")
+
+        source = scripted({"b": ["pending"]})
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(fail())
+            async with watch:
+                await asyncio.sleep(6)  # by now a is buffered, and the iterable has failed
+                settled, error = await collect(watch, LookupError)
+                assert settled == ["a"]
+                assert str(error) == "no more ids"
+                assert watcher.stats.watched == watcher.stats.in_flight == 0
+                assert watcher.stats.subscribers == 0
+                assert watch.unresolved == {"b": None}
+                assert await collect(watch) == ([], None)
+
+    replay(script)
+
+
+def test_an_error_of_a_plain_iterable_surfaces_too(replay, scripted):
+    async def script():
+        def fail():
+            yield "a"
+            raise LookupError("no more ids")
+
+        async with watcher_of(scripted({"a": ["pending"]})) as watcher:
+            with pytest.raises(LookupError):
+                await collect(watcher.watch(fail()))
+            assert watcher.stats.watched == 0
+
+    replay(script)
+
+
+def test_an_iterable_that_breaks_off_is_not_taken_for_complete(replay, scripted):
+    async def script():
+        async def break_off():
+            yield "a"
+            await asyncio.sleep(1)
+            raise asyncio.CancelledError  # as what it waited for was cancelled
+
+        async with watcher_of(scripted()) as watcher:
+            watch = watcher.watch(break_off())
+            assert (await anext(watch)).job_id == "a"
+            with pytest.raises(asyncio.CancelledError):
+                await anext(watch)
+
+    replay(script)
+
+
+# --- a bad key ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AuthenticationError(status=401), PermissionDeniedError(status=403), ClosedError("closed")],
+)
+def test_a_bad_key_stops_everything_at_once_and_is_raised_once_by_each(replay, scripted, error):
+    async def script():
+        source = scripted({f"job{number}": ["pending"] for number in range(500)})
+        source.scripts["bad"] = [error]
+        async with watcher_of(source) as watcher:
+            watches = [watcher.watch([f"job{n}" for n in range(i, 500, 2)]) for i in range(2)]
+            waits = [watcher.wait(f"job{number}") for number in range(3)]
+            tasks = [asyncio.create_task(work) for work in (*map(collect, watches), *waits)]
+            await asyncio.sleep(3)
+            tasks.append(asyncio.create_task(watcher.wait("bad")))
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(end) for end in ended] == [type(error)] * 6
+            assert len({id(end) for end in ended}) == 6  # an instance for each
+            assert now() == pytest.approx(3.1)
+            assert watcher.stats.watched == watcher.stats.in_flight == 0
+            assert watcher.stats.subscribers == 0
+            for watch in watches:
+                with pytest.raises(StopAsyncIteration):
+                    await anext(watch)
+                assert all(isinstance(cause, type(error)) for cause in watch.unresolved.values())
+            polls = source.count()
+            await asyncio.sleep(100)
+            assert source.count() == polls
+
+    replay(script)
+
+
+def test_looks_under_way_are_cancelled_with_a_bad_key(replay, scripted):
+    async def script():
+        source = scripted({"bad": [AuthenticationError(status=401)]})
+        source.scripts["hangs"] = [asyncio.get_running_loop().create_future()]
+        async with watcher_of(source) as watcher:
+            with pytest.raises(AuthenticationError):
+                await collect(watcher.watch(["hangs", "bad"]))
+            assert source.cancelled == 1
+
+    replay(script)
+
+
+def test_settled_jobs_come_before_the_error_of_a_bad_key(replay, scripted):
+    async def script():
+        source = scripted({"bad": ["pending", AuthenticationError(status=401)]})
+        async with watcher_of(source) as watcher, watcher.watch(["a", "bad", "b"]) as watch:
+            await asyncio.sleep(60)
+            settled, error = await collect(watch, AuthenticationError)
+        assert sorted(settled) == ["a", "b"]
+        assert error.status == 401
+
+    replay(script)
+
+
+def test_the_watcher_is_of_use_again_after_a_bad_key(replay, scripted):
+    async def script():
+        source = scripted({"a": [AuthenticationError(status=401), "pending", "completed"]})
+        async with watcher_of(source) as watcher:
+            failed = watcher.watch(["a", "b"])
+            async with failed:
+                await asyncio.sleep(1)
+                # The first watch has not even been told yet.
+                assert (await watcher.wait("a")).job_id == "a"
+                assert sorted((await collect(watcher.watch(["a", "b"])))[0]) == ["a", "b"]
+                with pytest.raises(AuthenticationError):
+                    await anext(failed)
+            assert sorted((await collect(watcher.watch(["a", "b"])))[0]) == ["a", "b"]
+
+    replay(script)
+
+
+def test_a_hundred_bad_answers_at_once_are_raised_once(replay, scripted):
+    async def script():
+        job_ids = [f"job{number}" for number in range(100)]
+        source = scripted({job_id: [AuthenticationError(status=401)] for job_id in job_ids})
+        async with watcher_of(source, concurrency=100) as watcher:
+            watch = watcher.watch(job_ids)
+            with pytest.raises(AuthenticationError):
+                await anext(watch)
+            with pytest.raises(StopAsyncIteration):
+                await anext(watch)
+            assert source.count() == 100
+            source.scripts.clear()
+            # None of the others that were under way may hit the next watch.
+            assert sorted((await collect(watcher.watch(job_ids)))[0]) == sorted(job_ids)
+
+    replay(script)
+
+
+# --- concurrency --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [2.5, "8", None])
+def test_a_concurrency_that_counts_nothing_is_refused_when_the_watcher_is_made(
+    scripted, concurrency
+):
+    with pytest.raises(TypeError):
+        JobWatcher(scripted(), concurrency=concurrency)
+
+
+@pytest.mark.parametrize("concurrency", [1, 7, 64])
+def test_no_more_looks_than_allowed_are_under_way_and_no_fewer(replay, scripted, concurrency):
+    async def script():
+        source = scripted({f"job{number}": statuses(1) for number in range(1_000)})
+        async with watcher_of(source, concurrency=concurrency) as watcher:
+            settled, _ = await collect(watcher.watch([f"job{number}" for number in range(1_000)]))
+        assert len(settled) == 1_000
+        assert source.most_in_flight == concurrency
+
+    replay(script)
+
+
+def test_no_job_is_looked_at_twice_at_a_time(replay, scripted):
+    async def script():
+        source = scripted({f"job{number}": statuses(3) for number in range(50)}, latency=3)
+        twice = []
+
+        class Source:
+            async def get_job(self, job_id):
+                twice.append(source.in_flight[job_id])
+                return await source.get_job(job_id)
+
+        job_ids = [f"job{number}" for number in range(50)]
+        async with watcher_of(Source(), concurrency=200) as watcher:
+            tasks = [asyncio.create_task(collect(watcher.watch(job_ids))) for _ in range(5)]
+            for step in range(200):
+                watcher.poll_now(job_ids[step % 50])
+                await asyncio.sleep(0.1)
+            await asyncio.gather(*tasks)
+        assert set(twice) == {0}
+
+    replay(script)
+
+
+@pytest.mark.parametrize("slotted", [False, True])
+def test_a_shared_semaphore_holds_over_two_watchers_and_is_held_during_requests_only(
+    replay, scripted, slotted
+):
+    async def script():
+        semaphore = asyncio.Semaphore(5)
+        inner = scripted({f"job{number}": statuses(3) for number in range(100)})
+        waiting = []
+
+        class Slotted:
+            """Waits long before each request, as for a rate, without the slot."""
+
+            def __init__(self, slot=None):
+                self.slot = slot
+
+            def slotted(self, slot):
+                return Slotted(slot)
+
+            async def get_job(self, job_id):
+                waiting.append(job_id)
+                await asyncio.sleep(2)
+                waiting.remove(job_id)
+                async with self.slot:
+                    return await inner.get_job(job_id)
+
+        source = Slotted() if slotted else inner
+        async with (
+            watcher_of(source, concurrency=semaphore) as one,
+            watcher_of(source, concurrency=semaphore) as two,
+        ):
+            watches = [
+                asyncio.create_task(collect(watcher.watch([f"job{n}" for n in numbers])))
+                for watcher, numbers in ((one, range(50)), (two, range(50, 100)))
+            ]
+            if slotted:
+                await asyncio.sleep(1)
+                assert len(waiting) == 100
+                assert await free_slots(semaphore) == 5
+            await asyncio.sleep(9)
+            # Nothing is on the wire between the looks, and the semaphore is free.
+            assert inner.in_flight.total() == 0
+            assert await free_slots(semaphore) == 5
+            await asyncio.gather(*watches)
+        assert inner.most_in_flight == 5
+        assert await free_slots(semaphore) == 5
+
+    replay(script)
+
+
+def test_tasks_are_as_many_as_requests_on_the_wire_not_as_jobs(replay, scripted):
+    async def script():
+        job_ids = [f"job{number}" for number in range(5_000)]
+        source = scripted({job_id: statuses(3) for job_id in job_ids})
+        most = 0
+
+        class Source:
+            async def get_job(self, job_id):
+                nonlocal most
+                most = max(most, len(asyncio.all_tasks()))
+                return await source.get_job(job_id)
+
+        async with watcher_of(Source(), concurrency=20) as watcher:
+            watch = watcher.watch(job_ids)
+            async for _ in watch:
+                most = max(most, len(asyncio.all_tasks()))
+        # The looks, the one that takes ids in, and this script itself.
+        assert most <= 20 + 2
+        assert source.count() == 4 * 5_000
+
+    replay(script)
+
+
+def test_between_looks_no_task_runs(replay, scripted):
+    async def script():
+        source = scripted({f"job{number}": ["pending"] for number in range(100)})
+        async with watcher_of(source) as watcher, watcher.watch(source.scripts) as watch:
+            await asyncio.sleep(5)
+            assert len(asyncio.all_tasks()) == 1
+            assert watcher.stats.watched == 100
+            assert watch.progress.open == 100
+
+    replay(script)
+
+
+def test_a_source_that_never_waits_is_no_trouble(replay, scripted):
+    async def script():
+        class Instant:
+            async def get_job(self, job_id):
+                return scripted.snapshot(job_id)
+
+        job_ids = [f"job{number}" for number in range(2_000)]
+        async with watcher_of(Instant(), concurrency=3) as watcher:
+            assert (await watcher.wait("a")).job_id == "a"
+            assert sorted((await collect(watcher.watch(job_ids)))[0]) == sorted(job_ids)
+
+    replay(script)
+
+
+# --- backpressure -------------------------------------------------------------------------------
+
+
+def test_looks_pause_while_the_consumer_is_slow(replay, scripted):
+    async def script():
+        source = scripted()
+        job_ids = [f"job{number}" for number in range(300)]
+        async with watcher_of(source, concurrency=8, buffer=10) as watcher:
+            taken, most_buffered = 0, 0
+            async with watcher.watch(job_ids) as watch:
+                await asyncio.sleep(1_000)
+                assert source.count() == 10
+                async for _ in watch:
+                    taken += 1
+                    await asyncio.sleep(1)
+                    assert source.count() <= taken + 10
+                    most_buffered = max(most_buffered, watch.progress.buffered)
+        assert taken == source.count() == 300  # and none was looked at twice for it
+        assert most_buffered == 10
+
+    replay(script)
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 50])
+def test_the_buffer_is_never_fuller_than_allowed(replay, scripted, buffer):
+    """Not either where another watch of the same jobs has room, or wants every change."""
+
+    async def script():
+        job_ids = [f"job{number}" for number in range(60)]
+        source = scripted({job_id: statuses(n % 3) for n, job_id in enumerate(job_ids)})
+        async with watcher_of(source, concurrency=16, buffer=buffer) as watcher:
+            slow, quick = watcher.watch(job_ids), watcher.updates(job_ids)
+            buffered = []
+
+            async def consume_slowly():
+                async for _ in slow:
+                    await asyncio.sleep(2.5)
+                    buffered.append(slow.progress.buffered)
+                    buffered.append(quick.progress.buffered)
+
+            other = asyncio.create_task(consume_slowly())
+            ended = [job.job_id async for job in quick if job.is_terminal]
+            await other
+        assert sorted(ended) == sorted(job_ids)
+        assert slow.progress.settled == {JobStatus.COMPLETED: 60}
+        assert max(buffered) <= buffer
+
+    replay(script)
+
+
+def test_jobs_are_looked_at_in_turn_where_the_buffer_is_small(replay, scripted):
+    """A look that brings nothing to consume must let the next one have its place."""
+
+    async def script():
+        job_ids = [f"job{number}" for number in range(40)]
+        source = scripted({job_id: ["pending"] for job_id in job_ids})
+        async with watcher_of(source, buffer=1) as watcher, watcher.watch([*job_ids, "done"]) as w:
+            await asyncio.sleep(9)
+            assert {job_id for _, job_id in source.polls} == {*job_ids, "done"}
+            assert (await anext(w)).job_id == "done"
+
+    replay(script)
+
+
+def test_after_a_pause_all_jobs_are_looked_at_again(replay, scripted):
+    """However many have come to wait for room, and though nothing ends any more."""
+
+    async def script():
+        job_ids = [f"job{number}" for number in range(2_000)]
+        source = scripted({job_id: ["pending"] for job_id in job_ids[20:]})
+        async with (
+            watcher_of(source, concurrency=4, buffer=10) as watcher,
+            watcher.watch(job_ids) as watch,
+        ):
+            await asyncio.sleep(100)
+            assert source.count() == 10
+            for _ in range(20):
+                await anext(watch)
+            await asyncio.sleep(100)
+            assert {job_id for _, job_id in source.polls} == set(job_ids)
+            assert watch.progress.open == 1_980
+
+    replay(script)
+
+
+def test_a_slow_watch_holds_up_neither_another_watch_nor_a_wait(replay, scripted):
+    async def script():
+        source = scripted()
+        shared = [f"shared{number}" for number in range(100)]
+        other = [f"other{number}" for number in range(100)]
+        async with (
+            watcher_of(source, concurrency=4, buffer=8) as watcher,
+            watcher.watch(shared) as slow,
+        ):
+            await asyncio.sleep(1)
+            assert source.count() == 8
+            settled, _ = await collect(watcher.watch(other))
+            assert sorted(settled) == sorted(other)
+            assert (await watcher.wait("shared99")).job_id == "shared99"
+            assert (await watcher.wait("shared98", timeout=60)).job_id == "shared98"
+            assert now() < 5
+            # All jobs of the slow one are told to the quick one, and to the slow one later.
+            settled, _ = await collect(watcher.watch(shared))
+            assert sorted(settled) == sorted(shared)
+            settled, _ = await collect(slow)
+            assert sorted(settled) == sorted(shared)
+        assert watcher.stats.watched == 0
+
+    replay(script)
+
+
+def test_two_full_watches_of_one_job_get_it_once_each_when_they_have_room(replay, scripted):
+    async def script():
+        source = scripted()
+        async with (
+            watcher_of(source, buffer=1) as watcher,
+            watcher.watch(["a", "shared"]) as one,
+            watcher.watch(["b", "shared"]) as two,
+        ):
+            await asyncio.sleep(10)
+            assert sorted(job_id for _, job_id in source.polls) == ["a", "b"]
+            assert (await anext(two)).job_id == "b"
+            assert (await anext(two)).job_id == "shared"
+            assert (await anext(one)).job_id == "a"
+            assert (await anext(one)).job_id == "shared"
+            assert await collect(one) == await collect(two) == ([], None)
+
+    replay(script)
+
+
+def test_a_job_that_waits_for_room_of_a_watch_that_is_left_comes_to_the_other(replay, scripted):
+    async def script():
+        async def join_late():
+            yield "b"
+            await asyncio.sleep(5)  # until both are full, and the job waits for the first one
+            yield "shared"
+
+        async with watcher_of(scripted(), buffer=1) as watcher, watcher.watch(join_late()) as late:
+            async with watcher.watch(["a", "shared"]):
+                await asyncio.sleep(10)
+            assert (await anext(late)).job_id == "b"
+            async with asyncio.timeout(60):
+                assert (await anext(late)).job_id == "shared"
+            assert await collect(late) == ([], None)
+
+    replay(script)
+
+
+def test_a_look_that_hangs_after_another_keeps_no_later_one_waiting(replay, scripted):
+    """The same worker made both, and others must see to what comes due meanwhile."""
+
+    async def script():
+        source = scripted({"a": statuses(1)})
+        source.scripts["hangs"] = [asyncio.get_running_loop().create_future()]
+        async with watcher_of(source, buffer=1) as watcher, watcher.watch(["a", "hangs"]):
+            await asyncio.sleep(0.05)  # "hangs" waits for the room that the look at "a" keeps
+            assert (await watcher.wait("a", timeout=60)).job_id == "a"
+            assert source.count("hangs") == 1
+
+    replay(script)
+
+
+# --- wait ---------------------------------------------------------------------------------------
+
+
+def test_a_thousand_waiters_share_the_looks(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(3)})
+        async with watcher_of(source) as watcher:
+            jobs = await asyncio.gather(*(watcher.wait("a") for _ in range(1_000)))
+            assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+            assert source.times("a") == pytest.approx([0, 10, 20, 30])
+            assert watcher.stats.watched == watcher.stats.subscribers == 0
+
+    replay(script)
+
+
+def test_a_wait_that_takes_too_long_says_what_was_last_seen(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending", "processing"]})
+        source.scripts["silent"] = [asyncio.get_running_loop().create_future()]
+        async with watcher_of(source) as watcher:
+            with pytest.raises(JobTimeoutError) as caught:
+                await watcher.wait("a", timeout=15)
+            assert now() == 15
+            assert caught.value.job_id == "a"
+            assert caught.value.timeout == 15
+            assert caught.value.last_status == "processing"
+            assert caught.value.__cause__ is caught.value.__context__ is None
+            with pytest.raises(TimeoutError) as caught:
+                await watcher.wait("silent", timeout=1)
+            assert caught.value.last_status is None
+            await asyncio.sleep(0)
+            assert source.cancelled == 1
+            assert watcher.stats.watched == 0
+
+    replay(script)
+
+
+def test_a_wait_of_no_time_is_over_at_once(replay, scripted):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            with pytest.raises(JobTimeoutError):
+                await watcher.wait("a", timeout=0)
+            assert now() == 0
+
+    replay(script)
+
+
+@pytest.mark.parametrize("timeout", [None, 60, 1_000])
+def test_a_job_given_up_for_silence_is_not_a_wait_that_took_too_long(replay, scripted, timeout):
+    """Both are kinds of TimeoutError."""
+
+    async def script():
+        source = scripted({"a": [AnswerTimeoutError(timeout=30, job_id="a")]})
+        async with watcher_of(source, patience=40) as watcher:
+            with pytest.raises(TimeoutError) as caught:
+                await watcher.wait("a", timeout=timeout)
+            assert type(caught.value) is AnswerTimeoutError
+
+    replay(script)
+
+
+def test_waiters_with_bounds_of_their_own_do_not_disturb_each_other(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(4)})
+        async with watcher_of(source) as watcher:
+            short = asyncio.create_task(watcher.wait("a", timeout=5))
+            gone = asyncio.create_task(watcher.wait("a"))
+            long = asyncio.create_task(watcher.wait("a", timeout=600))
+            await asyncio.sleep(10.05)  # in the middle of a look
+            gone.cancel()
+            assert (await long).job_id == "a"
+            assert isinstance(short.exception(), JobTimeoutError)
+            assert gone.cancelled()
+        assert source.count() == 5
+        assert source.cancelled == 0
+
+    replay(script)
+
+
+def test_a_wait_for_an_impossible_id_asks_nothing(replay, scripted):
+    async def script():
+        source = scripted()
+        async with watcher_of(source) as watcher:
+            for job_id in ("a/b", None):
+                with pytest.raises(InvalidJobIdError):
+                    await watcher.wait(job_id)
+            assert watcher.stats.subscribers == 0
+        assert not source.polls
+
+    replay(script)
+
+
+def test_a_wait_raises_why_the_job_was_given_up(replay, scripted):
+    async def script():
+        source = scripted({"a": [JobNotFoundError(status=404, job_id="a")]})
+        async with watcher_of(source) as watcher:
+            ends = await asyncio.gather(
+                *(watcher.wait("a") for _ in range(3)), return_exceptions=True
+            )
+        assert [type(end) for end in ends] == [JobNotFoundError] * 3
+        assert len({id(end) for end in ends}) == 3
+
+    replay(script)
+
+
+def test_a_wait_joins_what_a_watch_looks_at_and_stays_when_that_is_left(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(3)})
+        async with watcher_of(source) as watcher:
+            async with watcher.watch(["a"]):
+                await asyncio.sleep(1)
+                wait = asyncio.create_task(watcher.wait("a"))
+                await asyncio.sleep(1)
+            assert (await wait).job_id == "a"
+        assert source.count() == 4
+
+    replay(script)
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, math.inf])
+def test_a_bound_must_be_a_number_of_seconds(replay, scripted, timeout):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            for method in (watcher.watch, watcher.updates):
+                with pytest.raises(ValueError, match=r"^timeout must be a number of 0 or more"):
+                    method(["a"], timeout=timeout)
+            with pytest.raises(ValueError, match=r"^timeout must be a number of 0 or more"):
+                await watcher.wait("a", timeout=timeout)
+
+    replay(script)
+
+
+# --- a watch that takes too long ----------------------------------------------------------------
+
+
+def test_a_watch_that_takes_too_long_yields_what_has_settled_and_gives_up_the_rest(
+    replay, scripted
+):
+    async def script():
+        source = scripted({"slow": ["pending", "processing"], "later": statuses(1)})
+        source.scripts["hangs"] = [asyncio.get_running_loop().create_future()]
+        source.scripts["bad"] = [PaymentRequiredError(status=402)]
+        async with watcher_of(source) as watcher:
+            async with watcher.watch(["slow", "hangs", "a", "later", "bad"], timeout=25) as watch:
+                await asyncio.sleep(500)  # a consumer that comes late gets it all the same
+                settled, error = await collect(watch)
+            assert sorted(settled) == ["a", "later"]
+            assert list(error.causes) == ["bad", "slow", "hangs"]
+            assert error.causes["bad"].status == 402
+            for job_id, last_status in (("slow", "processing"), ("hangs", None)):
+                cause = error.causes[job_id]
+                assert isinstance(cause, JobTimeoutError)
+                assert (cause.job_id, cause.timeout) == (job_id, 25)
+                assert cause.last_status == last_status
+            assert watcher.stats.watched == watcher.stats.in_flight == 0
+        assert source.polls[-1][0] < 25
+
+    replay(script)
+
+
+def test_the_bound_of_a_watch_counts_from_its_first_iteration(replay, scripted):
+    async def script():
+        async with watcher_of(scripted({"a": ["pending"]})) as watcher:
+            watch = watcher.watch(["a"], timeout=20)
+            await asyncio.sleep(100)
+            _, error = await collect(watch)
+            assert list(error.causes) == ["a"]
+            assert now() == 120
+
+    replay(script)
+
+
+def test_the_bound_of_one_watch_leaves_others_alone(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(5)})
+        async with watcher_of(source) as watcher:
+            patient = asyncio.create_task(collect(watcher.watch(["a"])))
+            _, error = await collect(watcher.watch(["a"], timeout=20))
+            assert error.causes["a"].last_status == "pending"
+            assert await patient == (["a"], None)
+        assert source.count() == 6
+
+    replay(script)
+
+
+@pytest.mark.parametrize("kind", [list, set, tuple, dict.fromkeys])
+def test_ids_that_were_not_even_taken_in_time_are_unresolved_all_the_same(replay, scripted, kind):
+    async def script():
+        source = scripted()
+        job_ids = ["a/b", *(f"job{number}" for number in range(5_000))]
+        async with watcher_of(source) as watcher:
+            settled, error = await collect(watcher.watch(kind(job_ids), timeout=0))
+        assert not settled
+        assert set(error.causes) == set(job_ids)
+        assert isinstance(error.causes["job4999"], JobTimeoutError)
+        assert isinstance(error.causes["a/b"], InvalidJobIdError)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("after", [0, 100])
+def test_a_bound_ends_an_iterable_that_does_not(replay, scripted, after):
+    async def script():
+        closed = []
+
+        async def endless():
+            try:
+                for number in range(1_000_000):
+                    yield f"job{number}"
+                    await asyncio.sleep(1)
+            finally:
+                closed.append(now())
+
+        async with (
+            watcher_of(scripted()) as watcher,
+            watcher.watch(endless(), timeout=10.05) as watch,
+        ):
+            await asyncio.sleep(after)
+            settled, error = await collect(watch)
+        assert settled == [f"job{number}" for number in range(10)]
+        assert list(error.causes) == ["job10"]
+        assert closed == [10.05]
+
+    replay(script)
+
+
+def test_a_bound_that_is_not_reached_leaves_no_timer(replay, scripted):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            assert await collect(watcher.watch(["a"], timeout=3_600)) == (["a"], None)
+            assert not timers()
+
+    replay(script)
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def test_updates_yield_each_change_once_the_first_status_included(replay, scripted):
+    async def script():
+        source = scripted(
+            {
+                "a": ["pending", "pending", "processing", "pending", "processing", "completed"],
+                "b": ["failed"],
+                "c": ["simmering", "stewing", "stewing", "cancelled"],
+            }
+        )
+        seen = {"a": [], "b": [], "c": []}
+        async with watcher_of(source) as watcher:
+            async for job in watcher.updates(["a", "b", "c"]):
+                seen[job.job_id].append(job.status_text)
+            assert watcher.stats.watched == 0
+        return seen
+
+    assert replay(script) == {
+        "a": ["pending", "processing", "pending", "processing", "completed"],
+        "b": ["failed"],
+        "c": ["simmering", "stewing", "cancelled"],
+    }
+
+
+def test_updates_that_join_late_get_the_present_status(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending", "processing", "processing", "completed"]})
+        async with watcher_of(source) as watcher:
+            first = asyncio.create_task(collect(watcher.updates(["a"])))
+            await asyncio.sleep(15)
+            late = [job.status_text async for job in watcher.updates(["a"])]
+            assert late == ["processing", "completed"]
+            assert (await first)[0] == ["a"] * 3
+        assert source.count() == 4
+
+    replay(script)
+
+
+def test_updates_raise_what_is_unresolved_at_the_end(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending"], "gone": [JobNotFoundError(status=404)]})
+        async with watcher_of(source) as watcher:
+            seen, error = await collect(watcher.updates(["a", "gone", "a/b"], timeout=60))
+        assert seen == ["a"]
+        assert list(error.causes) == ["a/b", "gone", "a"]
+
+    replay(script)
+
+
+def test_a_slow_consumer_of_updates_passes_statuses_over_but_never_the_end(replay, scripted):
+    async def script():
+        job_ids = [f"job{number}" for number in range(10)]
+        source = scripted({job_id: ["pending", "processing", "completed"] for job_id in job_ids})
+        ends = []
+        async with watcher_of(source, buffer=2) as watcher:
+            watch = watcher.updates(job_ids)
+            async for job in watch:
+                await asyncio.sleep(17)
+                assert watch.progress.buffered <= 2
+                if job.is_terminal:
+                    ends.append(job.job_id)
+        assert sorted(ends) == job_ids
+
+    replay(script)
+
+
+# --- nudge --------------------------------------------------------------------------------------
+
+
+def test_a_nudge_looks_at_once(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(1)})
+        async with watcher_of(source) as watcher:
+            wait = asyncio.create_task(watcher.wait("a"))
+            await asyncio.sleep(4)
+            assert watcher.poll_now("a")
+            await wait
+            assert source.times("a") == [0, 4]
+            assert now() == pytest.approx(4.1)
+
+    replay(script)
+
+
+def test_a_nudge_during_a_look_looks_again_right_after_it(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(1)})
+        async with watcher_of(source) as watcher:
+            wait = asyncio.create_task(watcher.wait("a"))
+            await asyncio.sleep(0.05)
+            assert watcher.poll_now("a")
+            await wait
+            assert source.times("a") == [0, 0.1]
+
+    replay(script)
+
+
+def test_a_nudge_for_a_job_that_nobody_watches_does_nothing(replay, scripted):
+    async def script():
+        source = scripted()
+        async with watcher_of(source) as watcher:
+            assert not watcher.poll_now("a")
+            assert not watcher.poll_now("a/b")
+            await watcher.wait("a")
+            assert not watcher.poll_now("a")
+            assert source.count() == 1
+        assert not watcher.poll_now("a")
+
+    replay(script)
+
+
+def test_a_storm_of_nudges_makes_one_look_after_the_other_and_no_more(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending"]})
+        async with watcher_of(source) as watcher, watcher.watch(["a"]):
+            await asyncio.sleep(1)
+            for _ in range(1_000):
+                for _ in range(10):
+                    assert watcher.poll_now("a")
+                await asyncio.sleep(0.001)
+            assert source.most_in_flight == 1
+            assert source.count() <= 12  # a second of looks that take a tenth each
+            polls = source.count()
+            await asyncio.sleep(9)
+            assert source.count() == polls + 1
+
+    replay(script)
+
+
+def test_a_nudge_settles_nothing_by_itself(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(3)})
+        async with watcher_of(source) as watcher:
+            wait = asyncio.create_task(watcher.wait("a"))
+            for second in range(3):
+                await asyncio.sleep(1)
+                assert not wait.done(), second
+                assert watcher.poll_now("a")
+            await wait
+            assert source.count() == 4
+
+    replay(script)
+
+
+# --- what an answer means -----------------------------------------------------------------------
+
+
+def test_a_job_that_shows_up_within_the_grace_settles(replay, scripted):
+    async def script():
+        source = scripted({"a": [JobNotFoundError(status=404)] * 2 + statuses(1)})
+        async with watcher_of(source) as watcher:
+            assert await collect(watcher.watch(["a"])) == (["a"], None)
+
+    replay(script)
+
+
+def test_a_job_that_never_shows_up_is_given_up_after_the_grace(replay, scripted):
+    async def script():
+        source = scripted({"a": [JobNotFoundError(status=404, job_id="a")]})
+        async with watcher_of(source, not_found_grace=15) as watcher:
+            _, error = await collect(watcher.watch(["a"]))
+            assert isinstance(error.causes["a"], JobNotFoundError)
+            assert source.times("a") == pytest.approx([0, 10, 15.1])
+
+    replay(script)
+
+
+def test_an_outage_is_sat_out(replay, scripted):
+    async def script():
+        outage = [ServerError(status=503), TransportError("reset", job_id="a")] * 12
+        source = scripted({"a": [*outage, "completed"], "b": [*outage, *outage, *outage]})
+        async with watcher_of(source, patience=300) as watcher:
+            settled, error = await collect(watcher.watch(["a", "b"]))
+        assert settled == ["a"]
+        assert isinstance(error.causes["b"], ServerError)
+        assert 300 <= source.times("b")[-1] < 320
+
+    replay(script)
+
+
+def test_a_limit_is_sat_out_however_long_it_takes(replay, scripted):
+    async def script():
+        limited = [RateLimitedError(status=429, retry_after=9.0)] * 500
+        async with watcher_of(scripted({"a": [*limited, "completed"]})) as watcher:
+            assert await collect(watcher.watch(["a"])) == (["a"], None)
+            assert now() > 5_000
+
+    replay(script)
+
+
+def test_nonsense_ends_and_says_so(replay, scripted):
+    async def script():
+        source = scripted({"a": [MalformedAnswerError(["no JSON @ $"])], "b": ["pending"]})
+        source.scripts["b"] = [scripted.snapshot("a")]  # an answer about another job
+        async with watcher_of(source) as watcher:
+            settled, error = await collect(watcher.watch(["a", "b"]))
+        assert not settled
+        assert isinstance(error.causes["a"], MalformedAnswerError)
+        assert isinstance(error.causes["b"], WrongJobError)
+        assert (source.count("a"), source.count("b")) == (7, 7)  # for a minute
+
+    replay(script)
+
+
+def test_the_order_of_looks_repeats_with_the_seed(replay, scripted):
+    def play():
+        async def script():
+            source = scripted({f"job{number}": statuses(5) for number in range(50)})
+            async with JobWatcher(source, rng=Random(7), concurrency=5) as watcher:
+                await collect(watcher.watch(source.scripts))
+            return source.polls
+
+        return replay(script)
+
+    assert play() == play()
+
+
+def test_a_clock_that_rings_early_loses_no_look(scripted):
+    """Loops may fire a timer up to a tick before its time: 16 ms on Windows, 0.5 ms in uvloop."""
+
+    async def script():
+        source = scripted({f"job{number}": statuses(3) for number in range(20)})
+        async with JobWatcher(source, rng=Random(0)) as watcher, asyncio.timeout(600):
+            return await collect(watcher.watch(source.scripts))
+
+    class Coarse(VirtualTimeLoop):
+        def __init__(self):
+            super().__init__()
+            self._clock_resolution = 0.02
+
+        def time(self):
+            # What asyncio calls a resolution: the clock stands still between its ticks.
+            return math.floor(super().time() / 0.02 + 1e-9) * 0.02
+
+    with asyncio.Runner(loop_factory=Coarse) as runner:
+        settled, error = runner.run(script())
+    assert len(settled) == 20
+    assert error is None
+
+
+# --- options and life cycle ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"concurrency": 0}, "concurrency must be positive, got 0"),
+        ({"concurrency": -1}, "concurrency must be positive, got -1"),
+        ({"buffer": 0}, "buffer must be positive, got 0"),
+        ({"not_found_grace": -1}, "not_found_grace must be a number of 0 or more, got -1"),
+        ({"not_found_grace": math.nan}, "not_found_grace must be a number"),
+        ({"patience": math.inf}, "patience must be a number"),
+    ],
+)
+def test_options_out_of_range_are_refused(scripted, options, message):
+    with pytest.raises(ValueError, match=message):
+        JobWatcher(scripted(), **options)
+
+
+def test_a_watcher_can_be_made_without_a_loop(replay, scripted):
+    watcher = watcher_of(scripted())
+
+    async def script():
+        async with watcher:
+            return await watcher.wait("a")
+
+    assert replay(script).job_id == "a"
+
+
+def test_a_closed_watcher_says_so(replay, scripted):
+    async def script():
+        async with watcher_of(scripted()) as watcher:
+            never_begun = watcher.watch(["a"])
+        with pytest.raises(ClosedError):
+            watcher.watch(["a"])
+        with pytest.raises(ClosedError):
+            watcher.updates(["a"])
+        with pytest.raises(ClosedError):
+            await watcher.wait("a")
+        with pytest.raises(ClosedError):
+            await anext(never_begun)
+        with pytest.raises(ClosedError):
+            async with never_begun:
+                pass
+        await watcher.aclose()
+
+    replay(script)
+
+
+def test_stats_tell_what_goes_on(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(1), "gone": [PaymentRequiredError(status=402)]})
+        async with watcher_of(source) as watcher:
+            async with watcher.watch(["a", "b", "gone"]) as watch:
+                wait = asyncio.create_task(watcher.wait("a"))
+                await asyncio.sleep(0.05)
+                stats = watcher.stats
+                assert (stats.watched, stats.in_flight, stats.subscribers) == (3, 3, 2)
+                await collect(watch)
+                await wait
+            assert (stats.watched, stats.polls) == (3, 0)  # a copy
+            stats = watcher.stats
+            assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
+            assert (stats.polls, stats.settled, stats.given_up) == (4, 2, 1)
+
+    replay(script)
+
+
+def test_stats_tell_how_late_it_was_seen_at_most_that_jobs_had_ended(replay, scripted):
+    async def script():
+        source = scripted({"a": statuses(3)})
+        async with watcher_of(source, schedule=Fixed(interval=7.0, jitter=0)) as watcher:
+            before = watcher.stats
+            await watcher.wait("a")
+            await watcher.wait("b")
+            detection_lag = watcher.stats.detection_lag
+            assert detection_lag.counts == (1, 0, 0, 0, 1, 0, 0, 0, 0)
+            assert detection_lag.sum == pytest.approx(7.1 + 0.1)  # from look to answer
+            assert before.detection_lag.sum == 0.0  # a copy
+
+    replay(script)
+
+
+def test_a_watcher_that_is_let_go_of_is_freed(replay, scripted):
+    async def script():
+        watcher = watcher_of(scripted())
+        await watcher.wait("a")
+        assert (await collect(watcher.watch(["b"])))[0] == ["b"]
+        freed = weakref.ref(watcher)
+        del watcher
+        gc.collect()
+        assert freed() is None
+
+    replay(script)
+
+
+# --- bugs ---------------------------------------------------------------------------------------
+
+
+def test_a_bug_in_the_source_surfaces_in_all_consumers(replay, scripted):
+    async def script():
+        source = scripted({"a": ["pending"], "buggy": ["pending", RuntimeError("a bug")]})
+        async with watcher_of(source) as watcher:
+            watches = [watcher.watch(job_ids) for job_ids in (["a"], ["a", "buggy"])]
+            tasks = [asyncio.create_task(collect(watch)) for watch in watches]
+            tasks.append(asyncio.create_task(watcher.wait("a")))
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [str(end) for end in ends] == ["a bug"] * 3
+            assert watcher.stats.watched == watcher.stats.in_flight == 0
+            source.scripts.clear()
+            assert (await watcher.wait("a")).job_id == "a"
+
+    replay(script)
+
+
+def test_a_bug_in_the_schedule_surfaces_too(replay, scripted):
+    async def script():
+        class Buggy:
+            def delay(self, job, rng):
+                return math.nan
+
+        async with watcher_of(scripted({"a": ["pending"]}), schedule=Buggy()) as watcher:
+            with pytest.raises(ValueError, match="nan"):
+                await watcher.wait("a")
+
+    replay(script)
+
+
+def test_a_look_that_the_source_itself_breaks_off_is_made_again(replay, scripted):
+    """As when callers share a request, and the one that made it was cancelled."""
+
+    async def script():
+        broken_off = asyncio.CancelledError()
+        source = scripted({"a": [broken_off, broken_off, "completed"], "b": [broken_off]})
+        async with watcher_of(source, patience=60) as watcher:
+            settled, error = await collect(watcher.watch(["a", "b"]))
+        assert settled == ["a"]
+        assert isinstance(error.causes["b"], TransportError)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("leavers", [0, 1, 20, 29, 30])
+def test_a_crowd_that_waits_for_one_job_shares_its_looks_and_may_leave(replay, scripted, leavers):
+    async def script():
+        source = scripted({"job": statuses(3)})
+        async with watcher_of(source) as watcher:
+            waits = [asyncio.ensure_future(watcher.wait("job")) for _ in range(30)]
+            await asyncio.sleep(15)
+            assert watcher.stats.subscribers == 30
+            for wait in waits[::-1][:leavers]:
+                wait.cancel()
+            found = await asyncio.gather(*waits, return_exceptions=True)
+            stayed = 30 - leavers
+            assert [job.status_text for job in found[:stayed]] == ["completed"] * stayed
+            assert all(isinstance(gone, asyncio.CancelledError) for gone in found[stayed:])
+            assert watcher.stats.subscribers == watcher.stats.watched == 0
+            assert source.count("job") == (4 if stayed else 2)
+
+    replay(script)
+
+
+def test_the_time_left_is_told_only_as_far_as_it_is_known(replay, scripted):
+    async def script():
+        scripts = {f"job{n}": statuses(1 + n % 3) for n in range(60)}
+        scripts["slow"] = statuses(30)
+        async with watcher_of(scripted(scripts)) as watcher, watcher.watch(scripts) as watch:
+            await asyncio.sleep(1)
+            assert watcher.time_left() is None  # nobody has ended yet
+            while watch.progress.open > 1:
+                await anext(watch)
+            few = watcher.time_left()
+            assert few is None or few < 60  # no job has taken longer than half a minute
+            await asyncio.sleep(100)
+            assert watcher.time_left() is None  # this one goes on where none has been seen to end
+
+    replay(script)

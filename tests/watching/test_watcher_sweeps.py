@@ -1,0 +1,725 @@
+"""The watcher over a service with a list, in virtual time: what sweeps spare and what they risk."""
+
+import asyncio
+import contextlib
+import logging
+from random import Random
+
+import attrs
+import pytest
+from amounts import more
+from internals import at_risk
+from watching import free_slots, now
+
+from adepoll.api.models import JobStatus
+from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
+from adepoll.errors import (
+    AnswerTimeoutError,
+    AuthenticationError,
+    ClosedError,
+    JobNotFoundError,
+    MalformedAnswerError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    UnresolvedJobsError,
+)
+from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.policies import Adaptive
+from adepoll.watching.watcher import JobWatcher
+
+
+class Service:
+    """A world behind a source whose answers a test can bend.
+
+    `at_list` gets each page as it is, to give another or raise; `at_get` gets each id before it is
+    looked at, to raise.
+    """
+
+    def __init__(self, *, latency=(0.1, 0.1), **options):
+        self.world = World(clock=loop_clock(), **options)
+        self.source = WorldSource(world=self.world, latency=latency, rng=Random(0))
+        self.service_time = self.source.service_time
+        self.at_list = lambda page, _status: page
+        self.at_get = lambda _job_id: None
+        self.gets, self.lists = [], []  # (time, id) and times, as they begin
+        self.in_flight = self.most_in_flight = 0
+
+    def submit(self, count=1, *, outcome=None, age=0.0, **plan):
+        times = plan.pop("processing_time", 30.0)
+        plans = [
+            JobPlan(processing_time=times(number) if callable(times) else times, **plan)
+            for number in range(count)
+        ]
+        received_at = self.world.now() - age
+        return [self.world.submit(plan, received_at=received_at) for plan in plans]
+
+    def looks_at(self, job_id):
+        return [time for time, polled_at in self.gets if polled_at == job_id]
+
+    async def get_job(self, job_id):
+        self.gets.append((now(), job_id))
+        with self.one_more():
+            self.at_get(job_id)
+            return await self.source.get_job(job_id)
+
+    async def list_jobs(self, *, page=0, page_size=100, status=None):
+        self.lists.append(now())
+        with self.one_more():
+            listed = await self.source.list_jobs(page=page, page_size=page_size, status=status)
+            listed = self.at_list(listed, status)
+            return await listed if asyncio.iscoroutine(listed) else listed
+
+    def one_more(self):
+        return InFlight(self)
+
+    def lag(self, job):
+        return self.world.now() - self.world.truth(job.job_id).finished_at
+
+
+class InFlight:
+    def __init__(self, service):
+        self.service = service
+
+    def __enter__(self):
+        self.service.in_flight += 1
+        self.service.most_in_flight = max(self.service.most_in_flight, self.service.in_flight)
+
+    def __exit__(self, *_):
+        self.service.in_flight -= 1
+
+
+def watcher_of(service, **options):
+    return JobWatcher(service, **{"rng": Random(0)} | options)
+
+
+async def lags_of(service, watch):
+    """Go through a watch; give how long after its end each job was yielded, by id."""
+    return {job.job_id: service.lag(job) async for job in watch}
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def spread(number):
+    return 5.0 + number * 0.7
+
+
+def raising(make_error):
+    def answer(*_):
+        raise make_error()
+
+    return answer
+
+
+# --- what sweeps spare --------------------------------------------------------------------------
+
+
+def test_many_jobs_cost_a_get_each_and_a_few_pages(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(300, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+            stats = watcher.stats
+        assert set(detection_lag) == set(job_ids)
+        assert mean(detection_lag.values()) < 4
+        assert len(service.gets) < 1.1 * len(job_ids)
+        assert len(service.lists) == stats.list_requests < 0.6 * len(job_ids)
+        assert 0 < stats.sweeps <= stats.list_requests
+        assert stats.polls == len(service.gets)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_first_looks_wait_for_the_first_sweep(replay, kind):
+    async def script():
+        service = Service(latency=(2.0, 2.0))
+        job_ids = service.submit(60, processing_time=20.0)
+        ended = service.submit(3, processing_time=0.0, age=50)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(kind(job_ids + ended)))
+        assert len(detection_lag) == 63
+        assert service.lists[0] == 0
+        first = {job_id: service.looks_at(job_id)[0] for job_id in detection_lag}
+        assert min(first.values()) >= 2
+        assert {job_id for job_id, at in first.items() if at < 10} == set(ended)
+
+    replay(script)
+
+
+def test_few_jobs_are_looked_at_one_by_one_unless_sweeps_are_wanted(replay):
+    def play(count, discovery):
+        async def script():
+            service = Service()
+            job_ids = service.submit(count)
+            async with watcher_of(service, discovery=discovery) as watcher:
+                assert len(await lags_of(service, watcher.watch(job_ids))) == count
+            return bool(service.lists)
+
+        return replay(script)
+
+    assert not play(9, "auto")
+    assert play(10, "auto")
+    assert play(1, "list")
+    assert not play(100, "get")
+
+
+def test_sweeps_end_with_the_jobs_that_pay_for_them(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(40, processing_time=10.0) + service.submit(2, processing_time=90)
+        async with watcher_of(service) as watcher:
+            async for _ in watcher.watch(job_ids):
+                if watcher.stats.watched == 2:
+                    pages = len(service.lists)
+            assert not watcher.stats.sweeping
+            assert len(service.lists) <= pages + 4
+            assert max(service.looks_at(job_ids[-1])) < 90 + 40
+
+    replay(script)
+
+
+def test_pages_of_other_peoples_jobs_are_weighed(replay):
+    async def script():
+        service = Service()
+        service.submit(3_000, processing_time=1e6)
+        job_ids = service.submit(20, processing_time=30.0)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert mean(detection_lag.values()) < 8
+        # A look into it that was broken off as too long, and GETs.
+        assert len(service.lists) <= 40
+        assert len(service.gets) < 20 * 20
+
+    replay(script)
+
+
+def test_jobs_that_come_while_it_sweeps_cost_no_more(replay):
+    async def script():
+        service = Service()
+        first = service.submit(100, processing_time=60.0)
+
+        async def come():
+            for job_id in first:
+                yield job_id
+            for _ in range(60):
+                await asyncio.sleep(1)
+                for job_id in service.submit(3, processing_time=spread(_ % 20)):
+                    yield job_id
+
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(come()))
+        assert len(detection_lag) == 280
+        assert mean(detection_lag.values()) < 4
+        assert len(service.gets) < 1.3 * 280
+
+    replay(script)
+
+
+def test_a_list_that_is_late_does_not_cost_a_get_for_every_new_job(replay):
+    async def script():
+        service = Service(list_lag=3.0)
+        first = service.submit(50, processing_time=100.0)
+
+        async def come():
+            for job_id in first:
+                yield job_id
+            for _ in range(100):
+                await asyncio.sleep(1)
+                for job_id in service.submit(2, processing_time=40.0):
+                    yield job_id
+
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(come()))
+            assert watcher.stats.wasted_polls < 50
+        assert len(detection_lag) == 250
+        assert mean(detection_lag.values()) < 8
+        assert len(service.gets) < 1.4 * 250
+
+    replay(script)
+
+
+# --- what the list does wrong -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        NotImplementedError,
+        lambda: PermissionDeniedError(status=403),
+        lambda: JobNotFoundError(status=404),
+        lambda: AuthenticationError(status=401),
+    ],
+)
+def test_where_there_is_no_list_jobs_are_looked_at_one_by_one_and_quietly(
+    replay, caplog, make_error
+):
+    async def script():
+        service = Service()
+        service.at_list = raising(make_error)
+        job_ids = service.submit(100, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+            assert not watcher.stats.sweeping
+        assert len(detection_lag) == 100
+        assert mean(detection_lag.values()) < 4
+        assert len(service.lists) <= 2  # processing and pending, at once
+
+    with caplog.at_level(logging.INFO):
+        replay(script)
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        lambda: ServerError(status=500),
+        lambda: MalformedAnswerError(["no JSON @ $"], job_id=None),
+        lambda: AnswerTimeoutError(timeout=30.0, job_id=None),
+        lambda: RateLimitedError(status=429),
+        lambda: RateLimitedError(status=429, retry_after=300.0),
+    ],
+)
+@pytest.mark.parametrize("good_for", more([30.0], [0.0]))
+def test_jobs_end_while_the_list_fails_for_ever(replay, make_error, good_for):
+    async def script():
+        service = Service()
+
+        def fail(page, _status):
+            if now() >= good_for:
+                raise make_error()
+            return page
+
+        service.at_list = fail
+        job_ids = service.submit(200, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert len(detection_lag) == 200
+        assert max(detection_lag.values()) < 100
+        assert mean(detection_lag.values()) < 40
+        assert len(service.lists) < 300
+
+    replay(script)
+
+
+@pytest.mark.parametrize("good_for", [0.0, 30.0])
+def test_jobs_end_while_the_list_hangs(replay, good_for):
+    async def script():
+        service = Service()
+
+        async def hang():
+            await asyncio.sleep(1e6)
+
+        service.at_list = lambda page, _status: hang() if now() >= good_for else page
+        job_ids = service.submit(200, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert len(detection_lag) == 200
+        assert max(detection_lag.values()) < 120
+
+    replay(script)
+
+
+@pytest.mark.parametrize("frozen_at", [0.0, 20.0])
+def test_a_frozen_list_costs_time_and_loses_nothing(replay, frozen_at):
+    async def script():
+        service = Service()
+        shown = {}
+
+        def freeze(page, status):
+            if now() < frozen_at:
+                return page
+            return shown.setdefault(status, page)
+
+        service.at_list = freeze
+        job_ids = service.submit(100, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert len(detection_lag) == 100
+        assert max(detection_lag.values()) < 310
+        assert len(service.gets) < 500
+
+    replay(script)
+
+
+def gets_without_a_list(replay, processing_time):
+    async def script():
+        service = Service()
+        job_ids = service.submit(100, processing_time=processing_time)
+        async with watcher_of(service, discovery="get") as watcher:
+            await lags_of(service, watcher.watch(job_ids))
+        return len(service.gets)
+
+    return replay(script)
+
+
+@pytest.mark.parametrize("share", [1, 3])
+def test_a_list_that_loses_active_jobs_costs_no_more_gets_than_the_schedule_would_make(
+    replay, share
+):
+    """For good, it has only some of the jobs; or, at 1, none."""
+
+    async def script():
+        service = Service()
+        job_ids = service.submit(100, processing_time=120.0)
+        lost = set(job_ids[::share])
+
+        def lose(page, _status):
+            return attrs.evolve(page, jobs=tuple(j for j in page.jobs if j.job_id not in lost))
+
+        service.at_list = lose
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert len(detection_lag) == 100
+        assert mean(detection_lag.values()) < 8
+        return len(service.gets)
+
+    assert replay(script) < 1.3 * gets_without_a_list(replay, 120.0)
+
+
+def test_a_list_whose_every_page_promises_more_is_read_to_where_nothing_is_new(replay):
+    async def script():
+        service = Service()
+        service.at_list = lambda page, _status: attrs.evolve(page, has_more=True)
+        job_ids = service.submit(50, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            assert len(await lags_of(service, watcher.watch(job_ids))) == 50
+            assert len(service.lists) < 10 * watcher.stats.sweeps
+            assert watcher.stats.sweeps > 3
+        assert len(service.gets) < 75
+
+    replay(script)
+
+
+def test_a_bug_of_the_source_in_a_list_ends_all_of_it(replay):
+    async def script():
+        service = Service()
+        service.at_list = raising(lambda: ZeroDivisionError("a bug"))
+        job_ids = service.submit(50)
+        async with watcher_of(service) as watcher:
+            with pytest.raises(ZeroDivisionError, match="a bug"):
+                await lags_of(service, watcher.watch(job_ids))
+            service.at_list = lambda page, _status: page
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert len(detection_lag) == 50
+        assert mean(detection_lag.values()) < 6
+
+    replay(script)
+
+
+# --- who asks while it sweeps -------------------------------------------------------------------
+
+
+def test_a_nudge_is_heeded_whatever_the_list_says(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, processing_time=100.0)
+        async with watcher_of(service) as watcher:
+            task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
+            await asyncio.sleep(30)
+            assert service.looks_at(job_ids[7]) == []
+            assert watcher.poll_now(job_ids[7])
+            await asyncio.sleep(0)
+            assert service.looks_at(job_ids[7]) == [30]
+            # One that comes during a look is kept for after it.
+            assert watcher.poll_now(job_ids[7])
+            await asyncio.sleep(1)
+            assert service.looks_at(job_ids[7]) == pytest.approx([30, 30.1])
+            await task
+        assert len(service.looks_at(job_ids[7])) == 3
+
+    replay(script)
+
+
+def test_updates_yield_each_status_while_it_sweeps(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, queue_time=20.0, processing_time=30.0)
+        told = {job_id: [] for job_id in job_ids}
+        times = {}
+        async with watcher_of(service) as watcher:
+            async for job in watcher.updates(job_ids):
+                told[job.job_id].append(job.status)
+                times[job.job_id, job.status] = now()
+            assert watcher.stats.sweeps > 5
+        expected = [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.COMPLETED]
+        assert all(statuses == expected for statuses in told.values())
+        assert max(t for (_, status), t in times.items() if status is JobStatus.PENDING) < 5
+        assert max(t for (_, status), t in times.items() if status is JobStatus.PROCESSING) < 30
+        assert len(service.gets) < 3.3 * 50
+
+    replay(script)
+
+
+@pytest.mark.parametrize("before", [JobWatcher.watch, JobWatcher.updates])
+def test_who_joins_later_for_updates_is_told_the_first_status_soon(replay, before):
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, processing_time=100.0)
+        async with watcher_of(service) as watcher:
+            task = asyncio.create_task(lags_of(service, before(watcher, job_ids)))
+            await asyncio.sleep(20)
+            async with watcher.updates(job_ids[:3]) as updates:
+                first = [await anext(updates) for _ in range(3)]
+                assert {job.job_id for job in first} == set(job_ids[:3])
+                assert now() < 25
+            await task
+
+    replay(script)
+
+
+def test_a_job_that_waits_for_a_slow_consumer_does_not_hold_back_the_others(replay):
+    async def script():
+        service = Service()
+        slow = service.submit(100, processing_time=spread)
+        fast = service.submit(100, processing_time=spread)
+        async with watcher_of(service, buffer=5) as watcher:
+            async with watcher.watch(slow) as never_asked:
+                first = await anext(never_asked)
+                detection_lag = await lags_of(service, watcher.watch(fast))
+                assert len(detection_lag) == 100
+                assert max(detection_lag.values()) < 10
+                assert never_asked.progress.buffered <= 5
+                assert len([1 for _, job_id in service.gets if job_id in set(slow)]) < 100
+            assert first.job_id in slow
+
+    replay(script)
+
+
+def test_a_slow_consumer_gets_all_in_its_own_time(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(100, processing_time=10.0)
+        seen = []
+        async with watcher_of(service, buffer=3) as watcher:
+            watch = watcher.watch(job_ids)
+            async for job in watch:
+                assert watch.progress.buffered <= 3
+                seen.append(job.job_id)
+                await asyncio.sleep(2)
+        assert sorted(seen) == sorted(job_ids)
+        assert len(service.gets) < 150
+
+    replay(script)
+
+
+def test_jobs_whose_looks_fail_do_not_hold_back_sweeps_for_the_others(replay):
+    async def script():
+        service = Service()
+        bad = service.submit(30, processing_time=200.0)
+        good = service.submit(100, processing_time=spread)
+
+        def fail(job_id):
+            if job_id in set(bad):
+                raise ServerError(status=500, job_id=job_id)
+
+        service.at_get = fail
+        # So that a look at them is due: the list does not have them.
+        service.at_list = lambda page, _: attrs.evolve(
+            page, jobs=tuple(job for job in page.jobs if job.job_id not in set(bad))
+        )
+        async with (
+            watcher_of(service, patience=10_000) as watcher,
+            watcher.watch(bad) as failing,
+        ):
+            task = asyncio.create_task(anext(failing))
+            detection_lag = await lags_of(service, watcher.watch(good))
+            task.cancel()
+        assert len(detection_lag) == 100
+        assert mean(detection_lag.values()) < 5
+
+    replay(script)
+
+
+# --- slots, and the end of it -------------------------------------------------------------------
+
+
+def test_pages_and_looks_share_the_slots(replay):
+    async def script():
+        service = Service(latency=(0.5, 1.0))
+        service.submit(1_000, processing_time=1e6)
+        job_ids = service.submit(300, processing_time=spread)
+        semaphore = asyncio.Semaphore(3)
+        async with (
+            watcher_of(service, concurrency=semaphore) as one,
+            watcher_of(service, concurrency=semaphore, discovery="list") as two,
+        ):
+            await asyncio.gather(
+                lags_of(service, one.watch(job_ids[:150])),
+                lags_of(service, two.watch(job_ids[150:])),
+            )
+        assert service.most_in_flight == 3
+        assert len(service.lists) > 10
+        assert await free_slots(semaphore) == 3
+
+    replay(script)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.05, 0.15, 2.0, 4.05, 4.1, 15.3])
+@pytest.mark.parametrize("how", ["close", "cancel", "leave"])
+def test_ending_in_the_middle_of_a_sweep_leaves_nothing(replay, at, how):
+    async def script():
+        service = Service()
+        job_ids = service.submit(250, processing_time=60.0)
+
+        async def consume():
+            async with watcher_of(service, discovery="list") as watcher:
+                if how == "leave":
+                    async with watcher.watch(job_ids) as watch:
+                        task = asyncio.create_task(anext(watch))
+                        await asyncio.sleep(at)
+                        task.cancel()
+                    await asyncio.sleep(1)
+                    assert watcher.stats.watched == 0
+                    pages = len(service.lists)
+                    await asyncio.sleep(100)
+                    assert len(service.lists) <= pages + 3
+                else:
+                    await lags_of(service, watcher.watch(job_ids))
+
+        if how == "close":
+            watcher = watcher_of(service, discovery="list")
+            task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
+            await asyncio.sleep(at)
+            await watcher.aclose()
+            with pytest.raises(ClosedError):
+                await task
+        elif how == "cancel":
+            task = asyncio.create_task(consume())
+            await asyncio.sleep(at)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            await consume()
+        assert service.in_flight == 0
+
+    replay(script)
+
+
+@pytest.mark.parametrize("at", [0.02, 0.05, 20.0, 20.5])
+def test_after_the_key_was_refused_it_is_of_use_again(replay, at):
+    """Sweeps that were broken off leave nobody waiting for a list that nobody asks for."""
+
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, processing_time=40.0)
+        single = service.submit(1, processing_time=1.0)[0]
+        good = service.at_get
+        async with watcher_of(service) as watcher:
+            task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
+            await asyncio.sleep(at)
+            service.at_get = raising(lambda: AuthenticationError(status=401, job_id="any"))
+            watcher.poll_now(job_ids[0])
+            with pytest.raises(AuthenticationError):
+                await task
+            service.at_get = good
+            begun = now()
+            # At once, while what was broken off is still coming to its end.
+            job = await watcher.wait(single)
+            assert job.status is JobStatus.COMPLETED
+            assert now() < begun + 10
+            assert len(await lags_of(service, watcher.watch(job_ids))) == 50
+        assert now() < 60
+
+    replay(script)
+
+
+def test_a_refused_key_breaks_a_sweep_off(replay):
+    async def script():
+        service = Service(latency=(2.0, 2.0))
+        job_ids = service.submit(900, processing_time=1_000.0)
+        async with watcher_of(service, concurrency=3) as watcher:
+            task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
+            await asyncio.sleep(1)
+            assert service.in_flight == 3
+            service.at_get = raising(lambda: AuthenticationError(status=401, job_id="any"))
+            watcher.poll_now(job_ids[0])
+            with pytest.raises(AuthenticationError):
+                await task
+            pages = len(service.lists)
+            assert pages < 9
+            await asyncio.sleep(0)
+            assert service.in_flight == 0
+            await asyncio.sleep(100)
+            assert len(service.lists) == pages
+
+    replay(script)
+
+
+# --- what is learnt -----------------------------------------------------------------------------
+
+
+def test_two_watchers_learn_together(replay):
+    async def script():
+        service, durations = Service(), Durations()
+        job_ids = service.submit(200, processing_time=20.0)
+        watchers = [
+            watcher_of(service, durations=durations, discovery=discovery)
+            for discovery in ("list", "get")
+        ]
+        async with watchers[0] as one, watchers[1] as two:
+            assert one.durations is two.durations is durations
+            await asyncio.gather(
+                lags_of(service, one.watch(job_ids[:100])),
+                lags_of(service, two.watch(job_ids[100:])),
+            )
+        assert durations.ended == 200
+        assert at_risk(durations) == (0, {})
+        assert durations.quantile(0.5) == pytest.approx(20, abs=2)
+
+    replay(script)
+
+
+def test_what_one_watcher_has_learnt_spares_the_next_one_looks(replay):
+    async def script():
+        durations, gets = Durations(), []
+        for _ in range(2):
+            service = Service()
+            job_ids = service.submit(100, processing_time=60.0)
+            async with watcher_of(service, durations=durations, discovery="get") as watcher:
+                detection_lag = await lags_of(service, watcher.watch(job_ids))
+                assert mean(detection_lag.values()) < 4
+            gets.append(len(service.gets))
+        assert gets[1] < gets[0] / 2
+
+    replay(script)
+
+
+@pytest.mark.parametrize("discovery", ["get", "list"])
+@pytest.mark.parametrize("age", [-1_000.0, 80_000.0, 90_000.0, 1e9])
+def test_jobs_of_any_age_are_watched_well(replay, discovery, age):
+    async def script():
+        service = Service()
+        told = service.world.now
+        service.service_time = lambda: told() + age
+        job_ids = service.submit(30, processing_time=spread)
+        schedule = Adaptive(maximum=20.0)
+        async with watcher_of(service, discovery=discovery, schedule=schedule) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert len(detection_lag) == 30
+        assert max(detection_lag.values()) < 25
+
+    replay(script)
+
+
+def test_jobs_that_never_show_up_are_given_up_while_it_sweeps(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(40, processing_time=50.0)
+        seen = []
+        async with watcher_of(service, not_found_grace=15) as watcher:
+            watch = watcher.watch([*job_ids, "unheard-of"])
+            with contextlib.suppress(UnresolvedJobsError):
+                async for job in watch:
+                    seen.append(job.job_id)  # noqa: PERF401 - those before the error are wanted
+            assert isinstance(watch.unresolved["unheard-of"], JobNotFoundError)
+        assert sorted(seen) == sorted(job_ids)
+        assert 15 <= max(service.looks_at("unheard-of")) < 25
+
+    replay(script)
