@@ -386,6 +386,7 @@ class Simulation:
             await asyncio.sleep(1)  # for watches that the collector has let go of
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
+            await asyncio.sleep(60)  # a sweep that is under way ends
             requests = self.world.traffic.get + self.world.traffic.list
             await asyncio.sleep(1_000)
             assert self.world.traffic.get + self.world.traffic.list == requests

@@ -198,7 +198,7 @@ def test_one_that_may_have_no_page_is_too_long_at_once():
 
 
 def at(now=0.0, watched=100, **more):
-    none = {"settled": 0, "misled": 0, "urgent": 0, "looks": 0, "mean_wait": None}
+    none = {"settled": 0, "wasted_polls": 0, "urgent": 0, "polls": 0, "mean_wait": None}
     return Situation(now=now, watched=watched, **none | more)
 
 
