@@ -84,8 +84,8 @@ if typing.TYPE_CHECKING:
     from adepoll.server.result_responses import ResultReply, reply_with_result
     from adepoll.server.sse import JobEventStream
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
-    from adepoll.throttling.calls import ClientStats
-    from adepoll.throttling.rate_limiter import RetryPolicy
+    from adepoll.throttling.retrying import RetryPolicy
+    from adepoll.throttling.stats import ClientStats
     from adepoll.watching.detection_lag import LagHistogram
     from adepoll.watching.harvest import Harvest, Unresolved
     from adepoll.watching.status_updates import StatusUpdate, StatusUpdates
@@ -198,16 +198,7 @@ __all__ = [
 # Each module is imported when one of its names is first used: the HTTP client, the codec and SQLite
 # take ten times as long to import as the interpreter takes to start.
 _NAMES: typing.Final = {
-    "batch": ["Batch", "BatchProgress", "BatchRun"],
-    "throttling.calls": ["ClientStats"],
     "api.client": ["AdeClient"],
-    "scheduling.durations": ["Durations"],
-    "watching.subscriptions": ["Watch", "WatchProgress"],
-    "fetcher": ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"],
-    "watching.harvest": ["Harvest", "Unresolved"],
-    "journal": ["Journal"],
-    "watching.detection_lag": ["LagHistogram"],
-    "watching.status_updates": ["StatusUpdate", "StatusUpdates"],
     "api.models": [
         "ExtractMetadata",
         "ExtractResult",
@@ -218,15 +209,24 @@ _NAMES: typing.Final = {
         "JobSummary",
         "Json",
     ],
-    "journal.outcomes": ["Outcome", "RecordedError", "ResultFile"],
-    "throttling.rate_limiter": ["RetryPolicy"],
-    "server.byte_ranges": ["ByteRange", "parse_range"],
-    "scheduling.policies": ["Adaptive", "Exponential", "Fixed", "Schedule", "PollContext"],
-    "server.result_responses": ["ResultReply", "reply_with_result"],
     "api.source": ["JobSource"],
+    "batch": ["Batch", "BatchProgress", "BatchRun"],
+    "fetcher": ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"],
+    "journal": ["Journal"],
+    "journal.outcomes": ["Outcome", "RecordedError", "ResultFile"],
+    "scheduling.durations": ["Durations"],
+    "scheduling.policies": ["Adaptive", "Exponential", "Fixed", "PollContext", "Schedule"],
+    "server.byte_ranges": ["ByteRange", "parse_range"],
+    "server.result_responses": ["reply_with_result", "ResultReply"],
     "server.sse": ["JobEventStream"],
+    "server.webhooks": ["job_ids_in", "WebhookVerifier"],
+    "throttling.retrying": ["RetryPolicy"],
+    "throttling.stats": ["ClientStats"],
+    "watching.detection_lag": ["LagHistogram"],
+    "watching.harvest": ["Harvest", "Unresolved"],
+    "watching.status_updates": ["StatusUpdate", "StatusUpdates"],
+    "watching.subscriptions": ["Watch", "WatchProgress"],
     "watching.watcher": ["JobWatcher", "WatcherStats"],
-    "server.webhooks": ["WebhookVerifier", "job_ids_in"],
 }
 _MODULE_OF: typing.Final = {name: module for module, names in _NAMES.items() for name in names}
 

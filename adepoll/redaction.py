@@ -59,8 +59,10 @@ def showable(text: str, limit: int = 300) -> str:
     if len(cut) < len(text):
         # The word that the cut splits goes too: the head of a secret need not look like one.
         cut = (cut.rsplit(maxsplit=1) or [""])[0]
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in redact_text(cut)
-    )
+    shown = redact_text(cut)
+    if not shown.isprintable():
+        shown = "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+            for char in shown
+        )
     return shown if len(shown) <= limit and len(cut) == len(text) else f"{shown[:limit]}..."

@@ -1,193 +1,71 @@
-"""The one cattrs converter: bytes of the v1 extract API <-> models.
+"""JSON to attrs classes and back: a field is declared in its class only. Imports json_text.
 
-The payload shapes of the service stand here, and in `plain`, which reads what needs no converter.
-Imports errors, models and plain.
+A fast reader is generated from each class. JSON that it does not accept is read again by a slow
+reader, which collects all problems. Unknown fields are kept in the attribute `extra`.
 """
 
-import json
 import math
-import re
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import cache
+from types import MemberDescriptorType
+from typing import Any, Final, NoReturn, TypeVar, get_args
 
 import attrs
-from cattrs import Converter, transform_error
-from cattrs.gen import make_dict_structure_fn, override
 
-from adepoll.api import plain
-from adepoll.api.models import (
-    ExtractMetadata,
-    ExtractResult,
-    ExtractWarning,
-    JobPage,
-    JobSnapshot,
-    JobStatus,
-    JobSummary,
-    Json,
-    from_timestamp,
-)
+from adepoll.api.json_text import Json, dumps, loads
 from adepoll.errors import MalformedAnswerError
 
 _T = TypeVar("_T")
 
-# Fields of a model that the service does not send under that name: they are made here, and a
-# field of that name in a payload would be one that adepoll does not know.
-_DERIVED: Final = frozenset({"extra", "status_text", "conforms"})
+# Metadata of an attrs field.
+_NAME: Final = "adepoll.json_name"
+_SIDE: Final = "adepoll.side_field"
+_REPEATS: Final = "adepoll.repeats"
+NOT_IN_JSON: Final[Mapping[str, object]] = {_NAME: None}
+"""Metadata of a field that is not part of the JSON object."""
+SIDE_FIELD: Final[Mapping[str, object]] = {_SIDE: True}
+"""Metadata of an optional field: an unreadable value is moved to `extra` and is not an error."""
 
 
-def decode_job(body: bytes | str, *, conforms: bool = True) -> JobSnapshot:
-    """Read the answer to a GET of one job.
-
-    Args:
-        body: The answer's body, JSON.
-        conforms: False for HTTP 206, which says the data violates the caller's schema.
-
-    Raises:
-        MalformedAnswerError: It is not JSON, or not of the documented shape.
-    """
-    raw = _object(body)
-    snapshot = plain.read_job(raw) or _read_job(raw)
-    if not conforms or snapshot.schema_violation is not None:
-        return attrs.evolve(snapshot, conforms=False)
-    return snapshot
+def json_name(name: str) -> Mapping[str, object]:
+    """Return the metadata of a field that has another name in JSON."""
+    return {_NAME: name}
 
 
-def decode_page(body: bytes | str) -> JobPage:
-    """Read one page of the list of jobs; raises `MalformedAnswerError`."""
-    return _structure(_object(body), JobPage)
+def repeats(name: str) -> Mapping[str, object]:
+    """Return the metadata of a field whose JSON is usually also within the earlier field `name`."""
+    return {_REPEATS: name}
 
 
-def decode_result(body: bytes | str) -> ExtractResult:
-    """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
-    raw = _object(body)
-    return plain.read_result(raw) or _structure(raw, ExtractResult)
-
-
-def decode_saved_job(text: bytes | str) -> JobSnapshot:
-    """Read what `encode_job` wrote; raises `MalformedAnswerError`."""
-    raw = _object(text)
-    conforms = raw.pop("conforms", True)
-    if not isinstance(conforms, bool):
-        raise MalformedAnswerError(["expected a boolean @ $.conforms"])
-    return attrs.evolve(_read_job(raw), conforms=conforms)
-
-
-def encode_job(snapshot: JobSnapshot) -> str:
-    """Write a snapshot as one line of JSON: the shape of the service, plus `conforms`."""
-    raw = _flatten(snapshot)
-    raw["conforms"] = snapshot.conforms
-    return json.dumps(raw, allow_nan=False, separators=(",", ":"))
-
-
-def encode_summary(summary: JobSummary) -> str:
-    """Write one line of a list as one line of JSON, in the shape of the service."""
-    return json.dumps(_flatten(summary), allow_nan=False, separators=(",", ":"))
-
-
-def encode_result(result: ExtractResult) -> bytes:
-    """Write a result as the service stores it behind `output_url`."""
-    return json.dumps(_flatten(result), allow_nan=False, separators=(",", ":")).encode()
-
-
-# --- reading ------------------------------------------------------------------------------------
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number - number == 0:  # at every number of a result; infinity less infinity is not 0
-        return number
-    raise ValueError("a number is out of range")  # 1e999: a float, and what we write, cannot say it
-
-
-_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-
-
-def loads(body: bytes | str) -> Json:
-    """Parse JSON as RFC 8259 has it: NaN and Infinity are refused, integers stay exact.
-
-    Raises:
-        MalformedAnswerError: It is not that. The text itself, which may be a customer's document,
-            is neither in the error nor hangs on it as a cause.
-    """
-    try:
-        # Almost always UTF-8. What is not, or is no JSON, is looked at once more below.
-        text = body if isinstance(body, str) else body.decode()
-        value, end = _decoder.raw_decode(text)
-        if end == len(text):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
-    except json.JSONDecodeError as exc:
-        problem = f"not JSON: {exc.msg} @ line {exc.lineno} column {exc.colno}"
-    except RecursionError:
-        problem = "not usable JSON: nested too deeply @ $"
-    except UnicodeDecodeError as exc:
-        problem = f"not JSON: not {exc.encoding} @ byte {exc.start}"
-    except ValueError as exc:  # NaN, 1e999, or an integer of over 4,300 digits
-        problem = f"not usable JSON: {exc} @ $"
-    raise MalformedAnswerError([problem])
-
-
-def _object(body: bytes | str) -> dict[str, Json]:
+def load_object(body: bytes | str) -> dict[str, Json]:
+    """Parse a JSON object; raises `MalformedAnswerError`."""
     raw = loads(body)
     if not isinstance(raw, dict):
         raise MalformedAnswerError([f"expected an object, got {_kind(raw)} @ $"])
     return raw
 
 
-# What may be missing from a job may also be no good: that it has ended counts for more.
-_ASIDE: Final = ("created_at", "org_id", "version", "metadata", "failure_reason")
+def decode(cls: type[_T], body: bytes | str) -> _T:
+    """Read an instance of an attrs class from JSON text.
+
+    Raises:
+        MalformedAnswerError: The text is not JSON, or not an object of the declared fields.
+    """
+    return read(cls, load_object(body))
 
 
-def _read_job(raw: dict[str, Json]) -> JobSnapshot:
-    """Read a job; a side field that is no good is left out, and kept as it came in `extra`."""
-    try:
-        return _structure(raw, JobSnapshot)
-    except MalformedAnswerError as exc:
-        problems = exc.problems
-    aside = {
-        name: raw[name]
-        for name in _ASIDE
-        if any(re.search(rf"@ \$\.{name}\b", problem) for problem in problems)
-    }
-    if not aside:
-        raise MalformedAnswerError(problems)
-    rest = {name: value for name, value in raw.items() if name not in aside}
-    snapshot = _structure(rest, JobSnapshot)
-    return attrs.evolve(snapshot, extra={**snapshot.extra, **aside})
+def encode(model: object) -> str:
+    """Write an instance of an attrs class as one line of JSON."""
+    return dumps(flatten(model))
 
 
-def _structure(raw: Mapping[str, Json], cls: type[_T]) -> _T:
-    try:
-        structured: _T = _quick_readers[cls](raw, cls)
-    except Exception:  # noqa: BLE001, S110 - whatever it is, the thorough converter meets it again
-        pass
-    else:
-        return structured
-    try:
-        return _thorough.structure(raw, cls)
-    except Exception as exc:  # noqa: BLE001 - cattrs groups whatever our hooks and its own raise
-        problems = transform_error(exc, format_exception=_reason)
-    # What is wrong with `status` is wrong with `status_text`, which is made from it.
-    problems = [problem for problem in problems if not problem.endswith(".status_text")]
-    raise MalformedAnswerError(problems)
-
-
-def _reason(exc: BaseException, _type: type | None) -> str:
-    if isinstance(exc, KeyError):
-        return "required field missing"
-    return str(exc) if isinstance(exc, _ShapeError) else f"invalid ({type(exc).__name__})"
+# --- values of one type -------------------------------------------------------------------------
 
 
 class _ShapeError(ValueError):
-    """A value is not of the documented type. Its text never holds the value."""
+    """A value does not have the declared type. The text never contains the value."""
 
 
 _KINDS: Final[Mapping[type, str]] = {
@@ -209,153 +87,296 @@ def _expect(what: str, value: Json) -> NoReturn:
     raise _ShapeError(f"expected {what}, got {_kind(value)}")
 
 
-def _read_str(value: Json, _type: object) -> str:
+def _read_str(value: Json) -> str:
     return value if isinstance(value, str) else _expect("a string", value)
 
 
-def _read_str_or_null(value: Json, type_: object) -> str | None:
-    return value if value is None or type(value) is str else _read_str(value, type_)
-
-
-def _read_bool(value: Json, _type: object) -> bool:
+def _read_bool(value: Json) -> bool:
     return value if isinstance(value, bool) else _expect("a boolean", value)
 
 
-_LARGE: Final = 2**53  # a whole number below it surely fits a float
-
-
-def _read_float(value: Json, _type: object) -> float:
-    if type(value) is float and math.isfinite(value):
-        return value
+def _read_float(value: Json) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         _expect("a number", value)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if math.isinf(number):
+    if not math.isfinite(number):
         raise _ShapeError("expected a number, got one out of range")
     return number
 
 
-def _read_int(value: Json, type_: object) -> int:
-    if type(value) is int and -_LARGE < value < _LARGE:
-        return value
-    number = _read_float(value, type_)
+def _read_int(value: Json) -> int:
+    number = _read_float(value)
     if not number.is_integer():
         raise _ShapeError("expected a whole number")
     return value if isinstance(value, int) else int(number)
 
 
-def _read_time(value: Json, type_: object) -> datetime:
-    # Documented as whole seconds; a fraction does no harm.
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def from_timestamp(seconds: float) -> datetime:
+    """Return the aware UTC time of a Unix timestamp in seconds."""
+    return _EPOCH + timedelta(0, seconds)
+
+
+def _read_time(value: Json) -> datetime:
+    # Documented as whole seconds; fractions are accepted.
+    seconds = _read_float(value)
     try:
-        return from_timestamp(value if type(value) is int else _read_float(value, type_))
-    except (OverflowError, OSError, ValueError) as exc:
-        if isinstance(exc, _ShapeError):
-            raise
+        return from_timestamp(seconds)
+    except OverflowError:
         raise _ShapeError("expected a Unix timestamp, got one out of range") from None
 
 
-def _read_created(value: Json, type_: object) -> datetime | None:
-    # The service writes 0 for "not known".
-    return _read_time(value, type_) if value else None
-
-
-def _read_status(value: Json, type_: object) -> JobStatus:
-    return JobStatus.parse(value if type(value) is str else _read_str(value, type_))
-
-
-_Reader = Callable[[Json, Any], Any]
-
-
-def _or_null(read: _Reader) -> _Reader:
-    def read_unless_null(value: Json, type_: object) -> Any:
-        return None if value is None else read(value, type_)
-
-    return read_unless_null
-
-
-def _make_reader(cls: type[Any], made: Converter) -> _Reader:
-    """Structure an attrs class from an object, and keep what it does not know in `extra`."""
-    known = frozenset({f.name for f in attrs.fields(cls)} - _DERIVED)
-    # Null is what they are when they are absent, and most of them are null in a job that goes on.
-    optional = frozenset({f.name for f in attrs.fields(cls) if f.default is None})
-    derived: dict[str, Any] = {}
-    if "status" in known:
-        derived["status_text"] = override(rename="status")
-    if "created_at" in known:
-        derived["created_at"] = override(struct_hook=_read_created)
-    read = make_dict_structure_fn(cls, made, conforms=override(omit=True), **derived)
-
-    def structure(raw: Json, _type: object) -> Any:
-        if not isinstance(raw, dict):
-            _expect("an object", raw)
-        ready = raw
-        if None in raw.values():
-            ready = {
-                name: value
-                for name, value in raw.items()
-                if value is not None or name not in optional
-            }
-        if not raw.keys() <= known:
-            ready = {name: ready[name] for name in ready if name in known}
-            ready["extra"] = {name: raw[name] for name in raw if name not in known}
-        return read(ready, cls)
-
-    return structure
-
-
-_MODELS: Final[tuple[type[Any], ...]] = (
-    ExtractWarning,
-    ExtractMetadata,
-    ExtractResult,
-    JobSummary,
-    JobPage,
-    JobSnapshot,
-)
-
-
-def _make_converter(*, detailed: bool) -> Converter:
-    made = Converter(detailed_validation=detailed)
-    made.register_structure_hook(str, _read_str)
-    made.register_structure_hook(str | None, _read_str_or_null)
-    made.register_structure_hook(bool, _read_bool)
-    made.register_structure_hook(int, _read_int)
-    made.register_structure_hook(float, _read_float)
-    made.register_structure_hook(datetime, _read_time)
-    made.register_structure_hook(JobStatus, _read_status)
-    made.register_structure_hook_func(lambda t: t == Mapping[str, Json], lambda extra, _: extra)
-    for cls in _MODELS:
-        reader = _make_reader(cls, made)
-        made.register_structure_hook(cls, reader)
-        made.register_structure_hook(cls | None, _or_null(reader))
-    return made
-
-
-# One converter for what comes all day; one that is slower and says what is wrong, and where.
-_quick: Final = _make_converter(detailed=False)
-_quick_readers: Final[Mapping[type, _Reader]] = {
-    cls: _quick.get_structure_hook(cls) for cls in _MODELS
+_SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
+    str: _read_str,
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    datetime: _read_time,
 }
-_thorough: Final = _make_converter(detailed=True)
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class _Field:
+    """One field of an attrs class, as it is read from JSON."""
+
+    name: str
+    key: str
+    type: Any  # without None, and of an item if there are many
+    nullable: bool
+    many: bool
+    default: Any
+    side: bool
+    repeats: str | None  # name of an earlier field whose object usually holds the same JSON
+
+    @property
+    def required(self) -> bool:
+        return self.default is attrs.NOTHING
+
+    @property
+    def zero_is_null(self) -> bool:
+        return self.nullable and self.type is datetime  # the service writes 0 for "not known"
+
+
+@cache
+def _fields(cls: type) -> tuple[_Field, ...]:
+    return tuple(_declared(field) for field in attrs.fields(cls) if _key(field) is not None)
+
+
+def _key(field: "attrs.Attribute[Any]") -> str | None:
+    key: str | None = field.metadata.get(_NAME, field.name)
+    return None if field.name == "extra" else key
+
+
+def _declared(field: "attrs.Attribute[Any]") -> _Field:
+    alternatives = get_args(field.type)
+    many = bool(alternatives) and getattr(field.type, "__origin__", None) is tuple
+    nullable = not many and type(None) in alternatives
+    return _Field(
+        name=field.name,
+        key=field.metadata.get(_NAME, field.name),
+        type=alternatives[0] if many or nullable else field.type,
+        nullable=nullable,
+        many=many,
+        default=field.default,
+        side=_SIDE in field.metadata,
+        repeats=field.metadata.get(_REPEATS),
+    )
+
+
+@cache
+def _keys(cls: type) -> frozenset[str]:
+    return frozenset(field.key for field in _fields(cls))
+
+
+@cache
+def _members(enum: type[Enum]) -> Mapping[str, Enum]:
+    return {member.value: member for member in enum if member.name != "UNKNOWN"}
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read(cls: type[_T], raw: Json) -> _T:
+    """Read an instance of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
+    try:
+        instance: _T = _fast_reader(cls)(raw)
+    except (KeyError, ValueError, OverflowError):
+        return read_slowly(cls, raw)
+    return instance
+
+
+@cache
+def _fast_reader(cls: type) -> Callable[[Json], Any]:
+    """Generate a function that reads the class; it raises on anything but the declared fields."""
+    fields = _fields(cls)
+    names: dict[str, object] = {
+        "cls": cls,
+        "keys": _keys(cls),
+        "missing": object(),
+        "epoch": _EPOCH,
+        "timedelta": timedelta,
+        "large": 2**53,  # smaller whole numbers fit a float
+        "ShapeError": _ShapeError,
+        "read_float": _read_float,
+        "read_int": _read_int,
+        "read_time": _read_time,
+    }
+    lines = ["def read(raw):", " if type(raw) is not dict: raise ShapeError"]
+    for field in fields:
+        lines += [f" {line}" for line in _lines_of(field, names)]
+    all_present = all(field.required for field in fields)
+    known = f"len(raw) == {len(_keys(cls))}" if all_present else "raw.keys() <= keys"
+    lines.append(f" extra = {{}} if {known} else {{k: raw[k] for k in raw if k not in keys}}")
+    lines += _lines_that_construct(cls, names)
+    code = compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec")
+    exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
+    reader: Callable[[Json], Any] = names["read"]  # type: ignore[assignment]  # exec has set it
+    return reader
+
+
+_CHECKS: Final[Mapping[type, str]] = {
+    str: "if type({v}) is not str: raise ShapeError",
+    bool: "if type({v}) is not bool: raise ShapeError",
+    int: "if type({v}) is not int or not -large < {v} < large: {v} = read_int({v})",
+    float: "if type({v}) is not float: {v} = read_float({v})",
+    datetime: "{v} = epoch + timedelta(0, {v}) if type({v}) is int else read_time({v})",
+}
+
+
+def _lines_of(field: _Field, names: dict[str, object]) -> Iterator[str]:
+    """Yield the lines that read one field into a variable, and define the names they use."""
+    v = f"_{field.name}"
+    optional = not field.required and field.default is not None
+    if field.required:
+        yield f"{v} = raw[{field.key!r}]"
+    else:
+        yield f"{v} = raw.get({field.key!r}{', missing' if optional else ''})"
+    if field.type is Json:
+        return
+    if optional:
+        names[f"default{v}"] = field.default
+        yield f"if {v} is missing: {v} = default{v}"
+        yield "else:"
+    elif field.zero_is_null:
+        yield f"if not {v}: {v} = None"
+        yield "else:"
+    else:
+        yield f"if {v} is not None:" if field.nullable else "if True:"
+    if field.type in _CHECKS:
+        yield f" {_CHECKS[field.type].format(v=v)}"
+    elif issubclass(field.type, Enum):
+        names[f"members{v}"] = _members(field.type)
+        names[f"unknown{v}"] = field.type["UNKNOWN"]
+        yield f" if type({v}) is not str: raise ShapeError"
+        yield f" {v} = members{v}.get({v}, unknown{v})"
+    elif field.many:
+        names[f"read{v}"] = _fast_reader(field.type)
+        yield f" if type({v}) is not list: raise ShapeError"
+        yield f" {v} = tuple([read{v}(item) for item in {v}])"
+    else:
+        names[f"read{v}"] = _fast_reader(field.type)
+        if field.repeats:
+            other = field.repeats
+            same = f"raw[{other!r}].get({field.key!r}) == {v}"
+            yield f" if _{other} is not None and {same}: {v} = _{other}.{field.name}"
+            yield f" else: {v} = read{v}({v})"
+        else:
+            yield f" {v} = read{v}({v})"
+
+
+def _lines_that_construct(cls: type, names: dict[str, object]) -> Iterator[str]:
+    """Yield the lines that return the instance."""
+    values = {}
+    for field in attrs.fields(cls):
+        is_read = field.name == "extra" or _key(field) is not None
+        values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
+        if not is_read:
+            names[f"_{field.name}"] = field.default
+    hooks = any(field.validator or field.converter for field in attrs.fields(cls))
+    slots = all(isinstance(getattr(cls, name, None), MemberDescriptorType) for name in values)
+    if hooks or hasattr(cls, "__attrs_post_init__") or not slots:
+        yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
+        return
+    # What the __init__ of a frozen attrs class with slots does, in half of the time.
+    names["new"] = object.__new__
+    yield " self = new(cls)"
+    for name, value in values.items():
+        names[f"set_{name}"] = getattr(cls, name).__set__
+        yield f" set_{name}(self, {value})"
+    yield " return self"
+
+
+def read_slowly(cls: type[_T], raw: Json) -> _T:
+    """Do what `read` does, and find all problems; the error lists each as "problem @ path"."""
+    problems: list[str] = []
+    instance = _collect(cls, raw, "$", problems)
+    if problems:
+        raise MalformedAnswerError([*dict.fromkeys(problems)])  # two fields can share a key
+    return instance  # type: ignore[no-any-return]  # of `cls`, since there is no problem
+
+
+def _collect(cls: type, raw: Json, path: str, problems: list[str]) -> Any:
+    """Return the instance, or add problems."""
+    if not isinstance(raw, dict):
+        problems.append(f"expected an object, got {_kind(raw)} @ {path}")
+        return None
+    values: dict[str, Any] = {}
+    extra = {key: raw[key] for key in raw if key not in _keys(cls)}
+    before = len(problems)
+    for field in _fields(cls):
+        value, where = raw.get(field.key), f"{path}.{field.key}"
+        if field.required and field.key not in raw:
+            problems.append(f"required field missing @ {where}")
+        elif field.required or (value is not None if field.default is None else field.key in raw):
+            found: list[str] = []
+            values[field.name] = _collect_value(field, value, where, found)
+            if found and field.side:
+                del values[field.name]
+                extra[field.key] = value
+            else:
+                problems += found
+    return cls(**values, extra=extra) if len(problems) == before else None
+
+
+def _collect_value(field: _Field, value: Json, path: str, problems: list[str]) -> Any:
+    try:
+        if field.type is Json or (value is None and field.nullable):
+            return value
+        if field.type in _SCALARS:
+            return None if field.zero_is_null and not value else _SCALARS[field.type](value)
+        if issubclass(field.type, Enum):
+            return _members(field.type).get(_read_str(value), field.type["UNKNOWN"])
+        if not field.many:
+            return _collect(field.type, value, path, problems)
+        if not isinstance(value, list) and value not in ("", {}):
+            _expect("an array", value)
+        return tuple(
+            _collect(field.type, item, f"{path}[{index}]", problems)
+            for index, item in enumerate(value)
+        )
+    except _ShapeError as exc:
+        problems.append(f"{exc} @ {path}")
 
 
 # --- writing ------------------------------------------------------------------------------------
 
 
-def _flatten(model: Any) -> dict[str, Json]:
-    """Give the object that the service would have sent for this model."""
+def flatten(model: Any) -> dict[str, Json]:
+    """Return the JSON object that `read` reads as this model."""
     raw: dict[str, Json] = {}
-    for f in attrs.fields(type(model)):
-        if f.name in _DERIVED:
-            continue
-        raw[f.name] = _plain(getattr(model, f.name))
-    if "created_at" in raw:
-        raw["created_at"] = raw["created_at"] or 0
-    if "status" in raw:
-        raw["status"] = model.status_text
-    raw.update({name: value for name, value in model.extra.items() if not raw.get(name)})
+    for field in _fields(type(model)):
+        value = _plain(getattr(model, field.name))
+        raw[field.key] = 0 if value is None and field.zero_is_null else value
+    # A side field that could not be read is in `extra`, too.
+    raw.update({key: value for key, value in model.extra.items() if not raw.get(key)})
     return raw
 
 
@@ -363,10 +384,10 @@ def _plain(value: Any) -> Json:
     if isinstance(value, datetime):
         seconds = value.timestamp()
         return int(seconds) if seconds.is_integer() else seconds
-    if isinstance(value, JobStatus):
+    if isinstance(value, Enum):
         return value.value
     if attrs.has(type(value)):
-        return _flatten(value)
+        return flatten(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

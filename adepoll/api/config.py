@@ -1,4 +1,4 @@
-"""Where key and base URL come from: arguments, then the environment. Imports errors and below."""
+"""The API key and base URL: arguments first, then the environment. Imports errors and below."""
 
 import logging
 import os
@@ -16,21 +16,21 @@ REGIONS: Final[Mapping[str, str]] = {
     "us": "https://api.va.landing.ai",
     "eu": "https://api.va.eu-west-1.landing.ai",
 }
-"""Base URL by region."""
+"""Base URL of each region."""
 
-_REGION_ALIASES: Final = {"production": "us"}  # as LANDINGAI_ADE_ENVIRONMENT has it
+_REGION_ALIASES: Final = {"production": "us"}  # the value that LANDINGAI_ADE_ENVIRONMENT uses
 
-# The names that the official SDK reads.
+# The official SDK reads the same variables.
 API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
 REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
 BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
 
 
 def region_url(region: str) -> str:
-    """Give the base URL of a region: ``us`` (or ``production``) or ``eu``.
+    """Return the base URL of a region: ``us`` (or ``production``) or ``eu``.
 
     Raises:
-        ConfigurationError: There is no such region.
+        ConfigurationError: The region is not known.
     """
     name = region.strip().lower()
     try:
@@ -43,26 +43,29 @@ def region_url(region: str) -> str:
 
 
 def read_key(api_key: str | None) -> str:
-    """Give the key of the argument, else of the environment.
+    """Return the key of the argument, or of the environment if that is None.
 
     Raises:
-        MissingApiKeyError: There is none.
-        ConfigurationError: It holds what no header may.
+        MissingApiKeyError: There is no key.
+        ConfigurationError: The key contains a character that a header must not contain.
     """
     key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
     key = key.strip()
     if not key:
         raise MissingApiKeyError(variable=API_KEY_VARIABLE)
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigurationError("the API key holds a character that no key has; is it whole?")
+        raise ConfigurationError(
+            "the API key contains a space or a character that is not printable ASCII; "
+            "check that it was copied correctly"
+        )
     return key
 
 
 def read_base_url(base_url: str | None, region: str | None) -> str:
-    """Give the address of the API, without a slash at its end.
+    """Return the address of the API, without a slash at the end.
 
     Raises:
-        ConfigurationError: Region and URL were both given, or cannot be used.
+        ConfigurationError: Both arguments were passed, or one cannot be used.
     """
     if region is not None:
         if base_url is not None:
@@ -74,18 +77,20 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)
-        _ = parts.port  # reading it checks it
+        _ = parts.port  # raises if it is not a number
     except ValueError:
-        raise ConfigurationError(f"base_url cannot be read: {shown}") from None
+        raise ConfigurationError(f"base_url is not a valid URL: {shown}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigurationError(f"base_url must start with https:// or http://: {shown}")
-    # Looked for in the text: an empty user or query is none to urlsplit, and breaks requests.
+    # Searched in the text: urlsplit does not show an empty user or query, which breaks requests.
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         raise ConfigurationError(f"base_url must have no user, query or fragment: {shown}")
     if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
-        raise ConfigurationError(f"base_url holds a character that no URL has: {shown}")
+        raise ConfigurationError(
+            f"base_url contains a space or a character that is not printable ASCII: {shown}"
+        )
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        _log.warning("the API key will travel unencrypted to %s: base_url is no https://", shown)
+        _log.warning("the API key is sent unencrypted to %s; use an https:// base_url", shown)
     return base_url.rstrip("/")
 
 

@@ -1,28 +1,29 @@
-"""What the service tells, as frozen attrs classes with Pythonic types. Imports errors only.
+"""What the service says about jobs, as frozen attrs classes. Imports codec and errors.
 
-Every class keeps the fields that adepoll does not know yet in `extra`, and no `repr` shows a
-presigned query or a customer's data.
+Every class keeps fields that adepoll does not know in `extra`. No `repr` shows a presigned query or
+a customer's data.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Self, TypeAlias
+from typing import Final, Self
 
 from attrs import evolve, field, frozen
 
-from adepoll.errors import JobCancelledError, JobFailedError
+from adepoll.api import codec
+from adepoll.api.codec import from_timestamp as from_timestamp  # noqa: PLC0414 - of this module's users
+from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - as above
+from adepoll.api.json_text import dumps
+from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 from adepoll.redaction import redact_url, showable
-
-Json: TypeAlias = Any
-"""JSON of a shape that only the caller's own schema knows."""
 
 
 class JobStatus(Enum):
-    """Where a job stands. `UNKNOWN` is a status string that this version has not heard of.
+    """The status of a job. `UNKNOWN` stands for a status text that this version does not know.
 
     Attributes:
-        is_terminal: Whether the job will never change again.
+        is_terminal: Whether a job with this status never changes again.
     """
 
     is_terminal: bool
@@ -34,22 +35,22 @@ class JobStatus(Enum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
 
-    __hash__ = object.__hash__  # a member is only equal to itself, and Enum's own is slow
+    __hash__ = object.__hash__  # faster than Enum's; a member is equal to itself only
 
     @classmethod
     def parse(cls, text: str) -> "JobStatus":
-        """Give the status of that text, `UNKNOWN` for one that is not documented."""
+        """Return the status with that text, or `UNKNOWN`."""
         status = _BY_TEXT.get(text)
         return cls.UNKNOWN if status is None else status
 
 
-for _status in JobStatus:  # asked at every look, and a property of an Enum is slow
+for _status in JobStatus:  # read at every poll, and a property of an Enum is slow
     _status.is_terminal = _status.value in {"completed", "failed", "cancelled"}
 _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 
 
 def _show_keys(extra: Mapping[str, Json]) -> str:
-    # A field nobody knows may hold anything, a presigned URL too: only its name is shown.
+    # The value of an unknown field can be anything, even a presigned URL.
     return f"<{', '.join(showable(key, 40) for key in extra)}>" if extra else "{}"
 
 
@@ -67,11 +68,11 @@ def _show_size(value: Json) -> str:
 
 @frozen(kw_only=True)
 class ExtractWarning:
-    """One structured warning of an extraction.
+    """A structured warning of an extraction.
 
     Attributes:
-        code: What kind, such as ``nonconformant_schema``; None where none is given.
-        msg: What a person should read.
+        code: Machine-readable kind, such as ``nonconformant_schema``; None if there is none.
+        msg: Text for people.
     """
 
     code: str | None = None
@@ -81,17 +82,17 @@ class ExtractWarning:
 
 @frozen(kw_only=True)
 class ExtractMetadata:
-    """How an extraction went.
+    """Facts about one extraction.
 
     Attributes:
         filename: Name of the document.
-        org_id: The organisation.
-        duration_ms: How long the extraction took, in milliseconds.
-        credit_usage: What it cost, in credits.
-        job_id: The job.
-        version: The model snapshot asked for.
-        schema_violation_error: Why the data does not conform to the schema; None: it conforms.
-        fallback_model_version: The model really used, when the first attempt failed.
+        org_id: Id of the organisation.
+        duration_ms: Duration of the extraction, milliseconds.
+        credit_usage: Price of the extraction, credits.
+        job_id: Id of the job.
+        version: The requested model snapshot.
+        schema_violation_error: Why the data does not conform to the schema; None if it does.
+        fallback_model_version: The model that was used after the first attempt had failed.
         warnings: Structured warnings.
     """
 
@@ -112,9 +113,9 @@ class ExtractResult:
     """The result of an extract job.
 
     Attributes:
-        extraction: The extracted key-value pairs, of the shape that the caller's schema asked for.
-        extraction_metadata: The same shape, with the chunk references of every value.
-        metadata: How the extraction went.
+        extraction: The extracted data, in the shape of the caller's schema.
+        extraction_metadata: The same shape, with the chunk references of each value.
+        metadata: Facts about the extraction.
     """
 
     extraction: Json = field(repr=_show_size)
@@ -125,21 +126,21 @@ class ExtractResult:
 
 @frozen(kw_only=True)
 class JobSummary:
-    """One line of the list of jobs. It never carries a result.
+    """One entry of the job list. It never contains a result.
 
     Attributes:
-        job_id: The job.
-        status: Where it stood when the list was made; a hint, for the list can lag.
+        job_id: Id of the job.
+        status: Status of the job when the list was made; a hint, because the list can lag behind.
         status_text: The status as the service wrote it.
-        received_at: When the service received the job, aware, UTC.
-        created_at: When the job was created, aware, UTC; None where the service does not say.
-        progress: 0.0 not complete, 1.0 complete; nothing in between for extract jobs.
-        failure_reason: What went wrong, if the job failed.
+        received_at: When the service received the job, UTC.
+        created_at: When the job was created, UTC; None if the service does not say.
+        progress: 0.0 until an extract job is complete, then 1.0.
+        failure_reason: Why the job failed, if it did.
     """
 
     job_id: str
     status: JobStatus
-    status_text: str = field(repr=_show_text)
+    status_text: str = field(repr=_show_text, metadata=codec.json_name("status"))
     received_at: datetime
     progress: float
     created_at: datetime | None = None
@@ -154,12 +155,12 @@ class JobSummary:
 
 @frozen(kw_only=True)
 class JobPage:
-    """One page of the list of jobs.
+    """One page of the job list.
 
     Attributes:
-        jobs: At most `page_size` of them, in no documented order.
+        jobs: At most `page_size` jobs, in no documented order.
         has_more: Whether the service says that there are further pages.
-        org_id: The organisation.
+        org_id: Id of the organisation.
     """
 
     jobs: tuple[JobSummary, ...]
@@ -170,40 +171,43 @@ class JobPage:
 
 @frozen(kw_only=True)
 class JobSnapshot:
-    """What one look at a job saw.
+    """The state of a job at one poll.
 
     Attributes:
-        job_id: The job.
-        status: Where it stood; `JobStatus.UNKNOWN` for a status this version has not heard of.
+        job_id: Id of the job.
+        status: Status of the job; `JobStatus.UNKNOWN` if this version does not know it.
         status_text: The status as the service wrote it.
-        received_at: When the service received the job, aware, UTC.
-        created_at: When the job was created, aware, UTC; None where the service does not say.
-        progress: 0.0 not complete, 1.0 complete; nothing in between for extract jobs.
-        org_id: The organisation.
-        version: The exact model snapshot used.
-        data: The result, where it came inline (at most 1 MB).
-        output_url: Where to download the result otherwise. Presigned, so a secret, and dead one
-            hour after this look; `ResultFetcher` deals with both.
-        metadata: How the extraction went.
-        failure_reason: What went wrong, if the job failed.
-        conforms: False where the data does not fully conform to the caller's schema (HTTP 206);
+        received_at: When the service received the job, UTC.
+        created_at: When the job was created, UTC; None if the service does not say.
+        progress: 0.0 until an extract job is complete, then 1.0.
+        org_id: Id of the organisation.
+        version: The model snapshot that was used.
+        data: The result, if the response contains it (at most 1 MB).
+        output_url: Where to download the result otherwise. A presigned URL, so a secret; it
+            expires one hour after the poll. `ResultFetcher` handles both.
+        metadata: Facts about the extraction.
+        failure_reason: Why the job failed, if it did.
+        conforms: False if the data does not fully conform to the caller's schema (HTTP 206); then
             `schema_violation` says why.
-        extra: Fields that this version does not know.
+        extra: Fields that this version does not know, by name.
     """
 
     job_id: str
     status: JobStatus
-    status_text: str = field(repr=_show_text)
+    status_text: str = field(repr=_show_text, metadata=codec.json_name("status"))
     received_at: datetime
     progress: float
-    created_at: datetime | None = None
-    org_id: str | None = None
-    version: str | None = None
+    # An unreadable side field must not hide that the job has settled.
+    created_at: datetime | None = field(default=None, metadata=codec.SIDE_FIELD)
+    org_id: str | None = field(default=None, metadata=codec.SIDE_FIELD)
+    version: str | None = field(default=None, metadata=codec.SIDE_FIELD)
     data: ExtractResult | None = None
     output_url: str | None = field(default=None, repr=_show_url)
-    metadata: ExtractMetadata | None = None
-    failure_reason: str | None = field(default=None, repr=_show_text)
-    conforms: bool = True
+    metadata: ExtractMetadata | None = field(
+        default=None, metadata={**codec.SIDE_FIELD, **codec.repeats("data")}
+    )
+    failure_reason: str | None = field(default=None, repr=_show_text, metadata=codec.SIDE_FIELD)
+    conforms: bool = field(default=True, metadata=codec.NOT_IN_JSON)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
     @property
@@ -213,17 +217,17 @@ class JobSnapshot:
 
     @property
     def schema_violation(self) -> str | None:
-        """Why the data does not conform to the caller's schema; None where it does."""
+        """Why the data does not conform to the caller's schema; None if it does."""
         if self.metadata is not None and self.metadata.schema_violation_error is not None:
             return self.metadata.schema_violation_error
         return None if self.data is None else self.data.metadata.schema_violation_error
 
     def raise_for_failure(self) -> None:
-        """Do nothing unless the job ended badly.
+        """Raise if the job failed or was cancelled; otherwise do nothing.
 
         Raises:
-            JobFailedError: It failed; the error carries the reason.
-            JobCancelledError: It was cancelled.
+            JobFailedError: The job failed; the error contains the reason.
+            JobCancelledError: The job was cancelled.
         """
         if self.status is JobStatus.FAILED:
             raise JobFailedError(job_id=self.job_id, failure_reason=self.failure_reason)
@@ -231,9 +235,9 @@ class JobSnapshot:
             raise JobCancelledError(job_id=self.job_id)
 
     def redacted(self) -> Self:
-        """Give a copy that may be logged or written down: `output_url` without its query.
+        """Return a copy that may be logged or saved: `output_url` without its query.
 
-        `ResultFetcher` takes such a copy all the same: it asks the service for a fresh URL.
+        `ResultFetcher` accepts such a copy: it asks the service for a fresh URL.
         """
         return (
             self
@@ -242,30 +246,22 @@ class JobSnapshot:
         )
 
     def to_json(self) -> str:
-        """Give the snapshot as one line of JSON, in the shape of the service, plus `conforms`.
+        """Return the snapshot as one line of JSON: the fields of the service, and `conforms`.
 
-        The presigned `output_url` is in it, so that nothing is lost on the way; use
-        ``job.redacted().to_json()`` for anything that others may read.
+        It contains the presigned `output_url`. Use ``job.redacted().to_json()`` for anything that
+        other people can read.
         """
-        from adepoll.api import codec  # noqa: PLC0415 - wire knows the models; only these two methods look back
-
-        return codec.encode_job(self)
+        return dumps({**codec.flatten(self), "conforms": self.conforms})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
-        """Read back what `to_json` wrote.
+        """Return the snapshot that `to_json` wrote.
 
         Raises:
-            MalformedAnswerError: It is not that.
+            MalformedAnswerError: The text was not written by `to_json`.
         """
-        from adepoll.api import codec  # noqa: PLC0415 - as in to_json
-
-        return codec.decode_saved_job(text)
-
-
-def from_timestamp(seconds: float) -> datetime:
-    """Give the aware UTC time of a Unix timestamp in seconds."""
-    return _EPOCH + timedelta(0, seconds)
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+        raw = codec.load_object(text)
+        conforms = raw.pop("conforms", True)
+        if not isinstance(conforms, bool):
+            raise MalformedAnswerError(["expected a boolean @ $.conforms"])
+        return evolve(codec.read(JobSnapshot, raw), conforms=conforms)

@@ -1,4 +1,4 @@
-"""ServiceClock: what time it is at the service, as the Date headers of its answers tell.
+"""ServiceClock: the time of the service, from the Date headers of its responses.
 
 Imports nothing of adepoll.
 """
@@ -9,16 +9,16 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
 
-_RESOLUTION: Final = 1.0  # of a Date header, seconds; the rest is cut off
-_WHILE: Final = 0.01  # seconds; of thousands of answers a second, a hundred are enough
-_DRIFT: Final = 50e-6  # seconds a second by which two quartz clocks may part
-_LEAST: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()  # before it, a clock was never set
-_MOST: Final = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
+_RESOLUTION: Final = 1.0  # seconds; a Date header has no fractions
+_PAUSE: Final = 0.01  # seconds; a hundred Date headers per second are enough
+_DRIFT: Final = 50e-6  # seconds per second by which two quartz clocks can diverge
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC).timestamp()  # before: the clock was never set
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 
 
-@lru_cache(maxsize=64)  # all answers of one second carry the same text
+@lru_cache(maxsize=64)  # all responses of one second have the same text
 def parse_http_date(text: str) -> datetime | None:
-    """Read a date as RFC 9110, section 5.6.7, has it; None for what is none."""
+    """Return the date of a header (RFC 9110, section 5.6.7); None if the text is not a date."""
     try:
         parsed = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -30,50 +30,49 @@ def parse_http_date(text: str) -> datetime | None:
 def _unix_time(text: str) -> float | None:
     date = parse_http_date(text)
     seconds = math.nan if date is None else date.timestamp()
-    return seconds if _LEAST <= seconds < _MOST else None
+    return seconds if _EARLIEST <= seconds < _LATEST else None
 
 
 class ServiceClock:
-    """The offset from our loop's time to the service's Unix time, between two bounds.
+    """The offset from the loop's time to the service's Unix time, known to lie within two bounds.
 
-    An answer that was made between `sent_at` and `received_at` and dated `date` bounds it to
+    A response with the header `date` that was made between `sent_at` and `received_at` shows that
     ``date - received_at <= offset < date + 1 - sent_at`` (F. Cristian, Probabilistic clock
-    synchronization, 1989). The bounds of all answers are intersected (K. Marzullo, 1984): those
-    that came just before and just after the service's second changed make them as narrow as the
-    answers were quick. They widen as quartz drifts, and are begun anew when an answer contradicts
-    them: a clock was set, or there are several.
+    synchronization, 1989). The clock keeps the intersection of these bounds (K. Marzullo, 1984):
+    responses just before and just after a change of the second narrow it to their latency. The
+    bounds widen with time, because clocks drift. A response that contradicts them replaces them,
+    because a clock was set or several servers answer.
 
     Attributes:
-        enough_until: Loop time; answers to what was sent before need not be heard. Of those to
-            what was sent within a hundredth of a second, one is enough.
+        enough_until: Loop time; responses to requests sent earlier need not be recorded.
     """
 
     def __init__(self) -> None:
-        """Know nothing yet."""
-        self._least = -math.inf
-        self._most = math.inf
-        self._heard_at = -math.inf
+        """Create a clock that does not know the time yet."""
+        self._lower = -math.inf
+        self._upper = math.inf
+        self._updated_at = -math.inf
         self.enough_until = -math.inf
 
-    def heard(self, date: str | None, sent_at: float, received_at: float) -> None:
-        """Take in the Date header of an answer; one that is none, or absurd, tells nothing.
+    def record(self, date: str | None, sent_at: float, received_at: float) -> None:
+        """Record the Date header of a response; an unreadable or absurd date changes nothing.
 
         Args:
-            date: The header's text; None where the answer had none.
+            date: The header; None if the response had none.
             sent_at: Loop time before the request was sent.
-            received_at: Loop time after its answer had come.
+            received_at: Loop time after the response had arrived.
         """
-        told = None if date is None else _unix_time(date)
-        if told is None:
+        seconds = None if date is None else _unix_time(date)
+        if seconds is None:
             return
-        drifted = _DRIFT * max(received_at - self._heard_at, 0.0)
-        least = max(self._least - drifted, told - received_at)
-        most = min(self._most + drifted, told + _RESOLUTION - sent_at)
-        if least > most:
-            least, most = told - received_at, told + _RESOLUTION - sent_at
-        self._least, self._most, self._heard_at = least, most, received_at
-        self.enough_until = max(self.enough_until, sent_at + _WHILE)
+        drift = _DRIFT * max(received_at - self._updated_at, 0.0)
+        lower = max(self._lower - drift, seconds - received_at)
+        upper = min(self._upper + drift, seconds + _RESOLUTION - sent_at)
+        if lower > upper:
+            lower, upper = seconds - received_at, seconds + _RESOLUTION - sent_at
+        self._lower, self._upper, self._updated_at = lower, upper, received_at
+        self.enough_until = max(self.enough_until, sent_at + _PAUSE)
 
     def unix_time(self, now: float) -> float | None:
-        """Give the service's Unix time at loop time `now`; None before any Date was heard."""
-        return None if self._heard_at == -math.inf else now + (self._least + self._most) / 2
+        """Return the service's Unix time at loop time `now`; None before the first date."""
+        return None if self._updated_at == -math.inf else now + (self._lower + self._upper) / 2

@@ -1,4 +1,4 @@
-"""What a watcher asks about jobs: the `JobSource` protocol. Imports models only."""
+"""JobSource: where a watcher gets the state of jobs from. Imports models only."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
@@ -7,57 +7,57 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 
 
 class JobSource(Protocol):
-    """Anything that can be asked about jobs: `AdeClient`, a simulation, a cache of your own.
+    """Anything that can be polled: an `AdeClient`, a simulation, a cache of your own.
 
-    Its errors are those of `adepoll.errors`; any other exception is taken for a bug, and stops
-    the watcher.
+    It raises the errors of `adepoll.errors`. Any other exception is treated as a bug and stops the
+    watcher.
     """
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """Look at one job, once."""
+        """Poll one job once."""
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """List one page of jobs; raise NotImplementedError if you cannot."""
+        """List one page of jobs; raise NotImplementedError if the source has no list."""
 
 
 @runtime_checkable
-class SlottedSource(Protocol):
-    """A source that waits at times (for its rate, for a retry) and need not hold a slot then."""
+class PollingSource(Protocol):
+    """A source whose calls can wait before they send a request, as for a rate limit."""
 
-    def slotted(self, slot: AbstractAsyncContextManager[object]) -> JobSource:
-        """Give a view of the source that enters `slot` for each request, and for that only."""
+    def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
+        """Return a view that holds `semaphore` during each request, and not while it waits."""
 
 
 @runtime_checkable
 class TimedSource(Protocol):
-    """A source that knows the time by the service's clock, which `received_at` is of."""
+    """A source that knows the time of the service's clock, which sets `received_at`."""
 
     def service_time(self) -> float | None:
-        """Give the Unix time of the service; None while that is not known."""
+        """Return the Unix time of the service; None if it is not known yet."""
 
 
-def hold_slots(source: JobSource, slot: AbstractAsyncContextManager[object]) -> JobSource:
-    """Give a view of any source that enters `slot` for each request."""
-    if isinstance(source, SlottedSource):
-        return source.slotted(slot)
-    return _SlotForTheCall(source, slot)
+def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
+    """Return a view of any source that holds `semaphore` during each request."""
+    if isinstance(source, PollingSource):
+        return source.for_polling(semaphore)
+    return _HeldDuringCalls(source, semaphore)
 
 
-class _SlotForTheCall:
-    """A source that knows nothing of slots; a call to it counts as one request."""
+class _HeldDuringCalls:
+    """A view of a source without `for_polling`: each call counts as one request."""
 
-    def __init__(self, source: JobSource, slot: AbstractAsyncContextManager[object]) -> None:
+    def __init__(self, source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> None:
         self._source = source
-        self._slot = slot
+        self._semaphore = semaphore
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        async with self._slot:
+        async with self._semaphore:
             return await self._source.get_job(job_id)
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        async with self._slot:
+        async with self._semaphore:
             return await self._source.list_jobs(page=page, page_size=page_size, status=status)

@@ -1,34 +1,45 @@
-"""The boundary to aiohttp: its sessions, its errors in our words, its habits kept down.
+"""The boundary to aiohttp: sessions, GET requests, time limits, and the translation of its errors.
 
-Imports errors and redaction.
+Imports service_clock, errors, closing and redaction.
 """
 
 import asyncio
+import logging
 import os
 import re
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from adepoll.__about__ import __version__
-from adepoll.errors import ClosedError
+from adepoll.api.service_clock import ServiceClock
+from adepoll.closing import AsyncCloseable
+from adepoll.errors import AnswerTimeoutError, AnswerTooLargeError, ClosedError, TransportError
 from adepoll.redaction import REDACTED, showable
+from adepoll.throttling.rate_limiter import Send
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 USER_AGENT: Final = f"adepoll/{__version__}"
 
 
-class Connections:
-    """A session made at first use, and the answers that are being read from it.
+class Connections(AsyncCloseable):
+    """A session that is created at the first use, and the responses that are being read from it.
 
     Attributes:
-        reading: The answers being read; whoever reads one puts it in and takes it out again.
+        reading: Responses whose body is being read; the reader adds and removes them.
         is_closed: Whether `aclose` was called.
-        loop: The event loop on which it is used; None before the first use.
+        owns_session: Whether the session is closed with this object.
+        loop: The event loop that uses it; None before the first use.
     """
 
     def __init__(
@@ -40,9 +51,9 @@ class Connections:
         """Open nothing yet.
 
         Args:
-            owner: What is closed when this is, as `ClosedError` names it.
-            make: Makes the session.
-            session: A session of somebody else's, used in place of one of its own.
+            owner: Word for the object that uses the connections, for `ClosedError`.
+            make: Creates the session.
+            session: A session of the caller, used instead of an own one and not closed.
         """
         self.reading: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
@@ -53,16 +64,18 @@ class Connections:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def check_open(self) -> None:
-        """Raise `ClosedError` if it was closed, or is used on another loop than before."""
+        """Raise `ClosedError` if it is closed, or was used in another event loop before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
         loop = asyncio.get_running_loop()
         self.loop = self.loop or loop
         if self.loop is not loop:
-            raise ClosedError(f"the {self._owner} belongs to another event loop; make one for each")
+            raise ClosedError(
+                f"the {self._owner} belongs to another event loop; create one for each loop"
+            )
 
     def session(self) -> aiohttp.ClientSession:
-        """Give the session, where `check_open` was called before; raises `ClosedError`."""
+        """Return the session; raises `ClosedError`. Call `check_open` before."""
         if self.is_closed:
             self.check_open()
         if self._session is None:
@@ -72,30 +85,155 @@ class Connections:
         return self._session
 
     async def aclose(self) -> None:
-        """Break off what is being read, and close a session of its own."""
+        """Abort all responses that are being read, and close an own session."""
         self.is_closed = True
         for response in self.reading:
-            response.close()  # wakes its reader, as closing the session does not
+            response.close()  # wakes its reader; closing the session would not
         if self._session is not None and self.owns_session:
             await self._session.close()
 
 
-def read_at_once(response: aiohttp.ClientResponse, most: int) -> None:
-    """Have the body taken from its socket in pieces of so many bytes, where the transport lets us.
+class Transport(Connections):
+    """Sends the GET requests of one client, each once.
 
-    That is asyncio's own, which takes 256 KiB if nobody says anything; uvloop's and those of TLS
-    have a buffer of a fixed size.
+    Attributes:
+        clock: The time of the service, updated with every response.
+        bytes_received: Bytes of response bodies, after decompression.
     """
-    connection = response.connection  # None where all of the body has come already
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        session: aiohttp.ClientSession | None,
+        timeout: float,
+        max_body_bytes: int,
+    ) -> None:
+        """Open nothing yet; see `AdeClient` for the arguments."""
+        super().__init__("client", self._make_session, session)
+        self.headers = {
+            "Authorization": Bearer(f"Bearer {api_key}"),
+            "Accept": "application/json",
+            "User-Agent": USER_AGENT,
+        }
+        # A session of the caller has its own headers and middlewares, which stay as they are.
+        self._headers_of_request = None if session is None else self.headers
+        self._root = URL(base_url, encoded=True)
+        self._root_path = self._root.raw_path.rstrip("/")
+        self._time_limit = TimeLimit(timeout)
+        self._max_body_bytes = max_body_bytes
+        self.clock = ServiceClock()
+        self.bytes_received = 0
+
+    def request(self, path: str, read: Callable[..., _T], job_id: str | None = None) -> Send[_T]:
+        """Return a function that sends one GET and returns what `read` makes of the response.
+
+        Args:
+            path: Encoded path, and query if there is one.
+            read: Called with status, headers and body; for an error status also with ``now`` and
+                ``secret``, as `protocol.read_job` takes them.
+            job_id: The job that the request is about, for errors.
+
+        Raises:
+            ClosedError: The client is closed.
+        """
+        self.check_open()
+        path, _, query = path.partition("?")
+        # Encoded by the caller: yarl would send "%25" for "%".
+        url = self._root.with_path(self._root_path + path, encoded=True)
+        if query:
+            url = url.with_query(query)
+        return partial(self._send, url, read, job_id)
+
+    async def _send(
+        self, url: URL, read: Callable[..., _T], job_id: str | None, sent_at: float
+    ) -> _T:
+        loop = self.loop or asyncio.get_running_loop()
+        try:
+            with self._time_limit.block(loop, sent_at):
+                response = await self.session().get(
+                    url,
+                    headers=self._headers_of_request,
+                    allow_redirects=False,
+                    raise_for_status=False,  # a session of the caller can have it on
+                    timeout=_NO_TIMEOUT,
+                )
+                headers = response.headers
+                if sent_at >= self.clock.enough_until:
+                    self.clock.record(headers.get("Date"), sent_at, loop.time())
+                if _log.isEnabledFor(logging.DEBUG):
+                    milliseconds = 1000 * (loop.time() - sent_at)
+                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
+                if response.closed:  # the body has arrived already
+                    body = response.content.read_nowait()
+                else:
+                    async with response:
+                        body = await self._read(response)
+        except TimeoutError:
+            failure: TransportError = AnswerTimeoutError(
+                timeout=self._time_limit.seconds, job_id=job_id
+            )
+        except (aiohttp.ClientError, OSError) as exc:
+            failure = TransportError(describe(exc), job_id=job_id)
+        else:
+            if len(body) > self._max_body_bytes:
+                raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
+            self.bytes_received += len(body)
+            if response.status == _OK:
+                return read(_OK, headers, body)
+            return read(response.status, headers, body, now=datetime.now(UTC), secret=self._key)
+        self.check_open()  # a request that aclose() has aborted raises ClosedError
+        # Raised here, so that it has no foreign error as its context: these can carry the headers
+        # of the request, and with them the key.
+        raise failure
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body, or its beginning if that is too large already."""
+        chunks: list[bytes] = []
+        size = 0
+        self.reading.add(response)
+        try:
+            while size <= self._max_body_bytes and (chunk := await response.content.readany()):
+                size += len(chunk)
+                chunks.append(chunk)
+        finally:
+            self.reading.discard(response)
+        return b"".join(chunks)
+
+    @property
+    def _key(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            headers=self.headers,
+            connector=aiohttp.TCPConnector(limit=0),  # the rate limiter limits them
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(send_once,),
+        )
+
+
+_OK: Final = 200
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it
+
+
+def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
+    """Read the body from its socket in pieces of at most `most` bytes, if the transport can.
+
+    asyncio's own transport can, and reads 256 KiB by default. The buffers of uvloop and of TLS have
+    a fixed size.
+    """
+    connection = response.connection  # None if the whole body has arrived
     transport = None if connection is None else connection.transport
     if transport is not None and hasattr(transport, "max_size"):
         transport.max_size = most
 
 
 class Bearer(str):
-    """The value of the Authorization header, of which no repr shows the key.
+    """The value of the Authorization header, with a repr that does not show the key.
 
-    Errors of the HTTP layer carry the headers of their request, and get printed.
+    Errors of aiohttp contain the headers of their request, and are printed.
     """
 
     __slots__ = ()
@@ -105,40 +243,41 @@ class Bearer(str):
 
 
 class TimeLimit:
-    """What `asyncio.timeout` is for one block, for any number of blocks, with one timer in all.
+    """`asyncio.timeout` for any number of blocks with the same limit, with one timer in total.
 
-    As every block may take equally long, they run out in the order in which they began. A timer
-    of its own for each would be a tenth of what a request costs.
+    All blocks may take equally long, so they expire in the order in which they began. One timer
+    for each would cost a tenth of a request.
     """
 
     def __init__(self, seconds: float) -> None:
-        """`seconds` is how long each block may take."""
+        """Create a limit of `seconds` for each block."""
         self.seconds = seconds
-        self.running: dict[_Block, float] = {}  # until when; the oldest first
+        self.running: dict[_Block, float] = {}  # deadlines; the earliest first
         self.timer: asyncio.TimerHandle | None = None
 
     def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager[None]:
-        """Give a context manager that raises `TimeoutError` where its block takes too long.
+        """Return a context manager that raises `TimeoutError` if its block takes too long.
 
-        `loop` is the one that runs, and `now` its time, from which on it counts: that of no block
-        may lie before that of the block which began before it.
+        Args:
+            loop: The running loop.
+            now: Loop time at which the block begins, not earlier than that of the last block.
         """
         return _Block(self, loop, now)
 
-    def ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the blocks whose time is over, and set the timer for the next one."""
+    def expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the blocks whose time is over, and set the timer for the next block."""
         self.timer = None
         now = loop.time()
-        for block, due in [*self.running.items()]:
-            if due > now:
-                self.timer = loop.call_at(due, self.ring, loop)
+        for block, deadline in [*self.running.items()]:
+            if deadline > now:
+                self.timer = loop.call_at(deadline, self.expire, loop)
                 return
             del self.running[block]
             block.cancel()
 
 
 class _Block:
-    """One block under a `TimeLimit`. How it cancels is taken from `asyncio.Timeout`."""
+    """One block under a `TimeLimit`. It cancels its task as `asyncio.Timeout` does."""
 
     __slots__ = ("_cancelling", "_limit", "_loop", "_now", "_task")
 
@@ -154,12 +293,12 @@ class _Block:
         limit, loop = self._limit, self._loop
         task = asyncio.current_task(loop)
         if task is None:
-            raise RuntimeError("a time limit can only hold within a task")
+            raise RuntimeError("a time limit works within a task only")
         self._task = task
         self._cancelling = task.cancelling()
-        due = limit.running[self] = self._now + limit.seconds
+        deadline = limit.running[self] = self._now + limit.seconds
         if limit.timer is None:
-            limit.timer = loop.call_at(due, limit.ring, loop)
+            limit.timer = loop.call_at(deadline, limit.expire, loop)
 
     def __exit__(
         self,
@@ -174,22 +313,22 @@ class _Block:
             limit.timer = None
         if in_time:
             return
-        # If others cancelled the task as well, it is theirs to see the CancelledError.
+        # If the task was also cancelled by others, they must see the CancelledError.
         if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise TimeoutError from exc
 
 
 class _BrokenError(aiohttp.ClientError):
-    """What aiohttp would have met with a second request; its one argument is the true error."""
+    """Replaces an error on which aiohttp would send the request again; its argument is that."""
 
 
-async def once(
+async def send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Middleware that keeps aiohttp from sending one GET twice.
+    """Middleware that keeps aiohttp from sending a GET twice.
 
-    It does so by itself where a connection breaks before the answer: a retry that no budget and
-    no rate would know of. It knows such a break by the two classes of error below.
+    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
+    error classes below. The request budget would not count such a retry.
     """
     try:
         return await handler(request)
@@ -201,7 +340,7 @@ _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 
 def describe(exc: BaseException) -> str:
-    """Say what a foreign error of the HTTP layer means, without its URL, headers or body."""
+    """Return what an error of aiohttp means, without its URL, headers or body."""
     if isinstance(exc, _BrokenError):
         exc = exc.args[0]
     if isinstance(exc, aiohttp.ClientConnectorError):
@@ -209,8 +348,9 @@ def describe(exc: BaseException) -> str:
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "the connection was closed before an answer came"
     if isinstance(exc, aiohttp.ClientResponseError):
-        # Further on it quotes the wire: a document, or the very query that was sent.
-        return f"the answer is no HTTP: {showable(_BEFORE_QUOTE.split(exc.message, 1)[0], 120)}"
+        # The rest of the message can quote a document, or the query of the request.
+        message = showable(_BEFORE_QUOTE.split(exc.message, 1)[0], 120)
+        return f"the answer is not valid HTTP: {message}"
     if isinstance(exc, aiohttp.ClientPayloadError):
         return "the connection broke within the body"
     if isinstance(exc, OSError):
@@ -219,7 +359,7 @@ def describe(exc: BaseException) -> str:
 
 
 def _reason(exc: OSError) -> str:
-    # asyncio puts a text of its own in place of the system's; a look-up has numbers of its own.
+    # asyncio replaces the system's text by its own; DNS and TLS errors have numbers of their own.
     if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
         return os.strerror(exc.errno)
     return showable(exc.strerror or type(exc).__name__, 120)

@@ -56,7 +56,7 @@ def list_jobs(*, status: str | None, limit: int | None, connect: Callable[[], Ad
                 if sys.stdout.isatty():
                     jobs.append(job)
                 else:
-                    write_line(codec.encode_summary(job))
+                    write_line(codec.encode(job))
                 if count == limit:
                     break
         if sys.stdout.isatty():

@@ -22,7 +22,7 @@ from opentelemetry.trace import (
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus
-from adepoll.api.source import JobSource, TimedSource, hold_slots
+from adepoll.api.source import JobSource, TimedSource, for_polling
 from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
 from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
 
@@ -73,9 +73,9 @@ class TracedSource:
             span.set_attribute("adepoll.list.has_more", listed.has_more)
             return listed
 
-    def slotted(self, slot: AbstractAsyncContextManager[object]) -> "TracedSource":
-        """Give a view that enters `slot` for each request, as that of the source does."""
-        held = hold_slots(self._source, _Sending(slot))
+    def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "TracedSource":
+        """Return a view that holds `semaphore` during each request, as that of the source does."""
+        held = for_polling(self._source, _Sending(semaphore))
         return TracedSource(held, self._tracer, with_ids=self._with_ids)
 
     def service_time(self) -> float | None:

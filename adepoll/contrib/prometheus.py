@@ -22,7 +22,7 @@ from prometheus_client.utils import floatToGoString
 
 from adepoll.api.client import AdeClient
 from adepoll.fetcher import FetcherStats, ResultFetcher
-from adepoll.throttling.calls import ClientStats
+from adepoll.throttling.stats import ClientStats
 from adepoll.watching.detection_lag import LagHistogram
 from adepoll.watching.watcher import JobWatcher, WatcherStats
 

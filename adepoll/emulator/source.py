@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from attrs import field, frozen
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.emulator import checks
 from adepoll.emulator.effects import Break, Endpoint
@@ -97,7 +97,7 @@ class WorldSource:
         if status == 404:  # noqa: PLR2004 - HTTP
             raise JobNotFoundError(status=status, detail="Job ID not found", job_id=job_id)
         try:
-            snapshot = codec.decode_job(body, conforms=status != 206)  # noqa: PLR2004 - HTTP
+            snapshot = v1_extract.decode_job(body, status)
         except MalformedAnswerError as exc:
             raise MalformedAnswerError(exc.problems, job_id=job_id) from exc
         if snapshot.job_id != job_id:
@@ -126,7 +126,7 @@ class WorldSource:
         if treatment is not None:
             body = await self._hand_over(body, treatment, None, good=True)
         await asyncio.sleep(latency / 2)
-        return codec.decode_page(body)
+        return v1_extract.decode_page(body)
 
     def service_time(self) -> float:
         """Give the Unix time of the world."""

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 from attrs import frozen
 
-from adepoll.api import codec
 from adepoll.api.client import AdeClient
+from adepoll.api.kinds import v1_extract
 from adepoll.api.models import ExtractResult, JobSnapshot, JobStatus
 from adepoll.errors import (
     MalformedAnswerError,
@@ -174,7 +174,7 @@ class ResultFetcher:
                 return job.data
             body = await self._into_memory(job)
             try:
-                return await asyncio.to_thread(codec.decode_result, body)
+                return await asyncio.to_thread(v1_extract.decode_result, body)
             except MalformedAnswerError as exc:
                 problems = exc.problems
             raise ResultMalformedError(problems, job_id=job.job_id)
@@ -381,5 +381,5 @@ async def _inline(
     data: ExtractResult, job_id: str, start: int = 0, stop: int | None = None
 ) -> Inline:
     """Give data that came with the snapshot as the stream it would have been."""
-    body = await asyncio.to_thread(codec.encode_result, data)
+    body = await asyncio.to_thread(v1_extract.encode_result, data)
     return Inline(body, job_id=job_id, start=start, stop=stop)

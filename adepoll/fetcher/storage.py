@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from adepoll.api.transport import USER_AGENT, Connections, describe, read_at_once
+from adepoll.api.transport import USER_AGENT, Connections, describe, limit_read_size
 from adepoll.errors import ResultTransferError, ResultUrlError
 from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
 from adepoll.fetcher.answers import Answer, ChangedError, Interpreter, Range, Version
@@ -128,7 +128,7 @@ class Storage:
         response, url = await self._follow(job_id, url, headers, in_bulk=in_bulk)
         async with response:
             self._connections.reading.add(response)
-            read_at_once(response, _READ_AT_ONCE_IN_BULK if in_bulk else _READ_AT_ONCE)
+            limit_read_size(response, _READ_AT_ONCE_IN_BULK if in_bulk else _READ_AT_ONCE)
             _log.debug("%s: %d (%s)", redact_url(url), response.status, asked or "whole")
             try:
                 interpreter = Interpreter(job_id, self._read_timeout, self._min_rate)

@@ -14,7 +14,7 @@ from adepoll.errors import ResultError, ResultExpiredError
 from adepoll.fetcher.answers import Answer, Range, Version
 from adepoll.fetcher.stats import Tally
 from adepoll.fetcher.storage import Storage
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.retrying import RetryPolicy
 
 _log = logging.getLogger(__name__)
 

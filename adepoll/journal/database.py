@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.errors import InvalidJobIdError, JournalError
 from adepoll.journal.changes import (
     Change,
@@ -300,7 +300,7 @@ class Database:
         if snapshot.data is None:
             self._connection.execute(_DROP_DATA, (snapshot.job_id,))
         else:
-            data = codec.encode_result(snapshot.data).decode()
+            data = v1_extract.encode_result(snapshot.data).decode()
             self._connection.execute(_KEEP_DATA, (data, snapshot.job_id))
 
     def _update(self, statement: str, job_id: str, *values: str | bytes | float | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.errors import AdePollError, JournalDamagedError
 from adepoll.journal.outcomes import Counts, Record, RecordedError, ResultFile, Stage, as_recorded
@@ -109,7 +109,7 @@ def record_of(row: tuple[Any, ...], data: str | None, path: Path | None) -> Reco
     try:
         snapshot = None if text is None else JobSnapshot.from_json(text)
         if snapshot is not None and data is not None:
-            snapshot = evolve(snapshot, data=codec.decode_result(data))
+            snapshot = evolve(snapshot, data=v1_extract.decode_result(data))
         return Record(
             number=number,
             job_id=job_id,

@@ -226,7 +226,7 @@ class ServerResources:
         # What comes of it stands in the client's stats, as with every other request.
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                await self.client.slotted(nullcontext()).list_jobs(page_size=1)
+                await self.client.for_polling(nullcontext()).list_jobs(page_size=1)
         except (RequestError, ClosedError, TimeoutError):
             pass
 

@@ -1,7 +1,7 @@
-"""What is learnt of a service by using it: how many at once, how fast, and whether it is there.
+"""What a client learns about the service: its capacity, its rate limit, and whether it is down.
 
-Plain state without I/O or a clock of its own: times come in as arguments, in seconds of any clock
-that does not go back. Imports nothing of the library.
+Plain state without I/O. Times are arguments, in seconds of any monotonic clock. Imports nothing of
+adepoll.
 """
 
 import math
@@ -10,113 +10,114 @@ from typing import Final
 
 
 class Window:
-    """How many requests may be on the wire at once: slow start (RFC 5681, 2009, section 3.1).
+    """The largest number of concurrent requests: slow start (RFC 5681, 2009, section 3.1).
 
-    It starts small and grows by one with each success, so that it doubles in every round trip
-    that it is made full use of, up to `most`. `shut` makes it one again, and begins an epoch:
-    those sent before are not waited for, and what becomes of them moves it no more.
+    It starts small and grows by one with each success, so that it doubles with every round trip in
+    which it is used fully, up to `limit`. `restart` reduces it to one and starts a new epoch:
+    requests of earlier epochs do not count against the window, and do not change its size.
 
     Attributes:
-        most: Largest size.
-        size: Most requests of this epoch on the wire at once.
-        epoch: How often it was shut.
-        on_wire: Requests on the wire, of all epochs.
-        full: Whether an answer must come before the next request may be sent.
+        limit: Largest size.
+        size: Largest number of concurrent requests of this epoch.
+        epoch: Number of restarts.
+        in_flight: Concurrent requests, of all epochs.
+        full: Whether a response must arrive before the next request may be sent.
     """
 
-    __slots__ = ("_credit", "_fresh", "epoch", "full", "most", "on_wire", "size")
+    __slots__ = ("_growth", "_in_flight_of_epoch", "epoch", "full", "in_flight", "limit", "size")
 
-    def __init__(self, most: int) -> None:
-        """Start with nothing on the wire."""
-        self.most = most
-        self.size = min(_FIRST_WINDOW, most)
-        self.epoch = self.on_wire = 0
-        self._fresh = 0  # those of this epoch
-        self._credit = 0  # successes that may still make it grow
+    def __init__(self, limit: int) -> None:
+        """Create an empty window."""
+        self.limit = limit
+        self.size = min(_FIRST_WINDOW, limit)
+        self.epoch = self.in_flight = 0
+        self._in_flight_of_epoch = 0
+        self._growth = 0  # successes that may still increase the size
         self.full = False
 
     @property
     def room(self) -> int:
-        """How many more requests may be sent before an answer comes."""
-        return min(self.size - self._fresh, self.most - self.on_wire)
+        """Requests that may be sent before a response arrives."""
+        return min(self.size - self._in_flight_of_epoch, self.limit - self.in_flight)
 
     def sent(self) -> None:
         """Count a request."""
-        self.on_wire += 1
-        self._fresh += 1
+        self.in_flight += 1
+        self._in_flight_of_epoch += 1
         # Only a window that is used shows that it could be larger (RFC 7661, 2015, section 4).
-        if 2 * self._fresh >= self.size:
-            self._credit = self._fresh
-        self.full = self._fresh >= self.size or self.on_wire >= self.most
+        if 2 * self._in_flight_of_epoch >= self.size:
+            self._growth = self._in_flight_of_epoch
+        self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
-    def ended(self, epoch: int, *, well: bool = False) -> None:
-        """Count one of that epoch as over, answered well or not."""
-        self.on_wire -= 1
+    def ended(self, epoch: int, *, succeeded: bool = False) -> None:
+        """Record the end of a request that was sent in `epoch`."""
+        self.in_flight -= 1
         if epoch == self.epoch:
-            self._fresh -= 1
-            if well and self._credit and self.size < self.most:
-                self._credit -= 1
+            self._in_flight_of_epoch -= 1
+            if succeeded and self._growth and self.size < self.limit:
+                self._growth -= 1
                 self.size += 1
         if self.full:
-            self._see_if_full()
+            self._update_full()
 
-    def shut(self) -> None:
-        """Go back to one at a time."""
+    def restart(self) -> None:
+        """Reduce the size to one, in a new epoch."""
         self.size = 1
-        self._fresh = self._credit = 0
+        self._in_flight_of_epoch = self._growth = 0
         self.epoch += 1
-        self._see_if_full()
+        self._update_full()
 
-    def _see_if_full(self) -> None:
-        self.full = self._fresh >= self.size or self.on_wire >= self.most
+    def _update_full(self) -> None:
+        self.full = self._in_flight_of_epoch >= self.size or self.in_flight >= self.limit
 
 
 class Outage:
-    """Whether the service is there at all, and when to see if it is again.
+    """Whether the service is down, and when it may be probed again.
 
-    Many failures in a row are an outage. Then one request at a time sees how it stands, after
-    waits that grow, until one succeeds.
+    `OUTAGE` failures in a row are an outage. During an outage, single requests probe the service
+    after increasing waits, until one succeeds.
 
     Attributes:
-        failures: How many there were since the last success.
-        probe_at: When the next request may see how it stands; in the past without an outage.
+        failures: Failures since the last success.
+        probe_at: When the next probe may be sent; minus infinity without an outage.
     """
 
-    __slots__ = ("_draw", "_waits", "failures", "probe_at")
+    __slots__ = ("_new_waits", "_waits", "failures", "probe_at")
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
-        """Begin without an outage.
+        """Start without an outage.
 
         Args:
-            waits: Begins a series of waits, in seconds, that has no end.
+            waits: Returns a new endless series of waits, in seconds.
         """
-        self._draw = waits
+        self._new_waits = waits
         self._waits: Iterator[float] | None = None
         self.failures = 0
         self.probe_at = -math.inf
 
     @property
-    def on(self) -> bool:
-        """Whether there is one."""
+    def is_on(self) -> bool:
+        """Whether there is an outage now."""
         return self._waits is not None
 
-    def failed(self, now: float, *, fresh: bool) -> bool:
-        """Count a failure; give whether an outage begins with it.
+    def failed(self, now: float, *, is_new: bool) -> bool:
+        """Record a failure; return whether an outage starts with it.
 
         Args:
-            now: When it came.
-            fresh: Whether the request was sent as a probe, and not before the outage was noticed.
+            now: When the request failed.
+            is_new: Whether the request was sent after the last restart of the window. Only such
+                a failure moves the next probe.
         """
         self.failures += 1
-        begins = self._waits is None and self.failures >= OUTAGE
-        if begins:
-            self._waits = self._draw()
-        if self._waits is not None and (begins or fresh):
-            self.probe_at = now + min(next(self._waits), _LONGEST_PROBE_WAIT)
-        return begins
+        starts = self._waits is None and self.failures >= OUTAGE
+        if starts:
+            self._waits = self._new_waits()
+        if self._waits is not None and (starts or is_new):
+            self.probe_at = now + min(next(self._waits), _MAX_PROBE_WAIT)
+        return starts
 
     def succeeded(self) -> bool:
-        """Count a success; give whether an outage ends with it."""
+        """Record a success; return whether an outage ends with it."""
         ends = self._waits is not None
         self._waits = None
         self.failures = 0
@@ -125,131 +126,139 @@ class Outage:
 
 
 class Rate:
-    """How many requests per second a service takes: not known until it has refused one as too many.
+    """An estimate of the service's rate limit. There is none before the first 429.
 
-    From then on multiplicative decrease, and growth as in CUBIC (RFC 9438, 2023, section 4.2):
-    steep at first, flat around what was found last, then ever steeper in search of more, so that
-    a limit is held with few refusals, and one that has gone is forgotten.
+    Each 429 lowers the rate. Then it grows as in CUBIC (RFC 9438, 2023, section 4.2): steeply at
+    first, hardly at all near the last estimate (the plateau), then faster and faster in search of
+    a higher limit. So few requests are throttled, and a limit that is gone is forgotten.
 
-    What was found lies between the rate that was refused and that which was granted on the way
-    there. Where the limiter is a bucket that had saved up much, the latter is nearer: each
-    refusal that comes before the search for more has begun shows that too much was believed.
+    A new estimate lies between the rate at the 429 and the average rate before it. A token bucket
+    that was full grants more than its rate for some time, so the average is the better guess
+    then: each 429 that comes before the search has begun lowers the weight of the former.
 
-    Refusals that follow quickly on each other tell more: all that was granted between them came
-    from what the bucket was filled with meanwhile, the closed time included, so that the limit
-    lies between what was granted by open and by all time. The rate goes to the geometric mean.
+    If 429s follow each other quickly, the requests between them were paid by tokens of the whole
+    time, the closed gate included. The limit then lies between requests per open second and
+    requests per second, and the estimate is their geometric mean.
 
-    The plateau is the longer, the longer the last one held, and the longer a refusal keeps the
-    gate closed: a search costs a small share of the time only.
+    The plateau is longer if the last one lasted longer, and if a 429 closes the gate for longer,
+    so that the search costs only a small share of the time.
 
     Attributes:
         value: Requests per second; None while no limit is known.
-        granted: Requests that were served of those sent since the last refusal; who hears of one
-            counts it here.
+        interval: Seconds between two requests at this rate; 0.0 while no limit is known.
+        granted: Requests sent since the last 429 that succeeded. The caller increases it.
     """
 
     __slots__ = (
         "_average",
-        "_belief",
         "_ceiling",
         "_closed_for",
         "_depth",
         "_grown",
-        "_last",
+        "_last_sent",
         "_lasted",
         "_open_for",
+        "_peak_weight",
         "_plateau",
-        "_refused_at",
         "_rise",
+        "_throttled_at",
         "granted",
+        "interval",
         "value",
     )
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without an estimate."""
         self.value: float | None = None
-        self._last = math.inf  # when the last request was sent
-        self._open_for = 0.0  # seconds since the last refusal in which something was asked for
-        self.granted = 0  # requests since then
-        self._lasted = 0.0  # seconds that the rate before the last refusal was granted
-        self._refused_at = -math.inf
-        self._closed_for = 0.0
-        # The curve: it starts a share `_depth` below the ceiling, reaches it when it has grown
-        # for `_plateau` seconds, and has doubled `_rise` seconds later.
+        self.interval = 0.0
+        self._last_sent = math.inf
+        self._open_for = 0.0  # seconds since the last 429 in which requests were sent
+        self.granted = 0
+        self._lasted = 0.0  # seconds for which the rate before the last 429 was granted
+        self._throttled_at = -math.inf
+        self._closed_for = 0.0  # seconds for which the last 429 closed the gate
+        # The curve: it starts at a share `_depth` below the ceiling, reaches the ceiling after
+        # `_plateau` seconds of growth, and doubles within another `_rise` seconds.
         self._ceiling = self._depth = self._plateau = self._rise = 0.0
-        self._grown = 0.0
-        self._average = 0.0  # of the rate, of late
-        self._belief = 0.5  # share of the refused rate in what is found
+        self._grown = 0.0  # seconds of growth
+        self._average = 0.0  # recent average of the rate
+        self._peak_weight = 0.5  # weight of the rate at the 429 in an estimate
 
     def sent(self, now: float, *, held_back: bool) -> bool:
-        """Count a request; give whether the rate has changed.
+        """Record a request; return whether the rate has changed.
 
         Args:
             now: When it was sent.
-            held_back: Whether it had to wait for the rate. It grows only then: a limit that is
-                not reached is not tested (RFC 7661, 2015, section 4).
+            held_back: Whether it had to wait for the rate. The rate grows only then: a limit that
+                is not reached is not tested (RFC 7661, 2015, section 4).
         """
-        passed = now - self._last
-        self._last = now
+        passed = now - self._last_sent
+        self._last_sent = now
         if passed <= 0:
             return False
-        # Time in which nobody asked for anything does not count.
-        most = 1.0 if self.value is None else 2.0 / self.value
-        passed = min(passed, most)
+        # Time without requests does not count.
+        longest = 1.0 if self.value is None else 2.0 / self.value
+        passed = min(passed, longest)
         self._open_for += passed
         if self.value is None or not held_back:
             return False
         self._grown += passed
-        of_late = min(self._grown / 3, _OF_LATE)
-        self._average += (self.value - self._average) * min(1.0, passed / of_late)
+        recent = min(self._grown / 3, _RECENT)
+        self._average += (self.value - self._average) * min(1.0, passed / recent)
         self.value = self._curve()
-        if self.value > _REFUTED * self._ceiling and self._open_for > _FORGET_AFTER:
-            self.value = None
+        self.interval = 1.0 / self.value
+        if self.value > _DISPROVED * self._ceiling and self._open_for > _FORGET_AFTER:
+            self.value, self.interval = None, 0.0
         return True
 
-    def refused(self, now: float, *, sent_at: float) -> None:
-        """Go down: a request was one too many.
+    def throttled(self, now: float, *, sent_at: float) -> None:
+        """Lower the rate after a 429.
 
         Args:
-            now: When that was heard.
-            sent_at: When the request was sent; after the last decrease, or it brings no news.
+            now: When the 429 arrived.
+            sent_at: When its request was sent; must be after the last 429.
         """
         if self.value is None:
-            lasted = self._open_for + max(now - self._last, _SHORTEST)
+            lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
             self._ceiling = max(self.granted, 1) / lasted
             value, self._lasted = self._ceiling / 2, 0.0
         elif not self.granted:
-            # The gate was opened too early, which tells little of the rate.
+            # The gate was opened too early, which says little about the rate.
             value = max(self.value / 2, min(self.value, self._ceiling / 8))
             self._lasted /= 2
         else:
-            value = self._find(self.value, now - sent_at)
+            value = self._estimate(self.value, now - sent_at)
         self.value = self._average = max(value, SLOWEST)
+        self.interval = 1.0 / self.value
         self._ceiling = max(self._ceiling, self.value)
         self._depth = 1 - self.value / self._ceiling
         self._grown = self._open_for = 0.0
         self.granted = 0
-        self._refused_at = now
+        self._throttled_at = now
 
-    def closed_until(self, opens_at: float) -> None:
-        """Learn how long the last refusal keeps all requests back."""
-        self._closed_for = max(0.0, opens_at - self._refused_at)
-        longest = min(max(_WORTH * self._closed_for, _LONG_PLATEAUS[0]), _LONG_PLATEAUS[1])
-        least = max(_LEAST_PLATEAU, 2 * self._closed_for)
-        self._plateau = min(max(_TRUST * self._lasted, least), longest)
+    def gate_closed_until(self, opens_at: float) -> None:
+        """Record for how long the last 429 keeps the gate closed."""
+        self._closed_for = max(0.0, opens_at - self._throttled_at)
+        longest = min(
+            max(_PLATEAU_PER_CLOSED * self._closed_for, _LONG_PLATEAUS[0]), _LONG_PLATEAUS[1]
+        )
+        shortest = max(_MIN_PLATEAU, 2 * self._closed_for)
+        self._plateau = min(max(_PLATEAU_PER_LASTED * self._lasted, shortest), longest)
         self._rise = min(max(self._plateau / 2, _RISES[0]), _RISES[1])
-        self._last = max(self._last, opens_at)
+        self._last_sent = max(self._last_sent, opens_at)
 
-    def _find(self, refused: float, ago: float) -> float:
-        """Set the ceiling to what a refused rate tells of the limit; give where to start again."""
-        lasted = max(self._open_for - ago, self.granted / refused)
+    def _estimate(self, peak: float, ago: float) -> float:
+        """Set the ceiling from the rate at the 429; return the rate to start again with."""
+        lasted = max(self._open_for - ago, self.granted / peak)
         searching = self._grown > self._plateau
-        self._belief = min(1.0, self._belief + 0.1) if searching else self._belief / 2
-        found = self._average + self._belief * (refused - self._average)
-        self._ceiling = found * (_CAREFUL if searching else _MORE_CAREFUL)
+        self._peak_weight = (
+            min(1.0, self._peak_weight + 0.1) if searching else self._peak_weight / 2
+        )
+        estimate = self._average + self._peak_weight * (peak - self._average)
+        self._ceiling = estimate * (_MARGIN if searching else _LARGER_MARGIN)
         value = self._ceiling * (1 - _DECREASE)
         if lasted < _QUICK:
-            value = min(value, found * math.sqrt(lasted / (lasted + self._closed_for)))
+            value = min(value, estimate * math.sqrt(lasted / (lasted + self._closed_for)))
             self._ceiling = math.sqrt(self._ceiling * value)
         self._lasted = lasted
         return value
@@ -265,23 +274,23 @@ OUTAGE: Final = 10
 """Failures in a row that are an outage."""
 
 SLOWEST: Final = 0.1
-"""The lowest rate that refusals can bring about, requests per second; the gate waits longer."""
+"""Lowest rate after 429s, requests per second. The gate can make longer pauses."""
 
 _FIRST_WINDOW: Final = 8
-_LONGEST_PROBE_WAIT: Final = 30.0
+_MAX_PROBE_WAIT: Final = 30.0  # seconds
 
-# All that follow were chosen by playing token buckets of 0.5 to 200 requests per second, with
-# bursts of 1 to 100 and with all kinds of Retry-After, against `Rate`. Times are seconds.
-_SHORTEST: Final = 0.01  # that a round trip takes
-_OF_LATE: Final = 15.0
-_QUICK: Final = 6.0  # refusals that follow on each other
+# The following values were chosen by simulation: `Rate` against token buckets of 0.5 to 200
+# requests per second, bursts of 1 to 100, and all forms of Retry-After. Times are seconds.
+_MIN_ROUND_TRIP: Final = 0.01
+_RECENT: Final = 15.0  # time constant of the average
+_QUICK: Final = 6.0  # between 429s that follow each other quickly
 _DECREASE: Final = 0.03
-_CAREFUL: Final = 0.995
-_MORE_CAREFUL: Final = 0.98
-_TRUST: Final = 8.0  # of plateau for each second that the last rate was granted
-_WORTH: Final = 40.0  # of plateau, at most, for each second closed, within the bounds
-_LONG_PLATEAUS: Final = (40.0, 180.0)
-_LEAST_PLATEAU: Final = 3.0
+_MARGIN: Final = 0.995
+_LARGER_MARGIN: Final = 0.98
+_PLATEAU_PER_LASTED: Final = 8.0  # seconds of plateau for each second that the last rate lasted
+_PLATEAU_PER_CLOSED: Final = 40.0  # largest plateau for each second of a closed gate
+_LONG_PLATEAUS: Final = (40.0, 180.0)  # bounds of that
+_MIN_PLATEAU: Final = 3.0
 _RISES: Final = (5.0, 60.0)
-_REFUTED: Final = 8.0  # times the ceiling
-_FORGET_AFTER: Final = 60.0  # without a refusal
+_DISPROVED: Final = 8.0  # times the ceiling
+_FORGET_AFTER: Final = 60.0  # without a 429

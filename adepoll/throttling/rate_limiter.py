@@ -1,181 +1,221 @@
-"""The request budget that every call to the API goes through: window, rate, gate, retries.
+"""The request budget of a client: when each request is sent, and what a 429 changes.
 
-Imports errors and limits, and is the only importer of backoff. All times are seconds of
+Imports errors and the rest of throttling; knows nothing of HTTP. Times are seconds of
 `loop.time()`.
 """
 
 import asyncio
+import logging
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
-import backoff
-from attrs import define, field, frozen
-from attrs.validators import ge, gt
+from attrs import define
 
-from adepoll.errors import ClosedError, RateLimitedError, RequestError
+from adepoll.errors import (
+    AuthenticationError,
+    ClosedError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestError,
+    StatusError,
+)
 from adepoll.throttling.estimators import Outage, Rate, Window
+from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.stats import ClientStats
 
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
-def _finite(_instance: object, attribute: object, value: float) -> None:
-    if not math.isfinite(value):
-        name = getattr(attribute, "name", "value")
-        raise ValueError(f"{name} must be finite, got {value}")
+Send: TypeAlias = Callable[[float], Awaitable[_T]]
+"""Sends one request; the argument is the loop time at which it is sent."""
 
-
-@frozen(kw_only=True)
-class RetryPolicy:
-    """When to send a request again that failed for a passing reason.
-
-    Waits grow exponentially and are drawn evenly between 0 and their bound ("full jitter", M.
-    Brooker, AWS Architecture Blog, 2015). All retries of a client draw on one budget, which
-    successes refill (Finagle's RetryBudget), so that an outage is met with fewer requests and not
-    with more.
-
-    Attributes:
-        attempts: How often a call is tried in all, 1 for never again.
-        base: Bound of the first wait, seconds.
-        factor: Growth of the bound from wait to wait.
-        max_wait: Largest bound, seconds.
-        budget: How many retries may be spent before any success, at start and at most.
-        refill: Retries that one success gives back: 0.2 allows one in five to fail forever.
-    """
-
-    attempts: int = field(default=5, validator=ge(1))
-    base: float = field(default=0.5, validator=[_finite, gt(0)])
-    factor: float = field(default=2.0, validator=[_finite, ge(1)])
-    max_wait: float = field(default=30.0, validator=[_finite, gt(0)])
-    budget: float = field(default=50.0, validator=[_finite, ge(0)])
-    refill: float = field(default=0.2, validator=[_finite, ge(0)])
-
-    def waits(self, rng: Random) -> Iterator[float]:
-        """Draw the waits between tries, in seconds, without end."""
-        # backoff's own full_jitter draws from the global generator; ours must be replayable.
-        bounds = backoff.expo(base=self.factor, factor=self.base, max_value=self.max_wait)
-        next(bounds)  # the first value of backoff's generators is not a wait
-        for bound in bounds:
-            yield rng.uniform(0, bound)
+_NO_SEMAPHORE: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
 
 @define
 class Sent:
-    """A request on the wire, as `Pacer.take` counted it.
+    """A request that was started with `RateLimiter.start`.
 
     Attributes:
-        at: When it was sent.
-        epoch: Of the window then: what it comes to is no news of what happened meanwhile.
+        at: Loop time at which it was sent.
+        epoch: Epoch of the window at that time.
     """
 
     at: float
     epoch: int
 
 
-class Pacer:
-    """What stands before every request of one client.
+class RateLimiter:
+    """The request budget that all requests of one client share.
 
-    A caller awaits `turn`, gets hold of what else it needs, asks `take` and sends, or goes back
-    to the line where that says no; then it reports with `succeeded`, `failed` or `withdrawn`.
-    `may_retry` draws on the retry budget. Nothing here holds a connection or a semaphore.
+    Four things can hold a request back: the window (concurrent requests), the rate (requests per
+    second, after a 429), the gate (closed for all requests after a 429 or a Retry-After) and an
+    outage (single probes). `call` and `call_once` take all steps of one request: `wait_for_turn`,
+    `start`, then `succeeded`, `failed` or `withdrawn`.
 
-    Who may send is decided by what `limits` has learnt: a window on the requests on the wire, a
-    rate once a 429 came, single probes in an outage. Beside that stands the gate, which a 429 or
-    a Retry-After closes for all, and after which the window begins anew with one.
+    Attributes:
+        gate_opens_at: Loop time at which the gate opens; in the past while it is open.
+        retry_budget: Retries that are available now.
     """
 
     def __init__(
         self,
         *,
-        max_rate: float | None,
         retry: RetryPolicy,
         rng: Random,
+        max_rate: float | None = None,
         max_connections: int = 256,
     ) -> None:
-        """Make a pacer.
+        """Create a budget.
 
         Args:
-            max_rate: Most requests per second; None for no limit of our own.
-            retry: How retries are spaced and budgeted.
+            retry: When failed requests are sent again.
             rng: Source of all jitter.
-            max_connections: Most requests on the wire at once.
+            max_rate: Largest number of requests per second; None for no limit.
+            max_connections: Largest number of concurrent requests.
+
+        Raises:
+            ValueError: A number is out of range.
         """
         if max_rate is not None and not (math.isfinite(max_rate) and max_rate > 0):
             raise ValueError(f"max_rate must be a positive number or None, got {max_rate}")
         if max_connections < 1:
             raise ValueError(f"max_connections must be positive, got {max_connections}")
-        self._least_interval = 0.0 if max_rate is None else 1.0 / max_rate
-        self._interval = self._least_interval
         self._retry = retry
         self._rng = rng
         self._window = Window(max_connections)
         self._rate = Rate()
         self._outage = Outage(lambda: retry.waits(rng))
-        self._next = -math.inf  # when the rate allows the next request
-        self._opens = -math.inf  # when the gate opens
-        self._clear = False  # neither rate, gate nor outage has a say; as `take` found last
-        self._least_bound = min(retry.base, retry.max_wait)
-        self._bound = self._least_bound  # of the gate's jitter; grows with closings in a row
-        self._budget = retry.budget
-        self._line: deque[asyncio.Future[float]] = deque()  # cancelled ones are skipped later
-        self._called = 0  # how many of the line were called, and have not come yet
-        self._held_back = False  # the rate made the first of the line wait
+        self._min_interval = 0.0 if max_rate is None else 1.0 / max_rate
+        self._interval = self._min_interval  # seconds between two requests
+        self._next_slot = -math.inf  # when the interval allows the next request
+        self.gate_opens_at = -math.inf
+        self._only_window = False  # no rate, gate or outage limited the last request
+        self._first_jitter = min(retry.base, retry.max_wait)
+        self._jitter = self._first_jitter  # bound; grows with each 429 in a row
+        self.retry_budget = retry.budget
+        self._waiting: deque[asyncio.Future[float]] = deque()  # may contain cancelled futures
+        self._woken = 0  # waiting callers that were woken, and have not continued yet
+        self._rate_held_back = False  # the rate delayed the first waiting caller
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._closed = asyncio.Event()  # for those who pause
-        self._loop: asyncio.AbstractEventLoop | None = None  # to ask which one runs is slow
+        self._closed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._requests = self._retries = self._throttled = self._failures = 0
+        self._refused: int | None = None
 
-    @property
-    def gate_opens_at(self) -> float:
-        """When the gate opens, in loop time; in the past where it is open."""
-        return self._opens
+    async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
+        """Send a request until it succeeds, may not be repeated, or the retries are used up.
 
-    @property
-    def retry_budget(self) -> float:
-        """How many retries may be spent now."""
-        return self._budget
+        Args:
+            send: Sends the request once.
+            attempts: Largest number of requests; None for that of the policy.
 
-    @property
-    def rate_limit(self) -> float | None:
-        """Requests per second that 429s have left; None where no limit is known."""
-        return self._rate.value
+        Raises:
+            RequestError: The error of the last attempt.
+            ClosedError: `close` was called.
+        """
+        attempt = 0
+        waits = None
+        while True:
+            attempt += 1
+            try:
+                return await self.call_once(send)
+            except RequestError as error:
+                if (
+                    not error.transient
+                    or attempt >= (attempts or self._retry.attempts)
+                    or not self.take_retry()
+                ):
+                    raise
+                _log.debug("attempt %d failed, will retry: %s", attempt, error)
+            waits = waits or self._retry.waits(self._rng)
+            await self._pause(next(waits))
+            self._retries += 1
 
-    @property
-    def window(self) -> int:
-        """Most requests on the wire at once, for now."""
-        return self._window.size
+    async def call_once(
+        self, send: Send[_T], semaphore: AbstractAsyncContextManager[object] = _NO_SEMAPHORE
+    ) -> _T:
+        """Send a request once, when the budget allows it. Raises as `call` does.
 
-    @property
-    def in_flight(self) -> int:
-        """Requests on the wire."""
-        return self._window.on_wire
+        Args:
+            send: Sends the request.
+            semaphore: Held during the request, but not while the request waits for its turn.
+        """
+        while True:
+            due = self.ready() or await self.wait_for_turn()
+            async with semaphore:
+                sent = self.start(due)
+                if sent is None:
+                    continue  # others were sent, or the gate closed, during the wait above
+                self._requests += 1
+                try:
+                    response = await send(sent.at)
+                except RequestError as error:
+                    self.failed(error, sent)
+                    raise
+                except BaseException:
+                    self.withdrawn(sent)
+                    raise
+                self._refused = None
+                self.succeeded(sent)
+                return response
 
-    @property
-    def failures_in_a_row(self) -> int:
-        """How many requests have failed since one succeeded, 429 not counted."""
-        return self._outage.failures
+    def close(self) -> None:
+        """Make all waiting and later calls raise `ClosedError`."""
+        self._is_closed = True
+        self._closed.set()
+        self._stop_timer()
+        for caller in self._waiting:
+            if not caller.done():
+                caller.set_result(math.inf)
+        self._waiting.clear()
+
+    def stats(self, *, bytes_received: int = 0) -> ClientStats:
+        """Return a copy of the counters. May be called from any thread, and after the loop."""
+        loop = self._loop
+        now = math.inf if loop is None or loop.is_closed() else loop.time()
+        return ClientStats(
+            requests=self._requests,
+            retries=self._retries,
+            throttled=self._throttled,
+            failures=self._failures,
+            bytes_received=bytes_received,
+            in_flight=self._window.in_flight,
+            window=self._window.size,
+            rate_limit=self._rate.value,
+            retry_budget=self.retry_budget,
+            gate_closed_for=max(0.0, self.gate_opens_at - now),
+            failures_in_a_row=self._outage.failures,
+            refused=self._refused,
+        )
 
     def ready(self) -> float | None:
-        """Give what `turn` gives where one more request may be sent at once; else None.
+        """Return what `wait_for_turn` would return without waiting; None if it would wait.
 
-        Minus infinity where nothing has stood in the way for long.
+        Minus infinity if only the window limits requests at present.
 
         Raises:
             ClosedError: `close` was called.
         """
         if self._is_closed:
             raise ClosedError(_CLOSED)
-        if self._line or (self._called and not self._room_for_more()):
+        if self._waiting or (self._woken and not self._has_room()):
             return None
-        if self._clear:
+        if self._only_window:
             return None if self._window.full else -math.inf
         now = asyncio.get_running_loop().time()
         return now if self._due() <= now else None
 
-    async def turn(self) -> float:
-        """Wait until one more request may be sent; nothing is counted before `take`.
+    async def wait_for_turn(self) -> float:
+        """Wait until one more request may be sent. Nothing is counted before `start`.
 
-        Gives the time since when it might be sent: earlier than now where a timer fired late.
+        Returns:
+            The time from which on it may be sent: in the past if a timer fired late.
 
         Raises:
             ClosedError: `close` was called.
@@ -183,25 +223,116 @@ class Pacer:
         if (now := self.ready()) is not None:
             return now
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[float] = loop.create_future()
-        self._line.append(waiter)
-        self._serve()
+        caller: asyncio.Future[float] = loop.create_future()
+        self._waiting.append(caller)
+        self._wake_waiting()
         try:
-            due = await waiter
+            due = await caller
         except asyncio.CancelledError:
-            if not waiter.cancelled():
-                self._called -= 1  # it was called, and will not come
-            self._serve()
+            if not caller.cancelled():
+                self._woken -= 1
+            self._wake_waiting()
             raise
-        self._called -= 1
+        self._woken -= 1
         if self._is_closed:
             raise ClosedError(_CLOSED)
-        # Who was called takes its turn in this very step, if it can; then it is the next one's.
-        loop.call_soon(self._serve)
+        # This caller starts its request in this step of the loop; then the next one is woken.
+        loop.call_soon(self._wake_waiting)
         return due
 
-    async def pause(self, seconds: float) -> None:
-        """Wait so long, or until `close`, which raises `ClosedError`."""
+    def start(self, due: float) -> Sent | None:
+        """Count one request as sent now; return None if it must wait for its turn again.
+
+        Args:
+            due: The result of `wait_for_turn`. The situation may have changed since then.
+        """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        if self._only_window:
+            if self._window.full:
+                return None
+        elif now < self._due():
+            return None
+        else:
+            self._only_window = not (self._interval or self._outage.is_on)
+        if self._rate.sent(now, held_back=self._rate_held_back):
+            self._interval = max(self._min_interval, self._rate.interval)
+        self._rate_held_back = False
+        if self._interval:
+            # A timer that fires late must not lower the rate: make up for at most one interval.
+            self._next_slot = max(self._next_slot, due, now - self._interval) + self._interval
+        self._window.sent()
+        return Sent(now, self._window.epoch)
+
+    def succeeded(self, sent: Sent) -> None:
+        """Record that the service answered the request, be it with a 404."""
+        window = self._window
+        window.ended(sent.epoch, succeeded=True)
+        if self.retry_budget < self._retry.budget:
+            self.retry_budget = min(self._retry.budget, self.retry_budget + self._retry.refill)
+        if sent.epoch == window.epoch:
+            self._jitter = self._first_jitter
+            self._rate.granted += 1
+        if self._outage.failures and self._end_outage():
+            window.restart()  # or all waiting requests would be sent at the same time
+        if self._waiting:
+            self._wake_waiting()
+
+    def failed(self, error: RequestError, sent: Sent) -> None:
+        """Record that the request failed.
+
+        A 429, or any response with a Retry-After, closes the gate for all requests. Retry-After is
+        a lower bound, to which jitter is added. Many other temporary errors in a row are an
+        outage. An error that is not temporary is the answer of a service that works.
+        """
+        throttled = isinstance(error, RateLimitedError)
+        self._failures += 1
+        self._throttled += throttled
+        self._note_key(error)
+        if error.retry_after is None and not error.transient:
+            self.succeeded(sent)
+            return
+        now = asyncio.get_running_loop().time()
+        self._only_window = False
+        # An error of an earlier epoch says nothing new: it was sent before the last 429 or outage.
+        is_new = sent.epoch == self._window.epoch
+        closes_gate = throttled or error.retry_after is not None
+        if closes_gate:
+            if is_new:
+                self._jitter = min(self._retry.max_wait, self._jitter * self._retry.factor)
+            self._close_gate(now, error.retry_after)
+        self._window.ended(sent.epoch)
+        if closes_gate and is_new:
+            self._window.restart()
+        if throttled:
+            if is_new:
+                self._rate.throttled(now, sent_at=sent.at)
+                self._interval = max(self._min_interval, self._rate.interval)
+            self._rate.gate_closed_until(self.gate_opens_at)
+        elif not error.transient:
+            self._end_outage()
+        elif self._outage.failed(now, is_new=is_new):
+            failures = self._outage.failures
+            _log.warning("%d requests in a row failed, the last with: %s", failures, error)
+            self._window.restart()
+        if self._waiting:
+            self._wake_waiting()
+
+    def withdrawn(self, sent: Sent) -> None:
+        """Record that the caller cancelled the request, or that it failed for a local reason."""
+        self._window.ended(sent.epoch)
+        if self._waiting:
+            self._wake_waiting()
+
+    def take_retry(self) -> bool:
+        """Take one retry from the budget; return False if the budget is empty."""
+        if self.retry_budget < 1:
+            return False
+        self.retry_budget -= 1
+        return True
+
+    async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._closed.wait()
@@ -209,155 +340,69 @@ class Pacer:
             return
         raise ClosedError(_CLOSED)
 
-    def close(self) -> None:
-        """End all waits: what they wait for will not be sent."""
-        self._is_closed = True
-        self._closed.set()
-        self._stop_timer()
-        for waiter in self._line:
-            if not waiter.done():
-                waiter.set_result(math.inf)
-        self._line.clear()
+    def _note_key(self, error: RequestError) -> None:
+        if isinstance(error, AuthenticationError):
+            self._refused = error.status
+        elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:
+            # A 404 shows that the key was accepted. A key that may not list jobs can be valid.
+            self._refused = error.status if isinstance(error, PermissionDeniedError) else None
 
-    def take(self, due: float) -> Sent | None:
-        """Count one request as sent now, if it may be: what `turn` gave can have passed since.
-
-        Args:
-            due: What `turn` gave.
-        """
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        now = self._loop.time()
-        if self._clear:
-            if self._window.full:
-                return None
-        elif now < self._due():
-            return None
-        else:
-            self._clear = not (self._interval or self._outage.on)
-        if self._rate.sent(now, held_back=self._held_back):
-            self._set_interval()
-        self._held_back = False
-        if self._interval:
-            # A timer that fired late must not lower the rate: up to one interval is made up for.
-            self._next = max(self._next, due, now - self._interval) + self._interval
-        self._window.sent()
-        return Sent(now, self._window.epoch)
-
-    def succeeded(self, sent: Sent) -> int:
-        """The service answered that request as it should; give how many before it had failed."""
-        window = self._window
-        window.ended(sent.epoch, well=True)
-        if self._budget < self._retry.budget:
-            self._budget = min(self._retry.budget, self._budget + self._retry.refill)
-        if sent.epoch == window.epoch:
-            self._bound = self._least_bound
-            self._rate.granted += 1
+    def _end_outage(self) -> bool:
         failures = self._outage.failures
-        if failures and self._outage.succeeded():
-            window.shut()  # so that not all who waited for it are sent at once
-        if self._line:
-            self._serve()
-        return failures
-
-    def failed(self, error: RequestError, sent: Sent) -> None:
-        """That request came back with that error.
-
-        A 429, and anything with a Retry-After, closes the gate for all. Retry-After is a floor;
-        jitter only adds to it. Other passing errors, many in a row, are an outage. An error that
-        would not pass is the answer of a service that is well.
-        """
-        throttled = isinstance(error, RateLimitedError)
-        if error.retry_after is None and not error.transient:
-            self.succeeded(sent)
-            return
-        now = asyncio.get_running_loop().time()
-        self._clear = False
-        fresh = sent.epoch == self._window.epoch  # else it is no news: sent before the last trouble
-        self._window.ended(sent.epoch)
-        if throttled and fresh:
-            self._rate.refused(now, sent_at=sent.at)
-            self._set_interval()
-        if throttled or error.retry_after is not None:
-            if fresh:
-                self._bound = min(self._retry.max_wait, self._bound * self._retry.factor)
-                self._window.shut()
-            self._close_gate(now, error.retry_after)
-        if throttled:
-            self._rate.closed_until(self._opens)
-        elif not error.transient:
-            self._outage.succeeded()
-        elif self._outage.failed(now, fresh=fresh):
-            self._window.shut()
-        if self._line:
-            self._serve()
-
-    def withdrawn(self, sent: Sent) -> None:
-        """That request was given up by its caller, or broke off for a reason of our own."""
-        self._window.ended(sent.epoch)
-        if self._line:
-            self._serve()
-
-    def may_retry(self) -> bool:
-        """Take one retry from the budget, if there is one."""
-        if self._budget < 1:
-            return False
-        self._budget -= 1
-        return True
+        ends = self._outage.succeeded()
+        if ends:
+            _log.warning("the service answers again, after %d failures", failures)
+        return ends
 
     def _due(self) -> float:
-        """When the next request may be sent; infinity where an answer must come before."""
+        """Return when the next request may be sent; infinity if a response must come first."""
         if self._window.full:
             return math.inf
-        due = max(self._opens, self._outage.probe_at)
-        return max(due, self._next) if self._interval else due
+        due = max(self.gate_opens_at, self._outage.probe_at)
+        return max(due, self._next_slot) if self._interval else due
 
-    def _room_for_more(self) -> bool:
-        """Whether one more may be sent at once besides those who were called and have not come."""
-        # If not, once there was a line, all would join it for ever: on a busy loop somebody has
-        # always been called.
-        return not self._interval and self._called < self._window.room
-
-    def _set_interval(self) -> None:
-        rate = self._rate.value
-        self._interval = max(self._least_interval, 0.0 if rate is None else 1.0 / rate)
+    def _has_room(self) -> bool:
+        """Return whether one more request fits beside those of the callers that were woken."""
+        # Without this, all callers would queue for ever once one did: on a busy loop, there is
+        # always a caller that was woken.
+        return not self._interval and self._woken < self._window.room
 
     def _close_gate(self, now: float, retry_after: float | None) -> None:
         if retry_after is None:
-            floor, bound = 0.0, self._bound
+            wait, jitter = 0.0, self._jitter
         else:
-            floor = retry_after
-            bound = min(self._bound, max(_LEAST_JITTER, _JITTER_SHARE * floor))
-        self._opens = max(self._opens, now + floor + self._rng.uniform(0, bound))
+            wait = retry_after
+            jitter = min(self._jitter, max(_MIN_JITTER, _JITTER_SHARE * wait))
+        self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
 
-    def _serve(self, rung: float = math.inf) -> None:
-        """Call the first in line when they may send: now, by a timer, or after the next answer.
+    def _wake_waiting(self, due_at: float = math.inf) -> None:
+        """Wake waiting callers: now, by a timer, or after the next response.
 
         Args:
-            rung: For when the timer was set, where it is the timer that calls.
+            due_at: When the timer that calls this was due; infinity if no timer calls it.
         """
         self._stop_timer()
-        while self._line and self._line[0].done():
-            del self._line[0]  # was cancelled
-        if self._called or not self._line:
+        while self._waiting and self._waiting[0].done():
+            del self._waiting[0]  # cancelled
+        if self._woken or not self._waiting:
             return
         loop = asyncio.get_running_loop()
         now, due = loop.time(), self._due()
         if due <= now:
-            # Where no rate spaces them, all for whom there is room are called at once: one by one,
-            # the line would never end on a busy loop.
+            # Without a rate, as many as there is room for: one at a time, a busy loop would never
+            # get to the end of the queue.
             room = 1 if self._interval else self._window.room
-            while self._line and self._called < room:
-                waiter = self._line.popleft()
-                if not waiter.done():
-                    self._called += 1
-                    waiter.set_result(min(rung, now))
+            while self._waiting and self._woken < room:
+                caller = self._waiting.popleft()
+                if not caller.done():
+                    self._woken += 1
+                    caller.set_result(min(due_at, now))
         elif due < math.inf:
-            if due == self._next and self._interval > self._least_interval:
-                self._held_back = True
-            # A timer may fire early by the clock's resolution, and must not do so for ever.
-            wait = max(due - now, _SHORTEST_WAIT)
-            self._timer = loop.call_later(wait, self._serve, due)
+            if due == self._next_slot and self._interval > self._min_interval:
+                self._rate_held_back = True
+            # A timer can fire early by the clock's resolution, which must not end in a busy loop.
+            wait = max(due - now, _MIN_WAIT)
+            self._timer = loop.call_later(wait, self._wake_waiting, due)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -366,6 +411,6 @@ class Pacer:
 
 
 _CLOSED: Final = "the client is closed"
-_LEAST_JITTER: Final = 0.1  # seconds, on top of a Retry-After
+_MIN_JITTER: Final = 0.1  # seconds, added to a Retry-After
 _JITTER_SHARE: Final = 0.1  # of a Retry-After
-_SHORTEST_WAIT: Final = 4e-9  # seconds
+_MIN_WAIT: Final = 4e-9  # seconds

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.models import JobSnapshot
-from adepoll.api.source import JobSource, TimedSource, hold_slots
+from adepoll.api.source import JobSource, TimedSource, for_polling
 from adepoll.errors import (
     ClosedError,
     JobTimeoutError,
@@ -144,14 +144,14 @@ class JobWatcher:
             patience=patience,
             learning=learning,
         )
-        slotted = hold_slots(source, slots)
+        polling = for_polling(source, slots)
         self._pollers = Pollers(
-            self._watched_jobs, slotted, most_workers=workers, on_end=self._stop
+            self._watched_jobs, polling, most_workers=workers, on_end=self._stop
         )
         lag = schedule.target_lag if isinstance(schedule, Aimed) else None
         self._list_sweeper = ListSweeper(
             self._watched_jobs,
-            slotted,
+            polling,
             SweepPolicy(discovery=discovery, lag=lag),
             on_news=self._pollers.pump,
             on_end=self._stop,

@@ -43,7 +43,7 @@ from adepoll.errors import (
     TransportError,
     WrongJobError,
 )
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.retrying import RetryPolicy
 
 KEY = "cAnArYkEy0123456789+/abc=="
 SIGNATURE = "cAnArYsIgNaTuRe"
@@ -1122,7 +1122,7 @@ def test_the_slot_is_free_while_the_gate_is_closed():
     async def main():
         slot = asyncio.Semaphore(1)
         async with fake_client(session) as client:
-            view = client.slotted(slot)
+            view = client.for_polling(slot)
             call = asyncio.create_task(view.get_job("j-1"))
             await asyncio.sleep(0.0005)
             assert slot.locked()
@@ -1282,7 +1282,7 @@ async def test_every_answer_tells_the_time_of_the_service(status, start_server):
     date = "Date: Wed, 01 Jul 2026 12:00:00 GMT"
     server = await start_server(answer_json(JOB, status, date))
     async with client_of(server, retry=ONCE) as client:
-        view = client.slotted(asyncio.Semaphore())
+        view = client.for_polling(asyncio.Semaphore())
         assert client.service_time() is view.service_time() is None
         with contextlib.suppress(StatusError):
             await client.get_job("j-1")
@@ -1296,7 +1296,7 @@ async def test_of_answers_to_what_was_sent_at_nearly_the_same_time_one_is_heard(
     server = await start_server(answer_json(JOB))
     heard = []
     async with client_of(server) as client:
-        clock = client._clock
+        clock = client._transport.clock
         monkeypatch.setattr(clock, "heard", lambda *args: heard.append(args))
         for enough_until, count in ((-math.inf, 5), (math.inf, 0)):
             clock.enough_until = enough_until

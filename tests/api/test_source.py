@@ -6,7 +6,7 @@ import pytest
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobPage, JobStatus
-from adepoll.api.source import SlottedSource, hold_slots
+from adepoll.api.source import PollingSource, for_polling
 
 
 class Plain:
@@ -30,7 +30,7 @@ class Plain:
 class Slotted(Plain):
     """Waits for its turn first, and holds the slot only then."""
 
-    def slotted(self, slot):
+    def for_polling(self, slot):
         return View(self, slot)
 
 
@@ -49,7 +49,7 @@ def test_a_call_to_a_plain_source_holds_the_slot(replay):
     async def script():
         slot = asyncio.Semaphore(1)
         source = Plain(slot)
-        assert await hold_slots(source, slot).get_job("one") == "one"
+        assert await for_polling(source, slot).get_job("one") == "one"
         assert not slot.locked()
         return source.seen
 
@@ -60,7 +60,7 @@ def test_a_list_of_a_plain_source_holds_the_slot_and_keeps_its_arguments(replay)
     async def script():
         slot = asyncio.Semaphore(1)
         source = Plain(slot)
-        held = hold_slots(source, slot)
+        held = for_polling(source, slot)
         await held.list_jobs()
         await held.list_jobs(page=3, page_size=7, status=JobStatus.PENDING)
         assert not slot.locked()
@@ -73,7 +73,7 @@ def test_an_error_gives_the_slot_back(replay):
     async def script():
         slot = asyncio.Semaphore(1)
         with pytest.raises(LookupError):
-            await hold_slots(Plain(slot), slot).get_job("bad")
+            await for_polling(Plain(slot), slot).get_job("bad")
         assert not slot.locked()
 
     replay(script)
@@ -82,7 +82,7 @@ def test_an_error_gives_the_slot_back(replay):
 def test_a_cancelled_call_gives_the_slot_back(replay, scripted):
     async def script():
         slot = asyncio.Semaphore(1)
-        call = asyncio.create_task(hold_slots(scripted(), slot).get_job("one"))
+        call = asyncio.create_task(for_polling(scripted(), slot).get_job("one"))
         await asyncio.sleep(0.05)
         assert slot.locked()
         call.cancel()
@@ -97,12 +97,12 @@ def test_a_source_that_knows_of_slots_decides_itself_when_it_holds_one(replay):
     async def script():
         slot = asyncio.Semaphore(1)
         source = Slotted(slot)
-        await hold_slots(source, slot).get_job("one")
+        await for_polling(source, slot).get_job("one")
         return source.seen
 
     assert replay(script) == [("waiting", False), ("one", True)]
 
 
 def test_the_client_knows_of_slots():
-    assert isinstance(AdeClient("key"), SlottedSource)
-    assert not isinstance(Plain(None), SlottedSource)
+    assert isinstance(AdeClient("key"), PollingSource)
+    assert not isinstance(Plain(None), PollingSource)

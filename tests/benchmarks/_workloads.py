@@ -16,8 +16,8 @@ from adepoll import JobWatcher
 from adepoll.api.models import JobPage, JobSnapshot
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, make_fault, run
 from adepoll.scheduling.durations import Durations
-from adepoll.throttling.calls import Calls
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.retrying import RetryPolicy
 
 N = 5_000
 EVENLY = 600.0  # seconds over which the jobs are submitted, where not all at once
@@ -151,11 +151,11 @@ class PacedSource:
     """A world behind the request budget of a client."""
 
     source: WorldSource
-    calls: Calls
+    limiter: RateLimiter
     slot: AbstractAsyncContextManager[object] = field(factory=nullcontext)
 
-    def slotted(self, slot: AbstractAsyncContextManager[object]) -> "PacedSource":
-        """As `AdeClient.slotted`."""
+    def for_polling(self, slot: AbstractAsyncContextManager[object]) -> "PacedSource":
+        """As `AdeClient.for_polling`."""
         return evolve(self, slot=slot)
 
     def service_time(self) -> float:
@@ -163,19 +163,19 @@ class PacedSource:
         return self.source.service_time()
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """As the view that `AdeClient.slotted` gives: tried once."""
-        return await self.calls.once(lambda _at: self.source.get_job(job_id), self.slot)
+        """As the view that `AdeClient.for_polling` gives: tried once."""
+        return await self.limiter.call_once(lambda _at: self.source.get_job(job_id), self.slot)
 
     async def list_jobs(self, **query: object) -> JobPage:
         """As `get_job`."""
-        return await self.calls.once(lambda _at: self.source.list_jobs(**query), self.slot)
+        return await self.limiter.call_once(lambda _at: self.source.list_jobs(**query), self.slot)
 
 
 def watched(durations: Durations, **options: object) -> Policy:
     """Follow jobs with a `JobWatcher`, which learns into `durations`, within a request budget."""
 
     async def subscribe(world: WorldSource, ids: Ids, rng: Random) -> AsyncIterator[JobSnapshot]:
-        source = PacedSource(world, Calls(retry=RetryPolicy(), rng=rng))
+        source = PacedSource(world, RateLimiter(retry=RetryPolicy(), rng=rng))
         async with JobWatcher(source, durations=durations, rng=rng, **options) as watcher:
             async for job in watcher.watch(ids):
                 yield job

@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode, get_current_span
 
 from adepoll import AdeClient, Fixed, JobWatcher, ResultFetcher
 from adepoll.api.models import JobPage
-from adepoll.api.source import SlottedSource, TimedSource
+from adepoll.api.source import PollingSource, TimedSource
 from adepoll.contrib.otel import FetcherOptions, TracedFetcher, TracedSource
 from adepoll.emulator import JobPlan
 from adepoll.errors import (
@@ -161,7 +161,7 @@ def test_the_slot_is_held_and_a_span_tells_when_the_request_went_out(spans, repl
 
     async def script():
         source = Seeing()
-        view = TracedSource(source, spans.tracer, with_ids=True).slotted(slot)
+        view = TracedSource(source, spans.tracer, with_ids=True).for_polling(slot)
         await view.get_job("a")
         assert source.held
         assert not slot.locked()
@@ -174,7 +174,7 @@ def test_the_slot_is_held_and_a_span_tells_when_the_request_went_out(spans, repl
 async def test_it_is_to_a_watcher_what_its_source_is(ade, spans, scripted):
     async with AdeClient(ade.api_key, base_url=ade.base_url) as client:
         source = TracedSource(client, spans.tracer)
-        assert isinstance(source, SlottedSource)
+        assert isinstance(source, PollingSource)
         assert isinstance(source, TimedSource)
         assert source.service_time() is None
         job_id = ade.submit(JobPlan(processing_time=0.2))

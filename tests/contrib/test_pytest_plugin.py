@@ -68,7 +68,7 @@ ASYNC = """
         clients.append(ade_client)
 
     def test_their_clients_are_closed():
-        assert [client._connections.is_closed for client in clients] == [True, True]
+        assert [client._transport.is_closed for client in clients] == [True, True]
 """
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobStatus
 from adepoll.emulator import Corruption, Distortion, JobPlan, Outcome, World
 from adepoll.emulator.corruption import content_type, corrupt, distort, shift
@@ -58,9 +58,9 @@ def test_the_codec_reads_it_or_says_that_it_is_malformed(kind, body, seed):
     spoilt = corrupt(kind, body, random.Random(seed))
     if kind in REFUSED:
         with pytest.raises(MalformedAnswerError):
-            codec.decode_job(spoilt)
+            v1_extract.decode_job(spoilt)
         return
-    before, after = codec.decode_job(body), codec.decode_job(spoilt)
+    before, after = v1_extract.decode_job(body), v1_extract.decode_job(spoilt)
     assert (after.job_id == before.job_id) == (kind is not Corruption.WRONG_JOB_ID)
     assert (after.status is JobStatus.UNKNOWN) == (kind is Corruption.UNKNOWN_STATUS)
     if kind is Corruption.BACKWARD_STATUS:
@@ -76,7 +76,7 @@ def test_pages_are_spoilt_without_a_crash(kind, seed):
         if kind is Corruption.BACKWARD_STATUS:  # is of single jobs
             assert corrupt(kind, page, random.Random(seed)) == page
         with contextlib.suppress(MalformedAnswerError):
-            codec.decode_page(corrupt(kind, page, random.Random(seed)))
+            v1_extract.decode_page(corrupt(kind, page, random.Random(seed)))
 
 
 @given(seed=seeds)
@@ -95,4 +95,4 @@ def test_what_is_spoilt_already_can_be_spoilt_again(body, kinds, seed):
     for kind in kinds:
         body = corrupt(kind, body, random.Random(seed))
     with contextlib.suppress(MalformedAnswerError):
-        codec.decode_job(body)
+        v1_extract.decode_job(body)

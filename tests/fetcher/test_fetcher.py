@@ -15,8 +15,9 @@ from files import names, sha256
 from internals import sessions
 from streams import collect
 
-from adepoll.api import codec
 from adepoll.api.client import AdeClient
+from adepoll.api.kinds import v1_extract
+from adepoll.api.models import JobSnapshot
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.errors import (
     ClosedError,
@@ -37,7 +38,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.partfile import PartFile
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.retrying import RetryPolicy
 
 LARGE = 1_300_000
 EXPIRED = (
@@ -90,7 +91,7 @@ async def test_an_inline_result_needs_no_request(ade, client, fetcher):
 async def test_a_job_id_is_enough(ade, fetcher, size, outcome):
     job_id = ade.submit(JobPlan(result_bytes=size, outcome=outcome))
     result = await fetcher.result(job_id)
-    assert result == codec.decode_result(ade.world.result(job_id).read())
+    assert result == v1_extract.decode_result(ade.world.result(job_id).read())
     assert ade.world.traffic.get == 1
 
 
@@ -98,7 +99,7 @@ async def test_a_large_result_is_downloaded_with_one_request(ade, client, fetche
     job = await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))
     assert job.data is None
     result = await fetcher.result(job)
-    assert result == codec.decode_result(ade.world.result(job.job_id).read())
+    assert result == v1_extract.decode_result(ade.world.result(job.job_id).read())
     assert (ade.world.traffic.get, ade.world.traffic.result) == (1, 1)
 
 
@@ -111,7 +112,7 @@ async def test_a_redacted_snapshot_is_good_for_a_fresh_url(ade, client, fetcher)
 
 async def test_a_snapshot_that_was_saved_without_its_url_is_good_too(ade, client, fetcher):
     job = await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))
-    saved = codec.decode_saved_job(json.dumps(json.loads(job.to_json()) | {"output_url": None}))
+    saved = JobSnapshot.from_json(json.dumps(json.loads(job.to_json()) | {"output_url": None}))
     assert (await fetcher.result(saved)).metadata.job_id == job.job_id
 
 
@@ -276,13 +277,13 @@ async def test_reading_a_large_result_leaves_the_loop_free(
     storage, fetch, stored, result_body, monkeypatch
 ):
     threads = []
-    real = codec.decode_result
+    real = v1_extract.decode_result
 
     def decode(body):
         threads.append(threading.current_thread())
         return real(body)
 
-    monkeypatch.setattr(codec, "decode_result", decode)
+    monkeypatch.setattr(v1_extract, "decode_result", decode)
     storage.answers = [storage.reply(result_body())]
     await fetch().result(stored(storage.url()))
     assert threads
@@ -456,7 +457,7 @@ async def test_a_body_may_be_delimited_in_any_way_of_http(
     storage.answers = [answer]
     got = await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
     if use == "result":
-        assert got == codec.decode_result(body)
+        assert got == v1_extract.decode_result(body)
     elif use == "download":
         assert (tmp_path / "out").read_bytes() == body
         assert got.bytes == len(body)
@@ -533,7 +534,7 @@ async def test_a_later_attempt_that_is_whole_makes_it_good(
     got = await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 3
     if use == "result":
-        assert got == codec.decode_result(body)
+        assert got == v1_extract.decode_result(body)
     else:
         assert (got.bytes, got.sha256) == (len(body), sha256(body))
         assert (tmp_path / "out").read_bytes() == body
@@ -776,7 +777,7 @@ async def test_an_hour_later_the_job_is_read_again_and_the_fresh_url_used(
     got = await _use(fetcher, use, job, tmp_path / "out")
     truth = ade.world.result(job.job_id).read()
     if use == "result":
-        assert got == codec.decode_result(truth)
+        assert got == v1_extract.decode_result(truth)
     else:
         assert (got if use == "stream" else (tmp_path / "out").read_bytes()) == truth
     assert (ade.world.traffic.get, ade.world.traffic.result) == (2, 2)

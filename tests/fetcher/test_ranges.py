@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.errors import (
     ClosedError,
     ResultChangedError,
@@ -96,7 +96,7 @@ async def test_a_range_of_blanks_is_given(bucket, body, fetch, stored, blank):
 async def test_of_a_result_that_came_inline_a_slice_is_given(
     fetch, stored, result_body, start, stop
 ):
-    job = stored(data=codec.decode_result(result_body(2_000)))
+    job = stored(data=v1_extract.decode_result(result_body(2_000)))
     whole, _ = await read(fetch(), job)
     got, stream = await read(fetch(), job, start=start, stop=stop)
     assert got == whole[start:stop]

@@ -21,7 +21,7 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.retrying import RetryPolicy
 
 KEY = "canary-key-0123456789abcdef"
 SIGNATURE = "canarysignature0123456789abcdef0123456789abcdef"

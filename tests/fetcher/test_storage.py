@@ -18,7 +18,7 @@ from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.addresses import Gatekeeper
 from adepoll.fetcher.answers import Range, Version
 from adepoll.fetcher.storage import Storage
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.retrying import RetryPolicy
 
 KEY = "canary-key-0123456789abcdef"
 TOKEN = "canarytoken0123456789abcdef"

@@ -19,7 +19,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.transfer import Persistence
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.retrying import RetryPolicy
 
 MIB = 2**20
 EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"

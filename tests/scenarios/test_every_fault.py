@@ -17,7 +17,7 @@ import pytest
 from attrs import field, frozen
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.emulator import EPOCH, NAMES, Emulator, Endpoint, JobPlan, Outcome, make_fault
 from adepoll.errors import (
     AdePollError,
@@ -512,7 +512,7 @@ async def test_a_result_comes_into_memory_whole_or_not_at_all(name, times):
             error = raised
         assert isinstance(error, error_of_a_result(name, times))
         if error is None:
-            assert result == codec.decode_result(ade.world.result(job.job_id).read())
+            assert result == v1_extract.decode_result(ade.world.result(job.job_id).read())
 
 
 @faults_of(Endpoint.RESULT)

@@ -74,7 +74,7 @@ class Seen:
     def __init__(self, storm, slot=None):
         self.storm, self.slot = storm, slot
         if storm.slotted:
-            self.slotted = lambda slot: Seen(storm, slot)
+            self.for_polling = lambda slot: Seen(storm, slot)
         if storm.timed:
             self.service_time = storm.source.service_time
 

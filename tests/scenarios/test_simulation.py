@@ -92,7 +92,7 @@ class Patient:
         if hasattr(source, "service_time"):
             self.service_time = source.service_time
 
-    def slotted(self, slot):
+    def for_polling(self, slot):
         return Patient(self.source, self.rng, slot)
 
     async def get_job(self, job_id):

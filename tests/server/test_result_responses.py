@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.errors import ResultChangedError, ResultForbiddenError, ResultNotReadyError
 from adepoll.server.result_responses import reply_with_result
 
@@ -113,7 +113,7 @@ async def test_of_a_size_that_nobody_tells_the_whole_is_passed_on(
 
 
 async def test_a_result_that_came_inline_has_ranges_too(fetch, stored, result_body):
-    job = stored(data=codec.decode_result(result_body(2_000)))
+    job = stored(data=v1_extract.decode_result(result_body(2_000)))
     _, _, whole = await ask(fetch(), job)
     assert (await ask(fetch(), job, "bytes=5-9"))[::2] == (206, whole[5:10])
     assert (await ask(fetch(), job, f"bytes={len(whole)}-"))[0] == 416

@@ -29,7 +29,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from streams import collect_of
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.errors import (
     ResultChangedError,
     ResultExpiredError,
@@ -239,7 +239,7 @@ async def test_a_result_comes_the_same_in_all_three_ways(bucket, door, fetch, ou
     body = result_body(3 * MIB)
     etag = bucket.put(body)
     fetcher, job = await fetch(bucket.presign())
-    assert await fetcher.result(job) == codec.decode_result(body)
+    assert await fetcher.result(job) == v1_extract.decode_result(body)
     assert await collect_of(fetcher, job) == body
     report = await check_download(fetcher, job, out, body)
     assert (report.etag, report.resumed) == (etag, 0)
@@ -303,7 +303,7 @@ async def test_an_expired_url_is_made_fresh(bucket, door, fetch, out, result_bod
     bucket.put(body)
     door.ahead = 100
     fetcher, job = await fetch(bucket.presign(seconds=99), bucket.presign())
-    assert await fetcher.result(job) == codec.decode_result(body)
+    assert await fetcher.result(job) == v1_extract.decode_result(body)
     assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
     assert Counter(statuses(door))[200] == 2

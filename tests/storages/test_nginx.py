@@ -9,7 +9,7 @@ import pytest
 from files import names, sha256
 from streams import collect_of
 
-from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.errors import (
     ResultChangedError,
     ResultMalformedError,
@@ -71,7 +71,7 @@ async def test_a_result_comes_the_same_in_all_three_ways(serve, fetch, out, resu
     body = result_body(3 * MIB)
     nginx = serve({"r.json": body})
     fetcher, job = await fetch(nginx.url("/r.json"))
-    assert await fetcher.result(job) == codec.decode_result(body)
+    assert await fetcher.result(job) == v1_extract.decode_result(body)
     async with fetcher.stream(job) as chunks:
         assert (chunks.size, chunks.etag[0], chunks.etag[-1]) == (len(body), '"', '"')
         assert b"".join([chunk async for chunk in chunks]) == body
@@ -337,7 +337,7 @@ async def test_into_memory_comes_the_new_file_whole(serve, fetch, result_body, c
         proxy.cuts = [MIB]
         proxy.before_cut = lambda: replace(nginx.folder, new)
         fetcher, job = await fetch(proxy.url("/r.json"))
-        assert await fetcher.result(job) == codec.decode_result(new)
+        assert await fetcher.result(job) == v1_extract.decode_result(new)
     assert [one["status"] for one in nginx.requests()] == [200, 412, 200]
 
 
@@ -378,7 +378,7 @@ async def test_what_comes_compressed_all_the_same_is_undone(serve, fetch, out, r
     packed = gzip.compress(body, 1)
     nginx = serve({"r.json": packed, "r.json.gz": packed}, server=line)
     fetcher, job = await fetch(nginx.url("/r.json"))
-    assert await fetcher.result(job) == codec.decode_result(body)
+    assert await fetcher.result(job) == v1_extract.decode_result(body)
     assert await collect_of(fetcher, job) == body
     await check_download(fetcher, job, out, body)
 

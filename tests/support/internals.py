@@ -53,14 +53,4 @@ def end_now(world, job_id):
 
 def responses_read(connections):
     """Return the responses of which a client or a fetcher reads the body at this moment."""
-    return connections._connections.reading
-
-
-def read_quickly(raw, cls):
-    """Read JSON without a check of what is rarely wrong; `wire` does so before it does more."""
-    return codec._quick.structure(raw, cls)
-
-
-def read_thoroughly(raw, cls):
-    """Read JSON as `wire` does where the quick way does not succeed."""
-    return codec._thorough.structure(raw, cls)
+    return connections._transport.reading

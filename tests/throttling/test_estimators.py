@@ -13,7 +13,7 @@ from adepoll.throttling.estimators import OUTAGE, SLOWEST, Outage, Rate, Window
 def fill(window):
     while not window.full:
         window.sent()
-    return window.on_wire
+    return window.in_flight
 
 
 def test_a_window_that_is_used_doubles_with_each_round_trip_up_to_the_most():
@@ -22,7 +22,7 @@ def test_a_window_that_is_used_doubles_with_each_round_trip_up_to_the_most():
     for _ in range(5):
         sizes.append(fill(window))
         for _ in range(sizes[-1]):
-            window.ended(window.epoch, well=True)
+            window.ended(window.epoch, succeeded=True)
     assert sizes == [8, 16, 32, 50, 50]
 
 
@@ -31,8 +31,8 @@ def test_a_window_that_is_not_used_does_not_grow():
     for _ in range(100):
         window.sent()
         window.sent()
-        window.ended(0, well=True)
-        window.ended(0, well=True)
+        window.ended(0, succeeded=True)
+        window.ended(0, succeeded=True)
     assert window.size == 8
 
 
@@ -46,19 +46,19 @@ def test_failures_do_not_make_a_window_grow():
 def test_a_window_that_was_shut_begins_with_one_and_does_not_wait_for_those_before():
     window = Window(50)
     fill(window)
-    window.shut()
+    window.restart()
     assert fill(window) == 9
-    window.ended(0, well=True)
+    window.ended(0, succeeded=True)
     assert window.full
     assert window.size == 1
-    window.ended(1, well=True)
+    window.ended(1, succeeded=True)
     assert window.size == 2
 
 
 def test_those_sent_before_a_window_was_shut_count_among_the_most():
     window = Window(8)
     fill(window)
-    window.shut()
+    window.restart()
     assert window.full
     window.ended(0)
     assert not window.full
@@ -71,7 +71,7 @@ def test_the_room_of_a_window_is_what_its_size_and_the_most_on_the_wire_leave():
     window.sent()
     assert window.room == 6
     fill(window)
-    window.shut()
+    window.restart()
     assert window.room == 1  # 8 of 10 are on the wire, and the size is 1
     window.sent()
     assert window.room == 0
@@ -80,8 +80,8 @@ def test_the_room_of_a_window_is_what_its_size_and_the_most_on_the_wire_leave():
 def test_a_window_has_no_room_while_as_many_as_may_be_are_on_the_wire():
     window = Window(8)
     fill(window)
-    window.shut()
-    assert (window.size, window.on_wire, window.room) == (1, 8, 0)
+    window.restart()
+    assert (window.size, window.in_flight, window.room) == (1, 8, 0)
 
 
 def test_a_window_starts_with_8_or_with_the_most_where_that_is_less():
@@ -92,7 +92,7 @@ def test_a_window_that_is_half_used_grows():
     window = Window(50)
     for _ in range(4):
         window.sent()
-    window.ended(0, well=True)
+    window.ended(0, succeeded=True)
     assert window.size == 9
 
 
@@ -100,7 +100,7 @@ def test_a_window_that_is_not_half_used_does_not_grow():
     window = Window(50)
     for _ in range(3):
         window.sent()
-    window.ended(0, well=True)
+    window.ended(0, succeeded=True)
     assert window.size == 8
 
 
@@ -109,10 +109,10 @@ def test_a_window_grows_by_no_more_than_were_on_the_wire_at_the_same_time():
     for _ in range(4):
         window.sent()
     for _ in range(4):
-        window.ended(0, well=True)
+        window.ended(0, succeeded=True)
     for _ in range(3):
         window.sent()
-        window.ended(0, well=True)
+        window.ended(0, succeeded=True)
     assert window.size == 12
 
 
@@ -121,18 +121,18 @@ def test_a_window_is_never_exceeded_and_never_loses_a_place(most, events):
     window, on_wire = Window(most), []
     for event in events:
         if event == "shut":
-            window.shut()
+            window.restart()
         elif event == "send" and not window.full:
             window.sent()
             on_wire.append(window.epoch)
         elif event != "send" and on_wire:
-            window.ended(on_wire.pop(0), well=event == "well")
-        assert window.on_wire == len(on_wire) <= most
+            window.ended(on_wire.pop(0), succeeded=event == "well")
+        assert window.in_flight == len(on_wire) <= most
         assert 1 <= window.size <= most
     for epoch in on_wire:
         window.ended(epoch)
-    window.shut()
-    assert window.on_wire == 0
+    window.restart()
+    assert window.in_flight == 0
     assert not window.full
 
 
@@ -145,11 +145,11 @@ def doubling():
 
 def test_an_outage_begins_with_the_tenth_failure_in_a_row_and_ends_with_a_success():
     outage = Outage(doubling)
-    assert [outage.failed(5.0, fresh=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
-    assert outage.on
+    assert [outage.failed(5.0, is_new=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
+    assert outage.is_on
     assert outage.probe_at == 6.0
     assert outage.succeeded()
-    assert not outage.on
+    assert not outage.is_on
     assert outage.failures == 0
     assert outage.probe_at == -math.inf
     assert not outage.succeeded()
@@ -158,7 +158,7 @@ def test_an_outage_begins_with_the_tenth_failure_in_a_row_and_ends_with_a_succes
 def test_a_success_in_between_begins_the_row_anew():
     outage = Outage(doubling)
     for n in range(100):
-        assert not outage.failed(n, fresh=True)
+        assert not outage.failed(n, is_new=True)
         if n % 9 == 8:
             outage.succeeded()
 
@@ -166,11 +166,11 @@ def test_a_success_in_between_begins_the_row_anew():
 def test_probes_that_fail_are_ever_further_apart_up_to_half_a_minute():
     outage = Outage(doubling)
     for _ in range(OUTAGE):
-        outage.failed(0.0, fresh=True)
+        outage.failed(0.0, is_new=True)
     waits = []
     for _ in range(8):
         now = outage.probe_at
-        outage.failed(now, fresh=True)
+        outage.failed(now, is_new=True)
         waits.append(outage.probe_at - now)
     assert waits == [2, 4, 8, 16, 30, 30, 30, 30]
 
@@ -178,7 +178,7 @@ def test_probes_that_fail_are_ever_further_apart_up_to_half_a_minute():
 def test_what_was_sent_before_an_outage_does_not_put_off_the_next_probe():
     outage = Outage(doubling)
     for _ in range(OUTAGE + 200):
-        outage.failed(0.0, fresh=False)
+        outage.failed(0.0, is_new=False)
     assert outage.probe_at == 1.0
 
 
@@ -203,11 +203,11 @@ def found(limit=10.0):
         rate.sent(now, held_back=False)
         rate.granted += 1
         now += 1 / limit
-    rate.refused(now, sent_at=now)
-    rate.closed_until(now + 1)
+    rate.throttled(now, sent_at=now)
+    rate.gate_closed_until(now + 1)
     _, now = at_full_speed(rate, now + 1, 40)
-    rate.refused(now, sent_at=now)
-    rate.closed_until(now + 1)
+    rate.throttled(now, sent_at=now)
+    rate.gate_closed_until(now + 1)
     return rate, now + 1
 
 
@@ -217,7 +217,7 @@ def test_no_rate_is_known_before_the_first_refusal_and_half_of_what_was_granted_
         assert not rate.sent(n / 10, held_back=True)
         rate.granted += 1
     assert rate.value is None
-    rate.refused(10.0, sent_at=9.9)
+    rate.throttled(10.0, sent_at=9.9)
     assert rate.value == pytest.approx(5.0, rel=0.02)
 
 
@@ -259,7 +259,7 @@ def test_a_refusal_after_long_lowers_the_rate_a_little():
     rate, now = found()
     _, now = at_full_speed(rate, now, 30)
     before = rate.value
-    rate.refused(now, sent_at=now)
+    rate.throttled(now, sent_at=now)
     assert 0.9 * before < rate.value < before
 
 
@@ -272,8 +272,8 @@ def test_refusals_that_follow_on_each_other_lower_it_much():
             now += 1 / rate.value
             rate.sent(now, held_back=True)
             rate.granted += 1
-        rate.refused(now, sent_at=now)
-        rate.closed_until(now + 2.0)
+        rate.throttled(now, sent_at=now)
+        rate.gate_closed_until(now + 2.0)
         now += 2.0
         assert rate.value < 0.75 * before
     assert rate.value < start / 10
@@ -284,8 +284,8 @@ def test_refusals_without_end_leave_a_rate_to_come_back_with():
     start = rate.value
     for _ in range(1_000):
         rate.sent(now, held_back=False)
-        rate.refused(now, sent_at=now)
-        rate.closed_until(now + 30)
+        rate.throttled(now, sent_at=now)
+        rate.gate_closed_until(now + 30)
         now += 30
     assert rate.value >= start / 10
     values, _ = at_full_speed(rate, now, 60)
@@ -309,8 +309,8 @@ def test_a_rate_is_never_slower_than_the_slowest_and_always_a_number(events):
         elif event == "granted":
             rate.granted += 1
         elif sent:
-            rate.refused(now, sent_at=now - min(passed, 1.0))
-            rate.closed_until(now + passed)
+            rate.throttled(now, sent_at=now - min(passed, 1.0))
+            rate.gate_closed_until(now + passed)
         assert rate.value is None or SLOWEST <= rate.value < math.inf
 
 
@@ -318,8 +318,8 @@ def test_a_longer_wait_after_a_refusal_makes_the_next_search_come_later():
     def steady_for(wait):
         rate, now = found()
         _, now = at_full_speed(rate, now, 60)
-        rate.refused(now, sent_at=now)
-        rate.closed_until(now + wait)
+        rate.throttled(now, sent_at=now)
+        rate.gate_closed_until(now + wait)
         values, _ = at_full_speed(rate, now + wait, 400)
         return sum(value < 1.05 * values[0] for value in values)
 
@@ -330,6 +330,6 @@ def test_the_waits_of_an_outage_are_drawn_anew_each_time():
     outage = Outage(doubling)
     for _ in range(3):
         for _ in range(OUTAGE):
-            outage.failed(0.0, fresh=True)
+            outage.failed(0.0, is_new=True)
         assert outage.probe_at == next(doubling())
         outage.succeeded()

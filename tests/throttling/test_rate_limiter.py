@@ -9,42 +9,45 @@ from hypothesis import strategies as st
 
 from adepoll.emulator.virtualtime import run
 from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError, TransportError
-from adepoll.throttling.rate_limiter import Pacer, RetryPolicy, Sent
+from adepoll.throttling.rate_limiter import RateLimiter, Sent
+from adepoll.throttling.retrying import RetryPolicy
 
 
-def make_pacer(
+def make_limiter(
     max_rate: float | None = None, retry: RetryPolicy | None = None, seed: int = 1
-) -> Pacer:
-    return Pacer(max_rate=max_rate, retry=retry or RetryPolicy(), rng=Random(seed))
+) -> RateLimiter:
+    return RateLimiter(max_rate=max_rate, retry=retry or RetryPolicy(), rng=Random(seed))
 
 
-def on_the_wire(pacer: Pacer) -> Sent:
-    """Give a request that was sent now, whatever the pacer thinks of it."""
-    pacer._window.sent()
-    return Sent(asyncio.get_running_loop().time(), pacer._window.epoch)
+def on_the_wire(limiter: RateLimiter) -> Sent:
+    """Give a request that was sent now, whatever the limiter thinks of it."""
+    limiter._window.sent()
+    return Sent(asyncio.get_running_loop().time(), limiter._window.epoch)
 
 
-def throttle(pacer: Pacer, retry_after: float | None = None, sent: Sent | None = None) -> None:
+def throttle(
+    limiter: RateLimiter, retry_after: float | None = None, sent: Sent | None = None
+) -> None:
     error = RateLimitedError(status=429, retry_after=retry_after)
-    pacer.failed(error, sent or on_the_wire(pacer))
+    limiter.failed(error, sent or on_the_wire(limiter))
 
 
-async def take(pacer: Pacer) -> Sent:
+async def take(limiter: RateLimiter) -> Sent:
     """Take a turn, as a client does that has a connection free."""
-    while (sent := pacer.take(await pacer.turn())) is None:
+    while (sent := limiter.start(await limiter.wait_for_turn())) is None:
         pass
     return sent
 
 
-async def send(pacer: Pacer) -> float:
+async def send(limiter: RateLimiter) -> float:
     """Send a request that is over at once and tells nothing; give the time of it."""
-    sent = await take(pacer)
-    pacer.withdrawn(sent)
+    sent = await take(limiter)
+    limiter.withdrawn(sent)
     return sent.at
 
 
-async def send_many(pacer: Pacer, count: int) -> list[float]:
-    return await asyncio.gather(*(send(pacer) for _ in range(count)))
+async def send_many(limiter: RateLimiter, count: int) -> list[float]:
+    return await asyncio.gather(*(send(limiter) for _ in range(count)))
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -100,27 +103,27 @@ def test_waits_come_from_the_given_generator_alone():
 @pytest.mark.parametrize("max_rate", [0, -1, math.inf, math.nan])
 def test_a_rate_that_makes_no_sense_is_refused_under_its_name(max_rate):
     with pytest.raises(ValueError, match="max_rate must be a positive number or None"):
-        make_pacer(max_rate)
+        make_limiter(max_rate)
 
 
 @given(st.floats(0.01, 1_000), st.integers(2, 30))
 def test_requests_are_one_interval_apart_from_the_first_on(max_rate, count):
-    times = run(send_many(make_pacer(max_rate), count))
+    times = run(send_many(make_limiter(max_rate), count))
     assert times[0] == 0.0
     assert times == sorted(times)
     assert gaps(times) == pytest.approx([1 / max_rate] * (count - 1))
 
 
 def test_without_a_rate_nobody_waits():
-    assert set(run(send_many(make_pacer(), 1_000))) == {0.0}
+    assert set(run(send_many(make_limiter(), 1_000))) == {0.0}
 
 
 def test_an_idle_time_is_not_saved_up_for_a_burst():
     async def main():
-        pacer = make_pacer(10)
-        await send(pacer)
+        limiter = make_limiter(10)
+        await send(limiter)
         await asyncio.sleep(100)
-        return await send_many(pacer, 5)
+        return await send_many(limiter, 5)
 
     assert run(main()) == pytest.approx([100, 100.1, 100.2, 100.3, 100.4])
 
@@ -128,8 +131,8 @@ def test_an_idle_time_is_not_saved_up_for_a_burst():
 def test_a_timer_that_fires_late_does_not_lower_the_rate():
     async def main():
         loop = asyncio.get_running_loop()
-        pacer = make_pacer(10)
-        sending = asyncio.gather(*(send(pacer) for _ in range(4)))
+        limiter = make_limiter(10)
+        sending = asyncio.gather(*(send(limiter) for _ in range(4)))
         await asyncio.sleep(0.05)
         jumping = loop._jumping
         jumping.now += 0.12  # the turn due at 0.1 is now taken at 0.17
@@ -142,20 +145,20 @@ def test_turns_that_wait_for_a_connection_are_not_all_used_at_once():
     """Else a service that stalls would be met, when it comes back, with the whole queue."""
 
     async def main():
-        pacer = make_pacer(10)
+        limiter = make_limiter(10)
         connection = asyncio.Semaphore(1)
         sent = []
 
         async def request(lasts: float) -> None:
             while True:
-                due = await pacer.turn()
+                due = await limiter.wait_for_turn()
                 async with connection:
-                    taken = pacer.take(due)
+                    taken = limiter.start(due)
                     if taken is None:
                         continue
                     sent.append(taken.at)
                     await asyncio.sleep(lasts)
-                    pacer.succeeded(taken)
+                    limiter.succeeded(taken)
                     return
 
         await asyncio.gather(request(10), *(request(0.001) for _ in range(30)))
@@ -170,22 +173,22 @@ def test_turns_that_wait_for_a_connection_are_not_all_used_at_once():
 
 def test_a_turn_that_has_passed_is_not_taken():
     async def main():
-        pacer = make_pacer(1)
-        first, second = await pacer.turn(), await pacer.turn()
-        assert pacer.take(first)
-        assert not pacer.take(second)
-        assert await send(pacer) == 1.0
+        limiter = make_limiter(1)
+        first, second = await limiter.wait_for_turn(), await limiter.wait_for_turn()
+        assert limiter.start(first)
+        assert not limiter.start(second)
+        assert await send(limiter) == 1.0
 
     run(main())
 
 
 def test_waiters_are_served_in_the_order_they_came():
     async def main():
-        pacer = make_pacer(10)
+        limiter = make_limiter(10)
         served = []
 
         async def request(n: int) -> None:
-            await send(pacer)
+            await send(limiter)
             served.append(n)
 
         await asyncio.gather(*(request(n) for n in range(20)))
@@ -197,8 +200,8 @@ def test_waiters_are_served_in_the_order_they_came():
 @given(st.sets(st.integers(0, 9)), st.floats(0, 1))
 def test_a_waiter_that_is_cancelled_costs_nobody_a_turn(cancelled, when):
     async def main():
-        pacer = make_pacer(10)
-        tasks = [asyncio.create_task(send(pacer)) for _ in range(10)]
+        limiter = make_limiter(10)
+        tasks = [asyncio.create_task(send(limiter)) for _ in range(10)]
         await asyncio.sleep(when)
         for n in cancelled:
             tasks[n].cancel()
@@ -212,10 +215,10 @@ def test_a_waiter_that_is_cancelled_costs_nobody_a_turn(cancelled, when):
 
 def test_a_waiter_cancelled_in_the_very_moment_of_its_turn_costs_nobody_theirs():
     async def main():
-        pacer = make_pacer(10)
-        first = asyncio.create_task(send(pacer))
-        second = asyncio.create_task(send(pacer))
-        third = asyncio.create_task(send(pacer))
+        limiter = make_limiter(10)
+        first = asyncio.create_task(send(limiter))
+        second = asyncio.create_task(send(limiter))
+        third = asyncio.create_task(send(limiter))
         asyncio.get_running_loop().call_at(0.1, second.cancel)
         times = await asyncio.gather(first, second, third, return_exceptions=True)
         return times[0], times[2]
@@ -231,9 +234,9 @@ def test_a_waiter_cancelled_in_the_very_moment_of_its_turn_costs_nobody_theirs()
 @given(st.floats(0, 300), st.integers(0, 2**32))
 def test_retry_after_is_a_floor_for_everybody_and_jitter_only_adds(retry_after, seed):
     async def main():
-        pacer = make_pacer(seed=seed)
-        throttle(pacer, retry_after)
-        return await send_many(pacer, 20)
+        limiter = make_limiter(seed=seed)
+        throttle(limiter, retry_after)
+        return await send_many(limiter, 20)
 
     times = run(main())
     assert min(times) >= retry_after
@@ -242,19 +245,19 @@ def test_retry_after_is_a_floor_for_everybody_and_jitter_only_adds(retry_after, 
 
 def test_a_429_without_retry_after_closes_the_gate_for_a_while():
     async def main():
-        pacer = make_pacer(retry=RetryPolicy(base=1.0, factor=2.0))
-        throttle(pacer)
-        assert 0 < pacer.gate_opens_at <= 2.0
-        assert await send(pacer) == pytest.approx(pacer.gate_opens_at)
+        limiter = make_limiter(retry=RetryPolicy(base=1.0, factor=2.0))
+        throttle(limiter)
+        assert 0 < limiter.gate_opens_at <= 2.0
+        assert await send(limiter) == pytest.approx(limiter.gate_opens_at)
 
     run(main())
 
 
 def test_the_gate_also_holds_those_who_were_already_waiting():
     async def main():
-        pacer = make_pacer(1)
-        asyncio.get_running_loop().call_at(1.5, throttle, pacer, 60.0)
-        return await send_many(pacer, 4)
+        limiter = make_limiter(1)
+        asyncio.get_running_loop().call_at(1.5, throttle, limiter, 60.0)
+        return await send_many(limiter, 4)
 
     times = run(main())
     assert times[:2] == [0.0, 1.0]
@@ -263,10 +266,10 @@ def test_the_gate_also_holds_those_who_were_already_waiting():
 
 def test_a_later_retry_after_that_ends_sooner_does_not_open_the_gate():
     async def main():
-        pacer = make_pacer()
-        throttle(pacer, 100.0)
-        throttle(pacer, 1.0)
-        assert await send(pacer) >= 100.0
+        limiter = make_limiter()
+        throttle(limiter, 100.0)
+        throttle(limiter, 1.0)
+        assert await send(limiter) >= 100.0
 
     run(main())
 
@@ -275,9 +278,9 @@ def test_after_the_gate_has_opened_requests_come_one_by_one():
     """A herd that went off together would close it again."""
 
     async def main():
-        pacer = make_pacer()
-        throttle(pacer, 10.0)
-        return await send_many(pacer, 30)
+        limiter = make_limiter()
+        throttle(limiter, 10.0)
+        return await send_many(limiter, 30)
 
     assert len(set(run(main()))) == 30
 
@@ -287,10 +290,10 @@ def test_closings_in_a_row_keep_the_gate_closed_longer_up_to_the_largest_wait():
         retry = RetryPolicy(base=0.5, factor=2.0, max_wait=30.0)
 
         def closed_for(closings: int, seed: int) -> float:
-            pacer = make_pacer(retry=retry, seed=seed)
+            limiter = make_limiter(retry=retry, seed=seed)
             for _ in range(closings):
-                throttle(pacer)
-            return pacer.gate_opens_at
+                throttle(limiter)
+            return limiter.gate_opens_at
 
         for closings in (1, 3, 20):
             bound = min(30.0, 0.5 * 2**closings)
@@ -303,12 +306,12 @@ def test_closings_in_a_row_keep_the_gate_closed_longer_up_to_the_largest_wait():
 
 def test_an_outage_of_any_length_is_survived():
     async def main():
-        pacer = make_pacer(retry=RetryPolicy(base=0.5, factor=10.0, max_wait=30.0))
+        limiter = make_limiter(retry=RetryPolicy(base=0.5, factor=10.0, max_wait=30.0))
         loop = asyncio.get_running_loop()
         for _ in range(3_000):
-            start = await send(pacer)
-            throttle(pacer)
-            assert loop.time() <= pacer.gate_opens_at <= start + 30.0
+            start = await send(limiter)
+            throttle(limiter)
+            assert loop.time() <= limiter.gate_opens_at <= start + 30.0
 
     run(main())
 
@@ -316,15 +319,15 @@ def test_an_outage_of_any_length_is_survived():
 def test_a_success_forgets_the_closings():
     async def main():
         def closed_for(seed: int) -> float:
-            pacer = make_pacer(seed=seed)
+            limiter = make_limiter(seed=seed)
             for _ in range(10):
-                throttle(pacer)
-            pacer.succeeded(on_the_wire(pacer))
-            before = pacer._opens
-            pacer._opens = -math.inf
-            throttle(pacer)
+                throttle(limiter)
+            limiter.succeeded(on_the_wire(limiter))
+            before = limiter.gate_opens_at
+            limiter.gate_opens_at = -math.inf
+            throttle(limiter)
             assert before > 0
-            return pacer.gate_opens_at
+            return limiter.gate_opens_at
 
         assert max(closed_for(seed) for seed in range(100)) <= 1.0
 
@@ -336,12 +339,12 @@ def test_answers_to_requests_sent_before_the_gate_closed_are_one_piece_of_news()
         def bound_after(answers: int) -> float:
             opens = []
             for seed in range(200):
-                pacer = make_pacer(
+                limiter = make_limiter(
                     retry=RetryPolicy(base=1.0, factor=10.0, max_wait=1e6), seed=seed
                 )
-                for sent in [on_the_wire(pacer) for _ in range(answers)]:
-                    throttle(pacer, sent=sent)
-                opens.append(pacer.gate_opens_at)
+                for sent in [on_the_wire(limiter) for _ in range(answers)]:
+                    throttle(limiter, sent=sent)
+                opens.append(limiter.gate_opens_at)
             return max(opens)
 
         assert bound_after(50) <= 10.0
@@ -351,18 +354,18 @@ def test_answers_to_requests_sent_before_the_gate_closed_are_one_piece_of_news()
 
 def test_any_error_with_a_retry_after_closes_the_gate():
     async def main():
-        pacer = make_pacer()
-        pacer.failed(ServerError(status=503, retry_after=20.0), on_the_wire(pacer))
-        assert await send(pacer) >= 20.0
+        limiter = make_limiter()
+        limiter.failed(ServerError(status=503, retry_after=20.0), on_the_wire(limiter))
+        assert await send(limiter) >= 20.0
 
     run(main())
 
 
 def test_a_retry_after_of_zero_closes_the_gate_for_a_moment_at_most():
     async def main():
-        pacer = make_pacer()
-        throttle(pacer, 0.0)
-        assert await send(pacer) <= 1.0
+        limiter = make_limiter()
+        throttle(limiter, 0.0)
+        assert await send(limiter) <= 1.0
 
     run(main())
 
@@ -378,9 +381,9 @@ def test_a_retry_after_of_zero_closes_the_gate_for_a_moment_at_most():
 )
 def test_other_failures_leave_the_gate_open(error):
     async def main():
-        pacer = make_pacer()
-        pacer.failed(error, on_the_wire(pacer))
-        assert await send(pacer) == 0.0
+        limiter = make_limiter()
+        limiter.failed(error, on_the_wire(limiter))
+        assert await send(limiter) == 0.0
 
     run(main())
 
@@ -420,58 +423,58 @@ def test_requests_come_closer_together_as_the_learnt_rate_grows():
 # --- the retry budget ---------------------------------------------------------------------------
 
 
-def succeed(pacer):
-    pacer._window.sent()
-    pacer.succeeded(Sent(0.0, pacer._window.epoch))
+def succeed(limiter):
+    limiter._window.sent()
+    limiter.succeeded(Sent(0.0, limiter._window.epoch))
 
 
 def test_the_retry_budget_drains_and_successes_refill_it():
-    pacer = make_pacer(retry=RetryPolicy(budget=3, refill=0.5))
-    assert [pacer.may_retry() for _ in range(5)] == [True, True, True, False, False]
-    assert pacer.retry_budget == 0
-    succeed(pacer)
-    assert not pacer.may_retry()
-    succeed(pacer)
-    assert pacer.may_retry()
-    assert not pacer.may_retry()
+    limiter = make_limiter(retry=RetryPolicy(budget=3, refill=0.5))
+    assert [limiter.take_retry() for _ in range(5)] == [True, True, True, False, False]
+    assert limiter.retry_budget == 0
+    succeed(limiter)
+    assert not limiter.take_retry()
+    succeed(limiter)
+    assert limiter.take_retry()
+    assert not limiter.take_retry()
 
 
 def test_the_retry_budget_is_never_more_than_at_the_start():
-    pacer = make_pacer(retry=RetryPolicy(budget=2, refill=1.5))
+    limiter = make_limiter(retry=RetryPolicy(budget=2, refill=1.5))
     for _ in range(100):
-        succeed(pacer)
-    assert pacer.retry_budget == 2
+        succeed(limiter)
+    assert limiter.retry_budget == 2
 
 
 def test_no_budget_means_no_retry():
-    assert not make_pacer(retry=RetryPolicy(budget=0)).may_retry()
+    assert not make_limiter(retry=RetryPolicy(budget=0)).take_retry()
 
 
 @given(st.lists(st.booleans(), max_size=300))
 def test_retries_never_exceed_the_budget_and_the_share_of_successes(outcomes):
     policy = RetryPolicy(budget=5, refill=0.2)
-    pacer = make_pacer(retry=policy)
+    limiter = make_limiter(retry=policy)
     retries = successes = 0
     for success in outcomes:
         if success:
-            succeed(pacer)
+            succeed(limiter)
             successes += 1
         else:
-            retries += pacer.may_retry()
+            retries += limiter.take_retry()
         assert retries <= policy.budget + policy.refill * successes + 1e-6
 
 
 def test_who_comes_while_another_was_called_need_not_wait_where_there_is_room_for_both():
     async def main() -> None:
-        pacer = Pacer(max_rate=None, retry=RetryPolicy(), rng=Random(1), max_connections=2)
-        first, second = await take(pacer), await take(pacer)
-        waiter = asyncio.create_task(take(pacer))
+        limiter = RateLimiter(max_rate=None, retry=RetryPolicy(), rng=Random(1), max_connections=2)
+        first, second = await take(limiter), await take(limiter)
+        waiter = asyncio.create_task(take(limiter))
         await asyncio.sleep(0)
-        assert pacer.ready() is None
-        pacer.succeeded(first)  # the waiter is called, and has not come yet
-        assert pacer.ready() is None  # that room is the waiter's
-        pacer.succeeded(second)
-        assert pacer.ready() is not None
+        assert limiter.ready() is None
+        limiter.succeeded(first)  # the waiter is called, and has not come yet
+        assert limiter.ready() is None  # that room is the waiter's
+        limiter.succeeded(second)
+        assert limiter.ready() is not None
         await waiter
 
     run(main())
@@ -479,16 +482,16 @@ def test_who_comes_while_another_was_called_need_not_wait_where_there_is_room_fo
 
 def test_who_comes_while_another_was_called_waits_where_a_rate_spaces_them():
     async def main() -> None:
-        pacer = make_pacer(max_rate=10.0)
-        await send(pacer)
-        waiter = asyncio.create_task(send(pacer))
+        limiter = make_limiter(max_rate=10.0)
+        await send(limiter)
+        waiter = asyncio.create_task(send(limiter))
         await asyncio.sleep(0.05)
         seen = []
-        assert pacer._timer is not None
+        assert limiter._timer is not None
         # In the same turn of the loop as the timer, after it, and before the one it calls.
         asyncio.get_running_loop().call_at(
-            math.nextafter(pacer._timer.when(), math.inf),
-            lambda: seen.append((pacer._called, pacer.ready())),
+            math.nextafter(limiter._timer.when(), math.inf),
+            lambda: seen.append((limiter._woken, limiter.ready())),
         )
         await waiter
         assert seen == [(1, None)]

@@ -454,7 +454,7 @@ def test_a_shared_semaphore_holds_over_two_watchers_and_is_held_during_requests_
             def __init__(self, slot=None):
                 self.slot = slot
 
-            def slotted(self, slot):
+            def for_polling(self, slot):
                 return Slotted(slot)
 
             async def get_job(self, job_id):

@@ -1,4 +1,4 @@
-"""Calls around a world in memory: hours of pacing, in virtual time, with the real code."""
+"""RateLimiter around a world in memory: hours of pacing, in virtual time, with the real code."""
 
 import asyncio
 import logging
@@ -21,8 +21,9 @@ from adepoll.errors import (
     StatusError,
     TransportError,
 )
-from adepoll.throttling.calls import Calls, ClientStats
-from adepoll.throttling.rate_limiter import RetryPolicy
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.stats import ClientStats
 
 LATENCY = (0.02, 0.2)
 STEADY = (0.1, 0.1)
@@ -33,7 +34,7 @@ class Play:
     """Greedy callers of one world, each of which asks again as soon as it has its answer."""
 
     world: World
-    calls: Calls
+    limiter: RateLimiter
     source: WorldSource
     job_id: str
     served: list = attrs.field(factory=list)  # when good answers came
@@ -47,7 +48,7 @@ class Play:
     async def ask_for_ever(self):
         while True:
             try:
-                await self.calls.call(self.send)
+                await self.limiter.call(self.send)
             except RequestError:
                 continue
             self.served.append(now())
@@ -66,8 +67,8 @@ def play(script, *, callers=64, seconds=600.0, seed=1, latency=LATENCY, failures
         world = World(clock=loop_clock(), seed=seed)
         job_id = world.submit(JobPlan(processing_time=1e9))
         source = WorldSource(world=world, latency=latency, rng=Random(seed), failures=failures)
-        calls = Calls(retry=RetryPolicy(), rng=Random(seed), **options)
-        it = Play(world, calls, source, job_id)
+        limiter = RateLimiter(retry=RetryPolicy(), rng=Random(seed), **options)
+        it = Play(world, limiter, source, job_id)
         tasks = [asyncio.create_task(script(it))]
         await asyncio.sleep(0)  # what is there from the beginning is there before the first call
         tasks += [asyncio.create_task(it.ask_for_ever()) for _ in range(callers)]
@@ -76,7 +77,7 @@ def play(script, *, callers=64, seconds=600.0, seed=1, latency=LATENCY, failures
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ended)
-        assert it.calls.stats().in_flight == 0
+        assert it.limiter.stats().in_flight == 0
         return it
 
     return run(main())
@@ -113,7 +114,7 @@ LIMITS = {
 @pytest.mark.parametrize(("rate", "latency", "options"), LIMITS.values(), ids=LIMITS)
 def test_an_unknown_limit_is_found_and_kept(rate, latency, options, seed):
     it = play(limit(**options), seed=seed, latency=latency)
-    stats = it.calls.stats()
+    stats = it.limiter.stats()
     assert len(it.served) >= 0.92 * rate * 600
     assert stats.throttled < 0.02 * stats.requests
     assert it.world.ledger.early == 0
@@ -123,7 +124,7 @@ def test_an_unknown_limit_is_found_and_kept(rate, latency, options, seed):
 def test_a_burst_of_one_and_answers_that_take_unevenly_long_cost_speed_and_no_refusals():
     """Requests that are sent evenly arrive unevenly, and such a bucket forgives nothing."""
     it = play(limit(rate=10, burst=1, **SOME_SECONDS))
-    stats = it.calls.stats()
+    stats = it.limiter.stats()
     assert len(it.served) >= 0.45 * 10 * 600
     assert stats.throttled < 0.01 * stats.requests
     assert it.world.ledger.early == 0
@@ -151,7 +152,7 @@ def test_a_limit_that_is_lifted_is_forgotten_within_some_minutes():
         it.world.faults.remove(low)
 
     it = play(script, seconds=540, latency=STEADY, callers=20)
-    assert it.calls.stats().rate_limit is None
+    assert it.limiter.stats().rate_limit is None
     assert it.served_between(530, 540) >= 0.95 * 20 / 0.1 * 10
 
 
@@ -164,18 +165,18 @@ def test_what_is_not_asked_for_is_not_learnt():
         await asyncio.sleep(120)
         for task in greedy:
             task.cancel()
-        found = it.calls.stats().rate_limit
+        found = it.limiter.stats().rate_limit
         for _ in range(1_000):
             await asyncio.sleep(3)
-            await it.calls.call(it.send)
-        assert it.calls.stats().rate_limit == pytest.approx(found, rel=0.1)
+            await it.limiter.call(it.send)
+        assert it.limiter.stats().rate_limit == pytest.approx(found, rel=0.1)
 
     play(script, callers=0, seconds=4_000, latency=STEADY)
 
 
 def test_the_callers_own_rate_holds_beside_the_limit_and_does_not_hide_it():
     it = play(limit(rate=10, burst=5, retry_after="seconds"), max_rate=4)
-    stats = it.calls.stats()
+    stats = it.limiter.stats()
     assert stats.throttled == 0
     assert stats.rate_limit is None
     assert len(it.served) == pytest.approx(4 * 600, rel=0.01)
@@ -189,7 +190,7 @@ def test_without_a_limit_calls_are_as_fast_as_if_nothing_stood_before_them(calle
     it = play(no_limit, callers=callers, seconds=6.0, latency=STEADY)
     unpaced = wide / 0.1
     assert it.served_between(2, 6) >= 0.95 * unpaced * 4
-    assert it.calls.stats().window >= wide
+    assert it.limiter.stats().window >= wide
 
 
 def test_the_first_requests_are_few():
@@ -203,8 +204,8 @@ def test_calls_one_after_another_open_no_window():
 
     async def script(it):
         for _ in range(1_000):
-            await it.calls.call(it.send)
-        assert it.calls.stats().window == 8
+            await it.limiter.call(it.send)
+        assert it.limiter.stats().window == 8
 
     play(script, callers=0, latency=STEADY)
 
@@ -252,7 +253,7 @@ def test_a_few_jobs_that_fail_for_ever_slow_nobody_down():
         async def insist():
             while True:
                 with pytest.raises(ServerError):
-                    await it.calls.call(fail, attempts=1)
+                    await it.limiter.call(fail, attempts=1)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
@@ -270,7 +271,7 @@ def test_jobs_that_are_not_there_are_no_outage():
 
         for _ in range(50):
             with pytest.raises(JobNotFoundError):
-                await it.calls.call(miss)
+                await it.limiter.call(miss)
         assert now() == pytest.approx(5.0, abs=0.1)
 
     play(script, callers=0, seconds=10)
@@ -297,7 +298,7 @@ def test_an_outage_and_its_end_are_told_once(caplog):
 
 def alone(script):
     async def main():
-        return await script(Calls(retry=RetryPolicy(), rng=Random(1)))
+        return await script(RateLimiter(retry=RetryPolicy(), rng=Random(1)))
 
     return run(main())
 
@@ -309,28 +310,28 @@ def test_a_call_that_is_cancelled_on_the_wire_gives_its_place_back():
     async def answer(_at):
         await asyncio.sleep(0.1)
 
-    async def script(calls):
-        stuck = [asyncio.create_task(calls.call(hang)) for _ in range(20)]
+    async def script(limiter):
+        stuck = [asyncio.create_task(limiter.call(hang)) for _ in range(20)]
         await asyncio.sleep(1)
-        assert calls.stats().in_flight == calls.stats().window == 8
+        assert limiter.stats().in_flight == limiter.stats().window == 8
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
-        assert calls.stats().in_flight == 0
-        await calls.call(answer)
+        assert limiter.stats().in_flight == 0
+        await limiter.call(answer)
 
     alone(script)
 
 
 def test_an_error_of_another_kind_passes_through_and_is_no_news():
-    async def script(calls):
+    async def script(limiter):
         async def wrong(_at):
             raise KeyError("x")
 
         for _ in range(30):
             with pytest.raises(KeyError):
-                await calls.call(wrong)
-        stats = calls.stats()
+                await limiter.call(wrong)
+        stats = limiter.stats()
         assert (stats.requests, stats.failures, stats.retries, stats.in_flight) == (30, 0, 0, 0)
         assert now() == 0.0
 
@@ -338,23 +339,23 @@ def test_an_error_of_another_kind_passes_through_and_is_no_news():
 
 
 def test_closing_ends_those_in_line_and_those_who_come_later():
-    async def script(calls):
+    async def script(limiter):
         async def refuse(_at):
             raise RateLimitedError(status=429, retry_after=100.0)
 
-        tasks = [asyncio.create_task(calls.call(refuse)) for _ in range(30)]
+        tasks = [asyncio.create_task(limiter.call(refuse)) for _ in range(30)]
         await asyncio.sleep(1)
         tasks[20].cancel()
-        calls.close()
+        limiter.close()
         tasks[21].cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         kinds = [type(end) for end in ended]
         assert kinds.count(asyncio.CancelledError) == 2
         assert kinds.count(ClosedError) == 28
         with pytest.raises(ClosedError):
-            await calls.call(refuse)
+            await limiter.call(refuse)
         assert now() == 1.0
-        assert calls.stats().requests == 1
+        assert limiter.stats().requests == 1
 
     alone(script)
 
@@ -362,12 +363,12 @@ def test_closing_ends_those_in_line_and_those_who_come_later():
 @pytest.mark.parametrize("number", [0, -3])
 def test_a_number_of_connections_that_makes_no_sense_is_refused(number):
     with pytest.raises(ValueError, match="max_connections must be positive"):
-        Calls(retry=RetryPolicy(), rng=Random(1), max_connections=number)
+        RateLimiter(retry=RetryPolicy(), rng=Random(1), max_connections=number)
 
 
 def test_stats_show_what_holds_requests_back():
-    async def script(calls):
-        assert calls.stats() == ClientStats(
+    async def script(limiter):
+        assert limiter.stats() == ClientStats(
             requests=0,
             retries=0,
             throttled=0,
@@ -385,8 +386,8 @@ def test_stats_show_what_holds_requests_back():
             raise RateLimitedError(status=429, retry_after=10.0)
 
         with pytest.raises(RateLimitedError):
-            await calls.call(refuse, attempts=1)
-        stats = calls.stats(bytes_received=7)
+            await limiter.call(refuse, attempts=1)
+        stats = limiter.stats(bytes_received=7)
         assert (stats.requests, stats.throttled, stats.failures) == (1, 1, 1)
         assert (stats.window, stats.bytes_received) == (1, 7)
         assert stats.rate_limit > 0
@@ -408,7 +409,7 @@ def test_stats_show_what_holds_requests_back():
     ],
 )
 def test_stats_show_whether_the_key_was_refused_at_the_last_word(words, refused):
-    async def script(calls):
+    async def script(limiter):
         for word in words:
 
             async def answer(_at, word=word):
@@ -416,14 +417,14 @@ def test_stats_show_whether_the_key_was_refused_at_the_last_word(words, refused)
                     raise word
 
             with suppress(StatusError):
-                await calls.call(answer, attempts=1)
-        assert calls.stats().refused == refused
+                await limiter.call(answer, attempts=1)
+        assert limiter.stats().refused == refused
 
     alone(script)
 
 
 def test_stats_show_an_outage_and_its_end():
-    async def script(calls):
+    async def script(limiter):
         async def fail(_at):
             raise ServerError(status=503)
 
@@ -432,10 +433,10 @@ def test_stats_show_an_outage_and_its_end():
 
         for number in range(1, 11):
             with suppress(ServerError):
-                await calls.call(fail, attempts=1)
-            assert calls.stats().failures_in_a_row == number
-            assert calls.stats().is_outage == (number == 10)
-        await calls.call(succeed)
-        assert not calls.stats().is_outage
+                await limiter.call(fail, attempts=1)
+            assert limiter.stats().failures_in_a_row == number
+            assert limiter.stats().is_outage == (number == 10)
+        await limiter.call(succeed)
+        assert not limiter.stats().is_outage
 
     alone(script)

@@ -1,0 +1,4 @@
+"""The kinds of jobs that adepoll can poll: one module per kind.
+
+A kind is a `job_kind.JobKind`, which is passed to `AdeClient(kind=...)`.
+"""

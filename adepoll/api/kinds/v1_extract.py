@@ -1,0 +1,61 @@
+"""v1 extract jobs: path, list parameters, payloads and the meaning of 206. Imports models.
+
+The JSON has the field names of `JobSnapshot`, `JobSummary` and `ExtractResult`. Times are Unix
+timestamps in seconds; 0 means "not known".
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import evolve
+
+from adepoll.api import codec
+from adepoll.api.kinds.job_kind import JobKind
+from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus
+
+_DOES_NOT_CONFORM: Final = 206
+
+
+def list_query(page: int, page_size: int, status: JobStatus | None) -> Mapping[str, str | int]:
+    """Return the query parameters of one page of the list."""
+    query: dict[str, str | int] = {"page": page, "pageSize": page_size}
+    return query if status is None else {**query, "status": status.value}
+
+
+def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
+    """Read the response to a GET of one job; raises `MalformedAnswerError`.
+
+    Args:
+        body: The body, JSON.
+        status: The HTTP status; 206 means that the data does not conform to the caller's schema.
+    """
+    snapshot = codec.decode(JobSnapshot, body)
+    if status == _DOES_NOT_CONFORM or snapshot.schema_violation is not None:
+        return evolve(snapshot, conforms=False)
+    return snapshot
+
+
+def decode_page(body: bytes | str) -> JobPage:
+    """Read one page of the job list; raises `MalformedAnswerError`."""
+    return codec.decode(JobPage, body)
+
+
+def decode_result(body: bytes | str) -> ExtractResult:
+    """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
+    return codec.decode(ExtractResult, body)
+
+
+def encode_result(result: ExtractResult) -> bytes:
+    """Write a result as it is stored behind `output_url`."""
+    return codec.encode(result).encode()
+
+
+V1_EXTRACT: Final = JobKind(
+    name="v1-extract",
+    path="/v1/ade/extract/jobs",
+    success=frozenset({200, _DOES_NOT_CONFORM}),
+    list_query=list_query,
+    decode_job=decode_job,
+    decode_page=decode_page,
+    decode_result=decode_result,
+)

@@ -1,0 +1,48 @@
+"""The counters of a client. Imports estimators."""
+
+from attrs import frozen
+
+from adepoll.throttling.estimators import OUTAGE
+
+
+@frozen(kw_only=True)
+class ClientStats:
+    """The counters of a client at one moment.
+
+    Attributes:
+        requests: Requests sent, retries included.
+        retries: Requests that repeated a failed one.
+        throttled: Responses with status 429.
+        failures: Requests without a usable response, 429 included.
+        bytes_received: Bytes of response bodies, after decompression.
+        in_flight: Requests that wait for their response now.
+        window: Largest number of concurrent requests now. It grows up to ``max_connections``
+            while requests succeed, and restarts at 1 after a 429 or an outage.
+        rate_limit: Estimate of the service's limit after a 429, requests per second; None while
+            no limit is known.
+        retry_budget: Retries that are available now.
+        gate_closed_for: Seconds until requests may be sent again after a 429; 0.0 if they may be
+            sent now.
+        failures_in_a_row: Failed requests since the last success, 429 not counted; 10 or more
+            are an outage.
+        refused: The status (401 or 403) with which the service last refused the key; None if it
+            has accepted the key since. A 403 for a list does not count.
+    """
+
+    requests: int
+    retries: int
+    throttled: int
+    failures: int
+    bytes_received: int
+    in_flight: int
+    window: int
+    rate_limit: float | None
+    retry_budget: float
+    gate_closed_for: float
+    failures_in_a_row: int = 0
+    refused: int | None = None
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the service as a whole seems to be down."""
+        return self.failures_in_a_row >= OUTAGE
