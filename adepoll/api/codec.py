@@ -208,9 +208,11 @@ def read(cls: type[_T], raw: Json) -> _T:
     """Read an instance of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
     try:
         instance: _T = _fast_reader(cls)(raw)
-    except (KeyError, ValueError, OverflowError):
-        return read_slowly(cls, raw)
-    return instance
+    except (KeyError, ValueError, OverflowError, RecursionError):
+        pass  # not read here, or the error of this reader would be the context of the next one
+    else:
+        return instance
+    return read_slowly(cls, raw)
 
 
 @cache

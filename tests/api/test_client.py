@@ -23,6 +23,7 @@ from internals import responses_read
 from adepoll import errors
 from adepoll.api import protocol
 from adepoll.api.client import AdeClient
+from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.api.transport import USER_AGENT, describe
 from adepoll.emulator import Emulator, JobPlan
@@ -590,7 +591,7 @@ async def test_the_id_stands_on_the_wire_encoded_once(job_id, start_server):
     server = await start_server(answer_json({**JOB, "job_id": job_id}))
     async with client_of(server) as client:
         assert (await client.get_job(job_id)).job_id == job_id
-    assert server.targets == [protocol.job_path(job_id)]
+    assert server.targets == [protocol.job_path(V1_EXTRACT, job_id)]
 
 
 async def test_a_base_url_may_have_a_path_and_a_slash_at_its_end(start_server):
@@ -1297,7 +1298,7 @@ async def test_of_answers_to_what_was_sent_at_nearly_the_same_time_one_is_heard(
     heard = []
     async with client_of(server) as client:
         clock = client._transport.clock
-        monkeypatch.setattr(clock, "heard", lambda *args: heard.append(args))
+        monkeypatch.setattr(clock, "record", lambda *args: heard.append(args))
         for enough_until, count in ((-math.inf, 5), (math.inf, 0)):
             clock.enough_until = enough_until
             for _ in range(5):
@@ -1326,7 +1327,7 @@ def test_a_key_that_would_travel_unencrypted_is_warned_of(base_url, warned, capl
 async def test_each_request_can_be_followed_in_the_log_without_the_key(ade, caplog):
     async with AdeClient("canary-key-0123456789", base_url=ade.base_url) as client:
         with (
-            caplog.at_level(logging.DEBUG, logger="adepoll.api.client"),
+            caplog.at_level(logging.DEBUG, logger="adepoll.api.transport"),
             pytest.raises(errors.StatusError),
         ):
             await client.get_job("job-1")

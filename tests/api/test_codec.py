@@ -2,14 +2,15 @@ import contextlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args, get_origin
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from internals import read_quickly, read_thoroughly
 
-from adepoll.api import codec, plain
+from adepoll.api import codec
+from adepoll.api.kinds import v1_extract
 from adepoll.api.models import (
     ExtractMetadata,
     ExtractResult,
@@ -138,7 +139,7 @@ jobs = st.builds(
 
 def problems_of(payload: object) -> tuple[str, ...]:
     with pytest.raises(MalformedAnswerError) as caught:
-        codec.decode_job(payload if isinstance(payload, bytes) else json.dumps(payload))
+        v1_extract.decode_job(payload if isinstance(payload, bytes) else json.dumps(payload))
     return caught.value.problems
 
 
@@ -147,13 +148,13 @@ def problems_of(payload: object) -> tuple[str, ...]:
 
 @given(jobs, st.booleans())
 def test_a_snapshot_is_the_same_after_to_json_and_from_json(job, conforms):
-    snapshot = codec.decode_job(json.dumps(job), conforms=conforms)
+    snapshot = v1_extract.decode_job(json.dumps(job), status=200 if conforms else 206)
     assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
 
 
 @given(jobs)
 def test_nothing_that_the_service_sent_is_lost_on_the_way(job):
-    written = json.loads(codec.encode_job(codec.decode_job(json.dumps(job))))
+    written = json.loads(v1_extract.decode_job(json.dumps(job)).to_json())
     rewritten = {"received_at", "created_at", "data", "metadata"}  # floats rounded, defaults added
     for name, value in job.items():
         assert name in written
@@ -162,9 +163,9 @@ def test_nothing_that_the_service_sent_is_lost_on_the_way(job):
 
 @given(results)
 def test_a_result_is_the_same_after_it_was_written_and_read(result):
-    decoded = codec.decode_result(json.dumps(result))
-    assert codec.decode_result(codec.encode_result(decoded)) == decoded
-    written = json.loads(codec.encode_result(decoded))
+    decoded = v1_extract.decode_result(json.dumps(result))
+    assert v1_extract.decode_result(v1_extract.encode_result(decoded)) == decoded
+    written = json.loads(v1_extract.encode_result(decoded))
     assert {**written, "metadata": None} == {**result, "metadata": None}
     assert (
         written["metadata"].items()
@@ -175,10 +176,10 @@ def test_a_result_is_the_same_after_it_was_written_and_read(result):
 @given(values)
 def test_any_json_gives_a_snapshot_or_a_malformed_answer_and_nothing_else(value):
     for decode in (
-        codec.decode_job,
-        codec.decode_page,
-        codec.decode_result,
-        codec.decode_saved_job,
+        v1_extract.decode_job,
+        v1_extract.decode_page,
+        v1_extract.decode_result,
+        JobSnapshot.from_json,
     ):
         with contextlib.suppress(MalformedAnswerError):
             decode(json.dumps(value))
@@ -192,30 +193,38 @@ def test_any_value_in_any_field_gives_a_snapshot_or_a_malformed_answer(data):
     )
     place[data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))] = data.draw(values)
     with contextlib.suppress(MalformedAnswerError):
-        snapshot = codec.decode_job(json.dumps(job))
+        snapshot = v1_extract.decode_job(json.dumps(job))
         assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
 
 
 @given(st.data())
-def test_the_quick_way_to_read_takes_what_the_thorough_one_takes_and_nothing_else(data):
+def test_the_fast_reader_returns_what_the_slow_one_returns_or_raises(data):
     job = json.loads(json.dumps(JOB))
     place = data.draw(
         st.sampled_from([job, job["data"], job["metadata"], job["metadata"]["warnings"][0]])
     )
-    place[data.draw(st.sampled_from(sorted(place)) | st.text(max_size=5))] = data.draw(values)
-    told = []
-    for read_as in (read_quickly, read_thoroughly):
-        try:
-            told.append(read_as(job, JobSnapshot))
-        except Exception:  # noqa: BLE001 - of either kind
-            told.append(None)
-    assert told[0] == told[1]
-    read = plain.read_job(job)
-    assert read is None or read == told[1]
+    if data.draw(st.booleans()):
+        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(values)
+    else:
+        place[data.draw(st.text(min_size=1, max_size=5))] = data.draw(values)
+    fast = read_fast(JobSnapshot, job)
+    try:
+        slow = codec.read_slowly(JobSnapshot, job)
+    except MalformedAnswerError:
+        slow = None
+    assert fast is None or fast == slow
+
+
+def read_fast(cls, raw):
+    """Return what the generated reader returns; None if it leaves the JSON to the slow one."""
+    try:
+        return codec._fast_reader(cls)(raw)
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 @given(st.sampled_from(JobStatus), st.booleans(), st.booleans(), st.integers(0, 2**40))
-def test_a_job_in_the_documented_form_is_read_without_the_converter(status, data, url, created):
+def test_a_job_in_the_documented_form_is_read_by_the_fast_reader(status, data, url, created):
     job = {
         **JOB,
         "status": status.value,
@@ -224,54 +233,51 @@ def test_a_job_in_the_documented_form_is_read_without_the_converter(status, data
         "metadata": METADATA if data else None,
         "output_url": JOB["output_url"] if url else None,
     }
-    read = plain.read_job(job)
+    fast = read_fast(JobSnapshot, job)
     if created >= 253_402_300_800:  # the year 10,000
-        assert read is None
+        assert fast is None
     else:
-        assert read == read_thoroughly(job, JobSnapshot)
+        assert fast == codec.read_slowly(JobSnapshot, job)
 
 
 OPTIONAL = ("schema_violation_error", "fallback_model_version", "warnings")
 
 
 @given(st.data())
-def test_metadata_with_any_of_their_optional_fields_are_read_without_the_converter(data):
+def test_metadata_with_any_optional_and_unknown_fields_are_read_by_the_fast_reader(data):
     text = st.none() | st.text(max_size=5)
     warning = st.fixed_dictionaries({"msg": st.text(max_size=5)}, optional={"code": text})
     optional = dict(zip(OPTIONAL, (text, text, st.lists(warning, max_size=2)), strict=True))
     required = {name: METADATA[name] for name in METADATA if name not in OPTIONAL}
     nullable = {"org_id": text, "version": text}
-    metadata = required | data.draw(st.fixed_dictionaries(nullable, optional=optional))
-    read = plain.read_metadata(metadata)
-    assert read is not None
-    assert read == read_thoroughly(metadata, ExtractMetadata)
+    metadata = data.draw(extras(*METADATA, "conforms")) | required
+    metadata |= data.draw(st.fixed_dictionaries(nullable, optional=optional))
+    fast = read_fast(ExtractMetadata, metadata)
+    assert fast is not None
+    assert fast == codec.read_slowly(ExtractMetadata, metadata)
 
 
 @given(st.data())
-def test_what_differs_from_the_documented_form_is_left_to_the_converter(data):
+def test_a_changed_result_is_read_by_the_fast_reader_as_by_the_slow_one_or_not_at_all(data):
     result = json.loads(json.dumps(RESULT))
     metadata = result["metadata"]
     place = data.draw(st.sampled_from([result, metadata, metadata["warnings"][0]]))
     if data.draw(st.booleans()):
-        name = data.draw(st.sampled_from(sorted(place)))
-        how = data.draw(values)
-        place[name] = how
+        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(values)
     else:
         place[data.draw(st.text(min_size=1, max_size=5))] = 1
     try:
-        thorough = read_thoroughly(result, ExtractResult)
-    except Exception:  # noqa: BLE001 - of whatever kind, it must not be read
-        thorough = None
-    read = plain.read_result(result)
-    assert read is None or read == thorough
+        slow = codec.read_slowly(ExtractResult, result)
+    except MalformedAnswerError:
+        slow = None
+    fast = read_fast(ExtractResult, result)
+    assert fast is None or fast == slow
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"new": 1},
         {"warnings": None},
-        {"warnings": [{"msg": "m", "new": 1}]},
         {"warnings": [{"code": "c"}]},
         {"warnings": ["m"]},
         {"duration_ms": True},
@@ -279,15 +285,111 @@ def test_what_differs_from_the_documented_form_is_left_to_the_converter(data):
         {"org_id": 7},
     ],
 )
-def test_unusual_metadata_are_none_of_the_plain_form(change):
-    assert plain.read_metadata(METADATA) is not None
-    assert plain.read_metadata(METADATA | change) is None
-    assert plain.read_result(RESULT | {"metadata": METADATA | change}) is None
+def test_metadata_of_other_types_are_not_read_by_the_fast_reader(change):
+    assert read_fast(ExtractMetadata, METADATA) is not None
+    assert read_fast(ExtractMetadata, METADATA | change) is None
+    assert read_fast(ExtractResult, RESULT | {"metadata": METADATA | change}) is None
+
+
+@pytest.mark.parametrize("change", [{"new": 1}, {"warnings": [{"msg": "m", "new": 1}]}])
+def test_unknown_fields_are_read_by_the_fast_reader(change):
+    metadata = METADATA | change
+    fast = read_fast(ExtractResult, RESULT | {"metadata": metadata})
+    assert fast.metadata == read_fast(ExtractMetadata, metadata)
+    assert fast.metadata == codec.read_slowly(ExtractMetadata, metadata)
+
+
+# A value of each type that differs from the default of any field.
+DISTINCT = {
+    str: ("text", "text"),
+    int: (17, 17),
+    float: (0.25, 0.25),
+    bool: (True, True),
+    datetime: (1_780_000_007, datetime(2026, 5, 28, 20, 26, 47, tzinfo=UTC)),
+    JobStatus: ("cancelled", JobStatus.CANCELLED),
+}
+
+
+def distinct(declared):
+    """Return JSON for the declared type of a field, and the value that must be read from it."""
+    [alternative, *_] = get_args(declared) or [declared]
+    if get_origin(declared) is tuple:
+        raw, value = sample(alternative)
+        return [raw], (value,)
+    if attrs.has(alternative):
+        return sample(alternative)
+    return DISTINCT.get(alternative, ({"any": ["json"]}, {"any": ["json"]}))
+
+
+def sample(cls):
+    """Return JSON for all declared fields of a class, and the instance that must be read."""
+    raw, expected = {}, {}
+    for field in attrs.fields(cls):
+        if field.name in {"extra", "conforms"}:
+            continue
+        name = "status" if field.name == "status_text" else field.name
+        value, expected[field.name] = distinct(field.type)
+        raw.setdefault(name, value)
+    if "status_text" in expected:
+        expected["status_text"] = raw["status"]
+    return raw, cls(**expected)
+
+
+MODELS = [JobSnapshot, JobPage, JobSummary, ExtractResult, ExtractMetadata, ExtractWarning]
+
+
+@pytest.mark.parametrize("read", [codec.read, codec.read_slowly], ids=["fast", "slow"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_declared_field_of_every_model_is_read_and_written(model, read):
+    raw, expected = sample(model)
+    assert read(model, raw) == expected
+    assert read(model, raw).extra == {}
+    assert codec.flatten(expected) == raw
+
+
+@attrs.frozen(kw_only=True)
+class Grown(ExtractMetadata):
+    """Metadata after the service has added two fields."""
+
+    pages: int | None = None
+    language: str = attrs.field(default="en")
+
+
+@attrs.frozen(kw_only=True)
+class GrownResult(ExtractResult):
+    metadata: Grown
+
+
+@pytest.mark.parametrize("read", [codec.read, codec.read_slowly], ids=["fast", "slow"])
+def test_a_field_is_read_and_written_as_soon_as_it_is_declared(read):
+    grown = {**METADATA, "pages": 9}
+    assert codec.read(ExtractMetadata, grown).extra == {"pages": 9}
+    result = read(GrownResult, {**RESULT, "metadata": grown})
+    assert (result.metadata.pages, result.metadata.language) == (9, "en")
+    assert result.metadata.extra == {}
+    assert read(Grown, {**grown, "language": "de"}).language == "de"
+    assert codec.flatten(result)["metadata"] == {**grown, "language": "en"}
+    with pytest.raises(MalformedAnswerError, match=r"expected a number, got a string @ \$.pages"):
+        read(Grown, {**METADATA, "pages": "9"})
+
+
+@attrs.frozen(kw_only=True)
+class Checked:
+    """A class with a validator, which the generated reader must not bypass."""
+
+    size: int = attrs.field(validator=attrs.validators.gt(0))
+    extra: dict = attrs.field(factory=dict)
+
+
+def test_validators_of_a_class_are_applied():
+    assert codec.read(Checked, {"size": 1}).size == 1
+    with pytest.raises(ValueError, match="size"):
+        codec.read(Checked, {"size": 0})
 
 
 def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
     job = {**JOB, "metadata": {**METADATA, "duration_ms": 7}}
-    snapshot = codec.decode_job(json.dumps(job))
+    snapshot = v1_extract.decode_job(json.dumps(job))
     assert snapshot.metadata.duration_ms == 7
     assert snapshot.data.metadata.duration_ms == 1200
 
@@ -296,12 +398,12 @@ def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
 def test_all_that_json_may_come_as_is_read(encoding):
     body = json.dumps({**JOB, "failure_reason": "ü漢"}, ensure_ascii=False)
     for text in (body, f" {body}\r\n"):
-        assert codec.decode_job(text.encode(encoding)).failure_reason == "ü漢"
+        assert v1_extract.decode_job(text.encode(encoding)).failure_reason == "ü漢"
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-16")))
 def test_any_bytes_give_a_malformed_answer(body):
-    for decode in (codec.decode_job, codec.decode_page, codec.decode_result):
+    for decode in (v1_extract.decode_job, v1_extract.decode_page, v1_extract.decode_result):
         with pytest.raises(MalformedAnswerError):
             decode(body)
 
@@ -320,7 +422,7 @@ def test_no_value_of_the_body_gets_into_the_error(before, after):
     ):
         for body in (json.dumps(job), json.dumps(job)[:-1], json.dumps(job) + secret):
             with pytest.raises(MalformedAnswerError) as caught:
-                codec.decode_job(body)
+                v1_extract.decode_job(body)
             error = caught.value
             assert CANARY not in f"{error} {error!r} {error.problems} {vars(error)}"
             assert error.__cause__ is None
@@ -331,7 +433,7 @@ def test_no_value_of_the_body_gets_into_the_error(before, after):
 
 
 def test_every_documented_field_of_a_job_is_read():
-    job = codec.decode_job(json.dumps(JOB).encode())
+    job = v1_extract.decode_job(json.dumps(JOB).encode())
     assert job.job_id == "j-1"
     assert job.status is JobStatus.COMPLETED
     assert job.status_text == "completed"
@@ -354,7 +456,7 @@ def test_every_documented_field_of_a_job_is_read():
 
 
 def test_the_four_required_fields_are_enough():
-    job = codec.decode_job(json.dumps(PENDING))
+    job = v1_extract.decode_job(json.dumps(PENDING))
     assert job.status is JobStatus.PENDING
     assert job.created_at is None
     assert job.data is None
@@ -365,27 +467,27 @@ def test_nulls_are_absent_fields():
     nulls = dict.fromkeys(
         ["created_at", "org_id", "version", "data", "output_url", "metadata", "failure_reason"]
     )
-    assert codec.decode_job(json.dumps({**PENDING, **nulls})) == codec.decode_job(
+    assert v1_extract.decode_job(json.dumps({**PENDING, **nulls})) == v1_extract.decode_job(
         json.dumps(PENDING)
     )
 
 
 def test_created_at_zero_is_not_the_year_1970():
-    assert codec.decode_job(json.dumps({**PENDING, "created_at": 0})).created_at is None
+    assert v1_extract.decode_job(json.dumps({**PENDING, "created_at": 0})).created_at is None
 
 
 def test_a_fraction_of_a_second_does_no_harm():
-    job = codec.decode_job(json.dumps({**PENDING, "received_at": 1_780_000_000.25}))
+    job = v1_extract.decode_job(json.dumps({**PENDING, "received_at": 1_780_000_000.25}))
     assert job.received_at.microsecond == 250_000
     assert json.loads(job.to_json())["received_at"] == 1_780_000_000.25
 
 
 def test_whole_seconds_are_written_as_integers():
-    assert '"received_at":1780000000,' in codec.decode_job(json.dumps(PENDING)).to_json()
+    assert '"received_at":1780000000,' in v1_extract.decode_job(json.dumps(PENDING)).to_json()
 
 
 def test_an_unknown_status_keeps_its_text_and_has_not_ended():
-    job = codec.decode_job(json.dumps({**PENDING, "status": "paused"}))
+    job = v1_extract.decode_job(json.dumps({**PENDING, "status": "paused"}))
     assert job.status is JobStatus.UNKNOWN
     assert job.status_text == "paused"
     assert not job.is_terminal
@@ -395,7 +497,7 @@ def test_an_unknown_status_keeps_its_text_and_has_not_ended():
 def test_unknown_fields_are_kept_at_every_level():
     warning = {"msg": "m", "severity": 3}
     metadata = {**METADATA, "pages": 9, "warnings": [warning]}
-    job = codec.decode_job(
+    job = v1_extract.decode_job(
         json.dumps({**JOB, "eta": [1], "data": {**RESULT, "metadata": metadata, "chunks": None}})
     )
     assert job.extra == {"eta": [1]}
@@ -407,24 +509,24 @@ def test_unknown_fields_are_kept_at_every_level():
 
 @pytest.mark.parametrize("name", ["extra", "status_text", "conforms"])
 def test_a_field_named_like_one_of_ours_is_an_unknown_field(name):
-    job = codec.decode_job(json.dumps({**PENDING, name: "theirs"}))
+    job = v1_extract.decode_job(json.dumps({**PENDING, name: "theirs"}))
     assert job.extra == {name: "theirs"}
     assert job.status_text == "pending"
     assert job.conforms
 
 
 def test_http_206_and_a_schema_violation_both_mean_that_the_data_does_not_conform():
-    assert codec.decode_job(json.dumps(JOB)).conforms
-    assert not codec.decode_job(json.dumps(JOB), conforms=False).conforms
+    assert v1_extract.decode_job(json.dumps(JOB)).conforms
+    assert not v1_extract.decode_job(json.dumps(JOB), status=206).conforms
     violating = {**METADATA, "schema_violation_error": "no field 'total'"}
-    assert not codec.decode_job(json.dumps({**JOB, "metadata": violating})).conforms
+    assert not v1_extract.decode_job(json.dumps({**JOB, "metadata": violating})).conforms
     within = {**RESULT, "metadata": violating}
-    assert not codec.decode_job(json.dumps({**JOB, "data": within})).conforms
+    assert not v1_extract.decode_job(json.dumps({**JOB, "data": within})).conforms
 
 
 def test_whether_the_data_conforms_survives_saving():
     for conforms in (True, False):
-        job = codec.decode_job(json.dumps(JOB), conforms=conforms)
+        job = v1_extract.decode_job(json.dumps(JOB), status=200 if conforms else 206)
         assert JobSnapshot.from_json(job.to_json()).conforms is conforms
     assert JobSnapshot.from_json(json.dumps(JOB)).conforms
     with pytest.raises(MalformedAnswerError, match=r"a boolean @ \$.conforms"):
@@ -433,23 +535,25 @@ def test_whether_the_data_conforms_survives_saving():
 
 @pytest.mark.parametrize("extraction", [{}, {"a": 10**400}, {"a": "\ud800"}, {"": [[[]]]}, [], "x"])
 def test_an_extraction_of_any_shape_comes_through_exactly(extraction):
-    result = codec.decode_result(json.dumps({**RESULT, "extraction": extraction}))
+    result = v1_extract.decode_result(json.dumps({**RESULT, "extraction": extraction}))
     assert result.extraction == extraction
-    assert json.loads(codec.encode_result(result))["extraction"] == extraction
+    assert json.loads(v1_extract.encode_result(result))["extraction"] == extraction
 
 
 def test_a_page_is_read_with_its_jobs_and_its_end():
-    page = codec.decode_page(json.dumps({"jobs": [SUMMARY] * 2, "org_id": "o", "has_more": True}))
+    page = v1_extract.decode_page(
+        json.dumps({"jobs": [SUMMARY] * 2, "org_id": "o", "has_more": True})
+    )
     assert isinstance(page, JobPage)
     assert [job.job_id for job in page.jobs] == ["j-1", "j-1"]
     assert page.has_more
     assert page.org_id == "o"
-    assert not codec.decode_page('{"jobs": []}').has_more
+    assert not v1_extract.decode_page('{"jobs": []}').has_more
 
 
 def test_a_summary_is_written_as_the_service_sends_it():
-    (summary,) = codec.decode_page(json.dumps({"jobs": [SUMMARY]})).jobs
-    assert json.loads(codec.encode_summary(summary)) == SUMMARY
+    (summary,) = v1_extract.decode_page(json.dumps({"jobs": [SUMMARY]})).jobs
+    assert json.loads(codec.encode(summary)) == SUMMARY
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -499,7 +603,7 @@ def test_a_field_of_the_wrong_type_is_told_with_its_path(change, problem):
     ],
 )
 def test_a_side_field_that_is_no_good_does_not_hide_that_the_job_has_ended(aside):
-    snapshot = codec.decode_job(json.dumps({**PENDING, "status": "failed", **aside}))
+    snapshot = v1_extract.decode_job(json.dumps({**PENDING, "status": "failed", **aside}))
     assert snapshot.status is JobStatus.FAILED
     assert snapshot.extra == aside
     assert all(getattr(snapshot, name) is None for name in aside)
@@ -523,8 +627,8 @@ def test_all_problems_are_told_at_once():
         (b"null", "expected an object, got null"),
         (b"[]", "expected an object, got an array"),
         (b'"x"', "expected an object, got a string"),
-        (b'{"a": NaN}', "NaN is no JSON"),
-        (b'{"a": -Infinity}', "-Infinity is no JSON"),
+        (b'{"a": NaN}', "NaN is not JSON"),
+        (b'{"a": -Infinity}', "-Infinity is not JSON"),
         (b'{"a": 1e999}', "a number is out of range"),
         (b'{"a": "\xff\xfe"}', "not JSON: not utf-8 @ byte 7"),
         (b"[" * 200_000, "nested too deeply"),
@@ -535,14 +639,14 @@ def test_all_problems_are_told_at_once():
 )
 def test_what_is_no_json_of_ours_is_refused_with_the_reason(body, problem):
     with pytest.raises(MalformedAnswerError, match=problem) as caught:
-        codec.decode_job(body)
+        v1_extract.decode_job(body)
     assert caught.value.__context__ is None
     assert len(str(caught.value)) < 400
 
 
 def test_a_page_with_a_broken_line_says_which():
     with pytest.raises(MalformedAnswerError) as caught:
-        codec.decode_page(json.dumps({"jobs": [SUMMARY, {**SUMMARY, "job_id": None}]}))
+        v1_extract.decode_page(json.dumps({"jobs": [SUMMARY, {**SUMMARY, "job_id": None}]}))
     assert caught.value.problems == ("expected a string, got null @ $.jobs[1].job_id",)
 
 

@@ -48,7 +48,7 @@ def test_exactly_the_documented_ids_are_refused(job_id):
 
 @pytest.mark.parametrize("job_id", [None, 7, b"job", ["job"], 1.5])
 def test_what_is_no_string_is_refused_with_its_type(job_id):
-    with pytest.raises(InvalidJobIdError, match=f"{type(job_id).__name__} .*it is no string"):
+    with pytest.raises(InvalidJobIdError, match=f"{type(job_id).__name__} .*it is not a string"):
         check_job_id(job_id)
 
 

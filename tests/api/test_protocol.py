@@ -11,8 +11,9 @@ from multidict import CIMultiDict
 from adepoll import errors
 from adepoll.api import config, protocol
 from adepoll.api.job_ids import check_job_id
+from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
-from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
+from adepoll.api.retry_after import MAX_RETRY_AFTER, parse_retry_after
 from adepoll.errors import (
     ConfigurationError,
     InvalidJobIdError,
@@ -48,7 +49,7 @@ job_ids = st.text(st.sampled_from("aZ9-_.~:@é漢&=+;,'\"<>|{}^`$!*()[]") | st.c
 @example("a+b")
 @example("~tilde.-_")
 def test_a_job_id_is_encoded_exactly_once(job_id):
-    path = protocol.job_path(job_id)
+    path = protocol.job_path(V1_EXTRACT, job_id)
     head, _, last = path.rpartition("/")
     assert head == "/v1/ade/extract/jobs"
     assert unquote(last, errors="strict") == job_id
@@ -59,16 +60,16 @@ def test_a_job_id_is_encoded_exactly_once(job_id):
 @pytest.mark.parametrize("job_id", ["", "..", "a/../b", "a?b", "a%2Fb", "a b", "a" * 257])
 def test_an_id_that_would_change_the_path_is_refused(job_id):
     with pytest.raises(InvalidJobIdError):
-        protocol.job_path(job_id)
+        protocol.job_path(V1_EXTRACT, job_id)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 100), st.sampled_from([None, *JobStatus]))
 def test_the_list_is_asked_with_the_services_own_parameters(page, page_size, status):
     if status is JobStatus.UNKNOWN:
         with pytest.raises(ValueError, match="status must be one that the service documents"):
-            protocol.list_path(page=page, page_size=page_size, status=status)
+            protocol.list_path(V1_EXTRACT, page=page, page_size=page_size, status=status)
         return
-    parts = urlsplit(protocol.list_path(page=page, page_size=page_size, status=status))
+    parts = urlsplit(protocol.list_path(V1_EXTRACT, page=page, page_size=page_size, status=status))
     expected = {"page": [str(page)], "pageSize": [str(page_size)]}
     if status is not None:
         expected["status"] = [status.value]
@@ -86,7 +87,7 @@ def test_the_list_is_asked_with_the_services_own_parameters(page, page_size, sta
 )
 def test_a_parameter_that_the_service_would_refuse_is_refused_here(arguments, message):
     with pytest.raises(ValueError, match=message):
-        protocol.list_path(**{"page": 0, "page_size": 10, "status": None, **arguments})
+        protocol.list_path(V1_EXTRACT, **{"page": 0, "page_size": 10, "status": None, **arguments})
 
 
 @pytest.mark.parametrize("region", ["us", "production", "US", " Production "])
@@ -108,20 +109,20 @@ def test_an_unknown_region_is_refused_with_the_known_ones(region):
 
 
 def test_a_good_answer_gives_the_snapshot():
-    job = protocol.decipher_job(200, JSON, json.dumps(JOB).encode(), job_id="j-1")
+    job = protocol.read_job(V1_EXTRACT, "j-1", 200, JSON, json.dumps(JOB).encode())
     assert job.job_id == "j-1"
     assert job.conforms
 
 
 def test_206_is_a_completed_job_that_does_not_conform():
-    job = protocol.decipher_job(206, JSON, json.dumps(JOB).encode(), job_id="j-1")
+    job = protocol.read_job(V1_EXTRACT, "j-1", 206, JSON, json.dumps(JOB).encode())
     assert not job.conforms
 
 
 def test_an_answer_about_another_job_is_refused_with_both_ids():
     body = json.dumps({**JOB, "job_id": "j-2"}).encode()
     with pytest.raises(WrongJobError, match="'j-2'") as caught:
-        protocol.decipher_job(200, JSON, body, job_id="j-1")
+        protocol.read_job(V1_EXTRACT, "j-1", 200, JSON, body)
     assert caught.value.job_id == "j-1"
     assert caught.value.answered == "j-2"
 
@@ -129,25 +130,25 @@ def test_an_answer_about_another_job_is_refused_with_both_ids():
 def test_a_malformed_answer_names_the_job_and_the_type_it_came_as():
     headers = CIMultiDict({"Content-Type": "text/html; charset=utf-8"})
     with pytest.raises(MalformedAnswerError) as caught:
-        protocol.decipher_job(200, headers, b"<html>", job_id="j-1")
+        protocol.read_job(V1_EXTRACT, "j-1", 200, headers, b"<html>")
     assert caught.value.job_id == "j-1"
     assert caught.value.problems[-1] == "it came as text/html; charset=utf-8"
     assert caught.value.__context__ is None
     with pytest.raises(MalformedAnswerError, match="it came as no type"):
-        protocol.decipher_page(200, CIMultiDict(), b"")
+        protocol.read_page(V1_EXTRACT, 200, CIMultiDict(), b"")
 
 
 def test_malformed_json_that_came_as_json_says_nothing_of_types():
     headers = CIMultiDict({"Content-Type": "application/problem+json"})
     with pytest.raises(MalformedAnswerError) as caught:
-        protocol.decipher_page(200, headers, b"[]")
+        protocol.read_page(V1_EXTRACT, 200, headers, b"[]")
     assert caught.value.problems == ("expected an object, got an array @ $",)
 
 
 def test_a_content_type_is_redacted_and_cut():
     headers = CIMultiDict({"Content-Type": f"text/x; Bearer {CANARY} {'x' * 5000}\x1b"})
     with pytest.raises(MalformedAnswerError) as caught:
-        protocol.decipher_job(200, headers, b"", job_id="j-1")
+        protocol.read_job(V1_EXTRACT, "j-1", 200, headers, b"")
     assert CANARY not in repr(caught.value.problems)
     assert all(len(problem) < 150 for problem in caught.value.problems)
 
@@ -179,8 +180,8 @@ def test_a_content_type_is_redacted_and_cut():
 )
 def test_every_status_that_is_no_success_has_its_error(status, name, transient, fatal):
     for decipher in (
-        lambda: protocol.decipher_job(status, JSON, b'{"detail": "said"}', job_id="j-1"),
-        lambda: protocol.decipher_page(status, JSON, b'{"detail": "said"}'),
+        lambda: protocol.read_job(V1_EXTRACT, "j-1", status, JSON, b'{"detail": "said"}'),
+        lambda: protocol.read_page(V1_EXTRACT, status, JSON, b'{"detail": "said"}'),
     ):
         with pytest.raises(StatusError, match=f"answered {status}: said") as caught:
             decipher()
@@ -193,15 +194,15 @@ def test_every_status_that_is_no_success_has_its_error(status, name, transient, 
 
 def test_206_is_no_answer_to_a_list():
     with pytest.raises(errors.UnexpectedStatusError):
-        protocol.decipher_page(206, JSON, b'{"jobs": []}')
+        protocol.read_page(V1_EXTRACT, 206, JSON, b'{"jobs": []}')
 
 
 @given(st.integers(100, 999), st.binary() | st.text().map(str.encode))
 @example(503, b"")
 def test_any_status_and_body_give_an_answer_or_a_request_error(status, body):
     for decipher in (
-        lambda: protocol.decipher_job(status, JSON, body, job_id="j-1"),
-        lambda: protocol.decipher_page(status, JSON, body),
+        lambda: protocol.read_job(V1_EXTRACT, "j-1", status, JSON, body),
+        lambda: protocol.read_page(V1_EXTRACT, status, JSON, body),
     ):
         with pytest.raises(RequestError) as caught:
             decipher()

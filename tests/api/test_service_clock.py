@@ -23,7 +23,7 @@ def service():
 
 def test_before_any_date_there_is_no_time(service):
     assert service.unix_time(0.0) is None
-    service.heard(None, 0.0, 0.1)
+    service.record(None, 0.0, 0.1)
     assert service.unix_time(1.0) is None
 
 
@@ -40,26 +40,26 @@ def test_before_any_date_there_is_no_time(service):
     ],
 )
 def test_what_is_no_sane_date_is_ignored(service, text):
-    service.heard(text, 0.0, 0.1)
+    service.record(text, 0.0, 0.1)
     assert service.unix_time(1.0) is None
 
 
 def test_one_answer_tells_the_time_to_half_a_second_and_its_own_latency(service):
-    service.heard(dated(NOON), 100.0, 100.2)
+    service.record(dated(NOON), 100.0, 100.2)
     assert service.unix_time(100.2) == pytest.approx(NOON + 0.6)
     assert service.unix_time(200.2) == pytest.approx(NOON + 100.6)
 
 
 def test_answers_about_a_change_of_the_second_tell_it_closely(service):
-    service.heard(dated(NOON), 100.96, 100.98)
-    service.heard(dated(NOON + 1), 101.02, 101.04)
+    service.record(dated(NOON), 100.96, 100.98)
+    service.record(dated(NOON + 1), 101.02, 101.04)
     assert service.unix_time(101.0) == pytest.approx(NOON + 1, abs=0.05)
 
 
 def test_a_clock_that_was_set_is_followed_from_the_next_answer_on(service):
     for second in range(10):
-        service.heard(dated(NOON + second), 100.0 + second, 100.1 + second)
-    service.heard(dated(NOON - 3600), 110.0, 110.1)
+        service.record(dated(NOON + second), 100.0 + second, 100.1 + second)
+    service.record(dated(NOON - 3600), 110.0, 110.1)
     assert service.unix_time(110.1) == pytest.approx(NOON - 3600, abs=1.1)
 
 
@@ -67,7 +67,7 @@ def test_drift_is_followed(service):
     """Ten parts in a million, for a day: 0.86 s."""
     for minute in range(24 * 60):
         for now in (60.0 * minute + 0.37 * (minute % 3), 60.0 * minute + 30.0):
-            service.heard(dated(NOON + now * (1 + 10e-6)), now - 0.01, now + 0.01)
+            service.record(dated(NOON + now * (1 + 10e-6)), now - 0.01, now + 0.01)
     assert service.unix_time(now) == pytest.approx(NOON + now * (1 + 10e-6), abs=0.6)
 
 
@@ -80,17 +80,17 @@ def test_a_text_is_parsed_once(service, monkeypatch):
         service_clock, "parsedate_to_datetime", lambda text: parsed.append(text) or parse(text)
     )
     for poll in range(100):
-        service.heard(dated(NOON + poll / 40), poll / 40, poll / 40)
+        service.record(dated(NOON + poll / 40), poll / 40, poll / 40)
     assert parsed == [dated(NOON), dated(NOON + 1), dated(NOON + 2)]
 
 
 def test_of_answers_that_come_at_nearly_the_same_time_one_is_enough(service):
     assert service.enough_until == -math.inf
-    service.heard("no date", 99.0, 100.0)
+    service.record("no date", 99.0, 100.0)
     assert service.enough_until == -math.inf
-    service.heard(dated(NOON), 99.0, 100.0)
+    service.record(dated(NOON), 99.0, 100.0)
     assert service.enough_until == 99.01
-    service.heard(dated(NOON), 98.0, 100.1)  # sent before, and slow
+    service.record(dated(NOON), 98.0, 100.1)  # sent before, and slow
     assert service.enough_until == 99.01
 
 
@@ -106,7 +106,7 @@ def test_the_estimate_is_never_off_by_more_than_the_bounds_of_the_answers(offset
     for pause, there, back in answers:
         sent_at = now + pause
         received_at = sent_at + there + back
-        service.heard(dated(offset + sent_at + there), sent_at, received_at)
+        service.record(dated(offset + sent_at + there), sent_at, received_at)
         now = received_at
         narrowest = min(narrowest, 1.0 + there + back)
         off = abs(service.unix_time(now) - offset - now)
@@ -124,5 +124,5 @@ def test_after_some_answers_the_estimate_is_as_good_as_they_are_quick(offset, mo
     for number, (there, back) in enumerate(latencies):
         sent_at = number * 0.02
         made_at, received_at = sent_at + there * most, sent_at + (there + back) * most
-        service.heard(dated(offset + made_at), sent_at, received_at)
+        service.record(dated(offset + made_at), sent_at, received_at)
     assert abs(service.unix_time(3.0) - offset - 3.0) <= most + 0.02 + 50e-6 * 3 + 1e-5

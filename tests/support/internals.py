@@ -8,7 +8,6 @@ import gc
 
 import aiohttp
 
-from adepoll.api import codec
 from adepoll.emulator import JobPlan
 
 
