@@ -206,8 +206,9 @@ def _members(enum: type[Enum]) -> Mapping[str, Enum]:
 
 def read(cls: type[_T], raw: Json) -> _T:
     """Read an instance of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
+    model: type = cls  # mypy does not take a type[_T] for a hashable object
     try:
-        instance: _T = _fast_reader(cls)(raw)
+        instance: _T = _fast_reader(model)(raw)
     except (KeyError, ValueError, OverflowError, RecursionError):
         pass  # not read here, or the error of this reader would be the context of the next one
     else:
@@ -374,7 +375,8 @@ def _collect_value(field: _Field, value: Json, path: str, problems: list[str]) -
 def flatten(model: Any) -> dict[str, Json]:
     """Return the JSON object that `read` reads as this model."""
     raw: dict[str, Json] = {}
-    for field in _fields(type(model)):
+    cls: type = type(model)
+    for field in _fields(cls):
         value = _plain(getattr(model, field.name))
         raw[field.key] = 0 if value is None and field.zero_is_null else value
     # A side field that could not be read is in `extra`, too.

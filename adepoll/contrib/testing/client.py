@@ -1,14 +1,12 @@
 """An AdeClient that needs nobody to close it. Imports client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from typing import TypeVar
-
-from yarl import URL
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from adepoll.api.client import AdeClient
-
-_T = TypeVar("_T")
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.throttling.rate_limiter import Send
 
 
 class SelfClosingClient(AdeClient):
@@ -29,14 +27,20 @@ class SelfClosingClient(AdeClient):
         if not (self._loop.is_closed() or self._loop.is_running()):
             self._loop.run_until_complete(self._end.aclose())
 
-    async def _send(
-        self, url: URL, read: Callable[..., _T], job_id: str | None, sent_at: float
-    ) -> _T:
+    def _job_request(self, job_id: str) -> Send[JobSnapshot]:
+        self._close_with_the_loop()
+        return super()._job_request(job_id)
+
+    def _page_request(self, page: int, page_size: int, status: JobStatus | None) -> Send[JobPage]:
+        self._close_with_the_loop()
+        return super()._page_request(page, page_size, status)
+
+    def _close_with_the_loop(self) -> None:
         if self._end is None:
             self._loop = asyncio.get_running_loop()
             self._end = self._close_at_the_end()
-            await anext(self._end)
-        return await super()._send(url, read, job_id, sent_at)
+            with suppress(StopIteration):  # it has reached its yield, and the loop knows it
+                self._end.asend(None).send(None)
 
     async def _close_at_the_end(self) -> AsyncGenerator[None, None]:
         try:
