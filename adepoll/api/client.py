@@ -137,7 +137,10 @@ class AdeClient(AsyncCloseable):
                 have been retried.
             ClosedError: The client is closed.
         """
-        return self._checked(await self._limiter.call(self._job_request(job_id)))
+        snapshot = await self._limiter.call(self._job_request(job_id))
+        if snapshot.status is _UNKNOWN:
+            self._warn_of_unknown_status(snapshot.status_text)
+        return snapshot
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
@@ -194,11 +197,8 @@ class AdeClient(AsyncCloseable):
         path = protocol.list_path(self._kind, page=page, page_size=page_size, status=status)
         return self._transport.request(path, partial(protocol.read_page, self._kind))
 
-    def _checked(self, snapshot: JobSnapshot) -> JobSnapshot:
-        """Return the snapshot; warn once for each unknown status."""
-        if snapshot.status is not _UNKNOWN:
-            return snapshot
-        text, known = snapshot.status_text, self._unknown_statuses
+    def _warn_of_unknown_status(self, text: str) -> None:
+        known = self._unknown_statuses
         if text not in known and len(known) < _MAX_UNKNOWN_STATUSES:
             known.add(text)
             _log.warning(
@@ -207,7 +207,6 @@ class AdeClient(AsyncCloseable):
                 __version__,
                 showable(text, 40),
             )
-        return snapshot
 
 
 class PollingClient:
@@ -223,7 +222,9 @@ class PollingClient:
         """Poll one job once; raises as `AdeClient.get_job` does."""
         client = self._client
         snapshot = await client._limiter.call_once(client._job_request(job_id), self._semaphore)  # noqa: SLF001 - a view of that class
-        return client._checked(snapshot)  # noqa: SLF001 - as above
+        if snapshot.status is _UNKNOWN:
+            client._warn_of_unknown_status(snapshot.status_text)  # noqa: SLF001 - as above
+        return snapshot
 
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None

@@ -22,7 +22,7 @@ def check_job_id(job_id: object) -> str:
         InvalidJobIdError: It is not a string, is empty, has more than 256 characters, consists of
             dots only, or contains one of ``/ \ ? # %``, white space or an unprintable character.
     """
-    if is_plain(job_id):
+    if type(job_id) is str and PLAIN_JOB_ID.fullmatch(job_id):
         return job_id
     if not isinstance(job_id, str):
         raise InvalidJobIdError(

@@ -1,4 +1,4 @@
-"""What the service says about jobs, as frozen attrs classes. Imports codec and errors.
+"""What the service says about jobs, as frozen attrs classes. Imports codec and below.
 
 Every class keeps fields that adepoll does not know in `extra`. No `repr` shows a presigned query or
 a customer's data.
@@ -12,9 +12,9 @@ from typing import Final, Self
 from attrs import evolve, field, frozen
 
 from adepoll.api import codec
-from adepoll.api.codec import from_timestamp as from_timestamp  # noqa: PLC0414 - of this module's users
-from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - as above
-from adepoll.api.json_text import dumps
+from adepoll.api.json_fields import NOT_IN_JSON, SIDE_FIELD, json_name, repeats
+from adepoll.api.json_fields import Json as Json  # noqa: PLC0414 - part of the models' types
+from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as above
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 from adepoll.redaction import redact_url, showable
 
@@ -140,7 +140,7 @@ class JobSummary:
 
     job_id: str
     status: JobStatus
-    status_text: str = field(repr=_show_text, metadata=codec.json_name("status"))
+    status_text: str = field(repr=_show_text, metadata=json_name("status"))
     received_at: datetime
     progress: float
     created_at: datetime | None = None
@@ -194,20 +194,20 @@ class JobSnapshot:
 
     job_id: str
     status: JobStatus
-    status_text: str = field(repr=_show_text, metadata=codec.json_name("status"))
+    status_text: str = field(repr=_show_text, metadata=json_name("status"))
     received_at: datetime
     progress: float
     # An unreadable side field must not hide that the job has settled.
-    created_at: datetime | None = field(default=None, metadata=codec.SIDE_FIELD)
-    org_id: str | None = field(default=None, metadata=codec.SIDE_FIELD)
-    version: str | None = field(default=None, metadata=codec.SIDE_FIELD)
+    created_at: datetime | None = field(default=None, metadata=SIDE_FIELD)
+    org_id: str | None = field(default=None, metadata=SIDE_FIELD)
+    version: str | None = field(default=None, metadata=SIDE_FIELD)
     data: ExtractResult | None = None
     output_url: str | None = field(default=None, repr=_show_url)
     metadata: ExtractMetadata | None = field(
-        default=None, metadata={**codec.SIDE_FIELD, **codec.repeats("data")}
+        default=None, metadata={**SIDE_FIELD, **repeats("data")}
     )
-    failure_reason: str | None = field(default=None, repr=_show_text, metadata=codec.SIDE_FIELD)
-    conforms: bool = field(default=True, metadata=codec.NOT_IN_JSON)
+    failure_reason: str | None = field(default=None, repr=_show_text, metadata=SIDE_FIELD)
+    conforms: bool = field(default=True, metadata=NOT_IN_JSON)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
     @property
@@ -251,7 +251,7 @@ class JobSnapshot:
         It contains the presigned `output_url`. Use ``job.redacted().to_json()`` for anything that
         other people can read.
         """
-        return dumps({**codec.flatten(self), "conforms": self.conforms})
+        return codec.dumps({**codec.flatten(self), "conforms": self.conforms})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
