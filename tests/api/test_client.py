@@ -482,7 +482,7 @@ async def test_a_compressed_answer_is_counted_as_it_is_read(start_server):
     async with client_of(server) as client:
         await client.get_job("j-1")
         assert client.stats.bytes_received == len(body)
-        with pytest.raises(AnswerTooLargeError, match="raise max_body_bytes"):
+        with pytest.raises(AnswerTooLargeError, match="larger max_body_bytes"):
             await client_limited_to(client, len(body) - 1)
 
 

@@ -233,7 +233,8 @@ async def test_a_journal_of_another_service_is_refused_and_both_are_named(
     await adepoll(ade, "watch", ade.submit(SOON), "--journal", journal)
     code, out, err = await adepoll(ade, "resume", journal, *options, variables=variables)
     assert (code, out) == (2, "")
-    assert f"is of jobs at {ade.base_url}, and this is https://api.va.eu-west-1.landing.ai" in err
+    assert f"contains jobs of {ade.base_url}, but the API is " in err
+    assert "https://api.va.eu-west-1.landing.ai now" in err
 
 
 async def test_the_command_names_the_place_where_it_would_not_be_found_otherwise(ade, journal):
@@ -300,7 +301,7 @@ async def test_a_full_disk_stops_the_batch_with_74_and_the_command_that_goes_on(
 async def test_resume_needs_a_journal_that_is_there(ade, journal):
     code, _, err = await adepoll(ade, "resume", journal)
     assert code == 2
-    assert "is not there" in err
+    assert "does not exist" in err
     assert not journal.exists()
 
 

@@ -79,7 +79,7 @@ async def test_an_object_that_changed_under_way_ends_the_stream_at_once(
     got, _, error = await read_all(fetch(attempts=9), stored(bucket.url()))
     assert isinstance(error, ResultChangedError)
     assert (error.received, got) == (1_000, body[:1_000])
-    assert "begin anew" in str(error)
+    assert "read the result again" in str(error)
     assert error.__cause__ is None
     assert not error.transient
     assert len(bucket.heads) == 2

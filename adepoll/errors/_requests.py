@@ -1,0 +1,181 @@
+"""Errors of a request to the service without a usable response."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from adepoll.errors._base import AdePollError
+from adepoll.redaction import showable
+
+
+class RequestError(AdePollError):
+    """A request to the API had no usable response.
+
+    Attributes:
+        job_id: The job that the request was about; None for a list.
+        retry_after: Seconds that the service asked to wait, at most 300; None if it did not ask.
+    """
+
+    retry_after: float | None = None
+
+    def __init__(self, message: str, *, job_id: str | None) -> None:
+        subject = "" if job_id is None else f"job {showable(job_id, 80)}: "
+        super().__init__(subject + message)
+        self.job_id = job_id
+
+
+class TransportError(RequestError):
+    """No response arrived: the connection failed, broke, or stayed silent."""
+
+    transient = True
+
+
+class AnswerTimeoutError(TransportError, TimeoutError):
+    """The response was not complete within the client's `timeout`.
+
+    Attributes:
+        timeout: That timeout, in seconds.
+    """
+
+    def __init__(self, *, timeout: float, job_id: str | None) -> None:
+        super().__init__(f"no complete answer within {timeout:g} s", job_id=job_id)
+        self.timeout = timeout
+
+
+class AnswerError(RequestError):
+    """A response with a success status could not be understood.
+
+    The request is retried, because gateways and deployments can cause such responses for a short
+    time. The error is raised when the retries are used up.
+    """
+
+    transient = True
+
+
+class MalformedAnswerError(AnswerError):
+    """The body is not JSON, or not of the documented shape.
+
+    Attributes:
+        problems: What is wrong, each as "problem @ path"; never a value of the body, which can be
+            a customer's document.
+    """
+
+    def __init__(self, problems: Sequence[str], *, job_id: str | None = None) -> None:
+        shown = "; ".join(showable(problem, 200) for problem in problems[:5])
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - five are shown
+        super().__init__(f"the service sent a malformed answer: {shown}{more}", job_id=job_id)
+        self.problems = tuple(problems)
+
+
+class AnswerTooLargeError(AnswerError):
+    """The body is larger than the client's `max_body_bytes`.
+
+    Attributes:
+        limit: That limit, in bytes.
+    """
+
+    transient = False
+
+    def __init__(self, *, limit: int, job_id: str | None) -> None:
+        super().__init__(
+            f"the answer is larger than {limit} bytes; pass a larger max_body_bytes to accept it",
+            job_id=job_id,
+        )
+        self.limit = limit
+
+
+class WrongJobError(AnswerError):
+    """The response is about another job than the requested one.
+
+    Attributes:
+        answered: The id in the response, redacted and shortened.
+    """
+
+    def __init__(self, *, job_id: str, answered: str) -> None:
+        super().__init__(
+            f"the service answered about another job, {showable(answered, 80)!r}", job_id=job_id
+        )
+        self.answered = showable(answered)
+
+
+class StatusError(RequestError):
+    """The service answered with an error status.
+
+    Attributes:
+        status: The HTTP status.
+        detail: What the service said, redacted and shortened.
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        detail: str = "",
+        job_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        said = f": {detail}" if detail else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        super().__init__(f"the service answered {status}{said}{hint}", job_id=job_id)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class RedirectRefusedError(StatusError):
+    """3xx: the API does not redirect, and the key must not be sent to another address."""
+
+    hint = "redirects are not followed; check base_url"
+
+
+class AuthenticationError(StatusError):
+    """401: the key is missing or wrong, or belongs to another region."""
+
+    fatal = True
+    hint = "check VISION_AGENT_API_KEY, and that the key belongs to this region"
+
+
+class PaymentRequiredError(StatusError):
+    """402: the organisation has no credits left."""
+
+    hint = "the organisation has no credits left"
+
+
+class PermissionDeniedError(StatusError):
+    """403: the key is valid, but does not permit this request."""
+
+    fatal = True
+    hint = "this key does not permit the request"
+
+
+class JobNotFoundError(StatusError):
+    """404: the service does not know the job, or not yet."""
+
+    hint = "no such job under this key and region"
+
+
+class ServerTimeoutError(StatusError):
+    """408: the service stopped waiting for the request."""
+
+    transient = True
+
+
+class UnprocessableError(StatusError):
+    """422: the service does not accept a parameter; `detail` says which one and why."""
+
+
+class RateLimitedError(StatusError):
+    """429: the organisation has exceeded its rate limit."""
+
+    transient = True
+
+
+class ServerError(StatusError):
+    """5xx: the service, or a gateway before it, failed."""
+
+    transient = True
+
+
+class UnexpectedStatusError(StatusError):
+    """Any other error status."""

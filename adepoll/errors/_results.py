@@ -1,0 +1,207 @@
+"""Errors of fetching and storing a result."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from adepoll.errors._base import AdePollError
+from adepoll.redaction import redact_url, showable
+
+
+class ResultError(AdePollError):
+    """The result of a job could not be fetched.
+
+    Attributes:
+        job_id: The job.
+    """
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(f"result of job {showable(job_id, 80)}: {message}")
+        self.job_id = job_id
+
+
+class ResultNotReadyError(ResultError):
+    """The job has not settled yet, so it has no result.
+
+    Attributes:
+        status: The status text of the job.
+    """
+
+    def __init__(self, *, job_id: str, status: str) -> None:
+        super().__init__(f"the job is still {showable(status, 40)}; wait for it", job_id=job_id)
+        self.status = status
+
+
+class ResultUnavailableError(ResultError):
+    """The job is completed, but the service returns neither data nor a URL."""
+
+    def __init__(self, *, job_id: str) -> None:
+        super().__init__(
+            "the job is completed, but the service keeps no result of it: with zero data "
+            "retention it is only at the output_save_url given at submission",
+            job_id=job_id,
+        )
+
+
+class ResultUrlError(ResultError):
+    """The service returned a URL that must not or cannot be requested.
+
+    Attributes:
+        url: The URL, redacted.
+    """
+
+    def __init__(self, *, job_id: str, url: str, reason: str) -> None:
+        self.url = redact_url(url)
+        super().__init__(f"{reason}: {showable(self.url)}", job_id=job_id)
+
+
+class ResultRefusedError(ResultError):
+    """The storage answered with an error status.
+
+    Attributes:
+        status: The HTTP status.
+        detail: What the storage said, redacted and shortened.
+        url: The URL, redacted.
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, *, job_id: str, status: int, detail: str, url: str) -> None:
+        self.url = redact_url(url)
+        said = f": {detail}" if detail else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        super().__init__(f"{showable(self.url)} answered {status}{said}{hint}", job_id=job_id)
+        self.status = status
+        self.detail = detail
+
+
+class ResultServerError(ResultRefusedError):
+    """5xx and similar: the storage failed, or asks to try again later."""
+
+    transient = True
+
+
+class ResultForbiddenError(ResultRefusedError):
+    """403 and similar, although the URL is not known to have expired."""
+
+    hint = (
+        "if the job was created with output_save_url, that URL may be presigned for PUT only: "
+        "pass ResultFetcher(resolve_url=...) a function that returns a readable one"
+    )
+
+
+class ResultExpiredError(ResultRefusedError):
+    """The URL had expired, and so had the new URLs that the service returned."""
+
+
+class ResultTransferError(ResultError):
+    """The bytes did not arrive completely in any attempt.
+
+    Attributes:
+        received: Bytes received in the last attempt.
+        expected: Announced bytes; None if there was no announcement.
+    """
+
+    transient = True
+
+    def __init__(self, message: str, *, job_id: str, received: int, expected: int | None) -> None:
+        of = "" if expected is None else f" of {expected}"
+        super().__init__(f"{message} (after {received}{of} bytes)", job_id=job_id)
+        self.received = received
+        self.expected = expected
+
+
+class ResultChangedError(ResultError):
+    """The object in storage was replaced while a stream was read.
+
+    Discard the bytes that were read, and read the result again.
+
+    Attributes:
+        received: Bytes that the caller has read before.
+    """
+
+    def __init__(self, *, job_id: str, received: int) -> None:
+        super().__init__(
+            f"the object in storage changed while it was read (after {received} bytes); "
+            "discard these bytes and read the result again",
+            job_id=job_id,
+        )
+        self.received = received
+
+
+class ResultMalformedError(ResultError):
+    """The storage sent something else than a result, or the complete bytes are not a result.
+
+    The first is retried, because gateways can cause it for a short time.
+
+    Attributes:
+        problems: What is wrong, each as "problem @ path".
+    """
+
+    transient = True
+
+    def __init__(self, problems: Sequence[str], *, job_id: str) -> None:
+        shown = "; ".join(showable(problem, 200) for problem in problems[:5])
+        super().__init__(f"not the JSON of a result: {shown}", job_id=job_id)
+        self.problems = tuple(problems)
+
+
+class ResultRangeError(ResultError):
+    """The requested range lies behind the end of the result.
+
+    Attributes:
+        start: First byte of the range.
+        size: Bytes of the whole result.
+    """
+
+    def __init__(self, *, job_id: str, start: int, size: int) -> None:
+        super().__init__(
+            f"the range starts at byte {start}, but the result has {size} bytes", job_id=job_id
+        )
+        self.start = start
+        self.size = size
+
+
+class ResultTooLargeError(ResultError):
+    """The result is larger than the memory limit; use `download`, `stream` or `items`.
+
+    Attributes:
+        limit: The limit, in bytes.
+    """
+
+    def __init__(self, *, job_id: str, limit: int, what: str = "it") -> None:
+        super().__init__(
+            f"{what} is larger than {limit} bytes; use download(), stream() or items(), or pass a "
+            "larger max_result_bytes",
+            job_id=job_id,
+        )
+        self.limit = limit
+
+
+class TargetExistsError(ResultError, FileExistsError):
+    """The target file exists already. Nothing was requested.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, *, job_id: str, path: str) -> None:
+        super().__init__(
+            f"{showable(path)} exists already; pass overwrite=True (--overwrite) to replace it",
+            job_id=job_id,
+        )
+        self.path = path
+
+
+class StorageError(ResultError):
+    """The result could not be written: no space, no permission, no such folder.
+
+    Attributes:
+        path: The target.
+        errno: Number of the `OSError`, which is the `__cause__`.
+    """
+
+    def __init__(self, *, job_id: str, path: str, cause: OSError) -> None:
+        super().__init__(f"cannot write {showable(path)}: {cause.strerror}", job_id=job_id)
+        self.path = path
+        self.errno = cause.errno
+        self.__cause__ = cause
