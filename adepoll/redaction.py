@@ -1,6 +1,6 @@
-"""What may be shown to people and logs: secrets taken out, control characters escaped, length cut.
+"""Text for people and logs: without secrets, with control characters escaped, and shortened.
 
-Imports nothing of adepoll, so that everything may use it.
+Imports nothing of adepoll.
 """
 
 import re
@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 REDACTED: Final = "REDACTED"
 
-# All three take too much rather than too little: a quote or comma after a secret goes with it,
-# since a secret may hold one. A backslash does not end a URL: some JSON writes "&" as "\u0026".
+# All three patterns match too much rather than too little: they include a quote or comma after a
+# secret, since a secret can contain one. A backslash does not end a URL, since JSON can write "&"
+# as "\u0026".
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}:(?://|\\/\\/)[^\s\"<>]+")
 _BEARER: Final = re.compile(r"(?i)(?<![a-z])(bearer|basic)(?:\s|%20|\+)+[^\s\"]+")
 _SIGNATURE: Final = re.compile(
@@ -20,44 +21,44 @@ _SIGNATURE: Final = re.compile(
 
 
 def redact_url(url: str) -> str:
-    """Give the URL without user, password, query and fragment: the parts that can hold a secret.
+    """Return the URL without user, password, query and fragment, which can contain a secret.
 
-    A query that was there is shown as ``?REDACTED``, so that nobody takes the rest for the whole.
+    A query or fragment is replaced by ``?REDACTED``, so that the URL does not look complete.
     """
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
-        _ = parts.port  # what is no port may be a password with "/" in it: then nothing is shown
+        _ = parts.port  # raises if it is not a number: it can be a password that contains "/"
     except ValueError:
         return REDACTED
     if not parts.scheme or not host:
         return REDACTED
-    # An "@" in the path may end a user and password that hold "/", or those of a URL in the URL.
+    # An "@" in the path can end a password that contains "/", or that of a URL within the URL.
     path = f"/{REDACTED}" if "@" in parts.path else parts.path
     query = f"?{REDACTED}" if parts.query or parts.fragment else ""
     return f"{parts.scheme}://{host}{path}{query}"
 
 
 def is_redacted(url: str) -> bool:
-    """Tell whether the URL went through `redact_url` and lost something there."""
+    """Return whether `redact_url` has removed something from the URL."""
     return url.endswith(REDACTED)
 
 
 def redact_text(text: str) -> str:
-    """Take URL queries, bearer tokens and signatures out of free text."""
+    """Return the text without URL queries, bearer tokens and signatures."""
     text = _URL.sub(lambda match: redact_url(match[0]), text)
     text = _BEARER.sub(rf"\1 {REDACTED}", text)
     return _SIGNATURE.sub(rf"\1\2{REDACTED}", text)
 
 
 def showable(text: str, limit: int = 300) -> str:
-    r"""Make text of unknown origin fit for a message: redacted, on one line, at most `limit` long.
+    r"""Return text of unknown origin for a message: redacted, on one line, shortened to `limit`.
 
-    Control characters, terminal escapes and other unprintables come out as ``\x1b`` and the like.
+    Unprintable characters, such as terminal escapes, are written as ``\x1b``.
     """
-    cut = text[: 4 * limit]  # before redacting, or a hostile megabyte would be searched
+    cut = text[: 4 * limit]  # before redacting, which would search a hostile megabyte
     if len(cut) < len(text):
-        # The word that the cut splits goes too: the head of a secret need not look like one.
+        # Without the last word, which the cut has split: half a secret may not look like one.
         cut = (cut.rsplit(maxsplit=1) or [""])[0]
     shown = redact_text(cut)
     if not shown.isprintable():

@@ -70,17 +70,7 @@ class RateLimiter:
         max_rate: float | None = None,
         max_connections: int = 256,
     ) -> None:
-        """Create a budget.
-
-        Args:
-            retry: When failed requests are sent again.
-            rng: Source of all jitter.
-            max_rate: Largest number of requests per second; None for no limit.
-            max_connections: Largest number of concurrent requests.
-
-        Raises:
-            ValueError: A number is out of range.
-        """
+        """Create a budget; `AdeClient` explains the arguments. Raises ValueError for bad ones."""
         if max_rate is not None and not (math.isfinite(max_rate) and max_rate > 0):
             raise ValueError(f"max_rate must be a positive number or None, got {max_rate}")
         if max_connections < 1:
@@ -122,15 +112,12 @@ class RateLimiter:
         attempt = 0
         waits = None
         while True:
-            attempt += 1
             try:
                 return await self.call_once(send)
             except RequestError as error:
-                if (
-                    not error.transient
-                    or attempt >= (attempts or self._retry.attempts)
-                    or not self.take_retry()
-                ):
+                attempt += 1
+                is_last = attempt >= (attempts or self._retry.attempts)
+                if not error.transient or is_last or not self.take_retry():
                     raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
             waits = waits or self._retry.waits(self._rng)
@@ -197,10 +184,7 @@ class RateLimiter:
     def ready(self) -> float | None:
         """Return what `wait_for_turn` would return without waiting; None if it would wait.
 
-        Minus infinity if only the window limits requests at present.
-
-        Raises:
-            ClosedError: `close` was called.
+        Minus infinity if only the window limits requests at present. Raises as `wait_for_turn`.
         """
         if self._is_closed:
             raise ClosedError(_CLOSED)
