@@ -121,18 +121,18 @@ def test_every_error_has_a_message_on_one_line_and_no_presigned_query(example, a
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
-def test_what_an_error_carries_is_explained(example):
+def test_every_attribute_of_an_error_is_documented(example):
     explained = "\n".join(base.__doc__ or "" for base in type(example).__mro__)
     assert [name for name in vars(example) if f"{name}:" not in explained] == []
 
 
-def test_notes_cross_a_process_border():
+def test_notes_are_pickled():
     for error in (JobNotFoundError(status=404), UnresolvedJobsError({"a": AdePollError("b")})):
         error.add_note("seen in shard 7")
         assert pickle.loads(pickle.dumps(error)).__notes__ == ["seen in shard 7"]
 
 
-def test_only_passing_failures_are_transient():
+def test_only_temporary_failures_are_transient():
     assert {cls.__name__ for cls in every_class() if cls.transient} == {
         "TransportError",
         "AnswerTimeoutError",
@@ -143,13 +143,13 @@ def test_only_passing_failures_are_transient():
         "RateLimitedError",
         "ServerError",
         "ResultMalformedError",
-        "NoRangeError",  # of the fetcher, and the one above to everybody else
+        "NoRangeError",  # internal to the fetcher; public as ResultMalformedError
         "ResultServerError",
         "ResultTransferError",
     }
 
 
-def test_only_what_concerns_the_client_as_a_whole_is_fatal():
+def test_only_errors_of_the_whole_client_are_fatal():
     assert {cls.__name__ for cls in every_class() if cls.fatal} == {
         "ClosedError",
         "AuthenticationError",
@@ -170,11 +170,11 @@ def test_only_what_concerns_the_client_as_a_whole_is_fatal():
         ("JournalNotFoundError", FileNotFoundError),
     ],
 )
-def test_errors_are_also_the_builtin_that_callers_expect(name, builtin):
+def test_errors_are_also_the_expected_builtin_exceptions(name, builtin):
     assert issubclass(getattr(errors, name), builtin)
 
 
-def test_messages_tell_the_next_step():
+def test_messages_say_what_to_do():
     assert "A_KEY" in str(errors.MissingApiKeyError(variable="A_KEY"))
     assert "VISION_AGENT_API_KEY" in str(AuthenticationError(status=401))
     assert "max_body_bytes" in str(errors.AnswerTooLargeError(limit=1, job_id=None))
@@ -199,7 +199,7 @@ def test_a_request_error_names_its_job_and_its_status():
     assert error.retry_after is None
 
 
-def test_only_the_first_five_problems_are_told_and_all_are_kept():
+def test_five_problems_are_shown_and_all_are_kept():
     error = MalformedAnswerError([f"problem {n}" for n in range(8)])
     assert "problem 4 (and 3 more)" in str(error)
     assert "problem 5" not in str(error)
@@ -225,7 +225,7 @@ def test_untrusted_text_is_redacted_and_escaped_before_it_enters_a_message(error
         assert "\x1b" not in shown
 
 
-def test_untrusted_text_of_any_length_gives_a_message_of_a_few_lines():
+def test_untrusted_text_of_any_length_is_shortened_in_messages():
     huge = "x" * 1_000_000
     for error in (
         errors.JobFailedError(job_id=huge, failure_reason=huge),
@@ -255,7 +255,7 @@ def group() -> UnresolvedJobsError:
     )
 
 
-def test_unresolved_jobs_are_told_by_kind_and_kept_by_id():
+def test_unresolved_jobs_are_counted_by_error_and_kept_by_id():
     error = group()
     assert str(error).startswith(
         "4 jobs unresolved: 2 JobNotFoundError, 1 ServerError, 1 TransportError"
@@ -287,7 +287,7 @@ def test_splitting_the_group_splits_the_causes():
     assert str(matching).startswith("1 job unresolved: 1 ServerError")
 
 
-def test_one_cause_shared_by_many_jobs_stays_theirs_when_the_group_is_split():
+def test_a_cause_shared_by_two_jobs_is_kept_for_both_when_the_group_is_split():
     shared = ServerError(status=503)
     error = UnresolvedJobsError({"a": shared, "b": shared, "c": AdePollError("x")})
     matching = error.subgroup(ServerError)

@@ -66,7 +66,7 @@ def test_a_bearer_token_is_never_shown(word, space, head, after):
         f"a&amp;X-Amz-Signature={CANARY}",
     ],
 )
-def test_a_signature_that_has_lost_its_url_is_not_shown(text):
+def test_a_signature_without_a_url_is_never_shown(text):
     assert CANARY not in redact_text(text)
 
 
@@ -83,16 +83,16 @@ def test_a_signature_that_has_lost_its_url_is_not_shown(text):
         f"https://user:pa?{CANARY}@host/",
     ],
 )
-def test_a_url_is_recognised_however_it_is_quoted(text):
+def test_urls_are_recognised_in_any_quoting(text):
     assert CANARY not in redact_text(text)
 
 
-def test_what_is_no_secret_stays():
+def test_other_text_is_not_changed():
     text = "GET https://api.example.com:8443/v1/jobs/j-1 answered 503: try the Signature page"
     assert redact_text(text) == text
 
 
-def test_a_redacted_url_says_that_something_is_missing():
+def test_a_redacted_url_shows_that_something_is_missing():
     assert redact_url("https://u:p@h:1/a/b?c=d#e") == f"https://h:1/a/b?{REDACTED}"
     assert redact_url("https://h/a") == "https://h/a"
     assert is_redacted(redact_url("https://h/a?b"))
@@ -102,7 +102,7 @@ def test_a_redacted_url_says_that_something_is_missing():
 @pytest.mark.parametrize(
     "url", ["", "no url", "https://", "http://[", f"//u:{CANARY}@h", f"http://h:{CANARY}/"]
 )
-def test_what_is_no_url_is_not_shown_at_all(url):
+def test_other_text_than_a_url_is_replaced_completely(url):
     assert redact_url(url) == REDACTED
 
 
@@ -113,7 +113,7 @@ def test_redacting_twice_changes_nothing(scheme, path, query):
 
 
 @given(st.text(), st.integers(min_value=1, max_value=50))
-def test_what_is_showable_is_short_and_printable(text, limit):
+def test_showable_text_is_short_and_printable(text, limit):
     shown = showable(text, limit)
     assert shown.isprintable()
     assert len(shown) <= limit + len("...")
@@ -123,19 +123,19 @@ def test_control_characters_and_lone_surrogates_are_escaped():
     assert showable("a\x1b[31m\n\u202e\ud800b") == r"a\x1b[31m\n\u202e\ud800b"
 
 
-def test_short_plain_text_is_shown_as_it_is():
+def test_short_plain_text_is_not_changed():
     assert showable("Zurück in 5 min: 100 %") == "Zurück in 5 min: 100 %"
     assert showable("x" * 300) == "x" * 300
 
 
-def test_a_cut_is_marked():
+def test_shortened_text_ends_with_dots():
     assert showable("x" * 301) == "x" * 300 + "..."
     assert showable("x" * 1_000_000, 10) == "x" * 10 + "..."
     assert showable(" " * 50, 10) == "..."
 
 
-def test_the_head_of_a_secret_that_the_cut_splits_is_not_shown():
-    """Redaction makes the text shorter, so what stands at the cut can come into view."""
+def test_the_beginning_of_a_secret_at_the_cut_is_not_shown():
+    """Redaction shortens the text, so text from behind the cut can become visible."""
     before = "https://h/?" + "x" * 100
     for start in range(1, 60):
         text = f"{before} {'a' * start} https://{CANARY * 5}@h"

@@ -1,4 +1,4 @@
-"""The client against a server of scripted bytes on 127.0.0.1, and its pacing in virtual time."""
+"""The client against a scripted server on 127.0.0.1, and its rate limiter in virtual time."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ JOB = {"job_id": "j-1", "status": "pending", "received_at": 1_780_000_000, "prog
 
 
 class RawServer:
-    """An HTTP server of scripted bytes: each request gets the next answer, the last one for ever.
+    """A scripted HTTP server: each request gets the next answer, and then always the last one.
 
     An answer is the bytes to send before the connection is closed, or a coroutine function that
     is given the writer and does as it likes.
@@ -83,7 +83,7 @@ class RawServer:
             else:
                 await answer(writer, self.requests[-1])
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client went away, as some tests want it to
+            pass  # some tests let the client disconnect
         finally:
             writer.close()
 
@@ -164,13 +164,13 @@ def endless(head, piece):
 
 
 async def echo(writer, request):
-    """What a TCP echo service, or a proxy that reflects, would send: the key is in it."""
+    """Send the request back, as a TCP echo service does. It contains the key."""
     writer.write(request)
     await writer.drain()
 
 
 def quoting(status, template, content_type="text/html"):
-    """An error page that quotes the request it is about."""
+    """Return a handler that sends an error page with the request in it."""
 
     async def reply(writer, request):
         quoted = template.replace(b"{}", request)
@@ -184,7 +184,7 @@ async def silent(_writer, _request):
     await asyncio.Event().wait()
 
 
-def tell_no_secret(text):
+def assert_no_secret_in(text):
     assert KEY not in text
     assert KEY[:12] not in text
     assert SIGNATURE not in text
@@ -192,7 +192,7 @@ def tell_no_secret(text):
 
 @pytest.fixture
 def logged(caplog):
-    """All that was logged, down to DEBUG and by anybody, with the arguments of each record."""
+    """Return all log records, of all loggers from DEBUG on, with their arguments."""
     caplog.set_level(logging.DEBUG)
     for name in ("asyncio", "aiohttp", "adepoll"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -213,9 +213,9 @@ NO_ANSWER = {
     "no status": b"HTTP/1.1 abc OK\r\n\r\n",
     "a status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
     "a header without end": OK + b"X: " + b"x" * 100_000,
-    "a header that is none": OK + b"no colon here\r\n\r\n{}",
+    "an invalid header": OK + b"no colon here\r\n\r\n{}",
     "two lengths": OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-    "a length that is none": OK + b"Content-Length: -5\r\n\r\n{}",
+    "an invalid length": OK + b"Content-Length: -5\r\n\r\n{}",
     "closed before a byte": b"",
     "closed within the headers": OK + b"Content-Le",
     "closed within the body": GOOD[:-5],
@@ -294,7 +294,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("case", FAILURES, ids=[name for name, *_ in FAILURES])
-async def test_nonsense_is_retried_where_it_may_pass_then_told_without_a_secret(
+async def test_bad_responses_are_retried_if_temporary_and_reported_without_a_secret(
     case, start_server, all_text_of, logged
 ):
     _, sent, expected, requests = case
@@ -309,9 +309,9 @@ async def test_nonsense_is_retried_where_it_may_pass_then_told_without_a_secret(
         assert client.stats.in_flight == 0
         assert error.job_id == "j-1"
         assert error.transient is (requests > 1)
-        tell_no_secret(all_text_of(error))
-        tell_no_secret(f"{client!r} {client} {client.stats} {vars(client)}")
-        tell_no_secret(logged())
+        assert_no_secret_in(all_text_of(error))
+        assert_no_secret_in(f"{client!r} {client} {client.stats} {vars(client)}")
+        assert_no_secret_in(logged())
         assert error.__cause__ is None
         assert error.__context__ is None
         assert len(str(error)) < 1_500
@@ -327,17 +327,19 @@ async def test_nonsense_is_retried_where_it_may_pass_then_told_without_a_secret(
         answer_json({"detail": f"key {KEY} is wrong"}, 503),
     ],
 )
-async def test_the_list_is_read_with_the_same_care(sent, start_server, all_text_of):
+async def test_bad_responses_to_a_list_are_reported_in_the_same_manner(
+    sent, start_server, all_text_of
+):
     server = await start_server(sent)
     async with client_of(server) as client:
         with pytest.raises(RequestError) as caught:
             await client.list_jobs()
     assert len(server.requests) == 3
     assert caught.value.job_id is None
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
-async def test_a_silent_service_is_given_up_after_the_timeout(start_server, all_text_of):
+async def test_a_silent_service_causes_a_timeout(start_server, all_text_of):
     server = await start_server(silent)
     async with client_of(server, timeout=0.05, retry=ONCE) as client, asyncio.timeout(2):
         with pytest.raises(
@@ -347,10 +349,10 @@ async def test_a_silent_service_is_given_up_after_the_timeout(start_server, all_
     assert caught.value.timeout == 0.05
     assert caught.value.__context__ is None
     assert isinstance(caught.value, TimeoutError)
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
-async def test_a_body_that_trickles_counts_into_the_timeout(start_server):
+async def test_the_timeout_includes_a_slow_body(start_server):
     async def trickle(writer, _request):
         writer.write(GOOD[:-1])
         await writer.drain()
@@ -362,7 +364,7 @@ async def test_a_body_that_trickles_counts_into_the_timeout(start_server):
             await client.get_job("j-1")
 
 
-async def test_a_refused_connection_is_told_with_the_address(all_text_of):
+async def test_a_refused_connection_is_reported_with_the_address(all_text_of):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with AdeClient(KEY, base_url=f"http://127.0.0.1:{port}", retry=FAST) as client:
@@ -370,14 +372,14 @@ async def test_a_refused_connection_is_told_with_the_address(all_text_of):
             await client.get_job("j-1")
         assert client.stats.requests == 3
     assert caught.value.__context__ is None
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
 PLACE = SimpleNamespace(host="h", port=1, ssl=True)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (
             aiohttp.ClientConnectorError(PLACE, socket.gaierror(-2, "Name not known")),
@@ -392,8 +394,8 @@ PLACE = SimpleNamespace(host="h", port=1, ssl=True)
         (OSError(), "the connection failed: OSError"),
     ],
 )
-def test_a_foreign_error_is_told_without_its_url(error, told):
-    assert describe(error) == told
+def test_the_description_of_a_foreign_error_has_no_url(error, text):
+    assert describe(error) == text
 
 
 SELF_SIGNED = """\
@@ -416,7 +418,7 @@ ekLpWDgbA6LTki6YNV9iV09b7jd/VXsieXryqtEdjtHyr1COt+GBZ2P4
 """
 
 
-async def test_a_certificate_that_cannot_be_verified_gets_no_key(
+async def test_the_key_is_not_sent_to_a_server_with_an_unverified_certificate(
     start_server, tmp_path, all_text_of
 ):
     pem = tmp_path / "self-signed.pem"
@@ -429,13 +431,13 @@ async def test_a_certificate_that_cannot_be_verified_gets_no_key(
             await client.get_job("j-1")
     assert server.requests == []
     assert caught.value.__context__ is None
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
 # --- answers ------------------------------------------------------------------------------------
 
 
-async def test_a_good_answer_gives_the_snapshot_at_the_first_request(start_server):
+async def test_a_valid_response_is_returned_after_one_request(start_server):
     server = await start_server(GOOD)
     async with client_of(server) as client:
         job = await client.get_job("j-1")
@@ -454,13 +456,13 @@ ODD = {
 
 
 @pytest.mark.parametrize(("payload", "extra"), ODD.values(), ids=ODD)
-async def test_odd_json_is_json(payload, extra, start_server):
+async def test_unusual_but_valid_json_is_accepted(payload, extra, start_server):
     server = await start_server(answer_json(payload))
     async with client_of(server) as client:
         assert (await client.get_job("j-1")).extra == extra
 
 
-async def test_206_is_a_job_that_does_not_conform(start_server):
+async def test_206_means_that_the_data_does_not_conform(start_server):
     server = await start_server(answer_json({**JOB, "status": "completed"}, 206))
     async with client_of(server) as client:
         job = await client.get_job("j-1")
@@ -469,13 +471,13 @@ async def test_206_is_a_job_that_does_not_conform(start_server):
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "", "application/json; charset=nonsense"])
-async def test_what_is_json_is_read_whatever_it_is_called(content_type, start_server):
+async def test_json_is_read_whatever_the_content_type_says(content_type, start_server):
     server = await start_server(answer(200, json.dumps(JOB).encode(), content_type=content_type))
     async with client_of(server) as client:
         assert (await client.get_job("j-1")).job_id == "j-1"
 
 
-async def test_a_compressed_answer_is_counted_as_it_is_read(start_server):
+async def test_bytes_received_are_counted_after_decompression(start_server):
     body = json.dumps({**JOB, "new": "x" * 5_000}).encode()
     packed = gzip.compress(body)
     server = await start_server(GZIPPED % len(packed) + packed)
@@ -491,7 +493,7 @@ async def client_limited_to(client, limit):
         await other.get_job("j-1")
 
 
-async def test_an_answer_of_exactly_the_limit_is_taken(start_server):
+async def test_a_body_of_exactly_the_limit_is_accepted(start_server):
     server = await start_server(GOOD)
     limit = len(json.dumps(JOB))
     async with client_of(server, max_body_bytes=limit) as client:
@@ -502,7 +504,7 @@ async def test_an_answer_of_exactly_the_limit_is_taken(start_server):
     assert caught.value.limit == limit - 1
 
 
-async def test_a_status_that_nobody_knows_is_warned_about_once(start_server, caplog):
+async def test_an_unknown_status_causes_one_warning(start_server, caplog):
     strange = {**JOB, "status": f"paused \x1b[31m sig={SIGNATURE}"}
     server = await start_server(answer_json(strange))
     async with client_of(server) as client:
@@ -512,7 +514,7 @@ async def test_a_status_that_nobody_knows_is_warned_about_once(start_server, cap
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "paused" in record.getMessage()
     assert "\x1b" not in record.getMessage()
-    tell_no_secret(record.getMessage())
+    assert_no_secret_in(record.getMessage())
 
 
 @pytest.mark.parametrize(
@@ -558,7 +560,7 @@ async def test_every_documented_status_has_its_error(status, name, start_server)
         (["Retry-After: Fri, 31 Dec 2999 23:59:59 GMT"], 300.0),
     ],
 )
-async def test_retry_after_closes_the_gate_for_that_long_at_least(headers, wait, start_server):
+async def test_retry_after_closes_the_gate_for_at_least_that_time(headers, wait, start_server):
     server = await start_server(answer(429, b"", *headers))
     async with client_of(server, retry=ONCE) as client:
         with pytest.raises(RateLimitedError) as caught:
@@ -572,7 +574,7 @@ async def test_retry_after_closes_the_gate_for_that_long_at_least(headers, wait,
 # --- requests -----------------------------------------------------------------------------------
 
 
-async def test_a_request_carries_the_key_and_says_who_asks(start_server):
+async def test_a_request_contains_the_key_and_a_user_agent(start_server):
     server = await start_server(GOOD)
     async with client_of(server) as client:
         await client.get_job("j-1")
@@ -587,14 +589,14 @@ async def test_a_request_carries_the_key_and_says_who_asks(start_server):
 @pytest.mark.parametrize(
     "job_id", ["a+b", "a:b@c", "é漢", "a&b=c;d,e", "~a'(b)*!", "..a", "a|b^c`"]
 )
-async def test_the_id_stands_on_the_wire_encoded_once(job_id, start_server):
+async def test_the_id_is_sent_encoded_exactly_once(job_id, start_server):
     server = await start_server(answer_json({**JOB, "job_id": job_id}))
     async with client_of(server) as client:
         assert (await client.get_job(job_id)).job_id == job_id
     assert server.targets == [protocol.job_path(V1_EXTRACT, job_id)]
 
 
-async def test_a_base_url_may_have_a_path_and_a_slash_at_its_end(start_server):
+async def test_a_base_url_may_have_a_path_and_a_trailing_slash(start_server):
     server = await start_server(GOOD)
     base_url = f"{server.base_url}/ade%2Fproxy//"
     async with AdeClient(KEY, base_url=base_url) as client:
@@ -604,7 +606,7 @@ async def test_a_base_url_may_have_a_path_and_a_slash_at_its_end(start_server):
 
 
 @pytest.mark.parametrize("job_id", ["", "a/b", "..", "a b", None])
-async def test_a_bad_id_is_refused_before_anything_is_sent(job_id, start_server):
+async def test_an_invalid_id_is_refused_before_a_request(job_id, start_server):
     server = await start_server(GOOD)
     async with client_of(server) as client:
         with pytest.raises(InvalidJobIdError):
@@ -614,7 +616,7 @@ async def test_a_bad_id_is_refused_before_anything_is_sent(job_id, start_server)
 
 
 @pytest.mark.parametrize("arguments", [{"page": -1}, {"page_size": 0}, {"page_size": 101}])
-async def test_a_bad_page_is_refused_before_anything_is_sent(arguments, start_server):
+async def test_invalid_page_arguments_are_refused_before_a_request(arguments, start_server):
     server = await start_server(GOOD)
     async with client_of(server) as client:
         with pytest.raises(ValueError, match="page"):
@@ -623,7 +625,7 @@ async def test_a_bad_page_is_refused_before_anything_is_sent(arguments, start_se
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_the_key_never_travels_along_a_redirect(status, start_server, all_text_of):
+async def test_the_key_is_not_sent_to_the_target_of_a_redirect(status, start_server, all_text_of):
     elsewhere = await start_server(GOOD)
     server = await start_server(answer(status, b"", f"Location: {elsewhere.base_url}/?{SIGNATURE}"))
     async with client_of(server) as client:
@@ -631,12 +633,13 @@ async def test_the_key_never_travels_along_a_redirect(status, start_server, all_
             await client.get_job("j-1")
     assert elsewhere.requests == []
     assert len(server.requests) == 1
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
 async def test_cookies_are_not_kept(start_server):
     server = await start_server(answer_json(JOB, 200, "Set-Cookie: a=b"))
-    base_url = server.base_url.replace("127.0.0.1", "localhost")  # aiohttp keeps none of an address
+    # By name: aiohttp keeps no cookies of IP addresses.
+    base_url = server.base_url.replace("127.0.0.1", "localhost")
     async with AdeClient(KEY, base_url=base_url) as client:
         for _ in range(2):
             await client.get_job("j-1")
@@ -659,7 +662,7 @@ async def test_neither_proxy_variables_nor_netrc_are_read(start_server, monkeypa
     assert f"Bearer {KEY}".encode() in server.requests[0]
 
 
-async def test_a_retry_is_a_new_request_and_ends_with_the_first_good_answer(start_server, logged):
+async def test_retries_end_with_the_first_valid_response(start_server, logged):
     server = await start_server(answer(503), NO_ANSWER["reset before a byte"], GOOD)
     async with client_of(server) as client:
         assert (await client.get_job("j-1")).job_id == "j-1"
@@ -669,8 +672,8 @@ async def test_a_retry_is_a_new_request_and_ends_with_the_first_good_answer(star
 
 
 @pytest.mark.parametrize("sent", [NO_ANSWER["closed before a byte"], reset_after(b"")])
-async def test_the_http_layer_sends_nothing_again_by_itself(sent, start_server):
-    """It would, for a GET, and past the rate and the budget."""
+async def test_aiohttp_does_not_repeat_a_request(sent, start_server):
+    """It repeats a GET by default, which neither the rate nor the budget would count."""
     server = await start_server(sent)
     async with client_of(server, retry=ONCE) as client:
         with pytest.raises(TransportError):
@@ -678,7 +681,7 @@ async def test_the_http_layer_sends_nothing_again_by_itself(sent, start_server):
         assert client.stats.requests == len(server.requests) == 1
 
 
-async def test_a_connection_that_went_away_while_idle_is_a_failure_like_any_other(start_server):
+async def test_a_connection_closed_while_idle_is_an_ordinary_failure(start_server):
     server = await start_server(GOOD.replace(CLOSE.encode(), b"Connection: keep-alive"))
     async with client_of(server) as client:
         for _ in range(10):
@@ -686,7 +689,7 @@ async def test_a_connection_that_went_away_while_idle_is_a_failure_like_any_othe
 
 
 @pytest.mark.parametrize("retry", [ONCE, RetryPolicy(budget=0)])
-async def test_without_attempts_or_budget_nothing_is_sent_again(retry, start_server):
+async def test_without_attempts_or_budget_nothing_is_retried(retry, start_server):
     server = await start_server(answer(500))
     async with client_of(server, retry=retry) as client:
         with pytest.raises(ServerError):
@@ -706,7 +709,7 @@ async def test_all_calls_share_one_retry_budget(start_server):
     assert len(server.requests) == 6 + 4
 
 
-async def test_no_more_connections_than_allowed_are_open_at_once(start_server):
+async def test_the_number_of_open_connections_is_limited(start_server):
     open_now = most = 0
 
     async def slow(writer, _request):
@@ -725,7 +728,7 @@ async def test_no_more_connections_than_allowed_are_open_at_once(start_server):
     assert most == 3
 
 
-async def test_a_cancelled_call_gives_its_connection_back(start_server):
+async def test_a_cancelled_call_returns_its_connection(start_server):
     server = await start_server(silent, GOOD)
     async with client_of(server, max_connections=1) as client:
         task = asyncio.create_task(client.get_job("j-1"))
@@ -746,7 +749,7 @@ def page_of(*job_ids, has_more=True):
     return answer_json({"jobs": jobs, "org_id": "o", "has_more": has_more})
 
 
-async def test_a_page_is_asked_with_the_services_parameters(start_server):
+async def test_a_page_is_requested_with_the_parameters_of_the_service(start_server):
     server = await start_server(page_of("a", "b"))
     async with client_of(server) as client:
         page = await client.list_jobs(page=3, page_size=7, status=JobStatus.FAILED)
@@ -758,7 +761,7 @@ async def test_a_page_is_asked_with_the_services_parameters(start_server):
     ]
 
 
-async def test_all_jobs_are_given_once_though_they_move_between_the_pages(start_server):
+async def test_jobs_that_move_between_pages_are_yielded_once(start_server):
     server = await start_server(
         page_of("a", "b", "b"), page_of("b", "c"), page_of("c", "d", has_more=False)
     )
@@ -770,14 +773,14 @@ async def test_all_jobs_are_given_once_though_they_move_between_the_pages(start_
     ]
 
 
-async def test_a_list_that_promises_more_for_ever_and_brings_nothing_new_ends(start_server):
+async def test_a_list_that_always_has_more_but_nothing_new_ends(start_server):
     server = await start_server(page_of("a"), page_of("b"), page_of("a", "b"))
     async with client_of(server) as client:
         assert [job.job_id async for job in client.iter_jobs()] == ["a", "b"]
     assert len(server.requests) == 5
 
 
-async def test_a_few_pages_of_old_jobs_do_not_end_the_list(start_server):
+async def test_two_pages_without_new_jobs_do_not_end_the_list(start_server):
     server = await start_server(
         *(page_of(job_id) for job_id in "aaabbb"), page_of("c", has_more=False)
     )
@@ -795,7 +798,7 @@ async def test_an_empty_page_ends_the_list(start_server):
 # --- the session --------------------------------------------------------------------------------
 
 
-async def test_a_session_of_the_callers_own_is_used_and_left_open(start_server):
+async def test_the_callers_session_is_used_and_left_open(start_server):
     server = await start_server(GOOD)
     async with aiohttp.ClientSession(headers={"X-Mine": "yes"}) as session:
         async with client_of(server, session=session) as client:
@@ -821,7 +824,7 @@ async def test_settings_of_the_callers_session_do_not_change_what_a_status_means
     assert b"another" not in server.requests[0]
 
 
-async def test_a_trace_of_the_callers_session_shows_no_key(start_server):
+async def test_traces_of_the_callers_session_do_not_show_the_key(start_server):
     shown = []
 
     async def note(_session, _context, params):
@@ -841,10 +844,10 @@ async def test_a_trace_of_the_callers_session_shows_no_key(start_server):
         with pytest.raises(WrongJobError):
             await client.get_job("j-2")
     assert "Authorization" in "".join(shown)
-    tell_no_secret("".join(shown))
+    assert_no_secret_in("".join(shown))
 
 
-async def test_a_closed_client_says_so(start_server):
+async def test_a_closed_client_raises_closed_error(start_server):
     server = await start_server(GOOD)
     client = client_of(server)
     await client.get_job("j-1")
@@ -863,7 +866,7 @@ async def test_a_client_closed_before_its_first_call_opens_nothing():
         await client.get_job("j-1")
 
 
-async def test_a_session_that_was_closed_by_its_owner_is_told(start_server):
+async def test_a_session_closed_by_its_owner_raises_closed_error(start_server):
     server = await start_server(GOOD)
     session = aiohttp.ClientSession()
     await session.close()
@@ -884,7 +887,7 @@ async def test_closing_ends_the_calls_in_flight(start_server):
     assert client.stats.in_flight == 0
 
 
-async def test_stats_read_in_another_thread_tell_for_how_long_the_gate_is_closed():
+async def test_stats_read_in_another_thread_show_how_long_the_gate_is_closed():
     one = AdeClient(KEY, base_url="http://h", session=FakeSession(429), retry=ONCE)
     with pytest.raises(RateLimitedError):
         await one.get_job("j-1")
@@ -892,7 +895,7 @@ async def test_stats_read_in_another_thread_tell_for_how_long_the_gate_is_closed
     await one.aclose()
 
 
-def test_stats_can_be_read_when_the_loop_has_gone():
+def test_stats_can_be_read_after_the_loop_was_closed():
     async def main():
         async with AdeClient(KEY, base_url="http://h", session=FakeSession(429), retry=ONCE) as one:
             with pytest.raises(RateLimitedError):
@@ -916,7 +919,7 @@ def no_environment(monkeypatch):
 US, EU = "https://api.va.landing.ai", "https://api.va.eu-west-1.landing.ai"
 
 
-async def test_the_key_comes_from_the_environment_and_the_argument_goes_before_it(no_environment):
+async def test_the_key_argument_takes_precedence_over_the_environment(no_environment):
     no_environment.setenv("VISION_AGENT_API_KEY", f"  {KEY}\n")
     async with Emulator(api_key=KEY) as ade, Emulator(api_key="other") as other:
         for service, arguments in ((ade, ()), (other, ("other",))):
@@ -925,7 +928,7 @@ async def test_the_key_comes_from_the_environment_and_the_argument_goes_before_i
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "\n"])
-def test_no_key_is_told_with_the_name_of_the_variable(key, no_environment):
+def test_a_missing_key_is_reported_with_the_name_of_the_variable(key, no_environment):
     with pytest.raises(MissingApiKeyError, match="VISION_AGENT_API_KEY") as caught:
         AdeClient(key)
     assert caught.value.variable == "VISION_AGENT_API_KEY"
@@ -938,7 +941,7 @@ def test_no_key_is_told_with_the_name_of_the_variable(key, no_environment):
 def test_a_key_that_could_break_a_header_is_refused_and_not_shown(junk, all_text_of):
     with pytest.raises(ConfigurationError) as caught:
         AdeClient(f"{KEY}{junk}{KEY}")
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -953,7 +956,7 @@ def test_a_key_that_could_break_a_header_is_refused_and_not_shown(junk, all_text
         ("eu", "nonsense", EU),
     ],
 )
-def test_the_region_is_the_arguments_then_the_environments_then_us(
+def test_the_region_comes_from_the_argument_then_the_environment_then_is_us(
     region, variable, url, no_environment
 ):
     if variable is not None:
@@ -961,7 +964,7 @@ def test_the_region_is_the_arguments_then_the_environments_then_us(
     assert AdeClient(KEY, region=region).base_url == url
 
 
-def test_a_base_url_in_the_environment_goes_before_the_regions_variable(no_environment):
+def test_the_base_url_variable_takes_precedence_over_the_region_variable(no_environment):
     no_environment.setenv("LANDINGAI_ADE_BASE_URL", "http://127.0.0.1:8000/")
     no_environment.setenv("LANDINGAI_ADE_ENVIRONMENT", "eu")
     assert AdeClient(KEY).base_url == "http://127.0.0.1:8000"
@@ -1006,10 +1009,10 @@ def test_region_and_base_url_exclude_each_other():
         "https://hé",
     ],
 )
-def test_a_base_url_that_cannot_be_one_is_refused_and_shown_redacted(base_url, all_text_of):
+def test_an_invalid_base_url_is_refused_and_shown_redacted(base_url, all_text_of):
     with pytest.raises(ConfigurationError, match="base_url") as caught:
         AdeClient(KEY, base_url=base_url)
-    tell_no_secret(all_text_of(caught.value))
+    assert_no_secret_in(all_text_of(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -1026,13 +1029,13 @@ def test_a_number_out_of_range_is_refused_under_its_name(name, value):
         AdeClient(KEY, **{name: value})
 
 
-def test_a_client_shows_where_it_points_and_no_key():
+def test_the_repr_of_a_client_shows_the_address_and_not_the_key():
     client = AdeClient(KEY, base_url="https://h")
     assert repr(client) == "AdeClient(base_url='https://h')"
-    tell_no_secret(f"{client} {vars(client)}")
+    assert_no_secret_in(f"{client} {vars(client)}")
 
 
-def test_a_client_is_made_without_a_loop_and_without_a_connection(monkeypatch):
+def test_creating_a_client_needs_no_loop_and_no_connection(monkeypatch):
     monkeypatch.setattr(socket, "socket", None)
     assert AdeClient(KEY, region="eu").stats.requests == 0
 
@@ -1041,7 +1044,7 @@ def test_a_client_is_made_without_a_loop_and_without_a_connection(monkeypatch):
 
 
 class FakeSession:
-    """Answers every GET with a status, or by a plan: what to do at the n-th request."""
+    """Answers every GET with a status, or by a plan for the n-th request."""
 
     closed = False
 
@@ -1071,7 +1074,7 @@ class FakeRequest:
 
 
 class FakeResponse:
-    """An answer that came as a whole."""
+    """A response whose body has arrived completely."""
 
     closed = True
 
@@ -1089,7 +1092,7 @@ def fake_client(session, **options):
     return AdeClient(KEY, base_url="http://h", session=session, rng=Random(1), **options)
 
 
-def test_the_rate_holds_on_the_wire_though_a_stall_has_made_calls_queue():
+def test_the_rate_is_kept_after_a_stall_with_queued_calls():
     session = FakeSession(plan={1: (200, 29.0, {})})
 
     async def main():
@@ -1102,7 +1105,7 @@ def test_the_rate_holds_on_the_wire_though_a_stall_has_made_calls_queue():
         assert sum(start <= time < start + 1 for time in session.sent) <= 12
 
 
-def test_a_429_holds_all_calls_until_retry_after_has_passed():
+def test_a_429_delays_all_calls_until_retry_after_has_passed():
     session = FakeSession(plan={1: (429, 0.001, {"Retry-After": "30"})})
 
     async def main():
@@ -1117,28 +1120,28 @@ def test_a_429_holds_all_calls_until_retry_after_has_passed():
     assert stats.requests == 51
 
 
-def test_the_slot_is_free_while_the_gate_is_closed():
+def test_the_semaphore_is_free_while_the_gate_is_closed():
     session = FakeSession(plan={1: (429, 0.001, {"Retry-After": "30"})})
 
     async def main():
-        slot = asyncio.Semaphore(1)
+        semaphore = asyncio.Semaphore(1)
         async with fake_client(session) as client:
-            view = client.for_polling(slot)
+            view = client.for_polling(semaphore)
             call = asyncio.create_task(view.get_job("j-1"))
             await asyncio.sleep(0.0005)
-            assert slot.locked()
-            with pytest.raises(RateLimitedError):  # a view tries once
+            assert semaphore.locked()
+            with pytest.raises(RateLimitedError):  # the view makes one attempt
                 await call
             call = asyncio.create_task(view.get_job("j-1"))
             for _ in range(28):
                 await asyncio.sleep(1.0)
-                assert not slot.locked()
+                assert not semaphore.locked()
             assert (await call).job_id == "j-1"
 
     run(main())
 
 
-def test_an_outage_costs_the_retry_budget_and_no_more():
+def test_an_outage_costs_only_the_retry_budget():
     session = FakeSession(500)
 
     async def main():
@@ -1151,7 +1154,7 @@ def test_an_outage_costs_the_retry_budget_and_no_more():
     assert len(session.sent) == 210
 
 
-def test_a_run_can_be_replayed():
+def test_a_run_with_the_same_seed_is_identical():
     def times():
         session = FakeSession(plan={n: (503, 0.01, {}) for n in range(1, 20)})
 
@@ -1167,10 +1170,10 @@ def test_a_run_can_be_replayed():
     assert times() == times()
 
 
-# --- an outage is told of ------------------------------------------------------------------------
+# --- the log of an outage --------------------------------------------------------------------------
 
 
-async def test_ten_failures_in_a_row_are_warned_of_once_and_so_is_their_end(start_server, caplog):
+async def test_ten_failures_in_a_row_and_their_end_cause_one_warning_each(start_server, caplog):
     server = await start_server(*[answer(503)] * 12, answer(body=json.dumps(JOB).encode()))
     async with client_of(server, retry=ONCE) as client:
         for _ in range(12):
@@ -1184,7 +1187,7 @@ async def test_ten_failures_in_a_row_are_warned_of_once_and_so_is_their_end(star
     assert warnings[1] == "the service answers again, after 12 failures"
 
 
-async def test_jobs_that_are_not_there_are_no_outage(start_server, caplog):
+async def test_404s_are_not_an_outage(start_server, caplog):
     server = await start_server(answer(404))
     async with client_of(server) as client:
         for _ in range(15):
@@ -1194,7 +1197,7 @@ async def test_jobs_that_are_not_there_are_no_outage(start_server, caplog):
     assert not caplog.records
 
 
-async def test_a_status_may_be_asked_for_as_text(start_server):
+async def test_the_status_of_a_list_may_be_a_text(start_server):
     server = await start_server(answer(body=b'{"jobs": []}'))
     async with client_of(server) as client:
         await client.list_jobs(status="failed")
@@ -1206,7 +1209,7 @@ async def test_a_status_may_be_asked_for_as_text(start_server):
 # --- closing while calls wait --------------------------------------------------------------------
 
 
-async def test_closing_in_the_middle_of_a_body_ends_the_call_at_once(start_server):
+async def test_closing_the_client_aborts_the_body_of_a_call(start_server):
     async def half(writer, _request):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
         await asyncio.Event().wait()
@@ -1221,7 +1224,7 @@ async def test_closing_in_the_middle_of_a_body_ends_the_call_at_once(start_serve
         await call
 
 
-async def test_closing_ends_calls_that_wait_at_the_gate_or_for_their_next_try(start_server):
+async def test_closing_ends_calls_that_wait_for_the_gate_or_a_retry(start_server):
     server = await start_server(answer(429, b"", "Retry-After: 300"))
     client = client_of(server)
     calls = [asyncio.create_task(client.get_job("j-1")) for _ in range(3)]
@@ -1235,7 +1238,7 @@ async def test_closing_ends_calls_that_wait_at_the_gate_or_for_their_next_try(st
             await call
 
 
-def test_a_client_of_another_event_loop_says_so():
+def test_using_a_client_in_another_event_loop_raises_closed_error():
     session = FakeSession()
     client = fake_client(session)
 
@@ -1271,7 +1274,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_child_that_was_forked_while_the_loop_ran_sends_nothing_over_its_parents_connections():
+def test_a_forked_child_does_not_use_the_connections_of_its_parent():
     said = subprocess.run(
         [sys.executable, "-c", FORKING], check=True, capture_output=True, text=True
     )
@@ -1279,7 +1282,7 @@ def test_a_child_that_was_forked_while_the_loop_ran_sends_nothing_over_its_paren
 
 
 @pytest.mark.parametrize("status", [200, 404, 429, 503])
-async def test_every_answer_tells_the_time_of_the_service(status, start_server):
+async def test_every_response_updates_the_service_time(status, start_server):
     date = "Date: Wed, 01 Jul 2026 12:00:00 GMT"
     server = await start_server(answer_json(JOB, status, date))
     async with client_of(server, retry=ONCE) as client:
@@ -1291,7 +1294,7 @@ async def test_every_answer_tells_the_time_of_the_service(status, start_server):
         assert noon <= client.service_time() <= view.service_time() < noon + 2
 
 
-async def test_of_answers_to_what_was_sent_at_nearly_the_same_time_one_is_heard(
+async def test_one_date_is_recorded_for_requests_sent_at_nearly_the_same_time(
     start_server, monkeypatch
 ):
     server = await start_server(answer_json(JOB))
@@ -1318,13 +1321,13 @@ async def test_of_answers_to_what_was_sent_at_nearly_the_same_time_one_is_heard(
         ("https://proxy.example", False),
     ],
 )
-def test_a_key_that_would_travel_unencrypted_is_warned_of(base_url, warned, caplog):
+def test_a_base_url_without_encryption_causes_a_warning(base_url, warned, caplog):
     AdeClient(KEY, base_url=base_url)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warned
     assert KEY not in caplog.text
 
 
-async def test_each_request_can_be_followed_in_the_log_without_the_key(ade, caplog):
+async def test_each_request_is_logged_without_the_key(ade, caplog):
     async with AdeClient("canary-key-0123456789", base_url=ade.base_url) as client:
         with (
             caplog.at_level(logging.DEBUG, logger="adepoll.api.transport"),

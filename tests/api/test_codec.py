@@ -133,7 +133,7 @@ jobs = st.builds(
             "failure_reason": st.none() | words,
         },
     ),
-    # `conforms` is where to_json keeps the HTTP status; all other names are the service's.
+    # to_json adds `conforms`; all other names are the service's.
     extras(*JOB, "conforms"),
 )
 
@@ -154,7 +154,7 @@ def test_a_snapshot_is_the_same_after_to_json_and_from_json(job, conforms):
 
 
 @given(jobs)
-def test_nothing_that_the_service_sent_is_lost_on_the_way(job):
+def test_no_field_of_the_service_is_lost_in_to_json(job):
     written = json.loads(v1_extract.decode_job(json.dumps(job)).to_json())
     rewritten = {"received_at", "created_at", "data", "metadata"}  # floats rounded, defaults added
     for name, value in job.items():
@@ -163,7 +163,7 @@ def test_nothing_that_the_service_sent_is_lost_on_the_way(job):
 
 
 @given(results)
-def test_a_result_is_the_same_after_it_was_written_and_read(result):
+def test_a_result_is_the_same_after_writing_and_reading(result):
     decoded = v1_extract.decode_result(json.dumps(result))
     assert v1_extract.decode_result(v1_extract.encode_result(decoded)) == decoded
     written = json.loads(v1_extract.encode_result(decoded))
@@ -175,7 +175,7 @@ def test_a_result_is_the_same_after_it_was_written_and_read(result):
 
 
 @given(values)
-def test_any_json_gives_a_snapshot_or_a_malformed_answer_and_nothing_else(value):
+def test_any_json_is_decoded_or_raises_malformed_answer(value):
     for decode in (
         v1_extract.decode_job,
         v1_extract.decode_page,
@@ -187,7 +187,7 @@ def test_any_json_gives_a_snapshot_or_a_malformed_answer_and_nothing_else(value)
 
 
 @given(st.data())
-def test_any_value_in_any_field_gives_a_snapshot_or_a_malformed_answer(data):
+def test_any_value_in_any_field_is_decoded_or_raises_malformed_answer(data):
     job = json.loads(json.dumps(JOB))
     place = data.draw(
         st.sampled_from([job, job["data"], job["metadata"], job["metadata"]["warnings"][0]])
@@ -388,7 +388,7 @@ def test_validators_of_a_class_are_applied():
         codec.read(Checked, {"size": 0})
 
 
-def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
+def test_metadata_that_differs_from_the_metadata_of_the_data_is_read():
     job = {**JOB, "metadata": {**METADATA, "duration_ms": 7}}
     snapshot = v1_extract.decode_job(json.dumps(job))
     assert snapshot.metadata.duration_ms == 7
@@ -396,22 +396,22 @@ def test_metadata_that_differ_from_those_of_the_data_are_read_on_their_own():
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_all_that_json_may_come_as_is_read(encoding):
+def test_all_encodings_of_json_are_read(encoding):
     body = json.dumps({**JOB, "failure_reason": "ü漢"}, ensure_ascii=False)
     for text in (body, f" {body}\r\n"):
         assert v1_extract.decode_job(text.encode(encoding)).failure_reason == "ü漢"
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-16")))
-def test_any_bytes_give_a_malformed_answer(body):
+def test_random_bytes_raise_malformed_answer(body):
     for decode in (v1_extract.decode_job, v1_extract.decode_page, v1_extract.decode_result):
         with pytest.raises(MalformedAnswerError):
             decode(body)
 
 
 @given(st.text(max_size=5), st.text(max_size=5))
-def test_no_value_of_the_body_gets_into_the_error(before, after):
-    """It may be a customer's document."""
+def test_errors_contain_no_value_of_the_body(before, after):
+    """A body can contain a customer's document."""
     secret = before + CANARY + after
     for job in (
         {**PENDING, "received_at": secret},
@@ -464,7 +464,7 @@ def test_the_four_required_fields_are_enough():
     assert job.metadata is None
 
 
-def test_nulls_are_absent_fields():
+def test_null_means_the_same_as_an_absent_field():
     nulls = dict.fromkeys(
         ["created_at", "org_id", "version", "data", "output_url", "metadata", "failure_reason"]
     )
@@ -473,11 +473,11 @@ def test_nulls_are_absent_fields():
     )
 
 
-def test_created_at_zero_is_not_the_year_1970():
+def test_created_at_zero_means_unknown():
     assert v1_extract.decode_job(json.dumps({**PENDING, "created_at": 0})).created_at is None
 
 
-def test_a_fraction_of_a_second_does_no_harm():
+def test_timestamps_may_have_a_fraction():
     job = v1_extract.decode_job(json.dumps({**PENDING, "received_at": 1_780_000_000.25}))
     assert job.received_at.microsecond == 250_000
     assert json.loads(job.to_json())["received_at"] == 1_780_000_000.25
@@ -487,7 +487,7 @@ def test_whole_seconds_are_written_as_integers():
     assert '"received_at":1780000000,' in v1_extract.decode_job(json.dumps(PENDING)).to_json()
 
 
-def test_an_unknown_status_keeps_its_text_and_has_not_ended():
+def test_an_unknown_status_keeps_its_text_and_is_active():
     job = v1_extract.decode_job(json.dumps({**PENDING, "status": "paused"}))
     assert job.status is JobStatus.UNKNOWN
     assert job.status_text == "paused"
@@ -509,7 +509,7 @@ def test_unknown_fields_are_kept_at_every_level():
 
 
 @pytest.mark.parametrize("name", ["extra", "status_text", "conforms"])
-def test_a_field_named_like_one_of_ours_is_an_unknown_field(name):
+def test_a_field_with_the_name_of_a_derived_attribute_is_unknown(name):
     job = v1_extract.decode_job(json.dumps({**PENDING, name: "theirs"}))
     assert job.extra == {name: "theirs"}
     assert job.status_text == "pending"
@@ -525,7 +525,7 @@ def test_http_206_and_a_schema_violation_both_mean_that_the_data_does_not_confor
     assert not v1_extract.decode_job(json.dumps({**JOB, "data": within})).conforms
 
 
-def test_whether_the_data_conforms_survives_saving():
+def test_conforms_is_saved_and_restored():
     for conforms in (True, False):
         job = v1_extract.decode_job(json.dumps(JOB), status=200 if conforms else 206)
         assert JobSnapshot.from_json(job.to_json()).conforms is conforms
@@ -535,13 +535,13 @@ def test_whether_the_data_conforms_survives_saving():
 
 
 @pytest.mark.parametrize("extraction", [{}, {"a": 10**400}, {"a": "\ud800"}, {"": [[[]]]}, [], "x"])
-def test_an_extraction_of_any_shape_comes_through_exactly(extraction):
+def test_an_extraction_of_any_shape_is_kept_exactly(extraction):
     result = v1_extract.decode_result(json.dumps({**RESULT, "extraction": extraction}))
     assert result.extraction == extraction
     assert json.loads(v1_extract.encode_result(result))["extraction"] == extraction
 
 
-def test_a_page_is_read_with_its_jobs_and_its_end():
+def test_a_page_is_read_with_its_jobs_and_has_more():
     page = v1_extract.decode_page(
         json.dumps({"jobs": [SUMMARY] * 2, "org_id": "o", "has_more": True})
     )
@@ -561,7 +561,7 @@ def test_a_summary_is_written_as_the_service_sends_it():
 
 
 @pytest.mark.parametrize("name", ["job_id", "status", "received_at", "progress"])
-def test_a_required_field_that_is_missing_is_named(name):
+def test_a_missing_required_field_is_named(name):
     job = {key: value for key, value in PENDING.items() if key != name}
     (problem,) = problems_of(job)
     assert problem.endswith(f"@ $.{name}")
@@ -590,7 +590,7 @@ def test_a_required_field_that_is_missing_is_named(name):
         ),
     ],
 )
-def test_a_field_of_the_wrong_type_is_told_with_its_path(change, problem):
+def test_a_field_of_the_wrong_type_is_reported_with_its_path(change, problem):
     assert problems_of({**PENDING, **change}) == (problem,)
 
 
@@ -603,7 +603,7 @@ def test_a_field_of_the_wrong_type_is_told_with_its_path(change, problem):
         {"failure_reason": {"code": 1}, "metadata": "none"},
     ],
 )
-def test_a_side_field_that_is_no_good_does_not_hide_that_the_job_has_ended(aside):
+def test_an_unreadable_side_field_does_not_hide_that_the_job_has_settled(aside):
     snapshot = v1_extract.decode_job(json.dumps({**PENDING, "status": "failed", **aside}))
     assert snapshot.status is JobStatus.FAILED
     assert snapshot.extra == aside
@@ -611,12 +611,12 @@ def test_a_side_field_that_is_no_good_does_not_hide_that_the_job_has_ended(aside
     assert JobSnapshot.from_json(snapshot.to_json()) == snapshot
 
 
-def test_a_bad_side_field_beside_a_bad_status_is_still_refused():
+def test_a_bad_status_is_refused_also_with_a_bad_side_field():
     bad = {**PENDING, "status": 1, "metadata": 2}
     assert problems_of(bad) == ("expected a string, got a number @ $.status",)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_together():
     assert len(problems_of({"status": 1, "progress": "x"})) == 4
 
 
@@ -638,14 +638,14 @@ def test_all_problems_are_told_at_once():
         (b'{"job_id": "j-1"} trailing', "not JSON: Extra data"),
     ],
 )
-def test_what_is_no_json_of_ours_is_refused_with_the_reason(body, problem):
+def test_other_text_than_a_json_object_is_refused_with_the_reason(body, problem):
     with pytest.raises(MalformedAnswerError, match=problem) as caught:
         v1_extract.decode_job(body)
     assert caught.value.__context__ is None
     assert len(str(caught.value)) < 400
 
 
-def test_a_page_with_a_broken_line_says_which():
+def test_the_error_of_a_page_names_the_bad_entry():
     with pytest.raises(MalformedAnswerError) as caught:
         v1_extract.decode_page(json.dumps({"jobs": [SUMMARY, {**SUMMARY, "job_id": None}]}))
     assert caught.value.problems == ("expected a string, got null @ $.jobs[1].job_id",)

@@ -15,7 +15,7 @@ from adepoll.errors import InvalidJobIdError
 
 
 def documented(job_id: str) -> bool:
-    """The rule in the docstring of `check_job_id`, word by word."""
+    """Return whether the id follows the rule in the docstring of `check_job_id`."""
     return (
         job_id != ""
         and len(job_id) <= 256
@@ -35,7 +35,7 @@ def documented(job_id: str) -> bool:
 @example("\ud800")
 @example("a\u3000b")
 @example("a\x7f")
-def test_exactly_the_documented_ids_are_refused(job_id):
+def test_exactly_the_documented_ids_are_valid(job_id):
     assert is_job_id(job_id) is documented(job_id)
     if documented(job_id):
         assert check_job_id(job_id) is job_id
@@ -47,12 +47,12 @@ def test_exactly_the_documented_ids_are_refused(job_id):
 
 
 @pytest.mark.parametrize("job_id", [None, 7, b"job", ["job"], 1.5])
-def test_what_is_no_string_is_refused_with_its_type(job_id):
+def test_a_non_string_id_is_refused_with_its_type(job_id):
     with pytest.raises(InvalidJobIdError, match=f"{type(job_id).__name__} .*it is not a string"):
         check_job_id(job_id)
 
 
-def test_the_message_says_what_is_wrong_and_cannot_be_used_to_inject_a_log_line():
+def test_the_message_names_the_problem_and_is_safe_for_logs():
     with pytest.raises(InvalidJobIdError) as caught:
         check_job_id("a\nERROR forged line" + "x" * 10_000)
     assert "\n" not in str(caught.value)
@@ -91,14 +91,14 @@ def test_other_ids_are_not_plain(job_id):
     assert not is_plain(job_id)
 
 
-def test_a_refused_id_that_is_not_a_string_is_named_with_its_type():
+def test_the_error_of_a_non_string_id_contains_its_type_and_value():
     with pytest.raises(InvalidJobIdError) as caught:
         check_job_id(7)
     assert caught.value.job_id == "int 7"
 
 
 @pytest.mark.parametrize("job_id", ["a", "a" * 200, "é" * 100])
-def test_the_result_of_a_short_id_is_named_after_it(job_id):
+def test_the_file_name_of_a_short_id_is_the_id(job_id):
     assert result_name(job_id) == f"{job_id}.json"
 
 
@@ -106,6 +106,6 @@ def test_the_result_of_a_short_id_is_named_after_it(job_id):
     ("job_id", "head"),
     [("a" * 201, "a" * 100), ("é" * 100 + "a", "é" * 50), ("a" + "é" * 100, "a" + "é" * 49)],
 )
-def test_the_result_of_a_long_id_is_named_after_its_first_100_bytes_and_its_hash(job_id, head):
+def test_the_file_name_of_a_long_id_is_its_first_100_bytes_and_a_hash(job_id, head):
     digest = hashlib.sha256(job_id.encode()).hexdigest()
     assert result_name(job_id) == f"{head}-{digest[:32]}.json"

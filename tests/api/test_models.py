@@ -81,7 +81,7 @@ MODELS = [
         (JobStatus.UNKNOWN, False),
     ],
 )
-def test_a_job_has_ended_only_where_the_service_says_so(status, ended):
+def test_only_terminal_statuses_are_terminal(status, ended):
     assert status.is_terminal is ended
     assert make_job(status).is_terminal is ended
     summary = JobSummary(
@@ -90,7 +90,7 @@ def test_a_job_has_ended_only_where_the_service_says_so(status, ended):
     assert summary.is_terminal is ended
 
 
-def test_every_status_has_been_decided_on():
+def test_the_statuses_are_these():
     assert [status.value for status in JobStatus] == [
         "pending",
         "processing",
@@ -102,7 +102,7 @@ def test_every_status_has_been_decided_on():
 
 
 @pytest.mark.parametrize("text", ["paused", "", "COMPLETED", " completed", "unknown", "a\nb"])
-def test_a_status_that_is_not_documented_is_unknown(text):
+def test_an_undocumented_status_is_unknown(text):
     assert JobStatus.parse(text) is JobStatus.UNKNOWN
 
 
@@ -111,7 +111,7 @@ def test_documented_statuses_are_read():
         assert JobStatus.parse(status.value) is status
 
 
-def test_a_failed_job_raises_its_reason_and_a_cancelled_one_raises_too():
+def test_raise_for_failure_raises_for_failed_and_cancelled_jobs():
     with pytest.raises(JobFailedError, match="job j-1 failed: no schema") as failed:
         make_job(JobStatus.FAILED, failure_reason="no schema").raise_for_failure()
     assert failed.value.job_id == "j-1"
@@ -126,7 +126,7 @@ def test_a_failed_job_raises_its_reason_and_a_cancelled_one_raises_too():
     "status",
     [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.COMPLETED, JobStatus.UNKNOWN],
 )
-def test_a_job_that_has_not_ended_badly_raises_nothing(status):
+def test_raise_for_failure_does_nothing_for_other_jobs(status):
     make_job(status, failure_reason="left over").raise_for_failure()
 
 
@@ -136,31 +136,31 @@ def test_no_repr_shows_a_presigned_query_or_a_customers_data(model, show):
     assert CANARY not in show(model)
 
 
-def test_a_repr_tells_what_there_is():
+def test_a_repr_shows_sizes_and_names_instead_of_values():
     assert "<dict of 1>" in repr(FULL)
     assert "https://bucket.s3.example/r.json?REDACTED" in repr(FULL)
     assert "extra=<new>" in repr(FULL)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_models_cross_to_another_process_and_can_be_copied(model):
+def test_models_can_be_pickled_and_copied(model):
     assert pickle.loads(pickle.dumps(model)) == model
     assert copy.deepcopy(model) == model
     assert copy.copy(model) == model
 
 
-def test_models_cannot_be_changed_and_have_no_room_for_more():
+def test_models_are_frozen_and_have_slots():
     with pytest.raises(FrozenInstanceError):
         make_job().status = JobStatus.FAILED
     assert not hasattr(make_job(), "__dict__")
 
 
-def test_models_share_no_extra():
+def test_each_model_has_its_own_extra():
     assert make_job().extra == {}
     assert make_job().extra is not make_job().extra
 
 
-def test_a_redacted_copy_has_no_query_and_all_the_rest():
+def test_a_redacted_copy_differs_in_the_query_only():
     redacted = FULL.redacted()
     assert redacted.output_url == "https://bucket.s3.example/r.json?REDACTED"
     assert evolve(redacted, output_url=PRESIGNED) == FULL
@@ -169,7 +169,7 @@ def test_a_redacted_copy_has_no_query_and_all_the_rest():
     assert make_job().redacted() == make_job()
 
 
-def test_a_schema_violation_is_found_wherever_the_service_puts_it():
+def test_a_schema_violation_is_found_in_both_places():
     assert make_job().schema_violation is None
     assert make_job(metadata=make_metadata(), data=make_result()).schema_violation is None
     above = make_job(metadata=make_metadata(schema_violation_error="above"))

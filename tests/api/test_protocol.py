@@ -64,7 +64,7 @@ def test_an_id_that_would_change_the_path_is_refused(job_id):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 100), st.sampled_from([None, *JobStatus]))
-def test_the_list_is_asked_with_the_services_own_parameters(page, page_size, status):
+def test_the_list_is_requested_with_the_parameters_of_the_service(page, page_size, status):
     if status is JobStatus.UNKNOWN:
         with pytest.raises(ValueError, match="status must be one that the service documents"):
             protocol.list_path(V1_EXTRACT, page=page, page_size=page_size, status=status)
@@ -85,7 +85,7 @@ def test_the_list_is_asked_with_the_services_own_parameters(page, page_size, sta
         ({"page_size": 101}, "page_size must be 1 to 100, got 101"),
     ],
 )
-def test_a_parameter_that_the_service_would_refuse_is_refused_here(arguments, message):
+def test_a_parameter_out_of_range_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         protocol.list_path(V1_EXTRACT, **{"page": 0, "page_size": 10, "status": None, **arguments})
 
@@ -108,7 +108,7 @@ def test_an_unknown_region_is_refused_with_the_known_ones(region):
 # --- answers ------------------------------------------------------------------------------------
 
 
-def test_a_good_answer_gives_the_snapshot():
+def test_a_valid_response_becomes_a_snapshot():
     job = protocol.read_job(V1_EXTRACT, "j-1", 200, JSON, json.dumps(JOB).encode())
     assert job.job_id == "j-1"
     assert job.conforms
@@ -119,7 +119,7 @@ def test_206_is_a_completed_job_that_does_not_conform():
     assert not job.conforms
 
 
-def test_an_answer_about_another_job_is_refused_with_both_ids():
+def test_a_response_about_another_job_is_refused_with_both_ids():
     body = json.dumps({**JOB, "job_id": "j-2"}).encode()
     with pytest.raises(WrongJobError, match="'j-2'") as caught:
         protocol.read_job(V1_EXTRACT, "j-1", 200, JSON, body)
@@ -127,7 +127,7 @@ def test_an_answer_about_another_job_is_refused_with_both_ids():
     assert caught.value.answered == "j-2"
 
 
-def test_a_malformed_answer_names_the_job_and_the_type_it_came_as():
+def test_a_malformed_answer_names_the_job_and_the_content_type():
     headers = CIMultiDict({"Content-Type": "text/html; charset=utf-8"})
     with pytest.raises(MalformedAnswerError) as caught:
         protocol.read_job(V1_EXTRACT, "j-1", 200, headers, b"<html>")
@@ -138,14 +138,14 @@ def test_a_malformed_answer_names_the_job_and_the_type_it_came_as():
         protocol.read_page(V1_EXTRACT, 200, CIMultiDict(), b"")
 
 
-def test_malformed_json_that_came_as_json_says_nothing_of_types():
+def test_the_content_type_is_not_mentioned_if_it_is_json():
     headers = CIMultiDict({"Content-Type": "application/problem+json"})
     with pytest.raises(MalformedAnswerError) as caught:
         protocol.read_page(V1_EXTRACT, 200, headers, b"[]")
     assert caught.value.problems == ("expected an object, got an array @ $",)
 
 
-def test_a_content_type_is_redacted_and_cut():
+def test_a_content_type_is_redacted_and_shortened():
     headers = CIMultiDict({"Content-Type": f"text/x; Bearer {CANARY} {'x' * 5000}\x1b"})
     with pytest.raises(MalformedAnswerError) as caught:
         protocol.read_job(V1_EXTRACT, "j-1", 200, headers, b"")
@@ -178,7 +178,7 @@ def test_a_content_type_is_redacted_and_cut():
         (204, "UnexpectedStatusError", False, False),
     ],
 )
-def test_every_status_that_is_no_success_has_its_error(status, name, transient, fatal):
+def test_every_error_status_has_its_class(status, name, transient, fatal):
     for decipher in (
         lambda: protocol.read_job(V1_EXTRACT, "j-1", status, JSON, b'{"detail": "said"}'),
         lambda: protocol.read_page(V1_EXTRACT, status, JSON, b'{"detail": "said"}'),
@@ -192,14 +192,14 @@ def test_every_status_that_is_no_success_has_its_error(status, name, transient, 
         assert caught.value.fatal is fatal
 
 
-def test_206_is_no_answer_to_a_list():
+def test_206_is_an_error_status_for_a_list():
     with pytest.raises(errors.UnexpectedStatusError):
         protocol.read_page(V1_EXTRACT, 206, JSON, b'{"jobs": []}')
 
 
 @given(st.integers(100, 999), st.binary() | st.text().map(str.encode))
 @example(503, b"")
-def test_any_status_and_body_give_an_answer_or_a_request_error(status, body):
+def test_any_status_and_body_raise_a_request_error(status, body):
     for decipher in (
         lambda: protocol.read_job(V1_EXTRACT, "j-1", status, JSON, body),
         lambda: protocol.read_page(V1_EXTRACT, status, JSON, body),
@@ -217,7 +217,7 @@ def detail_of(body: object, secret: str = "") -> str:
     return protocol.status_error(500, JSON, raw, job_id=None, secret=secret).detail
 
 
-def test_the_problems_of_a_fastapi_422_are_told_with_their_places():
+def test_the_problems_of_a_fastapi_422_are_shown_with_their_paths():
     body = {
         "detail": [
             {"loc": ["query", "pageSize"], "msg": "must be at most 100", "type": "le"},
@@ -244,11 +244,11 @@ def test_the_problems_of_a_fastapi_422_are_told_with_their_places():
         (b"\xff\xfe oops", "\ufffd\ufffd oops"),
     ],
 )
-def test_what_an_error_body_says_is_told_in_one_line(body, detail):
+def test_the_detail_of_an_error_body_is_one_line(body, detail):
     assert detail_of(body) == detail
 
 
-def test_a_detail_of_any_size_or_depth_is_cut():
+def test_a_detail_of_any_size_or_depth_is_shortened():
     for body in (
         {"detail": "x" * 100_000},
         {"detail": [{"msg": "x" * 10_000, "loc": ["y"] * 1_000}] * 100},
@@ -277,7 +277,7 @@ def test_a_detail_of_any_size_or_depth_is_cut():
         b"x" * 190 + CANARY.encode(),
     ],
 )
-def test_a_key_that_an_error_page_quotes_is_not_told(body):
+def test_a_key_quoted_by_an_error_page_is_redacted(body):
     raw = body.encode() if isinstance(body, str) else body
     assert CANARY[:8] not in detail_of(raw, secret=CANARY)
 
@@ -311,19 +311,18 @@ header_text = (
 @given(header_text, header_text | st.none(), st.none() | st.just(NOON))
 @example("Thu, 01 Jan 1970 00:00:00 -9999999", None, NOON)
 @example("Fri, 31 Dec 9999 23:59:59 -2359", "Mon, 01 Jan 0001 00:00:00 +2359", None)
-def test_any_retry_after_is_a_sane_wait_or_none(value, date, now):
+def test_any_retry_after_is_a_bounded_wait_or_none(value, date, now):
     wait = retry_after(value, now, **({} if date is None else {"Date": date}))
     assert wait is None or 0 <= wait <= MAX_RETRY_AFTER
 
 
 @given(st.integers(0, 10**400))
-def test_seconds_are_taken_and_clamped(seconds):
+def test_retry_after_in_seconds_is_limited_to_the_maximum(seconds):
     assert retry_after(str(seconds)) == min(seconds, MAX_RETRY_AFTER)
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(-(10**8), 10**8))
-def test_a_date_is_counted_from_the_answers_own_clock(wait, skew):
-    """However far that is from ours."""
+def test_a_retry_after_date_is_counted_from_the_date_header(wait, skew):
     theirs = NOON + timedelta(seconds=skew)
     until = format_datetime(theirs + timedelta(seconds=wait), usegmt=True)
     date = format_datetime(theirs, usegmt=True)
@@ -355,23 +354,23 @@ def test_a_date_is_counted_from_the_answers_own_clock(wait, skew):
         ("tomorrow, 12:00", None),
     ],
 )
-def test_retry_after_as_rfc_9110_has_it_and_as_it_comes(value, wait):
+def test_retry_after_is_read_in_all_forms(value, wait):
     assert retry_after(value, NOON) == wait
 
 
-def test_a_date_means_nothing_where_no_clock_is_known():
+def test_a_retry_after_date_is_ignored_if_no_clock_is_known():
     assert retry_after("Wed, 01 Jul 2026 12:00:30 GMT") is None
     broken = {"Date": "yesterday"}
     assert retry_after("Wed, 01 Jul 2026 12:00:30 GMT", **broken) is None
     assert retry_after("Wed, 01 Jul 2026 12:00:30 GMT", NOON, **broken) == 30.0
 
 
-def test_no_header_is_no_wait():
+def test_without_the_header_there_is_no_wait():
     assert parse_retry_after(CIMultiDict()) is None
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
-def test_errors_carry_the_wait_that_was_asked_for(status):
+def test_errors_contain_retry_after(status):
     headers = CIMultiDict({"retry-after": "9"})
     assert protocol.status_error(status, headers, b"", job_id=None).retry_after == 9.0
     assert protocol.status_error(status, JSON, b"", job_id=None).retry_after is None

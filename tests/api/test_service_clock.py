@@ -21,7 +21,7 @@ def service():
     return ServiceClock()
 
 
-def test_before_any_date_there_is_no_time(service):
+def test_the_time_is_unknown_before_the_first_date(service):
     assert service.unix_time(0.0) is None
     service.record(None, 0.0, 0.1)
     assert service.unix_time(1.0) is None
@@ -39,24 +39,24 @@ def test_before_any_date_there_is_no_time(service):
         "Wed, 01 Jul 99999999999 12:00:00 GMT",
     ],
 )
-def test_what_is_no_sane_date_is_ignored(service, text):
+def test_unreadable_and_absurd_dates_are_ignored(service, text):
     service.record(text, 0.0, 0.1)
     assert service.unix_time(1.0) is None
 
 
-def test_one_answer_tells_the_time_to_half_a_second_and_its_own_latency(service):
+def test_one_date_is_accurate_to_half_a_second_and_the_latency(service):
     service.record(dated(NOON), 100.0, 100.2)
     assert service.unix_time(100.2) == pytest.approx(NOON + 0.6)
     assert service.unix_time(200.2) == pytest.approx(NOON + 100.6)
 
 
-def test_answers_about_a_change_of_the_second_tell_it_closely(service):
+def test_dates_around_a_change_of_the_second_are_accurate(service):
     service.record(dated(NOON), 100.96, 100.98)
     service.record(dated(NOON + 1), 101.02, 101.04)
     assert service.unix_time(101.0) == pytest.approx(NOON + 1, abs=0.05)
 
 
-def test_a_clock_that_was_set_is_followed_from_the_next_answer_on(service):
+def test_a_clock_that_was_set_is_followed_with_the_next_date(service):
     for second in range(10):
         service.record(dated(NOON + second), 100.0 + second, 100.1 + second)
     service.record(dated(NOON - 3600), 110.0, 110.1)
@@ -64,14 +64,14 @@ def test_a_clock_that_was_set_is_followed_from_the_next_answer_on(service):
 
 
 def test_drift_is_followed(service):
-    """Ten parts in a million, for a day: 0.86 s."""
+    """A drift of ten parts per million adds up to 0.86 s in a day."""
     for minute in range(24 * 60):
         for now in (60.0 * minute + 0.37 * (minute % 3), 60.0 * minute + 30.0):
             service.record(dated(NOON + now * (1 + 10e-6)), now - 0.01, now + 0.01)
     assert service.unix_time(now) == pytest.approx(NOON + now * (1 + 10e-6), abs=0.6)
 
 
-def test_a_text_is_parsed_once(service, monkeypatch):
+def test_each_date_text_is_parsed_once(service, monkeypatch):
     parsed = []
     service_clock._unix_time.cache_clear()
     service_clock.parse_http_date.cache_clear()
@@ -84,7 +84,7 @@ def test_a_text_is_parsed_once(service, monkeypatch):
     assert parsed == [dated(NOON), dated(NOON + 1), dated(NOON + 2)]
 
 
-def test_of_answers_that_come_at_nearly_the_same_time_one_is_enough(service):
+def test_one_date_per_hundredth_of_a_second_is_enough(service):
     assert service.enough_until == -math.inf
     service.record("no date", 99.0, 100.0)
     assert service.enough_until == -math.inf
@@ -100,8 +100,8 @@ def test_of_answers_that_come_at_nearly_the_same_time_one_is_enough(service):
         st.tuples(st.floats(0, 5), st.floats(0, 2), st.floats(0, 2)), min_size=1, max_size=60
     ),
 )
-def test_the_estimate_is_never_off_by_more_than_the_bounds_of_the_answers(offset, answers):
-    """Whatever the answers, half of the narrowest bound of any holds, and half a second more."""
+def test_the_error_of_the_estimate_is_bounded_by_the_narrowest_response(offset, answers):
+    """It is at most half of the narrowest bound, for any responses."""
     service, now, narrowest = ServiceClock(), 0.0, math.inf
     for pause, there, back in answers:
         sent_at = now + pause
@@ -118,8 +118,8 @@ def test_the_estimate_is_never_off_by_more_than_the_bounds_of_the_answers(offset
     most=st.floats(0.01, 0.3),
     latencies=st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)), min_size=150, max_size=150),
 )
-def test_after_some_answers_the_estimate_is_as_good_as_they_are_quick(offset, most, latencies):
-    """They come 20 ms apart, for three seconds: some just before a second changes, some after."""
+def test_after_150_dates_the_error_is_at_most_the_latency(offset, most, latencies):
+    """Responses every 20 ms for three seconds: some just before a change of the second."""
     service = ServiceClock()
     for number, (there, back) in enumerate(latencies):
         sent_at = number * 0.02

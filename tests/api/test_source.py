@@ -1,4 +1,4 @@
-"""A slot is held while a request is on the wire, whatever the source."""
+"""The semaphore is held during each request, for any source."""
 
 import asyncio
 
@@ -10,99 +10,99 @@ from adepoll.api.source import PollingSource, for_polling
 
 
 class Plain:
-    """Knows nothing of slots."""
+    """A source without `for_polling`."""
 
-    def __init__(self, slot):
-        self.slot = slot
+    def __init__(self, semaphore):
+        self.semaphore = semaphore
         self.seen = []
 
     async def get_job(self, job_id):
-        self.seen.append((job_id, self.slot.locked()))
+        self.seen.append((job_id, self.semaphore.locked()))
         if job_id == "bad":
             raise LookupError(job_id)
         return job_id
 
     async def list_jobs(self, *, page=0, page_size=100, status=None):
-        self.seen.append(((page, page_size, status), self.slot.locked()))
+        self.seen.append(((page, page_size, status), self.semaphore.locked()))
         return JobPage(jobs=())
 
 
-class Slotted(Plain):
-    """Waits for its turn first, and holds the slot only then."""
+class Waiting(Plain):
+    """A source whose calls wait before they hold the semaphore."""
 
-    def for_polling(self, slot):
-        return View(self, slot)
+    def for_polling(self, semaphore):
+        return View(self, semaphore)
 
 
 class View:
-    def __init__(self, source, slot):
-        self.source, self.slot = source, slot
+    def __init__(self, source, semaphore):
+        self.source, self.semaphore = source, semaphore
 
     async def get_job(self, job_id):
         await asyncio.sleep(5)
-        self.source.seen.append(("waiting", self.slot.locked()))
-        async with self.slot:
+        self.source.seen.append(("waiting", self.semaphore.locked()))
+        async with self.semaphore:
             return await self.source.get_job(job_id)
 
 
-def test_a_call_to_a_plain_source_holds_the_slot(replay):
+def test_a_call_to_a_plain_source_holds_the_semaphore(replay):
     async def script():
-        slot = asyncio.Semaphore(1)
-        source = Plain(slot)
-        assert await for_polling(source, slot).get_job("one") == "one"
-        assert not slot.locked()
+        semaphore = asyncio.Semaphore(1)
+        source = Plain(semaphore)
+        assert await for_polling(source, semaphore).get_job("one") == "one"
+        assert not semaphore.locked()
         return source.seen
 
     assert replay(script) == [("one", True)]
 
 
-def test_a_list_of_a_plain_source_holds_the_slot_and_keeps_its_arguments(replay):
+def test_a_list_of_a_plain_source_holds_the_semaphore_and_keeps_its_arguments(replay):
     async def script():
-        slot = asyncio.Semaphore(1)
-        source = Plain(slot)
-        held = for_polling(source, slot)
+        semaphore = asyncio.Semaphore(1)
+        source = Plain(semaphore)
+        held = for_polling(source, semaphore)
         await held.list_jobs()
         await held.list_jobs(page=3, page_size=7, status=JobStatus.PENDING)
-        assert not slot.locked()
+        assert not semaphore.locked()
         return source.seen
 
     assert replay(script) == [((0, 100, None), True), ((3, 7, JobStatus.PENDING), True)]
 
 
-def test_an_error_gives_the_slot_back(replay):
+def test_an_error_releases_the_semaphore(replay):
     async def script():
-        slot = asyncio.Semaphore(1)
+        semaphore = asyncio.Semaphore(1)
         with pytest.raises(LookupError):
-            await for_polling(Plain(slot), slot).get_job("bad")
-        assert not slot.locked()
+            await for_polling(Plain(semaphore), semaphore).get_job("bad")
+        assert not semaphore.locked()
 
     replay(script)
 
 
-def test_a_cancelled_call_gives_the_slot_back(replay, scripted):
+def test_a_cancelled_call_releases_the_semaphore(replay, scripted):
     async def script():
-        slot = asyncio.Semaphore(1)
-        call = asyncio.create_task(for_polling(scripted(), slot).get_job("one"))
+        semaphore = asyncio.Semaphore(1)
+        call = asyncio.create_task(for_polling(scripted(), semaphore).get_job("one"))
         await asyncio.sleep(0.05)
-        assert slot.locked()
+        assert semaphore.locked()
         call.cancel()
         await asyncio.wait([call])
         assert call.cancelled()
-        assert not slot.locked()
+        assert not semaphore.locked()
 
     replay(script)
 
 
-def test_a_source_that_knows_of_slots_decides_itself_when_it_holds_one(replay):
+def test_a_polling_source_decides_itself_when_it_holds_the_semaphore(replay):
     async def script():
-        slot = asyncio.Semaphore(1)
-        source = Slotted(slot)
-        await for_polling(source, slot).get_job("one")
+        semaphore = asyncio.Semaphore(1)
+        source = Waiting(semaphore)
+        await for_polling(source, semaphore).get_job("one")
         return source.seen
 
     assert replay(script) == [("waiting", False), ("one", True)]
 
 
-def test_the_client_knows_of_slots():
+def test_the_client_is_a_polling_source():
     assert isinstance(AdeClient("key"), PollingSource)
     assert not isinstance(Plain(None), PollingSource)

@@ -1,4 +1,4 @@
-"""The time limit; sessions and errors are tested with the client that uses them."""
+"""The time limit of requests; sessions and errors are tested with the client."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ async def keep(limit, seconds):
         await asyncio.sleep(seconds)
 
 
-def test_a_block_that_takes_too_long_is_ended_when_its_time_is_over():
+def test_a_block_that_takes_too_long_raises_timeout_error_at_its_deadline():
     async def main():
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -32,7 +32,7 @@ def test_a_block_that_takes_too_long_is_ended_when_its_time_is_over():
     run(main())
 
 
-def test_a_block_that_ends_in_time_is_left_alone():
+def test_a_block_that_ends_in_time_raises_nothing():
     async def main():
         limit = TimeLimit(5.0)
         for _ in range(3):
@@ -42,7 +42,7 @@ def test_a_block_that_ends_in_time_is_left_alone():
     run(main())
 
 
-def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
+def test_overlapping_blocks_have_their_own_deadlines_and_share_one_timer():
     async def main():
         loop = asyncio.get_running_loop()
         limit, ended = TimeLimit(5.0), {}
@@ -59,14 +59,14 @@ def test_blocks_that_overlap_each_have_their_own_time_and_one_timer_in_all():
                 group.create_task(one(number))
             await asyncio.sleep(0)
             with block(limit):
-                assert len(timers()) == 20 + 1  # the sleeps, and the one for all
+                assert len(timers()) == 20 + 1  # one for each sleep, and one for all blocks
         assert ended == {n: pytest.approx(5.0 if n % 2 else 3.0) for n in range(1, 21)}
         assert timers() == []
 
     run(main())
 
 
-def test_no_timer_is_left_where_nothing_runs():
+def test_no_timer_is_left_after_the_last_block():
     async def main():
         limit = TimeLimit(5.0)
         with block(limit):
@@ -76,7 +76,7 @@ def test_no_timer_is_left_where_nothing_runs():
     run(main())
 
 
-def test_an_error_of_the_block_passes():
+def test_an_error_of_the_block_is_not_changed():
     async def main():
         limit = TimeLimit(5.0)
         with pytest.raises(ZeroDivisionError), block(limit):
@@ -86,7 +86,7 @@ def test_an_error_of_the_block_passes():
     run(main())
 
 
-def test_a_cancellation_from_elsewhere_is_no_timeout():
+def test_a_cancellation_by_others_is_not_a_timeout():
     async def main():
         task = asyncio.create_task(keep(TimeLimit(5.0), 60))
         await asyncio.sleep(1)
@@ -97,7 +97,7 @@ def test_a_cancellation_from_elsewhere_is_no_timeout():
     run(main())
 
 
-def test_a_cancellation_at_the_very_moment_is_not_swallowed():
+def test_a_cancellation_at_the_deadline_is_not_swallowed():
     async def main():
         task = asyncio.create_task(keep(TimeLimit(5.0), 60))
         asyncio.get_running_loop().call_at(5.0, task.cancel)
@@ -107,7 +107,7 @@ def test_a_cancellation_at_the_very_moment_is_not_swallowed():
     run(main())
 
 
-def test_it_keeps_to_asyncio_timeout_where_one_stands_around_it():
+def test_it_works_within_an_asyncio_timeout():
     async def main():
         limit, loop = TimeLimit(5.0), asyncio.get_running_loop()
         shorter = asyncio.wait_for(keep(limit, 60), 3)
@@ -123,7 +123,7 @@ def test_it_keeps_to_asyncio_timeout_where_one_stands_around_it():
     run(main())
 
 
-def test_it_holds_within_a_task_only():
+def test_it_works_within_a_task_only():
     async def main():
         loop, met = asyncio.get_running_loop(), []
 

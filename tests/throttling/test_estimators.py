@@ -16,7 +16,7 @@ def fill(window):
     return window.in_flight
 
 
-def test_a_window_that_is_used_doubles_with_each_round_trip_up_to_the_most():
+def test_a_full_window_doubles_with_each_round_trip_up_to_the_limit():
     window = Window(50)
     sizes = []
     for _ in range(5):
@@ -26,7 +26,7 @@ def test_a_window_that_is_used_doubles_with_each_round_trip_up_to_the_most():
     assert sizes == [8, 16, 32, 50, 50]
 
 
-def test_a_window_that_is_not_used_does_not_grow():
+def test_an_unused_window_does_not_grow():
     window = Window(50)
     for _ in range(100):
         window.sent()
@@ -43,7 +43,7 @@ def test_failures_do_not_make_a_window_grow():
     assert window.size == 8
 
 
-def test_a_window_that_was_shut_begins_with_one_and_does_not_wait_for_those_before():
+def test_a_restarted_window_has_size_one_and_ignores_earlier_requests():
     window = Window(50)
     fill(window)
     window.restart()
@@ -55,7 +55,7 @@ def test_a_window_that_was_shut_begins_with_one_and_does_not_wait_for_those_befo
     assert window.size == 2
 
 
-def test_those_sent_before_a_window_was_shut_count_among_the_most():
+def test_requests_sent_before_a_restart_count_against_the_limit():
     window = Window(8)
     fill(window)
     window.restart()
@@ -64,7 +64,7 @@ def test_those_sent_before_a_window_was_shut_count_among_the_most():
     assert not window.full
 
 
-def test_the_room_of_a_window_is_what_its_size_and_the_most_on_the_wire_leave():
+def test_the_room_of_a_window_depends_on_its_size_and_the_limit():
     window = Window(10)
     assert window.room == 8
     window.sent()
@@ -72,20 +72,20 @@ def test_the_room_of_a_window_is_what_its_size_and_the_most_on_the_wire_leave():
     assert window.room == 6
     fill(window)
     window.restart()
-    assert window.room == 1  # 8 of 10 are on the wire, and the size is 1
+    assert window.room == 1  # 8 of 10 are in flight, and the size is 1
     window.sent()
     assert window.room == 0
 
 
-def test_a_window_has_no_room_while_as_many_as_may_be_are_on_the_wire():
+def test_a_window_has_no_room_while_the_limit_is_in_flight():
     window = Window(8)
     fill(window)
     window.restart()
     assert (window.size, window.in_flight, window.room) == (1, 8, 0)
 
 
-def test_a_window_starts_with_8_or_with_the_most_where_that_is_less():
-    assert [Window(most).size for most in (1, 7, 8, 9, 100)] == [1, 7, 8, 8, 8]
+def test_a_window_starts_with_8_or_a_smaller_limit():
+    assert [Window(limit).size for limit in (1, 7, 8, 9, 100)] == [1, 7, 8, 8, 8]
 
 
 def test_a_window_that_is_half_used_grows():
@@ -104,7 +104,7 @@ def test_a_window_that_is_not_half_used_does_not_grow():
     assert window.size == 8
 
 
-def test_a_window_grows_by_no_more_than_were_on_the_wire_at_the_same_time():
+def test_a_window_grows_at_most_by_the_number_of_concurrent_requests():
     window = Window(50)
     for _ in range(4):
         window.sent()
@@ -116,20 +116,20 @@ def test_a_window_grows_by_no_more_than_were_on_the_wire_at_the_same_time():
     assert window.size == 12
 
 
-@given(st.integers(1, 40), st.lists(st.sampled_from(["send", "well", "badly", "shut"])))
-def test_a_window_is_never_exceeded_and_never_loses_a_place(most, events):
-    window, on_wire = Window(most), []
+@given(st.integers(1, 40), st.lists(st.sampled_from(["send", "success", "failure", "restart"])))
+def test_a_window_is_never_exceeded_and_forgets_no_request(limit, events):
+    window, epochs = Window(limit), []
     for event in events:
-        if event == "shut":
+        if event == "restart":
             window.restart()
         elif event == "send" and not window.full:
             window.sent()
-            on_wire.append(window.epoch)
-        elif event != "send" and on_wire:
-            window.ended(on_wire.pop(0), succeeded=event == "well")
-        assert window.in_flight == len(on_wire) <= most
-        assert 1 <= window.size <= most
-    for epoch in on_wire:
+            epochs.append(window.epoch)
+        elif event != "send" and epochs:
+            window.ended(epochs.pop(0), succeeded=event == "success")
+        assert window.in_flight == len(epochs) <= limit
+        assert 1 <= window.size <= limit
+    for epoch in epochs:
         window.ended(epoch)
     window.restart()
     assert window.in_flight == 0
@@ -143,7 +143,7 @@ def doubling():
     return (2.0**n for n in count())
 
 
-def test_an_outage_begins_with_the_tenth_failure_in_a_row_and_ends_with_a_success():
+def test_an_outage_starts_with_the_tenth_failure_in_a_row_and_ends_with_a_success():
     outage = Outage(doubling)
     assert [outage.failed(5.0, is_new=True) for _ in range(OUTAGE)] == [False] * 9 + [True]
     assert outage.is_on
@@ -155,7 +155,7 @@ def test_an_outage_begins_with_the_tenth_failure_in_a_row_and_ends_with_a_succes
     assert not outage.succeeded()
 
 
-def test_a_success_in_between_begins_the_row_anew():
+def test_a_success_resets_the_count_of_failures():
     outage = Outage(doubling)
     for n in range(100):
         assert not outage.failed(n, is_new=True)
@@ -163,7 +163,7 @@ def test_a_success_in_between_begins_the_row_anew():
             outage.succeeded()
 
 
-def test_probes_that_fail_are_ever_further_apart_up_to_half_a_minute():
+def test_waits_between_failed_probes_grow_up_to_30_seconds():
     outage = Outage(doubling)
     for _ in range(OUTAGE):
         outage.failed(0.0, is_new=True)
@@ -175,7 +175,7 @@ def test_probes_that_fail_are_ever_further_apart_up_to_half_a_minute():
     assert waits == [2, 4, 8, 16, 30, 30, 30, 30]
 
 
-def test_what_was_sent_before_an_outage_does_not_put_off_the_next_probe():
+def test_failures_of_earlier_requests_do_not_delay_the_next_probe():
     outage = Outage(doubling)
     for _ in range(OUTAGE + 200):
         outage.failed(0.0, is_new=False)
@@ -186,7 +186,7 @@ def test_what_was_sent_before_an_outage_does_not_put_off_the_next_probe():
 
 
 def at_full_speed(rate, start, seconds):
-    """Ask for as much as the rate allows, all of it granted; give the rates as they were."""
+    """Send as many requests as the rate allows, all successful; return all rates and the time."""
     values, now = [], start
     while now < start + seconds and rate.value is not None:
         values.append(rate.value)
@@ -197,7 +197,7 @@ def at_full_speed(rate, start, seconds):
 
 
 def found(limit=10.0):
-    """Give a rate that was found to be about `limit`, and the time."""
+    """Return a rate that has found a limit of about `limit`, and the time."""
     rate, now = Rate(), 0.0
     for _ in range(int(limit) * 20):
         rate.sent(now, held_back=False)
@@ -211,7 +211,7 @@ def found(limit=10.0):
     return rate, now + 1
 
 
-def test_no_rate_is_known_before_the_first_refusal_and_half_of_what_was_granted_after_it():
+def test_the_first_429_sets_the_rate_to_half_of_what_was_granted():
     rate = Rate()
     for n in range(100):
         assert not rate.sent(n / 10, held_back=True)
@@ -221,7 +221,7 @@ def test_no_rate_is_known_before_the_first_refusal_and_half_of_what_was_granted_
     assert rate.value == pytest.approx(5.0, rel=0.02)
 
 
-def test_the_rate_rises_steeply_then_hardly_then_ever_faster():
+def test_the_rate_grows_steeply_then_hardly_then_faster_and_faster():
     rate, now = found()
     values, _ = at_full_speed(rate, now, 150)
     rises = [later - value for value, later in pairwise(values)]
@@ -232,14 +232,14 @@ def test_the_rate_rises_steeply_then_hardly_then_ever_faster():
     assert values[calmest] == pytest.approx(values[0], rel=0.1)
 
 
-def test_a_limit_that_never_shows_again_is_forgotten_within_some_minutes():
+def test_a_limit_without_further_429s_is_forgotten_within_five_minutes():
     rate, now = found()
     _, then = at_full_speed(rate, now, 1_000)
     assert rate.value is None
     assert 60 < then - now < 300
 
 
-def test_a_rate_that_holds_nobody_back_stays():
+def test_a_rate_that_delays_no_request_stays_the_same():
     rate, now = found()
     value = rate.value
     for n in range(1_000):
@@ -247,7 +247,7 @@ def test_a_rate_that_holds_nobody_back_stays():
     assert rate.value == value
 
 
-def test_time_in_which_nothing_was_asked_for_is_no_time_to_grow():
+def test_the_rate_does_not_grow_during_idle_time():
     rate, now = found()
     value = rate.value
     rate.sent(now, held_back=True)
@@ -255,7 +255,7 @@ def test_time_in_which_nothing_was_asked_for_is_no_time_to_grow():
     assert rate.value == pytest.approx(value, rel=0.01)
 
 
-def test_a_refusal_after_long_lowers_the_rate_a_little():
+def test_a_429_after_a_long_time_lowers_the_rate_slightly():
     rate, now = found()
     _, now = at_full_speed(rate, now, 30)
     before = rate.value
@@ -263,7 +263,7 @@ def test_a_refusal_after_long_lowers_the_rate_a_little():
     assert 0.9 * before < rate.value < before
 
 
-def test_refusals_that_follow_on_each_other_lower_it_much():
+def test_429s_in_quick_succession_lower_the_rate_strongly():
     rate, now = found(100.0)
     start = rate.value
     for _ in range(4):
@@ -279,7 +279,7 @@ def test_refusals_that_follow_on_each_other_lower_it_much():
     assert rate.value < start / 10
 
 
-def test_refusals_without_end_leave_a_rate_to_come_back_with():
+def test_the_rate_recovers_after_many_429s():
     rate, now = found()
     start = rate.value
     for _ in range(1_000):
@@ -314,7 +314,7 @@ def test_a_rate_is_never_slower_than_the_slowest_and_always_a_number(events):
         assert rate.value is None or SLOWEST <= rate.value < math.inf
 
 
-def test_a_longer_wait_after_a_refusal_makes_the_next_search_come_later():
+def test_a_longer_closed_gate_delays_the_next_search():
     def steady_for(wait):
         rate, now = found()
         _, now = at_full_speed(rate, now, 60)
@@ -326,7 +326,7 @@ def test_a_longer_wait_after_a_refusal_makes_the_next_search_come_later():
     assert steady_for(4.0) > 1.5 * steady_for(0.5)
 
 
-def test_the_waits_of_an_outage_are_drawn_anew_each_time():
+def test_each_outage_starts_with_new_waits():
     outage = Outage(doubling)
     for _ in range(3):
         for _ in range(OUTAGE):

@@ -19,8 +19,8 @@ def make_limiter(
     return RateLimiter(max_rate=max_rate, retry=retry or RetryPolicy(), rng=Random(seed))
 
 
-def on_the_wire(limiter: RateLimiter) -> Sent:
-    """Give a request that was sent now, whatever the limiter thinks of it."""
+def sent_now(limiter: RateLimiter) -> Sent:
+    """Return a request that is sent now, even if the limiter does not allow it."""
     limiter._window.sent()
     return Sent(asyncio.get_running_loop().time(), limiter._window.epoch)
 
@@ -29,18 +29,18 @@ def throttle(
     limiter: RateLimiter, retry_after: float | None = None, sent: Sent | None = None
 ) -> None:
     error = RateLimitedError(status=429, retry_after=retry_after)
-    limiter.failed(error, sent or on_the_wire(limiter))
+    limiter.failed(error, sent or sent_now(limiter))
 
 
 async def take(limiter: RateLimiter) -> Sent:
-    """Take a turn, as a client does that has a connection free."""
+    """Start a request as soon as possible, as a client with a free connection does."""
     while (sent := limiter.start(await limiter.wait_for_turn())) is None:
         pass
     return sent
 
 
 async def send(limiter: RateLimiter) -> float:
-    """Send a request that is over at once and tells nothing; give the time of it."""
+    """Send a request that is withdrawn immediately; return the time at which it was sent."""
     sent = await take(limiter)
     limiter.withdrawn(sent)
     return sent.at
@@ -67,7 +67,7 @@ def gaps(times: list[float]) -> list[float]:
         *((name, bad) for name in ("budget", "refill") for bad in (-0.1, math.inf, math.nan)),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused_under_its_name(name, value):
+def test_a_number_out_of_range_is_refused_under_its_name(name, value):
     with pytest.raises(ValueError, match=name):
         RetryPolicy(**{name: value})
 
@@ -77,13 +77,13 @@ def test_a_policy_may_forbid_retries():
 
 
 @given(st.floats(0.001, 10), st.floats(1, 10), st.floats(0.001, 100), st.integers(0, 2**32))
-def test_waits_stay_under_bounds_that_grow_up_to_the_largest(base, factor, max_wait, seed):
+def test_waits_stay_below_bounds_that_grow_up_to_the_maximum(base, factor, max_wait, seed):
     policy = RetryPolicy(base=base, factor=factor, max_wait=max_wait)
     for n, wait in enumerate(islice(policy.waits(Random(seed)), 20)):
         assert 0 <= wait <= min(max_wait, base * factor**n) * 1.0001
 
 
-def test_waits_are_spread_evenly_between_nothing_and_their_bound():
+def test_waits_are_distributed_evenly_between_zero_and_their_bound():
     rng = Random(7)
     policy = RetryPolicy(base=1.0)
     firsts = [next(policy.waits(rng)) for _ in range(2_000)]
@@ -92,7 +92,7 @@ def test_waits_are_spread_evenly_between_nothing_and_their_bound():
     assert 0.47 < sum(firsts) / len(firsts) < 0.53
 
 
-def test_waits_come_from_the_given_generator_alone():
+def test_waits_use_the_given_generator_only():
     policy = RetryPolicy()
     assert list(islice(policy.waits(Random(3)), 9)) == list(islice(policy.waits(Random(3)), 9))
 
@@ -101,24 +101,24 @@ def test_waits_come_from_the_given_generator_alone():
 
 
 @pytest.mark.parametrize("max_rate", [0, -1, math.inf, math.nan])
-def test_a_rate_that_makes_no_sense_is_refused_under_its_name(max_rate):
+def test_an_invalid_max_rate_is_refused_under_its_name(max_rate):
     with pytest.raises(ValueError, match="max_rate must be a positive number or None"):
         make_limiter(max_rate)
 
 
 @given(st.floats(0.01, 1_000), st.integers(2, 30))
-def test_requests_are_one_interval_apart_from_the_first_on(max_rate, count):
+def test_requests_are_one_interval_apart_from_the_start(max_rate, count):
     times = run(send_many(make_limiter(max_rate), count))
     assert times[0] == 0.0
     assert times == sorted(times)
     assert gaps(times) == pytest.approx([1 / max_rate] * (count - 1))
 
 
-def test_without_a_rate_nobody_waits():
+def test_without_a_rate_no_request_waits():
     assert set(run(send_many(make_limiter(), 1_000))) == {0.0}
 
 
-def test_an_idle_time_is_not_saved_up_for_a_burst():
+def test_idle_time_does_not_allow_a_burst():
     async def main():
         limiter = make_limiter(10)
         await send(limiter)
@@ -135,14 +135,14 @@ def test_a_timer_that_fires_late_does_not_lower_the_rate():
         sending = asyncio.gather(*(send(limiter) for _ in range(4)))
         await asyncio.sleep(0.05)
         jumping = loop._jumping
-        jumping.now += 0.12  # the turn due at 0.1 is now taken at 0.17
+        jumping.now += 0.12  # the turn that is due at 0.1 is used at 0.17
         return await sending
 
     assert run(main()) == pytest.approx([0, 0.17, 0.2, 0.3])
 
 
-def test_turns_that_wait_for_a_connection_are_not_all_used_at_once():
-    """Else a service that stalls would be met, when it comes back, with the whole queue."""
+def test_turns_that_wait_for_a_connection_are_not_used_at_the_same_time():
+    """Otherwise a service would receive the whole queue after a stall."""
 
     async def main():
         limiter = make_limiter(10)
@@ -167,11 +167,11 @@ def test_turns_that_wait_for_a_connection_are_not_all_used_at_once():
     sent = run(main())
     assert len(sent) == 31
     for start in sent:
-        # Ten a second, one more since both ends count, and one interval that was late.
+        # Ten per second, one because both ends count, and one late interval.
         assert sum(start <= time < start + 1 for time in sent) <= 12
 
 
-def test_a_turn_that_has_passed_is_not_taken():
+def test_start_refuses_a_turn_that_has_expired():
     async def main():
         limiter = make_limiter(1)
         first, second = await limiter.wait_for_turn(), await limiter.wait_for_turn()
@@ -182,7 +182,7 @@ def test_a_turn_that_has_passed_is_not_taken():
     run(main())
 
 
-def test_waiters_are_served_in_the_order_they_came():
+def test_waiting_callers_are_served_in_order():
     async def main():
         limiter = make_limiter(10)
         served = []
@@ -198,7 +198,7 @@ def test_waiters_are_served_in_the_order_they_came():
 
 
 @given(st.sets(st.integers(0, 9)), st.floats(0, 1))
-def test_a_waiter_that_is_cancelled_costs_nobody_a_turn(cancelled, when):
+def test_a_cancelled_caller_does_not_use_a_turn(cancelled, when):
     async def main():
         limiter = make_limiter(10)
         tasks = [asyncio.create_task(send(limiter)) for _ in range(10)]
@@ -213,7 +213,7 @@ def test_a_waiter_that_is_cancelled_costs_nobody_a_turn(cancelled, when):
     assert times == pytest.approx([0.1 * n for n in range(len(times))])
 
 
-def test_a_waiter_cancelled_in_the_very_moment_of_its_turn_costs_nobody_theirs():
+def test_a_caller_cancelled_at_its_turn_does_not_use_it():
     async def main():
         limiter = make_limiter(10)
         first = asyncio.create_task(send(limiter))
@@ -232,7 +232,7 @@ def test_a_waiter_cancelled_in_the_very_moment_of_its_turn_costs_nobody_theirs()
 
 
 @given(st.floats(0, 300), st.integers(0, 2**32))
-def test_retry_after_is_a_floor_for_everybody_and_jitter_only_adds(retry_after, seed):
+def test_retry_after_is_a_lower_bound_for_all_requests_and_jitter_is_added(retry_after, seed):
     async def main():
         limiter = make_limiter(seed=seed)
         throttle(limiter, retry_after)
@@ -243,7 +243,7 @@ def test_retry_after_is_a_floor_for_everybody_and_jitter_only_adds(retry_after, 
     assert min(times) <= retry_after + 1.0
 
 
-def test_a_429_without_retry_after_closes_the_gate_for_a_while():
+def test_a_429_without_retry_after_closes_the_gate_for_a_random_time():
     async def main():
         limiter = make_limiter(retry=RetryPolicy(base=1.0, factor=2.0))
         throttle(limiter)
@@ -253,7 +253,7 @@ def test_a_429_without_retry_after_closes_the_gate_for_a_while():
     run(main())
 
 
-def test_the_gate_also_holds_those_who_were_already_waiting():
+def test_the_gate_also_delays_requests_that_already_wait():
     async def main():
         limiter = make_limiter(1)
         asyncio.get_running_loop().call_at(1.5, throttle, limiter, 60.0)
@@ -274,8 +274,8 @@ def test_a_later_retry_after_that_ends_sooner_does_not_open_the_gate():
     run(main())
 
 
-def test_after_the_gate_has_opened_requests_come_one_by_one():
-    """A herd that went off together would close it again."""
+def test_after_the_gate_opens_requests_are_sent_one_by_one():
+    """Requests at the same time would close it again."""
 
     async def main():
         limiter = make_limiter()
@@ -285,7 +285,7 @@ def test_after_the_gate_has_opened_requests_come_one_by_one():
     assert len(set(run(main()))) == 30
 
 
-def test_closings_in_a_row_keep_the_gate_closed_longer_up_to_the_largest_wait():
+def test_429s_in_a_row_close_the_gate_for_longer_up_to_the_maximum():
     async def main():
         retry = RetryPolicy(base=0.5, factor=2.0, max_wait=30.0)
 
@@ -304,7 +304,7 @@ def test_closings_in_a_row_keep_the_gate_closed_longer_up_to_the_largest_wait():
     run(main())
 
 
-def test_an_outage_of_any_length_is_survived():
+def test_the_gate_works_after_thousands_of_429s():
     async def main():
         limiter = make_limiter(retry=RetryPolicy(base=0.5, factor=10.0, max_wait=30.0))
         loop = asyncio.get_running_loop()
@@ -316,13 +316,13 @@ def test_an_outage_of_any_length_is_survived():
     run(main())
 
 
-def test_a_success_forgets_the_closings():
+def test_a_success_resets_the_jitter_of_the_gate():
     async def main():
         def closed_for(seed: int) -> float:
             limiter = make_limiter(seed=seed)
             for _ in range(10):
                 throttle(limiter)
-            limiter.succeeded(on_the_wire(limiter))
+            limiter.succeeded(sent_now(limiter))
             before = limiter.gate_opens_at
             limiter.gate_opens_at = -math.inf
             throttle(limiter)
@@ -334,7 +334,7 @@ def test_a_success_forgets_the_closings():
     run(main())
 
 
-def test_answers_to_requests_sent_before_the_gate_closed_are_one_piece_of_news():
+def test_429s_to_requests_sent_before_the_gate_closed_count_once():
     async def main():
         def bound_after(answers: int) -> float:
             opens = []
@@ -342,7 +342,7 @@ def test_answers_to_requests_sent_before_the_gate_closed_are_one_piece_of_news()
                 limiter = make_limiter(
                     retry=RetryPolicy(base=1.0, factor=10.0, max_wait=1e6), seed=seed
                 )
-                for sent in [on_the_wire(limiter) for _ in range(answers)]:
+                for sent in [sent_now(limiter) for _ in range(answers)]:
                     throttle(limiter, sent=sent)
                 opens.append(limiter.gate_opens_at)
             return max(opens)
@@ -355,13 +355,13 @@ def test_answers_to_requests_sent_before_the_gate_closed_are_one_piece_of_news()
 def test_any_error_with_a_retry_after_closes_the_gate():
     async def main():
         limiter = make_limiter()
-        limiter.failed(ServerError(status=503, retry_after=20.0), on_the_wire(limiter))
+        limiter.failed(ServerError(status=503, retry_after=20.0), sent_now(limiter))
         assert await send(limiter) >= 20.0
 
     run(main())
 
 
-def test_a_retry_after_of_zero_closes_the_gate_for_a_moment_at_most():
+def test_a_retry_after_of_zero_closes_the_gate_for_at_most_a_second():
     async def main():
         limiter = make_limiter()
         throttle(limiter, 0.0)
@@ -382,7 +382,7 @@ def test_a_retry_after_of_zero_closes_the_gate_for_a_moment_at_most():
 def test_other_failures_leave_the_gate_open(error):
     async def main():
         limiter = make_limiter()
-        limiter.failed(error, on_the_wire(limiter))
+        limiter.failed(error, sent_now(limiter))
         assert await send(limiter) == 0.0
 
     run(main())
@@ -428,7 +428,7 @@ def succeed(limiter):
     limiter.succeeded(Sent(0.0, limiter._window.epoch))
 
 
-def test_the_retry_budget_drains_and_successes_refill_it():
+def test_retries_empty_the_budget_and_successes_refill_it():
     limiter = make_limiter(retry=RetryPolicy(budget=3, refill=0.5))
     assert [limiter.take_retry() for _ in range(5)] == [True, True, True, False, False]
     assert limiter.retry_budget == 0
@@ -439,7 +439,7 @@ def test_the_retry_budget_drains_and_successes_refill_it():
     assert not limiter.take_retry()
 
 
-def test_the_retry_budget_is_never_more_than_at_the_start():
+def test_the_retry_budget_never_exceeds_its_start():
     limiter = make_limiter(retry=RetryPolicy(budget=2, refill=1.5))
     for _ in range(100):
         succeed(limiter)
@@ -464,15 +464,15 @@ def test_retries_never_exceed_the_budget_and_the_share_of_successes(outcomes):
         assert retries <= policy.budget + policy.refill * successes + 1e-6
 
 
-def test_who_comes_while_another_was_called_need_not_wait_where_there_is_room_for_both():
+def test_a_caller_need_not_wait_if_there_is_room_beside_a_woken_caller():
     async def main() -> None:
         limiter = RateLimiter(max_rate=None, retry=RetryPolicy(), rng=Random(1), max_connections=2)
         first, second = await take(limiter), await take(limiter)
         waiter = asyncio.create_task(take(limiter))
         await asyncio.sleep(0)
         assert limiter.ready() is None
-        limiter.succeeded(first)  # the waiter is called, and has not come yet
-        assert limiter.ready() is None  # that room is the waiter's
+        limiter.succeeded(first)  # the waiting caller is woken, and has not continued yet
+        assert limiter.ready() is None  # the room belongs to the woken caller
         limiter.succeeded(second)
         assert limiter.ready() is not None
         await waiter
@@ -480,7 +480,7 @@ def test_who_comes_while_another_was_called_need_not_wait_where_there_is_room_fo
     run(main())
 
 
-def test_who_comes_while_another_was_called_waits_where_a_rate_spaces_them():
+def test_a_caller_waits_behind_a_woken_caller_if_there_is_a_rate():
     async def main() -> None:
         limiter = make_limiter(max_rate=10.0)
         await send(limiter)
@@ -488,7 +488,7 @@ def test_who_comes_while_another_was_called_waits_where_a_rate_spaces_them():
         await asyncio.sleep(0.05)
         seen = []
         assert limiter._timer is not None
-        # In the same turn of the loop as the timer, after it, and before the one it calls.
+        # In the same step of the loop as the timer, and before the caller that it wakes.
         asyncio.get_running_loop().call_at(
             math.nextafter(limiter._timer.when(), math.inf),
             lambda: seen.append((limiter._woken, limiter.ready())),

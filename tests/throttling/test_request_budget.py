@@ -1,4 +1,4 @@
-"""RateLimiter around a world in memory: hours of pacing, in virtual time, with the real code."""
+"""The rate limiter with an emulated service: hours of requests in virtual time."""
 
 import asyncio
 import logging
@@ -31,21 +31,21 @@ STEADY = (0.1, 0.1)
 
 @attrs.define
 class Play:
-    """Greedy callers of one world, each of which asks again as soon as it has its answer."""
+    """Callers that send requests to one world as fast as they can."""
 
     world: World
     limiter: RateLimiter
     source: WorldSource
     job_id: str
-    served: list = attrs.field(factory=list)  # when good answers came
-    sent: list = attrs.field(factory=list)  # when each request was sent
+    served: list = attrs.field(factory=list)  # times of successful responses
+    sent: list = attrs.field(factory=list)  # times of all requests
 
     async def send(self, at):
         assert at == now()
         self.sent.append(at)
         return await self.source.get_job(self.job_id)
 
-    async def ask_for_ever(self):
+    async def call_repeatedly(self):
         while True:
             try:
                 await self.limiter.call(self.send)
@@ -61,7 +61,7 @@ class Play:
 
 
 def play(script, *, callers=64, seconds=600.0, seed=1, latency=LATENCY, failures=None, **options):
-    """Run callers in a world for some time, and a script beside them; give what came of it."""
+    """Run callers and a script in a world for some virtual time; return what happened."""
 
     async def main():
         world = World(clock=loop_clock(), seed=seed)
@@ -70,8 +70,8 @@ def play(script, *, callers=64, seconds=600.0, seed=1, latency=LATENCY, failures
         limiter = RateLimiter(retry=RetryPolicy(), rng=Random(seed), **options)
         it = Play(world, limiter, source, job_id)
         tasks = [asyncio.create_task(script(it))]
-        await asyncio.sleep(0)  # what is there from the beginning is there before the first call
-        tasks += [asyncio.create_task(it.ask_for_ever()) for _ in range(callers)]
+        await asyncio.sleep(0)  # the script starts before the first call
+        tasks += [asyncio.create_task(it.call_repeatedly()) for _ in range(callers)]
         await asyncio.sleep(seconds)
         for task in tasks:
             task.cancel()
@@ -91,10 +91,10 @@ def limit(**options):
 
 
 async def no_limit(it):
-    """The service takes whatever comes."""
+    """A script for a service without a limit."""
 
 
-# --- a limit that nobody told --------------------------------------------------------------------
+# --- a limit that is not known --------------------------------------------------------------------
 
 SOME_SECONDS = {"retry_after": "seconds", "wait_min": 1, "wait_max": 5}
 LIMITS = {
@@ -121,8 +121,8 @@ def test_an_unknown_limit_is_found_and_kept(rate, latency, options, seed):
     assert 0.8 * rate < stats.rate_limit < 1.3 * rate
 
 
-def test_a_burst_of_one_and_answers_that_take_unevenly_long_cost_speed_and_no_refusals():
-    """Requests that are sent evenly arrive unevenly, and such a bucket forgives nothing."""
+def test_a_burst_of_one_with_uneven_latency_costs_speed_but_few_429s():
+    """Requests sent evenly arrive unevenly, and a bucket of one token has no reserve."""
     it = play(limit(rate=10, burst=1, **SOME_SECONDS))
     stats = it.limiter.stats()
     assert len(it.served) >= 0.45 * 10 * 600
@@ -130,7 +130,7 @@ def test_a_burst_of_one_and_answers_that_take_unevenly_long_cost_speed_and_no_re
     assert it.world.ledger.early == 0
 
 
-def test_a_limit_that_falls_is_found_again_at_once():
+def test_a_lower_limit_is_found_within_20_seconds():
     async def script(it):
         high = it.world.faults.add("rate-limit", rate=50, burst=50, **SOME_SECONDS)
         await asyncio.sleep(300)
@@ -145,7 +145,7 @@ def test_a_limit_that_falls_is_found_again_at_once():
     assert it.world.ledger.early == 0
 
 
-def test_a_limit_that_is_lifted_is_forgotten_within_some_minutes():
+def test_a_removed_limit_is_forgotten_within_seven_minutes():
     async def script(it):
         low = it.world.faults.add("rate-limit", rate=10, burst=10, **SOME_SECONDS)
         await asyncio.sleep(120)
@@ -156,12 +156,12 @@ def test_a_limit_that_is_lifted_is_forgotten_within_some_minutes():
     assert it.served_between(530, 540) >= 0.95 * 20 / 0.1 * 10
 
 
-def test_what_is_not_asked_for_is_not_learnt():
-    """Calm hours under a limit are no sign that it has gone."""
+def test_an_unused_limit_is_not_forgotten():
+    """Hours with few requests do not show that a limit is gone."""
 
     async def script(it):
         it.world.faults.add("rate-limit", rate=10, burst=1, retry_after="seconds")
-        greedy = [asyncio.create_task(it.ask_for_ever()) for _ in range(10)]
+        greedy = [asyncio.create_task(it.call_repeatedly()) for _ in range(10)]
         await asyncio.sleep(120)
         for task in greedy:
             task.cancel()
@@ -174,7 +174,7 @@ def test_what_is_not_asked_for_is_not_learnt():
     play(script, callers=0, seconds=4_000, latency=STEADY)
 
 
-def test_the_callers_own_rate_holds_beside_the_limit_and_does_not_hide_it():
+def test_max_rate_below_the_limit_avoids_429s():
     it = play(limit(rate=10, burst=5, retry_after="seconds"), max_rate=4)
     stats = it.limiter.stats()
     assert stats.throttled == 0
@@ -186,21 +186,21 @@ def test_the_callers_own_rate_holds_beside_the_limit_and_does_not_hide_it():
 
 
 @pytest.mark.parametrize(("callers", "wide"), [(64, 64), (400, 256)])
-def test_without_a_limit_calls_are_as_fast_as_if_nothing_stood_before_them(callers, wide):
+def test_without_a_limit_the_rate_limiter_costs_no_speed(callers, wide):
     it = play(no_limit, callers=callers, seconds=6.0, latency=STEADY)
     unpaced = wide / 0.1
     assert it.served_between(2, 6) >= 0.95 * unpaced * 4
     assert it.limiter.stats().window >= wide
 
 
-def test_the_first_requests_are_few():
+def test_the_number_of_requests_starts_small_and_doubles():
     it = play(no_limit, callers=500, seconds=0.99, latency=STEADY)
     for trip in range(6):
         assert it.sent_between(0.1 * trip - 0.01, 0.1 * trip + 0.01) <= 8 * 2**trip
 
 
-def test_calls_one_after_another_open_no_window():
-    """Else the first crowd would be let in at once."""
+def test_sequential_calls_do_not_grow_the_window():
+    """Otherwise the first concurrent calls would all be sent at the same time."""
 
     async def script(it):
         for _ in range(1_000):
@@ -228,23 +228,23 @@ OUTAGES = {
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("error", OUTAGES.values(), ids=OUTAGES)
-def test_an_outage_is_met_with_single_requests_and_left_without_a_herd(error, seed):
+def test_an_outage_is_probed_with_single_requests_and_ends_without_a_burst(error, seed):
     start, end, trip = 20.0, 140.0, 1.0
     failures = in_an_outage(start, end, error)
     latency = (trip, trip)
     it = play(no_limit, callers=500, seconds=200, seed=seed, latency=latency, failures=failures)
-    # Up to 256 were on the wire, and fail as it begins; a few more before the tenth is heard of.
+    # Up to 256 are in flight and fail at the start; a few more until the tenth failure arrives.
     assert it.sent_between(start + 2 * trip, end) <= 40
     assert it.sent_between(start, end) <= 2 * 256 + 40
     back = min(time for time in it.served if time > end)
     assert back <= end + 30.0 + 2 * trip
-    for trips in range(8):  # after the first answer: one, two, four ...
+    for trips in range(8):  # after the first response: one, two, four ...
         began = back + trips * trip
         assert it.sent_between(began - trip / 2, began + trip / 2) <= 2**trips
     assert it.served_between(back + 12 * trip, back + 22 * trip) >= 0.95 * 256 * 10
 
 
-def test_a_few_jobs_that_fail_for_ever_slow_nobody_down():
+def test_three_jobs_that_always_fail_do_not_slow_other_calls_down():
     async def script(it):
         async def fail(_at):
             await asyncio.sleep(0.1)
@@ -263,7 +263,7 @@ def test_a_few_jobs_that_fail_for_ever_slow_nobody_down():
     assert it.served_between(2, 60) >= 0.95 * 20 / 0.1 * 58
 
 
-def test_jobs_that_are_not_there_are_no_outage():
+def test_404s_are_not_an_outage():
     async def script(it):
         async def miss(_at):
             await asyncio.sleep(0.1)
@@ -277,7 +277,7 @@ def test_jobs_that_are_not_there_are_no_outage():
     play(script, callers=0, seconds=10)
 
 
-def test_an_outage_within_a_limit_is_left_at_the_rate_that_was_found():
+def test_the_rate_limit_is_remembered_during_an_outage():
     failures = in_an_outage(200.0, 260.0, OUTAGES["503"])
     it = play(limit(rate=10, burst=10, **SOME_SECONDS), failures=failures)
     assert it.sent_between(200.0, 260.0) <= 60
@@ -285,7 +285,7 @@ def test_an_outage_within_a_limit_is_left_at_the_rate_that_was_found():
     assert it.world.ledger.early == 0
 
 
-def test_an_outage_and_its_end_are_told_once(caplog):
+def test_an_outage_and_its_end_are_logged_once(caplog):
     play(no_limit, failures=in_an_outage(5, 20, OUTAGES["503"]), seconds=60, callers=50)
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 2
@@ -303,7 +303,7 @@ def alone(script):
     return run(main())
 
 
-def test_a_call_that_is_cancelled_on_the_wire_gives_its_place_back():
+def test_a_cancelled_request_frees_its_place_in_the_window():
     async def hang(_at):
         await asyncio.Event().wait()
 
@@ -323,7 +323,7 @@ def test_a_call_that_is_cancelled_on_the_wire_gives_its_place_back():
     alone(script)
 
 
-def test_an_error_of_another_kind_passes_through_and_is_no_news():
+def test_other_exceptions_are_raised_and_not_counted():
     async def script(limiter):
         async def wrong(_at):
             raise KeyError("x")
@@ -338,7 +338,7 @@ def test_an_error_of_another_kind_passes_through_and_is_no_news():
     alone(script)
 
 
-def test_closing_ends_those_in_line_and_those_who_come_later():
+def test_closing_ends_waiting_and_later_calls():
     async def script(limiter):
         async def refuse(_at):
             raise RateLimitedError(status=429, retry_after=100.0)
@@ -361,7 +361,7 @@ def test_closing_ends_those_in_line_and_those_who_come_later():
 
 
 @pytest.mark.parametrize("number", [0, -3])
-def test_a_number_of_connections_that_makes_no_sense_is_refused(number):
+def test_an_invalid_number_of_connections_is_refused(number):
     with pytest.raises(ValueError, match="max_connections must be positive"):
         RateLimiter(retry=RetryPolicy(), rng=Random(1), max_connections=number)
 
@@ -408,7 +408,7 @@ def test_stats_show_what_holds_requests_back():
         ([AuthenticationError(status=401), None], None),
     ],
 )
-def test_stats_show_whether_the_key_was_refused_at_the_last_word(words, refused):
+def test_stats_show_whether_the_key_was_refused_last(words, refused):
     async def script(limiter):
         for word in words:
 
