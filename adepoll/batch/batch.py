@@ -16,8 +16,7 @@ from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run import BatchRun
 from adepoll.batch.work import DURATIONS, Work
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
-from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.transfer import ResolveUrl
+from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
