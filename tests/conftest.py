@@ -24,8 +24,8 @@ from stacks import pytest_runtest_makereport  # noqa: F401 - the import register
 from adepoll.emulator import Emulator, run
 from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.addresses import Gatekeeper
-from adepoll.fetcher.storage import Storage
+from adepoll.fetcher.ssrf_guard import SsrfGuard
+from adepoll.fetcher.storage_client import StorageClient
 
 
 def pytest_configure():
@@ -161,9 +161,9 @@ async def other_storage():
 
 @pytest.fixture
 async def asking():
-    """A `Storage`, the lowest layer of the fetcher, without a limit of its rate."""
-    running = Storage(
-        gatekeeper=Gatekeeper(api_url="http://127.0.0.1:9", allow_private=True),
+    """A `StorageClient`, the lowest layer of the fetcher, without a limit of its rate."""
+    running = StorageClient(
+        guard=SsrfGuard(api_url="http://127.0.0.1:9", allow_private=True),
         connect_timeout=10,
         read_timeout=10,
         min_rate=0,

@@ -1,16 +1,14 @@
-"""Brings results home: fetcher.py is its face; the others, from bottom to top, in the layers below.
+"""Fetches results: into memory, to a file, or as a stream. The public names are listed here.
 
-addresses, reading, stats: what may be asked, and how bytes come; answers, storage: one request;
-transfer: many; reader, stream: in order; spans, width, sidecar, partfile, landing, crew, download:
-to disk.
+`fetcher` is the entry point; `storage_rules` has what differs between storage vendors.
 """
 
+from adepoll.fetcher.disk_writer import Progress
 from adepoll.fetcher.fetcher import Download, ResultFetcher
-from adepoll.fetcher.items import ResultItems
-from adepoll.fetcher.landing import Progress
-from adepoll.fetcher.stats import FetcherStats
-from adepoll.fetcher.stream import ResultStream
-from adepoll.fetcher.transfer import ResolveUrl
+from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_stream import ResultStream
+from adepoll.fetcher.statistics import FetcherStats
+from adepoll.fetcher.storage_client import ResolveUrl
 
 __all__ = [
     "Download",

@@ -1,7 +1,4 @@
-"""A result on its way to disk: in parts, or in order where that cannot be.
-
-Imports crew, reader, stream and below.
-"""
+"""Downloads one result to its file: in segments, or in order if the storage serves no ranges."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -9,26 +6,26 @@ from contextlib import AsyncExitStack
 from attrs import evolve, frozen
 
 from adepoll.errors import ResultChangedError, ResultError, ResultTransferError
-from adepoll.fetcher.answers import Answer, ChangedError, NoRangeError, Range, Version
-from adepoll.fetcher.crew import Crew, NotInPartsError
-from adepoll.fetcher.landing import Landing, Writer
-from adepoll.fetcher.reader import Reader
-from adepoll.fetcher.sidecar import Kept
-from adepoll.fetcher.spans import Spans
-from adepoll.fetcher.stream import Inline
-from adepoll.fetcher.transfer import Persistence, StoredResult
-from adepoll.fetcher.width import PART_BYTES
+from adepoll.fetcher.body_decoding import ReadChunk
+from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
+from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, UnusableRangeError
+from adepoll.fetcher.result_stream import InlineResult
+from adepoll.fetcher.resume_state import ResumeState
+from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
+from adepoll.fetcher.sequential_reader import SequentialReader
+from adepoll.fetcher.storage_client import StoredResult
+from adepoll.fetcher.storage_rules import ObjectVersion, Range
 
 
 @frozen
-class Fetched:
-    """What has been published.
+class PublishedFile:
+    """A file that has been published.
 
     Attributes:
-        size: Its bytes.
-        sha256: Of them, in hex.
-        etag: What the storage called it.
-        resumed: How often another connection or process went on where one had broken.
+        size: Size in bytes.
+        sha256: SHA-256 of its bytes, in hex.
+        etag: ETag of the object in storage.
+        resumed: Number of resumptions by another connection or process after a failure.
     """
 
     size: int
@@ -37,154 +34,146 @@ class Fetched:
     resumed: int
 
 
-class Carrier:
-    """Carries one stored result to its file."""
+class ResultDownload:
+    """Downloads one stored result to its file."""
 
     def __init__(
         self,
         stored: StoredResult,
-        persistence: Persistence,
-        landing: Landing,
+        disk: DiskWriter,
         *,
         connections: int,
     ) -> None:
-        """Over so many connections at most; the file has been checked."""
+        """Use at most `connections` at the same time; the part file has been checked."""
         self._stored = stored
-        self._persistence = persistence
-        self._landing = landing
+        self._disk = disk
         self._connections = connections
         self._resumed = 0
 
-    async def run(self) -> Fetched:
-        """Bring the result home, and publish its file.
+    async def run(self) -> PublishedFile:
+        """Download the result, and publish its file.
 
         Raises:
-            ResultError: It could not be had, or written.
-            RequestError: The service could not be asked for a fresh URL.
+            ResultError: The result could not be downloaded or written.
+            RequestError: The API failed when a new URL was requested.
         """
-        in_parts = True
-        async with self._landing.open() as found:
-            kept = found
-            self._resumed += kept is not None
+        in_segments = True
+        async with self._disk.open() as found:
+            resume = found
+            self._resumed += resume is not None
             while True:
-                began = asyncio.get_running_loop().time()
+                started = asyncio.get_running_loop().time()
                 try:
-                    if in_parts:
-                        version = await self._in_parts(kept)
+                    if in_segments:
+                        version = await self._in_segments(resume)
                     else:
                         version = await self._in_order()
-                except NotInPartsError:
-                    in_parts, kept = False, None
+                except NoRangesError:
+                    in_segments, resume = False, None
                     continue
-                except (ChangedError, ResultChangedError):
-                    if kept is not None:
-                        kept = None  # it was not ours that failed
+                except (ObjectChangedError, ResultChangedError):
+                    if resume is not None:
+                        resume = None  # the bytes were of an earlier download: not a failure
                         self._resumed = 0
                         continue
-                    error = self._error("the object in storage changed")
+                    error = self._changed_error()
                 else:
                     try:
-                        digest = await self._landing.publish()
+                        digest = await self._disk.publish()
                     except ResultTransferError as cut:
                         error = cut
                     else:
-                        return Fetched(self._landing.there, digest, version.etag, self._resumed)
-                # No size: whoever has to begin anew has gained nothing by having come far.
-                await self._persistence.endure(error, began=began, gained=0, size=None)
-                kept = None
+                        return PublishedFile(
+                            self._disk.written, digest, version.etag, self._resumed
+                        )
+                await self._wait_or_raise(error, started)
+                resume = None
 
-    async def _in_parts(self, kept: Kept | None) -> Version:
-        """Ask for ranges. The first answer may be all there is, asked for as a part or not."""
+    async def _in_segments(self, resume: ResumeState | None) -> ObjectVersion:
+        """Request ranges; the first response may contain the whole result."""
         async with AsyncExitStack() as stack:
-            if kept is None:
-                first = await self._first(stack)
+            if resume is None:
+                first = await self._first_segment(stack)
                 version = first.version
-                # Without a strong name, the parts of it could be of different versions.
-                if first.is_piece and not version.is_strong and first.stop != version.size:
-                    raise NotInPartsError
-                if not first.is_piece or not version.is_strong:
+                # Without a strong ETag, the segments could be of different versions.
+                if first.is_partial and not version.is_strong and first.stop != version.size:
+                    raise NoRangesError
+                if not first.is_partial or not version.is_strong:
                     return await self._in_order(first, stack.pop_all())
-                spans = Spans(version.size or 0)
+                segments = Segments(version.size or 0)
             else:
                 first = None
-                version = kept.version
-                spans = Spans(version.size or 0, kept.done)
-                if not spans.missing:  # ask for a byte all the same: is it still that object?
-                    kept = evolve(kept, done=[(0, spans.size - 1)])
-                    spans = Spans(spans.size, kept.done)
-            joined = spans.size > PART_BYTES
-            await self._landing.begin(version, joined=joined, resumable=True, kept=kept)
-            crew = Crew(
+                version = resume.version
+                segments = Segments(version.size or 0, resume.present)
+                if not segments.missing:  # request one byte, to see whether the object is the same
+                    resume = evolve(resume, present=[(0, segments.size - 1)])
+                    segments = Segments(segments.size, resume.present)
+            multipart = segments.size > FIRST_SEGMENT
+            await self._disk.begin(version, multipart=multipart, resumable=True, resume=resume)
+            connections = DownloadConnections(
                 self._stored,
-                self._persistence,
-                self._landing,
+                self._disk,
                 version=version,
-                spans=spans,
-                most=self._connections,
+                segments=segments,
+                allowed=self._connections,
             )
             try:
-                await crew.run(first)
+                await connections.run(first)
             finally:
-                self._resumed += crew.resumed
+                self._resumed += connections.resumed
             return version
 
-    async def _first(self, stack: AsyncExitStack) -> Answer:
-        """Ask for the first part, until it is answered."""
+    async def _first_segment(self, stack: AsyncExitStack) -> ResponseBody:
         while True:
-            began = asyncio.get_running_loop().time()
+            started = asyncio.get_running_loop().time()
+            opening = self._stored.open(requested=Range(0, FIRST_SEGMENT))
             try:
-                return await stack.enter_async_context(
-                    self._stored.open(asked=Range(0, PART_BYTES))
-                )
-            except NoRangeError:
+                return await stack.enter_async_context(opening)
+            except UnusableRangeError:
                 break
             except ResultError as error:
-                await self._persistence.endure(error, began=began, gained=0, size=None)
-        raise NotInPartsError
+                await self._wait_or_raise(error, started)
+        raise NoRangesError
 
     async def _in_order(
-        self, first: Answer | None = None, stack: AsyncExitStack | None = None
-    ) -> Version:
-        """Read from the first byte to the last."""
-        landing = self._landing
-        reader = Reader(self._stored, self._persistence)
-
-        def wrote(count: int) -> None:
-            landing.wrote(count, landing.there + count)
-
+        self, first: ResponseBody | None = None, stack: AsyncExitStack | None = None
+    ) -> ObjectVersion:
+        """Read from the first byte to the last; `stack` closes the first response."""
+        disk = self._disk
+        reader = SequentialReader(self._stored)
         try:
             if first is not None and stack is not None:
                 reader.adopt(first, stack)
             await reader.begin()
-            await landing.begin(reader.version, joined=False)
-            async with Writer(landing, 0, wrote) as writer:
-                while chunk := await reader.read():
-                    await writer.put(chunk)
-                await writer.flush()
+            await disk.begin(reader.version, multipart=False)
+            await _copy_in_order(disk, reader.read)
         finally:
             self._resumed += reader.resumed
             await reader.aclose()
         return reader.version
 
-    def _error(self, reason: str) -> ResultTransferError:
+    async def _wait_or_raise(self, error: ResultError, started: float) -> None:
+        # size=None: the download starts again, so the size earns no more attempts.
+        retries = self._stored.retries
+        await retries.wait_or_raise(error, started=started, received=0, size=None)
+
+    def _changed_error(self) -> ResultTransferError:
         return ResultTransferError(
-            reason,
+            "the object in storage changed",
             job_id=self._stored.job_id,
-            received=self._landing.there,
-            expected=self._landing.size,
+            received=self._disk.written,
+            expected=self._disk.size,
         )
 
 
-async def put(landing: Landing, source: Inline) -> Fetched:
-    """Write what came inline to its file."""
+async def write_inline(disk: DiskWriter, source: InlineResult) -> PublishedFile:
+    """Write a result that came inline to its file."""
+    async with disk.open():
+        await disk.begin(ObjectVersion(source.version.size), multipart=False)
+        await _copy_in_order(disk, source.read)
+        digest = await disk.publish()
+    return PublishedFile(disk.written, digest, None, 0)
 
-    def wrote(count: int) -> None:
-        landing.wrote(count, landing.there + count)
 
-    async with landing.open():
-        await landing.begin(Version(source.version.size), joined=False)
-        async with Writer(landing, 0, wrote) as writer:
-            await writer.put(await source.read())
-            await writer.flush()
-        digest = await landing.publish()
-    return Fetched(landing.there, digest, None, 0)
+async def _copy_in_order(disk: DiskWriter, read: ReadChunk) -> None:
+    await SegmentWriter(disk, 0, lambda count: disk.written + count).copy(read)

@@ -1,4 +1,4 @@
-"""ResultFetcher: brings results home, inline or from storage. Imports client and below."""
+"""ResultFetcher: fetches results that came inline or are in storage."""
 
 import asyncio
 import math
@@ -25,31 +25,36 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUnavailableError,
 )
-from adepoll.fetcher.addresses import Gatekeeper
-from adepoll.fetcher.download import Carrier, put
-from adepoll.fetcher.items import ResultItems
-from adepoll.fetcher.landing import Landing, Progress
-from adepoll.fetcher.partfile import PartFile
-from adepoll.fetcher.reader import Reader, make_reader
-from adepoll.fetcher.stats import FetcherStats, Tally
-from adepoll.fetcher.storage import Storage
-from adepoll.fetcher.stream import Inline, ResultStream
-from adepoll.fetcher.transfer import Link, Persistence, ResolveUrl, StoredResult
+from adepoll.fetcher.disk_writer import DiskWriter, Progress
+from adepoll.fetcher.download import ResultDownload, write_inline
+from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_stream import InlineResult, ResultStream
+from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
+from adepoll.fetcher.ssrf_guard import SsrfGuard
+from adepoll.fetcher.statistics import Counters, FetcherStats
+from adepoll.fetcher.storage_client import (
+    PresignedUrl,
+    ResolveUrl,
+    StorageClient,
+    StoredResult,
+    TransferRetries,
+)
 from adepoll.redaction import is_redacted
 
 
 @frozen(kw_only=True)
 class Download:
-    """A result that has been written to disk, whole.
+    """A result that has been written to a file.
 
     Attributes:
         job_id: The job.
         path: The file.
-        bytes: Its size.
-        sha256: Of its bytes, in hex.
-        etag: What the storage called this version; None where it did not, or the data was inline.
-        resumed: How often it went on where a connection, or an earlier process, had broken off.
-        seconds: From the call to the renamed file.
+        bytes: Size of the file in bytes.
+        sha256: SHA-256 of its bytes, in hex.
+        etag: ETag of the object in storage; None if it has none, or the result came inline.
+        resumed: Number of resumptions after a failed connection or an earlier process.
+        seconds: Time from the call to the complete file, in seconds.
     """
 
     job_id: str
@@ -62,12 +67,12 @@ class Download:
 
 
 class ResultFetcher:
-    """Brings the results of ended jobs home: into memory, to disk, or as a stream.
+    """Fetches the results of completed jobs: into memory, to a file, or as a stream.
 
-    All methods take a snapshot or just a job id, deal with results that came inline as with
-    those in storage, and ask the service for a fresh URL when one has expired. Use it as ``async
-    with ResultFetcher(client) as fetcher``, or close it with `aclose`; it then closes its own
-    connections, not the client.
+    All methods take a snapshot or a job id, handle results that came inline and results in
+    storage, and request a new URL from the API when one has expired. Use it as ``async with
+    ResultFetcher(client) as fetcher``, or close it with `aclose`. This closes its own connections,
+    not the client.
     """
 
     def __init__(
@@ -85,25 +90,28 @@ class ResultFetcher:
         """Make a fetcher; nothing is requested before the first call.
 
         Args:
-            client: Who is asked for URLs. Its retry policy rules how often a transfer is tried.
-            max_result_bytes: Largest result that `result` takes into memory.
-            connections: Most connections over which one `download` gets its parts, where the
-                storage gives parts, and one connection alone is slow.
-            connect_timeout: Most seconds until a connection stands.
-            read_timeout: Most seconds without a byte.
-            min_rate: Fewest bytes per second over each `read_timeout`; who sends fewer counts as
-                fallen silent.
-            allow_private: Whether results may come from private, loopback and link-local
-                addresses, and over plain http: from a storage of your own network. Otherwise
-                they only may if the API itself is there.
-            resolve_url: Gives the URL from which the result of a job can be read, for jobs whose
-                `output_save_url` was presigned for writing only, or of which the service keeps
-                no result (zero data retention). It is called with the snapshot, and again with a
-                fresh one when that URL has expired; it may be a coroutine function.
+            client: Client of the API, which provides URLs. Its retry policy also limits how often
+                a transfer is retried.
+            max_result_bytes: Size of the largest result that `result` reads into memory, and of
+                the largest item that `items` does.
+            connections: Maximum number of connections per `download`. More than one is used if
+                the storage serves byte ranges and a single connection is slow.
+            connect_timeout: Maximum seconds until a connection is established.
+            read_timeout: Maximum seconds without a byte.
+            min_rate: Minimum bytes per second, averaged over each `read_timeout`; a slower
+                transfer fails, and is retried, as if no byte had arrived.
+            allow_private: True to fetch results from private, loopback and link-local addresses,
+                and over plain http, for a storage in your own network. Otherwise this is only
+                allowed if the API is there, too.
+            resolve_url: Function that returns the URL from which the result of a job can be read.
+                Needed for jobs whose `output_save_url` was presigned for writing only, and for
+                results that the service does not keep (zero data retention). It is called with
+                the snapshot, and again with a new snapshot when that URL has expired; it may be a
+                coroutine function.
 
         Raises:
             ValueError: A number is out of range.
-            TypeError: `connections` is not a whole number.
+            TypeError: `connections` is not an integer.
         """
         for name, value in (
             ("max_result_bytes", max_result_bytes),
@@ -116,26 +124,28 @@ class ResultFetcher:
         if not (math.isfinite(min_rate) and min_rate >= 0):
             raise ValueError(f"min_rate must be a number of 0 or more, got {min_rate}")
         self._client = client
+        self._retry, self._rng = client.retry, client.rng
         self._max_result_bytes = max_result_bytes
         self._connections = connections
         self._resolve_url = resolve_url
-        self._tally = Tally()
-        self._storage = Storage(
-            gatekeeper=Gatekeeper(api_url=client.base_url, allow_private=allow_private),
+        self._counters = Counters()
+        self._storage = StorageClient(
+            guard=SsrfGuard(api_url=client.base_url, allow_private=allow_private),
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             min_rate=min_rate,
         )
-        # Who reads the same result by the same URL shares the fresh one.
-        self._links: WeakValueDictionary[tuple[str, str | None], Link] = WeakValueDictionary()
+        # Concurrent readers of the same result with the same URL share its renewal.
+        self._urls: WeakValueDictionary[tuple[str, str | None], PresignedUrl]
+        self._urls = WeakValueDictionary()
 
     @property
     def stats(self) -> FetcherStats:
-        """What was done so far; a copy that does not change."""
-        return self._tally.stats(bytes_received=self._storage.bytes_received)
+        """A copy of the counters, which does not change."""
+        return self._counters.stats(bytes_received=self._storage.bytes_received)
 
     async def __aenter__(self) -> Self:
-        """Give the fetcher itself."""
+        """Return the fetcher itself."""
         return self
 
     async def __aexit__(
@@ -148,28 +158,29 @@ class ResultFetcher:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections to storage.
+        """Close the connections to storages.
 
-        Further calls, and those under way, raise `ClosedError`.
+        Later calls raise `ClosedError`, and so do calls in progress.
         """
         await self._storage.aclose()
 
     async def result(self, job: JobSnapshot | str) -> ExtractResult:
-        """Give the result of a job, whole, in memory.
+        """Return the result of a job.
 
         Args:
             job: A snapshot of the job, or its id.
 
         Raises:
-            JobFailedError: The job failed; `JobCancelledError`: it was cancelled.
-            ResultNotReadyError: It has not ended.
-            ResultUnavailableError: The service has no result of it (zero data retention).
-            ResultTooLargeError: It is larger than `max_result_bytes`.
-            ResultError: It could not be fetched; the other subclasses say why.
-            RequestError: The service could not be asked for a URL.
+            JobFailedError: The job failed.
+            JobCancelledError: The job was cancelled.
+            ResultNotReadyError: The job has not settled yet.
+            ResultUnavailableError: The service keeps no result (zero data retention).
+            ResultTooLargeError: The result is larger than `max_result_bytes`.
+            ResultError: The result could not be fetched; the other subclasses say why.
+            RequestError: The API failed when a snapshot or URL was requested.
         """
-        with self._tally.transfer():
-            job = await self._ended(job)
+        with self._counters.transfer():
+            job = await self._completed(job)
             if job.data is not None:
                 return job.data
             body = await self._into_memory(job)
@@ -187,139 +198,127 @@ class ResultFetcher:
         progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Download:
-        """Write the result of a job to a file, which appears whole or not at all.
+        """Write the result of a job to a file, which appears complete or not at all.
 
-        The bytes go to a hidden temporary file in the same folder (mode 0600), are checked, synced
-        to the disk and renamed. What has arrived when a download fails, is cancelled or killed
-        stays there, from a mebibyte on, and the next download of that job to that path goes on
-        with it, if the storage still has the same object (RFC 9110: a strong ETag, and its size).
+        The bytes go to a hidden part file in the same folder (mode 0600), are checked, synced to
+        the disk and renamed. If a download fails, is cancelled or killed, a part file of 1 MiB or
+        more stays, and the next download of that job to that path resumes it, if the storage still
+        has the same object (RFC 9110: a strong ETag, and the same size).
 
         Args:
             job: A snapshot of the job, or its id.
             path: The file; its folder must exist.
-            progress: Is called with the bytes that are there, and those that there will be or
-                None, each time that has changed.
-            overwrite: Whether a file that is there already is replaced; if not, it is refused
+            progress: Called with the bytes written so far, and the size of the result or None,
+                each time these have changed.
+            overwrite: True to replace an existing file; otherwise, `TargetExistsError` is raised
                 before anything is requested.
 
         Raises:
-            TargetExistsError: There is a file already.
-            StorageError: It cannot be written.
-            ResultTransferError: The bytes did not arrive whole, however often it was tried.
+            TargetExistsError: The file exists.
+            StorageError: The file cannot be written.
+            ResultTransferError: The bytes did not arrive completely in the allowed attempts.
             AdePollError: As for `result`.
         """
-        with self._tally.transfer():
-            return await self._download(job, Path(path), progress, overwrite=overwrite)
-
-    async def _download(
-        self,
-        job: JobSnapshot | str,
-        target: Path,
-        progress: Progress | None,
-        *,
-        overwrite: bool,
-    ) -> Download:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        job_id = job if isinstance(job, str) else job.job_id
-        part = PartFile(target, job_id=job_id, overwrite=overwrite)
-        await asyncio.to_thread(part.check)
-        job = await self._ended(job)
-        landing = Landing(part, progress)
-        if job.data is None:
-            carrier = Carrier(
-                self._stored(job, in_bulk=True),
-                self._persistence(),
-                landing,
-                connections=self._connections,
+        with self._counters.transfer():
+            target = Path(path)
+            job_id = job if isinstance(job, str) else job.job_id
+            part = PartFile(target, job_id=job_id, overwrite=overwrite)
+            await asyncio.to_thread(part.check)
+            job = await self._completed(job)
+            disk = DiskWriter(part, progress)
+            if job.data is None:
+                published = await ResultDownload(
+                    self._stored(job, in_bulk=True),
+                    disk,
+                    connections=self._connections,
+                ).run()
+            else:
+                published = await write_inline(disk, await _inline(job.data, job.job_id))
+            return Download(
+                job_id=job.job_id,
+                path=target,
+                bytes=published.size,
+                sha256=published.sha256,
+                etag=published.etag,
+                resumed=published.resumed,
+                seconds=loop.time() - started,
             )
-            fetched = await carrier.run()
-        else:
-            fetched = await put(landing, await _inline(job.data, job.job_id))
-        return Download(
-            job_id=job.job_id,
-            path=target,
-            bytes=fetched.size,
-            sha256=fetched.sha256,
-            etag=fetched.etag,
-            resumed=fetched.resumed,
-            seconds=loop.time() - started,
-        )
 
     @asynccontextmanager
     async def stream(
         self, job: JobSnapshot | str, *, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ResultStream, None]:
-        """Give the bytes of a result, or of a range of it, as they arrive, in constant memory.
+        """Yield a stream of the bytes of a result, or of a range of it, in constant memory.
 
-        ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. Where a
-        connection breaks, another goes on at the byte that was reached.
+        ``async with fetcher.stream(job) as chunks: async for chunk in chunks: ...``. After a
+        failed connection, the next one resumes at the first unread byte.
 
-        A range is a slice of the bytes: what goes beyond the end is left out. The storage is asked
-        for that range alone; one that gives no ranges sends what is before it too, which is passed
-        over. Ranges of two calls belong together if their streams have the same strong `etag`.
+        The range is a slice: the part beyond the end is left out. Only that range is requested. If
+        the storage serves no ranges, the bytes before it are received, too, and skipped. Ranges of
+        two calls belong together if their streams have the same strong `etag`.
 
         Args:
             job: A snapshot of the job, or its id.
-            start: The first byte. If negative, so many bytes from the end; that costs a request
-                more, by which the size is found out, and where the storage does not tell it, the
-                whole is read for that.
-            stop: The byte after the last; None for all to the end.
+            start: Offset of the first byte. A negative number counts from the end; this costs one
+                more request to find the size, and if the storage does not state the size, reading
+                the whole result.
+            stop: Offset after the last byte; None for the end of the result.
 
         Raises:
-            ValueError: `stop` is not after `start`, or `start` is negative and there is a `stop`.
-            ResultRangeError: The result ends before the range begins; it carries the size. On
-                entering.
+            ValueError: `stop` is not after `start`, or `start` is negative and `stop` is not None.
+            ResultRangeError: On entering, if the result ends before the range begins; it carries
+                the size.
             AdePollError: As for `result`, on entering or from the iteration.
         """
         start, stop = operator.index(start), None if stop is None else operator.index(stop)
         if stop is not None and (start < 0 or stop <= start):
-            raise ValueError(f"no range: start {start}, stop {stop}")
-        with self._tally.transfer() as transfer:
-            job = await self._ended(job)
+            raise ValueError(f"not a range: start {start}, stop {stop}")
+        with self._counters.transfer() as transfer:
+            job = await self._completed(job)
             async with AsyncExitStack() as stack:
-                source: Inline | Reader
+                source: InlineResult | SequentialReader
                 if job.data is not None:
                     source = await _inline(job.data, job.job_id, start, stop)
                 else:
-                    stored, persistence = self._stored(job), self._persistence()
-                    source = await make_reader(stored, persistence, start, stop)
+                    source = await make_reader(self._stored(job), start, stop)
                     stack.push_async_callback(source.aclose)
                     await source.begin()
                 try:
                     yield ResultStream(source, transfer)
                 finally:
-                    transfer.abandon()  # unless the stream has said otherwise
+                    transfer.abandon()  # unless the stream has finished or failed
 
     @asynccontextmanager
     async def items(self, job: JobSnapshot | str, prefix: str) -> AsyncGenerator[ResultItems, None]:
-        """Walk a large array within a result, in the memory that one item takes.
+        """Yield an iterator over a large array within a result, which holds one item in memory.
 
         ``async with fetcher.items(job, "extraction.rows.item") as rows: async for row in rows:
-        ...``. Needs the extra ``json``. Numbers come as `result` gives them; an unpaired
-        surrogate, which JSON may hold and text may not, comes as a question mark.
+        ...``. Needs the extra ``json``. Numbers have the same types as from `result`; an unpaired
+        surrogate, which is valid in JSON but not in text, becomes a question mark.
 
         Args:
             job: A snapshot of the job, or its id.
-            prefix: Where the items are: keys joined by dots, ``item`` for what is in an array.
-                One that leads nowhere gives nothing.
+            prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
+                There are no items if nothing has that path.
 
         Raises:
             ConfigurationError: ijson is not installed.
-            ResultTooLargeError: One item is larger than `max_result_bytes`.
+            ResultTooLargeError: An item is larger than `max_result_bytes`.
             AdePollError: As for `stream`.
         """
         job_id = job if isinstance(job, str) else job.job_id
         async with self.stream(job) as stream:
-            yield ResultItems(stream, prefix, job_id=job_id, most_bytes=self._max_result_bytes)
+            yield ResultItems(stream, prefix, job_id=job_id, max_bytes=self._max_result_bytes)
 
-    async def _ended(self, job: JobSnapshot | str) -> JobSnapshot:
-        """Give a snapshot that has its data, or a URL that may work."""
+    async def _completed(self, job: JobSnapshot | str) -> JobSnapshot:
+        """Return a snapshot with its data, or with a URL; raise if there is no result."""
         self._storage.check_open()
         if isinstance(job, str):
             job = await self._client.get_job(job)
         elif job.status is JobStatus.COMPLETED and job.data is None and _needs_url(job):
-            # A snapshot that was redacted, or saved without the URL.
+            # The snapshot was redacted, or saved without its URL.
             job = await self._client.get_job(job.job_id)
         if not job.is_terminal:
             raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
@@ -330,26 +329,21 @@ class ResultFetcher:
 
     def _stored(self, job: JobSnapshot, *, in_bulk: bool = False) -> StoredResult:
         key = (job.job_id, job.output_url)
-        link = self._links.get(key)
-        if link is None:
-            link = Link(self._client, job, self._resolve_url, self._tally)
-            self._links[key] = link
-        return StoredResult(self._storage, link, job_id=job.job_id, in_bulk=in_bulk)
-
-    def _persistence(self) -> Persistence:
-        return Persistence(
-            self._client.retry,
-            self._client.rng,
-            check_open=self._storage.check_open,
-            tally=self._tally,
+        url = self._urls.get(key)
+        if url is None:
+            url = self._urls[key] = PresignedUrl(
+                self._client, job, self._resolve_url, self._counters
+            )
+        retries = TransferRetries(
+            self._retry, self._rng, check_open=self._storage.check_open, counters=self._counters
         )
+        return StoredResult(self._storage, url, retries, job_id=job.job_id, in_bulk=in_bulk)
 
     async def _into_memory(self, job: JobSnapshot) -> bytes:
         too_large = ResultTooLargeError(job_id=job.job_id, limit=self._max_result_bytes)
         stored = self._stored(job)
-        persistence = self._persistence()
         while True:
-            reader = Reader(stored, persistence)
+            reader = SequentialReader(stored)
             try:
                 await reader.begin()
                 if (reader.version.size or 0) > self._max_result_bytes:
@@ -360,7 +354,7 @@ class ResultFetcher:
                         raise too_large
                     chunks.append(chunk)
                 return b"".join(chunks)
-            except ResultChangedError as changed:  # nobody has seen a byte: begin anew
+            except ResultChangedError as changed:  # the caller has no bytes yet: read again
                 error = ResultTransferError(
                     "the object in storage changed",
                     job_id=job.job_id,
@@ -370,7 +364,7 @@ class ResultFetcher:
             finally:
                 await reader.aclose()
             now = asyncio.get_running_loop().time()
-            await persistence.endure(error, began=now, gained=0, size=None)
+            await stored.retries.wait_or_raise(error, started=now, received=0, size=None)
 
 
 def _needs_url(job: JobSnapshot) -> bool:
@@ -379,7 +373,7 @@ def _needs_url(job: JobSnapshot) -> bool:
 
 async def _inline(
     data: ExtractResult, job_id: str, start: int = 0, stop: int | None = None
-) -> Inline:
-    """Give data that came with the snapshot as the stream it would have been."""
+) -> InlineResult:
+    """Return the result in a snapshot as the bytes that a storage would serve."""
     body = await asyncio.to_thread(v1_extract.encode_result, data)
-    return Inline(body, job_id=job_id, start=start, stop=stop)
+    return InlineResult(body, job_id=job_id, start=start, stop=stop)

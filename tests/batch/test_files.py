@@ -21,7 +21,7 @@ from adepoll.errors import (
     StorageError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher.part_file import PartFile
 from adepoll.journal.outcomes import RecordedError, Stage
 
 

@@ -31,7 +31,7 @@ from kills import CONNECTIONS as KILLED_CONNECTIONS
 from kills import download_and_kill
 from nginx import COMMAND, WHY_NOT, Nginx
 
-from adepoll.fetcher.width import PART_BYTES
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MB = 1_000_000
 MEMORY_SIZES = (MB, 1_000 * MB, 5_000 * MB)
@@ -264,7 +264,7 @@ def kills(_nginx: Nginx, out: Path, _options: "Options") -> None:
     print(f"{tally.kills} kills of a download of {KILLED_SIZE / MB:,.0f} MB; files that came out")
     print(f"  identical, with nothing beside them: {tally.files}")
     mean, most = statistics.mean(again) / MB, max(again) / MB
-    allowed = KILLED_CONNECTIONS * PART_BYTES / MB
+    allowed = KILLED_CONNECTIONS * FIRST_SEGMENT / MB
     print(f"  fetched twice for each kill, MB: {mean:.1f} in the mean, {most:.1f} at most")
     print(f"  over {tally.most_open} connections; goal: a part for each, <= {allowed:.1f}")
 

@@ -21,9 +21,9 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
-from adepoll.fetcher import width
-from adepoll.fetcher.answers import Version
-from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher import segments
+from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.storage_rules import ObjectVersion
 
 MIB = 2**20
 PART = 8 * MIB
@@ -39,9 +39,9 @@ def body(bucket, result_body):
 @pytest.fixture
 def slow(monkeypatch):
     """Let every connection count as slow, so that all that are allowed are used."""
-    monkeypatch.setattr(width, "_FAST", float("inf"))
-    monkeypatch.setattr(width, "_JUDGED_FROM", 0.0)
-    monkeypatch.setattr(width, "_WORTH_IT", 0.0)
+    monkeypatch.setattr(segments, "_FAST", float("inf"))
+    monkeypatch.setattr(segments, "_MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(segments, "_SPEEDUP_NEEDED", 0.0)
 
 
 def other_of(body):
@@ -378,10 +378,10 @@ def left_behind(target, body, done):
     """What a process leaves that was killed when these bytes were there."""
     part = PartFile(target, job_id="job-1", overwrite=False)
     part.open()
-    part.begin(Version(len(body), '"one"'), joined=True, resumable=True)
+    part.begin(ObjectVersion(len(body), '"one"'), multipart=True, resumable=True)
     for start, stop in done:
         part.write(start, [body[start:stop]])
-    part.leave()
+    part.close()
 
 
 @pytest.mark.parametrize("connections", [1, 4])
@@ -553,7 +553,7 @@ async def test_what_is_not_digested_yet_does_not_pile_up_in_memory(
     bucket, fetch, stored, result_body, tmp_path, hold
 ):
     bucket.body = result_body(32 * MIB)
-    began, go_on = hold("digest")
+    began, go_on = hold("hash")
     there = 0
 
     def progress(count, _size):
@@ -743,7 +743,7 @@ def hold(monkeypatch):
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize(
-    "method", ["open", "begin", "write", "digest", "_note", "hash_to", "publish"]
+    "method", ["open", "begin", "write", "hash", "_record", "hash_to", "publish"]
 )
 async def test_cancelled_while_a_thread_works_it_waits_for_it_and_lets_go_of_all(
     bucket, body, fetch, stored, tmp_path, hold, method, times

@@ -37,7 +37,7 @@ from adepoll.errors import (
     TargetExistsError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.partfile import PartFile
+from adepoll.fetcher.part_file import PartFile
 from adepoll.throttling.retrying import RetryPolicy
 
 LARGE = 1_300_000
@@ -424,7 +424,7 @@ async def test_a_disk_that_fills_up_is_told_at_once_and_leaves_nothing(
     ade, fetcher, tmp_path, monkeypatch, inline
 ):
     def write(self, offset, chunks):
-        raise self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        raise self._storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     monkeypatch.setattr(PartFile, "write", write)
     job_id = ade.submit(JobPlan(result_bytes=3_000 if inline else LARGE))
@@ -621,7 +621,7 @@ async def test_a_storage_that_falls_silent_is_given_up(
         await reader.read()  # until the client leaves
 
     storage.answers = [fall_silent]
-    match = "does not answer" if before_headers else "fell silent"
+    match = "does not respond" if before_headers else "stopped sending"
     with pytest.raises(ResultTransferError, match=match):
         await fetch(attempts=2, read_timeout=0.02).download(stored(storage.url()), tmp_path / "out")
     await storage.left_alone()
@@ -753,7 +753,7 @@ async def test_a_body_in_an_encoding_that_nobody_asked_for_and_we_do_not_know_is
 ):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [storage.reply(result_body(), headers=headers)]
-    with pytest.raises(ResultMalformedError, match="encoded"):
+    with pytest.raises(ResultMalformedError, match="unsupported content encoding"):
         await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
     assert names(tmp_path) == []
 

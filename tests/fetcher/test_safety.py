@@ -460,7 +460,7 @@ async def test_a_retry_is_logged_for_who_wants_to_know(storage, fetcher, stored,
     with pytest.raises(ResultRefusedError):
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
     places = [record.name.removeprefix("adepoll.fetcher.") for record in caplog.records]
-    assert places == ["storage", "transfer", "storage"]
+    assert places == ["storage_client"] * 3
     assert "?REDACTED: 500 (whole)" in caplog.text
     assert "?REDACTED answered 500" in caplog.text
 

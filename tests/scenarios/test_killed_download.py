@@ -10,7 +10,7 @@ import pytest
 from amounts import counts
 from kills import download_and_kill
 
-from adepoll.fetcher.width import PART_BYTES
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 EACH = 5 * 2**20  # of the object, for each kill
 
@@ -24,5 +24,5 @@ async def test_a_killed_download_goes_on_and_fetches_little_again(tmp_path, kill
     assert tally.most_open > 1
     # Summed up: what one kill has lost may be fetched again only after the next.
     fetched_again = accumulate(again for again, _ in tally.again)
-    allowed = accumulate(open_then * PART_BYTES for _, open_then in tally.again)
+    allowed = accumulate(open_then * FIRST_SEGMENT for _, open_then in tally.again)
     assert all(count <= most for count, most in zip(fetched_again, allowed, strict=True))

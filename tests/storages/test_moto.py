@@ -38,7 +38,7 @@ from adepoll.errors import (
     ResultRefusedError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.width import PART_BYTES
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MIB = 2**20
 REGION = "eu-west-1"
@@ -276,7 +276,7 @@ async def test_the_bytes_of_the_url_are_those_that_were_signed(
 
 @pytest.mark.parametrize("encryption", ["AES256", "aws:kms"])
 async def test_an_encrypted_object_is_like_any_other(bucket, fetch, out, make_json, encryption):
-    body = make_json(PART_BYTES + 1)
+    body = make_json(FIRST_SEGMENT + 1)
     etag = bucket.put(body, ServerSideEncryption=encryption)
     fetcher, job = await fetch(bucket.presign())
     assert (await check_download(fetcher, job, out, body)).etag == etag

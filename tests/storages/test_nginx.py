@@ -20,7 +20,7 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.width import PART_BYTES
+from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MIB = 2**20
 SLOW = "location / { limit_rate 8m; }"  # too slow for one connection alone
@@ -120,7 +120,7 @@ async def test_no_secret_is_sent(serve, fetch, out, make_json):
     assert {(one["authorization"], one["cookie"]) for one in seen} == {("", "")}
 
 
-@pytest.mark.parametrize("size", [16, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1])
+@pytest.mark.parametrize("size", [16, FIRST_SEGMENT - 1, FIRST_SEGMENT, FIRST_SEGMENT + 1])
 async def test_the_length_may_be_any(serve, fetch, out, make_json, size):
     body = make_json(size)
     nginx = serve({"r.json": body})

@@ -18,8 +18,8 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.items import ResultItems
-from adepoll.fetcher.stream import Inline, ResultStream
+from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_stream import InlineResult, ResultStream
 
 ROWS = "extraction.line_items.item"
 
@@ -32,12 +32,12 @@ async def walk(fetcher, job, prefix):
 async def parse(text, prefix, *, chunk=7, most=2**20):
     """Walk a text that comes in small pieces."""
 
-    class Pieces(Inline):
+    class Pieces(InlineResult):
         async def read(self):
             piece, self._body = self._body[:chunk], self._body[chunk:]
             return piece
 
-    items = ResultItems(ResultStream(Pieces(text)), prefix, job_id="job-1", most_bytes=most)
+    items = ResultItems(ResultStream(Pieces(text)), prefix, job_id="job-1", max_bytes=most)
     return [item async for item in items]
 
 
@@ -121,13 +121,13 @@ async def test_what_is_no_json_is_malformed_without_the_document_in_the_error(
 
 async def test_items_before_the_fault_are_handed_out():
     pieces = iter([b'{"a": [1, 2, ', b"nonsense", b""])
-    source = Inline(b"")
+    source = InlineResult(b"")
 
     async def read():
         return next(pieces)
 
     source.read = read
-    items = ResultItems(ResultStream(source), "a.item", job_id="job-1", most_bytes=100)
+    items = ResultItems(ResultStream(source), "a.item", job_id="job-1", max_bytes=100)
     assert [await anext(items), await anext(items)] == [1, 2]
     with pytest.raises(ResultMalformedError):
         await anext(items)

@@ -15,9 +15,9 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.addresses import Gatekeeper
-from adepoll.fetcher.answers import Range, Version
-from adepoll.fetcher.storage import Storage
+from adepoll.fetcher.ssrf_guard import SsrfGuard
+from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.storage_rules import ObjectVersion, Range
 from adepoll.throttling.retrying import RetryPolicy
 
 KEY = "canary-key-0123456789abcdef"
@@ -137,7 +137,7 @@ async def test_a_circle_is_left(storage, asking):
 # --- each hop is checked ------------------------------------------------------------------------
 
 
-class Lenient(Gatekeeper):
+class Lenient(SsrfGuard):
     """Lets one URL pass unchecked, as the first hop from a public storage would be."""
 
     def __init__(self, first, **options):
@@ -146,15 +146,15 @@ class Lenient(Gatekeeper):
 
     async def check(self, job_id, url):
         if url == self.first:
-            return await Gatekeeper(api_url=url, allow_private=True).check(job_id, url)
+            return await SsrfGuard(api_url=url, allow_private=True).check(job_id, url)
         return await super().check(job_id, url)
 
 
 @pytest.fixture
 async def from_outside(storage):
     """A storage as before, but as if the first request had gone to a public host over https."""
-    gatekeeper = Lenient(storage.url(), api_url="https://93.184.216.34", allow_private=False)
-    running = Storage(gatekeeper=gatekeeper, connect_timeout=10, read_timeout=10, min_rate=0)
+    guard = Lenient(storage.url(), api_url="https://93.184.216.34", allow_private=False)
+    running = StorageClient(guard=guard, connect_timeout=10, read_timeout=10, min_rate=0)
     yield running
     await running.aclose()
 
@@ -172,9 +172,9 @@ async def from_outside(storage):
         ("https://[::ffff:10.0.0.1]/p?" + TOKEN, "private network"),
         ("https://localhost/p?" + TOKEN, "private network"),
         ("https://user:" + TOKEN + "@storage.example/p", "user or password"),
-        ("https://storage.example:99999/p?" + TOKEN, "cannot be read"),
-        ("https:///p?" + TOKEN, "https|cannot be read"),
-        ("https://[::1/p?" + TOKEN, "REDACTED|cannot be read"),
+        ("https://storage.example:99999/p?" + TOKEN, "is malformed"),
+        ("https:///p?" + TOKEN, "https|is malformed"),
+        ("https://[::1/p?" + TOKEN, "REDACTED|is malformed"),
         ("https://storage.example/a b?" + TOKEN, "character"),
         ("https://storage.example/\u00e9?" + TOKEN, "character"),
     ],
@@ -263,8 +263,8 @@ async def test_range_and_conditions_go_along_every_hop(storage, bucket, asking):
     body = await read(
         asking,
         storage.url("/0"),
-        asked=Range(10, 20),
-        version=Version(len(BODY), '"one"'),
+        requested=Range(10, 20),
+        version=ObjectVersion(len(BODY), '"one"'),
     )
     assert body == BODY[10:20]
     for head in [*storage.heads, *bucket.heads]:

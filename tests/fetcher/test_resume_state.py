@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.fetcher import sidecar
-from adepoll.fetcher.answers import Version
-from adepoll.fetcher.sidecar import Kept, ResumeState
+from adepoll.fetcher import resume_state
+from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
+from adepoll.fetcher.storage_rules import ObjectVersion
 
-SURE = Version(size=100, etag='"one"')
+SURE = ObjectVersion(size=100, etag='"one"')
 DONE = [(0, 10), (20, 30)]
 
 
@@ -31,58 +31,58 @@ def note_path(part):
 
 
 def write(part, kept, *, job_id="job-1"):
-    with part.open("rb") as file, closing(ResumeState(part)) as notes:
+    with part.open("rb") as file, closing(ResumeStateFile(part)) as notes:
         notes.write(file.fileno(), job_id, kept)
 
 
 @pytest.fixture
 def note(part, note_path):
     """A note that is believed, as the JSON it is."""
-    write(part, Kept(SURE, DONE))
-    return sidecar._unseal(note_path.read_bytes())
+    write(part, ResumeState(SURE, DONE))
+    return resume_state._unseal(note_path.read_bytes())
 
 
 def seal(note):
-    return sidecar._seal(json.dumps(note))
+    return resume_state._seal(json.dumps(note))
 
 
 def test_what_was_noted_is_read_again(part):
-    write(part, Kept(SURE, DONE))
-    assert ResumeState(part).read("job-1", 50) == Kept(SURE, DONE)
+    write(part, ResumeState(SURE, DONE))
+    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
 def test_each_note_replaces_the_one_before(part, tmp_path):
-    write(part, Kept(SURE, [(0, 10)]))
-    write(part, Kept(SURE, [(0, 40)]))
-    assert ResumeState(part).read("job-1", 50).done == [(0, 40)]
+    write(part, ResumeState(SURE, [(0, 10)]))
+    write(part, ResumeState(SURE, [(0, 40)]))
+    assert ResumeStateFile(part).read("job-1", 50).present == [(0, 40)]
     assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_notes_are_written_over_each_other_in_place(part, note_path, tmp_path):
-    notes = ResumeState(part)
+    notes = ResumeStateFile(part)
     inodes = set()
     with part.open("rb") as file:
         for done in ([(0, 10)], [(0, 10), (20, 30), (40, 50)], [(0, 30)], [(0, 31)]):
-            notes.write(file.fileno(), "job-1", Kept(SURE, done))
-            assert ResumeState(part).read("job-1", 50).done == done
+            notes.write(file.fileno(), "job-1", ResumeState(SURE, done))
+            assert ResumeStateFile(part).read("job-1", 50).present == done
             inodes.add(note_path.stat().st_ino)
     assert len(inodes) == 1
     notes.close()
     notes.close()
-    assert ResumeState(part).read("job-1", 50).done == [(0, 31)]
+    assert ResumeStateFile(part).read("job-1", 50).present == [(0, 31)]
     assert {path.name for path in tmp_path.iterdir()} == {part.name, note_path.name}
 
 
 def test_a_note_that_was_written_half_over_another_is_none(part, note_path):
-    write(part, Kept(SURE, [(0, 19)]))
+    write(part, ResumeState(SURE, [(0, 19)]))
     before = note_path.read_bytes()
-    write(part, Kept(SURE, [(0, 20)]))
+    write(part, ResumeState(SURE, [(0, 20)]))
     after = note_path.read_bytes()
     assert len(before) == len(after)
     for cut in range(len(after)):
         torn = after[:cut] + before[cut:]
         note_path.write_bytes(torn)
-        kept = ResumeState(part).read("job-1", 50)
+        kept = ResumeStateFile(part).read("job-1", 50)
         assert kept is None or torn in (before, after)
 
 
@@ -99,19 +99,19 @@ def test_a_note_of_which_not_all_could_be_written_leaves_the_one_before(part, mo
         return written
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    with part.open("rb") as file, closing(ResumeState(part)) as notes:
-        notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10)]))
+    with part.open("rb") as file, closing(ResumeStateFile(part)) as notes:
+        notes.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10)]))
         with pytest.raises(OSError, match="No space left"):
-            notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 10), (20, 33)]))
-        assert ResumeState(part).read("job-1", 50).done == [(0, 10)]
-        notes.write(file.fileno(), "job-1", Kept(SURE, [(0, 40)]))
-    assert ResumeState(part).read("job-1", 50).done == [(0, 40)]
+            notes.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10), (20, 33)]))
+        assert ResumeStateFile(part).read("job-1", 50).present == [(0, 10)]
+        notes.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 40)]))
+    assert ResumeStateFile(part).read("job-1", 50).present == [(0, 40)]
 
 
 def test_only_the_owner_may_read_it(part, note_path):
     before = os.umask(0)
     try:
-        write(part, Kept(SURE, DONE))
+        write(part, ResumeState(SURE, DONE))
     finally:
         os.umask(before)
     assert stat.S_IMODE(note_path.stat().st_mode) == 0o600
@@ -122,58 +122,65 @@ def test_it_holds_no_url(note):
 
 
 def test_removing_takes_it_away_and_may_be_repeated(part, tmp_path):
-    write(part, Kept(SURE, DONE))
+    write(part, ResumeState(SURE, DONE))
     for _ in range(2):
-        ResumeState(part).remove()
+        ResumeStateFile(part).remove()
         assert [*tmp_path.iterdir()] == [part]
-    assert ResumeState(part).read("job-1", 50) is None
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 def test_a_note_about_another_job_is_not_believed(part):
-    write(part, Kept(SURE, DONE), job_id="job-2")
-    assert ResumeState(part).read("job-1", 50) is None
+    write(part, ResumeState(SURE, DONE), job_id="job-2")
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 def test_a_note_of_another_run_of_the_machine_is_not_believed(part, monkeypatch):
-    write(part, Kept(SURE, DONE))
-    monkeypatch.setattr(sidecar, "_boot_id", lambda: "another")
-    assert ResumeState(part).read("job-1", 50) is None
+    write(part, ResumeState(SURE, DONE))
+    monkeypatch.setattr(resume_state, "_boot_id", lambda: "another")
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 def test_where_a_run_cannot_be_told_bytes_are_synced_before_they_are_noted(part, monkeypatch):
     events = []
-    monkeypatch.setattr(sidecar, "_boot_id", lambda: None)
-    monkeypatch.setattr(os, "fsync", lambda _fd: events.append(ResumeState(part).read("job-1", 50)))
-    write(part, Kept(SURE, [(0, 10)]))
-    write(part, Kept(SURE, [(0, 20)]))
-    assert events == [None, Kept(SURE, [(0, 10)])]  # what was noted at the time of each sync
-    assert ResumeState(part).read("job-1", 50) == Kept(SURE, [(0, 20)])
+    monkeypatch.setattr(resume_state, "_boot_id", lambda: None)
+    monkeypatch.setattr(
+        os, "fsync", lambda _fd: events.append(ResumeStateFile(part).read("job-1", 50))
+    )
+    write(part, ResumeState(SURE, [(0, 10)]))
+    write(part, ResumeState(SURE, [(0, 20)]))
+    assert events == [None, ResumeState(SURE, [(0, 10)])]  # what was noted at the time of each sync
+    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, [(0, 20)])
 
 
 def test_where_it_can_be_told_nothing_is_synced(part, monkeypatch):
     def fsync(_fd):
         raise AssertionError("synced")
 
-    monkeypatch.setattr(sidecar, "_boot_id", lambda: "this one")
+    monkeypatch.setattr(resume_state, "_boot_id", lambda: "this one")
     monkeypatch.setattr(os, "fsync", fsync)
-    write(part, Kept(SURE, DONE))
+    write(part, ResumeState(SURE, DONE))
 
 
 @pytest.mark.parametrize("length", [0, 10, 29])
 def test_bytes_beyond_the_end_of_the_file_are_not_believed(part, length):
-    write(part, Kept(SURE, DONE))
-    assert ResumeState(part).read("job-1", length) is None
-    assert ResumeState(part).read("job-1", 30) is not None
+    write(part, ResumeState(SURE, DONE))
+    assert ResumeStateFile(part).read("job-1", length) is None
+    assert ResumeStateFile(part).read("job-1", 30) is not None
 
 
 @pytest.mark.parametrize(
     "version",
-    [Version(None, '"one"'), Version(100, None), Version(100, 'W/"one"'), Version(100, "")],
+    [
+        ObjectVersion(None, '"one"'),
+        ObjectVersion(100, None),
+        ObjectVersion(100, 'W/"one"'),
+        ObjectVersion(100, ""),
+    ],
     ids=["no size", "no tag", "a weak tag", "an empty tag"],
 )
 def test_a_version_that_cannot_be_told_from_others_is_not_believed(part, version):
-    write(part, Kept(version, DONE))
-    assert ResumeState(part).read("job-1", 50) is None
+    write(part, ResumeState(version, DONE))
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize(
@@ -198,18 +205,18 @@ def test_a_version_that_cannot_be_told_from_others_is_not_believed(part, version
 def test_garbage_is_no_note(part, note_path, garbage):
     for whole in (garbage, b"%08x %b\n" % (crc32(garbage), garbage)):
         note_path.write_bytes(whole)
-        assert ResumeState(part).read("job-1", 50) is None
+        assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60, -2])
 def test_a_note_that_was_cut_is_none(part, note, note_path, cut):
     note_path.write_bytes(seal(note)[:cut])
-    assert ResumeState(part).read("job-1", 50) is None
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 def test_a_note_that_is_huge_is_not_read_whole(part, note, note_path):
     note_path.write_bytes(seal(note | {"filler": "x" * 2**21}))
-    assert ResumeState(part).read("job-1", 50) is None
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("field", ["format", "job_id", "size", "etag", "boot", "done"])
@@ -220,11 +227,13 @@ def test_a_field_that_is_missing_or_wrong_makes_it_no_note(part, note, note_path
     else:
         note[field] = value
     note_path.write_bytes(seal(note))
-    kept = ResumeState(part).read("job-1", 50)
+    kept = ResumeStateFile(part).read("job-1", 50)
     if field == "done" and value == []:
-        assert kept is None or kept.done == []
+        assert kept is None or kept.present == []
     elif field == "etag" and value == "text":
-        assert kept == Kept(Version(100, "text"), DONE)  # some storages leave the quotes out
+        assert kept == ResumeState(
+            ObjectVersion(100, "text"), DONE
+        )  # some storages leave the quotes out
     elif field == "size" and value == 2**70:
         assert kept.version.size == 2**70
     else:
@@ -253,7 +262,7 @@ def test_a_field_that_is_missing_or_wrong_makes_it_no_note(part, note, note_path
 )
 def test_a_span_that_is_none_makes_it_no_note(part, note, note_path, done):
     note_path.write_bytes(seal(note | {"done": done}))
-    assert ResumeState(part).read("job-1", 50) is None
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 JSON = st.recursive(
@@ -267,11 +276,11 @@ def test_no_json_is_a_crash(tmp_path_factory, value):
     part = tmp_path_factory.mktemp("notes") / ".out.0.part"
     path = part.with_name(f"{part.name}.json")
     path.write_bytes(seal(value))
-    assert ResumeState(part).read("job-1", 50) is None
+    assert ResumeStateFile(part).read("job-1", 50) is None
     about = {"format": 2, "job_id": "job-1", "size": 100, "etag": '"a"'}
-    path.write_bytes(seal(about | {"boot": sidecar._boot_id(), "done": value}))
-    kept = ResumeState(part).read("job-1", 50)
-    assert kept is None or all(0 <= start < stop <= 50 for start, stop in kept.done)
+    path.write_bytes(seal(about | {"boot": resume_state._boot_id(), "done": value}))
+    kept = ResumeStateFile(part).read("job-1", 50)
+    assert kept is None or all(0 <= start < stop <= 50 for start, stop in kept.present)
 
 
 # --- what others may have put in its place ------------------------------------------------------
@@ -285,7 +294,7 @@ def test_what_is_no_file_is_no_note_and_nobody_waits_for_it(part, note_path, kin
         os.mkfifo(note_path)  # to open it would wait for a writer
     else:
         note_path.symlink_to("nowhere")
-    assert ResumeState(part).read("job-1", 50) is None
+    assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
@@ -296,24 +305,24 @@ def test_a_link_in_its_place_is_replaced_and_what_it_points_to_left_alone(
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     link(victim, f"{note_path}{suffix}")
-    write(part, Kept(SURE, DONE))
+    write(part, ResumeState(SURE, DONE))
     assert victim.read_bytes() == b"precious"
-    assert ResumeState(part).read("job-1", 50) == Kept(SURE, DONE)
+    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
 def test_a_pipe_in_its_place_holds_nobody_up(part, note_path):
     os.mkfifo(f"{note_path}.new")  # to open it would wait for a reader
-    write(part, Kept(SURE, DONE))
-    assert ResumeState(part).read("job-1", 50) == Kept(SURE, DONE)
+    write(part, ResumeState(SURE, DONE))
+    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
 def test_a_note_that_cannot_be_written_leaves_the_one_before(part, monkeypatch):
-    write(part, Kept(SURE, DONE))
+    write(part, ResumeState(SURE, DONE))
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
-        write(part, Kept(SURE, [(0, 40)]))
-    assert ResumeState(part).read("job-1", 50) == Kept(SURE, DONE)
+        write(part, ResumeState(SURE, [(0, 40)]))
+    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)

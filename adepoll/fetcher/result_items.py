@@ -1,6 +1,6 @@
-"""ResultItems: walks a large array within a result, one item at a time. Imports stream and threads.
+"""ResultItems: iterates over a large array within a result, one item at a time.
 
-The only importer of ijson, which the extra ``json`` brings.
+The only module that imports ijson, from the extra ``json``.
 """
 
 import importlib
@@ -13,44 +13,44 @@ from attrs import define, field
 
 from adepoll.api.models import Json
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
-from adepoll.fetcher.stream import ResultStream
-from adepoll.fetcher.threads import in_thread
+from adepoll.fetcher.disk_writer import run_in_thread
+from adepoll.fetcher.result_stream import ResultStream
 
 _Event: TypeAlias = tuple[str, Json]
 
-_MOST_DEPTH: Final = 900  # about as much as `result` can read
+_MAX_DEPTH: Final = 900  # about the limit of `result`
 
 
 @define(eq=False)
-class Collector:
-    """Puts items together from the events of a parser. Pure.
+class ItemBuilder:
+    """Builds items from the events of a parser. Pure.
 
     Attributes:
-        wanted: Where the items are: keys joined by dots, ``item`` for what is in an array.
-        items: Those that are whole.
+        prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
+        items: Complete items, the oldest first.
     """
 
-    wanted: str
+    prefix: str
     items: deque[Json] = field(factory=deque, init=False)
-    _steps: list[str] = field(factory=list, init=False)  # to where the parser is
-    _here: str = field(default="", init=False)  # the same, joined; not kept within an item
-    _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)  # of an item
-    _keys: list[str] = field(factory=list, init=False)  # of those, where the next value goes
+    _path: list[str] = field(factory=list, init=False)  # of the parser, outside of items
+    _joined_path: str = field(default="", init=False)  # the same, as a string
+    _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)  # within an item
+    _keys: list[str] = field(factory=list, init=False)  # of the next value in each open object
 
     @property
-    def is_within(self) -> bool:
-        """Whether an item has begun and not ended."""
+    def is_within_item(self) -> bool:
+        """True if an item has begun and not ended."""
         return bool(self._open)
 
-    def take(self, events: Iterable[_Event]) -> None:
-        """Take the next events in.
+    def add(self, events: Iterable[_Event]) -> None:
+        """Process the next events.
 
         Raises:
-            ValueError: It is nested too deeply, or a number is out of range.
+            ValueError: The JSON is nested too deeply, or a number is out of range.
         """
         for event, value in events:
             if event == "map_key":
-                self._step(value)
+                self._set_key(value)
             elif event == "start_map":
                 self._begin({})
             elif event == "start_array":
@@ -58,36 +58,36 @@ class Collector:
             elif event in {"end_map", "end_array"}:
                 self._end()
             else:
-                self._add(_number(value) if event == "number" else value)
+                self._add_value(_number(value) if event == "number" else value)
 
-    def _step(self, key: str) -> None:
+    def _set_key(self, key: str) -> None:
         if self._open:
             self._keys[-1] = key
         else:
-            self._steps[-1] = key
-            self._here = ".".join(self._steps)
+            self._path[-1] = key
+            self._joined_path = ".".join(self._path)
 
     def _begin(self, container: dict[str, Json] | list[Json]) -> None:
-        if len(self._steps) + len(self._open) >= _MOST_DEPTH:
+        if len(self._path) + len(self._open) >= _MAX_DEPTH:
             raise ValueError("nested too deeply")
-        if self._open or self._here == self.wanted:
+        if self._open or self._joined_path == self.prefix:
             self._open.append(container)
             self._keys.append("")
         else:
-            self._steps.append("item" if isinstance(container, list) else "")
-            self._here = ".".join(self._steps)
+            self._path.append("item" if isinstance(container, list) else "")
+            self._joined_path = ".".join(self._path)
 
     def _end(self) -> None:
         if self._open:
             self._keys.pop()
-            self._add(self._open.pop())
+            self._add_value(self._open.pop())
         else:
-            self._steps.pop()
-            self._here = ".".join(self._steps)
+            self._path.pop()
+            self._joined_path = ".".join(self._path)
 
-    def _add(self, value: Json) -> None:
+    def _add_value(self, value: Json) -> None:
         if not self._open:
-            if self._here == self.wanted:
+            if self._joined_path == self.prefix:
                 self.items.append(value)
             return
         parent = self._open[-1]
@@ -98,7 +98,7 @@ class Collector:
 
 
 class _Parser(Protocol):
-    """What ijson makes: bytes go in here, and events come out in a list."""
+    """A push parser of ijson: `send` takes bytes, and events are appended to a list."""
 
     def send(self, data: bytes, /) -> object: ...
 
@@ -108,71 +108,71 @@ class _Parser(Protocol):
 class ResultItems:
     """The items of an array within a result; an async iterator.
 
-    They are parsed in a thread, as they arrive; what has been handed out is not kept.
+    Items are parsed in a thread as they arrive; returned items are not kept.
     """
 
-    def __init__(self, stream: ResultStream, prefix: str, *, job_id: str, most_bytes: int) -> None:
+    def __init__(self, stream: ResultStream, prefix: str, *, job_id: str, max_bytes: int) -> None:
         """Made by `ResultFetcher.items`.
 
         Raises:
             ConfigurationError: ijson is not installed.
         """
         self._stream = stream
-        self._collector = Collector(prefix)
+        self._builder = ItemBuilder(prefix)
         self._job_id = job_id
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._ijson = _import_ijson()
         self._events: list[_Event] = self._ijson.sendable_list()
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
-        self._held = 0  # bytes of an item, or of a string, that has not come to its end
+        self._held = 0  # bytes of an item or string that is not complete yet
         self._ended = False
 
     def __aiter__(self) -> Self:
-        """Give itself."""
+        """Return the iterator itself."""
         return self
 
     async def __anext__(self) -> Json:
-        """Give the next item.
+        """Return the next item.
 
         Raises:
-            ResultMalformedError: It is no JSON.
-            ResultTooLargeError: One item alone is larger than may be held in memory.
+            ResultMalformedError: The result is not JSON.
+            ResultTooLargeError: One item is larger than `max_result_bytes`.
             AdePollError: As for `ResultStream`.
         """
-        items = self._collector.items
+        items = self._builder.items
         while not items:
             if self._ended:
                 raise StopAsyncIteration
             try:
                 chunk = await anext(self._stream, b"")
                 self._ended = not chunk
-                await in_thread(self._parse, chunk)
+                await run_in_thread(self._parse, chunk)
             except BaseException:
                 self._ended = True
                 raise
         return items.popleft()
 
     def _parse(self, chunk: bytes) -> None:
-        events, collector = self._events, self._collector
+        events, builder = self._events, self._builder
         problem = "expected JSON @ $"
         try:
             if chunk:
                 self._parser.send(chunk)
             else:
                 self._parser.close()
-            self._held = 0 if events and not collector.is_within else self._held + len(chunk)
-            collector.take(events)
+            self._held = 0 if events and not builder.is_within_item else self._held + len(chunk)
+            builder.add(events)
             events.clear()
         except ValueError as exc:
             problem = f"{exc} @ $"
         except self._ijson.JSONError:
-            pass  # it quotes the document
+            pass  # not the context of our error: it quotes the document
         else:
-            if collector.items:
+            if builder.items:
                 self._held = 0
-            if self._held > self._most_bytes:
+            if self._held > self._max_bytes:
                 raise ResultTooLargeError(
-                    job_id=self._job_id, limit=self._most_bytes, what="an item"
+                    job_id=self._job_id, limit=self._max_bytes, what="an item"
                 )
             return
         raise ResultMalformedError([problem], job_id=self._job_id)
@@ -187,7 +187,7 @@ def _import_ijson() -> Any:
 
 
 def _number(value: Json) -> int | float:
-    """Give a number as `result` would: ijson reads fractions as decimals."""
+    """Return a number as `result` does: ijson parses fractions as `Decimal`."""
     if isinstance(value, int):
         return value
     number = float(value)

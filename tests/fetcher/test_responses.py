@@ -13,8 +13,9 @@ from adepoll.errors import (
     ResultTooLargeError,
     ResultTransferError,
 )
-from adepoll.fetcher import ResultFetcher, reading
-from adepoll.fetcher.answers import ChangedError, NoRangeError, Range, Version
+from adepoll.fetcher import ResultFetcher, body_decoding
+from adepoll.fetcher.responses import ObjectChangedError, UnusableRangeError
+from adepoll.fetcher.storage_rules import ObjectVersion, Range
 
 MIB = 2**20
 BODY = b'{"extraction":"' + bytes(range(48, 91)) * 20 + b'"}'
@@ -49,19 +50,19 @@ def piece(storage, start, stop, total, *, body=None, **options):
     [('"one"', True), ("one", True), ('W/"one"', False), ("", False), (None, False)],
 )
 def test_only_a_strong_tag_joins_bytes_of_two_answers(etag, is_strong):
-    assert Version(9, etag).is_strong is is_strong
+    assert ObjectVersion(9, etag).is_strong is is_strong
 
 
 @pytest.mark.parametrize(
     ("one", "other", "differs"),
     [
-        (Version(9, '"a"'), Version(9, '"a"'), False),
-        (Version(9, '"a"'), Version(9, '"b"'), True),
-        (Version(9, '"a"'), Version(8, '"a"'), True),
-        (Version(9, '"a"'), Version(None, '"a"'), False),
-        (Version(9, '"a"'), Version(9, None), False),
-        (Version(), Version(9, '"a"'), False),
-        (Version(9, 'W/"a"'), Version(9, '"a"'), True),
+        (ObjectVersion(9, '"a"'), ObjectVersion(9, '"a"'), False),
+        (ObjectVersion(9, '"a"'), ObjectVersion(9, '"b"'), True),
+        (ObjectVersion(9, '"a"'), ObjectVersion(8, '"a"'), True),
+        (ObjectVersion(9, '"a"'), ObjectVersion(None, '"a"'), False),
+        (ObjectVersion(9, '"a"'), ObjectVersion(9, None), False),
+        (ObjectVersion(), ObjectVersion(9, '"a"'), False),
+        (ObjectVersion(9, 'W/"a"'), ObjectVersion(9, '"a"'), True),
     ],
 )
 def test_a_version_differs_where_size_or_tag_are_known_and_others(one, other, differs):
@@ -82,26 +83,26 @@ def test_a_range_counts_its_last_byte_in(asked, said):
 async def test_a_range_is_asked_for_by_number_and_tag(bucket, asking):
     bucket.body = BODY
     answer, body = await ask(
-        asking, bucket.url(), asked=Range(10, 20), version=Version(SIZE, '"one"')
+        asking, bucket.url(), requested=Range(10, 20), version=ObjectVersion(SIZE, '"one"')
     )
     assert body == BODY[10:20]
-    assert (answer.start, answer.stop, answer.is_piece) == (10, 20, True)
-    assert answer.version == Version(SIZE, '"one"')
+    assert (answer.start, answer.stop, answer.is_partial) == (10, 20, True)
+    assert answer.version == ObjectVersion(SIZE, '"one"')
     (sent,) = bucket.requests
     assert (sent["range"], sent["if-match"], sent["if-range"]) == ("bytes=10-19", '"one"', '"one"')
 
 
 async def test_a_range_beyond_the_end_gives_what_there_is(bucket, asking):
     bucket.body = BODY
-    answer, body = await ask(asking, bucket.url(), asked=Range(0, 8 * MIB))
-    assert (body, answer.stop, answer.is_piece) == (BODY, SIZE, True)
+    answer, body = await ask(asking, bucket.url(), requested=Range(0, 8 * MIB))
+    assert (body, answer.stop, answer.is_partial) == (BODY, SIZE, True)
     assert "if-match" not in bucket.requests[0]
 
 
 async def test_the_whole_in_place_of_a_range_says_that_it_begins_at_the_beginning(bucket, asking):
     bucket.body, bucket.gives_ranges = BODY, False
-    answer, body = await ask(asking, bucket.url(), asked=Range(10, 20))
-    assert (body, answer.start, answer.is_piece) == (BODY, 0, False)
+    answer, body = await ask(asking, bucket.url(), requested=Range(10, 20))
+    assert (body, answer.start, answer.is_partial) == (BODY, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -135,35 +136,35 @@ async def test_a_piece_that_is_another_than_was_asked_for_is_refused(
     if content_range is not None:
         headers.append(f"Content-Range: {content_range}")
     storage.answers = [storage.reply(BODY[10:20], status="206 Partial Content", headers=headers)]
-    with pytest.raises(NoRangeError, match="another piece"):
-        await ask(asking, storage.url(), asked=Range(10, 20))
+    with pytest.raises(UnusableRangeError, match="another byte range"):
+        await ask(asking, storage.url(), requested=Range(10, 20))
 
 
 async def test_several_ranges_in_one_body_are_refused(storage, asking):
     headers = ["Content-Type: multipart/byteranges; boundary=x"]
     body = b"--x\r\nContent-Range: bytes 10-19/900\r\n\r\n" + BODY[10:20] + b"\r\n--x--\r\n"
     storage.answers = [storage.reply(body, status="206 Partial Content", headers=headers)]
-    with pytest.raises(NoRangeError):
-        await ask(asking, storage.url(), asked=Range(10, 20))
+    with pytest.raises(UnusableRangeError):
+        await ask(asking, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("length", [9, 11, SIZE])
 async def test_a_piece_whose_length_is_not_that_of_its_range_is_refused(storage, asking, length):
     storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + length])]
-    with pytest.raises(NoRangeError):
-        await ask(asking, storage.url(), asked=Range(10, 20))
+    with pytest.raises(UnusableRangeError):
+        await ask(asking, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("count", [0, 9, 11])
 async def test_a_piece_without_length_that_ends_elsewhere_is_told(storage, asking, count):
     storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + count], length=None)]
-    with pytest.raises(ResultTransferError, match="went on" if count > 10 else "too early"):
-        await ask(asking, storage.url(), asked=Range(10, 20))
+    with pytest.raises(ResultTransferError, match="more bytes" if count > 10 else "fewer bytes"):
+        await ask(asking, storage.url(), requested=Range(10, 20))
 
 
 async def test_a_piece_that_nobody_asked_for_is_refused(storage, asking):
     storage.answers = [piece(storage, 0, SIZE, SIZE)]
-    with pytest.raises(NoRangeError, match="all was asked for"):
+    with pytest.raises(UnusableRangeError, match="instead of the whole result"):
         await ask(asking, storage.url())
 
 
@@ -171,8 +172,8 @@ async def test_a_piece_that_nobody_asked_for_is_refused(storage, asking):
 async def test_a_piece_that_comes_encoded_is_refused(storage, asking, coding):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [piece(storage, 10, 20, SIZE, headers=headers)]
-    with pytest.raises(NoRangeError, match="encoded"):
-        await ask(asking, storage.url(), asked=Range(10, 20))
+    with pytest.raises(UnusableRangeError, match="encoded"):
+        await ask(asking, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
@@ -192,21 +193,21 @@ async def test_a_206_that_nobody_asked_for_is_no_result(storage, answering, stor
 @pytest.mark.parametrize("asked", [Range(10, 20), Range(10), None])
 async def test_another_tag_is_another_version_whatever_was_asked(bucket, asking, asked):
     bucket.body, bucket.etag = BODY, '"two"'
-    with pytest.raises(ChangedError):
-        await ask(asking, bucket.url(), asked=asked, version=Version(SIZE, '"one"'))
+    with pytest.raises(ObjectChangedError):
+        await ask(asking, bucket.url(), requested=asked, version=ObjectVersion(SIZE, '"one"'))
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
 async def test_another_size_is_another_version_even_under_the_same_tag(bucket, asking, etag):
     bucket.body, bucket.etag = BODY, etag
-    with pytest.raises(ChangedError):
-        await ask(asking, bucket.url(), asked=Range(10), version=Version(SIZE + 1, etag))
+    with pytest.raises(ObjectChangedError):
+        await ask(asking, bucket.url(), requested=Range(10), version=ObjectVersion(SIZE + 1, etag))
 
 
 async def test_a_page_in_the_way_is_not_another_version(storage, asking):
     storage.answers = [storage.reply(b"<html>Sign in</html>", headers=['ETag: "page"'])]
     with pytest.raises(ResultMalformedError):
-        await ask(asking, storage.url(), asked=Range(10), version=Version(SIZE, '"one"'))
+        await ask(asking, storage.url(), requested=Range(10), version=ObjectVersion(SIZE, '"one"'))
 
 
 async def test_412_to_no_condition_of_ours_is_a_refusal(storage, asking):
@@ -229,28 +230,34 @@ def out_of_range(storage, content_range, etag='"one"'):
 async def test_416_where_the_object_ends_says_that_nothing_is_left(storage, asking, etag):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE}", etag)]
     answer, body = await ask(
-        asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"')
+        asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
     )
     assert (body, answer.start, answer.stop) == (b"", SIZE, SIZE)
 
 
 async def test_416_at_the_end_of_another_version_is_that_other_version(storage, asking):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE}", '"two"')]
-    with pytest.raises(ChangedError):
-        await ask(asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"'))
+    with pytest.raises(ObjectChangedError):
+        await ask(
+            asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+        )
 
 
 async def test_416_of_an_object_that_is_shorter_now_is_another_version(storage, asking):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE - 1}")]
-    with pytest.raises(ChangedError):
-        await ask(asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"'))
+    with pytest.raises(ObjectChangedError):
+        await ask(
+            asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+        )
 
 
 @pytest.mark.parametrize("content_range", [f"bytes */{SIZE + 1}", "bytes */*", "", None, "*/9"])
 async def test_416_that_makes_no_sense_is_a_refusal(storage, asking, content_range):
     storage.answers = [out_of_range(storage, content_range)]
     with pytest.raises(ResultRefusedError, match="416"):
-        await ask(asking, storage.url(), asked=Range(SIZE), version=Version(None, '"one"'))
+        await ask(
+            asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+        )
 
 
 async def test_416_to_no_range_is_a_refusal(storage, asking):
@@ -367,7 +374,7 @@ async def test_an_encoded_body_that_is_broken_is_malformed(storage, answering, s
 async def test_a_bomb_is_defused_long_before_it_is_all_there(
     storage, answering, stored, tmp_path, monkeypatch, use
 ):
-    monkeypatch.setattr(reading, "_GROWTH_FROM", MIB)
+    monkeypatch.setattr(body_decoding, "_GROWTH_CHECKED_FROM", MIB)
     bomb = gzip.compress(b'{"a":"' + b"0" * (64 * MIB))
     storage.answers = [storage.reply(bomb, headers=["Content-Encoding: gzip"])]
     most = 0
@@ -389,7 +396,7 @@ async def test_a_bomb_is_defused_long_before_it_is_all_there(
 
 
 async def test_text_that_shrinks_well_is_no_bomb(storage, answering, stored, monkeypatch):
-    monkeypatch.setattr(reading, "_GROWTH_FROM", MIB)
+    monkeypatch.setattr(body_decoding, "_GROWTH_CHECKED_FROM", MIB)
     body = b'{"a":"' + (b"0123456789" * 9 + b"%d") % 7 * 100_000 + b'"}'
     noise = bytes(range(256)).translate(None, b'\\"{}') * 800
     encoded = gzip.compress(body[:-2] + noise + body[-2:], 1)
@@ -432,7 +439,7 @@ async def test_blanks_without_end_are_no_result(storage, answering, stored, tmp_
 
     storage.answers = [endless]
     async with ResultFetcher(answering(attempts=1)) as fetcher:
-        with pytest.raises(ResultMalformedError, match="blanks without end"):
+        with pytest.raises(ResultMalformedError, match="endless whitespace"):
             await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
 

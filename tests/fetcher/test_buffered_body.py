@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from waiting import until
 
 from adepoll.errors import ClosedError, ResultTransferError
-from adepoll.fetcher import answers, bulk, width
+from adepoll.fetcher import buffered_body, responses, segments
 
 MIB = 2**20
 BODY = b'{"text":"' + random.Random(1).randbytes(10 * MIB).hex().encode() + b'"}'
@@ -115,7 +115,7 @@ async def taken_over(then, *, certificate=None, silence=10.0):
         aiohttp.ClientSession() as session,
         session.get(f"{scheme}://127.0.0.1:{server.port}/", ssl=trust or True) as response,
     ):
-        come, body = bulk.take_over(response, silence=silence)
+        come, body = buffered_body.take_over(response, silence=silence)
         yield come, body
         assert response.content.total_bytes <= len(BODY)
 
@@ -147,7 +147,7 @@ def test_what_aiohttp_has_read_and_held_back_is_not_lost(run):
             async with session.get(url, read_bufsize=2**12) as response:
                 first = await response.content.readexactly(100_000)
                 await until(lambda: response.content.total_bytes > 100_000, pause=0)
-                come, body = bulk.take_over(response, silence=10)
+                come, body = buffered_body.take_over(response, silence=10)
                 pieces = [first, *come]
                 await read_all(body, pieces)
                 assert b"".join(pieces) == BODY
@@ -160,7 +160,7 @@ def test_the_socket_waits_for_the_reader(run):
         async with taken_over(all_of) as (come, body):
             await until(lambda: body._paused, pause=0)
             ahead = body._response.content.total_bytes - sum(map(len, come))
-            assert ahead <= bulk._MOST_AHEAD * bulk.BLOCK_BYTES + MIB
+            assert ahead <= buffered_body._MAX_FULL_BLOCKS * buffered_body.BLOCK_BYTES + MIB
             for _ in range(1_000):
                 await asyncio.sleep(0)
             assert body._response.content.total_bytes - sum(map(len, come)) == ahead
@@ -293,7 +293,7 @@ def test_memory_is_given_back_without_the_collector(run, tls, request):
     async def main():
         async with taken_over(all_of, certificate=certificate) as (_, body):
             await read_all(body, [])
-            blocks = weakref.ref(body._blocks)
+            blocks = weakref.ref(body._pool)
             del body
         await until(lambda: blocks() is None, pause=0)
 
@@ -309,7 +309,7 @@ async def test_a_body_that_broke_already_is_left_to_who_can_tell_it(bucket, resu
     bucket.answers = [bucket.give(2**17, then="close")]
     async with aiohttp.ClientSession() as session, session.get(bucket.url()) as response:
         await until(lambda: response.content.exception() is not None, pause=0)
-        assert bulk.take_over(response, silence=1) == ([], None)
+        assert buffered_body.take_over(response, silence=1) == ([], None)
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
 
@@ -317,19 +317,19 @@ async def test_a_body_that_broke_already_is_left_to_who_can_tell_it(bucket, resu
 async def test_a_short_body_stays_with_aiohttp(storage):
     storage.answers = [storage.reply(b"x" * 1_000)]
     async with aiohttp.ClientSession() as session, session.get(storage.url()) as response:
-        assert bulk.take_over(response, silence=1) == ([], None)
+        assert buffered_body.take_over(response, silence=1) == ([], None)
         assert await response.read() == b"x" * 1_000
 
 
 async def test_a_body_of_unknown_length_stays_with_aiohttp(storage):
     storage.answers = [storage.reply(b"x" * 1_000, length=None)]
     async with aiohttp.ClientSession() as session, session.get(storage.url()) as response:
-        assert bulk.take_over(response, silence=1) == ([], None)
+        assert buffered_body.take_over(response, silence=1) == ([], None)
         assert await response.read() == b"x" * 1_000
 
 
 def test_memory_is_used_again_when_nobody_holds_it_and_not_before():
-    blocks = bulk.Blocks()
+    blocks = buffered_body.BlockPool()
     first, second = blocks.take(), blocks.take()
     assert first.obj is not second.obj
     held = id(first.obj)
@@ -348,16 +348,16 @@ def test_memory_is_used_again_when_nobody_holds_it_and_not_before():
 def taken(monkeypatch):
     """Let every connection count as fast; list what is taken over."""
     bodies = []
-    monkeypatch.setattr(width, "_FAST", 0.0)
-    monkeypatch.setattr(width, "_LEAST_AT_ONCE", 24 * MIB)
+    monkeypatch.setattr(segments, "_FAST", 0.0)
+    monkeypatch.setattr(segments, "_MIN_SEGMENT", 24 * MIB)
 
     def spy(response, *, silence):
-        come, body = bulk.take_over(response, silence=silence)
+        come, body = buffered_body.take_over(response, silence=silence)
         if body is not None:
             bodies.append(body)
         return come, body
 
-    monkeypatch.setattr(answers, "take_over", spy)
+    monkeypatch.setattr(responses, "take_over", spy)
     return bodies
 
 
@@ -404,6 +404,6 @@ async def test_silence_of_a_body_that_was_taken_over_is_an_error(
 ):
     bucket.answers = [bucket.give(), bucket.give(MIB, then="hang")]
     fetcher = fetch(connections=1, attempts=1, read_timeout=0.2)
-    with pytest.raises(ResultTransferError, match="fell silent"):
+    with pytest.raises(ResultTransferError, match="stopped sending"):
         await fetcher.download(stored(bucket.url()), tmp_path / "out")
     assert taken

@@ -23,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
-from adepoll.fetcher import sidecar
-from adepoll.fetcher.answers import Version
-from adepoll.fetcher.partfile import PartFile
-from adepoll.fetcher.sidecar import ResumeState
+from adepoll.fetcher import resume_state
+from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.resume_state import ResumeStateFile
+from adepoll.fetcher.storage_rules import ObjectVersion
 
 MIB = 2**20
-SURE = Version(size=4 * MIB, etag='"one"')
+SURE = ObjectVersion(size=4 * MIB, etag='"one"')
 
 
 def part_file(target, *, overwrite=False):
@@ -40,7 +40,7 @@ def begun(target, *, overwrite=False):
     """A part file that is open and empty."""
     part = part_file(target, overwrite=overwrite)
     part.open()
-    part.begin(Version(), joined=False)
+    part.begin(ObjectVersion(), multipart=False)
     return part
 
 
@@ -52,7 +52,7 @@ def publish(part, size):
 def write_whole(part, *chunks):
     """Write and publish a file of these chunks; give its digest."""
     part.open()
-    part.begin(Version(), joined=False)
+    part.begin(ObjectVersion(), multipart=False)
     part.write(0, chunks)
     return publish(part, sum(map(len, chunks)))
 
@@ -61,7 +61,7 @@ def kept_by(target, *, job_id="job-1"):
     """What a later download would go on with, or None."""
     part = PartFile(Path(target), job_id=job_id, overwrite=True)
     kept = part.open()
-    part.leave()
+    part.close()
     return kept
 
 
@@ -162,7 +162,7 @@ def test_a_new_attempt_begins_from_nothing(tmp_path):
     part = begun(tmp_path / "out")
     part.write(0, [b"{of the first attempt, longer"])
     part.hash_to(20)
-    part.begin(Version(), joined=False)
+    part.begin(ObjectVersion(), multipart=False)
     part.write(0, [b"{second}"])
     assert publish(part, 8) == hashlib.sha256(b"{second}").hexdigest()
     assert (tmp_path / "out").read_bytes() == b"{second}"
@@ -179,7 +179,7 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
     before = os.umask(umask)
     try:
         part.open()
-        part.begin(SURE, joined=True, resumable=True)
+        part.begin(SURE, multipart=True, resumable=True)
         part.write(0, [b"{" + b" " * MIB + b"}"])
         hidden = [*tmp_path.glob(".*")]
         modes = {stat.S_IMODE(path.stat().st_mode) for path in hidden}
@@ -197,7 +197,7 @@ def test_the_temporary_is_hidden_and_in_the_folder_of_the_target(tmp_path):
     (name,) = names(tmp_path)
     assert name.startswith(".out.json.")
     assert name.endswith(".part")
-    part.leave()
+    part.close()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_two_writers_of_one_folder_do_not_meet(tmp_path):
     parts = [part_file(tmp_path / "out", overwrite=True) for _ in range(5)]
     for part in parts:
         part.open()
-        part.begin(SURE, joined=True, resumable=True)
+        part.begin(SURE, multipart=True, resumable=True)
     assert len(names(tmp_path)) == 5
     for number, part in enumerate(parts):
         part.write(0, [b"{%d}" % number])
@@ -286,7 +286,7 @@ def test_a_folder_that_fails_to_sync_is_told(tmp_path, fail_os):
     with pytest.raises(StorageError) as caught:
         write_whole(part, b"{}")
     assert caught.value.errno == errno.EIO
-    part.leave()
+    part.close()
     assert names(tmp_path) == ["out"]  # whole, and its name may not outlive a power cut
 
 
@@ -344,7 +344,7 @@ def test_a_target_that_appeared_meanwhile_is_never_replaced(tmp_path, fail_os, h
     with pytest.raises(TargetExistsError) as caught:
         publish(part, 6)
     assert caught.value.__cause__ is None
-    part.leave()
+    part.close()
     assert target.read_bytes() == b"theirs"
     assert names(tmp_path) == ["out"]
 
@@ -408,7 +408,7 @@ def test_a_folder_that_takes_no_file_is_told_with_errno_and_cause(tmp_path, fail
     assert caught.value.path == str(tmp_path / "out")
     assert caught.value.job_id == "job-1"
     assert isinstance(caught.value.__cause__, OSError)
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -419,7 +419,7 @@ def test_a_disk_that_fills_up_is_told_with_what_it_took_before(tmp_path, fail_os
     with pytest.raises(StorageError, match="No space") as caught:
         part.write(1, [b"0123456789"])
     assert caught.value.errno == errno.ENOSPC
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -434,7 +434,7 @@ def test_a_real_limit_of_the_kernel_is_told_in_the_same_way(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -445,7 +445,7 @@ def test_a_failure_on_the_way_leaves_neither_target_nor_temporary(tmp_path, fail
     with pytest.raises(StorageError) as caught:
         write_whole(part, b"{}")
     assert caught.value.errno == errno.EIO
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -456,7 +456,7 @@ def test_a_failure_while_replacing_leaves_the_file_that_was_there(tmp_path, fail
     part = part_file(target, overwrite=True)
     with pytest.raises(StorageError):
         write_whole(part, b"{after}")
-    part.leave()
+    part.close()
     assert target.read_bytes() == b"before"
     assert names(tmp_path) == ["out"]
 
@@ -466,18 +466,18 @@ def test_a_temporary_that_somebody_cut_meanwhile_is_told(tmp_path):
     part.write(6, [b"56789}"])  # out of order, and so it must be read again
     part.write(0, [b"{01234"])
     os.truncate(tmp_path / names(tmp_path)[0], 8)
-    with pytest.raises(StorageError, match="cut by somebody else"):
+    with pytest.raises(StorageError, match="has truncated the part file"):
         part.hash_to(12)
-    part.leave()
+    part.close()
 
 
 def test_a_temporary_that_somebody_cut_after_it_was_digested_is_told(tmp_path):
     part = begun(tmp_path / "out")
     part.write(0, [b"{0123456789}"])
     os.truncate(tmp_path / names(tmp_path)[0], 5)
-    with pytest.raises(StorageError, match="cut by somebody else"):
+    with pytest.raises(StorageError, match="has truncated the part file"):
         publish(part, 12)
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -489,7 +489,7 @@ def test_a_temporary_that_cannot_be_read_again_is_told(tmp_path, fail_os):
     with pytest.raises(StorageError) as caught:
         part.hash_to(2)
     assert caught.value.errno == errno.EIO
-    part.leave()
+    part.close()
 
 
 def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os):
@@ -497,7 +497,7 @@ def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os
     part = begun(tmp_path / "out")
     part.write(0, [b"{"])
     part.write(1, [b"1", b"2}"])
-    part.digest([b"{", b"1", b"2}"])
+    part.hash([b"{", b"1", b"2}"])
     assert publish(part, 4) == hashlib.sha256(b"{12}").hexdigest()
 
 
@@ -506,18 +506,18 @@ def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os
 
 def test_leaving_removes_what_is_not_worth_keeping_and_may_be_repeated(tmp_path):
     part = part_file(tmp_path / "out")
-    part.leave()
+    part.close()
     part = begun(tmp_path / "out")
     part.write(0, [b"x"])
-    part.leave()
-    part.leave()
+    part.close()
+    part.close()
     assert names(tmp_path) == []
 
 
 def test_leaving_after_publishing_leaves_the_file(tmp_path):
     part = part_file(tmp_path / "out")
     write_whole(part, b"{}")
-    part.leave()
+    part.close()
     assert names(tmp_path) == ["out"]
 
 
@@ -525,14 +525,14 @@ def test_leaving_never_fails_or_it_would_hide_why_it_was_needed(tmp_path, fail_o
     part = begun(tmp_path / "out")
     for name in ("close", "unlink", "open"):
         fail_os(name, errno.EDQUOT)
-    part.leave()
+    part.close()
 
 
 def test_leaving_what_somebody_else_has_removed_is_no_failure(tmp_path):
     part = begun(tmp_path / "out")
     (temporary,) = tmp_path.iterdir()
     temporary.unlink()
-    part.leave()
+    part.close()
 
 
 def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tmp_path):
@@ -543,7 +543,7 @@ def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tm
     with pytest.raises(StorageError) as caught:
         publish(part, 2)
     assert caught.value.errno == errno.ENOENT
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -551,7 +551,7 @@ def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tm
     "work",
     [
         lambda part: part.write(0, [b"late"]),
-        lambda part: part.begin(SURE, joined=True),
+        lambda part: part.begin(SURE, multipart=True),
         lambda part: part.hash_to(1),
         lambda part: part.sync(),
         lambda part: part.publish(),
@@ -560,7 +560,7 @@ def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tm
 )
 def test_after_leaving_no_work_is_done(tmp_path, work):
     part = begun(tmp_path / "out")
-    part.leave()
+    part.close()
     with pytest.raises(StorageError) as caught:
         work(part)
     assert caught.value.errno == errno.ECANCELED
@@ -574,10 +574,10 @@ def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
     """Leave a temporary of which these bytes are there."""
     part = PartFile(Path(target), job_id=job_id, overwrite=True)
     part.open()
-    part.begin(version, joined=True, resumable=True)
+    part.begin(version, multipart=True, resumable=True)
     for start, stop in done:
         part.write(start, [b"x" * (stop - start)])
-    part.leave()
+    part.close()
 
 
 @pytest.mark.parametrize(
@@ -589,17 +589,17 @@ def test_a_mebibyte_of_a_sure_version_is_kept_with_what_of_it_is_there(tmp_path,
     left_behind(tmp_path / "out", done=done)
     assert len(names(tmp_path)) == 2
     kept = kept_by(tmp_path / "out")
-    assert (kept.version, kept.done) == (SURE, done)
+    assert (kept.version, kept.present) == (SURE, done)
 
 
 @pytest.mark.parametrize(
     ("version", "done"),
     [
         (SURE, [(0, MIB - 1)]),
-        (Version(size=4 * MIB), [(0, 2 * MIB)]),
-        (Version(etag='"one"'), [(0, 2 * MIB)]),
-        (Version(size=4 * MIB, etag='W/"one"'), [(0, 2 * MIB)]),
-        (Version(size=4 * MIB, etag=""), [(0, 2 * MIB)]),
+        (ObjectVersion(size=4 * MIB), [(0, 2 * MIB)]),
+        (ObjectVersion(etag='"one"'), [(0, 2 * MIB)]),
+        (ObjectVersion(size=4 * MIB, etag='W/"one"'), [(0, 2 * MIB)]),
+        (ObjectVersion(size=4 * MIB, etag=""), [(0, 2 * MIB)]),
     ],
     ids=["less than a mebibyte", "no tag", "no size", "a weak tag", "an empty tag"],
 )
@@ -616,10 +616,10 @@ def test_what_is_kept_is_of_one_job_and_one_target(tmp_path):
 
 
 def test_going_on_with_what_was_kept_makes_the_whole_and_its_digest(tmp_path):
-    left_behind(tmp_path / "out", version=Version(2 * MIB + 2, '"one"'), done=[(1, 2 * MIB)])
+    left_behind(tmp_path / "out", version=ObjectVersion(2 * MIB + 2, '"one"'), done=[(1, 2 * MIB)])
     part = part_file(tmp_path / "out")
     kept = part.open()
-    assert kept.done == [(1, 2 * MIB)]
+    assert kept.present == [(1, 2 * MIB)]
     part.write(0, [b"{"])
     part.write(2 * MIB, [b"x}"])
     whole = b"{" + b"x" * (2 * MIB) + b"}"
@@ -632,34 +632,34 @@ def test_to_begin_anew_takes_away_the_note_of_what_was_there(tmp_path):
     left_behind(tmp_path / "out")
     part = part_file(tmp_path / "out")
     assert part.open()
-    part.begin(Version(5, '"two"'), joined=True)
+    part.begin(ObjectVersion(5, '"two"'), multipart=True)
     (name,) = names(tmp_path)  # or a crash now would pass its bytes off as those of before
     assert (tmp_path / name).stat().st_size == 0
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
 def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True, resumable=True)
+    part.begin(SURE, multipart=True, resumable=True)
     part.write(0, [b"x" * MIB])
     fail_os("pwrite", errno.ENOSPC)
     with pytest.raises(StorageError):
         part.write(MIB, [b"x" * MIB])
-    part.leave()
-    assert kept_by(tmp_path / "out").done == [(0, MIB)]
+    part.close()
+    assert kept_by(tmp_path / "out").present == [(0, MIB)]
 
 
 def test_a_target_that_came_meanwhile_leaves_nothing_to_go_on_with(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True, resumable=True)
+    part.begin(SURE, multipart=True, resumable=True)
     part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
     (tmp_path / "out").touch()
     with pytest.raises(TargetExistsError):
         publish(part, 2 * MIB + 2)
-    part.leave()
+    part.close()
     assert names(tmp_path) == ["out"]
 
 
@@ -667,11 +667,11 @@ def test_a_folder_that_fails_to_sync_leaves_no_note_of_a_temporary_that_is_gone(
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True, resumable=True)
+    part.begin(SURE, multipart=True, resumable=True)
     part.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
     with pytest.raises(StorageError):
         publish(part, 2 * MIB + 2)
-    part.leave()
+    part.close()
     assert names(tmp_path) == ["out"]
 
 
@@ -696,21 +696,21 @@ def fail_close(monkeypatch):
 def note_of(target):
     """What is noted of the temporary, while its writer goes on."""
     (path,) = target.parent.glob(".*.part")
-    return ResumeState(path).read("job-1", path.stat().st_size)
+    return ResumeStateFile(path).read("job-1", path.stat().st_size)
 
 
 def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True, resumable=True)
+    part.begin(SURE, multipart=True, resumable=True)
     assert note_of(tmp_path / "out") is None
     part.write(MIB, [b"x" * MIB])
-    assert note_of(tmp_path / "out").done == [(MIB, 2 * MIB)]
+    assert note_of(tmp_path / "out").present == [(MIB, 2 * MIB)]
     part.write(3 * MIB, [b"x", b"xx"])
-    assert note_of(tmp_path / "out").done == [(MIB, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    assert note_of(tmp_path / "out").present == [(MIB, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
     part.write(0, [b"x" * MIB])
-    assert note_of(tmp_path / "out").done == [(0, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
-    part.leave()
+    assert note_of(tmp_path / "out").present == [(0, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    part.close()
 
 
 def test_who_goes_on_with_what_was_kept_has_each_write_noted_at_once(tmp_path):
@@ -725,18 +725,18 @@ def test_who_goes_on_with_what_was_kept_has_each_write_noted_at_once(tmp_path):
 def test_what_is_too_little_to_be_kept_is_not_noted(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True, resumable=True)
+    part.begin(SURE, multipart=True, resumable=True)
     part.write(0, [b"x" * (MIB - 1)])
     assert len(names(tmp_path)) == 1
     part.write(MIB, [b"x"])
-    assert note_of(tmp_path / "out").done == [(0, MIB - 1), (MIB, MIB + 1)]
-    part.leave()
+    assert note_of(tmp_path / "out").present == [(0, MIB - 1), (MIB, MIB + 1)]
+    part.close()
 
 
 def test_a_note_that_cannot_be_closed_costs_no_descriptor_and_no_result(tmp_path, fail_close):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(Version(MIB + 2, '"one"'), joined=True, resumable=True)
+    part.begin(ObjectVersion(MIB + 2, '"one"'), multipart=True, resumable=True)
     part.write(0, [b"{" + b" " * MIB + b"}"])
     before = names("/proc/self/fd")
     fail_close(".json")
@@ -748,33 +748,33 @@ def test_a_note_that_cannot_be_closed_costs_no_descriptor_and_no_result(tmp_path
 def test_of_what_could_not_be_asked_for_in_parts_nothing_is_noted_or_kept(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True)
+    part.begin(SURE, multipart=True)
     part.write(0, [b"x" * 2 * MIB])
     assert len(names(tmp_path)) == 1
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
 def test_where_each_note_costs_a_sync_there_are_fewer(tmp_path, monkeypatch):
-    monkeypatch.setattr(sidecar, "_boot_id", lambda: None)
+    monkeypatch.setattr(resume_state, "_boot_id", lambda: None)
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(Version(size=20 * MIB, etag='"one"'), joined=True, resumable=True)
+    part.begin(ObjectVersion(size=20 * MIB, etag='"one"'), multipart=True, resumable=True)
     for number in range(20):
         part.write(number * MIB, [b"x" * MIB])
     assert len(synced) == 3
-    assert note_of(tmp_path / "out").done == [(0, 17 * MIB)]
-    part.leave()
-    assert kept_by(tmp_path / "out").done == [(0, 20 * MIB)]
+    assert note_of(tmp_path / "out").present == [(0, 17 * MIB)]
+    part.close()
+    assert kept_by(tmp_path / "out").present == [(0, 20 * MIB)]
 
 
 def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path, monkeypatch):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(SURE, joined=True, resumable=True)
-    within, real = Lock(), ResumeState.write
+    part.begin(SURE, multipart=True, resumable=True)
+    within, real = Lock(), ResumeStateFile.write
 
     def write(self, *args):
         assert within.acquire(blocking=False), "two notes at a time"
@@ -782,12 +782,12 @@ def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path, monk
         real(self, *args)
         within.release()
 
-    monkeypatch.setattr(ResumeState, "write", write)
+    monkeypatch.setattr(ResumeStateFile, "write", write)
     with ThreadPoolExecutor(8) as pool:
         writes = [pool.submit(part.write, at * 4096, [b"x" * 4096]) for at in range(1024)]
     assert [write.result() for write in writes] == [None] * 1024
-    assert note_of(tmp_path / "out").done == [(0, 4 * MIB)]
-    part.leave()
+    assert note_of(tmp_path / "out").present == [(0, 4 * MIB)]
+    part.close()
 
 
 # --- whose temporary it is ----------------------------------------------------------------------
@@ -797,7 +797,7 @@ def temporary_of(target):
     """The name that the temporary of this target always has."""
     part = begun(target)
     (path,) = target.parent.glob(".*.part")
-    part.leave()
+    part.close()
     return path
 
 
@@ -805,24 +805,24 @@ def temporary_of(target):
 def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
     first = part_file(tmp_path / "out")
     first.open()
-    first.begin(SURE, joined=True, resumable=True)
+    first.begin(SURE, multipart=True, resumable=True)
     first.write(0, [b"{" + b"x" * (2 * MIB) + b"}"])
     second = part_file(tmp_path / "out", overwrite=True)
     assert second.open() is None
-    second.begin(SURE, joined=True, resumable=True)
+    second.begin(SURE, multipart=True, resumable=True)
     second.write(0, [b"{second}"])
     publish(second, 8)
     assert (tmp_path / "out").read_bytes() == b"{second}"
-    first.leave()
-    assert kept_by(tmp_path / "out").done == [(0, 2 * MIB + 2)]
+    first.close()
+    assert kept_by(tmp_path / "out").present == [(0, 2 * MIB + 2)]
 
 
 def test_a_temporary_that_another_process_writes_is_left_to_it(tmp_path):
     left_behind(tmp_path / "out")
     script = (
-        "import sys; from pathlib import Path; from adepoll.fetcher.partfile import PartFile;"
+        "import sys; from pathlib import Path; from adepoll.fetcher.part_file import PartFile;"
         "part = PartFile(Path(sys.argv[1]), job_id='job-1', overwrite=False);"
-        "print(part.open() is not None, flush=True); sys.stdin.read(); part.leave()"
+        "print(part.open() is not None, flush=True); sys.stdin.read(); part.close()"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -830,7 +830,7 @@ def test_a_temporary_that_another_process_writes_is_left_to_it(tmp_path):
         assert kept_by(tmp_path / "out") is None
         other.stdin.close()
     assert other.returncode == 0
-    assert kept_by(tmp_path / "out").done == [(0, 2 * MIB)]
+    assert kept_by(tmp_path / "out").present == [(0, 2 * MIB)]
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -917,7 +917,7 @@ def before_lock(monkeypatch):
 
 def begin_and_write(part, text):
     part.open()
-    part.begin(Version(), joined=False)
+    part.begin(ObjectVersion(), multipart=False)
     part.write(0, [text])
 
 
@@ -994,7 +994,7 @@ def test_a_temporary_with_a_second_name_is_not_written_to_and_gives_up_its_name(
     begin_and_write(second, b"{second}")
     assert target.read_bytes() == b"{first}"
     assert temporary.read_bytes() == b"{second}"
-    second.leave()
+    second.close()
     assert names(tmp_path) == ["out"]
 
 
@@ -1004,7 +1004,7 @@ def test_a_temporary_that_others_may_read_is_made_private_before_it_is_written(t
     temporary.touch(0o644)
     part = begun(tmp_path / "out")
     assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
-    part.leave()
+    part.close()
 
 
 # --- braces --------------------------------------------------------------------------------------
@@ -1034,7 +1034,7 @@ def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, si
     else:
         with pytest.raises(ResultTransferError, match="ended within the result"):
             publish(part, len(text))
-        part.leave()
+        part.close()
         assert not list(tmp_path.iterdir())
 
 
@@ -1053,7 +1053,7 @@ def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, si
 def test_the_last_byte_that_is_no_blank_must_close_the_result(tmp_path, text, whole, joined):
     part = part_file(tmp_path / "out")
     part.open()
-    part.begin(Version(len(text), '"one"'), joined=joined)
+    part.begin(ObjectVersion(len(text), '"one"'), multipart=joined)
     part.write(0, [text])
     part.hash_to(len(text))
     if whole:
@@ -1062,7 +1062,7 @@ def test_the_last_byte_that_is_no_blank_must_close_the_result(tmp_path, text, wh
         return
     with pytest.raises(ResultTransferError, match="ended within the result"):
         part.publish()
-    part.leave()
+    part.close()
     assert names(tmp_path) == []
 
 
@@ -1081,7 +1081,7 @@ def test_what_a_kill_left_of_a_published_file_is_tidied_away(tmp_path, monkeypat
     part = PartFile(target, job_id="job-1", overwrite=False)
     part.check()
     part.open()
-    part.begin(Version(MIB + 2, '"one"'), joined=True, resumable=True)
+    part.begin(ObjectVersion(MIB + 2, '"one"'), multipart=True, resumable=True)
     part.write(0, [b"{" + b" " * MIB + b"}"])
     part.hash_to(MIB + 2)
     with pytest.raises(KilledError):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adepoll.errors import ResultTransferError, ResultUrlError
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.addresses import Gatekeeper, PrivateAddressError
+from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 
 PUBLIC_API = "https://93.184.216.34"
 PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "2001:4860:4860::8888"]
@@ -100,8 +100,8 @@ def resolving(monkeypatch):
     return use
 
 
-def gatekeeper(*, api_url=PUBLIC_API, allow_private=False):
-    return Gatekeeper(api_url=api_url, allow_private=allow_private)
+def guard(*, api_url=PUBLIC_API, allow_private=False):
+    return SsrfGuard(api_url=api_url, allow_private=allow_private)
 
 
 def url_of(address, scheme="https"):
@@ -116,7 +116,7 @@ def url_of(address, scheme="https"):
     "address", [*INSIDE_V4, *INSIDE_V6, *wrapped("127.0.0.1"), *wrapped("169.254.169.254")]
 )
 async def test_an_address_of_the_inside_is_refused(address):
-    asked = gatekeeper()
+    asked = guard()
     with pytest.raises(ResultUrlError, match="allow_private=True"):
         await asked.check("job-1", url_of(address))
     await asked.close()
@@ -124,13 +124,13 @@ async def test_an_address_of_the_inside_is_refused(address):
 
 @pytest.mark.parametrize("address", [*PUBLIC, *wrapped("8.8.8.8")])
 async def test_an_address_of_the_public_internet_may_be_asked(address):
-    assert str(await gatekeeper().check("job-1", url_of(address))) == url_of(address)
+    assert str(await guard().check("job-1", url_of(address))) == url_of(address)
 
 
 @given(st.ip_addresses(v=4))
 def test_wrapping_an_address_changes_nothing_about_where_it_is(address):
     async def is_let_through(text):
-        asked = gatekeeper()
+        asked = guard()
         try:
             await asked.check("job-1", url_of(text))
         except ResultUrlError:
@@ -151,13 +151,13 @@ def test_wrapping_an_address_changes_nothing_about_where_it_is(address):
 async def test_localhost_is_the_inside_without_being_looked_up(resolving, host):
     names = resolving(localhost=PUBLIC[:1])
     with pytest.raises(ResultUrlError, match="allow_private=True"):
-        await gatekeeper().check("job-1", f"https://{host}/p")
+        await guard().check("job-1", f"https://{host}/p")
     assert names.asked == ["93.184.216.34"]  # where the API is, and nothing else
 
 
 @pytest.mark.parametrize("host", ["localhost.example", "notlocalhost", "10.0.0.1.example"])
 async def test_a_name_is_not_taken_for_an_address(host):
-    assert (await gatekeeper().check("job-1", f"https://{host}/p")).host == host
+    assert (await guard().check("job-1", f"https://{host}/p")).host == host
 
 
 @pytest.mark.parametrize(
@@ -187,25 +187,25 @@ async def test_old_ways_to_write_an_address_lead_nowhere(answering, stored, host
 async def test_a_name_that_stands_for_an_address_of_the_inside_is_refused(resolving, address):
     resolving(storage_example=[address])
     with pytest.raises(PrivateAddressError, match="allow_private=True"):
-        await gatekeeper().resolve("storage.example", 443)
+        await guard().resolve("storage.example", 443)
 
 
 async def test_a_name_with_addresses_outside_and_inside_is_refused_whole(resolving):
     resolving(storage_example=[[*PUBLIC, "10.0.0.1"]])
     with pytest.raises(PrivateAddressError):
-        await gatekeeper().resolve("storage.example", 443)
+        await guard().resolve("storage.example", 443)
 
 
 async def test_a_name_that_stands_for_public_addresses_gives_all_of_them(resolving):
     resolving(storage_example=[PUBLIC])
-    found = await gatekeeper().resolve("storage.example", 443)
+    found = await guard().resolve("storage.example", 443)
     assert [one["host"] for one in found] == PUBLIC
     assert {one["port"] for one in found} == {443}
 
 
 async def test_a_name_that_changes_its_mind_is_checked_each_time(resolving):
     resolving(storage_example=[PUBLIC[0], "127.0.0.1"])
-    asked = gatekeeper()
+    asked = guard()
     assert await asked.resolve("storage.example", 443)
     with pytest.raises(PrivateAddressError):
         await asked.resolve("storage.example", 443)
@@ -214,7 +214,7 @@ async def test_a_name_that_changes_its_mind_is_checked_each_time(resolving):
 async def test_a_name_that_nobody_knows_fails_as_such(resolving):
     resolving()
     with pytest.raises(OSError, match="not known"):
-        await gatekeeper().resolve("storage.example", 443)
+        await guard().resolve("storage.example", 443)
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
@@ -255,12 +255,12 @@ async def test_a_name_is_connected_to_at_the_address_that_was_checked(
 )
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1"])
 async def test_who_has_the_api_inside_may_fetch_from_there(api_url, address):
-    assert await gatekeeper(api_url=api_url).check("job-1", url_of(address))
+    assert await guard(api_url=api_url).check("job-1", url_of(address))
 
 
 async def test_an_api_that_is_inside_by_name_opens_the_inside_too(resolving):
     names = resolving(api_example=["10.0.0.1"], storage_example=["10.0.0.2"])
-    asked = gatekeeper(api_url="https://api.example")
+    asked = guard(api_url="https://api.example")
     assert await asked.check("job-1", url_of("10.0.0.2"))
     assert await asked.resolve("storage.example", 443)
     assert names.asked.count("api.example") == 1
@@ -268,7 +268,7 @@ async def test_an_api_that_is_inside_by_name_opens_the_inside_too(resolving):
 
 async def test_an_api_outside_opens_nothing_and_is_looked_up_once(resolving):
     names = resolving(api_example=[PUBLIC[0], "10.0.0.1"])
-    asked = gatekeeper(api_url="https://api.example")
+    asked = guard(api_url="https://api.example")
     for _ in range(3):
         with pytest.raises(ResultUrlError):
             await asked.check("job-1", url_of("10.0.0.2"))
@@ -277,7 +277,7 @@ async def test_an_api_outside_opens_nothing_and_is_looked_up_once(resolving):
 
 async def test_an_api_that_cannot_be_looked_up_opens_nothing_and_is_looked_up_again(resolving):
     names = resolving()
-    asked = gatekeeper(api_url="https://api.example")
+    asked = guard(api_url="https://api.example")
     for _ in range(2):
         with pytest.raises(ResultUrlError):
             await asked.check("job-1", url_of("10.0.0.2"))
@@ -287,7 +287,7 @@ async def test_an_api_that_cannot_be_looked_up_opens_nothing_and_is_looked_up_ag
 
 async def test_public_names_cost_no_look_up_of_the_api(resolving):
     names = resolving(storage_example=[PUBLIC])
-    asked = gatekeeper(api_url="https://api.example")
+    asked = guard(api_url="https://api.example")
     await asked.check("job-1", "https://storage.example/p")
     await asked.resolve("storage.example", 443)
     assert names.asked == ["storage.example"]
@@ -295,7 +295,7 @@ async def test_public_names_cost_no_look_up_of_the_api(resolving):
 
 async def test_allow_private_opens_the_inside_and_plain_http(resolving):
     resolving(storage_example=["10.0.0.2"])
-    asked = gatekeeper(allow_private=True)
+    asked = guard(allow_private=True)
     for url in (url_of("10.0.0.2"), url_of("10.0.0.2", "http"), "http://localhost/p"):
         assert str(await asked.check("job-1", url)) == url
     assert await asked.resolve("storage.example", 80)
@@ -304,18 +304,18 @@ async def test_allow_private_opens_the_inside_and_plain_http(resolving):
 @pytest.mark.parametrize("url", ["https:///x", "https:/x", "https:x", "/x"])
 async def test_a_url_without_a_host_is_refused(url):
     with pytest.raises(ResultUrlError, match="https"):
-        await gatekeeper().check("job-1", url)
+        await guard().check("job-1", url)
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp", "ws"])
 async def test_another_scheme_than_https_is_refused_where_the_api_is_https(scheme):
     with pytest.raises(ResultUrlError, match="https"):
-        await gatekeeper().check("job-1", url_of(PUBLIC[0], scheme))
+        await guard().check("job-1", url_of(PUBLIC[0], scheme))
 
 
 async def test_a_resolver_is_made_at_first_use_and_closed_with_the_gatekeeper(resolving):
     names = resolving(storage_example=[PUBLIC])
-    asked = gatekeeper()
+    asked = guard()
     await asked.close()
     assert names.closed == 0
     await asked.resolve("storage.example", 443)

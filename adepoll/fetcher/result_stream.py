@@ -1,41 +1,41 @@
-"""ResultStream: what a caller iterates over. Imports answers and stats."""
+"""ResultStream: the bytes of a result as an async iterator, from storage or from a snapshot."""
 
 from typing import Protocol, Self
 
 from adepoll.errors import AdePollError, ResultRangeError
-from adepoll.fetcher.answers import Version
-from adepoll.fetcher.stats import Transfer
+from adepoll.fetcher.statistics import Transfer
+from adepoll.fetcher.storage_rules import ObjectVersion
 
 
-class Source(Protocol):
-    """What a stream reads from."""
+class ByteSource(Protocol):
+    """What a `ResultStream` reads from."""
 
-    version: Version
+    version: ObjectVersion
     start: int
     received: int
     resumed: int
 
     @property
     def stop(self) -> int | None:
-        """The byte after the last that is read; None where that is not known."""
+        """Offset after the last byte to read; None if not known."""
 
     async def read(self) -> bytes:
-        """Give the next bytes, none at the end."""
+        """Return the next bytes, none at the end."""
 
 
-class Inline:
-    """Data that came with the snapshot, as the source of a stream."""
+class InlineResult:
+    """A result that came with the snapshot, as the source of a stream."""
 
     def __init__(
         self, body: bytes, *, job_id: str = "", start: int = 0, stop: int | None = None
     ) -> None:
-        """`body` is the JSON of the result; of it, a range as `ResultFetcher.stream` has it.
+        """Read a range of `body`, the JSON of the result; the range as in `ResultFetcher.stream`.
 
         Raises:
-            ResultRangeError: It ends before the range begins.
+            ResultRangeError: The result ends before the range begins.
         """
         size = len(body)
-        self.version = Version(size=size)
+        self.version = ObjectVersion(size=size)
         self.start = max(0, size + start) if start < 0 else start
         self.stop = size if stop is None else min(stop, size)
         self.received = 0
@@ -45,7 +45,7 @@ class Inline:
         self._body = body[self.start : self.stop]
 
     async def read(self) -> bytes:
-        """Give all of it, then nothing."""
+        """Return all bytes, then none."""
         body, self._body = self._body, b""
         self.received += len(body)
         return body
@@ -54,60 +54,60 @@ class Inline:
 class ResultStream:
     """The bytes of one result, or of a range of it, as they arrive; an async iterator of chunks.
 
-    What is not read stays with the storage: the socket waits, and memory does not grow.
+    Bytes are received only as fast as they are read, so memory stays constant.
     """
 
-    def __init__(self, source: Source, transfer: Transfer | None = None) -> None:
-        """Made by `ResultFetcher.stream`; how it ends is counted with `transfer`."""
+    def __init__(self, source: ByteSource, transfer: Transfer | None = None) -> None:
+        """Made by `ResultFetcher.stream`; `transfer` counts the outcome."""
         self._source = source
         self._transfer = transfer
 
     @property
     def size(self) -> int | None:
-        """How many bytes the whole result has; None where the storage does not say."""
+        """Size of the whole result in bytes; None if the storage does not state it."""
         return self._source.version.size
 
     @property
     def start(self) -> int:
-        """Where the first byte that is given stands in the result; 0 if all of it is given."""
+        """Offset of the first byte in the result; 0 for the whole result."""
         return self._source.start
 
     @property
     def stop(self) -> int | None:
-        """Where the byte after the last one stands; None where the storage does not say the size.
+        """Offset after the last byte; None if the storage does not state the size.
 
-        `stop - start` bytes are given in all.
+        The stream has `stop - start` bytes.
         """
         return self._source.stop
 
     @property
     def etag(self) -> str | None:
-        """What the storage calls this version; None where it has no name for it."""
+        """ETag of the object in storage; None if it has none."""
         return self._source.version.etag
 
     @property
     def received(self) -> int:
-        """Bytes handed out so far."""
+        """Bytes returned so far."""
         return self._source.received
 
     @property
     def resumed(self) -> int:
-        """How often another connection went on where one had broken."""
+        """Number of resumptions after a failed connection."""
         return self._source.resumed
 
     def __aiter__(self) -> Self:
-        """Give the stream itself."""
+        """Return the stream itself."""
         return self
 
     async def __anext__(self) -> bytes:
-        """Give the next chunk.
+        """Return the next chunk.
 
         Raises:
-            ResultChangedError: There is another object now than the one that was begun with.
-            ResultTransferError: The bytes did not arrive whole, however often it was tried.
-            ResultMalformedError: What comes is no JSON object.
-            ResultError: The other subclasses say what else kept it from going on.
-            RequestError: The service could not be asked for a fresh URL.
+            ResultChangedError: The object in storage is another one than at the beginning.
+            ResultTransferError: The bytes did not arrive completely in the allowed attempts.
+            ResultMalformedError: The bytes are not a JSON object.
+            ResultError: The other subclasses name further reasons.
+            RequestError: The API failed when a new URL was requested.
             ClosedError: The fetcher was closed.
         """
         try:

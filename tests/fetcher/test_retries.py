@@ -18,7 +18,7 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.transfer import Persistence
+from adepoll.fetcher.storage_client import TransferRetries
 from adepoll.throttling.retrying import RetryPolicy
 
 MIB = 2**20
@@ -34,45 +34,45 @@ class Waits(RetryPolicy):
         return map(float, count(1))
 
 
-def persistence(attempts=3, *, check_open=lambda: None):
-    return Persistence(Waits(attempts=attempts), Random(0), check_open=check_open)
+def retries(attempts=3, *, check_open=lambda: None):
+    return TransferRetries(Waits(attempts=attempts), Random(0), check_open=check_open)
 
 
-async def failures_until_the_end(persistence, *, size=None, gained=0):
+async def failures_until_the_end(retries, *, size=None, received=0):
     for number in range(1, 100_000):
         try:
-            await persistence.endure(BROKEN, began=now(), gained=gained, size=size)
+            await retries.wait_or_raise(BROKEN, started=now(), received=received, size=size)
         except ResultTransferError:
             return number
     raise AssertionError("there is no end")
 
 
-# --- Persistence --------------------------------------------------------------------------------
+# --- TransferRetries ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("attempts", [1, 3, 7])
 def test_there_are_as_many_failures_as_attempts(replay, attempts):
-    assert replay(lambda: failures_until_the_end(persistence(attempts))) == attempts
+    assert replay(lambda: failures_until_the_end(retries(attempts))) == attempts
 
 
 @pytest.mark.parametrize(
     ("size", "more"), [(0, 0), (16 * MIB - 1, 0), (16 * MIB, 1), (100 * MIB, 6), (2**62, 1_024)]
 )
 def test_and_one_more_for_each_16_mebibytes_within_reason(replay, size, more):
-    assert replay(lambda: failures_until_the_end(persistence(), size=size)) == 3 + more
+    assert replay(lambda: failures_until_the_end(retries(), size=size)) == 3 + more
 
 
 def test_bytes_that_arrive_give_no_attempt_back(replay):
-    assert replay(lambda: failures_until_the_end(persistence(), gained=10**9)) == 3
+    assert replay(lambda: failures_until_the_end(retries(), received=10**9)) == 3
 
 
 def test_each_failure_waits_as_the_policy_says(replay):
     async def script():
         times = []
-        enduring = persistence(9)
+        enduring = retries(9)
         for _ in range(4):
             began = now()
-            await enduring.endure(BROKEN, began=began, gained=0, size=None)
+            await enduring.wait_or_raise(BROKEN, started=began, received=0, size=None)
             times.append(now() - began)
         return times
 
@@ -82,10 +82,10 @@ def test_each_failure_waits_as_the_policy_says(replay):
 def test_after_a_mebibyte_the_waits_begin_anew(replay):
     async def script():
         times = []
-        enduring = persistence(9)
-        for gained in (0, 0, MIB - 1, MIB, 0):
+        enduring = retries(9)
+        for received in (0, 0, MIB - 1, MIB, 0):
             began = now()
-            await enduring.endure(BROKEN, began=began, gained=gained, size=None)
+            await enduring.wait_or_raise(BROKEN, started=began, received=received, size=None)
             times.append(now() - began)
         return times
 
@@ -94,15 +94,17 @@ def test_after_a_mebibyte_the_waits_begin_anew(replay):
 
 def test_what_connections_meet_at_the_same_time_is_one_failure_and_one_wait(replay):
     async def script():
-        enduring = persistence(2)
+        enduring = retries(2)
         await asyncio.sleep(5)
         began = now()
         await asyncio.sleep(1)
-        enduring_all = [enduring.endure(BROKEN, began=began, gained=0, size=None) for _ in range(8)]
+        enduring_all = [
+            enduring.wait_or_raise(BROKEN, started=began, received=0, size=None) for _ in range(8)
+        ]
         await asyncio.gather(*enduring_all)
         assert now() == began + 2.0
         with pytest.raises(ResultTransferError):
-            await enduring.endure(BROKEN, began=now(), gained=0, size=None)
+            await enduring.wait_or_raise(BROKEN, started=now(), received=0, size=None)
 
     replay(script)
 
@@ -110,7 +112,7 @@ def test_what_connections_meet_at_the_same_time_is_one_failure_and_one_wait(repl
 def test_what_passes_not_is_raised_at_once(replay):
     async def script():
         with pytest.raises(ResultForbiddenError):
-            await persistence(9).endure(DENIED, began=now(), gained=0, size=None)
+            await retries(9).wait_or_raise(DENIED, started=now(), received=0, size=None)
         return now()
 
     assert replay(script) == 0.0
@@ -121,9 +123,9 @@ def test_nothing_is_endured_after_closing(replay):
         raise ClosedError("closed")
 
     async def script():
-        enduring = persistence(9, check_open=closed)
+        enduring = retries(9, check_open=closed)
         with pytest.raises(ClosedError):
-            await enduring.endure(BROKEN, began=now(), gained=0, size=None)
+            await enduring.wait_or_raise(BROKEN, started=now(), received=0, size=None)
 
     replay(script)
 

@@ -1,0 +1,72 @@
+"""Decompression of bodies, with a limit on their growth. Imports errors only."""
+
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from adepoll.errors import ResultMalformedError, ResultTransferError
+
+Read: TypeAlias = Callable[[], Awaitable[bytes]]
+"""Returns the next bytes; none at the end."""
+
+Chunk: TypeAlias = bytes | memoryview
+"""Bytes that stay unchanged while this object exists; its slices may change after that."""
+
+ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
+"""Returns the next bytes, which may be in reused memory; none at the end."""
+
+_GZIP_OR_ZLIB: Final = 47  # zlib's wbits for: detect the format by its header
+_MAX_CHUNK: Final = 2**18
+_MAX_GROWTH: Final = 200  # JSON shrinks to about a tenth, a decompression bomb to a thousandth
+_GROWTH_CHECKED_FROM: Final = 2**26  # bytes
+
+
+class Decoder:
+    """Decodes gzip and deflate, which some storages send although they were not requested."""
+
+    def __init__(self, read: Read, *, job_id: str) -> None:
+        """`read` returns the next encoded bytes."""
+        self._read = read
+        self._job_id = job_id
+        self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._encoded = b""  # received, not decoded yet
+        self._bytes_in = 0
+        self._bytes_out = 0
+
+    async def read(self) -> bytes:
+        """Return the next decoded bytes, none at the end.
+
+        Raises:
+            ResultTransferError: The body ended within the compressed data.
+            ResultMalformedError: It is not compressed data, or grows beyond the limit.
+        """
+        while True:
+            if not self._encoded:
+                self._encoded = await self._read()
+                self._bytes_in += len(self._encoded)
+                if not self._encoded and not self._zlib.eof:
+                    reason = "the bytes ended within their encoding"
+                    raise ResultTransferError(
+                        reason, job_id=self._job_id, received=self._bytes_out, expected=None
+                    )
+                if not self._encoded:
+                    return b""
+            if chunk := self._decode():
+                return chunk
+
+    def _decode(self) -> bytes:
+        if self._zlib.eof:  # a gzip file may have several members (RFC 1952, section 2.2)
+            self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+        problem = ""
+        try:
+            chunk = self._zlib.decompress(self._encoded, _MAX_CHUNK)
+        except zlib.error:
+            problem = "broken content encoding @ $"
+        else:
+            self._encoded = self._zlib.unconsumed_tail or self._zlib.unused_data
+            self._bytes_out += len(chunk)
+            if self._bytes_out <= max(_GROWTH_CHECKED_FROM, _MAX_GROWTH * self._bytes_in):
+                return chunk
+            problem = f"it decodes to more than {_MAX_GROWTH} times its size @ $"
+        # Raised here, so that zlib's error is not its context.
+        raise ResultMalformedError([problem], job_id=self._job_id)

@@ -1,0 +1,313 @@
+"""Writes and hashes a download in threads, while the event loop receives the next bytes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from typing import Final, TypeAlias, TypeVar, TypeVarTuple, Unpack
+
+from adepoll.errors import ResultError
+from adepoll.fetcher.body_decoding import Chunk, ReadChunk
+from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.resume_state import ResumeState
+from adepoll.fetcher.storage_rules import ObjectVersion
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with the bytes written so far, and the size of the result; None if not known."""
+
+_BATCH: Final = 2**20  # bytes written by one call in a thread
+_BATCH_OF_BLOCKS: Final = 2**22
+_MAX_UNHASHED: Final = 2**23  # bytes kept in memory until they are hashed
+_HASHED_FROM_FILE: Final = 2**24  # bytes hashed by one call in a thread
+_SYNC_EVERY: Final = 2**26
+_LARGE_ALLOCATION: Final = 2**24  # bytes
+
+
+# --- Work in threads --------------------------------------------------------------------------
+
+
+def start_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
+    """Start blocking work in a thread; the caller must wait for it with `wait_until_done`."""
+    return asyncio.get_running_loop().run_in_executor(None, work, *args)
+
+
+async def wait_until_done(work: asyncio.Future[_T]) -> None:
+    """Wait until work is done, whatever its outcome, even if this task is cancelled meanwhile.
+
+    A thread cannot be stopped, and it must have written before the caller cleans up.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        # asyncio.wait would cost several times the CPU time, for each batch of bytes.
+        waiter = asyncio.get_running_loop().create_future()
+        work.add_done_callback(partial(_wake, waiter))
+        try:
+            await waiter
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if not work.cancelled():
+        work.exception()  # so that asyncio does not log an exception that was never retrieved
+    if cancelled is not None:
+        raise cancelled
+
+
+def _wake(waiter: asyncio.Future[None], _work: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
+    """Run blocking work in a thread, and return its result; if cancelled, wait for it first."""
+    started = start_in_thread(work, *args)
+    await wait_until_done(started)
+    return started.result()
+
+
+async def stop_task(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait until it has ended."""
+    task.cancel()
+    await wait_until_done(task)
+
+
+# --- One download -----------------------------------------------------------------------------
+
+
+class DiskWriter:
+    """The disk side of one download.
+
+    Attributes:
+        size: Size of the result in bytes; None if not known.
+        written: Bytes written so far.
+        part: The part file.
+    """
+
+    def __init__(self, part: PartFile, progress: Progress | None) -> None:
+        """Touch no file yet."""
+        self.size: int | None = None
+        self.written = 0
+        self.part = part
+        self._progress = progress
+        self._prefix = 0  # bytes written before the first missing one
+        self._unhashed: list[Chunk] = []  # chunks in memory to hash next
+        self._unhashed_bytes = 0  # of those chunks, and of those being hashed
+        self._hash_end = 0  # offset after the last byte that was passed to the hash
+        self._work_added = asyncio.Event()
+        self._work_done = asyncio.Event()
+        self._is_complete = False
+        self._hashing: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[ResumeState | None, None]:
+        """Open the part file for a block; yield what an earlier download has left in it."""
+        try:
+            yield await run_in_thread(self.part.open)
+        finally:
+            try:
+                await self._stop_hashing()
+            finally:
+                if self.part.is_open:
+                    await run_in_thread(self.part.close)
+
+    async def begin(
+        self,
+        version: ObjectVersion,
+        *,
+        multipart: bool,
+        resumable: bool = False,
+        resume: ResumeState | None = None,
+    ) -> None:
+        """Begin with an empty file, or with what is in it if `resume` is passed.
+
+        The other arguments are those of `PartFile.begin`.
+        """
+        await self._stop_hashing()
+        _keep_freed_memory()
+        if resume is None:
+            options = {"multipart": multipart, "resumable": resumable}
+            await run_in_thread(lambda: self.part.begin(version, **options))
+        self.size = version.size
+        present = resume.present if resume else []
+        self.written = sum([stop - start for start, stop in present])
+        self._prefix = present[0][1] if present and present[0][0] == 0 else 0
+        self._is_complete = False
+        self._unhashed = []
+        self._unhashed_bytes = 0
+        self._hash_end = self.part.hashed
+        self._hashing = asyncio.create_task(self._hash())
+        self._report_progress()
+
+    def write(self, offset: int, chunks: list[Chunk], size: int) -> asyncio.Future[None]:
+        """Start writing chunks in a thread; also pass them to the hash if they are next."""
+        if offset == self._hash_end:
+            self._hash_end += size
+            self._unhashed += chunks
+            self._unhashed_bytes += size
+            self._work_added.set()
+        return start_in_thread(self.part.write, offset, chunks)
+
+    async def wait_for_hash(self) -> None:
+        """Wait while too many bytes in memory are not hashed yet."""
+        while self._unhashed_bytes > _MAX_UNHASHED and self._hashing and not self._hashing.done():
+            self._work_done.clear()
+            await self._work_done.wait()
+
+    def record(self, count: int, prefix: int) -> None:
+        """Record `count` more written bytes; `prefix` bytes precede the first missing one."""
+        self.written += count
+        self._prefix = prefix
+        self._work_added.set()
+        self._report_progress()
+
+    async def publish(self) -> str:
+        """Publish the file, of which all bytes are written; return its SHA-256 in hex."""
+        if self._hashing is not None:
+            self._is_complete = True
+            self._work_added.set()
+            await self._hashing
+        return await run_in_thread(self.part.publish)
+
+    async def _stop_hashing(self) -> None:
+        hashing, self._hashing = self._hashing, None
+        if hashing is not None:
+            # `publish` has raised its error, or the download has failed before.
+            await stop_task(hashing)
+
+    def _report_progress(self) -> None:
+        if self._progress is not None:
+            self._progress(self.written, self.size)
+
+    async def _hash(self) -> None:
+        """Hash all bytes in order: from memory, or else from the file.
+
+        Also sync the file early, in the background, because a single sync at the end takes long.
+        """
+        part = self.part
+        synced = 0
+        syncing: asyncio.Future[None] | None = None
+        try:
+            while not (self._is_complete and part.hashed >= self._prefix):
+                if self._unhashed:
+                    size = self._hash_end - part.hashed
+                    chunks, self._unhashed = self._unhashed, []
+                    await run_in_thread(part.hash, chunks)
+                    del chunks
+                    self._unhashed_bytes -= size
+                    self._work_done.set()
+                elif part.hashed < self._prefix:
+                    self._hash_end = min(self._prefix, part.hashed + _HASHED_FROM_FILE)
+                    await run_in_thread(part.hash_to, self._hash_end)
+                else:
+                    self._work_added.clear()
+                    await self._work_added.wait()
+                if part.hashed - synced >= _SYNC_EVERY and (syncing is None or syncing.done()):
+                    if syncing is not None:
+                        syncing.result()
+                    synced = part.hashed
+                    syncing = start_in_thread(part.sync)
+            if syncing is not None:
+                await wait_until_done(syncing)
+                syncing.result()
+        finally:
+            self._work_done.set()
+            if syncing is not None:
+                await wait_until_done(syncing)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next chunks; call it once per process.
+
+    By default glibc returns memory to the kernel when some hundred kilobytes are free, and the
+    next chunks have to be mapped and zeroed again: half of the time of a fast download. Freeing
+    one large block raises both thresholds for good (mallopt(3), "dynamic mmap threshold"). A
+    second call would only zero memory. Other allocators ignore it.
+    """
+    bytes(_LARGE_ALLOCATION)  # no page of it is touched
+
+
+class SegmentWriter:
+    """Writes consecutive bytes in batches: one is written in a thread while the next arrives."""
+
+    def __init__(
+        self,
+        disk: DiskWriter,
+        offset: int,
+        record: Callable[[int], int],
+        *,
+        full_chunk: int = 0,
+    ) -> None:
+        """Write from an offset on.
+
+        Args:
+            disk: The download.
+            offset: Offset of the first byte in the file.
+            record: Called after each batch with its number of bytes; returns the number of bytes
+                of the file that precede the first missing one.
+            full_chunk: Bytes of a chunk that others follow immediately; 0 for chunks of any size.
+        """
+        self._batch = _BATCH_OF_BLOCKS if full_chunk else _BATCH
+        self._full_chunk = full_chunk
+        self._disk = disk
+        self._offset = offset
+        self._record = record
+        self._chunks: list[Chunk] = []
+        self._held_bytes = 0  # of those chunks
+        self._writing: asyncio.Future[None] | None = None
+        self._writing_bytes = 0
+
+    async def copy(self, read: ReadChunk) -> None:
+        """Write all bytes that `read` returns, and those that precede an error of `read`.
+
+        Reading waits if two batches are full and the one before is not written yet.
+
+        Raises:
+            ResultError: `read` raised it, or the bytes cannot be written.
+        """
+        failure: ResultError | None = None
+        try:
+            while True:
+                try:
+                    chunk = await read()
+                except ResultError as error:
+                    failure = error
+                    break
+                if not chunk:
+                    break
+                self._chunks.append(chunk)
+                self._held_bytes += len(chunk)
+                # A chunk below `full_chunk` came slowly, and the next may take long: write it soon.
+                if self._held_bytes >= self._batch or len(chunk) < self._full_chunk:
+                    is_idle = self._writing is None or self._writing.done()
+                    if is_idle or self._held_bytes >= 2 * self._batch:
+                        await self._start_writing()
+            await self._start_writing()
+            await self._finish_writing()
+        finally:
+            if self._writing is not None:  # this block was left by an error, which is raised
+                await wait_until_done(self._writing)
+        if failure is not None:
+            raise failure
+
+    async def _start_writing(self) -> None:
+        await self._finish_writing()
+        if self._held_bytes:
+            self._writing = self._disk.write(self._offset, self._chunks, self._held_bytes)
+            self._writing_bytes = self._held_bytes
+            self._offset += self._held_bytes
+            self._chunks = []
+            self._held_bytes = 0
+            await self._disk.wait_for_hash()
+
+    async def _finish_writing(self) -> None:
+        if self._writing is not None:
+            writing = self._writing
+            try:
+                await wait_until_done(writing)
+            finally:
+                self._writing = None
+            writing.result()
+            prefix = self._record(self._writing_bytes)
+            self._disk.record(self._writing_bytes, prefix)

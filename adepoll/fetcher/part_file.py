@@ -1,0 +1,394 @@
+"""A file that appears complete or not at all: a temporary part file, which is synced and renamed.
+
+Blocking code, called from threads: `write` by several at the same time for different bytes, the
+other methods by one at a time.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
+from adepoll.fetcher.body_decoding import Chunk
+from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
+from adepoll.fetcher.storage_rules import ObjectVersion
+
+# Errors of link(2) on file systems without hard links.
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# Errors for folders that can be written but not synced: the file system does not support it, or
+# this process may not read the folder.
+_NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+_MIN_RESUMABLE: Final = 2**20  # bytes; fewer are downloaded again
+_READ_SIZE: Final = 2**20
+_MAX_CHUNKS_PER_CALL: Final = 1024  # IOV_MAX of Linux and the BSDs (pwritev(2))
+# Linux caches written data in memory blocks as large as the call, up to 2 MiB. Large blocks can be
+# slow to allocate: in a virtual machine that had returned its memory to the host, a gigabyte took
+# 2 to 4 s, and 0.3 to 0.6 s in calls of half a mebibyte (ext4, Linux 6.18).
+_MAX_BYTES_PER_CALL: Final = 2**19
+
+
+class PartFile:
+    """Writes one result to disk, in any number of attempts; only `publish` makes it visible.
+
+    Written bytes survive a failure, and the end of the process, together with a resume state that
+    is updated with each write. The part file of one target and job always has the same name, and
+    is locked (flock(2)) while it is written. If it is locked, or belongs to another user, a part
+    file with a random name is used instead, which is never resumed.
+    """
+
+    def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
+        """Touch no file before `check`."""
+        self._target = target
+        self._job_id = job_id
+        self._overwrite = overwrite
+        self._fd: int | None = None
+        key = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(key, digest_size=6).hexdigest()
+        # A name has at most 255 bytes, a character up to four, and suffixes follow.
+        self._stem = f".{target.name[:40]}."
+        self._fixed_path = Path(target.parent, f"{self._stem}{digest}.part")
+        self._path = self._fixed_path
+        self._state_file: ResumeStateFile | None = None
+        self._version = ObjectVersion()
+        self._present: list[tuple[int, int]] = []
+        self._resumable = False
+        self._unrecorded = 0  # bytes written since the last update of the resume state
+        self._has_state = False
+        self._recording = Lock()
+        self._hash = hashlib.sha256()
+        self._counts_braces = False
+        self._depth = 0  # opening minus closing braces, including those within strings
+        self.hashed = 0
+
+    def check(self) -> None:
+        """Raise if the target cannot be written, before anything is requested.
+
+        Raises:
+            TargetExistsError: The file exists, and must not be replaced.
+            StorageError: Its folder does not exist, or the target is a folder.
+        """
+        try:
+            if self._target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not self._target.parent.is_dir():
+                raise NotADirectoryError(errno.ENOENT, "there is no such folder")
+            # is_dir and lexists only return False for names that no file can have.
+            os.lstat(self._target)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as exc:
+            raise self._storage_error(exc) from exc
+        if not self._overwrite:
+            self._remove_published_part()
+            raise self._exists_error()
+
+    def open(self) -> ResumeState | None:
+        """Open the part file; return what an earlier download has left in it."""
+        self._path = self._fixed_path
+        try:
+            self._fd = _open_locked(self._path)
+            if self._fd is None:
+                self._fd, name = tempfile.mkstemp(
+                    prefix=self._stem, suffix=".part", dir=self._target.parent
+                )
+                self._path = Path(name)
+                return None
+            self._state_file = ResumeStateFile(self._path)
+            state = self._state_file.read(self._job_id, os.fstat(self._fd).st_size)
+        except OSError as exc:
+            raise self._storage_error(exc) from exc
+        if state is not None:
+            self._version = state.version
+            self._present = state.present
+            self._resumable = self._has_state = True
+        return state
+
+    @property
+    def is_open(self) -> bool:
+        """True between `open` and the first of `publish` and `close`."""
+        return self._fd is not None
+
+    def begin(self, version: ObjectVersion, *, multipart: bool, resumable: bool = False) -> None:
+        """Empty the file.
+
+        Args:
+            version: What will be written, as far as known.
+            multipart: True if several responses, which agree on size and ETag, will make up the
+                file. A single response may state a wrong size, so braces are counted to detect a
+                cut.
+            resumable: True if the storage serves ranges, so that a part is worth keeping.
+        """
+        self._version = version
+        self._counts_braces = not multipart
+        self._resumable = resumable and ResumeState(version, []).is_resumable
+        self._present = []
+        self._unrecorded = 0
+        self._has_state = False
+        self._hash = hashlib.sha256()
+        self._depth = self.hashed = 0
+        try:
+            if self._state_file is not None:
+                self._state_file.remove()
+            os.ftruncate(self._open_fd(), 0)
+        except OSError as exc:
+            raise self._storage_error(exc) from exc
+
+    def write(self, offset: int, chunks: Sequence[Chunk]) -> None:
+        """Write chunks at an offset, and record them in the resume state."""
+        fd = self._open_fd()
+        start = offset
+        # One call for many chunks: each call releases the interpreter lock and must acquire it
+        # again, which takes as long as the writing if the event loop is busy.
+        left = deque([memoryview(chunk) for chunk in chunks])
+        try:
+            while left:
+                count = os.pwritev(fd, _first(left, _MAX_BYTES_PER_CALL), offset)
+                offset += count
+                while left and count >= len(left[0]):
+                    count -= len(left.popleft())
+                if count:
+                    left[0] = left[0][count:]
+            if self._resumable:
+                self._record(start, offset)
+        except OSError as exc:
+            raise self._storage_error(exc) from exc
+
+    def hash(self, chunks: Sequence[Chunk]) -> None:
+        """Hash the next bytes, which may not be written yet."""
+        for chunk in chunks:
+            self._hash_chunk(chunk)
+
+    def hash_to(self, stop: int) -> None:
+        """Hash written bytes up to this offset."""
+        fd = self._open_fd()
+        buffer = bytearray(_READ_SIZE)
+        view = memoryview(buffer)
+        try:
+            while self.hashed < stop:
+                count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
+                if not count:
+                    break
+                self._hash_chunk(view[:count])
+        except OSError as exc:
+            raise self._storage_error(exc) from exc
+        if self.hashed < stop:
+            raise self._storage_error(_truncated_error())
+
+    def sync(self) -> None:
+        """Sync the bytes written so far to the disk."""
+        try:
+            os.fdatasync(self._open_fd())
+        except OSError as exc:
+            raise self._storage_error(exc) from exc
+
+    def publish(self) -> str:
+        """Sync the file, rename it to the target, and sync the folder; return its SHA-256 in hex.
+
+        All bytes must have been hashed.
+
+        Raises:
+            ResultTransferError: The text is not complete JSON, whatever length was announced.
+            TargetExistsError: A file has been created at the target meanwhile.
+            StorageError: The file cannot be written.
+        """
+        fd = self._open_fd()
+        try:
+            if os.fstat(fd).st_size != self.hashed:
+                raise self._storage_error(_truncated_error())
+            # Braces within strings can make the quick count wrong, so the file is read again. A
+            # cut stays undetected if braces within strings compensate for it exactly.
+            if not _ends_with_brace(fd, self.hashed) or (self._depth and _is_cut(self._path)):
+                self._present = []  # the next download must not resume this
+                raise ResultTransferError(
+                    "the bytes ended within the result",
+                    job_id=self._job_id,
+                    received=self.hashed,
+                    expected=None,
+                )
+            os.fsync(fd)
+            self._rename(self._path)
+            self._present = []  # whatever fails from here on, there is no part file to resume
+            if self._state_file is not None:
+                self._state_file.remove()
+            self._close_files()
+            _sync_folder(self._target.parent)
+        except OSError as exc:
+            if isinstance(exc, TargetExistsError):
+                self._present = []  # it will not be resumed
+                raise
+            raise self._storage_error(exc) from exc
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close the part file unless it is published; remove it unless it can be resumed.
+
+        It can be resumed if its version has a size and a strong ETag, and 1 MiB or more is there.
+        """
+        if self._fd is None:
+            return
+        # Errors here are ignored: the write has raised its own, and resuming is only a bonus.
+        with contextlib.suppress(OSError):
+            size = sum(stop - start for start, stop in self._present)
+            state = ResumeState(self._version, self._present)
+            if self._state_file is not None and state.is_resumable and size >= _MIN_RESUMABLE:
+                with contextlib.suppress(OSError):  # on a full disk, the last state stays valid
+                    self._state_file.write(self._fd, self._job_id, state)
+            else:
+                if self._state_file is not None:
+                    self._state_file.remove()
+                self._path.unlink()
+        self._close_files()
+
+    def _record(self, start: int, stop: int) -> None:
+        with self._recording:
+            self._present = merged([*self._present, (start, stop)])
+            self._unrecorded += stop - start
+            if self._state_file is None:
+                return
+            enough = self._state_file.update_bytes if self._has_state else _MIN_RESUMABLE
+            if self._unrecorded >= enough:
+                self._unrecorded = 0
+                self._has_state = True
+                state = ResumeState(self._version, self._present)
+                self._state_file.write(self._open_fd(), self._job_id, state)
+
+    def _hash_chunk(self, chunk: Chunk) -> None:
+        self._hash.update(chunk)
+        if self._counts_braces:
+            text = bytes(chunk)
+            self._depth += text.count(b"{") - text.count(b"}")
+        self.hashed += len(chunk)
+
+    def _close_files(self) -> None:
+        if self._state_file is not None:
+            self._state_file.close()
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise self._storage_error(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+        return self._fd
+
+    def _rename(self, part: Path) -> None:
+        if self._overwrite:
+            part.replace(self._target)
+            return
+        try:
+            os.link(part, self._target)  # rename(2) would replace a file created meanwhile
+        except FileExistsError:
+            raise self._exists_error() from None
+        except OSError as exc:
+            if exc.errno not in _NO_HARD_LINKS:
+                raise
+            if os.path.lexists(self._target):
+                raise self._exists_error() from None
+            part.replace(self._target)
+        else:
+            part.unlink(missing_ok=True)
+
+    def _remove_published_part(self) -> None:
+        """Remove the part file of a download that was killed just after it was published."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(self._fixed_path), os.lstat(self._target)):
+                self._fixed_path.unlink()
+                ResumeStateFile(self._fixed_path).remove()
+
+    def _exists_error(self) -> TargetExistsError:
+        return TargetExistsError(job_id=self._job_id, path=str(self._target))
+
+    def _storage_error(self, exc: OSError | ValueError) -> StorageError:
+        cause = exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc))
+        return StorageError(job_id=self._job_id, path=str(self._target), cause=cause)
+
+
+def _first(chunks: Iterable[memoryview], size: int) -> list[memoryview]:
+    """Return the first chunks, with at most `size` bytes in total."""
+    first: list[memoryview] = []
+    for chunk in islice(chunks, _MAX_CHUNKS_PER_CALL):
+        first.append(chunk[:size])
+        size -= len(chunk)
+        if size <= 0:
+            break
+    return first
+
+
+def _truncated_error() -> OSError:
+    return OSError(errno.EIO, "another process has truncated the part file")
+
+
+def _open_locked(path: Path) -> int | None:
+    """Open or create the file, and lock it; None if another user or process has it."""
+    for _ in range(3):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(fd)
+            # In a folder that other users can write to, one of them may have created it.
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                os.close(fd)
+                return None
+            if os.path.lexists(path) and os.path.samestat(found, os.lstat(path)):
+                if found.st_nlink == 1:
+                    os.fchmod(fd, 0o600)
+                    return fd
+                path.unlink()  # it was published, and its process was killed before it could unlink
+        except OSError:
+            os.close(fd)
+            return None
+        os.close(fd)  # the process that had locked it has published or removed it: try again
+    return None
+
+
+def _ends_with_brace(fd: int, size: int) -> bool:
+    """Return whether the last character that is not whitespace closes an object."""
+    for stop in range(size, 0, -(2**16)):
+        start = max(0, stop - 2**16)
+        if text := os.pread(fd, stop - start, start).rstrip():
+            return text.endswith(b"}")
+    return False
+
+
+# A JSON string (RFC 8259, section 7); possessive quantifiers, so that hostile text takes no longer.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+def _is_cut(path: Path) -> bool:
+    """Return whether the braces outside of strings do not match, or a string does not end."""
+    depth = 0
+    open_string = b""  # a string whose end has not been read yet
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            text, quote, rest = _STRING.sub(b"", open_string + chunk).partition(b'"')
+            open_string = quote + rest
+            depth += text.count(b"{") - text.count(b"}")
+    return depth != 0 or bool(open_string)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this, a power cut can lose the name even if the bytes are on the disk (fsync(2)).
+    try:
+        fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if exc.errno not in _NO_FOLDER_SYNC:
+            raise

@@ -1,0 +1,313 @@
+"""The segments of a download: which bytes are missing, and the connections that fetch them.
+
+`Segments` and `ConnectionPlan` are pure decisions; `DownloadConnections` carries them out.
+"""
+
+import asyncio
+from bisect import bisect_left
+from functools import partial
+from typing import Final
+
+from attrs import define, field
+
+from adepoll.errors import ResultError, ResultServerError
+from adepoll.fetcher.buffered_body import BLOCK_BYTES
+from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
+from adepoll.fetcher.responses import ResponseBody, UnusableRangeError
+from adepoll.fetcher.resume_state import merged
+from adepoll.fetcher.storage_client import StoredResult
+from adepoll.fetcher.storage_rules import ObjectVersion, Range
+
+FIRST_SEGMENT: Final = 2**23
+"""Bytes of the first requested range."""
+
+_MIN_SEGMENT: Final = 2**20  # bytes
+_MAX_SEGMENT: Final = 2**26
+_MAX_SEGMENT_IF_FAST: Final = 2**27  # a response read in blocks needs a connection of its own
+_SECONDS_PER_SEGMENT: Final = 2.0
+
+_FAST: Final = 1e8  # bytes per second at which one connection suffices
+_MEASURED_BYTES: Final = 2**20
+_MEASURED_SECONDS: Final = 0.2  # a fast connection is slow at its very beginning
+_COMPARED_SECONDS: Final = 2.0
+_SPEEDUP_NEEDED: Final = 1.25
+
+_MAX_UNUSABLE_RANGES: Final = 3
+
+
+class NoRangesError(Exception):
+    """The storage sends the whole object where a range is requested."""
+
+
+@define(eq=False)
+class Claim:
+    """A segment that one connection fetches.
+
+    Attributes:
+        start: Offset of the next byte to fetch.
+        stop: Offset after the last byte.
+    """
+
+    start: int
+    stop: int
+
+
+@define(eq=False)
+class Segments:
+    """The bytes of a file of known size: present, claimed or missing.
+
+    Attributes:
+        size: Size of the file in bytes.
+        present: Spans (start, stop) of present bytes, sorted and disjoint.
+    """
+
+    size: int
+    present: list[tuple[int, int]] = field(factory=list, converter=merged)
+    _claims: list[Claim] = field(factory=list, init=False)
+
+    @property
+    def missing(self) -> int:
+        """Number of bytes that are not present."""
+        return self.size - sum([stop - start for start, stop in self.present])
+
+    @property
+    def present_prefix(self) -> int:
+        """Number of present bytes before the first missing one."""
+        return self.present[0][1] if self.present and self.present[0][0] == 0 else 0
+
+    def claim(self, max_bytes: int) -> Claim | None:
+        """Claim the first missing bytes that no one else fetches; None if there are none."""
+        claimed = [(claim.start, claim.stop) for claim in self._claims]
+        position = 0
+        for start, stop in [*sorted(self.present + claimed), (self.size, self.size)]:
+            if position < start:
+                claim = Claim(position, min(start, position + max_bytes))
+                self._claims.append(claim)
+                return claim
+            position = max(position, stop)
+        return None
+
+    def advance(self, claim: Claim, count: int) -> None:
+        """Record that the next `count` bytes of a claim are present."""
+        if not count:
+            return
+        start = claim.start
+        stop = claim.start = start + count
+        index = bisect_left(self.present, (start, stop))
+        end = index
+        if end < len(self.present) and self.present[end][0] == stop:
+            stop = self.present[end][1]
+            end += 1
+        if index and self.present[index - 1][1] == start:
+            index -= 1
+            start = self.present[index][0]
+        self.present[index:end] = [(start, stop)]
+
+    def release(self, claim: Claim) -> None:
+        """Make the rest of a claim available to other connections."""
+        self._claims.remove(claim)
+
+
+@define(eq=False)
+class ConnectionPlan:
+    """Decides how many connections a download uses, by the rate at which bytes arrive.
+
+    A single slow connection is joined by others, up to the allowed number. If all of them are not
+    25% faster after two seconds, one remains: the network is then the limit, and other programs
+    need it too.
+
+    Attributes:
+        allowed: Maximum number of connections.
+        since: Time at which the measurement began, in seconds; all times are of the same clock.
+        wanted: Number of connections that should be in use.
+        received: Bytes received in this measurement; the caller adds to it.
+    """
+
+    allowed: int
+    since: float
+    wanted: int = field(default=1, init=False)
+    received: int = field(default=0, init=False)
+    _single_rate: float | None = field(default=None, init=False)  # bytes per second
+    _is_decided: bool = field(default=False, init=False)
+    _last_rate: float = field(default=0.0, init=False)  # of the measurement before, if single
+
+    def update(self, now: float) -> int:
+        """Return how many connections should be in use from now on."""
+        elapsed = now - self.since
+        if self._is_decided or self.allowed == 1 or elapsed <= 0:
+            return self.wanted
+        rate = self.received / elapsed
+        if self._single_rate is None:
+            if self.received < _MEASURED_BYTES or elapsed < _MEASURED_SECONDS:
+                return self.wanted
+            if rate < _FAST:
+                self._single_rate = rate
+                self._restart(self.allowed, now)
+            elif elapsed >= _COMPARED_SECONDS:
+                self._restart(1, now)  # so that a fast beginning does not hide a later slowdown
+                self._last_rate = rate
+        elif elapsed >= _COMPARED_SECONDS:
+            self._is_decided = True
+            if rate < _SPEEDUP_NEEDED * self._single_rate:
+                self._restart(1, now)
+        return self.wanted
+
+    def is_fast(self, now: float) -> bool:
+        """Return whether one connection is so fast that the CPU time per byte is the limit."""
+        return self.wanted == 1 and self._rate(now) >= _FAST
+
+    def limit(self, connections: int) -> None:
+        """Use no more connections than this, since the storage does not serve more."""
+        self.wanted = self.allowed = connections
+
+    def segment_size(self, missing: int, now: float) -> int:
+        """Return how many bytes the next request should cover.
+
+        Long requests lose little time between them; short ones let all connections end together.
+        """
+        rate = self._rate(now)
+        if not rate:
+            return FIRST_SEGMENT if self.wanted == 1 else _MIN_SEGMENT
+        if self.wanted > 1:
+            limit = min(missing // (2 * self.wanted), _MAX_SEGMENT)
+        elif rate >= _FAST:
+            limit = _MAX_SEGMENT_IF_FAST
+        elif self._single_rate is None and self.allowed > 1:
+            return FIRST_SEGMENT  # leave work for the connections that may be added
+        else:
+            limit = _MAX_SEGMENT
+        wish = int(_SECONDS_PER_SEGMENT * rate / self.wanted)
+        return max(_MIN_SEGMENT, min(limit, wish))
+
+    def _rate(self, now: float) -> float:
+        """Return the bytes per second of all connections; 0 while not known."""
+        elapsed = now - self.since
+        if self.received >= FIRST_SEGMENT and elapsed > 0:
+            return self.received / elapsed
+        return self._last_rate
+
+    def _restart(self, wanted: int, now: float) -> None:
+        self.wanted = wanted
+        self._last_rate = 0.0
+        self.since = now
+        self.received = 0
+
+
+class DownloadConnections:
+    """The connections of one download: each fetches the first segment that no other one fetches.
+
+    So bytes arrive nearly in order, and can be hashed as they arrive.
+
+    Attributes:
+        resumed: Number of requests that resumed after a failed one.
+    """
+
+    def __init__(
+        self,
+        stored: StoredResult,
+        disk: DiskWriter,
+        *,
+        version: ObjectVersion,
+        segments: Segments,
+        allowed: int,
+    ) -> None:
+        """Request nothing yet; use at most `allowed` connections."""
+        self.resumed = 0
+        self._stored = stored
+        self._disk = disk
+        self._version = version
+        self._segments = segments
+        self._group = asyncio.TaskGroup()
+        self._open = 0
+        self._unusable_ranges = 0
+        self._time = asyncio.get_running_loop().time
+        self._plan = ConnectionPlan(allowed, self._time())
+
+    async def run(self, first: ResponseBody | None) -> None:
+        """Fetch all missing bytes; `first` is a response with the first of them.
+
+        Raises:
+            ObjectChangedError: The object in storage has another version now.
+            NoRangesError: The storage serves no more ranges.
+            ResultError: The result could not be downloaded or written.
+            RequestError: The API failed when a new URL was requested.
+        """
+        # In a task of its own: before Python 3.13, a task group that fails swallows a cancellation
+        # of its task, or leaves one behind that nobody requested.
+        running = asyncio.create_task(self._run_group(first))
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            await stop_task(running)
+            raise
+        try:
+            await running
+        except BaseExceptionGroup as group:
+            error = group.exceptions[0]  # the others were cancelled, or failed with the same
+        else:
+            return
+        raise error
+
+    async def _run_group(self, first: ResponseBody | None) -> None:
+        async with self._group:
+            self._add_connection(first)
+
+    def _add_connection(self, body: ResponseBody | None = None) -> None:
+        if claim := self._claim():
+            self._open += 1
+            self._group.create_task(self._run_connection(claim, body))
+
+    def _claim(self) -> Claim | None:
+        return self._segments.claim(self._plan.segment_size(self._segments.missing, self._time()))
+
+    async def _run_connection(self, claim: Claim | None, body: ResponseBody | None) -> None:
+        while claim is not None:
+            await self._fetch(claim, body)
+            body = None
+            claim = self._claim() if self._open <= self._plan.wanted else None
+        self._open -= 1
+
+    async def _fetch(self, claim: Claim, body: ResponseBody | None) -> None:
+        started = self._time()
+        start = claim.start
+        try:
+            if body is not None:
+                await self._write(claim, body)
+                return
+            requested = Range(claim.start, claim.stop)
+            async with self._stored.open(requested=requested, version=self._version) as opened:
+                if not opened.is_partial:
+                    raise NoRangesError
+                await self._write(claim, opened)
+                return
+        except UnusableRangeError as error:
+            self._unusable_ranges += 1
+            if self._unusable_ranges >= _MAX_UNUSABLE_RANGES:
+                raise NoRangesError from None
+            failure: ResultError = error.as_public()
+        except ResultError as error:
+            failure = error
+        finally:
+            self._segments.release(claim)
+        if isinstance(failure, ResultServerError) and self._open > 1:
+            # The storage may serve no more connections than the others: go on with those.
+            self._plan.limit(self._open - 1)
+            return
+        await self._stored.retries.wait_or_raise(
+            failure, started=started, received=claim.start - start, size=self._segments.size
+        )
+        self.resumed += 1
+
+    async def _write(self, claim: Claim, body: ResponseBody) -> None:
+        is_fast = self._plan.is_fast(self._time())
+        read = body.read_in_blocks() if is_fast else body.read
+        record = partial(self._record, claim)
+        full_chunk = BLOCK_BYTES if is_fast else 0
+        await SegmentWriter(self._disk, claim.start, record, full_chunk=full_chunk).copy(read)
+
+    def _record(self, claim: Claim, count: int) -> int:
+        self._plan.received += count
+        self._segments.advance(claim, count)
+        for _ in range(self._open, self._plan.update(self._time())):
+            self._add_connection()
+        return self._segments.present_prefix

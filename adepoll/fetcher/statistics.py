@@ -1,0 +1,89 @@
+"""What a fetcher counts. Imports errors only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import asdict, define, field, frozen
+
+from adepoll.errors import AdePollError
+
+
+@frozen(kw_only=True)
+class FetcherStats:
+    """What a fetcher has done so far. A transfer is one result requested by one caller.
+
+    Attributes:
+        under_way: Transfers in progress.
+        finished: Transfers that delivered everything requested.
+        failed: Transfers that ended with an error of adepoll.
+        abandoned: Transfers that the caller cancelled, or left before the end.
+        bytes_received: Bytes received from storages, repeated ones included.
+        resumed: Resumptions of transfers after a failure, mostly of a connection.
+        fresh_urls: Requests to the API for a new URL because the current one had expired.
+    """
+
+    under_way: int
+    finished: int
+    failed: int
+    abandoned: int
+    bytes_received: int
+    resumed: int
+    fresh_urls: int
+
+
+@define
+class Transfer:
+    """One counted transfer. Only the first call of its methods counts."""
+
+    _counters: "Counters"
+    _has_ended: bool = field(default=False, init=False)
+
+    def finish(self) -> None:
+        """Count the transfer as finished."""
+        self._counters.finished += self._end()
+
+    def fail(self) -> None:
+        """Count the transfer as failed."""
+        self._counters.failed += self._end()
+
+    def abandon(self) -> None:
+        """Count the transfer as abandoned."""
+        self._counters.abandoned += self._end()
+
+    def _end(self) -> bool:
+        if self._has_ended:
+            return False
+        self._has_ended = True
+        self._counters.under_way -= 1
+        return True
+
+
+@define
+class Counters:
+    """The counters of one fetcher, as in `FetcherStats`."""
+
+    under_way: int = 0
+    finished: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    resumed: int = 0
+    fresh_urls: int = 0
+
+    @contextmanager
+    def transfer(self) -> Iterator[Transfer]:
+        """Count a block as one transfer, by its outcome unless the block decides that itself."""
+        self.under_way += 1
+        transfer = Transfer(self)
+        try:
+            yield transfer
+        except AdePollError:
+            transfer.fail()
+            raise
+        except BaseException:
+            transfer.abandon()
+            raise
+        transfer.finish()
+
+    def stats(self, *, bytes_received: int) -> FetcherStats:
+        """Return a copy of the counters."""
+        return FetcherStats(bytes_received=bytes_received, **asdict(self))

@@ -1,0 +1,367 @@
+"""Requests to the storage behind `output_url`: redirects, renewal of expired URLs, and retries.
+
+Each GET sends no key and no cookies, and the URL byte for byte. Each redirect is checked.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import isawaitable
+from random import Random
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobSnapshot
+from adepoll.api.transport import USER_AGENT, Connections, describe, limit_read_size
+from adepoll.errors import ResultError, ResultExpiredError, ResultTransferError, ResultUrlError
+from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, ResponseInterpreter
+from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
+from adepoll.fetcher.statistics import Counters
+from adepoll.fetcher.storage_rules import DEFAULT_HEADERS, ObjectVersion, Range, request_headers
+from adepoll.redaction import REDACTED, redact_url
+from adepoll.throttling.retrying import RetryPolicy
+
+_log = logging.getLogger(__name__)
+
+ResolveUrl: TypeAlias = Callable[[JobSnapshot], str | Awaitable[str]]
+"""Returns the URL from which the result of a job can be read."""
+
+# Half of the event loop's work for a fast body is a cost per read, however large the read is.
+_READ_SIZE: Final = 2**18
+_READ_SIZE_IN_BULK: Final = 2**20
+_READ_BUFFER: Final = 2**18  # aiohttp buffers up to twice as much, then stops reading the socket
+_READ_BUFFER_IN_BULK: Final = 2**19
+_KEEP_ALIVE: Final = 15.0  # seconds
+_MAX_REDIRECTS: Final = 5
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+_MAX_EXPIRED_URLS: Final = 2  # renewed URLs in a row that have expired on arrival
+_BYTES_PER_ATTEMPT: Final = 2**24
+_MAX_EXTRA_ATTEMPTS: Final = 2**10  # a storage may announce any size
+_PROGRESS: Final = 2**20  # bytes
+
+
+class StorageClient:
+    """Sends requests to storages; one for each fetcher.
+
+    Attributes:
+        check_open: Function that raises `ClosedError` if the client is closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: SsrfGuard,
+        connect_timeout: float,
+        read_timeout: float,
+        min_rate: float,
+    ) -> None:
+        """Make a client without opening a connection.
+
+        Args:
+            guard: Decides which URLs may be requested.
+            connect_timeout: Maximum seconds until a connection is established.
+            read_timeout: Maximum seconds without a byte.
+            min_rate: Minimum bytes per second, over each `read_timeout` of waiting for them.
+        """
+        self._guard = guard
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=connect_timeout,  # includes name resolution and TLS
+            sock_connect=connect_timeout,
+            sock_read=read_timeout,
+        )
+        self._read_timeout = read_timeout
+        self._min_rate = min_rate
+        self._connections = Connections("fetcher", self._make_session)
+        self.check_open = self._connections.check_open
+        self._finished_bytes = 0  # of the responses that are no longer read
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of response bodies received so far."""
+        reading = self._connections.reading
+        return self._finished_bytes + sum(response.content.total_bytes for response in reading)
+
+    async def aclose(self) -> None:
+        """Abort all transfers and close all connections."""
+        await self._connections.aclose()
+        await self._guard.close()
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                resolver=self._guard,
+                # If a body ends while reading is paused, aiohttp keeps the read timeout of that
+                # idle connection running, and could reuse the connection just before it fires.
+                keepalive_timeout=min(_KEEP_ALIVE, self._read_timeout / 2),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={**DEFAULT_HEADERS, "User-Agent": USER_AGENT},
+            timeout=self._timeout,
+        )
+
+    @asynccontextmanager
+    async def open(
+        self,
+        job_id: str,
+        url: str,
+        *,
+        requested: Range | None = None,
+        version: ObjectVersion | None = None,
+        in_bulk: bool = False,
+    ) -> AsyncGenerator[ResponseBody, None]:
+        """Request a URL, and yield the body of a response that matches the request.
+
+        The response to a range request may be the whole object: then it starts at 0. If the range
+        starts exactly at the end of the object, the body is empty.
+
+        Args:
+            job_id: The job, for errors.
+            url: URL of its result; sent byte for byte.
+            requested: The byte range; None for the whole object.
+            version: The only version to accept; None accepts any.
+            in_bulk: True to read large chunks, which takes several megabytes of memory.
+
+        Raises:
+            RangePastEndError: The object ends before the range begins.
+            ObjectChangedError: The object has another version.
+            UnusableRangeError: The response to a range request cannot be used.
+            ResultError: The storage refused the request, or did not respond.
+        """
+        headers = request_headers(requested, version)
+        response, url = await self._follow(job_id, url, headers, in_bulk=in_bulk)
+        async with response:
+            self._connections.reading.add(response)
+            limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("%s: %d (%s)", redact_url(url), response.status, requested or "whole")
+            try:
+                interpreter = ResponseInterpreter(job_id, self._read_timeout, self._min_rate)
+                body = await interpreter.interpret(response, url, requested)
+                if version is not None and version.differs(body.version):
+                    await body.begin()  # an error page is malformed, not another version
+                    raise ObjectChangedError
+                yield body
+            finally:
+                self._finished_bytes += response.content.total_bytes
+                self._connections.reading.discard(response)
+
+    async def _follow(
+        self, job_id: str, url: str, headers: dict[str, str], *, in_bulk: bool
+    ) -> tuple[aiohttp.ClientResponse, str]:
+        """Return the first response that is not a redirect, and the URL that it came from."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            target = await self._guard.check(job_id, url)
+            response = await self._request(job_id, url, target, headers, in_bulk=in_bulk)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response, url
+            response.release()
+            try:
+                url = location if urlsplit(location).scheme else str(_joined(target, location))
+            except ValueError:
+                url = REDACTED  # not a URL, so the next check raises
+        raise ResultUrlError(
+            job_id=job_id, url=url, reason=f"redirected more than {_MAX_REDIRECTS} times"
+        )
+
+    async def _request(
+        self, job_id: str, url: str, target: URL, headers: dict[str, str], *, in_bulk: bool
+    ) -> aiohttp.ClientResponse:
+        private = ""
+        try:
+            self.check_open()
+            return await self._connections.session().get(
+                target,
+                headers=headers,
+                allow_redirects=False,
+                read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
+            )
+        except TimeoutError:
+            reason = "the storage does not respond"
+        except (aiohttp.ClientError, OSError) as exc:
+            reason = describe(exc)
+            if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
+                exc.os_error, PrivateAddressError
+            ):
+                private = str(exc.os_error)
+        self.check_open()  # if aclose() has aborted the request, say so
+        # Raised here, not in the handlers: the foreign error contains the URL, and must not be
+        # the context of ours.
+        if private:
+            raise ResultUrlError(job_id=job_id, url=url, reason=private)
+        raise ResultTransferError(reason, job_id=job_id, received=0, expected=None)
+
+
+def _joined(base: URL, location: str) -> URL:
+    return base.join(URL(location, encoded=True))
+
+
+class PresignedUrl:
+    """The URL of one result, renewed once for all its readers when it has expired."""
+
+    def __init__(
+        self,
+        client: AdeClient,
+        job: JobSnapshot,
+        resolve_url: ResolveUrl | None,
+        counters: Counters,
+    ) -> None:
+        """`job` has the first URL."""
+        self._counters = counters
+        self._client = client
+        self._job = job
+        self._resolve_url = resolve_url
+        self._lock = asyncio.Lock()
+        self._url: str | None = None
+        self._not_renewable: str | None = None
+        self._renewals = 0  # since the last response without error
+
+    async def current(self) -> str:
+        """Return the URL to request next."""
+        async with self._lock:
+            if self._url is None:
+                self._url = await self._url_of(self._job)
+            return self._url
+
+    def confirm(self) -> None:
+        """Record that a request of the current URL has succeeded."""
+        self._renewals = 0
+
+    async def renew(self, expired: str, error: ResultExpiredError) -> None:
+        """Replace the expired URL unless another reader has; raise the error if there is none."""
+        async with self._lock:
+            if self._url != expired:
+                return
+            if self._renewals >= _MAX_EXPIRED_URLS or self._not_renewable == expired:
+                raise error
+            self._renewals += 1
+            self._counters.fresh_urls += 1
+            job = await self._client.get_job(self._job.job_id)
+            url = await self._url_of(job)
+            if not url or url == expired:
+                # The service returns the caller's own output_save_url unchanged, however old.
+                self._not_renewable = expired
+                raise error
+            self._url = url
+
+    async def _url_of(self, job: JobSnapshot) -> str:
+        if self._resolve_url is None:
+            return job.output_url or ""
+        url = self._resolve_url(job)
+        return await url if isawaitable(url) else url
+
+
+class TransferRetries:
+    """Limits the failures of one transfer; all its connections share one object.
+
+    A transfer may fail as often as the retry policy allows, and once more for each 16 MiB of the
+    result: a long transfer meets more failures. Received bytes do not add attempts, so that a
+    transfer without progress ends, too.
+    """
+
+    def __init__(
+        self,
+        retry: RetryPolicy,
+        rng: Random,
+        *,
+        check_open: Callable[[], None],
+        counters: Counters | None = None,
+    ) -> None:
+        """`check_open` raises if retrying is pointless; `counters` counts resumptions."""
+        self._counters = counters or Counters()
+        self._retry = retry
+        self._rng = rng
+        self._check_open = check_open
+        self._waits: Iterator[float] | None = None
+        self._failures = 0
+        self._last_failure = -1.0  # time of the loop
+        self._resume_at = 0.0
+
+    async def wait_or_raise(
+        self, error: ResultError, *, started: float, received: int, size: int | None
+    ) -> None:
+        """Wait until the next attempt may start, or raise the error.
+
+        Simultaneous failures of several connections count as one: a request that started before
+        the last failure adds none.
+
+        Args:
+            error: The error of the failed request.
+            started: When that request started, in seconds of the loop.
+            received: Bytes that it received.
+            size: Size of the result in bytes; None if not known.
+        """
+        self._check_open()
+        if not error.transient:
+            raise error
+        now = asyncio.get_running_loop().time()
+        if started >= self._last_failure:
+            self._failures += 1
+            self._last_failure = now
+            if self._waits is None or received >= _PROGRESS:
+                self._waits = self._retry.waits(self._rng)
+            self._resume_at = now + next(self._waits)
+        extra = min((size or 0) // _BYTES_PER_ATTEMPT, _MAX_EXTRA_ATTEMPTS)
+        if self._failures >= self._retry.attempts + extra:
+            raise error
+        _log.debug("attempt %d failed, will retry: %s", self._failures, error)
+        await asyncio.sleep(self._resume_at - now)
+        self._counters.resumed += 1
+
+
+class StoredResult:
+    """One result in storage, which can be requested any number of times.
+
+    Attributes:
+        job_id: The job.
+        retries: Limits the failures of this transfer.
+    """
+
+    def __init__(
+        self,
+        storage: StorageClient,
+        url: PresignedUrl,
+        retries: TransferRetries,
+        *,
+        job_id: str,
+        in_bulk: bool = False,
+    ) -> None:
+        """`in_bulk` as for `StorageClient.open`."""
+        self.job_id = job_id
+        self.retries = retries
+        self._in_bulk = in_bulk
+        self._storage = storage
+        self._url = url
+
+    @asynccontextmanager
+    async def open(
+        self, *, requested: Range | None = None, version: ObjectVersion | None = None
+    ) -> AsyncGenerator[ResponseBody, None]:
+        """Request the result as `StorageClient.open` does, and renew its URL if it has expired.
+
+        Raises:
+            RequestError: The API failed when a new URL was requested.
+        """
+        async with AsyncExitStack() as stack:
+            while True:
+                url = await self._url.current()
+                opening = self._storage.open(
+                    self.job_id, url, requested=requested, version=version, in_bulk=self._in_bulk
+                )
+                try:
+                    body = await stack.enter_async_context(opening)
+                except ResultExpiredError as error:
+                    await self._url.renew(url, error)
+                else:
+                    break
+            self._url.confirm()
+            yield body
