@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from weakref import WeakValueDictionary
 
 from attrs import frozen
@@ -16,6 +14,7 @@ from attrs import frozen
 from adepoll.api.client import AdeClient
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import ExtractResult, JobSnapshot, JobStatus
+from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
     MalformedAnswerError,
     ResultChangedError,
@@ -66,7 +65,7 @@ class Download:
     seconds: float
 
 
-class ResultFetcher:
+class ResultFetcher(AsyncCloseable):
     """Fetches the results of completed jobs: into memory, to a file, or as a stream.
 
     All methods take a snapshot or a job id, handle results that came inline and results in
@@ -143,19 +142,6 @@ class ResultFetcher:
     def stats(self) -> FetcherStats:
         """A copy of the counters, which does not change."""
         return self._counters.stats(bytes_received=self._storage.bytes_received)
-
-    async def __aenter__(self) -> Self:
-        """Return the fetcher itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the fetcher."""
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections to storages.

@@ -18,6 +18,7 @@ from yarl import URL
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT, Connections, describe, limit_read_size
+from adepoll.closing import AsyncCloseable
 from adepoll.errors import ResultError, ResultExpiredError, ResultTransferError, ResultUrlError
 from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, ResponseInterpreter
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
@@ -46,7 +47,7 @@ _MAX_EXTRA_ATTEMPTS: Final = 2**10  # a storage may announce any size
 _PROGRESS: Final = 2**20  # bytes
 
 
-class StorageClient:
+class StorageClient(AsyncCloseable):
     """Sends requests to storages; one for each fetcher.
 
     Attributes:
