@@ -34,10 +34,10 @@ from adepoll.errors import (
 from adepoll.journal import (
     Change,
     Delivered,
-    Lost,
-    Seen,
+    FileLost,
+    RecordFilter,
     Settled,
-    Which,
+    StatusChanged,
 )
 from adepoll.journal.outcomes import Outcome, Record
 from adepoll.watching.harvest import End, Harvest, Unresolved
@@ -165,14 +165,14 @@ class Work:
             # what lies there was published by a run that ended before it could say so.
             ours: set[str] = set()
             if not self._equipment.moved:
-                ours = await self._ids_of(Which.FETCHING) | await self._noted_ours()
+                ours = await self._ids_of(RecordFilter.FETCHING) | await self._noted_ours()
             if self._equipment.verify:
                 self._taken = set()
             refused = await self._refuse_again(ours)
             await self._journal.reopen(kinds=self._equipment.curable, but=refused)
             self.tally.begin(await self._journal.counts())
             ours |= await self._replay()
-            to_resume = await self._ids_of(Which.FETCHING)
+            to_resume = await self._ids_of(RecordFilter.FETCHING)
             self._ours = ours & to_resume
             if to_resume and self._equipment.out_dir is None:
                 raise ConfigurationError(
@@ -197,12 +197,12 @@ class Work:
             await self._keep_seen()
             await self._keep_durations()
 
-    async def _ids_of(self, which: Which) -> set[str]:
+    async def _ids_of(self, which: RecordFilter) -> set[str]:
         async with aclosing(self._pages(which)) as pages:
             return {record.job_id async for page in pages for record in page}
 
     async def _pages(
-        self, which: Which, *, data: bool = False
+        self, which: RecordFilter, *, data: bool = False
     ) -> AsyncGenerator[Sequence[Record], None]:
         after = 0
         while page := await self._journal.records(which, after=after, limit=_PAGE, data=data):
@@ -216,7 +216,7 @@ class Work:
         the place of the lost one.
         """
         ours: set[str] = set()
-        which = Which.ENDED if self._replay_all else Which.UNDELIVERED
+        which = RecordFilter.WITH_OUTCOME if self._replay_all else RecordFilter.UNDELIVERED
         async with aclosing(self._pages(which, data=True)) as pages:
             async for page in pages:
                 again: Sequence[Record] = ()
@@ -242,7 +242,7 @@ class Work:
         blocked = await blocked_of(self._equipment, elsewhere)
         now = self._equipment.now()
         await self._journal.write(
-            *(Lost(record.job_id) for record in lost),
+            *(FileLost(record.job_id) for record in lost),
             *(given_up(job_id, error, now) for job_id, error in blocked.items()),
         )
         self.tally.open += len(lost) - len(blocked)
@@ -329,7 +329,7 @@ class Work:
         """Send for the results of these jobs, which earlier runs did not bring home."""
         if not job_ids:
             return
-        async with aclosing(self._pages(Which.FETCHING, data=True)) as pages:
+        async with aclosing(self._pages(RecordFilter.FETCHING, data=True)) as pages:
             async for page in pages:
                 for record in page:
                     if record.job_id in job_ids:  # else it is of this run, and under way
@@ -337,7 +337,7 @@ class Work:
 
     async def _verify(self) -> None:
         """Send again for results that earlier runs delivered, and whose files are lost."""
-        async with aclosing(self._pages(Which.DELIVERED)) as pages:
+        async with aclosing(self._pages(RecordFilter.DELIVERED)) as pages:
             async for page in pages:
                 # What was taken from this run may have been moved by who took it.
                 earlier = [r for r in page if self._taken is None or r.job_id not in self._taken]
@@ -380,7 +380,7 @@ class Work:
         """
         curable = self._equipment.curable
         refused: set[str] = set()
-        for which in (Which.UNFETCHED, Which.FETCHING):
+        for which in (RecordFilter.FETCH_GIVEN_UP, RecordFilter.FETCHING):
             async with aclosing(self._pages(which)) as pages:
                 async for page in pages:
                     job_ids = [
@@ -419,7 +419,7 @@ class Work:
 
     async def _keep_seen(self) -> None:
         if self._harvest is not None and (seen := self._harvest.pop_seen()):
-            changes = (Seen(job_id, text) for job_id, text in seen.items())
+            changes = (StatusChanged(job_id, text) for job_id, text in seen.items())
             with contextlib.suppress(JournalError):  # as below
                 await self._journal.write(*changes, durable=False)
 

@@ -1,33 +1,29 @@
-"""What a batch has seen and done, in one SQLite file. journal.py is its face, reading.py another.
-
-changes: what can be written; database, rows, schema: how it lies there; opening, lock, failing:
-what a file must be to be used, by whom, and what can go wrong.
-"""
+"""The journal of a batch: one SQLite file that records every job and its outcome."""
 
 from adepoll.journal.changes import (
     Change,
     Delivered,
     Fetched,
+    FileLost,
     GivenUp,
-    Lost,
-    Seen,
     Settled,
-    Which,
+    StatusChanged,
 )
 from adepoll.journal.journal import Journal
-from adepoll.journal.reading import JournalReader
-from adepoll.journal.rows import Failure
+from adepoll.journal.outcomes import Failure
+from adepoll.journal.queries import RecordFilter
+from adepoll.journal.reader import JournalReader
 
 __all__ = [
     "Change",
     "Delivered",
     "Failure",
     "Fetched",
+    "FileLost",
     "GivenUp",
     "Journal",
     "JournalReader",
-    "Lost",
-    "Seen",
+    "RecordFilter",
     "Settled",
-    "Which",
+    "StatusChanged",
 ]

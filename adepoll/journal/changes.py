@@ -1,9 +1,5 @@
-"""What can be written of a job, one class a change; and which records can be asked for.
+"""The changes that `Journal.write` records, one class for each."""
 
-Imports errors, models and outcome only.
-"""
-
-from enum import Enum, auto
 from typing import TypeAlias
 
 from attrs import frozen
@@ -13,23 +9,13 @@ from adepoll.errors import AdePollError
 from adepoll.journal.outcomes import ResultFile
 
 
-class Which(Enum):
-    """Which jobs' records to give."""
-
-    FETCHING = auto()  # have ended, and their results are still to be brought home
-    UNDELIVERED = auto()  # have an outcome that the consumer did not take
-    DELIVERED = auto()  # have one that it took
-    ENDED = auto()  # have one
-    UNFETCHED = auto()  # have ended, and were given up: their results could not be brought home
-
-
 @frozen
-class Seen:
-    """A job that still runs was seen. Passed over where it is known to have ended.
+class StatusChanged:
+    """An active job has a new status. Ignored if the journal has the job as settled.
 
     Attributes:
         job_id: The job.
-        status_text: Its status, as the service wrote it.
+        status_text: Its status as the service wrote it.
     """
 
     job_id: str
@@ -38,13 +24,13 @@ class Seen:
 
 @frozen
 class Settled:
-    """A job was seen to have ended.
+    """A job has settled.
 
     Attributes:
-        snapshot: The job as it ended; written down without its presigned URL's query.
-        at: When it was seen, Unix seconds.
-        fetching: Whether its result is still to be brought home. If not, this is its outcome. A
-            result that came inline is kept until it is in a file.
+        snapshot: The settled job. The query of its presigned URL is not recorded.
+        at: Time when the job was observed as settled, in Unix seconds.
+        fetching: True if its result must still be fetched. If False, the snapshot is the outcome
+            of the job. An inline result stays in the journal until it is in a file.
     """
 
     snapshot: JobSnapshot
@@ -54,13 +40,13 @@ class Settled:
 
 @frozen
 class Fetched:
-    """The result of a job has been brought home, which makes it done.
+    """The result of a job is in a file; the job is done.
 
     Attributes:
         job_id: The job.
-        file: Where the result lies.
-        modified_ns: When that file was written, as the file system tells it, in nanoseconds.
-        at: When it was home, Unix seconds.
+        file: The file with the result.
+        modified_ns: Modification time of that file, in nanoseconds since 1970.
+        at: Time when the file was complete, in Unix seconds.
     """
 
     job_id: str
@@ -71,13 +57,13 @@ class Fetched:
 
 @frozen
 class GivenUp:
-    """A job could not be resolved, or its result not be brought home.
+    """The outcome of a job could not be found out, or its result could not be fetched.
 
     Attributes:
         job_id: The job.
-        error: Why.
-        lasting: Whether trying again is of no use.
-        at: When, Unix seconds.
+        error: The reason.
+        lasting: True if another attempt would fail in the same way.
+        at: Time when the job was given up, in Unix seconds.
     """
 
     job_id: str
@@ -92,7 +78,7 @@ class Delivered:
 
     Attributes:
         job_id: The job.
-        at: When, Unix seconds.
+        at: Time when it was taken, in Unix seconds.
     """
 
     job_id: str
@@ -100,8 +86,8 @@ class Delivered:
 
 
 @frozen
-class Lost:
-    """The result of a job is no longer where it was; it is to be brought home again.
+class FileLost:
+    """The result file of a job is missing or was changed; the result must be fetched again.
 
     Attributes:
         job_id: The job.
@@ -110,5 +96,5 @@ class Lost:
     job_id: str
 
 
-Change: TypeAlias = Seen | Settled | Fetched | GivenUp | Delivered | Lost
-"""Anything that `Journal.write` takes."""
+Change: TypeAlias = StatusChanged | Settled | Fetched | GivenUp | Delivered | FileLost
+"""A change that `Journal.write` accepts."""

@@ -1,45 +1,46 @@
-"""Database: all that is read from and written to a journal, as plain blocking calls of one thread.
+"""Database: all reads and writes of a journal, as blocking calls for one thread.
 
-Imports opening and below. Each call is one transaction; what fails leaves nothing behind.
+Each write is one transaction: a failed one leaves the journal unchanged.
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
+
+from attrs import evolve
 
 from adepoll.api.kinds import v1_extract
-from adepoll.errors import InvalidJobIdError, JournalError
+from adepoll.api.models import JobSnapshot, Json
+from adepoll.errors import AdePollError, InvalidJobIdError, JournalError
 from adepoll.journal.changes import (
     Change,
     Delivered,
     Fetched,
+    FileLost,
     GivenUp,
-    Lost,
-    Seen,
     Settled,
-    Which,
+    StatusChanged,
 )
-from adepoll.journal.failing import not_opened, not_written
-from adepoll.journal.opening import Opened
-from adepoll.journal.outcomes import Counts, Record
-from adepoll.journal.rows import (
-    RECORD_COLUMNS,
-    count,
-    error_to_keep,
-    path_to_keep,
-    record_of,
-    snapshot_to_keep,
-    status_to_keep,
-)
+from adepoll.journal.lock import JournalLock
+from adepoll.journal.opening import open_file, open_in_memory
+from adepoll.journal.outcomes import Counts, Record, RecordedError
+from adepoll.journal.queries import RECORD_COLUMNS, RecordFilter, count_jobs, record_from_row
+from adepoll.journal.sqlite_errors import reading_error, writing_error
+from adepoll.redaction import redact_text, showable
 
 _PAGE_BYTES: Final = 4 * 2**20
-_CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before they are copied into the file
+_CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before SQLite copies them into the file
 _LATE_CHECKPOINT: Final = 64_000
+_LONGEST_STATUS: Final = 100  # characters, as are the next two
+_LONGEST_ERROR: Final = 1_000
+_LONGEST_KIND: Final = 80
 
-# What is wrong with a change rather than with the journal: a value that SQLite or JSON cannot
-# hold, or a change that makes no sense at its job's stage.
+# These errors are the fault of a change, not of the journal: SQLite or JSON cannot hold a value, or
+# the change is impossible at the stage of its job.
 _BAD_CHANGE: Final = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -50,20 +51,10 @@ _BAD_CHANGE: Final = (
     RecursionError,
 )
 
-_WHICH: Final = {
-    Which.FETCHING: "INDEXED BY jobs_fetching WHERE stage = 'fetching'",
-    Which.UNDELIVERED: (
-        "INDEXED BY jobs_undelivered WHERE done_at IS NOT NULL AND delivered_at IS NULL"
-    ),
-    Which.DELIVERED: "NOT INDEXED WHERE delivered_at IS NOT NULL",
-    Which.ENDED: "NOT INDEXED WHERE done_at IS NOT NULL",
-    Which.UNFETCHED: "NOT INDEXED WHERE stage = 'given_up' AND settled_at IS NOT NULL",
-}
-
 _ADD: Final = """
     INSERT INTO jobs (job_id, number, added_at) VALUES (?, ?, ?) ON CONFLICT (job_id) DO NOTHING
 """
-_SEEN: Final = "UPDATE jobs SET status = ? WHERE job_id = ? AND stage = 'waiting'"
+_STATUS_CHANGED: Final = "UPDATE jobs SET status = ? WHERE job_id = ? AND stage = 'waiting'"
 _SETTLED: Final = """
     UPDATE jobs SET stage = ?, status = ?, snapshot = ?, settled_at = ?, done_at = ?,
         delivered_at = NULL, error_kind = NULL, error = NULL, lasting = NULL, result_path = NULL,
@@ -87,7 +78,7 @@ _GIVEN_UP: Final = """
     WHERE job_id = ?
 """
 _DELIVERED: Final = "UPDATE jobs SET delivered_at = ? WHERE job_id = ?"
-_LOST: Final = """
+_FILE_LOST: Final = """
     UPDATE jobs SET stage = 'fetching', result_path = NULL, result_bytes = NULL,
         result_sha256 = NULL, result_modified_ns = NULL, done_at = NULL, delivered_at = NULL
     WHERE job_id = ?
@@ -102,85 +93,108 @@ _REOPEN: Final = """
 
 
 class Database:
-    """The open file, or memory, of one journal."""
+    """The SQLite database of one journal, in a file or in memory.
 
-    def __init__(self, opened: Opened, *, keeps_data: bool) -> None:
-        """Take over what was opened; used and closed by the thread that opened it."""
-        self._opened = opened
-        self._path = opened.path
-        self._keeps_data = keeps_data
-        self._connection = opened.connection
+    Attributes:
+        path: Absolute path of the file; None in memory.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        path: Path | None = None,
+        lock: JournalLock | None = None,
+    ) -> None:
+        """Use `open` or `in_memory`; the thread that opened it must make all calls."""
+        self.path: Final = path
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], endpoint: str, *, must_exist: bool) -> Self:
+        """Open a file; see `open_file`."""
+        connection, absolute, lock = open_file(path, endpoint, must_exist=must_exist)
+        return cls(connection, path=absolute, lock=lock)
+
+    @classmethod
+    def in_memory(cls, endpoint: str) -> Self:
+        """Create a database that is lost when it is closed."""
+        return cls(open_in_memory(endpoint))
 
     def close(self) -> None:
-        """Close it; what was written so far is moved from the WAL into the file."""
-        with self._reading():
-            self._opened.close()
+        """Close the database; SQLite moves the WAL into the file."""
+        try:
+            with self._reading():
+                self._connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def write(self, calls: Sequence[Sequence[Change]], durable: bool) -> list[JournalError | None]:  # noqa: FBT001 - passed through an executor, which takes no keywords
-        """Write all changes of several calls in one transaction.
+        """Write the changes of several calls in one transaction.
 
-        Gives, for each call, None, or why it makes no sense: then nothing of that one is written.
+        Returns:
+            For each call None, or the error for which none of its changes was written.
 
         Raises:
-            JournalError: Nothing of any could be written.
+            JournalError: No change of any call was written.
         """
         with self._transaction(durable=durable):
-            return [self._apply(changes) for changes in calls]
+            return [self._apply_call(changes) for changes in calls]
 
     def add(self, job_ids: Sequence[str], at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
-        """Add those ids that are not known; give how many.
+        """Add the ids that the journal does not have; return their number.
 
         Raises:
-            InvalidJobIdError: One cannot be written down; none was.
+            InvalidJobIdError: An id cannot be stored; none was added.
         """
         connection = self._connection
         try:
-            # Ids are random, and their index is larger than any cache. In their order, each of its
-            # pages is visited once; and it is not copied into the file until the last of many.
+            # Ids are random and their index is larger than the cache. Sorted ids visit each page of
+            # the index once, and a late checkpoint copies the pages into the file once.
             ordered = sorted(zip(job_ids, range(len(job_ids)), strict=True))
             pages = _CHECKPOINT if durable else _LATE_CHECKPOINT
             with self._transaction(durable=durable):
                 connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
                 (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
                 before = connection.total_changes
-                rows = ((job_id, last + 1 + place, at) for job_id, place in ordered)
+                rows = ((job_id, last + 1 + index, at) for job_id, index in ordered)
                 connection.executemany(_ADD, rows)
                 return connection.total_changes - before
         except _BAD_CHANGE as exc:
             for job_id in job_ids:
                 if not isinstance(job_id, str):
-                    told = f"{type(job_id).__name__} {job_id!r}"
-                    raise InvalidJobIdError(job_id=told, reason="it is no string") from None
+                    shown = f"{type(job_id).__name__} {job_id!r}"
+                    raise InvalidJobIdError(job_id=shown, reason="it is not a string") from None
                 try:
                     job_id.encode()
                 except UnicodeEncodeError:
-                    raise InvalidJobIdError(job_id=job_id, reason="it is no Unicode") from None
-            raise JournalError(f"refuses an id: {exc}", path=self._shown) from exc
+                    reason = "it is not valid Unicode"
+                    raise InvalidJobIdError(job_id=job_id, reason=reason) from None
+            raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
     def reopen(self, kinds: Collection[str], but: Collection[str]) -> int:
-        """Have given-up jobs tried again, unless that is of no use; give how many.
-
-        Those whose errors are of these kinds are tried again in any case, and some jobs in none.
-        """
+        """Reopen given-up jobs; see `Journal.reopen`."""
         lists = (json.dumps([*kinds]), json.dumps([*but]))
         with self._transaction(durable=True):
             return self._connection.execute(_REOPEN, lists).rowcount
 
     def set_note(self, key: str, value: str) -> None:
-        """Replace a note."""
+        """Add or replace a note."""
         try:
             with self._transaction(durable=True):
                 self._connection.execute(
                     "INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)", (key, value)
                 )
         except _BAD_CHANGE as exc:
-            reason = type(exc).__name__
+            reason = type(exc).__name__  # the text of the error may quote the value
         else:
             return
-        raise JournalError(f"refuses the note {key!r}: {reason}", path=self._shown)
+        raise JournalError(f"cannot store the note {key!r}: {reason}", path=self._shown_path)
 
     def note(self, key: str) -> str | None:
-        """Give a note."""
+        """Return the value of a note; None if the note does not exist."""
         with self._reading():
             row = self._connection.execute(
                 "SELECT value FROM notes WHERE key = ?", (key,)
@@ -188,7 +202,7 @@ class Database:
         return None if row is None else str(row[0])
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, str]]:
-        """Give number and id of jobs that are not known to have ended, by number."""
+        """Return number and id of waiting jobs, by number."""
         with self._reading():
             return self._connection.execute(
                 "SELECT number, job_id FROM jobs INDEXED BY jobs_waiting"
@@ -196,19 +210,19 @@ class Database:
                 (after, limit),
             ).fetchall()
 
-    def records(self, which: Which, after: int, limit: int, data: bool) -> list[Record]:  # noqa: FBT001 - as in `write`
-        """Give records by number; fewer than `limit` where their data is large."""
+    def records(self, which: RecordFilter, after: int, limit: int, data: bool) -> list[Record]:  # noqa: FBT001 - as in `write`
+        """Return records by number; fewer than `limit` if their data is large."""
         text = "(SELECT json FROM data WHERE data.number = jobs.number)" if data else "NULL"
         records: list[Record] = []
         size = 0
         with self._reading():
             rows = self._connection.execute(
-                f"SELECT {RECORD_COLUMNS}, {text} FROM jobs {_WHICH[which]} AND number > ?"  # noqa: S608 - of constants
+                f"SELECT {RECORD_COLUMNS}, {text} FROM jobs {which.value} AND number > ?"  # noqa: S608 - built from constants
                 " ORDER BY number LIMIT ?",
                 (after, limit),
             )
             for *row, result in rows:
-                records.append(record_of(tuple(row), result, self._path))
+                records.append(record_from_row(tuple(row), result, self.path))
                 size += len(row[-1] or "") + len(result or "")
                 if size >= _PAGE_BYTES:
                     rows.close()
@@ -218,24 +232,25 @@ class Database:
     def counts(self) -> Counts:
         """Count the jobs."""
         with self._reading():
-            return count(self._connection)
+            return count_jobs(self._connection)
 
     @property
-    def _shown(self) -> str | None:
-        return None if self._path is None else str(self._path)
+    def _shown_path(self) -> str | None:
+        return None if self.path is None else str(self.path)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as exc:
-            raise not_opened(exc, self._path) from exc
+            raise reading_error(exc, self.path) from exc
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[None]:
-        """Commit what is done within, or nothing of it (sqlite.org/pragma.html#pragma_synchronous).
+        """Commit everything that is done inside, or nothing.
 
-        FULL syncs the WAL at each commit. NORMAL leaves that to the kernel, and to the next FULL.
+        With `durable` (sqlite.org/pragma.html#pragma_synchronous, FULL) the WAL is synced at the
+        commit, else by the kernel or at the next durable commit.
         """
         connection = self._connection
         try:
@@ -246,23 +261,23 @@ class Database:
         except _BAD_CHANGE:
             raise
         except sqlite3.Error as exc:
-            raise not_written(exc, self._path) from exc
+            raise writing_error(exc, self.path) from exc
         finally:
-            if connection.in_transaction:  # SQLite itself takes back what met a full disk
-                with suppress(sqlite3.Error):  # what went wrong before is told
+            if connection.in_transaction:  # on a full disk, SQLite has rolled back already
+                with suppress(sqlite3.Error):  # the first error is raised already
                     connection.execute("ROLLBACK")
 
-    def _apply(self, changes: Sequence[Change]) -> JournalError | None:
+    def _apply_call(self, changes: Sequence[Change]) -> JournalError | None:
         execute = self._connection.execute
         execute("SAVEPOINT call")
         try:
             for change in changes:
-                self._apply_one(change)
+                self._apply(change)
         except JournalError as exc:
             error = exc
         except _BAD_CHANGE as exc:
-            # Its text is SQLite's, or that of the codec, and holds no value.
-            error = JournalError(f"refuses a change: {exc}", path=self._shown)
+            # The text is SQLite's or the codec's and holds no value.
+            error = JournalError(f"cannot store a change: {exc}", path=self._shown_path)
         else:
             execute("RELEASE call")
             return None
@@ -270,32 +285,32 @@ class Database:
         execute("RELEASE call")
         return error
 
-    def _apply_one(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
         match change:
-            case Seen(job_id, status_text):
-                self._connection.execute(_SEEN, (status_to_keep(status_text), job_id))
+            case StatusChanged(job_id, status_text):
+                self._connection.execute(_STATUS_CHANGED, (_shown_status(status_text), job_id))
             case Settled():
                 self._settle(change)
             case Fetched(job_id, file, modified_ns, at):
-                where = path_to_keep(file.path)
+                path = _path_value(file.path)
                 self._update(
-                    _FETCHED, job_id, where, file.bytes, file.sha256.lower(), modified_ns, at
+                    _FETCHED, job_id, path, file.bytes, file.sha256.lower(), modified_ns, at
                 )
-                self._connection.execute(_DROP_DATA, (job_id,))  # it is in the file
+                self._connection.execute(_DROP_DATA, (job_id,))  # the file has it now
             case GivenUp(job_id, error):
-                kind, text = error_to_keep(error)
+                kind, text = _shown_error(error)
                 self._update(_GIVEN_UP, job_id, kind, text, int(change.lasting), change.at)
             case Delivered(job_id, at):
                 self._update(_DELIVERED, job_id, at)
-            case Lost(job_id):
-                self._update(_LOST, job_id)
+            case FileLost(job_id):
+                self._update(_FILE_LOST, job_id)
 
     def _settle(self, change: Settled) -> None:
         snapshot, at = change.snapshot, change.at
         stage, done_at = ("fetching", None) if change.fetching else ("done", at)
-        status, text = status_to_keep(snapshot.status_text), snapshot_to_keep(snapshot)
+        status, text = _shown_status(snapshot.status_text), _snapshot_json(snapshot)
         self._update(_SETTLED, snapshot.job_id, stage, status, text, at, done_at)
-        if not self._keeps_data:
+        if self.path is None:
             return
         if snapshot.data is None:
             self._connection.execute(_DROP_DATA, (snapshot.job_id,))
@@ -305,4 +320,47 @@ class Database:
 
     def _update(self, statement: str, job_id: str, *values: str | bytes | float | None) -> None:
         if not self._connection.execute(statement, (*values, job_id)).rowcount:
-            raise JournalError(f"does not know job {job_id!r}; add it first", path=self._shown)
+            raise JournalError(f"has no job {job_id!r}; add it first", path=self._shown_path)
+
+
+def _shown_status(status_text: str) -> str:
+    """Return a status without unprintable characters and secrets."""
+    return showable(status_text, _LONGEST_STATUS)
+
+
+def _shown_error(error: AdePollError) -> tuple[str, str]:
+    """Return kind and text of an error without unprintable characters and secrets."""
+    kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
+    return showable(kind, _LONGEST_KIND), showable(str(error), _LONGEST_ERROR)
+
+
+def _snapshot_json(snapshot: JobSnapshot) -> str:
+    """Return a snapshot as JSON, without its data and without possible secrets.
+
+    Any text of the service can contain a presigned URL. For example, a failure reason contains one
+    if the service could not store the result where the caller wanted it.
+    """
+    text = evolve(snapshot.redacted(), data=None).to_json()
+    raw = json.loads(text)
+    redacted = _redacted(raw, snapshot.job_id)
+    return text if redacted == raw else json.dumps(redacted, allow_nan=False, separators=(",", ":"))
+
+
+def _redacted(value: Json, job_id: str) -> Json:
+    if isinstance(value, str):
+        return value if value == job_id else redact_text(value)
+    if isinstance(value, dict):
+        return {redact_text(key): _redacted(item, job_id) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted(item, job_id) for item in value]
+    return value
+
+
+def _path_value(path: Path) -> str | bytes:
+    """Return the absolute path as text, or as bytes if it is not valid UTF-8."""
+    absolute = str(path.absolute())
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(absolute)
+    return absolute

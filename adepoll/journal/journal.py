@@ -1,6 +1,6 @@
-"""Journal: what a batch has seen and done, in one file that survives whatever ends the process.
+"""Journal: the asyncio interface of a journal, for one event loop and one thread.
 
-The asyncio shell of Database: one event loop, one thread, and writes that share their commits.
+Writes that arrive while a transaction runs share the next one.
 """
 
 import asyncio
@@ -10,27 +10,27 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
 
 from attrs import define
 
 from adepoll.errors import ClosedError, ConfigurationError, JournalEndpointError, JournalError
-from adepoll.journal.changes import Change, Which
+from adepoll.journal.changes import Change
 from adepoll.journal.database import Database
-from adepoll.journal.opening import Opened, open_file, open_in_memory, read_endpoint
+from adepoll.journal.opening import read_endpoint
 from adepoll.journal.outcomes import Counts, Record
+from adepoll.journal.queries import RecordFilter
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-_CHUNK: Final = 250_000  # ids of one transaction
+_CHUNK: Final = 250_000  # ids per transaction
 
 
 @define(eq=False, kw_only=True)
 class _Call:
-    """One call of `write` that waits."""
+    """A call of `write` that is not written yet."""
 
     changes: tuple[Change, ...]
     durable: bool
@@ -38,26 +38,24 @@ class _Call:
 
 
 class Journal:
-    """What is known of the jobs of a batch, in one SQLite file.
+    """The journal of a batch: every job and its outcome, in one SQLite file.
 
     Open it with ``async with await Journal.open(...) as journal``, or close it with `aclose`. It
-    belongs to the event loop in which it was opened, and has one thread of its own. While it is
-    open, no other process can open it, and this one not once more; `JournalReader` reads it
-    beside. It holds no key and no presigned URL.
+    belongs to the event loop in which it was opened, and has its own thread. While it is open, it
+    cannot be opened again, by this process or another; `JournalReader` can read it all the same.
+    It contains neither the API key nor the query of a presigned URL.
 
     Attributes:
-        path: The file, absolute, links followed; None where it is only in memory.
-        endpoint: The address of the API whose jobs these are.
-        keeps_data: Whether results that came inline are kept.
+        path: Absolute path of the file, with symbolic links resolved; None in memory.
+        endpoint: Base URL of the API that has the jobs.
+        keeps_data: True if the journal keeps inline results, that is, if it is a file.
     """
 
-    def __init__(
-        self, database: Database, thread: ThreadPoolExecutor, *, path: Path | None, endpoint: str
-    ) -> None:
-        """Take over an open database and the thread it belongs to; see `open`."""
-        self.path: Final = path
+    def __init__(self, database: Database, thread: ThreadPoolExecutor, *, endpoint: str) -> None:
+        """Use `open` or `in_memory`; `thread` is the one that opened the database."""
+        self.path: Final = database.path
         self.endpoint: Final = endpoint
-        self.keeps_data: Final = path is not None
+        self.keeps_data: Final = self.path is not None
         self._database = database
         self._thread = thread
         self._loop = asyncio.get_running_loop()
@@ -70,57 +68,56 @@ class Journal:
     async def open(
         cls, path: str | os.PathLike[str], *, endpoint: str, must_exist: bool = False
     ) -> Self:
-        """Open a journal; make it, with mode 0600, where there is none or an empty file.
+        """Open a journal; create it with mode 0600 if the file does not exist or is empty.
 
         Args:
-            path: The file; its folder must exist. Beside it stand, while it is open, files that
-                end in ``-wal``, ``-shm`` and ``.lock``.
-            endpoint: The address of the API whose jobs these are.
-            must_exist: Whether to refuse to make one.
+            path: The file; its folder must exist. While the journal is open, the folder also has
+                files with the same name and ``-wal``, ``-shm`` and ``.lock``.
+            endpoint: Base URL of the API that has the jobs.
+            must_exist: If True, a missing file is an error.
 
         Raises:
-            ConfigurationError: `endpoint` is no address.
-            JournalNotFoundError: There is none, and `must_exist`.
-            JournalBusyError: It is open already, in this process or another.
-            JournalEndpointError: It is of jobs of another service.
-            JournalFormatError: A newer version wrote it.
-            NotAJournalError: The file is something else.
-            JournalDamagedError: It is damaged. It is left as it is.
-            JournalAccessError: File or folder cannot be read and written.
+            ConfigurationError: `endpoint` is not a URL.
+            JournalNotFoundError: The file does not exist, and `must_exist` is true.
+            JournalBusyError: The journal is open already, in this process or another.
+            JournalEndpointError: The jobs of the journal are at another service.
+            JournalFormatError: A newer version of adepoll wrote the journal.
+            NotAJournalError: The file is not a journal.
+            JournalDamagedError: The journal is damaged. The file is not changed.
+            JournalAccessError: The file or its folder cannot be read or written.
         """
-        ours = read_endpoint(endpoint)
-        return await cls._begin(partial(open_file, path, ours, must_exist=must_exist), ours)
+        normalized = read_endpoint(endpoint)
+        opener = partial(Database.open, path, normalized, must_exist=must_exist)
+        return await cls._open(opener, normalized)
 
     @classmethod
     async def in_memory(cls, *, endpoint: str) -> Self:
-        """Make one that ends when it is closed, and keeps no inline results.
+        """Create a journal that is lost when it is closed, and that keeps no inline results.
 
         Raises:
-            ConfigurationError: `endpoint` is no address.
+            ConfigurationError: `endpoint` is not a URL.
         """
-        ours = read_endpoint(endpoint)
-        return await cls._begin(partial(open_in_memory, ours), ours)
+        normalized = read_endpoint(endpoint)
+        return await cls._open(partial(Database.in_memory, normalized), normalized)
 
     @classmethod
-    async def _begin(cls, open_: Callable[[], Opened], endpoint: str) -> Self:
+    async def _open(cls, opener: Callable[[], Database], endpoint: str) -> Self:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adepoll-journal")
         loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(thread, open_)
+        opening = loop.run_in_executor(thread, opener)
         try:
-            await _settle(opening)
+            await _wait_until_done(opening)
         except asyncio.CancelledError:
             if opening.exception() is None:
-                await _settle(loop.run_in_executor(thread, opening.result().close))
+                await _wait_until_done(loop.run_in_executor(thread, opening.result().close))
             thread.shutdown()
             raise
         if opening.exception() is not None:
             thread.shutdown()
-        opened = opening.result()
-        database = Database(opened, keeps_data=opened.path is not None)
-        return cls(database, thread, path=opened.path, endpoint=endpoint)
+        return cls(opening.result(), thread, endpoint=endpoint)
 
     async def __aenter__(self) -> Self:
-        """Give the journal, which is open."""
+        """Return the journal, which is open already."""
         return self
 
     async def __aexit__(
@@ -129,15 +126,15 @@ class Journal:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Close the journal."""
         await self.aclose()
 
     def check_endpoint(self, endpoint: str) -> None:
-        """See that the journal is of jobs of that service.
+        """Raise if the jobs of the journal are not at this service.
 
         Raises:
-            ConfigurationError: `endpoint` is no address.
-            JournalEndpointError: It is of jobs of another one.
+            ConfigurationError: `endpoint` is not a URL.
+            JournalEndpointError: The jobs are at another service.
         """
         ours = read_endpoint(endpoint)
         if ours != self.endpoint:
@@ -145,137 +142,140 @@ class Journal:
             raise JournalEndpointError(path=shown, theirs=self.endpoint, ours=ours)
 
     async def aclose(self) -> None:
-        """Write what was given to be written, and close the file; may be repeated."""
+        """Finish the writes that have begun, and close the file; may be called again."""
         if self._closing is None:
-            self._check_loop()
+            self._check_open()
             self._closing = self._loop.create_task(self._close())
-        await _settle(self._closing)
+        await _wait_until_done(self._closing)
         self._closing.result()
 
     async def add(self, job_ids: Sequence[str], *, at: float | None = None) -> int:
-        """Add jobs, which wait from now on; those that are known are passed over.
+        """Add waiting jobs; ids that the journal has already are ignored.
 
-        All are durable when this returns. They are written 250,000 at a time: when it fails or is
-        cancelled, the first ones can have been added. Millions are best given in portions of that
-        size, too: random ids lie all over their index, and each portion is one visit to all of it.
+        When this returns, all ids are durable. They are written in transactions of 250,000: after
+        an error or a cancellation, the first of them may have been added. Pass millions of ids in
+        portions of that size, too: ids are random, so that every transaction writes to all pages of
+        their index.
 
         Args:
             job_ids: The jobs.
-            at: When they are added, Unix seconds; None for now, by this machine's clock.
+            at: Time of adding, in Unix seconds; None for now, by the clock of this machine.
 
         Returns:
-            How many are new.
+            The number of ids that were new.
 
         Raises:
-            InvalidJobIdError: One cannot be written down.
-            JournalWriteError: The disk is full, or fails.
+            InvalidJobIdError: An id cannot be stored.
+            JournalWriteError: The disk is full or failed.
         """
         at = time.time() if at is None else at
         new = 0
         for start in range(0, len(job_ids), _CHUNK):
             chunk = job_ids[start : start + _CHUNK]
             is_last = start + _CHUNK >= len(job_ids)
-            new += await self._do(self._database.add, chunk, at, is_last)
+            new += await self._run(self._database.add, chunk, at, is_last)
         return new
 
     async def write(self, *changes: Change, durable: bool = True) -> None:
-        """Write changes, in order and all or none.
+        """Write changes in this order, either all of them or none.
 
-        What is given while a transaction runs is written by the next one, together. Whoever is
-        cancelled here does not know whether his changes were written; all or none were.
+        Calls that arrive while a transaction runs are written together by the next one. If a call
+        is cancelled, its changes may or may not be written, again all of them or none.
 
         Args:
-            changes: What to write.
-            durable: Whether to return only when it would survive a power cut. If not, it survives
-                the end of this process, however it comes.
+            changes: The changes.
+            durable: If True, return only when the changes survive a power cut. If False, they
+                survive the end of this process, also by a crash or a kill.
 
         Raises:
-            JournalWriteError: The disk is full, or fails. Nothing of this was written; later
+            JournalWriteError: The disk is full or failed. None of the changes was written; later
                 writes can succeed.
-            JournalError: A change makes no sense: it is of an unknown job, for example.
+            JournalError: A change is impossible, for example because its job is unknown.
         """
-        self._check_loop()
+        self._check_open()
         if not changes:
             return
         call = _Call(changes=changes, durable=durable, done=self._loop.create_future())
         self._calls.append(call)
         if self._idle.is_set():
             self._idle.clear()
-            self._loop.call_soon(self._write_next)  # with what is given until then
+            self._loop.call_soon(self._write_next)  # with all calls of this loop iteration
         await call.done
 
     async def waiting(self, *, after: int, limit: int) -> list[tuple[int, str]]:
-        """Give number and id of jobs that are not known to have ended.
+        """Return number and id of waiting jobs, the lowest numbers first.
 
         Args:
-            after: Only those with a higher number.
-            limit: At most so many, the lowest numbers first.
+            after: Only jobs with a higher number are returned.
+            limit: Maximum number of jobs.
         """
-        return await self._do(self._database.waiting, after, limit)
+        return await self._run(self._database.waiting, after, limit)
 
     async def records(
-        self, which: Which, *, after: int = 0, limit: int = 200, data: bool = True
+        self, which: RecordFilter, *, after: int = 0, limit: int = 200, data: bool = True
     ) -> list[Record]:
-        """Give records, the lowest numbers first; an empty list where there are no more.
+        """Return records, the lowest numbers first; an empty list after the last one.
 
         Args:
-            which: Of which jobs.
-            after: Only those with a higher number.
-            limit: At most so many; a page ends early at some 4 MB of results.
-            data: Whether snapshots are given with the results that came inline.
+            which: The jobs whose records are returned.
+            after: Only jobs with a higher number are returned.
+            limit: Maximum number of records. With about 4 MB of results, there are fewer.
+            data: If True, the snapshots contain their inline results.
 
         Raises:
-            JournalDamagedError: One cannot be read.
+            JournalDamagedError: A record cannot be read.
         """
-        return await self._do(self._database.records, which, after, limit, data)
+        return await self._run(self._database.records, which, after, limit, data)
 
     async def counts(self) -> Counts:
-        """Count the jobs: a few milliseconds, some seconds with millions."""
-        return await self._do(self._database.counts)
+        """Count the jobs; takes milliseconds, and seconds with millions of jobs."""
+        return await self._run(self._database.counts)
 
     async def note(self, key: str) -> str | None:
-        """Give the note of that name; None where there is none."""
-        return await self._do(self._database.note, key)
+        """Return the value of a note; None if the note does not exist."""
+        return await self._run(self._database.note, key)
 
     async def set_note(self, key: str, value: str) -> None:
-        """Replace a note. The caller sees that it holds no secret.
+        """Add or replace a note. The caller must keep secrets out of it.
 
         Raises:
-            ConfigurationError: It is the endpoint, which never changes.
-            JournalWriteError: The disk is full, or fails.
+            ConfigurationError: The key is "endpoint", whose value never changes.
+            JournalWriteError: The disk is full or failed.
         """
         if key == "endpoint":
-            raise ConfigurationError("the note 'endpoint' says of which service a journal is")
-        await self._do(self._database.set_note, key, value)
+            raise ConfigurationError(
+                "the note 'endpoint' is the journal's own and cannot be changed; use another key"
+            )
+        await self._run(self._database.set_note, key, value)
 
     async def reopen(self, *, kinds: Collection[str] = (), but: Collection[str] = ()) -> int:
-        """Have given-up jobs tried again, but those where that is of no use; give how many.
+        """Reopen given-up jobs whose error is not lasting; return their number.
 
-        They wait again, or are to be fetched again if they were seen to have ended.
+        They become waiting again, or fetching if they are settled.
 
         Args:
-            kinds: Names of error classes; who met one of these is tried again in any case, as
-                what was of no use then has become of use.
-            but: Jobs that stay as they are.
+            kinds: Names of error classes; jobs with these errors are reopened, lasting or not,
+                because another attempt can succeed now.
+            but: Ids of jobs that are not reopened.
         """
-        return await self._do(self._database.reopen, kinds, but)
+        return await self._run(self._database.reopen, kinds, but)
 
-    # --- within ---------------------------------------------------------------------------------
+    async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
+        self._check_open()
+        # A cancelled call still runs to its end in the thread, before all later ones.
+        return await self._loop.run_in_executor(self._thread, function, *args)
 
-    async def _do(self, work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-        self._check_loop()
-        # Cancelled, it is left to the thread, which `aclose` waits for: it does one after another.
-        return await self._loop.run_in_executor(self._thread, work, *args)
-
-    def _check_loop(self) -> None:
+    def _check_open(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
-            raise ClosedError("the journal belongs to another event loop; close it there")
+            raise ClosedError(
+                "the journal belongs to another event loop; use and close it in that loop"
+            )
         if self._closing is not None:
-            raise ClosedError("the journal is closed")
+            raise ClosedError("the journal is closed; open it again")
 
     def _write_next(self) -> None:
-        """Write all that waits; called again when it is written."""
-        calls = [call for call in self._calls if not call.done.done()]  # or cancelled
+        """Write all calls that have arrived; `_written` calls this again."""
+        calls = [call for call in self._calls if not call.done.done()]  # without cancelled ones
         self._calls.clear()
         if not calls:
             self._idle.set()
@@ -296,7 +296,7 @@ class Journal:
             if error is None:
                 call.done.set_result(None)
             else:
-                # An instance for each: a shared one would collect all their tracebacks.
+                # A copy for each call: a shared error would collect the tracebacks of all callers.
                 call.done.set_exception(copy.copy(error))
         self._write_next()
 
@@ -308,12 +308,12 @@ class Journal:
             self._thread.shutdown()
 
 
-async def _settle(begun: asyncio.Future[_T]) -> None:
-    """Wait until it is done, even when cancelled meanwhile: a thread cannot be stopped."""
+async def _wait_until_done(future: asyncio.Future[_T]) -> None:
+    """Wait for a call in the thread, which cannot be stopped; raise a cancellation afterwards."""
     cancelled: asyncio.CancelledError | None = None
-    while not begun.done():
+    while not future.done():
         try:
-            await asyncio.wait([begun])
+            await asyncio.wait([future])
         except asyncio.CancelledError as exc:
             cancelled = exc
     if cancelled is not None:

@@ -1,7 +1,7 @@
-"""JournalLock: one process has a journal open, and others can tell which. Imports errors only.
+"""JournalLock: only one process has a journal open, and others can find out its pid.
 
-flock(2) on a file beside it, since the journal itself may be opened by SQLite alone: closing it
-would drop SQLite's own locks (fcntl(2)). There is no flock on Windows, where adepoll does not run.
+It is a flock(2) on a separate file. Only SQLite may open the journal itself, because closing a file
+releases all fcntl(2) locks of the process on it, SQLite's included. Windows has no flock.
 """
 
 import contextlib
@@ -16,25 +16,25 @@ from typing import Final, Self
 from adepoll.errors import JournalAccessError, JournalBusyError
 
 _TRIES: Final = 10
-_PAUSE: Final = 0.01  # seconds; longer than `holder_of` has the file locked
+_PAUSE: Final = 0.01  # seconds between two tries; longer than `holder_of` holds the lock
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class JournalLock:
-    """Held until `release`, or until the process ends in whatever way."""
+    """A lock that is held until `release` or until the process ends, killed or not."""
 
     def __init__(self, path: Path, fd: int) -> None:
-        """Hold the lock that `fd`, the file `path`, has; made by `take`."""
+        """Keep the locked file `path`, open as `fd`; use `take` instead."""
         self._path = path
         self._fd: int | None = fd
 
     @classmethod
     def take(cls, journal: Path) -> Self:
-        """Take the lock of that journal, which another one in this process can have, too.
+        """Take the lock of a journal.
 
         Raises:
-            JournalBusyError: Somebody has it.
-            JournalAccessError: The file of the lock cannot be made.
+            JournalBusyError: Another process, or another `Journal` of this process, holds it.
+            JournalAccessError: The lock file cannot be created.
         """
         path = _lock_path(journal)
         pid = None
@@ -42,7 +42,7 @@ class JournalLock:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
                 try:
-                    if _is_locked_by(fd, path):
+                    if _try_lock(fd, path):
                         _write_pid(fd)
                         return cls(path, fd)
                     pid = _read_pid(fd)
@@ -52,30 +52,31 @@ class JournalLock:
                 os.close(fd)
             except OSError as exc:
                 raise JournalAccessError(
-                    f"its lock {path.name} cannot be made: {exc.strerror}",
+                    f"its lock file {path.name} cannot be created: {exc.strerror}",
                     path=str(journal),
                     errno=exc.errno,
                 ) from exc
-            # It may be somebody who only looks who has it, or has just removed it.
+            # Try again: `holder_of` may hold it for a moment, or its holder has just removed it.
             time.sleep(_PAUSE)
         raise JournalBusyError(path=str(journal), pid=pid)
 
     def release(self) -> None:
-        """Let others have it; may be repeated."""
+        """Release the lock; may be called again."""
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
-        # Removed while it is locked: who has opened it meanwhile finds that it has no name left.
+        # Remove the file before unlocking it. A process that has opened it in the meantime then
+        # sees that its file is no longer the one of that name (see `_try_lock`).
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(fd), os.lstat(self._path)):
                 self._path.unlink()
         with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked may have it open, too
+            fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if a forked child has it open
         os.close(fd)
 
 
 def holder_of(journal: Path) -> int | None:
-    """Give the pid of the process that has the journal open; None where none has, or says so."""
+    """Return the pid of the process that has the journal open; None if no process has."""
     try:
         fd = os.open(_lock_path(journal), os.O_RDONLY | _FLAGS)
     except OSError:
@@ -85,7 +86,7 @@ def holder_of(journal: Path) -> int | None:
     except OSError:
         return _read_pid(fd)
     else:
-        return None  # left by a process that was killed
+        return None  # the lock file of a killed process
     finally:
         os.close(fd)
 
@@ -94,11 +95,11 @@ def _lock_path(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.lock")
 
 
-def _is_locked_by(fd: int, path: Path) -> bool:
-    """Lock the file, if nobody has; tell whether it is locked and still the one of that name."""
+def _try_lock(fd: int, path: Path) -> bool:
+    """Lock the file; return True if it is locked now and is still the file at `path`."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EEXIST, "something else is in its place")
+        raise OSError(errno.EEXIST, "its name is taken by something that is not a file")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -110,7 +111,7 @@ def _is_locked_by(fd: int, path: Path) -> bool:
 
 def _write_pid(fd: int) -> None:
     os.fchmod(fd, 0o600)
-    # On a full disk the lock is good all the same; only its holder will not be named.
+    # The lock works on a full disk, too; only its holder's pid is unknown then.
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -1,7 +1,7 @@
-"""What a file must be to be opened as a journal, and how it is made. Imports the lock and below.
+"""Open a journal file: check it, create it if it does not exist, and lock it.
 
-Nobody but SQLite opens a journal that exists: closing it would drop SQLite's locks on it, of
-every connection of this process (sqlite.org/howtocorrupt.html, section 2.2).
+Only SQLite opens an existing journal. If this module opened and closed it, all of SQLite's locks of
+this process on it would be released (sqlite.org/howtocorrupt.html, section 2.2).
 """
 
 import errno
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes, urlsplit
 
-from attrs import frozen
-
 from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
@@ -24,60 +22,37 @@ from adepoll.errors import (
     JournalNotFoundError,
     NotAJournalError,
 )
-from adepoll.journal.failing import not_opened, primary_code
 from adepoll.journal.lock import JournalLock
 from adepoll.journal.schema import APPLICATION_ID, FORMAT, RULES, STATEMENTS
+from adepoll.journal.sqlite_errors import primary_code, reading_error
 from adepoll.redaction import redact_url, showable
 
-_OLDEST_SQLITE: Final = (3, 37)  # which brought STRICT tables, November 2021
-_SMALLEST: Final = 512  # bytes; of a page, of which an SQLite file has one at least
-_BUSY_TIMEOUT: Final = 10.0  # seconds; for a sqlite3 shell that writes
-_SMALL: Final = 64 * 2**20  # bytes that are checked through and through in a second or so
-_MEDIUM: Final = 4 * 2**30  # up to here, each page is still looked at
-# Damage within a value shows in no page's structure: but mostly in an index, or as no JSON.
-_RULES: Final = (
-    "SELECT 'job number ' || number || ' makes no sense' FROM jobs WHERE NOT ("  # noqa: S608 - of constants
+_OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
+_SMALLEST: Final = 512  # bytes: the smallest page, and an SQLite file has at least one page
+_BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another program that writes, such as a shell
+_SMALL: Final = 64 * 2**20  # bytes; checking everything takes about one second
+_MEDIUM: Final = 4 * 2**30  # bytes; up to this size the structure of every page is checked
+# The structure of a page does not show damage within a value. Most of it breaks an index or a rule.
+_BROKEN_RULES: Final = (
+    "SELECT 'job number ' || number || ' breaks a rule' FROM jobs WHERE NOT ("  # noqa: S608 - built from constants
     f"{' AND '.join(f'({rule})' for rule in RULES.values())}) LIMIT 10"
 )
-_THOROUGH: Final = [
+_FULL_CHECK: Final = [
     "PRAGMA integrity_check(10)",
-    _RULES,
+    _BROKEN_RULES,
     "SELECT 'no JSON in data of number ' || number FROM data WHERE NOT json_valid(json) LIMIT 10",
 ]
-_QUICK: Final = ["PRAGMA quick_check(10)", _RULES]
-_PARTIAL: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _RULES]
+_QUICK_CHECK: Final = ["PRAGMA quick_check(10)", _BROKEN_RULES]
+_PARTIAL_CHECK: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _BROKEN_RULES]
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 _PORTS: Final = {"https": 443, "http": 80}
 
 
-@frozen
-class Opened:
-    """A journal that may be used.
-
-    Attributes:
-        connection: To it, and of the thread that opened it.
-        path: The file, absolute, links followed; None in memory.
-        lock: That it is ours; None in memory.
-    """
-
-    connection: sqlite3.Connection
-    path: Path | None
-    lock: JournalLock | None
-
-    def close(self) -> None:
-        """Close it, and let others have it."""
-        try:
-            self.connection.close()
-        finally:
-            if self.lock is not None:
-                self.lock.release()
-
-
 def read_endpoint(endpoint: str) -> str:
-    """Give the address of an API in the one form in which addresses are compared.
+    """Return the base URL of an API in normal form, so that equal services compare equal.
 
     Raises:
-        ConfigurationError: It is none, or has a part that could be a secret.
+        ConfigurationError: Not a URL, or it contains credentials or a query.
     """
     try:
         parts = urlsplit(endpoint)
@@ -86,196 +61,202 @@ def read_endpoint(endpoint: str) -> str:
         parts, port = urlsplit(""), None
     if not parts.hostname or "@" in parts.netloc or "?" in endpoint or "#" in endpoint:
         shown = showable(redact_url(endpoint), 120)
-        raise ConfigurationError(f"endpoint must be an address like https://host, not {shown}")
+        raise ConfigurationError(f"endpoint must be a URL like https://host, got {shown}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    told = "" if port == _PORTS.get(parts.scheme) else f":{port}"
-    return f"{parts.scheme}://{host}{told}{parts.path.rstrip('/')}"
+    port_suffix = "" if port == _PORTS.get(parts.scheme) else f":{port}"
+    return f"{parts.scheme}://{host}{port_suffix}{parts.path.rstrip('/')}"
 
 
-def open_in_memory(endpoint: str) -> Opened:
-    """Make a journal that ends with its connection."""
-    _check_sqlite()
+def open_in_memory(endpoint: str) -> sqlite3.Connection:
+    """Create a journal that exists as long as its connection."""
+    _check_sqlite_version()
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    _create(connection, endpoint)
-    return Opened(connection, None, None)
+    _create_tables(connection, endpoint)
+    return connection
 
 
-def open_file(given: str | os.PathLike[str], endpoint: str, *, must_exist: bool) -> Opened:
-    """Open a journal, made where there is none, for this process alone.
+def open_file(
+    given_path: str | os.PathLike[str], endpoint: str, *, must_exist: bool
+) -> tuple[sqlite3.Connection, Path, JournalLock]:
+    """Open a journal for this process alone; create it if it does not exist.
+
+    Returns:
+        A connection for the calling thread, the absolute path, and the lock, to be released after
+        the connection is closed.
 
     Raises:
-        JournalError: One of its subclasses says why it cannot be.
+        JournalError: It cannot be opened; the subclass tells why. An existing file is unchanged.
     """
-    _check_sqlite()
-    path = resolve(given)
-    found = examine(path)
-    if found is None and must_exist:
+    _check_sqlite_version()
+    path = absolute_path(given_path)
+    status = file_status(path)
+    if status is None and must_exist:
         raise JournalNotFoundError(path=str(path))
     lock = JournalLock.take(path)
     try:
-        # Looked at once more, now that nobody can make or fill it meanwhile.
-        found = examine(path)
-        if found is None:
-            _make(path)
-        elif not found.st_size:
+        status = file_status(path)  # again: another process may have created it before the lock
+        if status is None:
+            _create_file(path)
+        elif not status.st_size:
             _make_private(path)
         else:
             _check_access(path)
-        if found is not None and found.st_size and not _is_half_made(path):
-            # What is refused stays as it is: who may write would move the WAL into it at the end.
-            with closing(connect_to_read(path)) as connection:
-                _check(connection, path, endpoint)
-        return Opened(_connect(path, endpoint), path, lock)
+        if status is not None and status.st_size and not _has_rollback_journal(path):
+            # Check read-only, so that a refused file stays unchanged: a connection that may write
+            # would move the WAL into the file when it is closed.
+            with closing(connect_read_only(path)) as connection:
+                _check_contents(connection, path, endpoint)
+        return _connect(path, endpoint), path, lock
     except sqlite3.Error as exc:
         lock.release()
-        raise not_opened(exc, path) from exc
+        raise reading_error(exc, path) from exc
     except BaseException:
         lock.release()
         raise
 
 
-def resolve(given: str | os.PathLike[str]) -> Path:
-    """Give the absolute path, links followed: whoever goes by another name gets the same lock.
+def absolute_path(given_path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path with symbolic links resolved, so that every name has one lock.
 
     Raises:
-        JournalAccessError: No file can have that name.
+        JournalAccessError: A file cannot have that name.
     """
     try:
-        return Path(os.path.realpath(given))
+        return Path(os.path.realpath(given_path))
     except ValueError as exc:
-        raise JournalAccessError(str(exc), path=os.fspath(given), errno=errno.EINVAL) from exc
+        raise JournalAccessError(str(exc), path=os.fspath(given_path), errno=errno.EINVAL) from exc
 
 
-def examine(path: Path) -> os.stat_result | None:
-    """Tell what is there; None where nothing is, and a journal could be.
+def file_status(path: Path) -> os.stat_result | None:
+    """Return the status of a file that can be a journal; None if nothing has that name.
 
     Raises:
-        NotAJournalError: Something that is no file.
-        JournalAccessError: There is no such folder, or it cannot be looked into.
+        NotAJournalError: Not a regular file, or too small for an SQLite file.
+        JournalAccessError: The folder does not exist, or its contents cannot be read.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         if path.parent.is_dir():
             return None
         raise JournalAccessError(
-            f"there is no folder {showable(str(path.parent))}; make it first",
+            f"there is no folder {showable(str(path.parent))}; create the folder first",
             path=str(path),
             errno=errno.ENOENT,
         ) from None
     except (OSError, ValueError) as exc:
-        raise _no_access(path, exc) from exc
-    if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise _access_error(path, exc) from exc
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise NotAJournalError(path=str(path), reason=f"it is {what}")
-    if 0 < found.st_size < _SMALLEST:  # which SQLite takes for empty, and would write over
+    if 0 < status.st_size < _SMALLEST:  # SQLite would treat it as empty and overwrite it
         raise NotAJournalError(
-            path=str(path), reason=f"it has {found.st_size} bytes (or is a journal that was cut)"
+            path=str(path),
+            reason=f"it has only {status.st_size} bytes (or it is a truncated journal)",
         )
-    return found
-
-
-def wal_of(path: Path) -> Path:
-    """Name the file that holds what was written last, and belongs to the journal."""
-    return path.with_name(f"{path.name}-wal")
+    return status
 
 
 def has_wal(path: Path) -> bool:
-    """Tell whether something written stands beside the journal, or is about to."""
+    """Return True if recent writes are in the write-ahead log, a separate file."""
     try:
-        return wal_of(path).stat().st_size > 0
+        return path.with_name(f"{path.name}-wal").stat().st_size > 0
     except OSError:
         return False
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Connect without writing into the folder, as far as that can be; raises `sqlite3.Error`.
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Connect without writing into the folder if possible; raises `sqlite3.Error`.
 
-    Where no WAL stands beside it, nobody writes, and SQLite needs neither lock nor -shm.
+    Without a WAL no process is writing, so that SQLite needs neither a lock nor a -shm file.
     """
     mode = "mode=ro" if has_wal(path) else "mode=ro&immutable=1"
     return _connect_uri(path, mode)
 
 
-def check_kind(connection: sqlite3.Connection, path: Path) -> bool:
-    """Tell a journal, true, from a file that is about to become one, false.
+def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return True for a journal, False for an empty file that can become one.
 
     Raises:
-        NotAJournalError: It is neither.
-        JournalFormatError: It is of a newer version.
+        NotAJournalError: The file is something else.
+        JournalFormatError: A newer version of adepoll wrote the journal.
     """
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (things,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.DatabaseError as exc:
         if primary_code(exc) != sqlite3.SQLITE_NOTADB:
             raise
         raise NotAJournalError(
             path=str(path),
-            reason="it is no SQLite file (or a journal whose beginning was overwritten)",
+            reason="it is not an SQLite file (or it is a journal with an overwritten header)",
         ) from exc
-    if not application and not version and not things:
+    if not application and not version and not tables:
         return False
     if application != APPLICATION_ID:
-        raise NotAJournalError(path=str(path), reason="it is the SQLite file of another program")
+        raise NotAJournalError(path=str(path), reason="it is an SQLite file of another program")
     if version > FORMAT:
         raise JournalFormatError(path=str(path), found=version, known=FORMAT)
     return True
 
 
-def _check_sqlite() -> None:
+def _check_sqlite_version() -> None:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
         raise ConfigurationError(
-            f"journals need SQLite {oldest} or newer, and this Python has {sqlite3.sqlite_version}"
+            f"journals need SQLite {oldest} or newer, but this Python has SQLite "
+            f"{sqlite3.sqlite_version}; use another build of Python"
         )
 
 
-def _no_access(path: Path, exc: OSError | ValueError) -> JournalAccessError:
+def _access_error(path: Path, exc: OSError | ValueError) -> JournalAccessError:
     if isinstance(exc, OSError):
         return JournalAccessError(exc.strerror or str(exc), path=str(path), errno=exc.errno)
     return JournalAccessError(str(exc), path=str(path), errno=errno.EINVAL)
 
 
-def _make(path: Path) -> None:
-    """Make the file with its mode: SQLite goes by the umask, and gives -wal and -shm the same."""
+def _create_file(path: Path) -> None:
+    """Create the file with mode 0600; SQLite would use the umask. -wal and -shm get the same."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(fd, 0o600)
         finally:
             os.close(fd)
-        # Without this, its name can be lost in a power cut though its pages are not (fsync(2)).
-        with suppress(PermissionError):  # a folder may be written to and not read
+        # A power cut could remove the file's name if the folder was not synced (fsync(2)).
+        with suppress(PermissionError):  # some folders can be written but not read
             fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
     except OSError as exc:
-        raise _no_access(path, exc) from exc
+        raise _access_error(path, exc) from exc
 
 
 def _make_private(path: Path) -> None:
     try:
         path.chmod(0o600)
     except OSError as exc:
-        raise _no_access(path, exc) from exc
+        raise _access_error(path, exc) from exc
 
 
 def _check_access(path: Path) -> None:
-    """Refuse what SQLite would open to be read, leaving a -wal behind."""
+    """Raise if the file is read-only: SQLite would open it all the same and leave a -wal file."""
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
         raise JournalAccessError(
-            "it may only be read, or not even that; make it readable and writable",
+            "the file is read-only or cannot be read; make it readable and writable",
             path=str(path),
             errno=errno.EACCES,
         )
 
 
-def _is_half_made(path: Path) -> bool:
-    """Tell whether its maker was killed; SQLite must be allowed to write to take that back."""
+def _has_rollback_journal(path: Path) -> bool:
+    """Return True if a process was killed while it created the tables.
+
+    SQLite takes these back, which it can do only if it may write.
+    """
     return path.with_name(f"{path.name}-journal").exists()
 
 
@@ -287,14 +268,15 @@ def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
 def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
     connection = _connect_uri(path, "mode=rw")
     try:
-        if not check_kind(connection, path):
-            _create(connection, endpoint)
+        if not has_tables(connection, path):
+            _create_tables(connection, endpoint)
         connection.execute("PRAGMA journal_mode = WAL")
-        # A batch writes what it has just written or read; a larger cache would only fill up.
-        connection.execute("PRAGMA cache_size = -8000")  # KB
-        connection.execute("PRAGMA journal_size_limit = 67108864")  # of a WAL after a large `add`
-        # A file that may only be read is opened all the same, and would be refused much later; even
-        # a transaction can be begun in it.
+        # In KB. A batch writes rows that it has just read or written; a larger cache would only
+        # take memory.
+        connection.execute("PRAGMA cache_size = -8000")
+        # In bytes. The WAL grows when many ids are added, and is truncated to this size afterwards.
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        # SQLite opens a read-only file, and even begins a transaction. Try to write now, not later.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("ROLLBACK")
@@ -304,7 +286,7 @@ def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
     return connection
 
 
-def _create(connection: sqlite3.Connection, endpoint: str) -> None:
+def _create_tables(connection: sqlite3.Connection, endpoint: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in STATEMENTS:
@@ -314,18 +296,20 @@ def _create(connection: sqlite3.Connection, endpoint: str) -> None:
     connection.execute("COMMIT")
 
 
-def _check(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
-    """Refuse what is no journal, is damaged, or of another service; a new one is nothing of these.
+def _check_contents(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
+    """Raise if the file is not a journal, is damaged, or belongs to another service.
 
-    The larger the file, the less it is searched for damage, so that this takes seconds at most.
+    Larger files are checked less thoroughly, so that the check takes at most a few seconds.
     """
     connection.execute("PRAGMA cell_size_check = ON")
-    if not check_kind(connection, path):
+    if not has_tables(connection, path):
         return
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     size = pages * page_size
-    statements = _PARTIAL if size > _MEDIUM else _QUICK if size > _SMALL else _THOROUGH
+    statements = (
+        _PARTIAL_CHECK if size > _MEDIUM else _QUICK_CHECK if size > _SMALL else _FULL_CHECK
+    )
     problems: list[str] = []
     if path.stat().st_size % page_size and not has_wal(path):
         problems.append("it ends within a page")
@@ -338,12 +322,8 @@ def _check(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
         problems.append(str(exc))
     if problems:
         raise JournalDamagedError(problems, path=str(path))
-    _check_endpoint(connection, path, endpoint)
-
-
-def _check_endpoint(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
     row = connection.execute("SELECT value FROM notes WHERE key = 'endpoint'").fetchone()
     if row is None:
-        raise JournalDamagedError(["it does not say of which service it is"], path=str(path))
+        raise JournalDamagedError(["the address of its service is missing"], path=str(path))
     if row[0] != endpoint:
         raise JournalEndpointError(path=str(path), theirs=row[0], ours=endpoint)

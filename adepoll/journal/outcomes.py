@@ -1,6 +1,6 @@
-"""What becomes of a job of a batch: its Outcome, and what a journal keeps of it, a Record.
+"""The outcome of one job of a batch, and the record that a journal keeps of the job.
 
-Imports models and errors only; batch, journal and report share these.
+Imports models and errors only, because batch, journal, report and command share these types.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from adepoll.errors import AdePollError
 class Stage(StrEnum):
     """How far a job of a batch has come."""
 
-    WAITING = "waiting"  # not seen to have ended
-    FETCHING = "fetching"  # has ended; its result is still to be brought home
-    DONE = "done"  # has ended; its result, where one was wanted, is home
-    GIVEN_UP = "given_up"  # could not be resolved, or its result not be brought home
+    WAITING = "waiting"  # not known to be settled
+    FETCHING = "fetching"  # settled; its result must still be fetched
+    DONE = "done"  # settled; its result is in a file if one was wanted
+    GIVEN_UP = "given_up"  # unresolved, or its result could not be fetched
 
 
 class RecordedError(AdePollError):
-    """An error of an earlier run, as the journal tells it.
+    """An error that an earlier run recorded in the journal.
 
     Attributes:
-        kind: The name of the error's class, such as ``JobNotFoundError``.
+        kind: Name of the error's class, such as ``JobNotFoundError``.
     """
 
     def __init__(self, message: str, *, kind: str) -> None:
@@ -39,9 +39,9 @@ class ResultFile:
     """A result on disk.
 
     Attributes:
-        path: The file.
-        bytes: Its size.
-        sha256: Of its bytes, in hex.
+        path: Path of the file.
+        bytes: Size of the file in bytes.
+        sha256: SHA-256 of the file's bytes, in hexadecimal.
     """
 
     path: Path
@@ -51,15 +51,15 @@ class ResultFile:
 
 @frozen(kw_only=True)
 class Outcome:
-    """What became of one job of a batch.
+    """The outcome of one job of a batch.
 
     Attributes:
         job_id: The job.
-        snapshot: The job as it ended; None where that was not seen. From a journal, its
-            `output_url` has no query; `ResultFetcher` takes it all the same.
-        file: Where its result lies; None where none was wanted, is due or could be had.
-        error: Why the job could not be resolved, or its result not be brought home; a
-            `RecordedError` where an earlier run met it.
+        snapshot: The settled job; None if the job is unresolved. In a snapshot from a journal,
+            `output_url` has no query; `ResultFetcher` accepts it and requests a fresh URL.
+        file: The file with the result; None if no file was wanted or the result was not fetched.
+        error: The reason why the job is unresolved or its result was not fetched; a
+            `RecordedError` if an earlier run recorded it.
     """
 
     job_id: str
@@ -70,22 +70,23 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Record:
-    """One job, as a journal knows it. Times are Unix seconds; `settled_at` by the service's clock.
+    """One job as a journal records it. Times are Unix seconds, `settled_at` by the service's clock.
 
     Attributes:
-        number: Its place in the journal; jobs are numbered as they were added.
+        number: Number of the job in the journal; jobs are numbered in the order of their arrival.
         job_id: The job.
-        stage: How far it has come.
-        status_text: The status last seen, as the service wrote it; None before the first look.
-        snapshot: The job as it ended, `output_url` without its query; None where it has not.
-        file: Where its result lies.
-        modified_ns: When that file was written, as the file system tells it, in nanoseconds.
-        error: Why it was given up.
-        lasting: Whether trying again is of no use; None where it was not given up.
-        added_at: When it was added.
-        settled_at: When it was seen to have ended.
-        done_at: When its outcome was written down.
-        delivered_at: When its outcome had been taken by the consumer; None while it is not.
+        stage: How far the job has come.
+        status_text: Last known status as the service wrote it; None before the first poll.
+        snapshot: The settled job, `output_url` without its query; None for an active job.
+        file: The file with the result; None without a file.
+        modified_ns: Modification time of that file, in nanoseconds since 1970.
+        error: The reason why the job was given up; None if it was not.
+        lasting: True if another attempt would fail in the same way; None if the job was not
+            given up.
+        added_at: Time when the job was added.
+        settled_at: Time when the job was observed as settled; None for an active job.
+        done_at: Time when the outcome was recorded; None without an outcome.
+        delivered_at: Time when the consumer had taken the outcome; None until then.
     """
 
     number: int
@@ -103,20 +104,20 @@ class Record:
     delivered_at: float | None = None
 
     def outcome(self) -> Outcome:
-        """Give the outcome, as the run that met it gave it."""
+        """Return the outcome that the job had when it was recorded."""
         return Outcome(job_id=self.job_id, snapshot=self.snapshot, file=self.file, error=self.error)
 
 
 @frozen(kw_only=True)
 class Counts:
-    """How many jobs a journal holds.
+    """Numbers of jobs in a journal.
 
     Attributes:
-        jobs: All.
-        by_stage: By how far they have come.
-        by_status: Those seen to have ended, by the status text of their snapshot.
-        delivered: Those whose outcome was taken by the consumer.
-        bytes: Size of all results on disk.
+        jobs: All jobs.
+        by_stage: Jobs by stage.
+        by_status: Settled jobs by the status text of their snapshot.
+        delivered: Jobs whose outcome the consumer has taken.
+        bytes: Size of all result files in bytes.
     """
 
     jobs: int
@@ -127,12 +128,25 @@ class Counts:
 
     @property
     def open(self) -> int:
-        """Jobs without an outcome yet."""
+        """Jobs without an outcome."""
         return self.by_stage.get(Stage.WAITING, 0) + self.by_stage.get(Stage.FETCHING, 0)
 
 
-def as_recorded(error: AdePollError) -> RecordedError:
-    """Give what a journal keeps of an error."""
-    if isinstance(error, RecordedError):
-        return error
-    return RecordedError(str(error), kind=type(error).__name__)
+@frozen(kw_only=True)
+class Failure:
+    """A group of jobs that failed for the same reason.
+
+    Attributes:
+        kind: Name of the error's class; ``JobFailedError`` if the service reports the job as
+            failed.
+        reason: Text of the error, with "..." in place of the job id; None without a text.
+        lasting: True if another attempt would fail in the same way.
+        jobs: Number of jobs.
+        example: One job of the group.
+    """
+
+    kind: str
+    reason: str | None
+    lasting: bool
+    jobs: int
+    example: str

@@ -18,7 +18,7 @@ from amounts import counts
 
 from adepoll import Journal
 from adepoll.errors import JournalBusyError, JournalError
-from adepoll.journal import JournalReader, Which
+from adepoll.journal import JournalReader, RecordFilter
 
 WRITER = Path(__file__).parents[1] / "support" / "journalling.py"
 ENDPOINT = "https://api.example"
@@ -68,7 +68,7 @@ async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path, kills
         counts = await journal.counts()
         assert counts.jobs >= added
         there, after = set(), 0
-        while page := await journal.records(Which.ENDED, after=after, limit=1_000):
+        while page := await journal.records(RecordFilter.WITH_OUTCOME, after=after, limit=1_000):
             there.update(record.job_id for record in page)
             after = page[-1].number
         assert acknowledged <= there
@@ -193,11 +193,11 @@ async def check_after_full_disk(path, process):
     out, err = await process.communicate()
     assert process.returncode == 1
     assert b"JournalWriteError" in err
-    assert b"the same command goes on" in err
+    assert b"run the batch again" in err
     told = out.decode().split()
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         there, after = set(), 0
-        while page := await journal.records(Which.ENDED, after=after, limit=1_000):
+        while page := await journal.records(RecordFilter.WITH_OUTCOME, after=after, limit=1_000):
             there.update(record.job_id for record in page)
             after = page[-1].number
         assert set(told) - {"open", "added"} <= there

@@ -33,12 +33,12 @@ from adepoll.errors import (
 from adepoll.journal import (
     Delivered,
     Fetched,
+    FileLost,
     GivenUp,
     JournalReader,
-    Lost,
-    Seen,
+    RecordFilter,
     Settled,
-    Which,
+    StatusChanged,
 )
 from adepoll.journal.database import Database
 from adepoll.journal.outcomes import Outcome, RecordedError, ResultFile, Stage
@@ -88,7 +88,7 @@ async def memory():
         yield journal
 
 
-async def one(journal, which=Which.ENDED):
+async def one(journal, which=RecordFilter.WITH_OUTCOME):
     (record,) = await journal.records(which)
     return record
 
@@ -116,7 +116,7 @@ async def test_ids_with_control_characters_are_kept_as_they_are(journal, path):
     assert [job_id for _, job_id in await journal.waiting(after=0, limit=9)] == hostile
     await journal.write(*(GivenUp(job_id, not_found(job_id), lasting=True, at=1.0)
                           for job_id in hostile))  # fmt: skip
-    assert [record.job_id for record in await journal.records(Which.ENDED)] == hostile
+    assert [record.job_id for record in await journal.records(RecordFilter.WITH_OUTCOME)] == hostile
     with JournalReader(path) as reader:
         assert [record.job_id for record in reader.records()] == hostile
 
@@ -156,20 +156,20 @@ async def test_a_large_batch_of_ids_is_added_and_walked_through(journal, path, c
 
 async def test_a_job_goes_all_the_way(journal):
     await journal.add(["a"], at=1.0)
-    await journal.write(Seen("a", "processing"))
+    await journal.write(StatusChanged("a", "processing"))
     job = snapshot("a", output_url=PRESIGNED)
     await journal.write(Settled(job, 2.0, fetching=True))
-    record = await one(journal, Which.FETCHING)
+    record = await one(journal, RecordFilter.FETCHING)
     assert (record.stage, record.settled_at, record.done_at) == (Stage.FETCHING, 2.0, None)
-    assert await journal.records(Which.ENDED) == []
+    assert await journal.records(RecordFilter.WITH_OUTCOME) == []
     await journal.write(Fetched("a", result(), 123, 3.0))
-    assert (await one(journal, Which.UNDELIVERED)).outcome() == Outcome(
+    assert (await one(journal, RecordFilter.UNDELIVERED)).outcome() == Outcome(
         job_id="a", snapshot=job.redacted(), file=result()
     )
     await journal.write(Delivered("a", 4.0), durable=False)
-    assert await journal.records(Which.UNDELIVERED) == []
-    record = await one(journal, Which.DELIVERED)
-    assert record == await one(journal, Which.ENDED)
+    assert await journal.records(RecordFilter.UNDELIVERED) == []
+    record = await one(journal, RecordFilter.DELIVERED)
+    assert record == await one(journal, RecordFilter.WITH_OUTCOME)
     assert (record.number, record.stage, record.status_text) == (1, Stage.DONE, "completed")
     assert (record.added_at, record.settled_at, record.done_at, record.delivered_at) == (1, 2, 3, 4)
     assert record.modified_ns == 123
@@ -181,12 +181,12 @@ async def test_what_is_reopened_after_closing_is_what_was_written(path):
         await journal.add(["a", "b", "c"])
         await journal.write(Settled(inline("a"), 2.0, fetching=False))
         await journal.write(GivenUp("b", not_found("b"), lasting=True, at=2.0))
-        before = await journal.records(Which.ENDED)
+        before = await journal.records(RecordFilter.WITH_OUTCOME)
     async with await Journal.open(path, endpoint=ENDPOINT, must_exist=True) as journal:
-        assert [r.outcome().snapshot for r in await journal.records(Which.ENDED)] == [
+        assert [r.outcome().snapshot for r in await journal.records(RecordFilter.WITH_OUTCOME)] == [
             inline("a"), None,
         ]  # fmt: skip
-        again = await journal.records(Which.ENDED)
+        again = await journal.records(RecordFilter.WITH_OUTCOME)
         assert [repr(record) for record in again] == [repr(record) for record in before]
         assert await journal.waiting(after=0, limit=9) == [(3, "c")]
 
@@ -197,7 +197,7 @@ async def test_an_inline_result_is_kept_in_a_file_and_not_in_memory(journal, mem
         await each.add(["a"])
         await each.write(Settled(inline("a"), 2.0, fetching=False))
     assert (await one(journal)).snapshot == inline("a")
-    assert (await journal.records(Which.ENDED, data=False))[0].snapshot.data is None
+    assert (await journal.records(RecordFilter.WITH_OUTCOME, data=False))[0].snapshot.data is None
     assert (await one(memory)).snapshot.data is None
 
 
@@ -205,23 +205,23 @@ async def test_a_page_of_records_ends_early_where_their_data_is_large(journal):
     ids = [f"j{n}" for n in range(10)]
     await journal.add(ids)
     await journal.write(*(Settled(inline(i, "x" * 900_000), 2.0, fetching=False) for i in ids))
-    page = await journal.records(Which.ENDED)
+    page = await journal.records(RecordFilter.WITH_OUTCOME)
     assert len(page) == 5
-    rest = await journal.records(Which.ENDED, after=page[-1].number)
+    rest = await journal.records(RecordFilter.WITH_OUTCOME, after=page[-1].number)
     assert [record.job_id for record in page + rest] == ids
-    assert len(await journal.records(Which.ENDED, data=False)) == 10
+    assert len(await journal.records(RecordFilter.WITH_OUTCOME, data=False)) == 10
 
 
 async def test_a_job_whose_file_was_lost_is_fetched_again(journal):
     await journal.add(["a"])
     await journal.write(Settled(snapshot("a"), 2.0, fetching=True), Fetched("a", result(), 1, 3.0))
     await journal.write(Delivered("a", 4.0))
-    await journal.write(Lost("a"))
-    record = await one(journal, Which.FETCHING)
+    await journal.write(FileLost("a"))
+    record = await one(journal, RecordFilter.FETCHING)
     assert (record.file, record.modified_ns, record.done_at, record.delivered_at) == (None,) * 4
     assert record.snapshot is not None
     await journal.write(Fetched("a", result("/out/2"), 5, 6.0))
-    assert (await one(journal, Which.UNDELIVERED)).file == result("/out/2")
+    assert (await one(journal, RecordFilter.UNDELIVERED)).file == result("/out/2")
 
 
 async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal):
@@ -234,15 +234,18 @@ async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal
         GivenUp("lasting", not_found("lasting"), lasting=True, at=1.0),
         Settled(snapshot("done", "failed", failure_reason="bad scan"), 1.0, fetching=False),
     )
-    assert [r.job_id for r in await journal.records(Which.UNFETCHED)] == ["settled"]
+    assert [r.job_id for r in await journal.records(RecordFilter.FETCH_GIVEN_UP)] == ["settled"]
     assert await journal.reopen() == 2
-    assert await journal.records(Which.UNFETCHED) == []
+    assert await journal.records(RecordFilter.FETCH_GIVEN_UP) == []
     assert await journal.waiting(after=0, limit=9) == [(1, "unseen")]
-    record = await one(journal, Which.FETCHING)
+    record = await one(journal, RecordFilter.FETCHING)
     assert (record.job_id, record.error, record.lasting, record.delivered_at) == (
         "settled", None, None, None,
     )  # fmt: skip
-    assert [r.job_id for r in await journal.records(Which.ENDED)] == ["lasting", "done"]
+    assert [r.job_id for r in await journal.records(RecordFilter.WITH_OUTCOME)] == [
+        "lasting",
+        "done",
+    ]
     assert await journal.reopen() == 0
 
 
@@ -266,7 +269,9 @@ async def test_who_is_tried_again_may_be_said_more_exactly(journal):
 
 async def test_a_job_that_has_ended_is_not_seen_running_again(memory):
     await memory.add(["a"])
-    await memory.write(Settled(snapshot("a"), 1.0, fetching=False), Seen("a", "processing"))
+    await memory.write(
+        Settled(snapshot("a"), 1.0, fetching=False), StatusChanged("a", "processing")
+    )
     assert (await one(memory)).status_text == "completed"
 
 
@@ -276,7 +281,7 @@ async def test_an_error_is_told_by_its_kind_and_its_text(journal):
         GivenUp("a", not_found("a"), lasting=True, at=1.0),
         GivenUp("b", RecordedError("old", kind="TransportError"), lasting=False, at=1.0),
     )
-    a, b = await journal.records(Which.ENDED)
+    a, b = await journal.records(RecordFilter.WITH_OUTCOME)
     assert (a.error.kind, str(a.error), a.lasting) == (
         "JobNotFoundError", str(not_found("a")), True,
     )  # fmt: skip
@@ -286,14 +291,14 @@ async def test_an_error_is_told_by_its_kind_and_its_text(journal):
 async def test_counts_tell_stages_statuses_deliveries_and_bytes(journal):
     await journal.add([f"j{n}" for n in range(6)])
     await journal.write(
-        Seen("j0", "processing"),
+        StatusChanged("j0", "processing"),
         Settled(snapshot("j1"), 1.0, fetching=True),
         Settled(snapshot("j2"), 1.0, fetching=True),
         Fetched("j2", result(), 1, 2.0),
         Delivered("j2", 3.0),
         Settled(snapshot("j3", "failed"), 1.0, fetching=False),
         GivenUp("j4", not_found("j4"), lasting=True, at=1.0),
-        Seen("j5", "pending"),
+        StatusChanged("j5", "pending"),
         GivenUp("j5", not_found("j5"), lasting=True, at=1.0),
     )
     counts = await journal.counts()
@@ -318,7 +323,7 @@ async def test_notes_are_replaced_and_the_endpoint_is_not(journal):
     assert await journal.note("endpoint") == ENDPOINT
     with pytest.raises(ConfigurationError):
         await journal.set_note("endpoint", "https://other.example")
-    with pytest.raises(JournalError, match="refuses the note 'a'"):
+    with pytest.raises(JournalError, match="cannot store the note 'a'"):
         await journal.set_note("a", "\udc80")
     assert await journal.note("a") is None
 
@@ -345,7 +350,7 @@ JOBS = [f"j{n}" for n in range(4)]
 CHANGES = st.sampled_from(JOBS).flatmap(
     lambda job: st.sampled_from(
         [
-            Seen(job, "pending"),
+            StatusChanged(job, "pending"),
             Settled(snapshot(job), 1.0, fetching=True),
             Settled(snapshot(job, "failed"), 1.0, fetching=False),
             Settled(inline(job), 1.0, fetching=False),
@@ -353,7 +358,7 @@ CHANGES = st.sampled_from(JOBS).flatmap(
             GivenUp(job, not_found(job), lasting=True, at=2.0),
             GivenUp(job, not_found(job), lasting=False, at=2.0),
             Delivered(job, 3.0),
-            Lost(job),
+            FileLost(job),
         ]
     )
 )
@@ -373,19 +378,25 @@ def test_whatever_is_written_a_job_stands_in_one_place(changes):
                 except JournalError:
                     continue  # it made no sense at that stage; nothing of it was written
             waiting = [job_id for _, job_id in await journal.waiting(after=0, limit=9)]
-            found = {which: await journal.records(which) for which in Which}
+            found = {which: await journal.records(which) for which in RecordFilter}
             ids = {which: [r.job_id for r in records] for which, records in found.items()}
-            assert sorted(waiting + ids[Which.FETCHING] + ids[Which.ENDED]) == JOBS
-            assert sorted(ids[Which.DELIVERED] + ids[Which.UNDELIVERED]) == ids[Which.ENDED]
-            for record in found[Which.ENDED]:
+            assert (
+                sorted(waiting + ids[RecordFilter.FETCHING] + ids[RecordFilter.WITH_OUTCOME])
+                == JOBS
+            )
+            assert (
+                sorted(ids[RecordFilter.DELIVERED] + ids[RecordFilter.UNDELIVERED])
+                == ids[RecordFilter.WITH_OUTCOME]
+            )
+            for record in found[RecordFilter.WITH_OUTCOME]:
                 assert (record.error is None) == (record.stage is Stage.DONE)
                 assert (record.error is None) == (record.lasting is None)
                 assert record.error is not None or record.snapshot is not None
                 assert (record.file is None) == (record.modified_ns is None)
             counts = await journal.counts()
             assert counts.by_stage.get(Stage.WAITING, 0) == len(waiting)
-            assert counts.delivered == len(ids[Which.DELIVERED])
-            assert counts.open == len(waiting) + len(ids[Which.FETCHING])
+            assert counts.delivered == len(ids[RecordFilter.DELIVERED])
+            assert counts.open == len(waiting) + len(ids[RecordFilter.FETCHING])
 
     asyncio.run(run())
 
@@ -395,12 +406,12 @@ def test_whatever_is_written_a_job_stands_in_one_place(changes):
 NONSENSE = [
     Delivered("unknown", 1.0),
     Fetched("unknown", result(), 1, 1.0),
-    Lost("unknown"),
+    FileLost("unknown"),
     GivenUp("unknown", AdePollError("x"), lasting=True, at=1.0),
     Settled(snapshot("unknown"), 1.0, fetching=False),
     Delivered("a", 1.0),  # has no outcome
     Fetched("a", result(), 1, 1.0),  # was not seen to have ended
-    Lost("a"),
+    FileLost("a"),
     Fetched("b", ResultFile(path=Path("/r"), bytes=2**63, sha256=SHA), 1, 1.0),
     Fetched("b", ResultFile(path=Path("/r"), bytes=1, sha256="no hash"), 1, 1.0),
     Settled(snapshot("a"), math.nan, fetching=False),
@@ -412,14 +423,14 @@ async def test_a_change_that_makes_no_sense_is_refused_with_its_call_and_no_othe
     await memory.add(["a", "b", "c"])
     await memory.write(Settled(snapshot("b"), 1.0, fetching=True))
     good, bad, other = await asyncio.gather(
-        memory.write(Seen("a", "pending")),
+        memory.write(StatusChanged("a", "pending")),
         memory.write(Settled(snapshot("c"), 1.0, fetching=True), change),
         memory.write(Fetched("b", result(), 1, 2.0)),
         return_exceptions=True,
     )
     assert (good, other) == (None, None)
     assert type(bad) is JournalError
-    assert [r.job_id for r in await memory.records(Which.ENDED)] == ["b"]
+    assert [r.job_id for r in await memory.records(RecordFilter.WITH_OUTCOME)] == ["b"]
     assert await memory.waiting(after=0, limit=9) == [(1, "a"), (3, "c")]
 
 
@@ -460,8 +471,8 @@ async def test_who_comes_while_a_transaction_runs_is_in_the_next_one(journal, gr
     ids = [f"j{n}" for n in range(20)]
     await journal.add(ids)
     groups.go.clear()
-    first = await begin(journal.write(Seen("j0", "pending")))
-    rest = await begin(*(journal.write(Seen(i, "pending")) for i in ids[1:]))
+    first = await begin(journal.write(StatusChanged("j0", "pending")))
+    rest = await begin(*(journal.write(StatusChanged(i, "pending")) for i in ids[1:]))
     groups.go.set()
     await asyncio.gather(*first, *rest)
     assert groups.groups == [(1, True), (19, True)]
@@ -470,9 +481,10 @@ async def test_who_comes_while_a_transaction_runs_is_in_the_next_one(journal, gr
 async def test_a_group_is_durable_if_one_of_it_is(journal, groups):
     await journal.add(["a", "b"])
     await asyncio.gather(
-        journal.write(Seen("a", "x"), durable=False), journal.write(Seen("b", "x"), durable=True)
+        journal.write(StatusChanged("a", "x"), durable=False),
+        journal.write(StatusChanged("b", "x"), durable=True),
     )
-    await journal.write(Seen("a", "y"), durable=False)
+    await journal.write(StatusChanged("a", "y"), durable=False)
     assert groups.groups == [(2, True), (1, False)]
 
 
@@ -480,8 +492,8 @@ async def test_durable_means_synced_and_the_other_not(journal, monkeypatch):
     await journal.add(["a"])
     told = []
     on_connection(journal, lambda connection: connection.set_trace_callback(told.append))
-    await journal.write(Seen("a", "x"))
-    await journal.write(Seen("a", "y"), durable=False)
+    await journal.write(StatusChanged("a", "x"))
+    await journal.write(StatusChanged("a", "y"), durable=False)
     synchronous = [text for text in told if "synchronous" in text]
     assert synchronous == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
     assert [text for text in told if text in {"BEGIN IMMEDIATE", "COMMIT"}] == [
@@ -497,8 +509,8 @@ async def test_a_write_of_nothing_writes_nothing(journal, groups):
 async def test_a_cancelled_caller_hurts_no_other(journal, groups):
     await journal.add(["a", "b", "c"])
     groups.go.clear()
-    (running,) = await begin(journal.write(Seen("a", "x")))
-    queued, other = await begin(journal.write(Seen("b", "x")), journal.write(Seen("c", "x")))
+    (running,) = await begin(journal.write(StatusChanged("a", "x")))
+    queued, other = await begin(journal.write(StatusChanged("b", "x")), journal.write(StatusChanged("c", "x")))
     running.cancel()
     queued.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -507,7 +519,7 @@ async def test_a_cancelled_caller_hurts_no_other(journal, groups):
         await queued
     groups.go.set()
     await other
-    await journal.write(Seen("a", "y"))
+    await journal.write(StatusChanged("a", "y"))
     assert groups.groups == [(1, True), (1, True), (1, True)]
 
 
@@ -527,7 +539,7 @@ def test_a_write_is_whole_or_not_there_whoever_is_cancelled_when(plan):
                 if cancel:
                     tasks[-1].cancel()
             told = await asyncio.gather(*tasks, return_exceptions=True)
-            done = {record.job_id for record in await journal.records(Which.ENDED)}
+            done = {record.job_id for record in await journal.records(RecordFilter.WITH_OUTCOME)}
         for pair, outcome in zip(ids, told, strict=True):
             assert len(done.intersection(pair)) in ({2} if outcome is None else {0, 2})
 
@@ -537,7 +549,7 @@ def test_a_write_is_whole_or_not_there_whoever_is_cancelled_when(plan):
 async def test_a_cancelled_read_and_add_leave_the_journal_usable(journal):
     for call in (
         lambda: journal.add(["a"]),
-        lambda: journal.records(Which.ENDED),
+        lambda: journal.records(RecordFilter.WITH_OUTCOME),
         lambda: journal.set_note("a", "b"),
     ):
         task = asyncio.create_task(call())
@@ -618,10 +630,10 @@ async def test_a_closed_journal_says_so(path):
     await journal.aclose()
     for call in (
         lambda: journal.add(["a"]),
-        lambda: journal.write(Seen("a", "x")),
+        lambda: journal.write(StatusChanged("a", "x")),
         journal.write,
         lambda: journal.waiting(after=0, limit=1),
-        lambda: journal.records(Which.ENDED),
+        lambda: journal.records(RecordFilter.WITH_OUTCOME),
         journal.counts,
         lambda: journal.note("a"),
         lambda: journal.set_note("a", "b"),
@@ -671,16 +683,16 @@ async def test_no_presigned_query_reaches_the_file_or_what_stands_beside_it(path
         await journal.add(["a", "b", "c"])
         await journal.write(
             Settled(secretive, 1.0, fetching=False),
-            Seen("b", f"Bearer {CANARY}"),
+            StatusChanged("b", f"Bearer {CANARY}"),
             GivenUp("b", AdePollError(f"{PRESIGNED} and sig={CANARY}"), lasting=True, at=1.0),
             GivenUp("c", ResultUrlError(job_id="c", url=PRESIGNED, reason="no"),
                     lasting=True, at=1.0),
         )  # fmt: skip
         assert leaks(tmp_path) == []
-        record = (await journal.records(Which.ENDED))[0]
+        record = (await journal.records(RecordFilter.WITH_OUTCOME))[0]
         assert record.snapshot.output_url == "https://bucket.s3.example/r.json?REDACTED"
         assert record.snapshot.failure_reason.startswith("PUT https://bucket.s3.example/r.json?")
-        assert CANARY not in repr(await journal.records(Which.ENDED))
+        assert CANARY not in repr(await journal.records(RecordFilter.WITH_OUTCOME))
     assert leaks(tmp_path) == []
 
 
@@ -748,7 +760,7 @@ async def test_a_full_disk_is_told_to_every_caller_of_the_group_and_passes(journ
     assert {type(error) for error in told} == {JournalWriteError}
     assert len({id(error) for error in told}) == 40
     assert (told[0].code, told[0].errno, told[0].path) == ("SQLITE_FULL", 28, str(path))
-    assert "make room" in str(told[0])
+    assert "free some space" in str(told[0])
     assert (await journal.counts()).by_stage == {Stage.WAITING: 40}
     empty(journal)
     await asyncio.gather(*map(journal.write, settled))
@@ -771,10 +783,10 @@ async def test_a_shell_that_writes_is_told_and_passes(journal, path, monkeypatch
     try:
         shell.execute("BEGIN IMMEDIATE")
         with pytest.raises(JournalWriteError, match="sqlite3 shell"):
-            await journal.write(Seen("a", "x"))
+            await journal.write(StatusChanged("a", "x"))
     finally:
         shell.close()
-    await journal.write(Seen("a", "x"))
+    await journal.write(StatusChanged("a", "x"))
 
 
 async def test_a_second_opening_in_one_process_is_refused_and_hurts_nobody(journal, path):
@@ -783,4 +795,4 @@ async def test_a_second_opening_in_one_process_is_refused_and_hurts_nobody(journ
         with pytest.raises(JournalBusyError) as caught:
             await Journal.open(path, endpoint=ENDPOINT)
         assert caught.value.pid == os.getpid()
-    await journal.write(Seen("a", "x"))
+    await journal.write(StatusChanged("a", "x"))

@@ -27,7 +27,7 @@ from adepoll.errors import (
     JournalNotFoundError,
     NotAJournalError,
 )
-from adepoll.journal import JournalReader, Settled, Which
+from adepoll.journal import JournalReader, RecordFilter, Settled
 from adepoll.journal.lock import JournalLock, holder_of
 
 ENDPOINT = "https://api.example"
@@ -292,7 +292,7 @@ async def test_a_journal_without_one_of_its_tables_is_damaged(path, written, tab
     connection.close()
     with pytest.raises(JournalDamagedError):
         async with await open_(path) as journal:
-            await journal.records(Which.ENDED)
+            await journal.records(RecordFilter.WITH_OUTCOME)
 
 
 async def test_a_journal_that_does_not_say_whose_it_is_is_damaged(path, written):
@@ -301,7 +301,7 @@ async def test_a_journal_that_does_not_say_whose_it_is_is_damaged(path, written)
     connection.commit()
     connection.close()
     for opening in (open_, _read):
-        with pytest.raises(JournalDamagedError, match="of which service"):
+        with pytest.raises(JournalDamagedError, match="address of its service"):
             await opening(path)
 
 
@@ -312,7 +312,7 @@ async def test_a_record_that_cannot_be_read_is_damage_told_by_its_number(path, w
         connection.commit()
         connection.close()
         with pytest.raises(JournalDamagedError, match="job number 11 cannot be read") as caught:
-            await journal.records(Which.ENDED)
+            await journal.records(RecordFilter.WITH_OUTCOME)
         assert "secret" not in str(caught.value)
         assert caught.value.__context__ is None
         with JournalReader(path) as reader, pytest.raises(JournalDamagedError, match="number 11"):
@@ -326,7 +326,7 @@ async def test_damage_that_comes_while_it_is_open_is_told(path, written):
             file.write(os.urandom(len(written) - 3 * PAGE))
         on_connection(journal, lambda connection: connection.execute("PRAGMA shrink_memory"))
         with pytest.raises(JournalDamagedError):
-            await journal.records(Which.ENDED)
+            await journal.records(RecordFilter.WITH_OUTCOME)
         with pytest.raises(JournalDamagedError):
             await journal.add(["another"])
 
@@ -344,7 +344,7 @@ async def test_a_wal_that_was_cut_holds_the_writes_before_the_cut(path, tmp_path
     kept = random.Random(seed).randrange(len(wal) // 2, len(wal))
     (there / "batch.db-wal").write_bytes(wal[:kept])
     async with await open_(there / "batch.db") as journal:
-        ended = [record.job_id for record in await journal.records(Which.ENDED)]
+        ended = [record.job_id for record in await journal.records(RecordFilter.WITH_OUTCOME)]
     assert ended == [f"j{n}" for n in range(len(ended))]
     assert 0 < len(ended) < 100
 
@@ -386,7 +386,7 @@ async def test_a_file_that_may_only_be_read_is_refused_for_writing(folder_as_nob
     async with await open_(path) as journal:
         await journal.add(["a"])
     path.chmod(0o400)
-    with pytest.raises(JournalAccessError, match="may only be read"):
+    with pytest.raises(JournalAccessError, match="read-only"):
         await open_(path)
     with JournalReader(path) as reader:
         assert reader.counts().jobs == 1

@@ -119,7 +119,7 @@ async def test_it_reads_on_when_a_batch_begins_and_ends_meanwhile(path):
 
 
 async def test_a_walk_goes_on_while_the_batch_writes(journal, path, monkeypatch):
-    monkeypatch.setattr("adepoll.journal.reading._PAGE", 3)
+    monkeypatch.setattr("adepoll.journal.reader._PAGE", 3)
     with JournalReader(path) as reader:
         walk = reader.records()
         first = [next(walk) for _ in range(4)]

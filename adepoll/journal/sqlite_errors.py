@@ -1,6 +1,6 @@
-"""What SQLite says went wrong, as errors of ours. Imports errors only.
+"""Translate errors of SQLite into errors of adepoll.
 
-SQLite's own text is passed on where it names its problem, and holds no value from a row.
+SQLite's own text is passed on only where it names the problem and holds no value of a row.
 """
 
 import errno
@@ -16,7 +16,7 @@ from adepoll.errors import (
     JournalWriteError,
 )
 
-# Primary result codes (sqlite.org/rescode.html); the eight bits below the extended ones.
+# Extended result codes hold the primary one in their lowest eight bits (sqlite.org/rescode.html).
 _PRIMARY: Final = 0xFF
 _DAMAGE: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
@@ -33,12 +33,12 @@ _ERRNOS: Final = {
 
 
 def primary_code(exc: sqlite3.Error) -> int:
-    """Give SQLite's primary result code; `SQLITE_MISUSE` where the module itself complains."""
+    """Return SQLite's primary result code; `SQLITE_MISUSE` for an error of the module itself."""
     return getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY
 
 
-def not_opened(exc: sqlite3.Error, path: Path | None) -> JournalError:
-    """Say why a journal could not be opened or read."""
+def reading_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
+    """Return the error for a journal that could not be opened or read."""
     code = primary_code(exc)
     shown = None if path is None else str(path)
     if code in _DAMAGE:
@@ -46,27 +46,29 @@ def not_opened(exc: sqlite3.Error, path: Path | None) -> JournalError:
     if code in _BUSY and shown is not None:
         return JournalBusyError(path=shown, pid=None)
     reason = {
-        sqlite3.SQLITE_FULL: "the disk is full; make room first",
-        sqlite3.SQLITE_READONLY: "it, or its folder, may only be read; make both writable",
+        sqlite3.SQLITE_FULL: "the disk is full; free some space",
+        sqlite3.SQLITE_READONLY: "the file or its folder is read-only; make both writable",
         sqlite3.SQLITE_CANTOPEN: (
-            "SQLite cannot open it, or its -wal and -shm, there; see that file and folder may be "
-            "read and written"
+            "SQLite cannot open the file or its -wal and -shm files; make the file and its folder "
+            "readable and writable"
         ),
     }.get(code, str(exc))
     return JournalAccessError(reason, path=shown, errno=_ERRNOS.get(code))
 
 
-def not_written(exc: sqlite3.Error, path: Path | None) -> JournalError:
-    """Say why something could not be written."""
+def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
+    """Return the error for a write that failed."""
     code = primary_code(exc)
     shown = None if path is None else str(path)
     if code in _DAMAGE:
         return JournalDamagedError([str(exc)], path=shown)
     reason = {
-        sqlite3.SQLITE_FULL: "the disk is full; make room",
-        sqlite3.SQLITE_IOERR: f"the disk failed or is full ({exc}); see to it",
-        sqlite3.SQLITE_READONLY: "it may only be read; make it and its folder writable",
-        sqlite3.SQLITE_BUSY: "another program, such as a sqlite3 shell, has it locked; end that",
-    }.get(code, f"{exc}; see to that")
+        sqlite3.SQLITE_FULL: "the disk is full; free some space",
+        sqlite3.SQLITE_IOERR: f"the disk failed or is full ({exc}); check the disk",
+        sqlite3.SQLITE_READONLY: "the file is read-only; make it and its folder writable",
+        sqlite3.SQLITE_BUSY: (
+            "another program, such as a sqlite3 shell, has locked it; end that program"
+        ),
+    }.get(code, f"{exc}; solve this problem")
     name = getattr(exc, "sqlite_errorname", "SQLITE_MISUSE")
     return JournalWriteError(reason, path=shown, code=name, errno=_ERRNOS.get(code))

@@ -1,0 +1,178 @@
+"""JournalReader: read a journal, also while a batch writes it.
+
+It takes no lock and avoids writing into the folder.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from adepoll.errors import ClosedError, JournalDamagedError, JournalNotFoundError, NotAJournalError
+from adepoll.journal.lock import holder_of
+from adepoll.journal.opening import (
+    absolute_path,
+    connect_read_only,
+    file_status,
+    has_tables,
+    has_wal,
+)
+from adepoll.journal.outcomes import Counts, Failure, Record
+from adepoll.journal.queries import (
+    RECORD_COLUMNS,
+    count_jobs,
+    group_failures,
+    record_from_row,
+    time_span,
+)
+from adepoll.journal.sqlite_errors import reading_error
+
+_T = TypeVar("_T")
+
+_PAGE: Final = 200  # rows of one query
+_RECORDS: Final = f"SELECT {RECORD_COLUMNS} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - built from constants
+
+
+class JournalReader:
+    """Reads a journal, also while a batch writes it or in a folder without write access.
+
+    Use it as ``with JournalReader(path) as journal``, in one thread. Each call returns the current
+    contents of the journal.
+
+    Attributes:
+        path: Absolute path of the file, with symbolic links resolved.
+        endpoint: Base URL of the API that has the jobs.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the journal. It is not searched for damage.
+
+        Raises:
+            JournalNotFoundError: The file does not exist.
+            NotAJournalError: The file is not a journal.
+            JournalFormatError: A newer version of adepoll wrote the journal.
+            JournalDamagedError: Its header or its notes are damaged.
+            JournalAccessError: The file cannot be read.
+            JournalBusyError: Another program has locked the file.
+        """
+        self.path: Final = absolute_path(path)
+        if file_status(self.path) is None:
+            raise JournalNotFoundError(path=str(self.path))
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        self._connected_state: object = None
+        try:
+            endpoint = self.notes().get("endpoint")
+        except BaseException:
+            self.close()
+            raise
+        if endpoint is None:
+            self.close()
+            raise JournalDamagedError(
+                ["the address of its service is missing"], path=str(self.path)
+            )
+        self.endpoint: Final = endpoint
+
+    def __enter__(self) -> Self:
+        """Return the reader, which is open already."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def holder(self) -> int | None:
+        """Pid of the process that has the journal open for writing; None if no process has."""
+        return holder_of(self.path)
+
+    def counts(self) -> Counts:
+        """Count the jobs."""
+        return self._read(count_jobs)
+
+    def notes(self) -> Mapping[str, str]:
+        """Return all notes: "endpoint", and what a batch keeps for its next run."""
+        return self._read(
+            lambda connection: dict(connection.execute("SELECT key, value FROM notes").fetchall())
+        )
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of all jobs by number, without inline results.
+
+        At most 200 records are in memory at the same time.
+
+        Raises:
+            JournalDamagedError: A record cannot be read.
+        """
+        after = 0
+        while True:
+            rows = self._read(partial(_rows_after, after))
+            if not rows:
+                return
+            for row in rows:
+                yield record_from_row(row, None, self.path)
+            after = rows[-1][0]
+
+    def span(self) -> tuple[float | None, float | None]:
+        """Return when the first job was added and when the last outcome was recorded.
+
+        Both are Unix seconds; None without a job or without an outcome.
+        """
+        return self._read(time_span)
+
+    def failures(self, *, most: int = 100) -> list[Failure]:
+        """Group failed and given-up jobs by reason; return the `most` largest groups."""
+        return self._read(lambda connection: group_failures(connection, most))
+
+    def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run a query; repeat it if the file was changed meanwhile, because nothing locks it."""
+        if self._closed:
+            raise ClosedError("the journal's reader is closed")
+        while True:
+            try:
+                before = self._state()
+                result = query(self._connected(before))
+            except sqlite3.Error as exc:
+                if self._state() == before:
+                    raise reading_error(exc, self.path) from exc
+            else:
+                if before == self._state():
+                    return result
+
+    def _connected(self, state: object) -> sqlite3.Connection:
+        """Return a connection that was opened while the file was in this state."""
+        if self._connection is not None and state == self._connected_state:
+            return self._connection
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._connected_state = connect_read_only(self.path), state
+        if not has_tables(self._connection, self.path):
+            raise NotAJournalError(path=str(self.path), reason="it is empty")
+        return self._connection
+
+    def _state(self) -> object:
+        """Return True while the file has a WAL, else what changes when the file is written."""
+        if has_wal(self.path):
+            return True
+        status = file_status(self.path)
+        if status is None:
+            raise JournalNotFoundError(path=str(self.path))
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _rows_after(number: int, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(_RECORDS, (number, _PAGE)).fetchall()
