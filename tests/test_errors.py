@@ -69,7 +69,7 @@ EXAMPLES = [
         errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left"))
     ),
     errors.WebhookVerificationError("it is too old"),
-    errors.JournalError("does not know job 'j-1'", path="/batch.db"),
+    errors.JournalError("has no job 'j-1'", path="/batch.db"),
     errors.JournalNotFoundError(path="/batch.db"),
     errors.JournalBusyError(path="/batch.db", pid=4711),
     errors.JournalEndpointError(
@@ -187,7 +187,7 @@ def test_messages_say_what_to_do():
     assert "sqlite3 shell" in str(errors.JournalBusyError(path="a", pid=None))
     assert '".recover"' in str(errors.JournalDamagedError(["b"], path="a"))
     assert "upgrade adepoll" in str(errors.JournalFormatError(path="a", found=2, known=1))
-    assert "the same command goes on" in str(
+    assert "run the batch again" in str(
         errors.JournalWriteError("b", path="a", code="SQLITE_FULL", errno=28)
     )
 

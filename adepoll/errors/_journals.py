@@ -11,7 +11,7 @@ class JournalError(AdePollError):
     """The journal of a batch could not be opened, read or written.
 
     Attributes:
-        path: The file; None for a journal in memory.
+        path: Path of the file; None for a journal in memory.
     """
 
     def __init__(self, message: str, *, path: str | None) -> None:
@@ -21,40 +21,40 @@ class JournalError(AdePollError):
 
 
 class JournalNotFoundError(JournalError, FileNotFoundError):
-    """The journal does not exist, and should not be created."""
+    """The journal does not exist, and the caller did not want to create it."""
 
     def __init__(self, *, path: str) -> None:
         super().__init__("does not exist; check the path, or start a batch with it", path=path)
 
 
 class JournalBusyError(JournalError):
-    """Another process has opened the journal.
+    """The journal is open in another process, or in this one.
 
     Attributes:
-        pid: Id of that process; None if it is not known.
+        pid: Process that has the journal open; None if it is unknown.
     """
 
     def __init__(self, *, path: str, pid: int | None) -> None:
-        who = "another program, such as a sqlite3 shell" if pid is None else f"process {pid}"
+        holder = "another program, such as a sqlite3 shell" if pid is None else f"process {pid}"
         super().__init__(
-            f"is in use by {who}; wait for its end, or stop it, and run the same command again",
+            f"is in use by {holder}; wait until that process ends, or stop it, then try again",
             path=path,
         )
         self.pid = pid
 
 
 class JournalEndpointError(JournalError):
-    """The journal contains jobs of another service: another region, host, scheme or port.
+    """The jobs of the journal are at another service: another region, host, scheme or port.
 
     Attributes:
-        theirs: Address of the API for which the journal was created.
-        ours: Address of the API with which it was opened now.
+        theirs: Base URL of the API that has the jobs of the journal.
+        ours: Base URL of the API that is used now.
     """
 
     def __init__(self, *, path: str, theirs: str, ours: str) -> None:
         super().__init__(
-            f"contains jobs of {showable(theirs)}, but the API is {showable(ours)} now; pass the "
-            "region or base URL of the journal, or another journal",
+            f"has jobs of {showable(theirs)}, but the base URL is {showable(ours)}; set the region "
+            "or base URL of the journal, or use another journal",
             path=path,
         )
         self.theirs = theirs
@@ -66,12 +66,13 @@ class JournalFormatError(JournalError):
 
     Attributes:
         found: Format of the journal.
-        known: Newest format that this version reads.
+        known: Newest format that this version of adepoll reads.
     """
 
     def __init__(self, *, path: str, found: int, known: int) -> None:
         super().__init__(
-            f"has format {found}, and this version of adepoll reads up to {known}; upgrade adepoll",
+            f"has format {found}, but this version of adepoll reads formats up to {known}; upgrade "
+            "adepoll",
             path=path,
         )
         self.found = found
@@ -82,37 +83,38 @@ class NotAJournalError(JournalError):
     """The file is not a journal. It was not changed.
 
     Attributes:
-        reason: What it is instead.
+        reason: What the file is instead.
     """
 
     def __init__(self, *, path: str, reason: str) -> None:
-        super().__init__(f"is not a journal: {reason}; pass another path", path=path)
+        super().__init__(f"cannot be opened: {reason}; use another path", path=path)
         self.reason = reason
 
 
 class JournalDamagedError(JournalError):
-    """The file is a journal with inconsistent contents. It was not changed.
+    """The file is a damaged journal. It was not changed.
 
     Attributes:
-        problems: What is wrong; never a part of the contents.
+        problems: Descriptions of the damage, without contents of the file.
     """
 
     def __init__(self, problems: Sequence[str], *, path: str | None) -> None:
         shown = "; ".join(showable(problem, 120) for problem in problems[:3])
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""  # noqa: PLR2004 - three are shown
         super().__init__(
-            f"is damaged: {shown}{more}; copy it together with its -wal file, then recover what is "
-            'readable: sqlite3 COPY ".recover" | sqlite3 RECOVERED; or start with another journal',
+            f"is damaged: {shown}{more}; copy the file and its -wal file elsewhere, then recover "
+            'what can be read: sqlite3 COPY ".recover" | sqlite3 RESCUED; or start again with '
+            "another journal",
             path=path,
         )
         self.problems = tuple(problems)
 
 
 class JournalAccessError(JournalError):
-    """The file cannot be opened or read: no such folder, no permission, a failing disk.
+    """The file cannot be opened or read: a missing folder, a permission, a failing disk.
 
     Attributes:
-        errno: Number of the `OSError`; None if SQLite does not say.
+        errno: Number of the `OSError` behind it; None if SQLite does not report one.
     """
 
     def __init__(self, reason: str, *, path: str | None, errno: int | None) -> None:
@@ -121,37 +123,39 @@ class JournalAccessError(JournalError):
 
 
 class JournalWriteError(JournalError):
-    """A write failed completely, most often because the disk is full.
+    """A write failed, most often because the disk is full. Nothing of it was written.
 
     The journal is unchanged, and a later write can succeed.
 
     Attributes:
         code: SQLite's name of the error, such as ``SQLITE_FULL``.
-        errno: Number of the `OSError`; None if there is none.
+        errno: Number of the `OSError` that corresponds to it; None without one.
     """
 
     def __init__(self, reason: str, *, path: str | None, code: str, errno: int | None) -> None:
         super().__init__(
-            f"cannot be written: {reason}; after that is fixed, the same command goes on", path=path
+            f"cannot be written: {reason}, then run the batch again; it continues where it stopped",
+            path=path,
         )
         self.code = code
         self.errno = errno
 
 
 class BatchStoppedError(AdePollError):
-    """A batch has stopped because nothing can be written: no space, a read-only disk.
+    """A batch has stopped because results cannot be written: a full or a read-only disk.
 
-    Outcomes that were delivered are saved. The same batch continues where it stopped. The
-    `__cause__` is the `StorageError`.
+    The outcomes that it has delivered are kept, and the next run continues where it stopped. The
+    `StorageError` with the details is the `__cause__`.
 
     Attributes:
-        path: The file that could not be written.
+        path: File that could not be written.
         errno: Number of the `OSError` behind it.
     """
 
     def __init__(self, cause: StorageError) -> None:
         super().__init__(
-            f"{cause}; the batch has stopped: fix that, and run the same batch to continue"
+            f"{cause}; the batch has stopped: solve this problem, then run the batch again; it "
+            "continues where it stopped"
         )
         self.path = cause.path
         self.errno = cause.errno

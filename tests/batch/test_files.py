@@ -390,7 +390,7 @@ async def test_where_nothing_can_be_written_the_run_stops_and_the_next_goes_on(
             told, error = await gather_until(run, BatchStoppedError)
     assert error.errno == number
     assert isinstance(error.__cause__, StorageError)
-    assert "goes on" in str(error)
+    assert "run the batch again" in str(error)
     assert not any(outcome.error for outcome in told.values())
     found = await scene.run()
     assert set(told) | set(found) == {failed, *job_ids}
