@@ -1,4 +1,4 @@
-"""Batches: jobs watched, results fetched, and all of it written down as it comes."""
+"""Batches: watch jobs, fetch their results, and record everything in a journal."""
 
 from adepoll.batch.batch import Batch
 from adepoll.batch.progress import BatchProgress

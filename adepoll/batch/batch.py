@@ -1,4 +1,4 @@
-"""Batch: watcher, fetcher and journal, end to end. Imports all of them."""
+"""Batch: watcher, fetcher and journal for any number of jobs."""
 
 import asyncio
 import operator
@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from adepoll.api.client import AdeClient
-from adepoll.batch.equipment import Equipment
-from adepoll.batch.intake import JobIds
+from adepoll.batch.id_intake import JobIds
 from adepoll.batch.progress import BatchProgress
+from adepoll.batch.resources import BatchResources
 from adepoll.batch.run import BatchRun
-from adepoll.batch.work import DURATIONS, Work
+from adepoll.batch.run_tasks import DURATIONS, RunTasks
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
@@ -23,16 +23,16 @@ from adepoll.scheduling.policies import Schedule
 from adepoll.watching.list_sweeps import Discovery
 from adepoll.watching.watcher import JobWatcher, WatcherStats, check_timeout
 
-OUT_DIR: Final = "out_dir"  # the note of it
+OUT_DIR: Final = "out_dir"  # name of the note with the folder
 
 
 class Batch:
-    """Settles any number of jobs: watches them, brings results home, and writes it all down.
+    """Watches any number of jobs, fetches their results, and records everything in a journal.
 
     ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome
-    in batch.run(job_ids): ...``. With a journal it survives whatever ends it: the next run on the
-    same journal tells what nobody has taken yet, and goes on with the rest. Without one it is as
-    good as its process. Memory does not grow with the number of jobs.
+    in batch.run(job_ids): ...``. With a journal file, a batch survives a crash: the next run with
+    the same journal first delivers the outcomes that were not taken, then continues with the other
+    jobs. Without a file, it ends with the process. Memory does not grow with the number of jobs.
     """
 
     def __init__(
@@ -54,35 +54,34 @@ class Batch:
         overwrite: bool = False,
         verify: bool = True,
     ) -> None:
-        """Make a batch; nothing is opened before ``async with``.
+        """Create a batch; ``async with`` opens it.
 
         Args:
-            client: Who is asked. It stays open.
-            journal: Where all is written down: a file, made where there is none, or an open
-                `Journal`, which stays open. None for memory.
-            out_dir: The folder into which each result is written as ``JOB_ID.json``, made where
-                there is none. None for that of the journal's earlier runs; where there was none,
-                results stay where they are: inline in the snapshots, or behind their URLs.
-            concurrency: Most looks on the wire at once.
-            downloads: Most results fetched at once.
-            connections: Most connections for one of them; see `ResultFetcher`.
-            window: Most jobs watched at once. The others have their turn as these end, so that
-                memory does not grow with them.
-            schedule: When to look at a job again; None for `Adaptive()`.
-            discovery: How it is found out that a job may have ended; see `JobWatcher`.
-            not_found_grace: Seconds for which the service may not know a job; see `JobWatcher`.
-            patience: Seconds for which looks at a job may fail for passing reasons; see there.
-            allow_private: Whether results may come from private addresses; see `ResultFetcher`.
-            resolve_url: Gives URLs that can be read; see `ResultFetcher`.
-            overwrite: Whether to replace files that are where results should go.
-            verify: Whether to see after the files of earlier runs, and to fetch those again that
-                are gone or were changed: their size and time of modification are looked at, and
-                where these differ from what was written, the sha256 of the bytes. Turn it off
-                where you move results away.
+            client: Client for all requests. The batch does not close it.
+            journal: The journal: a file, which is created if it does not exist, or an open
+                `Journal`, which the batch does not close. None for a journal in memory.
+            out_dir: Folder for the results, each as ``JOB_ID.json``; it is created if it does not
+                exist. None for the folder of earlier runs of the journal. Without one, results are
+                not written to files: they are inline in the snapshots or behind their URLs.
+            concurrency: Maximum number of polls at the same time.
+            downloads: Maximum number of results fetched at the same time.
+            connections: Maximum number of connections for one result; see `ResultFetcher`.
+            window: Maximum number of jobs watched at the same time. Other jobs wait in the journal
+                until one of these ends, so that they take no memory.
+            schedule: When to poll a job again; None for `Adaptive()`.
+            discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
+            not_found_grace: Seconds for which the service may answer 404; see `JobWatcher`.
+            patience: Seconds for which polls of a job may fail; see `JobWatcher`.
+            allow_private: If True, results may come from private addresses; see `ResultFetcher`.
+            resolve_url: Returns URLs from which results can be read; see `ResultFetcher`.
+            overwrite: If True, replace existing files.
+            verify: If True, check the files of earlier runs, and fetch a result again if its file
+                is missing or changed. If size and modification time are unchanged, so is the file;
+                if only the time differs, its SHA-256 decides. Pass False if you move result files.
 
         Raises:
             ValueError: A number is out of range.
-            TypeError: A number is not a whole one.
+            TypeError: A number is not an integer.
         """
         for name, value in (
             ("concurrency", concurrency),
@@ -93,7 +92,7 @@ class Batch:
             if operator.index(value) < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
         self._client = client
-        self._given_journal = journal
+        self._journal_argument = journal
         self._out_dir = None if out_dir is None else Path(out_dir).absolute()
         self._concurrency = concurrency
         self._downloads = downloads
@@ -107,22 +106,21 @@ class Batch:
         self._resolve_url = resolve_url
         self._overwrite = overwrite
         self._verify = verify
-        self._equipment: Equipment | None = None
+        self._resources: BatchResources | None = None
         self._open = AsyncExitStack()
-        self._work: Work | None = None
+        self._tasks: RunTasks | None = None  # of the last run
 
     async def __aenter__(self) -> Self:
-        """Open the journal.
+        """Open the batch and its journal.
 
         Raises:
-            JournalError: It cannot be used; the subclasses say why.
-            ConfigurationError: `out_dir` cannot be made, or has a name that is no Unicode.
+            JournalError: The journal cannot be used; the subclass says why.
+            ConfigurationError: `out_dir` cannot be created, or its name is not valid Unicode.
         """
         async with AsyncExitStack() as stack:
             journal = await self._open_journal(stack)
             noted = await journal.note(OUT_DIR)
             out_dir = await self._open_out_dir(journal, noted)
-            # What leaves first is what works with the others.
             watcher = await stack.enter_async_context(
                 JobWatcher(
                     self._client,
@@ -132,7 +130,7 @@ class Batch:
                     discovery=self._discovery,
                     not_found_grace=self._not_found_grace,
                     patience=self._patience,
-                    durations=await _learnt(journal),
+                    durations=await _learnt_durations(journal),
                 )
             )
             fetcher = await stack.enter_async_context(
@@ -144,7 +142,7 @@ class Batch:
                 )
             )
             self._open = stack.pop_all()
-        self._equipment = Equipment(
+        self._resources = BatchResources(
             journal=journal,
             watcher=watcher,
             fetcher=fetcher,
@@ -169,109 +167,112 @@ class Batch:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop what runs, and close the journal that was opened here."""
-        self._equipment = None
+        """Stop the run, and close the journal if this batch has opened it."""
+        self._resources = None
         try:
-            if self._work is not None:
-                await self._work.stop()
+            if self._tasks is not None:
+                await self._tasks.stop()
         finally:
             await self._open.aclose()
 
     def run(
         self, job_ids: JobIds = (), *, timeout: float | None = None, replay: bool = False
     ) -> BatchRun:
-        """Settle the jobs of the journal, and those given, which are added to it.
+        """Settle the jobs of the journal and the jobs passed, which are added to it.
 
-        First comes what earlier runs have settled, and nobody has taken: it needs no request. Then
-        comes the rest, as it settles. What earlier runs gave up is tried again, unless that is of
-        no use: a job that the service does not know, or a result that it does not keep, where no
-        `resolve_url` was given.
+        The run starts with outcomes of earlier runs that were not taken; this needs no request.
+        Then come the outcomes of the other jobs as they end. Jobs that earlier runs gave up are
+        tried again, except for lasting errors: the service does not know the job, or does not keep
+        its result and there is no `resolve_url`.
 
         Args:
-            job_ids: An iterable or async iterable of any size, taken as it comes. Ids that the
-                journal has are passed over.
-            timeout: Seconds, counted from the first look, after which jobs that were not seen to
-                end are given up, for this run, and no more ids are taken from an iterator; None
-                for no bound.
-            replay: Whether to begin with all outcomes, those that were taken included.
+            job_ids: An iterable or async iterable of any size, consumed while the run goes on. Ids
+                that the journal has already are ignored.
+            timeout: Seconds from the first poll. Jobs that are not settled by then are given up for
+                this run, and no more ids are taken from an iterator. None for no limit.
+            replay: If True, start with all outcomes of earlier runs, taken or not.
 
         Returns:
-            An async iterator of one `Outcome` for each job. It is durable when it comes, and
-            counts as taken when the next one is asked for: who is killed in between is told of
-            that one again. Ids that cannot be any come as outcomes, too, but are not written down.
+            An async iterator of one `Outcome` for each job. An outcome is durable when it is
+            returned. Requesting the next one acknowledges it: if the process is killed before, the
+            next run returns it again. Invalid ids have an outcome, too, but are not recorded.
 
         Raises:
-            TypeError: `job_ids` is a single string, or cannot be iterated.
-            ValueError: `timeout` is no number of 0 or more.
-            ClosedError: The batch is not open, or, from the iteration, has another run under way.
+            TypeError: `job_ids` is a single string, or is not iterable.
+            ValueError: `timeout` is negative or not finite.
+            ClosedError: The batch is not open, or, from the iteration, another run is running.
         """
         if isinstance(job_ids, str | bytes):
             raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id]")
         if not isinstance(job_ids, Iterable | AsyncIterable):
             raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
         check_timeout(timeout)
-        if self._equipment is None:
+        if self._resources is None:
             raise ClosedError("the batch is not open; use it as `async with Batch(...) as batch`")
-        work = Work(self._equipment, job_ids, timeout=timeout, replay=replay)
-        return BatchRun(work, self._begin)
+        tasks = RunTasks(self._resources, job_ids, timeout=timeout, replay=replay)
+        return BatchRun(tasks, self._start)
 
     @property
     def progress(self) -> BatchProgress:
-        """How far the last run has come."""
-        return BatchProgress() if self._work is None else self._work.tally.progress()
+        """Progress of the last run."""
+        return BatchProgress() if self._tasks is None else self._tasks.counters.progress()
 
     @property
     def watching(self) -> WatcherStats | None:
-        """What the watcher of the batch is doing; None where the batch is not open."""
-        return None if self._equipment is None else self._equipment.watcher.stats
+        """Statistics of the watcher; None if the batch is not open."""
+        return None if self._resources is None else self._resources.watcher.stats
 
     def time_left(self) -> float | None:
-        """Guess the seconds until the last of the jobs being watched has ended.
+        """Estimate the seconds until the last watched job has settled; see `JobWatcher.time_left`.
 
-        See `JobWatcher.time_left`.
+        None if the batch is not open or there is no estimate.
         """
-        return None if self._equipment is None else self._equipment.watcher.time_left()
+        return None if self._resources is None else self._resources.watcher.time_left()
 
-    async def _begin(self, work: Work) -> None:
-        while self._work is not None and self._work.under_way:
-            if not self._work.abandoned:
-                raise ClosedError("another run of this batch is under way; close it before")
-            await self._work.stop()
-        if self._equipment is None:
-            raise ClosedError("the batch is closed")
-        self._work = work
-        work.start()
+    async def _start(self, tasks: RunTasks) -> None:
+        while self._tasks is not None and self._tasks.running:
+            if not self._tasks.abandoned:
+                raise ClosedError("another run of this batch is running; close that run first")
+            await self._tasks.stop()
+        if self._resources is None:
+            raise ClosedError("the batch is closed; open it again with `async with`")
+        self._tasks = tasks
+        tasks.start()
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
-        if isinstance(self._given_journal, Journal):
-            self._given_journal.check_endpoint(self._client.base_url)
-            return self._given_journal
-        if self._given_journal is None:
+        if isinstance(self._journal_argument, Journal):
+            self._journal_argument.check_endpoint(self._client.base_url)
+            return self._journal_argument
+        if self._journal_argument is None:
             opening = Journal.in_memory(endpoint=self._client.base_url)
         else:
-            opening = Journal.open(self._given_journal, endpoint=self._client.base_url)
+            opening = Journal.open(self._journal_argument, endpoint=self._client.base_url)
         return await stack.enter_async_context(await opening)
 
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
         if self._out_dir is None:
             return None if noted is None else Path(noted)
         try:
-            str(self._out_dir).encode()  # or it could not be written down for the next run
+            str(self._out_dir).encode()  # the journal cannot store other names
         except UnicodeEncodeError:
-            raise ConfigurationError(f"out_dir {str(self._out_dir)!r}: it is no Unicode") from None
+            raise ConfigurationError(
+                f"out_dir {str(self._out_dir)!r} is not valid Unicode; use another folder"
+            ) from None
         try:
             await asyncio.to_thread(self._out_dir.mkdir, parents=True, exist_ok=True)
         except OSError as exc:
-            raise ConfigurationError(f"out_dir {self._out_dir}: {exc.strerror}") from exc
+            raise ConfigurationError(
+                f"out_dir {self._out_dir} cannot be created: {exc.strerror}"
+            ) from exc
         if str(self._out_dir) != noted:
             await journal.set_note(OUT_DIR, str(self._out_dir))
         return self._out_dir
 
 
-async def _learnt(journal: Journal) -> Durations | None:
-    """Give what earlier runs have learnt of how long jobs take."""
+async def _learnt_durations(journal: Journal) -> Durations | None:
+    """Return what earlier runs have learnt of how long jobs take."""
     noted = await journal.note(DURATIONS)
     try:
         return None if noted is None else Durations.from_json(noted)
-    except ConfigurationError:  # of another version, and soon learnt anew
+    except ConfigurationError:  # another version of adepoll wrote it; the run learns it again
         return None

@@ -1,4 +1,4 @@
-"""How far a batch has come: BatchProgress, and the Tally behind it. Imports models and outcome."""
+"""BatchProgress: how far a batch has come, and RunCounters, the numbers behind it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ class BatchProgress:
     """How far a batch has come; a copy that does not change.
 
     Attributes:
-        known: Jobs in the journal, and ids given to this run that cannot be any.
-        settled: Those that have ended, by status.
-        before: How many of them had when the run began.
-        unresolved: Jobs that could not be resolved, and ids that cannot be any.
-        missed: Jobs that have ended, and whose results could not be brought home.
-        open: Jobs without an outcome yet.
-        fetching: Results on their way.
-        bytes_fetched: Bytes of the results that this run has brought home or is bringing; those
-            that an earlier run had left of them count, too.
-        complete: Whether all ids that were given have been taken in.
+        known: Jobs in the journal, and invalid ids passed to this run.
+        settled: Settled jobs by status.
+        before: Jobs that were settled when the run began.
+        unresolved: Jobs that could not be resolved, and invalid ids.
+        missed: Settled jobs whose results could not be fetched.
+        open: Jobs without an outcome.
+        fetching: Results being fetched.
+        bytes_fetched: Bytes of the results that this run has fetched or is fetching, including
+            bytes that an interrupted run had fetched of them.
+        complete: True if all ids passed to the run are in the journal.
     """
 
     known: int = 0
@@ -38,8 +38,13 @@ class BatchProgress:
 
 
 @define(eq=False)
-class Tally:
-    """What a run counts; see `BatchProgress`."""
+class RunCounters:
+    """The numbers of a run while it changes them; see `BatchProgress`.
+
+    Attributes:
+        bytes_complete: Bytes of the results that are completely fetched.
+        bytes_partial: Bytes of the results being fetched, by job id.
+    """
 
     known: int = 0
     settled: Counter[JobStatus] = field(factory=Counter)
@@ -47,30 +52,30 @@ class Tally:
     unresolved: int = 0
     missed: int = 0
     open: int = 0
-    bytes_home: int = 0
-    on_their_way: dict[str, int] = field(factory=dict)  # bytes, by job
+    bytes_complete: int = 0
+    bytes_partial: dict[str, int] = field(factory=dict)
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
-        """Begin with what the journal holds."""
+        """Start with the jobs of the journal."""
         given_up = counts.by_stage.get(Stage.GIVEN_UP, 0)
-        ended = sum(counts.by_status.values())
-        at_home = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)
+        settled = sum(counts.by_status.values())
+        not_missed = counts.by_stage.get(Stage.DONE, 0) + counts.by_stage.get(Stage.FETCHING, 0)
         self.known = counts.jobs
         self.open = counts.open
-        self.before = ended
-        self.missed = ended - at_home
+        self.before = settled
+        self.missed = settled - not_missed
         self.unresolved = given_up - self.missed
         for text, count in counts.by_status.items():
             self.settled[JobStatus.parse(text)] += count
 
     @property
     def ended(self) -> int:
-        """How many jobs are known to have ended, or could not be resolved."""
+        """Number of settled and unresolved jobs."""
         return self.settled.total() + self.unresolved
 
     def progress(self) -> BatchProgress:
-        """Give what is known now."""
+        """Return a copy of the current numbers."""
         return BatchProgress(
             known=self.known,
             settled={status: count for status, count in self.settled.items() if count},
@@ -78,7 +83,7 @@ class Tally:
             unresolved=self.unresolved,
             missed=self.missed,
             open=self.open,
-            fetching=len(self.on_their_way),
-            bytes_fetched=self.bytes_home + sum(self.on_their_way.values()),
+            fetching=len(self.bytes_partial),
+            bytes_fetched=self.bytes_complete + sum(self.bytes_partial.values()),
             complete=self.complete,
         )

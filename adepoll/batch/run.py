@@ -1,54 +1,54 @@
-"""BatchRun: the caller's end of one run of a batch. Imports work and below."""
+"""BatchRun: one run of a batch, as its consumer sees it."""
 
 import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from adepoll.batch.work import Work
+from adepoll.batch.run_tasks import RunTasks
 from adepoll.errors import InvalidJobIdError, JournalError
 from adepoll.journal.outcomes import Outcome
 
 
 class BatchRun:
-    """An async iterator of outcomes, and an async context manager; made by `Batch.run`.
+    """An async iterator of outcomes, and an async context manager; created by `Batch.run`.
 
-    Work begins with the first iteration (or on entering), and ends when all jobs have been told
-    of, when the run is closed, left or garbage collected, or with its batch.
+    A run starts with the first iteration or on entering. It ends when every job has an outcome,
+    when it is closed, left or garbage collected, or when its batch is closed.
     """
 
-    def __init__(self, work: Work, begin: Callable[[Work], Awaitable[None]]) -> None:
-        """Made by `Batch.run`."""
-        self._work = work
-        self._begin = begin
-        self._dropper: weakref.finalize[[], BatchRun] | None = None
-        self._told: str | None = None  # the job whose outcome the consumer has
-        self._finished = False
+    def __init__(self, tasks: RunTasks, start: Callable[[RunTasks], Awaitable[None]]) -> None:
+        """Use `Batch.run`."""
+        self._tasks = tasks
+        self._start_tasks = start
+        self._finalizer: weakref.finalize[[], BatchRun] | None = None
+        self._in_hand: str | None = None  # the job whose outcome was returned last
+        self._closed = False
 
     def __aiter__(self) -> Self:
-        """Give the run itself."""
+        """Return the run itself."""
         return self
 
     async def __anext__(self) -> Outcome:
-        """Give the next outcome, which is durable; to ask for it says that the last one is taken.
+        """Return the next outcome, which is durable, and acknowledge the previous one.
 
         Raises:
-            BatchStoppedError: The disk is full, say: nothing can be written any more.
-            JournalWriteError: Likewise, where it is the journal.
-            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The batch, or its client, was closed; or another task closed the run.
+            BatchStoppedError: Results cannot be written, for example to a full disk.
+            JournalWriteError: The journal cannot be written.
+            AuthenticationError: The service refused the API key; also `PermissionDeniedError`.
+            ClosedError: The batch or its client was closed, or another task closed the run.
         """
-        if self._finished or self._work.over:
+        if self._closed or self._tasks.exhausted:
             raise StopAsyncIteration
         await self._start()
-        await self._deliver()
-        outcome = await self._work.next()
-        if not isinstance(outcome.error, InvalidJobIdError):  # of which the journal knows nothing
-            self._told = outcome.job_id
+        await self._acknowledge()
+        outcome = await self._tasks.next()
+        if not isinstance(outcome.error, InvalidJobIdError):  # these are not in the journal
+            self._in_hand = outcome.job_id
         return outcome
 
     async def __aenter__(self) -> Self:
-        """Begin to work."""
+        """Start the run."""
         await self._start()
         return self
 
@@ -58,28 +58,28 @@ class BatchRun:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop."""
+        """Close the run."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop, and wait until nothing runs. What is under way is taken up by the next run."""
-        self._finished = True
-        if self._dropper is not None:
-            self._dropper.detach()
-        await self._work.stop()
+        """Stop the run and wait until its tasks have ended. The next run continues from here."""
+        self._closed = True
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        await self._tasks.stop()
 
     async def _start(self) -> None:
-        if self._dropper is None and not self._finished:
-            await self._begin(self._work)
-            # A loop that is left with `break` closes no iterator: the collector tells us.
-            self._dropper = weakref.finalize(self, self._work.abandon)
-            self._dropper.atexit = False
+        if self._finalizer is None and not self._closed:
+            await self._start_tasks(self._tasks)
+            # `break` does not close an iterator; only its garbage collection shows that it is left.
+            self._finalizer = weakref.finalize(self, self._tasks.abandon)
+            self._finalizer.atexit = False
 
-    async def _deliver(self) -> None:
-        if self._told is not None and not self._work.stopped:
+    async def _acknowledge(self) -> None:
+        if self._in_hand is not None and not self._tasks.stopped:
             try:
-                await self._work.delivered(self._told)
-            except JournalError:  # which befalls the rest, too
+                await self._tasks.acknowledge(self._in_hand)
+            except JournalError:  # the journal cannot record any other outcome either
                 await self.aclose()
                 raise
-            self._told = None  # and not before: cancelled here, the next one is to say it again
+            self._in_hand = None  # if this was cancelled before, the next call acknowledges again

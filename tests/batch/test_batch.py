@@ -445,7 +445,7 @@ async def test_a_client_that_is_closed_stops_the_run(scene):
             first = asyncio.ensure_future(anext(run))
             await asyncio.sleep(0.05)
             await client.aclose()
-            batch._equipment.watcher.poll_now(job_id)
+            batch._resources.watcher.poll_now(job_id)
             with pytest.raises(ClosedError):
                 await first
 
@@ -458,7 +458,7 @@ async def test_what_was_learnt_of_durations_is_there_in_the_next_run(scene):
     with JournalReader(scene.journal) as reader:
         assert "durations" in reader.notes()
     async with scene.batch() as batch:
-        assert batch._equipment.watcher.durations.ended == 5
+        assert batch._resources.watcher.durations.ended == 5
 
 
 async def test_durations_that_cannot_be_read_are_learnt_anew(scene):

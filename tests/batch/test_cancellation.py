@@ -192,7 +192,7 @@ async def test_who_is_cancelled_while_he_waits_may_ask_again(scene, nothing_left
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(run), 0.01)
         scene.end(job_id)
-        batch._equipment.watcher.poll_now(job_id)
+        batch._resources.watcher.poll_now(job_id)
         assert (await anext(run)).job_id == job_id
 
 

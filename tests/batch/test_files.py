@@ -12,7 +12,7 @@ import pytest
 from batching import LARGE, gather, gather_until, until
 from files import sha256
 
-from adepoll.batch import files
+from adepoll.batch import result_files
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
     AdePollError,
@@ -120,7 +120,7 @@ async def test_a_file_that_an_earlier_run_had_published_and_not_noted_is_replace
         raise KeyError("as good as a kill")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "modified_ns", killed)
+        patch.setattr(result_files, "modified_ns", killed)
         with pytest.raises(KeyError):
             await scene.run([job_id])
     assert scene.path(job_id).exists()
@@ -137,7 +137,7 @@ async def test_such_a_file_stays_ours_when_the_run_after_cannot_fetch_it(scene, 
         raise KeyError("as good as a kill")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "modified_ns", killed)
+        patch.setattr(result_files, "modified_ns", killed)
         with pytest.raises(KeyError):
             await scene.run([job_id])
     fault = scene.ade.faults.add("server-error", endpoints=["result"])

@@ -1,4 +1,4 @@
-"""Result files on disk: are they still what was written? Plain blocking code. Imports outcome."""
+"""Result files on disk: do they exist, and are they unchanged? Blocking functions."""
 
 import hashlib
 import os
@@ -9,10 +9,7 @@ from adepoll.journal.outcomes import Record
 
 
 def modified_ns(path: Path) -> int:
-    """Give when a file was written, in nanoseconds, as the file system tells it.
-
-    Of a file that somebody has taken away already it is 0.
-    """
+    """Return the modification time of a file in nanoseconds; 0 if it was removed already."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -20,20 +17,20 @@ def modified_ns(path: Path) -> int:
 
 
 def existing(paths: Iterable[Path]) -> set[Path]:
-    """Give those of the paths where something is."""
+    """Return the paths that exist, dangling links included."""
     return {path for path in paths if os.path.lexists(path)}
 
 
 def lost(records: Sequence[Record]) -> list[Record]:
-    """Give the records whose file is not there any more, or is not what was written.
+    """Return the records whose file is missing, unreadable or changed.
 
-    A file of the size and modification time that were written down is believed; of another the
-    sha256 is taken. One that cannot be read counts as lost.
+    A file with the recorded size and modification time counts as unchanged. If only its time is
+    different, its SHA-256 decides.
     """
-    return [record for record in records if not _is_there(record)]
+    return [record for record in records if not _is_unchanged(record)]
 
 
-def _is_there(record: Record) -> bool:
+def _is_unchanged(record: Record) -> bool:
     if record.file is None:
         return True
     try:

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from adepoll.api.models import JobStatus
-from adepoll.batch.intake import Intake
-from adepoll.batch.progress import Tally
+from adepoll.batch.id_intake import IdIntake
+from adepoll.batch.progress import RunCounters
 from adepoll.emulator import run
 
 LOTS = 3
@@ -39,17 +39,17 @@ async def refuse(error):
 @pytest.mark.parametrize("ending", [True, False])
 def test_a_journal_busy_with_ids_has_as_much_time_for_what_ends(ending):
     async def main():
-        journal, tally = SlowJournal(), Tally()
+        journal, counters = SlowJournal(), RunCounters()
 
         async def end():
             while ending:
                 await asyncio.sleep(0.1)
-                tally.settled[JobStatus.COMPLETED] += 1
+                counters.settled[JobStatus.COMPLETED] += 1
 
         ending_task = asyncio.create_task(end())
-        await Intake(journal, many(), tally, refuse).take()
+        await IdIntake(journal, many(), counters, refuse).add_all()
         ending_task.cancel()
-        assert sum(count for _, _, count in journal.added) == LOTS * LOT == tally.known
+        assert sum(count for _, _, count in journal.added) == LOTS * LOT == counters.known
         return [
             later[0] - earlier[1]
             for earlier, later in zip(journal.added, journal.added[1:], strict=False)
@@ -63,7 +63,7 @@ def test_a_journal_busy_with_ids_has_as_much_time_for_what_ends(ending):
 def test_the_first_ids_do_not_wait_for_very_many():
     async def main():
         journal = SlowJournal()
-        await Intake(journal, many(), Tally(), refuse).take()
+        await IdIntake(journal, many(), RunCounters(), refuse).add_all()
         return [count for _, _, count in journal.added]
 
     counts = run(main())

@@ -1,0 +1,133 @@
+"""IdIntake: add the ids of a run to the journal as they arrive, and read waiting jobs from it."""
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+)
+from typing import Final, TypeAlias
+
+from adepoll.api.job_ids import check_job_id
+from adepoll.batch.progress import RunCounters
+from adepoll.errors import InvalidJobIdError
+from adepoll.journal import Journal
+
+JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
+
+_MOST_BUFFERED: Final = 100_000  # ids
+_FIRST_CHUNK: Final = 1_000  # ids; small, so that polls begin soon. Later chunks double the total.
+_YIELD_EVERY: Final = 1_000  # ids taken from an iterable before other tasks may run
+_PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
+
+
+class IdIntake:
+    """The ids of a run on their way into the journal, and from there to the watcher.
+
+    An id that arrives late, for example from a pipe, does not delay other jobs.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        job_ids: JobIds,
+        counters: RunCounters,
+        refuse: Callable[[InvalidJobIdError], Awaitable[None]],
+    ) -> None:
+        """Prepare the intake; `add_all` starts it.
+
+        Args:
+            journal: Journal to which the ids are added.
+            job_ids: The ids.
+            counters: Counters to which new jobs are added.
+            refuse: Called for each invalid id, which is not added.
+        """
+        self._journal = journal
+        self._job_ids = job_ids
+        self._counters = counters
+        self._refuse = refuse
+        self._buffer: list[str] = []
+        self._readable = asyncio.Event()  # the buffer has ids, or the last id was read
+        self._writable = asyncio.Event()  # the buffer has room
+        self._added = asyncio.Event()  # the journal has new jobs, or all ids were added
+        self._all_read = False
+
+    @property
+    def is_collection(self) -> bool:
+        """True if all ids exist already, so that none has to be waited for."""
+        return isinstance(self._job_ids, Collection)
+
+    async def add_all(self) -> None:
+        """Add all ids to the journal."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read())
+            tasks.create_task(self._write())
+        self._counters.complete = True
+        self._added.set()
+
+    async def waiting(self) -> AsyncGenerator[str, None]:
+        """Yield the waiting jobs in the order of the journal, until all ids were added."""
+        after = 0
+        while True:
+            self._added.clear()
+            complete = self._counters.complete
+            page = await self._journal.waiting(after=after, limit=_PAGE)
+            for number, job_id in page:
+                after = number
+                yield job_id
+            if not page:
+                if complete:
+                    return
+                await self._added.wait()
+
+    async def _read(self) -> None:
+        if isinstance(self._job_ids, AsyncIterable):
+            try:
+                async for job_id in self._job_ids:
+                    await self._put(job_id)
+            finally:
+                if isinstance(self._job_ids, AsyncGenerator):
+                    await self._job_ids.aclose()  # here, not in a task of the garbage collector
+        else:
+            for count, job_id in enumerate(self._job_ids, 1):
+                await self._put(job_id)
+                if count % _YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
+        self._all_read = True
+        self._readable.set()
+
+    async def _put(self, job_id: str) -> None:
+        try:
+            check_job_id(job_id)
+        except InvalidJobIdError as error:
+            await self._refuse(error)
+            return
+        while len(self._buffer) >= _MOST_BUFFERED:
+            self._writable.clear()
+            await self._writable.wait()
+        self._buffer.append(job_id)
+        self._readable.set()
+
+    async def _write(self) -> None:
+        clock, total = asyncio.get_running_loop().time, 0
+        while self._buffer or not self._all_read:
+            self._readable.clear()
+            if not self._buffer:
+                await self._readable.wait()
+            size = max(total, _FIRST_CHUNK)
+            chunk, self._buffer = self._buffer[:size], self._buffer[size:]
+            total += len(chunk)
+            self._writable.set()
+            began, ended = clock(), self._counters.ended
+            if new := await self._journal.add(chunk):
+                self._counters.known += new
+                self._counters.open += new
+                self._added.set()
+                await asyncio.sleep(0)  # so that `waiting` reads these before the next chunk
+            if self._buffer and self._counters.ended != ended:
+                # Jobs are settling. Leave them half of the journal's time, which millions of ids
+                # would take otherwise.
+                await asyncio.sleep(clock() - began)

@@ -1,0 +1,47 @@
+"""BatchResources: the open objects and the settings that all runs of a batch use."""
+
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from attrs import frozen
+
+from adepoll.fetcher import ResultFetcher
+from adepoll.journal import Journal
+from adepoll.watching.watcher import JobWatcher
+
+
+@frozen(kw_only=True)
+class BatchResources:
+    """What the runs of a batch work with.
+
+    Attributes:
+        journal: Journal that records jobs and outcomes.
+        watcher: Watcher that polls the jobs.
+        fetcher: Fetcher that downloads the results.
+        out_dir: Folder for the results; None if results are not written to files.
+        downloads: Maximum number of results fetched at the same time.
+        window: Maximum number of jobs watched at the same time.
+        moved: True if earlier runs wrote their results to another folder.
+        overwrite: True if existing files are replaced.
+        verify: True if the result files of earlier runs are checked.
+        curable: Names of lasting errors that can be overcome with the settings of this batch.
+        service_time: Returns the Unix time by the service's clock, or None if it is unknown.
+    """
+
+    journal: Journal
+    watcher: JobWatcher
+    fetcher: ResultFetcher
+    out_dir: Path | None
+    downloads: int
+    window: int
+    moved: bool
+    overwrite: bool
+    verify: bool
+    curable: Collection[str]
+    service_time: Callable[[], float | None]
+
+    def now(self) -> float:
+        """Return the Unix time, by the service's clock if it is known."""
+        time_of_service = self.service_time()
+        return time.time() if time_of_service is None else time_of_service

@@ -1,0 +1,331 @@
+"""ResultFetching: write the results of settled jobs to files, and check the files of earlier runs.
+
+A file that exists in the place of a result is replaced only if an earlier run of the journal wrote
+it ("own" file), or with `overwrite`.
+"""
+
+import asyncio
+import errno
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+from attrs import evolve, frozen
+
+from adepoll.api.job_ids import result_name
+from adepoll.api.models import JobSnapshot
+from adepoll.batch import result_files
+from adepoll.batch.progress import RunCounters
+from adepoll.batch.resources import BatchResources
+from adepoll.errors import (
+    AdePollError,
+    BatchStoppedError,
+    ConfigurationError,
+    InvalidJobIdError,
+    JobNotFoundError,
+    ResultUnavailableError,
+    StorageError,
+    TargetExistsError,
+)
+from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
+from adepoll.journal.outcomes import Outcome, Record, ResultFile
+
+# Another attempt would meet these errors again. After any other error, the next run tries again.
+LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
+# These concern the name of one file. Any other error of the disk concerns all files.
+_ERRNOS_OF_ONE_FILE: Final = frozenset(
+    {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
+)
+_PAGE: Final = 200  # records read from the journal at the same time
+_OWN_FILES: Final = "own_files"  # note: given-up jobs in whose place an own file exists
+
+
+@frozen(kw_only=True)
+class _ResultFetch:
+    """A result to be fetched.
+
+    Attributes:
+        snapshot: The settled job.
+        path: File for the result.
+        overwrite: True if an existing file is replaced.
+    """
+
+    snapshot: JobSnapshot
+    path: Path
+    overwrite: bool
+
+
+class ResultFetching:
+    """The results of one run, and the result files of the runs before it.
+
+    In this order: `reopen_given_up`, `keep_unchanged` for the outcomes of earlier runs,
+    `find_unfinished`. Then, at the same time: `fetch_queued` in several tasks, `put`,
+    `fetch_unfinished` and `verify_delivered`. Finally `close`.
+    """
+
+    def __init__(
+        self,
+        resources: BatchResources,
+        counters: RunCounters,
+        deliver: Callable[[Outcome], Awaitable[None]],
+        *,
+        verify_delivered: bool,
+    ) -> None:
+        """Prepare the fetching of one run.
+
+        Args:
+            resources: Resources of the batch.
+            counters: Counters of the run.
+            deliver: Called with each outcome; waits while the consumer is slow.
+            verify_delivered: If True, `verify_delivered` checks files whose outcome was delivered.
+        """
+        self._resources = resources
+        self._journal = resources.journal
+        self._counters = counters
+        self._deliver = deliver
+        self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
+        self._own: set[str] = set()  # jobs in whose place an own file may exist
+        self._unfinished: set[str] = set()  # jobs that are to be fetched since an earlier run
+        # Jobs delivered by this run: the consumer may have moved their files.
+        self._delivered: set[str] | None = set() if verify_delivered else None
+
+    # --- before the run ----------------------------------------------------------------------
+
+    async def reopen_given_up(self) -> None:
+        """Reopen jobs that earlier runs gave up, except those that would fail again.
+
+        A result is given up again immediately if another program's file exists in its place. So a
+        job at the stage "fetching" means: no such file existed, and a file that exists now was
+        written by a run that was killed before it could record it.
+        """
+        if not self._resources.moved:
+            noted = json.loads(await self._journal.note(_OWN_FILES) or "[]")
+            self._own = await self._ids_of(RecordFilter.FETCHING) | set(noted)
+        curable = self._resources.curable
+        blocked: set[str] = set()
+        for which in (RecordFilter.FETCH_GIVEN_UP, RecordFilter.FETCHING):
+            async with aclosing(record_pages(self._journal, which)) as pages:
+                async for page in pages:
+                    job_ids = [
+                        record.job_id
+                        for record in page
+                        if record.job_id not in self._own
+                        and not (
+                            record.lasting and record.error and record.error.kind not in curable
+                        )
+                    ]
+                    errors = await self.errors_of_existing_files(job_ids)
+                    now = self._resources.now()
+                    changes = (given_up(job_id, error, now) for job_id, error in errors.items())
+                    await self._journal.write(*changes)
+                    blocked.update(errors)
+        await self._journal.reopen(kinds=curable, but=blocked)
+
+    async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
+        """Return the records whose files are unchanged; the other results are fetched again."""
+        if not self._resources.verify:
+            return page
+        to_fetch, lost = await self._record_lost(page)
+        self._own.update(record.job_id for record in to_fetch if self._has_own_file(record))
+        return [record for record in page if record.job_id not in lost]
+
+    async def find_unfinished(self) -> None:
+        """Find the results that earlier runs have not fetched.
+
+        Raises:
+            ConfigurationError: There are such results, but there is no folder for them.
+        """
+        self._unfinished = await self._ids_of(RecordFilter.FETCHING)
+        self._own &= self._unfinished
+        if self._unfinished and self._resources.out_dir is None:
+            raise ConfigurationError(
+                f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
+                "the out_dir (--out) of the run before"
+            )
+
+    # --- results -----------------------------------------------------------------------------
+
+    def target(self, job_id: str) -> Path | None:
+        """Return the file for the result of a job; None if results are not written to files."""
+        folder = self._resources.out_dir
+        return None if folder is None else folder / result_name(job_id)
+
+    async def errors_of_existing_files(
+        self, job_ids: Iterable[str]
+    ) -> dict[str, TargetExistsError]:
+        """Return an error for each job in whose result's place a file exists, without `overwrite`.
+
+        Own files are no exception: the caller passes only jobs that cannot have one.
+        """
+        if self._resources.overwrite:
+            return {}
+        targets = {job_id: path for job_id in job_ids if (path := self.target(job_id))}
+        if not targets:
+            return {}
+        existing = await asyncio.to_thread(result_files.existing, targets.values())
+        return {
+            job_id: TargetExistsError(job_id=job_id, path=str(path))
+            for job_id, path in targets.items()
+            if path in existing
+        }
+
+    async def put(self, snapshot: JobSnapshot, path: Path, *, overwrite: bool = False) -> None:
+        """Queue the result of a job; waits while all downloads are busy."""
+        overwrite = overwrite or self._resources.overwrite
+        await self._queue.put(_ResultFetch(snapshot=snapshot, path=path, overwrite=overwrite))
+
+    async def fetch_queued(self) -> None:
+        """Fetch queued results one after the other, until `close`.
+
+        Raises:
+            BatchStoppedError: Other results could not be written either.
+            AdePollError: Other requests would fail, too.
+        """
+        while (fetch := await self._queue.get()) is not None:
+            outcome, change = await self._fetch(fetch)
+            if fetch.overwrite and outcome.error is not None:
+                await self._remember_own_file(fetch)
+            await self._journal.write(change)
+            self._counters.open -= 1
+            await self._deliver(outcome)
+
+    async def fetch_unfinished(self) -> None:
+        """Queue the results that earlier runs have not fetched."""
+        if not self._unfinished:
+            return
+        async with aclosing(record_pages(self._journal, RecordFilter.FETCHING, data=True)) as pages:
+            async for page in pages:
+                for record in page:
+                    if record.job_id in self._unfinished:  # else this run has queued it
+                        await self._put_again(record, overwrite=record.job_id in self._own)
+
+    async def close(self) -> None:
+        """End the tasks of `fetch_queued` when the queue is empty."""
+        for _ in range(self._resources.downloads):
+            await self._queue.put(None)
+
+    async def _put_again(self, record: Record, *, overwrite: bool) -> None:
+        path = self.target(record.job_id)
+        if path is None and record.file is not None:
+            path = record.file.path.parent / result_name(record.job_id)
+        if path is not None and record.snapshot is not None:
+            await self.put(record.snapshot, path, overwrite=overwrite)
+
+    async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
+        """Write a result to its file; return the outcome and what the journal records of it."""
+        snapshot, counters = fetch.snapshot, self._counters
+        job_id = snapshot.job_id
+
+        def progress(received: int, _size: int | None) -> None:
+            counters.bytes_partial[job_id] = received
+
+        counters.bytes_partial[job_id] = 0
+        try:
+            download = await self._resources.fetcher.download(
+                snapshot, fetch.path, progress=progress, overwrite=fetch.overwrite
+            )
+            modified_ns = await asyncio.to_thread(result_files.modified_ns, download.path)
+        except StorageError as exc:
+            if exc.errno not in _ERRNOS_OF_ONE_FILE:
+                raise BatchStoppedError(exc) from exc
+            error: AdePollError = exc
+        except AdePollError as exc:
+            if exc.fatal:
+                raise
+            error = exc
+        else:
+            counters.bytes_complete += download.bytes
+            file = ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
+            outcome = Outcome(job_id=job_id, snapshot=without_data(snapshot), file=file)
+            return outcome, Fetched(job_id, file, modified_ns, self._resources.now())
+        finally:
+            del counters.bytes_partial[job_id]
+        counters.missed += 1
+        outcome = Outcome(job_id=job_id, snapshot=without_data(snapshot), error=error)
+        return outcome, given_up(job_id, error, self._resources.now())
+
+    # --- files of earlier runs ---------------------------------------------------------------
+
+    def note_delivered(self, job_id: str) -> None:
+        """Exclude a job from `verify_delivered`: the consumer may have moved its file."""
+        if self._delivered is not None:
+            self._delivered.add(job_id)
+
+    async def verify_delivered(self) -> None:
+        """Queue results again that earlier runs delivered, and whose files are lost."""
+        if self._delivered is None:
+            return
+        async with aclosing(record_pages(self._journal, RecordFilter.DELIVERED)) as pages:
+            async for page in pages:
+                earlier = [record for record in page if record.job_id not in self._delivered]
+                to_fetch, _ = await self._record_lost(earlier)
+                for record in to_fetch:
+                    await self._put_again(record, overwrite=self._has_own_file(record))
+        self._delivered = None
+
+    async def _record_lost(self, page: Sequence[Record]) -> tuple[Sequence[Record], set[str]]:
+        """Record which files are lost.
+
+        Where this run writes to another folder, and a file exists there in the place of a result,
+        the result is given up.
+
+        Returns:
+            The records whose results must be fetched again, and the ids of all lost files.
+        """
+        if not any(record.file for record in page):
+            return (), set()
+        lost = await asyncio.to_thread(result_files.lost, page)
+        elsewhere = [record.job_id for record in lost if not self._has_own_file(record)]
+        errors = await self.errors_of_existing_files(elsewhere)
+        now = self._resources.now()
+        await self._journal.write(
+            *(FileLost(record.job_id) for record in lost),
+            *(given_up(job_id, error, now) for job_id, error in errors.items()),
+        )
+        self._counters.open += len(lost) - len(errors)
+        self._counters.missed += len(errors)
+        for record in lost:
+            if error := errors.get(record.job_id):
+                outcome = Outcome(job_id=record.job_id, snapshot=record.snapshot, error=error)
+                await self._deliver(outcome)
+        to_fetch = [record for record in lost if record.job_id not in errors]
+        return to_fetch, {record.job_id for record in lost}
+
+    def _has_own_file(self, record: Record) -> bool:
+        """Return True if the recorded file is where this run would write the result."""
+        return record.file is not None and record.file.path == self.target(record.job_id)
+
+    async def _remember_own_file(self, fetch: _ResultFetch) -> None:
+        """Note for the next run that the file of a given-up result is an own one."""
+        if self._resources.overwrite:
+            return
+        if not await asyncio.to_thread(result_files.existing, [fetch.path]):
+            return
+        self._own.add(fetch.snapshot.job_id)
+        await self._journal.set_note(_OWN_FILES, json.dumps(sorted(self._own)))
+
+    async def _ids_of(self, which: RecordFilter) -> set[str]:
+        async with aclosing(record_pages(self._journal, which)) as pages:
+            return {record.job_id async for page in pages for record in page}
+
+
+async def record_pages(
+    journal: Journal, which: RecordFilter, *, data: bool = False
+) -> AsyncGenerator[Sequence[Record], None]:
+    """Yield all records of a filter in pages."""
+    after = 0
+    while page := await journal.records(which, after=after, limit=_PAGE, data=data):
+        after = page[-1].number
+        yield page
+
+
+def given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:
+    """Return the change that records a given-up job."""
+    return GivenUp(job_id, error, lasting=isinstance(error, LASTING_ERRORS), at=now)
+
+
+def without_data(snapshot: JobSnapshot) -> JobSnapshot:
+    """Return a snapshot without its inline result, which is in a file, and without secrets."""
+    return evolve(snapshot, data=None).redacted()

@@ -1,0 +1,268 @@
+"""RunTasks: the tasks of one run of a batch, from job ids to outcomes."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from contextlib import aclosing
+from typing import Final, NoReturn
+
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.batch.id_intake import IdIntake, JobIds
+from adepoll.batch.progress import RunCounters
+from adepoll.batch.resources import BatchResources
+from adepoll.batch.result_fetching import ResultFetching, given_up, record_pages, without_data
+from adepoll.errors import (
+    ClosedError,
+    InvalidJobIdError,
+    JobTimeoutError,
+    JournalError,
+)
+from adepoll.journal import (
+    Change,
+    Delivered,
+    RecordFilter,
+    Settled,
+    StatusChanged,
+)
+from adepoll.journal.outcomes import Outcome
+from adepoll.watching.harvest import End, Harvest, Unresolved
+from adepoll.watching.pollers import finish
+
+_OUTCOMES_BUFFERED: Final = 32
+_PAGE: Final = 200  # waiting jobs read from the journal at the same time
+_SAVE_EVERY: Final = 30.0  # seconds
+DURATIONS: Final = "durations"  # name of the note with the learnt durations
+
+
+class RunTasks:
+    """The tasks of one run, and the buffer of its outcomes; outcomes are durable when returned.
+
+    Attributes:
+        counters: Numbers of the run.
+        exhausted: True after `next` has reported the end of the run.
+        stopped: True after `stop` was called.
+        abandoned: True if the consumer was garbage collected.
+    """
+
+    def __init__(
+        self, resources: BatchResources, job_ids: JobIds, *, timeout: float | None, replay: bool
+    ) -> None:
+        """Prepare a run; see `Batch.run`."""
+        self.counters: Final = RunCounters()
+        self._resources = resources
+        self._journal = resources.journal
+        self._timeout = timeout
+        self._replay = replay
+        self._ids = IdIntake(resources.journal, job_ids, self.counters, self._refuse_id)
+        self._results = ResultFetching(
+            resources,
+            self.counters,
+            self._deliver,
+            # A replay checks the files of all outcomes.
+            verify_delivered=resources.verify and not replay,
+        )
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
+        self._changed = asyncio.Event()  # an outcome was buffered, or the run has ended
+        self._harvest: Harvest | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._unacknowledged: str | None = None  # a job whose outcome is being acknowledged
+        self.exhausted = False
+        self.stopped = False
+        self.abandoned = False
+
+    # --- for the consumer --------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """True while tasks of the run exist."""
+        return self._main is not None and not self._main.done()
+
+    def start(self) -> None:
+        """Start the tasks."""
+        self._main = asyncio.get_running_loop().create_task(self._run())
+        self._main.add_done_callback(self._on_end)
+
+    async def next(self) -> Outcome:
+        """Return the next outcome; after the last one, raise what ended the run."""
+        while self.stopped or self._outcomes.empty():
+            if self.stopped or not self.running:
+                self.exhausted = True
+                self._raise_end()
+            self._changed.clear()
+            await self._changed.wait()
+        return self._outcomes.get_nowait()
+
+    async def acknowledge(self, job_id: str) -> None:
+        """Record that the consumer has taken the outcome of a job."""
+        self._results.note_delivered(job_id)
+        self._unacknowledged = job_id
+        await self._journal.write(Delivered(job_id, self._resources.now()), durable=False)
+        self._unacknowledged = None
+
+    def abandon(self) -> None:
+        """Cancel the tasks without waiting for them; may be called in any thread."""
+        self.abandoned = True
+        if not self.running or self._main is None:
+            return
+        loop = self._main.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._main.cancel)
+
+    async def stop(self) -> None:
+        """Cancel the tasks and wait until they have ended."""
+        self.stopped = True
+        self._changed.set()
+        if self._main is not None:
+            await finish({self._main})
+        # The consumer has taken this outcome, but was cancelled while it was being acknowledged.
+        if self._unacknowledged is not None:
+            # If it cannot be recorded, the next run delivers the outcome again.
+            with contextlib.suppress(JournalError, ClosedError):
+                await self.acknowledge(self._unacknowledged)
+
+    def _on_end(self, main: asyncio.Task[None]) -> None:
+        if not main.cancelled():
+            main.exception()  # or asyncio would log it if nobody calls `next` again
+        self._changed.set()
+
+    def _raise_end(self) -> NoReturn:
+        if self.stopped:
+            raise ClosedError("the run was closed; start another one with Batch.run")
+        if self._main is None or self._main.cancelled():
+            raise asyncio.CancelledError  # something cancels all tasks of the loop
+        error = self._main.exception()
+        if error is None:
+            raise StopAsyncIteration
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]  # task groups wrap the error that ended them
+        raise error
+
+    async def _deliver(self, outcome: Outcome) -> None:
+        await self._outcomes.put(outcome)
+        self._changed.set()
+
+    async def _refuse_id(self, error: InvalidJobIdError) -> None:
+        self.counters.unresolved += 1
+        self.counters.known += 1
+        await self._deliver(Outcome(job_id=error.job_id, error=error))
+
+    # --- the run -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        results = self._results
+        try:
+            await results.reopen_given_up()
+            self.counters.begin(await self._journal.counts())
+            await self._deliver_earlier()
+            await results.find_unfinished()
+            async with asyncio.TaskGroup() as saving:
+                saver = saving.create_task(self._save_regularly())
+                async with asyncio.TaskGroup() as downloads:
+                    for _ in range(self._resources.downloads):
+                        downloads.create_task(results.fetch_queued())
+                    async with asyncio.TaskGroup() as sources:
+                        intake = sources.create_task(self._ids.add_all())
+                        sources.create_task(self._settle(intake))
+                        sources.create_task(results.fetch_unfinished())
+                        sources.create_task(results.verify_delivered())
+                    await results.close()
+                saver.cancel()
+        finally:
+            await self._save_statuses()
+            await self._save_durations()
+
+    async def _deliver_earlier(self) -> None:
+        """Deliver outcomes of earlier runs that were not taken, or all of them in a replay."""
+        which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNDELIVERED
+        async with aclosing(record_pages(self._journal, which, data=True)) as pages:
+            async for page in pages:
+                for record in await self._results.keep_unchanged(page):
+                    await self._deliver(record.outcome())
+
+    async def _settle(self, intake: asyncio.Task[None]) -> None:
+        """Watch all waiting jobs, and record how they end."""
+        watcher, window = self._resources.watcher, self._resources.window
+        waiting = self._ids.waiting()
+        async with watcher.harvest(waiting, window=window, timeout=self._timeout) as harvest:
+            self._harvest = harvest
+            async for ends in harvest:
+                await self._record_ends(ends)
+        if self._timeout is not None:
+            if not self._ids.is_collection:
+                intake.cancel()
+            await asyncio.wait([intake])
+            await self._give_up_waiting(self._timeout)
+
+    async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
+        """Give up the jobs that did not fit into the window before the timeout."""
+        after = 0
+        while page := await self._journal.waiting(after=after, limit=_PAGE):
+            after = page[-1][0]
+            await self._record_ends(
+                Unresolved(
+                    job_id, JobTimeoutError(job_id=job_id, timeout=timeout, last_status=None)
+                )
+                for _, job_id in page
+            )
+
+    async def _record_ends(self, ends: Iterable[End]) -> None:
+        """Record how jobs ended; then deliver their outcomes or queue their results."""
+        ends = tuple(ends)
+        targets = {
+            end.job_id: target
+            for end in ends
+            if isinstance(end, JobSnapshot)
+            and end.status is JobStatus.COMPLETED
+            and (target := self._results.target(end.job_id))
+        }
+        errors = await self._results.errors_of_existing_files(targets)
+        now = self._resources.now()
+        changes: list[Change] = []
+        outcomes: list[Outcome] = []
+        to_fetch: list[JobSnapshot] = []
+        for end in ends:
+            if isinstance(end, Unresolved):
+                changes.append(given_up(end.job_id, end.error, now))
+                outcomes.append(Outcome(job_id=end.job_id, error=end.error))
+                self.counters.unresolved += 1
+                continue
+            self.counters.settled[end.status] += 1
+            changes.append(Settled(end, now, fetching=end.job_id in targets))
+            if end.job_id not in targets:
+                outcomes.append(Outcome(job_id=end.job_id, snapshot=end))
+            elif error := errors.get(end.job_id):
+                # In the same transaction: after a kill between two, the next run would take the
+                # existing file for its own.
+                changes.append(given_up(end.job_id, error, now))
+                outcome = Outcome(job_id=end.job_id, snapshot=without_data(end), error=error)
+                outcomes.append(outcome)
+                self.counters.missed += 1
+            else:
+                to_fetch.append(end)
+        await self._journal.write(*changes)
+        self.counters.open -= len(outcomes)
+        for outcome in outcomes:
+            await self._deliver(outcome)
+        for snapshot in to_fetch:
+            await self._results.put(snapshot, targets[snapshot.job_id])
+
+    # --- for the next run --------------------------------------------------------------------
+
+    async def _save_regularly(self) -> None:
+        """Save what a killed run would lose, every 30 seconds."""
+        while True:
+            await asyncio.sleep(_SAVE_EVERY)
+            await self._save_statuses()
+            await self._save_durations()
+
+    async def _save_statuses(self) -> None:
+        if self._harvest is not None and (seen := self._harvest.pop_seen()):
+            changes = (StatusChanged(job_id, text) for job_id, text in seen.items())
+            with contextlib.suppress(JournalError):  # not worth stopping the run
+                await self._journal.write(*changes, durable=False)
+
+    async def _save_durations(self) -> None:
+        durations = self._resources.watcher.durations
+        if durations.ended:
+            with contextlib.suppress(JournalError):  # as above
+                await self._journal.set_note(DURATIONS, durations.to_json())
