@@ -14,7 +14,7 @@ from adepoll.api.client import AdeClient
 from adepoll.api.models import JobStatus
 from adepoll.batch import Batch, BatchProgress
 from adepoll.batch.batch import OUT_DIR
-from adepoll.batch.errands import LASTING
+from adepoll.batch.result_fetching import LASTING_ERRORS
 from adepoll.cli.choices import (
     GIVE_AGAIN,
     IDS_NOTE,
@@ -183,7 +183,7 @@ class Going:
             return
         self._error_count += 1
         # One of an earlier run comes again only where another try is of no use.
-        self._worth_another_try += not isinstance(outcome.error, (*LASTING, RecordedError))
+        self._worth_another_try += not isinstance(outcome.error, (*LASTING_ERRORS, RecordedError))
         if len(self._errors) < _MOST_ERRORS:
             self._errors.append(error_line(outcome))
 
