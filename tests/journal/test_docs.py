@@ -87,7 +87,7 @@ def test_the_backup_is_a_journal_with_what_stands_in_the_wal(ask, journal):
 
 def test_every_column_is_explained_and_no_other(ask):
     columns = {name for _, name, *_ in ask("PRAGMA table_info(jobs)")}
-    told = set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Its tables")[2], re.MULTILINE))
+    told = set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Tables")[2], re.MULTILINE))
     assert told == columns
     tables = {name for (name,) in ask("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert all(f"`{table}` has" in PAGE for table in tables)
