@@ -76,8 +76,9 @@ class Batch:
             resolve_url: Returns URLs from which results can be read; see `ResultFetcher`.
             overwrite: If True, replace existing files.
             verify: If True, check the files of earlier runs, and fetch a result again if its file
-                is missing or changed. If size and modification time are unchanged, so is the file;
-                if only the time differs, its SHA-256 decides. Pass False if you move result files.
+                is missing or changed. A file with the recorded size and modification time counts as
+                unchanged; if only its time is different, its SHA-256 decides. Pass False if you
+                move result files.
 
         Raises:
             ValueError: A number is out of range.

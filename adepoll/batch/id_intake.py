@@ -57,7 +57,7 @@ class IdIntake:
 
     @property
     def is_collection(self) -> bool:
-        """True if all ids exist already, so that none has to be waited for."""
+        """True if all ids exist already, as in a list, and are not awaited."""
         return isinstance(self._job_ids, Collection)
 
     async def add_all(self) -> None:

@@ -1,7 +1,7 @@
 """ResultFetching: write the results of settled jobs to files, and check the files of earlier runs.
 
-A file that exists in the place of a result is replaced only if an earlier run of the journal wrote
-it ("own" file), or with `overwrite`.
+An existing file is replaced only if an earlier run of the journal wrote it (an "own" file), or with
+`overwrite`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _ERRNOS_OF_ONE_FILE: Final = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
 )
 _PAGE: Final = 200  # records read from the journal at the same time
-_OWN_FILES: Final = "own_files"  # note: given-up jobs in whose place an own file exists
+_OWN_FILES: Final = "own_files"  # name of the note with given-up jobs that have an own file
 
 
 @frozen(kw_only=True)
@@ -79,14 +79,14 @@ class ResultFetching:
             resources: Resources of the batch.
             counters: Counters of the run.
             deliver: Called with each outcome; waits while the consumer is slow.
-            verify_delivered: If True, `verify_delivered` checks files whose outcome was delivered.
+            verify_delivered: If False, the method `verify_delivered` does nothing.
         """
         self._resources = resources
         self._journal = resources.journal
         self._counters = counters
         self._deliver = deliver
         self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
-        self._own: set[str] = set()  # jobs in whose place an own file may exist
+        self._own: set[str] = set()  # jobs that can have an own file
         self._unfinished: set[str] = set()  # jobs that are to be fetched since an earlier run
         # Jobs delivered by this run: the consumer may have moved their files.
         self._delivered: set[str] | None = set() if verify_delivered else None
@@ -96,9 +96,9 @@ class ResultFetching:
     async def reopen_given_up(self) -> None:
         """Reopen jobs that earlier runs gave up, except those that would fail again.
 
-        A result is given up again immediately if another program's file exists in its place. So a
-        job at the stage "fetching" means: no such file existed, and a file that exists now was
-        written by a run that was killed before it could record it.
+        A result is given up again immediately if its file exists already and is not an own file.
+        Therefore, a job at the stage "fetching" had no file when it reached that stage. If it has
+        one now, a run wrote it and was killed before it could record it: it is an own file.
         """
         if not self._resources.moved:
             noted = json.loads(await self._journal.note(_OWN_FILES) or "[]")
@@ -124,7 +124,7 @@ class ResultFetching:
         await self._journal.reopen(kinds=curable, but=blocked)
 
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose files are unchanged; the other results are fetched again."""
+        """Return the records whose files are unchanged, and record the other files as lost."""
         if not self._resources.verify:
             return page
         to_fetch, lost = await self._record_lost(page)
@@ -155,9 +155,9 @@ class ResultFetching:
     async def errors_of_existing_files(
         self, job_ids: Iterable[str]
     ) -> dict[str, TargetExistsError]:
-        """Return an error for each job in whose result's place a file exists, without `overwrite`.
+        """Return an error for each job whose result file exists already; with `overwrite`, nothing.
 
-        Own files are no exception: the caller passes only jobs that cannot have one.
+        The caller must leave out jobs that can have an own file.
         """
         if self._resources.overwrite:
             return {}
@@ -266,10 +266,10 @@ class ResultFetching:
         self._delivered = None
 
     async def _record_lost(self, page: Sequence[Record]) -> tuple[Sequence[Record], set[str]]:
-        """Record which files are lost.
+        """Record which files are lost, so that their results are fetched again.
 
-        Where this run writes to another folder, and a file exists there in the place of a result,
-        the result is given up.
+        If this run writes to another folder, and a result file exists there already, the result is
+        given up instead.
 
         Returns:
             The records whose results must be fetched again, and the ids of all lost files.

@@ -274,7 +274,7 @@ class Journal:
             raise ClosedError("the journal is closed; open it again")
 
     def _write_next(self) -> None:
-        """Write all calls that have arrived; `_written` calls this again."""
+        """Start to write all waiting calls; `_written` calls this again afterwards."""
         calls = [call for call in self._calls if not call.done.done()]  # without cancelled ones
         self._calls.clear()
         if not calls:

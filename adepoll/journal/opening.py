@@ -85,7 +85,7 @@ def open_file(
         the connection is closed.
 
     Raises:
-        JournalError: It cannot be opened; the subclass tells why. An existing file is unchanged.
+        JournalError: It cannot be opened; the subclass says why. An existing file is unchanged.
     """
     _check_sqlite_version()
     path = absolute_path(given_path)
@@ -217,7 +217,7 @@ def _access_error(path: Path, exc: OSError | ValueError) -> JournalAccessError:
 
 
 def _create_file(path: Path) -> None:
-    """Create the file with mode 0600; SQLite would use the umask. -wal and -shm get the same."""
+    """Create the file with mode 0600 whatever the umask; SQLite gives -wal and -shm the same."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -255,7 +255,7 @@ def _check_access(path: Path) -> None:
 def _has_rollback_journal(path: Path) -> bool:
     """Return True if a process was killed while it created the tables.
 
-    SQLite takes these back, which it can do only if it may write.
+    SQLite undoes that when it opens the file, but needs write access.
     """
     return path.with_name(f"{path.name}-journal").exists()
 

@@ -1,4 +1,4 @@
-"""What `Database` and `JournalReader` read from the tables: records, counts and failures."""
+"""The queries that `Database` and `JournalReader` share: records, counts and failures."""
 
 import os
 import sqlite3

@@ -165,7 +165,7 @@ class JournalReader:
         return self._connection
 
     def _state(self) -> object:
-        """Return True while the file has a WAL, else what changes when the file is written."""
+        """Return True while the file has a WAL, else its inode, size and modification time."""
         if has_wal(self.path):
             return True
         status = file_status(self.path)

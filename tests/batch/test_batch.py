@@ -1,4 +1,4 @@
-"""A batch tells what became of each job, once, whatever became of it and however ids come."""
+"""A batch returns exactly one outcome for each job, whatever it is and however ids arrive."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ from adepoll.journal.outcomes import Stage
 
 @pytest.mark.parametrize("with_journal", [True, False])
 @pytest.mark.parametrize("with_folder", [True, False])
-async def test_each_job_has_one_outcome_whatever_became_of_it(scene, with_journal, with_folder):
+async def test_each_job_has_one_outcome_of_every_kind(scene, with_journal, with_folder):
     scene.grace = 0.0
     job_ids = {
         "inline": scene.submit(),
@@ -46,29 +46,29 @@ async def test_each_job_has_one_outcome_whatever_became_of_it(scene, with_journa
     options |= {} if with_folder else {"out_dir": None}
     found = await scene.run(job_ids.values(), **options)
     assert set(found) == set(job_ids.values())
-    told = {name: found[job_id] for name, job_id in job_ids.items()}
+    outcomes = {name: found[job_id] for name, job_id in job_ids.items()}
 
     for name in ("inline", "large", "nonconformant"):
-        assert told[name].snapshot.status is JobStatus.COMPLETED
-        assert told[name].error is None
-        assert (told[name].file is not None) is with_folder
-    assert (told["inline"].snapshot.data is None) is with_folder
-    assert not told["nonconformant"].snapshot.conforms
+        assert outcomes[name].snapshot.status is JobStatus.COMPLETED
+        assert outcomes[name].error is None
+        assert (outcomes[name].file is not None) is with_folder
+    assert (outcomes["inline"].snapshot.data is None) is with_folder
+    assert not outcomes["nonconformant"].snapshot.conforms
     for name, status in (("failed", JobStatus.FAILED), ("cancelled", JobStatus.CANCELLED)):
-        assert told[name].snapshot.status is status
-        assert told[name].error is None
-        assert told[name].file is None
-    assert told["failed"].snapshot.failure_reason == "no such page"
-    assert told["not kept"].snapshot.status is JobStatus.COMPLETED
+        assert outcomes[name].snapshot.status is status
+        assert outcomes[name].error is None
+        assert outcomes[name].file is None
+    assert outcomes["failed"].snapshot.failure_reason == "no such page"
+    assert outcomes["not kept"].snapshot.status is JobStatus.COMPLETED
     unavailable = ResultUnavailableError if with_folder else type(None)
-    assert type(told["not kept"].error) is unavailable
+    assert type(outcomes["not kept"].error) is unavailable
     for name, error in (("unknown", JobNotFoundError), ("invalid", InvalidJobIdError)):
-        assert type(told[name].error) is error
-        assert told[name].snapshot is None
-        assert told[name].file is None
+        assert type(outcomes[name].error) is error
+        assert outcomes[name].snapshot is None
+        assert outcomes[name].file is None
 
 
-async def test_without_a_folder_what_came_inline_is_in_the_snapshot_and_told_again(scene):
+async def test_without_a_folder_an_inline_result_is_in_the_snapshot_and_delivered_again(scene):
     job_id = scene.submit()
     async with scene.batch(out_dir=None) as batch:
         first = await anext(aiter(batch.run([job_id])))
@@ -77,7 +77,7 @@ async def test_without_a_folder_what_came_inline_is_in_the_snapshot_and_told_aga
     assert again[job_id].snapshot == first.snapshot.redacted()
 
 
-async def test_ids_that_come_twice_or_are_known_to_the_journal_are_passed_over(scene):
+async def test_duplicate_ids_and_ids_in_the_journal_are_ignored(scene):
     first, second = scene.submit(), scene.submit()
     assert set(await scene.run([first, first])) == {first}
     before = scene.requests
@@ -86,17 +86,17 @@ async def test_ids_that_come_twice_or_are_known_to_the_journal_are_passed_over(s
     assert scene.requests > before
 
 
-async def test_ids_that_cannot_be_any_are_told_and_not_written_down(scene):
+async def test_invalid_ids_have_an_outcome_and_are_not_recorded(scene):
     job_id = scene.submit()
-    given = ["a b", job_id, "", "x/y", 7, "\udc80", "\x1b[31m", "..", "x" * 257]
-    found = await scene.run(given)
-    assert len(found) == len(given)
+    job_ids = ["a b", job_id, "", "x/y", 7, "\udc80", "\x1b[31m", "..", "x" * 257]
+    found = await scene.run(job_ids)
+    assert len(found) == len(job_ids)
     assert [isinstance(o.error, InvalidJobIdError) for o in found.values()].count(True) == 8
     assert set(scene.records()) == {job_id}
     assert await scene.run() == {}
 
 
-# --- how ids come --------------------------------------------------------------------------------
+# --- ids -----------------------------------------------------------------------------------------
 
 
 async def _generate(items):
@@ -105,25 +105,25 @@ async def _generate(items):
 
 
 @pytest.mark.parametrize("shape", [list, set, iter, dict.fromkeys, _generate])
-async def test_ids_come_from_any_iterable(scene, shape):
+async def test_ids_can_be_any_iterable(scene, shape):
     job_ids = scene.many(5)
     assert set(await scene.run(shape(job_ids))) == set(job_ids)
 
 
-async def test_a_late_id_keeps_no_other_waiting(scene):
+async def test_a_late_id_does_not_delay_others(scene):
     early, late = scene.submit(), scene.submit()
-    told = asyncio.Event()
+    go_on = asyncio.Event()
 
     async def ids():
         yield early
-        await told.wait()
+        await go_on.wait()
         yield late
 
     async with scene.batch() as batch:
         run = batch.run(ids())
         assert (await anext(run)).job_id == early
         assert not batch.progress.complete
-        told.set()
+        go_on.set()
         assert (await anext(run)).job_id == late
         assert await anext(run, None) is None
         assert batch.progress.complete
@@ -177,13 +177,13 @@ async def test_a_single_id_is_refused(scene, one):
 
 
 @pytest.mark.parametrize("what", [7, None])
-async def test_what_cannot_be_iterated_is_refused_at_once(scene, what):
+async def test_ids_that_are_not_iterable_are_refused_immediately(scene, what):
     async with scene.batch() as batch:
         with pytest.raises(TypeError, match="iterable of ids"):
             batch.run(what)
 
 
-async def test_a_window_smaller_than_the_number_of_jobs_leaves_none_out(scene):
+async def test_a_window_smaller_than_the_number_of_jobs_settles_all_jobs(scene):
     job_ids = scene.many(30)
     most = 0
     async with scene.batch(window=4) as batch:
@@ -195,11 +195,11 @@ async def test_a_window_smaller_than_the_number_of_jobs_leaves_none_out(scene):
     assert most <= 4
 
 
-# --- time ----------------------------------------------------------------------------------------
+# --- timeouts ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("window", [2, 100])
-async def test_when_the_time_is_over_every_job_left_has_an_outcome(scene, window):
+async def test_after_the_timeout_every_remaining_job_has_an_outcome(scene, window):
     quick = scene.many(2)
     slow = scene.many(5, processing_time=NEVER)
     found = await scene.run([*quick, *slow], timeout=0.5, window=window)
@@ -211,7 +211,7 @@ async def test_when_the_time_is_over_every_job_left_has_an_outcome(scene, window
         assert found[job_id].error.timeout == 0.5
 
 
-async def test_jobs_that_took_too_long_are_tried_again_by_the_next_run(scene):
+async def test_the_next_run_watches_jobs_that_timed_out_again(scene):
     slow = scene.many(3, processing_time=NEVER)
     assert len(await scene.run(slow, timeout=0.0, window=1)) == 3
     for job_id in slow:
@@ -220,7 +220,7 @@ async def test_jobs_that_took_too_long_are_tried_again_by_the_next_run(scene):
     assert {job_id: outcome.error for job_id, outcome in found.items()} == dict.fromkeys(slow)
 
 
-async def test_ids_that_do_not_come_in_time_are_not_waited_for(scene):
+async def test_after_the_timeout_no_more_ids_are_awaited(scene):
     slow = scene.submit(processing_time=NEVER)
 
     async def ids():
@@ -231,13 +231,13 @@ async def test_ids_that_do_not_come_in_time_are_not_waited_for(scene):
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-async def test_what_is_no_time_is_refused(scene, seconds):
+async def test_an_invalid_timeout_is_refused(scene, seconds):
     async with scene.batch() as batch:
         with pytest.raises(ValueError, match="timeout"):
             batch.run([], timeout=seconds)
 
 
-# --- numbers -------------------------------------------------------------------------------------
+# --- progress ------------------------------------------------------------------------------------
 
 
 def _check(progress):
@@ -252,7 +252,7 @@ def _check(progress):
     assert 0 <= progress.before <= ended
 
 
-async def test_the_numbers_add_up_at_every_moment(scene):
+async def test_progress_is_consistent_at_every_outcome(scene):
     scene.grace = 0.0
     job_ids = [
         *scene.many(10),
@@ -264,11 +264,11 @@ async def test_the_numbers_add_up_at_every_moment(scene):
     ]
     async with scene.batch() as batch:
         assert batch.progress == BatchProgress()
-        told = 0
+        delivered = 0
         async for _ in batch.run(job_ids):
-            told += 1
+            delivered += 1
             _check(batch.progress)
-            assert batch.progress.known - batch.progress.open >= told
+            assert batch.progress.known - batch.progress.open >= delivered
         last = batch.progress
     assert last == BatchProgress(
         known=19,
@@ -278,7 +278,7 @@ async def test_the_numbers_add_up_at_every_moment(scene):
         bytes_fetched=sum(path.stat().st_size for path in scene.out_dir.iterdir()),
         complete=True,
     )
-    assert batch.progress == last  # and they stay when it is closed
+    assert batch.progress == last  # also when it is closed
 
 
 async def test_bytes_are_never_counted_twice(scene):
@@ -302,7 +302,7 @@ async def _sample(batch, seen):
         await asyncio.sleep(0)
 
 
-async def test_the_second_run_knows_what_had_ended_before_it(scene):
+async def test_the_second_run_counts_what_had_settled_before(scene):
     scene.grace = 0.0
     first = [*scene.many(4), scene.submit(zero_data_retention=True), "unknown"]
     await scene.run(first)
@@ -316,7 +316,7 @@ async def test_the_second_run_knows_what_had_ended_before_it(scene):
     assert (progress.missed, progress.unresolved) == (1, 1)
 
 
-async def test_the_numbers_add_up_where_files_were_lost(scene):
+async def test_progress_is_consistent_when_files_are_lost(scene):
     job_ids = scene.many(5)
     await scene.run(job_ids[:3])
     async with scene.batch() as batch:
@@ -331,7 +331,7 @@ async def test_the_numbers_add_up_where_files_were_lost(scene):
     assert progress.settled == {JobStatus.COMPLETED: 5}
 
 
-async def test_what_the_watcher_does_can_be_seen_while_the_batch_is_open(scene):
+async def test_watcher_statistics_are_available_while_the_batch_is_open(scene):
     batch = scene.batch()
     assert (batch.watching, batch.time_left()) == (None, None)
     async with batch:
@@ -340,7 +340,7 @@ async def test_what_the_watcher_does_can_be_seen_while_the_batch_is_open(scene):
     assert (batch.watching, batch.time_left()) == (None, None)
 
 
-# --- what a batch is given -----------------------------------------------------------------------
+# --- arguments -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["concurrency", "downloads", "connections", "window"])
@@ -350,7 +350,7 @@ async def test_numbers_out_of_range_are_refused(scene, name, value, error):
         scene.batch(**{name: value})
 
 
-async def test_a_batch_that_is_not_open_says_so(scene):
+async def test_a_batch_that_is_not_open_raises(scene):
     batch = scene.batch()
     with pytest.raises(ClosedError, match="async with"):
         batch.run([])
@@ -362,7 +362,7 @@ async def test_a_batch_that_is_not_open_says_so(scene):
         batch.run([])
 
 
-async def test_a_journal_that_was_given_open_stays_open(scene):
+async def test_an_open_journal_passed_to_a_batch_stays_open(scene):
     async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
         first, second = scene.many(2)
         assert set(await scene.run([first], journal=journal)) == {first}
@@ -380,7 +380,7 @@ async def test_a_journal_of_another_service_is_refused(scene):
     assert scene.requests == 0
 
 
-async def test_a_folder_that_cannot_be_made_is_told(scene, tmp_path):
+async def test_a_folder_that_cannot_be_created_is_an_error(scene, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="out_dir"):
         await scene.run([], out_dir=tmp_path / "file" / "results")
@@ -388,10 +388,10 @@ async def test_a_folder_that_cannot_be_made_is_told(scene, tmp_path):
         await scene.run([], out_dir=tmp_path / "file")
     with pytest.raises(ConfigurationError, match="out_dir"):
         await scene.run([], out_dir=os.fsdecode(bytes(tmp_path) + b"/\xff"))
-    await scene.run([scene.submit()])  # and the journal is free again
+    await scene.run([scene.submit()])  # the journal was closed
 
 
-async def test_the_folder_is_made_and_remembered(scene, tmp_path):
+async def test_the_folder_is_created_and_remembered(scene, tmp_path):
     first, second = scene.many(2)
     folder = tmp_path / "a" / "b"
     await scene.run([first], out_dir=folder)
@@ -400,10 +400,10 @@ async def test_the_folder_is_made_and_remembered(scene, tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == sorted([f"{first}.json", f"{second}.json"])
 
 
-# --- what stops it -------------------------------------------------------------------------------
+# --- errors that stop a run ----------------------------------------------------------------------
 
 
-async def test_a_key_that_is_refused_stops_the_run_after_what_was_settled(scene):
+async def test_a_refused_key_stops_the_run_after_recorded_outcomes(scene):
     done, rest = scene.many(3), scene.many(3)
     async with scene.batch() as batch:
         async for _ in batch.run(done):
@@ -412,15 +412,15 @@ async def test_a_key_that_is_refused_stops_the_run_after_what_was_settled(scene)
         make_client(scene.ade, api_key="revoked") as client,
         Batch(client, journal=scene.journal) as batch,
     ):
-        told, _ = await gather_until(batch.run(rest), AuthenticationError)
-    assert told
-    assert told.keys() <= set(done)
+        delivered, _ = await gather_until(batch.run(rest), AuthenticationError)
+    assert delivered
+    assert delivered.keys() <= set(done)
     found = await scene.run()
-    assert {*told, *found} == {*done, *rest}
-    assert not told.keys() & found.keys()
+    assert {*delivered, *found} == {*done, *rest}
+    assert not delivered.keys() & found.keys()
 
 
-async def test_a_key_that_is_refused_while_results_are_fetched_is_not_their_fault(scene):
+async def test_a_refused_key_during_downloads_does_not_give_up_results(scene):
     job_id = scene.submit(result_bytes=LARGE)
     scene.ade.faults.add("stalled", endpoints=["result"])
     async with scene.batch() as batch, batch.run([job_id]):
@@ -430,13 +430,13 @@ async def test_a_key_that_is_refused_while_results_are_fetched_is_not_their_faul
         make_client(scene.ade, api_key="revoked") as client,
         Batch(client, journal=scene.journal) as batch,
     ):
-        told, _ = await gather_until(batch.run(), AuthenticationError)
-    assert not told
+        delivered, _ = await gather_until(batch.run(), AuthenticationError)
+    assert not delivered
     assert scene.records()[job_id].stage is Stage.FETCHING
     assert (await scene.run())[job_id].error is None
 
 
-async def test_a_client_that_is_closed_stops_the_run(scene):
+async def test_a_closed_client_stops_the_run(scene):
     async with make_client(scene.ade) as client:
         batch = Batch(client, journal=scene.journal)
         async with batch:
@@ -450,10 +450,10 @@ async def test_a_client_that_is_closed_stops_the_run(scene):
                 await first
 
 
-# --- what is kept --------------------------------------------------------------------------------
+# --- what the journal keeps ----------------------------------------------------------------------
 
 
-async def test_what_was_learnt_of_durations_is_there_in_the_next_run(scene):
+async def test_the_next_run_has_the_learnt_durations(scene):
     await scene.run(scene.many(5))
     with JournalReader(scene.journal) as reader:
         assert "durations" in reader.notes()
@@ -461,7 +461,7 @@ async def test_what_was_learnt_of_durations_is_there_in_the_next_run(scene):
         assert batch._resources.watcher.durations.ended == 5
 
 
-async def test_durations_that_cannot_be_read_are_learnt_anew(scene):
+async def test_unreadable_durations_are_ignored(scene):
     async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
         await journal.set_note("durations", "of another version")
     assert len(await scene.run(scene.many(2))) == 2

@@ -1,4 +1,4 @@
-"""However a run is left, nothing of it goes on, nothing is lost, and the next run can begin."""
+"""After a run is left, its tasks have ended, nothing is lost, and the next run can start."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from adepoll.errors import ClosedError
 
 @pytest.fixture
 async def nothing_left(scene):
-    """See that a test leaves no task, no thread of a journal, and no complaint of the loop."""
+    """Check that a test leaves no task and no journal thread, and that the loop logs nothing."""
     loop = asyncio.get_running_loop()
     complaints = []
     loop.set_exception_handler(lambda _loop, context: complaints.append(context))
@@ -43,7 +43,7 @@ async def slow_and_quick(scene):
 
 
 async def leave_by_break(batch, job_ids):
-    async for outcome in batch.run(job_ids):  # noqa: B007 - it is returned
+    async for outcome in batch.run(job_ids):  # noqa: B007 - the function returns it
         break
     return outcome
 
@@ -64,27 +64,27 @@ async def leave_the_block(batch, job_ids):
 async def leave_by_an_error(batch, job_ids):
     try:
         async for outcome in batch.run(job_ids):  # noqa: B007 - as above
-            raise ZeroDivisionError  # noqa: TRY301 - of the consumer, in its loop
+            raise ZeroDivisionError  # noqa: TRY301 - the consumer raises it in the loop
     except ZeroDivisionError:
         pass
     return outcome
 
 
 async def leave_cancelled(batch, job_ids):
-    told = []
+    delivered = []
 
     async def consume():
         async for outcome in batch.run(job_ids):
-            told.append(outcome)
+            delivered.append(outcome)
             await asyncio.Event().wait()
 
     consumer = asyncio.create_task(consume())
-    await until(lambda: told)
+    await until(lambda: delivered)
     consumer.cancel()
     await asyncio.wait([consumer])
     assert consumer.cancelled()
     del consumer
-    return told[0]
+    return delivered[0]
 
 
 LEAVE = pytest.mark.parametrize(
@@ -94,7 +94,7 @@ LEAVE = pytest.mark.parametrize(
 
 
 @LEAVE
-async def test_a_run_that_is_left_makes_room_for_the_next_one(scene, nothing_left, leave):
+async def test_the_next_run_can_start_after_a_run_is_left(scene, nothing_left, leave):
     job_ids, quick = await slow_and_quick(scene)
     async with scene.batch() as batch:
         first = await leave(batch, job_ids)
@@ -102,28 +102,28 @@ async def test_a_run_that_is_left_makes_room_for_the_next_one(scene, nothing_lef
         for job_id in set(job_ids) - set(quick):
             scene.end(job_id)
         found = await gather(batch.run())
-    assert first.job_id in found  # it was not taken
+    assert first.job_id in found  # it was not acknowledged
     assert set(found) == set(job_ids)
-    for job_id, told in found.items():
-        assert told.error is None
-        if told.file is not None:
+    for job_id, outcome in found.items():
+        assert outcome.error is None
+        if outcome.file is not None:
             assert scene.path(job_id).read_bytes() == scene.truth(job_id)
     assert scene.leftovers() == []
 
 
 @LEAVE
-async def test_nothing_of_a_run_goes_on_when_it_was_left(scene, nothing_left, leave):
+async def test_no_task_of_a_run_continues_after_it_is_left(scene, nothing_left, leave):
     job_ids, _ = await slow_and_quick(scene)
     async with scene.batch() as batch:
         await leave(batch, job_ids)
         gc.collect()
         await until(lambda: not tasks_of_batches())
-        asked = scene.requests
+        requests = scene.requests
         await asyncio.sleep(0.05)
-        assert scene.requests == asked
+        assert scene.requests == requests
 
 
-async def test_closing_a_run_waits_until_nothing_of_it_runs(scene, nothing_left):
+async def test_closing_a_run_waits_until_its_tasks_have_ended(scene, nothing_left):
     job_ids, _ = await slow_and_quick(scene)
     async with scene.batch() as batch:
         run = batch.run(job_ids)
@@ -135,7 +135,7 @@ async def test_closing_a_run_waits_until_nothing_of_it_runs(scene, nothing_left)
         await run.aclose()
 
 
-async def test_a_batch_that_is_left_stops_its_run(scene, nothing_left):
+async def test_leaving_a_batch_stops_its_run(scene, nothing_left):
     job_ids, _ = await slow_and_quick(scene)
     async with scene.batch() as batch:
         run = batch.run(job_ids)
@@ -149,7 +149,9 @@ async def test_a_batch_that_is_left_stops_its_run(scene, nothing_left):
 
 
 @pytest.mark.parametrize("own_journal", [True, False])
-async def test_who_waits_while_the_batch_is_closed_is_told(scene, nothing_left, own_journal):
+async def test_a_waiting_consumer_gets_an_error_when_the_batch_is_closed(
+    scene, nothing_left, own_journal
+):
     slow = scene.submit(processing_time=NEVER)
     async with await Journal.in_memory(endpoint=scene.client.base_url) as journal:
         batch = scene.batch(**({} if own_journal else {"journal": journal}))
@@ -164,7 +166,9 @@ async def test_who_waits_while_the_batch_is_closed_is_told(scene, nothing_left, 
             await anext(run)
 
 
-async def test_a_run_that_another_task_closes_says_so_to_who_waits(scene, nothing_left):
+async def test_a_waiting_consumer_gets_an_error_when_another_task_closes_the_run(
+    scene, nothing_left
+):
     async with scene.batch() as batch:
         run = batch.run([scene.submit(processing_time=NEVER)])
         waiting = asyncio.ensure_future(anext(run))
@@ -174,7 +178,7 @@ async def test_a_run_that_another_task_closes_says_so_to_who_waits(scene, nothin
             await waiting
 
 
-async def test_two_runs_at_once_are_refused(scene, nothing_left):
+async def test_a_second_run_at_the_same_time_is_refused(scene, nothing_left):
     first, second = scene.submit(processing_time=NEVER), scene.submit()
     async with scene.batch() as batch:
         async with batch.run([first]):
@@ -184,7 +188,7 @@ async def test_two_runs_at_once_are_refused(scene, nothing_left):
         assert (await anext(other)).job_id == second
 
 
-async def test_who_is_cancelled_while_he_waits_may_ask_again(scene, nothing_left):
+async def test_a_cancelled_consumer_can_request_the_outcome_again(scene, nothing_left):
     job_id = scene.submit(processing_time=NEVER)
     async with scene.batch() as batch:
         run = batch.run([job_id])
@@ -196,7 +200,7 @@ async def test_who_is_cancelled_while_he_waits_may_ask_again(scene, nothing_left
         assert (await anext(run)).job_id == job_id
 
 
-async def test_an_error_that_nobody_asks_for_is_no_complaint(scene, nothing_left):
+async def test_an_error_that_is_never_retrieved_is_not_logged(scene, nothing_left):
     left = asyncio.Event()
 
     async def ids():
@@ -211,10 +215,10 @@ async def test_an_error_that_nobody_asks_for_is_no_complaint(scene, nothing_left
         await until(lambda: not tasks_of_batches())
         del run
         assert len(await gather(batch.run())) == 1
-        gc.collect()  # which would complain of it
+        gc.collect()  # asyncio would log the error now
 
 
-async def test_closing_may_be_cancelled_and_still_closes(scene, nothing_left):
+async def test_a_cancelled_close_of_a_batch_still_closes(scene, nothing_left):
     batch = scene.batch()
     await batch.__aenter__()
     run = batch.run([scene.submit(processing_time=NEVER)])
@@ -225,7 +229,7 @@ async def test_closing_may_be_cancelled_and_still_closes(scene, nothing_left):
     closing.cancel()
     await asyncio.wait([closing, waiting])
     assert isinstance(waiting.exception(), ClosedError)
-    await scene.run(timeout=0)  # the journal is free
+    await scene.run(timeout=0)  # the journal was closed
 
 
 async def test_a_batch_can_be_opened_again(scene, nothing_left):
@@ -237,38 +241,38 @@ async def test_a_batch_can_be_opened_again(scene, nothing_left):
         assert set(await gather(batch.run([first, second]))) == {second}
 
 
-# --- a consumer who is slow ----------------------------------------------------------------------
+# --- slow consumers ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("with_folder", [True, False])
-async def test_a_slow_consumer_is_not_run_away_from(scene, nothing_left, with_folder):
+async def test_a_slow_consumer_slows_the_batch_down(scene, nothing_left, with_folder):
     job_ids = scene.many(400)
     options = {} if with_folder else {"out_dir": None}
     async with scene.batch(concurrency=4, downloads=2, **options) as batch:
         run = batch.run(job_ids)
         await anext(run)
         ahead = -1
-        while ahead != (ahead := scene.ade.world.traffic.get):  # noqa: ASYNC110 - until it is still
+        while ahead != (ahead := scene.ade.world.traffic.get):  # noqa: ASYNC110 - until the number no longer grows
             await asyncio.sleep(0.3)
         assert ahead < 60
         taken = 1 + len(await gather(run))
     assert taken == 400
 
 
-@pytest.mark.parametrize("way", ["replayed", "verified"])
-async def test_a_run_that_is_left_while_it_tells_of_earlier_ones_leaves_nothing(
-    scene, nothing_left, way
+@pytest.mark.parametrize("activity", ["replayed", "verified"])
+async def test_a_run_left_while_it_delivers_earlier_outcomes_leaves_nothing(
+    scene, nothing_left, activity
 ):
     job_ids = scene.many(60, outcome=Ends.FAILED) + scene.many(20)
     await scene.run(job_ids)
-    if way == "verified":
+    if activity == "verified":
         for path in scene.out_dir.iterdir():
             path.unlink()
-    collected = []  # generators that nobody closed
+    collected = []  # generators that were not closed
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(hooks.firstiter, lambda left: collected.append(left.__qualname__))
     async with scene.batch(downloads=1) as batch:
-        run = batch.run(replay=way == "replayed")
+        run = batch.run(replay=activity == "replayed")
         await anext(run)
         await asyncio.sleep(0.05)
         await run.aclose()
@@ -279,9 +283,9 @@ async def test_a_run_that_is_left_while_it_tells_of_earlier_ones_leaves_nothing(
     assert not collected
 
 
-async def test_without_a_journal_a_run_is_as_good(scene, nothing_left):
+async def test_a_run_works_without_a_journal(scene, nothing_left):
     job_ids, quick = await slow_and_quick(scene)
     async with Batch(scene.client) as batch, batch.run(job_ids, timeout=0.5) as run:
         found = await gather(run)
     assert set(found) == set(job_ids)
-    assert {job_id for job_id, told in found.items() if told.error is None} == set(quick)
+    assert {job_id for job_id, outcome in found.items() if outcome.error is None} == set(quick)

@@ -1,4 +1,4 @@
-"""An outcome whose consumer has asked for the next one is not told again, however the run ends."""
+"""An outcome is not delivered again after the next one was requested, however the run ends."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ SOON = JobPlan(processing_time=0.0)
 NEVER = JobPlan(processing_time=float("inf"))
 
 
-async def test_a_consumer_cancelled_while_its_mark_is_written_is_not_told_again(tmp_path):
+async def test_an_acknowledged_outcome_is_not_delivered_again_after_a_cancellation(tmp_path):
     async with Emulator() as ade, AdeClient(ade.api_key, base_url=ade.base_url) as client:
         done, never = ade.submit(SOON), ade.submit(NEVER)
         endpoint = client.base_url
@@ -17,9 +17,9 @@ async def test_a_consumer_cancelled_while_its_mark_is_written_is_not_told_again(
             async with Batch(client, journal=journal) as batch:
                 outcomes = batch.run([done, never])
                 assert (await anext(outcomes)).job_id == done
-                asking = asyncio.ensure_future(anext(outcomes))
-                await asyncio.sleep(0)  # the mark is given to the journal, and not yet written
-                asking.cancel()
-                await asyncio.wait([asking])
-                assert asking.cancelled()
+                requesting = asyncio.ensure_future(anext(outcomes))
+                await asyncio.sleep(0)  # the acknowledgement is not written yet
+                requesting.cancel()
+                await asyncio.wait([requesting])
+                assert requesting.cancelled()
             assert (await journal.counts()).delivered == 1

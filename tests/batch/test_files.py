@@ -1,4 +1,4 @@
-"""Results come home as files: whole, private, nobody else's, and again where they were lost."""
+"""Results are written to private files, complete or not at all, and again if they are lost."""
 
 import asyncio
 import errno
@@ -32,61 +32,61 @@ def moved_in_time(path, seconds=60):
 
 @pytest.mark.parametrize("size", [3_000, LARGE])
 @pytest.mark.parametrize("outcome", [Ends.COMPLETED, Ends.NONCONFORMANT])
-async def test_a_file_is_the_truth_to_the_byte_and_private(scene, size, outcome):
+async def test_a_file_is_private_and_equals_the_result(scene, size, outcome):
     job_id = scene.submit(result_bytes=size, outcome=outcome)
-    told = (await scene.run([job_id]))[job_id]
+    outcome = (await scene.run([job_id]))[job_id]
     truth = scene.truth(job_id)
-    assert told.file.path == scene.path(job_id)
-    assert told.file.path.read_bytes() == truth
-    assert (told.file.bytes, told.file.sha256) == (len(truth), sha256(truth))
-    assert stat.S_IMODE(told.file.path.stat().st_mode) == 0o600
+    assert outcome.file.path == scene.path(job_id)
+    assert outcome.file.path.read_bytes() == truth
+    assert (outcome.file.bytes, outcome.file.sha256) == (len(truth), sha256(truth))
+    assert stat.S_IMODE(outcome.file.path.stat().st_mode) == 0o600
     assert scene.leftovers() == []
 
 
-async def test_the_snapshot_beside_a_file_is_bare_and_redacted(scene):
+async def test_the_snapshot_with_a_file_has_no_data_and_is_redacted(scene):
     job_ids = [scene.submit(), scene.submit(result_bytes=LARGE)]
-    for told in (await scene.run(job_ids)).values():
-        assert told.snapshot.data is None
-        assert told.snapshot.metadata is not None
-        assert "X-Amz" not in repr(told) + told.snapshot.to_json()
+    for outcome in (await scene.run(job_ids)).values():
+        assert outcome.snapshot.data is None
+        assert outcome.snapshot.metadata is not None
+        assert "X-Amz" not in repr(outcome) + outcome.snapshot.to_json()
 
 
-async def test_a_file_has_a_name_whatever_the_id(scene):
+async def test_every_id_has_a_file_name(scene):
     job_ids = [
         scene.submit(job_id=job_id) for job_id in ("..a", "é" * 120, "~", "a:b", "-rf", "&'\"")
     ]
-    for told in (await scene.run(job_ids)).values():
-        assert told.file.path.parent == scene.out_dir
-        assert told.file.path.read_bytes() == scene.truth(told.job_id)
+    for outcome in (await scene.run(job_ids)).values():
+        assert outcome.file.path.parent == scene.out_dir
+        assert outcome.file.path.read_bytes() == scene.truth(outcome.job_id)
 
 
-# --- files that are there already ----------------------------------------------------------------
+# --- existing files ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [3_000, LARGE])
-async def test_a_file_of_somebody_else_is_never_touched_unless_it_may_be(scene, size):
+async def test_a_foreign_file_is_replaced_only_with_overwrite(scene, size):
     job_id = scene.submit(result_bytes=size)
     scene.out_dir.mkdir()
     scene.path(job_id).write_bytes(b"mine")
-    for number in range(3):  # also not by later runs, which try again
-        told = (await scene.run([job_id]))[job_id]
-        assert kind_of(told.error) == "TargetExistsError", number
-        assert told.file is None
+    for number in range(3):  # later runs try again
+        outcome = (await scene.run([job_id]))[job_id]
+        assert kind_of(outcome.error) == "TargetExistsError", number
+        assert outcome.file is None
         assert scene.path(job_id).read_bytes() == b"mine"
     assert (scene.ade.truth(job_id).gets, scene.ade.world.traffic.result) == (1, 0)
-    told = (await scene.run(overwrite=True))[job_id]
-    assert told.error is None
+    outcome = (await scene.run(overwrite=True))[job_id]
+    assert outcome.error is None
     assert scene.path(job_id).read_bytes() == scene.truth(job_id)
 
 
-async def test_a_kill_does_not_make_a_file_of_somebody_else_ours(scene, monkeypatch):
-    """It is written down that it is not in the same breath as that the job has ended."""
+async def test_a_foreign_file_is_kept_by_the_run_after_a_kill(scene, monkeypatch):
+    """That the file is foreign is recorded in the same transaction as the settled job."""
     job_id = scene.submit(result_bytes=LARGE)
     scene.out_dir.mkdir()
     scene.path(job_id).write_bytes(b"mine")
 
     async def killed(*_args, **_options):
-        raise KeyError("as good as a kill")
+        raise KeyError("in place of a kill")
 
     with monkeypatch.context() as patch:
         patch.setattr(ResultFetcher, "download", killed)
@@ -96,7 +96,7 @@ async def test_a_kill_does_not_make_a_file_of_somebody_else_ours(scene, monkeypa
     assert scene.path(job_id).read_bytes() == b"mine"
 
 
-async def test_a_file_that_comes_while_the_result_is_on_its_way_is_not_touched(scene, monkeypatch):
+async def test_a_file_created_during_the_download_is_not_replaced(scene, monkeypatch):
     job_id = scene.submit(result_bytes=LARGE)
     publish = PartFile.publish
 
@@ -106,18 +106,18 @@ async def test_a_file_that_comes_while_the_result_is_on_its_way_is_not_touched(s
 
     monkeypatch.setattr(PartFile, "publish", late)
     for _ in range(2):
-        told = (await scene.run([job_id]))[job_id]
-        assert kind_of(told.error) == "TargetExistsError"
+        outcome = (await scene.run([job_id]))[job_id]
+        assert kind_of(outcome.error) == "TargetExistsError"
         assert scene.path(job_id).read_bytes() == b"mine"
 
 
-async def test_a_file_that_an_earlier_run_had_published_and_not_noted_is_replaced(
+async def test_a_file_that_a_killed_run_published_without_recording_it_is_replaced(
     scene, monkeypatch
 ):
     job_id = scene.submit(result_bytes=LARGE)
 
     def killed(_path):
-        raise KeyError("as good as a kill")
+        raise KeyError("in place of a kill")
 
     with monkeypatch.context() as patch:
         patch.setattr(result_files, "modified_ns", killed)
@@ -125,16 +125,16 @@ async def test_a_file_that_an_earlier_run_had_published_and_not_noted_is_replace
             await scene.run([job_id])
     assert scene.path(job_id).exists()
     assert scene.records()[job_id].stage is Stage.FETCHING
-    told = (await scene.run())[job_id]
-    assert told.error is None
+    outcome = (await scene.run())[job_id]
+    assert outcome.error is None
     assert scene.path(job_id).read_bytes() == scene.truth(job_id)
 
 
-async def test_such_a_file_stays_ours_when_the_run_after_cannot_fetch_it(scene, monkeypatch):
+async def test_such_a_file_can_be_replaced_after_a_failed_fetch_too(scene, monkeypatch):
     job_id = scene.submit(result_bytes=LARGE)
 
     def killed(_path):
-        raise KeyError("as good as a kill")
+        raise KeyError("in place of a kill")
 
     with monkeypatch.context() as patch:
         patch.setattr(result_files, "modified_ns", killed)
@@ -149,8 +149,8 @@ async def test_such_a_file_stays_ours_when_the_run_after_cannot_fetch_it(scene, 
 
 
 @pytest.mark.parametrize("first", ["refused", "failed"])
-async def test_a_run_that_is_left_early_makes_no_file_of_somebody_else_ours(scene, first):
-    """What was given up is tried again, and must not look like what was broken off."""
+async def test_foreign_files_are_kept_by_the_run_after_an_interrupted_one(scene, first):
+    """A reopened result must not look like one whose download was interrupted."""
     job_ids = scene.many(30, result_bytes=LARGE)
     scene.out_dir.mkdir()
     if first == "failed":
@@ -162,12 +162,13 @@ async def test_a_run_that_is_left_early_makes_no_file_of_somebody_else_ours(scen
     await scene.run(job_ids)
     async with scene.batch(downloads=1) as batch:
         await anext(batch.run())
-    assert {kind_of(told.error) for told in (await scene.run()).values()} == {"TargetExistsError"}
+    found = await scene.run()
+    assert {kind_of(outcome.error) for outcome in found.values()} == {"TargetExistsError"}
     for job_id in job_ids:
         assert scene.path(job_id).read_bytes() == b"mine"
     for job_id in job_ids:
         scene.path(job_id).unlink()
-    assert {told.error for told in (await scene.run()).values()} == {None}
+    assert {outcome.error for outcome in (await scene.run()).values()} == {None}
 
 
 def kind_of(error):
@@ -175,10 +176,10 @@ def kind_of(error):
 
 
 @pytest.mark.parametrize("left_early", [True, False])
-async def test_another_folder_is_not_taken_for_the_one_of_the_runs_before(
+async def test_files_in_another_folder_than_that_of_earlier_runs_are_kept(
     scene, tmp_path, left_early
 ):
-    """What lies there under the same name is somebody else's."""
+    """A file of the same name in the new folder is foreign."""
     broken_off, lost, untaken = [scene.submit(result_bytes=LARGE) for _ in range(3)]
     await scene.run([lost])
     async with scene.batch() as batch:
@@ -199,12 +200,12 @@ async def test_another_folder_is_not_taken_for_the_one_of_the_runs_before(
             await anext(batch.run())
     found = await scene.run(out_dir=other)
     assert set(found) == {broken_off, lost, untaken}
-    for told in found.values():
-        assert kind_of(told.error) == "TargetExistsError"
-        assert (other / f"{told.job_id}.json").read_bytes() == b"mine"
+    for outcome in found.values():
+        assert kind_of(outcome.error) == "TargetExistsError"
+        assert (other / f"{outcome.job_id}.json").read_bytes() == b"mine"
 
 
-# --- files that were lost ------------------------------------------------------------------------
+# --- lost files ----------------------------------------------------------------------------------
 
 
 def deleted(path):
@@ -233,9 +234,7 @@ HARM = pytest.mark.parametrize("harm", [deleted, truncated, altered, replaced_by
 @pytest.mark.parametrize("size", [3_000, LARGE])
 @pytest.mark.parametrize("taken", [True, False])
 @pytest.mark.parametrize("replay", [True, False])
-async def test_a_file_that_was_lost_is_fetched_again_and_told_once(
-    scene, harm, size, taken, replay
-):
+async def test_a_lost_file_is_fetched_and_delivered_again_once(scene, harm, size, taken, replay):
     hurt, sound = scene.submit(result_bytes=size), scene.submit()
     if taken:
         await scene.run([hurt, sound])
@@ -248,7 +247,7 @@ async def test_a_file_that_was_lost_is_fetched_again_and_told_once(
         taken_before = {r.job_id for r in scene.records().values() if r.delivered_at}
     harm(scene.path(hurt))
     gets = scene.ade.truth(sound).gets
-    found = await scene.run(replay=replay)  # which sees that none comes twice
+    found = await scene.run(replay=replay)  # checks that each outcome is returned once
     assert found[hurt].error is None
     assert scene.path(hurt).read_bytes() == scene.truth(hurt)
     if taken:
@@ -259,19 +258,19 @@ async def test_a_file_that_was_lost_is_fetched_again_and_told_once(
     assert await scene.run() == {}
 
 
-async def test_a_file_that_was_only_touched_is_left_alone(scene):
+async def test_a_file_with_another_time_and_the_same_bytes_counts_as_unchanged(scene):
     job_id = scene.submit(result_bytes=LARGE)
     await scene.run([job_id])
     held = scene.path(job_id).read_bytes()
     scene.path(job_id).write_bytes(held[:-2] + b"?" + held[-1:])
-    scene.path(job_id).write_bytes(held)  # and altered back
+    scene.path(job_id).write_bytes(held)  # restored
     moved_in_time(scene.path(job_id))
     before = scene.requests
     assert await scene.run() == {}
     assert scene.requests == before
 
 
-async def test_a_file_of_its_size_and_time_is_believed(scene):
+async def test_a_file_with_the_same_size_and_time_counts_as_unchanged(scene):
     job_id = scene.submit()
     await scene.run([job_id])
     status = scene.path(job_id).stat()
@@ -281,7 +280,7 @@ async def test_a_file_of_its_size_and_time_is_believed(scene):
 
 
 @pytest.mark.parametrize("taken", [True, False])
-async def test_without_verify_files_are_not_seen_after(scene, taken):
+async def test_without_verify_files_are_not_checked(scene, taken):
     job_id = scene.submit()
     if taken:
         await scene.run([job_id])
@@ -297,24 +296,24 @@ async def test_without_verify_files_are_not_seen_after(scene, taken):
 
 
 @pytest.mark.parametrize("replay", [True, False])
-async def test_who_moves_each_file_when_he_has_it_is_told_of_it_once(scene, replay):
+async def test_a_consumer_that_moves_each_file_gets_each_outcome_once(scene, replay):
     earlier, later = scene.many(60), scene.many(100)
     async with scene.batch() as batch:
         run = batch.run(earlier)
         await anext(run)
         while batch.progress.open:
             await anext(run)
-    told = []
+    delivered = []
     async with scene.batch() as batch:
         async for outcome in batch.run(later, replay=replay):
             outcome.file.path.unlink()
-            told.append(outcome.job_id)
-            if len(told) <= len(earlier):
-                await asyncio.sleep(0.01)  # with it in hand
-    assert len(told) == len(set(told)) >= len(later)
+            delivered.append(outcome.job_id)
+            if len(delivered) <= len(earlier):
+                await asyncio.sleep(0.01)  # while this outcome is not acknowledged
+    assert len(delivered) == len(set(delivered)) >= len(later)
 
 
-async def test_a_file_that_is_taken_away_before_it_is_told_stops_nothing(scene, monkeypatch):
+async def test_a_file_removed_before_its_outcome_is_delivered_stops_nothing(scene, monkeypatch):
     job_ids = scene.many(2)
     publish = PartFile.publish
 
@@ -325,10 +324,10 @@ async def test_a_file_that_is_taken_away_before_it_is_told_stops_nothing(scene, 
 
     monkeypatch.setattr(PartFile, "publish", taken_away)
     found = await scene.run(job_ids)
-    assert {told.error for told in found.values()} == {None}
+    assert {outcome.error for outcome in found.values()} == {None}
 
 
-async def test_what_a_killed_run_had_fetched_in_part_is_gone_on_with(scene):
+async def test_a_partial_download_is_resumed_by_the_next_run(scene):
     job_id = scene.submit(result_bytes=8 * LARGE)
     scene.ade.faults.add("throttled", rate=3_000_000.0, endpoints=["result"])
     async with scene.batch() as batch:
@@ -336,7 +335,7 @@ async def test_what_a_killed_run_had_fetched_in_part_is_gone_on_with(scene):
         async with run:
             await until(lambda: batch.progress.bytes_fetched >= 2 * 2**20)
     kept = scene.leftovers()
-    assert len(kept) == 2  # the part, and the note beside it
+    assert len(kept) == 2  # part file and resume state
     there = sum((scene.out_dir / name).stat().st_blocks * 512 for name in kept)
     assert there >= 2**20
     scene.ade.faults.clear()
@@ -346,7 +345,7 @@ async def test_what_a_killed_run_had_fetched_in_part_is_gone_on_with(scene):
             seen.append(batch.progress.bytes_fetched)
             await _moment()
         found = await gather(run)
-    assert seen[-1] >= 2**20  # so much was there from the first
+    assert seen[-1] >= 2**20  # these bytes were there from the start
     assert found[job_id].file.path.read_bytes() == scene.truth(job_id)
     assert scene.leftovers() == []
 
@@ -355,7 +354,7 @@ async def _moment():
     await asyncio.sleep(0)
 
 
-async def test_each_run_asks_for_a_fresh_url(scene):
+async def test_each_run_requests_a_fresh_url(scene):
     job_id = scene.submit(result_bytes=LARGE)
     await scene.run([job_id])
     scene.path(job_id).unlink()
@@ -364,13 +363,11 @@ async def test_each_run_asks_for_a_fresh_url(scene):
     assert scene.ade.truth(job_id).result_requests == 2
 
 
-# --- a disk that fails ---------------------------------------------------------------------------
+# --- disk errors ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES])
-async def test_where_nothing_can_be_written_the_run_stops_and_the_next_goes_on(
-    scene, monkeypatch, number
-):
+async def test_a_disk_error_stops_the_run_and_the_next_run_continues(scene, monkeypatch, number):
     job_ids = [*scene.many(6), *scene.many(3, result_bytes=LARGE)]
     failed = scene.submit(outcome=Ends.FAILED)
     opened = PartFile.open
@@ -387,14 +384,14 @@ async def test_where_nothing_can_be_written_the_run_stops_and_the_next_goes_on(
         patch.setattr(PartFile, "open", fails_later)
         async with scene.batch(downloads=2) as batch:
             run = batch.run([failed, *job_ids])
-            told, error = await gather_until(run, BatchStoppedError)
+            delivered, error = await gather_until(run, BatchStoppedError)
     assert error.errno == number
     assert isinstance(error.__cause__, StorageError)
     assert "run the batch again" in str(error)
-    assert not any(outcome.error for outcome in told.values())
+    assert not any(outcome.error for outcome in delivered.values())
     found = await scene.run()
-    assert set(told) | set(found) == {failed, *job_ids}
-    assert not set(told) & set(found)
+    assert set(delivered) | set(found) == {failed, *job_ids}
+    assert not set(delivered) & set(found)
     for job_id in job_ids:
         assert scene.path(job_id).read_bytes() == scene.truth(job_id)
     assert scene.leftovers() == []
@@ -402,7 +399,7 @@ async def test_where_nothing_can_be_written_the_run_stops_and_the_next_goes_on(
 
 @pytest.fixture
 def disk(tmp_path):
-    """A folder that is a disk of 30 MB."""
+    """A file system of 30 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
@@ -417,7 +414,9 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("on_it", ["results", "journal", "both"])
-async def test_a_full_disk_stops_the_run_and_with_room_the_next_one_ends(scene, disk, on_it):
+async def test_a_full_disk_stops_the_run_and_the_next_run_completes_with_free_space(
+    scene, disk, on_it
+):
     if on_it != "journal":
         scene.out_dir = disk / "results"
     if on_it != "results":
@@ -427,21 +426,21 @@ async def test_a_full_disk_stops_the_run_and_with_room_the_next_one_ends(scene, 
     ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 250_000))
     job_ids = [*scene.many(100, result_bytes=20_000), scene.submit(result_bytes=LARGE)]
     async with scene.batch() as batch:
-        told, error = await gather_until(batch.run(job_ids), AdePollError)
+        delivered, error = await gather_until(batch.run(job_ids), AdePollError)
     expected = {"results": BatchStoppedError, "journal": JournalWriteError}
     assert isinstance(error, expected.get(on_it, BatchStoppedError | JournalWriteError))
-    assert not any(outcome.error for outcome in told.values())
+    assert not any(outcome.error for outcome in delivered.values())
     ballast.unlink()
     found = await scene.run(job_ids)
-    assert {*told, *found} == set(job_ids)
-    # The mark of one may not have found room.
-    assert len(told.keys() & found.keys()) <= (on_it != "results")
+    assert {*delivered, *found} == set(job_ids)
+    # There may be no space to record the last acknowledgement.
+    assert len(delivered.keys() & found.keys()) <= (on_it != "results")
     for job_id in job_ids:
         assert scene.path(job_id).read_bytes() == scene.truth(job_id)
     assert scene.leftovers() == []
 
 
-async def test_a_folder_that_vanishes_stops_the_run(scene):
+async def test_a_missing_folder_stops_the_run(scene):
     first = scene.submit()
     await scene.run([first])
     scene.path(first).unlink()
@@ -451,7 +450,7 @@ async def test_a_folder_that_vanishes_stops_the_run(scene):
     assert set(await scene.run()) == {first}
 
 
-async def test_a_name_that_is_a_folder_is_the_problem_of_one_job(scene):
+async def test_a_folder_in_the_place_of_a_file_fails_one_job_only(scene):
     blocked, other = scene.submit(), scene.submit()
     scene.path(blocked).mkdir(parents=True)
     found = await scene.run([blocked, other], overwrite=True)

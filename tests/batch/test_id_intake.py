@@ -1,4 +1,4 @@
-"""How ids are taken into a journal: beside what else it has to write."""
+"""IdIntake adds ids to a journal without blocking its other writes."""
 
 import asyncio
 
@@ -9,13 +9,13 @@ from adepoll.batch.id_intake import IdIntake
 from adepoll.batch.progress import RunCounters
 from adepoll.emulator import run
 
-LOTS = 3
-LOT = 100_000
+CHUNKS = 3
+CHUNK = 100_000
 TAKES = 2.0  # seconds
 
 
 class SlowJournal:
-    """A journal that takes so long for each lot, and notes when."""
+    """A journal that takes `TAKES` seconds for each chunk, and keeps the times."""
 
     def __init__(self):
         self.added = []
@@ -28,7 +28,7 @@ class SlowJournal:
 
 
 async def many():
-    for number in range(LOTS * LOT):
+    for number in range(CHUNKS * CHUNK):
         yield f"job-{number}"
 
 
@@ -37,7 +37,7 @@ async def refuse(error):
 
 
 @pytest.mark.parametrize("ending", [True, False])
-def test_a_journal_busy_with_ids_has_as_much_time_for_what_ends(ending):
+def test_adding_ids_leaves_the_journal_half_of_its_time_while_jobs_settle(ending):
     async def main():
         journal, counters = SlowJournal(), RunCounters()
 
@@ -49,18 +49,18 @@ def test_a_journal_busy_with_ids_has_as_much_time_for_what_ends(ending):
         ending_task = asyncio.create_task(end())
         await IdIntake(journal, many(), counters, refuse).add_all()
         ending_task.cancel()
-        assert sum(count for _, _, count in journal.added) == LOTS * LOT == counters.known
+        assert sum(count for _, _, count in journal.added) == CHUNKS * CHUNK == counters.known
         return [
             later[0] - earlier[1]
             for earlier, later in zip(journal.added, journal.added[1:], strict=False)
         ]
 
-    rests = run(main())
-    assert len(rests) >= LOTS - 1
-    assert rests == pytest.approx([TAKES if ending else 0.0] * len(rests))
+    pauses = run(main())
+    assert len(pauses) >= CHUNKS - 1
+    assert pauses == pytest.approx([TAKES if ending else 0.0] * len(pauses))
 
 
-def test_the_first_ids_do_not_wait_for_very_many():
+def test_the_first_ids_are_added_before_the_others_are_read():
     async def main():
         journal = SlowJournal()
         await IdIntake(journal, many(), RunCounters(), refuse).add_all()
@@ -68,5 +68,5 @@ def test_the_first_ids_do_not_wait_for_very_many():
 
     counts = run(main())
     assert counts[0] == 1_000
-    assert all(count <= max(1_000, sum(counts[:place])) for place, count in enumerate(counts))
-    assert max(counts) == LOT
+    assert all(count <= max(1_000, sum(counts[:index])) for index, count in enumerate(counts))
+    assert max(counts) == CHUNK

@@ -1,4 +1,4 @@
-"""What one run has settled, the next one on the same journal knows: durable, in order, once."""
+"""The next run with a journal continues: outcomes are durable, ordered and delivered once."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from adepoll.journal.outcomes import RecordedError, Stage
 
 
 async def take(run, count):
-    """Give the first outcomes of a run; the last of them stays untaken."""
+    """Return the first outcomes of a run; the last of them is not acknowledged."""
     return {outcome.job_id: outcome for outcome in [await anext(run) for _ in range(count)]}
 
 
-# --- what is durable, and when -------------------------------------------------------------------
+# --- durability and acknowledgement --------------------------------------------------------------
 
 
-async def test_an_outcome_is_in_the_journal_when_it_is_told(scene):
+async def test_an_outcome_is_in_the_journal_when_it_is_delivered(scene):
     scene.grace = 0.0
     large = scene.many(2, result_bytes=LARGE)
     job_ids = [*large, *scene.many(3), scene.submit(outcome=Ends.FAILED), "unknown"]
@@ -41,26 +41,26 @@ async def test_an_outcome_is_in_the_journal_when_it_is_told(scene):
                 assert known.error.kind == type(outcome.error).__name__
 
 
-async def test_an_outcome_counts_as_taken_when_the_next_one_is_asked_for(scene):
+async def test_requesting_the_next_outcome_acknowledges_the_previous_one(scene):
     async with scene.batch() as batch:
         run = batch.run(scene.many(3))
-        told = [await anext(run)]
+        outcomes = [await anext(run)]
         assert _delivered(scene) == set()
-        told.append(await anext(run))
-        assert _delivered(scene) == {told[0].job_id}
-        told.append(await anext(run))
+        outcomes.append(await anext(run))
+        assert _delivered(scene) == {outcomes[0].job_id}
+        outcomes.append(await anext(run))
         assert await anext(run, None) is None
-        assert _delivered(scene) == {outcome.job_id for outcome in told}
+        assert _delivered(scene) == {outcome.job_id for outcome in outcomes}
 
 
 def _delivered(scene):
     return {record.job_id for record in scene.records().values() if record.delivered_at}
 
 
-async def test_one_that_was_cancelled_while_it_asked_is_not_told_that_outcome_again(
+async def test_a_consumer_cancelled_in_an_acknowledgement_does_not_get_the_outcome_again(
     scene, monkeypatch
 ):
-    """The mark is set later, by who asks next."""
+    """The next request writes the acknowledgement."""
     reached = asyncio.Event()
     write = Journal.write
 
@@ -75,19 +75,19 @@ async def test_one_that_was_cancelled_while_it_asked_is_not_told_that_outcome_ag
     async with scene.batch() as batch:
         run = batch.run(job_ids)
         first = await anext(run)
-        asking = asyncio.ensure_future(anext(run))
+        requesting = asyncio.ensure_future(anext(run))
         await reached.wait()
-        asking.cancel()
-        await asyncio.wait([asking])
+        requesting.cancel()
+        await asyncio.wait([requesting])
         second = await anext(run)
         assert _delivered(scene) == {first.job_id}
         assert {first.job_id, second.job_id} == set(job_ids)
 
 
-# --- what comes first ----------------------------------------------------------------------------
+# --- order ---------------------------------------------------------------------------------------
 
 
-async def test_the_next_run_begins_with_what_nobody_took_and_needs_no_request(scene):
+async def test_the_next_run_starts_with_untaken_outcomes_and_needs_no_request(scene):
     settled, later = [*scene.many(4), *scene.many(2, result_bytes=LARGE)], scene.many(3)
     async with scene.batch() as batch:
         run = batch.run(settled)
@@ -99,18 +99,18 @@ async def test_the_next_run_begins_with_what_nobody_took_and_needs_no_request(sc
     async with scene.batch() as batch:
         run = batch.run(later)
         again = await take(run, 4)
-        asked = scene.requests
+        requests = scene.requests
         rest = await gather(run)
     assert set(again) == set(settled) - taken
     assert set(first) - taken <= set(again)
     assert set(rest) == set(later)
-    # Those that are new may have been looked at already; of those settled, none was.
-    assert asked - before <= len(later)
+    # New jobs may have been polled already, but no settled job.
+    assert requests - before <= len(later)
     for job_id in settled:
         assert scene.ade.truth(job_id).gets == 1
 
 
-async def test_a_run_that_has_only_to_tell_asks_nobody(scene):
+async def test_a_run_with_only_settled_jobs_sends_no_request(scene):
     job_ids = [
         *scene.many(3),
         *scene.many(2, result_bytes=LARGE),
@@ -126,7 +126,7 @@ async def test_a_run_that_has_only_to_tell_asks_nobody(scene):
     assert scene.requests == before
 
 
-async def test_what_is_told_again_is_what_was_told(scene):
+async def test_a_replayed_outcome_equals_the_first_one(scene):
     scene.grace = 0.0
     job_ids = [
         scene.submit(),
@@ -146,10 +146,10 @@ async def test_what_is_told_again_is_what_was_told(scene):
         assert outcome.snapshot == first[job_id].snapshot
         assert str(outcome.error) == str(first[job_id].error)
         assert outcome.error is None or isinstance(outcome.error, RecordedError)
-    assert await scene.run() == {}  # and counts as taken once more
+    assert await scene.run() == {}  # the replayed outcomes are acknowledged again
 
 
-async def test_jobs_that_waited_are_watched_by_the_next_run(scene):
+async def test_the_next_run_watches_active_jobs(scene):
     slow = scene.many(3, processing_time=NEVER)
     quick = scene.submit()
     async with scene.batch() as batch:
@@ -160,7 +160,7 @@ async def test_jobs_that_waited_are_watched_by_the_next_run(scene):
     assert set(await scene.run()) == {quick, *slow}
 
 
-async def test_the_last_state_of_jobs_that_run_is_known_after_an_orderly_end(scene):
+async def test_the_last_status_of_active_jobs_is_recorded_when_a_run_is_closed(scene):
     slow, quick = scene.submit(processing_time=NEVER), scene.submit()
     async with scene.batch() as batch:
         run = batch.run([slow, quick])
@@ -170,10 +170,10 @@ async def test_the_last_state_of_jobs_that_run_is_known_after_an_orderly_end(sce
         assert scene.records()[slow].status_text == "processing"
 
 
-# --- what is tried again -------------------------------------------------------------------------
+# --- given-up jobs -------------------------------------------------------------------------------
 
 
-async def test_what_will_not_change_is_not_tried_again(scene):
+async def test_lasting_errors_are_not_tried_again(scene):
     scene.grace = 0.0
     found = await scene.run(["unknown", scene.submit(zero_data_retention=True)])
     kinds = {type(outcome.error) for outcome in found.values()}
@@ -183,7 +183,7 @@ async def test_what_will_not_change_is_not_tried_again(scene):
     assert scene.requests == before
 
 
-async def test_what_may_change_is_tried_again_until_it_works(scene):
+async def test_other_errors_are_tried_again_until_they_are_gone(scene):
     scene.grace = 0.0
     unseen, unfetched = scene.submit(), scene.submit(result_bytes=LARGE)
     broken = [
@@ -205,7 +205,7 @@ async def test_what_may_change_is_tried_again_until_it_works(scene):
     assert await scene.run() == {}
 
 
-async def test_who_learns_where_results_can_be_read_is_given_those_that_the_service_keeps_not(
+async def test_a_new_resolve_url_fetches_results_that_the_service_does_not_keep(
     scene, bucket, result_body
 ):
     bucket.body = result_body(3_000)
@@ -218,11 +218,11 @@ async def test_who_learns_where_results_can_be_read_is_given_those_that_the_serv
     assert await scene.run() == {}
 
 
-# --- a journal that fails ------------------------------------------------------------------------
+# --- the journal ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settled_before", [0, 2])
-async def test_a_journal_that_cannot_be_written_stops_the_run_and_loses_nothing(
+async def test_a_journal_that_cannot_be_written_stops_the_run_without_loss(
     scene, monkeypatch, settled_before
 ):
     job_ids = [*scene.many(4), *scene.many(2, result_bytes=LARGE)]
@@ -241,15 +241,15 @@ async def test_a_journal_that_cannot_be_written_stops_the_run_and_loses_nothing(
         patch.setattr(Journal, "write", full)
         async with scene.batch() as batch:
             run = batch.run(job_ids)
-            told, _ = await gather_until(run, JournalWriteError)
+            delivered, _ = await gather_until(run, JournalWriteError)
     found = await scene.run()
-    assert {*told, *found} == set(job_ids)
-    assert not told.keys() & found.keys()
+    assert {*delivered, *found} == set(job_ids)
+    assert not delivered.keys() & found.keys()
     for job_id in job_ids:
         assert scene.path(job_id).read_bytes() == scene.truth(job_id)
 
 
-async def test_one_process_at_a_time_has_the_journal(scene):
+async def test_only_one_batch_at_a_time_has_the_journal(scene):
     async with scene.batch():
         with pytest.raises(Exception, match="is in use by process"):
             await scene.run([])
@@ -257,7 +257,7 @@ async def test_one_process_at_a_time_has_the_journal(scene):
             assert reader.holder is not None
 
 
-async def test_two_runs_one_after_the_other_on_one_batch(scene):
+async def test_a_batch_can_have_several_runs_in_sequence(scene):
     first, second = scene.many(2), scene.many(2)
     async with Batch(scene.client) as batch:
         assert set(await gather(batch.run(first))) == set(first)
@@ -265,15 +265,15 @@ async def test_two_runs_one_after_the_other_on_one_batch(scene):
         assert set(await gather(batch.run(replay=True))) == {*first, *second}
 
 
-async def test_an_inline_result_in_hand_when_a_run_was_killed_is_not_asked_for_again(scene):
+async def test_an_inline_result_in_the_journal_of_a_killed_run_is_not_requested_again(scene):
     job_id = scene.submit()
     snapshot = await scene.client.get_job(job_id)
     async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
         await journal.add([job_id])
-        await journal.write(Settled(snapshot, 1_800_000_000.0, fetching=True))  # and then the kill
+        await journal.write(Settled(snapshot, 1_800_000_000.0, fetching=True))  # then a kill
     before = scene.requests
     [outcome] = (await scene.run()).values()
     assert outcome.file.path.read_bytes() == scene.truth(job_id)
     assert scene.requests == before
     with contextlib.closing(sqlite3.connect(scene.journal)) as kept:
-        assert kept.execute("SELECT count(*) FROM data").fetchone() == (0,)  # the file has it
+        assert kept.execute("SELECT count(*) FROM data").fetchone() == (0,)  # it is in a file now

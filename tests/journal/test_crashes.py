@@ -1,4 +1,4 @@
-"""Processes that are killed, that come second, that run out of disk: the journal stays right."""
+"""The journal stays correct when processes are killed, start twice or run out of disk."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ def is_sound(path):
 
 
 @pytest.mark.parametrize("kills", counts("ADEPOLL_KILLS", default=3, most=12))
-async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path, kills):
+async def test_acknowledged_writes_survive_a_kill(path, kills):
     rng = random.Random(6)
     acknowledged, added = set(), 0
     for life in range(kills):
@@ -52,11 +52,11 @@ async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path, kills
         process.kill()
         out, err = await process.communicate()
         assert process.returncode == -signal.SIGKILL, err
-        # The last line may be cut: then it was acknowledged, but nobody was told.
-        told = [line.decode() for line in (*seen, *out.splitlines(keepends=True))]
-        told = [line.strip() for line in told if line.endswith("\n")]
-        added += 2_000 * ("added" in told)
-        acknowledged.update(set(told) - {"open", "added", "closed"})
+        # The last line may be incomplete: that write was acknowledged, but its id is not known.
+        lines = [line.decode() for line in (*seen, *out.splitlines(keepends=True))]
+        lines = [line.strip() for line in lines if line.endswith("\n")]
+        added += 2_000 * ("added" in lines)
+        acknowledged.update(set(lines) - {"open", "added", "closed"})
         with (
             JournalReader(path)
             if path.exists() and path.stat().st_size
@@ -77,8 +77,8 @@ async def test_what_was_acknowledged_before_a_kill_is_there_after_it(path, kills
 
 
 @pytest.mark.parametrize("moment", range(6))
-async def test_a_kill_while_the_file_is_made_leaves_none_or_one_that_opens(path, moment):
-    """The moments are those of the system calls that make it, from none to all."""
+async def test_a_kill_during_creation_leaves_a_usable_file_or_no_file(path, moment):
+    """The process is killed after `moment` of the statements that create the file."""
     code = f"""
 import os, signal, sqlite3, adepoll.journal.opening as opening
 calls = 0
@@ -104,7 +104,7 @@ opening.open_file({str(path)!r}, {ENDPOINT!r}, must_exist=False)
     assert is_sound(path)
 
 
-async def test_a_second_process_is_told_who_has_it_and_the_first_goes_on(path):
+async def test_a_second_process_gets_the_pid_of_the_first_which_continues(path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add(["a"])
         second = await start(path, 0, 10)
@@ -116,7 +116,7 @@ async def test_a_second_process_is_told_who_has_it_and_the_first_goes_on(path):
     assert is_sound(path)
 
 
-async def test_the_first_of_two_processes_is_named_here(path):
+async def test_the_error_names_the_process_that_has_the_journal(path):
     first = await start(path, 0, 20_000)
     try:
         assert await first.stdout.readline() == b"open\n"
@@ -128,13 +128,14 @@ async def test_the_first_of_two_processes_is_named_here(path):
     finally:
         first.kill()
         await first.communicate()
-    async with await Journal.open(path, endpoint=ENDPOINT):  # its lock file does no harm
+    # The lock file of the killed process does not lock.
+    async with await Journal.open(path, endpoint=ENDPOINT):
         pass
     assert [found.name for found in path.parent.iterdir()] == ["batch.db"]
 
 
-async def test_of_many_processes_at_once_one_has_it(path):
-    """Again and again, since the file of the lock comes and goes."""
+async def test_only_one_of_several_processes_has_the_journal(path):
+    """Many times, because the lock file is created and removed each time."""
     code = f"""
 import asyncio, sys
 from adepoll import Journal
@@ -146,7 +147,7 @@ async def main():
                 count = int(await journal.note("count") or 0)
                 await asyncio.sleep(0.002)
                 await journal.set_note("count", str(count + 1))
-                print("had it")
+                print("opened")
         except JournalBusyError:
             pass
 asyncio.run(main())
@@ -159,12 +160,12 @@ asyncio.run(main())
     ]
     outs = [(await process.communicate())[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
-    had_it = sum(out.count(b"had it") for out in outs)
+    opened = sum(out.count(b"opened") for out in outs)
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
-        assert int(await journal.note("count")) == had_it >= 3
+        assert int(await journal.note("count")) == opened >= 3
 
 
-async def test_a_reader_beside_a_writer_sees_whole_jobs_only(path):
+async def test_a_reader_sees_only_complete_jobs_during_writes(path):
     writer = await start(path, 0, 1_500)
     assert await writer.stdout.readline() == b"open\n"
     polls = 0
@@ -186,7 +187,7 @@ async def test_a_reader_beside_a_writer_sees_whole_jobs_only(path):
         assert (await journal.counts()).by_status == {"failed": 1_500}
 
 
-# --- a disk that is full ------------------------------------------------------------------------
+# --- a full disk --------------------------------------------------------------------------------
 
 
 async def check_after_full_disk(path, process):
@@ -194,19 +195,19 @@ async def check_after_full_disk(path, process):
     assert process.returncode == 1
     assert b"JournalWriteError" in err
     assert b"run the batch again" in err
-    told = out.decode().split()
+    lines = out.decode().split()
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         there, after = set(), 0
         while page := await journal.records(RecordFilter.WITH_OUTCOME, after=after, limit=1_000):
             there.update(record.job_id for record in page)
             after = page[-1].number
-        assert set(told) - {"open", "added"} <= there
+        assert set(lines) - {"open", "added"} <= there
         assert await journal.add(["one-more"]) == 1
     assert is_sound(path)
     return len(there)
 
 
-async def test_a_file_that_may_not_grow_stops_the_writer_and_keeps_what_it_told(path):
+async def test_a_file_size_limit_stops_the_writer_and_acknowledged_writes_remain(path):
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
@@ -232,7 +233,7 @@ def small_disk(tmp_path):
     subprocess.run([shutil.which("umount"), "-l", folder], check=True)
 
 
-async def test_a_full_disk_stops_the_writer_and_room_lets_it_go_on(small_disk):
+async def test_a_full_disk_stops_the_writer_until_space_is_free(small_disk):
     path = small_disk / "batch.db"
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(100_000))
@@ -242,7 +243,7 @@ async def test_a_full_disk_stops_the_writer_and_room_lets_it_go_on(small_disk):
     assert await check_after_full_disk(path, process) >= 8
 
 
-async def test_a_disk_without_any_room_refuses_the_journal_by_name(small_disk):
+async def test_a_journal_on_a_full_disk_cannot_be_created_and_is_named(small_disk):
     with (small_disk / "ballast").open("wb", buffering=0) as file:
         while True:
             try:

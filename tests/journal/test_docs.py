@@ -1,4 +1,4 @@
-"""docs/journal.md tells all columns, and its queries give what they promise of a real journal."""
+"""docs/journal.md describes all columns, and its queries return what the page says."""
 
 import json
 import re
@@ -50,19 +50,19 @@ async def journal(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def ask(journal):
-    """As the shell would, beside the batch."""
+def query(journal):
+    """Run a query like a sqlite3 shell while the batch runs."""
     connection = sqlite3.connect("batch.db", isolation_level=None)
-    yield lambda query: connection.execute(query).fetchall()
+    yield lambda sql: connection.execute(sql).fetchall()
     connection.close()
 
 
-def test_the_page_asks_five_questions_and_makes_a_backup():
+def test_the_page_has_five_queries_and_a_backup():
     assert len(QUERIES) == 6
 
 
-def test_the_answers_are_those_promised(ask):
-    progress, reasons, violations, credits_, longest = map(ask, QUERIES[:5])
+def test_the_queries_return_what_the_page_says(query):
+    progress, reasons, violations, credits_, longest = map(query, QUERIES[:5])
     assert set(progress) == {
         ("done", "completed", 3, 2.0), ("done", "failed", 1, None), ("given_up", None, 2, None),
     }  # fmt: skip
@@ -75,25 +75,25 @@ def test_the_answers_are_those_promised(ask):
     assert credits_ == [("v-1", 3, 4.5)]
     assert longest[0] == ("job-1", 50.0, "2023-11-14 22:14:10")
     assert [row[0] for row in longest] == ["job-1", "job-0", "job-3", "job-2"]
-    assert ask(INLINE) == [("job-0", 42)]
+    assert query(INLINE) == [("job-0", 42)]
 
 
-def test_the_backup_is_a_journal_with_what_stands_in_the_wal(ask, journal):
-    ask(QUERIES[5])
+def test_the_backup_contains_the_wal(query, journal):
+    query(QUERIES[5])
     with JournalReader("backup.db") as backup, JournalReader("batch.db") as reader:
         assert backup.counts() == reader.counts()
         assert backup.counts().jobs == 6
 
 
-def test_every_column_is_explained_and_no_other(ask):
-    columns = {name for _, name, *_ in ask("PRAGMA table_info(jobs)")}
-    told = set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Tables")[2], re.MULTILINE))
-    assert told == columns
-    tables = {name for (name,) in ask("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+def test_the_page_describes_exactly_the_existing_columns(query):
+    columns = {name for _, name, *_ in query("PRAGMA table_info(jobs)")}
+    described = set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Tables")[2], re.MULTILINE))
+    assert described == columns
+    tables = {name for (name,) in query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert all(f"`{table}` has" in PAGE for table in tables)
 
 
-def test_the_numbers_that_name_a_journal_are_those_told(ask):
+def test_the_pragmas_have_the_values_on_the_page(query):
     for pragma, shown in (("application_id", "is {}"), ("user_version", "the format, {}")):
-        ((value,),) = ask(f"PRAGMA {pragma}")
+        ((value,),) = query(f"PRAGMA {pragma}")
         assert f"`PRAGMA {pragma}` {shown.format(value)}" in PAGE

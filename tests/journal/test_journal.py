@@ -1,4 +1,4 @@
-"""A Journal keeps what it was given, in whatever order callers come, go and fail."""
+"""A Journal keeps what was written, in whatever order its callers arrive, fail or are cancelled."""
 
 import asyncio
 import math
@@ -65,7 +65,7 @@ def not_found(job_id):
 
 
 def dump(path):
-    """All rows, as a person with the shell would see them."""
+    """Return all rows as a sqlite3 shell shows them."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return {
@@ -96,21 +96,21 @@ async def one(journal, which=RecordFilter.WITH_OUTCOME):
 # --- ids ----------------------------------------------------------------------------------------
 
 
-async def test_known_ids_are_passed_over_and_the_rest_numbered_in_the_order_they_came(memory):
+async def test_known_ids_are_ignored_and_new_ids_are_numbered_in_their_order(memory):
     assert await memory.add(["b", "a", "b"], at=5.0) == 2
     assert await memory.add(["a", "c"]) == 1
     assert await memory.waiting(after=0, limit=10) == [(1, "b"), (2, "a"), (4, "c")]
     assert await memory.add([]) == 0
 
 
-async def test_waiting_jobs_come_in_pages_by_number(memory):
+async def test_waiting_jobs_are_returned_in_pages_by_number(memory):
     await memory.add([f"j{n}" for n in range(10)])
     first = await memory.waiting(after=0, limit=4)
     second = await memory.waiting(after=first[-1][0], limit=100)
     assert [job_id for _, job_id in first + second] == [f"j{n}" for n in range(10)]
 
 
-async def test_ids_with_control_characters_are_kept_as_they_are(journal, path):
+async def test_ids_with_control_characters_are_stored_unchanged(journal, path):
     hostile = ["a\x1b[31m", "b\x00c", "\n", "'; DROP TABLE jobs; --", "ü", "\U0001f600"]
     await journal.add(hostile)
     assert [job_id for _, job_id in await journal.waiting(after=0, limit=9)] == hostile
@@ -122,14 +122,14 @@ async def test_ids_with_control_characters_are_kept_as_they_are(journal, path):
 
 
 @pytest.mark.parametrize("bad", ["\udc80", 7j, None, b"a"])
-async def test_an_id_that_cannot_be_written_is_named_and_none_of_its_chunk_added(memory, bad):
+async def test_an_id_that_cannot_be_stored_is_named_and_nothing_of_its_chunk_is_added(memory, bad):
     with pytest.raises(InvalidJobIdError):
         await memory.add(["a", bad, "c"])
     assert (await memory.counts()).jobs == 0
     assert await memory.add(["a"]) == 1
 
 
-async def test_ids_keep_their_order_over_chunks_that_are_sorted_within(memory, monkeypatch):
+async def test_ids_keep_their_order_although_each_chunk_is_sorted(memory, monkeypatch):
     monkeypatch.setattr("adepoll.journal.journal._CHUNK", 3)
     ids = ["f", "b", "z", "a", "f", "y", "b", "c"]
     assert await memory.add(ids) == 6
@@ -139,7 +139,7 @@ async def test_ids_keep_their_order_over_chunks_that_are_sorted_within(memory, m
 
 
 @pytest.mark.parametrize("count", more([20_000], [200_000]))
-async def test_a_large_batch_of_ids_is_added_and_walked_through(journal, path, count):
+async def test_a_large_batch_of_ids_is_added_and_read(journal, path, count):
     ids = [f"job-{n}" for n in range(count)]
     assert await journal.add(ids) == count
     assert await journal.add(ids[::1000]) == 0
@@ -151,10 +151,10 @@ async def test_a_large_batch_of_ids_is_added_and_walked_through(journal, path, c
         assert sum(1 for _ in reader.records()) == count
 
 
-# --- what becomes of a job ----------------------------------------------------------------------
+# --- the stages of a job ------------------------------------------------------------------------
 
 
-async def test_a_job_goes_all_the_way(journal):
+async def test_a_job_goes_through_all_stages(journal):
     await journal.add(["a"], at=1.0)
     await journal.write(StatusChanged("a", "processing"))
     job = snapshot("a", output_url=PRESIGNED)
@@ -176,7 +176,7 @@ async def test_a_job_goes_all_the_way(journal):
     assert await journal.waiting(after=0, limit=9) == []
 
 
-async def test_what_is_reopened_after_closing_is_what_was_written(path):
+async def test_a_journal_opened_again_has_the_same_records(path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add(["a", "b", "c"])
         await journal.write(Settled(inline("a"), 2.0, fetching=False))
@@ -191,7 +191,7 @@ async def test_what_is_reopened_after_closing_is_what_was_written(path):
         assert await journal.waiting(after=0, limit=9) == [(3, "c")]
 
 
-async def test_an_inline_result_is_kept_in_a_file_and_not_in_memory(journal, memory):
+async def test_an_inline_result_is_kept_by_a_file_and_not_in_memory(journal, memory):
     assert (journal.keeps_data, memory.keeps_data) == (True, False)
     for each in (journal, memory):
         await each.add(["a"])
@@ -201,7 +201,7 @@ async def test_an_inline_result_is_kept_in_a_file_and_not_in_memory(journal, mem
     assert (await one(memory)).snapshot.data is None
 
 
-async def test_a_page_of_records_ends_early_where_their_data_is_large(journal):
+async def test_a_page_of_records_is_shorter_if_their_data_is_large(journal):
     ids = [f"j{n}" for n in range(10)]
     await journal.add(ids)
     await journal.write(*(Settled(inline(i, "x" * 900_000), 2.0, fetching=False) for i in ids))
@@ -212,7 +212,7 @@ async def test_a_page_of_records_ends_early_where_their_data_is_large(journal):
     assert len(await journal.records(RecordFilter.WITH_OUTCOME, data=False)) == 10
 
 
-async def test_a_job_whose_file_was_lost_is_fetched_again(journal):
+async def test_a_job_whose_file_is_lost_becomes_fetching_again(journal):
     await journal.add(["a"])
     await journal.write(Settled(snapshot("a"), 2.0, fetching=True), Fetched("a", result(), 1, 3.0))
     await journal.write(Delivered("a", 4.0))
@@ -224,7 +224,7 @@ async def test_a_job_whose_file_was_lost_is_fetched_again(journal):
     assert (await one(journal, RecordFilter.UNDELIVERED)).file == result("/out/2")
 
 
-async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal):
+async def test_given_up_jobs_are_reopened_unless_their_error_is_lasting(journal):
     await journal.add(["unseen", "settled", "lasting", "done"])
     await journal.write(
         GivenUp("unseen", TransportError("reset", job_id="unseen"), lasting=False, at=1.0),
@@ -249,7 +249,7 @@ async def test_what_was_given_up_is_tried_again_unless_that_is_of_no_use(journal
     assert await journal.reopen() == 0
 
 
-async def test_who_is_tried_again_may_be_said_more_exactly(journal):
+async def test_reopen_can_include_error_kinds_and_exclude_jobs(journal):
     job_ids = ["unkept", "unknown", "blocked", "silent"]
     await journal.add(job_ids)
     errors = {
@@ -267,7 +267,7 @@ async def test_who_is_tried_again_may_be_said_more_exactly(journal):
     assert [job_id for _, job_id in waiting] == ["unkept", "silent"]
 
 
-async def test_a_job_that_has_ended_is_not_seen_running_again(memory):
+async def test_a_settled_job_ignores_a_later_status_change(memory):
     await memory.add(["a"])
     await memory.write(
         Settled(snapshot("a"), 1.0, fetching=False), StatusChanged("a", "processing")
@@ -275,7 +275,7 @@ async def test_a_job_that_has_ended_is_not_seen_running_again(memory):
     assert (await one(memory)).status_text == "completed"
 
 
-async def test_an_error_is_told_by_its_kind_and_its_text(journal):
+async def test_an_error_is_recorded_with_kind_and_text(journal):
     await journal.add(["a", "b"])
     await journal.write(
         GivenUp("a", not_found("a"), lasting=True, at=1.0),
@@ -288,7 +288,7 @@ async def test_an_error_is_told_by_its_kind_and_its_text(journal):
     assert (b.error.kind, str(b.error), b.lasting) == ("TransportError", "old", False)
 
 
-async def test_counts_tell_stages_statuses_deliveries_and_bytes(journal):
+async def test_counts_cover_stages_statuses_deliveries_and_bytes(journal):
     await journal.add([f"j{n}" for n in range(6)])
     await journal.write(
         StatusChanged("j0", "processing"),
@@ -310,12 +310,12 @@ async def test_counts_tell_stages_statuses_deliveries_and_bytes(journal):
     assert (counts.delivered, counts.bytes, counts.open) == (1, 7, 2)
 
 
-async def test_counts_of_nothing_are_zero(memory):
+async def test_counts_of_an_empty_journal_are_zero(memory):
     counts = await memory.counts()
     assert (counts.jobs, counts.by_stage, counts.by_status, counts.bytes) == (0, {}, {}, 0)
 
 
-async def test_notes_are_replaced_and_the_endpoint_is_not(journal):
+async def test_notes_can_be_replaced_but_not_the_endpoint(journal):
     assert await journal.note("durations") is None
     await journal.set_note("durations", "{}")
     await journal.set_note("durations", '{"a":1}')
@@ -337,7 +337,7 @@ async def test_a_result_path_is_absolute(journal, monkeypatch, tmp_path):
     assert (await one(journal)).file.path == tmp_path / "out" / "a.json"
 
 
-async def test_a_result_path_that_is_no_utf8_comes_back_as_it_was(journal):
+async def test_a_result_path_that_is_not_utf8_is_read_unchanged(journal):
     where = os.fsdecode(b"/out/\xff\xfe.json")
     await journal.add(["a"])
     await journal.write(
@@ -366,8 +366,8 @@ CHANGES = st.sampled_from(JOBS).flatmap(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, max_size=30))
-def test_whatever_is_written_a_job_stands_in_one_place(changes):
-    """Each job is waiting, fetching or ended; what ended is delivered or not; counts agree."""
+def test_a_job_is_at_exactly_one_stage_after_any_changes(changes):
+    """Each job is waiting, fetching or has an outcome, delivered or not; the counts agree."""
 
     async def run():
         async with await Journal.in_memory(endpoint=ENDPOINT) as journal:
@@ -376,7 +376,7 @@ def test_whatever_is_written_a_job_stands_in_one_place(changes):
                 try:
                     await journal.write(change)
                 except JournalError:
-                    continue  # it made no sense at that stage; nothing of it was written
+                    continue  # impossible at that stage; nothing was written
             waiting = [job_id for _, job_id in await journal.waiting(after=0, limit=9)]
             found = {which: await journal.records(which) for which in RecordFilter}
             ids = {which: [r.job_id for r in records] for which, records in found.items()}
@@ -401,16 +401,16 @@ def test_whatever_is_written_a_job_stands_in_one_place(changes):
     asyncio.run(run())
 
 
-# --- changes that make no sense -----------------------------------------------------------------
+# --- impossible changes -------------------------------------------------------------------------
 
-NONSENSE = [
+IMPOSSIBLE = [
     Delivered("unknown", 1.0),
     Fetched("unknown", result(), 1, 1.0),
     FileLost("unknown"),
     GivenUp("unknown", AdePollError("x"), lasting=True, at=1.0),
     Settled(snapshot("unknown"), 1.0, fetching=False),
     Delivered("a", 1.0),  # has no outcome
-    Fetched("a", result(), 1, 1.0),  # was not seen to have ended
+    Fetched("a", result(), 1, 1.0),  # is not settled
     FileLost("a"),
     Fetched("b", ResultFile(path=Path("/r"), bytes=2**63, sha256=SHA), 1, 1.0),
     Fetched("b", ResultFile(path=Path("/r"), bytes=1, sha256="no hash"), 1, 1.0),
@@ -418,8 +418,8 @@ NONSENSE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", NONSENSE, ids=repr)
-async def test_a_change_that_makes_no_sense_is_refused_with_its_call_and_no_other(memory, change):
+@pytest.mark.parametrize("change", IMPOSSIBLE, ids=repr)
+async def test_an_impossible_change_fails_its_own_call_only(memory, change):
     await memory.add(["a", "b", "c"])
     await memory.write(Settled(snapshot("b"), 1.0, fetching=True))
     good, bad, other = await asyncio.gather(
@@ -438,7 +438,7 @@ async def test_a_change_that_makes_no_sense_is_refused_with_its_call_and_no_othe
 
 
 class Counted:
-    """Counts the transactions of a journal, and can hold them up."""
+    """Counts the transactions of a journal, and can delay them."""
 
     def __init__(self, journal, monkeypatch):
         self.groups = []
@@ -460,14 +460,14 @@ def groups(journal, monkeypatch):
 
 
 async def begin(*writes):
-    """Start tasks that write; by then, the first has begun where none ran, and the others wait."""
+    """Start tasks that write. On return the first one runs, unless another did, and the rest wait."""
     tasks = [asyncio.create_task(write) for write in writes]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
 
 
-async def test_who_comes_while_a_transaction_runs_is_in_the_next_one(journal, groups):
+async def test_calls_during_a_transaction_share_the_next_one(journal, groups):
     ids = [f"j{n}" for n in range(20)]
     await journal.add(ids)
     groups.go.clear()
@@ -478,7 +478,7 @@ async def test_who_comes_while_a_transaction_runs_is_in_the_next_one(journal, gr
     assert groups.groups == [(1, True), (19, True)]
 
 
-async def test_a_group_is_durable_if_one_of_it_is(journal, groups):
+async def test_a_transaction_is_durable_if_one_of_its_calls_is(journal, groups):
     await journal.add(["a", "b"])
     await asyncio.gather(
         journal.write(StatusChanged("a", "x"), durable=False),
@@ -488,25 +488,25 @@ async def test_a_group_is_durable_if_one_of_it_is(journal, groups):
     assert groups.groups == [(2, True), (1, False)]
 
 
-async def test_durable_means_synced_and_the_other_not(journal, monkeypatch):
+async def test_durable_writes_are_synced_and_others_are_not(journal, monkeypatch):
     await journal.add(["a"])
-    told = []
-    on_connection(journal, lambda connection: connection.set_trace_callback(told.append))
+    statements = []
+    on_connection(journal, lambda connection: connection.set_trace_callback(statements.append))
     await journal.write(StatusChanged("a", "x"))
     await journal.write(StatusChanged("a", "y"), durable=False)
-    synchronous = [text for text in told if "synchronous" in text]
+    synchronous = [text for text in statements if "synchronous" in text]
     assert synchronous == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
-    assert [text for text in told if text in {"BEGIN IMMEDIATE", "COMMIT"}] == [
+    assert [text for text in statements if text in {"BEGIN IMMEDIATE", "COMMIT"}] == [
         "BEGIN IMMEDIATE", "COMMIT",
     ] * 2  # fmt: skip
 
 
-async def test_a_write_of_nothing_writes_nothing(journal, groups):
+async def test_a_write_without_changes_starts_no_transaction(journal, groups):
     await journal.write()
     assert groups.groups == []
 
 
-async def test_a_cancelled_caller_hurts_no_other(journal, groups):
+async def test_a_cancelled_call_does_not_affect_other_calls(journal, groups):
     await journal.add(["a", "b", "c"])
     groups.go.clear()
     (running,) = await begin(journal.write(StatusChanged("a", "x")))
@@ -525,7 +525,7 @@ async def test_a_cancelled_caller_hurts_no_other(journal, groups):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=12))
-def test_a_write_is_whole_or_not_there_whoever_is_cancelled_when(plan):
+def test_a_write_is_complete_or_absent_whichever_call_is_cancelled(plan):
     async def run():
         async with await Journal.in_memory(endpoint=ENDPOINT) as journal:
             ids = [(f"a{n}", f"b{n}") for n in range(len(plan))]
@@ -538,9 +538,9 @@ def test_a_write_is_whole_or_not_there_whoever_is_cancelled_when(plan):
                     await asyncio.sleep(0)
                 if cancel:
                     tasks[-1].cancel()
-            told = await asyncio.gather(*tasks, return_exceptions=True)
+            returned = await asyncio.gather(*tasks, return_exceptions=True)
             done = {record.job_id for record in await journal.records(RecordFilter.WITH_OUTCOME)}
-        for pair, outcome in zip(ids, told, strict=True):
+        for pair, outcome in zip(ids, returned, strict=True):
             assert len(done.intersection(pair)) in ({2} if outcome is None else {0, 2})
 
     asyncio.run(run())
@@ -563,7 +563,7 @@ async def test_a_cancelled_read_and_add_leave_the_journal_usable(journal):
 # --- closing ------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_left_beside_a_closed_journal(path, tmp_path):
+async def test_a_closed_journal_leaves_no_file_thread_or_task(path, tmp_path):
     threads = threading.active_count()
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add(["a"])
@@ -575,7 +575,7 @@ async def test_nothing_is_left_beside_a_closed_journal(path, tmp_path):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_what_was_given_before_closing_is_written(path):
+async def test_writes_called_before_closing_are_written(path):
     journal = await Journal.open(path, endpoint=ENDPOINT)
     await journal.add(["a", "b"])
     writes = [
@@ -588,13 +588,13 @@ async def test_what_was_given_before_closing_is_written(path):
     assert [row[2] for row in dump(path)["jobs"]] == ["done", "done"]
 
 
-async def test_closing_may_be_repeated_at_once_and_later(path):
+async def test_closing_can_be_repeated(path):
     journal = await Journal.open(path, endpoint=ENDPOINT)
     await asyncio.gather(journal.aclose(), journal.aclose())
     await journal.aclose()
 
 
-async def test_a_cancelled_close_has_closed_all_the_same(path, monkeypatch):
+async def test_a_cancelled_close_still_closes(path, monkeypatch):
     journal = await Journal.open(path, endpoint=ENDPOINT)
     go = threading.Event()
     close = Database.close
@@ -611,7 +611,7 @@ async def test_a_cancelled_close_has_closed_all_the_same(path, monkeypatch):
     await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
 
 
-async def test_a_cancelled_opening_lets_go_of_the_file(path, tmp_path):
+async def test_a_cancelled_opening_releases_the_file(path, tmp_path):
     threads = threading.active_count()
     for turns in range(3):
         opening = asyncio.create_task(Journal.open(path, endpoint=ENDPOINT))
@@ -625,7 +625,7 @@ async def test_a_cancelled_opening_lets_go_of_the_file(path, tmp_path):
     await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
 
 
-async def test_a_closed_journal_says_so(path):
+async def test_a_closed_journal_raises(path):
     journal = await Journal.open(path, endpoint=ENDPOINT)
     await journal.aclose()
     for call in (
@@ -643,7 +643,7 @@ async def test_a_closed_journal_says_so(path):
             await call()
 
 
-async def test_another_event_loop_is_refused(journal):
+async def test_a_journal_refuses_another_event_loop(journal):
     def elsewhere():
         with pytest.raises(ClosedError, match="another event loop"):
             asyncio.run(journal.counts())
@@ -654,7 +654,7 @@ async def test_another_event_loop_is_refused(journal):
     await journal.add(["a"])
 
 
-async def test_two_journals_of_one_process_do_not_know_each_other(tmp_path):
+async def test_two_journals_in_one_process_are_independent(tmp_path):
     async with (
         await Journal.open(tmp_path / "a.db", endpoint=ENDPOINT) as a,
         await Journal.open(tmp_path / "b.db", endpoint=ENDPOINT) as b,
@@ -670,12 +670,12 @@ def leaks(folder):
     return [found.name for found in folder.iterdir() if CANARY.encode() in found.read_bytes()]
 
 
-async def test_no_presigned_query_reaches_the_file_or_what_stands_beside_it(path, tmp_path):
+async def test_no_presigned_query_reaches_any_file_of_a_journal(path, tmp_path):
     secretive = snapshot(
         "a",
         "failed",
         output_url=PRESIGNED,
-        failure_reason=f"PUT {PRESIGNED} gave 403\nsig={CANARY}",
+        failure_reason=f"PUT {PRESIGNED} returned 403\nsig={CANARY}",
         output_save_url=PRESIGNED,
         deeper=[{"Authorization": f"Bearer {CANARY}"}, {PRESIGNED: 'a "quote"'}],
     )
@@ -697,28 +697,27 @@ async def test_no_presigned_query_reaches_the_file_or_what_stands_beside_it(path
 
 
 @pytest.mark.parametrize("secret", ["https://user:pw@api.example", f"https://a.example?k={CANARY}"])
-async def test_an_endpoint_with_a_secret_is_refused_before_anything_is_made(path, secret):
+async def test_an_endpoint_with_a_secret_is_refused_before_a_file_is_created(path, secret):
     with pytest.raises(ConfigurationError) as caught:
         await Journal.open(path, endpoint=secret)
     assert CANARY not in str(caught.value)
     assert not path.exists()
 
 
-async def test_an_id_that_looks_like_a_secret_is_still_that_id(journal):
+async def test_an_id_that_looks_like_a_secret_is_not_redacted(journal):
     await journal.add(["sig=1234"])
     await journal.write(Settled(snapshot("sig=1234"), 1.0, fetching=False))
     assert (await one(journal)).snapshot.job_id == "sig=1234"
 
 
-async def test_an_inline_result_is_kept_to_the_letter(journal):
-    """It is the customer's, URLs and all."""
+async def test_an_inline_result_is_kept_unchanged_with_its_urls(journal):
     await journal.add(["a"])
     await journal.write(Settled(inline("a", PRESIGNED), 1.0, fetching=False))
     assert (await one(journal)).snapshot.data.extraction == {"a": PRESIGNED}
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o277])
-async def test_only_the_owner_may_read_any_of_its_files_whatever_the_umask(path, tmp_path, mask):
+async def test_only_the_owner_can_read_the_files_with_any_umask(path, tmp_path, mask):
     before = os.umask(mask)
     try:
         async with await Journal.open(path, endpoint=ENDPOINT) as journal:
@@ -731,11 +730,11 @@ async def test_only_the_owner_may_read_any_of_its_files_whatever_the_umask(path,
     )
 
 
-# --- a disk that is full ------------------------------------------------------------------------
+# --- a full disk --------------------------------------------------------------------------------
 
 
 def fill(journal):
-    """Let the file have no page more than it has, which SQLite tells as it does a full disk."""
+    """Allow no more pages; SQLite reports this like a full disk."""
 
     def limit(connection):
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -748,7 +747,9 @@ def empty(journal):
     on_connection(journal, lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
 
 
-async def test_a_full_disk_is_told_to_every_caller_of_the_group_and_passes(journal, path):
+async def test_a_full_disk_fails_every_call_of_the_transaction_and_later_calls_succeed(
+    journal, path
+):
     ids = [f"j{n}" for n in range(40)]
     await journal.add(ids)
     fill(journal)
@@ -756,18 +757,18 @@ async def test_a_full_disk_is_told_to_every_caller_of_the_group_and_passes(journ
     settled = [
         Settled(snapshot(i, "failed", failure_reason=reason), 1.0, fetching=False) for i in ids
     ]
-    told = await asyncio.gather(*map(journal.write, settled), return_exceptions=True)
-    assert {type(error) for error in told} == {JournalWriteError}
-    assert len({id(error) for error in told}) == 40
-    assert (told[0].code, told[0].errno, told[0].path) == ("SQLITE_FULL", 28, str(path))
-    assert "free some space" in str(told[0])
+    errors = await asyncio.gather(*map(journal.write, settled), return_exceptions=True)
+    assert {type(error) for error in errors} == {JournalWriteError}
+    assert len({id(error) for error in errors}) == 40
+    assert (errors[0].code, errors[0].errno, errors[0].path) == ("SQLITE_FULL", 28, str(path))
+    assert "free some space" in str(errors[0])
     assert (await journal.counts()).by_stage == {Stage.WAITING: 40}
     empty(journal)
     await asyncio.gather(*map(journal.write, settled))
     assert (await journal.counts()).by_stage == {Stage.DONE: 40}
 
 
-async def test_a_full_disk_adds_no_id_of_the_chunk_that_met_it(journal):
+async def test_a_full_disk_adds_no_id_of_its_chunk(journal):
     fill(journal)
     with pytest.raises(JournalWriteError):
         await journal.add([f"j{n}" for n in range(5_000)])
@@ -776,7 +777,7 @@ async def test_a_full_disk_adds_no_id_of_the_chunk_that_met_it(journal):
     assert await journal.add([f"j{n}" for n in range(5_000)]) == 5_000
 
 
-async def test_a_shell_that_writes_is_told_and_passes(journal, path, monkeypatch):
+async def test_a_write_fails_while_a_shell_writes_and_succeeds_later(journal, path, monkeypatch):
     await journal.add(["a"])
     on_connection(journal, lambda connection: connection.execute("PRAGMA busy_timeout = 20"))
     shell = sqlite3.connect(path, isolation_level=None)
@@ -789,7 +790,7 @@ async def test_a_shell_that_writes_is_told_and_passes(journal, path, monkeypatch
     await journal.write(StatusChanged("a", "x"))
 
 
-async def test_a_second_opening_in_one_process_is_refused_and_hurts_nobody(journal, path):
+async def test_a_second_opening_in_one_process_is_refused_without_harm(journal, path):
     await journal.add(["a"])
     for _ in range(2):
         with pytest.raises(JournalBusyError) as caught:

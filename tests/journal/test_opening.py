@@ -1,4 +1,4 @@
-"""What is opened as a journal, what is refused, and that what is refused stays as it was."""
+"""Which files are opened as a journal and which are refused; refused files are not changed."""
 
 import hashlib
 import os
@@ -48,7 +48,7 @@ def settled(number):
 
 @pytest.fixture
 async def written(path):
-    """A journal of some hundred pages, closed; its bytes."""
+    """The bytes of a closed journal with several hundred pages."""
     async with await open_(path) as journal:
         await journal.add([f"j{n}" for n in range(3_000)])
         await journal.write(*map(settled, range(0, 3_000, 10)))
@@ -61,24 +61,24 @@ def digests(folder):
     }
 
 
-# --- what is made anew --------------------------------------------------------------------------
+# --- new journals -------------------------------------------------------------------------------
 
 
-async def test_an_empty_file_is_taken_as_new_and_made_private(path):
+async def test_an_empty_file_becomes_a_private_journal(path):
     path.touch(0o644)
     async with await open_(path) as journal:
         assert await journal.add(["a"]) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_a_journal_that_must_exist_is_not_made(path, tmp_path):
+async def test_a_journal_that_must_exist_is_not_created(path, tmp_path):
     with pytest.raises(JournalNotFoundError) as caught:
         await open_(path, must_exist=True)
     assert str(path) in str(caught.value)
     assert [*tmp_path.iterdir()] == []
 
 
-async def test_a_missing_folder_is_named_and_not_made(tmp_path):
+async def test_a_missing_folder_is_named_and_not_created(tmp_path):
     with pytest.raises(JournalAccessError, match=r"there is no folder .*missing") as caught:
         await open_(tmp_path / "missing" / "batch.db")
     assert caught.value.errno == 2
@@ -86,7 +86,7 @@ async def test_a_missing_folder_is_named_and_not_made(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300])
-async def test_a_name_that_no_file_can_have_is_refused(tmp_path, name):
+async def test_an_impossible_file_name_is_refused(tmp_path, name):
     with pytest.raises(JournalAccessError):
         await open_(tmp_path / name)
 
@@ -111,13 +111,13 @@ async def test_a_relative_path_stays_the_same_file_when_the_folder_changes(tmp_p
     assert (tmp_path / "batch.db").stat().st_size
 
 
-async def test_an_old_sqlite_is_told(monkeypatch, path):
+async def test_an_old_sqlite_is_refused(monkeypatch, path):
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
     with pytest.raises(ConfigurationError, match=r"3\.37"):
         await open_(path)
 
 
-# --- whose it is --------------------------------------------------------------------------------
+# --- the service of a journal -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,22 +137,22 @@ async def test_a_journal_of_another_service_is_refused_with_both_named(path, oth
 
 
 @pytest.mark.parametrize("same", ["HTTPS://API.example/", "https://api.example:443"])
-async def test_one_address_written_in_two_ways_is_the_same_service(path, same):
+async def test_equivalent_urls_are_the_same_service(path, same):
     await (await open_(path)).aclose()
     async with await open_(path, same) as journal:
         assert journal.endpoint == ENDPOINT
 
 
-@pytest.mark.parametrize("none", ["", "api.example", "https://", "https://h:port", "https://[::"])
-async def test_what_is_no_address_is_refused(path, none):
+@pytest.mark.parametrize("bad", ["", "api.example", "https://", "https://h:port", "https://[::"])
+async def test_an_endpoint_that_is_not_a_url_is_refused(path, bad):
     with pytest.raises(ConfigurationError):
-        await open_(path, none)
+        await open_(path, bad)
 
 
-# --- what is no journal -------------------------------------------------------------------------
+# --- files that are not journals ----------------------------------------------------------------
 
 
-async def test_a_newer_format_is_refused_and_stays_as_it_is(path, written):
+async def test_a_newer_format_is_refused_and_not_changed(path, written):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
@@ -171,7 +171,7 @@ async def _read(path):
     "content", [b"x", b"job-1\njob-2\n" * 1_000, bytes(8192), b"SQLite format 3"], ids=range(4)
 )
 @pytest.mark.parametrize("opening", [open_, _read])
-async def test_a_file_of_something_else_is_refused_and_stays_as_it_is(path, content, opening):
+async def test_a_file_that_is_not_sqlite_is_refused_and_not_changed(path, content, opening):
     path.write_bytes(content)
     before = path.stat()
     with pytest.raises(NotAJournalError):
@@ -182,7 +182,7 @@ async def test_a_file_of_something_else_is_refused_and_stays_as_it_is(path, cont
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-async def test_the_sqlite_file_of_another_program_is_refused_and_stays_as_it_is(path, mode):
+async def test_an_sqlite_file_of_another_program_is_refused_and_not_changed(path, mode):
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA journal_mode = {mode}")
     connection.execute("CREATE TABLE jobs (number, job_id)")
@@ -195,7 +195,7 @@ async def test_the_sqlite_file_of_another_program_is_refused_and_stays_as_it_is(
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "socket"])
-async def test_what_is_no_file_is_refused_without_waiting_for_it(path, kind, monkeypatch):
+async def test_a_path_that_is_not_a_regular_file_is_refused_immediately(path, kind, monkeypatch):
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
@@ -209,7 +209,7 @@ async def test_what_is_no_file_is_refused_without_waiting_for_it(path, kind, mon
             await opening(path)
 
 
-async def test_a_journal_that_is_not_there_cannot_be_read(path):
+async def test_a_missing_or_empty_journal_cannot_be_read(path):
     with pytest.raises(JournalNotFoundError):
         JournalReader(path)
     path.touch()
@@ -229,7 +229,7 @@ def zero_last_page(data, _rng):
 
 
 def tear_last_page(data, rng):
-    """Its first part was written, the rest was not."""
+    """Only the first part of the page was written."""
     kept = rng.randrange(1, 7) * 512
     return data[: -PAGE + kept] + bytes(PAGE - kept)
 
@@ -254,7 +254,7 @@ def zero_any_page(data, rng):
     [cut, zero_last_page, tear_last_page, garble_last_page, garble_any_page, zero_any_page],
     ids=lambda harm: harm.__name__,
 )
-async def test_a_damaged_journal_is_told_and_stays_as_it_is(path, written, harm, seed):
+async def test_a_damaged_journal_is_refused_and_not_changed(path, written, harm, seed):
     path.write_bytes(harm(written, random.Random(seed)))
     before = digests(path.parent)
     with pytest.raises(JournalDamagedError, match=r"\.recover") as caught:
@@ -263,8 +263,8 @@ async def test_a_damaged_journal_is_told_and_stays_as_it_is(path, written, harm,
     assert digests(path.parent) == before
 
 
-async def test_a_damaged_journal_with_a_wal_stays_as_it_is(path, tmp_path):
-    """Who opens it to write, and closes it, would move the WAL into it."""
+async def test_a_damaged_journal_with_a_wal_is_not_changed(path, tmp_path):
+    """A connection that may write would move the WAL into the file when it is closed."""
     there = tmp_path / "copy"
     there.mkdir()
     async with await open_(path) as journal:
@@ -295,7 +295,7 @@ async def test_a_journal_without_one_of_its_tables_is_damaged(path, written, tab
             await journal.records(RecordFilter.WITH_OUTCOME)
 
 
-async def test_a_journal_that_does_not_say_whose_it_is_is_damaged(path, written):
+async def test_a_journal_without_endpoint_is_damaged(path, written):
     connection = sqlite3.connect(path)
     connection.execute("DELETE FROM notes")
     connection.commit()
@@ -305,7 +305,7 @@ async def test_a_journal_that_does_not_say_whose_it_is_is_damaged(path, written)
             await opening(path)
 
 
-async def test_a_record_that_cannot_be_read_is_damage_told_by_its_number(path, written):
+async def test_an_unreadable_record_is_damage_and_is_named_by_its_number(path, written):
     async with await open_(path) as journal:
         connection = sqlite3.connect(path)
         connection.execute("UPDATE jobs SET snapshot = '{\"secret\": 1}' WHERE job_id = 'j10'")
@@ -319,7 +319,7 @@ async def test_a_record_that_cannot_be_read_is_damage_told_by_its_number(path, w
             list(reader.records())
 
 
-async def test_damage_that_comes_while_it_is_open_is_told(path, written):
+async def test_damage_to_an_open_journal_is_reported(path, written):
     async with await open_(path) as journal:
         with path.open("r+b") as file:
             file.seek(3 * PAGE)
@@ -332,7 +332,7 @@ async def test_damage_that_comes_while_it_is_open_is_told(path, written):
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_a_wal_that_was_cut_holds_the_writes_before_the_cut(path, tmp_path, seed):
+async def test_a_truncated_wal_contains_the_writes_before_the_cut(path, tmp_path, seed):
     async with await open_(path) as journal:
         await journal.add([f"j{n}" for n in range(100)])
         for number in range(100):
@@ -351,7 +351,7 @@ async def test_a_wal_that_was_cut_holds_the_writes_before_the_cut(path, tmp_path
 
 @pytest.mark.parametrize("mark", ["_SMALL", "_MEDIUM"])
 @pytest.mark.parametrize("harm", [cut, zero_last_page, garble_any_page])
-async def test_a_large_journal_is_looked_through_less_and_still_refused(
+async def test_a_large_damaged_journal_is_refused_after_a_shorter_check(
     path, written, harm, mark, monkeypatch
 ):
     monkeypatch.setattr("adepoll.journal.opening._SMALL", 0)
@@ -362,10 +362,10 @@ async def test_a_large_journal_is_looked_through_less_and_still_refused(
         await open_(path)
 
 
-# --- what may not be written --------------------------------------------------------------------
+# --- missing permissions ------------------------------------------------------------------------
 
 
-async def test_a_folder_that_may_only_be_read_is_refused_for_writing(folder_as_nobody, request):
+async def test_a_read_only_folder_is_refused_for_writing(folder_as_nobody, request):
     folder = folder_as_nobody / "folder"
     folder.mkdir()
     async with await open_(folder / "batch.db") as journal:
@@ -381,7 +381,7 @@ async def test_a_folder_that_may_only_be_read_is_refused_for_writing(folder_as_n
     assert [found.name for found in folder.iterdir()] == ["batch.db"]
 
 
-async def test_a_file_that_may_only_be_read_is_refused_for_writing(folder_as_nobody):
+async def test_a_read_only_file_is_refused_for_writing(folder_as_nobody):
     path = folder_as_nobody / "batch.db"
     async with await open_(path) as journal:
         await journal.add(["a"])
@@ -393,7 +393,7 @@ async def test_a_file_that_may_only_be_read_is_refused_for_writing(folder_as_nob
     assert [found.name for found in folder_as_nobody.iterdir()] == ["batch.db"]
 
 
-async def test_a_file_that_may_not_be_read_is_refused(folder_as_nobody):
+async def test_an_unreadable_file_is_refused(folder_as_nobody):
     path = folder_as_nobody / "batch.db"
     await (await open_(path)).aclose()
     path.chmod(0)
@@ -402,7 +402,7 @@ async def test_a_file_that_may_not_be_read_is_refused(folder_as_nobody):
             await opening(path)
 
 
-# --- one at a time ------------------------------------------------------------------------------
+# --- the lock -----------------------------------------------------------------------------------
 
 
 async def test_a_link_to_the_journal_is_the_same_journal(path, tmp_path):
@@ -418,7 +418,7 @@ async def test_a_link_to_the_journal_is_the_same_journal(path, tmp_path):
     assert {found.name for found in tmp_path.iterdir()} == {"link.db", "batch.db"}
 
 
-async def test_a_lock_file_that_was_left_does_no_harm(path):
+async def test_the_lock_file_of_a_killed_process_does_not_lock(path):
     path.with_name("batch.db.lock").write_text("4711\n")
     async with await open_(path) as journal:
         await journal.add(["a"])
@@ -427,7 +427,7 @@ async def test_a_lock_file_that_was_left_does_no_harm(path):
 
 
 @pytest.mark.parametrize("what", ["link", "folder", "pipe"])
-async def test_something_else_in_place_of_the_lock_is_refused(path, tmp_path, what):
+async def test_a_lock_path_that_is_not_a_file_is_refused(path, tmp_path, what):
     lock = path.with_name("batch.db.lock")
     if what == "link":
         lock.symlink_to(tmp_path / "elsewhere")
@@ -440,8 +440,8 @@ async def test_something_else_in_place_of_the_lock_is_refused(path, tmp_path, wh
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_lock_is_never_held_twice_however_often_it_comes_and_goes(path):
-    held, seen = [], []
+def test_a_lock_is_never_held_twice_when_it_is_often_released(path):
+    held, counts = [], []
 
     def take():
         for _ in range(200):
@@ -450,7 +450,7 @@ def test_a_lock_is_never_held_twice_however_often_it_comes_and_goes(path):
             except JournalBusyError:
                 continue
             held.append(1)
-            seen.append(len(held))
+            counts.append(len(held))
             time.sleep(0)
             held.pop()
             lock.release()
@@ -461,12 +461,12 @@ def test_a_lock_is_never_held_twice_however_often_it_comes_and_goes(path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(seen) == {1}
+    assert set(counts) == {1}
 
 
-def test_a_release_leaves_the_lock_of_somebody_else_alone(path):
+def test_a_release_does_not_remove_another_lock(path):
     ours = JournalLock.take(path)
-    path.with_name("batch.db.lock").unlink()  # by hand
+    path.with_name("batch.db.lock").unlink()  # as a user might do
     theirs = JournalLock.take(path)
     ours.release()
     assert holder_of(path) == os.getpid()
@@ -474,7 +474,7 @@ def test_a_release_leaves_the_lock_of_somebody_else_alone(path):
     assert holder_of(path) is None
 
 
-async def test_a_refused_opening_leaves_no_lock(path):
+async def test_a_refused_opening_leaves_no_lock_file(path):
     path.write_text("no journal")
     for _ in range(2):
         with pytest.raises(JournalError):

@@ -1,4 +1,4 @@
-"""What a batch meets on Friday evening: a second one, a full disk, a torn file, very many ids."""
+"""A batch under difficult conditions: a second process, a full disk, a torn file, many ids."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def ade():
 
 @asynccontextmanager
 async def started(ade, *arguments, real=False, **options):
-    """Start the command against the emulator; kill it if the test leaves it running."""
+    """Start the command against the emulator; kill it if the test does not end it."""
     start = asyncio.create_subprocess_exec if real else forkserver.create_subprocess_exec
     env = {name: value for name, value in os.environ.items() if "ADE" not in name}
     env["VISION_AGENT_API_KEY"] = KEY
@@ -55,15 +55,15 @@ async def started(ade, *arguments, real=False, **options):
 
 
 async def end_of(process):
-    """Give the exit code, the ids that were told, and what was said; no secret may be in it."""
+    """Return exit code, printed ids and stderr, which must contain no secret."""
     out, err = await process.communicate()
-    said = err.decode()
-    for text in (out.decode(), said):
+    stderr = err.decode()
+    for text in (out.decode(), stderr):
         assert KEY not in text
         assert "X-Amz-Signature" not in text
-    assert "Traceback" not in said
-    assert "bug in adepoll" not in said
-    return process.returncode, [json.loads(line)["job_id"] for line in out.splitlines()], said
+    assert "Traceback" not in stderr
+    assert "bug in adepoll" not in stderr
+    return process.returncode, [json.loads(line)["job_id"] for line in out.splitlines()], stderr
 
 
 async def adepoll(ade, *arguments, **options):
@@ -83,7 +83,7 @@ def contents(folder):
 
 
 def mount(folder, options, kind="tmpfs"):
-    """Mount a file system in memory, or change one; tell whether that could be."""
+    """Mount a file system in memory or change its options; return True if that succeeded."""
     command = shutil.which("mount")
     if command is None or os.geteuid():
         return False
@@ -93,7 +93,7 @@ def mount(folder, options, kind="tmpfs"):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 600 KB, which can be made larger."""
+    """A file system of 600 KB whose size can be increased."""
     folder = tmp_path / "small"
     folder.mkdir()
     if not mount(folder, "size=600k"):
@@ -104,7 +104,7 @@ def small_disk(tmp_path):
 
 @contextmanager
 def read_only(folder):
-    """Let nobody write into a folder."""
+    """Make a folder read-only, for root too."""
     if os.geteuid():
         folder.chmod(0o500)
         try:
@@ -122,29 +122,29 @@ def read_only(folder):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-async def test_a_second_run_on_a_journal_is_told_who_has_it_and_the_first_goes_on(ade, tmp_path):
+async def test_a_second_run_gets_the_pid_of_the_first_which_continues(ade, tmp_path):
     now, later = ([ade.submit(JobPlan()) for _ in range(3)] for _ in range(2))
     journal = tmp_path / "batch.db"
     async with started(ade, "watch", "-f", "-", "--journal", journal, stdin=-1) as first:
         first.stdin.write("".join(f"{job_id}\n" for job_id in now).encode())
-        told = [json.loads(await first.stdout.readline())["job_id"] for _ in now]
+        printed = [json.loads(await first.stdout.readline())["job_id"] for _ in now]
         for command in (("watch", *later, "--journal", journal), ("resume", journal)):
-            status, told_there, said = await adepoll(ade, *command)
+            status, printed_there, stderr = await adepoll(ade, *command)
             assert status == 2
-            assert told_there == []
-            assert f"process {first.pid}" in said
-            assert len(said.splitlines()) == 1
+            assert printed_there == []
+            assert f"process {first.pid}" in stderr
+            assert len(stderr.splitlines()) == 1
         assert ade.truth.requests.get == len(now)
         first.stdin.write("".join(f"{job_id}\n" for job_id in later).encode())
         first.stdin.close()
         status, rest, _ = await end_of(first)
     assert status == 0
-    assert sorted(told) == sorted(now)
+    assert sorted(printed) == sorted(now)
     assert sorted(rest) == sorted(later)
 
 
 @pytest.mark.parametrize("command", ["watch", "resume"])
-async def test_a_journal_of_the_eu_is_not_used_in_the_us(tmp_path, command):
+async def test_a_journal_of_the_eu_cannot_be_used_in_the_us(tmp_path, command):
     folder = tmp_path / "folder"
     folder.mkdir()
     journal = folder / "batch.db"
@@ -155,17 +155,17 @@ async def test_a_journal_of_the_eu_is_not_used_in_the_us(tmp_path, command):
         "watch": ("watch", "b", "--journal", journal, "--region", "us"),
         "resume": ("resume", journal, "--region", "us"),
     }
-    status, told, said = await adepoll(None, *arguments[command])
+    status, printed, stderr = await adepoll(None, *arguments[command])
     assert status == 2
-    assert told == []
-    assert REGIONS["eu"] in said
-    assert REGIONS["us"] in said
-    assert len(said.splitlines()) == 1
+    assert printed == []
+    assert REGIONS["eu"] in stderr
+    assert REGIONS["us"] in stderr
+    assert len(stderr.splitlines()) == 1
     assert contents(folder) == before
 
 
 @pytest.mark.parametrize("command", ["watch", "resume", "status"])
-async def test_a_journal_with_its_last_page_torn_is_told_and_left_as_it_is(ade, tmp_path, command):
+async def test_a_journal_with_a_torn_last_page_is_refused_and_not_changed(ade, tmp_path, command):
     job_ids = [ade.submit(JobPlan()) for _ in range(50)]
     folder, path = tmp_path / "folder", ids_file(tmp_path, job_ids)
     folder.mkdir()
@@ -173,65 +173,67 @@ async def test_a_journal_with_its_last_page_torn_is_told_and_left_as_it_is(ade, 
     watching = ("watch", "-f", path, "--journal", journal)
     assert (await adepoll(ade, *watching))[0] == 0
     os.truncate(journal, journal.stat().st_size - 1_000)
-    before, asked = contents(folder), ade.truth.requests.get
-    if command == "status":  # which reads what can be read, and never writes
+    before, gets = contents(folder), ade.truth.requests.get
+    if command == "status":  # reads what is readable, and never writes
         async with started(ade, "status", journal) as process:
-            _, said = await process.communicate()
-        assert b"Traceback" not in said
+            _, stderr = await process.communicate()
+        assert b"Traceback" not in stderr
     else:
         arguments = watching if command == "watch" else ("resume", journal)
-        status, told, said = await adepoll(ade, *arguments)
+        status, printed, stderr = await adepoll(ade, *arguments)
         assert status == 74
-        assert told == []
-        assert "damaged" in said
-        assert ".recover" in said
-        assert len(said.splitlines()) == 1
+        assert printed == []
+        assert "damaged" in stderr
+        assert ".recover" in stderr
+        assert len(stderr.splitlines()) == 1
     assert contents(folder) == before
-    assert ade.truth.requests.get == asked
+    assert ade.truth.requests.get == gets
 
 
-async def test_a_full_disk_under_the_results_stops_in_order_and_room_lets_it_go_on(
+async def test_a_full_disk_for_results_stops_the_batch_until_space_is_free(
     ade, tmp_path, small_disk
 ):
     job_ids = [ade.submit(JobPlan(result_bytes=90_000)) for _ in range(20)]
     journal, path = tmp_path / "batch.db", ids_file(tmp_path, job_ids)
     out = small_disk / "results"
-    status, told, said = await adepoll(ade, "watch", "-f", path, "--journal", journal, "--out", out)
+    status, printed, stderr = await adepoll(
+        ade, "watch", "-f", path, "--journal", journal, "--out", out
+    )
     assert status == 74
-    assert "No space left" in said
-    assert f"adepoll resume {quote(str(journal))}" in said
+    assert "No space left" in stderr
+    assert f"adepoll resume {quote(str(journal))}" in stderr
     assert mount(small_disk, "remount,size=10m")
-    status, rest, said = await adepoll(ade, "resume", journal)
-    assert status == 0, said
-    assert sorted(told + rest) == sorted(job_ids)
+    status, rest, stderr = await adepoll(ade, "resume", journal)
+    assert status == 0, stderr
+    assert sorted(printed + rest) == sorted(job_ids)
     files = {path.name for path in out.iterdir()}
     assert files == {f"{job_id}.json" for job_id in job_ids}
     with JournalReader(journal) as reader:
         assert {record.file.path.name for record in reader.records()} == files
 
 
-async def test_a_full_disk_under_the_journal_stops_in_order_and_room_lets_it_go_on(
+async def test_a_full_disk_for_the_journal_stops_the_batch_until_space_is_free(
     ade, tmp_path, small_disk
 ):
     job_ids = [ade.submit(JobPlan(result_bytes=4_000)) for _ in range(300)]
     journal, path = small_disk / "batch.db", ids_file(tmp_path, job_ids)
-    status, told, said = await adepoll(ade, "watch", "-f", path, "--journal", journal)
+    status, printed, stderr = await adepoll(ade, "watch", "-f", path, "--journal", journal)
     assert status == 74
-    assert 0 < len(told) < len(job_ids)
-    assert "is full" in said
-    assert str(journal) in said
+    assert 0 < len(printed) < len(job_ids)
+    assert "is full" in stderr
+    assert str(journal) in stderr
     assert mount(small_disk, "remount,size=20m")
-    asked = Counter({job.job_id: job.gets for job in ade.truth.jobs()})
+    gets = Counter({job.job_id: job.gets for job in ade.truth.jobs()})
     with JournalReader(journal) as reader:
         settled = {record.job_id for record in reader.records() if record.done_at is not None}
-    status, rest, said = await adepoll(ade, "resume", journal)
-    assert status == 0, said
-    assert set(told + rest) == set(job_ids)
-    assert set(told) & set(rest) <= {told[-1]}  # whose mark found no room
-    assert all(ade.truth(job_id).gets == asked[job_id] for job_id in settled)
+    status, rest, stderr = await adepoll(ade, "resume", journal)
+    assert status == 0, stderr
+    assert set(printed + rest) == set(job_ids)
+    assert set(printed) & set(rest) <= {printed[-1]}  # no space to record its acknowledgement
+    assert all(ade.truth(job_id).gets == gets[job_id] for job_id in settled)
 
 
-async def test_a_folder_that_may_only_be_read_is_named_before_anything_is_asked(ade, tmp_path):
+async def test_a_read_only_folder_is_named_before_any_request(ade, tmp_path):
     job_id = ade.submit(JobPlan())
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -240,31 +242,31 @@ async def test_a_folder_that_may_only_be_read_is_named_before_anything_is_asked(
             (74, "--journal", folder / "batch.db"),
             (2, "--journal", tmp_path / "batch.db", "--out", folder / "results"),
         ):
-            status, told, said = await adepoll(ade, "watch", job_id, *where)
-            assert status == expected, said
-            assert told == []
-            assert str(folder) in said
+            status, printed, stderr = await adepoll(ade, "watch", job_id, *where)
+            assert status == expected, stderr
+            assert printed == []
+            assert str(folder) in stderr
     assert not any(folder.iterdir())
     assert not ade.truth.requests.get
 
 
-async def test_results_that_may_not_be_written_into_their_folder_stop_the_batch(ade, tmp_path):
+async def test_a_read_only_result_folder_stops_the_batch(ade, tmp_path):
     job_ids = [ade.submit(JobPlan()) for _ in range(3)]
     journal, out = tmp_path / "batch.db", tmp_path / "results"
     out.mkdir()
     with read_only(out):
-        status, told, said = await adepoll(
+        status, printed, stderr = await adepoll(
             ade, "watch", *job_ids, "--journal", journal, "--out", out
         )
     assert status == 74
-    assert told == []
-    assert f"adepoll resume {quote(str(journal))}" in said
-    status, told, _ = await adepoll(ade, "resume", journal)
+    assert printed == []
+    assert f"adepoll resume {quote(str(journal))}" in stderr
+    status, printed, _ = await adepoll(ade, "resume", journal)
     assert status == 0
-    assert sorted(told) == sorted(job_ids)
+    assert sorted(printed) == sorted(job_ids)
 
 
-async def test_control_characters_reach_a_terminal_escaped_only(ade, tmp_path):
+async def test_control_characters_are_escaped_on_a_terminal(ade, tmp_path):
     plan = JobPlan(outcome=Outcome.FAILED, failure_reason="\x1b]0;owned\x07 no \x9b31m page")
     job_id = ade.submit(plan)
     path = ids_file(tmp_path, [job_id, "evil\x1b[31m\x07id", "\x9b2Jid"])
@@ -297,14 +299,14 @@ async def test_control_characters_reach_a_terminal_escaped_only(ade, tmp_path):
     assert b"\x1b" not in out
 
 
-async def test_a_file_of_very_many_ids_is_taken_in_while_the_first_are_told(ade, tmp_path):
+async def test_many_ids_are_added_while_the_first_outcomes_are_printed(ade, tmp_path):
     known = [ade.submit(JobPlan()) for _ in range(5)]
     job_ids = [*known, *(str(uuid.UUID(int=n, version=4)) for n in range(MANY - len(known)))]
     journal, path = tmp_path / "batch.db", ids_file(tmp_path, job_ids)
     command = ["watch", "-f", path, "--journal", journal]
     async with started(ade, *command, real=True) as process:  # its memory is measured
-        told = [json.loads(await process.stdout.readline())["job_id"] for _ in known]
-        assert sorted(told) == sorted(known)
+        printed = [json.loads(await process.stdout.readline())["job_id"] for _ in known]
+        assert sorted(printed) == sorted(known)
         while process.returncode is None:
             with JournalReader(journal) as reader:
                 if reader.notes().get(IDS_NOTE) == READ:
@@ -313,14 +315,14 @@ async def test_a_file_of_very_many_ids_is_taken_in_while_the_first_are_told(ade,
             await asyncio.sleep(0.2)
         resident = _most_resident(process.pid)
         process.send_signal(signal.SIGTERM)
-        status, _, said = await end_of(process)
+        status, _, stderr = await end_of(process)
     assert status == 143
     assert resident <= MOST_RESIDENT
-    assert f"adepoll resume {quote(str(journal))}" in said
+    assert f"adepoll resume {quote(str(journal))}" in stderr
 
 
 def _most_resident(pid):
-    """Give the most memory that a process has had, in kB; 0 where that is not told."""
+    """Return the peak memory of a process in kB; 0 on systems without /proc."""
     try:
         with Path(f"/proc/{pid}/status").open() as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))

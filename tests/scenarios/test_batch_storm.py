@@ -1,7 +1,7 @@
-"""Batches that are stopped at any moment, with faults, slow consumers and lost files; by seed.
+"""Batches that are stopped at random moments, with faults, slow consumers and lost files.
 
-Each seed draws its own jobs, faults and stops. `nox -s thorough` plays four seeds, or as
-many as `ADEPOLL_BATCH_SEEDS` says. The seed stands in the name of a test that fails.
+Each seed draws its own jobs, faults and stops. `nox -s thorough` runs four seeds, or as many as
+`ADEPOLL_BATCH_SEEDS` says; the name of a failing test contains its seed.
 """
 
 import asyncio
@@ -29,15 +29,16 @@ LASTING = {JobNotFoundError.__name__, ResultUnavailableError.__name__}
 
 
 class Storm:
-    """What is drawn for one seed, and what was told so far."""
+    """The jobs and faults of one seed, and the outcomes delivered so far."""
 
     def __init__(self, seed, scene):
         self.rng = Random(seed)
         self.scene = scene
         self.job_ids = [self.draw_job() for _ in range(40)] + ["unknown-1", "unknown-2"]
-        self.final = set()  # told for good, and taken
-        self.perhaps = set()  # told for good; whether taken is not known, or file lost since
-        self.told = 0
+        self.acknowledged = set()  # jobs with a final outcome that was acknowledged
+        # Jobs with a final outcome, perhaps not acknowledged, or with a file lost afterwards.
+        self.perhaps = set()
+        self.delivered = 0
 
     def draw_job(self):
         rng = self.rng
@@ -62,19 +63,19 @@ class Storm:
         if files and self.rng.random() < 0.3:
             file = self.rng.choice(files)
             file.unlink()
-            if file.stem in self.final:  # it is to be told again
-                self.final.discard(file.stem)
+            if file.stem in self.acknowledged:  # its outcome must be delivered again
+                self.acknowledged.discard(file.stem)
                 self.perhaps.add(file.stem)
 
-    def take_in(self, outcome):
-        assert outcome.job_id not in self.final, "told again after it was taken"
-        self.told += 1
+    def check(self, outcome):
+        assert outcome.job_id not in self.acknowledged, "delivered again after acknowledgement"
+        self.delivered += 1
         if outcome.file is not None:
             held = outcome.file.path.read_bytes()
             assert held == self.scene.truth(outcome.job_id)
 
     async def consume(self, batch):
-        """Take outcomes, now slowly, now quickly, until the run ends or is left."""
+        """Take outcomes slowly or quickly; return True if the run ended before it was left."""
         leave_after = self.rng.choice([1, 3, 10, 100])
         pause = self.rng.choice([0.0, 0.0, 0.02])
         in_hand = None
@@ -88,10 +89,10 @@ class Storm:
                 outcome = None
             if in_hand is not None and is_final(in_hand):
                 self.perhaps.discard(in_hand.job_id)
-                self.final.add(in_hand.job_id)
+                self.acknowledged.add(in_hand.job_id)
             if outcome is None:
                 return True
-            self.take_in(outcome)
+            self.check(outcome)
             in_hand = outcome
             await asyncio.sleep(pause)
         return False
@@ -104,7 +105,7 @@ def is_final(outcome):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_every_job_is_told_once_however_often_its_batch_was_stopped(tmp_path, seed):
+async def test_every_job_has_one_outcome_although_its_batch_is_stopped_often(tmp_path, seed):
     async with Emulator(seed=seed) as ade, make_client(ade) as client:
         journal, out_dir = tmp_path / "batch.db", tmp_path / "results"
         scene = Scene(ade=ade, client=client, journal=journal, out_dir=out_dir, grace=0.5)
@@ -123,13 +124,13 @@ async def test_every_job_is_told_once_however_often_its_batch_was_stopped(tmp_pa
                     assert isinstance(error, AdePollError), error
                     raise error
         ade.faults.clear()
-        for _ in range(5):  # what a fault has broken off is tried again by the next run
+        for _ in range(5):  # the next run tries again what a fault has interrupted
             async for outcome in once(scene):
-                storm.take_in(outcome)
+                storm.check(outcome)
                 if is_final(outcome):
                     storm.perhaps.discard(outcome.job_id)
-                    storm.final.add(outcome.job_id)
-        assert storm.final | storm.perhaps == set(storm.job_ids)
+                    storm.acknowledged.add(outcome.job_id)
+        assert storm.acknowledged | storm.perhaps == set(storm.job_ids)
         records = scene.records()
         assert set(records) == set(storm.job_ids)
         assert all(record.delivered_at for record in records.values())

@@ -1,4 +1,4 @@
-"""A batch whose command is killed, again and again, and what came of it."""
+"""Kill the command of a batch many times, continue the batch, and check journal and output."""
 
 import asyncio
 import contextlib
@@ -24,19 +24,19 @@ from adepoll.journal import JournalReader
 from adepoll.journal.outcomes import Stage
 
 COMMAND = (sys.executable, "-m", "adepoll")
-LOOK = 0.001  # seconds between looks at the disk
-LONGEST_WAIT = 4  # seconds until a kill, whatever comes
-LONGEST = 300  # seconds that one run may take
-MOST_RUNS = 3  # for each kill: some end before it comes
-ON_ITS_WAY = 0.02  # seconds after which the service has read what was sent before a kill
+CHECK_EVERY = 0.001  # seconds between two checks of the disk or the output
+LONGEST_WAIT = 4  # seconds until a kill at the latest
+LONGEST_RUN = 300  # seconds
+MOST_RUNS = 3  # per kill, because some runs end before their kill
+DELIVERY_TIME = 0.02  # seconds until the service has read the requests sent before a kill
 
 
 class Service:
-    """The emulator, in a process of its own that nobody kills: ``with Service(folder, ...)``.
+    """The emulator in a separate process that is not killed: ``with Service(folder, ...)``.
 
     Attributes:
-        environment: What points the command to it.
-        job_ids: Its jobs.
+        environment: Environment variables for commands that use this service.
+        job_ids: Ids of its jobs.
     """
 
     def __init__(self, folder, *, jobs, seed=1, **profile):
@@ -54,9 +54,9 @@ class Service:
             stderr=subprocess.DEVNULL,
         )
         exports = [self._process.stdout.readline().decode().split()[1] for _ in range(2)]
-        given = dict(export.split("=", 1) for export in exports)
-        self.environment = {**os.environ, **given}
-        self._url, self._key = given.values()
+        variables = dict(export.split("=", 1) for export in exports)
+        self.environment = {**os.environ, **variables}
+        self._url, self._key = variables.values()
         self.job_ids = list(self.truth()["jobs"])
         return self
 
@@ -64,13 +64,13 @@ class Service:
         self._process.stdin.close()
         self._process.stdout.close()
         try:
-            self._process.wait(LONGEST)
+            self._process.wait(LONGEST_RUN)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
 
     def truth(self, *, digests=False):
-        """Give what the service knows, its jobs by id."""
+        """Return the emulator's truth, with its jobs by id."""
         request = urllib.request.Request(
             f"{self._url}/_emulator/truth?digests={int(digests)}",
             headers={"Authorization": f"Bearer {self._key}"},
@@ -83,12 +83,12 @@ class Service:
 
 @define(kw_only=True)
 class Place:
-    """Where one batch lies.
+    """The files of one batch and the commands that run it.
 
     Attributes:
-        folder: Its journal is in it, and nothing else.
-        command: What stands before the subcommand.
-        ids: The file of the ids.
+        folder: Folder of the journal; contains nothing else.
+        command: Start of the command line, before the subcommand.
+        ids: File with the ids.
     """
 
     folder: Path
@@ -103,16 +103,16 @@ class Place:
         self.out = self.folder.with_name(f"{self.folder.name}-results")
 
     def watch(self):
-        """Give the command that begins it."""
-        where = ("--journal", self.journal, "--out", self.out)
-        return (*self.command, "watch", "-f", self.ids, *where)
+        """Return the command that starts the batch."""
+        options = ("--journal", self.journal, "--out", self.out)
+        return (*self.command, "watch", "-f", self.ids, *options)
 
     def resume(self):
-        """Give the command that goes on with it."""
+        """Return the command that continues the batch."""
         return (*self.command, "resume", self.journal)
 
     def records(self):
-        """Give all records of the journal, by id; of a copy, so that it stays as it was left."""
+        """Return all records by id, read from a copy so that the journal is not changed."""
         if not self.journal.exists():
             return {}
         with tempfile.TemporaryDirectory() as scratch:
@@ -121,24 +121,24 @@ class Place:
                     shutil.copy(path, scratch)
             copy = Path(scratch, self.journal.name)
             if not copy.stat().st_size or (copy.with_name("batch.db-journal")).exists():
-                return {}  # it was about to be made
+                return {}  # the journal was being created
             with JournalReader(copy) as journal:
                 return {record.job_id: record for record in journal.records()}
 
     def outcomes(self):
-        """Give what the journal says of each job, and what lies on the disk."""
-        told = {}
+        """Return what the journal records of each job, and the digests of the result files."""
+        recorded = {}
         for job_id, record in self.records().items():
             file = record.file and (record.file.path.name, record.file.bytes, record.file.sha256)
             error = record.error and (record.error.kind, str(record.error))
-            told[job_id] = (str(record.stage), record.status_text, error, file)
+            recorded[job_id] = (str(record.stage), record.status_text, error, file)
         files = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.out.iterdir()
         }
-        return told, files
+        return recorded, files
 
     def left_over(self):
-        """Give what lies beside the journal."""
+        """Return the names of all other files in the folder of the journal."""
         return sorted(path.name for path in self.folder.iterdir() if path != self.journal)
 
 
@@ -147,29 +147,29 @@ class Run:
     """One run of the command.
 
     Attributes:
-        status: How it ended; -9 if it was killed.
-        lines: What it wrote on stdout, each line as JSON.
-        rest: What stood after the last line end.
-        said: What it wrote on stderr.
-        moment: At which moment it was to be killed.
+        status: Exit status; -9 if it was killed.
+        lines: Lines of stdout, decoded from JSON.
+        rest: Bytes of stdout after the last line end.
+        stderr: Text of stderr.
+        moment: Name of the moment for the kill.
     """
 
     status: int
     lines: list
     rest: bytes
-    said: str
+    stderr: str
     moment: str
 
     @property
-    def told(self):
+    def printed_ids(self):
         return [line["job_id"] for line in self.lines]
 
 
 class Kill:
-    """When to kill: at a moment of that name, but not after so many lines or some seconds.
+    """When to kill a run: at the named moment, or earlier after `most_lines` or some seconds.
 
-    The moment "unknown" is when it has given up a job that the service does not know; no other
-    comes before it.
+    The moment "unknown" is when the run has given up a job that the service does not know; it has
+    no earlier limit.
     """
 
     def __init__(self, moment, most_lines, rng):
@@ -179,25 +179,25 @@ class Kill:
         self._rng = rng
 
     @property
-    def in_order(self):
-        """Whether the run is only asked to end."""
+    def is_sigterm(self):
+        """True if the run gets SIGTERM and can close, instead of SIGKILL."""
         return self.moment == "stop"
 
     async def wait(self, place, process, lines):
-        """Wait until it is time. `lines` are those so far."""
-        reached = asyncio.create_task(self._lines(lines, self._most_lines))
-        come = asyncio.create_task(self._come(place, process, lines))
+        """Wait for the moment; `lines` has the lines printed so far."""
+        limit = asyncio.create_task(self._lines(lines, self._most_lines))
+        moment = asyncio.create_task(self._moment(place, process, lines))
         try:
             await asyncio.wait(
-                [reached, come], return_when=asyncio.FIRST_COMPLETED, timeout=self._most_seconds
+                [limit, moment], return_when=asyncio.FIRST_COMPLETED, timeout=self._most_seconds
             )
         finally:
-            for task in (reached, come):
+            for task in (limit, moment):
                 task.cancel()
-        if self.in_order and process.returncode is None:
+        if self.is_sigterm and process.returncode is None:
             process.send_signal(signal.SIGTERM)
 
-    async def _come(self, place, process, lines):
+    async def _moment(self, place, process, lines):
         match self.moment:
             case "start":
                 await asyncio.sleep(self._rng.uniform(0, 0.5))
@@ -219,21 +219,21 @@ class Kill:
                 await asyncio.sleep(self._rng.uniform(0, 0.05))
             case "unknown":
                 while not any("error" in line for line in lines):  # noqa: ASYNC110 - as below
-                    await asyncio.sleep(LOOK)
+                    await asyncio.sleep(CHECK_EVERY)
             case "lines" | "stop":
                 await asyncio.Event().wait()
 
     async def _lines(self, lines, count):
         while len(lines) < count:  # noqa: ASYNC110 - as below
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CHECK_EVERY)
         if count == self._most_lines:
             await asyncio.sleep(self._rng.uniform(0, 0.02))
 
     async def _appears(self, folder, pattern):
-        """Wait for a file that was not there, or has been written since."""
+        """Wait for a file that is new or was written again."""
         before = _stamps(folder, pattern)
-        while _stamps(folder, pattern) <= before:  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(LOOK)
+        while _stamps(folder, pattern) <= before:  # noqa: ASYNC110 - another process creates it
+            await asyncio.sleep(CHECK_EVERY)
 
 
 def _stamps(folder, pattern):
@@ -254,7 +254,7 @@ EARLY = ("start", "opening", "intake")
 
 
 async def run(place, command, environment, kill=None):
-    """Let the command run until its end, or until it is killed."""
+    """Run the command until it ends or is killed."""
     process = await forkserver.create_subprocess_exec(
         *command,
         stdin=subprocess.DEVNULL,
@@ -276,10 +276,10 @@ async def run(place, command, environment, kill=None):
     tasks = [asyncio.create_task(read()), asyncio.create_task(process.stderr.read())]
     moment = asyncio.create_task(kill.wait(place, process, lines)) if kill else None
     try:
-        async with supervised(process, LONGEST):
+        async with supervised(process, LONGEST_RUN):
             ended = asyncio.create_task(process.wait())
             await asyncio.wait({ended, moment} - {None}, return_when=asyncio.FIRST_COMPLETED)
-            if kill is not None and not kill.in_order:
+            if kill is not None and not kill.is_sigterm:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
             await ended
@@ -292,31 +292,31 @@ async def run(place, command, environment, kill=None):
         status=process.returncode,
         lines=lines,
         rest=rest,
-        said=tasks[1].result().decode(),
+        stderr=tasks[1].result().decode(),
         moment=kill.moment if kill else "",
     )
 
 
 @define
 class Tally:
-    """What it came to.
+    """Numbers and problems of all runs of a batch.
 
     Attributes:
-        kills: How many runs were killed, by moment.
-        found: In which state the batch was found after a kill, by name.
-        stops: How many runs were asked to end.
-        runs: How many runs there were.
-        lines: Lines on stdout, of all runs.
-        doubled: Jobs told twice.
-        partial: Lines that a kill has cut.
-        fetching: Jobs that a kill has found between their end and their result.
-        settled: Jobs that were settled when a run began, summed up over the runs.
-        polls: GETs, of all runs.
-        wrong: What should not be, in words.
-        final: The run that was not killed, and told the rest.
-        outcomes: What the journal tells, and what the disk holds.
-        last: For each job its last line.
-        unmarked: Jobs whose last line came before a kill, and their mark did not.
+        kills: Killed runs by moment.
+        found: States of the batch after a kill, by name.
+        stops: Runs that got SIGTERM.
+        runs: All runs.
+        lines: Lines on stdout of all runs.
+        doubled: Jobs printed twice.
+        partial: Lines truncated by a kill.
+        fetching: Jobs that were settled but not fetched after a kill.
+        settled: Jobs that were settled at the start of a run, summed over the runs.
+        polls: GETs of all runs.
+        wrong: Descriptions of problems.
+        final: The last run, which was not killed.
+        outcomes: Records of the journal and result files; see `Place.outcomes`.
+        last: Last line of each job.
+        unmarked: Jobs that were printed, and that the journal does not have as delivered.
     """
 
     kills: Counter = field(factory=Counter)
@@ -335,8 +335,8 @@ class Tally:
     last: dict = field(factory=dict)
     unmarked: set = field(factory=set)
 
-    def told(self):
-        """Give the last line of each job, but not the folder of its result."""
+    def last_lines(self):
+        """Return the last line of each job, without the folder of its result."""
         lines = {}
         for job_id, line in self.last.items():
             result = line.get("result")
@@ -346,7 +346,7 @@ class Tally:
 
 
 def write_ids(folder, service, *, unknown):
-    """Write the file of the ids: all that the service has, and some that it has not."""
+    """Write the file with all ids of the service and `unknown` other ids."""
     ids = [*service.job_ids, *(str(uuid.UUID(int=n, version=4)) for n in range(unknown))]
     path = folder / "ids.txt"
     path.write_text("".join(f"{job_id}\n" for job_id in ids))
@@ -354,7 +354,7 @@ def write_ids(folder, service, *, unknown):
 
 
 async def undisturbed(place, service):
-    """Let a batch run that nobody kills."""
+    """Run a batch without kills."""
     only = await run(place, place.watch(), service.environment)
     tally = Tally(runs=1, lines=len(only.lines), final=only)
     tally.last = {line["job_id"]: line for line in only.lines}
@@ -363,22 +363,22 @@ async def undisturbed(place, service):
 
 
 async def kill_again_and_again(place, service, ids, *, kills, rng):
-    """Begin a batch, kill it, go on with it, and so on; then let it come to its end.
+    """Start a batch, then kill and continue it many times; let the last run finish.
 
-    After each kill the journal is compared with what was told, and what the service was asked with
-    what the journal knew.
+    After each run, compare the journal with the printed lines, and the requests at the service with
+    the earlier state of the journal.
     """
     tally = Tally()
-    told = Counter()
+    printed = Counter()  # lines by job id
     records = {}
     truth = service.truth()
-    began_with = truth["requests"]["get"]
+    first_gets = truth["requests"]["get"]
     while True:
         left = kills - tally.kills.total() if tally.runs < MOST_RUNS * kills else 0
         known = len(records) == len(ids)
         kill = None
         if left > 0:
-            open_ = len(ids) - len(told)
+            open_ = len(ids) - len(printed)
             is_early = not open_ or tally.kills.total() < max(1, kills // 10)
             moments = EARLY if is_early else MOMENTS
             moment = rng.choice([name for name in moments if not (known and name == "intake")])
@@ -390,25 +390,25 @@ async def kill_again_and_again(place, service, ids, *, kills, rng):
         tally.runs += 1
         tally.lines += len(ran.lines)
         tally.partial += bool(ran.rest)
-        await asyncio.sleep(ON_ITS_WAY)
+        await asyncio.sleep(DELIVERY_TIME)
         before, records = records, place.records()
-        asked, truth = truth, service.truth()
-        _check_lines(tally, ran, told, records)
-        _check_looks(tally, before, asked, truth)
+        truth_before, truth = truth, service.truth()
+        _check_lines(tally, ran, printed, records)
+        _check_requests(tally, before, truth_before, truth)
         if kill is None:
             break
-        if kill.in_order:
+        if kill.is_sigterm:
             tally.stops += 1
         elif ran.status == -signal.SIGKILL:
             tally.kills[ran.moment] += 1
             tally.found[_state(records, ids)] += 1
             tally.fetching += _count(records, Stage.FETCHING)
-        elif ran.status < 0 and ran.moment != "closing":  # asked before it could listen
+        elif ran.status < 0 and ran.moment != "closing":  # SIGTERM came before its handler
             tally.wrong.append(f"a run ended with {ran.status}")
     tally.final = ran
-    tally.polls = truth["requests"]["get"] - began_with
-    tally.doubled = sum(count - 1 for count in told.values())
-    tally.wrong += [f"{job_id} was never told" for job_id in ids if job_id not in told]
+    tally.polls = truth["requests"]["get"] - first_gets
+    tally.doubled = sum(count - 1 for count in printed.values())
+    tally.wrong += [f"{job_id} was never printed" for job_id in ids if job_id not in printed]
     tally.outcomes = place.outcomes()
     return tally
 
@@ -418,57 +418,57 @@ def _count(records, stage):
 
 
 def _state(records, ids):
-    """Name the state in which a batch was found."""
+    """Return the name of the state of a batch."""
     if not records:
-        return "no job written down"
+        return "no job recorded"
     if len(records) < len(ids):
-        return "some ids written down"
+        return "some ids recorded"
     ended = sum(record.done_at is not None for record in records.values())
     if not ended:
-        return "all ids written down"
+        return "all ids recorded"
     if ended < len(ids):
-        return "under way"
-    return "all settled" if any(r.delivered_at is None for r in records.values()) else "all taken"
+        return "some settled"
+    is_delivered = all(record.delivered_at is not None for record in records.values())
+    return "all delivered" if is_delivered else "all settled"
 
 
-def _check_lines(tally, ran, told, records):
-    """What was told before the last line is marked; what is marked was told."""
+def _check_lines(tally, ran, printed, records):
+    """Check that jobs printed before the last line are delivered, and delivered jobs printed."""
     for word in ("Traceback", "bug in adepoll"):
-        if word in ran.said:
-            tally.wrong.append(f"{word}: {ran.said[-2_000:]}")
-    free = tally.unmarked
-    again = {job_id for job_id in ran.told if told[job_id]} - free
-    tally.wrong += [f"{job_id} was told again" for job_id in again]
-    told.update(ran.told)
+        if word in ran.stderr:
+            tally.wrong.append(f"{word}: {ran.stderr[-2_000:]}")
+    unmarked_before = tally.unmarked
+    again = {job_id for job_id in ran.printed_ids if printed[job_id]} - unmarked_before
+    tally.wrong += [f"{job_id} was printed again" for job_id in again]
+    printed.update(ran.printed_ids)
     tally.last |= {line["job_id"]: line for line in ran.lines}
     marked = {job_id for job_id, r in records.items() if r.delivered_at is not None}
-    last = set(ran.told[-1:]) if ran.status == -signal.SIGKILL else set()
-    if early := marked - set(told):
-        tally.wrong.append(f"marked and not told: {early}")
-    tally.unmarked = set(told) - marked
-    if late := tally.unmarked - last - free:
-        tally.wrong.append(f"told, and not marked by a run that ended with {ran.status}: {late}")
+    last = set(ran.printed_ids[-1:]) if ran.status == -signal.SIGKILL else set()
+    if early := marked - set(printed):
+        tally.wrong.append(f"delivered, but not printed: {early}")
+    tally.unmarked = set(printed) - marked
+    if late := tally.unmarked - last - unmarked_before:
+        tally.wrong.append(f"printed, but not delivered by a run with status {ran.status}: {late}")
 
 
-def _check_looks(tally, before, asked, truth):
-    """Nothing is asked about jobs that were settled when the run began."""
+def _check_requests(tally, before, truth_before, truth):
+    """Check that a run sends no request for jobs that were settled when it started."""
     settled = [r for r in before.values() if r.stage is Stage.DONE or r.lasting]
     tally.settled += len(settled)
     for record in settled:
-        polls = [_looks(at, record.job_id) for at in (asked, truth)]
-        if polls[0] != polls[1]:
-            tally.wrong.append(f"{record.job_id} was settled, and asked for again")
-    # Of jobs that the service does not know, it counts the requests alone.
+        if _requests(truth_before, record.job_id) != _requests(truth, record.job_id):
+            tally.wrong.append(f"{record.job_id} was settled and requested again")
+    # The emulator counts requests for unknown jobs only in the total.
     unknown = [job_id for job_id, r in before.items() if r.lasting]
     if before and len(unknown) == len(before) - len(truth["jobs"]):
-        strange = [
+        for_unknown = [
             at["requests"]["get"] - sum(job["gets"] for job in at["jobs"].values())
-            for at in (asked, truth)
+            for at in (truth_before, truth)
         ]
-        if strange[0] != strange[1]:
-            tally.wrong.append("a job that is not known was asked for again")
+        if for_unknown[0] != for_unknown[1]:
+            tally.wrong.append("an unknown job was requested again")
 
 
-def _looks(truth, job_id):
+def _requests(truth, job_id):
     job = truth["jobs"].get(job_id)
     return job and (job["gets"], job["result_requests"])

@@ -1,4 +1,4 @@
-"""Batches against an emulator over HTTP: one service, one journal, one folder, and many runs."""
+"""Batches against an emulator over HTTP: one service, one journal, one folder, several runs."""
 
 import asyncio
 
@@ -15,11 +15,10 @@ NEVER = float("inf")
 
 @attrs.define(kw_only=True)
 class Scene:
-    """Where batches run: a service, who asks it, and where journal and results lie.
+    """A service, its client, and the paths of journal and results, for several batches.
 
     Attributes:
-        grace: Seconds after which jobs are given up that the service does not know; None for the
-            default.
+        grace: `not_found_grace` and `patience` of the batches, in seconds; None for the defaults.
     """
 
     ade: object
@@ -32,31 +31,31 @@ class Scene:
         return self.ade.submit(JobPlan(**plan), job_id=job_id)
 
     def end(self, job_id):
-        """Have a job end now that would never."""
+        """Complete a job that would never settle."""
         end_now(self.ade.world, job_id)
 
     def many(self, count, **plan):
         return [self.submit(**plan) for _ in range(count)]
 
     def batch(self, **options):
-        given = {"journal": self.journal, "out_dir": self.out_dir}
+        defaults = {"journal": self.journal, "out_dir": self.out_dir}
         if self.grace is not None:
-            given |= {"not_found_grace": self.grace, "patience": self.grace}
-        return Batch(self.client, **(given | options))
+            defaults |= {"not_found_grace": self.grace, "patience": self.grace}
+        return Batch(self.client, **(defaults | options))
 
-    async def run(self, job_ids=(), *, timeout=None, replay=False, **options):  # noqa: ASYNC109 - it is the run's
-        """Give all outcomes of one run of a batch of its own, by job id; each came once."""
+    async def run(self, job_ids=(), *, timeout=None, replay=False, **options):  # noqa: ASYNC109 - passed to `Batch.run`
+        """Run a new batch; return its outcomes by job id, each of which must come once."""
         async with self.batch(**options) as batch:
             return await gather(batch.run(job_ids, timeout=timeout, replay=replay))
 
     @property
     def requests(self):
-        """How often the service and the storage were asked so far."""
+        """Number of requests to the service and its storage so far."""
         traffic = self.ade.world.traffic
         return traffic.get + traffic.list + traffic.result
 
     def records(self):
-        """Give what the journal holds now, as another connection sees it, by job id."""
+        """Return the current records of the journal by job id, read by another connection."""
         with JournalReader(self.journal) as reader:
             return {record.job_id: record for record in reader.records()}
 
@@ -67,12 +66,12 @@ class Scene:
         return self.ade.world.result(job_id).read()
 
     def leftovers(self):
-        """Give the names in the folder that are no results."""
+        """Return the names in the result folder that are not results."""
         return sorted(p.name for p in self.out_dir.iterdir() if p.name.startswith("."))
 
 
 async def gather(run):
-    """Give all outcomes of a run, by job id; each came once."""
+    """Return all outcomes of a run by job id, each of which must come once."""
     found = {}
     async for outcome in run:
         assert outcome.job_id not in found
@@ -81,26 +80,26 @@ async def gather(run):
 
 
 async def gather_until(run, error):
-    """Give the outcomes that a run tells before an error of that class ends it, and the error."""
-    told = {}
+    """Return the outcomes before an error of this class ends the run, and the error."""
+    found = {}
     try:
         async for outcome in run:
-            assert outcome.job_id not in told
-            told[outcome.job_id] = outcome
+            assert outcome.job_id not in found
+            found[outcome.job_id] = outcome
     except error as caught:
-        assert await anext(run, None) is None  # it is told once
-        return told, caught
-    raise AssertionError(f"ended without {error}")
+        assert await anext(run, None) is None  # the error is raised only once
+        return found, caught
+    raise AssertionError(f"the run ended without {error}")
 
 
 async def until(condition):
-    """Wait until something is so."""
+    """Wait until the condition is true, at most 30 seconds."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - of a batch as its user sees it, who has no event
+        while not condition():  # noqa: ASYNC110 - the public API of a batch has no event
             await asyncio.sleep(0.002)
 
 
 def make_client(ade, **options):
     retry = RetryPolicy(attempts=3, base=0.001, max_wait=0.001)
-    given = {"api_key": ade.api_key, "base_url": ade.base_url, "retry": retry}
-    return AdeClient(**(given | options))
+    defaults = {"api_key": ade.api_key, "base_url": ade.base_url, "retry": retry}
+    return AdeClient(**(defaults | options))

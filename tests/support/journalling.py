@@ -1,6 +1,6 @@
-"""A process of its own that writes to a journal, and says on stdout what has been acknowledged.
+"""A process that writes to a journal and prints what is acknowledged.
 
-journalling.py JOURNAL FIRST COUNT: adds COUNT ids from FIRST, then settles them, some at once.
+journalling.py JOURNAL FIRST COUNT: adds COUNT ids from FIRST, then settles them in eight tasks.
 """
 
 import asyncio
@@ -24,27 +24,27 @@ def settled(job_id):
     return Settled(snapshot(job_id, "failed", failure_reason="x" * 500), 1.0, fetching=False)
 
 
-def say(what):
-    sys.stdout.write(f"{what}\n")
+def print_line(text):
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-async def settle_every(journal, job_ids, durable):
+async def settle_all(journal, job_ids, durable):
     for job_id in job_ids:
         await journal.write(settled(job_id), durable=durable)
-        say(job_id)
+        print_line(job_id)
 
 
 async def main(path, first, count):
     job_ids = [f"j{n}" for n in range(first, first + count)]
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
-        say("open")
+        print_line("open")
         await journal.add(job_ids)
-        say("added")
+        print_line("added")
         await asyncio.gather(
-            *(settle_every(journal, job_ids[n::8], durable=bool(n % 2)) for n in range(8))
+            *(settle_all(journal, job_ids[n::8], durable=bool(n % 2)) for n in range(8))
         )
-    say("closed")
+    print_line("closed")
 
 
 if __name__ == "__main__":

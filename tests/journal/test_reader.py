@@ -1,4 +1,4 @@
-"""A JournalReader tells what is in a journal, and leaves no trace beside it."""
+"""A JournalReader reads a journal and writes nothing into its folder."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def check_all(reader):
     assert len(reader.failures(most=2)) == 2
 
 
-async def test_it_reads_beside_the_batch(journal, path):
+async def test_it_reads_while_the_batch_writes(journal, path):
     with JournalReader(path) as reader:
         assert reader.counts().by_stage == {Stage.WAITING: 10}
         await write_all(journal)
@@ -82,7 +82,7 @@ async def test_it_reads_beside_the_batch(journal, path):
         assert reader.holder == os.getpid()
 
 
-async def test_it_tells_when_the_batch_began_and_when_its_last_outcome_came(journal, path):
+async def test_span_is_from_the_first_job_to_the_last_outcome(journal, path):
     with JournalReader(path) as reader:
         assert reader.span() == (1.0, None)
         await journal.add(["later"], at=2.0)
@@ -91,7 +91,7 @@ async def test_it_tells_when_the_batch_began_and_when_its_last_outcome_came(jour
         assert reader.span() == (1.0, 30.0)
 
 
-async def test_it_reads_after_the_batch_and_leaves_no_trace(path, tmp_path):
+async def test_it_reads_after_the_batch_without_writing(path, tmp_path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add([f"j{n}" for n in range(10)])
         await write_all(journal)
@@ -104,7 +104,7 @@ async def test_it_reads_after_the_batch_and_leaves_no_trace(path, tmp_path):
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
-async def test_it_reads_on_when_a_batch_begins_and_ends_meanwhile(path):
+async def test_it_keeps_reading_while_batches_start_and_end(path):
     await (await Journal.open(path, endpoint=ENDPOINT)).aclose()
     with JournalReader(path) as reader:
         assert reader.counts().jobs == 0
@@ -118,7 +118,7 @@ async def test_it_reads_on_when_a_batch_begins_and_ends_meanwhile(path):
         assert reader.counts().jobs == 11
 
 
-async def test_a_walk_goes_on_while_the_batch_writes(journal, path, monkeypatch):
+async def test_an_iteration_continues_while_the_batch_writes(journal, path, monkeypatch):
     monkeypatch.setattr("adepoll.journal.reader._PAGE", 3)
     with JournalReader(path) as reader:
         walk = reader.records()
@@ -127,7 +127,7 @@ async def test_a_walk_goes_on_while_the_batch_writes(journal, path, monkeypatch)
         assert [r.job_id for r in (*first, *walk)] == [f"j{n}" for n in range(10)]
 
 
-async def test_what_a_killed_batch_left_is_read_with_its_wal(journal, path, tmp_path):
+async def test_the_journal_of_a_killed_batch_is_read_with_its_wal(journal, path, tmp_path):
     await write_all(journal)
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -142,15 +142,13 @@ async def test_what_a_killed_batch_left_is_read_with_its_wal(journal, path, tmp_
 
 @pytest.fixture
 async def unclosed(journal, path):
-    """The files of a journal that was not closed, as bytes."""
+    """The bytes of the files of a journal that was not closed."""
     await write_all(journal)
     return {name: path.with_name(name).read_bytes() for name in ("batch.db", "batch.db-wal")}
 
 
-async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(
-    unclosed, folder_as_nobody, request
-):
-    """Without it the journal would be an older one."""
+async def test_a_wal_in_a_read_only_folder_is_not_ignored(unclosed, folder_as_nobody, request):
+    """Without the WAL, the journal would lack the latest writes."""
     for name, data in unclosed.items():
         (folder_as_nobody / name).write_bytes(data)
         (folder_as_nobody / name).chmod(0o444)
@@ -160,7 +158,7 @@ async def test_a_wal_in_a_folder_without_write_access_is_not_passed_over(
         JournalReader(folder_as_nobody / "batch.db")
 
 
-async def test_a_closed_reader_says_so(journal, path):
+async def test_a_closed_reader_raises(journal, path):
     reader = JournalReader(path)
     reader.close()
     reader.close()
