@@ -279,7 +279,7 @@ def kills(folder: Path, options: "Options") -> None:
         )
         whole = Place(folder=folder / "whole", command=COMMAND, ids=path)
         beside = asyncio.run(undisturbed(whole, service))
-    alike = tally.outcomes == beside.outcomes and tally.told() == beside.told()
+    alike = tally.outcomes == beside.outcomes and tally.last_lines() == beside.last_lines()
     same = "equal" if alike else "NOT EQUAL"
     moments = ", ".join(f"{count} {name}" for name, count in tally.kills.most_common())
     found = ", ".join(f"{count} {name}" for name, count in tally.found.most_common())
