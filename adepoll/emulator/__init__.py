@@ -1,71 +1,69 @@
-"""An ADE service of one's own, for tests and rehearsals: documented behaviour on loopback ports."""
+"""An ADE service for tests: it implements the documented behavior on loopback ports."""
 
 from adepoll.emulator.app import make_api_app, make_results_app
-from adepoll.emulator.catalogue import NAMES, make_effect
 from adepoll.emulator.effects import (
-    Break,
+    FAULT_NAMES,
+    ConnectionFailure,
     Corruption,
-    Distortion,
     Effect,
-    Endpoint,
     Latency,
-    Overlong,
-    RateLimit,
+    LatencyShape,
+    ListDistortion,
+    OverlongBody,
     Redirect,
-    Refusal,
-    Refuse,
-    RetryAfter,
-    Shape,
-    Throttle,
-    Trick,
+    SlowBody,
+    StorageEffect,
     WrongLength,
+    make_effect,
 )
+from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.faults import Fault, Faults, When, make_fault
-from adepoll.emulator.jobs import JobPlan, Outcome, Profile
-from adepoll.emulator.ledger import EarlyRequest, Leak, Traffic, Truth
-from adepoll.emulator.listing import ListOrder
+from adepoll.emulator.ground_truth import GroundTruth
+from adepoll.emulator.job_list import ListOrder
+from adepoll.emulator.jobs import JobPlan, JobTruth, Outcome, Profile
+from adepoll.emulator.refusals import RateLimit, Refusal, RefusalKind, RetryAfter
+from adepoll.emulator.request_log import EarlyRequest, Leak, Traffic
 from adepoll.emulator.results import ResultBody
 from adepoll.emulator.service import Emulator
 from adepoll.emulator.settings import Settings, SettingsError, read_settings
-from adepoll.emulator.source import EPOCH, WorldSource, loop_clock
-from adepoll.emulator.truth import TruthTeller
-from adepoll.emulator.virtualtime import VirtualTimeLoop, run
+from adepoll.emulator.virtual_time import VirtualTimeLoop, run
 from adepoll.emulator.world import INLINE_LIMIT, World
+from adepoll.emulator.world_source import EPOCH, WorldSource, loop_clock
 
 __all__ = [
     "EPOCH",
+    "FAULT_NAMES",
     "INLINE_LIMIT",
-    "NAMES",
-    "Break",
+    "ConnectionFailure",
     "Corruption",
-    "Distortion",
     "EarlyRequest",
     "Effect",
     "Emulator",
     "Endpoint",
     "Fault",
     "Faults",
+    "GroundTruth",
     "JobPlan",
+    "JobTruth",
     "Latency",
+    "LatencyShape",
     "Leak",
+    "ListDistortion",
     "ListOrder",
     "Outcome",
-    "Overlong",
+    "OverlongBody",
     "Profile",
     "RateLimit",
     "Redirect",
     "Refusal",
-    "Refuse",
+    "RefusalKind",
     "ResultBody",
     "RetryAfter",
     "Settings",
     "SettingsError",
-    "Shape",
-    "Throttle",
+    "SlowBody",
+    "StorageEffect",
     "Traffic",
-    "Trick",
-    "Truth",
-    "TruthTeller",
     "VirtualTimeLoop",
     "When",
     "World",

@@ -1,4 +1,4 @@
-"""The two aiohttp applications over a world: who may ask what where, and what time it is there."""
+"""The two aiohttp applications of the emulator: the API, and the storage of large results."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,34 +6,34 @@ from email.utils import formatdate
 
 from aiohttp import hdrs, web
 
-from adepoll.emulator.api import Api
-from adepoll.emulator.delivery import Sleep
-from adepoll.emulator.effects import Endpoint
-from adepoll.emulator.faulty import Handler, Wire
-from adepoll.emulator.saving import Saver
-from adepoll.emulator.storage import Storage
+from adepoll.emulator.api_handlers import ApiHandlers
+from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.fault_handlers import FaultHandlers, Handler
+from adepoll.emulator.response_sender import Sleep
+from adepoll.emulator.result_saver import ResultSaver
+from adepoll.emulator.storage_handlers import StorageHandlers
 from adepoll.emulator.world import World
 
 _JOBS = "/v1/ade/extract/jobs"
 
 
 def make_api_app(world: World, *, api_key: str, sleep: Sleep = asyncio.sleep) -> web.Application:
-    """Make the API: every route of it wants ``Authorization: Bearer <api_key>``.
+    """Return the API. Every route requires ``Authorization: Bearer <api_key>``.
 
-    Before the first large result is asked for, `world.results_origin` must say where the
-    application of `make_results_app` is served.
+    Set `world.results_origin` to the origin of the application of `make_results_app` before the
+    first poll of a job with a large result.
 
     Args:
-        world: What it is about.
+        world: The world that the API serves.
         api_key: The key.
-        sleep: Waits, where a fault wants it.
+        sleep: Waits for the delays that faults cause.
     """
-    saver = Saver(world)
-    api, wire = Api(world, saver), Wire(world, sleep)
+    saver = ResultSaver(world)
+    api, faults = ApiHandlers(world, saver), FaultHandlers(world, sleep)
     bearer = f"Bearer {api_key}"
 
-    def guarded(handler: Handler) -> Handler:
-        async def guard(request: web.Request) -> web.StreamResponse:
+    def authorized(handler: Handler) -> Handler:
+        async def check_key(request: web.Request) -> web.StreamResponse:
             if request.headers.get(hdrs.AUTHORIZATION) != bearer:
                 world.traffic.unauthorized += 1
                 return web.json_response(
@@ -43,45 +43,47 @@ def make_api_app(world: World, *, api_key: str, sleep: Sleep = asyncio.sleep) ->
                 )
             return await handler(request)
 
-        return guard
+        return check_key
 
     app = web.Application()
     app.router.add_get(
-        _JOBS + "/{job_id}", guarded(wire.api(Endpoint.GET, api.get)), allow_head=False
+        _JOBS + "/{job_id}", authorized(faults.wrap_api(Endpoint.GET, api.get)), allow_head=False
     )
-    app.router.add_get(_JOBS, guarded(wire.api(Endpoint.LIST, api.list)), allow_head=False)
-    app.router.add_post(_JOBS, guarded(wire.api(Endpoint.CREATE, api.create)))
-    app.router.add_get("/_emulator/truth", guarded(api.truth), allow_head=False)
+    app.router.add_get(
+        _JOBS, authorized(faults.wrap_api(Endpoint.LIST, api.list)), allow_head=False
+    )
+    app.router.add_post(_JOBS, authorized(faults.wrap_api(Endpoint.CREATE, api.create)))
+    app.router.add_get("/_emulator/truth", authorized(api.truth), allow_head=False)
     app.cleanup_ctx.append(saver.running)
-    app.on_response_prepare.append(_date_stamper(world))
+    app.on_response_prepare.append(_date_setter(world))
     return app
 
 
 def make_results_app(world: World, *, sleep: Sleep = asyncio.sleep) -> web.Application:
-    """Make the origin of the large results: it wants a presigned query, and no key at all.
+    """Return the storage of large results. It requires a presigned URL, and no API key.
 
     Args:
-        world: Whose results they are.
-        sleep: Waits, where a fault wants it.
+        world: The world with the results.
+        sleep: Waits for the delays that faults cause.
     """
-    storage = Storage(world)
+    storage = StorageHandlers(world)
     app = web.Application()
-    app.router.add_get("/{key:.*}", Wire(world, sleep).results(storage))
+    app.router.add_get("/{key:.*}", FaultHandlers(world, sleep).wrap_storage(storage))
     app.router.add_put("/{key:.*}", storage.put)
-    app.on_response_prepare.append(_date_stamper(world))
+    app.on_response_prepare.append(_date_setter(world))
     return app
 
 
-def _date_stamper(
+def _date_setter(
     world: World,
 ) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    # Clients work out their clock's skew from `Date`, so it must tell the time of the world.
+    # Clients compute the skew of their clock from `Date`, so it must be the time of the world.
     second, date = -1, ""
 
-    async def stamp(_request: web.Request, response: web.StreamResponse) -> None:
+    async def set_date(_request: web.Request, response: web.StreamResponse) -> None:
         nonlocal second, date
         if (now := int(world.now())) != second:
             second, date = now, formatdate(now, usegmt=True)
         response.headers[hdrs.DATE] = date
 
-    return stamp
+    return set_date

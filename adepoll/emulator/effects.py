@@ -1,38 +1,23 @@
-"""What a fault does to an answer, by name. Pure: each effect says what is wrong, and sends nothing.
-
-`catalogue` makes them by name.
-"""
+"""What a fault does to an answer, and the names of all faults. Pure: nothing is sent here."""
 
 import math
 import random
 from collections.abc import Mapping
-from email.utils import formatdate
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
+import attrs
 from attrs import field, frozen
-from attrs.validators import optional
 
-from adepoll.emulator import checks
+from adepoll.emulator import validators
+from adepoll.emulator.endpoints import ALL_ENDPOINTS, READING_ENDPOINTS, Endpoint
+from adepoll.emulator.refusals import RateLimit, Refusal, RefusalKind
 
-
-class Endpoint(Enum):
-    """Where a request goes: one job, the list, a submission, or the origin of the results."""
-
-    GET = "get"
-    LIST = "list"
-    CREATE = "create"
-    RESULT = "result"
-
-
-_ALL: Final = frozenset(Endpoint)
-_API: Final = _ALL - {Endpoint.RESULT}
-_READ: Final = frozenset({Endpoint.GET, Endpoint.LIST})
 _LONGEST_DELAY: Final = 3_600.0
 
 
-class Shape(Enum):
-    """How a latency is distributed."""
+class LatencyShape(Enum):
+    """The distribution of a latency."""
 
     CONSTANT = "constant"
     UNIFORM = "uniform"
@@ -42,184 +27,36 @@ class Shape(Enum):
 
 @frozen(kw_only=True)
 class Latency:
-    """The answer comes late.
+    """The answer is delayed.
 
     Attributes:
-        shape: Of the distribution. `UNIFORM` is from 0 to twice the median.
-        median: In seconds. No delay is longer than an hour.
-        sigma: Standard deviation of the logarithm, for `LOGNORMAL` alone.
+        shape: Distribution of the delay. `UNIFORM` ranges from 0 to twice the median.
+        median: Median delay, in seconds. A delay is at most one hour.
+        sigma: Standard deviation of the delay's logarithm, for `LOGNORMAL` only.
     """
 
-    shape: Shape = field(default=Shape.LOGNORMAL, converter=Shape)
-    median: float = field(default=0.5, validator=checks.finite)
-    sigma: float = field(default=1.0, validator=checks.finite)
+    name: ClassVar[str] = "latency"
+    endpoints: ClassVar[frozenset[Endpoint]] = ALL_ENDPOINTS
 
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return "latency"
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _ALL
+    shape: LatencyShape = field(default=LatencyShape.LOGNORMAL, converter=LatencyShape)
+    median: float = field(default=0.5, validator=validators.FINITE)
+    sigma: float = field(default=1.0, validator=validators.FINITE)
 
     def draw(self, rng: random.Random) -> float:
         """Draw one delay, in seconds."""
         factor = 1.0
-        if self.shape is Shape.UNIFORM:
+        if self.shape is LatencyShape.UNIFORM:
             factor = rng.uniform(0.0, 2.0)
-        elif self.shape is Shape.EXPONENTIAL:
+        elif self.shape is LatencyShape.EXPONENTIAL:
             factor = rng.expovariate(math.log(2))
-        elif self.shape is Shape.LOGNORMAL:
-            # Over 700, exp would overflow; the longest delay is far below.
+        elif self.shape is LatencyShape.LOGNORMAL:
+            # exp overflows above 709; the longest delay is far below that.
             factor = math.exp(min(rng.gauss(0.0, self.sigma), 700.0))
         return min(self.median * factor, _LONGEST_DELAY)
 
 
-class RetryAfter(Enum):
-    """In which form a refusal says when to come back (RFC 9110, 2022, section 10.2.3)."""
-
-    ABSENT = "absent"
-    SECONDS = "seconds"
-    DATE = "date"
-    ABSURD = "absurd"
-
-    def told(self, wait: float, *, now: float, rng: random.Random) -> tuple[str | None, float]:
-        """Give the header, and the Unix second before which it asks not to come back.
-
-        Nothing is asked for (0.0) by an absent header or an absurd one, which a client may read as
-        it can.
-
-        Args:
-            wait: Seconds until coming back is of use.
-            now: Unix seconds.
-            rng: Chooses the absurdity.
-        """
-        if self is RetryAfter.SECONDS:
-            seconds = math.ceil(wait)
-            return str(seconds), now + seconds
-        if self is RetryAfter.DATE:
-            until = math.ceil(now + wait)
-            return formatdate(until, usegmt=True), float(until)
-        if self is RetryAfter.ABSURD:
-            return rng.choice(ABSURD_WAITS), 0.0
-        return None, 0.0
-
-
-ABSURD_WAITS: Final = (
-    "-5",
-    "soon",
-    "1e9",
-    "nan",
-    "99999999999999999999",
-    "31536000",
-    "Thu, 01 Jan 1970 00:00:00 GMT",
-    "Fri, 31 Dec 9999 23:59:59 GMT",
-    "Mon, 32 Foo 2025 25:61:61 GMT",
-)
-"""What `RetryAfter.ABSURD` writes."""
-
-
-@frozen(kw_only=True)
-class RateLimit:
-    """429 to whoever asks more often than a token bucket allows.
-
-    Attributes:
-        rate: Tokens that come back per second; each request takes one.
-        burst: The most that the bucket holds, and what it starts with.
-        retry_after: The form of `Retry-After`, which tells when the next token comes, or a wait
-            between `wait_min` and `wait_max`.
-        wait_min: The shortest wait that is told, in seconds; None for until the next token.
-        wait_max: The longest one; None for `wait_min`.
-    """
-
-    rate: float = field(default=10.0, validator=checks.positive)
-    burst: float = field(default=10.0, validator=checks.at_least_one)
-    retry_after: RetryAfter = field(default=RetryAfter.SECONDS, converter=RetryAfter)
-    wait_min: float | None = field(default=None, validator=optional(checks.finite))
-    wait_max: float | None = field(default=None, validator=optional(checks.finite))
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse a range without a beginning, or that ends before it."""
-        if self.wait_max is not None and (self.wait_min is None or self.wait_max < self.wait_min):
-            raise ValueError(
-                f"wait_max must be at least wait_min, not {self.wait_max!r} < {self.wait_min!r}"
-            )
-
-    def wait(self, until_token: float, rng: random.Random) -> float:
-        """Draw how long to ask a client to wait, in seconds.
-
-        Args:
-            until_token: Seconds until the next token.
-            rng: Draws between `wait_min` and `wait_max`.
-        """
-        if self.wait_min is None:
-            return until_token
-        return rng.uniform(self.wait_min, self.wait_max or self.wait_min)
-
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return "rate-limit"
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _API
-
-
-class Refusal(Enum):
-    """A status that is no success, for no fault of the request."""
-
-    SERVER_ERROR = "server-error"
-    TOO_MANY_REQUESTS = "too-many-requests"
-    UNAUTHORIZED = "unauthorized"
-    PAYMENT_REQUIRED = "payment-required"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not-found"
-    REQUEST_TIMEOUT = "request-timeout"
-
-
-REFUSALS: Final[Mapping[Refusal, tuple[int, ...]]] = {
-    Refusal.SERVER_ERROR: (500, 502, 503, 504),
-    Refusal.TOO_MANY_REQUESTS: (429,),
-    Refusal.UNAUTHORIZED: (401,),
-    Refusal.PAYMENT_REQUIRED: (402,),
-    Refusal.FORBIDDEN: (403,),
-    Refusal.NOT_FOUND: (404,),
-    Refusal.REQUEST_TIMEOUT: (408,),
-}
-"""The statuses that each `Refusal` draws from."""
-
-
-@frozen(kw_only=True)
-class Refuse:
-    """The request is refused.
-
-    Attributes:
-        kind: How.
-        retry_after: The form of `Retry-After`, which tells `wait`.
-        wait: In seconds.
-    """
-
-    kind: Refusal
-    retry_after: RetryAfter = field(default=RetryAfter.ABSENT, converter=RetryAfter)
-    wait: float = field(default=1.0, validator=checks.finite)
-
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return self.kind.value
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _ALL if self.kind is Refusal.SERVER_ERROR else _API
-
-
-class Break(Enum):
-    """How the answer breaks off, or fails to end."""
+class ConnectionFailure(Enum):
+    """How the transfer of an answer fails: it breaks off, stops, or never ends."""
 
     SILENT = "silent"
     RESET_BEFORE_HEADERS = "reset-before-headers"
@@ -229,81 +66,62 @@ class Break(Enum):
     TRUNCATED = "truncated"
     STALLED = "stalled"
     NEVER_ENDING = "never-ending"
-    EXPIRED_IN_MID_DOWNLOAD = "expired-in-mid-download"
+    EXPIRED_MID_DOWNLOAD = "expired-mid-download"
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        at_results = self is Break.EXPIRED_IN_MID_DOWNLOAD
-        return frozenset({Endpoint.RESULT}) if at_results else _ALL
+        """The endpoints at which it can happen."""
+        if self is ConnectionFailure.EXPIRED_MID_DOWNLOAD:
+            return frozenset({Endpoint.RESULT})
+        return ALL_ENDPOINTS
 
 
 @frozen(kw_only=True)
-class Overlong:
-    """The body is followed by blanks, which JSON allows, and is as long as announced.
+class OverlongBody:
+    """Blanks follow the body, which JSON allows. `Content-Length` includes them.
 
     Attributes:
-        extra_bytes: How many.
+        extra_bytes: Number of blanks.
     """
 
-    extra_bytes: int = field(default=64_000_000, validator=checks.positive)
+    name: ClassVar[str] = "overlong"
+    endpoints: ClassVar[frozenset[Endpoint]] = ALL_ENDPOINTS
 
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return "overlong"
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _ALL
+    extra_bytes: int = field(default=64_000_000, validator=validators.POSITIVE)
 
 
 @frozen(kw_only=True)
 class WrongLength:
-    """`Content-Length` lies.
+    """`Content-Length` differs from the length of the body.
 
     Attributes:
-        by: What is announced less what is sent, in bytes. Below 0, the end of the body stands
-            where the next answer should; above, the connection is closed too early.
+        by: Announced length minus sent length, in bytes. Below 0, the end of the body is where the
+            client expects the next answer. Above 0, the connection closes before the announced
+            length was sent.
     """
+
+    name: ClassVar[str] = "wrong-length"
+    endpoints: ClassVar[frozenset[Endpoint]] = ALL_ENDPOINTS
 
     by: int = -1
 
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return "wrong-length"
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _ALL
-
 
 @frozen(kw_only=True)
-class Throttle:
-    """The body comes slowly.
+class SlowBody:
+    """The body is sent slowly.
 
     Attributes:
         rate: Bytes per second.
     """
 
-    rate: float = field(default=20_000.0, validator=checks.positive)
+    name: ClassVar[str] = "slow-body"
+    endpoints: ClassVar[frozenset[Endpoint]] = ALL_ENDPOINTS
 
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return "throttled"
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _ALL
+    rate: float = field(default=20_000.0, validator=validators.POSITIVE)
 
 
 class Corruption(Enum):
-    """What is wrong with the body of an answer whose status is fine."""
+    """A wrong body with a status of success."""
 
     HTML = "html"
     INVALID_JSON = "invalid-json"
@@ -321,15 +139,14 @@ class Corruption(Enum):
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return frozenset({Endpoint.GET}) if self in _OF_ONE_JOB else _READ
+        """The endpoints at which it can happen."""
+        if self in {Corruption.WRONG_JOB_ID, Corruption.BACKWARD_STATUS}:
+            return frozenset({Endpoint.GET})
+        return READING_ENDPOINTS
 
 
-_OF_ONE_JOB: Final = frozenset({Corruption.WRONG_JOB_ID, Corruption.BACKWARD_STATUS})
-
-
-class Distortion(Enum):
-    """What is wrong with a page of the list, though each item is right."""
+class ListDistortion(Enum):
+    """A wrong page of the job list, although each of its items is right."""
 
     MISSING_ITEMS = "missing-items"
     MISSING_PAGE = "missing-page"
@@ -338,20 +155,20 @@ class Distortion(Enum):
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
+        """The endpoints at which it can happen."""
         return frozenset({Endpoint.LIST})
 
 
-class Trick(Enum):
-    """What else the origin of the results may do."""
+class StorageEffect(Enum):
+    """Unexpected behavior of the storage of large results."""
 
     CHANGING_ETAG = "changing-etag"
     RANGE_IGNORED = "range-ignored"
-    GZIP_UNASKED = "gzip-unasked"
+    UNREQUESTED_GZIP = "unrequested-gzip"
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
+        """The endpoints at which it can happen."""
         return frozenset({Endpoint.RESULT})
 
 
@@ -360,38 +177,88 @@ class Redirect:
     """307 to another origin.
 
     Attributes:
-        location: Where to; None for the origin of the results under another name, which counts
-            what keys and cookies arrive with the request.
+        location: Target URL. None for the storage of large results under another host name, where
+            keys and cookies that arrive with the request are counted as leaks.
     """
 
+    name: ClassVar[str] = "redirect"
+    endpoints: ClassVar[frozenset[Endpoint]] = ALL_ENDPOINTS
+
     location: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The name in the catalogue."""
-        return "redirect"
-
-    @property
-    def endpoints(self) -> frozenset[Endpoint]:
-        """Where it can happen."""
-        return _ALL
 
 
 Effect: TypeAlias = (
     Latency
     | RateLimit
-    | Refuse
-    | Break
-    | Overlong
+    | Refusal
+    | ConnectionFailure
+    | OverlongBody
     | WrongLength
-    | Throttle
+    | SlowBody
     | Corruption
-    | Distortion
-    | Trick
+    | ListDistortion
+    | StorageEffect
     | Redirect
 )
 
+_CLASSES: Final[Mapping[str, type]] = {
+    **{
+        cls.name: cls for cls in (Latency, RateLimit, OverlongBody, WrongLength, SlowBody, Redirect)
+    },
+    **{kind.value: Refusal for kind in RefusalKind},
+}
+_MEMBERS: Final[Mapping[str, ConnectionFailure | Corruption | ListDistortion | StorageEffect]] = {
+    member.value: member
+    for kind in (ConnectionFailure, Corruption, ListDistortion, StorageEffect)
+    for member in kind
+}
+
+FAULT_NAMES: Final = (*_CLASSES, *_MEMBERS)
+"""The names of all faults, which `--fault`, a settings file and `make_fault` accept."""
+
 
 def name_of(effect: Effect) -> str:
-    """Give the name of an effect in the catalogue."""
+    """Return the name of an effect's fault."""
     return effect.value if isinstance(effect, Enum) else effect.name
+
+
+def effect_class(name: str) -> type | None:
+    """Return the attrs class of an effect with options; None if the effect has no options.
+
+    Raises:
+        ValueError: There is no fault of that name.
+    """
+    if name not in FAULT_NAMES:
+        raise ValueError(f"no fault is named {name!r}; faults: {', '.join(FAULT_NAMES)}")
+    return _CLASSES.get(name)
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Return the names of the options of a fault's effect.
+
+    Raises:
+        ValueError: There is no fault of that name.
+    """
+    cls = effect_class(name)
+    return () if cls is None else tuple(key for key in attrs.fields_dict(cls) if key != "kind")
+
+
+def make_effect(name: str, **options: object) -> Effect:
+    """Return the effect of a fault; the options are the attributes of the effect's class.
+
+    Raises:
+        ValueError: There is no fault of that name, it has no such option, or the option's value is
+            out of range.
+    """
+    known = option_names(name)
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"fault {name!r} has no option {option!r}; options: {', '.join(known) or 'none'}"
+            )
+    if (cls := effect_class(name)) is None:
+        return _MEMBERS[name]
+    if cls is Refusal:
+        options["kind"] = name
+    effect: Effect = cls(**options)
+    return effect

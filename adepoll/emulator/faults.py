@@ -1,7 +1,4 @@
-"""Which faults meet a request: by chance, window, endpoint and job. Pure, seeded, switchable.
-
-What a fault then does, on the wire or in virtual time, is not decided here.
-"""
+"""Faults: which effect happens to which requests. Pure, and reproducible from a seed."""
 
 import hashlib
 import math
@@ -13,18 +10,19 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from adepoll.emulator import checks
-from adepoll.emulator.catalogue import make_effect
-from adepoll.emulator.effects import Effect, Endpoint, RateLimit, name_of
+from adepoll.emulator import validators
+from adepoll.emulator.effects import Effect, make_effect, name_of
+from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.refusals import RateLimit
 
-_LOTS: Final = 2**64
+_CHANCE_SCALE: Final = 2**64
 
 
 def _check_window(
     _instance: object, _attribute: object, window: tuple[float, float] | None
 ) -> None:
     if window is not None and not 0 <= window[0] < window[1]:
-        raise ValueError(f"window must be 0 <= start < end, in seconds, not {window!r}")
+        raise ValueError(f"'window' must be 0 <= start < end, in seconds: {window!r}")
 
 
 def _set_of_endpoints(values: Iterable[Endpoint | str] | None) -> frozenset[Endpoint] | None:
@@ -32,26 +30,26 @@ def _set_of_endpoints(values: Iterable[Endpoint | str] | None) -> frozenset[Endp
 
 
 def _set_of_jobs(values: Iterable[str] | None) -> frozenset[str] | None:
-    if isinstance(values, str):  # a set of its letters would never match, and never be noticed
+    if isinstance(values, str):  # the set of its letters would match no job
         raise TypeError("jobs must be several job ids, not one string")
     return None if values is None else frozenset(values)
 
 
 @frozen(kw_only=True)
 class When:
-    """Which requests a fault meets; all conditions must hold.
+    """The requests to which a fault applies; all conditions must hold.
 
     Attributes:
-        chance: Share of the requests, drawn for each one from the seed.
-        window: From when to when, in seconds since the fault was added, the end excluded; None
-            for always.
-        every: After how many seconds the window comes again, as storms do; None for once.
-        endpoints: Where; None for wherever the effect can happen.
-        jobs: Requests about these jobs alone, results included; None for all requests.
-        times: Not more often than that in all; None for no end.
+        chance: Share of the requests, drawn for each request from the seed.
+        window: Start (included) and end (excluded), in seconds since the fault was added; None for
+            always.
+        every: Seconds after which the window repeats; None for a single window.
+        endpoints: Endpoints of the requests; None for all endpoints at which the effect can happen.
+        jobs: Ids of the jobs whose requests are affected, results included; None for all requests.
+        times: Largest number of affected requests; None for no limit.
     """
 
-    chance: float = field(default=1.0, validator=checks.share)
+    chance: float = field(default=1.0, validator=validators.SHARE)
     window: tuple[float, float] | None = field(default=None, validator=_check_window)
     every: float | None = None
     endpoints: frozenset[Endpoint] | None = field(default=None, converter=_set_of_endpoints)
@@ -59,14 +57,14 @@ class When:
     times: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what could never be meant."""
+        """Raise `ValueError` for an impossible repetition or a negative count."""
         if self.every is not None and (self.window is None or not self.every >= self.window[1]):
-            raise ValueError(f"every must be at least the end of the window, not {self.every!r}")
+            raise ValueError(f"'every' must be at least the end of the window: {self.every!r}")
         if self.times is not None and self.times < 0:
-            raise ValueError(f"times must be at least 0, not {self.times!r}")
+            raise ValueError(f"'times' must be at least 0: {self.times!r}")
 
-    def covers(self, age: float) -> bool:
-        """Tell whether the window is open so many seconds after the fault was added."""
+    def is_open(self, age: float) -> bool:
+        """Return whether the window is open `age` seconds after the fault was added."""
         if self.window is None:
             return True
         if age < 0:
@@ -77,20 +75,20 @@ class When:
 
 @frozen(kw_only=True)
 class Fault:
-    """An effect, and when it happens.
+    """An effect, and the requests to which it happens.
 
     Attributes:
-        effect: What goes wrong.
-        when: For which requests.
+        effect: What happens.
+        when: To which requests.
     """
 
     effect: Effect
     when: When = When()
 
     def __attrs_post_init__(self) -> None:
-        """Refuse endpoints at which the effect can never happen."""
-        if elsewhere := (self.when.endpoints or frozenset()) - self.effect.endpoints:
-            names = ", ".join(sorted(endpoint.value for endpoint in elsewhere))
+        """Raise `ValueError` for endpoints at which the effect cannot happen."""
+        if impossible := (self.when.endpoints or frozenset()) - self.effect.endpoints:
+            names = ", ".join(sorted(endpoint.value for endpoint in impossible))
             raise ValueError(f"fault {self.name!r} cannot happen at endpoints: {names}")
 
     @property
@@ -110,7 +108,7 @@ def make_fault(
     times: int | None = None,
     **options: object,
 ) -> Fault:
-    """Make a fault of the catalogue; the conditions are those of `When`.
+    """Return the fault of that name; `When` describes the conditions.
 
     Raises:
         ValueError: There is no such fault, option or endpoint, or a value is out of range.
@@ -122,32 +120,33 @@ def make_fault(
 
 
 @frozen
-class Hit:
-    """A fault that meets a request.
+class AppliedFault:
+    """A fault that applies to one request.
 
     Attributes:
         fault: The fault.
-        rng: Draws whatever the effect leaves open; the same for the same request of the same seed.
-        wait: Seconds until a token is there, for a `RateLimit`; 0.0 otherwise.
+        rng: Draws everything that the effect leaves open. It depends only on the seed, the fault
+            and the request.
+        until_token: Seconds until the next token of a `RateLimit`; 0.0 for other effects.
     """
 
     fault: Fault
     rng: random.Random = field(repr=False)
-    wait: float = 0.0
+    until_token: float = 0.0
 
     @property
     def effect(self) -> Effect:
-        """What goes wrong."""
+        """What happens."""
         return self.fault.effect
 
 
 @define
-class _Bucket:
+class _TokenBucket:
     tokens: float
     updated_at: float
 
     def take(self, limit: RateLimit, now: float) -> float:
-        """Take a token, and give 0.0; or give the seconds until there is one."""
+        """Take a token and return 0.0, or return the seconds until there is a token."""
         elapsed = max(now - self.updated_at, 0.0)
         self.tokens = min(self.tokens + elapsed * limit.rate, limit.burst)
         self.updated_at = max(now, self.updated_at)
@@ -158,113 +157,115 @@ class _Bucket:
 
 
 @define
-class _Armed:
+class _ActiveFault:
     fault: Fault
     number: int
-    since: float
-    hits: int = 0
-    bucket: _Bucket | None = None
+    added_at: float
+    applied: int = 0
+    bucket: _TokenBucket | None = None
 
 
 @define(kw_only=True, eq=False)
 class Faults:
-    """The faults of a world. They add up: a request may meet several.
+    """The active faults of a world. Several can apply to the same request.
 
-    The lot of a request follows from the seed, the fault's place among those added, the job and
-    how many requests to that endpoint about that job came before: it does not depend on how the
-    requests of different jobs interleave.
+    Whether a fault applies to a request depends on the seed, the fault's position among the added
+    ones, the job, and the number of earlier requests to the same endpoint about the same job. So
+    it does not depend on the order in which requests about different jobs arrive.
 
     Attributes:
-        seed: Everything random follows from it.
-        clock: Gives Unix seconds; read when a fault with a window is added.
-        counts: How often each fault has met a request, by name.
+        seed: Determines everything random.
+        clock: Returns Unix seconds; read when a fault with a window is added.
+        counts: Number of affected requests by fault name.
     """
 
     seed: int = 0
     clock: Callable[[], float] = field(default=time.time, repr=False)
     counts: Counter[str] = field(init=False, factory=Counter)
-    _armed: list[_Armed] = field(init=False, factory=list)
-    _asked: Counter[tuple[Endpoint, str | None]] = field(init=False, factory=Counter, repr=False)
+    _active: list[_ActiveFault] = field(init=False, factory=list)
+    _requests: Counter[tuple[Endpoint, str | None]] = field(init=False, factory=Counter, repr=False)
     _added: int = field(init=False, default=0)
 
     def add(self, fault: Fault | str, **options: object) -> Fault:
-        """Switch a fault on from now; a name stands for ``make_fault(name, **options)``.
+        """Activate a fault; a name and options are passed to `make_fault`.
 
         Raises:
-            ValueError: As `make_fault`.
-            TypeError: Options were given beside a fault that is ready.
+            ValueError: As for `make_fault`.
+            TypeError: Options were passed together with a `Fault`.
         """
         if isinstance(fault, str):
             fault = make_fault(fault, **options)  # type: ignore[arg-type]  # checked in there
         elif options:
-            raise TypeError("options go with the name of a fault, not with a Fault")
-        since = self.clock() if fault.when.window is not None else 0.0
-        self._armed.append(_Armed(fault, self._added, since))
+            raise TypeError("options can only be passed with the name of a fault, not with a Fault")
+        added_at = self.clock() if fault.when.window is not None else 0.0
+        self._active.append(_ActiveFault(fault, self._added, added_at))
         self._added += 1
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Switch one off.
+        """Deactivate a fault.
 
         Raises:
-            ValueError: It is not on.
+            ValueError: The fault is not active.
         """
-        for index, armed in enumerate(self._armed):
-            if armed.fault is fault:
-                del self._armed[index]
+        for index, active in enumerate(self._active):
+            if active.fault is fault:
+                del self._active[index]
                 return
-        raise ValueError(f"fault {fault.name!r} is not on")
+        raise ValueError(f"fault {fault.name!r} is not active")
 
     def clear(self) -> None:
-        """Switch all off; what was counted stays."""
-        self._armed.clear()
+        """Deactivate all faults; `counts` stays as it is."""
+        self._active.clear()
 
     def __len__(self) -> int:
-        """How many are on, open windows or not."""
-        return len(self._armed)
+        """Return the number of active faults, with open windows or without."""
+        return len(self._active)
 
     def __iter__(self) -> Iterator[Fault]:
-        """Give those that are on, in the order in which they were added."""
-        return iter([armed.fault for armed in self._armed])
+        """Iterate over the active faults, in the order in which they were added."""
+        return iter([active.fault for active in self._active])
 
-    def decide(self, endpoint: Endpoint, job_id: str | None, now: float) -> tuple[Hit, ...]:
-        """Give the faults that meet a request, in the order in which they were added.
+    def select(
+        self, endpoint: Endpoint, job_id: str | None, now: float
+    ) -> tuple[AppliedFault, ...]:
+        """Count a request, and return the faults that apply to it, in the order of their addition.
 
         Args:
-            endpoint: Where it goes.
-            job_id: The job that it is about; None for the list and a submission.
-            now: Unix seconds; they must not go back.
+            endpoint: The request's endpoint.
+            job_id: The job that the request is about; None for the list and for a submission.
+            now: Unix seconds; they must not decrease from call to call.
         """
-        if not self._armed:
+        if not self._active:
             return ()
-        nth = self._asked[endpoint, job_id]
-        self._asked[endpoint, job_id] += 1
+        nth = self._requests[endpoint, job_id]
+        self._requests[endpoint, job_id] += 1
         request = f"{endpoint.value}/{nth}/{job_id or ''}"
-        hits = (self._meet(armed, endpoint, job_id, now, request) for armed in self._armed)
-        return tuple(hit for hit in hits if hit is not None)
+        applied = (self._apply(active, endpoint, job_id, now, request) for active in self._active)
+        return tuple(fault for fault in applied if fault is not None)
 
-    def _meet(
-        self, armed: _Armed, endpoint: Endpoint, job_id: str | None, now: float, request: str
-    ) -> Hit | None:
-        fault, when = armed.fault, armed.fault.when
+    def _apply(
+        self, active: _ActiveFault, endpoint: Endpoint, job_id: str | None, now: float, request: str
+    ) -> AppliedFault | None:
+        fault, when = active.fault, active.fault.when
         if (
             endpoint not in (when.endpoints or fault.effect.endpoints)
             or (when.jobs is not None and job_id not in when.jobs)
-            or (when.times is not None and armed.hits >= when.times)
-            or not when.covers(now - armed.since)
+            or (when.times is not None and active.applied >= when.times)
+            or not when.is_open(now - active.added_at)
         ):
             return None
-        text = f"{self.seed}/{armed.number}/{request}".encode("utf-8", "surrogatepass")
+        text = f"{self.seed}/{active.number}/{request}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(text, digest_size=16).digest()
-        if int.from_bytes(digest[:8]) >= when.chance * _LOTS:
+        if int.from_bytes(digest[:8]) >= when.chance * _CHANCE_SCALE:
             return None
-        wait = 0.0
+        until_token = 0.0
         if isinstance(fault.effect, RateLimit):
-            if armed.bucket is None:
-                armed.bucket = _Bucket(fault.effect.burst, now)
-            if not (wait := armed.bucket.take(fault.effect, now)):
+            if active.bucket is None:
+                active.bucket = _TokenBucket(fault.effect.burst, now)
+            if not (until_token := active.bucket.take(fault.effect, now)):
                 return None
-        armed.hits += 1
+        active.applied += 1
         self.counts[fault.name] += 1
         rng = random.Random(int.from_bytes(digest[8:]))  # noqa: S311 - reproducible, not secret
-        return Hit(fault, rng, wait)
+        return AppliedFault(fault, rng, until_token)

@@ -1,7 +1,7 @@
-"""The result of a job as bytes of an exact size, readable at any offset without building it whole.
+"""The result of a job: bytes of an exact size that can be read at any offset. Pure.
 
-A head and a foot carry the documented fields; between them stand numbered rows of a fixed size, so
-that a piece put in the wrong place can be told, and gigabytes cost no memory.
+A head and a foot contain the documented fields. Between them are numbered rows of a fixed size: a
+misplaced part is noticed, and a result of gigabytes needs no memory.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.api.models import Json
-from adepoll.emulator.shapes import referenced, shaped
+from adepoll.emulator.schema_samples import references_for, sample_of
 
 _ROW_BYTES: Final = 1_024
-_FIRST_ROW: Final = 1_000_000_000  # ten digits from the first to the last row of 9 TB
-_HASHED_AT_A_TIME: Final = 1 << 20
+_FIRST_ROW: Final = 1_000_000_000  # ten digits in every row number, up to 9 TB
+_HASH_CHUNK_BYTES: Final = 1 << 20
 _PROSE: Final = "the quick amber lantern crossed the harbour ledger while copper signals rang "
 
 
@@ -26,9 +26,9 @@ class ResultBody:
     """The JSON of `data` of one job.
 
     Attributes:
-        size: Its length in bytes.
-        etag: A strong entity tag, quotes included; the same bytes always get the same one.
-        modified: When it was stored, in Unix seconds.
+        size: Length, in bytes.
+        etag: Strong entity tag, quotes included; the same bytes always have the same tag.
+        modified: Time of the last change, in Unix seconds.
     """
 
     size: int = field(init=False)
@@ -41,7 +41,7 @@ class ResultBody:
     _sha256: str | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        """Work out size and tag, which follow from the parts."""
+        """Compute the size and the tag from the parts."""
         self.size = len(self._head) + self._rows * _ROW_BYTES + len(self._foot)
         digest = hashlib.blake2b(digest_size=16)
         for part in (self._head, *self._row, b"%d" % self._rows, self._foot):
@@ -50,7 +50,7 @@ class ResultBody:
         self.etag = f'"{digest.hexdigest()}"'
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Give the bytes from `start` up to `stop`, both from 0 and clamped to the size."""
+        """Return the bytes from `start` up to `stop`, both clamped to the size."""
         stop = self.size if stop is None else min(stop, self.size)
         start = max(start, 0)
         if start >= stop:
@@ -68,15 +68,15 @@ class ResultBody:
         return b"".join(parts)
 
     def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
-        """Give the bytes from `start` up to `stop` in pieces of `chunk_bytes` at most."""
+        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
         for offset in range(start, stop, chunk_bytes):
             yield self.read(offset, min(offset + chunk_bytes, stop))
 
     def sha256(self) -> str:
-        """Give the SHA-256 of the whole, in hex. Reads it once, in constant memory."""
+        """Return the SHA-256 of all bytes, in hex; the first call reads them."""
         if self._sha256 is None:
             digest = hashlib.sha256()
-            for chunk in self.chunks(0, self.size, chunk_bytes=_HASHED_AT_A_TIME):
+            for chunk in self.chunks(0, self.size, chunk_bytes=_HASH_CHUNK_BYTES):
                 digest.update(chunk)
             self._sha256 = digest.hexdigest()
         return self._sha256
@@ -99,29 +99,30 @@ def build_result(
     schema: Json = None,
     modified: float = 0.0,
 ) -> ResultBody:
-    """Build the result of a job: the same arguments always give the same bytes.
+    """Return the result of a job. The same arguments always return the same bytes.
 
     Args:
         seed: The seed of the world.
         job_id: The job.
-        size: How long it should be, in bytes; as long as the smallest one, if that is longer.
+        size: Length, in bytes; a smaller value than the smallest possible result returns the
+            smallest result.
         metadata: The `metadata` object of the result.
-        schema: The JSON schema that the job was created with. The extraction has its shape then,
-            and the rows stand beside it, in `extraction_metadata`; without one, they are the line
-            items of an invoice.
-        modified: When it was stored, in Unix seconds.
+        schema: JSON schema from the submission. With a schema, the extraction conforms to it, and
+            the rows are in `extraction_metadata`; without a schema, the rows are the line items of
+            an invoice.
+        modified: Time of the last change, in Unix seconds.
     """
     rng = random.Random(f"{seed}/{job_id}")  # noqa: S311 - reproducible, not secret
     first_row = f'[{{"row":{_FIRST_ROW - 1}}}'
     if schema is None:
         extraction = _invoice(rng)
         head = f'{{"extraction":{_open(extraction)},"line_items":{first_row}'
-        tail = f'"}},"extraction_metadata":{_dump(referenced(extraction, rng))}'
+        tail = f'"}},"extraction_metadata":{_dump(references_for(extraction, rng))}'
     else:
-        extraction = shaped(schema, rng)
-        if not isinstance(extraction, dict):  # the service extracts key-value pairs, or nothing
+        extraction = sample_of(schema, rng)
+        if not isinstance(extraction, dict):  # the service extracts key-value pairs only
             extraction = {}
-        references = {"_source": f"{rng.getrandbits(48):012x}", **referenced(extraction, rng)}
+        references = {"_source": f"{rng.getrandbits(48):012x}", **references_for(extraction, rng)}
         head = f'{{"extraction":{_dump(extraction)},"extraction_metadata":{_open(references)}'
         head += f',"_chunks":{first_row}'
         tail = '"}'

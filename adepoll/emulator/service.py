@@ -1,4 +1,4 @@
-"""The emulator as a running service: a world and its two origins on loopback ports."""
+"""The emulator as a running service: a world, its API and its storage on two loopback ports."""
 
 import asyncio
 import time
@@ -12,15 +12,15 @@ from attrs import define, field
 
 from adepoll.api.models import Json
 from adepoll.emulator.app import make_api_app, make_results_app
-from adepoll.emulator.delivery import Sleep
 from adepoll.emulator.faults import Fault, Faults
+from adepoll.emulator.ground_truth import GroundTruth
+from adepoll.emulator.job_list import ListOrder
 from adepoll.emulator.jobs import JobPlan, Profile
-from adepoll.emulator.listing import ListOrder
-from adepoll.emulator.store import saved_path
-from adepoll.emulator.truth import TruthTeller
+from adepoll.emulator.response_sender import Sleep
+from adepoll.emulator.stored_objects import saved_path
 from adepoll.emulator.world import World
 
-_SHUTDOWN_TIMEOUT: Final = 0.1  # seconds for what is still being answered; nobody needs the rest
+_SHUTDOWN_TIMEOUT: Final = 0.1  # seconds for answers in progress, which no test needs
 
 
 def _tuple_of(faults: Iterable[Fault | str]) -> tuple[Fault | str, ...]:
@@ -29,24 +29,26 @@ def _tuple_of(faults: Iterable[Fault | str]) -> tuple[Fault | str, ...]:
 
 @define(kw_only=True, eq=False)
 class Emulator:
-    """An ADE service of one's own: ``async with Emulator() as ade: ade.base_url, ade.submit()``.
+    """A local ADE service for tests.
 
-    The jobs stay when it is left, and are there again when it is entered once more.
+    ``async with Emulator() as ade`` serves `ade.base_url`; `ade.submit` adds a job. The jobs are
+    kept after the ``async with`` block, and the emulator can be entered again.
 
     Attributes:
-        api_key: The key that the API wants.
-        seed: Everything random follows from it.
-        profile: How jobs without a plan are drawn; None for the default of `Profile`.
-        host: The address to listen on.
-        port: The port of the API; 0 for any that is free.
-        results_port: The port of the large results; 0 for any that is free.
-        clock: Gives Unix seconds; another one may run ahead, or as fast as a test likes.
-        sleep: Waits, where a fault wants it; another one lets a test see that without waiting.
-        list_order: In which order jobs are listed.
-        list_lag: How far the list lags behind the GET of a job, in seconds.
-        given_faults: Faults that are on from the beginning; ``faults=`` of the constructor.
-        truth: Tells what really happened: ``truth(job_id)``, and more.
-        world: The state behind it all.
+        api_key: The key that the API requires.
+        seed: Determines everything random.
+        profile: Distribution of the jobs without a plan; None for the default of `Profile`.
+        host: Address to listen on.
+        port: Port of the API; 0 for any free port.
+        results_port: Port of the storage of large results; 0 for any free port.
+        clock: Returns Unix seconds. A test can pass a clock that it controls.
+        sleep: Waits for the delays that faults cause. A test can pass a function that records the
+            delays instead of waiting.
+        list_order: Order of the job list.
+        list_lag: Seconds by which the list lags behind the GET of a job.
+        initial_faults: Faults that are active from the start; ``faults=`` of the constructor.
+        truth: The facts to compare with what a client found out: ``truth(job_id)``, and more.
+        world: The state of the service.
     """
 
     api_key: str = field(default="emulator-key", repr=False)
@@ -59,9 +61,9 @@ class Emulator:
     sleep: Sleep = field(default=asyncio.sleep, repr=False)
     list_order: ListOrder = field(default=ListOrder.NEWEST, converter=ListOrder)
     list_lag: float = 0.0
-    given_faults: Iterable[Fault | str] = field(default=(), alias="faults", converter=_tuple_of)
+    initial_faults: Iterable[Fault | str] = field(default=(), alias="faults", converter=_tuple_of)
     world: World = field(init=False, repr=False)
-    truth: TruthTeller = field(init=False, repr=False)
+    truth: GroundTruth = field(init=False, repr=False)
     _base_url: str | None = field(init=False, default=None, repr=False)
     _stack: AsyncExitStack = field(init=False, factory=AsyncExitStack, repr=False)
 
@@ -75,33 +77,33 @@ class Emulator:
             list_order=self.list_order,
             list_lag=self.list_lag,
         )
-        for fault in self.given_faults:
+        for fault in self.initial_faults:
             world.faults.add(fault)
         return world
 
     @truth.default
-    def _make_truth(self) -> TruthTeller:
-        return TruthTeller(self.world)
+    def _make_truth(self) -> GroundTruth:
+        return GroundTruth(self.world)
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong: add faults, remove them, switch all off, at any time."""
+        """The active faults. They can be added and removed at any time."""
         return self.world.faults
 
     @property
     def base_url(self) -> str:
-        """Where the API is, as ``http://127.0.0.1:PORT``.
+        """Base URL of the API, for example ``http://127.0.0.1:8300``.
 
         Raises:
             RuntimeError: The emulator is not running.
         """
         if self._base_url is None:
-            raise RuntimeError("the emulator is not running: use it as `async with Emulator()`")
+            raise RuntimeError("the emulator is not running; use `async with Emulator()`")
         return self._base_url
 
     @property
     def results_url(self) -> str:
-        """Where the large results are: another origin."""
+        """Origin of the storage of large results, which differs from that of the API."""
         return self.world.results_origin
 
     def submit(
@@ -113,7 +115,7 @@ class Emulator:
         schema: Json = None,
         output_save_url: str | None = None,
     ) -> str:
-        """Take a job in and give its id, as `World.submit` does, without a request."""
+        """Add a job without a request, and return its id; see `World.submit`."""
         return self.world.submit(
             plan,
             job_id=job_id,
@@ -123,16 +125,16 @@ class Emulator:
         )
 
     def save_url(self, name: str, *, readable: bool = False) -> str:
-        """Give an `output_save_url` in the emulator's own store, as `World.save_url` does.
+        """Return an `output_save_url` in the emulator's storage; see `World.save_url`.
 
         Raises:
-            RuntimeError: The emulator is not running, so that the URL would lead nowhere.
+            RuntimeError: The emulator is not running, so the URL would not work.
         """
         _ = self.base_url
         return self.world.save_url(name, readable=readable)
 
     def saved(self, name: str) -> bytes | None:
-        """Give what was saved under that name in the store; None where nothing was."""
+        """Return the bytes that were saved under that name; None if nothing was saved."""
         found = self.world.saved.get(saved_path(name))
         return None if found is None else found.body
 
@@ -140,7 +142,7 @@ class Emulator:
         """Listen on both ports.
 
         Raises:
-            OSError: A port is taken.
+            OSError: A port is in use.
         """
         async with AsyncExitStack() as stack:
             results_app = make_results_app(self.world, sleep=self.sleep)
@@ -157,7 +159,7 @@ class Emulator:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close both ports, and cut off what is still being answered."""
+        """Close both ports, and cancel the answers in progress."""
         self._base_url = None
         await self._stack.aclose()
 
@@ -165,7 +167,7 @@ class Emulator:
         runner = web.AppRunner(
             app,
             access_log=None,
-            handler_cancellation=True,  # an answer that stalls for good ends with its client
+            handler_cancellation=True,  # a stalled answer ends when its client disconnects
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
         )
         stack.push_async_callback(runner.cleanup)

@@ -1,110 +1,94 @@
-"""What ``adepoll emulate --profile FILE`` reads: a small TOML file, its keys and types checked.
-
-Imports nothing of the command: tests and applications may read such files, too.
-"""
+"""Settings of an emulator, and the TOML file that ``adepoll emulate --profile FILE`` reads."""
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, TypeAlias, TypeVar
+from types import GenericAlias
+from typing import Final, TypeAlias, get_args, get_origin
 
 import attrs
 from attrs import Factory, field, frozen
+from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
+from cattrs.gen import make_dict_structure_fn
+from cattrs.v import format_exception
 
 from adepoll.api.models import Json
-from adepoll.emulator import checks
-from adepoll.emulator.catalogue import options_of
-from adepoll.emulator.effects import Endpoint, RetryAfter, Shape
-from adepoll.emulator.faults import Fault, When, make_fault
+from adepoll.emulator import validators
+from adepoll.emulator.effects import effect_class, make_effect, option_names
+from adepoll.emulator.faults import Fault, When
+from adepoll.emulator.job_list import ListOrder
 from adepoll.emulator.jobs import Profile
-from adepoll.emulator.listing import ListOrder
+from adepoll.emulator.refusals import Refusal
 
-_T = TypeVar("_T")
-_Fields: TypeAlias = Mapping[str, "attrs.Attribute[object]"]
+_Hook: TypeAlias = Callable[[Json, Json], Json]
 
 
 class SettingsError(ValueError):
-    """A settings file says what cannot be meant; the message names the key."""
+    """A settings file is wrong. The message contains each problem and the path of its key."""
 
 
 @frozen(kw_only=True)
 class Settings:
-    """How an emulator is to be.
+    """The settings of an emulator.
 
     Attributes:
-        seed: Everything random follows from it.
-        jobs: How many jobs it starts with.
-        list_order: In which order jobs are listed.
-        list_lag: How far the list lags behind the GET of a job, in seconds.
-        profile: How jobs are drawn.
-        faults: What goes wrong from the beginning.
+        seed: Determines everything random.
+        jobs: Number of jobs at the start.
+        list_order: Order of the job list.
+        list_lag: Seconds by which the list lags behind the GET of a job.
+        profile: Distribution of the jobs.
+        faults: Faults that are active from the start.
     """
 
     seed: int = 0
-    jobs: int = field(default=0, validator=checks.not_negative)
+    jobs: int = field(default=0, validator=validators.NOT_NEGATIVE)
     list_order: ListOrder = field(default=ListOrder.NEWEST, converter=ListOrder)
-    list_lag: float = field(default=0.0, validator=checks.finite)
+    list_lag: float = field(default=0.0, validator=validators.FINITE)
     profile: Profile = Factory(Profile)
     faults: tuple[Fault, ...] = ()
 
 
 def read_settings(text: str) -> Settings:
-    """Read a settings file: TOML with the fields of `Settings`.
+    """Read settings from TOML with the fields of `Settings`.
 
-    ``[profile]`` has the fields of `Profile`; each ``[[faults]]`` a `name` of the catalogue, the
-    fields of `When`, and the options of that fault.
+    The table ``[profile]`` has the fields of `Profile`. Each table ``[[faults]]`` has the `name`
+    of a fault, the fields of `When`, and the options of that fault.
 
     Raises:
-        SettingsError: It is not TOML, has an unknown key, or a value of a wrong type or range.
+        SettingsError: The text is not TOML, or a key is unknown, or a value has the wrong type or
+            is out of range.
     """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(f"not TOML: {exc}") from exc
-    profile, faults = raw.pop("profile", {}), raw.pop("faults", [])
-    known = attrs.fields_dict(Settings)
-    tables = {name: known.pop(name) for name in ("profile", "faults")}
-    values = _read(raw, known, where="", others=[*tables])
-    if not isinstance(profile, dict):
-        raise SettingsError("profile: expected a table, as in [profile]")
-    if not isinstance(faults, list) or not all(isinstance(table, dict) for table in faults):
-        raise SettingsError("faults: expected tables, as in [[faults]]")
-    drawn = _read(profile, attrs.fields_dict(Profile), where="profile.")
-    values["profile"] = _made(lambda: Profile(**drawn), where="profile")
-    values["faults"] = tuple(_read_fault(table, f"faults[{n}]") for n, table in enumerate(faults))
-    return _made(lambda: Settings(**values), where="settings")
-
-
-def _read_fault(table: dict[str, Json], where: str) -> Fault:
-    name = table.get("name")
-    if not isinstance(name, str):
-        raise SettingsError(f'{where}: expected a name, as in name = "server-error"')
-    options = _made(lambda: options_of(name), where=where)
-    known = {**attrs.fields_dict(When), **options}
-    rest = {key: value for key, value in table.items() if key != "name"}
-    values = _read(rest, known, where=f"{where}.", others=["name"])
-    return _made(lambda: make_fault(name, **values), where=where)
-
-
-def _made(make: Callable[[], _T], *, where: str) -> _T:
-    """Make something, and tell where its values stand if it refuses them."""
     try:
-        return make()
-    except ValueError as exc:
-        raise SettingsError(f"{where}: {exc}") from exc
+        return _converter.structure(raw, Settings)
+    except BaseValidationError as exc:
+        problems = transform_error(exc, format_exception=_describe)
+        raise SettingsError("; ".join(problems)) from exc
 
 
-def _read(table: Json, known: _Fields, *, where: str, others: Sequence[str] = ()) -> dict[str, Any]:
-    """Give the values of a table, once every key is known and of its type."""
-    for key, value in table.items():
-        if key not in known:
-            there_are = ", ".join([*others, *known])
-            raise SettingsError(f"unknown key {where}{key}; there are: {there_are}")
-        what, fits = _KINDS[known[key].type]
-        if not fits(value):
-            raise SettingsError(f"{where}{key}: expected {what}, not {value!r}")
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+def _describe(exc: BaseException, kind: type | None) -> str:
+    if isinstance(exc, ForbiddenExtraKeysError):
+        keys = ", ".join(sorted(exc.extra_fields))
+        return f"unknown key {keys}; keys: {', '.join(attrs.fields_dict(exc.cl))}"
+    if isinstance(exc, ValueError | TypeError):
+        return str(exc)
+    return format_exception(exc, kind)
+
+
+# TOML types are checked strictly: cattrs by itself would convert "8" to 8, and 1 to True.
+
+
+def _scalar(expected: str, is_valid: Callable[[Json], bool]) -> _Hook:
+    def check(value: Json, _type: Json) -> Json:
+        if not is_valid(value):
+            raise ValueError(f"expected {expected}, not {value!r}")
+        return value
+
+    return check
 
 
 def _is_integer(value: Json) -> bool:
@@ -115,39 +99,83 @@ def _is_number(value: Json) -> bool:
     return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _is_text(value: Json) -> bool:
-    return isinstance(value, str)
-
-
-def _are_two(one: Callable[[Json], bool]) -> Callable[[Json], bool]:
-    return lambda value: isinstance(value, list) and [*map(one, value)] == [True, True]
-
-
-def _are_texts(value: Json) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _one_of(kind: type[Enum]) -> tuple[str, Callable[[Json], bool]]:
+def _structure_enum(value: Json, kind: type[Enum]) -> Enum:
     values = [member.value for member in kind]
-    return f"one of {', '.join(values)}", lambda value: value in values
+    if value not in values:
+        raise ValueError(f"expected one of {', '.join(values)}, not {value!r}")
+    return kind(value)
 
 
-_NUMBER: Final = "a number", _is_number
-_NUMBERS: Final = "two numbers in brackets", _are_two(_is_number)
-_INTEGER: Final = "a whole number", _is_integer
-_TEXT: Final = "a text in quotes", _is_text
-_KINDS: Final[Mapping[Any, tuple[str, Callable[[Json], bool]]]] = {
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    int: _INTEGER,
-    int | None: _INTEGER,
-    float: _NUMBER,
-    float | None: _NUMBER,
-    str | None: _TEXT,
-    tuple[int, int]: ("two whole numbers in brackets", _are_two(_is_integer)),
-    tuple[float, float] | None: _NUMBERS,
-    frozenset[str] | None: ("texts in brackets", _are_texts),
-    frozenset[Endpoint] | None: ("names of endpoints in brackets", _are_texts),
-    ListOrder: _one_of(ListOrder),
-    RetryAfter: _one_of(RetryAfter),
-    Shape: _one_of(Shape),
-}
+def _is_enum(kind: Json) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _is_array(kind: Json) -> bool:
+    origin: Json = get_origin(kind)
+    return origin in {tuple, frozenset}
+
+
+def _array_hook(kind: Json) -> _Hook:
+    make: Json = get_origin(kind)
+    arguments = get_args(kind)
+    elements: Json = GenericAlias(list, arguments[:1])
+    fixed_length = make is tuple and arguments[-1] is not Ellipsis
+
+    def structure(value: Json, _type: Json) -> Json:
+        if not isinstance(value, list) or (fixed_length and len(value) != len(arguments)):
+            length = f" of {len(arguments)} values" if fixed_length else ""
+            raise ValueError(f"expected an array{length}, not {value!r}")
+        return make(_converter.structure(value, elements))
+
+    return structure
+
+
+def _table_hook(cls: type) -> _Hook:
+    structure: _Hook = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True)
+
+    def check(value: Json, kind: Json) -> Json:
+        return structure(_table(value), kind)
+
+    return check
+
+
+def _table(value: Json) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected a table, not {value!r}")
+    return value
+
+
+def _structure_fault(value: Json, _type: Json) -> Fault:
+    table = dict(_table(value))
+    name = table.pop("name", None)
+    if not isinstance(name, str):
+        raise TypeError('expected a name, for example name = "server-error"')
+    options, conditions = option_names(name), attrs.fields_dict(When)
+    if unknown := table.keys() - {*options, *conditions}:
+        keys = ", ".join(["name", *conditions, *options])
+        raise ValueError(f"unknown key {', '.join(sorted(unknown))}; keys: {keys}")
+    when = {key: part for key, part in table.items() if key in conditions}
+    return Fault(
+        effect=_structure_effect(name, {key: table[key] for key in options if key in table}),
+        when=_converter.structure(when, When),
+    )
+
+
+def _structure_effect(name: str, options: dict[str, Json]) -> Json:
+    if (cls := effect_class(name)) is None:
+        return make_effect(name)
+    kind = {"kind": name} if cls is Refusal else {}
+    return _converter.structure({**kind, **options}, cls)
+
+
+_converter: Final = Converter()
+_converter.register_structure_hook_func(_is_enum, _structure_enum)
+_converter.register_structure_hook_factory(_is_array, _array_hook)
+_converter.register_structure_hook_factory(attrs.has, _table_hook)
+_converter.register_structure_hook(
+    bool, _scalar("true or false", lambda value: isinstance(value, bool))
+)
+_converter.register_structure_hook(int, _scalar("a whole number", _is_integer))
+_converter.register_structure_hook(float, _scalar("a number", _is_number))
+_converter.register_structure_hook(str, _scalar("a string", lambda value: isinstance(value, str)))
+_converter.register_structure_hook(Fault, _structure_fault)

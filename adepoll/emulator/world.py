@@ -1,6 +1,6 @@
-"""The state of the service, pure and synchronous: jobs on an injected clock, all else follows.
+"""The state of the emulated service: its jobs, on an injected clock. Pure and synchronous.
 
-Nothing ticks: where a job stands is worked out from its plan and the time when it is looked at.
+There is no timer: the status of a job is computed from its plan and the current time.
 """
 
 import json
@@ -14,39 +14,39 @@ from urllib.parse import quote, unquote
 from attrs import Factory, define, field
 
 from adepoll.api.models import JobStatus, Json
-from adepoll.emulator import checks
-from adepoll.emulator.effects import Endpoint
+from adepoll.emulator import validators
+from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.faults import Faults
-from adepoll.emulator.jobs import Job, JobPlan, Outcome, Profile
-from adepoll.emulator.ledger import Ledger, Traffic, Truth
-from adepoll.emulator.listing import Listing, ListOrder
-from adepoll.emulator.presign import ANY_METHOD, Presigner, Verdict
+from adepoll.emulator.job_list import JobList, ListOrder
+from adepoll.emulator.jobs import Job, JobPlan, JobTruth, Outcome, Profile
+from adepoll.emulator.payloads import dump, job_payload, result_metadata, summary_payload
+from adepoll.emulator.presigned_urls import ANY_METHOD, Presigner, Verdict
+from adepoll.emulator.request_log import RequestLog, Traffic
 from adepoll.emulator.results import ResultBody, build_result
-from adepoll.emulator.store import Saved, saved_path
+from adepoll.emulator.stored_objects import SavedObject, StoredObject, saved_path
 
 INLINE_LIMIT: Final = 1_000_000
-"""The largest result that comes as `data`, in bytes; anything larger is behind `output_url`."""
+"""Largest result sent as `data`, in bytes; larger results are behind `output_url`."""
 
 LATEST_VERSION: Final = "extract-20260314"
-_NAMES_OF_LATEST: Final = (None, "", "extract-latest")
-_VIOLATION: Final = "'total' is not of type 'string'"
+_ALIASES_OF_LATEST: Final = (None, "", "extract-latest")
 
 
 @define(kw_only=True, eq=False)
 class World:
-    """All jobs of one organisation.
+    """The jobs of one organisation, and what clients did with them.
 
     Attributes:
-        clock: Gives Unix seconds, with a fraction. Where it goes back, the world stands still.
-        seed: Everything random follows from it.
-        profile: How jobs without a plan are drawn.
-        org_id: The organisation.
-        results_origin: Scheme, host and port that `output_url` points to.
-        list_order: In which order jobs are listed.
-        list_lag: How far the list lags behind the GET of a job, in seconds.
-        faults: What goes wrong, and when.
-        ledger: What has happened so far.
-        saved: The store at the origin of the results that jobs may save to, by raw path.
+        clock: Returns Unix seconds, with a fraction. While it goes back, the world's time stops.
+        seed: Determines everything random.
+        profile: Distribution of the jobs without a plan.
+        org_id: Id of the organisation.
+        results_origin: Scheme, host and port of every `output_url`.
+        list_order: Order of the job list.
+        list_lag: Seconds by which the list lags behind the GET of a job.
+        faults: The active faults.
+        request_log: The requests so far.
+        saved: Objects saved to the storage, by raw path.
         presigner: Signs and checks every `output_url`.
     """
 
@@ -56,15 +56,15 @@ class World:
     org_id: str = "org-emulated"
     results_origin: str = "https://results.invalid"
     list_order: ListOrder = ListOrder.NEWEST
-    list_lag: float = field(default=0.0, validator=checks.finite)
+    list_lag: float = field(default=0.0, validator=validators.FINITE)
     faults: Faults = field(init=False)
-    ledger: Ledger = field(init=False, factory=Ledger)
-    saved: dict[str, Saved] = field(init=False, factory=dict, repr=False)
+    request_log: RequestLog = field(init=False, factory=RequestLog)
+    saved: dict[str, SavedObject] = field(init=False, factory=dict, repr=False)
     presigner: Presigner = field(init=False)
     _rng: random.Random = field(init=False)
     _now: float = field(init=False, default=-math.inf)
     _jobs: dict[str, Job] = field(init=False, factory=dict)
-    _listing: Listing = field(init=False)
+    _list: JobList = field(init=False)
     _expired: set[str] = field(init=False, factory=set)
 
     @_rng.default
@@ -75,13 +75,13 @@ class World:
     def _make_faults(self) -> Faults:
         return Faults(seed=self.seed, clock=self.now)
 
-    @_listing.default
-    def _make_listing(self) -> Listing:
-        return Listing(self.list_order, self.seed)
+    @_list.default
+    def _make_list(self) -> JobList:
+        return JobList(self.list_order, self.seed)
 
     @presigner.default
     def _make_presigner(self) -> Presigner:
-        # A generator of its own, so that signing does not shift what is drawn for the jobs.
+        # Its own generator, so that signing does not change what is drawn for the jobs.
         rng = random.Random(f"{self.seed}/presigner")  # noqa: S311 - it guards nothing
         return Presigner(
             secret=rng.randbytes(32),
@@ -91,11 +91,11 @@ class World:
 
     @property
     def traffic(self) -> Traffic:
-        """The requests so far, by kind."""
-        return self.ledger.traffic
+        """Numbers of requests so far, by endpoint."""
+        return self.request_log.traffic
 
     def now(self) -> float:
-        """Give the time of the world, in Unix seconds; it never goes back."""
+        """Return the time of the world, in Unix seconds; it never goes back."""
         self._now = max(self._now, self.clock())
         return self._now
 
@@ -110,85 +110,71 @@ class World:
         model: str | None = None,
         output_save_url: str | None = None,
     ) -> str:
-        """Take a job in and give its id.
+        """Add a job and return its id.
 
         Args:
-            plan: What will happen to it; drawn from the profile when None.
-            job_id: Its id; a UUID drawn from the seed when None.
-            received_at: When it arrives, in Unix seconds; now when None. Until a time to come, the
-                job is not found and not listed.
-            schema: The JSON schema that the extraction should look like, parsed.
-            filename: The document's name.
-            model: The model asked for.
-            output_save_url: Where the result is to be PUT; see `save_url`.
+            plan: What happens to the job; None to draw it from the profile.
+            job_id: Id of the job; None for a UUID drawn from the seed.
+            received_at: Arrival, in Unix seconds; None for now. Before a later arrival, the job is
+                not found and not listed.
+            schema: JSON schema of the extraction, as parsed JSON.
+            filename: Name of the document.
+            model: Requested model.
+            output_save_url: URL to which the result is PUT; see `save_url`.
 
         Raises:
-            ValueError: There is a job of that id already.
+            ValueError: There is a job with that id already.
         """
         if job_id is None:
             job_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         if job_id in self._jobs:
-            raise ValueError(f"job_id {job_id!r} is taken")
+            raise ValueError(f"job_id {job_id!r} is already in use")
         job = Job(
             job_id=job_id,
             received_at=self.now() if received_at is None else received_at,
             number=len(self._jobs),
             plan=self.profile.draw(self._rng) if plan is None else plan,
-            version=LATEST_VERSION if model in _NAMES_OF_LATEST else str(model),
+            version=LATEST_VERSION if model in _ALIASES_OF_LATEST else str(model),
             filename=filename,
             schema=schema,
             output_save_url=output_save_url or None,
         )
         self._jobs[job_id] = job
-        self._listing.add(job)
+        self._list.add(job)
         return job_id
 
     def job(self, job_id: str) -> tuple[int, Json]:
-        """Answer GET of one job: the HTTP status, and the body as parsed JSON."""
+        """Answer a GET of one job: return the HTTP status, and the body as parsed JSON."""
         status, body = self.job_json(job_id)
         return status, json.loads(body)
 
     def job_json(self, job_id: str) -> tuple[int, bytes]:
-        """Answer GET of one job: 200, 206 or 404, and the body as JSON."""
+        """Answer a GET of one job: return 200, 206 or 404, and the body as JSON."""
         now = self.now()
         self.count(Endpoint.GET, job_id)
         job = self._jobs.get(job_id)
         status = None if job is None else job.status_at(now)
         if job is None or status is None:
             return 404, b'{"detail":"Job ID not found"}'
-        received_at = int(job.received_at)
-        body: dict[str, Json] = {
-            "job_id": job_id,
-            "status": status.value,
-            "received_at": received_at,
-            "progress": 1.0 if status is JobStatus.COMPLETED else 0.0,
-            "created_at": received_at,
-            "org_id": self.org_id,
-            "version": None,
-            "output_url": None,
-            "metadata": None,
-            "failure_reason": job.failure_reason_at(now),
-        }
+        body = job_payload(job, now=now, org_id=self.org_id)
         if status is not JobStatus.COMPLETED:
-            return 200, _dump(body | {"data": None})
-        body["version"] = job.version
-        body["metadata"] = self._metadata(job)
+            return 200, dump(body | {"data": None})
         http_status = 206 if job.plan.outcome is Outcome.NONCONFORMANT else 200
         if not job.plan.zero_data_retention:
             body["output_url"] = job.output_save_url
             if body["output_url"] is None:
                 result = self._result(job)
                 if result.size <= INLINE_LIMIT:
-                    # Its bytes go in as they are: parsing up to 1 MB to dump it again is slow.
-                    return http_status, _dump(body)[:-1] + b',"data":' + result.read() + b"}"
+                    # Insert the bytes unchanged: parsing and dumping up to 1 MB again is slow.
+                    return http_status, dump(body)[:-1] + b',"data":' + result.read() + b"}"
                 body["output_url"] = self.presigner.presign(
                     origin=self.results_origin, raw_path=self.result_path(job_id), now=now
                 )
-        return http_status, _dump(body | {"data": None})
+        return http_status, dump(body | {"data": None})
 
     def count(self, endpoint: Endpoint, job_id: str | None) -> None:
-        """Write down a request; the methods that answer one have done so."""
-        self.ledger.request(endpoint, job_id, self.now())
+        """Count a request; `job`, `job_json` and `page` do that themselves."""
+        self.request_log.record(endpoint, job_id, self.now())
         job = None if job_id is None else self._jobs.get(job_id)
         if job is not None and endpoint is Endpoint.GET:
             job.gets += self._now >= job.received_at
@@ -203,32 +189,32 @@ class World:
         status: JobStatus | None = None,
         shift: int = 0,
     ) -> Json:
-        """Answer GET of the list: the body as parsed JSON.
+        """Answer a GET of the list: return the body as parsed JSON.
 
         Args:
-            page: From 0.
+            page: Page number, from 0.
             page_size: 1 to 100.
-            status: Only jobs that stand there; None for all.
-            shift: By how many places the list has moved under the pages.
+            status: Only jobs with this status; None for all.
+            shift: Number of places by which the list has moved since the previous page.
         """
         self.count(Endpoint.LIST, None)
         now = self._now - self.list_lag
-        self._listing.catch_up(now)
+        self._list.update(now)
         skip = max(page * page_size + shift, 0)
-        jobs, has_more = self._listing.page(skip=skip, count=page_size, status=status)
+        jobs, has_more = self._list.page(skip=skip, count=page_size, status=status)
         return {
-            "jobs": [job.summary_at(now) for job in jobs],
+            "jobs": [summary_payload(job, now=now) for job in jobs],
             "org_id": self.org_id,
             "has_more": has_more,
         }
 
     def listed(self) -> dict[JobStatus, int]:
-        """Give how many jobs a list shows in each status, without a request."""
-        self._listing.catch_up(self.now() - self.list_lag)
-        return self._listing.counts()
+        """Return the number of listed jobs by status, without counting a request."""
+        self._list.update(self.now() - self.list_lag)
+        return self._list.counts()
 
     def result(self, job_id: str) -> ResultBody | None:
-        """Give the result that a job has or will have; None for one that ends without.
+        """Return the result that a job has or will have; None if it ends without a result.
 
         Raises:
             KeyError: There is no such job.
@@ -237,22 +223,22 @@ class World:
         return self._result(job) if job.plan.outcome.has_result else None
 
     def result_path(self, job_id: str) -> str:
-        """Give the raw path of the result of a job, at the origin of the results.
+        """Return the raw path of the result of a job in the storage.
 
-        It holds a blank, a plus and an escaped plus, for clients that quote it anew.
+        It contains a blank, a plus and an escaped plus, to detect clients that quote a URL again.
         """
         job_part = quote(job_id, safe="")
         return f"/ade-results/{self.org_id}/extract%20jobs/{job_part}/data+v1%2Bfull.json"
 
-    def job_at(self, raw_path: str) -> str | None:
-        """Give the id of the job whose result that raw path would be; None where there is none."""
+    def job_id_at(self, raw_path: str) -> str | None:
+        """Return the id of the job whose result belongs at a raw path; None without such a job."""
         job_id = unquote(raw_path.rpartition("/")[0].rpartition("/")[2])
         known = job_id in self._jobs and raw_path == self.result_path(job_id)
         return job_id if known else None
 
-    def result_at(self, raw_path: str) -> ResultBody | Saved | None:
-        """Give what is stored at that raw path; None where there is nothing (yet)."""
-        if (job_id := self.job_at(raw_path)) is None:
+    def object_at(self, raw_path: str) -> StoredObject | None:
+        """Return the object at a raw path of the storage; None if there is no object (yet)."""
+        if (job_id := self.job_id_at(raw_path)) is None:
             return self.saved.get(raw_path)
         job = self._jobs[job_id]
         kept = job.output_save_url is None and not job.plan.zero_data_retention
@@ -262,30 +248,30 @@ class World:
         return result if result.size > INLINE_LIMIT else None
 
     def replace_result(self, job_id: str) -> None:
-        """Store another result of the same size in the place of a job's, for good.
+        """Replace the result of a job permanently by another result of the same size.
 
         Raises:
             KeyError: There is no such job.
         """
         job = self._jobs[job_id]
-        job.version_of_result += 1
+        job.result_version += 1
         job.result = None
 
     def save_url(self, name: str, *, readable: bool = False) -> str:
-        """Presign an `output_save_url` in the store at the origin of the results.
+        """Return a presigned `output_save_url` in the storage of large results.
 
         Args:
-            name: The object's name in the store.
-            readable: Whether the URL is good for reading, too. S3 presigns for one method alone,
-                so that a URL to PUT to answers 403 to a GET; other stores can do both.
+            name: Name of the object.
+            readable: True for a URL that also allows GET. S3 presigns for one method only, so a
+                URL for PUT answers 403 to a GET; other vendors allow both.
         """
         method = ANY_METHOD if readable else "PUT"
         return self.presigner.presign(
             origin=self.results_origin, raw_path=saved_path(name), now=self.now(), method=method
         )
 
-    def to_be_saved(self, job_id: str) -> tuple[str, ResultBody] | None:
-        """Give where the result of a job is to be PUT, and the result; None where nowhere, yet."""
+    def pending_save(self, job_id: str) -> tuple[str, ResultBody] | None:
+        """Return the URL and the result of a PUT that is due; None if no PUT is due (yet)."""
         job = self._jobs.get(job_id)
         if (
             job is None
@@ -296,42 +282,42 @@ class World:
             return None
         return job.output_save_url, self._result(job)
 
-    def note_saved(self, job_id: str, status: int) -> None:
-        """Write down how the PUT of a result was answered: its HTTP status, or 0."""
+    def record_save(self, job_id: str, status: int) -> None:
+        """Record the HTTP status of the PUT of a result, or 0 if it got no answer."""
         self._jobs[job_id].save_status = status
 
     def expire(self, raw_target: str) -> None:
-        """Let a presigned URL, given as path and query, expire before its time."""
+        """Make a presigned URL, given as raw path and query, expire immediately."""
         self._expired.add(raw_target)
 
-    def judge(self, *, method: str, host: str, raw_target: str) -> Verdict:
-        """Judge a request to the origin of the results, as `Presigner.check` does."""
+    def check_signature(self, *, method: str, host: str, raw_target: str) -> Verdict:
+        """Check the signature of a request to the storage; see `Presigner.check`."""
         verdict = self.presigner.check(
             method=method, host=host, raw_target=raw_target, now=self.now()
         )
         expired = verdict is Verdict.VALID and raw_target in self._expired
         return Verdict.EXPIRED if expired else verdict
 
-    def truth(self, job_id: str) -> Truth:
-        """Tell what is really the case with a job, its digest included.
+    def truth(self, job_id: str) -> JobTruth:
+        """Return the facts about a job, the digest of its result included.
 
         Raises:
             KeyError: There is no such job.
         """
         return self._truth(self._jobs[job_id], digest=True)
 
-    def truths(self, *, digests: bool = False) -> Iterator[Truth]:
-        """Tell what is the case with all jobs, in the order of submission.
+    def truths(self, *, digests: bool = False) -> Iterator[JobTruth]:
+        """Yield the facts about all jobs, in the order of submission.
 
         Args:
-            digests: Whether to work out the SHA-256 of every result, which reads them all.
+            digests: True to compute the SHA-256 of every result, which reads all results.
         """
         for job in [*self._jobs.values()]:
             yield self._truth(job, digest=digests)
 
-    def _truth(self, job: Job, *, digest: bool) -> Truth:
+    def _truth(self, job: Job, *, digest: bool) -> JobTruth:
         result = self._result(job) if job.plan.outcome.has_result else None
-        return Truth(
+        return JobTruth(
             job_id=job.job_id,
             received_at=job.received_at,
             finished_at=job.finished_at,
@@ -347,35 +333,14 @@ class World:
         if job.result is not None:
             return job.result
         result = build_result(
-            seed=f"{self.seed}/{job.version_of_result}" if job.version_of_result else self.seed,
+            seed=f"{self.seed}/{job.result_version}" if job.result_version else self.seed,
             job_id=job.job_id,
             size=job.plan.result_bytes,
-            metadata=self._metadata(job),
+            metadata=result_metadata(job, org_id=self.org_id),
             schema=job.schema,
             modified=min(job.finished_at, self._now),
         )
         if result.size > INLINE_LIMIT:
-            # Large ones are read in many ranges. Small ones are not kept, so that many are cheap.
+            # Only large results are read in many ranges; caching every result would cost memory.
             job.result = result
         return result
-
-    def _metadata(self, job: Job) -> dict[str, Json]:
-        violation = _VIOLATION if job.plan.outcome is Outcome.NONCONFORMANT else None
-        seconds = job.plan.processing_time
-        return {
-            "filename": job.filename,
-            "org_id": self.org_id,
-            "duration_ms": round(seconds * 1_000) if seconds < math.inf else 0,
-            "credit_usage": round(1 + job.plan.result_bytes / 100_000, 1),
-            "job_id": job.job_id,
-            "version": job.version,
-            "schema_violation_error": violation,
-            "fallback_model_version": None,
-            "warnings": []
-            if violation is None
-            else [{"code": "nonconformant_schema", "msg": violation}],
-        }
-
-
-def _dump(body: dict[str, Json]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""What a fault comes to in virtual time is what adepoll's own client makes of it on the wire."""
+"""In virtual time, a fault leads to the same error as with adepoll's client over a socket."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from adepoll import AdeClient, RetryPolicy
 from adepoll.emulator import (
     EPOCH,
-    NAMES,
+    FAULT_NAMES,
     Emulator,
     Endpoint,
     JobPlan,
@@ -19,29 +19,30 @@ from adepoll.emulator import (
 )
 from adepoll.errors import AdePollError
 
-# They are to be waited for; test_source_faults has them in virtual time.
-WAITED_FOR = {"silent", "stalled", "rate-limit"}
+# These take real time here; test_world_source_faults has them in virtual time.
+SLOW = {"silent", "stalled", "rate-limit"}
 OPTIONS = {
     "latency": {"median": 0.001, "sigma": 0.0},
-    "throttled": {"rate": 1e9},
+    "slow-body": {"rate": 1e9},
 }
 
 
 def cases(endpoint):
-    for name in NAMES:
-        if name not in WAITED_FOR and endpoint in make_fault(name).effect.endpoints:
+    for name in FAULT_NAMES:
+        if name not in SLOW and endpoint in make_fault(name).effect.endpoints:
             yield name
 
 
 def facts(answer):
-    """What the two must agree on."""
+    """The part of an answer that must be the same in both."""
     if isinstance(answer, AdePollError):
-        told = vars(answer)
-        return type(answer), {key: told[key] for key in told.keys() & {"job_id", "status", "limit"}}
+        fields = vars(answer)
+        shared = fields.keys() & {"job_id", "status", "limit"}
+        return type(answer), {key: fields[key] for key in shared}
     return answer
 
 
-async def looked(source, endpoint):
+async def read(source, endpoint):
     try:
         if endpoint is Endpoint.GET:
             return await source.get_job("one")
@@ -56,12 +57,12 @@ def fill(world, fault):
     world.faults.add(fault)
 
 
-async def on_the_wire(fault, endpoint):
+async def over_a_socket(fault, endpoint):
     async with Emulator(clock=lambda: EPOCH, seed=2) as ade:
         fill(ade.world, fault)
         client = AdeClient(ade.api_key, base_url=ade.base_url, retry=RetryPolicy(attempts=1))
         async with client:
-            return await looked(client, endpoint)
+            return await read(client, endpoint)
 
 
 def in_virtual_time(fault, endpoint):
@@ -69,7 +70,7 @@ def in_virtual_time(fault, endpoint):
         world = World(clock=loop_clock(), seed=2)
         fill(world, fault)
         source = WorldSource(world=world, latency=(0.0, 0.0))
-        return await looked(source, endpoint)
+        return await read(source, endpoint)
 
     return run(main())
 
@@ -79,8 +80,8 @@ def in_virtual_time(fault, endpoint):
     [(endpoint, name) for endpoint in (Endpoint.GET, Endpoint.LIST) for name in cases(endpoint)],
     ids=lambda value: value if isinstance(value, str) else value.value,
 )
-def test_both_meet_the_same_fault_in_the_same_way(endpoint, name):
+def test_a_fault_leads_to_the_same_answer_or_error_in_both(endpoint, name):
     fault = make_fault(name, **OPTIONS.get(name, {}))
-    real = asyncio.run(on_the_wire(fault, endpoint))
+    real = asyncio.run(over_a_socket(fault, endpoint))
     virtual = in_virtual_time(fault, endpoint)
     assert facts(real) == facts(virtual)

@@ -15,7 +15,7 @@ from ports import free_port
 from yarl import URL
 
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
-from adepoll.emulator.replies import requested_range
+from adepoll.emulator.responses import requested_range
 
 JOBS = "/v1/ade/extract/jobs"
 LARGE = 3_000_000
@@ -23,7 +23,7 @@ LARGE = 3_000_000
 
 @pytest.fixture
 async def large(ade, api):
-    """The result of a large job, and its URL as the API gives it."""
+    """The result of a large job, and its URL as the API returns it."""
     job_id = ade.submit(JobPlan(result_bytes=LARGE))
     async with api.get(f"{JOBS}/{job_id}") as answer:
         body = await answer.json()
@@ -38,7 +38,7 @@ def form(**fields):
 
 
 class TestCreate:
-    async def test_a_job_is_created_and_found(self, ade, api):
+    async def test_a_created_job_can_be_polled(self, ade, api):
         data = form(schema='{"type": "object"}', markdown="# Invoice", strict="true")
         async with api.post(JOBS, data=data) as answer:
             assert answer.status == 202
@@ -48,7 +48,7 @@ class TestCreate:
             assert answer.status == 200
         assert ade.world.traffic.create == 1
 
-    async def test_a_long_document_is_taken_and_its_name_told_in_the_metadata(self, clock):
+    async def test_a_long_document_is_accepted_and_its_name_is_in_the_metadata(self, clock):
         profile = Profile(failed=0, cancelled=0)
         data = form(schema="{}")
         data.add_field("markdown", io.BytesIO(bytes(3_000_000)), filename="long.md")
@@ -81,9 +81,7 @@ class TestCreate:
             ),
         ],
     )
-    async def test_a_form_that_is_wrong_is_422_and_creates_nothing(
-        self, ade, api, fields, where, kind
-    ):
+    async def test_a_wrong_form_is_422_and_creates_nothing(self, ade, api, fields, where, kind):
         async with api.post(JOBS, data=form(**fields)) as answer:
             assert answer.status == 422
             [problem] = (await answer.json())["detail"]
@@ -91,7 +89,7 @@ class TestCreate:
         assert (problem["loc"], problem["type"]) == (where, kind)
         assert ade.world.page()["jobs"] == []
 
-    async def test_a_body_that_is_no_form_lacks_everything(self, api):
+    async def test_a_body_that_is_not_a_form_lacks_all_fields(self, api):
         async with api.post(JOBS, json={"schema": "{}"}) as answer:
             assert answer.status == 422
             problems = (await answer.json())["detail"]
@@ -120,7 +118,7 @@ class TestGet:
     @pytest.mark.parametrize(
         ("outcome", "status"), [(Outcome.COMPLETED, 200), (Outcome.NONCONFORMANT, 206)]
     )
-    async def test_a_job_is_answered_as_the_world_says(self, ade, api, outcome, status):
+    async def test_a_poll_returns_the_answer_of_the_world(self, ade, api, outcome, status):
         job_id = ade.submit(JobPlan(outcome=outcome))
         async with api.get(f"{JOBS}/{job_id}") as answer:
             assert answer.status == status
@@ -132,7 +130,7 @@ class TestGet:
             assert answer.status == 404
             assert (await answer.json())["detail"]
 
-    async def test_date_tells_the_time_of_the_world(self, ade, api, clock):
+    async def test_the_date_header_is_the_time_of_the_world(self, ade, api, clock):
         job_id = ade.submit(JobPlan())
         for clock.now in (T0, T0 + 86_400):
             async with api.get(f"{JOBS}/{job_id}") as answer:
@@ -141,7 +139,7 @@ class TestGet:
 
 
 class TestList:
-    async def test_ten_jobs_are_listed_unless_asked_otherwise(self, ade, api):
+    async def test_ten_jobs_are_listed_by_default(self, ade, api):
         ids = [ade.submit(JobPlan(), received_at=T0 - 20 + n) for n in range(12)]
         async with api.get(JOBS) as answer:
             body = await answer.json()
@@ -149,7 +147,7 @@ class TestList:
         assert body["has_more"] is True
         assert body["org_id"] == ade.world.org_id
 
-    async def test_pages_and_statuses_are_taken_from_the_query(self, ade, api):
+    async def test_the_query_selects_page_and_status(self, ade, api):
         for n in range(7):
             ade.submit(JobPlan(processing_time=n % 2), job_id=str(n))
         query = {"page": "1", "pageSize": "2", "status": "completed"}
@@ -173,7 +171,7 @@ class TestList:
             ({"status": "unknown"}, "status", "literal_error"),
         ],
     )
-    async def test_a_query_outside_the_documented_is_422(self, api, query, name, kind):
+    async def test_an_undocumented_query_is_422(self, api, query, name, kind):
         async with api.get(JOBS, params=query) as answer:
             assert answer.status == 422
             [problem] = (await answer.json())["detail"]
@@ -201,7 +199,7 @@ class TestKey:
         ],
     )
     @pytest.mark.parametrize("path", [JOBS, f"{JOBS}/one", "/_emulator/truth"])
-    async def test_without_the_right_key_every_route_is_401(self, ade, storage, headers, path):
+    async def test_every_route_requires_the_key(self, ade, storage, headers, path):
         ade.submit(JobPlan(), job_id="one")
         async with storage.get(ade.base_url + path, headers=headers) as answer:
             assert answer.status == 401
@@ -209,7 +207,7 @@ class TestKey:
         assert ade.world.traffic.unauthorized == 1
         assert ade.truth("one").gets == 0
 
-    async def test_without_the_right_key_nothing_is_created(self, ade, storage):
+    async def test_a_submission_requires_the_key(self, ade, storage):
         data = form(schema="{}", markdown="x")
         async with storage.post(ade.base_url + JOBS, data=data) as answer:
             assert answer.status == 401
@@ -217,7 +215,7 @@ class TestKey:
 
 
 class TestResults:
-    async def test_a_large_result_comes_whole_from_another_origin(self, ade, large, storage):
+    async def test_a_large_result_is_served_completely_by_another_origin(self, ade, large, storage):
         stored, url = large
         assert str(url).startswith(ade.results_url + "/")
         assert ade.results_url != ade.base_url
@@ -240,7 +238,7 @@ class TestResults:
             ("bytes=-9999999", 0, LARGE),
         ],
     )
-    async def test_a_range_gives_these_bytes_alone(self, large, storage, wanted, start, stop):
+    async def test_a_range_returns_only_these_bytes(self, large, storage, wanted, start, stop):
         stored, url = large
         async with storage.get(url, headers={"Range": wanted}) as answer:
             assert answer.status == 206
@@ -249,14 +247,14 @@ class TestResults:
             assert await answer.read() == stored.read(start, stop)
 
     @pytest.mark.parametrize("wanted", ["bytes=3000000-", "bytes=9999999-99999999", "bytes=-0"])
-    async def test_a_range_past_the_end_is_416_and_tells_the_size(self, large, storage, wanted):
+    async def test_a_range_past_the_end_is_416_with_the_size(self, large, storage, wanted):
         _, url = large
         async with storage.get(url, headers={"Range": wanted}) as answer:
             assert answer.status == 416
             assert answer.headers["Content-Range"] == f"bytes */{LARGE}"
             assert "<Code>InvalidRange</Code>" in await answer.text()
 
-    async def test_if_match_of_another_tag_is_412(self, large, storage):
+    async def test_if_match_with_another_tag_is_412(self, large, storage):
         stored, url = large
         async with storage.get(url, headers={"If-Match": '"other"'}) as answer:
             assert answer.status == 412
@@ -266,14 +264,14 @@ class TestResults:
             async with storage.get(url, headers=headers) as answer:
                 assert answer.status == 206
 
-    async def test_if_range_of_another_tag_gives_the_whole(self, large, storage):
+    async def test_if_range_with_another_tag_returns_everything(self, large, storage):
         stored, url = large
         for tag, status in ((stored.etag, 206), ('"other"', 200)):
             headers = {"If-Range": tag, "Range": "bytes=0-1"}
             async with storage.get(url, headers=headers) as answer:
                 assert answer.status == status
 
-    async def test_after_an_hour_the_url_has_expired_and_a_new_get_helps(
+    async def test_a_url_expires_after_an_hour_and_a_new_poll_returns_a_new_one(
         self, ade, api, large, storage, clock
     ):
         _, url = large
@@ -290,21 +288,23 @@ class TestResults:
         async with storage.get(URL(fresh, encoded=True)) as answer:
             assert answer.status == 200
 
-    async def test_a_client_that_quotes_the_url_anew_is_refused(self, large, storage):
+    async def test_a_client_that_quotes_the_url_again_is_refused(self, large, storage):
         _, url = large
-        careless = URL(str(url))
-        assert str(careless) != str(url)
-        async with storage.get(careless) as answer:
+        requoted = URL(str(url))
+        assert str(requoted) != str(url)
+        async with storage.get(requoted) as answer:
             assert answer.status == 403
             assert "<Code>SignatureDoesNotMatch</Code>" in await answer.text()
 
-    async def test_without_a_signature_access_is_denied(self, large, storage):
+    async def test_a_url_without_a_signature_is_denied(self, large, storage):
         _, url = large
         async with storage.get(URL(str(url).partition("?")[0], encoded=True)) as answer:
             assert answer.status == 403
             assert "<Message>Access Denied</Message>" in await answer.text()
 
-    async def test_the_key_sent_along_is_refused_and_counted_as_a_leak(self, ade, large, storage):
+    async def test_a_key_sent_to_the_storage_is_refused_and_counted_as_a_leak(
+        self, ade, large, storage
+    ):
         _, url = large
         headers = {"Authorization": f"Bearer {ade.api_key}"}
         async with storage.get(url, headers=headers) as answer:
@@ -314,19 +314,19 @@ class TestResults:
         assert "Only one auth mechanism allowed" in text
         assert ade.world.traffic.leaks == 1
 
-    async def test_a_cookie_sent_along_is_counted_as_a_leak(self, ade, large, storage):
+    async def test_a_cookie_sent_to_the_storage_is_counted_as_a_leak(self, ade, large, storage):
         _, url = large
         async with storage.get(url, headers={"Cookie": "a=b"}) as answer:
             assert answer.status == 200
         assert ade.world.traffic.leaks == 1
 
-    async def test_a_signed_url_of_nothing_is_404(self, ade, storage):
+    async def test_a_signed_url_of_a_missing_object_is_404(self, ade, storage):
         url = ade.world.presigner.presign(origin=ade.results_url, raw_path="/no/such", now=T0)
         async with storage.get(URL(url, encoded=True)) as answer:
             assert answer.status == 404
             assert "<Code>NoSuchKey</Code>" in await answer.text()
 
-    async def test_head_wants_a_url_signed_for_head_as_s3_does(self, ade, large, storage):
+    async def test_head_requires_a_url_signed_for_head_as_in_s3(self, ade, large, storage):
         stored, url = large
         async with storage.head(url) as answer:
             assert answer.status == 403
@@ -339,9 +339,7 @@ class TestResults:
             assert answer.headers["ETag"] == stored.etag
             assert await answer.read() == b""
 
-    async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(
-        self, ade, api, storage, caplog
-    ):
+    async def test_a_client_can_disconnect_during_a_download(self, ade, api, storage, caplog):
         job_id = ade.submit(JobPlan(result_bytes=500_000_000))
         async with api.get(f"{JOBS}/{job_id}") as answer:
             url = URL((await answer.json())["output_url"], encoded=True)
@@ -352,7 +350,9 @@ class TestResults:
             assert await answer.read() == b"}}"
         assert not caplog.records
 
-    async def test_a_slow_reader_slows_the_origin_down(self, ade, api, storage, monkeypatch):
+    async def test_the_storage_sends_no_faster_than_the_client_reads(
+        self, ade, api, storage, monkeypatch
+    ):
         sent = []
         job_id = ade.submit(JobPlan(result_bytes=500_000_000))
         stored = ade.world.result(job_id)
@@ -384,12 +384,12 @@ class TestResults:
         "bytes=0 - 1",
     ],
 )
-def test_a_range_that_is_malformed_or_several_is_ignored(header):
+def test_malformed_and_multiple_ranges_are_ignored(header):
     assert requested_range(header, 10) is None
 
 
 class TestTruth:
-    async def test_the_truth_is_told_with_requests_and_leaks(self, ade, api, large, storage):
+    async def test_the_truth_contains_jobs_requests_and_leaks(self, ade, api, large, storage):
         _, url = large
         stuck = ade.submit(JobPlan(processing_time=math.inf, outcome=Outcome.FAILED))
         async with api.get(JOBS):
@@ -412,7 +412,7 @@ class TestTruth:
         }
         assert truth["leaks"] == 1
 
-    async def test_digests_are_left_out_unless_asked_for(self, ade, api):
+    async def test_digests_are_omitted_by_default(self, ade, api):
         ade.submit(JobPlan())
         async with api.get("/_emulator/truth") as answer:
             [job] = (await answer.json())["jobs"]
@@ -420,7 +420,7 @@ class TestTruth:
 
 
 class TestEmulator:
-    async def test_before_and_after_it_runs_there_is_no_url(self):
+    async def test_there_is_no_url_before_the_start_and_after_the_end(self):
         ade = Emulator()
         with pytest.raises(RuntimeError, match="async with Emulator"):
             _ = ade.base_url
@@ -429,7 +429,7 @@ class TestEmulator:
         with pytest.raises(RuntimeError, match="not running"):
             _ = ade.base_url
 
-    async def test_leaving_closes_the_ports_though_clients_hold_connections(self, storage):
+    async def test_the_end_closes_the_ports_although_clients_are_connected(self, storage):
         async with Emulator() as ade:
             url = URL(ade.base_url)
             async with storage.get(url) as answer:
@@ -437,7 +437,7 @@ class TestEmulator:
         with pytest.raises(aiohttp.ClientConnectorError):
             await storage.get(url)
 
-    async def test_jobs_outlive_a_restart_on_other_ports(self):
+    async def test_jobs_are_kept_after_a_restart_on_other_ports(self):
         ade = Emulator()
         async with ade:
             job_id = ade.submit(JobPlan(result_bytes=LARGE))
@@ -445,7 +445,7 @@ class TestEmulator:
             _, body = ade.world.job(job_id)
             assert body["output_url"].startswith(ade.results_url)
 
-    async def test_a_port_that_is_taken_is_told_and_nothing_stays_open(self):
+    async def test_a_port_in_use_is_an_error_and_no_port_stays_open(self):
         results_port = free_port()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]

@@ -20,7 +20,7 @@ from adepoll.cli import cli
 
 @contextlib.asynccontextmanager
 async def emulating(*options, stderr=asyncio.subprocess.PIPE):
-    """Run the command; give the process, and a function that asks its API."""
+    """Run the command; yield the process, and a function that sends a request to its API."""
     process = await forkserver.create_subprocess_exec(
         *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", *options),
         stdout=asyncio.subprocess.PIPE,
@@ -34,7 +34,7 @@ async def emulating(*options, stderr=asyncio.subprocess.PIPE):
             headers={"Authorization": f"Bearer {env['VISION_AGENT_API_KEY']}"},
         )
 
-        def ask():
+        def request_list():
             try:
                 with urllib.request.urlopen(request, timeout=10) as answer:
                     return answer.status, answer.read()
@@ -42,7 +42,7 @@ async def emulating(*options, stderr=asyncio.subprocess.PIPE):
                 with error:
                     return error.status, error.read()
 
-        yield process, lambda: asyncio.to_thread(ask)
+        yield process, lambda: asyncio.to_thread(request_list)
 
 
 async def ended(process):
@@ -53,16 +53,16 @@ async def ended(process):
     return err
 
 
-async def test_a_settings_file_and_faults_are_taken_and_options_go_before_the_file(tmp_path):
+async def test_options_override_the_settings_file(tmp_path):
     file = tmp_path / "ade.toml"
     file.write_text(
         'jobs = 3\nlist_order = "oldest"\n[profile]\nmedian = 1e6\n'
         '[[faults]]\nname = "payment-required"\ntimes = 1\n'
     )
     options = ["--profile", str(file), "--jobs", "5", "--fault", "endless-list"]
-    async with emulating(*options, "--fault", "html:0") as (process, ask):
-        assert (await ask())[0] == 402
-        status, body = await ask()
+    async with emulating(*options, "--fault", "html:0") as (process, request_list):
+        assert (await request_list())[0] == 402
+        status, body = await request_list()
         page = json.loads(body)
         err = await ended(process)
     assert (status, len(page["jobs"]), page["has_more"]) == (200, 5, True)
@@ -70,12 +70,15 @@ async def test_a_settings_file_and_faults_are_taken_and_options_go_before_the_fi
     assert err.count(b"\n") == 1
 
 
-async def test_a_terminal_shows_one_line_of_statistics_that_is_drawn_again():
+async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
     ours, theirs = pty.openpty()
     try:
-        async with emulating("--jobs", "2", "--fault", "html", stderr=theirs) as (process, ask):
+        async with emulating("--jobs", "2", "--fault", "html", stderr=theirs) as (
+            process,
+            request_list,
+        ):
             os.close(theirs)
-            await ask()
+            await request_list()
             shown = b""
             while b"1 list" not in shown:
                 shown += await asyncio.to_thread(os.read, ours, 4_096)
@@ -88,19 +91,19 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_drawn_again():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        (["--fault", "fire"], "there is no fault 'fire'"),
-        (["--fault", "nan:2"], "chance must be within 0 and 1"),
+        (["--fault", "fire"], "no fault is named 'fire'"),
+        (["--fault", "nan:2"], "'chance' must be <= 1: 2.0"),
         (["--fault", "nan:often"], "could not convert string to float"),
         (["--profile", "nowhere.toml"], "No such file"),
         (["--profile", "{bad}"], "unknown key sed"),
     ],
 )
-def test_wrong_options_are_told_by_name(tmp_path, options, told):
+def test_an_error_names_the_wrong_option(tmp_path, options, message):
     bad = tmp_path / "bad.toml"
     bad.write_text("sed = 1")
     result = CliRunner().invoke(cli, ["emulate", *(o.format(bad=bad) for o in options)])
     assert result.exit_code == 2
     assert f"Invalid value for '{options[0]}'" in result.output
-    assert told in " ".join(result.output.split())
+    assert message in " ".join(result.output.split())

@@ -1,4 +1,4 @@
-"""Bytes made bad: the same seed spoils in the same way, and the codec never lets it through."""
+"""Corrupted bodies: the same seed gives the same bytes, and the codec detects them."""
 
 import contextlib
 import json
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobStatus
-from adepoll.emulator import Corruption, Distortion, JobPlan, Outcome, World
+from adepoll.emulator import Corruption, JobPlan, ListDistortion, Outcome, World
 from adepoll.emulator.corruption import content_type, corrupt, distort, shift
 from adepoll.errors import MalformedAnswerError
 
-REFUSED = {
+DETECTED = {
     Corruption.HTML,
     Corruption.INVALID_JSON,
     Corruption.EMPTY_BODY,
@@ -37,7 +37,7 @@ bodies = st.sampled_from(BODIES)
 seeds = st.integers(0, 1_000)
 
 
-def test_only_a_page_of_html_says_that_it_is_one():
+def test_only_html_has_the_content_type_of_html():
     types = {kind: content_type(kind) for kind in Corruption}
     assert types.pop(Corruption.HTML) == "text/html"
     assert set(types.values()) == {"application/json"}
@@ -45,22 +45,22 @@ def test_only_a_page_of_html_says_that_it_is_one():
 
 @pytest.mark.parametrize("kind", Corruption)
 @given(body=bodies, seed=seeds)
-def test_the_same_seed_spoils_in_the_same_way_and_something_is_wrong(kind, body, seed):
-    spoilt = corrupt(kind, body, random.Random(seed))
-    assert spoilt == corrupt(kind, body, random.Random(seed))
+def test_the_same_seed_gives_the_same_wrong_body(kind, body, seed):
+    corrupted = corrupt(kind, body, random.Random(seed))
+    assert corrupted == corrupt(kind, body, random.Random(seed))
     if kind is not Corruption.BACKWARD_STATUS:
-        assert spoilt != body
+        assert corrupted != body
 
 
 @pytest.mark.parametrize("kind", Corruption)
 @given(body=bodies, seed=seeds)
-def test_the_codec_reads_it_or_says_that_it_is_malformed(kind, body, seed):
-    spoilt = corrupt(kind, body, random.Random(seed))
-    if kind in REFUSED:
+def test_the_codec_reads_a_corrupted_job_or_raises_an_error(kind, body, seed):
+    corrupted = corrupt(kind, body, random.Random(seed))
+    if kind in DETECTED:
         with pytest.raises(MalformedAnswerError):
-            v1_extract.decode_job(spoilt)
+            v1_extract.decode_job(corrupted)
         return
-    before, after = v1_extract.decode_job(body), v1_extract.decode_job(spoilt)
+    before, after = v1_extract.decode_job(body), v1_extract.decode_job(corrupted)
     assert (after.job_id == before.job_id) == (kind is not Corruption.WRONG_JOB_ID)
     assert (after.status is JobStatus.UNKNOWN) == (kind is Corruption.UNKNOWN_STATUS)
     if kind is Corruption.BACKWARD_STATUS:
@@ -71,27 +71,27 @@ def test_the_codec_reads_it_or_says_that_it_is_malformed(kind, body, seed):
 
 @pytest.mark.parametrize("kind", Corruption)
 @given(seed=seeds)
-def test_pages_are_spoilt_without_a_crash(kind, seed):
+def test_a_corrupted_page_is_read_or_raises_an_error(kind, seed):
     for page in (PAGE, b'{"jobs":[],"org_id":null,"has_more":false}'):
-        if kind is Corruption.BACKWARD_STATUS:  # is of single jobs
+        if kind is Corruption.BACKWARD_STATUS:  # concerns single jobs only
             assert corrupt(kind, page, random.Random(seed)) == page
         with contextlib.suppress(MalformedAnswerError):
             v1_extract.decode_page(corrupt(kind, page, random.Random(seed)))
 
 
 @given(seed=seeds)
-def test_distortions_keep_every_item_as_it_is(seed):
+def test_list_distortions_do_not_change_the_items(seed):
     page = json.loads(PAGE)
-    for kind in Distortion:
+    for kind in ListDistortion:
         distorted = distort(kind, page, random.Random(seed))
         assert distorted.keys() == page.keys()
         assert all(job in page["jobs"] for job in distorted["jobs"])
         moved = shift(kind, random.Random(seed))
-        assert (moved != 0) == (kind is Distortion.SHIFTING_PAGES)
+        assert (moved != 0) == (kind is ListDistortion.SHIFTING_PAGES)
 
 
 @given(body=bodies, kinds=st.lists(st.sampled_from(Corruption), max_size=6), seed=seeds)
-def test_what_is_spoilt_already_can_be_spoilt_again(body, kinds, seed):
+def test_a_corrupted_body_can_be_corrupted_again(body, kinds, seed):
     for kind in kinds:
         body = corrupt(kind, body, random.Random(seed))
     with contextlib.suppress(MalformedAnswerError):

@@ -1,4 +1,4 @@
-"""What of the service can be chosen: orders, lags, where results go, what is kept."""
+"""Configurable behavior of the service: list order and lag, saved results, data retention."""
 
 import asyncio
 from email.utils import formatdate
@@ -22,37 +22,39 @@ class TestLists:
             world.submit(JobPlan(), job_id=str(number), received_at=T0 - 100 + number)
         return world
 
-    def walk(self, world, size=7):
+    def read_all(self, world, size=7):
         pages = [world.page(page=page, page_size=size) for page in range(60 // size)]
         more = [page["has_more"] for page in pages]
         assert more == [(n + 1) * size < 50 for n in range(len(pages))]
         return [job["job_id"] for page in pages for job in page["jobs"]]
 
     def test_oldest_first(self, clock):
-        walked = self.walk(self.world(ListOrder.OLDEST, clock))
-        assert walked == [str(number) for number in range(50)]
+        listed = self.read_all(self.world(ListOrder.OLDEST, clock))
+        assert listed == [str(number) for number in range(50)]
 
     def test_newest_first(self, clock):
-        walked = self.walk(self.world(ListOrder.NEWEST, clock))
-        assert walked == [str(number) for number in range(49, -1, -1)]
+        listed = self.read_all(self.world(ListOrder.NEWEST, clock))
+        assert listed == [str(number) for number in range(49, -1, -1)]
 
-    def test_shuffled_by_the_seed_so_that_pages_fit_together(self, clock):
+    def test_a_shuffled_list_follows_the_seed_and_its_pages_fit_together(self, clock):
         world = self.world(ListOrder.SHUFFLED, clock)
-        walked = self.walk(world)
-        assert sorted(walked, key=int) == [str(number) for number in range(50)]
-        assert walked not in (sorted(walked, key=int), sorted(walked, key=int)[::-1])
-        assert walked == self.walk(world) == self.walk(self.world(ListOrder.SHUFFLED, clock))
+        listed = self.read_all(world)
+        assert sorted(listed, key=int) == [str(number) for number in range(50)]
+        assert listed not in (sorted(listed, key=int), sorted(listed, key=int)[::-1])
+        assert (
+            listed == self.read_all(world) == self.read_all(self.world(ListOrder.SHUFFLED, clock))
+        )
 
-    def test_reshuffled_at_every_request_so_that_items_are_missed_and_seen_twice(self, clock):
+    def test_a_reshuffled_list_changes_at_every_request(self, clock):
         world = self.world(ListOrder.RESHUFFLED, clock)
-        walked = self.walk(world)
-        assert len(walked) == 50
-        assert len(set(walked)) < 50
-        assert walked != self.walk(world)
-        assert walked == self.walk(self.world(ListOrder.RESHUFFLED, clock))
+        listed = self.read_all(world)
+        assert len(listed) == 50
+        assert len(set(listed)) < 50
+        assert listed != self.read_all(world)
+        assert listed == self.read_all(self.world(ListOrder.RESHUFFLED, clock))
 
     @pytest.mark.parametrize("order", ListOrder)
-    def test_every_order_keeps_the_filters(self, clock, order):
+    def test_the_status_filter_works_in_every_order(self, clock, order):
         world = World(clock=clock, list_order=order)
         for number in range(20):
             world.submit(JobPlan(processing_time=number % 2 * 5), job_id=str(number))
@@ -79,7 +81,7 @@ class TestLists:
         clock.now += 3
         assert seen() == ("completed", "completed")
 
-    async def test_the_emulator_takes_order_and_lag(self, clock):
+    async def test_the_emulator_passes_order_and_lag_on(self, clock):
         ade = Emulator(clock=clock, list_order="oldest", list_lag=2.0)
         assert (ade.world.list_order, ade.world.list_lag) == (ListOrder.OLDEST, 2.0)
 
@@ -98,7 +100,7 @@ async def get(api, job_id):
 
 class TestSaving:
     @pytest.mark.parametrize("size", [5_000, LARGE])
-    async def test_the_result_is_put_where_the_job_wants_it_once(self, ade, api, clock, size):
+    async def test_the_result_is_put_to_the_save_url_exactly_once(self, ade, api, clock, size):
         url = ade.save_url("a/b c.json")
         plan = JobPlan(processing_time=5, result_bytes=size)
         job_id = ade.submit(plan, output_save_url=url)
@@ -107,13 +109,13 @@ class TestSaving:
         assert ade.truth(job_id).save_status is None
         clock.now += 5
         polls = await asyncio.gather(*(get(api, job_id) for _ in range(5)))
-        assert {look["output_url"] for look in polls} == {url}
-        assert all(look["data"] is None for look in polls)
+        assert {poll["output_url"] for poll in polls} == {url}
+        assert all(poll["data"] is None for poll in polls)
         assert ade.saved("a/b c.json") == ade.world.result(job_id).read()
         assert ade.truth(job_id).save_status == 200
         assert ade.truth.requests.result == 1
 
-    async def test_a_job_is_created_with_a_place_to_save_to(self, clock):
+    async def test_a_job_can_be_created_with_a_save_url(self, clock):
         profile = Profile(failed=0, cancelled=0, nonconformant=0)
         async with (
             Emulator(clock=clock, profile=profile) as ade,
@@ -129,27 +131,27 @@ class TestSaving:
             await get(api, job_id)
             assert ade.saved("one") == ade.world.result(job_id).read()
 
-    async def test_a_url_presigned_for_put_alone_cannot_be_read(self, ade, api, storage):
+    async def test_a_url_presigned_for_put_only_cannot_be_read(self, ade, api, storage):
         job_id = ade.submit(JobPlan(), output_save_url=ade.save_url("one"))
         url = URL((await get(api, job_id))["output_url"], encoded=True)
         async with storage.get(url) as answer:
             assert answer.status == 403
             assert "<Code>SignatureDoesNotMatch</Code>" in await answer.text()
 
-    async def test_a_readable_one_can(self, ade, api, storage):
+    async def test_a_readable_save_url_can_be_read(self, ade, api, storage):
         job_id = ade.submit(JobPlan(), output_save_url=ade.save_url("one", readable=True))
         url = URL((await get(api, job_id))["output_url"], encoded=True)
         async with storage.get(url, headers={"Range": "bytes=0-9"}) as answer:
             assert answer.status == 206
             assert await answer.read() == ade.saved("one")[:10]
 
-    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "no url", "ftp://x/", "http://[/"])
-    async def test_a_place_that_cannot_be_reached_leaves_the_job_completed(self, ade, api, url):
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "not a url", "ftp://x/", "http://[/"])
+    async def test_a_job_is_completed_even_if_its_save_url_is_unreachable(self, ade, api, url):
         job_id = ade.submit(JobPlan(), output_save_url=url)
         assert (await get(api, job_id))["output_url"] == url
         assert ade.truth(job_id).save_status == 0
 
-    async def test_a_store_that_refuses_is_told_in_the_truth(self, ade, api, clock):
+    async def test_the_truth_contains_the_status_of_a_refused_save(self, ade, api, clock):
         url = ade.save_url("one")
         clock.now += 4_000
         job_id = ade.submit(JobPlan(), output_save_url=url)
@@ -157,7 +159,7 @@ class TestSaving:
         assert ade.truth(job_id).save_status == 403
         assert ade.saved("one") is None
 
-    async def test_only_the_store_takes_what_is_put(self, ade, storage):
+    async def test_results_can_be_put_under_the_save_prefix_only(self, ade, storage):
         url = ade.world.presigner.presign(
             origin=ade.results_url, raw_path="/elsewhere", now=T0, method="PUT"
         )
@@ -166,7 +168,7 @@ class TestSaving:
         async with storage.put(ade.results_url + "/ade-saved/one", data=b"x") as answer:
             assert answer.status == 403
 
-    def test_a_save_url_needs_a_running_store(self):
+    def test_a_save_url_requires_a_running_emulator(self):
         with pytest.raises(RuntimeError, match="not running"):
             Emulator().save_url("one")
 
@@ -178,15 +180,15 @@ class TestZeroDataRetention:
         body = await get(api, job_id)
         assert (body["status"], body["data"], body["output_url"]) == ("completed", None, None)
         assert body["metadata"]["job_id"] == job_id
-        assert ade.world.result_at(ade.world.result_path(job_id)) is None
+        assert ade.world.object_at(ade.world.result_path(job_id)) is None
 
-    async def test_what_it_was_told_to_save_it_saves(self, ade, api):
+    async def test_its_result_is_saved_to_the_save_url(self, ade, api):
         url = ade.save_url("one")
         job_id = ade.submit(JobPlan(zero_data_retention=True), output_save_url=url)
         assert (await get(api, job_id))["output_url"] is None
         assert ade.saved("one") == ade.world.result(job_id).read()
 
-    async def test_an_organisation_that_has_it_must_say_where_to_save(self, clock):
+    async def test_a_submission_requires_a_save_url(self, clock):
         profile = Profile(zero_data_retention=True)
         async with (
             Emulator(clock=clock, profile=profile) as ade,
@@ -234,7 +236,7 @@ class TestConditions:
             ({"Range": "bytes=0-1", "If-Range": "W/{etag}"}, 200),
         ],
     )
-    async def test_conditions_are_taken_as_s3_does(self, large, storage, headers, status):
+    async def test_conditions_are_evaluated_as_in_s3(self, large, storage, headers, status):
         stored, url = large
         sent = {
             name: formatdate(self.MODIFIED + value, usegmt=True)
@@ -251,12 +253,14 @@ class TestConditions:
         if status == 412:
             assert b"<Condition>If-" in body
 
-    async def test_the_date_of_the_end_is_when_it_was_modified(self, large, storage):
+    async def test_last_modified_is_the_end_of_the_job(self, large, storage):
         _, url = large
         async with storage.get(url) as answer:
             assert answer.headers["Last-Modified"] == formatdate(self.MODIFIED, usegmt=True)
 
-    async def test_an_expired_url_tells_when_it_expired(self, ade, large, storage, clock):
+    async def test_the_error_for_an_expired_url_contains_its_expiry(
+        self, ade, large, storage, clock
+    ):
         _, url = large
         clock.now += 4_000
         async with storage.get(url) as answer:
@@ -264,12 +268,12 @@ class TestConditions:
         assert "<X-Amz-Expires>3600</X-Amz-Expires><Expires>2025-06-15T16:08:20Z</Expires>" in text
         assert "<ServerTime>2025-06-15T16:15:00Z</ServerTime>" in text
 
-    async def test_a_key_sent_along_is_repeated_as_s3_does(self, ade, large, storage):
+    async def test_the_error_for_a_key_repeats_it_as_in_s3(self, ade, large, storage):
         _, url = large
         async with storage.get(url, headers={"Authorization": "Bearer x<y"}) as answer:
             assert "<ArgumentValue>Bearer x&lt;y</ArgumentValue>" in await answer.text()
 
-    async def test_a_range_past_the_end_tells_the_size(self, large, storage):
+    async def test_the_error_for_a_range_past_the_end_contains_the_size(self, large, storage):
         _, url = large
         async with storage.get(url, headers={"Range": "bytes=9999999-"}) as answer:
             assert f"<ActualObjectSize>{LARGE}</ActualObjectSize>" in await answer.text()

@@ -1,4 +1,4 @@
-"""The official SDK as a client of the emulator: what it can do with the service, it can here."""
+"""The official SDK works with the emulator as it does with the service."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def sdk(ade):
     ["# Invoice\n\nTotal: 12", b"# Invoice", ("invoice.md", b"# Invoice")],
     ids=["string", "bytes", "named file"],
 )
-async def test_a_job_is_created_and_got(ade, sdk, clock, document):
+async def test_a_created_job_can_be_polled(ade, sdk, clock, document):
     created = await sdk.extract_jobs.create(schema=SCHEMA, markdown=document)
     job = await sdk.extract_jobs.get(created.job_id)
     assert (job.status, job.progress, job.received_at) == ("pending", 0.0, int(T0))
@@ -35,14 +35,14 @@ async def test_a_job_is_created_and_got(ade, sdk, clock, document):
     assert job.status in {"completed", "failed", "cancelled"}
 
 
-async def test_all_options_of_create_are_taken(sdk):
+async def test_all_options_of_create_are_accepted(sdk):
     created = await sdk.extract_jobs.create(
         schema=SCHEMA, markdown_url="https://example.com/a.md", model="extract-latest", strict=True
     )
     assert created.job_id
 
 
-async def test_a_completed_job_has_its_data_in_the_shape_of_the_schema(ade, sdk):
+async def test_the_data_of_a_completed_job_conforms_to_the_schema(ade, sdk):
     job_id = ade.submit(JobPlan(), schema={"properties": {"total": {"type": "number"}}})
     job = await sdk.extract_jobs.get(job_id)
     assert job.status == "completed"
@@ -53,14 +53,14 @@ async def test_a_completed_job_has_its_data_in_the_shape_of_the_schema(ade, sdk)
     assert job.output_url is None
 
 
-async def test_a_nonconformant_job_reads_as_completed_with_its_violation(ade, sdk):
+async def test_a_nonconformant_job_is_completed_and_has_its_violation(ade, sdk):
     job = await sdk.extract_jobs.get(ade.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
     assert job.status == "completed"
     assert job.metadata.schema_violation_error
     assert job.metadata.warnings[0].code == "nonconformant_schema"
 
 
-async def test_a_failed_job_gives_its_reason(ade, sdk):
+async def test_a_failed_job_has_its_reason(ade, sdk):
     plan = JobPlan(outcome=Outcome.FAILED, failure_reason="no text")
     job = await sdk.extract_jobs.get(ade.submit(plan))
     assert (job.status, job.failure_reason, job.data) == ("failed", "no text", None)
@@ -84,13 +84,13 @@ async def test_jobs_are_listed_by_page_size_and_status(ade, sdk):
     assert page.org_id == ade.world.org_id
 
 
-async def test_refusals_are_raised_as_the_sdk_does(ade, sdk):
+async def test_refusals_raise_the_errors_of_the_sdk(ade, sdk):
     with pytest.raises(landingai_ade.NotFoundError):
         await sdk.extract_jobs.get("nobody")
     with pytest.raises(landingai_ade.UnprocessableEntityError):
         await sdk.extract_jobs.list(page_size=101)
     with pytest.raises(landingai_ade.UnprocessableEntityError):
-        await sdk.extract_jobs.create(schema="no json", markdown="x")
+        await sdk.extract_jobs.create(schema="not json", markdown="x")
     async with landingai_ade.AsyncLandingAIADE(
         apikey="wrong", base_url=ade.base_url, max_retries=0
     ) as stranger:
@@ -112,26 +112,26 @@ async def test_the_synchronous_sdk_works_as_well(ade):
 
 
 class TestRetries:
-    """The SDK tries again what it takes for passing; its waits are cut to nothing here."""
+    """The SDK retries transient errors; its waits are reduced to 0 s here."""
 
     FAULTS = ("server-error", "too-many-requests", "reset-before-headers", "request-timeout")
 
     @pytest.fixture
     def waits(self, monkeypatch):
-        """What the SDK would have waited for, in seconds."""
+        """The waits of the SDK, in seconds."""
         waits = []
         for cls in (landingai_ade.AsyncLandingAIADE, landingai_ade.LandingAIADE):
             calculate = cls._calculate_retry_timeout
 
-            def noted(self, *args, calculate=calculate, **options):
+            def record(self, *args, calculate=calculate, **options):
                 waits.append(calculate(self, *args, **options))
                 return 0
 
-            monkeypatch.setattr(cls, "_calculate_retry_timeout", noted)
+            monkeypatch.setattr(cls, "_calculate_retry_timeout", record)
         return waits
 
     @pytest.mark.parametrize("name", FAULTS)
-    async def test_the_asynchronous_sdk_comes_through(self, ade, waits, name):
+    async def test_the_asynchronous_sdk_retries_successfully(self, ade, waits, name):
         job_id = ade.submit(JobPlan())
         ade.faults.add(name, times=2)
         async with landingai_ade.AsyncLandingAIADE(
@@ -142,7 +142,7 @@ class TestRetries:
         assert ade.truth(job_id).gets == 3
 
     @pytest.mark.parametrize("name", FAULTS)
-    async def test_the_synchronous_sdk_comes_through(self, ade, waits, name):
+    async def test_the_synchronous_sdk_retries_successfully(self, ade, waits, name):
         job_id = ade.submit(JobPlan())
         ade.faults.add(name, times=2)
 
@@ -155,7 +155,7 @@ class TestRetries:
         assert await asyncio.to_thread(use) == "completed"
         assert len(waits) == 2
 
-    async def test_a_retry_after_is_what_it_waits_for(self, ade, sdk, waits):
+    async def test_the_sdk_waits_for_the_retry_after(self, ade, sdk, waits):
         job_id = ade.submit(JobPlan())
         ade.faults.add("too-many-requests", retry_after="seconds", wait=7, times=1)
         patient = sdk.with_options(max_retries=1)
@@ -163,7 +163,7 @@ class TestRetries:
         assert waits == [7.0]
 
 
-async def test_what_it_submits_yields_the_same_data_in_the_shape_of_its_schema_each_time(clock):
+async def test_the_same_submission_gives_the_same_data(clock):
     async def submitted():
         profile = Profile(failed=0, cancelled=0, nonconformant=0, large=0)
         async with (

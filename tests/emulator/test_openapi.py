@@ -1,4 +1,4 @@
-"""Schemathesis, driven by the service's public description, finds no violation in the emulator."""
+"""Schemathesis finds no violation of the service's public OpenAPI description."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ SPEC = Path(__file__).parents[3] / "shared" / "spec" / "ade-v1-extract-jobs.open
 
 schemathesis = pytest.importorskip("schemathesis")
 if not SPEC.is_file():
-    reason = f"the service's description, which is not ours to publish, is not at {SPEC}"
+    reason = f"the service's description is not part of this repository, and not at {SPEC}"
     pytest.skip(reason, allow_module_level=True)
 
 SCHEMA = schemathesis.openapi.from_dict(json.loads(SPEC.read_text("utf-8")))
@@ -30,7 +30,7 @@ JOB_IDS = [f"job-{number}" for number in range(len(PLANS))]
 
 @pytest.fixture(scope="module")
 def ade():
-    """An emulator on a loop in a thread of its own, since Schemathesis is synchronous."""
+    """An emulator on a loop in its own thread, since Schemathesis is synchronous."""
     started, stop = threading.Event(), asyncio.Event()
     running = {}
 
@@ -50,10 +50,10 @@ def ade():
     thread.join(10)
 
 
-# The description says in words alone that `schema` is a JSON object, and that markdown or
-# markdown_url is needed: forms that it allows are 422, and rightly.
-IN_WORDS_ALONE = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
-# In a form everything is text: 0, a wrong type by the description, is False to FastAPI.
+# Only the text of the description requires a JSON object as `schema`, and markdown or markdown_url.
+# Its formal part allows forms that the service correctly answers 422.
+REQUIRED_BY_TEXT = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
+# All fields of a form are text: 0, a wrong type in the description, is False to FastAPI.
 AS_TEXT = [schemathesis.checks.CHECKS.get_one("negative_data_rejection")]
 
 
@@ -72,25 +72,25 @@ BOUNDED = settings(
 
 @SCHEMA.include(method="GET").parametrize()
 @BOUNDED
-def test_queries_and_ids_are_answered_as_the_description_says(ade, case):
+def test_answers_to_queries_and_ids_conform(ade, case):
     check(ade, case)
 
 
 @SCHEMA.include(method="POST").parametrize()
 @BOUNDED
-def test_forms_are_answered_as_the_description_says(ade, case):
-    check(ade, case, IN_WORDS_ALONE)
+def test_answers_to_forms_conform(ade, case):
+    check(ade, case, REQUIRED_BY_TEXT)
 
 
 @SCHEMA.include(method="POST").parametrize()
 @BOUNDED
-def test_forms_that_are_good_in_words_too_are_answered_as_the_description_says(ade, case):
+def test_answers_to_forms_with_all_required_fields_conform(ade, case):
     if isinstance(case.body, dict):
         case.body |= {"schema": '{"type": "object"}', "markdown": "# Invoice"}
-    check(ade, case, IN_WORDS_ALONE + AS_TEXT)
+    check(ade, case, REQUIRED_BY_TEXT + AS_TEXT)
 
 
-def test_a_job_that_was_created_is_found_and_answered_as_the_description_says(ade):
+def test_the_answer_for_a_created_job_conforms(ade):
     form = {"schema": "{}", "markdown": "# Invoice"}
     create = SCHEMA["/v1/ade/extract/jobs"]["POST"]
     made = check(ade, create.Case(body=form, media_type="multipart/form-data"))
@@ -101,7 +101,7 @@ def test_a_job_that_was_created_is_found_and_answered_as_the_description_says(ad
 
 
 @pytest.mark.parametrize("job_id", JOB_IDS)
-def test_every_kind_of_job_is_answered_as_the_description_says(ade, job_id):
+def test_the_answer_for_every_plan_conforms(ade, job_id):
     operation = SCHEMA["/v1/ade/extract/jobs/{job_id}"]["GET"]
     check(ade, operation.Case(path_parameters={"job_id": job_id}))
 
@@ -110,5 +110,5 @@ def test_every_kind_of_job_is_answered_as_the_description_says(ade, job_id):
     "query",
     [{}, {"pageSize": 100}, {"page": 1, "pageSize": 3}, {"status": "failed"}],
 )
-def test_pages_with_jobs_are_answered_as_the_description_says(ade, query):
+def test_pages_with_jobs_conform(ade, query):
     check(ade, SCHEMA["/v1/ade/extract/jobs"]["GET"].Case(query=query))

@@ -1,4 +1,4 @@
-"""Results: bytes of an exact size, readable in pieces, the same each time."""
+"""Results: bytes of an exact size that can be read in parts and never change."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ SMALLEST = build(0).size
 
 
 @given(size=sizes)
-def test_a_result_is_exactly_as_long_as_asked_from_the_smallest_on(size):
+def test_a_result_has_exactly_the_requested_size_or_the_smallest_possible_one(size):
     body = build(size)
     assert body.size == len(body.read())
     if size >= 1_000:
@@ -53,7 +53,7 @@ def test_a_result_is_exactly_as_long_as_asked_from_the_smallest_on(size):
 
 
 @given(size=sizes)
-def test_a_result_is_compact_json_of_the_documented_shape(size):
+def test_a_result_is_compact_json_with_the_documented_fields(size):
     text = build(size).read()
     data = json.loads(text)
     assert data.keys() == {"extraction", "extraction_metadata", "metadata"}
@@ -64,14 +64,14 @@ def test_a_result_is_compact_json_of_the_documented_shape(size):
 
 
 @given(size=sizes, bounds=st.tuples(st.integers(-5, 70_000), st.integers(-5, 70_000)))
-def test_any_piece_equals_the_slice_of_the_whole(size, bounds):
+def test_a_part_equals_the_slice_of_all_bytes(size, bounds):
     body = build(size)
     start, stop = bounds
     assert body.read(start, stop) == body.read()[max(start, 0) : max(stop, 0)]
 
 
 @given(size=sizes, chunk_bytes=st.integers(1, 5_000), start=st.integers(0, 2_000))
-def test_chunks_add_up_to_what_was_asked_for(size, chunk_bytes, start):
+def test_chunks_add_up_to_the_requested_part(size, chunk_bytes, start):
     body = build(size)
     stop = body.size - 7
     chunks = [*body.chunks(start, stop, chunk_bytes=chunk_bytes)]
@@ -79,7 +79,7 @@ def test_chunks_add_up_to_what_was_asked_for(size, chunk_bytes, start):
     assert all(0 < len(chunk) <= chunk_bytes for chunk in chunks)
 
 
-def test_a_piece_of_a_terabyte_is_read_without_building_it():
+def test_a_part_of_a_terabyte_is_read_without_building_all_of_it():
     body = build(10**12)
     assert body.size == 10**12
     assert body.read(10**12 - 2) == b"}}"
@@ -88,17 +88,17 @@ def test_a_piece_of_a_terabyte_is_read_without_building_it():
     assert body.read(5 * 10**11 + 1_000, 5 * 10**11 + 2_000) == middle[1_000:2_000]
 
 
-def test_no_two_rows_are_alike_so_that_a_misplaced_piece_shows():
+def test_all_rows_differ_so_that_a_misplaced_part_is_noticed():
     rows = json.loads(build(50_000).read())["extraction"]["line_items"]
     assert len({row["row"] for row in rows}) == len(rows) > 40
 
 
-def test_the_digest_is_that_of_the_whole():
+def test_the_digest_covers_all_bytes():
     body = build(3_000_000)
     assert body.sha256() == hashlib.sha256(body.read()).hexdigest()
 
 
-def test_the_same_job_gives_the_same_bytes_and_tag_and_any_other_one_others():
+def test_bytes_and_tag_depend_on_job_size_and_seed():
     one, again = build(5_000), build(5_000)
     assert one.read() == again.read()
     assert one.etag == again.etag
@@ -107,7 +107,7 @@ def test_the_same_job_gives_the_same_bytes_and_tag_and_any_other_one_others():
         assert other.etag != one.etag
 
 
-def test_the_tag_is_a_strong_one():
+def test_the_entity_tag_is_strong():
     etag = build(5_000).etag
     assert etag.startswith('"')
     assert etag.endswith('"')
@@ -128,7 +128,7 @@ def conforms(value, schema):
 
 
 @given(fields=st.dictionaries(st.text(max_size=5), schemas, max_size=4), size=sizes)
-def test_an_extraction_has_the_shape_of_the_schema_and_its_exact_size(fields, size):
+def test_an_extraction_conforms_to_the_schema_and_has_the_exact_size(fields, size):
     schema = {"type": "object", "properties": fields}
     body = build(size, schema=schema)
     assert body.size == max(size, build(0, schema=schema).size) == len(body.read())
@@ -138,7 +138,7 @@ def test_an_extraction_has_the_shape_of_the_schema_and_its_exact_size(fields, si
 
 
 @given(schema=json_values)
-def test_a_schema_that_is_none_still_gives_a_result(schema):
+def test_any_json_as_schema_gives_a_result(schema):
     data = json.loads(build(3_000, schema=schema).read())
     assert isinstance(data["extraction"], dict)
     assert data.keys() == {"extraction", "extraction_metadata", "metadata"}

@@ -1,9 +1,9 @@
-"""The TOML file of `adepoll emulate`: what it can say, and how nonsense is told."""
+"""The TOML file of `adepoll emulate`: all its keys, and the errors for wrong ones."""
 
 import pytest
 
 from adepoll.emulator import (
-    NAMES,
+    FAULT_NAMES,
     Endpoint,
     ListOrder,
     Profile,
@@ -13,7 +13,7 @@ from adepoll.emulator import (
     SettingsError,
     read_settings,
 )
-from adepoll.emulator.catalogue import options_of
+from adepoll.emulator.effects import option_names
 
 EVERYTHING = """
 seed = 7
@@ -44,11 +44,11 @@ times = 3
 """
 
 
-def test_an_empty_file_says_nothing():
+def test_an_empty_file_gives_the_defaults():
     assert read_settings("") == Settings()
 
 
-def test_everything_can_be_said():
+def test_every_key_is_read():
     settings = read_settings(EVERYTHING)
     assert (settings.seed, settings.jobs, settings.list_lag) == (7, 100, 2)
     assert settings.list_order is ListOrder.SHUFFLED
@@ -64,56 +64,82 @@ def test_everything_can_be_said():
     assert storm.when.jobs == {"job-1"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_fault_can_be_named_with_the_defaults_of_its_options(name):
-    lines = ["[[faults]]", f'name = "{name}"', *(f"# {option}" for option in options_of(name))]
+@pytest.mark.parametrize("name", FAULT_NAMES)
+def test_every_fault_can_be_given_by_name_alone(name):
+    lines = ["[[faults]]", f'name = "{name}"', *(f"# {option}" for option in option_names(name))]
     [fault] = read_settings("\n".join(lines)).faults
     assert fault.name == name
 
 
-def test_every_option_has_a_type_that_can_be_checked():
-    for name in NAMES:
-        for option in options_of(name):
+def test_the_type_of_every_option_is_checked():
+    for name in FAULT_NAMES:
+        for option in option_names(name):
             text = f'[[faults]]\nname = "{name}"\n{option} = {{}}'
-            with pytest.raises(SettingsError, match=rf"faults\[0\]\.{option}: expected "):
+            with pytest.raises(SettingsError, match=rf"expected .* @ \$\.faults\[0\]\.{option}$"):
                 read_settings(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("seed = ", "not TOML: Invalid value"),
-        ("sed = 1", "unknown key sed; there are: profile, faults, seed, jobs, list_order"),
-        ("seed = 1.5", "seed: expected a whole number, not 1.5"),
-        ("seed = true", "seed: expected a whole number, not True"),
-        ("jobs = -1", "settings: jobs must be at least 0"),
-        ('list_order = "random"', "list_order: expected one of newest, oldest, shuffled"),
-        ("list_lag = nan", "list_lag: expected a number, not nan"),
-        ("profile = 1", "profile: expected a table"),
-        ("[profile]\nmedain = 1", "unknown key profile.medain; there are: median, sigma"),
-        ('[profile]\nmedian = "8"', "profile.median: expected a number, not '8'"),
-        ("[profile]\nfailed = 2", "profile: failed must be within 0 and 1"),
-        ("[profile]\nlarge_bytes = [1]", "profile.large_bytes: expected two whole numbers"),
-        ("[profile]\nzero_data_retention = 1", "expected true or false, not 1"),
-        ("[faults]", "faults: expected tables, as in [[faults]]"),
-        ("faults = [1]", "faults: expected tables"),
-        ("[[faults]]", "faults[0]: expected a name"),
-        ('[[faults]]\nname = "fire"', "faults[0]: there is no fault 'fire'; there are latency"),
+        ("sed = 1", "unknown key sed; keys: seed, jobs, list_order, list_lag, profile, faults @ $"),
+        ("seed = 1.5", "expected a whole number, not 1.5 @ $.seed"),
+        ("seed = true", "expected a whole number, not True @ $.seed"),
+        ("jobs = -1", "'jobs' must be >= 0: -1 @ $"),
+        ('list_order = "random"', "expected one of newest, oldest, shuffled, reshuffled, not"),
+        ("list_lag = nan", "expected a number, not nan @ $.list_lag"),
+        ("profile = 1", "expected a table, not 1 @ $.profile"),
+        ("[profile]\nmedain = 1", "unknown key medain; keys: median, sigma"),
+        ('[profile]\nmedian = "8"', "expected a number, not '8' @ $.profile.median"),
+        ("[profile]\nfailed = 2", "'failed' must be <= 1: 2 @ $.profile"),
         (
-            '[[faults]]\nname = "nan"\nrate = 1',
-            "unknown key faults[0].rate; there are: name, chance, window",
+            "[profile]\nlarge_bytes = [1]",
+            "expected an array of 2 values, not [1] @ $.profile.large_bytes",
         ),
-        ('[[faults]]\nname = "nan"\nchance = 7', "faults[0]: chance must be within 0 and 1"),
-        ('[[faults]]\nname = "nan"\nwindow = 7', "faults[0].window: expected two numbers"),
-        ('[[faults]]\nname = "nan"\njobs = "a"', "faults[0].jobs: expected texts in brackets"),
-        ('[[faults]]\nname = "nan"\nendpoints = ["x"]', "faults[0]: 'x' is not a valid Endpoint"),
+        (
+            '[profile]\nlarge_bytes = [1, "2"]',
+            "expected a whole number, not '2' @ $.profile.large_bytes[1]",
+        ),
+        (
+            "[profile]\nzero_data_retention = 1",
+            "expected true or false, not 1 @ $.profile.zero_data_retention",
+        ),
+        ("[faults]", "expected an array, not {} @ $.faults"),
+        ("faults = [1]", "expected a table, not 1 @ $.faults[0]"),
+        ("[[faults]]", "expected a name, for example name = "),
+        ('[[faults]]\nname = "fire"', "no fault is named 'fire'; faults: latency"),
+        ('[[faults]]\nname = "nan"\nrate = 1', "unknown key rate; keys: name, chance, window"),
+        ('[[faults]]\nname = "nan"\nchance = 7', "'chance' must be <= 1: 7 @ $.faults[0]"),
+        (
+            '[[faults]]\nname = "nan"\nwindow = 7',
+            "expected an array of 2 values, not 7 @ $.faults[0].window",
+        ),
+        ('[[faults]]\nname = "nan"\njobs = "a"', "expected an array, not 'a' @ $.faults[0].jobs"),
+        (
+            '[[faults]]\nname = "nan"\njobs = [1]',
+            "expected a string, not 1 @ $.faults[0].jobs[0]",
+        ),
+        (
+            '[[faults]]\nname = "nan"\nendpoints = ["x"]',
+            "expected one of get, list, create, result, not 'x' @ $.faults[0].endpoints[0]",
+        ),
         (
             '[[faults]]\nname = "nan"\n[[faults]]\nname = "latency"\nshape = "square"',
-            "faults[1].shape: expected one of constant, uniform",
+            "lognormal, not 'square' @ $.faults[1].shape",
         ),
     ],
 )
-def test_nonsense_is_told_by_its_key(text, told):
+def test_an_error_names_the_reason_and_the_key(text, message):
     with pytest.raises(SettingsError) as caught:
         read_settings(text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_one_error_names_all_wrong_keys():
+    with pytest.raises(SettingsError) as caught:
+        read_settings("seed = 1.5\n[profile]\nmedian = true")
+    assert str(caught.value).split("; ") == [
+        "expected a whole number, not 1.5 @ $.seed",
+        "expected a number, not True @ $.profile.median",
+    ]

@@ -1,4 +1,4 @@
-"""The world: what the service would say, at any time, about jobs whose fate is known."""
+"""The world: the answers of the service at any time about jobs with a known plan."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adepoll.api.models import JobStatus
 from adepoll.emulator import INLINE_LIMIT, JobPlan, Outcome, Profile, World
-from adepoll.emulator.presign import Verdict
+from adepoll.emulator.presigned_urls import Verdict
 
 DOCUMENTED = {
     "job_id",
@@ -72,7 +72,7 @@ def test_every_answer_has_exactly_the_documented_fields(world, clock):
             assert body["org_id"] == world.org_id
 
 
-def test_a_completed_job_carries_its_result_inline_with_all_required_metadata(world):
+def test_a_completed_job_contains_its_result_with_all_required_metadata(world):
     job_id = world.submit(JobPlan(result_bytes=30_000))
     _, body = world.job(job_id)
     assert body["data"].keys() == {"extraction", "extraction_metadata", "metadata"}
@@ -84,12 +84,12 @@ def test_a_completed_job_carries_its_result_inline_with_all_required_metadata(wo
     assert body["failure_reason"] is None
 
 
-def test_before_the_end_there_is_no_result(world):
+def test_an_active_job_has_no_result(world):
     _, body = world.job(world.submit(JobPlan(processing_time=1)))
     assert body["data"] is body["output_url"] is body["metadata"] is body["version"] is None
 
 
-def test_a_nonconformant_job_is_completed_and_answered_206_with_the_violation(world):
+def test_a_nonconformant_job_is_completed_and_206_with_the_violation(world):
     status, body = world.job(world.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
     assert status == 206
     assert body["status"] == "completed"
@@ -97,7 +97,7 @@ def test_a_nonconformant_job_is_completed_and_answered_206_with_the_violation(wo
     assert body["metadata"]["warnings"][0]["code"] == "nonconformant_schema"
 
 
-def test_a_failed_job_says_why_and_a_cancelled_one_does_not(world):
+def test_a_failed_job_has_a_reason_and_a_cancelled_job_has_none(world):
     failed = world.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="no text found"))
     unexplained = world.submit(JobPlan(outcome=Outcome.FAILED))
     cancelled = world.submit(JobPlan(outcome=Outcome.CANCELLED))
@@ -111,7 +111,7 @@ def test_a_failed_job_says_why_and_a_cancelled_one_does_not(world):
     assert world.result(failed) is None
 
 
-def test_an_unknown_job_and_one_that_has_not_arrived_are_404(world, clock):
+def test_an_unknown_job_and_a_job_before_its_arrival_are_404(world, clock):
     later = world.submit(JobPlan(), received_at=T0 + 10)
     assert world.job("nobody")[0] == 404
     assert world.job(later)[0] == 404
@@ -127,10 +127,10 @@ def test_a_result_over_one_megabyte_is_behind_output_url(world, size, inline):
     _, body = world.job(job_id)
     assert (body["data"] is not None) is inline
     assert (body["output_url"] is None) is inline
-    assert (world.result_at(world.result_path(job_id)) is None) is inline
+    assert (world.object_at(world.result_path(job_id)) is None) is inline
 
 
-def test_every_get_of_a_large_job_mints_a_url_good_for_an_hour_from_then(world, clock):
+def test_every_poll_of_a_large_job_returns_a_new_url_valid_for_one_hour(world, clock):
     job_id = world.submit(JobPlan(result_bytes=2_000_000))
     urls = []
     for clock.now in (T0, T0 + 1_800):
@@ -150,19 +150,19 @@ def test_every_get_of_a_large_job_mints_a_url_good_for_an_hour_from_then(world, 
 
 def test_a_large_result_is_not_stored_before_the_job_has_ended(world, clock):
     job_id = world.submit(JobPlan(processing_time=1, result_bytes=2_000_000))
-    assert world.result_at(world.result_path(job_id)) is None
+    assert world.object_at(world.result_path(job_id)) is None
     clock.now = T0 + 1
-    assert world.result_at(world.result_path(job_id)) is world.result(job_id)
+    assert world.object_at(world.result_path(job_id)) is world.result(job_id)
 
 
 @pytest.mark.parametrize("path", ["/", "", "/x", "/ade-results/org-emulated/y/z", "/a/b/c/d"])
-def test_nothing_is_stored_at_other_paths(world, path):
-    assert world.result_at(path) is None
+def test_there_is_no_object_at_other_paths(world, path):
+    assert world.object_at(path) is None
 
 
-def test_a_job_id_of_strange_characters_finds_its_result(world):
+def test_a_job_id_with_special_characters_has_a_result(world):
     job_id = world.submit(JobPlan(result_bytes=2_000_000), job_id="a/b c%2F+é")
-    assert world.result_at(world.result_path(job_id)).size == 2_000_000
+    assert world.object_at(world.result_path(job_id)).size == 2_000_000
 
 
 def test_the_list_is_newest_first_and_pages_fit_together(world):
@@ -173,7 +173,7 @@ def test_the_list_is_newest_first_and_pages_fit_together(world):
     assert listed == ids[::-1]
 
 
-def test_a_page_that_ends_with_the_last_job_has_no_more(world):
+def test_has_more_is_false_on_a_page_that_ends_with_the_last_job(world):
     for _ in range(10):
         world.submit(JobPlan())
     assert world.page(page_size=10)["has_more"] is False
@@ -198,7 +198,7 @@ def test_a_larger_result_costs_more_credits(world):
     assert world.job(job_id)[1]["metadata"]["credit_usage"] == 3.5
 
 
-def test_only_a_completed_job_has_made_all_progress(world):
+def test_only_a_completed_job_has_progress_1(world):
     for outcome in (Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED):
         world.submit(JobPlan(outcome=outcome))
     progress = {job["status"]: job["progress"] for job in world.page()["jobs"]}
@@ -217,7 +217,7 @@ plans = st.builds(
     jobs=st.lists(st.tuples(plans, st.integers(-10, 20)), max_size=12),
     steps=st.lists(st.integers(0, 8), max_size=8),
 )
-def test_lists_by_status_agree_with_the_gets_at_every_time(jobs, steps):
+def test_lists_by_status_agree_with_polls_at_any_time(jobs, steps):
     clock = Clock()
     world = World(clock=clock)
     ids = [world.submit(plan, received_at=T0 + at) for plan, at in jobs]
@@ -238,7 +238,7 @@ def test_lists_by_status_agree_with_the_gets_at_every_time(jobs, steps):
 
 
 @given(plan=plans, steps=st.lists(st.floats(-5, 15), max_size=20))
-def test_a_status_never_goes_back_even_where_the_clock_does(plan, steps):
+def test_a_status_never_goes_back_even_if_the_clock_does(plan, steps):
     clock = Clock()
     world = World(clock=clock)
     job_id = world.submit(plan)
@@ -252,7 +252,7 @@ def test_a_status_never_goes_back_even_where_the_clock_does(plan, steps):
         assert world.page()["jobs"][0]["status"] == stages[stage]
 
 
-def test_a_job_that_never_ends_is_processing_for_good(world, clock):
+def test_a_job_that_never_ends_stays_processing(world, clock):
     job_id = world.submit(JobPlan(processing_time=math.inf))
     clock.now = T0 + 1e9
     assert world.job(job_id)[1]["status"] == "processing"
@@ -272,7 +272,7 @@ def test_the_same_seed_gives_the_same_world_byte_for_byte():
     assert replay(1) != replay(2)
 
 
-def test_the_truth_has_the_fraction_the_digest_and_the_looks(world, clock):
+def test_the_truth_has_exact_times_the_digest_and_the_polls(world, clock):
     job_id = world.submit(JobPlan(queue_time=1, processing_time=2, result_bytes=5_000))
     world.job(job_id)
     world.job(job_id)
@@ -292,7 +292,7 @@ def test_the_truth_of_a_job_without_a_result_has_no_digest(world):
     assert (truth.result_bytes, truth.result_sha256) == (0, None)
 
 
-def test_truths_come_in_the_order_of_submission_and_with_digests_when_asked(world):
+def test_truths_are_in_the_order_of_submission_and_can_have_digests(world):
     ids = [world.submit(JobPlan()) for _ in range(5)]
     assert [truth.job_id for truth in world.truths()] == ids
     assert {truth.result_sha256 for truth in world.truths()} == {None}
@@ -301,20 +301,20 @@ def test_truths_come_in_the_order_of_submission_and_with_digests_when_asked(worl
     ]
 
 
-def test_a_taken_id_is_refused(world):
+def test_an_id_in_use_is_refused(world):
     world.submit(job_id="one")
-    with pytest.raises(ValueError, match="job_id 'one' is taken"):
+    with pytest.raises(ValueError, match="job_id 'one' is already in use"):
         world.submit(job_id="one")
 
 
-def test_the_model_asked_for_is_the_version_and_latest_names_a_snapshot(world):
-    asked = world.submit(JobPlan(), model="extract-20250101")
+def test_the_requested_model_is_the_version_and_latest_is_resolved(world):
+    old = world.submit(JobPlan(), model="extract-20250101")
     latest = world.submit(JobPlan(), model="extract-latest")
-    assert world.job(asked)[1]["version"] == "extract-20250101"
+    assert world.job(old)[1]["version"] == "extract-20250101"
     assert world.job(latest)[1]["version"] == "extract-20260314"
 
 
-def test_a_job_created_with_a_schema_extracts_what_it_asks_for(world):
+def test_a_job_created_with_a_schema_extracts_its_fields(world):
     schema = {"type": "object", "properties": {"total": {"type": "number"}}}
     _, body = world.job(world.submit(JobPlan(), schema=schema))
     assert body["data"]["extraction"].keys() == {"total"}
@@ -330,7 +330,7 @@ def test_a_job_created_with_a_schema_extracts_what_it_asks_for(world):
         ({"result_bytes": -1}, "result_bytes"),
     ],
 )
-def test_a_plan_refuses_nonsense_under_its_own_name(options, named):
+def test_a_plan_refuses_a_wrong_value_with_its_name(options, named):
     with pytest.raises(ValueError, match=named):
         JobPlan(**options)
 
@@ -345,12 +345,12 @@ def test_a_plan_refuses_nonsense_under_its_own_name(options, named):
         ({"failed": 0.5, "cancelled": 0.6}, "cancelled"),
     ],
 )
-def test_a_profile_refuses_nonsense_under_its_own_name(options, named):
+def test_a_profile_refuses_a_wrong_value_with_its_name(options, named):
     with pytest.raises(ValueError, match=named):
         Profile(**options)
 
 
-def test_a_profile_draws_the_shares_and_sizes_it_says(world):
+def test_a_profile_draws_its_shares_and_sizes(world):
     profile = Profile(failed=0.2, cancelled=0.1, nonconformant=0.1, large=0.3)
     world = World(clock=Clock(), profile=profile)
     for _ in range(2_000):
@@ -369,7 +369,7 @@ def test_a_profile_draws_the_shares_and_sizes_it_says(world):
     assert max(sizes) <= 20_000_000
 
 
-def test_the_body_of_an_inline_result_holds_the_very_bytes_of_it(world):
+def test_the_body_contains_the_exact_bytes_of_an_inline_result(world):
     job_id = world.submit(JobPlan(result_bytes=9_999))
     _, body = world.job_json(job_id)
     assert world.result(job_id).read() in body

@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy
 from adepoll.api.kinds import v1_extract
-from adepoll.emulator import EPOCH, NAMES, Emulator, Endpoint, JobPlan, Outcome, make_fault
+from adepoll.emulator import EPOCH, FAULT_NAMES, Emulator, Endpoint, JobPlan, Outcome, make_fault
 from adepoll.errors import (
     AdePollError,
     AnswerTimeoutError,
@@ -109,7 +109,7 @@ OF_THE_API = {
     "latency": retried(AnswerTimeoutError, **LATE),
     "silent": retried(AnswerTimeoutError),
     "stalled": retried(AnswerTimeoutError),
-    "throttled": retried(AnswerTimeoutError, rate=500.0),
+    "slow-body": retried(AnswerTimeoutError, rate=500.0),
     "server-error": retried(ServerError),
     "request-timeout": retried(ServerTimeoutError),
     "unauthorized": refused(AuthenticationError),
@@ -154,7 +154,7 @@ OF_A_RESULT = {
     "latency": retried(ResultTransferError, **LATE),
     "silent": retried(ResultTransferError),
     "stalled": retried(ResultTransferError),
-    "throttled": borne(rate=20_000_000.0),
+    "slow-body": borne(rate=20_000_000.0),
     "server-error": retried(ResultServerError),
     # The first leads to a host for which the URL was not signed; together they lead nowhere.
     "redirect": Expected(once=(ResultForbiddenError,), always=(ResultUrlError,)),
@@ -163,12 +163,10 @@ OF_A_RESULT = {
     "wrong-length": retried(ResultTransferError, by=-50),
     **dict.fromkeys(BREAKS, retried(ResultTransferError)),
     # The second of these is the refusal of an expired URL, cut off before it has said so.
-    "expired-in-mid-download": retried(
-        ResultTransferError, ResultForbiddenError, ResultExpiredError
-    ),
+    "expired-mid-download": retried(ResultTransferError, ResultForbiddenError, ResultExpiredError),
     "changing-etag": borne(),
     "range-ignored": borne(),
-    "gzip-unasked": borne(),
+    "unrequested-gzip": borne(),
 }
 EXPECTATIONS = {
     Endpoint.GET: OF_A_WATCH,
@@ -178,7 +176,7 @@ EXPECTATIONS = {
 
 
 def possible_at(endpoint):
-    return [name for name in NAMES if endpoint in make_fault(name).effect.endpoints]
+    return [name for name in FAULT_NAMES if endpoint in make_fault(name).effect.endpoints]
 
 
 def faults_of(endpoint, *, without=()):
@@ -195,7 +193,7 @@ def test_each_fault_has_its_expectation_and_there_are_no_others(endpoint):
 
 
 def test_each_fault_can_be_met_by_a_library_that_submits_nothing():
-    assert {name for expected in EXPECTATIONS.values() for name in expected} == set(NAMES)
+    assert {name for expected in EXPECTATIONS.values() for name in expected} == set(FAULT_NAMES)
 
 
 # --- the place where it happens -----------------------------------------------------------------
@@ -335,7 +333,7 @@ async def test_a_watch_settles_once_or_says_why_not(name, times):
     await meet_in_a_watch(name, times, within=0.5 if by_time else None)
 
 
-@faults_of(Endpoint.GET, without=set(NAMES) - THROTTLING)
+@faults_of(Endpoint.GET, without=set(FAULT_NAMES) - THROTTLING)
 def test_a_watch_waits_out_a_429_or_as_long_as_it_may(name, times):
     within = None if times else 1_000.0
     hurried(meet_in_a_watch(name, times, within=within, timeout_of_requests=LONG))
@@ -380,7 +378,7 @@ async def test_a_429_holds_back_all_that_would_have_followed_at_once():
 
 async def test_all_of_them_by_chance_over_the_wire():
     ending = {"unauthorized", "forbidden"}
-    slow = {"latency", "silent", "stalled", "throttled"}  # each costs its timeout
+    slow = {"latency", "silent", "stalled", "slow-body"}  # each costs its timeout
     async with service() as (ade, client):
         for name in OF_A_WATCH.keys() - ending - slow - THROTTLING:
             options = OF_A_WATCH[name].options

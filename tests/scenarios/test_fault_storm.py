@@ -17,7 +17,7 @@ from watching import now
 
 from adepoll.api.models import JobStatus
 from adepoll.emulator import (
-    NAMES,
+    FAULT_NAMES,
     Endpoint,
     JobPlan,
     ListOrder,
@@ -47,9 +47,9 @@ FATAL = {"unauthorized", "forbidden"}
 UNENDING = {"too-many-requests", "rate-limit", "unknown-status", "backward-status"}
 """What a watch bears for as long as it lasts."""
 
-OF_ONE_JOB = [n for n in NAMES if Endpoint.GET in make_fault(n).effect.endpoints]
-OF_THE_LIST = [n for n in NAMES if make_fault(n).effect.endpoints == {Endpoint.LIST}]
-AT_THE_LIST = [n for n in NAMES if Endpoint.LIST in make_fault(n).effect.endpoints]
+OF_ONE_JOB = [n for n in FAULT_NAMES if Endpoint.GET in make_fault(n).effect.endpoints]
+OF_THE_LIST = [n for n in FAULT_NAMES if make_fault(n).effect.endpoints == {Endpoint.LIST}]
+AT_THE_LIST = [n for n in FAULT_NAMES if Endpoint.LIST in make_fault(n).effect.endpoints]
 
 
 def draw_options(rng, name):
@@ -61,7 +61,7 @@ def draw_options(rng, name):
         "server-error": {"retry_after": form, "wait": rng.uniform(0, 20)},
         "overlong": {"extra_bytes": rng.choice([1_000, 64_000_000])},
         "wrong-length": {"by": rng.choice([-1, 5])},
-        "throttled": {"rate": rng.choice([10.0, 1_000.0])},
+        "slow-body": {"rate": rng.choice([10.0, 1_000.0])},
     }.get(name, {})
 
 

@@ -1,4 +1,4 @@
-"""The world as a JobSource: a virtual day through the real codec."""
+"""A world as a JobSource: virtual time, and the real codec."""
 
 import random
 
@@ -22,7 +22,7 @@ def now():
     return loop_clock(0.0)()
 
 
-def test_a_look_gives_the_snapshot_of_the_real_codec():
+def test_a_poll_returns_the_snapshot_of_the_real_codec():
     async def script(world, source):
         return await source.get_job(world.submit(JobPlan(result_bytes=4_000), job_id="one"))
 
@@ -35,7 +35,7 @@ def test_a_look_gives_the_snapshot_of_the_real_codec():
     assert not job.extra
 
 
-def test_a_206_is_a_snapshot_that_does_not_conform():
+def test_a_206_gives_a_snapshot_that_does_not_conform():
     async def script(world, source):
         return await source.get_job(world.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
 
@@ -45,7 +45,7 @@ def test_a_206_is_a_snapshot_that_does_not_conform():
     assert job.schema_violation
 
 
-def test_the_world_moves_with_the_time_of_the_loop():
+def test_the_world_follows_the_time_of_the_loop():
     async def script(world, source):
         job_id = world.submit(JobPlan(queue_time=3_600, processing_time=3_600))
         seen = []
@@ -58,7 +58,7 @@ def test_the_world_moves_with_the_time_of_the_loop():
     assert finished == 13 * 600
 
 
-def test_a_look_takes_its_latency_and_sees_the_world_in_the_middle_of_it():
+def test_a_poll_reads_the_world_in_the_middle_of_its_latency():
     async def script(world, source):
         early = world.submit(JobPlan(processing_time=0.9))
         late = world.submit(JobPlan(processing_time=3.1))
@@ -75,7 +75,7 @@ def test_a_look_takes_its_latency_and_sees_the_world_in_the_middle_of_it():
     )
 
 
-def test_latencies_are_drawn_from_the_range_and_repeat_with_the_seed():
+def test_latencies_are_within_the_range_and_repeat_with_the_seed():
     async def script(world, source):
         job_id = world.submit(JobPlan())
         moments = []
@@ -91,7 +91,7 @@ def test_latencies_are_drawn_from_the_range_and_repeat_with_the_seed():
     assert moments == replay(script, latency=(0.1, 0.5))
 
 
-def test_an_unknown_job_raises_what_the_client_raises():
+def test_an_unknown_job_raises_the_error_of_the_client():
     async def script(world, source):
         await source.get_job("nobody")
 
@@ -119,7 +119,7 @@ def test_lists_are_paged_and_filtered():
 @pytest.mark.parametrize(
     "options", [{"page": -1}, {"page_size": 0}, {"page_size": 101}, {"status": JobStatus.UNKNOWN}]
 )
-def test_a_page_that_the_service_would_refuse_is_refused(options):
+def test_arguments_that_the_service_refuses_raise_an_error(options):
     async def script(world, source):
         await source.list_jobs(**options)
 
@@ -128,7 +128,7 @@ def test_a_page_that_the_service_would_refuse_is_refused(options):
 
 
 @pytest.mark.parametrize("size", [1, 100])
-def test_the_smallest_and_the_largest_page_are_given(size):
+def test_the_smallest_and_the_largest_page_size_work(size):
     async def script(world, source):
         world.submit(JobPlan())
         world.submit(JobPlan())
@@ -137,12 +137,12 @@ def test_the_smallest_and_the_largest_page_are_given(size):
     assert len(replay(script).jobs) == min(size, 2)
 
 
-def test_a_failure_is_raised_in_place_of_the_answer():
-    asked = []
+def test_a_failure_is_raised_instead_of_the_answer():
+    requests = []
 
     def failures(job_id):
-        asked.append(job_id)
-        return TransportError("gone", job_id=job_id) if len(asked) % 2 else None
+        requests.append(job_id)
+        return TransportError("gone", job_id=job_id) if len(requests) % 2 else None
 
     async def script(world, source):
         job_id = world.submit(JobPlan(), job_id="one")
@@ -153,4 +153,4 @@ def test_a_failure_is_raised_in_place_of_the_answer():
             await source.list_jobs()
 
     replay(script, failures=failures)
-    assert asked == ["one", "one", None]
+    assert requests == ["one", "one", None]

@@ -1,4 +1,4 @@
-"""Virtual time: hours pass at once, threads take none of it, deadlocks are told."""
+"""Virtual time: sleeps take no real time, threads no virtual time, deadlocks raise errors."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from adepoll.emulator import VirtualTimeLoop, run, virtualtime
+from adepoll.emulator import VirtualTimeLoop, run, virtual_time
 
 
 def test_a_long_sleep_takes_virtual_time_only():
@@ -34,7 +34,7 @@ def test_timers_fire_in_order_and_at_their_times():
     assert seen == [(d, pytest.approx(d, abs=1e-6)) for d in (0, 0.001, 7, 3_600.5, 259_200)]
 
 
-def test_a_timeout_strikes_in_virtual_time():
+def test_a_timeout_expires_in_virtual_time():
     async def main():
         async with asyncio.timeout(3_600):
             await asyncio.Event().wait()
@@ -43,7 +43,7 @@ def test_a_timeout_strikes_in_virtual_time():
         run(main())
 
 
-def test_a_deadlock_is_told_instead_of_hanging():
+def test_a_deadlock_raises_an_error_instead_of_hanging():
     async def main():
         await asyncio.Event().wait()
 
@@ -67,13 +67,13 @@ def test_after_a_deadlock_the_tasks_are_cancelled_and_the_loop_is_closed():
     assert seen[0].is_closed()
 
 
-def test_a_thread_is_waited_for_and_takes_no_virtual_time():
+def test_the_loop_waits_for_a_thread_which_takes_no_virtual_time():
     async def main():
         release = threading.Event()
         loop = asyncio.get_running_loop()
 
         async def release_later():
-            # Only the loop can set it, and does so while the thread is at work.
+            # Only the loop can set the event, while the thread waits for it.
             release.set()
 
         helper = asyncio.create_task(release_later())
@@ -84,7 +84,7 @@ def test_a_thread_is_waited_for_and_takes_no_virtual_time():
     assert run(main()) == (True, 0.0)
 
 
-def test_timers_stand_still_while_a_thread_is_at_work():
+def test_no_timer_fires_while_a_thread_is_running():
     async def main():
         loop = asyncio.get_running_loop()
         fired = loop.create_future()
@@ -97,7 +97,7 @@ def test_timers_stand_still_while_a_thread_is_at_work():
     assert run(main()) == ([0.0], 5)
 
 
-def test_an_exception_of_a_thread_arrives():
+def test_an_exception_in_a_thread_is_raised():
     async def main():
         await asyncio.to_thread(int, "x")
 
@@ -105,8 +105,8 @@ def test_an_exception_of_a_thread_arrives():
         run(main())
 
 
-def test_a_thread_that_waits_for_a_timer_is_told_as_a_deadlock(monkeypatch):
-    monkeypatch.setattr(virtualtime, "THREAD_PATIENCE", 0.01)
+def test_a_thread_that_waits_for_a_timer_is_a_deadlock(monkeypatch):
+    monkeypatch.setattr(virtual_time, "THREAD_PATIENCE", 0.01)
     release = threading.Event()
 
     async def main():
@@ -129,7 +129,7 @@ def test_a_call_from_another_thread_wakes_the_loop():
     assert run(main()) == "hello"
 
 
-def test_run_cancels_what_is_left_and_closes_generators():
+def test_run_cancels_remaining_tasks_and_closes_generators():
     seen = []
 
     async def forever():
@@ -168,7 +168,7 @@ def test_the_loop_starts_at_zero_and_ignores_the_wall_clock():
         loop.close()
 
 
-def test_a_day_of_a_thousand_pollers_replays_the_same_way_each_time():
+def test_a_day_of_a_thousand_tasks_replays_identically():
     async def main():
         loop = asyncio.get_running_loop()
         seen = []

@@ -1,4 +1,4 @@
-"""Puts results where their jobs were told to save them, over HTTP."""
+"""Saves results to the `output_save_url` of their jobs, over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from attrs import define, field
 from yarl import URL
 
-from adepoll.emulator.replies import Stored
+from adepoll.emulator.stored_objects import StoredObject
 from adepoll.emulator.world import World
 
 _CHUNK_BYTES: Final = 256 * 1024
@@ -17,11 +17,11 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
 
 
 @define(eq=False)
-class Saver:
-    """Saves the result of a job when the job is first looked at after its end.
+class ResultSaver:
+    """Saves the result of a job at the first poll after the job's end.
 
     Attributes:
-        world: Whose results.
+        world: The world with the jobs.
     """
 
     world: World
@@ -29,22 +29,22 @@ class Saver:
     _saving: asyncio.Lock = field(init=False, factory=asyncio.Lock)
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
-        """Hold a session open while the application runs."""
+        """Keep an HTTP session open while the application runs."""
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             self._session = session
             yield
             self._session = None
 
     async def save(self, job_id: str) -> None:
-        """PUT the result of a job, where that is due, and write down how that was answered."""
-        if self.world.to_be_saved(job_id) is None:
+        """PUT the result of a job if it is not saved yet, and record the status of the answer."""
+        if self.world.pending_save(job_id) is None:
             return
         async with self._saving:
-            # Another look may have seen to it meanwhile.
-            if (due := self.world.to_be_saved(job_id)) is not None:
-                self.world.note_saved(job_id, await self._put(*due))
+            # Another poll may have saved it while this one waited for the lock.
+            if (pending := self.world.pending_save(job_id)) is not None:
+                self.world.record_save(job_id, await self._put(*pending))
 
-    async def _put(self, url: str, result: Stored) -> int:
+    async def _put(self, url: str, result: StoredObject) -> int:
         if self._session is None:
             raise RuntimeError("the application is not running")
 

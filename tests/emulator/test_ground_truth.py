@@ -1,4 +1,4 @@
-"""The truth: who asked for what, who came too early, what leaked."""
+"""The ground truth: numbers of requests, early requests and leaks."""
 
 import aiohttp
 import pytest
@@ -6,7 +6,7 @@ from clocks import T0
 from yarl import URL
 
 from adepoll.emulator import Endpoint, JobPlan, Traffic
-from adepoll.emulator.ledger import Ledger
+from adepoll.emulator.request_log import RequestLog
 
 JOBS = "/v1/ade/extract/jobs"
 
@@ -17,22 +17,22 @@ async def status_of(api, path=JOBS + "/one"):
         return answer.status
 
 
-async def test_requests_are_told_by_kind_and_by_job(ade, api):
+async def test_requests_are_counted_by_endpoint_and_by_job(ade, api):
     for job_id in ("one", "two"):
         ade.submit(JobPlan(result_bytes=1_200_000), job_id=job_id)
     for path in (JOBS, f"{JOBS}/one", f"{JOBS}/one", f"{JOBS}/two", f"{JOBS}/nobody"):
         await status_of(api, path)
     _, body = ade.world.job("two")
-    async with aiohttp.ClientSession() as stranger:
+    async with aiohttp.ClientSession() as other_client:
         for path in (body["output_url"], ade.results_url + "/nothing"):
-            await status_of(stranger, URL(path, encoded=True))
+            await status_of(other_client, URL(path, encoded=True))
     assert ade.truth.requests == Traffic(get=5, list=1, result=2)
     assert (ade.truth("one").gets, ade.truth("one").result_requests) == (2, 0)
     assert (ade.truth("two").gets, ade.truth("two").result_requests) == (2, 1)
     assert [truth.job_id for truth in ade.truth.jobs()] == ["one", "two"]
 
 
-async def test_requests_that_a_fault_refuses_are_told_as_well(ade, api):
+async def test_requests_that_a_fault_refuses_are_counted_as_well(ade, api):
     ade.submit(JobPlan(), job_id="one")
     ade.faults.add("server-error")
     assert await status_of(api) >= 500
@@ -43,7 +43,7 @@ async def test_requests_that_a_fault_refuses_are_told_as_well(ade, api):
     assert ade.truth.faults == {"server-error": 2}
 
 
-async def test_who_comes_within_a_retry_after_is_found_out(ade, api, clock):
+async def test_a_request_before_the_end_of_a_retry_after_is_early(ade, api, clock):
     ade.submit(JobPlan(), job_id="one")
     ade.faults.add("too-many-requests", retry_after="seconds", wait=10, times=1)
     assert await status_of(api) == 429
@@ -57,24 +57,24 @@ async def test_who_comes_within_a_retry_after_is_found_out(ade, api, clock):
     assert ade.truth.early == 1
     [early] = ade.truth.early_requests
     assert (early.at, early.endpoint, early.job_id) == (T0 + 4, Endpoint.GET, "one")
-    assert early.left == pytest.approx(6)
+    assert early.remaining == pytest.approx(6)
 
 
-async def test_a_wait_that_the_storage_asks_for_does_not_concern_the_api(ade, api, clock):
+async def test_a_retry_after_of_the_storage_does_not_concern_the_api(ade, api, clock):
     job_id = ade.submit(JobPlan(result_bytes=1_200_000))
     _, body = ade.world.job(job_id)
     ade.faults.add("server-error", endpoints=["result"], retry_after="seconds", wait=60)
-    async with aiohttp.ClientSession() as stranger:
-        assert await status_of(stranger, URL(body["output_url"], encoded=True)) >= 500
+    async with aiohttp.ClientSession() as other_client:
+        assert await status_of(other_client, URL(body["output_url"], encoded=True)) >= 500
     clock.now += 10
     await status_of(api, f"{JOBS}/{job_id}")
     assert ade.truth.early == 0
 
 
-async def test_keys_and_cookies_at_the_origin_of_the_results_are_told_but_not_kept(ade):
+async def test_keys_and_cookies_at_the_storage_are_reported_without_their_values(ade):
     headers = {"Authorization": "Bearer secret-1", "Cookie": "a=secret-2"}
-    async with aiohttp.ClientSession(headers=headers) as stranger:
-        await status_of(stranger, f"{ade.results_url}/some/path?X-Amz-Signature=secret-3")
+    async with aiohttp.ClientSession(headers=headers) as other_client:
+        await status_of(other_client, f"{ade.results_url}/some/path?X-Amz-Signature=secret-3")
     assert [(leak.header, leak.path) for leak in ade.truth.leaks] == [
         ("Authorization", "/some/path"),
         ("Cookie", "/some/path"),
@@ -83,42 +83,42 @@ async def test_keys_and_cookies_at_the_origin_of_the_results_are_told_but_not_ke
     assert "secret" not in repr(ade.truth.leaks)
 
 
-async def test_the_same_truth_is_told_over_http(ade, api, clock):
+async def test_the_truth_over_http_is_the_same(ade, api, clock):
     ade.submit(JobPlan(), job_id="one")
     ade.faults.add("too-many-requests", retry_after="seconds", wait=10, times=1)
     await status_of(api)
     clock.now = T0 + 4
     await status_of(api)
-    async with aiohttp.ClientSession(headers={"Cookie": "a=b"}) as stranger:
-        await status_of(stranger, ade.results_url)
+    async with aiohttp.ClientSession(headers={"Cookie": "a=b"}) as other_client:
+        await status_of(other_client, ade.results_url)
     async with api.get("/_emulator/truth") as answer:
-        told = await answer.json()
-    assert told == ade.truth.as_json()
-    assert told["early"] == told["leaks"] == 1
-    assert told["leaked"] == [{"at": T0 + 4, "header": "Cookie", "path": "/"}]
-    assert (told["refused"], told["faults"]) == ({"429": 1}, {"too-many-requests": 1})
-    assert told["jobs"][0]["gets"] == 2
+        truth = await answer.json()
+    assert truth == ade.truth.as_json()
+    assert truth["early"] == truth["leaks"] == 1
+    assert truth["leaked"] == [{"at": T0 + 4, "header": "Cookie", "path": "/"}]
+    assert (truth["refused"], truth["faults"]) == ({"429": 1}, {"too-many-requests": 1})
+    assert truth["jobs"][0]["gets"] == 2
 
 
-def test_waits_that_overlap_are_one_and_waits_apart_are_two():
-    ledger = Ledger()
+def test_overlapping_waits_are_merged():
+    log = RequestLog()
 
-    def came(at):
-        before = ledger.early
-        ledger.request(Endpoint.GET, "one", at)
-        return ledger.early > before
+    def is_early(at):
+        before = log.early
+        log.record(Endpoint.GET, "one", at)
+        return log.early > before
 
-    ledger.ask_to_wait(heard_at=10, until=20)
-    ledger.ask_to_wait(heard_at=15, until=30)
-    assert [came(at) for at in (9, 12, 25, 30)] == [False, True, True, False]
-    ledger.ask_to_wait(heard_at=50, until=60)
-    assert [came(at) for at in (40, 49, 55, 61)] == [False, False, True, False]
-    ledger.ask_to_wait(heard_at=70, until=65)
-    assert not came(68)
+    log.record_retry_after(known_at=10, until=20)
+    log.record_retry_after(known_at=15, until=30)
+    assert [is_early(at) for at in (9, 12, 25, 30)] == [False, True, True, False]
+    log.record_retry_after(known_at=50, until=60)
+    assert [is_early(at) for at in (40, 49, 55, 61)] == [False, False, True, False]
+    log.record_retry_after(known_at=70, until=65)
+    assert not is_early(68)
 
 
 def test_an_early_request_to_the_storage_does_not_count():
-    ledger = Ledger()
-    ledger.ask_to_wait(heard_at=10, until=20)
-    ledger.request(Endpoint.RESULT, "one", 15)
-    assert ledger.early == 0
+    log = RequestLog()
+    log.record_retry_after(known_at=10, until=20)
+    log.record(Endpoint.RESULT, "one", 15)
+    assert log.early == 0

@@ -1,8 +1,8 @@
-"""Presigned URLs that look like S3's and break as S3's do: over the raw bytes, for an hour.
+"""Presigned URLs like those of S3: valid for one hour, and only byte for byte. Pure.
 
 The parameters are those of "Authenticating Requests: Using Query Parameters (AWS Signature
-Version 4)" in the Amazon S3 API reference; the signature is a plain HMAC over what has to stay as
-it was, not the canonical request of AWS, since only this module ever checks it.
+Version 4)" in the Amazon S3 API reference. The signature is a plain HMAC instead of AWS's canonical
+request, since only this module checks it.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from urllib.parse import quote, unquote
 from attrs import field, frozen
 
 LIFETIME: Final = 3_600
-"""How long a URL is good for, in seconds."""
+"""Seconds for which a URL is valid."""
 
 ANY_METHOD: Final = "*"
-"""Presigns for every method."""
+"""Makes a URL valid for every HTTP method."""
 
 _SIGNATURE: Final = "X-Amz-Signature="
 _DATE_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
 
 class Verdict(Enum):
-    """What a presigned URL is found to be."""
+    """The result of checking a presigned URL."""
 
     VALID = "valid"
     UNSIGNED = "unsigned"
@@ -39,9 +39,9 @@ class Presigner:
     """Signs and checks URLs with one secret.
 
     Attributes:
-        secret: The key of the HMAC.
-        access_key: What `X-Amz-Credential` starts with; public.
-        session_token: `X-Amz-Security-Token`, part of the query as temporary credentials have it.
+        secret: Key of the HMAC.
+        access_key: First part of `X-Amz-Credential`; public.
+        session_token: `X-Amz-Security-Token`, which the query of temporary credentials contains.
     """
 
     secret: bytes = field(repr=False)
@@ -49,14 +49,14 @@ class Presigner:
     session_token: str = field(repr=False)
 
     def presign(self, *, origin: str, raw_path: str, now: float, method: str = "GET") -> str:
-        """Give the URL of `raw_path` at `origin`, good for an hour from `now`.
+        """Return a URL of `raw_path` at `origin` that is valid for one hour from `now`.
 
         Args:
-            origin: Scheme, host and port, as ``http://127.0.0.1:8080``.
-            raw_path: The path as it goes over the wire, percent-encoded already.
+            origin: Scheme, host and port, for example ``http://127.0.0.1:8080``.
+            raw_path: Percent-encoded path.
             now: Unix seconds.
-            method: The only method that the URL will be good for, as it is with S3; `ANY_METHOD`
-                for the shared access signatures of other stores.
+            method: The only HTTP method for which the URL is valid, as in S3. `ANY_METHOD` stands
+                for the shared access signatures of other vendors.
         """
         stamp = time.strftime(_DATE_FORMAT, time.gmtime(now))
         scope = f"{self.access_key}/{stamp[:8]}/us-east-2/s3/aws4_request"
@@ -73,12 +73,12 @@ class Presigner:
         return f"{origin}{raw_path}?{query}&{_SIGNATURE}{signature}"
 
     def check(self, *, method: str, host: str, raw_target: str, now: float) -> Verdict:
-        """Judge a request.
+        """Check the signature of a request.
 
         Args:
-            method: Its method.
-            host: Its `Host` header.
-            raw_target: Path and query, exactly as they arrived.
+            method: HTTP method.
+            host: `Host` header.
+            raw_target: Path and query, exactly as received.
             now: Unix seconds.
         """
         raw_path, _, raw_query = raw_target.partition("?")
@@ -87,9 +87,11 @@ class Presigner:
         if not signatures:
             return Verdict.UNSIGNED
         query = "&".join(part for part in fields if not part.startswith(_SIGNATURE))
-        given = signatures[0].removeprefix(_SIGNATURE).encode("utf-8", "surrogateescape")
-        good = (self._sign(allowed, host, raw_path, query) for allowed in (method, ANY_METHOD))
-        if len(signatures) > 1 or not any(hmac.compare_digest(given, s.encode()) for s in good):
+        signature = signatures[0].removeprefix(_SIGNATURE).encode("utf-8", "surrogateescape")
+        valid = (self._sign(allowed, host, raw_path, query) for allowed in (method, ANY_METHOD))
+        if len(signatures) > 1 or not any(
+            hmac.compare_digest(signature, s.encode()) for s in valid
+        ):
             return Verdict.ALTERED
         return Verdict.EXPIRED if now > expires_at(raw_query) else Verdict.VALID
 
@@ -101,7 +103,7 @@ class Presigner:
 
 
 def expires_at(raw_query: str) -> float:
-    """Give the Unix second up to which a URL with this query, made by `Presigner`, is good."""
+    """Return until when a URL of `Presigner` with this query is valid, in Unix seconds."""
     fields = dict(part.split("=", 1) for part in raw_query.split("&"))
     signed = timegm(time.strptime(unquote(fields["X-Amz-Date"]), _DATE_FORMAT))
     return signed + int(fields["X-Amz-Expires"])

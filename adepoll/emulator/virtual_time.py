@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual: it jumps to the next timer instead of sleeping."""
+"""An event loop with virtual time: instead of sleeping, it jumps to the next timer."""
 
 import asyncio
 import selectors
@@ -14,11 +14,11 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 THREAD_PATIENCE: Final = 60.0
-"""How many real seconds the loop waits for a thread before it calls that a deadlock."""
+"""Real seconds that the loop waits for a thread before it raises a deadlock error."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Never sleeps while no thread is at work: it adds the time it should have slept to `now`."""
+    """Adds the time it should sleep to `now` instead of sleeping, unless a thread is running."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self.threads:
-            # A thread takes real time and no virtual time, so that what it finds is deterministic.
+            # A thread takes real time but no virtual time, so that the replay is deterministic.
             patience = THREAD_PATIENCE if timeout != 0 else 0
             events = super().select(patience)
             if not events and patience:
                 raise RuntimeError(
-                    f"deadlock: a thread has not come back for {THREAD_PATIENCE:g} real seconds; "
-                    "in virtual time no timer fires before it does"
+                    f"deadlock: a thread has not finished in {THREAD_PATIENCE:g} real seconds; "
+                    "in virtual time, no timer fires before it finishes"
                 )
             return events
         events = super().select(0)
@@ -41,19 +41,19 @@ class _JumpingSelector(selectors.DefaultSelector):
             return events
         if timeout is None:
             raise RuntimeError(
-                "deadlock: every task waits, no timer is set and no thread is at work; in virtual "
-                "time nothing can ever happen again"
+                "deadlock: every task waits, no timer is set and no thread is running; in virtual "
+                "time, nothing can happen any more"
             )
         self.now += timeout
         return events
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop that replays hours in milliseconds: `time()` starts at 0.0 and jumps to each timer.
+    """A loop that runs hours in milliseconds: `time()` starts at 0.0 and jumps to each timer.
 
-    Work in threads (`asyncio.to_thread`, `run_in_executor`) takes no virtual time. Sockets are of
-    no use in it, since the loop does not wait for them. Where nothing can ever happen again, it
-    raises `RuntimeError` instead of hanging.
+    Work in threads (`asyncio.to_thread`, `run_in_executor`) takes no virtual time. Sockets do not
+    work, since the loop does not wait for them. If nothing can happen any more, the loop raises
+    `RuntimeError` instead of hanging.
     """
 
     def __init__(self) -> None:
@@ -62,16 +62,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Give the virtual seconds since the loop was made."""
+        """Return the virtual seconds since the loop was created."""
         return self._jumping.now
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> Future[T]:
-        """Run in a thread as ever, and keep virtual time from passing meanwhile."""
+        """Run `func` in a thread; virtual time stands still until it returns."""
         future = super().run_in_executor(executor, func, *args)
         self._jumping.threads += 1
-        future.add_done_callback(self._thread_came_back)
+        future.add_done_callback(self._thread_finished)
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own signature
@@ -85,17 +85,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         finally:
             self._jumping.threads -= 1
 
-    def _thread_came_back(self, _future: "Future[T]") -> None:
+    def _thread_finished(self, _future: "Future[T]") -> None:
         self._jumping.threads -= 1
 
 
 def run(main: Coroutine[Json, Json, T]) -> T:
-    """Run a coroutine in a `VirtualTimeLoop`, as `asyncio.run` does in a real one.
+    """Run a coroutine in a `VirtualTimeLoop`, as `asyncio.run` does in a real loop.
 
-    Tasks left over are cancelled, asynchronous generators and threads shut down, the loop closed.
+    At the end, remaining tasks are cancelled, asynchronous generators and threads are shut down,
+    and the loop is closed.
 
     Raises:
-        RuntimeError: Everything waits for something that cannot happen ("deadlock: ...").
+        RuntimeError: All tasks wait for something that cannot happen ("deadlock: ...").
     """
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

@@ -1,7 +1,4 @@
-"""A world as the source of a watcher, in memory: the real codec, no sockets, virtual time.
-
-Imports models, wire and errors of the library.
-"""
+"""A `JobSource` that reads a world in memory: the real codec and virtual time, without sockets."""
 
 import asyncio
 import json
@@ -14,9 +11,10 @@ from attrs import field, frozen
 
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
-from adepoll.emulator import checks
-from adepoll.emulator.effects import Break, Endpoint
-from adepoll.emulator.treatment import Treatment
+from adepoll.emulator import validators
+from adepoll.emulator.combined_effect import CombinedEffect
+from adepoll.emulator.effects import ConnectionFailure
+from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.world import World
 from adepoll.errors import (
     AdePollError,
@@ -37,11 +35,11 @@ from adepoll.errors import (
 )
 
 EPOCH: Final = 1_750_000_000.0
-"""Unix seconds at the beginning of a virtual loop's time."""
+"""Unix seconds at the time 0.0 of a virtual loop."""
 
 
 def loop_clock(epoch: float = EPOCH) -> Callable[[], float]:
-    """Give a clock for a `World`: the time of whichever loop is running, from `epoch` on."""
+    """Return a clock for a `World`: `epoch` plus the time of the running loop."""
 
     def clock() -> float:
         return epoch + asyncio.get_running_loop().time()
@@ -55,44 +53,44 @@ def _default_rng() -> random.Random:
 
 @frozen(kw_only=True)
 class WorldSource:
-    """Answers looks at a world as a client would: a `JobSource` without a network.
+    """Polls the jobs of a world: a `JobSource` without a network.
 
-    A look takes a simulated latency, and sees the world as it is in the middle of it. The faults
-    of the world are met as an `AdeClient` meets them that does not try again.
+    A request takes a simulated latency, and reads the world in the middle of it. A fault raises
+    the error that an `AdeClient` without retries would raise.
 
     Attributes:
-        world: What is looked at; in a virtual loop its clock is a `loop_clock`.
-        latency: Shortest and longest latency, in seconds; uniform between.
+        world: The world. In a virtual loop, its clock must be a `loop_clock`.
+        latency: Shortest and longest latency, in seconds; uniform.
         rng: Draws the latencies.
-        failures: Asked in the middle of every look with the job id, None for a list; an error it
-            gives is raised in place of an answer.
-        timeout: After how many seconds an answer that a fault holds up is not waited for any more.
-        max_body_bytes: Largest answer that is taken.
+        failures: Called in the middle of every request with the job id, or with None for a list.
+            If it returns an error, the request raises it.
+        timeout: Seconds after which a request that a fault delays raises a timeout error.
+        max_body_bytes: Largest accepted answer, in bytes.
     """
 
     world: World
     latency: tuple[float, float] = (0.02, 0.2)
     rng: random.Random = field(factory=_default_rng, repr=False)
     failures: Callable[[str | None], AdePollError | None] | None = field(default=None, repr=False)
-    timeout: float = field(default=30.0, validator=checks.positive)
-    max_body_bytes: int = field(default=8 * 2**20, validator=checks.positive)
+    timeout: float = field(default=30.0, validator=validators.POSITIVE)
+    max_body_bytes: int = field(default=8 * 2**20, validator=validators.POSITIVE)
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """Look at one job.
+        """Poll one job.
 
         Raises:
             JobNotFoundError: There is no such job, or it has not arrived yet.
-            RequestError: What a fault comes to: `StatusError` and its kin, `TransportError`,
+            RequestError: A fault applied: `StatusError` and its subclasses, `TransportError`,
                 `AnswerError`.
-            AdePollError: One that `failures` gave.
+            AdePollError: `failures` returned it.
         """
         latency = self.rng.uniform(*self.latency)
         await asyncio.sleep(latency / 2)
-        self._fail_perhaps(job_id)
-        treatment = await self._meet(Endpoint.GET, job_id, latency)
+        self._raise_failure(job_id)
+        effect = await self._apply_faults(Endpoint.GET, job_id, latency)
         status, body = self.world.job_json(job_id)
-        if treatment is not None:
-            body = await self._hand_over(body, treatment, job_id, good=status in {200, 206})
+        if effect is not None:
+            body = await self._receive(body, effect, job_id, good=status in {200, 206})
         await asyncio.sleep(latency / 2)
         if status == 404:  # noqa: PLR2004 - HTTP
             raise JobNotFoundError(status=status, detail="Job ID not found", job_id=job_id)
@@ -107,85 +105,90 @@ class WorldSource:
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """List one page of jobs.
+        """Return one page of the job list.
 
         Raises:
-            ValueError: `page` or `page_size` is out of range, or nothing can have that `status`.
+            ValueError: `page` or `page_size` is out of range, or no job can have that `status`.
             RequestError: As for `get_job`.
-            AdePollError: One that `failures` gave.
+            AdePollError: `failures` returned it.
         """
         if page < 0 or not 1 <= page_size <= 100 or status is JobStatus.UNKNOWN:  # noqa: PLR2004 - as documented
             raise ValueError(f"no such page: {page=}, {page_size=}, {status=}")
         latency = self.rng.uniform(*self.latency)
         await asyncio.sleep(latency / 2)
-        self._fail_perhaps(None)
-        treatment = await self._meet(Endpoint.LIST, None, latency)
-        shift = 0 if treatment is None else treatment.shift
+        self._raise_failure(None)
+        effect = await self._apply_faults(Endpoint.LIST, None, latency)
+        shift = 0 if effect is None else effect.shift
         listed = self.world.page(page=page, page_size=page_size, status=status, shift=shift)
         body = json.dumps(listed, separators=(",", ":")).encode()
-        if treatment is not None:
-            body = await self._hand_over(body, treatment, None, good=True)
+        if effect is not None:
+            body = await self._receive(body, effect, None, good=True)
         await asyncio.sleep(latency / 2)
         return v1_extract.decode_page(body)
 
     def service_time(self) -> float:
-        """Give the Unix time of the world."""
+        """Return the time of the world, in Unix seconds."""
         return self.world.now()
 
-    def _fail_perhaps(self, job_id: str | None) -> None:
+    def _raise_failure(self, job_id: str | None) -> None:
         if self.failures is not None and (error := self.failures(job_id)) is not None:
             raise error
 
-    async def _meet(
+    async def _apply_faults(
         self, endpoint: Endpoint, job_id: str | None, latency: float
-    ) -> Treatment | None:
-        """Meet the faults: wait, raise what comes in place of an answer, give what is left."""
+    ) -> CombinedEffect | None:
+        """Wait for delays, raise refusals, and return the effect on the answer, if there is any."""
         now = self.world.now()
-        if not (hits := self.world.faults.decide(endpoint, job_id, now)):
+        if not (applied := self.world.faults.select(endpoint, job_id, now)):
             return None
-        treatment = Treatment.of(hits, now)
-        if treatment.delay >= self.timeout:
+        effect = CombinedEffect.of(applied, now)
+        if effect.delay >= self.timeout:
             self.world.count(endpoint, job_id)
             await self._time_out(job_id)
-        await asyncio.sleep(treatment.delay)
-        if (refused := treatment.refused) is None and treatment.redirect is None:
-            return treatment
+        await asyncio.sleep(effect.delay)
+        if (refusal := effect.refusal) is None and effect.redirect is None:
+            return effect
         self.world.count(endpoint, job_id)
-        if refused is None:
+        if refusal is None:
             await asyncio.sleep(latency / 2)
             raise RedirectRefusedError(status=307, job_id=job_id)
         now = self.world.now()
-        self.world.ledger.statuses[refused.status] += 1
-        if refused.until:
-            # The longest that a request can be under way, after which all have heard of it.
-            heard_at = now + self.latency[1]
-            self.world.ledger.ask_to_wait(heard_at=heard_at, until=refused.until)
+        self.world.request_log.statuses[refusal.status] += 1
+        if refusal.until:
+            # Requests that were sent before the client got the header have arrived by then.
+            known_at = now + self.latency[1]
+            self.world.request_log.record_retry_after(known_at=known_at, until=refusal.until)
         await asyncio.sleep(latency / 2)
-        raise _ERRORS.get(refused.status, ServerError)(
-            status=refused.status,
+        raise _ERRORS.get(refusal.status, ServerError)(
+            status=refusal.status,
             job_id=job_id,
-            retry_after=_heard(refused.retry_after, now),
+            retry_after=_read_retry_after(refusal.retry_after, now),
         )
 
-    async def _hand_over(
-        self, body: bytes, treatment: Treatment, job_id: str | None, *, good: bool
+    async def _receive(
+        self, body: bytes, effect: CombinedEffect, job_id: str | None, *, good: bool
     ) -> bytes:
-        """Give the body as it arrives, or raise what a client makes of it."""
+        """Return the body that a client receives, or raise the error that it would raise."""
         if good:
-            body, _ = treatment.spoil(body)
-        if treatment.broken in _SILENT:
+            body, _ = effect.corrupt(body)
+        if effect.connection_failure in _SILENT:
             await self._time_out(job_id)
-        size = len(body) + treatment.extra_bytes
-        if treatment.rate is not None:
-            if size / treatment.rate >= self.timeout:
+        size = len(body) + effect.extra_bytes
+        if effect.rate is not None:
+            if size / effect.rate >= self.timeout:
                 await self._time_out(job_id)
-            await asyncio.sleep(size / treatment.rate)
-        if treatment.broken is Break.NEVER_ENDING or size > self.max_body_bytes:
+            await asyncio.sleep(size / effect.rate)
+        if (
+            effect.connection_failure is ConnectionFailure.NEVER_ENDING
+            or size > self.max_body_bytes
+        ):
             raise AnswerTooLargeError(limit=self.max_body_bytes, job_id=job_id)
-        if treatment.broken is not None:
-            raise TransportError(f"the connection broke ({treatment.broken.value})", job_id=job_id)
-        if treatment.off_by:
-            raise TransportError("the body is not of the announced length", job_id=job_id)
+        if effect.connection_failure is not None:
+            raise TransportError(
+                f"the connection failed ({effect.connection_failure.value})", job_id=job_id
+            )
+        if effect.off_by:
+            raise TransportError("the body does not have the announced length", job_id=job_id)
         return body
 
     async def _time_out(self, job_id: str | None) -> NoReturn:
@@ -193,7 +196,7 @@ class WorldSource:
         raise AnswerTimeoutError(timeout=self.timeout, job_id=job_id)
 
 
-_SILENT: Final = frozenset({Break.SILENT, Break.STALLED})
+_SILENT: Final = frozenset({ConnectionFailure.SILENT, ConnectionFailure.STALLED})
 _ERRORS: Final[Mapping[int, type[StatusError]]] = {
     401: AuthenticationError,
     402: PaymentRequiredError,
@@ -202,11 +205,11 @@ _ERRORS: Final[Mapping[int, type[StatusError]]] = {
     408: ServerTimeoutError,
     429: RateLimitedError,
 }
-_LONGEST_WAIT: Final = 300.0  # that is believed
+_LONGEST_WAIT: Final = 300.0  # seconds; the client shortens longer ones
 
 
-def _heard(header: str | None, now: float) -> float | None:
-    """Read `Retry-After` as a careful client does: clamped seconds, or None for nonsense."""
+def _read_retry_after(header: str | None, now: float) -> float | None:
+    """Return the seconds of `Retry-After`, at most 300; None for an invalid value."""
     if header is None:
         return None
     if header.isdecimal():

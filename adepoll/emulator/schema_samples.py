@@ -1,4 +1,4 @@
-"""Values that look like what a JSON schema asks for: small, deterministic, never exhaustive."""
+"""Small sample values that conform to a JSON schema, reproducible from a seed. Pure."""
 
 import random
 from collections.abc import Callable
@@ -8,37 +8,37 @@ from attrs import frozen
 
 from adepoll.api.models import Json
 
-_DEEPEST: Final = 8
+_LARGEST_DEPTH: Final = 8
 _WORDS: Final = ("amber", "ledger", "harbour", "quartz", "meadow", "signal", "copper", "lantern")
 
 
-def shaped(schema: Json, rng: random.Random) -> Json:
-    """Give a value of the shape of `schema`, a JSON schema as parsed JSON.
+def sample_of(schema: Json, rng: random.Random) -> Json:
+    """Return a value that conforms to `schema`, a JSON schema as parsed JSON.
 
-    Understands `type`, `properties`, `items`, `enum`, `const`, `anyOf`, `oneOf` and `$ref` within
-    the document; what it does not understand becomes a string, and what is nested deeper than
-    eight levels becomes null.
+    Supported keywords are `type`, `properties`, `items`, `enum`, `const`, `anyOf`, `oneOf`, and
+    `$ref` within the document. Every other schema gives a string. Values nested deeper than eight
+    levels are null.
     """
-    return _Shaper(root=schema, rng=rng).value(schema, depth=0)
+    return _Sampler(root=schema, rng=rng).value(schema, depth=0)
 
 
-def referenced(value: Json, rng: random.Random) -> Json:
-    """Mirror `value` with a chunk reference in the place of every leaf."""
+def references_for(value: Json, rng: random.Random) -> Json:
+    """Return a copy of `value` with a chunk reference in place of every leaf."""
     if isinstance(value, dict):
-        return {name: referenced(part, rng) for name, part in value.items()}
+        return {name: references_for(part, rng) for name, part in value.items()}
     if isinstance(value, list):
-        return [referenced(part, rng) for part in value]
+        return [references_for(part, rng) for part in value]
     return {"references": [f"{rng.getrandbits(48):012x}"]}
 
 
 @frozen
-class _Shaper:
+class _Sampler:
     root: Json
     rng: random.Random
 
     def value(self, schema: Json, *, depth: int) -> Json:
         schema = self._resolved(schema)
-        if depth > _DEEPEST:
+        if depth > _LARGEST_DEPTH:
             return None
         if not isinstance(schema, dict):
             return _text(self.rng)
@@ -55,7 +55,7 @@ class _Shaper:
         return _LEAVES.get(kind, _text)(self.rng)
 
     def _resolved(self, schema: Json) -> Json:
-        for _ in range(_DEEPEST):  # a reference to itself must come to an end
+        for _ in range(_LARGEST_DEPTH):  # ends references to themselves
             if not isinstance(schema, dict):
                 return schema
             options = schema.get("anyOf", schema.get("oneOf"))

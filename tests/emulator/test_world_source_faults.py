@@ -1,4 +1,4 @@
-"""Faults in virtual time: each comes to what a client would have made of it on the wire."""
+"""Faults in virtual time: each raises the error that a client would raise."""
 
 import asyncio
 import random
@@ -7,7 +7,16 @@ import pytest
 
 from adepoll import errors
 from adepoll.api.models import JobStatus
-from adepoll.emulator import EPOCH, NAMES, JobPlan, World, WorldSource, loop_clock, make_fault, run
+from adepoll.emulator import (
+    EPOCH,
+    FAULT_NAMES,
+    JobPlan,
+    World,
+    WorldSource,
+    loop_clock,
+    make_fault,
+    run,
+)
 
 LATENCY = 0.5
 
@@ -26,8 +35,8 @@ def replay(script, *faults, **options):
     return run(main())
 
 
-def met(name, *, listed=False, **options):
-    """What one look comes to: its answer or its error, and when."""
+def read(name, *, listed=False, **options):
+    """Return the answer or the error of one request, and its time."""
 
     async def script(world, source):
         try:
@@ -37,8 +46,8 @@ def met(name, *, listed=False, **options):
         requests = world.traffic.list if listed else world.truth("one").gets
         return answer, loop_clock(0.0)(), requests
 
-    answer, now, asked = replay(script, make_fault(name, **options))
-    assert asked == 1, "every request is counted, answered or not"
+    answer, now, count = replay(script, make_fault(name, **options))
+    assert count == 1, "every request is counted, answered or not"
     return answer, now
 
 
@@ -72,67 +81,67 @@ def met(name, *, listed=False, **options):
         ("wrong-job-id", errors.WrongJobError),
     ],
 )
-def test_a_fault_is_raised_as_the_error_of_a_client_that_tells_its_job(name, cls):
-    error, now = met(name)
+def test_a_fault_raises_the_error_of_a_client_with_the_job_id(name, cls):
+    error, now = read(name)
     assert type(error) is cls
     assert error.job_id == "one"
     assert now <= LATENCY
-    if name != "wrong-job-id":  # which is of single jobs
-        error, _ = met(name, listed=True, endpoints=["list"])
+    if name != "wrong-job-id":  # it concerns single jobs only
+        error, _ = read(name, listed=True, endpoints=["list"])
         assert type(error) is cls
         assert error.job_id is None
 
 
 @pytest.mark.parametrize("name", ["silent", "stalled"])
-def test_silence_ends_with_the_timeout(name):
-    error, now = met(name)
+def test_a_silent_answer_ends_with_the_timeout(name):
+    error, now = read(name)
     assert type(error) is errors.AnswerTimeoutError
     assert (error.timeout, now) == (30.0, LATENCY / 2 + 30.0)
 
 
-def test_a_latency_comes_on_top_and_beyond_the_timeout_is_one():
-    job, now = met("latency", median=7.0, sigma=0.0)
+def test_a_latency_is_added_and_can_exceed_the_timeout():
+    job, now = read("latency", median=7.0, sigma=0.0)
     assert job.status is JobStatus.COMPLETED
     assert now == 7.0 + LATENCY
-    error, now = met("latency", median=31.0, sigma=0.0)
+    error, now = read("latency", median=31.0, sigma=0.0)
     assert type(error) is errors.AnswerTimeoutError
     assert now == 30.0 + LATENCY / 2
 
 
-def test_a_throttled_body_takes_its_time_or_too_long():
-    job, now = met("throttled", rate=1_000.0)
+def test_a_slow_body_takes_its_time_and_can_exceed_the_timeout():
+    job, now = read("slow-body", rate=1_000.0)
     assert job.is_terminal
     assert 3.0 < now < 6.0
-    error, _ = met("throttled", rate=10.0)
+    error, _ = read("slow-body", rate=10.0)
     assert type(error) is errors.AnswerTimeoutError
 
 
-def test_a_length_that_promises_too_much_is_a_broken_connection():
-    error, _ = met("wrong-length", by=5)
+def test_an_announced_length_that_is_too_large_is_a_transport_error():
+    error, _ = read("wrong-length", by=5)
     assert type(error) is errors.TransportError
 
 
-def test_what_can_be_read_is_read():
-    job, _ = met("unknown-status")
+def test_readable_nonsense_is_read():
+    job, _ = read("unknown-status")
     assert job.status is JobStatus.UNKNOWN
-    job, _ = met("backward-status")
+    job, _ = read("backward-status")
     assert job.status is JobStatus.PROCESSING
-    job, _ = met("duplicate-keys")
+    job, _ = read("duplicate-keys")
     assert job.status is JobStatus.COMPLETED
-    job, _ = met("lone-surrogate")
+    job, _ = read("lone-surrogate")
     assert job.org_id.startswith("lone ")
 
 
-def test_an_overlong_body_within_the_limit_does_no_harm():
-    job, _ = met("overlong", extra_bytes=1_000)
+def test_an_overlong_body_within_the_limit_is_read():
+    job, _ = read("overlong", extra_bytes=1_000)
     assert job.is_terminal
 
 
-def test_lists_are_distorted():
-    assert met("missing-page", listed=True)[0].jobs == ()
-    assert met("endless-list", listed=True)[0].has_more
-    assert len(met("missing-items", listed=True)[0].jobs) <= 2
-    assert len(met("shifting-pages", listed=True)[0].jobs) <= 2
+def test_list_distortions_change_pages():
+    assert read("missing-page", listed=True)[0].jobs == ()
+    assert read("endless-list", listed=True)[0].has_more
+    assert len(read("missing-items", listed=True)[0].jobs) <= 2
+    assert len(read("shifting-pages", listed=True)[0].jobs) <= 2
 
 
 @pytest.mark.parametrize(
@@ -144,28 +153,28 @@ def test_lists_are_distorted():
         ({"retry_after": "seconds", "wait": 1e6}, 300.0, 300.0),
     ],
 )
-def test_retry_after_is_heard_in_each_form(options, least, most):
-    error, _ = met("too-many-requests", **options)
+def test_retry_after_is_read_in_each_form(options, least, most):
+    error, _ = read("too-many-requests", **options)
     if least is None:
         assert error.retry_after is None
     else:
         assert least <= error.retry_after <= most
 
 
-def test_an_absurd_retry_after_is_heard_within_bounds_or_not_at_all():
+def test_an_absurd_retry_after_is_shortened_or_ignored():
     async def script(world, source):
-        heard = set()
+        waits = set()
         for _ in range(100):
             with pytest.raises(errors.RateLimitedError) as caught:
                 await source.get_job("one")
-            heard.add(caught.value.retry_after)
-        return heard
+            waits.add(caught.value.retry_after)
+        return waits
 
     fault = make_fault("too-many-requests", retry_after="absurd")
     assert replay(script, fault) == {None, 0.0, 300.0}
 
 
-def test_a_bucket_runs_on_virtual_time_and_who_does_not_wait_is_found_out():
+def test_a_bucket_runs_on_virtual_time_and_early_requests_are_counted():
     async def impatient(world, source):
         refused = 0
         for _ in range(10):
@@ -173,7 +182,7 @@ def test_a_bucket_runs_on_virtual_time_and_who_does_not_wait_is_found_out():
                 await source.get_job("one")
             except errors.RateLimitedError:
                 refused += 1
-        return refused, world.ledger.early
+        return refused, world.request_log.early
 
     async def patient(world, source):
         for _ in range(10):
@@ -181,7 +190,7 @@ def test_a_bucket_runs_on_virtual_time_and_who_does_not_wait_is_found_out():
                 await source.get_job("one")
             except errors.RateLimitedError as error:
                 await asyncio.sleep(error.retry_after)
-        return world.ledger.early
+        return world.request_log.early
 
     for options in ({"rate": 0.2}, {"rate": 1.0, "wait_min": 5.0, "wait_max": 9.0}):
         limit = make_fault("rate-limit", burst=2, **options)
@@ -191,7 +200,7 @@ def test_a_bucket_runs_on_virtual_time_and_who_does_not_wait_is_found_out():
         assert replay(patient, limit) == 0
 
 
-def test_the_same_seed_replays_the_same_day():
+def test_the_same_seed_gives_the_same_answers():
     async def script(world, source):
         seen = []
         for number in range(200):
@@ -204,7 +213,7 @@ def test_the_same_seed_replays_the_same_day():
 
     given = [
         make_fault(name, chance=0.05)
-        for name in NAMES
+        for name in FAULT_NAMES
         if "get" in {endpoint.value for endpoint in make_fault(name).effect.endpoints}
     ]
     first, counts = replay(script, *given)

@@ -1,4 +1,4 @@
-"""What the API answers: the three documented calls on extract jobs, and the truth for tests."""
+"""The HTTP handlers of the API: three calls on extract jobs, and the ground truth."""
 
 import asyncio
 import json
@@ -9,59 +9,59 @@ from aiohttp.http_exceptions import HttpProcessingError
 from attrs import frozen
 
 from adepoll.api.models import JobStatus, Json
-from adepoll.emulator.effects import Endpoint
-from adepoll.emulator.saving import Saver
-from adepoll.emulator.truth import TruthTeller
+from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.ground_truth import GroundTruth
+from adepoll.emulator.result_saver import ResultSaver
 from adepoll.emulator.world import World
 
 _STATUSES: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
 _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off"})
-_MOST_SKIPPED: Final = 2**31  # pages beyond it are as empty as those before it
+_LARGEST_PAGE: Final = 2**31  # larger page numbers are just as empty
 
-SHIFT: Final = web.RequestKey("SHIFT", int)
-"""The key of a request under which a fault tells by how many places the list has moved."""
+LIST_SHIFT: Final = web.RequestKey("LIST_SHIFT", int)
+"""Request key with the number of places by which a fault has moved the list."""
 
 
 @frozen
-class Api:
+class ApiHandlers:
     """The handlers of the API.
 
     Attributes:
-        world: What they are about.
-        saver: Puts results where their jobs want them.
+        world: The world with the jobs.
+        saver: Saves results to the `output_save_url` of their jobs.
     """
 
     world: World
-    saver: Saver
+    saver: ResultSaver
 
     async def create(self, request: web.Request) -> web.Response:
-        """``POST /v1/ade/extract/jobs``: 202 with the id, or 422."""
+        """Answer ``POST /v1/ade/extract/jobs``: 202 with the job id, or 422."""
         self.world.count(Endpoint.CREATE, None)
         try:
             form = await _read_form(request)
         except (ValueError, HttpProcessingError):
             problem = _problem(("body",), "There was an error parsing the body", "value_error")
-            return _answer(422, {"detail": [problem]})
+            return _json_response(422, {"detail": [problem]})
         zero_data_retention = self.world.profile.zero_data_retention
         if problems := _problems_of_form(form, must_save=zero_data_retention):
-            return _answer(422, {"detail": problems})
+            return _json_response(422, {"detail": problems})
         job_id = self.world.submit(
             schema=json.loads(form.fields["schema"]),
             filename=form.filename,
             model=form.fields.get("model"),
             output_save_url=form.fields.get("output_save_url"),
         )
-        return _answer(202, {"job_id": job_id})
+        return _json_response(202, {"job_id": job_id})
 
     async def get(self, request: web.Request) -> web.Response:
-        """``GET /v1/ade/extract/jobs/{job_id}``: 200, 206 or 404."""
+        """Answer ``GET /v1/ade/extract/jobs/{job_id}``: 200, 206 or 404."""
         job_id = request.match_info["job_id"]
         await self.saver.save(job_id)
         status, body = self.world.job_json(job_id)
         return web.Response(status=status, body=body, content_type="application/json")
 
     async def list(self, request: web.Request) -> web.Response:
-        """``GET /v1/ade/extract/jobs``: a page of jobs, or 422."""
+        """Answer ``GET /v1/ade/extract/jobs``: a page of jobs, or 422."""
         query = request.query
         problems: list[Json] = []
         page = _read_int(query.get("page", "0"), "page", 0, None, problems)
@@ -74,24 +74,24 @@ class Api:
             )
         if problems:
             self.world.count(Endpoint.LIST, None)
-            return _answer(422, {"detail": problems})
+            return _json_response(422, {"detail": problems})
         body = self.world.page(
-            page=min(page, _MOST_SKIPPED),
+            page=min(page, _LARGEST_PAGE),
             page_size=page_size,
             status=None if status_text is None else _STATUSES[status_text],
-            shift=request.get(SHIFT, 0),
+            shift=request.get(LIST_SHIFT, 0),
         )
-        return _answer(200, body)
+        return _json_response(200, body)
 
     async def truth(self, request: web.Request) -> web.Response:
-        """``GET /_emulator/truth``: all jobs as they really are, requests and leaks so far.
+        """Answer ``GET /_emulator/truth``: the facts about all jobs, requests and leaks so far.
 
-        With ``?digests=1``, the SHA-256 of every result too, which takes its time.
+        With ``?digests=1``, the answer includes the SHA-256 of every result, which is slow.
         """
         digests = request.query.get("digests") == "1"
-        # In a thread, since thousands of results are built for it and the clients go on asking.
-        body = await asyncio.to_thread(TruthTeller(self.world).as_json, digests=digests)
-        return _answer(200, body)
+        # In a thread, since it builds thousands of results while clients send requests.
+        body = await asyncio.to_thread(GroundTruth(self.world).as_json, digests=digests)
+        return _json_response(200, body)
 
 
 @frozen(kw_only=True)
@@ -109,12 +109,12 @@ async def _read_form(request: web.Request) -> _Form:
     reader = await request.multipart()
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader):
-            raise ValueError("a form has no forms inside")  # noqa: TRY004 - malformed input
+            raise ValueError("a form must not contain another form")  # noqa: TRY004 - malformed input
         if part.name != "markdown":
             fields[part.name or ""] = (await part.read()).decode()
             continue
         filename = part.filename or filename
-        # A document may be far larger than other fields, and only its presence counts here.
+        # Discard the document, which may be large: only its presence matters.
         while await part.read_chunk():
             has_document = True
     return _Form(fields=fields, has_document=has_document, filename=filename)
@@ -152,28 +152,28 @@ def _is_json_object(text: str) -> bool:
         return False
 
 
-def _read_int(text: str, name: str, least: int, most: int | None, problems: list[Json]) -> int:
-    where = ("query", name)
+def _read_int(text: str, name: str, minimum: int, maximum: int | None, problems: list[Json]) -> int:
+    location = ("query", name)
     try:
         value = int(text)
     except ValueError:
         message = "Input should be a valid integer, unable to parse string as an integer"
-        problems.append(_problem(where, message, "int_parsing"))
-        return least
-    if value < least:
-        message = f"Input should be greater than or equal to {least}"
-        problems.append(_problem(where, message, "greater_than_equal"))
-    elif most is not None and value > most:
-        message = f"Input should be less than or equal to {most}"
-        problems.append(_problem(where, message, "less_than_equal"))
+        problems.append(_problem(location, message, "int_parsing"))
+        return minimum
+    if value < minimum:
+        message = f"Input should be greater than or equal to {minimum}"
+        problems.append(_problem(location, message, "greater_than_equal"))
+    elif maximum is not None and value > maximum:
+        message = f"Input should be less than or equal to {maximum}"
+        problems.append(_problem(location, message, "less_than_equal"))
     return value
 
 
-def _problem(where: tuple[str, ...], message: str, kind: str) -> Json:
-    return {"loc": [*where], "msg": message, "type": kind}
+def _problem(location: tuple[str, ...], message: str, kind: str) -> Json:
+    return {"loc": [*location], "msg": message, "type": kind}
 
 
-def _answer(status: int, body: Json) -> web.Response:
+def _json_response(status: int, body: Json) -> web.Response:
     return web.Response(
         status=status,
         body=json.dumps(body, separators=(",", ":")).encode(),

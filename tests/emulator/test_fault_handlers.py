@@ -1,4 +1,4 @@
-"""Every fault of the catalogue, seen from a socket: it happens as its name says."""
+"""Every fault, observed at a raw socket."""
 
 import asyncio
 import gzip
@@ -10,17 +10,17 @@ import pytest
 from clocks import T0
 from yarl import URL
 
-from adepoll.emulator import NAMES, Emulator, JobPlan
+from adepoll.emulator import FAULT_NAMES, Emulator, JobPlan
 from adepoll.emulator.corruption import DEPTH, DIGITS
-from adepoll.emulator.delivery import FOR_GOOD
-from adepoll.emulator.effects import ABSURD_WAITS
+from adepoll.emulator.refusals import ABSURD_VALUES
+from adepoll.emulator.response_sender import STALL_SECONDS
 
 JOBS = "/v1/ade/extract/jobs"
 LARGE = 1_200_000
 
 
 class Answer:
-    """What came over a socket until it was closed."""
+    """The bytes received from a socket until it was closed."""
 
     def __init__(self, raw, *, reset):
         self.raw, self.reset = raw, reset
@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def body(self):
-        """The body, freed from its chunks."""
+        """The body, without chunk framing."""
         if self.headers.get("transfer-encoding") != "chunked":
             return self.rest
         rest, parts = self.rest, []
@@ -48,7 +48,7 @@ class Answer:
         return int(self.headers["content-length"])
 
     @property
-    def is_whole(self):
+    def is_complete(self):
         return len(self.rest) == self.length
 
 
@@ -64,11 +64,11 @@ async def ade(clock, slept):
         await asyncio.sleep(0)
 
     async with Emulator(clock=clock, sleep=sleep, seed=5) as ade:
-        yield Asked(ade)
+        yield RawClient(ade)
 
 
-class Asked:
-    """An emulator that is asked over sockets."""
+class RawClient:
+    """Sends requests to an emulator over raw sockets."""
 
     def __init__(self, ade):
         self.ade = ade
@@ -79,8 +79,8 @@ class Asked:
     def __getattr__(self, name):
         return getattr(self.ade, name)
 
-    async def ask(self, url, *, headers=(), limit=None):
-        """GET over a socket of its own; stop after `limit` bytes."""
+    async def request(self, url, *, headers=(), limit=None):
+        """Send a GET over a new socket; stop after `limit` bytes."""
         url = URL(url, encoded=True)
         reader, writer = await asyncio.open_connection(url.host, url.port)
         lines = [f"GET {url.raw_path_qs} HTTP/1.1", f"Host: {url.authority}", *headers]
@@ -96,18 +96,18 @@ class Asked:
         return Answer(raw, reset=reset)
 
     async def get(self, job_id="one", **options):
-        return await self.call(f"{JOBS}/{job_id}", **options)
+        return await self.api_get(f"{JOBS}/{job_id}", **options)
 
-    async def call(self, path, **options):
+    async def api_get(self, path, **options):
         headers = [f"Authorization: Bearer {self.ade.api_key}", *options.pop("headers", ())]
-        return await self.ask(self.ade.base_url + path, headers=headers, **options)
+        return await self.request(self.ade.base_url + path, headers=headers, **options)
 
     async def result_url(self, job_id="large"):
         _, body = self.ade.world.job(job_id)
         return body["output_url"]
 
     async def result(self, *headers, job_id="large", **options):
-        return await self.ask(await self.result_url(job_id), headers=headers, **options)
+        return await self.request(await self.result_url(job_id), headers=headers, **options)
 
 
 @pytest.fixture
@@ -120,21 +120,21 @@ def jobs(ade):
 pytestmark = pytest.mark.usefixtures("jobs")
 
 
-async def whole(ade):
-    """What GET of job one answers without a fault."""
+async def correct_body(ade):
+    """Return the answer to a GET of job one without a fault."""
     return ade.world.job_json("one")[1]
 
 
-async def test_without_a_fault_nothing_is_wrong(ade):
+async def test_an_answer_without_faults_is_correct(ade):
     answer = await ade.get()
-    assert (answer.status, answer.is_whole, answer.reset) == (200, True, False)
-    assert answer.body == await whole(ade)
+    assert (answer.status, answer.is_complete, answer.reset) == (200, True, False)
+    assert answer.body == await correct_body(ade)
 
 
 @pytest.mark.parametrize("shape", ["constant", "uniform", "exponential", "lognormal"])
-async def test_latency_is_waited_for_before_the_answer(ade, slept, shape):
+async def test_latency_delays_the_answer(ade, slept, shape):
     ade.add("latency", shape=shape, median=0.7)
-    assert (await ade.get()).body == await whole(ade)
+    assert (await ade.get()).body == await correct_body(ade)
     [delay] = slept
     assert 0 <= delay < 60
     assert (delay == 0.7) == (shape == "constant")
@@ -151,7 +151,7 @@ async def test_a_rate_limit_lets_its_burst_through_and_then_one_per_token(ade, c
     assert ade.truth.refused == {429: 3}
 
 
-async def test_a_rate_limit_that_asks_for_more_tells_the_truth_of_who_came_too_early(ade, clock):
+async def test_the_truth_counts_requests_before_the_end_of_a_drawn_wait(ade, clock):
     ade.add("rate-limit", rate=10, burst=1, wait_min=20, wait_max=20)
     assert [(await ade.get()).status for _ in range(2)] == [200, 429]
     clock.now += 19
@@ -163,19 +163,19 @@ async def test_a_rate_limit_that_asks_for_more_tells_the_truth_of_who_came_too_e
 
 
 @pytest.mark.parametrize("form", ["absent", "seconds", "date", "absurd"])
-async def test_a_429_says_when_to_come_back_in_each_form(ade, form):
+async def test_a_429_has_a_retry_after_in_each_form(ade, form):
     ade.add("too-many-requests", retry_after=form, wait=7.2)
     answer = await ade.get()
-    told = answer.headers.get("retry-after")
+    header = answer.headers.get("retry-after")
     assert answer.status == 429
     if form == "absent":
-        assert told is None
+        assert header is None
     elif form == "seconds":
-        assert told == "8"
+        assert header == "8"
     elif form == "date":
-        assert 7.2 <= parsedate_to_datetime(told).timestamp() - T0 <= 8.2
+        assert 7.2 <= parsedate_to_datetime(header).timestamp() - T0 <= 8.2
     else:
-        assert told in ABSURD_WAITS
+        assert header in ABSURD_VALUES
 
 
 @pytest.mark.parametrize(
@@ -188,14 +188,14 @@ async def test_a_429_says_when_to_come_back_in_each_form(ade, form):
         ("request-timeout", 408),
     ],
 )
-async def test_a_refusal_has_its_status_and_a_detail(ade, name, status):
+async def test_a_refusal_has_a_status_and_a_detail(ade, name, status):
     ade.add(name)
     answer = await ade.get()
     assert answer.status == status
     assert json.loads(answer.body)["detail"]
 
 
-async def test_a_server_error_is_one_of_four_and_a_gateway_speaks_html(ade):
+async def test_a_server_error_has_one_of_four_statuses_and_gateways_answer_in_html(ade):
     ade.add("server-error")
     answers = [await ade.get() for _ in range(30)]
     assert {answer.status for answer in answers} == {500, 502, 503, 504}
@@ -205,7 +205,7 @@ async def test_a_server_error_is_one_of_four_and_a_gateway_speaks_html(ade):
         assert is_html or json.loads(answer.body)["detail"]
 
 
-async def test_a_server_error_of_the_storage_is_in_xml(ade):
+async def test_a_server_error_of_the_storage_is_xml(ade):
     ade.add("server-error")
     answers = [await ade.result() for _ in range(20)]
     codes = {answer.status: answer.body for answer in answers}
@@ -214,16 +214,16 @@ async def test_a_server_error_of_the_storage_is_in_xml(ade):
 
 
 @pytest.mark.parametrize("name", ["silent", "reset-before-headers"])
-async def test_nothing_at_all_comes(ade, slept, name):
+async def test_the_client_receives_nothing(ade, slept, name):
     ade.add(name)
     answer = await ade.get()
     assert answer.raw == b""
     assert answer.reset == (name == "reset-before-headers")
-    assert slept == ([FOR_GOOD] if name == "silent" else [])
+    assert slept == ([STALL_SECONDS] if name == "silent" else [])
     assert ade.truth("one").gets == 1
 
 
-async def test_a_reset_in_the_headers_cuts_them(ade):
+async def test_a_reset_in_the_headers_truncates_them(ade):
     ade.add("reset-in-headers")
     answer = await ade.get()
     assert answer.reset
@@ -231,25 +231,25 @@ async def test_a_reset_in_the_headers_cuts_them(ade):
     assert not answer.blank
 
 
-async def test_a_reset_after_the_headers_brings_no_body(ade):
+async def test_a_reset_after_the_headers_sends_no_body(ade):
     ade.add("reset-after-headers")
     answer = await ade.get()
     assert (answer.status, answer.reset, answer.rest) == (200, True, b"")
-    assert answer.length == len(await whole(ade))
+    assert answer.length == len(await correct_body(ade))
 
 
 @pytest.mark.parametrize("name", ["reset-in-body", "truncated", "stalled"])
-async def test_a_body_that_breaks_off_is_a_piece_of_it(ade, slept, name):
+async def test_a_body_that_breaks_off_is_a_prefix(ade, slept, name):
     ade.add(name)
     answer = await ade.get()
     assert 0 < len(answer.rest) < answer.length
-    assert (await whole(ade)).startswith(answer.rest)
+    assert (await correct_body(ade)).startswith(answer.rest)
     assert answer.reset == (name == "reset-in-body")
-    assert slept == ([FOR_GOOD] if name == "stalled" else [])
+    assert slept == ([STALL_SECONDS] if name == "stalled" else [])
 
 
 @pytest.mark.parametrize("name", ["reset-in-body", "truncated", "stalled"])
-async def test_a_large_result_breaks_off_too(ade, name):
+async def test_a_large_result_can_break_off(ade, name):
     ade.add(name)
     answer = await ade.result()
     assert answer.status == 200
@@ -257,7 +257,7 @@ async def test_a_large_result_breaks_off_too(ade, name):
     assert ade.world.result("large").read(0, len(answer.rest)) == answer.rest
 
 
-async def test_a_stalled_answer_ends_when_the_client_leaves(clock):
+async def test_a_stalled_answer_ends_when_the_client_disconnects(clock):
     stalled, left = asyncio.Event(), asyncio.Event()
 
     async def sleep(_seconds):
@@ -269,14 +269,14 @@ async def test_a_stalled_answer_ends_when_the_client_leaves(clock):
 
     async with Emulator(clock=clock, sleep=sleep, faults=["stalled"]) as ade:
         ade.submit(JobPlan(), job_id="one")
-        answer = await Asked(ade).get(limit=100)
+        answer = await RawClient(ade).get(limit=100)
         assert answer.status == 200
         async with asyncio.timeout(10):
             await stalled.wait()
             await left.wait()
 
 
-async def test_a_client_that_does_not_wait_for_a_late_answer_has_asked_all_the_same(clock):
+async def test_a_request_is_counted_if_the_client_disconnects_during_the_delay(clock):
     late, left = asyncio.Event(), asyncio.Event()
 
     async def sleep(_seconds):
@@ -288,29 +288,29 @@ async def test_a_client_that_does_not_wait_for_a_late_answer_has_asked_all_the_s
 
     async with Emulator(clock=clock, sleep=sleep, faults=["latency"]) as ade:
         ade.submit(JobPlan(), job_id="one")
-        asking = asyncio.create_task(Asked(ade).get())
+        request = asyncio.create_task(RawClient(ade).get())
         async with asyncio.timeout(10):
             await late.wait()
-            asking.cancel()
+            request.cancel()
             await left.wait()
         assert ade.truth("one").gets == ade.truth.requests.get == 1
 
 
-async def test_a_body_that_never_ends_goes_on_for_as_long_as_one_reads(ade):
+async def test_a_never_ending_body_continues_while_the_client_reads(ade):
     ade.add("never-ending")
     answer = await ade.get(limit=1_000_000)
     assert answer.headers["transfer-encoding"] == "chunked"
     assert len(answer.raw) >= 1_000_000
-    assert answer.body.startswith(await whole(ade))
+    assert answer.body.startswith(await correct_body(ade))
     assert answer.body.endswith(b"    ")
 
 
-async def test_an_overlong_body_is_good_json_of_the_announced_length(ade):
+async def test_an_overlong_body_is_valid_json_of_the_announced_length(ade):
     ade.add("overlong", extra_bytes=500_000)
     answer = await ade.get()
-    assert answer.is_whole
-    assert answer.length == 500_000 + len(await whole(ade))
-    assert json.loads(answer.body) == json.loads(await whole(ade))
+    assert answer.is_complete
+    assert answer.length == 500_000 + len(await correct_body(ade))
+    assert json.loads(answer.body) == json.loads(await correct_body(ade))
 
 
 @pytest.mark.parametrize("by", [-1, -50, 10])
@@ -320,19 +320,19 @@ async def test_a_wrong_length_is_announced(ade, by):
         assert answer.length == len(answer.rest) + by
 
 
-async def test_a_throttled_body_comes_in_small_pieces_with_pauses(ade, slept):
-    ade.add("throttled", rate=10_000)
+async def test_a_slow_body_is_sent_in_small_chunks_with_pauses(ade, slept):
+    ade.add("slow-body", rate=10_000)
     answer = await ade.get()
-    assert answer.body == await whole(ade)
+    assert answer.body == await correct_body(ade)
     assert sum(slept) == pytest.approx(answer.length / 10_000)
     assert len(slept) == -(-answer.length // 1_000)
 
 
-async def test_faults_add_up(ade, slept):
+async def test_faults_are_combined(ade, slept):
     ade.add("latency", median=1, sigma=0)
     ade.add("latency", median=2, sigma=0)
     ade.add("nan")
-    ade.add("throttled", rate=100_000)
+    ade.add("slow-body", rate=100_000)
     ade.add("truncated")
     answer = await ade.get()
     assert slept[0] == 3
@@ -341,13 +341,13 @@ async def test_faults_add_up(ade, slept):
 
 
 class TestContent:
-    """Answers of a good status that make no sense."""
+    """Wrong bodies with a status of success."""
 
     async def body(self, ade, name):
         ade.add(name)
         answer = await ade.get()
         assert answer.status == 200
-        assert answer.is_whole
+        assert answer.is_complete
         return answer.body
 
     async def test_html(self, ade):
@@ -409,7 +409,7 @@ class TestContent:
         names = [name for name, _ in json.loads(body, object_pairs_hook=list)]
         assert names.count("status") == 2
 
-    async def test_a_404_stays_as_it_is(self, ade):
+    async def test_a_404_is_not_corrupted(self, ade):
         ade.add("html")
         answer = await ade.get("nobody")
         assert answer.status == 404
@@ -423,7 +423,7 @@ class TestList:
             ade.submit(JobPlan(), job_id=str(number), received_at=T0 - 100 + number)
 
     async def page(self, ade, number=0, size=10):
-        answer = await ade.call(f"{JOBS}?page={number}&pageSize={size}")
+        answer = await ade.api_get(f"{JOBS}?page={number}&pageSize={size}")
         raw = json.loads(answer.body)
         return [job["job_id"] for job in raw["jobs"]], raw["has_more"]
 
@@ -453,13 +453,13 @@ class TestList:
 
 
 class TestResults:
-    async def test_expired_in_mid_download(self, ade):
-        ade.add("expired-in-mid-download", times=1)
+    async def test_expired_mid_download(self, ade):
+        ade.add("expired-mid-download", times=1)
         url = await ade.result_url()
-        answer = await ade.ask(url)
+        answer = await ade.request(url)
         assert answer.reset
         assert 0 < len(answer.rest) < LARGE
-        again = await ade.ask(url, headers=[f"Range: bytes={len(answer.rest)}-"])
+        again = await ade.request(url, headers=[f"Range: bytes={len(answer.rest)}-"])
         assert again.status == 403
         assert b"<Message>Request has expired</Message>" in again.body
         ade.world.clock.now += 1
@@ -484,8 +484,8 @@ class TestResults:
         answer = await ade.result("Range: bytes=100-199")
         assert (answer.status, len(answer.rest)) == (200, LARGE)
 
-    async def test_gzip_unasked(self, ade):
-        ade.add("gzip-unasked")
+    async def test_unrequested_gzip(self, ade):
+        ade.add("unrequested-gzip")
         answer = await ade.result("Accept-Encoding: identity")
         assert answer.headers["content-encoding"] == "gzip"
         assert gzip.decompress(answer.body) == ade.world.result("large").read()
@@ -496,17 +496,17 @@ class TestResults:
         target = URL(answer.headers["location"], encoded=True)
         assert answer.status == 307
         assert target.origin() != URL(ade.results_url).origin()
-        # It leads to the storage, which sees what the client carries along.
-        assert (await ade.ask(target, headers=["Cookie: a=b"])).status == 403
+        # The target is the storage, which records the secrets that the client sends.
+        assert (await ade.request(target, headers=["Cookie: a=b"])).status == 403
         assert [leak.header for leak in ade.truth.leaks] == ["Cookie"]
 
-    async def test_a_redirect_of_the_api_would_carry_the_key_to_the_storage(self, ade):
+    async def test_a_redirect_of_the_api_can_lead_to_any_location(self, ade):
         ade.add("redirect", location="http://elsewhere.invalid/")
         answer = await ade.get()
         assert (answer.status, answer.headers["location"]) == (307, "http://elsewhere.invalid/")
 
 
-async def test_a_submission_is_faulty_too_and_its_job_is_there_all_the_same(ade):
+async def test_a_submission_can_fail_after_its_job_was_created(ade):
     ade.add("reset-before-headers", endpoints=["create"])
     reader, writer = await asyncio.open_connection(URL(ade.base_url).host, URL(ade.base_url).port)
     part = 'Content-Disposition: form-data; name="{}"\r\n\r\n{}\r\n--x'
@@ -523,31 +523,31 @@ async def test_a_submission_is_faulty_too_and_its_job_is_there_all_the_same(ade)
     assert len([*ade.truth.jobs()]) == 4
 
 
-async def test_faults_are_switched_while_the_service_runs(ade):
+async def test_faults_can_be_added_and_removed_while_the_service_runs(ade):
     fault = ade.add("server-error")
     assert (await ade.get()).status >= 500
     ade.faults.remove(fault)
     assert (await ade.get()).status == 200
     ade.add("html")
     ade.faults.clear()
-    assert (await ade.get()).body == await whole(ade)
+    assert (await ade.get()).body == await correct_body(ade)
     assert ade.truth.faults == {"server-error": 1}
 
 
-async def test_a_fault_of_one_job_meets_its_result_and_no_other(ade):
+async def test_a_fault_of_one_job_applies_to_its_result_only(ade):
     ade.submit(JobPlan(result_bytes=LARGE), job_id="other")
     ade.add("range-ignored", jobs=["large"])
     assert (await ade.result("Range: bytes=0-9")).status == 200
     assert (await ade.result("Range: bytes=0-9", job_id="other")).status == 206
 
 
-async def test_a_request_without_the_key_meets_no_fault(ade):
+async def test_no_fault_applies_to_a_request_without_the_key(ade):
     ade.add("server-error")
-    answer = await ade.ask(ade.base_url + JOBS)
+    answer = await ade.request(ade.base_url + JOBS)
     assert answer.status == 401
     assert ade.truth.faults == {}
 
 
-def test_every_fault_of_the_catalogue_is_tried_above():
+def test_every_fault_is_tested_above():
     text = Path(__file__).read_text("utf-8")
-    assert [name for name in NAMES if f'"{name}"' not in text] == []
+    assert [name for name in FAULT_NAMES if f'"{name}"' not in text] == []

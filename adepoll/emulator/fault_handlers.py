@@ -1,0 +1,163 @@
+"""Wraps the HTTP handlers of the API and of the storage, so that faults change their answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
+
+from aiohttp import hdrs, web
+from attrs import frozen
+from yarl import URL
+
+from adepoll.emulator.api_handlers import LIST_SHIFT
+from adepoll.emulator.combined_effect import CombinedEffect
+from adepoll.emulator.effects import ConnectionFailure, Redirect, StorageEffect
+from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.refusals import RefusalResponse
+from adepoll.emulator.response_sender import FaultySender, Sleep, send
+from adepoll.emulator.responses import ResponseData
+from adepoll.emulator.storage_handlers import StorageHandlers
+from adepoll.emulator.world import World
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+FLIGHT_TIME: Final = 0.1
+"""Seconds after a `Retry-After` during which arriving requests may have been on their way."""
+
+_GATEWAY_PAGE: Final = (
+    "<html><body><center><h1>{0}</h1></center><hr><center>nginx</center></body></html>"
+)
+_GATEWAY_TITLES: Final = {502: "502 Bad Gateway", 504: "504 Gateway Time-out"}
+_DETAILS: Final[Mapping[int, str]] = {
+    401: "Invalid or missing API key",
+    402: "User balance is insufficient",
+    403: "Forbidden",
+    404: "Job ID not found",
+    408: "Request timeout",
+    429: "Rate limit exceeded",
+    500: "Internal server error",
+    503: "Service unavailable",
+}
+_S3_ERRORS: Final[Mapping[int, tuple[str, str]]] = {
+    500: ("InternalError", "We encountered an internal error. Please try again."),
+    503: ("SlowDown", "Please reduce your request rate."),
+}
+
+
+@frozen
+class FaultHandlers:
+    """Wraps handlers so that the faults of a world change their answers.
+
+    Attributes:
+        world: The world.
+        sleep: Waits; a test can pass another function, to see the waits instead of waiting.
+    """
+
+    world: World
+    sleep: Sleep = asyncio.sleep
+
+    def wrap_api(self, endpoint: Endpoint, handler: Handler) -> Handler:
+        """Wrap a handler of the API."""
+        faults = self.world.faults
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not len(faults):
+                return await handler(request)
+            job_id, now = request.match_info.get("job_id"), self.world.now()
+            if not (applied := faults.select(endpoint, job_id, now)):
+                return await handler(request)
+            effect = CombinedEffect.of(applied, now)
+            try:
+                data = await self._replacement(request, effect)
+            except asyncio.CancelledError:
+                # The client disconnected during the delay, but it has sent a request.
+                self.world.count(endpoint, job_id)
+                raise
+            if data is not None:
+                self.world.count(endpoint, job_id)
+            else:
+                data = await self._corrupted(request, effect, handler)
+            return await self._send(request, data, effect)
+
+        return handle
+
+    def wrap_storage(self, storage: StorageHandlers) -> Handler:
+        """Wrap the handler that reads results from the storage."""
+        faults, world = self.world.faults, self.world
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not len(faults):
+                return await storage.get(request)
+            job_id, now = world.job_id_at(request.raw_path.partition("?")[0]), world.now()
+            if not (applied := faults.select(Endpoint.RESULT, job_id, now)):
+                return await storage.get(request)
+            storage.record(request)
+            effect = CombinedEffect.of(applied, now)
+            data = await self._replacement(request, effect, at_storage=True)
+            if data is None:
+                if StorageEffect.CHANGING_ETAG in effect.storage_effects and job_id is not None:
+                    world.replace_result(job_id)
+                headers = request.headers.copy()
+                if StorageEffect.RANGE_IGNORED in effect.storage_effects:
+                    headers.popall(hdrs.RANGE, None)
+                data = storage.response(request, headers)
+            if effect.connection_failure is ConnectionFailure.EXPIRED_MID_DOWNLOAD:
+                world.expire(request.raw_path)
+            return await self._send(request, data, effect)
+
+        return handle
+
+    async def _replacement(
+        self, request: web.Request, effect: CombinedEffect, *, at_storage: bool = False
+    ) -> ResponseData | None:
+        """Wait for the delay, then return the refusal or redirect sent instead of the answer."""
+        if effect.delay:
+            await self.sleep(effect.delay)
+        if effect.refusal is not None:
+            return self._refuse(effect.refusal, at_storage=at_storage)
+        if effect.redirect is not None:
+            location = self._location(effect.redirect, request)
+            return ResponseData(status=307, headers={hdrs.LOCATION: location})
+        return None
+
+    def _refuse(self, refusal: RefusalResponse, *, at_storage: bool) -> ResponseData:
+        log, now, status = self.world.request_log, self.world.now(), refusal.status
+        log.statuses[status] += 1
+        if refusal.until and not at_storage:
+            log.record_retry_after(known_at=now + FLIGHT_TIME, until=refusal.until)
+        if (title := _GATEWAY_TITLES.get(status)) is not None:
+            kind, body = "text/html", _GATEWAY_PAGE.format(title)
+        else:
+            kind, body = "application/json", f'{{"detail":"{_DETAILS[status]}"}}'
+        data = ResponseData(status=status, headers={hdrs.CONTENT_TYPE: kind}, body=body.encode())
+        if at_storage and title is None:
+            data = ResponseData.s3_error(status, *_S3_ERRORS[status])
+        if refusal.retry_after is None:
+            return data
+        headers = {**data.headers, hdrs.RETRY_AFTER: refusal.retry_after}
+        return ResponseData(status=status, headers=headers, body=data.body)
+
+    def _location(self, redirect: Redirect, request: web.Request) -> str:
+        if redirect.location is not None:
+            return redirect.location
+        origin = URL(self.world.results_origin)
+        other = "127.0.0.1" if origin.host == "localhost" else "localhost"
+        return f"{origin.scheme}://{other}:{origin.port}{request.raw_path}"
+
+    async def _corrupted(
+        self, request: web.Request, effect: CombinedEffect, handler: Handler
+    ) -> ResponseData:
+        request[LIST_SHIFT] = effect.shift
+        response = await handler(request)
+        if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+            raise AssertionError("the API answers from memory")  # noqa: TRY004 - our own mistake
+        body, kind = response.body, response.content_type
+        if response.status < 300 and request.method == hdrs.METH_GET:  # noqa: PLR2004 - success
+            body, kind = effect.corrupt(body)
+        return ResponseData(status=response.status, headers={hdrs.CONTENT_TYPE: kind}, body=body)
+
+    async def _send(
+        self, request: web.Request, data: ResponseData, effect: CombinedEffect
+    ) -> web.StreamResponse:
+        if not effect.needs_raw_socket:
+            return await send(request, data)
+        return await FaultySender(request, data, effect, self.sleep).send(self.world.now())

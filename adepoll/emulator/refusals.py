@@ -1,0 +1,182 @@
+"""Error statuses that faults send instead of the answer, and their `Retry-After`. Pure."""
+
+import math
+import random
+from collections.abc import Mapping
+from email.utils import formatdate
+from enum import Enum
+from typing import ClassVar, Final
+
+from attrs import field, frozen
+from attrs.validators import optional
+
+from adepoll.emulator import validators
+from adepoll.emulator.endpoints import ALL_ENDPOINTS, API_ENDPOINTS, Endpoint
+
+
+class RetryAfter(Enum):
+    """The form of the `Retry-After` header of a refusal (RFC 9110, 2022, section 10.2.3)."""
+
+    ABSENT = "absent"
+    SECONDS = "seconds"
+    DATE = "date"
+    ABSURD = "absurd"
+
+    def header(self, wait: float, *, now: float, rng: random.Random) -> tuple[str | None, float]:
+        """Return the header's value, and the Unix time until which it asks the client to wait.
+
+        The value is None without a header. The time is 0.0 for an absent header and for an absurd
+        one, since clients may interpret an absurd one in different ways.
+
+        Args:
+            wait: Seconds after which a new request can succeed.
+            now: Unix seconds.
+            rng: Draws the absurd value.
+        """
+        if self is RetryAfter.SECONDS:
+            seconds = math.ceil(wait)
+            return str(seconds), now + seconds
+        if self is RetryAfter.DATE:
+            until = math.ceil(now + wait)
+            return formatdate(until, usegmt=True), float(until)
+        if self is RetryAfter.ABSURD:
+            return rng.choice(ABSURD_VALUES), 0.0
+        return None, 0.0
+
+
+ABSURD_VALUES: Final = (
+    "-5",
+    "soon",
+    "1e9",
+    "nan",
+    "99999999999999999999",
+    "31536000",
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Mon, 32 Foo 2025 25:61:61 GMT",
+)
+"""The values that `RetryAfter.ABSURD` draws from."""
+
+
+@frozen(kw_only=True)
+class RateLimit:
+    """Requests above a rate are answered 429, by a token bucket.
+
+    Attributes:
+        rate: Tokens added per second; each request takes one.
+        burst: Largest number of tokens in the bucket, which starts full.
+        retry_after: Form of `Retry-After`. It contains the time until the next token, or a wait
+            drawn between `wait_min` and `wait_max`.
+        wait_min: Shortest drawn wait, in seconds; None for the time until the next token.
+        wait_max: Longest drawn wait, in seconds; None for `wait_min`.
+    """
+
+    name: ClassVar[str] = "rate-limit"
+    endpoints: ClassVar[frozenset[Endpoint]] = API_ENDPOINTS
+
+    rate: float = field(default=10.0, validator=validators.POSITIVE)
+    burst: float = field(default=10.0, validator=validators.AT_LEAST_ONE)
+    retry_after: RetryAfter = field(default=RetryAfter.SECONDS, converter=RetryAfter)
+    wait_min: float | None = field(default=None, validator=optional(validators.FINITE))
+    wait_max: float | None = field(default=None, validator=optional(validators.FINITE))
+
+    def __attrs_post_init__(self) -> None:
+        """Raise `ValueError` unless `wait_max` is at least `wait_min`."""
+        if self.wait_max is not None and (self.wait_min is None or self.wait_max < self.wait_min):
+            raise ValueError(
+                f"wait_max must be at least wait_min, not {self.wait_max!r} < {self.wait_min!r}"
+            )
+
+    def wait(self, until_token: float, rng: random.Random) -> float:
+        """Draw the wait that a refused client is asked for, in seconds.
+
+        Args:
+            until_token: Seconds until the next token.
+            rng: Draws between `wait_min` and `wait_max`.
+        """
+        if self.wait_min is None:
+            return until_token
+        return rng.uniform(self.wait_min, self.wait_max or self.wait_min)
+
+
+class RefusalKind(Enum):
+    """An error status that is not the client's fault."""
+
+    SERVER_ERROR = "server-error"
+    TOO_MANY_REQUESTS = "too-many-requests"
+    UNAUTHORIZED = "unauthorized"
+    PAYMENT_REQUIRED = "payment-required"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not-found"
+    REQUEST_TIMEOUT = "request-timeout"
+
+
+STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
+    RefusalKind.SERVER_ERROR: (500, 502, 503, 504),
+    RefusalKind.TOO_MANY_REQUESTS: (429,),
+    RefusalKind.UNAUTHORIZED: (401,),
+    RefusalKind.PAYMENT_REQUIRED: (402,),
+    RefusalKind.FORBIDDEN: (403,),
+    RefusalKind.NOT_FOUND: (404,),
+    RefusalKind.REQUEST_TIMEOUT: (408,),
+}
+"""The HTTP statuses that each `RefusalKind` draws from."""
+
+
+@frozen(kw_only=True)
+class Refusal:
+    """The request is answered with an error status.
+
+    Attributes:
+        kind: Which error.
+        retry_after: Form of `Retry-After`.
+        wait: Seconds in `Retry-After`.
+    """
+
+    kind: RefusalKind = field(converter=RefusalKind)
+    retry_after: RetryAfter = field(default=RetryAfter.ABSENT, converter=RetryAfter)
+    wait: float = field(default=1.0, validator=validators.FINITE)
+
+    @property
+    def name(self) -> str:
+        """The name of the fault."""
+        return self.kind.value
+
+    @property
+    def endpoints(self) -> frozenset[Endpoint]:
+        """The endpoints at which it can happen."""
+        return ALL_ENDPOINTS if self.kind is RefusalKind.SERVER_ERROR else API_ENDPOINTS
+
+
+@frozen(kw_only=True)
+class RefusalResponse:
+    """The error status that one request gets.
+
+    Attributes:
+        status: HTTP status.
+        retry_after: Value of `Retry-After`; None without the header.
+        until: Unix time until which the header asks the client to wait; 0.0 if it does not.
+    """
+
+    status: int
+    retry_after: str | None
+    until: float
+
+    @classmethod
+    def draw(
+        cls, effect: RateLimit | Refusal, *, until_token: float, now: float, rng: random.Random
+    ) -> "RefusalResponse":
+        """Draw the status and the header that an effect leads to.
+
+        Args:
+            effect: The rate limit or refusal.
+            until_token: Seconds until the next token of a rate limit.
+            now: Unix seconds.
+            rng: Draws everything that the effect leaves open.
+        """
+        if isinstance(effect, RateLimit):
+            status, wait = 429, effect.wait(until_token, rng)
+        else:
+            status, wait = rng.choice(STATUSES[effect.kind]), effect.wait
+        retry_after, until = effect.retry_after.header(wait, now=now, rng=rng)
+        return cls(status=status, retry_after=retry_after, until=until)

@@ -1,0 +1,64 @@
+"""Objects in the storage behind presigned URLs, and the bucket to which jobs save results."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final, Protocol
+from urllib.parse import quote
+
+from attrs import define, field
+
+SAVED_PREFIX: Final = "/ade-saved/"
+"""Prefix of the raw paths to which jobs can save results."""
+
+
+class StoredObject(Protocol):
+    """An object in the storage."""
+
+    @property
+    def size(self) -> int:
+        """Length, in bytes."""
+
+    @property
+    def etag(self) -> str:
+        """A strong entity tag, quotes included."""
+
+    @property
+    def modified(self) -> float:
+        """Time of the last change, in Unix seconds."""
+
+    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
+
+
+@define(eq=False)
+class SavedObject:
+    """An object that was PUT into the storage.
+
+    Attributes:
+        body: Its bytes.
+        modified: Time of the PUT, in Unix seconds.
+        etag: Its entity tag, quotes included: the MD5 of the bytes, as S3 does it.
+    """
+
+    body: bytes = field(repr=False)
+    modified: float
+    etag: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Compute the entity tag."""
+        self.etag = f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
+
+    @property
+    def size(self) -> int:
+        """Length, in bytes."""
+        return len(self.body)
+
+    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
+        for offset in range(start, stop, chunk_bytes):
+            yield self.body[offset : min(offset + chunk_bytes, stop)]
+
+
+def saved_path(name: str) -> str:
+    """Return the raw path of the saved object of that name."""
+    return SAVED_PREFIX + quote(name, safe="")
