@@ -15,8 +15,15 @@ from click.shell_completion import CompletionItem
 from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.api.models import JobStatus
 from adepoll.cli.running import ExitCode, median_option, run, say, write_line
-from adepoll.emulator import Emulator, Fault, Settings, SettingsError, make_fault, read_settings
-from adepoll.emulator.catalogue import NAMES
+from adepoll.emulator import (
+    FAULT_NAMES,
+    Emulator,
+    Fault,
+    Settings,
+    SettingsError,
+    make_fault,
+    read_settings,
+)
 
 EXAMPLE = """\b
 Point this shell to an emulator with 100 jobs:
@@ -50,7 +57,7 @@ def _read_faults(
 def _complete_fault(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in NAMES if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in FAULT_NAMES if name.startswith(incomplete)]
 
 
 def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None) -> Settings:

@@ -26,8 +26,7 @@ from adepoll.api.client import AdeClient
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.api.transport import USER_AGENT, describe
-from adepoll.emulator import Emulator, JobPlan
-from adepoll.emulator.virtualtime import run
+from adepoll.emulator import Emulator, JobPlan, run
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,

@@ -329,7 +329,7 @@ async def test_a_file_removed_before_its_outcome_is_delivered_stops_nothing(scen
 
 async def test_a_partial_download_is_resumed_by_the_next_run(scene):
     job_id = scene.submit(result_bytes=8 * LARGE)
-    scene.ade.faults.add("throttled", rate=3_000_000.0, endpoints=["result"])
+    scene.ade.faults.add("slow-body", rate=3_000_000.0, endpoints=["result"])
     async with scene.batch() as batch:
         run = batch.run([job_id])
         async with run:

@@ -124,8 +124,8 @@ def play(batch: Batch, subscribe: "Policy") -> Outcome:
         return Outcome(
             requests=world.traffic.get + world.traffic.list,
             pages=world.traffic.list,
-            throttled=world.ledger.statuses[429],
-            early=world.ledger.early,
+            throttled=world.request_log.statuses[429],
+            early=world.request_log.early,
             detection_lag=detection_lag,
             took=world.now() - start,
             longest=max(ends.values()) - start,

@@ -390,7 +390,7 @@ async def test_fetch_of_a_job_that_has_not_ended_says_so(ade, tmp_path):
 
 async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=12_000_000))
-    slow = ade.faults.add("throttled", rate=3_000_000.0)
+    slow = ade.faults.add("slow-body", rate=3_000_000.0)
     async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
         await until(lambda: any(part.stat().st_blocks > 4096 for part in tmp_path.glob(".*.part")))
         process.send_signal(signal.SIGINT)
@@ -406,7 +406,7 @@ async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_pat
 
 async def test_ctrl_c_of_a_fetch_that_has_nothing_yet_promises_nothing(ade, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=12_000_000))
-    ade.faults.add("throttled", rate=1000.0)
+    ade.faults.add("slow-body", rate=1000.0)
     async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
         await until(lambda: ade.truth.requests.get)
         process.send_signal(signal.SIGINT)

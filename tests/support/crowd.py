@@ -9,13 +9,13 @@ from random import Random
 from attrs import define, field
 
 from adepoll import AdeClient, ResultFetcher, RetryPolicy
-from adepoll.emulator import EPOCH, NAMES, Emulator, Endpoint, JobPlan, make_fault
+from adepoll.emulator import EPOCH, FAULT_NAMES, Emulator, Endpoint, JobPlan, make_fault
 from adepoll.errors import AdePollError
 
-FAULTS = [name for name in NAMES if Endpoint.RESULT in make_fault(name).effect.endpoints]
+FAULTS = [name for name in FAULT_NAMES if Endpoint.RESULT in make_fault(name).effect.endpoints]
 OPTIONS = {
     "latency": {"shape": "constant", "median": 3_600.0},
-    "throttled": {"rate": 20_000_000.0},
+    "slow-body": {"rate": 20_000_000.0},
     "wrong-length": {"by": -50},
 }
 SILENCE = 1.0  # seconds until what is silent is given up

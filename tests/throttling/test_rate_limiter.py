@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.emulator.virtualtime import run
+from adepoll.emulator import run
 from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError, TransportError
 from adepoll.throttling.rate_limiter import RateLimiter, Sent
 from adepoll.throttling.retrying import RetryPolicy

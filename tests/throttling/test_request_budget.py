@@ -117,7 +117,7 @@ def test_an_unknown_limit_is_found_and_kept(rate, latency, options, seed):
     stats = it.limiter.stats()
     assert len(it.served) >= 0.92 * rate * 600
     assert stats.throttled < 0.02 * stats.requests
-    assert it.world.ledger.early == 0
+    assert it.world.request_log.early == 0
     assert 0.8 * rate < stats.rate_limit < 1.3 * rate
 
 
@@ -127,7 +127,7 @@ def test_a_burst_of_one_with_uneven_latency_costs_speed_but_few_429s():
     stats = it.limiter.stats()
     assert len(it.served) >= 0.45 * 10 * 600
     assert stats.throttled < 0.01 * stats.requests
-    assert it.world.ledger.early == 0
+    assert it.world.request_log.early == 0
 
 
 def test_a_lower_limit_is_found_within_20_seconds():
@@ -142,7 +142,7 @@ def test_a_lower_limit_is_found_within_20_seconds():
     assert it.sent_between(320, 330) <= 1.3 * 5 * 10
     assert it.served_between(300, 360) >= 0.7 * 5 * 60
     assert it.served_between(360, 600) >= 0.85 * 5 * 240
-    assert it.world.ledger.early == 0
+    assert it.world.request_log.early == 0
 
 
 def test_a_removed_limit_is_forgotten_within_seven_minutes():
@@ -282,7 +282,7 @@ def test_the_rate_limit_is_remembered_during_an_outage():
     it = play(limit(rate=10, burst=10, **SOME_SECONDS), failures=failures)
     assert it.sent_between(200.0, 260.0) <= 60
     assert it.served_between(300, 600) >= 0.9 * 10 * 300
-    assert it.world.ledger.early == 0
+    assert it.world.request_log.early == 0
 
 
 def test_an_outage_and_its_end_are_logged_once(caplog):

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from attrs import frozen
 
-from adepoll.emulator import Emulator, Faults, TruthTeller, World
+from adepoll.emulator import Emulator, Faults, GroundTruth, World
 
 _T = TypeVar("_T")
 
@@ -81,7 +81,7 @@ class _Thread:
         return done.result() if done.done() else function()
 
 
-_SHARED: Final = (World, Faults, TruthTeller, MethodType)
+_SHARED: Final = (World, Faults, GroundTruth, MethodType)
 
 
 class _StandIn:

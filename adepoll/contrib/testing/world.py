@@ -11,8 +11,8 @@ from adepoll.emulator import (
     EPOCH,
     Emulator,
     Faults,
+    GroundTruth,
     JobPlan,
-    TruthTeller,
     VirtualTimeLoop,
     World,
     WorldSource,
@@ -78,7 +78,7 @@ class AdeWorld:
         return self._source
 
     @property
-    def truth(self) -> TruthTeller:
+    def truth(self) -> GroundTruth:
         """Tells what really happened: ``truth(job_id)``, and more."""
         return self._emulator.truth
 
