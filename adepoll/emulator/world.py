@@ -128,7 +128,7 @@ class World:
         if job_id is None:
             job_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         if job_id in self._jobs:
-            raise ValueError(f"job_id {job_id!r} is already in use")
+            raise ValueError(f"job_id {job_id!r} is taken")
         job = Job(
             job_id=job_id,
             received_at=self.now() if received_at is None else received_at,

@@ -303,7 +303,7 @@ def test_truths_are_in_the_order_of_submission_and_can_have_digests(world):
 
 def test_an_id_in_use_is_refused(world):
     world.submit(job_id="one")
-    with pytest.raises(ValueError, match="job_id 'one' is already in use"):
+    with pytest.raises(ValueError, match="job_id 'one' is taken"):
         world.submit(job_id="one")
 
 
