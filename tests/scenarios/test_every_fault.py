@@ -1,7 +1,7 @@
-"""Every fault of the catalogue, over real sockets: adepoll bears it, or says what it was.
+"""Every fault of the emulator over real sockets: adepoll tolerates it, or raises the right error.
 
-Whoever adds a fault to the emulator says here what adepoll makes of it, at each endpoint: a fault
-without an expectation fails. In passing means once; for good means every time, for one job.
+Each fault has an expectation at each endpoint, and a fault without an expectation fails a test.
+`once` means that the fault applies to one request; `always` means every request about one job.
 """
 
 import asyncio
@@ -48,9 +48,9 @@ from adepoll.errors import (
 from adepoll.scheduling.policies import Adaptive, Fixed
 
 LARGE = 1_200_000
-SOON = 0.2  # seconds until what is silent is given up
+SOON = 0.2  # seconds until a request without an answer times out
 SAFETY = 60.0  # seconds after which a test has hung
-LONG = 1e6  # where nothing is to be given up
+LONG = 1e6  # seconds, for tests in which no request times out
 NOTHING = type(None)
 THROTTLING = {"rate-limit", "too-many-requests"}
 RETRY = RetryPolicy(attempts=3, base=0.001, max_wait=0.01)
@@ -58,13 +58,13 @@ RETRY = RetryPolicy(attempts=3, base=0.001, max_wait=0.01)
 
 @frozen(kw_only=True)
 class Expected:
-    """What adepoll makes of a fault at one endpoint.
+    """The expected errors for a fault at one endpoint.
 
     Attributes:
-        options: Of the fault.
-        once: The kinds of error where the fault happens once; none where it is borne.
-        always: The kinds of error where it happens every time; none where it is borne.
-        changes: Whether a list comes with less in it than there is.
+        options: Options of the fault.
+        once: Expected error types if the fault applies once; empty if adepoll tolerates it.
+        always: Expected error types if the fault applies always; empty if adepoll tolerates it.
+        changes: True if jobs can be missing from the list.
     """
 
     options: dict = field(factory=dict)
@@ -73,7 +73,7 @@ class Expected:
     changes: bool = False
 
 
-def borne(**options):
+def tolerated(**options):
     return Expected(options=options)
 
 
@@ -104,8 +104,8 @@ NONSENSE = (
     "deep-nesting",
 )
 
-# What one request to the API comes to, of one job or of the list.
-OF_THE_API = {
+# Requests to the API: polls, and requests for the list.
+AT_THE_API = {
     "latency": retried(AnswerTimeoutError, **LATE),
     "silent": retried(AnswerTimeoutError),
     "stalled": retried(AnswerTimeoutError),
@@ -121,57 +121,57 @@ OF_THE_API = {
     "wrong-length": retried(TransportError),
     **dict.fromkeys(BREAKS, retried(TransportError)),
     **dict.fromkeys(NONSENSE, retried(MalformedAnswerError)),
-    "lone-surrogate": borne(),
+    "lone-surrogate": tolerated(),
 }
-# A watch that is told a status that is no end goes on, and 429 says nothing of the job: both end
-# with the time that the caller gave.
-OF_A_WATCH = {
-    **OF_THE_API,
+# A watch continues after an active or unknown status and after a 429, which says nothing about the
+# job. In these cases, it ends with the caller's timeout.
+IN_A_WATCH = {
+    **AT_THE_API,
     "rate-limit": retried(JobTimeoutError, rate=1e-6, burst=1, retry_after="absent"),
     "too-many-requests": retried(JobTimeoutError),
     "not-found": retried(JobNotFoundError),
     "wrong-job-id": retried(WrongJobError),
     "unknown-status": retried(JobTimeoutError),
     "backward-status": retried(JobTimeoutError),
-    "duplicate-keys": borne(),
+    "duplicate-keys": tolerated(),
 }
-OF_A_LIST = {
-    **OF_THE_API,
+IN_A_LIST = {
+    **AT_THE_API,
     "rate-limit": retried(RateLimitedError, rate=1e-6, burst=1, retry_after="absent"),
     "too-many-requests": retried(RateLimitedError),
     "not-found": refused(JobNotFoundError),
-    "unknown-status": borne(),
-    "duplicate-keys": borne(),
+    "unknown-status": tolerated(),
+    "duplicate-keys": tolerated(),
     "missing-items": Expected(changes=True),
     "missing-page": Expected(changes=True),
     "shifting-pages": Expected(changes=True),
-    "endless-list": borne(),
+    "endless-list": tolerated(),
 }
-# Blanks; more than was announced; and, to a stream that asks for the bytes behind those, another
-# object than before.
-OVER_THE_END = (ResultMalformedError, ResultTransferError, ResultChangedError)
-OF_A_RESULT = {
+# Errors for a body that is too long: blanks after the JSON, more bytes than announced, or, if a
+# stream requests the bytes behind the blanks, a changed object.
+TOO_LONG = (ResultMalformedError, ResultTransferError, ResultChangedError)
+AT_A_RESULT = {
     "latency": retried(ResultTransferError, **LATE),
     "silent": retried(ResultTransferError),
     "stalled": retried(ResultTransferError),
-    "slow-body": borne(rate=20_000_000.0),
+    "slow-body": tolerated(rate=20_000_000.0),
     "server-error": retried(ResultServerError),
-    # The first leads to a host for which the URL was not signed; together they lead nowhere.
+    # One redirect leads to a host for which the URL is not signed; endless redirects are refused.
     "redirect": Expected(once=(ResultForbiddenError,), always=(ResultUrlError,)),
-    "overlong": retried(*OVER_THE_END),
-    "never-ending": retried(*OVER_THE_END),
+    "overlong": retried(*TOO_LONG),
+    "never-ending": retried(*TOO_LONG),
     "wrong-length": retried(ResultTransferError, by=-50),
     **dict.fromkeys(BREAKS, retried(ResultTransferError)),
-    # The second of these is the refusal of an expired URL, cut off before it has said so.
+    # ResultForbiddenError: the answer 403 was cut off before it said that the URL has expired.
     "expired-mid-download": retried(ResultTransferError, ResultForbiddenError, ResultExpiredError),
-    "changing-etag": borne(),
-    "range-ignored": borne(),
-    "unrequested-gzip": borne(),
+    "changing-etag": tolerated(),
+    "range-ignored": tolerated(),
+    "unrequested-gzip": tolerated(),
 }
 EXPECTATIONS = {
-    Endpoint.GET: OF_A_WATCH,
-    Endpoint.LIST: OF_A_LIST,
-    Endpoint.RESULT: OF_A_RESULT,
+    Endpoint.GET: IN_A_WATCH,
+    Endpoint.LIST: IN_A_LIST,
+    Endpoint.RESULT: AT_A_RESULT,
 }
 
 
@@ -180,28 +180,28 @@ def possible_at(endpoint):
 
 
 def faults_of(endpoint, *, without=()):
-    """Give a test every fault of an endpoint, in passing and for good."""
+    """Parametrize a test with every fault of an endpoint, once and always."""
     names = [name for name in possible_at(endpoint) if name not in without]
     cases = [(name, times) for name in names for times in (1, None)]
-    ids = [f"{name}-{'for-good' if times is None else 'in-passing'}" for name, times in cases]
+    ids = [f"{name}-{'always' if times is None else 'once'}" for name, times in cases]
     return pytest.mark.parametrize(("name", "times"), cases, ids=ids)
 
 
 @pytest.mark.parametrize("endpoint", EXPECTATIONS, ids=lambda endpoint: endpoint.value)
-def test_each_fault_has_its_expectation_and_there_are_no_others(endpoint):
+def test_every_fault_and_no_other_has_an_expectation(endpoint):
     assert set(EXPECTATIONS[endpoint]) == set(possible_at(endpoint))
 
 
-def test_each_fault_can_be_met_by_a_library_that_submits_nothing():
+def test_every_fault_can_happen_at_an_endpoint_that_adepoll_uses():
     assert {name for expected in EXPECTATIONS.values() for name in expected} == set(FAULT_NAMES)
 
 
-# --- the place where it happens -----------------------------------------------------------------
+# --- service and loops --------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def service(*, timeout_of_requests=SOON, retry=RETRY, clock=time.time):
-    """Give a service and a client of it; at the end, nothing of either may be left."""
+    """Yield an emulator and a client; at the end, no task and no socket may be left."""
     loop = asyncio.get_running_loop()
     tasks, sockets = asyncio.all_tasks(), set(loop._selector.get_map())
     complaints = []
@@ -219,7 +219,7 @@ async def service(*, timeout_of_requests=SOON, retry=RETRY, clock=time.time):
             assert client.stats.in_flight == 0
         assert ade.truth.leaks == ()
         assert ade.truth.requests.leaks == 0
-    for _ in range(5):  # a transport closes its socket one step after it is told to
+    for _ in range(5):  # a transport closes its socket one step after close()
         await asyncio.sleep(0)
     gc.collect(1)
     await asyncio.sleep(0)
@@ -229,12 +229,12 @@ async def service(*, timeout_of_requests=SOON, retry=RETRY, clock=time.time):
 
 
 def in_real_time(seconds):
-    """Only a net: nothing here is expected to take so long."""
+    """Return a timeout in real seconds, as a safeguard against tests that hang."""
     speed = getattr(asyncio.get_running_loop(), "SPEED", 1.0)
     return asyncio.timeout(seconds * speed)
 
 
-class _HurriedSelector(selectors.DefaultSelector):
+class _FastSelector(selectors.DefaultSelector):
     def __init__(self, speed):
         super().__init__()
         self._speed = speed
@@ -243,25 +243,25 @@ class _HurriedSelector(selectors.DefaultSelector):
         return super().select(timeout and timeout / self._speed)
 
 
-class HurriedLoop(asyncio.SelectorEventLoop):
-    """A loop with real sockets whose clock, and whose sleeps with it, run 1,000 times too fast."""
+class FastLoop(asyncio.SelectorEventLoop):
+    """A loop with real sockets in which time passes 1,000 times as fast."""
 
     SPEED = 1_000.0
 
     def __init__(self):
-        super().__init__(_HurriedSelector(self.SPEED))
+        super().__init__(_FastSelector(self.SPEED))
 
     def time(self):
         return time.monotonic() * self.SPEED
 
 
-class LessHurriedLoop(HurriedLoop):
-    """One for tests to which a busy machine's milliseconds must not be seconds."""
+class SlowerFastLoop(FastLoop):
+    """A loop 100 times as fast, for tests that are sensitive to delays of a busy machine."""
 
     SPEED = 100.0
 
 
-def hurried(coroutine, loop_factory=HurriedLoop):
+def run_fast(coroutine, loop_factory=FastLoop):
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(coroutine)
 
@@ -270,7 +270,7 @@ def hurried(coroutine, loop_factory=HurriedLoop):
 
 
 def submit_all_kinds(ade):
-    """Submit the job that meets the fault, and others that end in each way, some of them later."""
+    """Submit the job with the fault, and others with every outcome, some of which end later."""
     victim = ade.submit(JobPlan(result_bytes=3_000), job_id="victim")
     others = [ade.submit(JobPlan(outcome=outcome)) for outcome in Outcome]
     others += [
@@ -281,7 +281,7 @@ def submit_all_kinds(ade):
 
 
 async def settle(ade, watcher, job_ids, within=None):
-    """Watch jobs to the end; give the causes of those that were given up, and what ended it."""
+    """Watch jobs; return the causes of the unresolved jobs, and the error that ended the watch."""
     watch, ended, end = watcher.watch(job_ids, timeout=within), Counter(), None
     try:
         async for job in watch:
@@ -304,9 +304,9 @@ async def settle(ade, watcher, job_ids, within=None):
     return causes, end
 
 
-async def meet_in_a_watch(name, times, *, within, **options):
-    expected = OF_A_WATCH[name]
-    given = expected.always if times is None else expected.once
+async def watch_with_fault(name, times, *, within, **options):
+    expected = IN_A_WATCH[name]
+    errors = expected.always if times is None else expected.once
     async with service(**options) as (ade, client):
         victim, others = submit_all_kinds(ade)
         ade.faults.add(name, endpoints=["get"], jobs=[victim], times=times, **expected.options)
@@ -320,23 +320,23 @@ async def meet_in_a_watch(name, times, *, within, **options):
         assert ade.truth.faults[name] >= 1
         assert times is None or ade.truth.faults[name] == times
         if isinstance(end, AuthenticationError | PermissionDeniedError):
-            assert isinstance(end, given), "a key that is refused ends all of it"
+            assert isinstance(end, errors), "a refused key ends the whole watch"
             assert {type(cause) for cause in causes.values()} == {type(end)}
             return
-        assert isinstance(causes.pop(victim, None), given or NOTHING)
-        assert not causes, "the others are none of its business"
+        assert isinstance(causes.pop(victim, None), errors or NOTHING)
+        assert not causes, "the fault must not affect other jobs"
 
 
 @faults_of(Endpoint.GET, without=THROTTLING)
-async def test_a_watch_settles_once_or_says_why_not(name, times):
-    by_time = JobTimeoutError in OF_A_WATCH[name].always and times is None
-    await meet_in_a_watch(name, times, within=0.5 if by_time else None)
+async def test_every_job_of_a_watch_settles_once_or_has_a_cause(name, times):
+    by_time = JobTimeoutError in IN_A_WATCH[name].always and times is None
+    await watch_with_fault(name, times, within=2.0 if by_time else None)
 
 
 @faults_of(Endpoint.GET, without=set(FAULT_NAMES) - THROTTLING)
-def test_a_watch_waits_out_a_429_or_as_long_as_it_may(name, times):
+def test_a_watch_outlasts_a_429_or_ends_with_its_timeout(name, times):
     within = None if times else 1_000.0
-    hurried(meet_in_a_watch(name, times, within=within, timeout_of_requests=LONG))
+    run_fast(watch_with_fault(name, times, within=within, timeout_of_requests=LONG))
 
 
 @pytest.mark.parametrize("form", ["absent", "seconds", "date", "absurd"])
@@ -348,7 +348,7 @@ def test_a_watch_waits_out_a_429_or_as_long_as_it_may(name, times):
         ("server-error", {"chance": 0.3, "wait": 7.2}),
     ],
 )
-def test_nobody_comes_back_before_the_time_that_a_refusal_told(name, options, form):
+def test_no_request_is_sent_before_the_end_of_a_retry_after(name, options, form):
     async def main():
         clock = asyncio.get_running_loop().time
         retry = RetryPolicy(budget=1_000.0)
@@ -357,16 +357,16 @@ def test_nobody_comes_back_before_the_time_that_a_refusal_told(name, options, fo
         ) as (ade, client):
             ade.faults.add(name, retry_after=form, **options)
             job_ids = [ade.submit() for _ in range(12)]
-            # One at a time, so that none is on its way when the others are told to wait.
+            # One request at a time, so that no other is on its way when a Retry-After arrives.
             async with JobWatcher(client, concurrency=1, patience=LONG) as watcher:
                 assert await settle(ade, watcher, job_ids) == ({}, None)
             assert ade.truth.faults[name] >= 1
             assert ade.truth.early == 0
 
-    hurried(main(), LessHurriedLoop)
+    run_fast(main(), SlowerFastLoop)
 
 
-async def test_a_429_holds_back_all_that_would_have_followed_at_once():
+async def test_a_429_delays_all_following_requests():
     async with service(timeout_of_requests=SAFETY) as (ade, client):
         ade.faults.add("rate-limit", rate=200.0, burst=8, retry_after="seconds")
         job_ids = [ade.submit(JobPlan()) for _ in range(40)]
@@ -376,18 +376,18 @@ async def test_a_429_holds_back_all_that_would_have_followed_at_once():
         assert ade.truth.early == 0
 
 
-async def test_all_of_them_by_chance_over_the_wire():
-    ending = {"unauthorized", "forbidden"}
-    slow = {"latency", "silent", "stalled", "slow-body"}  # each costs its timeout
+async def test_all_faults_together_by_chance():
+    fatal = {"unauthorized", "forbidden"}
+    slow = {"latency", "silent", "stalled", "slow-body"}  # each takes a timeout
     async with service() as (ade, client):
-        for name in OF_A_WATCH.keys() - ending - slow - THROTTLING:
-            options = OF_A_WATCH[name].options
+        for name in IN_A_WATCH.keys() - fatal - slow - THROTTLING:
+            options = IN_A_WATCH[name].options
             ade.faults.add(name, endpoints=["get"], chance=0.03, **options)
         job_ids = [ade.submit(JobPlan(processing_time=0.01 * n)) for n in range(60)]
         watcher = JobWatcher(client, schedule=Fixed(interval=0.01), patience=SAFETY)
         async with watcher:
             causes, _ = await settle(ade, watcher, job_ids)
-        once = tuple(kind for name in OF_A_WATCH for kind in OF_A_WATCH[name].once)
+        once = tuple(kind for name in IN_A_WATCH for kind in IN_A_WATCH[name].once)
         assert all(isinstance(cause, once) for cause in causes.values())
         assert len(causes) < len(job_ids)
         assert len(ade.truth.faults) > 10
@@ -399,7 +399,7 @@ async def test_all_of_them_by_chance_over_the_wire():
 async def settle_by_list(name, **options):
     async with service(**options) as (ade, client):
         job_ids = [ade.submit(JobPlan(processing_time=0.01 * n)) for n in range(12)]
-        ade.faults.add(name, endpoints=["list"], **OF_A_LIST[name].options)
+        ade.faults.add(name, endpoints=["list"], **IN_A_LIST[name].options)
         if name == "rate-limit":
             await client.list_jobs()  # takes the only token
         schedule = Adaptive(target_lag=0.02, minimum=0.01)
@@ -409,46 +409,46 @@ async def settle_by_list(name, **options):
         assert ade.truth.faults[name] >= 1
 
 
-ALIKE = {*THROTTLING, *NONSENSE[2:], *BREAKS[2:]}
-"""Faults that come to much the same for a sweep as one that stays, and those that take long."""
+LEFT_OUT = {*THROTTLING, *NONSENSE[2:], *BREAKS[2:]}
+"""Faults left out of the sweep tests: similar to a tested one, or tested in the fast loop."""
 
 
-@pytest.mark.parametrize("name", [n for n in possible_at(Endpoint.LIST) if n not in ALIKE])
-async def test_whatever_is_wrong_with_the_list_each_job_of_a_watch_settles(name):
+@pytest.mark.parametrize("name", [n for n in possible_at(Endpoint.LIST) if n not in LEFT_OUT])
+async def test_every_job_settles_although_the_list_is_wrong(name):
     await settle_by_list(name)
 
 
 @pytest.mark.parametrize("name", sorted(THROTTLING))
-def test_a_list_that_is_refused_for_ever_keeps_no_job_from_settling(name):
-    hurried(settle_by_list(name, timeout_of_requests=LONG))
+def test_every_job_settles_although_the_list_is_always_refused(name):
+    run_fast(settle_by_list(name, timeout_of_requests=LONG))
 
 
 # --- the list -----------------------------------------------------------------------------------
 
 
 async def listed(client):
-    """Go through the list; give the ids as they came, and what ended it."""
+    """Read the list; return the ids in their order, and the error that ended it."""
     job_ids = []
     try:
         async for job in client.iter_jobs():
             job_ids.append(job.job_id)
-            assert len(job_ids) < 10_000, "without end"
+            assert len(job_ids) < 10_000, "endless"
     except AdePollError as error:
         return job_ids, error
     return job_ids, None
 
 
 @faults_of(Endpoint.LIST)
-async def test_a_list_is_read_to_its_end_or_says_why_not(name, times):
-    expected = OF_A_LIST[name]
-    given = expected.always if times is None else expected.once
+async def test_a_list_is_read_to_its_end_or_raises_the_right_error(name, times):
+    expected = IN_A_LIST[name]
+    errors = expected.always if times is None else expected.once
     async with service() as (ade, client):
         submitted = {ade.submit(JobPlan()) for _ in range(230)}
         ade.faults.add(name, endpoints=["list"], times=times, **expected.options)
         if name == "rate-limit":
             await client.list_jobs()  # takes the only token
         job_ids, end = await listed(client)
-        assert isinstance(end, given or NOTHING)
+        assert isinstance(end, errors or NOTHING)
         assert ade.truth.faults[name] >= 1
         assert len(job_ids) == len(set(job_ids)), "a job twice"
         assert set(job_ids) <= submitted
@@ -462,11 +462,11 @@ async def test_a_list_is_read_to_its_end_or_says_why_not(name, times):
 
 @contextlib.asynccontextmanager
 async def storage(name, times):
-    """Give a fetcher, and a completed job at whose result the fault happens."""
-    # Each look at this clock moves it by a second: a URL is presigned for one, and is new the next.
+    """Yield a fetcher, and a completed job; the fault applies to its result."""
+    # This clock advances by 1 s at each reading, so that every poll returns a new presigned URL.
     async with service(clock=itertools.count(EPOCH).__next__) as (ade, client):
         job_id = ade.submit(JobPlan(result_bytes=LARGE))
-        options = OF_A_RESULT[name].options
+        options = AT_A_RESULT[name].options
         ade.faults.add(name, endpoints=["result"], times=times, **options)
         async with ResultFetcher(client, read_timeout=SOON) as fetcher:
             yield ade, fetcher, await client.get_job(job_id)
@@ -476,12 +476,12 @@ async def storage(name, times):
 
 
 def error_of_a_result(name, times):
-    expected = OF_A_RESULT[name]
+    expected = AT_A_RESULT[name]
     return (expected.always if times is None else expected.once) or NOTHING
 
 
 @faults_of(Endpoint.RESULT)
-async def test_a_file_appears_whole_or_not_at_all(name, times, tmp_path):
+async def test_a_file_appears_completely_or_not_at_all(name, times, tmp_path):
     path, error = tmp_path / "result.json", None
     async with storage(name, times) as (ade, fetcher, job):
         try:
@@ -491,8 +491,8 @@ async def test_a_file_appears_whole_or_not_at_all(name, times, tmp_path):
         assert isinstance(error, error_of_a_result(name, times))
         if error is not None:
             assert error.job_id == job.job_id
-            # What is hidden is for the next download of that job to go on with.
-            assert {entry.name[0] for entry in tmp_path.iterdir()} <= {"."}, "a piece of a file"
+            # Hidden files allow the next download of the job to resume.
+            assert {entry.name[0] for entry in tmp_path.iterdir()} <= {"."}, "a part of a file"
             return
         truth = ade.truth(job.job_id)
         assert hashlib.sha256(path.read_bytes()).hexdigest() == truth.result_sha256
@@ -501,7 +501,7 @@ async def test_a_file_appears_whole_or_not_at_all(name, times, tmp_path):
 
 
 @faults_of(Endpoint.RESULT)
-async def test_a_result_comes_into_memory_whole_or_not_at_all(name, times):
+async def test_a_result_in_memory_is_complete_or_raises_the_right_error(name, times):
     error = None
     async with storage(name, times) as (ade, fetcher, job):
         try:
@@ -514,7 +514,7 @@ async def test_a_result_comes_into_memory_whole_or_not_at_all(name, times):
 
 
 @faults_of(Endpoint.RESULT)
-async def test_a_stream_gives_the_bytes_that_there_are_and_ends_well_only_after_the_last(
+async def test_a_stream_yields_correct_bytes_and_ends_without_error_only_after_the_last(
     name, times
 ):
     received, error = [], None
@@ -522,22 +522,22 @@ async def test_a_stream_gives_the_bytes_that_there_are_and_ends_well_only_after_
         try:
             async with fetcher.stream(job) as chunks:
                 async for chunk in chunks:
-                    received.append(chunk)  # noqa: PERF401 - what came before an error, too
+                    received.append(chunk)  # noqa: PERF401 - keeps the chunks before an error
         except ResultError as raised:
             error = raised
         whole, body = ade.world.result(job.job_id).read(), b"".join(received)
         if error is None:
             assert body == whole
             return
-        # What has been handed out cannot be taken back: what came over the end, for one.
-        expected = OF_A_RESULT[name]
+        # Chunks that were yielded before the error stay: for example, blanks after the end.
+        expected = AT_A_RESULT[name]
         assert isinstance(error, expected.once or expected.always if times else expected.always)
         assert times is None or received or expected.once
         assert whole.startswith(body.rstrip())
         assert len(body) < 4 * LARGE
 
 
-async def test_a_length_that_is_one_short_is_noticed(tmp_path):
+async def test_an_announced_length_that_is_one_byte_short_is_detected(tmp_path):
     path = tmp_path / "result.json"
     async with service() as (ade, client):
         job_id = ade.submit(JobPlan(result_bytes=LARGE))

@@ -1,7 +1,7 @@
-"""All faults of the catalogue at once, by seed, in virtual time: nothing lost, doubled or hung.
+"""All faults of the emulator together, in virtual time: no job is lost or settled twice.
 
-Each seed draws its own world, faults, watcher and consumers. `nox -s thorough` plays 500 seeds, or
-as many as `ADEPOLL_SEEDS` says. The seed stands in the name of a test that fails, and replays it:
+Each seed draws its own world, faults, watcher and consumers. `nox -s thorough` runs 500 seeds, or
+the number in `ADEPOLL_SEEDS`. The name of a failing test contains its seed, which reproduces it:
 ``pytest "tests/scenarios/test_fault_storm.py::test_nothing_is_lost_in_a_storm[17]"``.
 """
 
@@ -45,10 +45,10 @@ WEEK = 7 * 86_400.0
 TIMEOUT = 4_000.0
 FATAL = {"unauthorized", "forbidden"}
 UNENDING = {"too-many-requests", "rate-limit", "unknown-status", "backward-status"}
-"""What a watch bears for as long as it lasts."""
+"""Faults that a watch tolerates without limit, so that it can end only with its timeout."""
 
-OF_ONE_JOB = [n for n in FAULT_NAMES if Endpoint.GET in make_fault(n).effect.endpoints]
-OF_THE_LIST = [n for n in FAULT_NAMES if make_fault(n).effect.endpoints == {Endpoint.LIST}]
+AT_POLLS = [n for n in FAULT_NAMES if Endpoint.GET in make_fault(n).effect.endpoints]
+AT_THE_LIST_ONLY = [n for n in FAULT_NAMES if make_fault(n).effect.endpoints == {Endpoint.LIST}]
 AT_THE_LIST = [n for n in FAULT_NAMES if Endpoint.LIST in make_fault(n).effect.endpoints]
 
 
@@ -65,23 +65,23 @@ def draw_options(rng, name):
     }.get(name, {})
 
 
-class Seen:
-    """The source as the watcher has it, with an eye on what comes of each look.
+class RecordingSource:
+    """The source that the watcher polls; it records the errors and the time of failing polls.
 
-    Perhaps it tries again by itself what is transient, as a client does.
+    Like a client, it retries transient errors if it controls the slot.
     """
 
     def __init__(self, storm, slot=None):
         self.storm, self.slot = storm, slot
         if storm.slotted:
-            self.for_polling = lambda slot: Seen(storm, slot)
+            self.for_polling = lambda slot: RecordingSource(storm, slot)
         if storm.timed:
             self.service_time = storm.source.service_time
 
     async def get_job(self, job_id):
         storm = self.storm
         try:
-            job = await self.look(job_id)
+            job = await self.poll(job_id)
         except AdePollError as error:
             storm.errors.setdefault(job_id, []).append(error)
             storm.failing_since.setdefault(job_id, now())
@@ -92,15 +92,15 @@ class Seen:
         return job
 
     async def list_jobs(self, **which):
-        return await self.insist(lambda: self.storm.source.list_jobs(**which))
+        return await self.retry(lambda: self.storm.source.list_jobs(**which))
 
-    async def look(self, job_id):
-        job = await self.insist(lambda: self.storm.source.get_job(job_id))
+    async def poll(self, job_id):
+        job = await self.retry(lambda: self.storm.source.get_job(job_id))
         if job.is_terminal:
             self.storm.proved.add(job_id)
         return job
 
-    async def insist(self, request):
+    async def retry(self, request):
         storm = self.storm
         for wait in (1.0, 2.0, None):
             try:
@@ -139,7 +139,7 @@ class Storm:
         for _ in range(rng.choice([0, 0, 20, 250])):  # other people's jobs
             self.world.submit(JobPlan(processing_time=rng.choice([50, float("inf")])))
         foreign = {truth.job_id for truth in self.world.truths()}
-        self.proved = set()  # those that a GET saw ended
+        self.proved = set()  # jobs that a poll has seen settled
         self.ending = [self.world.submit() for _ in range(rng.randrange(15, 45))]
         start = self.world.now()
         self.ending += [self.world.submit(received_at=start + rng.uniform(0, 9)) for _ in range(3)]
@@ -153,9 +153,9 @@ class Storm:
         self.is_fatal = False
         self.add_faults(rng)
 
-        self.errors = {}  # job_id -> what its looks came to
+        self.errors = {}  # job_id -> errors of its polls
         self.failing_since = {}
-        self.failed_for = {}  # job_id -> for how long at most, without a good look in between
+        self.failed_for = {}  # job_id -> longest time without a successful poll, in seconds
         self.in_flight = 0
         self.patience = rng.choice([60.0, 600.0])
         self.grace = rng.choice([5.0, 15.0])
@@ -164,7 +164,7 @@ class Storm:
         self.buffer = rng.choice([1, 3, 128])
         self.source = WorldSource(world=self.world, rng=rng)
         self.watcher = JobWatcher(
-            Seen(self),
+            RecordingSource(self),
             concurrency=self.concurrency,
             buffer=self.buffer,
             schedule=rng.choice(
@@ -183,35 +183,35 @@ class Storm:
         )
 
     def add_faults(self, rng):
-        """Let some faults come by chance, some in spells, and some stay with a job for good."""
+        """Add faults by chance, faults in windows, and permanent faults of single jobs."""
         faults = self.world.faults
-        for name in rng.sample(OF_ONE_JOB, rng.choice([5, 15, len(OF_ONE_JOB)])):
+        for name in rng.sample(AT_POLLS, rng.choice([5, 15, len(AT_POLLS)])):
             if name in FATAL:
                 if rng.random() < 0.1:
                     self.is_fatal = True
                     faults.add(name, endpoints=["get"], chance=0.01)
                 continue
             chance = rng.choice([0.005, 0.02, 0.1])
-            spell = {}
+            window = {}
             if rng.random() < 0.3:
                 begin = rng.uniform(0, 60)
-                spell = {"window": (begin, begin + rng.uniform(1, 60)), "every": 300.0}
+                window = {"window": (begin, begin + rng.uniform(1, 60)), "every": 300.0}
                 chance *= 5
             if name == "rate-limit":
-                chance = 1.0  # its bucket says whom it meets
-            faults.add(name, chance=chance, **spell, **draw_options(rng, name))
+                chance = 1.0  # its bucket decides which requests it refuses
+            faults.add(name, chance=chance, **window, **draw_options(rng, name))
         for job_id in rng.sample(self.ending, 3):
-            name = rng.choice([name for name in OF_ONE_JOB if name not in FATAL])
+            name = rng.choice([name for name in AT_POLLS if name not in FATAL])
             faults.add(name, jobs=[job_id], **draw_options(rng, name))
             if name in UNENDING:
                 self.unending.add(job_id)
-        for name in OF_THE_LIST:
+        for name in AT_THE_LIST_ONLY:
             faults.add(name, chance=rng.choice([0.0, 0.2]))
         for name in rng.sample(AT_THE_LIST, rng.choice([0, 3, 10])):
             chance = rng.choice([0.02, 0.3, 1.0])
             begin = rng.uniform(0, 60)
-            spell = {"window": (begin, begin + rng.uniform(1, 200)), "every": 300.0}
-            options = draw_options(rng, name) | rng.choice([{}, {}, spell])
+            window = {"window": (begin, begin + rng.uniform(1, 200)), "every": 300.0}
+            options = draw_options(rng, name) | rng.choice([{}, {}, window])
             faults.add(name, endpoints=["list"], chance=chance, **options)
 
     async def counting(self, request):
@@ -223,7 +223,7 @@ class Storm:
             self.in_flight -= 1
 
     def draw_ids(self, *, bounded):
-        """Give ids for one consumer, some of them twice, and of some kind of iterable."""
+        """Return ids for one consumer, some of them twice, as a random kind of iterable."""
         rng = self.rng
         job_ids = self.ending + self.missing + self.invalid + self.never
         if not bounded:
@@ -242,15 +242,15 @@ class Storm:
         truth = self.truths[job.job_id]
         assert job.status is truth.outcome.status
         assert self.world.now() >= truth.finished_at
-        assert job.job_id in self.proved, "settled by something else than its own GET"
+        assert job.job_id in self.proved, "only a GET of the job may settle it"
 
     def check_cause(self, job_id, cause):
-        """See that a job was given up for something that its looks really came to."""
+        """Check that polls of a job really failed with the cause for which it was given up."""
         if job_id in self.invalid:
             return
         errors = self.errors[job_id]
         assert str(cause) in {str(error) for error in errors}
-        assert not isinstance(cause, RateLimitedError), "429 says nothing of the job"
+        assert not isinstance(cause, RateLimitedError), "a 429 says nothing about the job"
         failed_for = self.failed_for[job_id]
         if isinstance(cause, JobNotFoundError):
             assert job_id in self.missing or failed_for >= self.grace - 1e-6
@@ -272,7 +272,7 @@ class Storm:
         ended, end = Counter(), None
         try:
             async for job in watch:
-                assert job.job_id not in ended, "told of after its end"
+                assert job.job_id not in ended, "yielded after its end"
                 assert watch.progress.buffered <= self.buffer
                 if job.is_terminal or not every_change:
                     ended[job.job_id] += 1
@@ -324,7 +324,7 @@ class Storm:
                     break
 
     async def browse(self):
-        """Read the list, as wrong as it is, and nudge whatever seems to have ended."""
+        """Read the wrong list, and call `poll_now` for jobs that seem to have ended."""
         for _ in range(15):
             await asyncio.sleep(self.rng.uniform(0, 20))
             try:
@@ -343,7 +343,7 @@ class Storm:
                 task.cancel()
 
     async def play(self):
-        """Let all consume at once; give how many snapshots were yielded."""
+        """Run all consumers at the same time; return the number of yielded snapshots."""
         start = asyncio.create_task
         async with asyncio.timeout(WEEK), self.watcher:
             watches = [start(self.watch()) for _ in range(self.rng.randrange(1, 4))]
@@ -371,7 +371,7 @@ def play(seed):
         )
         storm = Storm(seed)
         ended = await storm.play()
-        gc.collect(1)  # for what nobody has retrieved
+        gc.collect(1)  # reports exceptions that were not retrieved
         await asyncio.sleep(0)
         assert not complaints
         traffic = storm.world.traffic
@@ -385,9 +385,9 @@ def test_nothing_is_lost_in_a_storm(seed):
     play(seed)
 
 
-def test_a_storm_replays_exactly_and_storms_meet_every_fault():
+def test_a_storm_replays_exactly_and_every_fault_happens():
     storms = [play(seed) for seed in range(20)]
     assert storms[:5] == [play(seed) for seed in range(5)]
     assert sum(ended for ended, *_ in storms) > 200
-    met = set().union(*(counts for *_, counts in storms))
-    assert met >= {*OF_ONE_JOB, *OF_THE_LIST} - FATAL
+    applied = set().union(*(counts for *_, counts in storms))
+    assert applied >= {*AT_POLLS, *AT_THE_LIST_ONLY} - FATAL

@@ -1,7 +1,7 @@
 """Thousands of jobs over real HTTP against a service that shares no code with adepoll.
 
-It is written from the API's description alone, knows nothing of our emulator, and misbehaves: two
-requests in a hundred are reset or answered 5xx, results among them, and some answers say 429.
+The service is written from the API's description, not from the emulator. It misbehaves: 2% of the
+requests are reset or answered 5xx, results included, and some are answered 429.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ SECRET = b"storage secret"
 
 
 class ForeignService:
-    """Plain dictionaries and handlers: what the API's description says, and nothing of adepoll."""
+    """The API as described, with plain dictionaries and handlers, and without adepoll."""
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
@@ -74,14 +74,14 @@ class ForeignService:
         }
 
     def misbehaves(self, request):
-        """Two in a hundred: a reset, or a 5xx; and some 429 besides."""
-        lot = self.rng.random()
-        if lot < 0.01:
+        """Return an error for 2.2% of the requests: a reset, a 5xx or a 429."""
+        draw = self.rng.random()
+        if draw < 0.01:
             request.transport.abort()
             return web.Response()
-        if lot < 0.02:
+        if draw < 0.02:
             return web.Response(status=self.rng.choice([500, 502, 503]), text="<h1>oops</h1>")
-        if lot < 0.022:
+        if draw < 0.022:
             return web.Response(status=429, headers={"Retry-After": "0"})
         return None
 
@@ -138,7 +138,7 @@ class ForeignService:
             )
         job_id = path.removeprefix("/bucket/").removesuffix("%2Fresult%20file.json")
         body = json.dumps(self.data(job_id)).encode()
-        if self.rng.random() < 0.02:  # a reset in the middle of the body
+        if self.rng.random() < 0.02:  # reset in the middle of the body
             response = web.StreamResponse(headers={"Content-Length": str(len(body))})
             await response.prepare(request)
             await response.write(body[: len(body) // 2])
@@ -167,12 +167,12 @@ async def serving(service):
 
 
 @pytest.mark.parametrize("jobs", counts("ADEPOLL_FOREIGN_JOBS", default=300, most=1500))
-async def test_all_jobs_settle_once_each_and_large_results_arrive_whole(tmp_path, jobs):
+async def test_every_job_settles_once_and_large_results_are_complete(tmp_path, jobs):
     service = ForeignService(seed=7)
     async with serving(service) as base_url:
         ids = [service.add(number) for number in range(jobs)]
         settled, hashes = [], {}
-        # Quick retries and looks: what counts here is what happens, not when.
+        # Short waits for retries and polls, since this test does not check times.
         retry = RetryPolicy(base=0.02, max_wait=0.2)
         async with (
             AdeClient(KEY, base_url=base_url, retry=retry) as client,
@@ -207,6 +207,6 @@ async def test_all_jobs_settle_once_each_and_large_results_arrive_whole(tmp_path
     }
     assert len(list(tmp_path.iterdir())) == len(large)
     assert service.keys_at_storage == 0
-    assert stats.failures > 0  # it did misbehave
-    # And nobody was asked twice for nothing.
+    assert stats.failures > 0  # the service did misbehave
+    # Few polls of settled jobs were wasted.
     assert sum(service.terminal_gets.values()) <= 1.1 * jobs

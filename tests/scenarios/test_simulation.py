@@ -1,7 +1,7 @@
-"""Thousands of jobs, faults by seed, hours of virtual time, the real watcher: nothing is lost.
+"""Thousands of jobs with faults over hours of virtual time, with the real watcher: no job is lost.
 
-Each seed draws its own world, options, consumers and faults. `nox -s thorough` plays 60 seeds, or
-as many as `ADEPOLL_SEEDS` says. The seed stands in the name of a test that fails, and replays it:
+Each seed draws its own world, options, consumers and faults. `nox -s thorough` runs 60 seeds, or
+the number in `ADEPOLL_SEEDS`. The name of a failing test contains its seed, which reproduces it:
 ``pytest "tests/scenarios/test_simulation.py::test_everything_is_accounted_for[17]"``.
 """
 
@@ -43,7 +43,7 @@ PATIENCE = 600.0
 
 
 def draw_fault(rng, job_id):
-    """Give one of the ways in which a look can fail that may well succeed later."""
+    """Return a random error of a poll that may succeed later."""
     return rng.choice(
         [
             lambda: TransportError("the connection was reset", job_id=job_id),
@@ -60,7 +60,7 @@ def draw_fault(rng, job_id):
 
 
 def draw_list_fault(rng):
-    """Give what may come in place of a page of the list."""
+    """Return a random error of a request for the list."""
     return rng.choice(
         [
             lambda: TransportError("the connection was reset", job_id=None),
@@ -79,13 +79,13 @@ LIST_ERRORS = {
     "500": lambda: ServerError(status=500),
     "timeout": lambda: AnswerTimeoutError(timeout=30.0, job_id=None),
     "garbage": lambda: MalformedAnswerError(["no JSON @ $"], job_id=None),
-    "unheard of": lambda: NotImplementedError("there is no list"),
+    "unexpected": lambda: NotImplementedError("there is no list"),
 }
 LIST_LIES = ["empty", "loses some", "frozen", "all statuses", "never whole"]
 
 
-class Patient:
-    """Retries what is transient, as a client does, and holds the slot during requests only."""
+class RetryingSource:
+    """Retries transient errors, as a client does, and holds the slot only during requests."""
 
     def __init__(self, source, rng, slot=None):
         self.source, self.rng, self.slot = source, rng, slot
@@ -93,15 +93,15 @@ class Patient:
             self.service_time = source.service_time
 
     def for_polling(self, slot):
-        return Patient(self.source, self.rng, slot)
+        return RetryingSource(self.source, self.rng, slot)
 
     async def get_job(self, job_id):
-        return await self.insist(lambda: self.source.get_job(job_id))
+        return await self.retry(lambda: self.source.get_job(job_id))
 
     async def list_jobs(self, **which):
-        return await self.insist(lambda: self.source.list_jobs(**which))
+        return await self.retry(lambda: self.source.list_jobs(**which))
 
-    async def insist(self, request):
+    async def retry(self, request):
         for attempt in range(4):
             try:
                 async with self.slot:
@@ -114,7 +114,7 @@ class Patient:
 
 
 class Simulation:
-    """One seed: a world, a watcher, and those who consume."""
+    """One seed: a world, a watcher, and its consumers."""
 
     def __init__(self, seed, jobs):
         self.rng = rng = Random(seed)
@@ -130,21 +130,21 @@ class Simulation:
         self.list_fault_rate = rng.choice([0.0, 0.0, 0.05, 0.3])
         self.list_error = rng.choice([None, None, None, None, *LIST_ERRORS])
         self.list_lie = rng.choice([None, None, None, None, *LIST_LIES])
-        self.list_bad_at = rng.choice([0.0, 10.0, 60.0])  # from when on
+        self.list_bad_at = rng.choice([0.0, 10.0, 60.0])  # time from which the list is wrong
         self.frozen = {}
         for _ in range(rng.choice([0, 0, 30, 300, 1_000])):  # other people's jobs
             self.world.submit(JobPlan(processing_time=rng.choice([5, 50, 500, float("inf")])))
         self.foreign = {truth.job_id for truth in self.world.truths()}
-        self.proved = set()  # those that a GET saw ended
+        self.proved = set()  # jobs that a poll has seen settled
         self.fault_rate = rng.choice([0.0, 0.02, 0.1, 0.4])
         self.outages = [
             (start, start + rng.uniform(1, 100))
             for start in (rng.uniform(0, 300) for _ in range(rng.choice([0, 1, 3])))
         ]
         self.revoked_at = DAY
-        self.faults = {}  # job_id -> the errors that its looks met
-        self.failing_since = {}  # job_id -> when they began, without a good look since
-        self.failed_for = {}  # job_id -> how long they went on at most
+        self.faults = {}  # job_id -> errors of its polls
+        self.failing_since = {}  # job_id -> time of the first error since the last success
+        self.failed_for = {}  # job_id -> longest time without success, in seconds
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -171,7 +171,7 @@ class Simulation:
         self.semaphore = asyncio.Semaphore(self.concurrency)
         self.buffer = rng.choice([1, 2, 10, 128])
         self.watcher = JobWatcher(
-            Patient(Counted(self), rng) if rng.random() < 0.5 else Counted(self),
+            RetryingSource(Counted(self), rng) if rng.random() < 0.5 else Counted(self),
             concurrency=self.semaphore if rng.random() < 0.5 else self.concurrency,
             buffer=self.buffer,
             schedule=rng.choice(
@@ -195,7 +195,7 @@ class Simulation:
         if now() >= self.revoked_at:
             return AuthenticationError(status=401, job_id=job_id)
         if job_id is None:
-            return self.fault_of_the_list()
+            return self.list_fault()
         if any(start <= now() < end for start, end in self.outages):
             error = ServerError(status=502, job_id=job_id)
         elif self.rng.random() < self.fault_rate:
@@ -207,7 +207,7 @@ class Simulation:
         self.faults.setdefault(job_id, []).append(error)
         return error
 
-    def fault_of_the_list(self):
+    def list_fault(self):
         if any(start <= now() < end for start, end in self.outages):
             return ServerError(status=502)
         if self.list_error is not None and now() >= self.list_bad_at:
@@ -215,10 +215,10 @@ class Simulation:
         return draw_list_fault(self.rng) if self.rng.random() < self.list_fault_rate else None
 
     async def list_jobs(self, *, page, page_size, status):
-        """List what the world lists, or something else."""
+        """Return the page of the world, or a wrong one."""
         lie = self.list_lie if now() >= self.list_bad_at else None
-        asked = None if lie == "all statuses" else status
-        listed = await self.source.list_jobs(page=page, page_size=page_size, status=asked)
+        listed_status = None if lie == "all statuses" else status
+        listed = await self.source.list_jobs(page=page, page_size=page_size, status=listed_status)
         if lie == "empty":
             return attrs.evolve(listed, jobs=(), has_more=self.rng.random() < 0.5)
         if lie == "loses some":
@@ -231,7 +231,7 @@ class Simulation:
         return listed
 
     def draw_ids(self, *, bounded):
-        """Give ids for one consumer, some of them twice; jobs that never end if it is bounded."""
+        """Return ids for one consumer, some of them twice; with a bound, some jobs never end."""
         pool = self.ending + self.missing + self.invalid + (self.never if bounded else [])
         job_ids = self.rng.sample(pool, self.rng.randrange(len(pool) // 2, len(pool) + 1))
         job_ids += self.rng.sample(job_ids, len(job_ids) // 10)
@@ -249,7 +249,7 @@ class Simulation:
                     await asyncio.sleep(pause)
                 yield job_id
 
-        # No set of strings: its order is another in each process.
+        # A set of strings would have another order in each process.
         return (list(job_ids), dict.fromkeys(job_ids), iter(job_ids), slowly())[kind]
 
     def check_end(self, job):
@@ -257,25 +257,25 @@ class Simulation:
         assert job.is_terminal
         assert job.status is truth.outcome.status
         assert self.world.now() >= truth.finished_at
-        assert job.job_id in self.proved, "settled by something else than its own GET"
+        assert job.job_id in self.proved, "only a GET of the job may settle it"
 
     def check_cause(self, job_id, cause, pending_confirmation):
-        """See that a job was given up for the reason that is the case with it."""
+        """Check that the cause for which a job was given up is true."""
         if isinstance(cause, JobTimeoutError):
             assert pending_confirmation, f"{job_id!r} was given up before its time"
         elif isinstance(cause, InvalidJobIdError):
             assert job_id in {str(i) for i in self.invalid} | {f"int {i}" for i in self.invalid}
         elif isinstance(cause, JobNotFoundError):
-            told = [e for e in self.faults.get(job_id, ()) if isinstance(e, JobNotFoundError)]
-            # One that was late was missing in truth when it was first looked at.
-            assert job_id in self.missing or len(told) >= (1 if job_id in self.late else 2)
+            errors = [e for e in self.faults.get(job_id, ()) if isinstance(e, JobNotFoundError)]
+            # A job that arrives late was really missing at its first poll.
+            assert job_id in self.missing or len(errors) >= (1 if job_id in self.late else 2)
         else:
             assert isinstance(cause, TransportError | ServerError | AnswerError), repr(cause)
             nonsense = [e for e in self.faults[job_id] if isinstance(e, AnswerError)]
             failed_for = self.failed_for[job_id]
             assert len(nonsense) >= 3 or failed_for >= PATIENCE - 10, f"given up for {cause!r}"
 
-    # Those who consume.
+    # The consumers.
 
     async def watch(self, *, every_change):
         rng = self.rng
@@ -314,7 +314,7 @@ class Simulation:
         return len(ended)
 
     async def leave_early(self):
-        """Stop in the middle, in one way or another."""
+        """Leave a watch early, by a break with or without a context manager."""
         rng = self.rng
         seen, most = [], rng.randrange(20)
         ids = self.dress(self.draw_ids(bounded=True))
@@ -325,7 +325,7 @@ class Simulation:
                     if len(seen) > most:
                         break
                 else:
-                    pytest.fail("it cannot have ended")
+                    pytest.fail("the watch cannot have ended")
                 scope.reschedule(None)
         else:
             async for job in self.watcher.watch(ids, timeout=3_000):
@@ -362,7 +362,7 @@ class Simulation:
                 task.cancel()
 
     async def play(self):
-        """Let all consume at once; give how many snapshots were yielded."""
+        """Run all consumers at the same time; return the number of yielded snapshots."""
         async with asyncio.timeout(DAY), self.watcher:
             watches = [
                 asyncio.create_task(self.watch(every_change=self.rng.random() < 0.3))
@@ -383,7 +383,7 @@ class Simulation:
                     raise end
             del ends, others, helpers, end
             gc.collect()
-            await asyncio.sleep(1)  # for watches that the collector has let go of
+            await asyncio.sleep(1)  # for watches that were garbage-collected
             stats = self.watcher.stats
             assert (stats.watched, stats.in_flight, stats.subscribers) == (0, 0, 0)
             await asyncio.sleep(60)  # a sweep that is under way ends
@@ -391,10 +391,10 @@ class Simulation:
             await asyncio.sleep(1_000)
             assert self.world.traffic.get + self.world.traffic.list == requests
             assert at_risk(self.watcher.durations) == (0, {})
-        await self.check_nothing_is_left()
+        await self.check_no_resources_are_left()
         return sum(ended)
 
-    async def check_nothing_is_left(self):
+    async def check_no_resources_are_left(self):
         assert self.in_flight == 0
         assert self.most_in_flight <= self.concurrency
         assert await free_slots(self.semaphore) == self.concurrency
@@ -402,7 +402,7 @@ class Simulation:
 
 
 class Counted:
-    """The source, with an eye on how many requests are under way."""
+    """The source; it counts the requests in flight."""
 
     def __init__(self, simulation):
         self.simulation = simulation
@@ -457,7 +457,7 @@ def test_a_seed_replays_exactly():
     assert simulate(7, 100, Simulation.play) == simulate(7, 100, Simulation.play)
 
 
-def test_many_thousands_at_once():
+def test_thousands_of_jobs_in_one_watch():
     async def play(simulation):
         async with asyncio.timeout(DAY), simulation.watcher:
             return await simulation.watch(every_change=False)
@@ -468,10 +468,10 @@ def test_many_thousands_at_once():
 
 
 @pytest.mark.parametrize("seed", seeds("ADEPOLL_SEEDS", default=4, most=10))
-def test_a_key_that_is_revoked_halfway_ends_all_of_it_once(seed):
+def test_a_revoked_key_ends_every_watch_and_waiter_once(seed):
     async def play(simulation):
         simulation.revoked_at = simulation.rng.uniform(0, 20)
-        # Jobs that never end, so that nobody can be done before.
+        # Jobs that never end, so that no consumer finishes before the key is revoked.
         never = [simulation.world.submit(JobPlan(queue_time=float("inf"))) for _ in range(3)]
         seen = Counter()
 
@@ -489,11 +489,11 @@ def test_a_key_that_is_revoked_halfway_ends_all_of_it_once(seed):
             polls = simulation.world.traffic.get
             await asyncio.sleep(1_000)
             assert simulation.world.traffic.get == polls
-            # It is of use again once there is a good key.
+            # The watcher works again with a valid key.
             simulation.revoked_at = DAY
             simulation.fault_rate = 0.0
             async for job in simulation.watcher.watch(simulation.ending):
                 simulation.check_end(job)
-        await simulation.check_nothing_is_left()
+        await simulation.check_no_resources_are_left()
 
     simulate(seed, 100, play)
