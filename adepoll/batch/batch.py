@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from adepoll.api.client import AdeClient
 from adepoll.batch.id_intake import JobIds
@@ -18,12 +18,11 @@ from adepoll.batch.run_tasks import DURATIONS, RunTasks
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
+from adepoll.journal.schema import OUT_DIR
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.list_sweeps import Discovery
 from adepoll.watching.watcher import JobWatcher, WatcherStats, check_timeout
-
-OUT_DIR: Final = "out_dir"  # name of the note with the folder
 
 
 class Batch:
