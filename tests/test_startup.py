@@ -1,4 +1,4 @@
-"""What a fresh interpreter imports: lazy public names, and lazy subcommands."""
+"""Imports of a fresh interpreter: lazy public names, and lazy subcommands."""
 
 import ast
 import subprocess
@@ -10,14 +10,15 @@ import pytest
 
 import adepoll
 from adepoll.cli import cli
-from adepoll.cli.lazy import LazyCommand
+from adepoll.cli.lazy_commands import LazyCommand
 
 SLOW = {"aiohttp", "asyncio", "attrs", "backoff", "cattrs", "jinja2", "rich", "sqlite3", "ssl"}
 CONTEXT = click.Context(cli)
+LOADED = {"get": "get_and_list", "list": "get_and_list", "resume": "watch"}
 
 
 def output_of(code, **options):
-    """Return what the code prints in a fresh interpreter."""
+    """Return the output of the code in a fresh interpreter."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
@@ -29,7 +30,7 @@ def output_of(code, **options):
 
 
 def modules_after(code):
-    """Return the modules that a fresh interpreter has after the code."""
+    """Return the modules that a fresh interpreter has imported after the code."""
     listing = "import atexit, sys; atexit.register(lambda: print('\\n', *sys.modules))\n"
     return set(output_of(listing + code).rpartition("\n ")[2].split())
 
@@ -43,22 +44,28 @@ def modules_after_command(*arguments, **environment):
 # --- the package ---------------------------------------------------------------------------------
 
 
-def test_the_package_is_imported_without_what_is_slow():
+def test_importing_the_package_imports_no_slow_module():
     modules = modules_after("import adepoll")
     assert "adepoll.errors" in modules
     assert modules & SLOW == set()
 
 
-def test_a_name_imports_its_module_only():
-    modules = modules_after("from adepoll import JobStatus, RecordedError")
-    assert {"adepoll.api.models", "adepoll.journal.outcomes"} <= modules
-    assert (
-        modules & {"aiohttp", "asyncio", "adepoll.api.client", "adepoll.watching.watcher"} == set()
-    )
+@pytest.mark.parametrize(
+    ("names", "imported", "others"),
+    [
+        ("JobStatus, Fixed", {"adepoll.api.models", "adepoll.scheduling.policies"}, {"asyncio"}),
+        ("RecordedError", {"adepoll.journal.outcomes"}, set()),
+    ],
+)
+def test_a_name_imports_only_its_package(names, imported, others):
+    modules = modules_after(f"from adepoll import {names}")
+    assert imported <= modules
+    others |= {"aiohttp", "adepoll.api.client", "adepoll.watching.watcher"}
+    assert modules & others == set()
 
 
 def type_checkers_imports():
-    """Return the public names and their modules as type checkers read them."""
+    """Return the public names and their modules as type checkers see them."""
     tree = ast.parse(Path(adepoll.__file__).read_text("utf-8"))
     [block] = [
         node
@@ -87,7 +94,7 @@ def test_a_lazy_name_is_the_object_of_its_module():
         assert getattr(adepoll, name) is getattr(sys.modules[module], name)
 
 
-def test_a_star_import_and_dir_give_all_names():
+def test_a_star_import_and_dir_contain_all_names():
     assert output_of("from adepoll import *; print(AdeClient.__name__)") == "AdeClient\n"
     names = output_of("import adepoll; print(*dir(adepoll))").split()
     assert {*adepoll.__all__, "fetcher", "__doc__"} <= set(names)
@@ -95,7 +102,7 @@ def test_a_star_import_and_dir_give_all_names():
 
 
 def test_a_submodule_is_an_attribute():
-    assert output_of("import adepoll; print(adepoll.api.codec.__name__)") == "adepoll.api.codec\n"
+    assert output_of("import adepoll; print(adepoll.journal.__name__)") == "adepoll.journal\n"
 
 
 @pytest.mark.parametrize("name", ["nothing", "__wrapped__", "AdeClint"])
@@ -110,11 +117,11 @@ def test_an_unknown_name_is_an_import_error():
         exec("from adepoll import nothing")
 
 
-def test_a_submodule_that_lacks_a_dependency_says_which():
+def test_a_submodule_with_a_missing_dependency_names_it():
     code = "import sys; sys.modules['aiohttp'] = None; import adepoll\n"
-    for use in ("adepoll.api.client", "adepoll.AdeClient"):
-        told = f"try: {use}\nexcept ModuleNotFoundError as error: print(error.name)"
-        assert output_of(code + told) == "aiohttp\n"
+    for use in ("adepoll.fetcher", "adepoll.AdeClient"):
+        attempt = f"try: {use}\nexcept ModuleNotFoundError as error: print(error.name)"
+        assert output_of(code + attempt) == "aiohttp\n"
 
 
 THREADS = """
@@ -151,13 +158,13 @@ def test_threads_can_use_names_at_the_same_time():
     [["--version"], ["--help"], [], ["wacht"], ["--nothing"]],
     ids=["version", "help", "no-arguments", "unknown-subcommand", "unknown-option"],
 )
-def test_the_command_starts_without_what_is_slow(arguments):
+def test_the_command_starts_without_slow_modules(arguments):
     modules = modules_after_command(*arguments)
     assert "adepoll.cli" in modules
     assert modules & SLOW == set()
 
 
-def test_completion_of_a_subcommand_imports_nothing_slow():
+def test_completion_of_a_subcommand_imports_no_slow_module():
     modules = modules_after_command(
         _ADEPOLL_COMPLETE="zsh_complete", COMP_WORDS="adepoll wa", COMP_CWORD="1"
     )
@@ -166,24 +173,35 @@ def test_completion_of_a_subcommand_imports_nothing_slow():
 
 
 @pytest.mark.parametrize(
-    ("name", "others"),
+    ("arguments", "others"),
     [
-        ("completion", {"aiohttp", "cattrs", "rich", "jinja2", "sqlite3", "adepoll.emulator"}),
-        ("get", {"jinja2", "sqlite3", "adepoll.emulator"}),
-        ("report", {"aiohttp", "rich", "adepoll.emulator"}),
-        ("status", {"adepoll.emulator"}),
-        ("watch", {"jinja2", "adepoll.emulator"}),
-        ("emulate", {"rich", "jinja2", "sqlite3"}),
+        (["completion", "bash"], {"cattrs", "rich", "sqlite3"}),
+        (["demo", "--help"], {"rich", "sqlite3"}),
+        (["fetch", "--help"], {"sqlite3"}),
+        (["get", "--help"], {"sqlite3"}),
+        (["list", "--help"], {"sqlite3"}),
+        (["report", "--help"], {"rich"}),
+        (["resume", "--help"], {"rich"}),
+        (["status", "journal.db"], set()),
+        (["watch", "--help"], {"rich"}),
     ],
+    ids=" ".join,
 )
-def test_a_subcommand_does_not_import_what_others_need(name, others):
-    modules = modules_after_command(name, "--help")
-    assert "adepoll.cli.running" in modules
-    assert modules & others == set()
+def test_a_subcommand_does_not_import_what_others_need(arguments, others):
+    modules = modules_after_command(*arguments)
+    assert f"adepoll.cli.{LOADED.get(arguments[0], arguments[0])}" in modules
+    assert modules & {"aiohttp", "adepoll.batch", "adepoll.emulator", *others} == set()
+    assert ("jinja2" in modules) == (arguments[0] == "report")
+
+
+def test_the_emulator_does_not_import_what_others_need():
+    modules = modules_after_command("emulate", "--help")
+    assert "adepoll.emulator" in modules
+    assert modules & {"rich", "jinja2", "sqlite3"} == set()
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
-def test_the_summary_of_a_subcommand_is_its_own(name):
+def test_the_summary_of_a_lazy_subcommand_is_that_of_the_real_one(name):
     lazy = cli.get_command(CONTEXT, name)
     assert isinstance(lazy, LazyCommand)
     found, command, rest = cli.resolve_command(CONTEXT, [name, "rest"])
@@ -194,12 +212,12 @@ def test_the_summary_of_a_subcommand_is_its_own(name):
     assert (command.hidden, command.deprecated) == (lazy.hidden, lazy.deprecated)
 
 
-def test_a_subcommand_without_its_extra_says_how_to_install_it():
+def test_a_subcommand_without_the_cli_extra_says_how_to_install_it():
     code = (
         "import sys; sys.modules['jinja2'] = None; sys.argv = ['adepoll', 'report', 'a']\n"
         "from adepoll.__main__ import main\n"
         "try: main()\n"
         "except SystemExit as error: print(error.code)"
     )
-    told = 'adepoll: the command needs jinja2; install it with: pip install "adepoll[cli]"\n'
-    assert output_of(code) == told
+    message = 'adepoll: the command needs jinja2; install it with: pip install "adepoll[cli]"\n'
+    assert output_of(code) == message

@@ -1,26 +1,29 @@
-"""The `adepoll` command (extra "cli"): one module a subcommand, on top of the library."""
+"""The `adepoll` command (extra "cli"): one module per subcommand, built on the public library.
+
+`run` runs a subcommand, `signals` handles SIGINT, `exit_codes` decides the exit code.
+"""
 
 import logging
 
 import click
 
 from adepoll.__about__ import __version__
-from adepoll.cli.lazy import LazyCommand, LazyGroup
+from adepoll.cli.lazy_commands import LazyCommand, LazyGroup
 
 EPILOG = """\b
-Environment:
-  VISION_AGENT_API_KEY       the API key (options can be seen by others)
-  LANDINGAI_ADE_ENVIRONMENT  production (the default) or eu
-  LANDINGAI_ADE_BASE_URL     another address of the API: an emulator's
+Environment variables:
+  VISION_AGENT_API_KEY       API key (not an option: other users see options)
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: production (default) or eu
+  LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
 
 \b
 Exit codes:
-  0 all completed         70 a bug in adepoll
-  1 some failed or were   74 cannot read or write
-    cancelled            129 its terminal was closed
-  2 wrong usage          130 interrupted
-  3 some unresolved      141 the reader of stdout has gone
-  4 the key was refused  143 terminated
+  0  all jobs completed              70   bug in adepoll
+  1  jobs failed or were cancelled   74   cannot read or write a file
+  2  wrong usage                     129  terminal closed (SIGHUP)
+  3  jobs are unresolved, or their   130  interrupted (Ctrl-C)
+     results could not be fetched    141  reader of stdout closed the pipe
+  4  API key refused                 143  terminated (SIGTERM)
 """
 
 
@@ -30,36 +33,32 @@ Exit codes:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="adepoll")
-@click.option("--debug", is_flag=True, help="Tell on stderr what happens inside.")
+@click.option("--debug", is_flag=True, help="Print debug logs and tracebacks on stderr.")
 def cli(*, debug: bool) -> None:
-    """Wait for LandingAI ADE extract jobs, and bring their results home.
+    """Wait for LandingAI ADE extract jobs, one or a hundred thousand, and download their results.
 
-    Try it without a key: adepoll demo
+    Try it without an API key: adepoll demo
     """
-    from adepoll.cli.running import SayHandler  # noqa: PLC0415 - --help works without it
+    from adepoll.cli.messages import LogHandler  # noqa: PLC0415 - --help works without it
 
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(asctime)s %(name)s: %(message)s" if debug else "adepoll: %(message)s",
-        handlers=[SayHandler()],
+        handlers=[LogHandler()],
     )
 
 
-# Word, module and function, and the summary, which a test compares with the subcommand's help.
+# Name, module and function, and the summary, which a test compares with the subcommand's help.
 for _name, _path, _summary in (
-    (
-        "completion",
-        "completion:completion",
-        "Print the script that makes a shell complete adepoll.",
-    ),
-    ("demo", "demo:demo", "Watch 2,000 jobs settle on this machine, without a key."),
-    ("emulate", "emulate:emulate", "Run an ADE service to try things on, without a key or a bill."),
+    ("completion", "completion:completion", "Print the completion script for a shell."),
+    ("demo", "demo:demo", "Watch 2,000 emulated jobs on this machine; needs no API key."),
+    ("emulate", "emulate:emulate", "Run an emulated ADE service; needs no API key."),
     ("fetch", "fetch:fetch", "Download the result of a completed job."),
-    ("get", "look:get", "Look at one job once, and print what is said of it."),
-    ("list", "look:list_jobs", "List the key's jobs."),
-    ("report", "report:report", "Write the report of a batch: one HTML file that opens anywhere."),
-    ("resume", "watch:resume", "Go on with the batch of a journal."),
-    ("status", "status:status", "Say where the batch of a journal stands, and what went wrong."),
-    ("watch", "watch:watch", "Wait until jobs have ended, and tell each as it does."),
+    ("get", "get_and_list:get", "Print the current state of one job as JSON."),
+    ("list", "get_and_list:list_jobs", "List the jobs of the API key."),
+    ("report", "report:report", "Write an HTML report about a batch."),
+    ("resume", "watch:resume", "Continue the batch of a journal."),
+    ("status", "status:status", "Show the state of a batch, and its errors."),
+    ("watch", "watch:watch", "Wait for jobs, and print each one when it has settled."),
 ):
     cli.add_command(LazyCommand(_name, f"adepoll.cli.{_path}", _summary))

@@ -1,4 +1,4 @@
-"""What a person chooses for a batch: options, the note of them in the journal, how to go on."""
+"""The options of `watch` and `resume`: on the command line, in the journal, and to resume with."""
 
 import functools
 import json
@@ -11,37 +11,45 @@ from typing import Any, Final, get_args
 import click
 from attrs import asdict, evolve, fields_dict, frozen
 
-from adepoll.api.client import AdeClient
+import adepoll
 from adepoll.api.config import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
-from adepoll.cli.running import finite, place_options
+from adepoll.cli.options import (
+    allow_private_option,
+    endpoint_options,
+    overwrite_option,
+    refuse_nan,
+)
 from adepoll.errors import ConfigurationError
 from adepoll.journal.opening import read_endpoint
 from adepoll.redaction import showable
 from adepoll.watching.list_sweeps import Discovery
 
-OPTIONS_NOTE: Final = "options"  # the note of those that the next run is to have, too
-IDS_NOTE: Final = "ids"  # the note of whether all ids that were given are in the journal
+OPTIONS_NOTE: Final = "options"  # note in the journal: the options that `resume` uses again
+IDS_NOTE: Final = "ids"  # note in the journal: READING until all ids have been read, then READ
 READING: Final = "reading"
 READ: Final = "read"
-GIVE_AGAIN: Final = "give them again, with the same --journal; nothing is done twice"
-IDS_UNSURE: Final = (
-    f"it is not sure that all ids had been read when the last run ended: {GIVE_AGAIN}"
+GIVE_IDS_AGAIN: Final = (
+    "pass them again with the same --journal; ids that it already contains are skipped"
 )
-_MOST: Final = 100_000  # of anything at once; what is noted may be by another hand
-_LARGEST: Final = 1e12
-_LONGEST_COMMAND: Final = 4_000
+IDS_MAY_BE_MISSING: Final = (
+    f"the last run may have ended before it had read all ids: {GIVE_IDS_AGAIN}"
+)
+_MAX_COUNT: Final = 100_000
+_MAX_NUMBER: Final = 1e12
+_LONGEST_COMMAND: Final = 4_000  # characters
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value <= _MOST
+    return type(value) is int and 1 <= value <= _MAX_COUNT
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and abs(value) <= _LARGEST
+    return type(value) in {int, float} and abs(value) <= _MAX_NUMBER
 
 
-# What the journal keeps, and whether it can be that: anybody may have written there.
-_NOTED: Final[Mapping[str, Callable[[Any], bool]]] = {
+# The options that are saved in the journal, and which values are valid: the file may come from
+# anyone.
+_SAVED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "concurrency": _is_count,
     "discovery": lambda value: value in get_args(Discovery),
     "downloads": _is_count,
@@ -51,24 +59,24 @@ _NOTED: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 
 @frozen(kw_only=True)
-class Choices:
-    """The options of a batch, as they were given; None where one was not.
+class BatchOptions:
+    """The options of a batch from the command line; None for an option that is absent.
 
     Attributes:
-        region: Whose region.
-        base_url: The address of the API, instead.
-        max_rate: Most requests per second.
-        out: Where results go.
-        timeout: Seconds until jobs are given up.
-        concurrency: Most looks at once.
-        downloads: Most results fetched at once.
-        discovery: How ends are found.
-        overwrite: Whether files that are there are replaced.
-        verify: Whether the files of earlier runs are seen after.
-        allow_private: Whether results may come from private addresses.
-        replay: Whether what was told is told again.
-        quiet: Whether only errors go to stderr.
-        as_json: Whether lines are JSON on a terminal, too.
+        region: Region of the API key.
+        base_url: URL of the API, instead of a region.
+        max_rate: Maximum number of requests per second.
+        out: Folder for results.
+        timeout: Seconds after which jobs are given up.
+        concurrency: Maximum number of simultaneous polls.
+        downloads: Maximum number of simultaneous downloads.
+        discovery: How to find out that jobs have settled.
+        overwrite: True to replace existing files.
+        verify: True to check the files of earlier runs.
+        allow_private: True to allow results at private addresses.
+        replay: True to print the outcomes of earlier runs again.
+        quiet: True to print only errors on stderr.
+        as_json: True to print JSON on a terminal too.
     """
 
     region: str | None = None
@@ -86,52 +94,52 @@ class Choices:
     quiet: bool = False
     as_json: bool = False
 
-    def connect(self) -> AdeClient:
-        """Make the client."""
-        return AdeClient(region=self.region, base_url=self.base_url, max_rate=self.max_rate)
+    def connect(self) -> "adepoll.AdeClient":
+        """Create the client."""
+        return adepoll.AdeClient(region=self.region, base_url=self.base_url, max_rate=self.max_rate)
 
-    def note(self) -> str:
-        """Give what the next run is to have, too, for the journal; no secret is among it."""
-        return json.dumps(self._noted())
+    def to_note(self) -> str:
+        """Return the options that the journal saves for the next run, as JSON without secrets."""
+        return json.dumps(self._saved())
 
-    def with_noted(self, note: str | None) -> "Choices":
-        """Give them with what was noted where nothing was given now."""
-        return evolve(self, **(_read(note) | self._noted()))
+    def with_note(self, note: str | None) -> "BatchOptions":
+        """Return these options, completed with those saved in the journal."""
+        return evolve(self, **(_read_note(note) | self._saved()))
 
-    def of_journal(self, endpoint: str, journal: Path) -> "Choices":
-        """Give them with the place that a journal names, where nothing else does.
+    def with_endpoint_of(self, endpoint: str, journal: Path) -> "BatchOptions":
+        """Return these options with the journal's endpoint, if nothing else sets the endpoint.
 
-        A journal may come from anywhere, and the key goes to that place: only the official ones are
-        taken from it.
+        The API key is sent to the endpoint and a journal may come from anyone. Therefore only
+        LandingAI's own endpoints are taken from a journal.
 
         Raises:
-            ConfigurationError: It names another one, which the caller has to confirm.
+            ConfigurationError: The journal has another endpoint; the user must confirm it.
         """
-        if self.region or self.base_url or _environment_names_place():
+        if self.region or self.base_url or _environment_sets_endpoint():
             return self
         if endpoint in REGIONS.values():
             return evolve(self, base_url=endpoint)
         shown = showable(endpoint)
         raise ConfigurationError(
-            f"the journal {showable(str(journal))} is of jobs at {shown}, which is no region of "
-            "LandingAI's, and the key would be sent there; if that is right, confirm it with "
-            f"--base-url {shown} or {BASE_URL_VARIABLE}"
+            f"the jobs of the journal {showable(str(journal))} are at {shown}, which is not a "
+            "region of LandingAI; the API key would be sent there. If that is correct, confirm it "
+            f"with --base-url {shown} or {BASE_URL_VARIABLE}"
         )
 
     def resume_command(self, journal: Path, *, endpoint: str, note: str | None) -> str:
-        """Give the command that goes on, with what it would not know otherwise.
+        """Return the shell command that continues the batch, with every option that it needs.
 
         Args:
-            journal: The journal, as it was given.
-            endpoint: The address of the API.
-            note: What is noted in the journal.
+            journal: The journal, as the user named it.
+            endpoint: The URL of the API.
+            note: The options saved in the journal.
         """
         path = str(journal)
         words = ["adepoll", "resume", f"./{path}" if path.startswith("-") else path]
-        words += _words_for_place(endpoint)
-        noted = _read(note)
-        for name, value in self._noted().items():
-            if value != noted.get(name):
+        words += _endpoint_words(endpoint)
+        in_journal = _read_note(note)
+        for name, value in self._saved().items():
+            if value != in_journal.get(name):
                 words += [f"--{name.replace('_', '-')}", str(value).removesuffix(".0")]
         if self.overwrite:
             words.append("--overwrite")
@@ -141,96 +149,96 @@ class Choices:
             words.append("--no-verify")
         return showable(shlex.join(words), _LONGEST_COMMAND)
 
-    def _noted(self) -> dict[str, Any]:
-        """Give those that were given of those that a journal keeps."""
-        given = asdict(self)
-        return {name: given[name] for name in _NOTED if given[name] is not None}
+    def _saved(self) -> dict[str, Any]:
+        """Return the options that are present and that a journal saves."""
+        options = asdict(self)
+        return {name: options[name] for name in _SAVED if options[name] is not None}
 
 
-def _read(note: str | None) -> dict[str, Any]:
-    """Give what was noted, as far as it can be used."""
+def _read_note(note: str | None) -> dict[str, Any]:
+    """Return the valid options of a note; ignore everything else."""
     try:
-        noted = json.loads(note or "{}")
+        options = json.loads(note or "{}")
     except ValueError:
         return {}
-    if not isinstance(noted, dict):
+    if not isinstance(options, dict):
         return {}
     return {
-        name: noted[name] for name, fits in _NOTED.items() if name in noted and fits(noted[name])
+        name: options[name]
+        for name, is_valid in _SAVED.items()
+        if name in options and is_valid(options[name])
     }
 
 
-def _environment_names_place() -> bool:
+def _environment_sets_endpoint() -> bool:
     return any(os.environ.get(name) for name in (BASE_URL_VARIABLE, REGION_VARIABLE))
 
 
-def _words_for_place(endpoint: str) -> list[str]:
-    """Give the option that says where, unless the next run would find it without."""
+def _endpoint_words(endpoint: str) -> list[str]:
+    """Return the option for the endpoint; nothing if the next run finds it without the option."""
     official = {url: region for region, url in REGIONS.items()}
-    if _environment_names_place():
+    if _environment_sets_endpoint():
         if read_endpoint(read_base_url(None, None)) == endpoint:
             return []
     elif endpoint in official:
-        return []  # which is taken from the journal
+        return []  # `with_endpoint_of` takes it from the journal
     return ["--region", official[endpoint]] if endpoint in official else ["--base-url", endpoint]
 
 
 def batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a batch; the command gets `choices`, not them."""
+    """Add the options of a batch; the command receives them as one `options` argument."""
 
     @click.option(
         "-o",
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Download each result to DIR/JOB_ID.json; the lines then name the file.",
+        help="Download each result to DIR/JOB_ID.json, and print its path.",
     )
-    @click.option("--overwrite", is_flag=True, help="Replace result files that are there already.")
+    @overwrite_option
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0),
-        callback=finite,
+        callback=refuse_nan,
         metavar="SECONDS",
-        help="Give up jobs that have not ended by then.",
+        help="Give up jobs that have not settled after this time.",
     )
     @click.option(
         "--concurrency",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Most requests on the wire at once.  [default: 64]",
+        help="Maximum number of simultaneous requests.  [default: 64]",
     )
     @click.option(
         "--downloads",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Most results fetched at once.  [default: 8]",
+        help="Maximum number of simultaneous downloads.  [default: 8]",
     )
     @click.option(
         "--discovery",
         type=click.Choice(get_args(Discovery)),
-        help="How ends are found: by sweeps of the job list, by looks at each job, or what is "
-        "cheaper.  [default: auto]",
+        help="How to find settled jobs: read the job list, get each job, or use the cheaper one.  "
+        "[default: auto]",
     )
-    @place_options
-    @click.option(
-        "--allow-private",
-        is_flag=True,
-        help="Take results from private addresses and over plain http too: from your own storage.",
-    )
+    @endpoint_options
+    @allow_private_option
     @click.option(
         "--no-verify",
         "verify",
         is_flag=True,
         flag_value=False,
         default=True,
-        help="Do not look whether result files of earlier runs are still there, and whole.",
+        help="Do not check that the result files of earlier runs still exist and are unchanged.",
     )
-    @click.option("--all", "replay", is_flag=True, help="Begin with all that was told before.")
-    @click.option("--quiet", is_flag=True, help="Tell nothing but errors on stderr.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on a terminal, too.")
+    @click.option(
+        "--all", "replay", is_flag=True, help="Print the outcomes of earlier runs again first."
+    )
+    @click.option("--quiet", is_flag=True, help="Print only errors on stderr.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on a terminal too.")
     @functools.wraps(command)
-    def with_choices(*args: object, **kwargs: Any) -> None:
-        chosen = {name: kwargs.pop(name) for name in fields_dict(Choices)}
-        command(*args, choices=Choices(**chosen), **kwargs)
+    def with_options(*args: object, **kwargs: Any) -> None:
+        values = {name: kwargs.pop(name) for name in fields_dict(BatchOptions)}
+        command(*args, options=BatchOptions(**values), **kwargs)
 
-    return with_choices
+    return with_options

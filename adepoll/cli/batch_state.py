@@ -1,12 +1,12 @@
-"""How a batch stands, in numbers and in words; what progress displays draw. Does no I/O."""
+"""State of a batch or a watch, in numbers and in words, for the progress display. Does no I/O."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from attrs import field, frozen
 
+import adepoll
 from adepoll.api.models import JobStatus
 
 _MINUTE: Final = 60.0
@@ -14,29 +14,29 @@ _HOUR: Final = 3600.0
 
 
 @frozen(kw_only=True)
-class Standing:
-    """How far a batch has come, at one moment.
+class BatchState:
+    """State of a batch at one moment.
 
     Attributes:
-        known: Jobs taken so far.
-        complete: Whether those are all.
-        settled: Jobs that have ended, by status.
-        before: How many of the settled an earlier run had settled.
+        known: Jobs read so far.
+        complete: True once all ids have been read, so that `known` is the total.
+        settled: Number of settled jobs by status.
+        settled_before: How many of the settled jobs an earlier run had settled.
         unresolved: Jobs that were given up.
-        missed: Results that could not be brought home.
-        fetching: Downloads under way.
+        not_fetched: Completed jobs whose result could not be fetched.
+        fetching: Downloads in progress.
         bytes_fetched: Bytes of results that this run has downloaded.
-        requests: Requests to the service by this run.
-        throttled_for: Seconds until requests may be sent again; 0.0 where they may.
-        time_left: Seconds until the last job has ended, as far as can be guessed.
+        requests: Requests that this run has sent to the service.
+        throttled_for: Seconds until the next request may be sent; 0.0 if not throttled.
+        time_left: Estimated seconds until the last job settles; None if unknown.
     """
 
     known: int
     complete: bool
     settled: Mapping[JobStatus, int] = field(factory=dict)
-    before: int = 0
+    settled_before: int = 0
     unresolved: int = 0
-    missed: int = 0
+    not_fetched: int = 0
     fetching: int = 0
     bytes_fetched: int = 0
     requests: int = 0
@@ -44,47 +44,88 @@ class Standing:
     time_left: float | None = None
 
     @property
-    def ended(self) -> int:
-        """Jobs that have ended."""
+    def settled_count(self) -> int:
+        """Number of settled jobs."""
         return sum(self.settled.values())
 
     def by_status(self) -> list[tuple[JobStatus, int]]:
-        """Give how many have ended in each way, always in the same order."""
+        """Return the statuses with their number of jobs, always in the same order."""
         return [(status, count) for status in JobStatus if (count := self.settled.get(status))]
 
     @property
     def requests_per_job(self) -> float | None:
-        """Requests for each job that this run has settled; None before the first."""
-        count = self.ended - self.before
+        """Requests per job that this run has settled; None before the first."""
+        count = self.settled_count - self.settled_before
         return self.requests / count if count > 0 else None
 
     @property
     def total(self) -> int | None:
-        """All jobs; None while more may come."""
+        """Number of all jobs; None while more ids may follow."""
         return self.known if self.complete else None
 
 
+def state_of_watch(
+    watched: "adepoll.Watch",
+    client: "adepoll.AdeClient",
+    watcher: "adepoll.JobWatcher",
+    *,
+    fetching: int = 0,
+    bytes_fetched: int = 0,
+) -> BatchState:
+    """Return the state of a watch, and of the downloads that the caller counts."""
+    progress, stats = watched.progress, client.stats
+    return BatchState(
+        known=progress.known,
+        complete=progress.complete,
+        settled=progress.settled,
+        unresolved=progress.unresolved,
+        fetching=fetching,
+        bytes_fetched=bytes_fetched,
+        requests=stats.requests,
+        throttled_for=stats.gate_closed_for,
+        time_left=watcher.time_left() if progress.complete else None,
+    )
+
+
+def state_of_batch(batch: "adepoll.Batch", client: "adepoll.AdeClient") -> BatchState:
+    """Return the state of a batch."""
+    progress, stats = batch.progress, client.stats
+    return BatchState(
+        known=progress.known,
+        complete=progress.complete,
+        settled=progress.settled,
+        settled_before=progress.before,
+        unresolved=progress.unresolved,
+        not_fetched=progress.missed,
+        fetching=progress.fetching,
+        bytes_fetched=progress.bytes_fetched,
+        requests=stats.requests,
+        throttled_for=stats.gate_closed_for,
+        time_left=batch.time_left() if progress.complete else None,
+    )
+
+
 class Speed:
-    """How fast jobs settle and bytes come, over the last seconds.
+    """Speed of a batch, averaged over a time window.
 
     Attributes:
-        jobs: Jobs settled per second.
-        bytes: Bytes fetched per second.
+        jobs: Settled jobs per second.
+        bytes: Downloaded bytes per second.
     """
 
     def __init__(self, window: float) -> None:
-        """`window` is how many seconds count."""
+        """Average over the last `window` seconds."""
         self._window = window
         self._samples: deque[tuple[float, int, int]] = deque()
         self.jobs = 0.0
         self.bytes = 0.0
 
-    def take(self, now: float, standing: Standing) -> None:
-        """Take in how it stands at `now`, in seconds of any clock."""
-        sample = (now, standing.ended - standing.before, standing.bytes_fetched)
+    def add(self, now: float, state: BatchState) -> None:
+        """Add the state at `now`, in seconds of any clock."""
+        sample = (now, state.settled_count - state.settled_before, state.bytes_fetched)
         self._samples.append(sample)
-        # The last one that is older stays: else a seldom look would have nothing to compare with.
-        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:  # noqa: PLR2004 - two make a speed
+        # Keeps one sample older than the window, to compare with when samples are rare.
+        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:  # noqa: PLR2004 - a speed needs two samples
             self._samples.popleft()
         since, jobs, size = self._samples[0]
         if now > since:
@@ -92,101 +133,70 @@ class Speed:
             self.bytes = (sample[2] - size) / (now - since)
 
 
-class Downloads:
-    """Counts downloads under way, and their bytes as they come.
-
-    Attributes:
-        under_way: Downloads that have begun and not ended.
-        bytes: Bytes that have come.
-    """
-
-    def __init__(self) -> None:
-        """Nothing has come yet."""
-        self.under_way = 0
-        self.bytes = 0
-
-    @contextmanager
-    def one(self) -> Iterator[Callable[[int, int | None], None]]:
-        """Count one download; gives what `ResultFetcher.download` takes as `progress`."""
-        last: int | None = None
-
-        def progress(there: int, _size: int | None) -> None:
-            nonlocal last
-            # What an earlier try had left does not count, nor what another version has replaced.
-            self.bytes += max(there - last, 0) if last is not None else 0
-            last = there
-
-        self.under_way += 1
-        try:
-            yield progress
-        finally:
-            self.under_way -= 1
-
-
-# --- in words ------------------------------------------------------------------------------------
-
-
-def in_words(standing: Standing, speed: Speed) -> str:
-    """Give all that is worth telling, on one line."""
-    by_status = ", ".join(f"{count:,} {status.value}" for status, count in standing.by_status())
-    of = f"{standing.known:,}" if standing.complete else f"at least {standing.known:,}"
+def describe(state: BatchState, speed: Speed) -> str:
+    """Return the whole state on one line."""
+    by_status = ", ".join(f"{count:,} {status.value}" for status, count in state.by_status())
+    total = f"{state.known:,}" if state.complete else f"at least {state.known:,}"
     return ", ".join(
         (
-            f"{standing.ended:,} of {of} settled" + (f" ({by_status})" if by_status else ""),
-            *troubles(standing),
-            *paces(standing, speed),
+            f"{state.settled_count:,} of {total} settled"
+            + (f" ({by_status})" if by_status else ""),
+            *describe_problems(state),
+            *describe_speed(state, speed),
         )
     )
 
 
-def troubles(standing: Standing) -> list[str]:
-    """Give what goes wrong."""
-    told = []
-    if standing.unresolved:
-        told.append(f"{standing.unresolved:,} unresolved")
-    if standing.missed:
-        told.append(f"{standing.missed:,} results missed")
-    return told
+def describe_problems(state: BatchState) -> list[str]:
+    """Return one phrase for each kind of problem."""
+    phrases = []
+    if state.unresolved:
+        phrases.append(f"{state.unresolved:,} unresolved")
+    if state.not_fetched:
+        phrases.append(f"{state.not_fetched:,} results not fetched")
+    return phrases
 
 
-def paces(standing: Standing, speed: Speed) -> list[str]:
-    """Give how fast it goes, what it costs, and how long it may still take."""
-    told = [in_time(speed.jobs)]
-    if (price := standing.requests_per_job) is not None:
-        told.append(f"{price:.2f} requests a job")
-    if standing.throttled_for >= 1:
-        told.append(f"throttled for {roughly(standing.throttled_for)}")
-    if standing.fetching:
-        told.append(f"{standing.fetching:,} download{'s' * (standing.fetching != 1)}")
-    if standing.bytes_fetched:
-        told.append(f"{in_bytes(standing.bytes_fetched)} fetched")
-        if standing.fetching:
-            told.append(f"{in_bytes(speed.bytes)}/s")
-    if standing.complete and standing.time_left is not None:
-        told.append(f"about {roughly(standing.time_left)} left")
-    return told
+def describe_speed(state: BatchState, speed: Speed) -> list[str]:
+    """Return phrases for speed, requests, downloads and remaining time."""
+    phrases = [format_rate(speed.jobs)]
+    if (requests := state.requests_per_job) is not None:
+        phrases.append(f"{requests:.2f} requests per job")
+    if state.throttled_for >= 1:
+        phrases.append(f"throttled for {format_duration(state.throttled_for)}")
+    if state.fetching:
+        phrases.append(f"{state.fetching:,} download{'s' * (state.fetching != 1)}")
+    if state.bytes_fetched:
+        phrases.append(f"{format_bytes(state.bytes_fetched)} fetched")
+        if state.fetching:
+            phrases.append(f"{format_bytes(speed.bytes)}/s")
+    if state.complete and state.time_left is not None:
+        phrases.append(f"about {format_duration(state.time_left)} left")
+    return phrases
 
 
-def roughly(seconds: float) -> str:
-    """Give a duration in the unit that suits it; a guess is not better than that."""
+def format_duration(seconds: float) -> str:
+    """Return a rounded duration, such as ``12 min``; at least 1 s."""
     for unit, size in (("h", _HOUR), ("min", _MINUTE)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 1):.0f} s"
 
 
-def in_time(rate: float) -> str:
-    """Give a rate, which is per second, in the unit that suits it."""
-    if rate >= 10:  # noqa: PLR2004 - from here on a decimal tells nothing
-        return f"{rate:,.0f}/s"
-    if rate <= 0:
+def format_rate(per_second: float) -> str:
+    """Return a rate, such as ``1.2/s`` or ``3.0/min``."""
+    if per_second >= 10:  # noqa: PLR2004 - no decimals from here on
+        return f"{per_second:,.0f}/s"
+    if per_second <= 0:
         return "0/s"
-    return f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * _MINUTE:.1f}/min"  # noqa: PLR2004 - as above
+    if per_second >= 0.1:  # noqa: PLR2004 - one decimal suffices
+        return f"{per_second:.1f}/s"
+    return f"{per_second * _MINUTE:.1f}/min"
 
 
-def in_bytes(size: float) -> str:
-    """Give a size in the decimal unit that suits it."""
-    for unit, one in (("TB", 1e12), ("GB", 1e9)):
-        if size >= one:
-            return f"{size / one:.1f} {unit}"
+def format_bytes(size: float) -> str:
+    """Return a size in decimal units, such as ``12 MB``."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"  # noqa: PLR2004 - a megabyte

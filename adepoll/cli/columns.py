@@ -1,6 +1,6 @@
-"""Text to job ids: one a line, or one column of a CSV, or one key of JSON lines. Does no I/O.
+"""Parses job ids from text: one per line, a column of a CSV, or a key of JSON lines. Does no I/O.
 
-Ids are handed on in batches, each as soon as its lines are there: nothing waits for a later line.
+Each id is passed on as soon as its line is complete, without waiting for later lines.
 """
 
 import csv
@@ -16,59 +16,58 @@ from adepoll.errors import ConfigurationError
 from adepoll.redaction import showable
 
 LONGEST_LINE: Final = 2**23
-"""Characters; a job with its data inline, as `adepoll watch` prints it, has some million."""
+"""Maximum characters per line. A job with inline data can have several million."""
 
 _DELIMITERS: Final = ",;\t|"
-_SEPARATOR_LINE: Final = re.compile(
-    r'"?sep=([,;\t|])"?'
-)  # a first line that Excel writes and reads
+# Excel writes and reads this as a first line.
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t|])"?')
 _BYTE_ORDER_MARK: Final = "\ufeff"
-_NAMES_TOLD: Final = 20
-_LINES_OF_HEADER: Final = 100
+_COLUMNS_SHOWN: Final = 20
+_MAX_HEADER_LINES: Final = 100
 
 Emit = Callable[[list[str]], None]
 
 
 class IdsError(ConfigurationError):
-    """Ids could not be taken from a file.
+    """Job ids could not be read from a file.
 
     Attributes:
-        source: The file, or "standard input".
-        line: The number of the line, from 1; None where it is about the whole.
-        columns: The columns, or keys, that are there; empty where it is not about them.
+        source: The name of the file, or "standard input".
+        line: The line number, counted from 1; None if the error concerns no single line.
+        columns: The columns or keys that exist; empty if the error does not concern them.
     """
 
     def __init__(
         self, problem: str, *, source: str, line: int | None = None, columns: Sequence[str] = ()
     ) -> None:
         where = showable(source) + ("" if line is None else f", line {line}")
-        told = ", ".join(showable(name, 40) for name in columns[:_NAMES_TOLD])
-        more = len(columns) - _NAMES_TOLD
-        if told:
-            told = f"; there are: {told}" + (f" and {more} more" if more > 0 else "")
-        super().__init__(f"{where}: {problem}{told}")
+        names = ", ".join(showable(name, 40) for name in columns[:_COLUMNS_SHOWN])
+        more = len(columns) - _COLUMNS_SHOWN
+        if names:
+            names = f"; available: {names}" + (f" and {more} more" if more > 0 else "")
+        super().__init__(f"{where}: {problem}{names}")
         self.source = source
         self.line = line
         self.columns = tuple(columns)
 
 
 def read_text(pieces: Iterable[str], *, source: str, field: str | None, emit: Emit) -> None:
-    r"""Hand on the ids of a text, in batches that are never empty.
+    r"""Parse the job ids of a text, and pass them to `emit` in batches that are never empty.
 
-    Blank lines, lines that begin with ``#``, and rows whose cell or key is empty or null are
-    passed over.
+    Skips blank lines, lines that begin with ``#``, and rows whose cell or key is empty or null.
 
     Args:
-        pieces: The text as it comes, cut anywhere; its lines end with ``\n``.
-        source: What the text is called in an error.
-        field: The column or key, dots leading into objects; None where each line is an id.
-        emit: Takes a batch. It is called before the next piece is asked for.
+        pieces: The text in pieces of any length; lines end with ``\n``.
+        source: The name of the text in error messages.
+        field: The column or key, with dots between the keys of nested objects; None if each line
+            is an id.
+        emit: Receives a batch, before the next piece is read.
 
     Raises:
-        IdsError: The text is not what `field` says, or a line of it is broken or too long.
+        IdsError: `field` does not exist, or a line is malformed or too long.
     """
     batches = _lines(pieces, source)
-    before = 0  # lines at the top that are passed over
+    before = 0  # skipped lines at the top
     first = ""
     for lines in batches:
         at = next((at for at, line in enumerate(lines) if _content(line)), None)
@@ -90,7 +89,7 @@ def read_text(pieces: Iterable[str], *, source: str, field: str | None, emit: Em
 
 
 def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
-    """Give the lines that are complete, whenever there are some."""
+    """Yield complete lines, in batches."""
     held: list[str] = []
     size = number = 0
     for piece in pieces:
@@ -114,8 +113,8 @@ def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
 
 
 def _content(line: str) -> str:
-    """Give what stands in a line; nothing, if it is to be passed over."""
-    # The mark stands at the top of a file, and further down where files were put together.
+    """Return the stripped line; an empty string if the line is to be skipped."""
+    # A byte order mark stands at the top of a file, and in the middle of concatenated files.
     text = line.strip().lstrip(_BYTE_ORDER_MARK)
     return "" if text.startswith("#") else text
 
@@ -128,15 +127,15 @@ def _plain_ids(lines: list[str]) -> list[str]:
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
-    """Say so at once where `--field` was forgotten: else each line would end as a bad id."""
+    """Raise if `--field` is missing for a CSV or JSON: otherwise each line would be a bad id."""
     if first.startswith(("{", "[")):
         try:
             keys = list(json.loads(first)) if first.startswith("{") else []
         except (ValueError, RecursionError):
             keys = []
         raise IdsError(
-            "this is JSON, not an id: put one object on a line, and say with --field NAME which "
-            "key holds the ids",
+            "this is JSON, not a job id: write one object per line, and name the key of the ids "
+            "with --field NAME",
             source=source,
             line=line,
             columns=keys,
@@ -144,14 +143,11 @@ def _refuse_table(first: str, source: str, line: int) -> None:
     columns = max((_split(first, delimiter) for delimiter in _DELIMITERS), key=len)
     if len(columns) > 1:
         raise IdsError(
-            "this is a table, not an id: say with --field NAME which column holds the ids",
+            "this is a table, not a job id: name the column of the ids with --field NAME",
             source=source,
             line=line,
             columns=columns,
         )
-
-
-# --- JSON lines ----------------------------------------------------------------------------------
 
 
 def _read_json(
@@ -167,9 +163,11 @@ def _read_json(
             try:
                 value = json.loads(text)
             except json.JSONDecodeError as exc:
-                problem = f"broken JSON ({exc.msg}, character {exc.pos + 1}); is it one a line?"
+                problem = (
+                    f"malformed JSON ({exc.msg}, character {exc.pos + 1}); one object per line?"
+                )
                 raise IdsError(problem, source=source, line=number) from None
-            except (ValueError, RecursionError) as exc:  # an endless number, an endless nesting
+            except (ValueError, RecursionError) as exc:  # too many digits, or nested too deeply
                 problem = f"JSON that cannot be read ({type(exc).__name__})"
                 raise IdsError(problem, source=source, line=number) from None
             if job_id := _value_at(value, field, source, number):
@@ -179,44 +177,42 @@ def _read_json(
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:
-    """Give the id at a key, or at a path of keys; nothing where it is null or empty."""
+    """Return the id at a key or path of keys; an empty string if it is null or empty."""
     steps = [field] if isinstance(value, dict) and field in value else field.split(".")
     for depth, step in enumerate(steps):
         path = ".".join(steps[:depth])
         if value is None and depth:
             return ""
         if not isinstance(value, dict):
-            problem = f"{showable(path, 80)!r} is no JSON object" if path else "no JSON object"
+            problem = f"{showable(path, 80)!r} is not" if path else "not"
+            problem += " a JSON object"
             raise IdsError(problem, source=source, line=line)
         if step not in value:
             problem = f"no key {showable(field, 80)!r}"
-            there = [f"{path}.{key}" if path else key for key in value]
-            raise IdsError(problem, source=source, line=line, columns=there)
+            keys = [f"{path}.{key}" if path else key for key in value]
+            raise IdsError(problem, source=source, line=line, columns=keys)
         value = value[step]
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        problem = f"the value of {showable(field, 80)!r} is no string"
+        problem = f"the value of {showable(field, 80)!r} is not a string"
         raise IdsError(problem, source=source, line=line)
     return value.strip()
-
-
-# --- CSV -----------------------------------------------------------------------------------------
 
 
 def _read_csv(
     batches: Iterable[list[str]], before: int, source: str, field: str, emit: Emit
 ) -> None:
-    # Of the whole process, which is the command's: the text beside an id may well be long.
+    # A global setting, acceptable in the process of a command. Other cells can hold long texts.
     csv.field_size_limit(LONGEST_LINE)
     found: list[str] = []
 
     def feed() -> Iterator[str]:
         for lines in batches:
             yield from [f"{line}\n" for line in lines]
-            if found:  # the reader wants a line that may come late
+            if found:  # the csv reader needs another line, which may arrive late
                 emit(found.copy())
                 found.clear()
 
@@ -225,22 +221,25 @@ def _read_csv(
     before += len(header)
     columns, delimiter = _columns("".join(header), delimiter, field)
     index = _index_of(field, columns, source, before)
-    # Strict: else a quote that is never closed would swallow all ids that follow.
+    # Strict, because an unclosed quote would otherwise swallow all ids that follow.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    began = 1
+    row_start = 1
     try:
         for row in reader:
             if len(row) > index:
                 if job_id := row[index].strip():
                     found.append(job_id)
             elif any(cell.strip() for cell in row):
-                # Not passed over: all would be, where the header has another delimiter.
-                problem = f"{len(row)} of {len(columns)} columns, and not {showable(field, 80)!r}"
-                raise IdsError(problem, source=source, line=before + began)
-            began = reader.line_num + 1
+                # Not skipped: if the header had another delimiter, every row would be skipped.
+                problem = (
+                    f"the row has {len(row)} of {len(columns)} columns; "
+                    f"{showable(field, 80)!r} is missing"
+                )
+                raise IdsError(problem, source=source, line=before + row_start)
+            row_start = reader.line_num + 1
     except csv.Error as exc:
         problem = f"the row that begins here cannot be read: {showable(str(exc))}"
-        raise IdsError(problem, source=source, line=before + began) from None
+        raise IdsError(problem, source=source, line=before + row_start) from None
     if found:
         emit(found)
 
@@ -249,22 +248,22 @@ def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int
     if columns.count(field) == 1:
         return columns.index(field)
     if columns and columns[0].startswith("["):
-        problem = "this is a JSON array: put one object on a line"
+        problem = "this is a JSON array: write one object per line"
         raise IdsError(problem, source=source, line=line)
     problem = f"no column {showable(field, 80)!r}"
     if field in columns:
-        problem = f"{columns.count(field)} columns are called {showable(field, 80)!r}"
+        problem = f"{columns.count(field)} columns are named {showable(field, 80)!r}"
     raise IdsError(problem, source=source, line=line, columns=columns)
 
 
 def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
-    """Take the lines of the header, and the delimiter, where the line before it says which."""
+    """Return the lines of the header, and the delimiter if a separator line names it."""
     header = [next(lines).lstrip(_BYTE_ORDER_MARK)]
     delimiter = None
-    if told := _SEPARATOR_LINE.fullmatch(header[0].rstrip("\n")):
-        delimiter = told[1]
+    if separator := _SEPARATOR_LINE.fullmatch(header[0].rstrip("\n")):
+        delimiter = separator[1]
         header = ["", next(lines, "")]
-    while "".join(header).count('"') % 2 and len(header) < _LINES_OF_HEADER:
+    while "".join(header).count('"') % 2 and len(header) < _MAX_HEADER_LINES:
         if not (line := next(lines, "")):
             break
         header.append(line)
@@ -272,9 +271,9 @@ def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
 
 
 def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
-    """Give the columns, and the delimiter that finds `field` among them, or else the most."""
-    found = [(_split(text, choice), choice) for choice in delimiter or _DELIMITERS]
-    return max(found, key=lambda pair: (field in pair[0], len(pair[0])))
+    """Return the columns and the delimiter that yields `field`, or else the most columns."""
+    splits = [(_split(text, choice), choice) for choice in delimiter or _DELIMITERS]
+    return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))
 
 
 def _split(text: str, delimiter: str) -> list[str]:

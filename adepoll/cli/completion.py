@@ -1,14 +1,16 @@
-"""``adepoll completion``: what makes a shell complete commands, options and files."""
+"""``adepoll completion``: print the script that completes commands, options and files."""
 
 import click
 from click.shell_completion import get_completion_class
 
-from adepoll.cli.running import ExitCode, run_plain, write_line
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.run import run_sync
+from adepoll.cli.stdout_writer import write_line
 
 _NAME = "adepoll"
-_VARIABLE = "_ADEPOLL_COMPLETE"  # as click derives it from the name
+_VARIABLE = "_ADEPOLL_COMPLETE"  # the name that click derives from _NAME
 INSTALL = """\b
-To have it in each new shell:
+To install it for each new shell:
   bash  echo 'eval "$(adepoll completion bash)"' >> ~/.bashrc
   zsh   echo 'eval "$(adepoll completion zsh)"' >> ~/.zshrc
   fish  adepoll completion fish > ~/.config/fish/completions/adepoll.fish
@@ -19,11 +21,11 @@ To have it in each new shell:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, *, shell: str) -> None:
-    """Print the script that makes a shell complete adepoll."""
+    """Print the completion script for a shell."""
 
     def main() -> ExitCode:
         if maker := get_completion_class(shell):
             write_line(maker(ctx.find_root().command, {}, _NAME, _VARIABLE).source())
         return ExitCode.COMPLETED
 
-    run_plain(main)
+    run_sync(main)

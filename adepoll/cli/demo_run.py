@@ -1,93 +1,69 @@
-"""``adepoll demo``: the main job, end to end, against an emulator in a process of its own."""
+"""The run of ``adepoll demo``: watch and download all jobs, then compare with the emulator."""
 
 import asyncio
-import contextlib
-import os
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import aiohttp
-import click
 from attrs import define, field
 from rich.console import Console
 from rich.table import Table
 
 from adepoll.api.client import AdeClient
-from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.api.models import JobSnapshot, JobStatus, Json
-from adepoll.cli.progress import show, watch_standing
-from adepoll.cli.running import ExitCode, median_option, run, say
-from adepoll.cli.standing import Downloads
-from adepoll.errors import AdePollError, ResultError, UnresolvedJobsError
+from adepoll.cli.batch_state import state_of_watch
+from adepoll.cli.demo_emulator import emulator_process
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import say
+from adepoll.cli.progress import progress_view
+from adepoll.errors import ResultError, UnresolvedJobsError
 from adepoll.fetcher import ResultFetcher
 from adepoll.watching.subscriptions import Watch
 from adepoll.watching.watcher import JobWatcher
 
-_SUBMISSIONS_AT_ONCE: Final = 32
-_DOWNLOADS_AT_ONCE: Final = 8
-_SCHEMA: Final = (
-    '{"type": "object", "properties": {"invoice_number": {"type": "string"}, '
-    '"total": {"type": "number"}, "lines": {"type": "array", "items": {"type": "object", '
-    '"properties": {"text": {"type": "string"}, "amount": {"type": "number"}}}}}}'
-)
+_MAX_DOWNLOADS: Final = 8  # at the same time
+_INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are downloaded
+_STATUS_OF_OUTCOME: Final = {
+    "completed": JobStatus.COMPLETED,
+    "nonconformant": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELLED,
+}
 
 
-@click.command()
-@click.option(
-    "--jobs",
-    default=2000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many jobs.",
-)
-@median_option
-@click.option("--seed", default=0, show_default=True, help="Other jobs, sizes and failures.")
-def demo(*, jobs: int, median: float, seed: int) -> None:
-    """Watch 2,000 jobs settle on this machine, without a key.
-
-    Starts an emulator of the service in a process of its own, submits the jobs to it over HTTP
-    (log-normal times, median 8 s; 3% fail, 1% are cancelled, 5% have results of 2 to 20 MB),
-    watches them, downloads the large results, and checks all of it against what really happened.
-    Exits with 1 if anything was lost or wrong.
-    """
-
-    async def main() -> ExitCode:
-        async with _emulator(seed, median) as (base_url, api_key):
-            service = _Service(base_url, api_key)
-            async with AdeClient(api_key, base_url=base_url) as client:
-                say(f"adepoll: submitting {jobs} jobs to the emulator at {base_url}")
-                job_ids = await service.submit(jobs)
-                sighting = await _watch(client, job_ids)
-            say("adepoll: comparing with what really happened")
-            truth = await service.truth()
-        findings = judge(job_ids, sighting, truth)
-        Console().print(_table(sighting, truth, findings))
-        for finding in findings:
-            say(f"adepoll: WRONG: {finding}")
-        return ExitCode.ENDED_BADLY if findings else ExitCode.COMPLETED
-
-    run(main)
+async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
+    """Run the demo, and print its table and findings."""
+    async with emulator_process(seed=seed, median=median) as emulator:
+        async with AdeClient(emulator.api_key, base_url=emulator.base_url) as client:
+            say(f"adepoll: submitting {jobs} jobs to the emulator at {emulator.base_url}")
+            job_ids = await emulator.submit(jobs)
+            observations = await _watch(client, job_ids)
+        say("adepoll: comparing with the emulator's records")
+        truth = await emulator.truth()
+    findings = compare(job_ids, observations, truth)
+    Console().print(_table(observations, truth, findings))
+    for finding in findings:
+        say(f"adepoll: WRONG: {finding}")
+    return ExitCode.FAILED_OR_CANCELLED if findings else ExitCode.COMPLETED
 
 
 @define
-class Sighting:
-    """What the demo saw: its watch and its downloads.
+class Observations:
+    """What the demo observed of its jobs and downloads.
 
     Attributes:
-        settled_at: Unix seconds at which each job was yielded.
-        statuses: Status by job, as yielded.
-        repeats: How often a job was yielded that had been yielded before.
-        digests: sha256 by job, of what was downloaded.
-        problems: Jobs that were given up and results that could not be fetched.
-        bytes_fetched: Size of all downloads.
+        settled_at: Unix time at which the watch yielded each job.
+        statuses: Status of each yielded job.
+        repeats: Number of times that a job was yielded again.
+        digests: SHA-256 of each downloaded result.
+        problems: Errors of jobs that were given up and results that could not be fetched.
+        bytes_fetched: Bytes of all downloads.
         requests: Requests of the client.
-        seconds: From the first look to the last result.
+        seconds: Duration of the watch and the downloads.
     """
 
     settled_at: dict[str, float] = field(factory=dict)
@@ -99,16 +75,48 @@ class Sighting:
     requests: int = 0
     seconds: float = 0.0
 
-    def note(self, job: JobSnapshot) -> None:
-        """Take up a job that the watch yielded."""
+    def add(self, job: JobSnapshot) -> None:
+        """Record a job that the watch yielded."""
         self.repeats += job.job_id in self.statuses
         self.settled_at[job.job_id] = time.time()
         self.statuses[job.job_id] = job.status
 
 
-async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Sighting:
-    """The main job: watch all, download what did not come inline."""
-    sighting = Sighting()
+class DownloadCounter:
+    """Counts downloads in progress and their bytes.
+
+    Attributes:
+        in_progress: Downloads that have started and not finished.
+        bytes: Bytes received by all downloads.
+    """
+
+    def __init__(self) -> None:
+        """Start with zero."""
+        self.in_progress = 0
+        self.bytes = 0
+
+    @contextmanager
+    def count_one(self) -> Iterator[Callable[[int, int | None], None]]:
+        """Count one download; yields the `progress` argument for `ResultFetcher.download`."""
+        last: int | None = None
+
+        def progress(received: int, _size: int | None) -> None:
+            nonlocal last
+            # The first value may include bytes of an earlier attempt, and a smaller one means that
+            # the download has restarted. Neither counts.
+            self.bytes += max(received - last, 0) if last is not None else 0
+            last = received
+
+        self.in_progress += 1
+        try:
+            yield progress
+        finally:
+            self.in_progress -= 1
+
+
+async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Observations:
+    """Watch all jobs, and download the results that are not inline."""
+    observations = Observations()
     loop = asyncio.get_running_loop()
     began = loop.time()
     with tempfile.TemporaryDirectory(prefix="adepoll-demo-") as folder:
@@ -118,98 +126,88 @@ async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Sighting:
             watcher.watch(job_ids) as watch,
             asyncio.TaskGroup() as downloads,
         ):
-            slots = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
-            counted = Downloads()
-            with show(
-                lambda: watch_standing(
+            counter = DownloadCounter()
+            with progress_view(
+                lambda: state_of_watch(
                     watch,
                     client,
                     watcher,
-                    fetching=counted.under_way,
-                    bytes_fetched=counted.bytes,
+                    fetching=counter.in_progress,
+                    bytes_fetched=counter.bytes,
                 )
             ):
-                await _settle(
+                await _observe(
                     watch,
-                    sighting=sighting,
+                    observations=observations,
                     fetcher=fetcher,
                     folder=Path(folder),
                     downloads=downloads,
-                    slots=slots,
-                    counted=counted,
+                    counter=counter,
                 )
-                for _ in range(_DOWNLOADS_AT_ONCE):  # all slots are free again: all have ended
-                    await slots.acquire()
-    sighting.seconds = loop.time() - began
-    sighting.requests = client.stats.requests
-    return sighting
+    observations.seconds = loop.time() - began
+    observations.requests = client.stats.requests
+    return observations
 
 
-async def _settle(
+async def _observe(
     watch: Watch,
     *,
-    sighting: Sighting,
+    observations: Observations,
     fetcher: ResultFetcher,
     folder: Path,
     downloads: asyncio.TaskGroup,
-    slots: asyncio.Semaphore,
-    counted: Downloads,
+    counter: DownloadCounter,
 ) -> None:
+    slots = asyncio.Semaphore(_MAX_DOWNLOADS)
+
     async def fetch(job: JobSnapshot) -> None:
         path = folder / f"{job.job_id}.json"
         try:
-            with counted.one() as progress:
+            with counter.count_one() as progress:
                 done = await fetcher.download(job, path, progress=progress)
         except ResultError as error:
-            sighting.problems.append(str(error))
+            observations.problems.append(str(error))
         else:
-            sighting.digests[job.job_id] = done.sha256
-            sighting.bytes_fetched += done.bytes
-            await asyncio.to_thread(path.unlink)  # some gigabyte in all, of no further use
+            observations.digests[job.job_id] = done.sha256
+            observations.bytes_fetched += done.bytes
+            await asyncio.to_thread(path.unlink)  # all results together can be gigabytes
         finally:
             slots.release()
 
     try:
         async for job in watch:
-            sighting.note(job)
+            observations.add(job)
             if job.output_url is not None:
                 await slots.acquire()
                 downloads.create_task(fetch(job))
     except UnresolvedJobsError as error:
-        sighting.problems += [str(cause) for cause in error.causes.values()]
+        observations.problems += [str(cause) for cause in error.causes.values()]
+    for _ in range(_MAX_DOWNLOADS):  # wait for all downloads
+        await slots.acquire()
 
 
-def judge(job_ids: Sequence[str], sighting: Sighting, truth: Json) -> list[str]:
-    """Compare what was seen with what really happened; give what was lost or wrong."""
-    findings = list(sighting.problems)
+def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> list[str]:
+    """Compare observations with the emulator's records; return one line for each difference."""
+    findings = list(observations.problems)
     truths = {job["job_id"]: job for job in truth["jobs"]}
     if len(truths) != len(set(job_ids)):
         findings.append(f"{len(job_ids)} jobs submitted, {len(truths)} known to the emulator")
-    if sighting.repeats:
-        findings.append(f"{sighting.repeats} jobs were yielded more than once")
+    if observations.repeats:
+        findings.append(f"{observations.repeats} jobs were yielded more than once")
     for job_id in job_ids:
         true = truths[job_id]
-        seen = sighting.statuses.get(job_id)
-        if seen is None:
+        status = observations.statuses.get(job_id)
+        if status is None:
             findings.append(f"job {job_id} was lost")
-        elif seen is not _STATUS_OF_OUTCOME[true["outcome"]]:
-            findings.append(f"job {job_id} was told as {seen.value}, was {true['outcome']}")
-        elif sighting.settled_at[job_id] < true["finished_at"]:
-            findings.append(f"job {job_id} was settled before it had ended")
-        if _is_large(true) and sighting.digests.get(job_id) != true["result_sha256"]:
-            findings.append(f"the result of job {job_id} is not what the emulator sent")
+        elif status is not _STATUS_OF_OUTCOME[true["outcome"]]:
+            findings.append(f"job {job_id} was reported {status.value}, but {true['outcome']}")
+        elif observations.settled_at[job_id] < true["finished_at"]:
+            findings.append(f"job {job_id} was reported before it had settled")
+        if _is_large(true) and observations.digests.get(job_id) != true["result_sha256"]:
+            findings.append(f"the result of job {job_id} differs from the emulator's")
     if truth["leaks"]:
-        findings.append(f"{truth['leaks']} requests for results carried a key or a cookie")
+        findings.append(f"{truth['leaks']} requests for results contained a key or a cookie")
     return findings
-
-
-_INLINE_LIMIT: Final = 1_000_000
-_STATUS_OF_OUTCOME: Final = {
-    "completed": JobStatus.COMPLETED,
-    "nonconformant": JobStatus.COMPLETED,
-    "failed": JobStatus.FAILED,
-    "cancelled": JobStatus.CANCELLED,
-}
 
 
 def _is_large(true: Json) -> bool:
@@ -217,109 +215,35 @@ def _is_large(true: Json) -> bool:
     return completed and true["result_bytes"] > _INLINE_LIMIT
 
 
-def _table(sighting: Sighting, truth: Json, findings: Sequence[str]) -> Table:
+def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> Table:
     finished = {job["job_id"]: job["finished_at"] for job in truth["jobs"]}
-    detection_lag = sorted(at - finished[job_id] for job_id, at in sighting.settled_at.items())
-    count = max(len(detection_lag), 1)
-    statuses = Counter(status.value for status in sighting.statuses.values())
+    lags = sorted(at - finished[job_id] for job_id, at in observations.settled_at.items())
+    count = max(len(lags), 1)
+    statuses = Counter(status.value for status in observations.statuses.values())
     nonconformant = sum(job["outcome"] == "nonconformant" for job in truth["jobs"])
     by_status = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("settled", f"{len(detection_lag)} jobs: {by_status}")
-    table.add_row("", f"{nonconformant} of the completed do not conform to their schema (206)")
-    table.add_row("requests per job", f"{sighting.requests / count:.2f}")
+    table.add_row("settled", f"{len(lags)} jobs: {by_status}")
+    table.add_row("", f"{nonconformant} completed jobs do not conform to their schema (206)")
+    table.add_row("requests per job", f"{observations.requests / count:.2f}")
     table.add_row(
-        "detection lag",
-        f"p50 {_quantile(detection_lag, 0.5):.2f} s, p95 {_quantile(detection_lag, 0.95):.2f} s",
+        "detection lag", f"p50 {_quantile(lags, 0.5):.2f} s, p95 {_quantile(lags, 0.95):.2f} s"
     )
-    table.add_row("jobs per second", f"{len(detection_lag) / sighting.seconds:.1f}")
-    table.add_row("took", f"{sighting.seconds:.1f} s")
+    table.add_row("jobs per second", f"{len(lags) / observations.seconds:.1f}")
+    table.add_row("duration", f"{observations.seconds:.1f} s")
     table.add_row(
-        "results fetched", f"{len(sighting.digests)}, {sighting.bytes_fetched / 1e6:.1f} MB"
+        "results fetched", f"{len(observations.digests)}, {observations.bytes_fetched / 1e6:.1f} MB"
     )
     table.add_row(
         "check",
-        f"[red]{len(findings)} findings[/]"
+        f"[red]{len(findings)} differences[/]"
         if findings
-        else "[green]nothing lost, nothing doubled, every result byte for byte[/]",
+        else "[green]no job lost or duplicated, every result identical[/]",
     )
     return table
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
-
-
-class _Service:
-    """The other side of the API, for submitting and for the truth; adepoll itself does neither."""
-
-    def __init__(self, base_url: str, api_key: str) -> None:
-        self._base_url = base_url
-        self._headers = {"Authorization": f"Bearer {api_key}"}
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(headers=self._headers, raise_for_status=True)
-
-    async def submit(self, count: int) -> list[str]:
-        """Create so many jobs, and give their ids."""
-        slots = asyncio.Semaphore(_SUBMISSIONS_AT_ONCE)
-
-        async def create(session: aiohttp.ClientSession, number: int) -> str:
-            form = aiohttp.FormData()
-            form.add_field("schema", _SCHEMA)
-            form.add_field(
-                "markdown",
-                f"# Invoice {number}",
-                filename=f"invoice-{number}.md",
-                content_type="text/markdown",
-            )
-            url = f"{self._base_url}/v1/ade/extract/jobs"
-            async with slots, session.post(url, data=form) as response:
-                job_id: str = (await response.json())["job_id"]
-                return job_id
-
-        async with self._session() as session:
-            return await asyncio.gather(*(create(session, number) for number in range(count)))
-
-    async def truth(self) -> Json:
-        """Give what the emulator knows to have happened."""
-        url = f"{self._base_url}/_emulator/truth"
-        async with self._session() as session, session.get(url, params={"digests": "1"}) as answer:
-            return await answer.json()
-
-
-@contextlib.asynccontextmanager
-async def _emulator(seed: int, median: float) -> AsyncIterator[tuple[str, str]]:
-    """Run the emulator in a process of its own; give its address and key.
-
-    The process ends with its standard input, so that it cannot outlive this one.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", "--until-eof"),
-        *("--seed", str(seed), "--median", str(median)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us; we end it ourselves
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield await _announced(process)
-    finally:
-        if process.stdin is not None:
-            process.stdin.close()
-        await process.wait()
-
-
-async def _announced(process: asyncio.subprocess.Process) -> tuple[str, str]:
-    """Read the two lines ``export NAME=VALUE`` with which the emulator begins."""
-    found: dict[str, str] = {}
-    while not found.keys() >= {BASE_URL_VARIABLE, API_KEY_VARIABLE}:
-        line = (await process.stdout.readline()).decode() if process.stdout else ""
-        if not line:
-            raise AdePollError('the emulator did not start; try "adepoll emulate" to see why')
-        name, _, value = line.strip().removeprefix("export ").partition("=")
-        found[name] = value
-    return found[BASE_URL_VARIABLE], found[API_KEY_VARIABLE]

@@ -1,4 +1,4 @@
-"""``adepoll emulate``: an ADE service of one's own on loopback ports."""
+"""``adepoll emulate``: run an emulated ADE service on loopback ports."""
 
 import asyncio
 import shutil
@@ -14,7 +14,11 @@ from click.shell_completion import CompletionItem
 
 from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.api.models import JobStatus
-from adepoll.cli.running import ExitCode, median_option, run, say, write_line
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import say
+from adepoll.cli.options import median_option
+from adepoll.cli.run import run
+from adepoll.cli.stdout_writer import write_line
 from adepoll.emulator import (
     FAULT_NAMES,
     Emulator,
@@ -26,19 +30,19 @@ from adepoll.emulator import (
 )
 
 EXAMPLE = """\b
-Point this shell to an emulator with 100 jobs:
+Start an emulator with 100 jobs and use it from this shell:
   adepoll emulate --jobs 100 > ade.env &
   . ./ade.env && adepoll list
 
 \b
-One that fails now and then, and limits the rate:
+Start an emulator that fails 10% of the requests and limits the rate:
   adepoll emulate --fault server-error:0.1 --fault rate-limit
 """
 
 
 _PORT = click.IntRange(0, 65535)
-_DRAWN_EVERY: Final = 1.0  # seconds, on a terminal
-_TOLD_EVERY: Final = 10.0  # seconds, elsewhere
+_TERMINAL_INTERVAL: Final = 1.0  # seconds between two status lines on a terminal
+_LOG_INTERVAL: Final = 10.0  # seconds between two status lines elsewhere
 
 
 def _read_faults(
@@ -72,23 +76,35 @@ def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None)
 @click.command(epilog=EXAMPLE)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=8300, show_default=True, type=_PORT, help="Port of the API; 0 for any."
+    "--port",
+    default=8300,
+    show_default=True,
+    type=_PORT,
+    help="Port of the API; 0 for any free port.",
 )
 @click.option(
-    "--results-port", default=0, type=_PORT, help="Port of the large results; 0 (default) for any."
+    "--results-port",
+    default=0,
+    show_default=True,
+    type=_PORT,
+    help="Port for large results; 0 for any free port.",
 )
 @click.option(
-    "--jobs", default=0, type=click.IntRange(min=0), metavar="N", help="Start with so many jobs."
+    "--jobs",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Number of jobs at the start.",
 )
 @median_option
-@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random values.")
 @click.option(
     "--profile",
     "settings",
     type=click.Path(path_type=Path),
     callback=_read_profile,
     metavar="FILE",
-    help="TOML file that says how jobs are drawn and what goes wrong; options go before it.",
+    help="TOML file with settings of jobs and faults; options override it.",
 )
 @click.option(
     "--fault",
@@ -97,10 +113,12 @@ def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None)
     callback=_read_faults,
     shell_complete=_complete_fault,
     metavar="NAME[:CHANCE]",
-    help="What goes wrong, for a share of the requests (default: all). Repeatable.",
+    help="Add a fault; CHANCE is its share of the requests (default: 1.0). Repeatable.",
 )
-@click.option("--verbose", is_flag=True, help="Tell every 10 s what happened; a terminal shows it.")
-@click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
+@click.option(
+    "--verbose", is_flag=True, help="Print a status line every 10 s; a terminal always shows one."
+)
+@click.option("--until-eof", is_flag=True, hidden=True, help="Exit at the end of standard input.")
 @click.pass_context
 def emulate(
     ctx: click.Context,
@@ -116,9 +134,9 @@ def emulate(
     verbose: bool,
     until_eof: bool,
 ) -> None:
-    """Run an ADE service to try things on, without a key or a bill.
+    """Run an emulated ADE service; needs no API key.
 
-    Prints the two variables that point adepoll and the official SDK to it.
+    Prints two environment variables that direct adepoll and the official SDK to the emulator.
     """
     chosen = settings
     if _is_given(ctx, "median"):
@@ -151,7 +169,7 @@ def emulate(
             write_line(f"export {API_KEY_VARIABLE}={emulator.api_key}")
             say(
                 f"adepoll: emulating ADE at {emulator.base_url} with {chosen.jobs} jobs; "
-                "Ctrl-C ends it"
+                "press Ctrl-C to stop"
             )
             if until_eof:
                 await asyncio.to_thread(sys.stdin.read)
@@ -167,36 +185,37 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 
 
 async def _serve(emulator: Emulator, *, verbose: bool) -> None:
-    """Serve until cancelled, and tell what happens meanwhile to whoever looks."""
+    """Serve until cancelled; print status lines on stderr if it is a terminal or `verbose`."""
     if sys.stderr.isatty():
         try:
             while True:
                 line = _summary(emulator)[: shutil.get_terminal_size().columns - 1]
                 sys.stderr.write(f"\r\x1b[K{line}")
                 sys.stderr.flush()
-                await asyncio.sleep(_DRAWN_EVERY)
+                await asyncio.sleep(_TERMINAL_INTERVAL)
         finally:
-            say("")  # which does not mind if the terminal has gone
+            say("")  # also works if the terminal was closed
     while verbose:
-        await asyncio.sleep(_TOLD_EVERY)
+        await asyncio.sleep(_LOG_INTERVAL)
         say(f"adepoll: {_summary(emulator)}")
     await asyncio.Event().wait()
 
 
 def _summary(emulator: Emulator) -> str:
-    """Give one line: where the jobs stand, what was asked, what went wrong."""
+    """Return one line with the numbers of jobs, requests and errors."""
     listed, truth = emulator.world.listed(), emulator.truth
-    asked = truth.requests
+    requests = truth.requests
     active = listed.get(JobStatus.PENDING, 0) + listed.get(JobStatus.PROCESSING, 0)
     parts = [
-        f"{active} active, {sum(listed.values()) - active} ended",
-        f"{asked.get} get, {asked.list} list, {asked.create} create, {asked.result} result",
+        f"{active} active, {sum(listed.values()) - active} settled",
+        f"{requests.get} get, {requests.list} list",
+        f"{requests.create} create, {requests.result} result",
     ]
     counts = {
         "faults": truth.faults.total(),
         "early": truth.early,
-        "unauthorized": asked.unauthorized,
-        "leaks": asked.leaks,
+        "unauthorized": requests.unauthorized,
+        "leaks": requests.leaks,
     }
     parts += [f"{count} {name}" for name, count in counts.items() if count]
     return " | ".join(parts)

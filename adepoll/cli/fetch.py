@@ -1,4 +1,4 @@
-"""``adepoll fetch``: bring the result of one job home."""
+"""``adepoll fetch``: download the result of one job."""
 
 import glob
 import sys
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
-from adepoll.api.client import AdeClient
+import adepoll
 from adepoll.api.job_ids import check_job_id, result_name
-from adepoll.cli.progress import TransferView
-from adepoll.cli.running import ExitCode, client_options, run, say, shown
-from adepoll.fetcher import ResultFetcher
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import say, shown
+from adepoll.cli.options import allow_private_option, client_options, overwrite_option
+from adepoll.cli.progress import DownloadView
+from adepoll.cli.run import run
 
 
 @click.command()
@@ -21,21 +23,18 @@ from adepoll.fetcher import ResultFetcher
     "--out",
     type=click.Path(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help='Where to write it; "-" for standard output. Default: JOB_ID.json in this folder.',
+    help='Output file; "-" for standard output. Default: JOB_ID.json in the current folder.',
 )
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there already.")
+@overwrite_option
 @click.option(
     "--connections",
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Most connections for one large result, where one alone is slow.",
+    metavar="N",
+    help="Maximum number of connections for one large result.",
 )
-@click.option(
-    "--allow-private",
-    is_flag=True,
-    help="Take results from private addresses and over plain http too: from your own storage.",
-)
+@allow_private_option
 @client_options
 def fetch(
     job_id: str,
@@ -44,12 +43,12 @@ def fetch(
     overwrite: bool,
     connections: int,
     allow_private: bool,
-    connect: Callable[[], AdeClient],
+    connect: Callable[[], "adepoll.AdeClient"],
 ) -> None:
-    """Download the result of a completed job. The file appears whole or not at all.
+    """Download the result of a completed job.
 
-    What was downloaded when it was interrupted is kept beside it, hidden, and gone on with the
-    next time.
+    The file appears only when it is complete. An interrupted download is kept in a hidden file in
+    the same folder; the same command continues it.
     """
     target: Path | None = None
 
@@ -59,7 +58,9 @@ def fetch(
         target = None if out == "-" else Path(out or result_name(job_id))
         async with (
             connect() as client,
-            ResultFetcher(client, connections=connections, allow_private=allow_private) as fetcher,
+            adepoll.ResultFetcher(
+                client, connections=connections, allow_private=allow_private
+            ) as fetcher,
         ):
             if target is None:
                 async with fetcher.stream(job_id) as chunks:
@@ -67,7 +68,7 @@ def fetch(
                         sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
             else:
-                with TransferView(target.name) as view:
+                with DownloadView(target.name) as view:
                     done = await fetcher.download(
                         job_id, target, progress=view.update, overwrite=overwrite
                     )
@@ -75,13 +76,13 @@ def fetch(
         return ExitCode.COMPLETED
 
     def on_stop() -> None:
-        if target is not None and _is_partly_there(target):
-            say("adepoll: what has come is kept; the same command goes on from there")
+        if target is not None and _has_part_file(target):
+            say("adepoll: the partial download is kept; the same command continues it")
 
     run(main, on_stop=on_stop)
 
 
-def _is_partly_there(target: Path) -> bool:
-    # What is kept has a note beside it, of which bytes it is.
+def _has_part_file(target: Path) -> bool:
+    # The resume state of a part file, which says which bytes it contains.
     pattern = f".{glob.escape(target.name[:40])}.*.part.json"
     return any(target.parent.glob(pattern))

@@ -1,4 +1,4 @@
-"""``adepoll get`` and ``adepoll list``: one look, nothing waited for."""
+"""``adepoll get`` and ``adepoll list``: print jobs as they are now, without waiting."""
 
 import json
 import sys
@@ -9,10 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import adepoll
 from adepoll.api import codec
-from adepoll.api.client import AdeClient
 from adepoll.api.models import JobStatus, JobSummary
-from adepoll.cli.running import ExitCode, client_options, exit_code_of, run, shown, write_line
+from adepoll.cli.exit_codes import ExitCode, exit_code_of_job
+from adepoll.cli.messages import shown
+from adepoll.cli.options import client_options
+from adepoll.cli.run import run
+from adepoll.cli.stdout_writer import write_line
 
 _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNKNOWN]
 
@@ -20,11 +24,11 @@ _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNK
 @click.command()
 @click.argument("job_id")
 @client_options
-def get(job_id: str, *, connect: Callable[[], AdeClient]) -> None:
-    """Look at one job once, and print what is said of it.
+def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
+    """Print the current state of one job as JSON.
 
-    Prints JSON. A presigned output_url is shown without its query: it is a secret. Use
-    "adepoll fetch" for the result.
+    The secret query of a presigned output_url is removed. To download the result, use
+    "adepoll fetch".
     """
 
     async def main() -> ExitCode:
@@ -32,19 +36,21 @@ def get(job_id: str, *, connect: Callable[[], AdeClient]) -> None:
             job = await client.get_job(job_id)
         text = job.redacted().to_json()
         write_line(json.dumps(json.loads(text), indent=2) if sys.stdout.isatty() else text)
-        return exit_code_of(job)
+        return exit_code_of_job(job)
 
     run(main)
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs of this status.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs with this status.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N jobs.")
 @client_options
-def list_jobs(*, status: str | None, limit: int | None, connect: Callable[[], AdeClient]) -> None:
-    """List the key's jobs.
+def list_jobs(
+    *, status: str | None, limit: int | None, connect: Callable[[], "adepoll.AdeClient"]
+) -> None:
+    """List the jobs of the API key.
 
-    Prints a table on a terminal, JSON lines elsewhere.
+    Prints a table on a terminal, and JSON lines otherwise.
     """
 
     async def main() -> ExitCode:
@@ -69,7 +75,7 @@ def list_jobs(*, status: str | None, limit: int | None, connect: Callable[[], Ad
 def _table(jobs: list[JobSummary]) -> Table:
     table = Table("job", "status", "received (UTC)", "failure", box=None, pad_edge=False)
     for job in jobs:
-        # Text, not str: rich would take brackets in it for markup.
+        # Text and not str, in which rich would interpret brackets as markup.
         table.add_row(
             Text(shown(job.job_id)),
             Text(shown(job.status_text), style=_STYLES.get(job.status, "")),

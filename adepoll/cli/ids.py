@@ -1,4 +1,4 @@
-"""Where job ids come from: arguments, files, standard input; as they come, in constant memory."""
+"""Reads job ids from arguments, files and standard input, as they arrive, in constant memory."""
 
 import asyncio
 import codecs
@@ -19,12 +19,12 @@ import click
 from adepoll.cli.columns import read_text
 
 STDIN: Final = "-"
-_AT_ONCE: Final = 2**18  # bytes; some thousand ids
+_CHUNK_SIZE: Final = 2**18  # bytes; several thousand ids
 _BATCHES_AHEAD: Final = 4
 
 
 def ids_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and the options that say which jobs: `job_ids`, `files` and `field`."""
+    """Add the argument and options for the job ids: `job_ids`, `files` and `field`."""
 
     @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
     @click.option(
@@ -34,12 +34,12 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
         multiple=True,
         type=click.Path(allow_dash=True),
         metavar="FILE",
-        help='Read ids from a file, one a line; "-" is standard input. May be given again.',
+        help='Read ids from a file, one per line; "-" is standard input. Repeatable.',
     )
     @click.option(
         "--field",
         metavar="NAME",
-        help="The files are CSV or JSON lines: take the ids from this column or key (a.b).",
+        help="Read ids from this CSV column or JSON key of the files; a.b for nested keys.",
     )
     @functools.wraps(command)
     def with_ids(*args: object, **kwargs: object) -> None:
@@ -51,7 +51,7 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
 async def read_ids(
     arguments: Sequence[str], files: Sequence[str], field: str | None = None
 ) -> AsyncIterator[str]:
-    """Give the ids that `read_id_batches` gives, one by one."""
+    """Yield the ids of `read_id_batches` one by one."""
     async with aclosing(read_id_batches(arguments, files, field)) as batches:
         async for batch in batches:
             for job_id in batch:
@@ -61,19 +61,19 @@ async def read_ids(
 async def read_id_batches(
     arguments: Sequence[str], files: Sequence[str], field: str | None = None
 ) -> AsyncGenerator[Sequence[str], None]:
-    """Give the ids of the arguments, then those of the files, ``-`` being standard input.
+    """Yield the ids of the arguments, then those of the files.
 
-    A batch holds what has come, from one id to some thousand: an id that comes late on a pipe waits
-    for no other. Files are UTF-8, or UTF-16 with a byte order mark; `columns.read_text` says what
-    is in them.
+    A batch holds the ids that have arrived, from one to several thousand, so that an id from a slow
+    pipe does not wait for the next one. Files are UTF-8, or UTF-16 with a byte order mark;
+    `columns.read_text` describes their contents.
 
     Args:
-        arguments: Ids.
-        files: Names of files.
-        field: The column or key of the files that holds the ids; None where each line is an id.
+        arguments: Job ids.
+        files: File names; ``-`` is standard input.
+        field: The column or key of the files that holds the ids; None if each line is an id.
 
     Raises:
-        IdsError: A file is not what `field` says, or broken.
+        IdsError: `field` does not exist in a file, or the file is malformed.
         OSError: A file cannot be read.
     """
     if arguments:
@@ -87,21 +87,22 @@ async def read_id_batches(
 def check_sources(
     arguments: Sequence[str], files: Sequence[str], field: str | None = None
 ) -> tuple[str, ...]:
-    """Give the files to read: standard input, where nothing else was said and something is there.
+    """Return the files to read: standard input if there are neither arguments nor files.
 
     Raises:
-        click.UsageError: There is nothing to read ids from, or no file that `field` is about.
+        click.UsageError: There are no ids and standard input is a terminal, or `field` is used
+            without a file.
         click.BadParameter: A file cannot be read.
     """
     if not arguments and not files:
         if sys.stdin is None or sys.stdin.isatty():
             raise click.UsageError(
-                "no job ids: give them as arguments, with --file, or on standard input"
+                "no job ids: pass them as arguments, with --file, or on standard input"
             )
         return (STDIN,)
     if field is not None and not files:
         raise click.UsageError(
-            "--field is about files: give one with --file, or --file - for standard input"
+            "--field needs a file: add --file FILE, or --file - for standard input"
         )
     for name in files:
         if name != STDIN and (problem := _problem_of(Path(name))):
@@ -110,7 +111,7 @@ def check_sources(
 
 
 def _problem_of(path: Path) -> str | None:
-    # Looked at only: to open a pipe and close it again would take it from its writer.
+    # The file is not opened: opening and closing a named pipe would disturb its writer.
     if not path.exists():
         return os.strerror(errno.ENOENT)
     if path.is_dir():
@@ -119,7 +120,7 @@ def _problem_of(path: Path) -> str | None:
 
 
 def _text_of(name: str) -> Iterator[str]:
-    r"""Give the text of a file as it comes; all line ends are ``\n``."""
+    r"""Yield the text of a file as it arrives; all line ends become ``\n``."""
     with open(
         sys.stdin.fileno() if name == STDIN else name, "rb", buffering=0, closefd=name != STDIN
     ) as raw:
@@ -127,10 +128,10 @@ def _text_of(name: str) -> Iterator[str]:
         head = b""
         while len(head) < len(codecs.BOM_UTF16) and (chunk := next(chunks, b"")):
             head += chunk
-        # A byte that is no UTF-8 makes one bad id, not a bad file.
+        # An invalid byte makes one invalid id, and the rest of the file can be read.
         encoding, errors = "utf-8", "surrogateescape"
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            encoding, errors = "utf-16", "replace"  # "Unicode text", says Excel
+            encoding, errors = "utf-16", "replace"  # Excel's "Unicode text"
         decoder = io.IncrementalNewlineDecoder(
             codecs.getincrementaldecoder(encoding)(errors), translate=True
         )
@@ -142,8 +143,8 @@ def _text_of(name: str) -> Iterator[str]:
 
 def _chunks_of(raw: io.FileIO) -> Iterator[bytes]:
     while True:
-        chunk = raw.read(_AT_ONCE)
-        if chunk is None:  # whoever gave us the pipe has made it non-blocking
+        chunk = raw.read(_CHUNK_SIZE)
+        if chunk is None:  # the parent process has made the pipe non-blocking
             select.select([raw], [], [])
         elif chunk:
             yield chunk
@@ -151,46 +152,46 @@ def _chunks_of(raw: io.FileIO) -> Iterator[bytes]:
             return
 
 
-class _LeftError(Exception):
-    """Nobody takes the ids any more."""
+class _ClosedError(Exception):
+    """The consumer of the ids has closed the generator."""
 
 
 async def _batches_of(name: str, field: str | None) -> AsyncGenerator[list[str], None]:
-    """Read in a thread: neither a pipe nor a terminal may hold up the loop."""
+    """Read a file in a thread, because a pipe or a terminal can block."""
     loop = asyncio.get_running_loop()
-    came: asyncio.Queue[list[str] | BaseException | None] = asyncio.Queue()
-    room = threading.Semaphore(_BATCHES_AHEAD)
-    left = threading.Event()
+    received: asyncio.Queue[list[str] | BaseException | None] = asyncio.Queue()
+    capacity = threading.Semaphore(_BATCHES_AHEAD)
+    closed = threading.Event()
 
     def put(item: list[str] | BaseException | None) -> None:
-        room.acquire()
-        if left.is_set():
-            raise _LeftError
+        capacity.acquire()
+        if closed.is_set():
+            raise _ClosedError
         try:
-            loop.call_soon_threadsafe(came.put_nowait, item)
+            loop.call_soon_threadsafe(received.put_nowait, item)
         except RuntimeError:  # the loop is closed
-            raise _LeftError from None
+            raise _ClosedError from None
 
     def read() -> None:
         source = "standard input" if name == STDIN else name
-        with suppress(_LeftError):
+        with suppress(_ClosedError):
             try:
                 read_text(_text_of(name), source=source, field=field, emit=put)
-            except _LeftError:
+            except _ClosedError:
                 raise
-            except BaseException as exc:  # noqa: BLE001 - raised by who waits for the ids
+            except BaseException as exc:  # noqa: BLE001 - raised again in the event loop
                 put(exc)
             else:
                 put(None)
 
-    # A daemon, unlike the loop's own threads: a reader that blocks must not keep us from ending.
+    # A daemon thread, unlike those of the loop's executor: a blocked read must not delay the exit.
     threading.Thread(target=read, name="adepoll-ids", daemon=True).start()
     try:
-        while (item := await came.get()) is not None:
-            room.release()
+        while (item := await received.get()) is not None:
+            capacity.release()
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
-        left.set()
-        room.release()
+        closed.set()
+        capacity.release()

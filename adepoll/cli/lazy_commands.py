@@ -6,21 +6,21 @@ import click
 
 
 class LazyCommand(click.Command):
-    """The name and the summary of a subcommand: enough to list and to complete its name."""
+    """Name and summary of a subcommand: enough for the list of commands and for completion."""
 
     def __init__(self, name: str, path: str, summary: str) -> None:
-        """Describe a subcommand.
+        """Create a placeholder for a subcommand.
 
         Args:
-            name: The word that calls it.
-            path: Its module and its name therein, ``module:name``.
+            name: The subcommand's name on the command line.
+            path: Its module and the name of the command there, as ``module:name``.
             summary: The first paragraph of its help.
         """
         super().__init__(name, help=summary)
         self._path = path
 
     def load(self) -> click.Command:
-        """Import the subcommand."""
+        """Import the module, and return the real command."""
         module, _, name = self._path.partition(":")
         command = getattr(importlib.import_module(module), name)
         if not isinstance(command, click.Command):
@@ -29,12 +29,12 @@ class LazyCommand(click.Command):
 
 
 class LazyGroup(click.Group):
-    """A group that loads a lazy subcommand when the command line names it."""
+    """A group that imports a subcommand when the command line names it."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the subcommand that the arguments name, to run it or to complete its options."""
+        """Return the subcommand named in the arguments, to run it or to complete its options."""
         name, command, rest = super().resolve_command(ctx, args)
         if isinstance(command, LazyCommand):
             command = command.load()

@@ -1,4 +1,4 @@
-"""What `watch` and `resume` print of one outcome: JSON for programs, a few words for people."""
+"""The line that `watch` and `resume` print for one outcome: JSON, or text on a terminal."""
 
 import json
 from contextlib import suppress
@@ -9,8 +9,8 @@ from attrs import evolve
 
 from adepoll.api.job_ids import result_name
 from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.cli.running import shown
-from adepoll.cli.standing import in_bytes, roughly
+from adepoll.cli.batch_state import format_bytes, format_duration
+from adepoll.cli.messages import shown
 from adepoll.errors import InvalidJobIdError
 from adepoll.journal.outcomes import Outcome, RecordedError
 
@@ -18,10 +18,10 @@ _STATUS_WIDTH: Final = len("unresolved")
 
 
 def json_line(outcome: Outcome) -> str:
-    """Give one line of JSON: the job as the service has it, and what became of its result.
+    """Return one line of JSON: the job as the service describes it, and its result or error.
 
-    Where the result is in a file, or could not be had, the line has no `data`, and `result` or
-    `error` instead; of an unresolved job it has the id and the error only.
+    If the result is in a file or could not be fetched, the line has `result` or `error` instead of
+    `data`. The line of an unresolved job has only the id and the error.
     """
     job = outcome.snapshot
     if job is not None and outcome.file is None and outcome.error is None:
@@ -43,16 +43,16 @@ def json_line(outcome: Outcome) -> str:
 
 
 def text_line(outcome: Outcome) -> str:
-    """Give one line for a person; nothing of the service is in it unescaped."""
+    """Return one line of text for a terminal; text from the service is escaped."""
     return "  ".join(part for part in _parts(outcome) if part)
 
 
 def error_line(outcome: Outcome) -> str:
-    """Give one line that says what went wrong, and with which job."""
-    what = "unresolved" if outcome.snapshot is None else "result missed"
+    """Return one line for stderr with the job id and its error."""
+    what = "unresolved" if outcome.snapshot is None else "result not fetched"
     text, job_id = str(outcome.error), shown(outcome.job_id)
-    named = job_id in text or isinstance(outcome.error, InvalidJobIdError)
-    return f"{what}: {text}" if named else f"{what}: {job_id}: {text}"
+    names_job = job_id in text or isinstance(outcome.error, InvalidJobIdError)
+    return f"{what}: {text}" if names_job else f"{what}: {job_id}: {text}"
 
 
 def _parts(outcome: Outcome) -> list[str]:
@@ -60,29 +60,30 @@ def _parts(outcome: Outcome) -> list[str]:
     status = "unresolved" if job is None else shown(job.status_text)
     parts = [status.ljust(_STATUS_WIDTH), shown(outcome.job_id)]
     if job is not None:
-        parts += [_took(job), shown(job.failure_reason or "")]
+        parts += [_duration(job), shown(job.failure_reason or "")]
         if not job.conforms:
             parts.append("does not conform to its schema")
     if file is not None:
-        # The name is the job's, and stands there already.
-        named = file.path.name == result_name(outcome.job_id)
-        parts.append(f"{in_bytes(file.bytes)} in {_near(file.path.parent if named else file.path)}")
+        # If the file is named after the job, which the line already shows, the folder suffices.
+        is_default = file.path.name == result_name(outcome.job_id)
+        path = _relative(file.path.parent if is_default else file.path)
+        parts.append(f"{format_bytes(file.bytes)} in {path}")
     if outcome.error is not None:
         text = str(outcome.error).removeprefix(f"job {shown(outcome.job_id)}: ")
-        parts.append(text if job is None else f"result missed: {text}")
+        parts.append(text if job is None else f"result not fetched: {text}")
     return parts
 
 
-def _took(job: JobSnapshot) -> str:
+def _duration(job: JobSnapshot) -> str:
     metadata = job.metadata or (None if job.data is None else job.data.metadata)
     if metadata is None or job.status is not JobStatus.COMPLETED or metadata.duration_ms < 0:
         return ""
-    return roughly(metadata.duration_ms / 1000)
+    return format_duration(metadata.duration_ms / 1000)
 
 
-def _near(path: Path) -> str:
-    """Give the path as seen from here, where it is below."""
-    with suppress(ValueError, OSError):  # it is not; or the folder we are in is gone
+def _relative(path: Path) -> str:
+    """Return the path relative to the current folder if it is inside of it."""
+    with suppress(ValueError, OSError):  # not inside, or the current folder was deleted
         path = path.relative_to(Path.cwd())
     return shown(str(path))
 

@@ -1,4 +1,4 @@
-"""What is shown while a batch runs: a live display on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a live display on a terminal, and plain lines otherwise."""
 
 import asyncio
 import sys
@@ -21,101 +21,60 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from adepoll.api.client import AdeClient
 from adepoll.api.models import JobStatus
-from adepoll.batch import Batch
-from adepoll.cli.output import put_line
-from adepoll.cli.running import drop, say
-from adepoll.cli.standing import Speed, Standing, in_words, paces, troubles
+from adepoll.cli.batch_state import (
+    BatchState,
+    Speed,
+    describe,
+    describe_problems,
+    describe_speed,
+)
+from adepoll.cli.messages import discard, say
+from adepoll.cli.stdout_writer import write_line_async
 from adepoll.redaction import showable
-from adepoll.watching.subscriptions import Watch
-from adepoll.watching.watcher import JobWatcher
 
 _REFRESHES_PER_SECOND: Final = 4
-_LIVE_WINDOW: Final = 15.0  # seconds over which a speed is told
-_PLAIN_EVERY: Final = 10.0
-_AT_FIRST: Final = 60.0  # in this time each of them is told
-_LATER_EVERY: Final = 60.0
-_AT_REST_EVERY: Final = 600.0  # nothing has happened since the last line
-_WIDEST: Final = 100
-_WIDEST_BAR: Final = 40
-_NARROWEST_BAR: Final = 8
+_LIVE_SPEED_WINDOW: Final = 15.0  # seconds
+_CHECK_INTERVAL: Final = 10.0  # seconds; in the first minute each check prints a line
+_FIRST_MINUTE: Final = 60.0
+_LINE_INTERVAL: Final = 60.0  # seconds, after the first minute
+_IDLE_LINE_INTERVAL: Final = 600.0  # seconds, while nothing has changed since the last line
+_MAX_WIDTH: Final = 100
+_MAX_BAR_WIDTH: Final = 40
+_MIN_BAR_WIDTH: Final = 8
 _GAP: Final = "  "
 
 
-def show(source: Callable[[], Standing], *, quiet: bool = False) -> "View":
-    """Give the view that suits stderr: live on a terminal, plain lines elsewhere, none if `quiet`.
+def progress_view(source: Callable[[], BatchState], *, quiet: bool = False) -> "View":
+    """Return the view for stderr: live on a terminal, plain lines otherwise, or none if `quiet`.
 
     Args:
-        source: Says how it stands; called within the event loop, some times a second.
-        quiet: Whether nothing is to be shown.
+        source: Returns the current state; called in the event loop, up to four times per second.
+        quiet: True to show nothing.
     """
     if quiet:
         return View(source)
     if sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
-        return ProgressView(source)
+        return LiveView(source)
     return PlainView(source)
 
 
-def watch_standing(
-    watched: Watch,
-    client: AdeClient,
-    watcher: JobWatcher,
-    *,
-    missed: int = 0,
-    fetching: int = 0,
-    bytes_fetched: int = 0,
-) -> Standing:
-    """Give how a watch stands, and the downloads beside it."""
-    progress, stats = watched.progress, client.stats
-    return Standing(
-        known=progress.known,
-        complete=progress.complete,
-        settled=progress.settled,
-        unresolved=progress.unresolved,
-        missed=missed,
-        fetching=fetching,
-        bytes_fetched=bytes_fetched,
-        requests=stats.requests,
-        throttled_for=stats.gate_closed_for,
-        time_left=watcher.time_left() if progress.complete else None,
-    )
-
-
-def batch_standing(batch: Batch, client: AdeClient) -> Standing:
-    """Give how a batch stands."""
-    progress, stats = batch.progress, client.stats
-    return Standing(
-        known=progress.known,
-        complete=progress.complete,
-        settled=progress.settled,
-        before=progress.before,
-        unresolved=progress.unresolved,
-        missed=progress.missed,
-        fetching=progress.fetching,
-        bytes_fetched=progress.bytes_fetched,
-        requests=stats.requests,
-        throttled_for=stats.gate_closed_for,
-        time_left=batch.time_left() if progress.complete else None,
-    )
-
-
 class View:
-    """Shows nothing; those that show something stand on it. A context manager, within a loop.
+    """A view that shows nothing, and base class of the others. A context manager.
 
-    What is shown is drawn from a timer, so that the jobs themselves cost no drawing.
+    A timer draws the view, so that the time for drawing does not depend on the number of jobs.
     """
 
-    _every = 0.0  # seconds; 0.0 for never
+    _interval = 0.0  # seconds between two drawings; 0.0 for no drawing
 
-    def __init__(self, source: Callable[[], Standing]) -> None:
-        """`source` says how it stands."""
+    def __init__(self, source: Callable[[], BatchState]) -> None:
+        """Create a view; `source` returns the current state."""
         self._source = source
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        """Begin to show."""
-        if self._every:
+        """Start the timer."""
+        if self._interval:
             self._begin()
             self._set_timer()
         return self
@@ -126,94 +85,94 @@ class View:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop showing."""
+        """Stop the timer, and remove the view."""
         self.stop()
 
     def stop(self) -> None:
-        """Show no more, and take away what should not stay. May be called again."""
+        """Stop the timer, and remove the view. Can be called more than once."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self._end()
 
     async def line(self, text: str) -> None:
-        """Print a line on stdout; when this returns, the next program or person can read it."""
-        await put_line(text)
+        """Print a line on stdout; return when the reader can read it."""
+        await write_line_async(text)
 
     def _set_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._every, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
 
     def _tick(self) -> None:
         self._draw()
         self._set_timer()
 
     def _begin(self) -> None:
-        """Show the beginning."""
+        """Prepare the first drawing."""
 
     def _draw(self) -> None:
-        """Show how it stands now."""
+        """Draw the current state."""
 
     def _end(self) -> None:
-        """Show no more."""
+        """Remove the view."""
 
 
 class PlainView(View):
-    """Tells on stderr how it stands: every 10 s in the first minute, then every 60 s.
+    """Prints lines on stderr: every 10 s in the first minute, then every 60 s.
 
-    As soon as something begins to go wrong it is told within 10 s; while nothing happens at all,
-    every 10 minutes will do.
+    A new kind of problem is printed within 10 s. While nothing changes, a line is printed every 10
+    minutes.
     """
 
-    _every = _PLAIN_EVERY
+    _interval = _CHECK_INTERVAL
 
     def _begin(self) -> None:
-        self._speed = Speed(_LATER_EVERY)
-        self._began = self._told_at = asyncio.get_running_loop().time()
-        self._told: Standing | None = None
-        self._speed.take(self._began, self._source())
+        self._speed = Speed(_LINE_INTERVAL)
+        self._began = self._printed_at = asyncio.get_running_loop().time()
+        self._printed: BatchState | None = None
+        self._speed.add(self._began, self._source())
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time()
-        standing = self._source()
-        self._speed.take(now, standing)
-        if now - self._began <= _AT_FIRST or now - self._told_at >= self._patience(standing):
-            say(f"adepoll: {in_words(standing, self._speed)}")
-            self._told_at, self._told = now, standing
+        state = self._source()
+        self._speed.add(now, state)
+        in_first_minute = now - self._began <= _FIRST_MINUTE
+        if in_first_minute or now - self._printed_at >= self._line_interval(state):
+            say(f"adepoll: {describe(state, self._speed)}")
+            self._printed_at, self._printed = now, state
 
-    def _patience(self, standing: Standing) -> float:
-        told = self._told
-        if told is None or _goes_wrong(standing) - _goes_wrong(told):
+    def _line_interval(self, state: BatchState) -> float:
+        printed = self._printed
+        if printed is None or _problems(state) - _problems(printed):
             return 0.0
-        return _AT_REST_EVERY if _moved(standing) == _moved(told) else _LATER_EVERY
+        return _IDLE_LINE_INTERVAL if _counts(state) == _counts(printed) else _LINE_INTERVAL
 
 
-def _goes_wrong(standing: Standing) -> set[str]:
-    """Give what goes wrong, by kind."""
+def _problems(state: BatchState) -> set[str]:
     kinds = {
-        "unresolved": standing.unresolved,
-        "missed": standing.missed,
-        "throttled": standing.throttled_for >= 1,
+        "unresolved": state.unresolved,
+        "not fetched": state.not_fetched,
+        "throttled": state.throttled_for >= 1,
     }
-    return {kind for kind, is_so in kinds.items() if is_so}
+    return {kind for kind, is_present in kinds.items() if is_present}
 
 
-def _moved(standing: Standing) -> tuple[object, ...]:
+def _counts(state: BatchState) -> tuple[int, ...]:
     return (
-        standing.known,
-        standing.ended,
-        standing.unresolved,
-        standing.missed,
-        standing.bytes_fetched,
+        state.known,
+        state.settled_count,
+        state.unresolved,
+        state.not_fetched,
+        state.bytes_fetched,
     )
 
 
-class ProgressView(View):
-    """Shows on a terminal how it stands, and keeps it up to date; lines go above it."""
+class LiveView(View):
+    """A live display on a terminal; lines of stdout are printed above it."""
 
-    _every = 1 / _REFRESHES_PER_SECOND
+    _interval = 1 / _REFRESHES_PER_SECOND
 
     def _begin(self) -> None:
-        self._speed = Speed(_LIVE_WINDOW)
+        self._speed = Speed(_LIVE_SPEED_WINDOW)
         self._began = asyncio.get_running_loop().time()
         self._live = Live(
             console=Console(stderr=True),
@@ -221,79 +180,81 @@ class ProgressView(View):
             transient=True,
             redirect_stdout=False,  # see `line`
         )
-        with _unless_gone():
+        with _ignore_closed_terminal():
             self._live.start()
             self._draw()
 
     async def line(self, text: str) -> None:
-        """Print a line on stdout: above what is shown, where both go to a screen."""
+        """Print a line on stdout, above the display if stdout is a terminal too."""
         if sys.stdout.isatty() and self._live.is_started:
-            # No wrapping: words that a person copies must not be broken in two.
+            # No wrapping, so that ids and paths can be copied.
             self._live.console.print(Text(text), soft_wrap=True)
         else:
-            await put_line(text)
+            await write_line_async(text)
 
     def _draw(self) -> None:
         now = asyncio.get_running_loop().time()
-        standing = self._source()
-        self._speed.take(now, standing)
-        with _unless_gone():
-            display = Display(standing, self._speed, now - self._began)
+        state = self._source()
+        self._speed.add(now, state)
+        with _ignore_closed_terminal():
+            display = Display(state, self._speed, now - self._began)
             self._live.update(display, refresh=True)
 
     def _end(self) -> None:
-        with _unless_gone():
+        with _ignore_closed_terminal():
             self._live.stop()
 
 
 @contextmanager
-def _unless_gone() -> Iterator[None]:
-    """Go on without the terminal, where it was closed."""
+def _ignore_closed_terminal() -> Iterator[None]:
+    """Continue without a display if the terminal was closed."""
     try:
         yield
     except OSError:
-        drop(sys.__stderr__)
+        discard(sys.__stderr__)
 
 
 class Display:
-    """What the live display shows: a bar, what was found, how fast; in any width."""
+    """Content of the live display: a bar, numbers of jobs, and speed; for any width."""
 
-    def __init__(self, standing: Standing, speed: Speed, elapsed: float) -> None:
-        """Show how it stands, `elapsed` seconds after the beginning."""
-        self._standing = standing
+    def __init__(self, state: BatchState, speed: Speed, elapsed: float) -> None:
+        """Create the content for the state `elapsed` seconds after the start."""
+        self._state = state
         self._speed = speed
         self._elapsed = elapsed
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it."""
-        width = min(options.max_width, _WIDEST)
+        """Yield the lines."""
+        width = min(options.max_width, _MAX_WIDTH)
         yield self._bar(width)
-        standing = self._standing
-        found = [
+        state = self._state
+        counts = [
             Text(f"{count:,} {status.value}", style=_STYLES.get(status, ""))
-            for status, count in standing.by_status()
+            for status, count in state.by_status()
         ]
-        found += [Text(told, style="magenta") for told in troubles(standing)]
-        yield from _packed(found, width)
+        counts += [Text(phrase, style="magenta") for phrase in describe_problems(state)]
+        yield from _packed(counts, width)
         yield from _packed(
             [
-                Text(told, style="yellow" if told.startswith("throttled") else "")
-                for told in paces(standing, self._speed)
+                Text(phrase, style="yellow" if phrase.startswith("throttled") else "")
+                for phrase in describe_speed(state, self._speed)
             ],
             width,
         )
 
     def _bar(self, width: int) -> RenderableType:
-        standing = self._standing
-        ended, total = standing.ended, standing.total
+        settled, total = self._state.settled_count, self._state.total
         minutes, seconds = divmod(int(self._elapsed), 60)
         clock = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-        of = f"{ended:,}/{'?' if total is None else f'{total:,}'}"
-        cells: list[RenderableType] = [Text("settled"), Text(of), Text(clock, style="cyan")]
-        room = width - sum(len(text) + len(_GAP) for text in ("settled", of, clock))
-        if room >= _NARROWEST_BAR:
+        count = f"{settled:,}/{'?' if total is None else f'{total:,}'}"
+        cells: list[RenderableType] = [Text("settled"), Text(count), Text(clock, style="cyan")]
+        room = width - sum(len(text) + len(_GAP) for text in ("settled", count, clock))
+        if room >= _MIN_BAR_WIDTH:
             bar = ProgressBar(
-                total=total, completed=ended, width=min(room, _WIDEST_BAR), pulse=total is None
+                total=total,
+                completed=settled,
+                width=min(room, _MAX_BAR_WIDTH),
+                pulse=total is None,
             )
             cells.insert(1, bar)
         grid = Table.grid(padding=(0, len(_GAP), 0, 0))
@@ -304,7 +265,7 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Put parts on as few lines as they need; none is broken in two."""
+    """Distribute parts over as few lines as possible, without breaking a part."""
     lines: list[Text] = []
     for part in parts:
         part.no_wrap, part.overflow = True, "ellipsis"
@@ -315,11 +276,11 @@ def _packed(parts: Iterable[Text], width: int) -> list[Text]:
     return lines
 
 
-class TransferView:
-    """Shows a download on stderr, where that is a terminal; nothing elsewhere."""
+class DownloadView:
+    """Progress of a download on stderr; shows nothing if stderr is not a terminal."""
 
     def __init__(self, name: str) -> None:
-        """`name` is what is shown of the file."""
+        """Create a view for the file `name`."""
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -335,7 +296,7 @@ class TransferView:
         self._bar = self._progress.add_task(showable(name, 40), total=None)
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start drawing."""
         self._progress.start()
         return self
 
@@ -345,12 +306,12 @@ class TransferView:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take the line away."""
+        """Remove the view."""
         self._progress.stop()
 
-    def update(self, there: int, size: int | None) -> None:
-        """Take in how many bytes are there, of how many."""
-        self._progress.update(self._bar, completed=there, total=size)
+    def update(self, received: int, size: int | None) -> None:
+        """Show that `received` of `size` bytes are on disk; None if the size is unknown."""
+        self._progress.update(self._bar, completed=received, total=size)
 
 
 _STYLES = {

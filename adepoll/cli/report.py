@@ -1,4 +1,4 @@
-"""``adepoll report``: what a batch came to, as one HTML file."""
+"""``adepoll report``: write an HTML report about a batch."""
 
 import asyncio
 import sys
@@ -8,12 +8,14 @@ from typing import Final
 
 import click
 
-from adepoll.cli.running import ExitCode, run, say, shown
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import say, shown
+from adepoll.cli.run import run
 from adepoll.errors import ConfigurationError
 from adepoll.journal import JournalReader
 from adepoll.report import Collector, page_of, write_whole
 
-_BREATH: Final = 500  # records; some hundredths of a second
+_RECORDS_PER_STEP: Final = 500  # take less than 0.1 s
 
 
 @click.command()
@@ -22,13 +24,17 @@ _BREATH: Final = 500  # records; some hundredths of a second
     "-o",
     "--out",
     metavar="FILE",
-    help='Where to write it; "-" for standard output. Default: JOURNAL-report.html beside it.',
+    help='Output file; "-" for standard output. Default: JOURNAL-report.html in the folder of '
+    "the journal.",
 )
 def report(journal: Path, *, out: str | None) -> None:
-    """Write the report of a batch: one HTML file that opens anywhere.
+    """Write an HTML report about a batch.
 
-    It shows how jobs ended and why, how long they took, what they cost, and what is still open.
-    JOURNAL is the file given to "adepoll watch --journal"; a batch may be running on it.
+    The report shows the outcomes of the jobs and their reasons, durations, costs, and open jobs. It
+    is one file without scripts or external content.
+
+    JOURNAL is the file that was passed to "adepoll watch --journal". The batch may still be
+    running.
     """
 
     async def main() -> ExitCode:
@@ -39,8 +45,8 @@ def report(journal: Path, *, out: str | None) -> None:
             made_at = time.time()
             for number, record in enumerate(reader.records(), 1):
                 collector.add(record)
-                if number % _BREATH == 0:
-                    await asyncio.sleep(0)  # Ctrl-C is heard here
+                if number % _RECORDS_PER_STEP == 0:
+                    await asyncio.sleep(0)  # Ctrl-C cancels here
             facts = collector.facts()
             page = page_of(reader, facts, name=str(journal), made_at=made_at)
         if out == "-":
@@ -52,18 +58,18 @@ def report(journal: Path, *, out: str | None) -> None:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             say(f"adepoll: cannot write {shown(str(path))}: {reason}; see --out")
-            return ExitCode.OUTPUT
+            return ExitCode.IO_ERROR
         jobs = "job" if facts.jobs == 1 else "jobs"
-        say(f"{shown(str(path))}: report of {facts.jobs:,} {jobs}, {facts.open:,} still open")
+        say(f"{shown(str(path))}: report about {facts.jobs:,} {jobs}, {facts.open:,} still open")
         return ExitCode.COMPLETED
 
     run(main)
 
 
 def _check_not_journal(path: Path, journal: Path) -> None:
-    """Refuse to put the report in place of the journal, or of what SQLite keeps beside it."""
+    """Raise if the report would overwrite the journal or a file that belongs to it."""
     target, own = path.resolve(), journal.resolve()
     if target in {own, *(own.with_name(own.name + end) for end in ("-wal", "-shm", ".lock"))}:
         raise ConfigurationError(
-            f"the report would replace the journal {shown(str(path))}; give another --out"
+            f"the report would overwrite the journal {shown(str(path))}; choose another --out"
         )

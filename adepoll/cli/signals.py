@@ -1,4 +1,7 @@
-"""Signals that stop a command: the first one in order, the second one at once."""
+"""What SIGINT, SIGTERM and SIGHUP do: the first one cancels the command, a second one kills it.
+
+`StopSignals` installs the handlers, and `run.run` uses them for every command with an event loop.
+"""
 
 import asyncio
 import os
@@ -8,36 +11,38 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
+from adepoll.cli.exit_codes import exit_code_of_signal
+
 T = TypeVar("T")
 
 # Windows has no SIGHUP.
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 _SHOW_CURSOR: Final = b"\x1b[?25h\r\n"
-_SIGNAL_EXIT_CODE: Final = 128  # plus the signal's number, as shells count
 
 
-class Stopping:
-    """Turns the first signal into the cancellation of a task, and the next one into the end.
+class StopSignals:
+    """Context manager: the first signal cancels a task, the second one ends the process.
 
-    The handlers are Python's own, and not the loop's: they are called while the loop is busy, or
-    is being closed. A signal that was ignored when the process began (nohup(1)) stays ignored.
+    The handlers are installed with `signal.signal` and not on the event loop, so that they also run
+    while the loop is busy or closing. A signal that was ignored when the process started (as SIGHUP
+    under nohup) stays ignored.
 
     Attributes:
-        signal: The signal that came first; None while none has.
+        received: The first signal that arrived; None before that.
     """
 
     def __init__(self) -> None:
-        """Touch nothing before it is entered."""
-        self.signal: signal.Signals | None = None
-        self._stop: Callable[[], object] | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        """Create it; `__enter__` installs the handlers."""
+        self.received: signal.Signals | None = None
+        self._cancel: Callable[[], object] | None = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take the signals."""
+        """Install the handlers."""
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._came)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -46,40 +51,35 @@ class Stopping:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
+        """Restore the previous handlers."""
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    @property
-    def exit_code(self) -> int:
-        """128 and the number of the signal that came."""
-        return _SIGNAL_EXIT_CODE + (self.signal or 0)
-
-    async def stoppable(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run `main` in this task, which the first signal cancels."""
+    async def run_cancellable(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `main` in the current task; the first signal cancels the task."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
-            self._stop = lambda: loop.call_soon_threadsafe(task.cancel)
-        if self.signal is not None:
-            raise asyncio.CancelledError  # it came while the loop was made
+            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        if self.received is not None:
+            raise asyncio.CancelledError  # the signal arrived while the loop was created
         try:
             return await main()
         finally:
-            self._stop = None
+            self._cancel = None
 
-    def _came(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal = signal.Signals(number)
-            if self._stop is not None:
-                self._stop()
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = signal.Signals(number)
+            if self._cancel is not None:
+                self._cancel()
         elif signal.Signals(number).name != "SIGHUP":
-            # That one is no hurry: a terminal that closes sends it twice, the kernel and the shell.
-            _end(_SIGNAL_EXIT_CODE + number)
+            # Not for SIGHUP: a closing terminal sends it twice, from the kernel and from the shell.
+            _exit_immediately(exit_code_of_signal(number))
 
 
-def _end(code: int) -> NoReturn:
-    """End the process as it stands: nothing is cleaned up, and nothing complains of that."""
+def _exit_immediately(code: int) -> NoReturn:
+    """End the process without cleanup; only show the cursor that the live display hides."""
     with suppress(OSError):
         if os.isatty(2):
-            os.write(2, _SHOW_CURSOR)  # the live display hides it
+            os.write(2, _SHOW_CURSOR)
     os._exit(code)

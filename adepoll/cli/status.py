@@ -1,7 +1,8 @@
-"""``adepoll status``: where a batch stands, read from its journal."""
+"""``adepoll status``: print the state of a batch, read from its journal."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +13,29 @@ from rich.table import Table
 from rich.text import Text
 
 from adepoll.api.config import REGIONS
-from adepoll.batch.batch import OUT_DIR
-from adepoll.cli.choices import IDS_NOTE, IDS_UNSURE, OPTIONS_NOTE, READING, Choices
-from adepoll.cli.running import ExitCode, run_plain, shown, write_line
-from adepoll.cli.standing import in_bytes
+from adepoll.cli.batch_options import (
+    IDS_MAY_BE_MISSING,
+    IDS_NOTE,
+    OPTIONS_NOTE,
+    READING,
+    BatchOptions,
+)
+from adepoll.cli.batch_state import format_bytes
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import shown
+from adepoll.cli.run import run_sync
+from adepoll.cli.stdout_writer import write_line
 from adepoll.journal import Failure, JournalReader
 from adepoll.journal.outcomes import Counts, Stage
-from adepoll.report.formats import iso_time, show_time
+from adepoll.journal.schema import OUT_DIR
 
-_GROUPS: Final = 10  # of failures
+_FAILURES_SHOWN: Final = 10  # kinds
 _NAME_WIDTH: Final = len("last outcome")
+_ISO_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_TEXT_FORMAT: Final = "%Y-%m-%d %H:%M:%S UTC"
 _STAGES: Final = {
     Stage.WAITING: "waiting",
-    Stage.FETCHING: "to be fetched",
+    Stage.FETCHING: "fetching",
     Stage.DONE: "done",
     Stage.GIVEN_UP: "given up",
 }
@@ -34,39 +45,40 @@ _STAGES: Final = {
 @click.argument("journal", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(journal: Path, *, as_json: bool) -> None:
-    """Say where the batch of a journal stands, and what went wrong.
+    """Show the state of a batch, and its errors.
 
-    JOURNAL is the file given to "adepoll watch --journal". It is only read: a batch may be running
-    on it. No key is needed.
+    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
+    may still be running. Needs no API key.
     """
 
     def main() -> ExitCode:
         with JournalReader(journal) as reader:
             found = read_status(reader, journal)
         if as_json:
-            write_line(json.dumps(found.for_programs()))
+            write_line(json.dumps(found.to_dict()))
         else:
             show_status(found)
         return ExitCode.COMPLETED
 
-    run_plain(main)
+    run_sync(main)
 
 
 @frozen(kw_only=True)
 class Status:
-    """Where a batch stands.
+    """State of a batch.
 
     Attributes:
-        journal: The file.
-        endpoint: The address of the API.
-        out_dir: Where results go; None where they do not.
-        process: Which has it open; None where none has.
-        counts: How many jobs there are, and how far they have come.
-        began_at: When the first job was added, Unix seconds.
-        last_outcome_at: When the last outcome was written down, Unix seconds.
-        failures: What went wrong, the most frequent first.
-        ids_unsure: Whether the last run may have ended before all ids had been read.
-        go_on: The command that goes on; None where there is nothing to do, or a process does it.
+        journal: Path of the journal.
+        endpoint: URL of the API.
+        out_dir: Folder for results; None if results are not downloaded.
+        process: Id of the process that has the journal open; None if there is none.
+        counts: Numbers of jobs by stage and status.
+        began_at: Unix time at which the first job was added.
+        last_outcome_at: Unix time at which the last outcome was recorded.
+        failures: Kinds of errors, the most frequent first.
+        ids_may_be_missing: True if the last run may have ended before it had read all ids.
+        resume_command: Command that continues the batch; None if nothing is left to do or a process
+            is working on it.
     """
 
     journal: str
@@ -77,16 +89,16 @@ class Status:
     began_at: float | None
     last_outcome_at: float | None
     failures: Sequence[Failure]
-    ids_unsure: bool
-    go_on: str | None
+    ids_may_be_missing: bool
+    resume_command: str | None
 
     @property
-    def untold(self) -> int:
-        """Jobs with an outcome that nobody has taken."""
+    def undelivered(self) -> int:
+        """Number of jobs whose outcome has been recorded but not printed yet."""
         return self.counts.jobs - self.counts.open - self.counts.delivered
 
-    def for_programs(self) -> Mapping[str, object]:
-        """Give it as the JSON object that is printed."""
+    def to_dict(self) -> Mapping[str, object]:
+        """Return the JSON object that ``--json`` prints."""
         return {
             "journal": self.journal,
             "endpoint": self.endpoint,
@@ -97,20 +109,18 @@ class Status:
             "by_stage": {stage.value: self.counts.by_stage.get(stage, 0) for stage in Stage},
             "by_status": dict(self.counts.by_status),
             "delivered": self.counts.delivered,
-            "undelivered": self.untold,
+            "undelivered": self.undelivered,
             "bytes": self.counts.bytes,
-            "began_at": None if self.began_at is None else iso_time(self.began_at),
-            "last_outcome_at": (
-                None if self.last_outcome_at is None else iso_time(self.last_outcome_at)
-            ),
-            "failures": [asdict(failure) for failure in self.failures[:_GROUPS]],
-            "ids_unsure": self.ids_unsure,
-            "go_on": self.go_on,
+            "began_at": _utc_time(self.began_at, _ISO_FORMAT),
+            "last_outcome_at": _utc_time(self.last_outcome_at, _ISO_FORMAT),
+            "failures": [asdict(failure) for failure in self.failures[:_FAILURES_SHOWN]],
+            "ids_may_be_missing": self.ids_may_be_missing,
+            "resume_command": self.resume_command,
         }
 
 
-def read_status(reader: JournalReader, given: Path) -> Status:
-    """Read where the batch stands; `given` is the journal as the caller named it."""
+def read_status(reader: JournalReader, path: Path) -> Status:
+    """Return the state of a batch; `path` is the journal as the user named it."""
     notes, counts, failures = reader.notes(), reader.counts(), reader.failures()
     began_at, last_outcome_at = reader.span()
     process = reader.holder
@@ -123,34 +133,34 @@ def read_status(reader: JournalReader, given: Path) -> Status:
         began_at=began_at,
         last_outcome_at=last_outcome_at,
         failures=failures,
-        ids_unsure=process is None and notes.get(IDS_NOTE) == READING,
-        go_on=None,
+        ids_may_be_missing=process is None and notes.get(IDS_NOTE) == READING,
+        resume_command=None,
     )
-    to_do = counts.open or found.untold or any(not failure.lasting for failure in failures)
+    to_do = counts.open or found.undelivered or any(not failure.lasting for failure in failures)
     if process is not None or not to_do:
         return found
-    command = Choices().resume_command(
-        given, endpoint=reader.endpoint, note=notes.get(OPTIONS_NOTE)
+    command = BatchOptions().resume_command(
+        path, endpoint=reader.endpoint, note=notes.get(OPTIONS_NOTE)
     )
-    return evolve(found, go_on=command)
+    return evolve(found, resume_command=command)
 
 
 def show_status(found: Status) -> None:
-    """Print it for a person."""
-    for name, text in _facts(found):
+    """Print the state as text."""
+    for name, text in _rows(found):
         write_line(f"{name:<{_NAME_WIDTH}}  {text}")
     if found.failures:
         write_line("")
-        Console().print(_failures(found.failures[:_GROUPS]))
-        if (more := len(found.failures) - _GROUPS) > 0:
-            write_line(f'... and {more} more kinds: "adepoll report" shows them')
-    if found.ids_unsure:
-        write_line(f"\n{IDS_UNSURE.capitalize()}")
-    if found.go_on is not None:
-        write_line(f"\nGoes on with: {found.go_on}")
+        Console().print(_failure_table(found.failures[:_FAILURES_SHOWN]))
+        if (more := len(found.failures) - _FAILURES_SHOWN) > 0:
+            write_line(f'... and {more} more kinds of errors; "adepoll report" lists them')
+    if found.ids_may_be_missing:
+        write_line(f"\n{IDS_MAY_BE_MISSING.capitalize()}")
+    if found.resume_command is not None:
+        write_line(f"\nContinue with: {found.resume_command}")
 
 
-def _facts(found: Status) -> Iterator[tuple[str, str]]:
+def _rows(found: Status) -> Iterator[tuple[str, str]]:
     counts = found.counts
     region = {url: f" ({region})" for region, url in REGIONS.items()}.get(found.endpoint, "")
     yield "service", shown(found.endpoint) + region
@@ -158,33 +168,43 @@ def _facts(found: Status) -> Iterator[tuple[str, str]]:
         yield "results in", shown(found.out_dir)
     by_stage = {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}
     yield "jobs", _total(counts.jobs, by_stage)
-    yield "ended", _total(sum(counts.by_status.values()), counts.by_status)
+    yield "settled", _total(sum(counts.by_status.values()), counts.by_status)
     yield (
         "delivered",
-        f"{counts.delivered:,}" + (f"; {found.untold:,} not yet" if found.untold else ""),
+        f"{counts.delivered:,}" + (f"; {found.undelivered:,} not yet" if found.undelivered else ""),
     )
     if counts.bytes:
-        yield "results", f"{in_bytes(counts.bytes)} in files"
-    if found.began_at is not None:
-        yield "began", f"{show_time(found.began_at)} UTC"
-    if found.last_outcome_at is not None:
-        yield "last outcome", f"{show_time(found.last_outcome_at)} UTC"
+        yield "results", f"{format_bytes(counts.bytes)} in files"
+    if (began := _utc_time(found.began_at, _TEXT_FORMAT)) is not None:
+        yield "began", began
+    if (last := _utc_time(found.last_outcome_at, _TEXT_FORMAT)) is not None:
+        yield "last outcome", last
     yield "running", "no" if found.process is None else f"in process {found.process}"
 
 
 def _total(total: int, parts: Mapping[str, int]) -> str:
-    told = ", ".join(f"{count:,} {shown(name)}" for name, count in parts.items() if count)
-    return f"{total:,}" + (f": {told}" if told else "")
+    text = ", ".join(f"{count:,} {shown(name)}" for name, count in parts.items() if count)
+    return f"{total:,}" + (f": {text}" if text else "")
 
 
-def _failures(failures: Sequence[Failure]) -> Table:
+def _utc_time(seconds: float | None, pattern: str) -> str | None:
+    """Format a Unix time; None if it is unknown or, in a damaged journal, out of range."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _failure_table(failures: Sequence[Failure]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("jobs", justify="right")
-    table.add_column("what went wrong", overflow="fold")
-    table.add_column("for example", overflow="fold")
-    table.add_column("tried again", no_wrap=True)
+    table.add_column("error", overflow="fold")
+    table.add_column("example", overflow="fold")
+    table.add_column("retried", no_wrap=True)
     for failure in failures:
-        reason = failure.reason or "no reason was given"
+        reason = failure.reason or "no reason given"
         table.add_row(
             f"{failure.jobs:,}",
             Text(shown(f"{failure.kind}: {reason}")),

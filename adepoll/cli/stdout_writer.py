@@ -1,4 +1,4 @@
-"""Lines for stdout whose reader may be slow: the event loop goes on meanwhile."""
+"""Writes lines to stdout, also when the reader is slow, without blocking the event loop."""
 
 import asyncio
 import os
@@ -9,49 +9,55 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-_AT_ONCE: Final = select.PIPE_BUF  # bytes that a pipe takes whole, where it takes any
+_PIPE_BUF: Final = select.PIPE_BUF  # bytes that a writable pipe takes without blocking
 
 
-async def put_line(text: str) -> None:
-    """Write one line to stdout; return when the next program can read it.
+def write_line(text: str) -> None:
+    """Write one line to stdout and flush it; may block."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
-    A reader that is slow, or sleeps (a pager, say), holds up who waits for this, but neither the
-    requests under way nor Ctrl-C. Cancelled, it can leave a part of the line.
+
+async def write_line_async(text: str) -> None:
+    """Write one line to stdout; return when the reader can read it.
+
+    A slow or stopped reader (such as a pager) delays only the caller: requests and Ctrl-C still
+    work. If the call is cancelled, part of the line may have been written.
 
     Raises:
-        OSError: It cannot be written: a full disk, or a reader that has gone.
+        OSError: stdout cannot be written: the disk is full, or the reader has closed the pipe.
     """
     encoding = sys.stdout.encoding or "utf-8"
     line = f"{text}\n".encode(encoding, "backslashreplace")
     sys.stdout.flush()
     try:
-        number = sys.stdout.fileno()
-    except OSError:  # it is no file: a test's, or another program's that runs us within itself
+        fd = sys.stdout.fileno()
+    except OSError:  # stdout is not a file, as in a test
         sys.stdout.write(line.decode(encoding))
         return
-    if _takes(number, len(line)):
-        _write(number, line)
+    if _is_ready(fd, len(line)):
+        _write(fd, line)
     else:
-        await _written(number, line)
+        await _write_in_thread(fd, line)
 
 
-def _takes(number: int, size: int) -> bool:
-    """Tell whether to write will not block."""
-    if stat.S_ISREG(os.fstat(number).st_mode):
+def _is_ready(fd: int, size: int) -> bool:
+    """Return whether writing `size` bytes will not block."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
         return True
-    return size <= _AT_ONCE and bool(select.select([], [number], [], 0)[1])
+    return size <= _PIPE_BUF and bool(select.select([], [fd], [], 0)[1])
 
 
-def _write(number: int, line: bytes) -> None:
-    left = memoryview(line)
-    while left:
+def _write(fd: int, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
         try:
-            left = left[os.write(number, left) :]
-        except BlockingIOError:  # whoever gave it to us has made it non-blocking
-            select.select([], [number], [])
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # the parent process has made stdout non-blocking
+            select.select([], [fd], [])
 
 
-async def _written(number: int, line: bytes) -> None:
+async def _write_in_thread(fd: int, line: bytes) -> None:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
@@ -64,14 +70,14 @@ async def _written(number: int, line: bytes) -> None:
             done.set_exception(error)
 
     def write() -> None:
-        failed = None
+        failure = None
         try:
-            _write(number, line)
+            _write(fd, line)
         except OSError as error:
-            failed = error
+            failure = error
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, failed)
+            loop.call_soon_threadsafe(settle, failure)
 
-    # A daemon, unlike the loop's own threads: a reader that sleeps must not keep us from ending.
+    # A daemon thread, unlike those of the loop's executor: it must not delay the exit.
     threading.Thread(target=write, name="adepoll-line", daemon=True).start()
     await done

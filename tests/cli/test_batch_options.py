@@ -1,4 +1,4 @@
-"""What a journal keeps of a person's choices, what is believed of it, and how to go on."""
+"""Batch options: what the journal saves of them, which notes are valid, and the resume command."""
 
 import json
 import shlex
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.api.config import REGIONS
-from adepoll.cli.choices import Choices
+from adepoll.cli.batch_options import BatchOptions
 from adepoll.errors import ConfigurationError
 
 US, EU = REGIONS["us"], REGIONS["eu"]
@@ -18,36 +18,38 @@ ELSEWHERE = "https://ade.example"
 
 
 @pytest.fixture(autouse=True)
-def nothing_in_the_environment(monkeypatch):
+def empty_environment(monkeypatch):
     for name in ("LANDINGAI_ADE_ENVIRONMENT", "LANDINGAI_ADE_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
-def command(choices=None, *, journal=JOURNAL, endpoint=US, note=None):
-    return (choices or Choices()).resume_command(journal, endpoint=endpoint, note=note)
+def command(options=None, *, journal=JOURNAL, endpoint=US, note=None):
+    return (options or BatchOptions()).resume_command(journal, endpoint=endpoint, note=note)
 
 
-# --- where ---------------------------------------------------------------------------------------
+# --- the endpoint --------------------------------------------------------------------------------
 
 
-def test_an_official_region_is_taken_from_the_journal():
-    assert Choices().of_journal(EU, JOURNAL).base_url == EU
+def test_an_official_endpoint_is_taken_from_the_journal():
+    assert BatchOptions().with_endpoint_of(EU, JOURNAL).base_url == EU
 
 
 @pytest.mark.parametrize("near", [f"{EU}.evil.example", f"{EU}:8443", "http://api.va.landing.ai"])
-def test_what_only_looks_like_a_region_is_not(near):
-    with pytest.raises(ConfigurationError, match="the key would be sent there"):
-        Choices().of_journal(near, JOURNAL)
+def test_an_endpoint_similar_to_an_official_one_is_refused(near):
+    with pytest.raises(ConfigurationError, match="the API key would be sent there"):
+        BatchOptions().with_endpoint_of(near, JOURNAL)
 
 
-@pytest.mark.parametrize("choices", [Choices(region="us"), Choices(base_url="https://a.example")])
-def test_what_was_given_is_not_replaced_by_what_a_journal_says(choices):
-    assert choices.of_journal(EU, JOURNAL) == choices
+@pytest.mark.parametrize(
+    "options", [BatchOptions(region="us"), BatchOptions(base_url="https://a.example")]
+)
+def test_options_override_the_endpoint_of_the_journal(options):
+    assert options.with_endpoint_of(EU, JOURNAL) == options
 
 
-def test_the_environment_comes_before_the_journal(monkeypatch):
+def test_the_environment_overrides_the_endpoint_of_the_journal(monkeypatch):
     monkeypatch.setenv("LANDINGAI_ADE_ENVIRONMENT", "production")
-    assert Choices().of_journal(EU, JOURNAL) == Choices()
+    assert BatchOptions().with_endpoint_of(EU, JOURNAL) == BatchOptions()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_the_environment_comes_before_the_journal(monkeypatch):
         ("LANDINGAI_ADE_BASE_URL", ELSEWHERE, US, ["--region", "us"]),
     ],
 )
-def test_the_command_names_the_place_only_where_it_must(
+def test_the_command_names_the_endpoint_only_if_necessary(
     monkeypatch, variable, value, endpoint, words
 ):
     if variable is not None:
@@ -69,7 +71,7 @@ def test_the_command_names_the_place_only_where_it_must(
     assert shlex.split(command(endpoint=endpoint)) == ["adepoll", "resume", "batch.db", *words]
 
 
-# --- what ----------------------------------------------------------------------------------------
+# --- the other options ---------------------------------------------------------------------------
 
 
 def test_the_command_is_quoted_for_a_shell():
@@ -78,18 +80,22 @@ def test_the_command_is_quoted_for_a_shell():
     assert "\x1b" not in command(journal=Path("a\x1b[31m.db"))
 
 
-def test_the_command_has_what_the_journal_does_not_know():
-    choices = Choices(timeout=5.0, concurrency=8, overwrite=True, verify=False, allow_private=True)
-    assert command(choices, note=Choices(concurrency=8).note()) == (
+def test_the_command_contains_the_options_that_the_journal_does_not_save():
+    options = BatchOptions(
+        timeout=5.0, concurrency=8, overwrite=True, verify=False, allow_private=True
+    )
+    assert command(options, note=BatchOptions(concurrency=8).to_note()) == (
         "adepoll resume batch.db --timeout 5 --overwrite --allow-private --no-verify"
     )
-    assert command(choices, note=choices.note()).count("--") == 3
+    assert command(options, note=options.to_note()).count("--") == 3
 
 
-def test_what_was_noted_is_used_where_nothing_is_given():
-    noted = Choices(timeout=0.0, max_rate=2.5, discovery="list", downloads=3, region="eu").note()
-    found = Choices(downloads=4).with_noted(noted)
-    assert found == Choices(timeout=0.0, max_rate=2.5, discovery="list", downloads=4)
+def test_saved_options_are_used_unless_they_are_overridden():
+    note = BatchOptions(
+        timeout=0.0, max_rate=2.5, discovery="list", downloads=3, region="eu"
+    ).to_note()
+    found = BatchOptions(downloads=4).with_note(note)
+    assert found == BatchOptions(timeout=0.0, max_rate=2.5, discovery="list", downloads=4)
 
 
 @pytest.mark.parametrize(
@@ -104,18 +110,18 @@ def test_what_was_noted_is_used_where_nothing_is_given():
         '{"base_url": "https://evil.example", "allow_private": true, "out": "/", "quiet": true}',
     ],
 )
-def test_of_a_note_only_what_can_be_and_may_be_there_is_believed(note):
-    assert Choices().with_noted(note) == Choices()
+def test_invalid_and_unsafe_parts_of_a_note_are_ignored(note):
+    assert BatchOptions().with_note(note) == BatchOptions()
 
 
 @given(st.builds(
-    Choices,
+    BatchOptions,
     timeout=st.none() | st.floats(0, 1e9),
     max_rate=st.none() | st.floats(1e-6, 1e6),
     concurrency=st.none() | st.integers(1, 10**5),
     downloads=st.none() | st.integers(1, 10**5),
     discovery=st.sampled_from([None, "auto", "list", "get"]),
 ))  # fmt: skip
-def test_a_note_gives_back_what_was_chosen(choices):
-    assert Choices().with_noted(choices.note()) == choices
-    assert None not in json.loads(choices.note()).values()
+def test_a_note_round_trips(options):
+    assert BatchOptions().with_note(options.to_note()) == options
+    assert None not in json.loads(options.to_note()).values()

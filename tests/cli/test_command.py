@@ -1,4 +1,4 @@
-"""The command as a person or a script meets it: a process, its output, its exit code."""
+"""The command as a process: its output and its exit code."""
 
 import asyncio
 import hashlib
@@ -46,7 +46,7 @@ async def test_watch_prints_one_json_line_for_each_job_that_settles(ade):
     assert "20 of 20 jobs settled (20 completed)" in err
 
 
-async def test_watch_ends_with_1_when_a_job_failed(ade):
+async def test_watch_exits_with_1_if_a_job_failed(ade):
     failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="unreadable"))
     code, out, _ = await adepoll(ade, "watch", ade.submit(SOON), failed)
     assert code == 1
@@ -54,12 +54,12 @@ async def test_watch_ends_with_1_when_a_job_failed(ade):
     assert sorted(reasons, key=str) == [None, "unreadable"]
 
 
-async def test_watch_ends_with_1_when_a_job_was_cancelled(ade):
+async def test_watch_exits_with_1_if_a_job_was_cancelled(ade):
     code, _, _ = await adepoll(ade, "watch", ade.submit(JobPlan(outcome=Outcome.CANCELLED)))
     assert code == 1
 
 
-async def test_watch_ends_with_3_and_says_which_when_a_job_is_unresolved(ade):
+async def test_watch_exits_with_3_and_names_the_job_if_one_is_unresolved(ade):
     good = ade.submit(SOON)
     code, out, err = await adepoll(ade, "watch", good, "bad/id")
     assert code == 3
@@ -82,7 +82,7 @@ async def test_watch_gives_up_after_its_timeout(ade):
     assert "did not settle in 0.3 s (last seen processing)" in err
 
 
-async def test_watch_ends_with_4_and_one_line_when_the_key_is_refused(ade):
+async def test_watch_exits_with_4_and_one_line_if_the_key_is_refused(ade):
     code, out, err = await adepoll(ade, "watch", ade.submit(SOON), key="wrong-key")
     assert (code, out) == (4, "")
     assert "check VISION_AGENT_API_KEY" in err
@@ -96,7 +96,7 @@ async def test_a_missing_key_is_wrong_usage_and_names_the_variable(ade, argument
     assert "VISION_AGENT_API_KEY" in err
 
 
-async def test_watch_reads_ids_from_files_whatever_the_editor_did(ade, tmp_path):
+async def test_watch_reads_ids_from_files_with_any_line_ends_comments_and_blanks(ade, tmp_path):
     ids = [ade.submit(SOON) for _ in range(3)]
     listed = tmp_path / "ids.txt"
     listed.write_bytes(f"\ufeff{ids[0]}\r\n\r\n# a comment\r\n  {ids[1]}  \r\n{ids[2]}".encode())
@@ -105,7 +105,7 @@ async def test_watch_reads_ids_from_files_whatever_the_editor_did(ade, tmp_path)
     assert sorted(ids_of(out)) == sorted(ids)
 
 
-async def test_a_line_that_is_no_utf8_is_one_bad_id_and_not_a_bad_file(ade, tmp_path):
+async def test_a_line_with_invalid_utf8_is_one_bad_id_and_the_rest_is_read(ade, tmp_path):
     good = ade.submit(SOON)
     listed = tmp_path / "ids.txt"
     listed.write_bytes(b"\xc3\xff\x00bad\n" + good.encode() + b"\n")
@@ -115,7 +115,7 @@ async def test_a_line_that_is_no_utf8_is_one_bad_id_and_not_a_bad_file(ade, tmp_
     assert len(ids_of(out)) == 2
 
 
-async def test_watch_takes_ids_from_a_column_and_from_a_key_of_its_own_output(ade):
+async def test_watch_reads_ids_from_a_csv_column_and_from_its_own_output(ade):
     ids = [ade.submit(SOON) for _ in range(3)]
     table = "name;job_id\r\n" + "".join(f'"a;b";{job_id}\r\n' for job_id in ids)
     code, out, _ = await adepoll(ade, "watch", "--field", "job_id", stdin=table.encode())
@@ -126,14 +126,14 @@ async def test_watch_takes_ids_from_a_column_and_from_a_key_of_its_own_output(ad
     assert sorted(ids_of(again)) == sorted(ids)
 
 
-async def test_a_column_that_is_not_there_is_wrong_usage_told_in_one_line(ade):
+async def test_a_missing_column_is_wrong_usage_and_reported_in_one_line(ade):
     code, out, err = await adepoll(ade, "watch", "--field", "job_id", stdin=b"name,id\na,b\n")
     assert (code, out) == (2, "")
-    told = "adepoll: standard input, line 1: no column 'job_id'; there are: name, id"
-    assert told in err.splitlines()
+    line = "adepoll: standard input, line 1: no column 'job_id'; available: name, id"
+    assert line in err.splitlines()
 
 
-async def test_a_control_character_in_an_id_reaches_no_terminal(ade):
+async def test_a_control_character_in_an_id_is_never_printed(ade):
     good = ade.submit(SOON)
     code, out, err = await adepoll(ade, "watch", stdin=f"b\x1b[31mad\n{good}\n".encode())
     assert code == 3
@@ -142,12 +142,12 @@ async def test_a_control_character_in_an_id_reaches_no_terminal(ade):
     assert "\x1b" not in out + err
 
 
-async def test_watch_takes_ids_from_stdin_as_they_come(ade):
+async def test_watch_reads_ids_from_stdin_as_they_arrive(ade):
     first, second = ade.submit(SOON), ade.submit(SOON)
     async with started(ade, "watch") as process:
         process.stdin.write(f"{first}\n".encode())
         await process.stdin.drain()
-        line = await process.stdout.readline()  # settled while stdin is still open
+        line = await process.stdout.readline()  # printed while stdin is still open
         assert ids_of(line.decode()) == [first]
         out, _ = await process.communicate(f"{second}\n".encode())
     assert ids_of(out.decode()) == [second]
@@ -178,7 +178,7 @@ async def test_watch_with_out_writes_each_result_and_names_the_file(ade, tmp_pat
     assert "MB of results in" in err
 
 
-async def test_watch_does_not_replace_a_result_that_is_there_unless_told(ade, tmp_path):
+async def test_watch_replaces_an_existing_result_only_with_overwrite(ade, tmp_path):
     job_id = ade.submit(SOON)
     target = tmp_path / f"{job_id}.json"
     target.write_text("mine")
@@ -192,19 +192,21 @@ async def test_watch_does_not_replace_a_result_that_is_there_unless_told(ade, tm
     assert target.read_text() != "mine"
 
 
-async def test_ctrl_c_ends_with_130_and_says_where_it_stood(ade):
+async def test_ctrl_c_exits_with_130_and_prints_a_summary(ade):
     done, never = ade.submit(SOON), ade.submit(NEVER)
     async with started(ade, "watch", done, never, real=True) as process:
         await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert process.returncode == 130
-    where, how = err.decode().splitlines()
-    assert where.startswith("adepoll: 1 of 2 jobs settled (1 completed); ")
-    assert how == "adepoll: nothing of this was kept; with --journal FILE it would go on from here"
+    summary, hint = err.decode().splitlines()
+    assert summary.startswith("adepoll: 1 of 2 jobs settled (1 completed); ")
+    assert hint == (
+        "adepoll: progress was not saved; with --journal FILE, a later run can continue"
+    )
 
 
-async def test_sigterm_ends_with_143_and_says_where_it_stood(ade):
+async def test_sigterm_exits_with_143_and_prints_a_summary(ade):
     done, never = ade.submit(SOON), ade.submit(NEVER)
     async with started(ade, "watch", done, never) as process:
         await process.stdout.readline()
@@ -224,7 +226,7 @@ async def test_ctrl_c_works_while_stdin_is_silent(ade):
     assert process.returncode == 130
 
 
-async def test_a_reader_that_goes_away_is_no_error_message(ade):
+async def test_a_closed_stdout_prints_no_error_message(ade):
     ids = [ade.submit(SOON) for _ in range(50)]
     read_end, write_end = os.pipe()
     async with started(ade, "watch", *ids, stdout=write_end) as process:
@@ -236,7 +238,7 @@ async def test_a_reader_that_goes_away_is_no_error_message(ade):
     assert process.returncode == 141
 
 
-async def test_ids_from_a_pipe_by_name_are_taken_as_they_come_and_do_not_hold_up_signals(
+async def test_ids_from_a_named_pipe_are_read_as_they_arrive_and_do_not_delay_signals(
     ade, tmp_path
 ):
     first, fifo = ade.submit(SOON), str(tmp_path / "fifo")
@@ -251,7 +253,7 @@ async def test_ids_from_a_pipe_by_name_are_taken_as_they_come_and_do_not_hold_up
     assert process.returncode == 143
 
 
-async def test_a_full_disk_under_stdout_is_told_in_one_line(ade):
+async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
     full = os.open("/dev/full", os.O_WRONLY)
     code, _, err = await adepoll_into(full, ade, "watch", ade.submit(SOON))
     os.close(full)
@@ -260,7 +262,7 @@ async def test_a_full_disk_under_stdout_is_told_in_one_line(ade):
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
-async def test_a_stream_that_was_closed_is_no_crash(ade, closed):
+async def test_a_closed_standard_stream_does_not_crash_the_command(ade, closed):
     job_id = ade.submit(SOON)
     command = f'exec "$0" -W error -m adepoll watch {job_id} {closed}'
     env = {**os.environ, "LANDINGAI_ADE_BASE_URL": ade.base_url, "VISION_AGENT_API_KEY": KEY}
@@ -272,7 +274,7 @@ async def test_a_stream_that_was_closed_is_no_crash(ade, closed):
     assert process.returncode == 0, err.decode()
 
 
-async def test_progress_is_shown_where_stderr_is_a_terminal(ade):
+async def test_progress_is_shown_if_stderr_is_a_terminal(ade):
     ours, theirs = pty.openpty()
     async with started(ade, "watch", ade.submit(NEVER), stderr=theirs) as process:
         os.close(theirs)
@@ -286,7 +288,7 @@ async def test_progress_is_shown_where_stderr_is_a_terminal(ade):
     assert out == b""
 
 
-async def test_without_ids_on_a_terminal_watch_says_how_to_give_them(ade):
+async def test_watch_without_ids_on_a_terminal_says_how_to_pass_them(ade):
     ours, theirs = pty.openpty()
     async with started(ade, "watch", stdin=theirs) as process:
         _, err = await process.communicate()
@@ -299,7 +301,7 @@ async def test_without_ids_on_a_terminal_watch_says_how_to_give_them(ade):
 # --- get, list, fetch ----------------------------------------------------------------------------
 
 
-async def test_get_prints_what_the_service_says_without_the_presigned_query(ade):
+async def test_get_prints_the_job_without_the_presigned_query(ade):
     job_id = ade.submit(JobPlan(result_bytes=2_000_000))
     code, out, _ = await adepoll(ade, "get", job_id, real=True)
     assert code == 0
@@ -308,7 +310,7 @@ async def test_get_prints_what_the_service_says_without_the_presigned_query(ade)
     assert job.output_url.endswith("?REDACTED")
 
 
-async def test_get_of_an_unknown_job_ends_with_3_and_says_so(ade):
+async def test_get_of_an_unknown_job_exits_with_3_and_says_so(ade):
     code, out, err = await adepoll(ade, "get", "unknown")
     assert (code, out) == (3, "")
     assert err.startswith("adepoll: job unknown: the service answered 404")
@@ -320,7 +322,7 @@ async def test_get_of_an_impossible_id_is_wrong_usage(ade):
     assert "white space" in err
 
 
-async def test_a_service_that_is_not_there_is_told_in_one_line(ade):
+async def test_an_unreachable_service_is_reported_in_one_line(ade):
     code, _, err = await adepoll(ade, "get", "a", "--base-url", "http://127.0.0.1:9")
     assert code == 3
     assert err.splitlines() == ["adepoll: job a: cannot connect to 127.0.0.1:9: Connection refused"]
@@ -332,7 +334,7 @@ async def test_an_unknown_region_is_wrong_usage(ade):
     assert "unknown region 'mars'; there are eu, production, us" in err
 
 
-async def test_list_prints_json_lines_where_stdout_is_no_terminal(ade):
+async def test_list_prints_json_lines_if_stdout_is_not_a_terminal(ade):
     ids = [ade.submit(SOON) for _ in range(150)]
     code, out, _ = await adepoll(ade, "list")
     assert code == 0
@@ -341,14 +343,14 @@ async def test_list_prints_json_lines_where_stdout_is_no_terminal(ade):
     assert len(out.splitlines()) == 3
 
 
-async def test_list_takes_only_the_status_asked_for(ade):
+async def test_list_prints_only_jobs_with_the_requested_status(ade):
     ade.submit(NEVER)
     failed = ade.submit(JobPlan(outcome=Outcome.FAILED))
     _, out, _ = await adepoll(ade, "list", "--status", "failed")
     assert ids_of(out) == [failed]
 
 
-async def test_a_terminal_gets_a_table_and_no_escape_of_the_service(ade):
+async def test_list_prints_a_table_without_control_characters_on_a_terminal(ade):
     reason = "\x1b]0;owned\x07[bold]bad[/]"
     ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason=reason))
     ours, theirs = pty.openpty()
@@ -381,14 +383,16 @@ async def test_fetch_to_stdout_streams_the_bytes(ade):
     assert hashlib.sha256(out.encode()).hexdigest() == ade.truth(job_id).result_sha256
 
 
-async def test_fetch_of_a_job_that_has_not_ended_says_so(ade, tmp_path):
+async def test_fetch_of_an_active_job_says_so(ade, tmp_path):
     code, _, err = await adepoll(ade, "fetch", ade.submit(NEVER), cwd=tmp_path)
     assert code == 3
     assert "the job is still processing; wait for it" in err
     assert not list(tmp_path.iterdir())
 
 
-async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_path):
+async def test_ctrl_c_of_a_fetch_keeps_the_partial_download_and_the_same_command_continues_it(
+    ade, tmp_path
+):
     job_id = ade.submit(JobPlan(result_bytes=12_000_000))
     slow = ade.faults.add("slow-body", rate=3_000_000.0)
     async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
@@ -396,7 +400,9 @@ async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_pat
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert process.returncode == 130
-    assert err.decode() == ("adepoll: what has come is kept; the same command goes on from there\n")
+    assert err.decode() == (
+        "adepoll: the partial download is kept; the same command continues it\n"
+    )
     ade.faults.remove(slow)
     code, _, _ = await adepoll(ade, "fetch", job_id, cwd=tmp_path)
     assert code == 0
@@ -404,7 +410,7 @@ async def test_ctrl_c_of_a_fetch_says_that_the_same_command_goes_on(ade, tmp_pat
     assert len(list(tmp_path.iterdir())) == 1
 
 
-async def test_ctrl_c_of_a_fetch_that_has_nothing_yet_promises_nothing(ade, tmp_path):
+async def test_ctrl_c_of_a_fetch_without_data_prints_nothing(ade, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=12_000_000))
     ade.faults.add("slow-body", rate=1000.0)
     async with started(ade, "fetch", job_id, cwd=tmp_path) as process:
@@ -418,7 +424,7 @@ async def test_ctrl_c_of_a_fetch_that_has_nothing_yet_promises_nothing(ade, tmp_
 # --- emulate, demo, the rest ---------------------------------------------------------------------
 
 
-async def test_emulate_prints_what_points_a_client_to_it_and_ends_on_sigterm(ade):
+async def test_emulate_prints_variables_for_clients_and_stops_on_sigterm(ade):
     async with started(ade, "emulate", "--port", "0", "--jobs", "3", real=True) as process:
         lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
         env = dict(word.split("=", 1) for _, word in lines)
@@ -434,18 +440,18 @@ async def test_emulate_prints_what_points_a_client_to_it_and_ends_on_sigterm(ade
     assert err.decode().count("\n") == 1
 
 
-async def test_emulate_on_a_port_that_is_taken_says_so(ade):
+async def test_emulate_on_a_used_port_says_so(ade):
     port = ade.base_url.rpartition(":")[2]
     code, _, err = await adepoll(ade, "emulate", "--port", port)
     assert code != 0
     assert "cannot listen on" in err
 
 
-async def test_demo_settles_fetches_and_checks_everything(ade):
+async def test_demo_watches_downloads_and_compares_everything(ade):
     code, out, err = await adepoll(ade, "demo", "--jobs", "200", "--median", "0.3", real=True)
     assert code == 0, err
     assert "200 jobs" in out
-    assert "nothing lost, nothing doubled, every result byte for byte" in out
+    assert "no job lost or duplicated, every result identical" in out
 
 
 async def test_the_console_script_is_the_command():
@@ -461,7 +467,7 @@ async def test_the_console_script_is_the_command():
     assert out.startswith(b"adepoll, version ")
 
 
-async def test_without_its_extra_the_command_says_how_to_install_it(ade):
+async def test_without_the_cli_extra_the_command_says_how_to_install_it(ade):
     code = "import sys; sys.modules['click'] = None; from adepoll.__main__ import main; main()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -471,13 +477,14 @@ async def test_without_its_extra_the_command_says_how_to_install_it(ade):
     assert 'pip install "adepoll[cli]"' in err.decode()
 
 
-async def test_every_command_has_help_that_fits_a_terminal(ade):
+async def test_the_help_of_every_command_fits_80_columns(ade):
     for command in (
         [],
         ["demo"],
         ["watch"],
         ["resume"],
         ["status"],
+        ["report"],
         ["get"],
         ["list"],
         ["fetch"],

@@ -1,4 +1,4 @@
-"""Shell completion: the scripts, and what they ask the command for."""
+"""Shell completion: the scripts, and the values that the command completes."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def adepoll(*arguments, **env):
 
 
 def completed(words):
-    """What the command answers the script of zsh: kind, value and help of each, one a line."""
+    """Return kind and value of each completion for the zsh script, which gets them line by line."""
     answer = adepoll(
         _ADEPOLL_COMPLETE="zsh_complete",
         COMP_WORDS=words,
@@ -32,7 +32,7 @@ def completed(words):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_asks_the_command_itself(shell):
+def test_the_script_calls_the_command(shell):
     script = adepoll("completion", shell)
     assert f"_ADEPOLL_COMPLETE={shell}_complete" in script
     assert "adepoll" in script
@@ -70,7 +70,7 @@ def test_commands_options_and_their_values_are_completed(words, values):
         ("adepoll emulate --profile re", "file"),
     ],
 )
-def test_files_and_folders_are_left_to_the_shell(words, kind):
+def test_the_shell_completes_files_and_folders(words, kind):
     assert completed(words) == [(kind, "re")]
 
 

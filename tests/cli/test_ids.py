@@ -1,4 +1,4 @@
-"""Ids out of files of every kind that people have, and what is said where there are none."""
+"""Job ids from text files, CSV, JSON lines and pipes, and the errors for malformed ones."""
 
 import asyncio
 import csv
@@ -59,11 +59,11 @@ def pieces_of(text, cuts):
 CUTS = st.lists(st.integers(0, 400))
 
 
-# --- one a line ----------------------------------------------------------------------------------
+# --- one per line --------------------------------------------------------------------------------
 
 
 @given(st.lists(st.one_of(ID_TEXT, st.just(""), st.just("# a comment"), st.just("  "))), CUTS)
-def test_each_line_is_an_id_wherever_the_text_is_cut(lines, cuts):
+def test_each_line_is_an_id_regardless_of_the_pieces(lines, cuts):
     text = "\n".join(lines)
     found = [job_id for batch in batches_in(pieces_of(text, cuts)) for job_id in batch]
     assert found == [line for line in lines if line.strip() and not line.startswith("#")]
@@ -72,20 +72,20 @@ def test_each_line_is_an_id_wherever_the_text_is_cut(lines, cuts):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("last", ["", "end"])
-async def test_line_ends_and_encodings_of_all_editors_are_read(tmp_path, end, encoding, last):
+async def test_all_line_ends_and_encodings_are_read(tmp_path, end, encoding, last):
     path = tmp_path / "ids.txt"
     text = end.join(["# Übersicht", "", "job-1", "  job-2\t", "jöb-3", last])
     path.write_bytes(text.encode(encoding))
     assert await ids_of(path) == ["job-1", "job-2", "jöb-3"] + ["end"] * bool(last)
 
 
-async def test_files_that_were_put_together_keep_no_mark_within(tmp_path):
+async def test_byte_order_marks_of_concatenated_files_are_removed(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_bytes("\ufeffa\n\ufeff# b\n\ufeffc\n".encode())
     assert await ids_of(path) == ["a", "c"]
 
 
-async def test_control_characters_make_one_bad_id_that_is_told_escaped(tmp_path):
+async def test_control_characters_make_one_bad_id_that_is_printed_escaped(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_bytes(b"good\nb\x1b[31mad\nn\x00ul\nby\xffte\nv\x0bt\nalso-good\n")
     found = await ids_of(path)
@@ -97,13 +97,13 @@ async def test_control_characters_make_one_bad_id_that_is_told_escaped(tmp_path)
     assert [found[0], found[-1]] == ["good", "also-good"]
 
 
-def test_a_line_without_end_is_told_before_it_fills_the_memory():
-    given_out = 0
+def test_an_endless_line_is_refused_in_bounded_memory():
+    sent = 0
 
     def endless():
-        nonlocal given_out
+        nonlocal sent
         while True:
-            given_out += 2**18
+            sent += 2**18
             yield "x" * 2**18
 
     tracemalloc.start()
@@ -111,7 +111,7 @@ def test_a_line_without_end_is_told_before_it_fills_the_memory():
         batches_in(endless())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert given_out <= LONGEST_LINE + 2**18
+    assert sent <= LONGEST_LINE + 2**18
     assert peak < 4 * LONGEST_LINE
 
 
@@ -121,7 +121,9 @@ CELL = st.text(st.characters(exclude_characters="\r", exclude_categories=("Cs",)
 
 
 @given(st.lists(st.tuples(CELL, ID_TEXT, CELL)), st.sampled_from(",;\t|"), st.booleans(), CUTS)
-def test_what_csv_writes_is_read_whatever_stands_beside_the_ids(rows, delimiter, quoted, cuts):
+def test_a_column_written_by_the_csv_module_is_read_with_any_other_cells(
+    rows, delimiter, quoted, cuts
+):
     text = io.StringIO()
     quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting)
@@ -130,7 +132,7 @@ def test_what_csv_writes_is_read_whatever_stands_beside_the_ids(rows, delimiter,
     assert [job_id for batch in batches for job_id in batch] == [row[1] for row in rows]
 
 
-def test_a_row_is_handed_on_before_the_next_one_has_come():
+def test_a_row_is_passed_on_before_the_next_one_arrives():
     seen = []
 
     def pieces():
@@ -146,46 +148,46 @@ def test_a_row_is_handed_on_before_the_next_one_has_come():
     read_text(pieces(), source="x", field="job_id", emit=seen.append)
 
 
-def test_empty_cells_and_blank_rows_are_passed_over():
+def test_empty_cells_and_blank_rows_are_skipped():
     assert ids_in("# of Friday\n\njob_id,n\na,1\n\n,2\n  ,3\n,\nb,4\n", "job_id") == ["a", "b"]
 
 
-def test_the_line_with_which_excel_says_its_delimiter_is_no_header():
+def test_the_separator_line_of_excel_is_not_the_header():
     assert ids_in("sep=;\na,b;job_id\n1;x\n", "job_id") == ["x"]
 
 
-def test_one_column_alone_needs_no_delimiter():
+def test_a_single_column_needs_no_delimiter():
     assert ids_in('"job_id"\n"a"\nb\n', "job_id") == ["a", "b"]
 
 
-def test_a_missing_column_is_told_with_those_that_are_there():
+def test_a_missing_column_is_reported_with_the_available_columns():
     error = refusal_of("\nname;job id;\x1b[0m\n1;2;3\n", "job_id")
     assert (error.source, error.line) == ("ids.txt", 2)
     assert error.columns == ("name", "job id", "\x1b[0m")
-    assert str(error) == r"ids.txt, line 2: no column 'job_id'; there are: name, job id, \x1b[0m"
+    assert str(error) == r"ids.txt, line 2: no column 'job_id'; available: name, job id, \x1b[0m"
 
 
-def test_a_column_that_is_there_twice_is_not_guessed_at():
-    assert "2 columns are called 'id'" in str(refusal_of("id,n,id\n1,2,3\n", "id"))
+def test_a_duplicate_column_is_refused():
+    assert "2 columns are named 'id'" in str(refusal_of("id,n,id\n1,2,3\n", "id"))
 
 
-def test_a_row_too_short_for_the_column_is_told_with_its_line():
+def test_a_row_without_the_column_is_reported_with_its_line():
     error = refusal_of("n,job_id\n1,a\n2\n3,c\n", "job_id")
     assert error.line == 3
     assert "1 of 2 columns" in str(error)
 
 
-def test_a_quote_that_never_closes_swallows_no_ids_silently():
+def test_an_unclosed_quote_is_reported():
     error = refusal_of('n,job_id\n1,a\n"2,b\n3,c\n', "job_id")
     assert error.line == 3
     assert "cannot be read" in str(error)
 
 
-def test_a_cell_longer_than_python_allows_by_itself_is_read():
+def test_a_cell_longer_than_the_default_limit_of_csv_is_read():
     assert ids_in(f"text,job_id\n{'x' * 200_000},a\n", "job_id") == ["a"]
 
 
-def test_a_cell_without_bound_is_told_before_it_fills_the_memory(monkeypatch):
+def test_a_cell_longer_than_the_limit_is_refused(monkeypatch):
     monkeypatch.setattr(columns, "LONGEST_LINE", 100_000)
     error = refusal_of('n,job_id\n"' + "x\n" * 100_000, "job_id")
     assert error.line == 2
@@ -202,17 +204,17 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.tuples(ID_TEXT, JSON)), CUTS)
-def test_what_json_writes_is_read_whatever_stands_beside_the_ids(rows, cuts):
+def test_a_key_written_by_the_json_module_is_read_with_any_other_values(rows, cuts):
     text = "".join(json.dumps({"n": more, "job": {"id": job_id}}) + "\n" for job_id, more in rows)
     batches = batches_in(pieces_of(text, cuts), "job.id")
     assert [job_id for batch in batches for job_id in batch] == [row[0] for row in rows]
 
 
-def test_a_key_with_a_dot_in_it_is_found_as_it_stands():
+def test_a_key_that_contains_a_dot_is_found():
     assert ids_in('{"a.b": "x", "a": {"b": "y"}}', "a.b") == ["x"]
 
 
-def test_null_and_empty_are_passed_over_and_numbers_are_ids():
+def test_null_and_empty_values_are_skipped_and_numbers_are_ids():
     lines = ['{"id": null}', '{"id": ""}', "", '{"id": 12}', '{"id": " a "}']
     assert ids_in("\n".join(lines), "id") == ["12", "a"]
     assert ids_in('{"job": null}\n{"job": {"id": "b"}}', "job.id") == ["b"]
@@ -221,37 +223,37 @@ def test_null_and_empty_are_passed_over_and_numbers_are_ids():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"id": "x"', r"broken JSON \(Expecting ',' delimiter, character 11\)"),
-        ('["x"]', "no JSON object"),
-        ('{"id": ["x"]}', "the value of 'id' is no string"),
-        ('{"id": true}', "the value of 'id' is no string"),
-        ('{"name": 1, "job": 2}', "no key 'id'; there are: name, job"),
-        ('{"id": ' + "[" * 200_000 + "}", r"cannot be read \(RecursionError\)|broken JSON"),
+        ('{"id": "x"', r"malformed JSON \(Expecting ',' delimiter, character 11\)"),
+        ('["x"]', "not a JSON object"),
+        ('{"id": ["x"]}', "the value of 'id' is not a string"),
+        ('{"id": true}', "the value of 'id' is not a string"),
+        ('{"name": 1, "job": 2}', "no key 'id'; available: name, job"),
+        ('{"id": ' + "[" * 200_000 + "}", r"cannot be read \(RecursionError\)|malformed JSON"),
         ('{"id": ' + "1" * 5_000 + "}", r"cannot be read \(ValueError\)"),
     ],
 )
-def test_a_line_that_gives_no_id_is_told_with_its_number(line, said):
+def test_a_line_without_an_id_is_reported_with_its_number(line, said):
     with pytest.raises(IdsError, match=r"ids.txt, line 4: .*" + said) as caught:
         ids_in(f'{{"id": "a"}}\n\n# more\n{line}\n{{"id": "b"}}\n', "id")
     assert caught.value.line == 4
 
 
-def test_a_missing_key_further_down_is_told_with_its_neighbours():
+def test_a_missing_nested_key_is_reported_with_the_available_keys():
     error = refusal_of('{"job": {"name": 1}}', "job.id")
     assert error.columns == ("job.name",)
-    assert "'job' is no JSON object" in str(refusal_of('{"job": "x"}', "job.id"))
+    assert "'job' is not a JSON object" in str(refusal_of('{"job": "x"}', "job.id"))
 
 
-def test_no_value_of_a_broken_line_is_told():
+def test_the_error_of_a_malformed_line_shows_no_value():
     assert "canary" not in str(refusal_of('{"id": "canary', "id"))
 
 
-def test_a_json_array_is_told_to_be_one():
-    assert "one object on a line" in str(refusal_of('[{"id": "a"}]', "id"))
-    assert "one object on a line" in str(refusal_of("[\n", None))
+def test_a_json_array_is_reported_as_such():
+    assert "one object per line" in str(refusal_of('[{"id": "a"}]', "id"))
+    assert "one object per line" in str(refusal_of("[\n", None))
 
 
-# --- where --field was forgotten -----------------------------------------------------------------
+# --- without --field -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_a_json_array_is_told_to_be_one():
         ("{\n", ()),
     ],
 )
-def test_a_table_without_field_is_told_instead_of_ids_that_are_none(text, there):
+def test_a_table_without_field_is_refused(text, there):
     error = refusal_of(text)
     assert "--field NAME" in str(error)
     assert error.columns == there
@@ -275,11 +277,11 @@ def test_a_table_without_field_is_told_instead_of_ids_that_are_none(text, there)
 
 
 def test_field_without_a_file_is_wrong_usage():
-    with pytest.raises(click.UsageError, match="--field is about files"):
+    with pytest.raises(click.UsageError, match="--field needs a file"):
         check_sources(["a"], [], "job_id")
 
 
-async def test_ids_come_in_batches_of_some_thousand_in_order(tmp_path):
+async def test_ids_arrive_in_order_in_batches_of_several_thousand(tmp_path):
     path = tmp_path / "ids.txt"
     wanted = [f"job-{number:030d}" for number in range(50_000)]
     path.write_text("\n".join(wanted))
@@ -289,7 +291,7 @@ async def test_ids_come_in_batches_of_some_thousand_in_order(tmp_path):
     assert 2 < len(batches) < 20
 
 
-async def test_a_reader_that_is_left_reads_no_further(tmp_path):
+async def test_the_reader_thread_stops_when_the_iterator_is_closed(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_text("some-job\n" * 1_000_000)
     async with aclosing(read_id_batches([], [str(path)])) as batches:
@@ -300,7 +302,7 @@ async def test_a_reader_that_is_left_reads_no_further(tmp_path):
             assert not thread.is_alive()
 
 
-async def test_memory_stays_flat_while_nobody_takes_the_ids(tmp_path):
+async def test_memory_is_bounded_while_ids_are_consumed_slowly(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_text("some-job-with-a-name\n" * 2_000_000)
     tracemalloc.start()
@@ -311,7 +313,7 @@ async def test_memory_stays_flat_while_nobody_takes_the_ids(tmp_path):
     assert peak < 2_000_000 * 20
 
 
-async def test_a_line_of_a_pipe_waits_for_no_other(tmp_path):
+async def test_a_line_from_a_pipe_does_not_wait_for_the_next_one(tmp_path):
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
     async with aclosing(read_ids([], [fifo])) as ids:
@@ -326,7 +328,7 @@ async def test_a_line_of_a_pipe_waits_for_no_other(tmp_path):
         assert [job_id async for job_id in ids] == []
 
 
-async def test_a_pipe_that_was_made_non_blocking_is_waited_for(monkeypatch):
+async def test_a_non_blocking_pipe_is_read(monkeypatch):
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     with os.fdopen(read_end) as stdin, os.fdopen(write_end, "w") as writer:
@@ -341,16 +343,16 @@ async def test_a_pipe_that_was_made_non_blocking_is_waited_for(monkeypatch):
             assert [job_id async for job_id in ids] == []
 
 
-async def test_an_error_of_a_file_comes_out_where_the_ids_do(tmp_path):
+async def test_an_error_of_a_file_is_raised_from_the_iterator(tmp_path):
     with pytest.raises(FileNotFoundError):
         await ids_of(tmp_path / "none")
     path = tmp_path / "ids.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(IdsError, match=r"ids.csv, line 1: no column 'c'; there are: a, b"):
+    with pytest.raises(IdsError, match=r"ids.csv, line 1: no column 'c'; available: a, b"):
         await ids_of(path, "c")
 
 
-async def test_a_bug_while_reading_is_not_taken_for_the_end(tmp_path, monkeypatch):
+async def test_a_bug_in_the_reader_thread_is_raised_from_the_iterator(tmp_path, monkeypatch):
     def broken(*_args, **_kwargs):
         raise KeyError("a bug")
 

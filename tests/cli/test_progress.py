@@ -1,4 +1,4 @@
-"""What is shown while a batch runs: to people at a terminal, and to logs."""
+"""The progress display: its numbers, plain lines, and the live display on a terminal."""
 
 import asyncio
 import io
@@ -17,18 +17,18 @@ from rich.console import Console
 
 from adepoll.api.models import JobStatus
 from adepoll.cli import progress
-from adepoll.cli.progress import Display, PlainView, ProgressView, View, show
-from adepoll.cli.standing import (
-    Downloads,
+from adepoll.cli.batch_state import (
+    BatchState,
     Speed,
-    Standing,
-    in_bytes,
-    in_time,
-    in_words,
-    roughly,
+    describe,
+    format_bytes,
+    format_duration,
+    format_rate,
 )
+from adepoll.cli.demo_run import DownloadCounter
+from adepoll.cli.progress import Display, LiveView, PlainView, View, progress_view
 
-MANY = Standing(
+MANY = BatchState(
     known=50_000,
     complete=True,
     settled={JobStatus.FAILED: 24, JobStatus.COMPLETED: 1180},
@@ -37,13 +37,13 @@ MANY = Standing(
 )
 
 COUNT = st.integers(0, 10**7)
-STANDINGS = st.builds(
-    Standing,
+STATES = st.builds(
+    BatchState,
     known=COUNT,
     complete=st.booleans(),
     settled=st.dictionaries(st.sampled_from(JobStatus), COUNT),
     unresolved=COUNT,
-    missed=COUNT,
+    not_fetched=COUNT,
     fetching=st.integers(0, 64),
     bytes_fetched=st.integers(0, 10**14),
     requests=COUNT,
@@ -58,9 +58,9 @@ def speed_of(jobs=0.0, size=0.0):
     return speed
 
 
-def drawn(standing, width, speed=None):
+def drawn(state, width, speed=None):
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(Display(standing, speed or speed_of(), 75.0))
+    console.print(Display(state, speed or speed_of(), 75.0))
     return console.file.getvalue().splitlines()
 
 
@@ -68,16 +68,16 @@ def drawn(standing, width, speed=None):
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 100), st.integers(0, 1000)), min_size=1))
-def test_a_speed_is_what_came_over_the_time_it_took(steps):
+def test_speed_is_the_increase_divided_by_the_time(steps):
     speed, now, count = Speed(60), 0.0, 0
     seen = [(now, count)]
-    speed.take(now, Standing(known=0, complete=False))
+    speed.add(now, BatchState(known=0, complete=False))
     for seconds, jobs in steps:
         now, count = now + seconds, count + jobs
         seen.append((now, count))
-        speed.take(
+        speed.add(
             now,
-            Standing(
+            BatchState(
                 known=0,
                 complete=False,
                 settled={JobStatus.COMPLETED: count},
@@ -90,75 +90,75 @@ def test_a_speed_is_what_came_over_the_time_it_took(steps):
     assert speed.bytes == pytest.approx(1000 * speed.jobs)
 
 
-def test_what_an_earlier_run_had_settled_counts_neither_for_the_speed_nor_for_the_price():
+def test_jobs_settled_by_an_earlier_run_do_not_count_for_speed_and_requests_per_job():
     speed = Speed(60)
-    speed.take(0, Standing(known=10, complete=True))
-    standing = Standing(
-        known=10, complete=True, settled={JobStatus.COMPLETED: 9}, before=7, requests=3
+    speed.add(0, BatchState(known=10, complete=True))
+    state = BatchState(
+        known=10, complete=True, settled={JobStatus.COMPLETED: 9}, settled_before=7, requests=3
     )
-    speed.take(1, standing)
+    speed.add(1, state)
     assert speed.jobs == 2
-    assert standing.requests_per_job == 1.5
+    assert state.requests_per_job == 1.5
 
 
-def test_downloads_are_counted_as_they_come_and_what_was_kept_is_not():
-    downloads = Downloads()
-    with downloads.one() as progress_of_one, downloads.one() as progress_of_other:
-        assert downloads.under_way == 2
-        progress_of_one(1000, 5000)  # kept by an earlier try
+def test_received_bytes_are_counted_and_bytes_of_an_earlier_attempt_are_not():
+    downloads = DownloadCounter()
+    with downloads.count_one() as progress_of_one, downloads.count_one() as progress_of_other:
+        assert downloads.in_progress == 2
+        progress_of_one(1000, 5000)  # from an earlier attempt
         progress_of_one(1500, 5000)
         progress_of_other(0, None)
         progress_of_other(10, None)
-        progress_of_one(0, 7000)  # another version: from the beginning
+        progress_of_one(0, 7000)  # another version: starts again
         progress_of_one(100, 7000)
         assert downloads.bytes == 610
-    assert (downloads.under_way, downloads.bytes) == (0, 610)
+    assert (downloads.in_progress, downloads.bytes) == (0, 610)
 
 
-def test_a_download_that_fails_is_under_way_no_more():
-    downloads = Downloads()
-    with pytest.raises(OSError, match="full"), downloads.one():
+def test_a_failed_download_is_no_longer_in_progress():
+    downloads = DownloadCounter()
+    with pytest.raises(OSError, match="full"), downloads.count_one():
         raise OSError("full")
-    assert downloads.under_way == 0
+    assert downloads.in_progress == 0
 
 
 @pytest.mark.parametrize(
-    ("told", "text"),
+    ("formatted", "text"),
     [
-        (roughly(0.1), "1 s"),
-        (roughly(89), "89 s"),
-        (roughly(720), "12 min"),
-        (roughly(7200), "2 h"),
-        (in_time(0), "0/s"),
-        (in_time(0.05), "3.0/min"),
-        (in_time(1.25), "1.2/s"),
-        (in_time(1234.5), "1,234/s"),
-        (in_bytes(12_000), "12 kB"),
-        (in_bytes(12_340_000), "12 MB"),
-        (in_bytes(12_340_000_000), "12.3 GB"),
+        (format_duration(0.1), "1 s"),
+        (format_duration(89), "89 s"),
+        (format_duration(720), "12 min"),
+        (format_duration(7200), "2 h"),
+        (format_rate(0), "0/s"),
+        (format_rate(0.05), "3.0/min"),
+        (format_rate(1.25), "1.2/s"),
+        (format_rate(1234.5), "1,234/s"),
+        (format_bytes(12_000), "12 kB"),
+        (format_bytes(12_340_000), "12 MB"),
+        (format_bytes(12_340_000_000), "12.3 GB"),
     ],
 )
-def test_numbers_are_told_in_the_unit_that_suits_them(told, text):
-    assert told == text
+def test_numbers_have_a_suitable_unit(formatted, text):
+    assert formatted == text
 
 
-def test_a_line_tells_all_that_matters():
-    assert in_words(MANY, speed_of(35)) == (
-        "1,204 of 50,000 settled (1,180 completed, 24 failed), 35/s, 1.08 requests a job, "
+def test_a_line_describes_the_whole_state():
+    assert describe(MANY, speed_of(35)) == (
+        "1,204 of 50,000 settled (1,180 completed, 24 failed), 35/s, 1.08 requests per job, "
         "about 12 min left"
     )
-    standing = attrs.evolve(
+    state = attrs.evolve(
         MANY,
         complete=False,
         unresolved=1,
-        missed=2,
+        not_fetched=2,
         throttled_for=5,
         fetching=4,
         bytes_fetched=120_000_000,
     )
-    assert in_words(standing, speed_of(35, 8_200_000)) == (
+    assert describe(state, speed_of(35, 8_200_000)) == (
         "1,204 of at least 50,000 settled (1,180 completed, 24 failed), 1 unresolved, "
-        "2 results missed, 35/s, 1.08 requests a job, throttled for 5 s, 4 downloads, "
+        "2 results not fetched, 35/s, 1.08 requests per job, throttled for 5 s, 4 downloads, "
         "120 MB fetched, 8 MB/s"
     )
 
@@ -167,8 +167,8 @@ def test_a_line_tells_all_that_matters():
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """When each line was told, and the lines."""
+def printed(monkeypatch):
+    """The time and the text of each printed line."""
     lines = []
     monkeypatch.setattr(
         progress, "say", lambda text: lines.append((asyncio.get_running_loop().time(), text))
@@ -176,42 +176,46 @@ def told(monkeypatch):
     return lines
 
 
-def test_plain_lines_come_often_at_first_then_each_minute_while_something_happens(replay, told):
-    ended = 0
+def test_plain_lines_are_printed_every_10_s_at_first_then_every_minute(replay, printed):
+    settled = 0
 
     def source():
-        nonlocal ended
-        ended += 1
-        return Standing(known=10_000, complete=True, settled={JobStatus.COMPLETED: ended})
+        nonlocal settled
+        settled += 1
+        return BatchState(known=10_000, complete=True, settled={JobStatus.COMPLETED: settled})
 
     async def script():
         with PlainView(source):
             await asyncio.sleep(250)
 
     replay(script)
-    assert [at for at, _ in told] == [10, 20, 30, 40, 50, 60, 120, 180, 240]
-    assert told[0][1] == "adepoll: 2 of 10,000 settled (2 completed), 0.1/s, 0.00 requests a job"
+    assert [at for at, _ in printed] == [10, 20, 30, 40, 50, 60, 120, 180, 240]
+    assert (
+        printed[0][1] == "adepoll: 2 of 10,000 settled (2 completed), 0.1/s, 0.00 requests per job"
+    )
 
 
-def test_plain_lines_are_seldom_while_nothing_happens_and_tell_trouble_soon(replay, told):
-    standing = MANY
+def test_plain_lines_are_rare_while_nothing_changes_and_report_new_problems_within_10_s(
+    replay, printed
+):
+    state = MANY
 
     async def script():
-        nonlocal standing
-        with PlainView(lambda: standing):
+        nonlocal state
+        with PlainView(lambda: state):
             await asyncio.sleep(1405)
-            standing = attrs.evolve(standing, throttled_for=30)
+            state = attrs.evolve(state, throttled_for=30)
             await asyncio.sleep(10)
-            standing = attrs.evolve(standing, unresolved=1)
+            state = attrs.evolve(state, unresolved=1)
             await asyncio.sleep(10)
 
     replay(script)
-    assert [at for at, _ in told][6:] == [660, 1260, 1410, 1420]
-    assert "throttled for 30 s" in told[-2][1]
-    assert "1 unresolved" in told[-1][1]
+    assert [at for at, _ in printed][6:] == [660, 1260, 1410, 1420]
+    assert "throttled for 30 s" in printed[-2][1]
+    assert "1 unresolved" in printed[-1][1]
 
 
-def test_no_line_comes_after_the_end(replay, told):
+def test_no_line_is_printed_after_stop(replay, printed):
     async def script():
         with PlainView(lambda: MANY) as view:
             await asyncio.sleep(15)
@@ -220,44 +224,44 @@ def test_no_line_comes_after_the_end(replay, told):
             await asyncio.sleep(100)
 
     replay(script)
-    assert len(told) == 1
+    assert len(printed) == 1
 
 
 # --- on a terminal -------------------------------------------------------------------------------
 
 
-@given(STANDINGS, st.integers(30, 200), st.floats(0, 10**6), st.floats(0, 10**10))
-def test_the_display_fits_any_terminal_and_leaves_nothing_out(standing, width, jobs, size):
+@given(STATES, st.integers(30, 200), st.floats(0, 10**6), st.floats(0, 10**10))
+def test_the_display_fits_any_width_and_omits_nothing(state, width, jobs, size):
     speed = speed_of(jobs, size)
-    lines = drawn(standing, width, speed)
+    lines = drawn(state, width, speed)
     assert all(cell_len(line) <= min(width, 100) for line in lines)
-    assert f"{standing.ended:,}/" in lines[0]
+    assert f"{state.settled_count:,}/" in lines[0]
     shown = "  ".join(lines)
-    told = in_words(standing, speed)
-    assert in_time(jobs) in shown
-    for status, count in standing.by_status():
+    text = describe(state, speed)
+    assert format_rate(jobs) in shown
+    for status, count in state.by_status():
         assert f"{count:,} {status.value}" in shown
-    for part in ("unresolved", "results missed", "throttled for", "fetched", " left"):
-        assert (part in shown) == (part in told)
+    for part in ("unresolved", "results not fetched", "throttled for", "fetched", " left"):
+        assert (part in shown) == (part in text)
 
 
-def test_the_display_has_three_lines_and_breaks_no_part_where_they_do_not_suffice():
-    standing = attrs.evolve(MANY, fetching=4, bytes_fetched=120_000_000)
-    bar, found, pace, left = drawn(standing, 80, speed_of(35, 8_200_000))
+def test_the_display_has_three_lines_or_more_and_never_breaks_a_part():
+    state = attrs.evolve(MANY, fetching=4, bytes_fetched=120_000_000)
+    bar, found, pace, left = drawn(state, 80, speed_of(35, 8_200_000))
     assert [bar.split()[0], *bar.split()[2:]] == ["settled", "1,204/50,000", "0:01:15"]
     assert found.strip() == "1,180 completed  24 failed"
-    assert pace.strip() == "35/s  1.08 requests a job  4 downloads  120 MB fetched  8 MB/s"
+    assert pace.strip() == "35/s  1.08 requests per job  4 downloads  120 MB fetched  8 MB/s"
     assert left.strip() == "about 12 min left"
-    assert len(drawn(standing, 100, speed_of(35, 8_200_000))) == 3
+    assert len(drawn(state, 100, speed_of(35, 8_200_000))) == 3
 
 
-def test_a_narrow_terminal_does_without_the_bar():
+def test_a_narrow_terminal_has_no_bar():
     assert drawn(MANY, 30)[0].split() == ["settled", "1,204/50,000", "0:01:15"]
 
 
 @contextmanager
 def at_terminal():
-    """Make stderr a terminal; gives the end at which one sits."""
+    """Make stderr a terminal; yields the other end of it."""
     ours, theirs = pty.openpty()
     with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w") as stderr:
         patch.setenv("TERM", "xterm")
@@ -268,23 +272,23 @@ def at_terminal():
 
 
 def all_of(terminal):
-    """Give all that was shown; one read need not."""
+    """Return everything that was shown; one read may not suffice."""
     shown = b""
     while select.select([terminal], [], [], 0)[0]:
         shown += os.read(terminal, 65536)
     return shown.decode()
 
 
-def test_the_display_is_kept_up_to_date_and_taken_away_at_the_end(replay):
-    ended = 0
+def test_the_display_is_updated_and_removed_at_the_end(replay):
+    settled = 0
 
     def source():
-        return Standing(known=9, complete=True, settled={JobStatus.COMPLETED: ended})
+        return BatchState(known=9, complete=True, settled={JobStatus.COMPLETED: settled})
 
     async def script():
-        nonlocal ended
-        with ProgressView(source):
-            ended = 7
+        nonlocal settled
+        with LiveView(source):
+            settled = 7
             await asyncio.sleep(0.3)
 
     with at_terminal() as terminal:
@@ -294,12 +298,12 @@ def test_the_display_is_kept_up_to_date_and_taken_away_at_the_end(replay):
     assert shown.index("\x1b[?25l") < shown.index("7/9") < shown.index("\x1b[?25h")
 
 
-def test_a_line_goes_above_the_display_and_is_not_broken_in_two(replay, monkeypatch):
+def test_a_line_is_printed_above_the_display_and_not_wrapped(replay, monkeypatch):
     path = "results/" + 30 * "long-name"
 
     async def script():
         monkeypatch.setattr(sys, "stdout", sys.stderr)
-        with ProgressView(lambda: MANY) as view:
+        with LiveView(lambda: MANY) as view:
             await view.line(f"completed [b]  {path}")
             await asyncio.sleep(0)
 
@@ -310,12 +314,12 @@ def test_a_line_goes_above_the_display_and_is_not_broken_in_two(replay, monkeypa
     assert shown.index("1,204/50,000") < shown.index(path) < shown.rindex("1,204/50,000")
 
 
-def test_a_line_for_a_pipe_goes_there_beside_the_display(replay, monkeypatch):
+def test_a_line_goes_to_a_pipe_while_the_display_is_on_the_terminal(replay, monkeypatch):
     pipe = io.StringIO()
 
     async def script():
         monkeypatch.setattr(sys, "stdout", pipe)
-        with ProgressView(lambda: MANY) as view:
+        with LiveView(lambda: MANY) as view:
             await view.line("x" * 300)
 
     with at_terminal():
@@ -323,38 +327,38 @@ def test_a_line_for_a_pipe_goes_there_beside_the_display(replay, monkeypatch):
     assert pipe.getvalue() == "x" * 300 + "\n"
 
 
-def test_a_terminal_that_is_closed_ends_no_batch(replay, monkeypatch):
-    gone = []
+def test_a_closed_terminal_does_not_end_the_batch(replay, monkeypatch):
+    discarded = []
 
-    def is_gone(*_args, **_kwargs):
+    def fail(*_args, **_kwargs):
         raise OSError("gone")
 
-    monkeypatch.setattr(progress, "drop", gone.append)
+    monkeypatch.setattr(progress, "discard", discarded.append)
 
     async def script():
-        with ProgressView(lambda: MANY):
-            monkeypatch.setattr(progress.Live, "update", is_gone)
+        with LiveView(lambda: MANY):
+            monkeypatch.setattr(progress.Live, "update", fail)
             await asyncio.sleep(10)
 
     with at_terminal():
         replay(script)
-    assert gone
+    assert discarded
 
 
-def test_the_view_is_that_which_suits_stderr(monkeypatch):
+def test_the_view_depends_on_stderr(monkeypatch):
     with at_terminal():
-        assert type(show(lambda: MANY)) is ProgressView
-        assert type(show(lambda: MANY, quiet=True)) is View
+        assert type(progress_view(lambda: MANY)) is LiveView
+        assert type(progress_view(lambda: MANY, quiet=True)) is View
         monkeypatch.setenv("TERM", "dumb")
-        assert type(show(lambda: MANY)) is PlainView
+        assert type(progress_view(lambda: MANY)) is PlainView
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert type(show(lambda: MANY)) is PlainView
+    assert type(progress_view(lambda: MANY)) is PlainView
 
 
-def test_quiet_shows_nothing_and_asks_nobody(replay, capsys):
+def test_quiet_shows_nothing_and_never_calls_the_source(replay, capsys):
     async def script():
-        with show(lambda: 1 / 0, quiet=True) as view:
+        with progress_view(lambda: 1 / 0, quiet=True) as view:
             await asyncio.sleep(100)
             view.stop()
 

@@ -1,4 +1,4 @@
-"""How a command ends: signals, once and twice, errors, bugs, and readers that have gone."""
+"""How a command ends: first and second signals, errors, bugs, and closed pipes."""
 
 import os
 import pty
@@ -16,7 +16,10 @@ STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 BEGIN = """
 import asyncio, logging, os, signal, sys, threading, time
 from adepoll.cli import cli
-from adepoll.cli.running import ExitCode, run, run_plain, say, write_line
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import say
+from adepoll.cli.run import run, run_sync
+from adepoll.cli.stdout_writer import write_line
 from adepoll.errors import AdePollError, ConfigurationError
 logging.getLogger("asyncio").addFilter(lambda r: "Executing" not in r.msg)  # slow machines
 sys.modules["uvloop"] = None if {without_uvloop} else __import__("uvloop")
@@ -32,7 +35,7 @@ async def main():
         {cleanup}
         write_line("clean")
 
-run(main, on_stop=lambda: say("go on with: adepoll resume"))
+run(main, on_stop=lambda: say("continue with: adepoll resume"))
 """
 
 HANGING = {
@@ -85,13 +88,13 @@ def output_of(code, *arguments):
 
 
 @pytest.mark.parametrize(("number", "code"), STOPS)
-async def test_the_first_signal_stops_in_order_and_tells_how_to_go_on(begin, number, code):
+async def test_the_first_signal_cancels_the_command_and_prints_how_to_continue(begin, number, code):
     async with running(begin + COMMAND.format(cleanup="await asyncio.sleep(0)")) as process:
         assert await line_of(process) == "ready"
         process.send_signal(number)
         out, err = await process.communicate()
     assert out.decode().split() == ["cleaning", "clean"]
-    assert err.decode() == "go on with: adepoll resume\n"
+    assert err.decode() == "continue with: adepoll resume\n"
     assert process.returncode == code
 
 
@@ -99,7 +102,7 @@ async def test_the_first_signal_stops_in_order_and_tells_how_to_go_on(begin, num
     ("hanging", "number", "code"),
     [("await", signal.SIGTERM, 143), *((hanging, signal.SIGINT, 130) for hanging in HANGING)],
 )
-async def test_the_second_signal_stops_at_once_whatever_the_first_one_hangs_in(
+async def test_the_second_signal_ends_the_process_immediately_even_if_cleanup_hangs(
     begin, hanging, number, code
 ):
     async with running(begin + COMMAND.format(cleanup=HANGING[hanging])) as process:
@@ -112,18 +115,18 @@ async def test_the_second_signal_stops_at_once_whatever_the_first_one_hangs_in(
     assert process.returncode == code
 
 
-async def test_a_terminal_that_closes_may_hang_up_as_often_as_it_likes(begin):
+async def test_a_second_sighup_does_not_interrupt_the_cleanup(begin):
     cleanup = "signal.raise_signal(signal.SIGHUP); await asyncio.sleep(0)"
     async with running(begin + COMMAND.format(cleanup=cleanup)) as process:
         assert await line_of(process) == "ready"
         process.send_signal(signal.SIGHUP)
         out, err = await process.communicate()
     assert out.decode().split() == ["cleaning", "clean"]
-    assert err.decode() == "go on with: adepoll resume\n"
+    assert err.decode() == "continue with: adepoll resume\n"
     assert process.returncode == 129
 
 
-async def test_what_is_said_to_a_terminal_that_has_closed_disturbs_nothing(begin):
+async def test_messages_to_a_closed_terminal_are_ignored(begin):
     ours, theirs = pty.openpty()
     async with running(
         begin + COMMAND.format(cleanup='say("standing"); await asyncio.sleep(0)'), stderr=theirs
@@ -137,7 +140,7 @@ async def test_what_is_said_to_a_terminal_that_has_closed_disturbs_nothing(begin
     assert process.returncode == 129
 
 
-async def test_a_signal_that_was_ignored_from_the_start_stays_so(begin):
+async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(begin):
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     code += begin + COMMAND.format(cleanup="pass")
     async with running(code) as process:
@@ -148,10 +151,10 @@ async def test_a_signal_that_was_ignored_from_the_start_stays_so(begin):
     assert process.returncode == 143
 
 
-async def test_a_signal_that_comes_before_the_command_begins_stops_it(begin):
+async def test_a_signal_before_the_command_starts_stops_it(begin):
     code = begin + COMMAND.format(cleanup="pass").replace(
         "run(main",
-        "from adepoll.cli import running\n"
+        "running = sys.modules['adepoll.cli.run']\n"
         "old = running._loop_factory\n"
         "def factory():\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
@@ -161,11 +164,11 @@ async def test_a_signal_that_comes_before_the_command_begins_stops_it(begin):
     )
     async with running(code) as process:
         out, err = await process.communicate()
-    assert (out, err.decode()) == (b"", "go on with: adepoll resume\n")
+    assert (out, err.decode()) == (b"", "continue with: adepoll resume\n")
     assert process.returncode == 143
 
 
-async def test_the_cursor_is_shown_again_when_a_terminal_is_left_at_once(begin):
+async def test_the_cursor_is_shown_again_after_an_immediate_exit(begin):
     ours, theirs = pty.openpty()
     async with running(begin + COMMAND.format(cleanup=HANGING["busy"]), stderr=theirs) as process:
         os.close(theirs)
@@ -208,7 +211,7 @@ def failing(what):
         ('raise ExceptionGroup("g", [BrokenPipeError()])', 141, ""),
     ],
 )
-def test_an_error_is_one_line(what, code, said):
+def test_an_error_is_printed_as_one_line(what, code, said):
     got, out, err = output_of(failing(what), "fail")
     assert (got, out) == (code, "")
     assert err.startswith(said)
@@ -230,7 +233,7 @@ BUG = """
 """
 
 
-def test_a_bug_is_one_line_that_says_so_and_how_to_see_more():
+def test_a_bug_is_printed_as_one_line_with_a_hint_at_debug():
     code, _, err = output_of(failing(BUG), "fail")
     assert code == 70
     assert err.count("\n") == 1
@@ -239,7 +242,7 @@ def test_a_bug_is_one_line_that_says_so_and_how_to_see_more():
     assert "canary" not in err
 
 
-def test_debug_shows_the_traceback_of_a_bug_without_secrets_and_escapes():
+def test_debug_shows_the_traceback_of_a_bug_without_secrets_and_control_characters():
     code, _, err = output_of(failing(BUG), "--debug", "fail")
     assert code == 70
     assert "Traceback" in err
@@ -249,22 +252,26 @@ def test_debug_shows_the_traceback_of_a_bug_without_secrets_and_escapes():
     assert "\x1b" not in err
 
 
-def test_wrong_usage_found_late_is_told_by_click():
+def test_a_click_error_raised_by_the_command_is_printed_by_click():
     code, _, err = output_of(failing('raise click.BadParameter("no")'), "fail")
     assert code == 2
     assert "Error: Invalid value: no" in err
 
 
-def test_a_command_without_a_loop_ends_in_the_same_ways():
-    plain = BEGIN_PLAIN + "def main():\n    {}\nrun_plain(main)\n"
-    assert output_of(plain.format('say("x"); return ExitCode.ENDED_BADLY')) == (1, "", "x\n")
+def test_a_command_without_an_event_loop_has_the_same_exit_codes():
+    plain = BEGIN_PLAIN + "def main():\n    {}\nrun_sync(main)\n"
+    assert output_of(plain.format('say("x"); return ExitCode.FAILED_OR_CANCELLED')) == (
+        1,
+        "",
+        "x\n",
+    )
     code, _, err = output_of(plain.format('raise AdePollError("no")'))
     assert (code, err) == (3, "adepoll: no\n")
     code, _, err = output_of(plain.format("signal.raise_signal(signal.SIGINT)"))
     assert (code, err) == (130, "")
 
 
-async def test_a_reader_of_stderr_that_has_gone_ends_no_work(begin):
+async def test_a_closed_stderr_does_not_end_the_command(begin):
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = begin + (

@@ -20,7 +20,7 @@ from waiting import supervised
 
 from adepoll import Journal
 from adepoll.api.config import REGIONS
-from adepoll.cli.choices import IDS_NOTE, READ
+from adepoll.cli.batch_options import IDS_NOTE, READ
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import JournalReader
 

@@ -1,0 +1,101 @@
+"""The other side of the demo: an emulator in a separate process, and HTTP calls to it."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+from attrs import frozen
+
+from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from adepoll.api.models import Json
+from adepoll.errors import AdePollError
+
+_MAX_SUBMISSIONS: Final = 32  # at the same time
+_SCHEMA: Final = (
+    '{"type": "object", "properties": {"invoice_number": {"type": "string"}, '
+    '"total": {"type": "number"}, "lines": {"type": "array", "items": {"type": "object", '
+    '"properties": {"text": {"type": "string"}, "amount": {"type": "number"}}}}}}'
+)
+
+
+@frozen
+class EmulatorProcess:
+    """A running emulator; submits jobs and reads its records, which adepoll itself cannot do.
+
+    Attributes:
+        base_url: URL of its API.
+        api_key: The key that it accepts.
+    """
+
+    base_url: str
+    api_key: str
+
+    async def submit(self, count: int) -> list[str]:
+        """Create `count` jobs, and return their ids."""
+        slots = asyncio.Semaphore(_MAX_SUBMISSIONS)
+
+        async def create(session: aiohttp.ClientSession, number: int) -> str:
+            form = aiohttp.FormData()
+            form.add_field("schema", _SCHEMA)
+            form.add_field(
+                "markdown",
+                f"# Invoice {number}",
+                filename=f"invoice-{number}.md",
+                content_type="text/markdown",
+            )
+            url = f"{self.base_url}/v1/ade/extract/jobs"
+            async with slots, session.post(url, data=form) as response:
+                job_id: str = (await response.json())["job_id"]
+                return job_id
+
+        async with self._session() as session:
+            return await asyncio.gather(*(create(session, number) for number in range(count)))
+
+    async def truth(self) -> Json:
+        """Return the emulator's records of its jobs and requests."""
+        url = f"{self.base_url}/_emulator/truth"
+        async with self._session() as session, session.get(url, params={"digests": "1"}) as answer:
+            return await answer.json()
+
+    def _session(self) -> aiohttp.ClientSession:
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        return aiohttp.ClientSession(headers=headers, raise_for_status=True)
+
+
+@contextlib.asynccontextmanager
+async def emulator_process(*, seed: int, median: float) -> AsyncIterator[EmulatorProcess]:
+    """Run an emulator in a separate process.
+
+    The process exits when its standard input closes, so that it cannot outlive this one.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", "--until-eof"),
+        *("--seed", str(seed), "--median", str(median)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches this process only
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield await _read_announcement(process)
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        await process.wait()
+
+
+async def _read_announcement(process: asyncio.subprocess.Process) -> EmulatorProcess:
+    """Read the two lines ``export NAME=VALUE`` that the emulator prints first."""
+    variables: dict[str, str] = {}
+    while not variables.keys() >= {BASE_URL_VARIABLE, API_KEY_VARIABLE}:
+        line = (await process.stdout.readline()).decode() if process.stdout else ""
+        if not line:
+            raise AdePollError('the emulator did not start; run "adepoll emulate" to see why')
+        name, _, value = line.strip().removeprefix("export ").partition("=")
+        variables[name] = value
+    return EmulatorProcess(variables[BASE_URL_VARIABLE], variables[API_KEY_VARIABLE])

@@ -1,0 +1,89 @@
+"""Which exit code a command ends with. `adepoll --help` lists the codes."""
+
+from enum import IntEnum
+from typing import Final
+
+import adepoll
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.errors import (
+    AdePollError,
+    AuthenticationError,
+    BatchStoppedError,
+    ConfigurationError,
+    InvalidJobIdError,
+    JournalBusyError,
+    JournalEndpointError,
+    JournalError,
+    JournalFormatError,
+    JournalNotFoundError,
+    NotAJournalError,
+    PermissionDeniedError,
+    TargetExistsError,
+)
+
+_SIGNAL_BASE: Final = 128  # shells add the signal's number to this
+
+
+class ExitCode(IntEnum):
+    """The exit codes of the command."""
+
+    COMPLETED = 0
+    FAILED_OR_CANCELLED = 1
+    USAGE = 2
+    UNRESOLVED = 3
+    KEY_REFUSED = 4
+    BUG = 70
+    IO_ERROR = 74
+    HUNG_UP = 129
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+# The first class that an error is an instance of decides; any other `AdePollError` is UNRESOLVED.
+_CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
+    (AuthenticationError, ExitCode.KEY_REFUSED),
+    (PermissionDeniedError, ExitCode.KEY_REFUSED),
+    (ConfigurationError, ExitCode.USAGE),
+    (InvalidJobIdError, ExitCode.USAGE),
+    (TargetExistsError, ExitCode.USAGE),
+    (JournalNotFoundError, ExitCode.USAGE),
+    (JournalBusyError, ExitCode.USAGE),
+    (JournalEndpointError, ExitCode.USAGE),
+    (JournalFormatError, ExitCode.USAGE),
+    (NotAJournalError, ExitCode.USAGE),
+    (JournalError, ExitCode.IO_ERROR),
+    (BatchStoppedError, ExitCode.IO_ERROR),
+    (AdePollError, ExitCode.UNRESOLVED),
+    (BrokenPipeError, ExitCode.BROKEN_PIPE),
+    (OSError, ExitCode.IO_ERROR),
+)
+
+
+def exit_code_of_job(job: JobSnapshot) -> ExitCode:
+    """Return the exit code for the status of one job."""
+    if job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
+        return ExitCode.FAILED_OR_CANCELLED
+    return ExitCode.COMPLETED
+
+
+def exit_code_of_batch(progress: "adepoll.BatchProgress") -> ExitCode:
+    """Return the exit code for a batch that was not interrupted."""
+    if progress.unresolved or progress.missed:
+        return ExitCode.UNRESOLVED
+    if progress.settled.get(JobStatus.FAILED) or progress.settled.get(JobStatus.CANCELLED):
+        return ExitCode.FAILED_OR_CANCELLED
+    return ExitCode.COMPLETED
+
+
+def exit_code_of_error(error: Exception) -> ExitCode:
+    """Return the exit code for an error that ended a command."""
+    for cls, code in _CODES:
+        if isinstance(error, cls):
+            return code
+    return ExitCode.BUG
+
+
+def exit_code_of_signal(number: int) -> ExitCode:
+    """Return the exit code for SIGHUP, SIGINT or SIGTERM."""
+    return ExitCode(_SIGNAL_BASE + number)
