@@ -13,7 +13,7 @@ from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run
 from adepoll.errors import ConfigurationError
 from adepoll.journal import JournalReader
-from adepoll.report import Collector, page_of, write_whole
+from adepoll.report import Collector, render_journal, write_atomically
 
 _RECORDS_PER_STEP: Final = 500  # take less than 0.1 s
 
@@ -48,13 +48,13 @@ def report(journal: Path, *, out: str | None) -> None:
                 if number % _RECORDS_PER_STEP == 0:
                     await asyncio.sleep(0)  # Ctrl-C cancels here
             facts = collector.facts()
-            page = page_of(reader, facts, name=str(journal), made_at=made_at)
+            page = render_journal(reader, facts, name=str(journal), made_at=made_at)
         if out == "-":
             sys.stdout.buffer.write(page.encode())
             sys.stdout.buffer.flush()
             return ExitCode.COMPLETED
         try:
-            write_whole(path, page)
+            write_atomically(path, page)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             say(f"adepoll: cannot write {shown(str(path))}: {reason}; see --out")

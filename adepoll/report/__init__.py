@@ -1,25 +1,25 @@
-"""The report of a batch: one HTML file that opens anywhere (extra "cli", for jinja2).
+"""The report about a batch: one HTML file without external content (extra "cli", for jinja2).
 
-`render` makes the page of records, `write_report` that of a journal's, as a file.
+`write_report` writes the report of a journal, `render` returns the page for any records.
 """
 
 from collections.abc import Iterable, Mapping
 
 from adepoll.journal.outcomes import Record
-from adepoll.report.collecting import Collector, collect
+from adepoll.report.collector import Collector, collect
 from adepoll.report.facts import Facts
 from adepoll.report.page import render_facts
-from adepoll.report.writing import page_of, write_report, write_whole
+from adepoll.report.report_file import render_journal, write_atomically, write_report
 
 __all__ = [
     "Collector",
     "Facts",
     "collect",
-    "page_of",
     "render",
     "render_facts",
+    "render_journal",
+    "write_atomically",
     "write_report",
-    "write_whole",
 ]
 
 
@@ -32,15 +32,15 @@ def render(
     made_at: float,
     running: bool = False,
 ) -> str:
-    """Give the page of a batch. The records are read once, and none of them is kept.
+    """Return the page for the records of a batch. Reads the records once, and keeps none.
 
     Args:
-        records: All of them, in any order.
-        name: Of the journal, as a command would name it: its path.
-        endpoint: The API that the jobs are of.
-        notes: The journal's notes.
-        made_at: When the records were read, Unix seconds.
-        running: Whether a run has the journal open.
+        records: All records, in any order.
+        name: Path of the journal as a command would name it.
+        endpoint: URL of the API.
+        notes: The notes of the journal.
+        made_at: Unix time at which the records were read.
+        running: True if a process has the journal open.
     """
     return render_facts(
         collect(records),

@@ -1,7 +1,4 @@
-"""Numbers for charts: quantiles, round steps, and bins that a long tail does not squash.
-
-Imports nothing of adepoll. All values are plain floats; what they measure is the caller's.
-"""
+"""Numbers for charts: quantiles, histogram bins, and axis ticks. Imports nothing of adepoll."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -11,21 +8,22 @@ from typing import Final
 
 from attrs import frozen
 
-# More bins show noise, fewer hide a second hump.
+# More bins show noise, fewer hide a second peak.
 _BINS: Final = 24
-_LEAST: Final = 1e-3  # a log scale has to begin somewhere
+_LOG_MINIMUM: Final = 1e-3  # lower end of a logarithmic scale
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _DAY: Final = 86400.0
-# What people count time in, from 15 s up; below and above, 1, 2 and 5 do.
+# Steps of a time axis from 10 s to 365 days. Smaller and larger steps are 1, 2 or 5 times a power
+# of 10.
 _TIME_STEPS: Final = (
     *(10.0, 15.0, 20.0, 30.0),
     *(minutes * _MINUTE for minutes in (1, 2, 5, 10, 15, 20, 30)),
     *(hours * _HOUR for hours in (1, 2, 3, 4, 6, 8, 12)),
     *(days * _DAY for days in (1, 2, 5, 7, 10, 14, 20, 30, 50, 70, 100, 200, 365)),
 )
-# Marks of an axis of ratios: one or two a decade, and as many as there is a round number for.
+# Ticks of a logarithmic axis: one per decade, two per decade, and all round numbers.
 _TENS: Final = (
     *(10.0**power for power in range(-3, 2)),
     *(tens * unit for unit in (_MINUTE, _HOUR, _DAY) for tens in (1, 10)),
@@ -42,15 +40,15 @@ _MARKS: Final = sorted(
 
 
 @frozen(kw_only=True)
-class Spread:
-    """How values spread.
+class Summary:
+    """Summary of a sample.
 
     Attributes:
-        count: How many there are.
-        least: The smallest.
-        median: Half are at most this.
-        p95: 95 of 100 are at most this.
-        most: The largest.
+        count: Number of values.
+        least: Smallest value.
+        median: Half of the values are at most this.
+        p95: 95% of the values are at most this.
+        most: Largest value.
     """
 
     count: int
@@ -62,14 +60,15 @@ class Spread:
 
 @frozen(kw_only=True)
 class Bins:
-    """Values counted in bins of one width, or of one ratio.
+    """A histogram.
 
     Attributes:
-        edges: One more than there are bins, rising; a bin holds its lower edge, the last both.
-        counts: How many values each bin holds.
-        below: How many are smaller than the first edge.
-        above: How many are larger than the last edge.
-        log: Whether the bins are of one ratio.
+        edges: Edges of the bins in rising order, one more than there are bins. A bin includes its
+            lower edge; the last bin includes both.
+        counts: Number of values per bin.
+        below: Number of values smaller than the first edge.
+        above: Number of values larger than the last edge.
+        log: True if the bins have equal width on a logarithmic scale.
     """
 
     edges: tuple[float, ...]
@@ -79,7 +78,10 @@ class Bins:
     log: bool = False
 
     def position(self, value: float) -> float:
-        """Tell where a value stands, in bins from the first edge; -0.5 and n + 0.5 for beyond."""
+        """Return the position of a value in bins from the first edge.
+
+        Smaller values have position -0.5, larger ones the number of bins plus 0.5.
+        """
         edges = self.edges
         if value < edges[0]:
             return -0.5
@@ -93,18 +95,18 @@ class Bins:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Give the quantile of values in rising order, by linear interpolation."""
+    """Return a quantile of values in rising order, by linear interpolation."""
     place = share * (len(ordered) - 1)
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def spread(ordered: Sequence[float]) -> Spread | None:
-    """Sum up values in rising order; None where there are none."""
+def summarize(ordered: Sequence[float]) -> Summary | None:
+    """Return the summary of values in rising order; None if there are none."""
     if not ordered:
         return None
-    return Spread(
+    return Summary(
         count=len(ordered),
         least=ordered[0],
         median=quantile(ordered, 0.5),
@@ -114,15 +116,15 @@ def spread(ordered: Sequence[float]) -> Spread | None:
 
 
 def bins(ordered: Sequence[float]) -> Bins | None:
-    """Count values, none of them negative and in rising order; None where there are none.
+    """Return a histogram of non-negative values in rising order; None if there are none.
 
-    Most values get most of the room. Where the slow ones are many times slower than the middle,
-    bins are of one ratio; else of one width, and what lies far out is counted as `Bins.above`.
+    If the 99th percentile is more than 8 times the median, the scale is logarithmic. Otherwise the
+    bins have equal width, and outliers are counted in `Bins.above`.
     """
     if not ordered:
         return None
     low, middle, high = (quantile(ordered, share) for share in (0.01, 0.5, 0.99))
-    log = high > max(8 * middle, 10 * _LEAST)
+    log = high > max(8 * middle, 10 * _LOG_MINIMUM)
     edges = _log_edges(low, middle, ordered[-1]) if log else _even_edges(low, high, ordered[-1])
     places = [bisect_left(ordered, edge) for edge in edges[:-1]]
     places.append(bisect_right(ordered, edges[-1]))
@@ -136,9 +138,9 @@ def bins(ordered: Sequence[float]) -> Bins | None:
 
 
 def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
-    # 99 of 100 are seen at full size; the last one joins them if that costs little room.
+    # Ends at the 99th percentile, or at the maximum if that is at most 1.5 times as large.
     top = most if most <= 1.5 * high else high
-    bottom = low if 0.6 * top < low < top else 0.0  # zero is worth seeing, if it is not too far
+    bottom = low if 0.6 * top < low < top else 0.0  # includes zero unless it is far away
     step = time_step((top - bottom) / _BINS or top / _BINS or 1 / _BINS)
     first = math.floor(bottom / step)
     last = max(math.ceil(top / step), first + 1)
@@ -148,7 +150,7 @@ def _even_edges(low: float, high: float, most: float) -> tuple[float, ...]:
 
 
 def _log_edges(low: float, middle: float, most: float) -> tuple[float, ...]:
-    bottom = max(low, middle / 100, most / 1e9, _LEAST)
+    bottom = max(low, middle / 100, most / 1e9, _LOG_MINIMUM)
     decades = math.log10(most / bottom)
     per_decade = max(1, round(_BINS / decades))
     first = math.floor(math.log10(bottom) * per_decade)
@@ -159,7 +161,7 @@ def _log_edges(low: float, middle: float, most: float) -> tuple[float, ...]:
 
 
 def round_step(least: float) -> float:
-    """Give the smallest of 1, 2, 5, 10, 20, 50 and so on that is at least this."""
+    """Return the smallest of ..., 1, 2, 5, 10, 20, 50, ... that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     for factor in (1, 2, 5):
         if factor * power >= least * (1 - 1e-9):
@@ -168,14 +170,14 @@ def round_step(least: float) -> float:
 
 
 def time_step(least: float) -> float:
-    """Give a step of at least so many seconds that people count in, such as 15 s or 2 h."""
+    """Return a usual time step of at least `least` seconds, such as 15 s or 2 h."""
     if least <= _TIME_STEPS[0]:
         return round_step(least)
     return next((step for step in _TIME_STEPS if step >= least * (1 - 1e-9)), round_step(least))
 
 
 def time_ticks(low: float, high: float, most: int) -> list[float]:
-    """Give at most so many round times from one to the other, both in seconds."""
+    """Return at most `most` round times between `low` and `high`, in seconds."""
     step = time_step((high - low) / most) if high > low else 1.0
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
@@ -184,7 +186,7 @@ def time_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_time_ticks(low: float, high: float, most: int) -> list[float]:
-    """Give at most so many round times from one to the other, for an axis of ratios."""
+    """Return at most `most` round times between `low` and `high`, for a logarithmic axis."""
     inside = [mark for mark in _MARKS if low * (1 - 1e-9) <= mark <= high * (1 + 1e-9)]
     ticks = inside
     for scale in (_THIRDS, _TENS):
@@ -194,7 +196,7 @@ def log_time_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def count_ticks(most: int, wanted: int) -> list[int]:
-    """Give whole numbers from 0 up to at least `most`, in about so many round steps."""
+    """Return whole numbers from 0 to at least `most`, in about `wanted` round steps."""
     most = max(most, 1)
     step = max(1, int(round_step(most / wanted)))
     return [*range(0, most + step, step)]

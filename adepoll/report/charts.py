@@ -1,7 +1,7 @@
-"""Charts as inline SVG, drawn twice: wide, and narrow for a telephone. Imports its neighbours only.
+"""Charts as inline SVG, each drawn twice: wide, and narrow for a phone.
 
-Every chart has a title and a description, every bar a label of its own to point at; colour never
-says anything alone. The numbers stand in a table beside it.
+Every chart has a title and a description, and every bar a tooltip. Colour is never the only
+distinction. The page shows the same numbers in a table below the chart.
 """
 
 from bisect import bisect_left
@@ -11,68 +11,74 @@ from typing import Final
 from attrs import frozen
 from markupsafe import Markup
 
-from adepoll.report.facts import Curve, Ending, Facts, Sample
-from adepoll.report.figures import Bins, count_ticks, log_time_ticks, time_step, time_ticks
-from adepoll.report.formats import show_count, show_duration, show_share, show_tick, show_time
+from adepoll.report.chart_numbers import Bins, count_ticks, log_time_ticks, time_step, time_ticks
+from adepoll.report.facts import Curve, Facts, OutcomeKind, Sample
+from adepoll.report.formats import (
+    format_count,
+    format_duration,
+    format_share,
+    format_tick,
+    format_time,
+)
 
-_LEFT: Final = 52.0  # room for the numbers of the upright axis
+_LEFT: Final = 52.0  # room for the numbers of the vertical axis
 _RIGHT: Final = 14.0
 _TOP: Final = 14.0
-_MARKS: Final = 30.0  # room for the labels of the two marked values
+_MARKS: Final = 30.0  # room for the labels of median and p95
 _BOTTOM: Final = 30.0
-_CHARACTER: Final = 7.8  # width of one in bold, at most on average
-_LEAST_BAR: Final = 2.0  # so that one of a million is seen
+_CHARACTER: Final = 7.8  # largest average width of a bold character
+_MIN_BAR: Final = 2.0  # visible even for one job of a million
 
 
 @frozen(kw_only=True)
 class _Canvas:
-    """Where one drawing of a chart goes.
+    """Dimensions of one drawing, in units of its view box.
 
     Attributes:
-        ident: Part of the ids, which no other drawing has.
-        kind: ``wide`` or ``narrow``.
-        width: In units of the drawing, as all lengths here.
-        height: As width.
-        top: Where the drawing begins under its labels.
+        ident: Part of the element ids; unique on the page.
+        width_class: ``wide`` or ``narrow``.
+        width: Width of the drawing.
+        height: Height of the drawing.
+        top: Upper edge of the plot, below its labels.
     """
 
     ident: str
-    kind: str
+    width_class: str
     width: float
     height: float
     top: float
 
     @property
     def inner(self) -> float:
-        """Width between the axis and the right edge."""
+        """Width of the plot."""
         return self.width - _LEFT - _RIGHT
 
     @property
     def base(self) -> float:
-        """Where the lower axis lies."""
+        """Position of the horizontal axis."""
         return self.height - _BOTTOM
 
     @property
     def ticks(self) -> int:
-        """How many labels the lower axis has room for."""
-        return 8 if self.kind == "wide" else 5
+        """Maximum number of labels on the horizontal axis."""
+        return 8 if self.width_class == "wide" else 5
 
 
 def histogram(ident: str, sample: Sample, *, title: str, noun: str) -> Markup:
-    """Draw how durations spread, with median and 95th percentile marked.
+    """Draw a histogram of durations, with median and 95th percentile marked.
 
     Args:
-        ident: A word for the ids within the page.
-        sample: The durations, in seconds.
-        title: What the chart shows.
-        noun: What one duration is of, in the plural.
+        ident: Part of the element ids; unique on the page.
+        sample: The durations in seconds.
+        title: Title of the chart.
+        noun: Plural noun for the values, such as ``jobs``.
     """
-    spread = sample.spread
-    shape = "on a scale of ratios" if sample.bins.log else "in bins of one width"
+    summary = sample.summary
+    shape = "on a logarithmic scale" if sample.bins.log else "in bins of equal width"
     description = (
-        f"Histogram of {show_count(spread.count)} {noun} {shape}: from "
-        f"{show_duration(spread.least)} to {show_duration(spread.most)}, median "
-        f"{show_duration(spread.median)}, 95th percentile {show_duration(spread.p95)}."
+        f"Histogram of {format_count(summary.count)} {noun} {shape}: from "
+        f"{format_duration(summary.least)} to {format_duration(summary.most)}, median "
+        f"{format_duration(summary.median)}, 95th percentile {format_duration(summary.p95)}."
     )
 
     def draw(canvas: _Canvas) -> Iterable[Markup]:
@@ -84,8 +90,8 @@ def histogram(ident: str, sample: Sample, *, title: str, noun: str) -> Markup:
 
 
 def bin_rows(counted: Bins) -> list[tuple[str, int]]:
-    """Give the bins of a histogram as rows of a table: which durations, and how many."""
-    edges = [show_duration(edge) for edge in counted.edges]
+    """Return one table row per bin: its range of durations, and its count."""
+    edges = [format_duration(edge) for edge in counted.edges]
     rows = [
         (f"{low} to {high}", count)
         for low, high, count in zip(edges, edges[1:], counted.counts, strict=False)
@@ -98,9 +104,9 @@ def bin_rows(counted: Bins) -> list[tuple[str, int]]:
 
 
 def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Markup]:
-    counted, spread = sample.bins, sample.spread
+    counted, summary = sample.bins, sample.summary
     rows = bin_rows(counted)
-    first = 1 if counted.below else 0  # the slot of the first true bin
+    first = 1 if counted.below else 0  # the slot of the first bin; slot 0 holds the smaller values
     slot = canvas.inner / len(rows)
 
     def place(value: float) -> float:
@@ -118,7 +124,7 @@ def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Mark
             '<rect class="bar{beyond}" x="{left}" y="{y}" width="{width}" height="{height}"/></g>'
         ).format(
             label=label,
-            count=f"{show_count(count)} {noun}",
+            count=f"{format_count(count)} {noun}",
             x=_n(_LEFT + index * slot),
             top=_n(canvas.top),
             slot=_n(slot),
@@ -134,16 +140,16 @@ def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Mark
         marks = log_time_ticks(low, high, canvas.ticks)
     else:
         marks = time_ticks(low, high, canvas.ticks - 1)
-    yield from _lower_axis(canvas, [(place(mark), show_duration(mark)) for mark in marks])
+    yield from _lower_axis(canvas, [(place(mark), format_duration(mark)) for mark in marks])
     marked = (
-        (place(spread.p95), 14, " dashed", f"p95 {show_duration(spread.p95)}"),
-        (place(spread.median), 32, "", f"median {show_duration(spread.median)}"),
+        (place(summary.p95), 14, " dashed", f"p95 {format_duration(summary.p95)}"),
+        (place(summary.median), 32, "", f"median {format_duration(summary.median)}"),
     )
     for x, y, dashed, _ in marked:
         yield Markup('<line class="mark{dashed}" x1="{x}" y1="{y}" x2="{x}" y2="{base}"/>').format(
             dashed=dashed, x=_n(x), y=_n(y - 10), base=_n(canvas.base)
         )
-    for x, y, _, label in marked:  # over both lines
+    for x, y, _, label in marked:  # after the lines, so that labels are on top
         fits = x + 6 + _CHARACTER * len(label) < canvas.width
         yield Markup(
             '<text class="mark-label" x="{x}" y="{y}" text-anchor="{anchor}">{label}</text>'
@@ -153,17 +159,17 @@ def _draw_histogram(canvas: _Canvas, sample: Sample, noun: str) -> Iterable[Mark
 
 
 def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
-    """Draw how many jobs had settled by when.
+    """Draw the number of settled jobs over time.
 
     Args:
-        ident: A word for the ids within the page.
+        ident: Part of the element ids; unique on the page.
         drawn: The curve.
-        jobs: How many there are in all.
+        jobs: Number of all jobs.
     """
     settled = drawn.counts[-1] + drawn.later
     description = (
-        f"Rising line: {show_count(settled)} of {show_count(jobs)} jobs had settled, the first "
-        f"after {show_time(drawn.start)} UTC, the last at {show_time(drawn.last)} UTC."
+        f"Rising line: {format_count(settled)} of {format_count(jobs)} jobs have settled, first "
+        f"after {format_time(drawn.start)} UTC, last at {format_time(drawn.last)} UTC."
     )
 
     def draw(canvas: _Canvas) -> Iterable[Markup]:
@@ -175,17 +181,17 @@ def curve(ident: str, drawn: Curve, *, jobs: int) -> Markup:
 
 
 def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
-    """Give the curve as rows of a table: which share of all jobs had settled when, and how many.
+    """Return table rows of the curve: a share of all jobs, the time, and the number of jobs.
 
-    The time is that of the first point of the curve that has so many.
+    The time is that of the first point of the curve that reaches the share.
     """
     rows = []
-    seen = 0
+    previous = 0
     for share in (1, 10, 25, 50, 75, 90, 95, 99, 100):
         wanted = max(1, -(-share * jobs // 100))
-        if wanted == seen:
+        if wanted == previous:
             continue
-        seen = wanted
+        previous = wanted
         index = bisect_left(drawn.counts, wanted)
         if index < len(drawn.counts):
             step = (drawn.stop - drawn.start) / (len(drawn.counts) - 1)
@@ -197,7 +203,7 @@ def curve_rows(drawn: Curve, jobs: int) -> list[tuple[str, float, int]]:
 
 def _draw_curve(canvas: _Canvas, drawn: Curve, jobs: int) -> Iterable[Markup]:
     settled = drawn.counts[-1]
-    # All jobs are the measure, unless so many are open that the line would lie on the ground.
+    # The axis shows all jobs, unless more than three quarters are open: the curve would be flat.
     near = jobs <= 4 * settled
     ticks = count_ticks(jobs if near else settled, 5)
     yield from _count_axis(canvas, ticks)
@@ -223,64 +229,69 @@ def _draw_curve(canvas: _Canvas, drawn: Curve, jobs: int) -> Iterable[Markup]:
             x2=_n(_LEFT + canvas.inner),
             y=_n(y),
             above=_n(y - 6),
-            jobs=show_count(jobs),
+            jobs=format_count(jobs),
         )
-    most = canvas.ticks - 1  # a time of day takes more room
+    most = canvas.ticks - 1  # labels of times are wider
     marks = time_ticks(drawn.start, drawn.stop, most)
     apart = time_step((drawn.stop - drawn.start) / most)
     span = canvas.inner / (drawn.stop - drawn.start)
     yield from _lower_axis(
-        canvas, [(_LEFT + (at - drawn.start) * span, show_tick(at, apart)) for at in marks]
+        canvas, [(_LEFT + (at - drawn.start) * span, format_tick(at, apart)) for at in marks]
     )
 
 
-def endings(ident: str, facts: Facts) -> Markup:
-    """Draw how many jobs ended how: one bar each, with its name and number beside it."""
+def outcomes(ident: str, facts: Facts) -> Markup:
+    """Draw one bar per outcome, with its name and number of jobs.
+
+    Args:
+        ident: Part of the element ids; unique on the page.
+        facts: The facts of the batch.
+    """
     shown = [
-        (ending, facts.count(ending))
-        for ending in Ending
-        if facts.count(ending) or ending in {Ending.COMPLETED, Ending.FAILED}
+        (outcome, facts.count(outcome))
+        for outcome in OutcomeKind
+        if facts.count(outcome) or outcome in {OutcomeKind.COMPLETED, OutcomeKind.FAILED}
     ]
-    parts = ", ".join(f"{ending} {show_count(count)}" for ending, count in shown)
+    parts = ", ".join(f"{outcome} {format_count(count)}" for outcome, count in shown)
     wide, narrow = 30, 46
 
     def draw(canvas: _Canvas) -> Iterable[Markup]:
-        return _draw_endings(canvas, shown, facts.jobs)
+        return _draw_outcomes(canvas, shown, facts.jobs)
 
     return _both(
         ident,
         draw,
         title="Outcomes",
-        description=f"Bars of {show_count(facts.jobs)} jobs: {parts}.",
+        description=f"Bars of {format_count(facts.jobs)} jobs: {parts}.",
         heights=(wide * len(shown) + 6, narrow * len(shown) + 6),
     )
 
 
-def _draw_endings(
-    canvas: _Canvas, shown: Sequence[tuple[Ending, int]], jobs: int
+def _draw_outcomes(
+    canvas: _Canvas, shown: Sequence[tuple[OutcomeKind, int]], jobs: int
 ) -> Iterable[Markup]:
-    wide = canvas.kind == "wide"
+    wide = canvas.width_class == "wide"
     row = (canvas.height - 6) / len(shown)
     left, right = (140.0, 150.0) if wide else (0.0, 0.0)
     room = canvas.width - left - right
-    for index, (ending, count) in enumerate(shown):
+    for index, (outcome, count) in enumerate(shown):
         y = index * row
-        bar = max(_LEAST_BAR, room * count / jobs) if count else 0.0
-        numbers = f"{show_count(count)}  ({show_share(count, jobs)})"
+        bar = max(_MIN_BAR, room * count / jobs) if count else 0.0
+        numbers = f"{format_count(count)}  ({format_share(count, jobs)})"
         track = Markup('x="{x}" y="{y}" height="{height}"').format(
             x=_n(left), y=_n(y + (6 if wide else 23)), height=_n(row - 10 if wide else 14)
         )
         yield Markup(
-            '<g class="hit"><title>{ending}: {numbers}</title>'
-            '<text class="name" x="{name}" y="{base}" text-anchor="{name_anchor}">{ending}</text>'
+            '<g class="hit"><title>{outcome}: {numbers}</title>'
+            '<text class="name" x="{name}" y="{base}" text-anchor="{name_anchor}">{outcome}</text>'
             '<rect class="track" {track} width="{room}" rx="3"/>'
-            '<rect class="end {kind}" {track} width="{bar}" rx="{rx}"/>'
+            '<rect class="end {css_class}" {track} width="{bar}" rx="{rx}"/>'
             '<text class="number" x="{number}" y="{base}" text-anchor="{anchor}">{numbers}</text>'
             "</g>"
         ).format(
-            ending=ending.value,
+            outcome=outcome.value,
             numbers=numbers,
-            kind=ending.name.lower(),
+            css_class=outcome.name.lower(),
             name=_n(left - 12 if wide else 0),
             name_anchor="end" if wide else "start",
             base=_n(y + (21 if wide else 16)),
@@ -312,7 +323,7 @@ def _count_axis(canvas: _Canvas, ticks: Sequence[int]) -> Iterable[Markup]:
 
 def _lower_axis(canvas: _Canvas, marks: Sequence[tuple[float, str]]) -> Iterable[Markup]:
     for x, label in marks:
-        # A label at an edge is moved inside, or it would be cut off.
+        # A label at an edge is moved inside, so that it is not cut off.
         half = 3.6 * len(label)
         at = min(max(x, half), canvas.width - half)
         yield Markup(
@@ -328,7 +339,7 @@ def _lower_axis(canvas: _Canvas, marks: Sequence[tuple[float, str]]) -> Iterable
         )
 
 
-def _height(canvas: _Canvas, count: int, most: int, least: float = _LEAST_BAR) -> float:
+def _height(canvas: _Canvas, count: int, most: int, least: float = _MIN_BAR) -> float:
     if not count:
         return 0.0
     return max(least, (canvas.base - canvas.top) * count / most)
@@ -343,16 +354,18 @@ def _both(
     heights: tuple[float, float],
     top: float = _TOP,
 ) -> Markup:
-    wide = _Canvas(ident=f"{ident}-wide", kind="wide", width=800, height=heights[0], top=top)
-    narrow = _Canvas(ident=f"{ident}-narrow", kind="narrow", width=340, height=heights[1], top=top)
+    wide = _Canvas(ident=f"{ident}-wide", width_class="wide", width=800, height=heights[0], top=top)
+    narrow = _Canvas(
+        ident=f"{ident}-narrow", width_class="narrow", width=340, height=heights[1], top=top
+    )
     return Markup("\n").join(
         Markup(
-            '<svg class="chart {kind}" viewBox="0 0 {width} {height}" role="img"'
+            '<svg class="chart {width_class}" viewBox="0 0 {width} {height}" role="img"'
             ' aria-labelledby="{ident}-title {ident}-desc">'
             '<title id="{ident}-title">{title}</title><desc id="{ident}-desc">{description}</desc>'
             "{drawing}</svg>"
         ).format(
-            kind=canvas.kind,
+            width_class=canvas.width_class,
             width=_n(canvas.width),
             height=_n(canvas.height),
             ident=canvas.ident,
@@ -365,13 +378,13 @@ def _both(
 
 
 def _short(count: int) -> str:
-    """Give a number that fits beside an axis."""
+    """Return a number that is short enough for an axis."""
     for size, letter in ((1_000_000, "M"), (10_000, "k")):
         if count >= size:
             return f"{count / (1000 if letter == 'k' else size):g}{letter}"
-    return show_count(count)
+    return format_count(count)
 
 
 def _n(number: float) -> str:
-    """Give a length to a tenth: more is not seen, and a page has thousands."""
+    """Return a length with one decimal, which keeps the page small."""
     return f"{number:.1f}".removesuffix(".0")

@@ -1,7 +1,4 @@
-"""Counts the records of a batch while they stream past, and gives Facts.
-
-Imports outcome, models, redaction, and its neighbours. Memory grows by four floats a job.
-"""
+"""Collects the facts of a batch from a stream of records; needs 32 bytes of memory per job."""
 
 import heapq
 import math
@@ -14,22 +11,22 @@ from attrs import define, field
 from adepoll.api.models import ExtractMetadata, JobSnapshot, JobStatus
 from adepoll.journal.outcomes import Record, Stage
 from adepoll.redaction import showable
-from adepoll.report.facts import Cost, Curve, Ending, Facts, OpenJob, Sample, SlowJob
-from adepoll.report.figures import bins, quantile, spread
-from adepoll.report.grouping import Groups, pattern_of
+from adepoll.report.chart_numbers import bins, quantile, summarize
+from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
+from adepoll.report.message_groups import Groups, pattern_of
 
 _SLOWEST: Final = 20
 _OPEN_SHOWN: Final = 20
 _REASONS: Final = 20
 _CURVE_POINTS: Final = 360
 _MOST_VERSIONS: Final = 50
-_LONGEST_MS: Final = 10**15  # more is made up, and may not even fit a float
-_LEAST_SPAN: Final = 8.0  # seconds; an axis of time is marked with whole ones
+_MAX_DURATION_MS: Final = 10**15  # a larger value is invalid, and may not fit into a float
+_MIN_SPAN: Final = 8.0  # seconds; the labels of a time axis are whole seconds
 
 _BY_STATUS: Final = {
-    JobStatus.COMPLETED: Ending.COMPLETED,
-    JobStatus.FAILED: Ending.FAILED,
-    JobStatus.CANCELLED: Ending.CANCELLED,
+    JobStatus.COMPLETED: OutcomeKind.COMPLETED,
+    JobStatus.FAILED: OutcomeKind.FAILED,
+    JobStatus.CANCELLED: OutcomeKind.CANCELLED,
 }
 
 
@@ -39,26 +36,26 @@ def _floats() -> "array[float]":
 
 @define(kw_only=True)
 class Collector:
-    """Takes records one by one; `facts` gives what they came to."""
+    """Counts records one by one; `facts` returns the totals."""
 
     _jobs: int = field(default=0, init=False)
-    _endings: dict[Ending, int] = field(factory=dict, init=False)
+    _outcomes: dict[OutcomeKind, int] = field(factory=dict, init=False)
     _undelivered: int = field(default=0, init=False)
     _first_added: float = field(default=math.inf, init=False)
     _settled_at: "array[float]" = field(factory=_floats, init=False)
     _durations: "array[float]" = field(factory=_floats, init=False)
     _measured: int = field(default=0, init=False)
     _lags: "array[float]" = field(factory=_floats, init=False)
-    _lags_unknown: int = field(default=0, init=False)
-    _ended_before: int = field(default=0, init=False)
+    _lag_unknown: int = field(default=0, init=False)
+    _settled_before_added: int = field(default=0, init=False)
     _failures: Groups = field(factory=Groups, init=False)
-    _troubles: Groups = field(factory=Groups, init=False)
+    _errors: Groups = field(factory=Groups, init=False)
     _retryable: int = field(default=0, init=False)
     _violations: Groups = field(factory=Groups, init=False)
     _warnings: Groups = field(factory=Groups, init=False)
     _warned: int = field(default=0, init=False)
     _costs: dict[str, list[float]] = field(factory=dict, init=False)
-    # Ranked by duration, then by what makes no two of them equal, so that jobs are not compared.
+    # A heap. The rank (duration, record number, count) is unique, so that jobs are never compared.
     _slowest: list[tuple[tuple[float, int, int], SlowJob]] = field(factory=list, init=False)
     _open_states: Groups = field(factory=Groups, init=False)
     _open_jobs: list[OpenJob] = field(factory=list, init=False)
@@ -69,17 +66,17 @@ class Collector:
     def add(self, record: Record) -> None:
         """Count one record."""
         self._jobs += 1
-        ending = ending_of(record)
-        self._endings[ending] = self._endings.get(ending, 0) + 1
+        outcome = outcome_kind_of(record)
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         self._first_added = min(self._first_added, record.added_at)
         if record.snapshot is not None:
-            self._add_snapshot(record, record.snapshot, ending)
-        if ending.is_open:
-            self._add_open(record, ending)
+            self._add_snapshot(record, record.snapshot, outcome)
+        if outcome.is_open:
+            self._add_open(record, outcome)
             return
         self._undelivered += record.delivered_at is None
         if record.error is not None:
-            self._troubles.add(
+            self._errors.add(
                 f"{showable(record.error.kind, 60)}: {_pattern(str(record.error), record)}",
                 example=f"{record.error.kind}: {record.error}",
                 job_id=record.job_id,
@@ -89,13 +86,13 @@ class Collector:
             self._sizes.append(float(record.file.bytes))
             self._bytes += record.file.bytes
         else:
-            self._inline += ending is Ending.COMPLETED
+            self._inline += outcome is OutcomeKind.COMPLETED
 
-    def _add_open(self, record: Record, ending: Ending) -> None:
-        if ending is Ending.FETCHING:
-            state = "completed, result on its way"
+    def _add_open(self, record: Record, outcome: OutcomeKind) -> None:
+        if outcome is OutcomeKind.FETCHING:
+            state = "completed, fetching result"
         elif record.status_text is None:
-            state = "not looked at yet"
+            state = "not polled yet"
         else:
             state = showable(record.status_text, 60)
         self._open_states.add(state, example=state, job_id=record.job_id)
@@ -104,14 +101,14 @@ class Collector:
                 OpenJob(job_id=showable(record.job_id, 80), state=state, added_at=record.added_at)
             )
 
-    def _add_snapshot(self, record: Record, snapshot: JobSnapshot, ending: Ending) -> None:
+    def _add_snapshot(self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind) -> None:
         metadata = snapshot.metadata
         if metadata is None and snapshot.data is not None:
             metadata = snapshot.data.metadata
         if record.settled_at is not None:
             self._settled_at.append(record.settled_at)
-            self._add_times(record, record.settled_at, snapshot, metadata, ending)
-        if ending is Ending.FAILED:
+            self._add_times(record, record.settled_at, snapshot, metadata, outcome)
+        if outcome is OutcomeKind.FAILED:
             reason = snapshot.failure_reason
             self._failures.add(
                 _pattern(reason, record) if reason else "no reason given",
@@ -134,19 +131,19 @@ class Collector:
         settled_at: float,
         snapshot: JobSnapshot,
         metadata: ExtractMetadata | None,
-        ending: Ending,
+        outcome: OutcomeKind,
     ) -> None:
         received = snapshot.received_at.timestamp()
-        measured = metadata is not None and 0 <= metadata.duration_ms < _LONGEST_MS
+        measured = metadata is not None and 0 <= metadata.duration_ms < _MAX_DURATION_MS
         if measured and metadata is not None:
             seconds = metadata.duration_ms / 1000
             ended = received + seconds
             if ended < record.added_at:
-                self._ended_before += 1
+                self._settled_before_added += 1
             self._lags.append(max(0.0, settled_at - max(ended, record.added_at)))
         else:
             seconds = max(0.0, settled_at - received)
-            self._lags_unknown += 1
+            self._lag_unknown += 1
         self._measured += measured
         self._durations.append(seconds)
         rank = (seconds, -record.number, self._jobs)
@@ -155,7 +152,7 @@ class Collector:
         job = SlowJob(
             job_id=showable(record.job_id, 80),
             filename=showable(metadata.filename, 80) if metadata is not None else "",
-            ending=ending,
+            outcome=outcome,
             version=showable(_version(snapshot, metadata), 60),
             seconds=seconds,
             measured=measured,
@@ -172,10 +169,10 @@ class Collector:
         for warning in metadata.warnings:
             code = showable(warning.code, 80) if warning.code else "no code"
             self._warnings.add(code, example=warning.msg, job_id=record.job_id)
-        version = showable(_version(snapshot, metadata), 60) or "not told"
+        version = showable(_version(snapshot, metadata), 60) or "unknown"
         cost = self._costs.get(version)
         if cost is None:
-            # Nobody runs so many models; whoever makes them up shall not fill the memory.
+            # Bounds the memory if the service reports a new version for every job.
             version = version if len(self._costs) < _MOST_VERSIONS else ""
             cost = self._costs.setdefault(version, [0, 0.0, 0])
         cost[0] += 1
@@ -183,12 +180,16 @@ class Collector:
         cost[2] += metadata.fallback_model_version is not None
 
     def facts(self) -> Facts:
-        """Give what the records so far came to."""
+        """Return the facts of all records so far."""
         settled = sorted(self._settled_at)
         sizes = sorted(self._sizes)
         return Facts(
             jobs=self._jobs,
-            endings={ending: self._endings[ending] for ending in Ending if ending in self._endings},
+            outcomes={
+                outcome: self._outcomes[outcome]
+                for outcome in OutcomeKind
+                if outcome in self._outcomes
+            },
             settled=len(settled),
             undelivered=self._undelivered,
             first_added=self._first_added if self._jobs else None,
@@ -197,11 +198,11 @@ class Collector:
             durations=_sample(self._durations),
             measured=self._measured,
             detection_lag=_sample(self._lags),
-            lags_unknown=self._lags_unknown,
-            ended_before=self._ended_before,
+            lag_unknown=self._lag_unknown,
+            settled_before_added=self._settled_before_added,
             curve=_curve(settled, self._first_added),
             failures=self._failures.largest(_REASONS),
-            troubles=self._troubles.largest(_REASONS),
+            errors=self._errors.largest(_REASONS),
             retryable=self._retryable,
             violations=self._violations.largest(_REASONS),
             warnings=self._warnings.largest(_REASONS),
@@ -213,7 +214,7 @@ class Collector:
             files=len(sizes),
             bytes=self._bytes,
             inline=self._inline,
-            sizes=spread(sizes),
+            sizes=summarize(sizes),
         )
 
     def _ranked_costs(self) -> tuple[Cost, ...]:
@@ -225,30 +226,30 @@ class Collector:
 
 
 def collect(records: Iterable[Record]) -> Facts:
-    """Count all records of a batch."""
+    """Return the facts of a batch."""
     collector = Collector()
     for record in records:
         collector.add(record)
     return collector.facts()
 
 
-def ending_of(record: Record) -> Ending:
-    """Tell what became of a job."""
+def outcome_kind_of(record: Record) -> OutcomeKind:
+    """Return the outcome of a job."""
     if record.stage is Stage.WAITING:
-        return Ending.WAITING
+        return OutcomeKind.WAITING
     if record.stage is Stage.FETCHING:
-        return Ending.FETCHING
+        return OutcomeKind.FETCHING
     if record.snapshot is None:
-        return Ending.UNRESOLVED
+        return OutcomeKind.UNRESOLVED
     if record.stage is Stage.GIVEN_UP:
-        return Ending.MISSED
-    return _BY_STATUS.get(record.snapshot.status, Ending.OTHER)
+        return OutcomeKind.NOT_FETCHED
+    return _BY_STATUS.get(record.snapshot.status, OutcomeKind.OTHER)
 
 
 def _version(snapshot: JobSnapshot, metadata: ExtractMetadata | None) -> str:
-    asked = snapshot.version or (metadata.version if metadata is not None else None)
+    requested = snapshot.version or (metadata.version if metadata is not None else None)
     fallback = metadata.fallback_model_version if metadata is not None else None
-    return fallback or asked or ""
+    return fallback or requested or ""
 
 
 def _pattern(text: str, record: Record) -> str:
@@ -261,21 +262,21 @@ def _pattern(text: str, record: Record) -> str:
 
 def _sample(values: "array[float]") -> Sample | None:
     ordered = sorted(values)
-    spreads, counted = spread(ordered), bins(ordered)
-    return None if spreads is None or counted is None else Sample(spread=spreads, bins=counted)
+    summary, counted = summarize(ordered), bins(ordered)
+    return None if summary is None or counted is None else Sample(summary=summary, bins=counted)
 
 
 def _curve(settled: list[float], added: float) -> Curve | None:
     if not settled:
         return None
     first, last = settled[0], settled[-1]
-    # A batch that was made long before it ran would begin with an empty stretch.
+    # Starts at the first job that settled if the batch was created long before it ran.
     start = added if first - max(0.25 * (last - first), 60) <= added <= first else first
-    # A few stragglers days later would press all others against the wall.
+    # Leaves out the last 1% if they settled much later: they would compress the rest.
     late = quantile(settled, 0.99)
     stop = last if last - start <= 2 * (late - start) else start + 1.05 * (late - start)
-    if stop - start < _LEAST_SPAN:
-        start, stop = (start + stop - _LEAST_SPAN) / 2, (start + stop + _LEAST_SPAN) / 2
+    if stop - start < _MIN_SPAN:
+        start, stop = (start + stop - _MIN_SPAN) / 2, (start + stop + _MIN_SPAN) / 2
     counts, index = [], 0
     for point in range(_CURVE_POINTS + 1):
         until = stop if point == _CURVE_POINTS else start + (stop - start) * point / _CURVE_POINTS

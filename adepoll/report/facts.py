@@ -1,6 +1,6 @@
-"""What a batch comes to: Facts, which is all that the page shows. Imports its neighbours only.
+"""Facts: everything that the report shows about a batch.
 
-Text in them has gone through `showable`: it may be put on a page.
+Its texts have been redacted and escaped by `showable`.
 """
 
 from collections.abc import Mapping
@@ -8,45 +8,46 @@ from enum import StrEnum
 
 from attrs import frozen
 
-from adepoll.report.figures import Bins, Spread
-from adepoll.report.grouping import Group
+from adepoll.report.chart_numbers import Bins, Summary
+from adepoll.report.message_groups import Group
 
 
-class Ending(StrEnum):
-    """What became of a job; every job of a batch is counted under one of these."""
+class OutcomeKind(StrEnum):
+    """Outcome or stage of a job. Every job of a batch has exactly one."""
 
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    OTHER = "another end"  # a status that this version has not heard of
-    MISSED = "result missed"  # completed, but its result could not be brought home
-    UNRESOLVED = "unresolved"  # given up before it was seen to end
-    FETCHING = "result on its way"
+    OTHER = "other status"  # settled with a status that this version does not know
+    NOT_FETCHED = "result not fetched"  # completed, but its result could not be fetched
+    UNRESOLVED = "unresolved"  # given up before it settled
+    FETCHING = "fetching result"
     WAITING = "waiting"
 
     @property
     def is_open(self) -> bool:
-        """Whether there is still something to come."""
-        return self in {Ending.FETCHING, Ending.WAITING}
+        """True while the batch is still working on such a job."""
+        return self in {OutcomeKind.FETCHING, OutcomeKind.WAITING}
 
 
 @frozen(kw_only=True)
 class SlowJob:
-    """One of the jobs that took longest.
+    """One of the slowest jobs.
 
     Attributes:
-        job_id: The job.
-        filename: Name of the document; empty where it is not told.
-        ending: What became of it.
-        version: The model used; empty where it is not told.
-        seconds: How long it took.
-        measured: Whether the service told that; else it is from receipt until seen to have ended.
-        settled_at: When it was seen to have ended, Unix seconds.
+        job_id: Id of the job.
+        filename: Name of the document; empty if unknown.
+        outcome: Outcome of the job.
+        version: Version of the model used; empty if unknown.
+        seconds: Duration of the job.
+        measured: True if the service reported the duration; False if it is the time from receipt
+            to the poll that observed the end.
+        settled_at: Unix time of the poll that observed the end.
     """
 
     job_id: str
     filename: str
-    ending: Ending
+    outcome: OutcomeKind
     version: str
     seconds: float
     measured: bool
@@ -55,12 +56,12 @@ class SlowJob:
 
 @frozen(kw_only=True)
 class OpenJob:
-    """A job that is still open.
+    """A job without an outcome.
 
     Attributes:
-        job_id: The job.
-        state: The status last seen, or what is still to be done.
-        added_at: When it was added, Unix seconds.
+        job_id: Id of the job.
+        state: The last known status, or the step that is missing.
+        added_at: Unix time at which the job was added to the batch.
     """
 
     job_id: str
@@ -70,13 +71,13 @@ class OpenJob:
 
 @frozen(kw_only=True)
 class Cost:
-    """What jobs of one model version cost.
+    """Cost of the jobs of one model version.
 
     Attributes:
-        version: The model really used; empty for the rest of too many versions.
-        jobs: How many jobs told a cost.
-        credits: What they cost together.
-        fallbacks: How many of them were asked of another version, which failed.
+        version: Version of the model used; empty for the sum of further versions.
+        jobs: Number of jobs whose cost is known.
+        credits: Sum of their credits.
+        fallbacks: How many of them requested another version, and fell back to this one.
     """
 
     version: str
@@ -87,14 +88,14 @@ class Cost:
 
 @frozen(kw_only=True)
 class Curve:
-    """How many jobs had settled by when.
+    """Number of settled jobs over time.
 
     Attributes:
-        start: Where the curve begins, Unix seconds.
-        stop: Where it ends.
-        counts: Settled jobs at evenly spaced moments, from start to stop.
-        later: How many settled only after `stop`, so late that the rest would be squashed.
-        last: When the last job settled, Unix seconds.
+        start: Unix time of the first point.
+        stop: Unix time of the last point.
+        counts: Settled jobs at evenly spaced times from `start` to `stop`.
+        later: Jobs that settled after `stop`; too late to be drawn to scale.
+        last: Unix time at which the last job settled.
     """
 
     start: float
@@ -106,48 +107,49 @@ class Curve:
 
 @frozen(kw_only=True)
 class Sample:
-    """Values of one kind: how they spread, and what a histogram shows. Seconds or bytes."""
+    """Durations in seconds: their summary and their histogram."""
 
-    spread: Spread
+    summary: Summary
     bins: Bins
 
 
 @frozen(kw_only=True)
 class Facts:
-    """What a batch comes to. Durations are seconds, times Unix seconds, sizes bytes.
+    """Facts of a batch. Durations are in seconds, times are Unix times, sizes are in bytes.
 
     Attributes:
-        jobs: How many there are.
-        endings: How many of each ending; those that there are.
-        settled: How many were seen to have ended.
-        undelivered: Outcomes that are written down and were not taken yet.
-        first_added: When the first job was added; None for an empty batch.
-        first_settled: When the first one settled.
-        last_settled: When the last one settled.
-        durations: How long jobs took; None where nothing is known.
-        measured: How many of these durations the service told; the rest is until seen.
-        detection_lag: Seconds from each job's end to its last poll, at most; None if unknown.
-        lags_unknown: Settled jobs of which that cannot be told.
-        ended_before: Jobs that had ended before they were added; their lag is from then.
-        curve: Settled over time; None where nothing is.
-        failures: Why jobs failed, most frequent first.
-        troubles: Why jobs were given up, most frequent first.
-        retryable: Given up jobs that another run tries again.
-        violations: How data departs from the schema, most frequent first.
-        warnings: Warnings by code, most frequent first.
-        warned: Jobs with a warning.
-        costs: Credits by model version, dearest first.
-        slowest: The jobs that took longest, slowest first.
-        open_states: Open jobs by the status last seen.
-        open_jobs: The first of the open jobs.
-        files: How many results are on disk.
-        bytes: Their size.
-        inline: Completed jobs whose result is in no file: none was wanted.
-        sizes: How the sizes spread; None where there are none.
+        jobs: Number of jobs.
+        outcomes: Number of jobs by outcome; without outcomes that no job has.
+        settled: Number of settled jobs.
+        undelivered: Recorded outcomes that no run has delivered yet.
+        first_added: Time at which the first job was added; None for an empty batch.
+        first_settled: Time at which the first job settled; None before that.
+        last_settled: Time at which the last job settled; None before that.
+        durations: Durations of the settled jobs; None if there are none.
+        measured: How many of the durations the service has reported; the others run from receipt
+            to the poll that observed the end.
+        detection_lag: Upper bounds of the detection lags; None if none is known.
+        lag_unknown: Settled jobs whose detection lag is unknown.
+        settled_before_added: Jobs that had settled before they were added to the batch.
+        curve: Settled jobs over time; None if there are none.
+        failures: Reasons of failed jobs, the most frequent first.
+        errors: Errors of jobs that were given up, the most frequent first.
+        retryable: Jobs that were given up and that another run tries again.
+        violations: Schema violations, the most frequent first.
+        warnings: Warnings by code, the most frequent first.
+        warned: Jobs with at least one warning.
+        costs: Credits by model version, the highest first.
+        slowest: The slowest jobs, the slowest first.
+        open_states: Open jobs by their last known status.
+        open_jobs: The first open jobs.
+        files: Number of result files.
+        bytes: Total size of the result files.
+        inline: Completed jobs without a result file, because none was requested.
+        sizes: Summary of the file sizes; None if there are no files.
     """
 
     jobs: int
-    endings: Mapping[Ending, int]
+    outcomes: Mapping[OutcomeKind, int]
     settled: int
     undelivered: int
     first_added: float | None
@@ -156,11 +158,11 @@ class Facts:
     durations: Sample | None
     measured: int
     detection_lag: Sample | None
-    lags_unknown: int
-    ended_before: int
+    lag_unknown: int
+    settled_before_added: int
     curve: Curve | None
     failures: tuple[Group, ...]
-    troubles: tuple[Group, ...]
+    errors: tuple[Group, ...]
     retryable: int
     violations: tuple[Group, ...]
     warnings: tuple[Group, ...]
@@ -172,18 +174,18 @@ class Facts:
     files: int
     bytes: int
     inline: int
-    sizes: Spread | None
+    sizes: Summary | None
 
-    def count(self, *endings: Ending) -> int:
-        """Give how many jobs are of one of these endings."""
-        return sum(self.endings.get(ending, 0) for ending in endings)
+    def count(self, *outcomes: OutcomeKind) -> int:
+        """Return the number of jobs with one of these outcomes."""
+        return sum(self.outcomes.get(outcome, 0) for outcome in outcomes)
 
     @property
     def open(self) -> int:
-        """How many jobs have no outcome yet."""
-        return self.count(Ending.FETCHING, Ending.WAITING)
+        """Number of jobs without an outcome."""
+        return self.count(OutcomeKind.FETCHING, OutcomeKind.WAITING)
 
     @property
     def credits(self) -> float:
-        """What all jobs cost together."""
+        """Sum of the credits of all jobs."""
         return sum(cost.credits for cost in self.costs)

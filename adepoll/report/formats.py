@@ -1,4 +1,4 @@
-"""How numbers, times and sizes are written on the page. Imports nothing of adepoll."""
+"""Formats numbers, times and sizes for the report. Imports nothing of adepoll."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -11,17 +11,17 @@ _MANY_DAYS: Final = 1000
 _LARGE: Final = 1e12
 _SMALL: Final = 1e-4
 
-# Figures and their unit stay on one line.
+# Keeps a number and its unit on one line.
 _SPACE: Final = "\N{NO-BREAK SPACE}"
 
 
-def show_count(number: int) -> str:
-    """Give a whole number, such as ``50,000``."""
+def format_count(number: int) -> str:
+    """Return a whole number, such as ``50,000``."""
     return f"{number:,}"
 
 
-def show_share(part: int, whole: int) -> str:
-    """Give a share in per cent; never 0 % or 100 % for what is not quite."""
+def format_share(part: int, whole: int) -> str:
+    """Return a percentage; 0 % and 100 % only if they are exact."""
     if not whole or not part:
         return f"0{_SPACE}%"
     percent = 100 * part / whole
@@ -34,10 +34,10 @@ def show_share(part: int, whole: int) -> str:
     return f"{text}{_SPACE}%"
 
 
-def show_duration(seconds: float) -> str:
-    """Give a duration in two units at most, such as ``2 min 05 s``."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in at most two units, such as ``2 min 05 s``."""
     if seconds < _MINUTE - 0.05:
-        return _show_seconds(seconds)
+        return _format_seconds(seconds)
     if seconds < _HOUR - 0.5:
         large, small = divmod(round(seconds), _MINUTE)
         return f"{large}{_SPACE}min" + (f"{_SPACE}{small:02}{_SPACE}s" if small else "")
@@ -47,26 +47,26 @@ def show_duration(seconds: float) -> str:
     large, small = divmod(round(seconds / _HOUR), 24)
     if large < _MANY_DAYS:
         return f"{large}{_SPACE}d" + (f"{_SPACE}{small}{_SPACE}h" if small else "")
-    # A clock that was wrong, or a service that makes things up.
+    # From a wrong clock, or invalid data from the service.
     return f"{large:,}{_SPACE}d" if large < _LARGE else f"{large:.1e}{_SPACE}d"
 
 
-def _show_seconds(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     if seconds == 0:
         return f"0{_SPACE}s"
-    if seconds < 0.0995:  # noqa: PLR2004 - below, milliseconds say more
+    if seconds < 0.0995:  # noqa: PLR2004 - smaller values are in milliseconds
         return f"{max(seconds * _KILO, 0.1):.2g}{_SPACE}ms"
     text = f"{seconds:.{2 if seconds < 1 else 1 if seconds < 9.95 else 0}f}"  # noqa: PLR2004 - two figures
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{_SPACE}s"
 
 
-def show_bytes(number: float) -> str:
-    """Give a size in decimal units, such as ``1.3 MB``."""
+def format_bytes(number: float) -> str:
+    """Return a size in decimal units, such as ``1.30 MB``."""
     if number < _KILO:
         return f"{round(number)}{_SPACE}B"
     for unit in ("kB", "MB", "GB"):
         number /= _KILO
-        if number < 999.5:  # noqa: PLR2004 - rounds to 1,000, which is 1 of the next unit
+        if number < 999.5:  # noqa: PLR2004 - larger values round to 1,000
             return f"{number:.{_places(number)}f}{_SPACE}{unit}"
     number /= _KILO
     return f"{number:,.{_places(number)}f}{_SPACE}TB"
@@ -76,8 +76,8 @@ def _places(number: float) -> int:
     return 2 if number < 9.995 else 1 if number < 99.95 else 0  # noqa: PLR2004 - three figures
 
 
-def show_credits(number: float) -> str:
-    """Give an amount of credits, to the second place or as many as tell it from nothing."""
+def format_credits(number: float) -> str:
+    """Return an amount of credits with two decimals, or with four if it is less than 1."""
     if number and (abs(number) >= _LARGE or abs(number) < _SMALL):
         return f"{number:.2e}"
     if abs(number) < 1:
@@ -85,13 +85,13 @@ def show_credits(number: float) -> str:
     return f"{number:,.2f}"
 
 
-def show_time(seconds: float) -> str:
-    """Give a Unix time as a date and time of day in UTC."""
+def format_time(seconds: float) -> str:
+    """Return a Unix time as date and time of day in UTC."""
     return _text_of(seconds, "%Y-%m-%d %H:%M:%S")
 
 
-def show_tick(seconds: float, step: float) -> str:
-    """Give a Unix time as short as the mark of an axis with marks so many seconds apart may be."""
+def format_tick(seconds: float, step: float) -> str:
+    """Return a Unix time as the label of an axis whose labels are `step` seconds apart."""
     if step < _MINUTE:
         return _text_of(seconds, "%H:%M:%S")
     if step < _DAY and seconds % _DAY:
@@ -99,8 +99,8 @@ def show_tick(seconds: float, step: float) -> str:
     return _text_of(seconds, f"%a{_SPACE}%d{_SPACE}%b" if step < 200 * _DAY else "%Y")
 
 
-def iso_time(seconds: float) -> str:
-    """Give a Unix time as ISO 8601 has it, for machines."""
+def format_iso_time(seconds: float) -> str:
+    """Return a Unix time in ISO 8601 format."""
     return _text_of(seconds, "%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -108,4 +108,4 @@ def _text_of(seconds: float, pattern: str) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime(pattern)
     except (ValueError, OverflowError, OSError):
-        return "at no time of the calendar"
+        return "invalid time"

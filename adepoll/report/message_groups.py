@@ -1,6 +1,6 @@
-"""Puts messages together that differ in numbers and ids only, and counts them in bounded memory.
+"""Groups messages that differ only in numbers and ids, in bounded memory. Imports redaction only.
 
-Imports redaction only. What is kept has gone through `showable`.
+All texts are redacted and escaped by `showable`.
 """
 
 import re
@@ -13,9 +13,9 @@ from adepoll.redaction import showable
 
 _MOST_GROUPS: Final = 2_000
 _EXAMPLES: Final = 3
-_LEAST_NAME: Final = 4  # a shorter name may be part of any word
+_MIN_NAME: Final = 4  # characters; a shorter name may be part of another word
 
-# An HTTP status tells one trouble from another; other numbers do not.
+# HTTP statuses stay in the pattern because they distinguish errors; other numbers do not.
 _WORD: Final = re.compile(
     r"(?P<status>\b(?:http|status|code|answered|error)(?: code| status)?[ :=/]{1,2}[1-5]\d\d\b)"
     r"|(?P<id>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)"
@@ -25,21 +25,21 @@ _WORD: Final = re.compile(
 )
 _HEX: Final = re.compile(r"(?:0x)?[0-9a-f]{8,}", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\d+(?:[.,:]\d+)*")
-_SHORT_WORD: Final = 2  # "s3", "v2": names of things
+_SHORT_WORD: Final = 2  # characters; a name such as "s3" or "v2"
 _LONG_WORD: Final = 12
 _DIGITS_OF_AN_ID: Final = 4
 
 
 def pattern_of(text: str, names: Mapping[str, str]) -> str:
-    """Give what a message has in common with others of its kind.
+    """Return the message with placeholders for numbers, ids and names.
 
     Args:
-        text: The message; what does not fit on a line of 300 characters is cut.
-        names: What in the message is of this job alone, such as its id, and what to put there.
+        text: The message; cut after 300 characters.
+        names: Texts that are specific to the job, such as its id, and the placeholder for each.
     """
     shown = " ".join(showable(text).split())
     for name, place in names.items():
-        if len(name) >= _LEAST_NAME:
+        if len(name) >= _MIN_NAME:
             shown = shown.replace(name, place)
     return _WORD.sub(_place_of, shown)
 
@@ -62,13 +62,13 @@ def _place_of(match: re.Match[str]) -> str:
 
 @frozen(kw_only=True)
 class Group:
-    """Messages of one kind.
+    """Messages with the same pattern.
 
     Attributes:
-        pattern: What they have in common; empty for those of no kind that is shown.
-        count: How many there are.
-        example: One of them.
-        job_ids: A few of the jobs that have it.
+        pattern: The message with placeholders; empty for the sum of the groups not shown.
+        count: Number of messages.
+        example: One of the messages.
+        job_ids: Up to three jobs with such a message.
     """
 
     pattern: str
@@ -78,7 +78,7 @@ class Group:
 
 
 @define
-class _Open:
+class _Counter:
     count: int
     example: str
     job_ids: list[str]
@@ -86,29 +86,28 @@ class _Open:
 
 @define
 class Groups:
-    """Counts messages by kind.
+    """Counts messages by pattern.
 
-    Whoever makes up a new kind for every job cannot fill the memory: of many kinds the rarer half
-    is dropped now and then, and counted together.
+    Memory is bounded: at 4,000 patterns, the rarer half is dropped and only its total is kept.
     """
 
     total: int = 0
-    _groups: dict[str, _Open] = field(factory=dict)
+    _groups: dict[str, _Counter] = field(factory=dict)
 
     def add(self, pattern: str, *, example: str, job_id: str) -> None:
-        """Count one message; example and job id are shown where it is among the first."""
+        """Count one message; keep the first example and the first three job ids."""
         self.total += 1
         group = self._groups.get(pattern)
         if group is None:
             if len(self._groups) >= 2 * _MOST_GROUPS:
                 self._drop_rare()
-            group = self._groups[pattern] = _Open(0, showable(example), [])
+            group = self._groups[pattern] = _Counter(0, showable(example), [])
         group.count += 1
         if len(group.job_ids) < _EXAMPLES and (shown := showable(job_id, 80)) not in group.job_ids:
             group.job_ids.append(shown)
 
     def largest(self, most: int) -> tuple[Group, ...]:
-        """Give the most frequent kinds, and after so many one without a pattern for the rest."""
+        """Return the `most` most frequent groups, and one without a pattern for the rest."""
         ranked = self._ranked()
         groups = [
             Group(
@@ -122,7 +121,7 @@ class Groups:
         rest = self.total - sum(group.count for group in groups)
         return (*groups, *([Group(pattern="", count=rest)] if rest else []))
 
-    def _ranked(self) -> list[tuple[str, _Open]]:
+    def _ranked(self) -> list[tuple[str, _Counter]]:
         return sorted(self._groups.items(), key=lambda item: (-item[1].count, item[0]))
 
     def _drop_rare(self) -> None:

@@ -1,7 +1,4 @@
-"""From a journal to a file: reads the one, writes the other whole or not at all.
-
-Imports journal and its neighbours.
-"""
+"""Reads a journal, and writes its report to a file."""
 
 import os
 import tempfile
@@ -9,18 +6,18 @@ import time
 from pathlib import Path
 
 from adepoll.journal import JournalReader
-from adepoll.report.collecting import collect
+from adepoll.report.collector import collect
 from adepoll.report.facts import Facts
 from adepoll.report.page import render_facts
 
 
 def write_report(journal_path: str | os.PathLike[str], out_path: str | os.PathLike[str]) -> None:
-    """Write the report of a journal, also while a batch is running on it.
+    """Write the report of a journal. The batch may still be running.
 
     Args:
-        journal_path: The journal.
-        out_path: Where the report goes. A report that is there is replaced once the new one is
-            whole. Only its owner may read it, as the journal, since it names files.
+        journal_path: Path of the journal.
+        out_path: Path of the report. An existing file is replaced when the new one is complete.
+            Only the owner can read it (mode 0600), because it contains file names and job ids.
 
     Raises:
         JournalError: The journal cannot be read.
@@ -29,18 +26,18 @@ def write_report(journal_path: str | os.PathLike[str], out_path: str | os.PathLi
     with JournalReader(journal_path) as journal:
         made_at = time.time()
         facts = collect(journal.records())
-        page = page_of(journal, facts, name=os.fspath(journal_path), made_at=made_at)
-    write_whole(Path(out_path), page)
+        page = render_journal(journal, facts, name=os.fspath(journal_path), made_at=made_at)
+    write_atomically(Path(out_path), page)
 
 
-def page_of(journal: JournalReader, facts: Facts, *, name: str, made_at: float) -> str:
-    """Give the page with the facts of an open journal.
+def render_journal(journal: JournalReader, facts: Facts, *, name: str, made_at: float) -> str:
+    """Return the page for the facts of an open journal.
 
     Args:
         journal: The journal.
-        facts: What its records came to.
-        name: How the journal was named, as a command would.
-        made_at: When the facts were read, Unix seconds.
+        facts: The facts of its records.
+        name: Path of the journal as a command would name it.
+        made_at: Unix time at which the records were read.
     """
     return render_facts(
         facts,
@@ -52,15 +49,15 @@ def page_of(journal: JournalReader, facts: Facts, *, name: str, made_at: float) 
     )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file of mode 0600; until all of it is on the disk, the old one stays.
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file of mode 0600, and replace an existing one only when all data is on disk.
 
-    What is no file, such as ``/dev/stderr``, is written to and not replaced.
+    Something other than a regular file, such as ``/dev/stderr``, is written to directly.
 
     Raises:
-        OSError: It cannot be written; nothing is left behind.
+        OSError: The file cannot be written; the temporary file is removed.
     """
-    path = path.resolve()  # through a link: that stays one
+    path = path.resolve()  # keeps a symbolic link, and replaces its target
     content = text.encode()
     if path.exists() and not path.is_file():
         path.write_bytes(content)

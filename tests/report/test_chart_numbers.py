@@ -1,4 +1,4 @@
-"""Bins hold every value once, and show the many however far out the few lie."""
+"""Quantiles, bins and ticks: every value is counted once, and outliers do not hide the others."""
 
 import statistics
 from itertools import pairwise
@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.report.figures import (
+from adepoll.report.chart_numbers import (
     Bins,
     bins,
     count_ticks,
     log_time_ticks,
     quantile,
-    spread,
+    summarize,
     time_step,
     time_ticks,
 )
@@ -30,7 +30,7 @@ def test_every_value_is_counted_once(values):
 
 
 @given(DURATIONS)
-def test_each_value_is_in_the_bin_where_its_position_is(values):
+def test_the_position_of_a_value_is_in_its_bin(values):
     counted = bins(values)
     for index, count in enumerate(counted.counts):
         inside = [v for v in values if counted.edges[index] <= v < counted.edges[index + 1]]
@@ -41,17 +41,17 @@ def test_each_value_is_in_the_bin_where_its_position_is(values):
 
 
 @given(DURATIONS)
-def test_no_chart_has_more_bars_than_can_be_seen(values):
+def test_the_number_of_bins_is_bounded(values):
     assert 1 <= len(bins(values).counts) <= 60
 
 
-def test_one_straggler_does_not_squash_the_others():
+def test_one_outlier_does_not_compress_the_others():
     counted = bins(sorted([10 + number / 100 for number in range(1000)] + [86_400.0]))
     assert counted.above == 1
     assert sum(count > 0 for count in counted.counts) >= 10
 
 
-def test_a_long_tail_gets_bins_of_one_ratio():
+def test_a_long_tail_gets_a_logarithmic_scale():
     values = sorted(2.0 ** (number % 16) for number in range(1600))
     counted = bins(values)
     assert counted.log
@@ -60,14 +60,14 @@ def test_a_long_tail_gets_bins_of_one_ratio():
     assert len(ratios) == 1
 
 
-def test_many_zeros_and_a_tail_leave_room_for_the_tail():
+def test_the_tail_after_many_zeros_has_enough_bins():
     counted = bins([0.0] * 60 + [float(number) for number in range(1, 41)])
     assert counted.log or counted.counts[0] >= 60
     assert sum(count > 0 for count in counted.counts) >= 5
 
 
 @pytest.mark.parametrize("value", [0.0, 0.004, 1.0, 12.5, 1e12])
-def test_equal_values_stand_in_one_bin(value):
+def test_equal_values_are_in_one_bin(value):
     counted = bins([value] * 7)
     assert max(counted.counts) == 7
 
@@ -82,14 +82,14 @@ def test_equal_values_stand_in_one_bin(value):
         ([0.0], [0.0, 0.05], [1]),
     ],
 )
-def test_bins_of_one_width_begin_at_zero_unless_it_is_far(values, edges, counts):
+def test_bins_of_equal_width_begin_at_zero_unless_it_is_far(values, edges, counts):
     counted = bins([float(value) for value in values])
     assert counted.edges == pytest.approx([*edges])
     assert [*counted.counts] == counts
     assert (counted.below, counted.above, counted.log) == (0, 0, False)
 
 
-def test_a_value_that_lies_further_out_than_half_of_the_rest_is_counted_above():
+def test_a_value_over_one_and_a_half_times_the_rest_is_counted_above():
     counted = bins([*map(float, range(100)), 149.0])
     assert counted.edges[-1] == 100.0
     assert counted.above == 1
@@ -99,7 +99,7 @@ def test_a_value_that_lies_further_out_than_half_of_the_rest_is_counted_above():
     ("many", "tail", "log"),
     [(1.0, 8.0, False), (1.0, 8.01, True), (0.0, 0.01, False), (0.0, 0.011, True)],
 )
-def test_bins_are_of_one_ratio_where_the_slow_are_over_eight_times_slower(many, tail, log):
+def test_the_scale_is_logarithmic_if_p99_is_over_eight_times_the_median(many, tail, log):
     assert bins([many] * 60 + [tail] * 40).log == log
 
 
@@ -112,7 +112,7 @@ def test_bins_are_of_one_ratio_where_the_slow_are_over_eight_times_slower(many, 
         ([0.0] * 60 + [1.0] * 40, 0.001, 24, 60),
     ],
 )
-def test_bins_of_one_ratio_begin_where_most_values_do(values, first, number, below):
+def test_logarithmic_bins_begin_where_most_values_do(values, first, number, below):
     counted = bins(values)
     assert counted.edges[0] == pytest.approx(first)
     assert counted.edges[-1] == pytest.approx(values[-1])
@@ -124,23 +124,23 @@ def test_bins_of_one_ratio_begin_where_most_values_do(values, first, number, bel
 @pytest.mark.parametrize(
     ("value", "position"), [(-1, -0.5), (0, 0), (5, 0.5), (10, 1), (15, 1.5), (20, 2), (21, 2.5)]
 )
-def test_a_position_is_counted_in_bins_of_one_width(value, position):
+def test_a_position_is_counted_in_bins_of_equal_width(value, position):
     assert Bins(edges=(0.0, 10.0, 20.0), counts=(1, 1)).position(value) == position
 
 
 @pytest.mark.parametrize(("power", "position"), [(0, 0), (0.5, 0.5), (1, 1), (1.25, 1.25), (2, 2)])
-def test_a_position_is_counted_in_bins_of_one_ratio(power, position):
+def test_a_position_is_counted_in_logarithmic_bins(power, position):
     counted = Bins(edges=(1.0, 10.0, 100.0), counts=(1, 1), log=True)
     assert counted.position(10**power) == pytest.approx(position)
 
 
-def test_nothing_gives_nothing():
+def test_no_values_have_no_summary_and_no_bins():
     assert bins([]) is None
-    assert spread([]) is None
+    assert summarize([]) is None
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=50))
-def test_median_is_what_statistics_says(values):
+def test_the_median_equals_that_of_the_statistics_module(values):
     assert quantile(sorted(values), 0.5) == pytest.approx(statistics.median(values))
 
 
@@ -149,13 +149,13 @@ def test_a_quantile_between_two_values_is_interpolated(share, value):
     assert quantile([0.0, 10.0, 20.0, 30.0], share) == value
 
 
-def test_spread_names_the_middle_and_the_slowest():
-    some = spread([1.0, 2.0, 3.0, 4.0, 6.0])
+def test_a_summary_contains_median_p95_and_extremes():
+    some = summarize([1.0, 2.0, 3.0, 4.0, 6.0])
     assert (some.count, some.least, some.median, some.p95, some.most) == (5, 1, 3, 5.6, 6)
 
 
-def test_spread_of_one_value_is_that_value():
-    one = spread([4.0])
+def test_the_summary_of_one_value_is_that_value():
+    one = summarize([4.0])
     assert (one.count, one.least, one.median, one.p95, one.most) == (1, 4.0, 4.0, 4.0, 4.0)
 
 
@@ -196,7 +196,7 @@ def test_spread_of_one_value_is_that_value():
         (86_400 * 365 + 1, 50_000_000),
     ],
 )
-def test_steps_are_what_people_count_time_in(least, step):
+def test_time_steps_are_round(least, step):
     assert time_step(least) == pytest.approx(step)
 
 
@@ -210,7 +210,7 @@ def test_steps_are_what_people_count_time_in(least, step):
         (5, 5, 3, [5]),
     ],
 )
-def test_ticks_are_the_round_times_of_the_axis(low, high, most, ticks):
+def test_ticks_are_round_times(low, high, most, ticks):
     assert time_ticks(low, high, most) == ticks
 
 
@@ -226,16 +226,16 @@ def test_ticks_are_the_round_times_of_the_axis(low, high, most, ticks):
         (1, [1]),
     ],
 )
-def test_an_axis_of_ratios_drops_the_less_round_times_first(most, ticks):
+def test_a_logarithmic_axis_drops_the_less_round_times_first(most, ticks):
     assert log_time_ticks(1, 1_000, most) == pytest.approx(ticks)
 
 
-def test_an_axis_of_ratios_without_a_round_time_has_no_ticks():
+def test_a_logarithmic_axis_without_a_round_time_has_no_ticks():
     assert log_time_ticks(11, 12, 5) == []
 
 
 @given(st.floats(0, 1e6), st.floats(0.001, 1e8), st.integers(2, 9))
-def test_ticks_lie_on_the_axis_and_are_few(low, width, most):
+def test_ticks_are_on_the_axis_and_their_number_is_bounded(low, width, most):
     for ticks in (time_ticks, log_time_ticks):
         marks = ticks(low, low + width, most)
         assert len(marks) <= most
@@ -253,12 +253,12 @@ def test_ticks_lie_on_the_axis_and_are_few(low, width, most):
         (40, [0, 10, 20, 30, 40]),
     ],
 )
-def test_counts_are_marked_in_round_steps(most, ticks):
+def test_count_ticks_have_round_steps(most, ticks):
     assert count_ticks(most, 4) == ticks
 
 
 @given(st.integers(0, 10**7))
-def test_counts_are_marked_with_whole_numbers_that_reach_over_all(most):
+def test_count_ticks_are_whole_numbers_up_to_at_least_the_maximum(most):
     ticks = count_ticks(most, 4)
     assert ticks[0] == 0
     assert ticks[-1] >= max(most, 1)

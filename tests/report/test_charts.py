@@ -1,4 +1,4 @@
-"""Charts are drawn to scale, in both widths, and their labels stand within the drawing."""
+"""Charts are drawn to scale in both widths, and their labels are inside of the drawing."""
 
 import xml.etree.ElementTree as ET
 from itertools import pairwise
@@ -8,11 +8,11 @@ from markupsafe import Markup
 from reporting import record
 
 from adepoll.report import charts
-from adepoll.report.collecting import collect
+from adepoll.report.chart_numbers import Bins, Summary
+from adepoll.report.collector import collect
 from adepoll.report.facts import Curve, Sample
-from adepoll.report.figures import Bins, Spread
 
-SPREAD = Spread(count=8, least=0.0, median=15.0, p95=38.0, most=90.0)
+SUMMARY = Summary(count=8, least=0.0, median=15.0, p95=38.0, most=90.0)
 BINS = Bins(edges=(0.0, 10.0, 20.0, 30.0, 40.0), counts=(4, 1, 0, 2), above=1)
 CURVE = Curve(start=0.0, stop=400.0, counts=(0, 1, 1, 3, 4), later=1, last=1_000.0)
 
@@ -50,7 +50,7 @@ def extent(text):
 
 @pytest.fixture(
     params=[
-        charts.histogram("h", Sample(spread=SPREAD, bins=BINS), title="T", noun="jobs"),
+        charts.histogram("h", Sample(summary=SUMMARY, bins=BINS), title="T", noun="jobs"),
         charts.curve("c", CURVE, jobs=6),
     ],
     ids=["histogram", "curve"],
@@ -59,7 +59,7 @@ def chart(request):
     return request.param
 
 
-def test_texts_are_within_the_drawing(chart):
+def test_texts_are_inside_of_the_drawing(chart):
     for drawing in drawings(chart):
         for text in drawing.svg.iter("text"):
             start, stop = extent(text)
@@ -68,7 +68,7 @@ def test_texts_are_within_the_drawing(chart):
             assert 0 < float(text.get("y")) <= drawing.height
 
 
-def test_the_numbers_of_the_upright_axis_stand_left_of_it_at_their_height(chart):
+def test_labels_of_the_vertical_axis_are_left_of_it_at_the_right_height(chart):
     for drawing in drawings(chart):
         axis, *grid = [
             line
@@ -90,9 +90,9 @@ def test_the_numbers_of_the_upright_axis_stand_left_of_it_at_their_height(chart)
             assert (left, right) == (52, drawing.width - 14)
 
 
-def test_bars_tile_the_width_and_are_as_high_as_their_count():
+def test_bars_fill_the_width_and_their_height_is_their_count():
     for drawing in drawings(
-        charts.histogram("h", Sample(spread=SPREAD, bins=BINS), title="T", noun="jobs")
+        charts.histogram("h", Sample(summary=SUMMARY, bins=BINS), title="T", noun="jobs")
     ):
         rooms, bars = drawing.all("rect", "room"), drawing.all("rect", "bar")
         assert [bar.get("class") for bar in bars] == ["bar"] * 4 + ["bar beyond"]
@@ -111,9 +111,9 @@ def test_bars_tile_the_width_and_are_as_high_as_their_count():
 
 
 @pytest.mark.parametrize(("below", "first"), [(0, 0), (3, 1)])
-def test_marks_stand_where_their_values_lie_among_the_bars(below, first):
+def test_median_and_p95_are_marked_at_their_values(below, first):
     counted = Bins(edges=BINS.edges, counts=BINS.counts, below=below, above=1)
-    chart = charts.histogram("h", Sample(spread=SPREAD, bins=counted), title="T", noun="jobs")
+    chart = charts.histogram("h", Sample(summary=SUMMARY, bins=counted), title="T", noun="jobs")
     for drawing in drawings(chart):
         slot = (drawing.width - 52 - 14) / (5 + first)
         p95, median = drawing.all("line", "mark")
@@ -135,9 +135,9 @@ def test_marks_stand_where_their_values_lie_among_the_bars(below, first):
         )
 
 
-def test_a_label_stands_right_of_its_mark_where_it_fits_and_else_left():
-    spread = Spread(count=8, least=0.0, median=39.0, p95=40.0, most=90.0)
-    chart = charts.histogram("h", Sample(spread=spread, bins=BINS), title="T", noun="jobs")
+def test_a_label_is_right_of_its_mark_if_it_fits_and_otherwise_left():
+    summary = Summary(count=8, least=0.0, median=39.0, p95=40.0, most=90.0)
+    chart = charts.histogram("h", Sample(summary=summary, bins=BINS), title="T", noun="jobs")
     for drawing in drawings(chart):
         for line, label in zip(
             drawing.all("line", "mark"), drawing.all("text", "mark-label"), strict=True
@@ -153,7 +153,7 @@ def test_a_label_stands_right_of_its_mark_where_it_fits_and_else_left():
     assert narrow == ["start", "end"]
 
 
-def test_times_of_the_lower_axis_stand_under_their_marks(chart):
+def test_labels_of_the_horizontal_axis_are_below_their_ticks(chart):
     for drawing in drawings(chart):
         marks = [line for line in drawing.all("line", "axis") if line.get("y1") != line.get("y2")]
         labels = [
@@ -175,7 +175,7 @@ def test_times_of_the_lower_axis_stand_under_their_marks(chart):
             assert lengths(label, "x") == pytest.approx([at], abs=0.11)
 
 
-def test_a_curve_rises_with_its_counts_over_the_whole_width():
+def test_a_curve_shows_its_counts_over_the_whole_width():
     for drawing in drawings(charts.curve("c", CURVE, jobs=6)):
         base, high = drawing.height - 30, drawing.height - 44
         wanted = [
@@ -197,7 +197,7 @@ def test_a_curve_rises_with_its_counts_over_the_whole_width():
 @pytest.mark.parametrize(
     ("jobs", "measured", "marked"), [(4, 4, False), (16, 16, True), (17, 4, False)]
 )
-def test_a_curve_is_measured_by_all_jobs_unless_over_three_quarters_are_open(
+def test_the_axis_of_a_curve_shows_all_jobs_unless_over_three_quarters_are_open(
     jobs, measured, marked
 ):
     for drawing in drawings(charts.curve("c", CURVE, jobs=jobs)):
@@ -206,7 +206,7 @@ def test_a_curve_is_measured_by_all_jobs_unless_over_three_quarters_are_open(
         assert len(drawing.all("line", "mark")) == marked
 
 
-def test_a_curve_is_told_in_rows_of_shares():
+def test_a_curve_has_table_rows_of_shares():
     curve = Curve(start=100.0, stop=500.0, counts=(0, 10, 50, 98, 98), later=1, last=2_000.0)
     assert charts.curve_rows(curve, 100) == [
         ("1 %", 200.0, 10),
@@ -224,7 +224,7 @@ def test_a_curve_is_told_in_rows_of_shares():
     assert charts.curve_rows(few, 2) == [("the last so far", 500.0, 0)]
 
 
-def test_bins_are_told_in_rows_with_what_lies_beyond():
+def test_bins_have_table_rows_including_smaller_and_larger_values():
     assert charts.bin_rows(Bins(edges=(0.0, 10.0, 20.0), counts=(1, 2), below=3, above=4)) == [
         ("less than 0\N{NO-BREAK SPACE}s", 3),
         ("0\N{NO-BREAK SPACE}s to 10\N{NO-BREAK SPACE}s", 1),
@@ -233,11 +233,11 @@ def test_bins_are_told_in_rows_with_what_lies_beyond():
     ]
 
 
-def test_bars_of_endings_are_as_long_as_their_share():
+def test_the_length_of_an_outcome_bar_is_its_share():
     facts = collect(
         [record(number, "completed" if number < 4 else "cancelled") for number in range(1, 5)]
     )
-    wide, narrow = drawings(charts.endings("e", facts))
+    wide, narrow = drawings(charts.outcomes("e", facts))
     for drawing, left, room in ((wide, 140, 510), (narrow, 0, 340)):
         tracks, bars = drawing.all("rect", "track"), drawing.all("rect", "end")
         names = [text.text for text in drawing.all("text", "name")]

@@ -1,4 +1,4 @@
-"""Numbers are written as people read them."""
+"""Formats of numbers, durations, sizes and times."""
 
 import pytest
 from hypothesis import given
@@ -46,13 +46,13 @@ def plain(text):
         (86_400 * 10**12, "1.0e+12 d"),
     ],
 )
-def test_durations_have_two_units_at_most(seconds, text):
-    assert plain(formats.show_duration(seconds)) == text
+def test_durations_have_at_most_two_units(seconds, text):
+    assert plain(formats.format_duration(seconds)) == text
 
 
 @given(st.floats(0, 1e300))
-def test_no_duration_is_too_long_for_a_chart(seconds):
-    assert len(formats.show_duration(seconds)) <= 20
+def test_the_text_of_a_duration_is_short(seconds):
+    assert len(formats.format_duration(seconds)) <= 20
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_no_duration_is_too_long_for_a_chart(seconds):
         (0, 0, "0 %"),
     ],
 )
-def test_only_all_are_100_per_cent_and_only_none_are_0(part, whole, text):
-    assert plain(formats.show_share(part, whole)) == text
+def test_only_exact_shares_are_0_or_100_percent(part, whole, text):
+    assert plain(formats.format_share(part, whole)) == text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_only_all_are_100_per_cent_and_only_none_are_0(part, whole, text):
     ],
 )
 def test_sizes_are_decimal(size, text):
-    assert plain(formats.show_bytes(size)) == text
+    assert plain(formats.format_bytes(size)) == text
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_sizes_are_decimal(size, text):
         (1e300, "1.00e+300"),
     ],
 )
-def test_credits_keep_what_tells_them_from_nothing(amount, text):
-    assert formats.show_credits(amount) == text
+def test_small_amounts_of_credits_are_not_rounded_to_zero(amount, text):
+    assert formats.format_credits(amount) == text
 
 
 def test_times_are_in_utc():
-    assert formats.show_time(86_399) == "1970-01-01 23:59:59"
-    assert formats.iso_time(86_399) == "1970-01-01T23:59:59Z"
+    assert formats.format_time(86_399) == "1970-01-01 23:59:59"
+    assert formats.format_iso_time(86_399) == "1970-01-01T23:59:59Z"
 
 
 @pytest.mark.parametrize("at", [1e18, -1e18, float("inf")])
-def test_a_time_that_no_calendar_has_is_told(at):
-    assert formats.show_time(at) == "at no time of the calendar"
+def test_a_time_outside_of_the_calendar_is_invalid(at):
+    assert formats.format_time(at) == "invalid time"
 
 
 @pytest.mark.parametrize(
@@ -140,5 +140,5 @@ def test_a_time_that_no_calendar_has_is_told(at):
         (0, 1e8, "1970"),
     ],
 )
-def test_marks_of_a_time_axis_are_as_short_as_they_may_be(at, step, text):
-    assert plain(formats.show_tick(at, step)) == text
+def test_labels_of_a_time_axis_are_as_short_as_possible(at, step, text):
+    assert plain(formats.format_tick(at, step)) == text

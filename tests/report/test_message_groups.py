@@ -1,10 +1,10 @@
-"""Messages that differ in numbers and ids are one kind; what is kept is bounded and redacted."""
+"""Messages that differ only in numbers and ids form one group; groups are bounded and redacted."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.report.grouping import Groups, pattern_of
+from adepoll.report.message_groups import Groups, pattern_of
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from adepoll.report.grouping import Groups, pattern_of
         ("org_9f8e7d6c5b4a gone", "org_1a2b3c4d5e6f gone", "<id> gone"),
     ],
 )
-def test_numbers_ids_and_times_make_no_kinds(one, other, pattern):
+def test_numbers_ids_and_times_do_not_separate_groups(one, other, pattern):
     assert pattern_of(one, {}) == pattern_of(other, {}) == pattern
 
 
@@ -35,7 +35,7 @@ def test_numbers_ids_and_times_make_no_kinds(one, other, pattern):
         ("bucket s3", "bucket v2"),
     ],
 )
-def test_a_status_and_words_do(one, other):
+def test_a_status_and_words_separate_groups(one, other):
     assert pattern_of(one, {}) != pattern_of(other, {})
 
 
@@ -58,13 +58,13 @@ def test_a_word_with_many_digits_is_an_id(word, pattern):
     assert pattern_of(word, {}) == pattern
 
 
-def test_names_of_the_job_make_no_kind():
+def test_names_of_the_job_do_not_separate_groups():
     names = {"weird name": "<job>", "four": "<file>", "abs": "<short>"}
     assert pattern_of("weird name, four: absent", names) == "<job>, <file>: absent"
 
 
 @given(st.text(max_size=400))
-def test_what_any_text_has_in_common_may_be_shown(text):
+def test_the_pattern_of_any_text_is_printable(text):
     pattern = pattern_of(text, {})
     assert pattern.isprintable()
     assert len(pattern) <= 4 * 303  # a digit may become "<n>"
@@ -74,7 +74,7 @@ def add(groups, pattern, job_id="job-1", example="such"):
     groups.add(pattern, example=example, job_id=job_id)
 
 
-def test_the_most_frequent_come_first_and_the_rest_is_summed():
+def test_the_most_frequent_groups_come_first_and_the_rest_is_summed():
     groups = Groups()
     for pattern, count in {"a": 1, "b": 3, "c": 2, "d": 1}.items():
         for number in range(count):
@@ -83,14 +83,14 @@ def test_the_most_frequent_come_first_and_the_rest_is_summed():
     assert [(group.pattern, group.count) for group in found] == [("b", 3), ("c", 2), ("", 2)]
 
 
-def test_a_few_jobs_are_named_each_once():
+def test_three_jobs_are_named_each_once():
     groups = Groups()
     for number in (1, 1, 2, 3, 4):
         add(groups, "a", f"job-{number}")
     assert groups.largest(5)[0].job_ids == ("job-1", "job-2", "job-3")
 
 
-def test_a_new_kind_for_each_job_does_not_fill_the_memory_nor_hide_a_frequent_one():
+def test_a_new_pattern_for_each_job_needs_bounded_memory_and_hides_no_frequent_one():
     groups = Groups()
     for number in range(20_000):
         add(groups, f"made up {number}")
@@ -103,7 +103,7 @@ def test_a_new_kind_for_each_job_does_not_fill_the_memory_nor_hide_a_frequent_on
 
 
 @pytest.mark.parametrize(("kinds", "shown", "rest"), [(4_000, 4_000, 0), (4_001, 2_001, 2_000)])
-def test_of_more_than_4000_kinds_the_rarer_half_is_counted_together(kinds, shown, rest):
+def test_at_more_than_4000_patterns_the_rarer_half_is_summed(kinds, shown, rest):
     groups = Groups()
     for number in range(kinds):
         add(groups, f"kind {number}")
@@ -119,7 +119,7 @@ def test_a_long_job_id_is_cut():
     assert groups.largest(1)[0].job_ids == ("x" * 80 + "...", "y" * 80)
 
 
-def test_examples_and_ids_are_fit_to_be_shown():
+def test_examples_and_ids_are_redacted_and_printable():
     groups = Groups()
     add(groups, "a", "job\x1b[31m", "see https://x.test/y?X-Amz-Signature=canary \x07")
     group = groups.largest(1)[0]

@@ -1,4 +1,4 @@
-"""The page holds the facts, needs nothing from elsewhere, and shows what is hostile as text."""
+"""The page shows the facts, loads nothing, and shows hostile input as text."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Checks that tags are closed in order; keeps elements, ids, and text."""
+    """Checks that tags are closed in order; collects elements, ids, and text."""
 
     def __init__(self, html):
         super().__init__()
@@ -64,12 +64,12 @@ def page_of(records, **options):
     return Page(html_of(records, **options))
 
 
-def some_of_all():
+def all_outcomes():
     return [
         *(record(n, took=10 + n % 37, size=1000 * n) for n in range(1, 60)),
         *(record(n, "failed", reason=f"page {n} is blank", measured=False) for n in range(60, 64)),
         record(64, "cancelled", measured=False),
-        record(65, "missed"),
+        record(65, "not_fetched"),
         record(66, "unresolved", lasting=True),
         record(67, stage=Stage.FETCHING),
         record(68, "waiting", reason="processing"),
@@ -99,16 +99,16 @@ def headings(html):
     return set(re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", html))
 
 
-def test_all_that_there_is_to_tell_is_told():
-    html = html_of(some_of_all(), notes={"options": "--out results"})
+def test_the_page_shows_all_facts():
+    html = html_of(all_outcomes(), notes={"options": "--out results"})
     assert headings(html) >= HEADINGS
     text = Page(html).text
-    for told in (
+    for part in (
         "68 of 70 jobs have an outcome; 2 are still open.",
         "4 jobs failed, all of them: page <n> is blank.",
         "2 jobs were given up.",
         "1 result does not conform to the schema.",
-        "1 job came with warnings.",
+        "1 job has warnings.",
         "1 job fell back to another model version.",
         "JobNotFoundError: job <job> is not there",
         "$.total: no number",
@@ -116,35 +116,35 @@ def test_all_that_there_is_to_tell_is_told():
         "extract-0",
         "--out results",
     ):
-        assert told in text
+        assert part in text
 
 
-def test_what_to_run_next_is_said_once_and_does_what_it_says():
-    text = page_of(some_of_all(), name="Friday's batch.db").text
+def test_the_next_command_is_shown_once_with_its_effect():
+    text = page_of(all_outcomes(), name="Friday's batch.db").text
     assert text.count("adepoll resume") == 1
     assert (
-        "adepoll resume 'Friday'\"'\"'s batch.db' gives 1 outcome that nobody has taken from the "
-        "batch yet, goes on with the 2 open jobs and tries 1 given-up job again." in text
+        "adepoll resume 'Friday'\"'\"'s batch.db' prints 1 undelivered outcome, "
+        "continues the 2 open jobs and retries 1 given-up job." in text
     )
 
 
-def test_nothing_is_to_be_run_beside_a_batch_that_runs():
-    text = page_of(some_of_all(), running=True).text
-    assert "A run is at it right now." in text
+def test_a_running_batch_has_no_next_command():
+    text = page_of(all_outcomes(), running=True).text
+    assert "The batch is running." in text
     assert "adepoll resume" not in text
 
 
-def test_nothing_is_to_be_run_where_all_is_well():
+def test_a_complete_batch_has_no_next_command():
     text = page_of(record(number) for number in range(1, 9)).text
     assert "All 8 jobs completed." in text
     assert "adepoll resume" not in text
 
 
 @pytest.mark.parametrize(
-    ("records", "told", "missing"),
+    ("records", "sentence", "missing"),
     [
-        ([], "This journal holds no jobs yet.", {"Outcomes", "Durations"}),
-        ([record()], "The one job completed.", {"Why jobs failed", "Still open"}),
+        ([], "This journal contains no jobs yet.", {"Outcomes", "Durations"}),
+        ([record()], "The only job completed.", {"Why jobs failed", "Still open"}),
         (
             [record(n, "failed", measured=False) for n in (1, 2)],
             "2 jobs failed, all of them: no reason given.",
@@ -152,7 +152,7 @@ def test_nothing_is_to_be_run_where_all_is_well():
         ),
         (
             [record(n, measured=False) for n in (1, 2)],
-            "the service gave no duration for any of the jobs",
+            "the service reported no duration for any of the jobs",
             {"Credits by model version"},
         ),
         (
@@ -164,35 +164,37 @@ def test_nothing_is_to_be_run_where_all_is_well():
     ],
     ids=["empty", "one", "all failed", "no metadata", "all open", "unresolved"],
 )
-def test_a_batch_of_one_kind_gives_a_page_without_empty_sections(records, told, missing):
+def test_sections_without_data_are_left_out(records, sentence, missing):
     html = html_of(records)
-    assert told in Page(html).text
+    assert sentence in Page(html).text
     assert not missing & headings(html)
 
 
-def test_which_durations_are_measured_is_said():
+def test_the_page_says_which_durations_are_measured():
     mixed = [record(1), record(2, measured=False)]
-    assert "for 1 job as the service measured it; for the other 1" in page_of(mixed).text
-    assert "as the service measured it." in page_of([record(1), record(2)]).text
+    assert "Measured by the service for 1 job. For the other 1, the time" in page_of(mixed).text
+    assert "Durations measured by the service." in page_of([record(1), record(2)]).text
 
 
-def test_lag_is_called_an_upper_bound():
+def test_the_lag_is_called_an_upper_bound():
     page = page_of([record(1, lag=3), record(2, lag=3)])
-    assert "How long, at most, a job had ended before that was seen." in page.text
+    assert (
+        "Upper bound of the time from the end of a job to the poll that observed it." in page.text
+    )
     assert "≤ 3\N{NO-BREAK SPACE}s" in html_of([record(1, lag=3), record(2, lag=3)])
 
 
-def test_slowest_jobs_stand_slowest_first_twenty_at_most():
+def test_at_most_twenty_slowest_jobs_are_listed_the_slowest_first():
     html = html_of(record(n, took=n) for n in range(1, 41))
     section = html[html.index('id="slowest"') : html.index('id="results"')]
     assert re.findall(r"<bdi>(job-\d+)</bdi>", section) == [f"job-{n}" for n in range(40, 20, -1)]
 
 
-# --- what it needs, and who can read it ---------------------------------------------------------
+# --- security and accessibility -----------------------------------------------------------------
 
 
 def test_nothing_is_loaded_or_run():
-    html = html_of(some_of_all())
+    html = html_of(all_outcomes())
     page = Page(html)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
     assert not [a for _, a in page.elements if {"src", "srcset", "style", "onload"} & set(a)]
@@ -202,7 +204,7 @@ def test_nothing_is_loaded_or_run():
     assert "@import" not in style
 
 
-def test_the_policy_lets_in_the_one_style_sheet_and_nothing_else():
+def test_the_policy_allows_the_style_sheet_and_nothing_else():
     html = html_of([])
     policy = next(m["content"] for m in Page(html).all("meta") if "http-equiv" in m)
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
@@ -211,14 +213,14 @@ def test_the_policy_lets_in_the_one_style_sheet_and_nothing_else():
     assert "unsafe" not in policy
 
 
-def test_links_lead_to_sections_and_ids_are_there_once():
-    page = page_of(some_of_all())
+def test_links_lead_to_sections_and_ids_are_unique():
+    page = page_of(all_outcomes())
     assert len(page.ids) == len(set(page.ids))
     assert {link["href"][1:] for link in page.all("a")} <= set(page.ids)
 
 
-def test_every_chart_is_named_described_well_formed_and_beside_a_table():
-    html = html_of(some_of_all())
+def test_every_chart_is_well_formed_and_has_title_description_and_table():
+    html = html_of(all_outcomes())
     charts = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(charts) == 8  # four, wide and narrow
     for chart in charts:
@@ -228,11 +230,11 @@ def test_every_chart_is_named_described_well_formed_and_beside_a_table():
         assert labels == set(root.get("aria-labelledby").split())
         assert root.find("title").text
         assert re.search(r"\d", root.find("desc").text)
-    assert len(set(re.findall("<summary>The numbers.*</summary>", html))) == 4
+    assert len(set(re.findall("<summary>Numbers.*</summary>", html))) == 4
 
 
-def test_charts_stay_within_their_frame():
-    for chart in re.findall(r"<svg.*?</svg>", html_of(some_of_all()), re.DOTALL):
+def test_charts_are_inside_of_their_frame():
+    for chart in re.findall(r"<svg.*?</svg>", html_of(all_outcomes()), re.DOTALL):
         root = ET.fromstring(chart)
         width, height = map(float, root.get("viewBox").split()[2:])
         for bar in root.iter("rect"):
@@ -243,8 +245,8 @@ def test_charts_stay_within_their_frame():
             assert 0 <= float(text.get("x")) <= width
 
 
-def test_tables_name_their_columns():
-    page = page_of(some_of_all())
+def test_table_headers_have_a_scope():
+    page = page_of(all_outcomes())
     assert all(head.get("scope") == "col" for head in page.all("th"))
 
 
@@ -256,7 +258,7 @@ EVIL = (
 )
 
 
-def test_text_of_the_service_is_shown_as_text_and_without_secrets():
+def test_texts_from_the_service_are_shown_as_text_without_secrets():
     error = RecordedError(EVIL, kind=EVIL)
     html = html_of(
         [
@@ -274,13 +276,13 @@ def test_text_of_the_service_is_shown_as_text_and_without_secrets():
     assert not page.all("script")
     assert not page.all("img")
     assert "canary" not in html
-    assert "{{ 7*7 }}" in page.text  # as it came
+    assert "{{ 7*7 }}" in page.text  # unchanged
     assert re.sub(r"[\n\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", html).isprintable()
 
 
 @settings(max_examples=60)
 @given(st.text(max_size=80), st.text(max_size=80))
-def test_any_text_gives_a_page_whose_tags_are_closed(one, other):
+def test_the_page_for_any_text_is_well_formed(one, other):
     html = html_of(
         [
             record(1, job_id=one, filename=other, version=one or None),
@@ -295,18 +297,18 @@ def test_any_text_gives_a_page_whose_tags_are_closed(one, other):
     assert {"h1", "svg", "table"} <= {tag for tag, _ in page.elements}
 
 
-def test_numbers_of_nonsense_give_a_page():
+def test_extreme_numbers_are_accepted():
     long = record(1)
     long = evolve(long, snapshot=evolve(long.snapshot, status_text="x"), settled_at=9e17)
     odd = record(2, took=1e9, credit_usage=1e308, size=10**15)
     assert "Durations" in headings(html_of([long, odd, record(3, credit_usage=1e308)]))
 
 
-def test_the_same_records_give_the_same_page():
-    assert html_of(some_of_all()) == html_of(some_of_all())
+def test_the_page_is_deterministic():
+    assert html_of(all_outcomes()) == html_of(all_outcomes())
 
 
-def test_a_large_batch_gives_no_larger_a_page():
+def test_the_size_of_the_page_does_not_grow_with_the_batch():
     small = html_of(record(n, took=n % 91) for n in range(1, 200))
     large = html_of(record(n, took=n % 91) for n in range(1, 5_000))
     assert len(large) < 1.2 * len(small)

@@ -1,4 +1,4 @@
-"""A report is made of a journal as it is, also beside a run, and appears whole or not at all."""
+"""Reports of journals, also of running batches, are written completely or not at all."""
 
 import asyncio
 import html
@@ -14,7 +14,7 @@ from waiting import supervised
 
 from adepoll.errors import JournalError, JournalNotFoundError
 from adepoll.journal import Delivered, Journal, Settled
-from adepoll.report import write_report, write_whole
+from adepoll.report import write_atomically, write_report
 
 ENDPOINT = "https://api.test"
 
@@ -47,7 +47,7 @@ async def command(*arguments, **options):
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_a_report_tells_what_the_journal_holds(journal, tmp_path):
+async def test_a_report_shows_the_contents_of_the_journal(journal, tmp_path):
     path = await closed(journal)
     write_report(path, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text("utf-8")
@@ -56,13 +56,13 @@ async def test_a_report_tells_what_the_journal_holds(journal, tmp_path):
     assert "--out results" in page
 
 
-async def test_beside_a_run_it_says_that_one_is_at_it(journal, tmp_path):
+async def test_the_report_of_a_running_batch_says_so(journal, tmp_path):
     await asyncio.to_thread(write_report, journal.path, tmp_path / "r.html")
-    assert "A run is at it right now." in (tmp_path / "r.html").read_text("utf-8")
-    assert await journal.add(["job-4"]) == 1  # which it did not disturb
+    assert "The batch is running." in (tmp_path / "r.html").read_text("utf-8")
+    assert await journal.add(["job-4"]) == 1  # the report has not disturbed the run
 
 
-async def test_only_the_owner_may_read_it(journal, tmp_path):
+async def test_only_the_owner_can_read_the_report(journal, tmp_path):
     before = os.umask(0)
     try:
         write_report(await closed(journal), tmp_path / "r.html")
@@ -71,9 +71,9 @@ async def test_only_the_owner_may_read_it(journal, tmp_path):
     assert stat.S_IMODE((tmp_path / "r.html").stat().st_mode) == 0o600
 
 
-async def test_an_older_report_is_replaced_and_stays_where_a_new_one_fails(tmp_path, monkeypatch):
+async def test_an_older_report_is_kept_until_the_new_one_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "r.html"
-    write_whole(path, "old")
+    write_atomically(path, "old")
 
     def full(_fd):
         raise OSError(28, "No space left on device")
@@ -81,18 +81,18 @@ async def test_an_older_report_is_replaced_and_stays_where_a_new_one_fails(tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
-            write_whole(path, "new")
+            write_atomically(path, "new")
     assert [*tmp_path.iterdir()] == [path]
     assert path.read_text() == "old"
-    write_whole(path, "new")
+    write_atomically(path, "new")
     assert path.read_text() == "new"
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_link_stays_one(tmp_path):
+def test_a_symbolic_link_is_kept(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "r.html").symlink_to(tmp_path / "real" / "r.html")
-    write_whole(tmp_path / "r.html", "page")
+    write_atomically(tmp_path / "r.html", "page")
     assert (tmp_path / "r.html").is_symlink()
     assert (tmp_path / "real" / "r.html").read_text() == "page"
 
@@ -102,14 +102,14 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path):
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        write_whole(fifo, "page")
+        write_atomically(fifo, "page")
         assert os.read(reader, 100) == b"page"
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(fifo.stat().st_mode)
 
 
-def test_no_journal_gives_no_report(tmp_path):
+def test_without_a_journal_no_report_is_written(tmp_path):
     with pytest.raises(JournalNotFoundError):
         write_report(tmp_path / "none.db", tmp_path / "r.html")
     (tmp_path / "odd.db").write_text("no journal")
@@ -121,19 +121,21 @@ def test_no_journal_gives_no_report(tmp_path):
 # --- the command --------------------------------------------------------------------------------
 
 
-async def test_the_command_puts_the_report_beside_the_journal_and_says_so(journal, tmp_path):
+async def test_the_command_writes_the_report_next_to_the_journal_and_prints_its_path(
+    journal, tmp_path
+):
     code, out, err = await command(await closed(journal), cwd="/")
     assert (code, out) == (0, "")
     path = tmp_path / "batch-report.html"
-    assert err == f"{path}: report of 3 jobs, 2 still open\n"
+    assert err == f"{path}: report about 3 jobs, 2 still open\n"
     resume = shlex.join(["adepoll", "resume", str(journal.path)])
     assert resume in html.unescape(path.read_text("utf-8"))
 
 
-async def test_the_command_works_beside_a_run(journal, tmp_path):
+async def test_the_command_works_while_the_batch_is_running(journal, tmp_path):
     code, _, _ = await command(journal.path, "-o", tmp_path / "r.html")
     assert code == 0
-    assert "A run is at it right now." in (tmp_path / "r.html").read_text("utf-8")
+    assert "The batch is running." in (tmp_path / "r.html").read_text("utf-8")
 
 
 async def test_the_command_writes_to_stdout(journal, tmp_path):
@@ -144,18 +146,18 @@ async def test_the_command_writes_to_stdout(journal, tmp_path):
     assert [*tmp_path.iterdir()] == [tmp_path / "batch.db"]
 
 
-async def test_the_command_never_replaces_the_journal(journal):
+async def test_the_command_never_overwrites_the_journal(journal):
     path = await closed(journal)
     before = path.read_bytes()
     for end in ("", "-wal", "-shm", ".lock"):
         code, _, err = await command(path, "-o", f"{path}{end}")
         assert code == 2
-        assert "would replace the journal" in err
+        assert "would overwrite the journal" in err
         assert err.count("\n") == 1
     assert path.read_bytes() == before
 
 
-async def test_the_command_tells_in_a_line_what_is_wrong(journal, tmp_path):
+async def test_the_command_reports_an_error_in_one_line(journal, tmp_path):
     path = await closed(journal)
     code, _, err = await command(path, "-o", tmp_path / "none" / "r.html")
     assert code == 74

@@ -1,4 +1,4 @@
-"""A team opens the report on Monday: in a real browser, offline, by day and night, on a phone."""
+"""The report in a real browser: offline, light and dark, on a wide screen and on a phone."""
 
 import random
 
@@ -19,7 +19,7 @@ PHONE = {"width": 360, "height": 740}
 
 
 def friday():
-    """Give the records of a batch in which everything happened that can."""
+    """Yield the records of a batch with all outcomes."""
     rng = random.Random(5)
     for number in range(1, 1_201):
         kind = rng.random()
@@ -36,7 +36,7 @@ def friday():
             yield record(number, "waiting", reason="processing", job_id=common["job_id"])
         elif kind < 0.05:
             error = RecordedError("x" * 200, kind="ResultServerError")
-            yield record(number, "missed", error=error, **common)
+            yield record(number, "not_fetched", error=error, **common)
         elif kind < 0.06:
             yield record(number, "unresolved", lasting=True, job_id=common["job_id"])
         elif kind < 0.07:
@@ -55,7 +55,7 @@ def friday():
 
 @pytest.fixture
 def report(tmp_path):
-    """Write the page of some records, and give its address."""
+    """Return a function that writes the page of records and returns its URL."""
 
     def write(records):
         path = tmp_path / "report.html"
@@ -73,38 +73,38 @@ def report(tmp_path):
 
 
 @pytest.fixture
-def look(new_page):
-    """Open a page, and see to it that it asks for nothing and complains of nothing."""
+def open_page(new_page):
+    """Return a function that opens a page; it must send no request and log no error."""
 
-    async def open_page(address, viewport=WIDE, **options):
+    async def open_one(address, viewport=WIDE, **options):
         page = await new_page(viewport=viewport, offline=True, **options)
-        page.requests, page.complaints = [], []
+        page.requests, page.errors = [], []
         page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", lambda message: page.errors.append(message.text))
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
         await page.goto(address)
         assert page.requests == [address]
-        assert not page.complaints
+        assert not page.errors
         return page
 
-    return open_page
+    return open_one
 
 
 async def overflow(page):
-    """Give how many pixels the page is wider than the window."""
+    """Return by how many pixels the page is wider than the window."""
     return await page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
 
 
-async def test_everything_is_found_by_its_role_and_text(report, look):
-    page = await look(report(friday()))
-    await playwright.expect(page).to_have_title("friday.db: report of a batch")
+async def test_headings_charts_and_tables_are_found_by_role_and_text(report, open_page):
+    page = await open_page(report(friday()))
+    await playwright.expect(page).to_have_title("friday.db: batch report")
     for heading in ("Outcomes", "Why jobs failed", "Durations", "Detection lag", "Slowest jobs"):
         await playwright.expect(page.get_by_role("heading", name=heading)).to_be_visible()
-    for chart in ("Outcomes", "Settled over time", "Durations", "Detection lag, at most"):
+    for chart in ("Outcomes", "Settled over time", "Durations", "Detection lag, upper bound"):
         drawn = page.get_by_role("img", name=chart)
-        await playwright.expect(drawn).to_have_count(1)  # the other width is not there for anyone
+        await playwright.expect(drawn).to_have_count(1)  # the drawing for the other width is hidden
         await playwright.expect(drawn).to_be_visible()
     await playwright.expect(page.get_by_text("still open.").first).to_be_visible()
     await playwright.expect(page.get_by_text("adepoll resume friday.db")).to_be_visible()
@@ -112,8 +112,8 @@ async def test_everything_is_found_by_its_role_and_text(report, look):
     await playwright.expect(slowest).to_have_count(21)
 
 
-async def test_numbers_of_a_chart_open_by_keyboard_without_a_script(report, look):
-    page = await look(report(friday()), java_script_enabled=False)
+async def test_the_numbers_of_a_chart_open_by_keyboard_without_a_script(report, open_page):
+    page = await open_page(report(friday()), java_script_enabled=False)
     numbers = page.locator("#durations summary")
     table = page.locator("#durations table")
     await playwright.expect(table).to_be_hidden()
@@ -122,8 +122,8 @@ async def test_numbers_of_a_chart_open_by_keyboard_without_a_script(report, look
     await playwright.expect(table).to_be_visible()
 
 
-async def test_a_link_of_the_summary_leads_to_what_it_names(report, look):
-    page = await look(report(friday()))
+async def test_a_link_of_the_summary_leads_to_its_section(report, open_page):
+    page = await open_page(report(friday()))
     await page.get_by_role("link", name="Violations").click()
     await playwright.expect(page.locator("#violations")).to_be_in_viewport()
     assert [url.partition("#")[0] for url in page.requests] == page.requests[:1]
@@ -131,8 +131,10 @@ async def test_a_link_of_the_summary_leads_to_what_it_names(report, look):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-async def test_it_is_legible_and_fits_by_day_and_by_night(report, look, scheme, viewport, tmp_path):
-    page = await look(report(friday()), viewport, color_scheme=scheme)
+async def test_the_page_is_legible_and_fits_in_light_and_dark_mode(
+    report, open_page, scheme, viewport, tmp_path
+):
+    page = await open_page(report(friday()), viewport, color_scheme=scheme)
     for summary in await page.locator("summary").all():
         await summary.click()
     assert await overflow(page) == 0
@@ -149,25 +151,25 @@ async def test_it_is_legible_and_fits_by_day_and_by_night(report, look, scheme, 
     [[], [record()], [record(n, "failed", measured=False) for n in range(1, 4)]],
     ids=["empty", "one", "all failed"],
 )
-async def test_a_small_batch_fits_too(report, look, records):
-    page = await look(report(records), PHONE)
+async def test_the_page_of_a_small_batch_fits_a_phone(report, open_page, records):
+    page = await open_page(report(records), PHONE)
     assert await overflow(page) == 0
     await playwright.expect(page.get_by_role("heading", level=1)).to_have_text("friday.db")
 
 
-async def test_it_can_be_printed(report, look, tmp_path):
-    page = await look(report(friday()), color_scheme="dark")
+async def test_the_page_can_be_printed(report, open_page, tmp_path):
+    page = await open_page(report(friday()), color_scheme="dark")
     await page.emulate_media(media="print")
     paper, ink = await page.evaluate(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     )
-    assert paper == "rgba(0, 0, 0, 0)"  # none of the night's
+    assert paper == "rgba(0, 0, 0, 0)"  # not the dark background
     assert luminance(ink) < 0.1
     await page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-async def test_a_script_that_came_in_all_the_same_would_not_run(report, new_page, tmp_path):
+async def test_an_injected_script_does_not_run(report, new_page, tmp_path):
     address = report([record()])
     path = tmp_path / "report.html"
     added = "<script>document.title = 'mine'</script><img src='https://x.test/y'></main>"
@@ -176,7 +178,7 @@ async def test_a_script_that_came_in_all_the_same_would_not_run(report, new_page
     async with page.expect_event("requestfailed") as refused:
         await page.goto(address)
     assert (await refused.value).failure == "csp"
-    await playwright.expect(page).to_have_title("friday.db: report of a batch")
+    await playwright.expect(page).to_have_title("friday.db: batch report")
 
 
 def luminance(color):
@@ -185,7 +187,7 @@ def luminance(color):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-# Labels of charts that stand outside their drawing, or over another label.
+# Labels of charts that are outside of their drawing, or overlap another label.
 CLIPPED = """() => {
   const wrong = [];
   for (const chart of document.querySelectorAll("svg")) {

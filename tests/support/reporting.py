@@ -1,4 +1,4 @@
-"""Records of a batch, as a journal gives them, for the tests of the report."""
+"""Records of a batch, as a journal returns them, for the tests of the report."""
 
 from pathlib import Path
 
@@ -31,21 +31,22 @@ def record(
     stage=None,
     **metadata,
 ):
-    """Give a record; times are seconds after `ADDED`, `took` from receipt to end.
+    """Return a record. Times are seconds after `ADDED`; `took` counts from receipt to end.
 
-    `status` may be "waiting", "unresolved" or "missed" too; `metadata` are fields of that.
+    `status` may also be "waiting", "unresolved" or "not_fetched". `metadata` sets fields of the
+    metadata.
     """
     job_id = f"job-{number}" if job_id is None else job_id
     base = {"number": number, "job_id": job_id, "added_at": ADDED}
     if status == "waiting":
         return Record(stage=Stage.WAITING, status_text=reason, **base)
-    if error is None and status in {"unresolved", "missed"}:
+    if error is None and status in {"unresolved", "not_fetched"}:
         error = RecordedError(f"job {job_id} is not there", kind="JobNotFoundError")
     given_up = {"stage": Stage.GIVEN_UP, "error": error, "lasting": lasting}
     delivered_at = ADDED + 10_000 if delivered else None
     if status == "unresolved":
         return Record(**base, **given_up, delivered_at=delivered_at)
-    text = "completed" if status == "missed" else status
+    text = "completed" if status == "not_fetched" else status
     settled = ADDED + received + took + lag
     snapshot = JobSnapshot(
         job_id=job_id,
@@ -64,7 +65,7 @@ def record(
         delivered_at = None
     return Record(
         **base,
-        **(given_up if status == "missed" else done),
+        **(given_up if status == "not_fetched" else done),
         status_text=text,
         snapshot=snapshot,
         settled_at=settled,
