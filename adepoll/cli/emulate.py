@@ -208,7 +208,7 @@ def _summary(emulator: Emulator) -> str:
     active = listed.get(JobStatus.PENDING, 0) + listed.get(JobStatus.PROCESSING, 0)
     parts = [
         f"{active} active, {sum(listed.values()) - active} settled",
-        f"{requests.get} get, {requests.list} list",
+        f"{requests.get} get, {requests.list} list, "
         f"{requests.create} create, {requests.result} result",
     ]
     counts = {
