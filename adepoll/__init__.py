@@ -1,4 +1,4 @@
-"""Wait for LandingAI ADE extract jobs, one or a hundred thousand, and bring their results home."""
+"""Wait for LandingAI ADE extract jobs, one or a hundred thousand, and download their results."""
 
 import importlib
 import sys

@@ -1,12 +1,12 @@
-"""The `adepoll` command, also as ``python -m adepoll``."""
+"""Entry point of the `adepoll` command and of ``python -m adepoll``."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Run the command, or say how to install what it needs."""
-    _fill_standard_streams()
+    """Run the command, or say how to install a missing dependency."""
+    _open_closed_streams()
     try:
         from adepoll.cli import cli  # noqa: PLC0415 - the extra may be missing
 
@@ -19,16 +19,16 @@ def main() -> None:
         )
 
 
-def _fill_standard_streams() -> None:
-    """Put the null device where a stream was closed (``>&-``, as under some daemons).
+def _open_closed_streams() -> None:
+    """Open the null device in place of a closed standard stream (``>&-``, or some daemons).
 
-    Else the next file or socket would get its number, and what is printed.
+    Otherwise the next file or socket would get its descriptor, and receive the printed text.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
             setattr(sys, name, os.fdopen(number, mode))
 
 
