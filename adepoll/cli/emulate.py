@@ -41,6 +41,7 @@ Start an emulator that fails 10% of the requests and limits the rate:
 
 
 _PORT = click.IntRange(0, 65535)
+_REQUESTS: Final = ("get", "list", "create", "result")
 _TERMINAL_INTERVAL: Final = 1.0  # seconds between two status lines on a terminal
 _LOG_INTERVAL: Final = 10.0  # seconds between two status lines elsewhere
 
@@ -208,8 +209,7 @@ def _summary(emulator: Emulator) -> str:
     active = listed.get(JobStatus.PENDING, 0) + listed.get(JobStatus.PROCESSING, 0)
     parts = [
         f"{active} active, {sum(listed.values()) - active} settled",
-        f"{requests.get} get, {requests.list} list, "
-        f"{requests.create} create, {requests.result} result",
+        ", ".join(f"{getattr(requests, name)} {name}" for name in _REQUESTS),
     ]
     counts = {
         "faults": truth.faults.total(),

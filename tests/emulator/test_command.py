@@ -87,7 +87,8 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
         os.close(ours)
     lines = shown.decode().split("\r\x1b[K")
     assert len(lines) >= 2
-    assert lines[-1].startswith("2 active, 0 settled | 0 get, 1 list, 0 create, 0 result | 1 faults")
+    begin = "2 active, 0 settled | 0 get, 1 list, 0 create, 0 result | 1 faults"
+    assert lines[-1].startswith(begin)
 
 
 @pytest.mark.parametrize(
