@@ -1,4 +1,4 @@
-"""The command run against an emulator, as a process: its output, its exit code, and no secret."""
+"""Runs the command against an emulator as a process; checks that its output has no secret."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ NEVER = JobPlan(processing_time=float("inf"))
 
 @asynccontextmanager
 async def started(ade, *arguments, key=KEY, variables=(), wrapper=(), real=False, **options):
-    """Start the command against the emulator; kill it if the test leaves it running.
+    """Start the command against the emulator; kill it at the end if it is still running.
 
     It is forked from a process that has imported adepoll, unless the start must be `real`.
     """
@@ -37,7 +37,7 @@ async def started(ade, *arguments, key=KEY, variables=(), wrapper=(), real=False
 
 
 async def adepoll(ade, *arguments, stdin=None, **options):
-    """Run the command to its end; give exit code, stdout and stderr. No secret may be in them."""
+    """Run the command; return exit code, stdout and stderr, which must not contain a secret."""
     async with started(ade, *arguments, **options) as process:
         out, err = await process.communicate(stdin)
     out, err = out.decode(), err.decode()
