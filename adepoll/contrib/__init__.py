@@ -1,1 +1,1 @@
-"""adepoll in other houses: one small module for each ecosystem. Nothing else imports them."""
+"""Adapters for web frameworks, metrics, tracing and tests; no other package imports them."""

@@ -1,15 +1,16 @@
-"""adepoll in an aiohttp server: one watcher for all requests. Everything real is in the library.
+"""adepoll in an aiohttp server, with one watcher for all requests.
 
-``setup(app)``, then ``app[WATCHER]``, and `wait`, `events`, `send_result` and `ready` in handlers.
+Call ``setup(app)``, then use ``app[WATCHER]``, and `wait`, `events`, `send_result` and `ready` in
+handlers.
 """
 
 import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Unpack
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -18,86 +19,87 @@ from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.errors import AdePollError, ClosedError, WebhookVerificationError
 from adepoll.fetcher import ResultFetcher
-from adepoll.server.passing import passage
-from adepoll.server.problem_details import PROBLEM_TYPE, problem_details
-from adepoll.server.resources import ServerResources, open_household
-from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream, as_event
+from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE, report_problem
+from adepoll.server.resources import (
+    ResourceOptions,
+    ServerResources,
+    limit_send_time,
+    open_resources,
+)
+from adepoll.server.sse import EVENT_STREAM_HEADERS, as_event
 from adepoll.server.webhooks import WebhookVerifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
+__all__ = [
+    "CLIENT",
+    "FETCHER",
+    "WATCHER",
+    "Integration",
+    "ServerResources",
+    "events",
+    "problem_details_middleware",
+    "ready",
+    "send_result",
+    "setup",
+    "wait",
+    "webhook",
+]
+
 _log = logging.getLogger(__name__)
 
-_LOOK_EVERY: Final = 0.25  # seconds between two looks at who has left
-_MOST_STALLED: Final = 60.0  # seconds for which a client may take nothing
+_CHECK_INTERVAL: Final = 0.25  # seconds between two checks for disconnected clients
 
 
-class Tenant:
-    """One key and region in an application. Most have one, and use the functions of the module.
+class Integration:
+    """adepoll with one API key and region in an application.
 
-    Several, in one application or in sub-applications of it, share nothing: each has a client, a
-    watcher and a fetcher of its own, under keys of its own. In a sub-application, what was set up
-    nearest is found.
+    The functions of this module are the methods of a default instance. Create your own instances
+    for several keys or regions in one application or in its sub-applications. Each has its own
+    client, watcher and fetcher, under its own application keys. A sub-application uses the
+    integration that was set up nearest to it.
 
     Attributes:
-        CLIENT: The application's key of the `AdeClient`.
-        WATCHER: That of the `JobWatcher`.
-        FETCHER: That of the `ResultFetcher`.
+        CLIENT: Application key of the `AdeClient`.
+        WATCHER: Application key of the `JobWatcher`.
+        FETCHER: Application key of the `ResultFetcher`.
     """
 
     def __init__(self, name: str) -> None:
-        """Make the keys; `name` is for people."""
+        """Create the application keys; `name` appears in their `repr`."""
         self.CLIENT = web.AppKey(f"{name}.client", AdeClient)
         self.WATCHER = web.AppKey(f"{name}.watcher", JobWatcher)
         self.FETCHER = web.AppKey(f"{name}.fetcher", ResultFetcher)
-        self._HOUSEHOLD = web.AppKey(f"{name}.household", ServerResources)
-        self._DOOR = web.AppKey(f"{name}.door", _Door)
+        self._RESOURCES = web.AppKey(f"{name}.resources", ServerResources)
+        self._DISCONNECTS = web.AppKey(f"{name}.disconnects", _DisconnectMonitor)
 
-    def setup(
-        self,
-        app: web.Application,
-        *,
-        client: AdeClient | Callable[[], AdeClient] = AdeClient,
-        watcher: Callable[[AdeClient], JobWatcher] = JobWatcher,
-        fetcher: Callable[[AdeClient], ResultFetcher] = ResultFetcher,
-        grace: float = 3.0,
-        probe_every: float | None = 10.0,
-    ) -> None:
-        """Give an application a client, a watcher and a fetcher, from its start to its end.
+    def setup(self, app: web.Application, **options: Unpack[ResourceOptions]) -> None:
+        """Create client, watcher and fetcher when an application starts; close them at its end.
 
-        When the server stops, everybody who waits gets `ClosedError`, and events end; results on
-        their way have `grace` seconds more.
+        When the server stops, waits raise `ClosedError`, event streams end, and results have
+        `grace` seconds to complete.
 
         Args:
             app: The application, or a sub-application.
-            client: As for `adepoll.server.resources.open_household`, and so are all others.
-            watcher: Makes the watcher.
-            fetcher: Makes the fetcher.
-            grace: Seconds for results on their way.
-            probe_every: Seconds between probes of a service that is not well.
+            **options: Options of `adepoll.server.resources.open_resources`: `client`, `watcher`,
+                `fetcher`, `grace`, `probe_every`.
         """
 
-        async def living(app: web.Application) -> AsyncIterator[None]:
-            async with open_household(
-                client=client,
-                watcher=watcher,
-                fetcher=fetcher,
-                grace=grace,
-                probe_every=probe_every,
-            ) as resources:
-                app[self._HOUSEHOLD] = resources
-                app[self._DOOR] = _Door()
+        async def lifespan(app: web.Application) -> AsyncIterator[None]:
+            async with open_resources(**options) as resources:
+                app[self._RESOURCES] = resources
+                app[self._DISCONNECTS] = _DisconnectMonitor()
                 app[self.CLIENT] = resources.client
                 app[self.WATCHER] = resources.watcher
                 app[self.FETCHER] = resources.fetcher
                 yield
 
         async def stop(app: web.Application) -> None:
-            if (resources := app.get(self._HOUSEHOLD)) is not None:
+            if (resources := app.get(self._RESOURCES)) is not None:
                 resources.stop()
 
-        app.cleanup_ctx.append(living)
-        app.on_shutdown.append(stop)  # aiohttp waits for open answers after it, and not before
+        app.cleanup_ctx.append(lifespan)
+        app.on_shutdown.append(stop)  # runs before aiohttp waits for open responses
 
     async def wait(
         self,
@@ -106,18 +108,18 @@ class Tenant:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> JobSnapshot:
-        """Wait until a job has ended. Any number of requests share the looks at it.
+        """Wait until a job has settled. Any number of requests share its polls.
 
-        Where the client leaves, the handler is cancelled, and the waiting of nobody else. What to
-        answer when the time is up is the caller's choice: 202 and where to ask again, say. Left
-        alone, it is a 504 by `problems`.
+        If the client disconnects, the handler is cancelled; other requests continue to wait. After
+        `timeout` seconds you may respond with 202 and the URL of a later attempt; otherwise
+        `problem_details_middleware` responds with 504.
 
         Raises:
-            JobTimeoutError: It has not ended within `timeout` seconds.
+            JobTimeoutError: The job has not settled within `timeout` seconds.
             AdePollError: As for `JobWatcher.wait`.
         """
-        with request.config_dict[self._DOOR].watching(request):
-            return await request.config_dict[self._HOUSEHOLD].wait(job_id, timeout=timeout)
+        with self._cancelled_on_disconnect(request):
+            return await self._resources(request).wait(job_id, timeout=timeout)
 
     async def events(
         self,
@@ -127,97 +129,86 @@ class Tenant:
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> web.StreamResponse:
-        """Answer with server-sent events of how jobs stand, until all have ended.
+        """Respond with server-sent events about jobs until all have settled.
 
-        See `adepoll.JobEventStream`, whose arguments these are. A client that takes nothing for a
-        minute is dropped.
+        `adepoll.JobEventStream` describes the arguments. A client that accepts no data for a minute
+        is disconnected.
 
         Raises:
             ClosedError: The server is stopping.
         """
-        events = JobEventStream(
-            request.config_dict[self.WATCHER],
-            job_ids,
-            last_event_id=request.headers.get("Last-Event-ID"),
-            heartbeat=heartbeat,
-            encode=encode,
+        resources = self._resources(request)
+        events = resources.events(
+            job_ids, headers=request.headers, heartbeat=heartbeat, encode=encode
         )
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         if request.method == hdrs.METH_HEAD:
             return response
-        resources = request.config_dict[self._HOUSEHOLD]
-        with request.config_dict[self._DOOR].watching(request):
+        with self._cancelled_on_disconnect(request):
             try:
-                # When the server stops, events end; but not where the client takes none.
-                async with resources.streaming(), events:
+                # When the server stops, the events end, unless the client accepts no data.
+                async with resources.until_stopped(), events:
                     await response.prepare(request)
+                    write = limit_send_time(response.write)
                     async for event in events:
-                        await resources.turn()
-                        async with asyncio.timeout(_MOST_STALLED):
-                            await response.write(event)
-                    async with asyncio.timeout(_MOST_STALLED):
-                        await response.write_eof()
+                        await resources.take_turn()
+                        await write(event)
+                    await limit_send_time(response.write_eof)(b"")
             except ConnectionError:
-                pass  # the client has left, which aiohttp sees, too
+                pass  # aiohttp handles the disconnection of the client
             except (ClosedError, TimeoutError) as error:
-                _break_off(request, error)
+                _abort(request, error)
         return response
 
     async def send_result(
         self, request: web.Request, job: JobSnapshot | str, *, filename: str | None = None
     ) -> web.StreamResponse:
-        """Answer with the result of a job, passed through as the client takes it.
+        """Respond with the result of a job, as fast as the client accepts it.
 
-        It is not stored, and memory does not grow with it. ``Range``, ``If-Range``,
-        ``If-None-Match`` and ``HEAD`` are honoured. Where it cannot be brought to its end, the
-        connection is broken off, so that the client does not take a part for the whole.
+        The result is not stored, and the use of memory does not depend on its size. ``Range``,
+        ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
+        completely, the connection is aborted, so that the client notices.
 
         Args:
-            request: What is answered.
+            request: The request.
             job: A snapshot of the job, or its id.
-            filename: The name under which browsers save it; None for the job id and ``.json``.
+            filename: Name under which a browser saves the result; None for the job id and
+                ``.json``.
 
         Raises:
-            AdePollError: As for `ResultFetcher.stream`, before anything is sent.
+            AdePollError: As for `ResultFetcher.stream`, before anything was sent.
         """
-        scope = request.config_dict
-        opening = passage(
-            scope[self.FETCHER],
-            job,
-            method=request.method,
-            headers=request.headers,
-            filename=filename,
+        opening = self._resources(request).open_result(
+            job, method=request.method, headers=request.headers, filename=filename
         )
         response: web.StreamResponse | None = None
-        with scope[self._DOOR].watching(request):
+        with self._cancelled_on_disconnect(request):
             try:
-                async with scope[self._HOUSEHOLD].streaming(), opening as answer:
-                    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+                async with opening as reply:
+                    response = web.StreamResponse(status=reply.status, headers=reply.headers)
                     await response.prepare(request)
-                    if answer.chunks is not None:
-                        async for chunk in answer.chunks:
-                            async with asyncio.timeout(_MOST_STALLED):
-                                await response.write(chunk)
-                        async with asyncio.timeout(_MOST_STALLED):
-                            await response.write_eof()
+                    if reply.has_body:
+                        write = limit_send_time(response.write)
+                        async for chunk in reply.chunks:
+                            await write(chunk)
+                        await limit_send_time(response.write_eof)(b"")
             except ConnectionError:
                 if response is None:
                     raise
             except (AdePollError, TimeoutError) as error:
                 if response is None:
-                    raise  # nothing was sent: it can be answered
-                _break_off(request, error)
+                    raise  # nothing was sent yet, so a problem can be sent
+                _abort(request, error)
         return response
 
     async def ready(self, request: web.Request) -> web.Response:
-        """Answer whether jobs can be waited for, 200 or 503, and with what is going on, as JSON.
+        """Respond with 200 if the server can wait for jobs, else 503, and with statistics as JSON.
 
-        A handler: ``app.router.add_get("/ready", ready)``. See `Condition` in server.resources.
+        This is a handler: ``app.router.add_get("/ready", ready)``. `adepoll.server.health`
+        describes the JSON.
         """
-        health = await request.config_dict[self._HOUSEHOLD].health()
-        return web.json_response(
-            health.body, status=health.status, headers={"Cache-Control": "no-store"}
-        )
+        health = await self._resources(request).health()
+        return web.json_response(health.body, status=health.http_status, headers=health.headers)
 
     def webhook(
         self,
@@ -226,112 +217,113 @@ class Tenant:
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int = 2**16,
     ) -> Handler:
-        """Give a handler that takes webhooks, for ``app.router.add_post("/hook", ...)``.
+        """Return a handler of webhooks, for ``app.router.add_post("/hook", ...)``.
 
-        A genuine one makes the watcher look now at the jobs that it names, and is answered 204;
-        only what the look finds counts. Another one is answered 400.
+        After a genuine webhook the watcher polls its jobs immediately, and the response is 204. A
+        webhook settles no job; only the poll does. The response to other webhooks is 400.
 
         Args:
-            verifier: Says whether one is genuine.
-            job_ids: Finds the ids in the parsed body.
-            max_bytes: Largest body that is read; 413 beyond that.
+            verifier: Checks the signature.
+            job_ids: Returns the job ids in the parsed body.
+            max_bytes: Largest body that is read; beyond it the response is 413.
         """
 
-        async def hear(request: web.Request) -> web.StreamResponse:
-            body = b""
+        async def receive(request: web.Request) -> web.StreamResponse:
             try:
-                async with asyncio.timeout(_MOST_STALLED):
-                    while chunk := await request.content.readany():
-                        body += chunk
-                        if len(body) > max_bytes:
-                            raise web.HTTPRequestEntityTooLarge(max_bytes, len(body))
-            except TimeoutError:
-                raise web.HTTPRequestTimeout from None
-            except ConnectionError:  # who sent it has left in the middle, and reads no answer
-                raise web.HTTPBadRequest from None
-            try:
-                request.config_dict[self._HOUSEHOLD].hear(verifier, request.headers, body, job_ids)
+                status = await self._resources(request).receive_webhook(
+                    verifier,
+                    headers=request.headers,
+                    body=request.content.iter_any(),
+                    job_ids=job_ids,
+                    max_bytes=max_bytes,
+                )
             except WebhookVerificationError as error:
-                return _answer(error)
-            return web.Response(status=HTTPStatus.NO_CONTENT)
+                return _problem_response(error)
+            except ConnectionError:  # the sender has disconnected and reads no response
+                status = HTTPStatus.BAD_REQUEST
+            return web.Response(status=status)
 
-        return hear
+        return receive
+
+    def _resources(self, request: web.Request) -> ServerResources:
+        return request.config_dict[self._RESOURCES]
+
+    def _cancelled_on_disconnect(self, request: web.Request) -> AbstractContextManager[None]:
+        return request.config_dict[self._DISCONNECTS].cancelling(request)
 
 
 @web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A middleware that answers an `AdePollError` with problem details (RFC 9457).
+async def problem_details_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Respond to an `AdePollError` with problem details (RFC 9457), as a middleware.
 
-    Where an answer has been begun, or a websocket, its connection is broken off.
+    If the response or a websocket has already started, the connection is aborted.
     """
     try:
         return await handler(request)
     except AdePollError as error:
-        if request.writer.output_size:  # a second answer would be taken for more of the first
-            _break_off(request, error)
-        return _answer(error)
+        if request.writer.output_size:  # a second response would look like more of the first
+            _abort(request, error)
+        return _problem_response(error)
 
 
-def _answer(error: AdePollError) -> web.Response:
-    problem = problem_details(error)
-    if problem.is_fault:
-        _log.warning("answered %d: %s", problem.status, error)
+def _problem_response(error: AdePollError) -> web.Response:
+    problem = report_problem(error)
     return web.Response(
         status=problem.status,
-        headers={**problem.headers, "Cache-Control": "no-store"},
+        headers=problem.headers,
         text=json.dumps(problem.body),
-        content_type=PROBLEM_TYPE,
+        content_type=PROBLEM_MEDIA_TYPE,
     )
 
 
-def _break_off(request: web.Request, error: Exception) -> None:
-    """Break the connection off: what is being sent cannot be brought to its end."""
-    _log.warning("an answer to %s was broken off: %s", request.path, error)
+def _abort(request: web.Request, error: Exception) -> None:
+    """Close the connection of a response that cannot be completed."""
+    _log.warning("a response to %s was aborted: %s", request.path, error)
     if request.transport is not None:
         request.transport.abort()
 
 
-class _Door:
-    """Sees clients leave, and cancels their handlers as aiohttp does with handler_cancellation.
+class _DisconnectMonitor:
+    """Cancels handlers whose client has disconnected.
 
-    aiohttp tells nobody that a connection was lost unless the server was started with that option;
-    so all connections that something waits for are looked at, a few times a second.
+    aiohttp does so only if the server was started with ``handler_cancellation``. So this class
+    checks the connections of all requests that wait for something, four times per second.
     """
 
     def __init__(self) -> None:
-        # By block: a request may wait for several things at once.
-        self._inside: dict[object, web.Request] = {}
+        # By block, because a request may wait for several jobs at the same time.
+        self._requests: dict[object, web.Request] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def watching(self, request: web.Request) -> Iterator[None]:
-        """Cancel the handler of the request if its client leaves within the block."""
+    def cancelling(self, request: web.Request) -> Iterator[None]:
+        """Cancel the handler of the request if its client disconnects within the block."""
         block = object()
-        self._inside[block] = request
+        self._requests[block] = request
         if self._timer is None:
-            self._look()
+            self._check()
         try:
             yield
         finally:
-            self._inside.pop(block, None)
-            if not self._inside and self._timer is not None:
+            self._requests.pop(block, None)
+            if not self._requests and self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
 
-    def _look(self) -> None:
-        left: set[asyncio.Task[None]] = set()
-        for block, request in list(self._inside.items()):
+    def _check(self) -> None:
+        handlers: set[asyncio.Task[None]] = set()
+        for block, request in list(self._requests.items()):
             if request.transport is None or request.transport.is_closing():
-                del self._inside[block]
-                # aiohttp takes the task away once the request has been answered.
-                left |= {request.task} - {None}
-        for task in left:
-            task.cancel()
+                del self._requests[block]
+                # aiohttp sets the task to None after the response.
+                handlers |= {request.task} - {None}
+        for handler in handlers:
+            handler.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_LOOK_EVERY, self._look) if self._inside else None
+        self._timer = loop.call_later(_CHECK_INTERVAL, self._check) if self._requests else None
 
 
-_DEFAULT: Final = Tenant("adepoll")
+_DEFAULT: Final = Integration("adepoll")
 
 CLIENT: Final = _DEFAULT.CLIENT
 WATCHER: Final = _DEFAULT.WATCHER

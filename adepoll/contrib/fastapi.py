@@ -1,104 +1,92 @@
-"""adepoll in a FastAPI server: one watcher for all requests. Everything real is in the library.
+"""adepoll in a FastAPI server, with one watcher for all requests. Needs the extra ``fastapi``.
 
-``FastAPI(lifespan=adepoll_lifespan())``, then `Client`, `Watcher` and `Fetcher` as dependencies,
-and `wait`, `events`, `send_result` and `ready` in routes. Needs the extra ``fastapi``.
+Create ``FastAPI(lifespan=adepoll_lifespan())``, then use `Client`, `Watcher` and `Fetcher` as
+dependencies, and `wait`, `events`, `send_result` and `ready` in routes.
 """
 
-import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, Unpack
 
-from fastapi import (
-    Depends,
-    FastAPI,
-    HTTPException,
-    Request,
-    Response,
-    WebSocket,
-    WebSocketDisconnect,
-)
+from fastapi import Depends, FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.contrib.starlette import (
-    ClientLeftError,
+    ClientDisconnectedError,
     EventsResponse,
     ResultResponse,
-    while_there,
+    cancel_on_disconnect,
 )
 from adepoll.errors import AdePollError, WebhookVerificationError
 from adepoll.fetcher import ResultFetcher
-from adepoll.server.problem_details import PROBLEM_TYPE, problem_details
-from adepoll.server.resources import ServerResources, open_household
-from adepoll.server.sse import JobEventStream, as_event
-from adepoll.server.stop_signals import overhearing
+from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE, problem_details, report_problem
+from adepoll.server.resources import ResourceOptions, ServerResources, open_resources
+from adepoll.server.sse import as_event
+from adepoll.server.stop_signals import on_stop_signal
 from adepoll.server.webhooks import WebhookVerifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
-_log = logging.getLogger(__name__)
+__all__ = [
+    "Client",
+    "ClientDisconnectedError",
+    "Fetcher",
+    "Integration",
+    "ServerResources",
+    "Watcher",
+    "add_problem_details",
+    "adepoll_lifespan",
+    "events",
+    "ready",
+    "running",
+    "send_result",
+    "wait",
+    "webhook",
+]
 
-_MOST_SLOW: Final = 60.0  # seconds for the body of a webhook
 _TRY_AGAIN_LATER: Final = 1013  # WebSocket close codes
 _INTERNAL_ERROR: Final = 1011
-_NO_CODE: Final = 1006
+_ABNORMAL_CLOSURE: Final = 1006
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 OwnLifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 
-class Tenant:
-    """One key and region in an application. Most have one, and use the functions of the module.
+class Integration:
+    """adepoll with one API key and region in an application.
 
-    Several share nothing: each has a client, a watcher and a fetcher of its own. Its dependencies
-    are ``Annotated[JobWatcher, Depends(tenant.watcher)]``, and so on; its lifespan goes around
-    that of another: ``FastAPI(lifespan=one.lifespan(inner=other.lifespan()))``.
+    The functions of this module are the methods of a default instance. Create your own instances
+    for several keys or regions in one application. Each has its own client, watcher and fetcher.
+    Its dependencies are ``Annotated[JobWatcher, Depends(integration.watcher)]`` and so on. Nest the
+    lifespans: ``FastAPI(lifespan=one.lifespan(inner=other.lifespan()))``.
     """
 
     def __init__(self, name: str) -> None:
-        """`name` is that of the application's state, and of each request's."""
+        """`name` is the attribute of ``app.state`` that holds the `ServerResources`."""
         self._name = name
 
     def lifespan(
-        self,
-        *,
-        client: AdeClient | Callable[[], AdeClient] = AdeClient,
-        watcher: Callable[[AdeClient], JobWatcher] = JobWatcher,
-        fetcher: Callable[[AdeClient], ResultFetcher] = ResultFetcher,
-        grace: float = 3.0,
-        probe_every: float | None = 10.0,
-        inner: OwnLifespan | None = None,
+        self, *, inner: OwnLifespan | None = None, **options: Unpack[ResourceOptions]
     ) -> Lifespan:
-        """Give a lifespan for ``FastAPI(lifespan=...)``.
+        """Return a lifespan for ``FastAPI(lifespan=...)``.
 
-        When the server is told to stop (SIGTERM, SIGINT), everybody who waits gets `ClosedError`,
-        and events end; results on their way have `grace` seconds more.
+        When the server receives SIGTERM or SIGINT, waits raise `ClosedError`, event streams end,
+        and results have `grace` seconds to complete.
 
         Args:
-            client: As for `adepoll.server.resources.open_household`, and so are all others.
-            watcher: Makes the watcher.
-            fetcher: Makes the fetcher.
-            grace: Seconds for results on their way.
-            probe_every: Seconds between probes of a service that is not well.
-            inner: A lifespan of your own, which begins after this one and ends before it. What it
-                yields stays.
+            inner: Your own lifespan, which starts after this one and ends before it. The state that
+                it yields is kept.
+            **options: Options of `adepoll.server.resources.open_resources`: `client`, `watcher`,
+                `fetcher`, `grace`, `probe_every`.
         """
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncGenerator[Mapping[str, Any], None]:
-            async with self.running(
-                app,
-                client=client,
-                watcher=watcher,
-                fetcher=fetcher,
-                grace=grace,
-                probe_every=probe_every,
-            ) as resources:
+            async with self.running(app, **options) as resources:
                 if inner is None:
                     yield {self._name: resources}
                     return
@@ -109,46 +97,34 @@ class Tenant:
 
     @asynccontextmanager
     async def running(
-        self,
-        app: FastAPI,
-        *,
-        client: AdeClient | Callable[[], AdeClient] = AdeClient,
-        watcher: Callable[[AdeClient], JobWatcher] = JobWatcher,
-        fetcher: Callable[[AdeClient], ResultFetcher] = ResultFetcher,
-        grace: float = 3.0,
-        probe_every: float | None = 10.0,
+        self, app: FastAPI, **options: Unpack[ResourceOptions]
     ) -> AsyncGenerator[ServerResources, None]:
-        """The same as `lifespan`, to be entered within a lifespan of your own.
+        """As `lifespan`, for use within your own lifespan.
 
-        ``async with running(app) as ade: yield``. Mounted applications find it only if your own
-        lifespan yields ``{"adepoll": ade}``, or is the `inner` of `lifespan`.
+        ``async with running(app) as resources: yield``. Mounted applications have access to the
+        resources only if your lifespan yields ``{"adepoll": resources}``, or is the `inner` of
+        `lifespan`.
         """
-        async with open_household(
-            client=client,
-            watcher=watcher,
-            fetcher=fetcher,
-            grace=grace,
-            probe_every=probe_every,
-        ) as resources:
+        async with open_resources(**options) as resources:
             setattr(app.state, self._name, resources)
-            # uvicorn ends the lifespan after the last answer, and would wait for ours for ever.
-            with overhearing(resources.stop):
+            # uvicorn ends the lifespan only after the last response, which event streams delay.
+            with on_stop_signal(resources.stop):
                 try:
                     yield resources
                 finally:
                     delattr(app.state, self._name)
 
     def client(self, connection: HTTPConnection) -> AdeClient:
-        """A dependency: the client."""
-        return self._household(connection).client
+        """Return the client, as a dependency."""
+        return self._resources(connection).client
 
     def watcher(self, connection: HTTPConnection) -> JobWatcher:
-        """A dependency: the watcher."""
-        return self._household(connection).watcher
+        """Return the watcher, as a dependency."""
+        return self._resources(connection).watcher
 
     def fetcher(self, connection: HTTPConnection) -> ResultFetcher:
-        """A dependency: the fetcher."""
-        return self._household(connection).fetcher
+        """Return the fetcher, as a dependency."""
+        return self._resources(connection).fetcher
 
     async def wait(
         self,
@@ -157,30 +133,30 @@ class Tenant:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> JobSnapshot:
-        """Wait until a job has ended. Any number of requests share the looks at it.
+        """Wait until a job has settled. Any number of requests share its polls.
 
-        Where the client leaves, the waiting ends, and that of nobody else. What to answer when the
-        time is up is the caller's choice: 202 and where to ask again, say. Left alone, it is a
-        504 by `handle_problems`.
+        If the client disconnects, the wait ends; other requests continue to wait. After `timeout`
+        seconds you may respond with 202 and the URL of a later attempt; otherwise the handler of
+        `add_problem_details` responds with 504.
 
         Args:
-            request: The request, whose body has been read or is not wanted; or a websocket that was
-                accepted: what its client sends meanwhile is passed over.
+            request: The request, whose body was read or is not needed; or an accepted websocket,
+                whose messages are discarded meanwhile.
             job_id: The job.
-            timeout: Seconds to wait at most; None for no bound.
+            timeout: Most seconds to wait; None for no limit.
 
         Raises:
-            JobTimeoutError: It has not ended within `timeout` seconds.
-            HTTPException: The client of a request has left.
-            WebSocketDisconnect: That of a websocket has.
+            JobTimeoutError: The job has not settled within `timeout` seconds.
+            ClientDisconnectedError: The client of the request has disconnected.
+            WebSocketDisconnect: The client of the websocket has disconnected.
             AdePollError: As for `JobWatcher.wait`.
         """
         try:
-            async with while_there(request.receive):
-                job = await self._household(request).wait(job_id, timeout=timeout)
-        except ClientLeftError:
+            async with cancel_on_disconnect(request.receive):
+                job = await self._resources(request).wait(job_id, timeout=timeout)
+        except ClientDisconnectedError:
             if isinstance(request, WebSocket):
-                raise WebSocketDisconnect(_NO_CODE) from None
+                raise WebSocketDisconnect(_ABNORMAL_CLOSURE) from None
             raise
         return job
 
@@ -192,49 +168,45 @@ class Tenant:
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> Response:
-        """Answer with server-sent events of how jobs stand, until all have ended.
+        """Respond with server-sent events about jobs until all have settled.
 
-        See `adepoll.JobEventStream`, whose arguments these are. A client that takes nothing for a
-        minute is dropped.
+        `adepoll.JobEventStream` describes the arguments. A client that accepts no data for a minute
+        is disconnected.
 
         Raises:
             ClosedError: The server is stopping.
         """
-        events = JobEventStream(
-            self.watcher(request),
-            job_ids,
-            last_event_id=request.headers.get("Last-Event-ID"),
-            heartbeat=heartbeat,
-            encode=encode,
+        resources = self._resources(request)
+        events = resources.events(
+            job_ids, headers=request.headers, heartbeat=heartbeat, encode=encode
         )
-        return EventsResponse(self._household(request), events)
+        return EventsResponse(resources, events)
 
     def send_result(
         self, request: Request, job: JobSnapshot | str, *, filename: str | None = None
     ) -> Response:
-        """Answer with the result of a job, passed through as the client takes it.
+        """Respond with the result of a job, as fast as the client accepts it.
 
-        It is not stored, and memory does not grow with it. ``Range``, ``If-Range``,
-        ``If-None-Match`` and ``HEAD`` are honoured. Where it cannot be brought to its end, the
-        connection is broken off, so that the client does not take a part for the whole. An
-        `AdePollError` that comes before anything was sent is answered by `handle_problems`.
+        The result is not stored, and the use of memory does not depend on its size. ``Range``,
+        ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
+        completely, the connection is aborted, so that the client notices. An `AdePollError` before
+        the first byte is handled by the handler of `add_problem_details`.
 
         Args:
-            request: What is answered.
+            request: The request.
             job: A snapshot of the job, or its id.
-            filename: The name under which browsers save it; None for the job id and ``.json``.
+            filename: Name under which a browser saves the result; None for the job id and
+                ``.json``.
         """
-        return ResultResponse(self._household(request), request, job, filename)
+        return ResultResponse(self._resources(request), request, job, filename)
 
     async def ready(self, request: Request) -> Response:
-        """Answer whether jobs can be waited for, 200 or 503, and with what is going on, as JSON.
+        """Respond with 200 if the server can wait for jobs, else 503, and with statistics as JSON.
 
-        A route: ``app.get("/ready")(ready)``. See `adepoll.server.resources.Condition`.
+        This is a route: ``app.get("/ready")(ready)``. `adepoll.server.health` describes the JSON.
         """
-        health = await self._household(request).health()
-        return JSONResponse(
-            health.body, status_code=health.status, headers={"Cache-Control": "no-store"}
-        )
+        health = await self._resources(request).health()
+        return JSONResponse(health.body, status_code=health.http_status, headers=health.headers)
 
     def webhook(
         self,
@@ -243,80 +215,78 @@ class Tenant:
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int = 2**16,
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Give a route that takes webhooks, for ``app.post("/hook")(...)``.
+        """Return a route for webhooks, for ``app.post("/hook")(...)``.
 
-        A genuine one makes the watcher look now at the jobs that it names, and is answered 204;
-        only what the look finds counts. Another one is answered 400.
+        After a genuine webhook the watcher polls its jobs immediately, and the response is 204. A
+        webhook settles no job; only the poll does. The response to other webhooks is 400.
 
         Args:
-            verifier: Says whether one is genuine.
-            job_ids: Finds the ids in the parsed body.
-            max_bytes: Largest body that is read; 413 beyond that.
+            verifier: Checks the signature.
+            job_ids: Returns the job ids in the parsed body.
+            max_bytes: Largest body that is read; beyond it the response is 413.
         """
 
-        async def hear(request: Request) -> Response:
-            body = b""
+        async def receive(request: Request) -> Response:
             try:
-                async with asyncio.timeout(_MOST_SLOW):
-                    async for chunk in request.stream():
-                        body += chunk
-                        if len(body) > max_bytes:
-                            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            except TimeoutError:
-                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
-            except ClientDisconnect:  # who sent it has left in the middle, and reads no answer
-                raise HTTPException(HTTPStatus.BAD_REQUEST) from None
-            try:
-                self._household(request).hear(verifier, request.headers, body, job_ids)
+                status = await self._resources(request).receive_webhook(
+                    verifier,
+                    headers=request.headers,
+                    body=request.stream(),
+                    job_ids=job_ids,
+                    max_bytes=max_bytes,
+                )
             except WebhookVerificationError as error:
-                return _answer(error)
-            return Response(status_code=HTTPStatus.NO_CONTENT)
+                return _problem_response(error)
+            except ClientDisconnect:  # the sender reads no response
+                status = HTTPStatus.BAD_REQUEST
+            return Response(status_code=status)
 
-        return hear
+        return receive
 
-    def _household(self, connection: HTTPConnection) -> ServerResources:
-        # The state of a lifespan reaches mounted applications, too; without one, the app's does.
+    def _resources(self, connection: HTTPConnection) -> ServerResources:
+        # A lifespan's state also reaches mounted applications. Without it, use the application's.
         for state in (connection.state, connection.app.state):
             if isinstance(resources := getattr(state, self._name, None), ServerResources):
                 return resources
         raise RuntimeError(
-            "adepoll does not run in this application: give FastAPI(lifespan=adepoll_lifespan()), "
-            "and start the application, as `with TestClient(app)` does"
+            "adepoll is not running in this application: create it with "
+            "FastAPI(lifespan=adepoll_lifespan()), and start it; in tests, use "
+            "`with TestClient(app)`"
         )
 
 
-def handle_problems(app: FastAPI) -> None:
-    """Have an `AdePollError` answered as `adepoll.server.problem_details.problem_details` says.
+def add_problem_details(app: FastAPI) -> None:
+    """Respond to each `AdePollError` with problem details (RFC 9457).
 
-    A websocket is closed: with 1013 (try again later) where it may soon be otherwise, else 1011.
+    A websocket is closed with the code 1013 (try again later) if a later attempt may succeed, else
+    with 1011 (internal error).
     """
-    app.add_exception_handler(AdePollError, _handle)  # type: ignore[arg-type]  # it is only called with what it takes
+    app.add_exception_handler(AdePollError, _handle)  # type: ignore[arg-type]  # it gets only AdePollErrors
 
 
 async def _handle(connection: Request | WebSocket, error: AdePollError) -> Response | None:
     if not isinstance(connection, WebSocket):
-        return _answer(error)
+        return _problem_response(error)
     problem = problem_details(error)
-    passes = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
-    # Unless its client has left, or the route has closed it.
+    may_succeed_later = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
+    # The client may have disconnected, or the route may have closed the websocket.
     with suppress(WebSocketDisconnect, RuntimeError):
-        await connection.close(_TRY_AGAIN_LATER if passes else _INTERNAL_ERROR, problem.error)
+        code = _TRY_AGAIN_LATER if may_succeed_later else _INTERNAL_ERROR
+        await connection.close(code, problem.error)
     return None
 
 
-def _answer(error: AdePollError) -> Response:
-    problem = problem_details(error)
-    if problem.is_fault:
-        _log.warning("answered %d: %s", problem.status, error)
+def _problem_response(error: AdePollError) -> Response:
+    problem = report_problem(error)
     return JSONResponse(
         problem.body,
         status_code=problem.status,
-        headers={**problem.headers, "Cache-Control": "no-store"},
-        media_type=PROBLEM_TYPE,
+        headers=problem.headers,
+        media_type=PROBLEM_MEDIA_TYPE,
     )
 
 
-_DEFAULT: Final = Tenant("adepoll")
+_DEFAULT: Final = Integration("adepoll")
 
 Client: TypeAlias = Annotated[AdeClient, Depends(_DEFAULT.client)]
 Watcher: TypeAlias = Annotated[JobWatcher, Depends(_DEFAULT.watcher)]

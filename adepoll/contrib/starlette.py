@@ -1,7 +1,4 @@
-"""Answers of a Starlette server, which FastAPI sends, too; and whether the client is still there.
-
-Everything real is in the library.
-"""
+"""Responses and disconnection of clients in a Starlette server, and thus in FastAPI."""
 
 import asyncio
 import logging
@@ -16,87 +13,87 @@ from starlette.types import Message, Receive, Scope, Send
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.server.passing import passage
-from adepoll.server.resources import ServerResources
+from adepoll.server.resources import ServerResources, limit_send_time
 from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
+
+__all__ = ["ClientDisconnectedError", "EventsResponse", "ResultResponse", "cancel_on_disconnect"]
 
 _log = logging.getLogger(__name__)
 
-_MOST_STALLED: Final = 60.0  # seconds for which a client may take nothing
-_CLIENT_CLOSED_REQUEST: Final = 499  # as nginx calls it; nobody reads it
+_CLIENT_CLOSED_REQUEST: Final = 499  # nginx's status for a request whose client has disconnected
 _DISCONNECTS: Final = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
-class ClientLeftError(HTTPException):
-    """The client of a request has left. It needs no answer, and nobody to be told."""
+class ClientDisconnectedError(HTTPException):
+    """The client of a request has disconnected; no response is necessary."""
 
 
 @asynccontextmanager
-async def while_there(receive: Receive) -> AsyncGenerator[None, None]:
-    """Break off what is done within when the client leaves.
+async def cancel_on_disconnect(receive: Receive) -> AsyncGenerator[None, None]:
+    """Cancel the block when the client disconnects.
 
     Args:
-        receive: Of the request, whose body has been read or is not wanted; or of a websocket, whose
-            messages are passed over meanwhile.
+        receive: `receive` of a request whose body was read or is not needed; or of a websocket,
+            whose messages are discarded meanwhile.
 
     Raises:
-        ClientLeftError: It has left.
+        ClientDisconnectedError: The block was cancelled.
     """
 
-    async def see_off(scope: asyncio.Timeout) -> None:
+    async def expire_on_disconnect(scope: asyncio.Timeout) -> None:
         while (await receive())["type"] not in _DISCONNECTS:
             pass
         scope.reschedule(0.0)
 
     try:
         async with asyncio.timeout(None) as scope:
-            watching = asyncio.create_task(see_off(scope))
+            receiving = asyncio.create_task(expire_on_disconnect(scope))
             try:
                 yield
             finally:
-                watching.cancel()
-                await asyncio.wait({watching})
+                receiving.cancel()
+                await asyncio.wait({receiving})
     except TimeoutError:
         if not scope.expired():
             raise
     else:
         return
-    raise ClientLeftError(_CLIENT_CLOSED_REQUEST, "the client has left")
+    raise ClientDisconnectedError(_CLIENT_CLOSED_REQUEST, "the client has disconnected")
 
 
 class EventsResponse(StreamingResponse):
-    """Server-sent events, which end as soon as the client leaves."""
+    """Server-sent events, which end as soon as the client disconnects."""
 
     def __init__(self, resources: ServerResources, events: JobEventStream) -> None:
-        """Answer with these events."""
+        """Create a response with these events."""
         super().__init__(events, headers=EVENT_STREAM_HEADERS)
-        self._household = resources
+        self._resources = resources
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        send_soon = _patient(send)
+        """Send the response."""
+        limited_send = limit_send_time(send)
 
         async def send_in_turn(message: Message) -> None:
-            await self._household.turn()
-            await send_soon(message)
+            await self._resources.take_turn()
+            await limited_send(message)
 
         try:
-            # When the server stops, events end; but not where the client takes none.
-            async with while_there(receive), self._household.streaming(), self._events:
+            # When the server stops, the events end, unless the client accepts no data.
+            async with cancel_on_disconnect(receive), self._resources.until_stopped(), self._events:
                 if scope["method"] == "HEAD":
-                    self.body_iterator = _nothing()
+                    self.body_iterator = _empty_body()
                 await self.stream_response(send_in_turn)
-        except ClientLeftError:
+        except ClientDisconnectedError:
             pass
         except (ClosedError, TimeoutError):
-            _log.warning("events at %s were broken off: the client took nothing", scope["path"])
+            _log.warning("events at %s were aborted: the client accepts no data", scope["path"])
         if self.background is not None:
             await self.background()
 
 
 class ResultResponse(Response):
-    """A result, opened only when it is to be sent, so that nothing is left open if it never is."""
+    """A result, which is opened only when it is sent, so that an unsent response leaks nothing."""
 
     def __init__(
         self,
@@ -105,67 +102,56 @@ class ResultResponse(Response):
         job: JobSnapshot | str,
         filename: str | None,
     ) -> None:
-        """Answer with the result of a job; headers that are set are sent with it."""
+        """Create a response with the result of a job. Headers that you set replace its own."""
         super().__init__()
         del self.headers["Content-Length"]
-        self._household = resources
+        self._resources = resources
         self._request = request
         self._job = job
         self._filename = filename
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it.
+        """Send the response.
 
         Raises:
-            AdePollError: Before anything was sent.
+            AdePollError: The result could not be opened, and nothing was sent; or it could not be
+                completed, and its length was not announced.
         """
         response: Response | None = None
-        opening = passage(
-            self._household.fetcher,
+        opening = self._resources.open_result(
             self._job,
             method=self._request.method,
             headers=self._request.headers,
             filename=self._filename,
         )
         try:
-            async with while_there(receive), self._household.streaming(), opening as answer:
-                if answer.chunks is None:
-                    response = Response(status_code=answer.status, headers=answer.headers)
-                    self._lend_headers(response)
-                    await response(scope, receive, send)
+            async with cancel_on_disconnect(receive), opening as reply:
+                if reply.has_body:
+                    response = stream = StreamingResponse(reply.chunks, reply.status, reply.headers)
+                    self._set_headers(response)
+                    await stream.stream_response(limit_send_time(send))
                 else:
-                    response = stream = StreamingResponse(
-                        answer.chunks, answer.status, answer.headers
-                    )
-                    self._lend_headers(response)
-                    await stream.stream_response(_patient(send))
-        except ClientLeftError:
+                    response = Response(status_code=reply.status, headers=reply.headers)
+                    self._set_headers(response)
+                    await response(scope, receive, send)
+        except ClientDisconnectedError:
             pass
         except (AdePollError, TimeoutError) as error:
             if response is None:
-                raise  # nothing was sent: it can be answered
-            _log.warning("an answer to %s was broken off: %s", scope["path"], error)
+                raise  # nothing was sent yet, so a problem can be sent
+            _log.warning("a response to %s was aborted: %s", scope["path"], error)
             if "Content-Length" not in response.headers:
-                raise  # a middleware might take the end for one
+                raise  # otherwise a middleware would end the response as if it were complete
         if self.background is not None:
             await self.background()
 
-    def _lend_headers(self, response: Response) -> None:
+    def _set_headers(self, response: Response) -> None:
+        """Replace headers of the response by those that were set on this one."""
         for name in {*self.headers}:
             del response.headers[name]
         response.headers.raw.extend(self.headers.raw)
 
 
-async def _nothing() -> AsyncGenerator[bytes, None]:
+async def _empty_body() -> AsyncGenerator[bytes, None]:
     return
     yield
-
-
-def _patient(send: Send) -> Send:
-    """Give a `send` that gives a client up that takes nothing."""
-
-    async def send_soon(message: Message) -> None:
-        async with asyncio.timeout(_MOST_STALLED):
-            await send(message)
-
-    return send_soon

@@ -1,6 +1,6 @@
-"""Requests for a range of bytes, and how to answer them (RFC 9110, sections 13.1.5 and 14). Pure.
+"""Range requests and their responses (RFC 9110, 2022, sections 13.1.5 and 14), without I/O.
 
-Knows no web framework, no result and no storage: imports nothing of adepoll.
+Imports nothing from adepoll.
 """
 
 import re
@@ -10,21 +10,21 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 _OK: Final = 200
-_PARTIAL: Final = 206
-_OUT_OF_RANGE: Final = 416
-_SPEC: Final = re.compile(r"([0-9]*)-([0-9]*)")
-_LONGEST: Final = 1_000  # characters; more is no range, but a list of them
-_MOST: Final = 2**62  # bytes: more than any size, and what every storage can read
-_TAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+_PARTIAL_CONTENT: Final = 206
+_RANGE_NOT_SATISFIABLE: Final = 416
+_RANGE_SPEC: Final = re.compile(r"([0-9]*)-([0-9]*)")
+_MAX_HEADER_LENGTH: Final = 1_000  # characters; a single range is shorter
+_MAX_POSITION: Final = 2**62  # bytes; larger than any result, and storages can still parse it
+_ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
 
 @frozen
 class ByteRange:
-    """Some of the bytes of something whose size is known; at least one.
+    """A range of at least one byte of a body whose size is known.
 
     Attributes:
-        start: The first.
-        stop: The one after the last.
+        start: Position of the first byte.
+        stop: Position after the last byte.
     """
 
     start: int
@@ -32,25 +32,25 @@ class ByteRange:
 
     @property
     def length(self) -> int:
-        """How many they are."""
+        """Number of bytes."""
         return self.stop - self.start
 
 
 @frozen
-class AskedRange:
-    """The bytes that are asked for, of something whose size is not known yet.
+class RequestedRange:
+    """A range that a client requests, before the size of the body is known.
 
     Attributes:
-        start: The first. If negative, the last so many; they may be none, which is told by a stop
-            of 0.
-        stop: The one after the last; None for all to the end.
+        start: Position of the first byte. A negative number counts from the end of the body.
+        stop: Position after the last byte; None for the end of the body. If it is 0, no bytes are
+            requested.
     """
 
     start: int
     stop: int | None = None
 
-    def within(self, size: int) -> ByteRange | None:
-        """Give those that there are of so many bytes; None where there are none."""
+    def resolve(self, size: int) -> ByteRange | None:
+        """Return the part of the range that a body of `size` bytes has; None if it has no part."""
         start = max(0, self.start + size) if self.start < 0 else self.start
         stop = size if self.stop is None else min(self.stop, size)
         return ByteRange(start, stop) if start < stop else None
@@ -58,10 +58,10 @@ class AskedRange:
 
 @frozen
 class Unsatisfiable:
-    """None of the bytes that were asked for are there: status 416.
+    """The body has no byte of the requested range: status 416.
 
     Attributes:
-        size: How many there are.
+        size: Bytes of the body.
     """
 
     size: int
@@ -70,65 +70,69 @@ class Unsatisfiable:
 Parsed: TypeAlias = ByteRange | Unsatisfiable | None
 
 
-def read_range(header: str | None) -> AskedRange | None:
-    """Read a Range header whose size is to be found out.
+def read_range(header: str | None) -> RequestedRange | None:
+    """Parse a Range header when the size of the body is not known yet.
 
     Args:
-        header: Its value; None where there is none.
+        header: Value of the header; None if the request has no such header.
 
     Returns:
-        What is asked for; None for the whole: where it is of another unit than bytes, or of several
-        ranges, or makes no sense, all of which a server may ignore (section 14.2).
+        The requested range. None means that the whole body is to be sent: the header is missing or
+        invalid, has another unit than bytes, or names several ranges, all of which a server may
+        ignore (section 14.2).
     """
-    if header is None or len(header) > _LONGEST:
+    if header is None or len(header) > _MAX_HEADER_LENGTH:
         return None
     unit, _, specs = header.strip(" \t").partition("=")
-    # Elements of a list may be empty (section 5.6.1.2).
-    listed = [spec for spec in (spec.strip(" \t") for spec in specs.split(",")) if spec]
-    found = _SPEC.fullmatch(listed[0]) if unit.lower() == "bytes" and len(listed) == 1 else None
-    if found is None:
+    # A list may have empty elements (section 5.6.1.2).
+    ranges = [spec for spec in (spec.strip(" \t") for spec in specs.split(",")) if spec]
+    match = (
+        _RANGE_SPEC.fullmatch(ranges[0]) if unit.lower() == "bytes" and len(ranges) == 1 else None
+    )
+    if match is None:
         return None
-    first, last = (min(int(digits), _MOST) if digits else None for digits in found.groups())
+    first, last = (min(int(digits), _MAX_POSITION) if digits else None for digits in match.groups())
     if first is None:
         if last is None:
             return None
-        return AskedRange(-last) if last else AskedRange(0, 0)
+        return RequestedRange(-last) if last else RequestedRange(0, 0)
     if last is not None and last < first:
         return None
-    return AskedRange(first, None if last is None else last + 1)
+    return RequestedRange(first, None if last is None else last + 1)
 
 
 def parse_range(header: str | None, size: int) -> Parsed:
-    """Read a Range header.
+    """Parse a Range header.
 
     Args:
-        header: Its value; None where there is none.
-        size: How many bytes there are.
+        header: Value of the header; None if the request has no such header.
+        size: Bytes of the body.
 
     Returns:
-        The range; None for the whole, as for `read_range`; `Unsatisfiable` where nothing of it is
-        there.
+        The range to send; `Unsatisfiable` if the body has no byte of it; None if the whole body is
+        to be sent, as for `read_range`.
     """
-    asked = read_range(header)
-    if asked is None:
+    requested = read_range(header)
+    if requested is None:
         return None
-    part = asked.within(size)
+    part = requested.resolve(size)
     return Unsatisfiable(size) if part is None else part
 
 
 def content_range(part: ByteRange | Unsatisfiable, size: int) -> str:
-    """Give the value of the Content-Range header of an answer 206 or 416."""
+    """Return the Content-Range header of a response 206 or 416."""
     if isinstance(part, Unsatisfiable):
         return f"bytes */{size}"
     return f"bytes {part.start}-{part.stop - 1}/{size}"
 
 
-def if_range_holds(header: str | None, etag: str | None) -> bool:
-    """Tell whether a Range header counts, by the If-Range header that may be beside it.
+def if_range_matches(header: str | None, etag: str | None) -> bool:
+    """Return True if the Range header of a request applies, given its If-Range header.
 
     Args:
-        header: The value of If-Range; None where there is none, and the range counts.
-        etag: Of what is there. Only a strong one matches; dates never do, as none is known.
+        header: Value of If-Range. If it is None, the range applies.
+        etag: ETag of the body. Only a strong ETag matches. A date never matches, because the
+            modification time of a result is not known.
     """
     if header is None:
         return True
@@ -136,18 +140,18 @@ def if_range_holds(header: str | None, etag: str | None) -> bool:
 
 
 def _is_strong(etag: str) -> bool:
-    return etag.startswith('"') and _TAG.fullmatch(etag) is not None
+    return etag.startswith('"') and _ETAG.fullmatch(etag) is not None
 
 
 @frozen(kw_only=True)
-class ReplyPlan:
-    """How to answer a request for something.
+class ResponsePlan:
+    """How to respond to a GET or HEAD request.
 
     Attributes:
         status: 200, 206 or 416.
-        headers: Of the answer: length, range and tag.
-        part: What to send, if it is a part.
-        has_body: Whether there is anything to send.
+        headers: Content-Length, Content-Range, Accept-Ranges and ETag, as far as they apply.
+        part: The range to send; None for the whole body.
+        has_body: True if the response has a body.
     """
 
     status: int
@@ -157,44 +161,44 @@ class ReplyPlan:
 
     @property
     def start(self) -> int:
-        """The first byte to send."""
+        """Position of the first byte to send."""
         return 0 if self.part is None else self.part.start
 
     @property
     def stop(self) -> int | None:
-        """The one after the last; None for all to the end."""
+        """Position after the last byte to send; None for the end of the body."""
         return None if self.part is None else self.part.stop
 
 
-def plan_reply(
+def plan_response(
     method: str,
     *,
     range_header: str | None = None,
     if_range: str | None = None,
     size: int | None,
     etag: str | None,
-) -> ReplyPlan:
-    """Say how to answer a GET or HEAD.
+) -> ResponsePlan:
+    """Decide how to respond to a GET or HEAD request.
 
     Args:
-        method: Of the request; only GET has ranges (section 14.2).
+        method: Method of the request. Ranges apply to GET only (section 14.2).
         range_header: Its Range header.
         if_range: Its If-Range header.
-        size: How many bytes there are; None where that is not known, and ranges are ignored.
-        etag: What their version is called.
+        size: Bytes of the body; None if not known: then ranges are ignored.
+        etag: ETag of the body; an invalid ETag is left out.
     """
     is_get = method.upper() == "GET"
-    headers = {} if etag is None or not _TAG.fullmatch(etag) else {"ETag": etag}
+    headers = {} if etag is None or not _ETAG.fullmatch(etag) else {"ETag": etag}
     if size is None:
-        return ReplyPlan(status=_OK, headers=headers, has_body=is_get)
+        return ResponsePlan(status=_OK, headers=headers, has_body=is_get)
     headers["Accept-Ranges"] = "bytes"
-    part = parse_range(range_header if is_get and if_range_holds(if_range, etag) else None, size)
+    part = parse_range(range_header if is_get and if_range_matches(if_range, etag) else None, size)
     if part is None:
         headers["Content-Length"] = str(size)
-        return ReplyPlan(status=_OK, headers=headers, has_body=is_get)
+        return ResponsePlan(status=_OK, headers=headers, has_body=is_get)
     headers["Content-Range"] = content_range(part, size)
     if isinstance(part, Unsatisfiable):
         headers["Content-Length"] = "0"
-        return ReplyPlan(status=_OUT_OF_RANGE, headers=headers, has_body=False)
+        return ResponsePlan(status=_RANGE_NOT_SATISFIABLE, headers=headers, has_body=False)
     headers["Content-Length"] = str(part.length)
-    return ReplyPlan(status=_PARTIAL, headers=headers, part=part)
+    return ResponsePlan(status=_PARTIAL_CONTENT, headers=headers, part=part)

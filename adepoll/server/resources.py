@@ -1,78 +1,59 @@
-"""Household: client, watcher and fetcher as a server has them, from its start to its end.
-
-Knows no web framework. Imports client, watcher, fetcher and webhooks.
-"""
+"""Client, watcher and fetcher of a server, from its start to its end."""
 
 import asyncio
-import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Final
-
-import attrs
-from attrs import frozen
+from http import HTTPStatus
+from typing import Final, TypedDict, TypeVar
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot, Json
-from adepoll.errors import AdePollError, ClosedError, RequestError
+from adepoll.errors import AdePollError, ClosedError
 from adepoll.fetcher import ResultFetcher
+from adepoll.server.health import Health, HealthCheck
+from adepoll.server.result_responses import ResultReply, reply_with_result
+from adepoll.server.sse import JobEventStream, as_event
 from adepoll.server.webhooks import WebhookVerifier, default_job_ids, job_ids_in
 from adepoll.watching.pollers import start
+from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.turnstile import TurnLimiter
 from adepoll.watching.watcher import JobWatcher
 
-_PROBE_SECONDS: Final = 3.0
-_MOST_AT_ONCE: Final = 16  # who go on in one turn of the loop: a few milliseconds of answering
+_T = TypeVar("_T")
+
+_MAX_PER_TURN: Final = 16  # tasks in one turn of the loop: a few milliseconds of responding
+_SEND_TIMEOUT: Final = 60.0  # seconds in which a client must accept some data
+_BODY_TIMEOUT: Final = 60.0  # seconds for the body of a webhook
 
 
-class Condition(Enum):
-    """Whether jobs can be waited for; all but `OK` are reasons to get no traffic.
+class ResourceOptions(TypedDict, total=False):
+    """The options of `open_resources`, which describes them."""
 
-    `REFUSED`: the service refuses the key. `OUTAGE`: it does not answer, or with errors alone.
-    `CLOSED`: the watcher was closed, or the server is stopping.
-    """
-
-    OK = "ok"
-    REFUSED = "refused"
-    OUTAGE = "outage"
-    CLOSED = "closed"
-
-
-@frozen(kw_only=True)
-class Health:
-    """How a server stands.
-
-    Attributes:
-        condition: Whether jobs can be waited for.
-        stats: What watcher, client and fetcher do and have done, as JSON.
-    """
-
-    condition: Condition
-    stats: Json
-
-    @property
-    def status(self) -> int:
-        """The HTTP status that says it: 200 or 503."""
-        return 200 if self.condition is Condition.OK else 503
-
-    @property
-    def body(self) -> Json:
-        """The same as JSON; it holds no secrets."""
-        return {"status": self.condition.value, **self.stats}
+    client: AdeClient | Callable[[], AdeClient]
+    watcher: Callable[[AdeClient], JobWatcher]
+    fetcher: Callable[[AdeClient], ResultFetcher]
+    grace: float
+    probe_every: float | None
 
 
 class ServerResources:
-    """Client, watcher and fetcher of one key and region, as a server has them.
+    """Client, watcher and fetcher of one key and region, for all requests of a server.
 
-    Made by `open_household`. Nothing is shared with another one: neither connections, nor a
-    budget, nor what was seen of a job.
+    `open_resources` creates it. Two instances share no connections, no request budget and no job
+    states.
 
     Attributes:
-        client: Asks the service.
+        client: The client.
         watcher: Watches the jobs of all requests.
-        fetcher: Brings results.
+        fetcher: Fetches results.
     """
 
     def __init__(
@@ -84,60 +65,48 @@ class ServerResources:
         grace: float,
         probe_every: float | None,
     ) -> None:
-        """Made by `open_household`."""
+        """Use `open_resources` instead."""
         self.client = client
         self.watcher = watcher
         self.fetcher = fetcher
         self._grace = grace
-        self._probe_every = probe_every
+        self._health = HealthCheck(client, watcher, fetcher, probe_every=probe_every)
         self._loop = asyncio.get_running_loop()
-        self._turnstile = TurnLimiter(_MOST_AT_ONCE)
+        self._turns = TurnLimiter(_MAX_PER_TURN)
         self._streams: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._probe: asyncio.Task[None] | None = None
-        self._probed_at: float | None = None
-        self._cut_off_at: float | None = None
+        self._ends_at: float | None = None  # loop time at which streams are cancelled
 
     @property
     def is_stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return self._cut_off_at is not None
+        """True after `stop` was called."""
+        return self._ends_at is not None
 
     def stop(self) -> None:
-        """The server is to end: let nobody wait any longer.
+        """Close the watcher, because the server is stopping.
 
-        The watcher is closed, so that who waits gets `ClosedError`, and events end. Results that
-        are on their way have the grace time to arrive.
+        Waits raise `ClosedError`, and event streams end. Results that are being sent have the grace
+        time to complete.
         """
-        if self._cut_off_at is None:
-            self._cut_off_at = self._loop.time() + self._grace
+        if self._ends_at is None:
+            self._ends_at = self._loop.time() + self._grace
             _ = start(self.watcher.aclose(), self._tasks)
             for stream in self._streams:
-                stream.reschedule(self._cut_off_at)
+                stream.reschedule(self._ends_at)
 
-    async def turn(self) -> None:
-        """Wait for a turn, where many have something to do at the same moment; none is long."""
-        await self._turnstile.through()
-
-    async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
-        """As `JobWatcher.wait`; where many have waited for the same, they go on a few at a time."""
-        try:
-            job = await self.watcher.wait(job_id, timeout=timeout)
-        except AdePollError:
-            await self.turn()
-            raise
-        await self.turn()
-        return job
+    async def take_turn(self) -> None:
+        """Let other tasks run first if many tasks continue in the same turn of the loop."""
+        await self._turns.through()
 
     @asynccontextmanager
-    async def streaming(self) -> AsyncGenerator[None, None]:
-        """What is done within is cut off when the server stops and the grace time is over.
+    async def until_stopped(self) -> AsyncGenerator[None, None]:
+        """Cancel the block when the grace time of a stopping server is over.
 
         Raises:
-            ClosedError: It was cut off.
+            ClosedError: The block was cancelled.
         """
         try:
-            async with asyncio.timeout_at(self._cut_off_at) as stream:
+            async with asyncio.timeout_at(self._ends_at) as stream:
                 self._streams.add(stream)
                 try:
                     yield
@@ -148,99 +117,137 @@ class ServerResources:
                 raise
         else:
             return
-        raise ClosedError("the server stopped before the answer was through")
+        raise ClosedError("the server stopped before the response was complete")
 
-    async def health(self) -> Health:
-        """Tell how the server stands.
+    async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
+        """As `JobWatcher.wait`. If many tasks wait for a job, few continue in each loop turn."""
+        try:
+            job = await self.watcher.wait(job_id, timeout=timeout)
+        except AdePollError:
+            await self.take_turn()
+            raise
+        await self.take_turn()
+        return job
 
-        Where the service was never asked, or last answered with nothing good, it is asked now,
-        once: otherwise a server that gets no traffic for being unwell would never learn better.
-        """
-        condition = self._condition()
-        bad = condition in {Condition.REFUSED, Condition.OUTAGE}
-        if (bad or not self.client.stats.requests) and self._may_probe():
-            await self._probe_once()
-            condition = self._condition()
-        stats = {
-            "watcher": _as_json(self.watcher.stats),
-            "client": _as_json(self.client.stats),
-            "fetcher": _as_json(self.fetcher.stats),
-        }
-        return Health(condition=condition, stats=stats)
-
-    def hear(
+    def events(
         self,
-        verifier: WebhookVerifier,
+        job_ids: Iterable[str],
+        *,
         headers: Mapping[str, str],
-        body: bytes,
-        job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
-    ) -> None:
-        """Take a webhook for a hint: have the jobs that it names looked at now, if any are watched.
+        heartbeat: float = 15.0,
+        encode: Callable[[StatusUpdate], Json] = as_event,
+    ) -> JobEventStream:
+        """Return the event stream that a request asks for.
 
         Args:
-            verifier: Says whether it is genuine.
-            headers: Of the request.
-            body: Of the request, byte for byte.
-            job_ids: Finds the ids in the parsed body.
+            job_ids: As for `JobEventStream`, and so are `heartbeat` and `encode`.
+            headers: Headers of the request, in a mapping that ignores case.
+            heartbeat: Seconds without an event after which a comment is sent.
+            encode: Returns the JSON data of an event.
+        """
+        return JobEventStream(
+            self.watcher,
+            job_ids,
+            last_event_id=headers.get("Last-Event-ID"),
+            heartbeat=heartbeat,
+            encode=encode,
+        )
+
+    @asynccontextmanager
+    async def open_result(
+        self,
+        job: JobSnapshot | str,
+        *,
+        method: str,
+        headers: Mapping[str, str],
+        filename: str | None = None,
+    ) -> AsyncGenerator[ResultReply, None]:
+        """Open the result of a job as the response to a request, `until_stopped`.
+
+        Args:
+            job: A snapshot of the job, or its id.
+            method: Method of the request: ``GET`` or ``HEAD``.
+            headers: Headers of the request, in a mapping that ignores case.
+            filename: As for `reply_with_result`.
 
         Raises:
-            WebhookRefusedError: It is not genuine, or makes no sense.
+            AdePollError: As for `reply_with_result` and `until_stopped`.
         """
-        verifier.verify(headers, body, now=datetime.now(UTC).timestamp())
-        for job_id in job_ids_in(body, job_ids):
+        opening = reply_with_result(
+            self.fetcher,
+            job,
+            method=method,
+            range_header=headers.get("Range"),
+            if_range=headers.get("If-Range"),
+            if_none_match=headers.get("If-None-Match"),
+            filename=filename,
+        )
+        async with self.until_stopped(), opening as reply:
+            yield reply
+
+    async def health(self) -> Health:
+        """Return the health of the server; see `HealthCheck.check`."""
+        return await self._health.check(is_stopping=self.is_stopping)
+
+    async def receive_webhook(
+        self,
+        verifier: WebhookVerifier,
+        *,
+        headers: Mapping[str, str],
+        body: AsyncIterable[bytes],
+        job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
+        max_bytes: int,
+    ) -> HTTPStatus:
+        """Read a webhook, and have the watcher poll its jobs immediately if it watches them.
+
+        Args:
+            verifier: Checks the signature.
+            headers: Headers of the request.
+            body: Chunks of the body of the request.
+            job_ids: Returns the job ids in the parsed body.
+            max_bytes: Largest body that is read.
+
+        Returns:
+            The status of the response: 204; 413 if the body is too large; 408 if it takes too long.
+
+        Raises:
+            WebhookVerificationError: The signature does not match, the timestamp is too old, or the
+                body is invalid.
+        """
+        content = b""
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT):
+                async for chunk in body:
+                    content += chunk
+                    if len(content) > max_bytes:
+                        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        except TimeoutError:
+            return HTTPStatus.REQUEST_TIMEOUT
+        verifier.verify(headers, content, now=datetime.now(UTC).timestamp())
+        for job_id in job_ids_in(content, job_ids):
             self.watcher.poll_now(job_id)
+        return HTTPStatus.NO_CONTENT
 
     async def aclose(self) -> None:
-        """Stop, and wait until nothing runs."""
+        """Stop, and wait until all tasks have ended."""
         self.stop()
-        for task in list(self._tasks):
-            if task is self._probe:
-                task.cancel()
+        await self._health.aclose()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _condition(self) -> Condition:
-        if self.is_stopping or self.watcher.is_closed:
-            return Condition.CLOSED
-        stats = self.client.stats
-        if stats.refused is not None:
-            return Condition.REFUSED
-        return Condition.OUTAGE if stats.is_outage else Condition.OK
 
-    def _may_probe(self) -> bool:
-        if self._probe is not None and not self._probe.done():
-            return True
-        if self._probe_every is None or self.is_stopping:
-            return False
-        waited_from = self._probed_at
-        return waited_from is None or self._loop.time() >= waited_from + self._probe_every
+def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awaitable[None]]:
+    """Return a `send` that raises `TimeoutError` if the client accepts no data for a minute."""
 
-    async def _probe_once(self) -> None:
-        """Ask once, together with everybody else who wants to know."""
-        if self._probe is None or self._probe.done():
-            self._probed_at = self._loop.time()
-            self._probe = start(self._ask(), self._tasks)
-        await asyncio.wait({self._probe})
+    async def send_or_time_out(data: _T) -> None:
+        async with asyncio.timeout(_SEND_TIMEOUT):
+            await send(data)
 
-    async def _ask(self) -> None:
-        # What comes of it stands in the client's stats, as with every other request.
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                await self.client.for_polling(nullcontext()).list_jobs(page_size=1)
-        except (RequestError, ClosedError, TimeoutError):
-            pass
-
-
-def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:
-    # JSON has no infinity, which a budget may be.
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in attrs.asdict(stats).items()
-    }
+    return send_or_time_out
 
 
 @asynccontextmanager
-async def open_household(
+async def open_resources(
     *,
     client: AdeClient | Callable[[], AdeClient] = AdeClient,
     watcher: Callable[[AdeClient], JobWatcher] = JobWatcher,
@@ -248,33 +255,37 @@ async def open_household(
     grace: float = 3.0,
     probe_every: float | None = 10.0,
 ) -> AsyncGenerator[ServerResources, None]:
-    """Have client, watcher and fetcher for as long as a server runs.
+    """Create client, watcher and fetcher, and close them when the block ends.
 
     Args:
-        client: Makes the client, such as ``functools.partial(AdeClient, region="eu")``; or one
-            that there is, which stays yours to close.
-        watcher: Makes the watcher from it, such as ``partial(JobWatcher, concurrency=128)``.
-        fetcher: Makes the fetcher from it.
-        grace: Seconds that results on their way to a client are given when the server stops.
-        probe_every: Seconds after which `ServerResources.health` asks the service again
-            again; None: it never asks.
+        client: Creates the client, such as ``functools.partial(AdeClient, region="eu")``; or an
+            existing client, which the block does not close.
+        watcher: Creates the watcher from the client, such as ``partial(JobWatcher,
+            concurrency=128)``.
+        fetcher: Creates the fetcher from the client.
+        grace: Seconds that results have to complete after the server was stopped.
+        probe_every: Least seconds between two probes of a service that failed; None to send no
+            probes.
 
     Raises:
-        ConfigurationError: There is no key, or the like; the server had better not start.
-        ValueError: A number is out of range.
+        ConfigurationError: The API key is missing, or another setting is invalid.
+        ValueError: `grace` or `probe_every` is negative or not a number.
     """
     for name, value in (("grace", grace), ("probe_every", probe_every)):
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be a number of 0 or more, got {value}")
     async with AsyncExitStack() as stack:
-        given = isinstance(client, AdeClient)
-        asks = client if isinstance(client, AdeClient) else client()
-        if not given:
-            stack.push_async_callback(asks.aclose)
-        watches = watcher(asks)
-        stack.push_async_callback(watches.aclose)
-        fetches = fetcher(asks)
-        stack.push_async_callback(fetches.aclose)
-        resources = ServerResources(asks, watches, fetches, grace=grace, probe_every=probe_every)
+        if isinstance(client, AdeClient):
+            opened = client
+        else:
+            opened = client()
+            stack.push_async_callback(opened.aclose)
+        watching = watcher(opened)
+        stack.push_async_callback(watching.aclose)
+        fetching = fetcher(opened)
+        stack.push_async_callback(fetching.aclose)
+        resources = ServerResources(
+            opened, watching, fetching, grace=grace, probe_every=probe_every
+        )
         stack.push_async_callback(resources.aclose)
         yield resources

@@ -1,36 +1,40 @@
-"""A result passed on to who asks a server for it, or a range of it. Imports fetcher and ranges.
+"""HTTP responses whose body is the result of a job, or a range of it."""
 
-Knows no web framework: what it gives are status, headers and body of an answer.
-"""
-
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Self
+from typing import Final, Self
+from urllib.parse import quote
 
 from attrs import field, frozen
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import ResultRangeError
 from adepoll.fetcher import ResultFetcher, ResultStream
-from adepoll.server.byte_ranges import AskedRange, ReplyPlan, plan_reply, read_range
+from adepoll.server.byte_ranges import RequestedRange, ResponsePlan, plan_response, read_range
 
-_WHOLE = AskedRange(0)
-_BEGINNING = AskedRange(0, 1)
+_NOT_MODIFIED: Final = 304
+_WHOLE: Final = RequestedRange(0)
+_FIRST_BYTE: Final = RequestedRange(0, 1)
+_NOT_IN_A_TOKEN: Final = re.compile(r"[^A-Za-z0-9._-]")
+_MAX_FILENAME_LENGTH: Final = 150  # characters
 
 
 @frozen(kw_only=True)
 class ResultReply:
-    """An answer with a result.
+    """A response whose body is a result or a range of it.
 
     Attributes:
-        status: 200, 206 or 416.
-        headers: Type, length, range and tag of the body.
-        chunks: The body; nothing, where there is none. Not to be read twice.
+        status: 200, 206, 304 or 416.
+        headers: Headers of the response. Only the ``ETag`` comes from the storage.
+        chunks: The body, which can be read once; empty if the response has no body.
+        has_body: False for HEAD requests and for the status 304 or 416.
     """
 
     status: int
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes] = field(repr=False)
+    has_body: bool
 
 
 @asynccontextmanager
@@ -41,75 +45,98 @@ async def reply_with_result(
     method: str = "GET",
     range_header: str | None = None,
     if_range: str | None = None,
+    if_none_match: str | None = None,
+    filename: str | None = None,
 ) -> AsyncGenerator[ResultReply, None]:
-    """Answer a request for the result of a job, in constant memory.
+    """Open the result of a job as the response to a request, in constant memory.
 
-    The first chunk is there when the answer is given, so that what keeps a result from coming is
-    most often told before a status has been sent. In most cases the storage is asked once; again
-    where it is found out only then that the range does not count.
+    The first chunk is read before the reply is yielded, so that most errors occur before a status
+    is sent. Most requests need one request to the storage; a second one follows if the first shows
+    that the range does not apply.
 
     Args:
-        fetcher: Brings the result.
+        fetcher: Fetches the result.
         job: A snapshot of the job, or its id.
-        method: Of the request: GET or HEAD.
-        range_header: Its Range header, if it has one.
-        if_range: Its If-Range header, if it has one.
+        method: Method of the request: GET or HEAD.
+        range_header: Its Range header.
+        if_range: Its If-Range header.
+        if_none_match: Its If-None-Match header.
+        filename: Name under which a browser saves the result; None for the job id and ``.json``.
 
     Raises:
-        AdePollError: As for `ResultFetcher.stream`, on entering or from the chunks; never
-            `ResultRangeError`, which is status 416.
+        AdePollError: As for `ResultFetcher.stream`, on entering or while the chunks are read;
+            never `ResultRangeError`, which becomes the status 416.
     """
+    job_id = job if isinstance(job, str) else job.job_id
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Disposition": _attachment(f"{job_id}.json" if filename is None else filename),
+        "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
+    }
     is_get = method.upper() == "GET"
-    asked = (read_range(range_header) if is_get else _BEGINNING) or _WHOLE
-    if asked.stop == 0:  # the last 0 bytes: all that is to be found out is the size
-        asked = _BEGINNING
+    requested = (read_range(range_header) if is_get else _FIRST_BYTE) or _WHOLE
+    if requested.stop == 0:  # the last 0 bytes: only the size is needed
+        requested = _FIRST_BYTE
     async with AsyncExitStack() as stack:
         while True:
-            body = _Body(asked)
+            body = _Body(requested)
             try:
                 await body.open(stack, fetcher, job)
                 size, etag = body.stream.size, body.stream.etag
             except ResultRangeError as error:
-                if if_range is not None:  # which may say that the range does not count
-                    asked = _WHOLE
+                if if_range is not None:  # it may say that the range does not apply
+                    requested = _WHOLE
                     continue
                 size, etag = error.size, None
-            plan = plan_reply(
+            plan = plan_response(
                 method, range_header=range_header, if_range=if_range, size=size, etag=etag
             )
-            if not plan.has_body or body.is_what(plan):
+            if not plan.has_body or body.covers(plan):
                 break
             await stack.aclose()
-            asked = _WHOLE
-            range_header = None  # it does not count, whatever is there by now
-        yield ResultReply(
-            status=plan.status,
-            headers={"Content-Type": "application/json", **plan.headers},
-            chunks=body if plan.has_body else _NoBody(),
-        )
+            requested = _WHOLE
+            range_header = None  # it does not apply, even if the object changes meanwhile
+        headers |= plan.headers
+        if _matches(if_none_match, headers.get("ETag")):
+            headers.pop("Content-Length", None)
+            yield ResultReply(
+                status=_NOT_MODIFIED, headers=headers, chunks=_EmptyBody(), has_body=False
+            )
+        else:
+            yield ResultReply(
+                status=plan.status,
+                headers=headers,
+                chunks=body if plan.has_body else _EmptyBody(),
+                has_body=plan.has_body,
+            )
 
 
 class _Body:
-    """The chunks of a stream, of which the first is read ahead."""
+    """The chunks of a stream whose first chunk is read in advance."""
 
     stream: ResultStream
 
-    def __init__(self, asked: AskedRange) -> None:
-        self._asked = asked
+    def __init__(self, requested: RequestedRange) -> None:
+        self._requested = requested
         self._first = b""
 
     async def open(
         self, stack: AsyncExitStack, fetcher: ResultFetcher, job: JobSnapshot | str
     ) -> None:
-        opening = fetcher.stream(job, start=self._asked.start, stop=self._asked.stop)
+        opening = fetcher.stream(job, start=self._requested.start, stop=self._requested.stop)
         self.stream = await stack.enter_async_context(opening)
         self._first = await anext(self.stream, b"")
 
-    def is_what(self, plan: ReplyPlan) -> bool:
+    def covers(self, plan: ResponsePlan) -> bool:
+        """Return True if the stream has exactly the bytes of the plan."""
         stream = self.stream
         if plan.part is None:
-            # Of an unknown size, no more can be told of what was asked for.
-            return self._asked == _WHOLE or (stream.start, stream.stop) == (0, stream.size or -1)
+            # If the size is unknown, only the requested range can be compared.
+            return self._requested == _WHOLE or (stream.start, stream.stop) == (
+                0,
+                stream.size or -1,
+            )
         return (stream.start, stream.stop) == (plan.start, plan.stop)
 
     def __aiter__(self) -> Self:
@@ -122,9 +149,25 @@ class _Body:
         return await anext(self.stream)
 
 
-class _NoBody:
+class _EmptyBody:
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         raise StopAsyncIteration
+
+
+def _matches(header: str | None, etag: str | None) -> bool:
+    """Return True if ``If-None-Match`` names this ETag, weak or strong (RFC 9110, 13.1.2)."""
+    if header is None or etag is None:
+        return False
+    names = {name.strip().removeprefix("W/") for name in header.split(",")}
+    return "*" in names or etag.removeprefix("W/") in names
+
+
+def _attachment(filename: str) -> str:
+    """Return a ``Content-Disposition`` for any file name (RFC 6266, 2011, appendix D)."""
+    name = filename[-_MAX_FILENAME_LENGTH:]
+    plain = _NOT_IN_A_TOKEN.sub("_", name)
+    extended = f"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    return f'attachment; filename="{plain}"{"" if plain == name else extended}'

@@ -1,7 +1,4 @@
-"""Server-sent events of jobs, as browsers take them (WHATWG HTML, section 9.2). Imports latest.
-
-Knows no web framework: what it gives are the bytes of a body of type ``text/event-stream``.
-"""
+"""Server-sent events about jobs (WHATWG HTML, section 9.2)."""
 
 import asyncio
 import json
@@ -19,9 +16,9 @@ from adepoll.watching.watcher import JobWatcher
 EVENT_STREAM_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would hold events back until it has a bufferful
+    "X-Accel-Buffering": "no",  # otherwise nginx delays events until its buffer is full
 }
-"""Headers of an answer whose body `JobEventStream` is."""
+"""Headers of a response whose body is a `JobEventStream`."""
 
 _LETTERS: Final[Mapping[JobStatus | None, str]] = {
     JobStatus.PENDING: "p",
@@ -31,45 +28,48 @@ _LETTERS: Final[Mapping[JobStatus | None, str]] = {
     JobStatus.CANCELLED: "x",
 }
 _STATUSES: Final = {letter: status for status, letter in _LETTERS.items() if status is not None}
-_UNTOLD: Final = "-"  # also for what can be told again: an unknown status, a job given up
-_LONGEST_ID: Final = 4_000  # characters; many servers take headers of 8 kB in all
+_NOT_SENT: Final = "-"  # also for an unknown status and a job given up, which may be sent twice
+_MAX_ID_LENGTH: Final = 4_000  # characters; many servers accept 8 kB of headers in all
 _RETRY_MS: Final = 2_000
-_LONGEST_TEXT: Final = 500
+_MAX_TEXT_LENGTH: Final = 500
 
 
-def as_event(news: StatusUpdate) -> Json:
-    """Give what a page needs of a job: its id, where it stands, and why it ended badly.
+def as_event(update: StatusUpdate) -> Json:
+    """Return the data of an event: the job's id, its status, and why it failed.
 
-    The keys are ``job_id``, ``status``, ``is_last`` and, where they apply, ``failure_reason``,
+    The keys are ``job_id``, ``status``, ``is_last`` and, if they apply, ``failure_reason``,
     ``conforms`` and ``error``, which is the name of the error's class.
     """
     event: dict[str, Json] = {
-        "job_id": news.job_id,
-        "status": None if news.status is None else news.status.value,
-        "is_last": news.is_last,
+        "job_id": update.job_id,
+        "status": None if update.status is None else update.status.value,
+        "is_last": update.is_last,
     }
-    if news.error is not None:
-        event["error"] = type(news.error).__name__
-    if (job := news.snapshot) is not None and news.is_last:
+    if update.error is not None:
+        event["error"] = type(update.error).__name__
+    if (job := update.snapshot) is not None and update.is_last:
         event["conforms"] = job.conforms
         if job.failure_reason is not None:
-            event["failure_reason"] = showable(job.failure_reason, _LONGEST_TEXT)
+            event["failure_reason"] = showable(job.failure_reason, _MAX_TEXT_LENGTH)
     return event
 
 
 class JobEventStream:
-    """How jobs stand, as server-sent events: an async iterator of bytes, and a context manager.
+    """Status updates of jobs as server-sent events: an async iterator of bytes.
 
-    First comes how each job stands, then every change, in events named ``job`` whose data is the
-    JSON of `as_event`; when all jobs have ended comes ``end``, upon which the page should close its
-    ``EventSource``, as it would connect again. Where nothing comes for a while, a comment does, so
-    that proxies and dead connections are noticed. Who reads slowly is told the last state of each
-    job, and what is kept for it never grows.
+    The first event of each job is its present status; then each change is an event. These events
+    are named ``job``, and their data is the JSON of `as_event`. After all jobs have settled comes
+    the event ``end``: then the page should close its ``EventSource``, which would otherwise connect
+    again. If there is no event for `heartbeat` seconds, a comment is sent, so that proxies keep the
+    connection and a dead connection is noticed. A client that reads slowly gets the latest status
+    of each job, so that the memory for it does not grow.
 
-    The id of each event holds one letter a job: what has been told of it. A browser that connects
-    again sends it as ``Last-Event-ID``, and is told only what is new. As the server keeps nothing
-    for that, it holds across restarts and workers. With more than 4,000 jobs there is no id, and
-    all is told again.
+    The id of an event has one letter for each job: the last status that was sent. A browser that
+    connects again sends this id as ``Last-Event-ID`` and gets only what has changed. The server
+    stores nothing for this, so it works after a restart and with any worker. With more than 4,000
+    jobs there is no id, and every status is sent again.
+
+    Use it as an async context manager, or close it with `aclose`.
     """
 
     def __init__(
@@ -81,57 +81,58 @@ class JobEventStream:
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> None:
-        """Make the events; nothing is asked before the first iteration.
+        """Create the stream; jobs are watched from the first iteration on.
 
         Args:
-            watcher: Follows the jobs.
+            watcher: Watches the jobs.
             job_ids: The jobs, in an order that is the same when the browser connects again.
-            last_event_id: What the browser sent as ``Last-Event-ID``, if it did.
-            heartbeat: Seconds without an event after which a comment is given.
-            encode: Makes the data of an event, JSON.
+            last_event_id: The ``Last-Event-ID`` header of the request; None if it has none.
+            heartbeat: Seconds without an event after which a comment is sent.
+            encode: Returns the JSON data of an event.
 
         Raises:
             TypeError: `job_ids` is a single string.
-            ValueError: `heartbeat` is no positive number.
+            ValueError: `heartbeat` is not a positive number.
+            ClosedError: The watcher is closed.
         """
         if isinstance(job_ids, str):
             raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id]")
         if not (math.isfinite(heartbeat) and heartbeat > 0):
             raise ValueError(f"heartbeat must be a positive number, got {heartbeat}")
         ordered = [*dict.fromkeys(job_ids)]
-        self._places = {job_id: place for place, job_id in enumerate(ordered)}
-        self._told = _read_id(last_event_id, ordered)
+        self._index = {job_id: index for index, job_id in enumerate(ordered)}
+        self._sent = _read_id(last_event_id, ordered)
         self._heartbeat = heartbeat
         self._encode = encode
-        told = {
+        last_status = {
             job_id: _STATUSES[letter].value
-            for job_id, letter in zip(ordered, self._told, strict=True)
+            for job_id, letter in zip(ordered, self._sent, strict=True)
             if letter in _STATUSES
         }
-        self._latest = watcher.latest(ordered, told=told)
-        self._begun = self._ended = False
+        self._updates = watcher.latest(ordered, told=last_status)
+        self._started = self._ended = False
 
     def __aiter__(self) -> Self:
-        """Give the events themselves."""
+        """Return the stream itself."""
         return self
 
     async def __anext__(self) -> bytes:
-        """Give the bytes of the next event, or of a comment.
+        """Return the bytes of the next event or comment.
 
-        An error that ends the watching (the key was refused) is an event, too, named ``failed``;
-        its data is ``{"error": NAME}``. Where the watcher is closed, as when its server restarts,
-        the events just end, and a browser connects again by itself.
+        An error that ends the watch, such as a refused key, is an event named ``failed`` with the
+        data ``{"error": NAME}``. If the watcher is closed because the server restarts, the stream
+        ends without an event, so that the browser connects again.
         """
         if self._ended:
             raise StopAsyncIteration
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             return f"retry: {_RETRY_MS}\n\n".encode()
         try:
             async with asyncio.timeout(self._heartbeat):
-                news = await anext(self._latest)
+                update = await anext(self._updates)
         except TimeoutError:
-            return b": nothing new\n\n"
+            return b": heartbeat\n\n"
         except StopAsyncIteration:
             self._ended = True
             return self._frame("end", {})
@@ -141,12 +142,12 @@ class JobEventStream:
         except AdePollError as error:
             self._ended = True
             return self._frame("failed", {"error": type(error).__name__})
-        if (place := self._places.get(news.job_id)) is not None:
-            self._told[place] = _LETTERS.get(news.status, _UNTOLD)
-        return self._frame("job", self._encode(news))
+        if (index := self._index.get(update.job_id)) is not None:
+            self._sent[index] = _LETTERS.get(update.status, _NOT_SENT)
+        return self._frame("job", self._encode(update))
 
     async def __aenter__(self) -> Self:
-        """Give the events themselves."""
+        """Return the stream itself."""
         return self
 
     async def __aexit__(
@@ -155,23 +156,23 @@ class JobEventStream:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop following the jobs."""
+        """Close the stream."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop following the jobs."""
+        """Stop watching the jobs for this stream."""
         self._ended = True
-        await self._latest.aclose()
+        await self._updates.aclose()
 
     def _frame(self, name: str, data: Json) -> bytes:
-        # JSON has no line breaks, so that all of it is one line of data.
+        # JSON text has no line breaks, so it fits into one data line.
         text = json.dumps(data, separators=(",", ":"))
-        event_id = f"id: {''.join(self._told)}\n" if 0 < len(self._told) <= _LONGEST_ID else ""
+        event_id = f"id: {''.join(self._sent)}\n" if 0 < len(self._sent) <= _MAX_ID_LENGTH else ""
         return f"{event_id}event: {name}\ndata: {text}\n\n".encode()
 
 
 def _read_id(text: str | None, job_ids: Sequence[str]) -> list[str]:
-    """Give what has been told of each job; nothing, where the id is of other jobs or none."""
-    if text is None or len(text) != len(job_ids) or not set(text) <= {*_STATUSES, _UNTOLD}:
-        return [_UNTOLD] * len(job_ids)
+    """Return the letter of each job in an event id; ``-`` for all if the id does not fit."""
+    if text is None or len(text) != len(job_ids) or not set(text) <= {*_STATUSES, _NOT_SENT}:
+        return [_NOT_SENT] * len(job_ids)
     return [*text]

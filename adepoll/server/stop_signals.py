@@ -1,7 +1,7 @@
-"""Hears the signals that stop a server, and leaves them to the server. Imports nothing of adepoll.
+"""Reaction to the signals that stop a server. Imports nothing from adepoll.
 
-A server that waits for its connections before it ends its application, as uvicorn does, would
-wait for an endless answer for ever, if nothing told that answer that it should end.
+uvicorn waits for its open connections before it ends the application's lifespan. A stream without
+an end must therefore learn of the signal itself.
 """
 
 import asyncio
@@ -14,39 +14,39 @@ from typing import Any, Final, TypeAlias
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
-_NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def overhearing(told: Callable[[], object]) -> Iterator[None]:
-    """Call `told` in the running loop when SIGINT or SIGTERM comes, and then who has the signal.
+def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
+    """On SIGINT or SIGTERM, schedule `callback` on the running loop, then call the old handler.
 
-    A signal that nobody has taken is left alone, and so are all where this is not the main thread,
-    which alone gets signals. Whoever takes the signals later has them to himself.
+    A signal without a Python handler is left alone. Outside the main thread, which alone handles
+    signals, this does nothing. A handler that is installed within the block replaces this one.
     """
     loop = asyncio.get_running_loop()
-    placed: list[tuple[signal.Signals, _Handler, _Handler]] = []
+    installed: list[tuple[signal.Signals, _Handler, _Handler]] = []
     if threading.current_thread() is threading.main_thread():
-        for number in _NUMBERS:
-            before = signal.getsignal(number)
-            if callable(before):  # and not SIG_DFL, SIG_IGN, or something outside of Python
-                after = _chained(loop, told, before)
-                signal.signal(number, after)
-                placed.append((number, after, before))
+        for number in _SIGNALS:
+            old = signal.getsignal(number)
+            if callable(old):  # not SIG_DFL, SIG_IGN or a handler outside of Python
+                new = _chain(loop, callback, old)
+                signal.signal(number, new)
+                installed.append((number, new, old))
     try:
         yield
     finally:
-        for number, after, before in placed:
-            if signal.getsignal(number) is after:
-                signal.signal(number, before)
+        for number, new, old in installed:
+            if signal.getsignal(number) is new:
+                signal.signal(number, old)
 
 
-def _chained(
-    loop: asyncio.AbstractEventLoop, told: Callable[[], object], before: _Handler
+def _chain(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[], object], old: _Handler
 ) -> _Handler:
-    def heard(number: int, frame: FrameType | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nothing runs that should stop
-            loop.call_soon_threadsafe(told)
-        before(number, frame)
+    def handle(number: int, frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so there is nothing to stop
+            loop.call_soon_threadsafe(callback)
+        old(number, frame)
 
-    return heard
+    return handle

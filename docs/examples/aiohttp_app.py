@@ -1,15 +1,15 @@
-"""Batches of jobs in an aiohttp server: start one, watch it live, take the results.
+"""Batches of jobs in an aiohttp server: start a batch, follow its progress, download the results.
 
-In one terminal, an emulator of the service, which says what to export:
+In one terminal, start an emulator of the service, which prints two `export` commands:
 
     adepoll emulate
 
-In another, with those two exports:
+In another terminal, run those two commands, and then:
 
     python docs/examples/aiohttp_app.py
 
-Then open http://127.0.0.1:8000; the variable PORT names another port. A variable WEBHOOK_SECRET
-opens the route for webhooks.
+Then open http://127.0.0.1:8000. The environment variable PORT changes the port. If WEBHOOK_SECRET
+is set, there is a route for webhooks.
 """
 
 import asyncio
@@ -23,25 +23,33 @@ import aiohttp
 from aiohttp import web
 
 from adepoll import Adaptive, AdeClient, JobWatcher, WebhookVerifier
-from adepoll.contrib.aiohttp import events, problems, ready, send_result, setup, wait, webhook
+from adepoll.contrib.aiohttp import (
+    events,
+    problem_details_middleware,
+    ready,
+    send_result,
+    setup,
+    wait,
+    webhook,
+)
 from adepoll.errors import JobTimeoutError
 
 SUBMITTING = web.AppKey("SUBMITTING", aiohttp.ClientSession)
 PAGE = Path(__file__).with_name("page.html")
 SCHEMA = json.dumps({"type": "object", "properties": {"total": {"type": "string"}}})
-MOST_JOBS = 200  # their ids stand in a URL, of which many servers and proxies take 8 kB
+MAX_JOBS = 200  # a URL contains their ids, and many servers and proxies accept 8 kB
 
 log = logging.getLogger(__name__)
 routes = web.RouteTableDef()
 
 
 def watcher(client: AdeClient) -> JobWatcher:
-    """Make the watcher. People look on, who like to see a job begin, and not its end alone."""
+    """Create a watcher that polls often, because people want to see jobs start as well."""
     return JobWatcher(client, schedule=Adaptive(target_lag=1.0, maximum=3.0))
 
 
 async def submitting(app: web.Application) -> AsyncGenerator[None, None]:
-    """Have a session for submitting, as long as the server runs."""
+    """Keep an HTTP session for submissions open while the server runs."""
     async with aiohttp.ClientSession(
         os.environ["LANDINGAI_ADE_BASE_URL"],
         headers={"Authorization": f"Bearer {os.environ['VISION_AGENT_API_KEY']}"},
@@ -53,9 +61,9 @@ async def submitting(app: web.Application) -> AsyncGenerator[None, None]:
 
 
 async def submit(session: aiohttp.ClientSession, number: int) -> str | None:
-    """Submit a document and give its job's id, or None where it was not taken.
+    """Submit a document; return the job's id, or None if the submission failed.
 
-    adepoll watches jobs and submits none: a real app has the official SDK do this, with
+    adepoll submits no jobs. A real app does this with the official SDK:
     ``AsyncLandingAIADE().extract_jobs.create(schema=..., markdown=...)``.
     """
     form = aiohttp.FormData(default_to_multipart=True)
@@ -65,27 +73,27 @@ async def submit(session: aiohttp.ClientSession, number: int) -> str | None:
         async with session.post("/v1/ade/extract/jobs", data=form) as response:
             return str((await response.json())["job_id"])
     except (aiohttp.ClientError, TimeoutError) as error:
-        log.warning("document %d was not taken: %s", number, type(error).__name__)
+        log.warning("document %d could not be submitted: %s", number, type(error).__name__)
         return None
 
 
 @routes.get("/")
 async def page(_request: web.Request) -> web.FileResponse:
-    """Give the page, which asks for nothing but the routes below."""
+    """Return the page, which uses only the routes below."""
     return web.FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
 
 
 @routes.post("/jobs")
 async def start(request: web.Request) -> web.Response:
-    """Start a batch: ``{"count": 24}``. The ids of its jobs are all that is needed from then on."""
-    if request.content_type != "application/json":  # which no form of another site sends
+    """Start a batch: ``{"count": 24}``. The page needs only the ids of its jobs afterwards."""
+    if request.content_type != "application/json":  # a form of another site cannot send it
         raise web.HTTPUnsupportedMediaType
     try:
         count = int((await request.json())["count"])
     except (ValueError, TypeError, KeyError):
         count = 0
-    if not 1 <= count <= MOST_JOBS:
-        raise web.HTTPUnprocessableEntity(text=f"count must be a number from 1 to {MOST_JOBS}")
+    if not 1 <= count <= MAX_JOBS:
+        raise web.HTTPUnprocessableEntity(text=f"count must be a number from 1 to {MAX_JOBS}")
     session = request.app[SUBMITTING]
     answers = await asyncio.gather(*(submit(session, n) for n in range(1, count + 1)))
     job_ids = [job_id for job_id in answers if job_id is not None]
@@ -94,33 +102,33 @@ async def start(request: web.Request) -> web.Response:
 
 @routes.get("/events")
 async def subscribe(request: web.Request) -> web.StreamResponse:
-    """Tell how jobs stand, ``?ids=one,two``, as server-sent events."""
+    """Send the status of the jobs ``?ids=one,two`` as server-sent events."""
     job_ids = request.query.get("ids", "").split(",")
-    if len(job_ids) > MOST_JOBS:
-        raise web.HTTPUnprocessableEntity(text=f"no more than {MOST_JOBS} ids")
+    if len(job_ids) > MAX_JOBS:
+        raise web.HTTPUnprocessableEntity(text=f"at most {MAX_JOBS} ids")
     return await events(request, job_ids)
 
 
 @routes.get("/jobs/{job_id}")
 async def job(request: web.Request) -> web.Response:
-    """Tell how a job has ended; after 20 seconds, that it has not."""
+    """Return the status of a job when it has settled, or after 20 seconds."""
     job_id = request.match_info["job_id"]
     try:
-        ended = await wait(request, job_id, timeout=20)
+        settled = await wait(request, job_id, timeout=20)
     except JobTimeoutError as error:
         return web.json_response({"job_id": job_id, "status": error.last_status}, status=202)
-    return web.json_response({"job_id": job_id, "status": ended.status.value})
+    return web.json_response({"job_id": job_id, "status": settled.status.value})
 
 
 @routes.get("/jobs/{job_id}/result")
 async def result(request: web.Request) -> web.StreamResponse:
-    """Pass a result through to who asks for it, whole or a range."""
+    """Send a result, whole or a range of it."""
     return await send_result(request, request.match_info["job_id"])
 
 
 def make_app() -> web.Application:
-    """Put the server together."""
-    app = web.Application(middlewares=[problems])
+    """Create the application."""
+    app = web.Application(middlewares=[problem_details_middleware])
     setup(app, watcher=watcher)
     app.cleanup_ctx.append(submitting)
     app.add_routes(routes)

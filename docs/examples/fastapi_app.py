@@ -1,14 +1,15 @@
-"""Batches of jobs in a FastAPI server: start one, watch it live, take the results.
+"""Batches of jobs in a FastAPI server: start a batch, follow its progress, download the results.
 
-In one terminal, an emulator of the service, which says what to export:
+In one terminal, start an emulator of the service, which prints two `export` commands:
 
     adepoll emulate
 
-In another, with those two exports:
+In another terminal, run those two commands, and then:
 
     uvicorn --app-dir docs/examples fastapi_app:app --timeout-graceful-shutdown 4
 
-Then open http://127.0.0.1:8000. A variable WEBHOOK_SECRET opens the route for webhooks.
+Then open http://127.0.0.1:8000. If the environment variable WEBHOOK_SECRET is set, there is a
+route for webhooks.
 """
 
 import asyncio
@@ -26,9 +27,9 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from adepoll import Adaptive, AdeClient, JobWatcher, WebhookVerifier
 from adepoll.contrib.fastapi import (
+    add_problem_details,
     adepoll_lifespan,
     events,
-    handle_problems,
     ready,
     send_result,
     wait,
@@ -38,25 +39,25 @@ from adepoll.errors import JobTimeoutError
 
 PAGE = Path(__file__).with_name("page.html")
 SCHEMA = json.dumps({"type": "object", "properties": {"total": {"type": "string"}}})
-MOST_JOBS = 200  # their ids stand in a URL, of which many servers and proxies take 8 kB
+MAX_JOBS = 200  # a URL contains their ids, and many servers and proxies accept 8 kB
 
 log = logging.getLogger(__name__)
 
 
 def watcher(client: AdeClient) -> JobWatcher:
-    """Make the watcher. People look on, who like to see a job begin, and not its end alone."""
+    """Create a watcher that polls often, because people want to see jobs start as well."""
     return JobWatcher(client, schedule=Adaptive(target_lag=1.0, maximum=3.0))
 
 
 class State(TypedDict):
-    """What the server has from its start to its end, besides what adepoll has."""
+    """State of the server, besides adepoll's."""
 
     submitting: aiohttp.ClientSession
 
 
 @asynccontextmanager
 async def own_lifespan(_app: FastAPI) -> AsyncGenerator[State, None]:
-    """Have a session for submitting, as long as the server runs."""
+    """Keep an HTTP session for submissions open while the server runs."""
     async with aiohttp.ClientSession(
         os.environ["LANDINGAI_ADE_BASE_URL"],
         headers={"Authorization": f"Bearer {os.environ['VISION_AGENT_API_KEY']}"},
@@ -67,15 +68,15 @@ async def own_lifespan(_app: FastAPI) -> AsyncGenerator[State, None]:
 
 
 def submitting(request: Request) -> aiohttp.ClientSession:
-    """A dependency: the session for submitting."""
+    """Return the session for submissions, as a dependency."""
     session: aiohttp.ClientSession = request.state.submitting
     return session
 
 
 async def submit(session: aiohttp.ClientSession, number: int) -> str | None:
-    """Submit a document and give its job's id, or None where it was not taken.
+    """Submit a document; return the job's id, or None if the submission failed.
 
-    adepoll watches jobs and submits none: a real app has the official SDK do this, with
+    adepoll submits no jobs. A real app does this with the official SDK:
     ``AsyncLandingAIADE().extract_jobs.create(schema=..., markdown=...)``.
     """
     form = aiohttp.FormData(default_to_multipart=True)
@@ -85,14 +86,14 @@ async def submit(session: aiohttp.ClientSession, number: int) -> str | None:
         async with session.post("/v1/ade/extract/jobs", data=form) as response:
             return str((await response.json())["job_id"])
     except (aiohttp.ClientError, TimeoutError) as error:
-        log.warning("document %d was not taken: %s", number, type(error).__name__)
+        log.warning("document %d could not be submitted: %s", number, type(error).__name__)
         return None
 
 
 app = FastAPI(
     title="Batches of jobs", lifespan=adepoll_lifespan(watcher=watcher, inner=own_lifespan)
 )
-handle_problems(app)
+add_problem_details(app)
 app.get("/ready")(ready)
 if secret := os.environ.get("WEBHOOK_SECRET"):
     app.post("/webhook")(webhook(WebhookVerifier(secret)))
@@ -100,42 +101,42 @@ if secret := os.environ.get("WEBHOOK_SECRET"):
 
 @app.get("/", include_in_schema=False)
 async def page() -> FileResponse:
-    """Give the page, which asks for nothing but the routes below."""
+    """Return the page, which uses only the routes below."""
     return FileResponse(PAGE, headers={"Cache-Control": "no-cache"})
 
 
 @app.post("/jobs", status_code=202)
 async def start(
     session: Annotated[aiohttp.ClientSession, Depends(submitting)],
-    count: Annotated[int, Body(embed=True, ge=1, le=MOST_JOBS)],
+    count: Annotated[int, Body(embed=True, ge=1, le=MAX_JOBS)],
 ) -> dict[str, list[str]]:
-    """Start a batch. The ids of its jobs are all that is needed from then on."""
+    """Start a batch. The page needs only the ids of its jobs afterwards."""
     answers = await asyncio.gather(*(submit(session, n) for n in range(1, count + 1)))
     if not any(answers):
-        raise HTTPException(502, "no document was taken")
+        raise HTTPException(502, "no document could be submitted")
     return {"job_ids": [job_id for job_id in answers if job_id is not None]}
 
 
 @app.get("/events")
 async def subscribe(request: Request, ids: str) -> Response:
-    """Tell how jobs stand, ``?ids=one,two``, as server-sent events."""
+    """Send the status of the jobs ``?ids=one,two`` as server-sent events."""
     job_ids = ids.split(",")
-    if len(job_ids) > MOST_JOBS:
-        raise HTTPException(422, f"no more than {MOST_JOBS} ids")
+    if len(job_ids) > MAX_JOBS:
+        raise HTTPException(422, f"at most {MAX_JOBS} ids")
     return events(request, job_ids)
 
 
 @app.get("/jobs/{job_id}")
 async def job(request: Request, job_id: str) -> Response:
-    """Tell how a job has ended; after 20 seconds, that it has not."""
+    """Return the status of a job when it has settled, or after 20 seconds."""
     try:
-        ended = await wait(request, job_id, timeout=20)
+        settled = await wait(request, job_id, timeout=20)
     except JobTimeoutError as error:
         return JSONResponse({"job_id": job_id, "status": error.last_status}, status_code=202)
-    return JSONResponse({"job_id": job_id, "status": ended.status.value})
+    return JSONResponse({"job_id": job_id, "status": settled.status.value})
 
 
 @app.api_route("/jobs/{job_id}/result", methods=["GET", "HEAD"])
 async def result(request: Request, job_id: str) -> Response:
-    """Pass a result through to who asks for it, whole or a range."""
+    """Send a result, whole or a range of it."""
     return send_result(request, job_id)

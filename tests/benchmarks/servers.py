@@ -23,8 +23,13 @@ from aiohttp import web
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
-import houses
-from observing import Blocked, in_use, resident, spare_the_collector
+import server_apps
+from observing import (
+    LoopBlocking,
+    allocated_blocks,
+    resident_bytes,
+    tune_garbage_collector,
+)
 
 from adepoll import AdeClient
 from adepoll.emulator import Emulator, JobPlan
@@ -42,21 +47,22 @@ MOST_GROWTH = 32 * 2**20  # bytes, for a large result
 def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
     """Serve; tell the port, and then what is asked for: blocking, and memory."""
     options = {"client": partial(AdeClient, KEY, base_url=base_url), "grace": 1.0}
-    app = houses.aiohttp_app(**options) if kind == "aiohttp" else houses.fastapi_app(**options)
+    make_app = server_apps.aiohttp_app if kind == "aiohttp" else server_apps.fastapi_app
+    app = make_app(**options)
     config = uvicorn.Config(app, loop=loop, host="127.0.0.1", port=0, log_level="warning")
 
     async def run() -> None:
-        blocked = Blocked()
+        blocked = LoopBlocking()
 
         def answer() -> None:
             while pipe.poll():
                 thorough = pipe.recv()
                 longest = blocked.take()
-                pipe.send((longest, resident(), in_use() if thorough else 0))
+                pipe.send((longest, resident_bytes(), allocated_blocks() if thorough else 0))
                 blocked.take()  # the collecting was ours
 
         asyncio.get_running_loop().add_reader(pipe.fileno(), answer)
-        spare_the_collector()  # or the longest blocks are its own
+        tune_garbage_collector()  # or the longest blocks are its own
         blocked.start()
         if kind == "aiohttp":
             runner = web.AppRunner(app)
@@ -264,7 +270,7 @@ async def measure(place: Place, options: argparse.Namespace) -> None:
     print(
         f"  {options.listeners} listeners   {before / 2**20:.1f} MiB before, {warm / 2**20:.1f} "
         f"after, {after / 2**20:.1f} after as many again (fresh: {fresh / 2**20:.1f}); in use "
-        f"{left:+.1%}; left: {watcher['followers']} followers, {watcher['watched']} jobs; "
+        f"{left:+.1%}; left: {watcher['subscribers']} subscribers, {watcher['watched']} jobs; "
         f"{show(blocked)}"
     )
     grown, rate = await stream_slowly(place, options.bytes, options.rate)

@@ -1,4 +1,4 @@
-"""What is FastAPI's own: lifespans, dependencies, websockets, mounted applications, tenants."""
+"""Features of the FastAPI adapter: lifespans, dependencies, websockets, several integrations."""
 
 import asyncio
 import warnings
@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import aiohttp
-import houses
 import pytest
+import server_apps
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
 from houses import get
 from starlette.background import BackgroundTask
@@ -16,10 +16,10 @@ from adepoll import AdeClient, JobWatcher, ResultFetcher
 from adepoll.contrib.fastapi import (
     Client,
     Fetcher,
-    Tenant,
+    Integration,
     Watcher,
+    add_problem_details,
     adepoll_lifespan,
-    handle_problems,
     ready,
     running,
     send_result,
@@ -30,7 +30,7 @@ from adepoll.emulator import JobPlan
 ENDLESS = JobPlan(processing_time=float("inf"))
 
 
-def what_is_injected(app):
+def add_route_with_dependencies(app):
     @app.get("/kinds")
     async def kinds(client: Client, watcher: Watcher, fetcher: Fetcher):
         return [
@@ -40,72 +40,72 @@ def what_is_injected(app):
         ]
 
 
-async def test_dependencies_give_client_watcher_and_fetcher(ade):
-    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
-    what_is_injected(app)
-    async with houses.uvicorn_house(app) as house:
-        assert await get(f"{house.url}/kinds") == (200, [True, True, True])
-        watcher = house.watcher
+async def test_dependencies_inject_client_watcher_and_fetcher(ade):
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
+    add_route_with_dependencies(app)
+    async with server_apps.run_uvicorn(app) as server:
+        assert await get(f"{server.url}/kinds") == (200, [True, True, True])
+        watcher = server.watcher
     assert watcher.is_closed
 
 
-async def test_dependencies_do_not_show_in_the_schema(ade):
+async def test_dependencies_do_not_appear_in_the_schema(ade):
     app = FastAPI()
-    what_is_injected(app)
+    add_route_with_dependencies(app)
     operation = app.openapi()["paths"]["/kinds"]["get"]
     assert "parameters" not in operation
     assert "requestBody" not in operation
 
 
-async def test_a_lifespan_of_ones_own_runs_within_and_keeps_its_state(ade):
-    told = []
+async def test_an_inner_lifespan_runs_within_and_its_state_is_kept(ade):
+    states = []
 
     @asynccontextmanager
     async def own(app):
-        told.append(f"{app.state.adepoll.watcher.is_closed} at start")
+        states.append(f"{app.state.adepoll.watcher.is_closed} at start")
         yield {"mine": 42}
-        told.append(f"{app.state.adepoll.watcher.is_closed} at end")
+        states.append(f"{app.state.adepoll.watcher.is_closed} at end")
 
-    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade), inner=own))
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade), inner=own))
 
     @app.get("/mine")
     async def mine(request: Request, watcher: Watcher):
         return [request.state.mine, watcher.stats.watched]
 
-    async with houses.uvicorn_house(app) as house:
-        assert await get(f"{house.url}/mine") == (200, [42, 0])
-    assert told[0] == "False at start"
-    assert len(told) == 2
+    async with server_apps.run_uvicorn(app) as server:
+        assert await get(f"{server.url}/mine") == (200, [42, 0])
+    assert states[0] == "False at start"
+    assert len(states) == 2
 
 
-async def test_a_lifespan_of_ones_own_can_be_around_it(ade):
+async def test_running_can_be_entered_in_an_own_lifespan(ade):
     @asynccontextmanager
     async def own(app):
-        async with running(app, **houses.options_for(ade)) as resources:
+        async with running(app, **server_apps.options_for(ade)) as resources:
             await resources.client.list_jobs()
             yield
 
     app = FastAPI(lifespan=own)
-    what_is_injected(app)
+    add_route_with_dependencies(app)
     app.get("/ready")(ready)
-    async with houses.uvicorn_house(app) as house:
-        assert await get(f"{house.url}/kinds") == (200, [True, True, True])
-        assert (await get(f"{house.url}/ready"))[0] == 200
+    async with server_apps.run_uvicorn(app) as server:
+        assert await get(f"{server.url}/kinds") == (200, [True, True, True])
+        assert (await get(f"{server.url}/ready"))[0] == 200
 
 
-async def test_a_mounted_application_has_what_is_around_it(ade):
-    app, mounted = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade))), FastAPI()
-    what_is_injected(mounted)
+async def test_a_mounted_application_uses_the_outer_resources(ade):
+    app, mounted = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade))), FastAPI()
+    add_route_with_dependencies(mounted)
     app.mount("/sub", mounted)
-    async with houses.uvicorn_house(app) as house:
-        assert await get(f"{house.url}/sub/kinds") == (200, [True, True, True])
+    async with server_apps.run_uvicorn(app) as server:
+        assert await get(f"{server.url}/sub/kinds") == (200, [True, True, True])
 
 
-async def test_tenants_share_nothing(ade, other_ade):
-    us, eu = Tenant("us"), Tenant("eu")
-    inner = eu.lifespan(**houses.options_for(other_ade))
-    app = FastAPI(lifespan=us.lifespan(**houses.options_for(ade), inner=inner))
-    handle_problems(app)
+async def test_integrations_share_nothing(ade, other_ade):
+    us, eu = Integration("us"), Integration("eu")
+    inner = eu.lifespan(**server_apps.options_for(other_ade))
+    app = FastAPI(lifespan=us.lifespan(**server_apps.options_for(ade), inner=inner))
+    add_problem_details(app)
     app.get("/us/ready")(us.ready)
     app.get("/eu/ready")(eu.ready)
 
@@ -118,18 +118,18 @@ async def test_tenants_share_nothing(ade, other_ade):
         return (await eu.wait(request, job_id)).job_id
 
     ade.submit(JobPlan(), job_id="job")
-    async with houses.uvicorn_house(app) as house:
+    async with server_apps.run_uvicorn(app) as server:
         assert app.state.us.client is not app.state.eu.client
         other_ade.faults.add("unauthorized")
-        assert (await get(f"{house.url}/us/ready"))[0] == 200
-        assert (await get(f"{house.url}/eu/ready"))[0] == 503
+        assert (await get(f"{server.url}/us/ready"))[0] == 200
+        assert (await get(f"{server.url}/eu/ready"))[0] == 503
         other_ade.faults.clear()
-        assert await get(f"{house.url}/us/job") == (200, "job")
-        assert (await get(f"{house.url}/eu/job"))[0] == 404  # no snapshot was shared
+        assert await get(f"{server.url}/us/job") == (200, "job")
+        assert (await get(f"{server.url}/eu/job"))[0] == 404  # no snapshot was shared
     assert ade.truth.requests.unauthorized == 0
 
 
-def test_an_application_without_it_says_what_to_do():
+def test_an_application_without_the_lifespan_gets_an_error_that_says_what_to_do():
     app = FastAPI()
     app.get("/ready")(ready)
     with pytest.raises(RuntimeError, match="adepoll_lifespan"):
@@ -138,14 +138,14 @@ def test_an_application_without_it_says_what_to_do():
 
 def client_of(app):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Starlette says of its test client's own HTTP client
-        from fastapi.testclient import TestClient  # noqa: PLC0415 - it warns when it is imported
+        warnings.simplefilter("ignore")  # Starlette warns about the HTTP client of its test client
+        from fastapi.testclient import TestClient  # noqa: PLC0415 - the import warns
 
         return TestClient(app)
 
 
-def test_it_runs_under_the_test_client_in_whatever_thread(ade):
-    app = houses.fastapi_app(**houses.options_for(ade))
+def test_the_test_client_can_use_it_from_another_thread(ade):
+    app = server_apps.fastapi_app(**server_apps.options_for(ade))
     with client_of(app) as client:
         assert client.get("/ready").status_code == 200
         assert client.get(f"/wait/{ade.submit(JobPlan())}").json() == {"status": "completed"}
@@ -155,11 +155,11 @@ def test_it_runs_under_the_test_client_in_whatever_thread(ade):
 
 
 def sockets_app(ade):
-    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
-    handle_problems(app)
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
+    add_problem_details(app)
 
     @app.websocket("/{job_id}")
-    async def told(socket: WebSocket, job_id: str, watcher: Watcher):
+    async def wait_for_job(socket: WebSocket, job_id: str, watcher: Watcher):
         await socket.accept()
         job = await watcher.wait(job_id)
         await socket.send_json({"status": job.status.value})
@@ -170,72 +170,72 @@ def sockets_app(ade):
 
 async def test_websockets_have_the_same_dependencies(ade):
     async with (
-        houses.uvicorn_house(sockets_app(ade)) as house,
+        server_apps.run_uvicorn(sockets_app(ade)) as server,
         aiohttp.ClientSession() as http,
-        http.ws_connect(f"{house.url}/{ade.submit(JobPlan())}") as socket,
+        http.ws_connect(f"{server.url}/{ade.submit(JobPlan())}") as socket,
     ):
         assert await socket.receive_json() == {"status": "completed"}
 
 
 @pytest.mark.parametrize(("stops", "code"), [(False, 1011), (True, 1013)])
-async def test_a_problem_closes_a_websocket_with_its_name(ade, stops, code):
+async def test_an_error_closes_a_websocket_with_its_name(ade, stops, code):
     job_id = ade.submit(ENDLESS) if stops else "none"
     async with (
-        houses.uvicorn_house(sockets_app(ade)) as house,
+        server_apps.run_uvicorn(sockets_app(ade)) as server,
         aiohttp.ClientSession() as http,
-        http.ws_connect(f"{house.url}/{job_id}") as socket,
+        http.ws_connect(f"{server.url}/{job_id}") as socket,
     ):
         if stops:
-            while not house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
+            while not server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
                 await asyncio.sleep(0.01)
-            await house.watcher.aclose()
+            await server.watcher.aclose()
         message = await socket.receive()
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, code)
         assert message.extra == ("ClosedError" if stops else "JobNotFoundError")
 
 
-async def test_a_websocket_that_is_left_ends_its_own_waiting_alone(ade):
-    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
-    left = []
+async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
+    disconnected = []
 
     @app.websocket("/{job_id}")
-    async def told(socket: WebSocket, job_id: str):
+    async def wait_for_job(socket: WebSocket, job_id: str):
         await socket.accept()
         try:
             job = await wait(socket, job_id)
         except WebSocketDisconnect:
-            left.append(socket)
+            disconnected.append(socket)
         else:
             await socket.send_json({"status": job.status.value})
 
-    async with houses.uvicorn_house(app) as house, aiohttp.ClientSession() as http:
+    async with server_apps.run_uvicorn(app) as server, aiohttp.ClientSession() as http:
         job_id = ade.submit(JobPlan(processing_time=1))
-        leaving, staying = [await http.ws_connect(f"{house.url}/{job_id}") for _ in range(2)]
-        await leaving.send_str("what a client sends meanwhile")
-        while house.watcher.stats.subscribers < 2:  # noqa: ASYNC110 - nobody tells
+        leaving, remaining = [await http.ws_connect(f"{server.url}/{job_id}") for _ in range(2)]
+        await leaving.send_str("a message during the wait")
+        while server.watcher.stats.subscribers < 2:  # noqa: ASYNC110 - there is no notification
             await asyncio.sleep(0.01)
         await leaving.close()
         async with asyncio.timeout(5):
-            while not left:  # noqa: ASYNC110 - nobody tells
+            while not disconnected:  # noqa: ASYNC110 - there is no notification
                 await asyncio.sleep(0.01)
-        assert house.watcher.stats.subscribers == 1
-        assert await staying.receive_json() == {"status": "completed"}
-        await staying.close()
+        assert server.watcher.stats.subscribers == 1
+        assert await remaining.receive_json() == {"status": "completed"}
+        await remaining.close()
 
 
-async def test_a_problem_of_a_websocket_that_was_left_is_no_error(ade, caplog):
-    async with houses.uvicorn_house(sockets_app(ade)) as house, aiohttp.ClientSession() as http:
-        async with http.ws_connect(f"{house.url}/{ade.submit(ENDLESS)}"):
-            while not house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
+async def test_an_error_after_a_websocket_disconnected_is_not_logged(ade, caplog):
+    async with server_apps.run_uvicorn(sockets_app(ade)) as server, aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"{server.url}/{ade.submit(ENDLESS)}"):
+            while not server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
                 await asyncio.sleep(0.01)
-        await house.watcher.aclose()
-        await house.stop()
+        await server.watcher.aclose()
+        await server.stop()
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_what_was_set_on_the_answer_is_sent_with_the_result(ade):
+async def test_headers_and_background_task_of_a_result_response_are_used(ade):
     done = []
-    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
 
     @app.get("/{job_id}")
     async def result(request: Request, job_id: str):
@@ -248,9 +248,9 @@ async def test_what_was_set_on_the_answer_is_sent_with_the_result(ade):
         return response
 
     async with (
-        houses.uvicorn_house(app) as house,
+        server_apps.run_uvicorn(app) as server,
         aiohttp.ClientSession() as http,
-        http.get(f"{house.url}/{ade.submit(JobPlan())}") as response,
+        http.get(f"{server.url}/{ade.submit(JobPlan())}") as response,
     ):
         assert response.headers["X-Mine"] == "yes"
         assert response.headers.getall("Cache-Control") == ["no-store"]
@@ -262,30 +262,30 @@ async def test_what_was_set_on_the_answer_is_sent_with_the_result(ade):
     assert len(done) == 1
 
 
-async def test_a_middleware_that_wraps_answers_does_not_hide_that_a_client_left(ade):
-    app = houses.fastapi_app(**houses.options_for(ade))
+async def test_a_disconnect_is_noticed_behind_a_middleware(ade):
+    app = server_apps.fastapi_app(**server_apps.options_for(ade))
 
     @app.middleware("http")
     async def wrap(request, call_next):
         return await call_next(request)
 
-    async with houses.uvicorn_house(app) as house:
+    async with server_apps.run_uvicorn(app) as server:
         for path in ("wait/{}", "events?id={}&heartbeat=3600"):
-            url = f"{house.url}/{path.format(ade.submit(ENDLESS))}"
+            url = f"{server.url}/{path.format(ade.submit(ENDLESS))}"
             async with aiohttp.ClientSession() as http:
-                asking = asyncio.create_task(http.get(url))
+                requesting = asyncio.create_task(http.get(url))
                 async with asyncio.timeout(5):
-                    while not house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
+                    while not server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
                         await asyncio.sleep(0.01)
                     if path.startswith("events"):
-                        (await asking).close()
-                    asking.cancel()
-                    while house.watcher.stats.subscribers:  # noqa: ASYNC110 - nobody tells
+                        (await requesting).close()
+                    requesting.cancel()
+                    while server.watcher.stats.subscribers:  # noqa: ASYNC110 - there is no notification
                         await asyncio.sleep(0.01)
 
 
-async def test_waiting_after_the_body_was_read(ade):
-    app = FastAPI(lifespan=adepoll_lifespan(**houses.options_for(ade)))
+async def test_wait_works_after_the_body_was_read(ade):
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
 
     @app.post("/wait")
     async def waiting(request: Request, body: dict[str, str]):
@@ -294,8 +294,8 @@ async def test_waiting_after_the_body_was_read(ade):
 
     body = {"job_id": ade.submit(JobPlan(processing_time=0.2))}
     async with (
-        houses.uvicorn_house(app) as house,
+        server_apps.run_uvicorn(app) as server,
         aiohttp.ClientSession() as http,
-        http.post(f"{house.url}/wait", json=body) as response,
+        http.post(f"{server.url}/wait", json=body) as response,
     ):
         assert await response.json() == "completed"

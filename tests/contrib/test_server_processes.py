@@ -1,4 +1,4 @@
-"""Servers as processes: they end when they are told to, and stay small whatever goes through."""
+"""Server processes end in order on a signal, and large results need little memory."""
 
 import asyncio
 import os
@@ -67,10 +67,10 @@ async def test_a_signal_under_load_ends_the_server_in_order(kind, loop, number, 
         await download.content.readexactly(1000)
         while True:
             async with http.get(f"{url}/ready") as response:
-                if (await response.json())["watcher"]["followers"] == 60:
+                if (await response.json())["watcher"]["subscribers"] == 60:
                     break
         process.send_signal(number)
-        # Somebody who reads on, though slowly: what was begun is broken off after the grace time.
+        # A slow client: its response is aborted after the grace time.
         with pytest.raises(aiohttp.ClientError):
             await read_slowly(download)
         download.close()
@@ -81,8 +81,8 @@ async def test_a_signal_under_load_ends_the_server_in_order(kind, loop, number, 
             await response.read()
         for stream in streams:
             await stream.read()
-    for complaint in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
-        assert complaint not in stderr.decode()
+    for warning in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
+        assert warning not in stderr.decode()
     assert process.returncode in {0, -number}
 
 
@@ -96,10 +96,10 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
         stderr=asyncio.subprocess.PIPE,
     )
     async with supervised(process):
-        told = b""
-        while told.count(b"startup complete") < 2:
-            told += (line := await process.stderr.readline())
-            assert line, told.decode()
+        log = b""
+        while log.count(b"startup complete") < 2:
+            log += (line := await process.stderr.readline())
+            assert line, log.decode()
         async with aiohttp.ClientSession(
             f"http://127.0.0.1:{port}", connector=aiohttp.TCPConnector(limit=0)
         ) as http:
@@ -108,25 +108,25 @@ async def test_several_workers_serve_one_port_and_end_in_order(ade_env):
             [*_, last] = [line for line in frame.splitlines() if line.startswith(b"id: ")]
             last_id = {"Last-Event-ID": last.removeprefix(b"id: ").decode()}
             ids = f"{endless},{short}"
-            # Whichever worker it is that these come to.
+            # Any of the workers may serve these requests.
             streams = [await http.get(f"/events?ids={ids}", headers=last_id) for _ in range(20)]
             waits = [asyncio.create_task(http.get(f"/jobs/{endless}")) for _ in range(20)]
             for number in range(20):
                 async with http.get(f"/jobs/{short}") as response:
                     assert response.status == 200, number
             process.terminate()
-            told += await process.stderr.read()
+            log += await process.stderr.read()
             for response in await asyncio.gather(*waits):
                 assert response.status == 503
             for stream in streams:
                 assert b"event: " not in await stream.read()
         await process.wait()
-    assert told.count(b"Application shutdown complete") == 2
-    for complaint in (b"Traceback", b"Task was destroyed", b"Unclosed", b"never retrieved"):
-        assert complaint not in told
+    assert log.count(b"Application shutdown complete") == 2
+    for warning in (b"Traceback", b"Task was destroyed", b"Unclosed", b"never retrieved"):
+        assert warning not in log
 
 
-async def test_a_client_that_takes_nothing_holds_the_end_up_no_longer_than_is_set(kind, ade_env):
+async def test_a_client_that_accepts_no_data_delays_the_end_only_up_to_the_limit(kind, ade_env):
     large = ade_env.submit(JobPlan(result_bytes=50_000_000))
     async with served(kind, "asyncio", "bounded") as (process, url):
         port = int(url.rpartition(":")[2])
@@ -141,12 +141,12 @@ async def test_a_client_that_takes_nothing_holds_the_end_up_no_longer_than_is_se
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
-    for complaint in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
-        assert complaint not in stderr.decode()
+    for warning in ("Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
+        assert warning not in stderr.decode()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-async def test_a_large_result_for_a_slow_client_takes_little_memory(kind, ade_env):
+async def test_a_large_result_for_a_slow_client_needs_little_memory(kind, ade_env):
     large = ade_env.submit(JobPlan(result_bytes=100_000_000))
     async with (
         served(kind) as (process, url),
@@ -155,15 +155,15 @@ async def test_a_large_result_for_a_slow_client_takes_little_memory(kind, ade_en
         async with http.get(f"{url}/result/{large}", headers={"Range": "bytes=0-9"}) as response:
             await response.read()
         before = memory(process.pid)
-        most = 0
+        peak = 0
         async with http.get(f"{url}/result/{large}") as response:
             size = 0
             async for chunk in response.content.iter_chunked(2**20):
                 size += len(chunk)
                 await asyncio.sleep(0.005)
-                most = max(most, memory(process.pid))
+                peak = max(peak, memory(process.pid))
         assert size > 99_000_000
-        assert most - before < 32 * 2**20
+        assert peak - before < 32 * 2**20
         process.send_signal(signal.SIGTERM)
         await process.communicate()
 
@@ -174,6 +174,6 @@ async def read_slowly(response):
 
 
 def memory(pid):
-    """Bytes that a process holds in memory."""
+    """Return the resident memory of a process in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

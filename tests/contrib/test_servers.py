@@ -1,4 +1,4 @@
-"""What adepoll does in a server, the same in aiohttp and in FastAPI on uvicorn; real sockets."""
+"""adepoll in a server: aiohttp and FastAPI on uvicorn behave alike. Uses real sockets."""
 
 import asyncio
 import base64
@@ -11,14 +11,13 @@ from contextlib import suppress
 from functools import partial
 
 import aiohttp
-import houses
 import pytest
+import server_apps
 from internals import end_now
 
 from adepoll import AdeClient, Fixed, JobWatcher, RetryPolicy
-from adepoll.contrib import aiohttp as aiohttp_contrib
-from adepoll.contrib import starlette as starlette_contrib
 from adepoll.emulator import JobPlan, Outcome, make_fault
+from adepoll.server import resources
 
 ENDLESS = JobPlan(processing_time=float("inf"))
 
@@ -29,8 +28,8 @@ def kind(request):
 
 
 @pytest.fixture
-async def house(kind, ade):
-    async with houses.open_house(kind, **houses.options_for(ade)) as running:
+async def server(kind, ade):
+    async with server_apps.run_server(kind, ade) as running:
         yield running
 
 
@@ -42,12 +41,12 @@ async def http():
 
 async def until(condition):
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - it is a server's state, which tells nobody
+        while not condition():  # noqa: ASYNC110 - the server sends no notification of its state
             await asyncio.sleep(0.01)
 
 
-def frames(text):
-    """The events of a stream: (name, data)."""
+def events_in(text):
+    """Return the events of a stream as (name, data)."""
     found = []
     for frame in text.split("\n\n"):
         lines = dict(line.split(": ", 1) for line in frame.split("\n") if ": " in line)
@@ -59,107 +58,107 @@ def frames(text):
 # --- waiting -----------------------------------------------------------------------------------
 
 
-async def test_a_request_waits_until_its_job_has_ended(house, ade, http):
+async def test_a_request_waits_until_its_job_has_settled(server, ade, http):
     job_id = ade.submit(JobPlan(processing_time=0.3))
-    async with http.get(f"{house.url}/wait/{job_id}") as response:
+    async with http.get(f"{server.url}/wait/{job_id}") as response:
         assert response.status == 200
         assert await response.json() == {"status": "completed"}
 
 
-async def test_a_request_that_has_waited_long_enough_is_told_so(house, ade, http):
+async def test_a_wait_that_times_out_gets_504_with_problem_details(server, ade, http):
     job_id = ade.submit(ENDLESS)
-    async with http.get(f"{house.url}/wait/{job_id}?timeout=0.2") as response:
+    async with http.get(f"{server.url}/wait/{job_id}?timeout=0.2") as response:
         assert response.status == 504
         assert response.content_type == "application/problem+json"
-        told = await response.json()
-    assert (told["error"], told["job_id"]) == ("JobTimeoutError", job_id)
-    await until(lambda: house.watcher.stats.watched == 0)
+        problem = await response.json()
+    assert (problem["error"], problem["job_id"]) == ("JobTimeoutError", job_id)
+    await until(lambda: server.watcher.stats.watched == 0)
 
 
 @pytest.mark.parametrize(
     ("job_id", "status", "error"),
     [("no-such-job", 404, "JobNotFoundError"), ("not%20one", 422, "InvalidJobIdError")],
 )
-async def test_a_job_that_is_none_is_a_problem_of_the_clients(house, http, job_id, status, error):
-    async with http.get(f"{house.url}/wait/{job_id}") as response:
+async def test_an_unknown_or_invalid_job_id_gets_4xx(server, http, job_id, status, error):
+    async with http.get(f"{server.url}/wait/{job_id}") as response:
         assert response.status == status
         assert (await response.json())["error"] == error
 
 
-async def test_a_client_that_leaves_ends_its_own_waiting_alone(house, ade, http):
+async def test_a_client_that_disconnects_ends_only_its_own_wait(server, ade, http):
     job_id = ade.submit(JobPlan(processing_time=1.5))
-    leaving = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
-    staying = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
-    await until(lambda: house.watcher.stats.subscribers == 2)
+    leaving = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
+    staying = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
+    await until(lambda: server.watcher.stats.subscribers == 2)
     leaving.cancel()
-    await until(lambda: house.watcher.stats.subscribers == 1)
+    await until(lambda: server.watcher.stats.subscribers == 1)
     assert (await staying).status == 200
 
 
-async def test_a_client_that_leaves_ends_all_that_its_request_waits_for(house, ade, http):
+async def test_a_client_that_disconnects_ends_all_waits_of_its_request(server, ade, http):
     soon, never = ade.submit(JobPlan(processing_time=0.3)), ade.submit(ENDLESS)
-    leaving = asyncio.create_task(http.get(f"{house.url}/all?id={soon}&id={never}"))
-    await until(lambda: house.watcher.stats.subscribers == 2)
-    await until(lambda: house.watcher.stats.subscribers == 1)
+    leaving = asyncio.create_task(http.get(f"{server.url}/all?id={soon}&id={never}"))
+    await until(lambda: server.watcher.stats.subscribers == 2)
+    await until(lambda: server.watcher.stats.subscribers == 1)
     leaving.cancel()
-    await until(lambda: house.watcher.stats.subscribers == 0)
+    await until(lambda: server.watcher.stats.subscribers == 0)
 
 
-async def test_a_job_whose_clients_have_all_left_is_looked_at_no_more(house, ade, http):
+async def test_a_job_whose_clients_have_all_disconnected_is_no_longer_polled(server, ade, http):
     job_id = ade.submit(ENDLESS)
-    waits = [asyncio.create_task(http.get(f"{house.url}/wait/{job_id}")) for _ in range(5)]
-    await until(lambda: house.watcher.stats.subscribers == 5)
+    waits = [asyncio.create_task(http.get(f"{server.url}/wait/{job_id}")) for _ in range(5)]
+    await until(lambda: server.watcher.stats.subscribers == 5)
     for wait in waits:
         wait.cancel()
-    await until(lambda: house.watcher.stats.subscribers == 0)
-    assert house.watcher.stats.watched == 0
+    await until(lambda: server.watcher.stats.subscribers == 0)
+    assert server.watcher.stats.watched == 0
 
 
-async def test_many_waiters_cost_no_more_looks_than_their_jobs(house, ade, http):
+async def test_many_waiters_of_a_job_share_its_polls(server, ade, http):
     async def wait(job_id):
-        async with http.get(f"{house.url}/wait/{job_id}") as response:
+        async with http.get(f"{server.url}/wait/{job_id}") as response:
             return (await response.json())["status"]
 
     job_ids = [ade.submit(JobPlan(processing_time=math.inf)) for _ in range(20)]
     waits = [asyncio.create_task(wait(job_ids[i % 20])) for i in range(200)]
-    await until(lambda: house.watcher.stats.subscribers == 200)
+    await until(lambda: server.watcher.stats.subscribers == 200)
     before = [ade.truth(job_id).gets for job_id in job_ids]
-    for job_id in job_ids:  # and not before: who came later would have it settled again
+    for job_id in job_ids:  # only now: a later request would settle the job again
         end_now(ade.world, job_id)
-        house.watcher.poll_now(job_id)
+        server.watcher.poll_now(job_id)
     assert await asyncio.gather(*waits) == ["completed"] * 200
     after = [ade.truth(job_id).gets for job_id in job_ids]
     # One poll for the ten that wait for a job, and perhaps one that was on its way.
     assert max(now - then for now, then in zip(after, before, strict=True)) <= 2
-    assert house.watcher.stats.settled == 20
+    assert server.watcher.stats.settled == 20
 
 
 # --- events ------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_while_it_is_told_is_no_error(house, ade, caplog):
+async def test_a_client_that_disconnects_during_an_event_is_no_error(server, ade, caplog):
     job_ids = [ade.submit(JobPlan(processing_time=0.02 * number)) for number in range(50)]
     query = "&".join(f"id={job_id}" for job_id in job_ids)
-    address = house.url.removeprefix("http://").split(":")
+    address = server.url.removeprefix("http://").split(":")
     for _ in range(10):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(f"GET /events?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await reader.readuntil(b"event: job")
         writer.transport.abort()
         await asyncio.sleep(0.05)
-    await until(lambda: house.watcher.stats.subscribers == 0)
+    await until(lambda: server.watcher.stats.subscribers == 0)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_events_tell_how_jobs_stand_and_end_with_them(house, ade, http):
+async def test_events_contain_each_status_and_end_with_the_last_job(server, ade, http):
     good = ade.submit(JobPlan(queue_time=0.3, processing_time=0.3))
     bad = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="blurred"))
-    async with http.get(f"{house.url}/events?id={good}&id={bad}") as response:
+    async with http.get(f"{server.url}/events?id={good}&id={bad}") as response:
         assert response.content_type == "text/event-stream"
         assert response.headers["Cache-Control"] == "no-store"
-        told = frames(await response.text())
-    assert told[-1] == ("end", {})
-    jobs = [data for name, data in told if name == "job"]
+        events = events_in(await response.text())
+    assert events[-1] == ("end", {})
+    jobs = [data for name, data in events if name == "job"]
     assert [data["status"] for data in jobs if data["job_id"] == good] == [
         "pending",
         "processing",
@@ -168,67 +167,67 @@ async def test_events_tell_how_jobs_stand_and_end_with_them(house, ade, http):
     assert [data["failure_reason"] for data in jobs if data["job_id"] == bad] == ["blurred"]
 
 
-async def test_events_go_on_after_the_last_event_that_was_told(house, ade, http):
-    done, open_still = ade.submit(JobPlan()), ade.submit(JobPlan(processing_time=0.5))
-    url = f"{house.url}/events?id={done}&id={open_still}"
+async def test_events_continue_after_the_last_event_id(server, ade, http):
+    done, active = ade.submit(JobPlan()), ade.submit(JobPlan(processing_time=0.5))
+    url = f"{server.url}/events?id={done}&id={active}"
     async with http.get(url, headers={"Last-Event-ID": "cr"}) as response:
-        told = frames(await response.text())
-    assert told == [
-        ("job", {"job_id": open_still, "status": "completed", "is_last": True, "conforms": True}),
+        events = events_in(await response.text())
+    assert events == [
+        ("job", {"job_id": active, "status": "completed", "is_last": True, "conforms": True}),
         ("end", {}),
     ]
 
 
-async def test_a_silent_stream_has_a_heartbeat(house, ade, http):
+async def test_a_stream_without_events_has_a_heartbeat(server, ade, http):
     job_id = ade.submit(ENDLESS)
-    async with http.get(f"{house.url}/events?id={job_id}&heartbeat=0.1") as response:
+    async with http.get(f"{server.url}/events?id={job_id}&heartbeat=0.1") as response:
         async for line in response.content:
             if line.startswith(b":"):
                 break
         else:
-            pytest.fail("it has ended")
+            pytest.fail("the stream has ended")
 
 
-async def test_a_listener_that_leaves_between_events_frees_everything_at_once(house, ade, http):
+async def test_a_disconnect_between_events_ends_the_watch_immediately(server, ade, http):
     job_id = ade.submit(ENDLESS)
-    async with http.get(f"{house.url}/events?id={job_id}&heartbeat=3600") as response:
+    async with http.get(f"{server.url}/events?id={job_id}&heartbeat=3600") as response:
         await response.content.readuntil(b"event: job")
-        assert house.watcher.stats.subscribers == 1
+        assert server.watcher.stats.subscribers == 1
         response.close()
-    await until(lambda: house.watcher.stats.subscribers == 0)
-    assert house.watcher.stats.watched == 0
+    await until(lambda: server.watcher.stats.subscribers == 0)
+    assert server.watcher.stats.watched == 0
 
 
-async def test_head_tells_of_events_without_watching_anything(house, ade, http):
-    async with http.head(f"{house.url}/events?id={ade.submit(ENDLESS)}") as response:
+async def test_head_of_events_watches_no_job(server, ade, http):
+    async with http.head(f"{server.url}/events?id={ade.submit(ENDLESS)}") as response:
         assert response.status == 200
         assert response.content_type == "text/event-stream"
         assert "Content-Length" not in response.headers
-    async with http.get(f"{house.url}/ready") as response:  # on the same connection
-        assert (await response.json())["watcher"]["followers"] == 0
+    async with http.get(f"{server.url}/ready") as response:  # on the same connection
+        assert (await response.json())["watcher"]["subscribers"] == 0
     assert ade.truth.requests.get == 0
 
 
-async def test_a_hundred_listeners_of_which_half_leave_at_random_leave_nothing(
-    house, ade, http, caplog
+async def test_a_hundred_event_streams_leave_no_subscribers_tasks_or_errors(
+    server, ade, http, caplog
 ):
     before = asyncio.all_tasks()
     job_ids = [ade.submit(JobPlan(processing_time=1.5)) for _ in range(10)]
     query = "&".join(f"id={job_id}" for job_id in job_ids)
 
-    async def listen(number):
-        async with http.get(f"{house.url}/events?{query}") as response:
+    async def read_events(number):
+        async with http.get(f"{server.url}/events?{query}") as response:
             if number % 2:
                 await asyncio.sleep(number / 100)
                 response.close()
                 return None
-            return frames(await response.text())
+            return events_in(await response.text())
 
-    told = await asyncio.gather(*(listen(number) for number in range(100)))
-    assert [stream[-1] for stream in told if stream is not None] == [("end", {})] * 50
+    events = await asyncio.gather(*(read_events(number) for number in range(100)))
+    assert [stream[-1] for stream in events if stream is not None] == [("end", {})] * 50
     await http.connector.close()  # so that the server's connections end, too
-    await until(lambda: house.watcher.stats.subscribers == 0)
-    assert house.watcher.stats.watched == house.watcher.stats.in_flight == 0
+    await until(lambda: server.watcher.stats.subscribers == 0)
+    assert server.watcher.stats.watched == server.watcher.stats.in_flight == 0
     await until(lambda: asyncio.all_tasks() <= before)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -241,33 +240,33 @@ def job_id(request, ade):
     return ade.submit(JobPlan(result_bytes=request.param))
 
 
-async def whole(house, http, job_id):
-    async with http.get(f"{house.url}/result/{job_id}") as response:
+async def get_result(server, http, job_id):
+    async with http.get(f"{server.url}/result/{job_id}") as response:
         assert response.status == 200
         return await response.read(), response.headers
 
 
-async def test_a_result_is_passed_through_with_what_browsers_need(house, ade, http, job_id):
-    body, headers = await whole(house, http, job_id)
+async def test_a_result_is_sent_with_the_headers_that_browsers_need(server, ade, http, job_id):
+    body, headers = await get_result(server, http, job_id)
     assert json.loads(body)["metadata"]["job_id"] == job_id
     assert headers["Content-Length"] == str(len(body))
     assert headers["Content-Type"].startswith("application/json")
     assert headers["Content-Disposition"] == f'attachment; filename="{job_id}.json"'
     assert headers["Accept-Ranges"] == "bytes"
-    assert house.fetcher.stats.under_way == 0
+    assert server.fetcher.stats.under_way == 0
 
 
-async def test_a_range_is_given_as_such(house, http, job_id):
-    body, _ = await whole(house, http, job_id)
+async def test_a_range_is_sent_with_status_206(server, http, job_id):
+    body, _ = await get_result(server, http, job_id)
     size = len(body)
-    for asked, expected in [
+    for header, expected in [
         ("bytes=0-0", (0, 1)),
         ("bytes=100-199", (100, 200)),
         ("bytes=1000-", (1000, size)),
         ("bytes=-7", (size - 7, size)),
         (f"bytes={size - 5}-{size + 500}", (size - 5, size)),
     ]:
-        async with http.get(f"{house.url}/result/{job_id}", headers={"Range": asked}) as response:
+        async with http.get(f"{server.url}/result/{job_id}", headers={"Range": header}) as response:
             start, stop = expected
             assert response.status == 206
             assert response.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{size}"
@@ -275,45 +274,45 @@ async def test_a_range_is_given_as_such(house, http, job_id):
             assert await response.read() == body[start:stop]
 
 
-async def test_a_range_beyond_the_end_cannot_be_given(house, http, job_id):
-    body, _ = await whole(house, http, job_id)
-    asked = {"Range": f"bytes={len(body) + 10}-"}
-    async with http.get(f"{house.url}/result/{job_id}", headers=asked) as response:
+async def test_a_range_beyond_the_end_gets_416(server, http, job_id):
+    body, _ = await get_result(server, http, job_id)
+    headers = {"Range": f"bytes={len(body) + 10}-"}
+    async with http.get(f"{server.url}/result/{job_id}", headers=headers) as response:
         assert response.status == 416
         assert response.headers["Content-Range"] == f"bytes */{len(body)}"
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "items=0-1", "bytes=0-1,4-5", "bytes=-", "x"])
-async def test_a_range_that_is_not_understood_is_answered_with_the_whole(house, ade, http, asked):
-    body, _ = await whole(house, http, job_id := ade.submit(JobPlan()))
-    headers = {"Range": asked}
-    async with http.get(f"{house.url}/result/{job_id}", headers=headers) as response:
+@pytest.mark.parametrize("header", ["bytes=5-2", "items=0-1", "bytes=0-1,4-5", "bytes=-", "x"])
+async def test_an_invalid_range_gets_the_whole_result(server, ade, http, header):
+    body, _ = await get_result(server, http, job_id := ade.submit(JobPlan()))
+    headers = {"Range": header}
+    async with http.get(f"{server.url}/result/{job_id}", headers=headers) as response:
         assert response.status == 200
         assert await response.read() == body
 
 
-async def test_a_range_of_another_version_is_answered_with_the_whole(house, ade, http):
+async def test_a_range_of_another_version_gets_the_whole_result(server, ade, http):
     job_id = ade.submit(JobPlan(result_bytes=2_000_000))
-    body, headers = await whole(house, http, job_id)
+    body, headers = await get_result(server, http, job_id)
     for name, status in [(headers["ETag"], 206), ('"another"', 200), (f"W/{headers['ETag']}", 200)]:
-        asked = {"Range": "bytes=10-19", "If-Range": name}
-        async with http.get(f"{house.url}/result/{job_id}", headers=asked) as response:
+        request_headers = {"Range": "bytes=10-19", "If-Range": name}
+        async with http.get(f"{server.url}/result/{job_id}", headers=request_headers) as response:
             assert response.status == status
             assert await response.read() == (body if status == 200 else body[10:20])
 
 
-async def test_a_version_that_the_client_has_is_not_sent_again(house, ade, http):
+async def test_a_version_that_the_client_has_gets_304(server, ade, http):
     job_id = ade.submit(JobPlan(result_bytes=2_000_000))
-    _, headers = await whole(house, http, job_id)
-    asked = {"If-None-Match": f'"x", W/{headers["ETag"]}'}
-    async with http.get(f"{house.url}/result/{job_id}", headers=asked) as response:
+    _, headers = await get_result(server, http, job_id)
+    request_headers = {"If-None-Match": f'"x", W/{headers["ETag"]}'}
+    async with http.get(f"{server.url}/result/{job_id}", headers=request_headers) as response:
         assert response.status == 304
         assert response.headers["ETag"] == headers["ETag"]
 
 
-async def test_head_tells_of_a_result_what_get_would(house, http, job_id):
-    _, headers = await whole(house, http, job_id)
-    async with http.head(f"{house.url}/result/{job_id}") as response:
+async def test_head_of_a_result_gets_the_headers_of_get(server, http, job_id):
+    _, headers = await get_result(server, http, job_id)
+    async with http.head(f"{server.url}/result/{job_id}") as response:
         assert response.status == 200
         names = ("Content-Length", "Content-Type", "ETag", "Content-Disposition")
         assert [response.headers.get(name) for name in names] == [
@@ -322,10 +321,10 @@ async def test_head_tells_of_a_result_what_get_would(house, http, job_id):
         assert await response.read() == b""
 
 
-async def test_a_filename_is_safe_in_its_header(house, ade, http):
+async def test_any_filename_is_safe_in_its_header(server, ade, http):
     job_id = ade.submit(JobPlan())
     params = {"name": 'Häuser "2"\r\nX-Evil: 1.json'}
-    async with http.get(f"{house.url}/result/{job_id}", params=params) as response:
+    async with http.get(f"{server.url}/result/{job_id}", params=params) as response:
         assert response.status == 200
         assert "X-Evil" not in response.headers
         assert response.content_disposition.filename == params["name"]
@@ -340,44 +339,45 @@ async def test_a_filename_is_safe_in_its_header(house, ade, http):
         (JobPlan(zero_data_retention=True), 410, "ResultUnavailableError"),
     ],
 )
-async def test_a_job_without_a_result_is_a_problem(house, ade, http, plan, status, error):
-    async with http.get(f"{house.url}/result/{ade.submit(plan)}") as response:
+async def test_a_job_without_a_result_gets_problem_details(server, ade, http, plan, status, error):
+    async with http.get(f"{server.url}/result/{ade.submit(plan)}") as response:
         assert response.status == status
         assert (await response.json())["error"] == error
 
 
-async def test_a_result_that_breaks_off_in_the_middle_breaks_the_answer_off(kind, ade, http):
+async def test_a_result_that_fails_midway_aborts_the_response(kind, ade, http):
     ade.faults.add(make_fault("truncated", endpoints=["result"]))
     ade.faults.add(make_fault("range-ignored"))
     job_id = ade.submit(JobPlan(result_bytes=2_000_000))
     client = partial(AdeClient, ade.api_key, base_url=ade.base_url, retry=RetryPolicy(attempts=1))
-    async with houses.open_house(kind, **houses.options_for(ade, client=client)) as house:
+    async with server_apps.run_server(kind, ade, client=client) as server:
         with pytest.raises(aiohttp.ClientError):
-            await whole(house, http, job_id)
-        assert house.fetcher.stats.under_way == 0
+            await get_result(server, http, job_id)
+        assert server.fetcher.stats.under_way == 0
 
 
-async def test_a_client_that_leaves_in_the_middle_lets_the_storage_go(house, ade, http):
+async def test_a_client_that_disconnects_midway_ends_the_transfer(server, ade, http):
     job_id = ade.submit(JobPlan(result_bytes=60_000_000))
-    async with http.get(f"{house.url}/result/{job_id}") as response:
+    async with http.get(f"{server.url}/result/{job_id}") as response:
         await response.content.readexactly(100_000)
-        assert house.fetcher.stats.under_way == 1
+        assert server.fetcher.stats.under_way == 1
         response.close()
-    await until(lambda: house.fetcher.stats.under_way == 0)
-    assert house.fetcher.stats.abandoned == 1
+    await until(lambda: server.fetcher.stats.under_way == 0)
+    assert server.fetcher.stats.abandoned == 1
 
 
 @pytest.mark.parametrize("path", ["events?id={}&padding=20000000", "result/{}"])
-async def test_a_client_that_takes_nothing_is_given_up(house, ade, caplog, monkeypatch, path):
-    for module in (aiohttp_contrib, starlette_contrib):
-        monkeypatch.setattr(module, "_MOST_STALLED", 0.2)
+async def test_a_client_that_accepts_no_data_is_disconnected(
+    server, ade, caplog, monkeypatch, path
+):
+    monkeypatch.setattr(resources, "_SEND_TIMEOUT", 0.2)
     job_id = ade.submit(JobPlan(result_bytes=60_000_000))
-    address = house.url.removeprefix("http://").split(":")
+    address = server.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(*address, limit=2**10)
     writer.write(f"GET /{path.format(job_id)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
-    await until(lambda: "broken off" in caplog.text)
-    await until(lambda: not (house.watcher.stats.subscribers or house.fetcher.stats.under_way))
+    await until(lambda: "aborted" in caplog.text)
+    await until(lambda: not (server.watcher.stats.subscribers or server.fetcher.stats.under_way))
     writer.transport.abort()
 
 
@@ -394,15 +394,15 @@ def signed(body, key=b"the secret of the hooks", moment=None):
     }
 
 
-async def test_a_genuine_webhook_makes_the_watcher_look_now(kind, ade, http):
+async def test_after_a_genuine_webhook_the_watcher_polls_immediately(kind, ade, http):
     watcher = partial(JobWatcher, schedule=Fixed(interval=3600))
-    async with houses.open_house(kind, **houses.options_for(ade, watcher=watcher)) as house:
+    async with server_apps.run_server(kind, ade, watcher=watcher) as server:
         job_id = ade.submit(JobPlan(processing_time=0.3))
-        waiting = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
+        waiting = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
         await until(lambda: ade.truth(job_id).gets == 1)
-        await asyncio.sleep(0.5)  # until the job has ended; the emulator's time is real
+        await asyncio.sleep(0.5)  # until the job has settled; the emulator uses real time
         body = json.dumps({"type": "job.completed", "data": {"job_id": job_id}}).encode()
-        async with http.post(f"{house.url}/hook", data=body, headers=signed(body)) as response:
+        async with http.post(f"{server.url}/hook", data=body, headers=signed(body)) as response:
             assert response.status == 204
         async with await waiting as response:
             assert response.status == 200
@@ -415,32 +415,32 @@ async def test_a_genuine_webhook_makes_the_watcher_look_now(kind, ade, http):
         (None, b"{}", 400),
         ({"key": b"another secret"}, b"{}", 400),
         ({"moment": 1_700_000_000}, b"{}", 400),
-        ({}, b"no JSON", 400),
+        ({}, b"not JSON", 400),
         (None, b"x" * 70_000, 413),
     ],
 )
-async def test_a_webhook_that_is_not_genuine_is_refused(house, http, signature, body, status):
+async def test_a_webhook_that_is_not_genuine_is_refused(server, http, signature, body, status):
     headers = {} if signature is None else signed(body, **signature)
-    async with http.post(f"{house.url}/hook", data=body, headers=headers) as response:
+    async with http.post(f"{server.url}/hook", data=body, headers=headers) as response:
         assert response.status == status
 
 
-async def test_a_webhook_that_is_cut_off_in_the_middle_is_no_error(kind, ade, http, caplog):
-    async with houses.open_house(kind, **houses.options_for(ade)) as house:
-        address = house.url.removeprefix("http://").split(":")
+async def test_a_webhook_that_is_cut_off_midway_is_no_error(kind, ade, http, caplog):
+    async with server_apps.run_server(kind, ade) as server:
+        address = server.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(*address)
         writer.write(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
         writer.write(b"Expect: 100-continue\r\n\r\n")
-        await reader.readuntil(b"100 Continue\r\n\r\n")  # it waits for the body
+        await reader.readuntil(b"100 Continue\r\n\r\n")  # the server waits for the body
         writer.transport.abort()
-        async with http.get(f"{house.url}/ready") as response:
+        async with http.get(f"{server.url}/ready") as response:
             assert response.status == 200
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_a_webhook_of_a_job_that_nobody_waits_for_asks_nothing(house, ade, http):
+async def test_a_webhook_of_an_unwatched_job_causes_no_poll(server, ade, http):
     body = json.dumps({"job_id": ade.submit(JobPlan())}).encode()
-    async with http.post(f"{house.url}/hook", data=body, headers=signed(body)) as response:
+    async with http.post(f"{server.url}/hook", data=body, headers=signed(body)) as response:
         assert response.status == 204
     assert ade.truth.requests.get == 0
 
@@ -448,93 +448,91 @@ async def test_a_webhook_of_a_job_that_nobody_waits_for_asks_nothing(house, ade,
 # --- secrets -----------------------------------------------------------------------------------
 
 
-async def test_no_answer_holds_a_secret(house, ade, http):
+async def test_no_response_contains_a_secret(server, ade, http):
     large = ade.submit(JobPlan(result_bytes=2_000_000))
     paths = [f"result/{large}", "result/no-such", f"wait/{large}", f"events?id={large}", "ready"]
     for path in paths:
-        async with http.get(f"{house.url}/{path}") as response:
-            told = json.dumps([*response.headers.items()])
-            told += "" if path == paths[0] else await response.text()
-        assert ade.api_key not in told
-        assert ade.results_url not in told
-        assert "X-Amz" not in told
+        async with http.get(f"{server.url}/{path}") as response:
+            text = json.dumps([*response.headers.items()])
+            text += "" if path == paths[0] else await response.text()
+        assert ade.api_key not in text
+        assert ade.results_url not in text
+        assert "X-Amz" not in text
 
 
 # --- readiness ---------------------------------------------------------------------------------
 
 
-async def test_a_server_that_is_well_is_ready_and_tells_what_it_does(house, ade, http):
-    waiting = asyncio.create_task(http.get(f"{house.url}/wait/{ade.submit(ENDLESS)}"))
-    await until(lambda: house.watcher.stats.subscribers == 1)
-    async with http.get(f"{house.url}/ready") as response:
+async def test_a_healthy_server_is_ready_and_returns_its_statistics(server, ade, http):
+    waiting = asyncio.create_task(http.get(f"{server.url}/wait/{ade.submit(ENDLESS)}"))
+    await until(lambda: server.watcher.stats.subscribers == 1)
+    async with http.get(f"{server.url}/ready") as response:
         assert response.status == 200
-        told = await response.json()
-    assert told["status"] == "ok"
-    assert told["watcher"]["followers"] == 1
-    assert told["client"]["requests"] >= 1
+        body = await response.json()
+    assert body["status"] == "ok"
+    assert body["watcher"]["subscribers"] == 1
+    assert body["client"]["requests"] >= 1
     waiting.cancel()
     with suppress(asyncio.CancelledError):
         await waiting
 
 
-async def test_a_bad_key_is_told_though_nobody_has_asked_for_a_job(kind, ade, http):
-    options = houses.options_for(ade, client=partial(AdeClient, "canary", base_url=ade.base_url))
-    async with houses.open_house(kind, **options) as house:
-        async with http.get(f"{house.url}/ready") as response:
+async def test_a_refused_key_is_reported_before_the_first_wait(kind, ade, http):
+    client = partial(AdeClient, "canary", base_url=ade.base_url)
+    async with server_apps.run_server(kind, ade, client=client) as server:
+        async with http.get(f"{server.url}/ready") as response:
             assert response.status == 503
             assert (await response.json())["status"] == "refused"
-        async with http.get(f"{house.url}/wait/some-job") as response:  # and nobody hangs
+        async with http.get(f"{server.url}/wait/some-job") as response:  # it does not hang
             assert response.status == 502
             assert "canary" not in await response.text()
 
 
-async def test_however_many_ask_whether_it_is_ready_the_service_is_asked_once(kind, ade, http):
-    options = houses.options_for(ade, client=partial(AdeClient, "canary", base_url=ade.base_url))
-    async with houses.open_house(kind, **options) as house:
+async def test_many_readiness_requests_share_one_probe(kind, ade, http):
+    client = partial(AdeClient, "canary", base_url=ade.base_url)
+    async with server_apps.run_server(kind, ade, client=client) as server:
 
-        async def ask():
-            async with http.get(f"{house.url}/ready") as response:
+        async def check():
+            async with http.get(f"{server.url}/ready") as response:
                 return response.status
 
-        assert await asyncio.gather(*(ask() for _ in range(50))) == [503] * 50
-        assert await ask() == 503
+        assert await asyncio.gather(*(check() for _ in range(50))) == [503] * 50
+        assert await check() == 503
     assert ade.truth.requests.unauthorized == 1
 
 
-async def test_a_server_that_shall_not_probe_does_not(kind, ade, http):
-    async with houses.open_house(kind, **houses.options_for(ade, probe_every=None)) as house:
-        async with http.get(f"{house.url}/ready") as response:
+async def test_without_probes_readiness_sends_no_request(kind, ade, http):
+    async with server_apps.run_server(kind, ade, probe_every=None) as server:
+        async with http.get(f"{server.url}/ready") as response:
             assert response.status == 200
-        assert house.client.stats.requests == 0
+        assert server.client.stats.requests == 0
 
 
-async def test_a_server_learns_without_traffic_that_its_key_is_good_again(kind, ade, http):
-    options = houses.options_for(ade, probe_every=0.0)
+async def test_a_probe_notices_that_the_key_is_accepted_again(kind, ade, http):
     ade.faults.add(make_fault("unauthorized"))
-    async with houses.open_house(kind, **options) as house:
-        async with http.get(f"{house.url}/ready") as response:
+    async with server_apps.run_server(kind, ade, probe_every=0.0) as server:
+        async with http.get(f"{server.url}/ready") as response:
             assert response.status == 503
         ade.faults.clear()
-        async with http.get(f"{house.url}/ready") as response:
+        async with http.get(f"{server.url}/ready") as response:
             assert response.status == 200
 
 
-async def test_an_outage_is_told_and_its_end(kind, ade, http):
-    options = houses.options_for(ade, probe_every=0.0)
-    async with houses.open_house(kind, **options) as house:
+async def test_an_outage_is_reported(kind, ade, http):
+    async with server_apps.run_server(kind, ade, probe_every=0.0) as server:
         ade.faults.add(make_fault("server-error"))
         job_id = ade.submit(ENDLESS)
-        waiting = asyncio.create_task(http.get(f"{house.url}/wait/{job_id}"))
-        await until(lambda: house.client.stats.is_outage)
-        async with http.get(f"{house.url}/ready") as response:
+        waiting = asyncio.create_task(http.get(f"{server.url}/wait/{job_id}"))
+        await until(lambda: server.client.stats.is_outage)
+        async with http.get(f"{server.url}/ready") as response:
             assert response.status == 503
             assert (await response.json())["status"] == "outage"
         waiting.cancel()
 
 
-async def test_a_closed_watcher_is_not_ready(house, http):
-    await house.watcher.aclose()
-    async with http.get(f"{house.url}/ready") as response:
+async def test_a_closed_watcher_is_not_ready(server, http):
+    await server.watcher.aclose()
+    async with http.get(f"{server.url}/ready") as response:
         assert response.status == 503
         assert (await response.json())["status"] == "closed"
 
@@ -542,46 +540,46 @@ async def test_a_closed_watcher_is_not_ready(house, http):
 # --- stopping ----------------------------------------------------------------------------------
 
 
-async def test_a_server_that_stops_tells_everybody_and_is_down_soon(house, ade, http):
+async def test_a_stopping_server_ends_waits_and_streams_within_seconds(server, ade, http):
     endless = ade.submit(ENDLESS)
-    waits = [asyncio.create_task(http.get(f"{house.url}/wait/{endless}")) for _ in range(20)]
-    streams = [await http.get(f"{house.url}/events?id={endless}") for _ in range(20)]
-    await until(lambda: house.watcher.stats.subscribers == 40)
+    waits = [asyncio.create_task(http.get(f"{server.url}/wait/{endless}")) for _ in range(20)]
+    streams = [await http.get(f"{server.url}/events?id={endless}") for _ in range(20)]
+    await until(lambda: server.watcher.stats.subscribers == 40)
     async with asyncio.timeout(10):
-        await house.stop()
+        await server.stop()
     for response in await asyncio.gather(*waits):
         assert response.status == 503
         assert (await response.json())["error"] == "ClosedError"
         assert int(response.headers["Retry-After"]) > 0
     for stream in streams:
-        told = frames(await stream.text())  # whole, not broken off; and a browser comes again
-        assert [name for name, _ in told] == ["job"]
+        events = events_in(await stream.text())  # complete; the browser will connect again
+        assert [name for name, _ in events] == ["job"]
 
 
-async def test_a_listener_who_takes_nothing_does_not_hold_up_the_end(kind, ade, caplog):
+async def test_a_client_that_accepts_no_events_does_not_delay_the_stop(kind, ade, caplog):
     job_ids = [ade.submit(JobPlan()) for _ in range(60)]
     query = "&".join(f"id={job_id}" for job_id in job_ids)
-    async with houses.open_house(kind, **houses.options_for(ade, grace=0.2)) as house:
-        address = house.url.removeprefix("http://").split(":")
+    async with server_apps.run_server(kind, ade, grace=0.2) as server:
+        address = server.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(*address, limit=2**10)
         writer.write(f"GET /events?{query}&padding=200000 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
-        await until(lambda: house.watcher.stats.settled == 60)
-        stopping = asyncio.create_task(house.stop())
-        await until(lambda: "broken off" in caplog.text)
-        writer.transport.abort()  # a connection that stays is bounded by the server's own option
+        await until(lambda: server.watcher.stats.settled == 60)
+        stopping = asyncio.create_task(server.stop())
+        await until(lambda: "aborted" in caplog.text)
+        writer.transport.abort()  # the server's own option bounds an open connection
         async with asyncio.timeout(10):
             await stopping
 
 
-async def test_a_result_on_its_way_is_cut_off_after_the_grace_time(kind, ade, http):
+async def test_a_result_is_aborted_after_the_grace_time(kind, ade, http):
     job_id = ade.submit(JobPlan(result_bytes=60_000_000))
-    async with houses.open_house(kind, **houses.options_for(ade, grace=0.2)) as house:
-        response = await http.get(f"{house.url}/result/{job_id}")
+    async with server_apps.run_server(kind, ade, grace=0.2) as server:
+        response = await http.get(f"{server.url}/result/{job_id}")
         await response.content.readexactly(1000)
         async with asyncio.timeout(10):
-            stopping = asyncio.create_task(house.stop())
-            await until(lambda: house.fetcher.stats.under_way == 0)
+            stopping = asyncio.create_task(server.stop())
+            await until(lambda: server.fetcher.stats.under_way == 0)
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
             response.close()

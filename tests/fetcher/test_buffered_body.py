@@ -206,7 +206,7 @@ def test_bytes_that_trickle_are_given_and_silence_is_told(run):
 
 
 def test_full_blocks_and_the_last_bytes_are_given_as_soon_as_they_are_there(run, monkeypatch):
-    monkeypatch.setattr(bulk, "_LONGEST_FILLING", 3_600.0)
+    monkeypatch.setattr(buffered_body, "_MAX_FILL_TIME", 3_600.0)
 
     async def main():
         async with taken_over(all_of, silence=3_600.0) as (come, body):

@@ -460,7 +460,7 @@ def groups(journal, monkeypatch):
 
 
 async def begin(*writes):
-    """Start tasks that write. On return the first one runs, unless another did, and the rest wait."""
+    """Start tasks that write. The first one runs if no other did, and the rest wait."""
     tasks = [asyncio.create_task(write) for write in writes]
     for _ in range(3):
         await asyncio.sleep(0)
@@ -510,7 +510,9 @@ async def test_a_cancelled_call_does_not_affect_other_calls(journal, groups):
     await journal.add(["a", "b", "c"])
     groups.go.clear()
     (running,) = await begin(journal.write(StatusChanged("a", "x")))
-    queued, other = await begin(journal.write(StatusChanged("b", "x")), journal.write(StatusChanged("c", "x")))
+    queued, other = await begin(
+        journal.write(StatusChanged("b", "x")), journal.write(StatusChanged("c", "x"))
+    )
     running.cancel()
     queued.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,17 +1,17 @@
-"""Range requests as RFC 9110 has them: what is asked for, and how to answer."""
+"""Range requests are parsed and answered as RFC 9110 says."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.server.byte_ranges import (
-    AskedRange,
     ByteRange,
+    RequestedRange,
     Unsatisfiable,
     content_range,
-    if_range_holds,
+    if_range_matches,
     parse_range,
-    plan_reply,
+    plan_response,
     read_range,
 )
 
@@ -44,7 +44,7 @@ ETAG = '"one"'
         (f"bytes=-{'9' * 900}", ByteRange(0, 1_000)),
     ],
 )
-def test_a_single_range_is_read(header, expected):
+def test_a_single_range_is_parsed(header, expected):
     assert parse_range(header, SIZE) == expected
 
 
@@ -67,7 +67,7 @@ def test_a_single_range_is_read(header, expected):
         "bytes=1-2-3",
         "bytes=--1",
         "bytes=1_0-20",
-        "bytes=\u0661-\u0662",  # digits, of another script
+        "bytes=\u0661-\u0662",  # digits of another script
         "bytes=1-2\n",
         "bytes =0-1",
         "items=0-1",
@@ -75,11 +75,11 @@ def test_a_single_range_is_read(header, expected):
         f"bytes={'9' * 5_000}-",
     ],
 )
-def test_what_is_several_ranges_or_none_asks_for_the_whole(header):
+def test_several_ranges_or_an_invalid_range_request_the_whole_body(header):
     assert parse_range(header, SIZE) is None
 
 
-def test_of_nothing_no_range_can_be_given():
+def test_an_empty_body_satisfies_no_range():
     for header in ("bytes=0-", "bytes=-1", "bytes=0-0"):
         assert parse_range(header, 0) == Unsatisfiable(0)
 
@@ -87,7 +87,7 @@ def test_of_nothing_no_range_can_be_given():
 @given(
     st.text(max_size=40) | st.from_regex(r"bytes=[ ,0-9-]{0,20}", fullmatch=True), st.integers(0)
 )
-def test_any_header_gives_a_range_within_the_size_or_says_that_there_is_none(header, size):
+def test_any_header_is_parsed_to_a_range_within_the_size_or_is_unsatisfiable(header, size):
     part = parse_range(header, size)
     if isinstance(part, ByteRange):
         assert 0 <= part.start < part.stop <= size
@@ -97,7 +97,7 @@ def test_any_header_gives_a_range_within_the_size_or_says_that_there_is_none(hea
 
 
 @given(st.data(), st.integers(1, 200))
-def test_a_range_is_the_slice_that_its_header_means(data, size):
+def test_a_range_is_the_slice_that_its_header_describes(data, size):
     body = bytes(range(size))
     first = data.draw(st.integers(0, 250))
     last = data.draw(st.integers(first, 260))
@@ -112,28 +112,28 @@ def test_a_range_is_the_slice_that_its_header_means(data, size):
 
 
 @given(st.integers(-300, 300), st.none() | st.integers(1, 300), st.integers(0, 200))
-def test_what_is_asked_for_is_a_slice_too(start, stop, size):
+def test_a_requested_range_resolves_to_the_same_bytes_as_a_slice(start, stop, size):
     if start < 0:
         stop = None
-    found = AskedRange(start, stop).within(size)
+    found = RequestedRange(start, stop).resolve(size)
     expected = list(range(size))[start:stop]
     assert (list(range(found.start, found.stop)) if found else []) == expected
 
 
-def test_what_is_asked_for_can_be_read_before_the_size_is_known():
-    assert read_range("bytes=5-9") == AskedRange(5, 10)
-    assert read_range("bytes=5-") == AskedRange(5)
-    assert read_range("bytes=-5") == AskedRange(-5)
-    assert read_range("bytes=-0").within(10**9) is None
+def test_a_range_can_be_parsed_before_the_size_is_known():
+    assert read_range("bytes=5-9") == RequestedRange(5, 10)
+    assert read_range("bytes=5-") == RequestedRange(5)
+    assert read_range("bytes=-5") == RequestedRange(-5)
+    assert read_range("bytes=-0").resolve(10**9) is None
 
 
-def test_a_content_range_counts_its_last_byte_in():
+def test_a_content_range_includes_its_last_byte():
     assert content_range(ByteRange(0, 500), 1_000) == "bytes 0-499/1000"
     assert content_range(Unsatisfiable(1_000), 1_000) == "bytes */1000"
 
 
 @pytest.mark.parametrize(
-    ("header", "etag", "holds"),
+    ("header", "etag", "matches"),
     [
         (None, ETAG, True),
         (None, None, True),
@@ -150,21 +150,21 @@ def test_a_content_range_counts_its_last_byte_in():
         (f'{ETAG}, "two"', ETAG, False),
     ],
 )
-def test_a_range_counts_only_if_the_tag_is_strong_and_the_same(header, etag, holds):
-    assert if_range_holds(header, etag) is holds
+def test_if_range_matches_only_the_same_strong_etag(header, etag, matches):
+    assert if_range_matches(header, etag) is matches
 
 
 def plan(method="GET", size=SIZE, etag=ETAG, **options):
-    return plan_reply(method, size=size, etag=etag, **options)
+    return plan_response(method, size=size, etag=etag, **options)
 
 
-def test_the_whole_is_sent_if_no_range_is_asked_for():
+def test_without_a_range_the_whole_body_is_sent():
     reply = plan()
     assert (reply.status, reply.start, reply.stop, reply.has_body) == (200, 0, None, True)
     assert reply.headers == {"ETag": ETAG, "Accept-Ranges": "bytes", "Content-Length": "1000"}
 
 
-def test_a_range_is_sent_as_a_part():
+def test_a_range_is_sent_with_status_206():
     reply = plan(range_header="bytes=-10", if_range=ETAG)
     assert (reply.status, reply.start, reply.stop, reply.has_body) == (206, 990, 1_000, True)
     assert reply.headers == {
@@ -175,28 +175,28 @@ def test_a_range_is_sent_as_a_part():
     }
 
 
-def test_a_range_of_another_version_gets_the_whole():
+def test_a_range_of_another_version_is_ignored():
     assert plan(range_header="bytes=-10", if_range='"old"') == plan()
     assert plan(range_header="bytes=5000-", if_range='"old"') == plan()
 
 
-def test_what_is_not_there_is_416_with_the_size():
+def test_an_unsatisfiable_range_is_answered_with_416_and_the_size():
     reply = plan(range_header="bytes=1000-")
     assert (reply.status, reply.has_body) == (416, False)
     assert reply.headers["Content-Range"] == "bytes */1000"
     assert reply.headers["Content-Length"] == "0"
 
 
-def test_head_is_told_the_whole_and_sent_nothing():
+def test_head_gets_the_headers_of_the_whole_and_no_body():
     reply = plan("HEAD", range_header="bytes=0-1")
     assert (reply.status, reply.has_body, reply.headers) == (200, False, plan().headers)
 
 
-def test_of_an_unknown_size_no_range_is_given_and_no_length_told():
+def test_ranges_are_ignored_if_the_size_is_unknown():
     reply = plan(range_header="bytes=0-1", size=None)
     assert (reply.status, reply.part, reply.headers) == (200, None, {"ETag": ETAG})
 
 
 @pytest.mark.parametrize("etag", ["one", '"a\r\nSet-Cookie: b"', '"a" "b"', "", '"\u00e9"'])
-def test_what_is_no_tag_is_not_passed_on(etag):
+def test_an_invalid_etag_is_left_out(etag):
     assert "ETag" not in plan(etag=etag).headers

@@ -1,4 +1,4 @@
-"""What clients of a server are told of errors: kinds, and never texts."""
+"""Problem details contain the kind of an error, and no text from the service."""
 
 import json
 
@@ -8,7 +8,7 @@ from adepoll import errors
 from adepoll.server.problem_details import problem_details
 
 
-def kinds():
+def error_classes():
     found, todo = [], [errors.AdePollError]
     while todo:
         kind = todo.pop()
@@ -39,35 +39,35 @@ def kinds():
         (errors.WebhookVerificationError("old"), 400),
     ],
 )
-def test_each_kind_has_its_status(error, status):
+def test_each_kind_of_error_has_its_status(error, status):
     problem = problem_details(error)
     assert problem.status == problem.body["status"] == status
     assert problem.body["error"] == type(error).__name__
     assert ("Retry-After" in problem.headers) == (status == 503)
 
 
-def test_every_kind_of_error_has_one():
-    for kind in kinds():
+def test_every_error_class_has_a_status_and_a_title():
+    for kind in error_classes():
         problem = problem_details(kind.__new__(kind, {"a": errors.ClosedError("x")}))
         assert 400 <= problem.status < 600
         assert problem.title
 
 
-def test_what_the_service_said_is_not_told():
+def test_text_from_the_service_is_left_out():
     error = errors.ServerError(status=500, detail="canary", job_id="a", retry_after=7.2)
     problem = problem_details(error)
     assert "canary" not in json.dumps([problem.body, dict(problem.headers)])
     assert problem.headers["Retry-After"] == "8"
 
 
-def test_a_job_id_is_told_as_far_as_it_may_be_shown():
+def test_a_job_id_is_redacted_and_shortened():
     job_id = "https://host/x?X-Amz-Signature=canary" + "x" * 500
     body = json.dumps(problem_details(errors.InvalidJobIdError(job_id=job_id, reason="long")).body)
     assert "canary" not in body
     assert len(body) < 400
 
 
-def test_a_log_is_told_of_what_somebody_should_look_into():
+def test_only_errors_for_an_operator_are_faults():
     assert problem_details(errors.AuthenticationError(status=401)).is_fault
     assert problem_details(errors.ServerError(status=500)).is_fault
     for error in (

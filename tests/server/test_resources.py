@@ -1,13 +1,15 @@
-"""Client, watcher and fetcher live and end together; the rest is seen in tests/contrib."""
+"""Client, watcher and fetcher of a server start and end together; tests/contrib tests the rest."""
 
 import asyncio
+import inspect
 from functools import partial
 
 import pytest
 
 from adepoll import AdeClient, ClosedError, JobWatcher
 from adepoll.emulator import JobPlan
-from adepoll.server.resources import Condition, open_household
+from adepoll.server.health import Condition
+from adepoll.server.resources import ResourceOptions, open_resources
 
 ENDLESS = JobPlan(processing_time=float("inf"))
 
@@ -17,8 +19,8 @@ def client(ade):
     return partial(AdeClient, ade.api_key, base_url=ade.base_url)
 
 
-async def test_all_are_closed_at_the_end(ade, client):
-    async with open_household(client=client) as resources:
+async def test_all_resources_are_closed_at_the_end(ade, client):
+    async with open_resources(client=client) as resources:
         assert (await resources.health()).condition is Condition.OK
     assert resources.watcher.is_closed
     for call in (resources.client.get_job, resources.fetcher.result):
@@ -26,31 +28,31 @@ async def test_all_are_closed_at_the_end(ade, client):
             await call("a")
 
 
-async def test_what_was_made_is_closed_where_the_rest_cannot_be(client):
-    made = []
+async def test_the_client_is_closed_if_the_watcher_cannot_be_created(client):
+    clients = []
 
     def watcher(client):
-        made.append(client)
+        clients.append(client)
         return JobWatcher(client, concurrency=0)
 
     with pytest.raises(ValueError, match="concurrency"):
-        async with open_household(client=client, watcher=watcher):
+        async with open_resources(client=client, watcher=watcher):
             pass
     with pytest.raises(ClosedError):
-        await made[0].get_job("a")
+        await clients[0].get_job("a")
 
 
-async def test_to_stop_ends_waits_at_once_and_streams_after_the_grace_time(ade, client):
-    async with open_household(client=client, grace=0.2) as resources:
+async def test_stop_ends_waits_immediately_and_streams_after_the_grace_time(ade, client):
+    async with open_resources(client=client, grace=0.2) as resources:
         waiting = asyncio.create_task(resources.wait(ade.submit(ENDLESS)))
         await asyncio.sleep(0.05)
 
         async def stream():
-            async with resources.streaming():
-                await waiting_is_over.wait()  # so that a stream outlives the waits
+            async with resources.until_stopped():
+                await waits_are_over.wait()  # so that the stream lasts longer than the waits
                 await asyncio.Event().wait()
 
-        waiting_is_over = asyncio.Event()
+        waits_are_over = asyncio.Event()
         streaming = asyncio.create_task(stream())
         await asyncio.sleep(0)
         resources.stop()
@@ -58,22 +60,30 @@ async def test_to_stop_ends_waits_at_once_and_streams_after_the_grace_time(ade, 
         with pytest.raises(ClosedError):
             await waiting
         assert not streaming.done()
-        waiting_is_over.set()
+        waits_are_over.set()
         with pytest.raises(ClosedError):
             await streaming
         assert (await resources.health()).condition is Condition.CLOSED
 
 
-async def test_a_timeout_of_the_streams_own_stays_what_it_is(client):
-    async with open_household(client=client) as resources:
+async def test_a_timeout_error_of_the_block_itself_is_unchanged(client):
+    async with open_resources(client=client) as resources:
         with pytest.raises(TimeoutError):
-            async with resources.streaming():
+            async with resources.until_stopped():
                 raise TimeoutError
 
 
-async def test_health_tells_what_each_of_them_does(ade, client):
-    async with open_household(client=client) as resources:
+async def test_health_has_the_statistics_of_each_resource(ade, client):
+    async with open_resources(client=client) as resources:
         body = (await resources.health()).body
-        assert body["client"]["requests"] == 1  # it has asked whether the key is good
+        assert body["client"]["requests"] == 1  # a probe checked the key
         assert body.keys() == {"status", "watcher", "client", "fetcher"}
         assert body["fetcher"]["under_way"] == 0
+
+
+def test_the_options_of_adapters_are_those_of_open_resources():
+    options = inspect.get_annotations(ResourceOptions)
+    assert {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(open_resources).parameters.items()
+    } == options

@@ -1,4 +1,4 @@
-"""Server-sent events, in virtual time, read as a browser reads them."""
+"""Server-sent events in virtual time, parsed as a browser parses them."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from adepoll.server.sse import JobEventStream
 
 
 class Browser:
-    """Parses a stream as WHATWG HTML, section 9.2.6, says."""
+    """Parses an event stream (WHATWG HTML, section 9.2.6)."""
 
     def __init__(self):
         self.events = []  # (name, data)
@@ -41,33 +41,33 @@ class Browser:
         if data:
             self.events.append((name, json.loads("\n".join(data))))
 
-    async def listen(self, events, *, most=None):
+    async def read(self, events, *, limit=None):
         async with events:
             async for chunk in events:
                 self.feed(chunk)
-                if most is not None and len(self.events) >= most:
+                if limit is not None and len(self.events) >= limit:
                     return
         assert [chunk async for chunk in events] == []
 
-    def told(self):
+    def statuses(self):
         return [(data["job_id"], data["status"]) for name, data in self.events if name == "job"]
 
 
-def test_each_change_is_an_event_and_then_comes_the_end(replay, scripted):
+def test_each_change_is_an_event_and_the_last_event_is_the_end(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "processing", "completed"], "b": ["failed"]})
         browser = Browser()
         async with watcher_of(source) as watcher:
-            await browser.listen(JobEventStream(watcher, ["a", "b"]))
-        assert browser.told() == [
+            await browser.read(JobEventStream(watcher, ["a", "b"]))
+        assert browser.statuses() == [
             ("a", "pending"),
             ("b", "failed"),
             ("a", "processing"),
             ("a", "completed"),
         ]
-        told = [data for name, data in browser.events if name == "job"]
-        assert [data["is_last"] for data in told] == [False, True, False, True]
-        assert all(("conforms" in data) == data["is_last"] for data in told)
+        jobs = [data for name, data in browser.events if name == "job"]
+        assert [data["is_last"] for data in jobs] == [False, True, False, True]
+        assert all(("conforms" in data) == data["is_last"] for data in jobs)
         assert browser.events[-1] == ("end", {})
         assert browser.retry == 2000
         assert browser.last_event_id == "cf"
@@ -75,104 +75,104 @@ def test_each_change_is_an_event_and_then_comes_the_end(replay, scripted):
     replay(script)
 
 
-def test_who_connects_again_is_told_only_what_is_new_by_any_worker(replay, scripted):
+def test_a_browser_that_connects_again_gets_only_changes_from_any_worker(replay, scripted):
     async def script():
         browser = Browser()
         job_ids = ["a", "b", "c"]
         source = scripted({"a": ["completed"], "b": ["processing"], "c": ["pending"]})
         async with watcher_of(source) as watcher:
-            await browser.listen(JobEventStream(watcher, job_ids), most=3)
+            await browser.read(JobEventStream(watcher, job_ids), limit=3)
         assert browser.last_event_id == "crp"
         source = scripted({"b": ["processing", "completed"], "c": ["pending", "failed"]})
         browser.events.clear()
         async with watcher_of(source) as other:
             again = JobEventStream(other, job_ids, last_event_id=browser.last_event_id)
-            await browser.listen(again)
-        assert browser.told() == [("b", "completed"), ("c", "failed")]
+            await browser.read(again)
+        assert browser.statuses() == [("b", "completed"), ("c", "failed")]
         assert source.count("a") == 0
 
     replay(script)
 
 
 @pytest.mark.parametrize("last_event_id", ["", "c", "ccc", "zz", "c\n", "\N{GRINNING FACE}c"])
-def test_an_id_that_is_none_of_ours_is_passed_over(replay, scripted, last_event_id):
+def test_an_event_id_that_does_not_fit_is_ignored(replay, scripted, last_event_id):
     async def script():
         browser = Browser()
         async with watcher_of(scripted()) as watcher:
-            await browser.listen(JobEventStream(watcher, ["a", "b"], last_event_id=last_event_id))
-        assert browser.told() == [("a", "completed"), ("b", "completed")]
+            await browser.read(JobEventStream(watcher, ["a", "b"], last_event_id=last_event_id))
+        assert browser.statuses() == [("a", "completed"), ("b", "completed")]
 
     replay(script)
 
 
-def test_where_nothing_comes_a_comment_does(replay, scripted):
+def test_without_events_a_comment_is_sent(replay, scripted):
     async def script():
         browser = Browser()
         async with watcher_of(scripted({"a": ["processing"]})) as watcher:
             events = JobEventStream(watcher, ["a"], heartbeat=7)
-            listening = asyncio.create_task(browser.listen(events))
+            reading = asyncio.create_task(browser.read(events))
             await asyncio.sleep(36)
-            listening.cancel()
-            await asyncio.wait([listening])
+            reading.cancel()
+            await asyncio.wait([reading])
         assert browser.comments == 5
 
     replay(script)
 
 
-def test_a_job_that_cannot_be_resolved_is_an_event_with_the_kind_of_error(replay, scripted):
+def test_a_job_that_is_given_up_is_an_event_with_the_kind_of_error(replay, scripted):
     async def script():
         browser = Browser()
         source = scripted({"gone": [JobNotFoundError(status=404, job_id="gone")]})
         async with watcher_of(source) as watcher:
-            await browser.listen(JobEventStream(watcher, ["gone", "in valid"]))
+            await browser.read(JobEventStream(watcher, ["gone", "in valid"]))
         assert [(data["job_id"], data["error"]) for _, data in browser.events[:-1]] == [
             ("in valid", "InvalidJobIdError"),
             ("gone", "JobNotFoundError"),
         ]
-        assert browser.last_event_id == "--"  # to be told again to who asks again
+        assert browser.last_event_id == "--"  # sent again to a browser that connects again
 
     replay(script)
 
 
-def test_what_ends_the_watching_is_an_event_without_its_text(replay, scripted):
+def test_an_error_that_ends_the_watch_is_an_event_without_its_text(replay, scripted):
     async def script():
         browser = Browser()
         refused = AuthenticationError(status=401, detail="canary")
         async with watcher_of(scripted({"a": [refused]})) as watcher:
-            await browser.listen(JobEventStream(watcher, ["a"]))
+            await browser.read(JobEventStream(watcher, ["a"]))
         assert browser.events == [("failed", {"error": "AuthenticationError"})]
 
     replay(script)
 
 
-def test_a_watcher_that_is_closed_ends_them_so_that_browsers_connect_again(replay, scripted):
+def test_a_closed_watcher_ends_the_stream_so_that_browsers_connect_again(replay, scripted):
     async def script():
         browser = Browser()
         async with watcher_of(scripted({"a": ["processing"]})) as watcher:
-            listening = asyncio.create_task(browser.listen(JobEventStream(watcher, ["a"])))
+            reading = asyncio.create_task(browser.read(JobEventStream(watcher, ["a"])))
             await asyncio.sleep(5)
-        await listening
-        assert [name for name, _ in browser.events] == ["job"]  # and neither `end` nor `failed`
+        await reading
+        assert [name for name, _ in browser.events] == ["job"]  # neither `end` nor `failed`
         assert watcher.is_closed
 
     replay(script)
 
 
-def test_more_jobs_than_an_id_can_hold_have_none(replay, scripted):
+def test_with_too_many_jobs_for_an_id_there_is_no_id(replay, scripted):
     async def script():
         browser = Browser()
         async with watcher_of(scripted({}, latency=0)) as watcher:
-            await browser.listen(JobEventStream(watcher, (f"job{n}" for n in range(4_001))))
-        assert len(browser.told()) == 4_001
+            await browser.read(JobEventStream(watcher, (f"job{n}" for n in range(4_001))))
+        assert len(browser.statuses()) == 4_001
         assert browser.last_event_id == ""
 
     replay(script)
 
 
-def test_leaving_forgets_the_jobs(replay, scripted):
+def test_closing_the_stream_ends_the_watch(replay, scripted):
     async def script():
         async with watcher_of(scripted({"a": ["processing"]})) as watcher:
-            await Browser().listen(JobEventStream(watcher, ["a"]), most=1)
+            await Browser().read(JobEventStream(watcher, ["a"]), limit=1)
             assert watcher.stats.watched == watcher.stats.subscribers == 0
 
     replay(script)
@@ -181,12 +181,12 @@ def test_leaving_forgets_the_jobs(replay, scripted):
 @pytest.mark.parametrize(
     "reason", ["two\nlines", "\r\n\r\nevent: end\ndata: {}", "\x1b[2J", "\u2028"]
 )
-def test_no_text_of_the_service_breaks_out_of_its_event(replay, scripted, reason):
+def test_text_from_the_service_cannot_end_its_event(replay, scripted, reason):
     async def script():
         browser = Browser()
         failed = evolve(scripted.snapshot("a", "failed"), failure_reason=reason)
         async with watcher_of(scripted({"a": [failed]})) as watcher:
-            await browser.listen(JobEventStream(watcher, ["a"]))
+            await browser.read(JobEventStream(watcher, ["a"]))
         [(_, data), end] = browser.events
         assert data["failure_reason"].isprintable()
         assert end == ("end", {})
@@ -195,7 +195,7 @@ def test_no_text_of_the_service_breaks_out_of_its_event(replay, scripted, reason
 
 
 @pytest.mark.parametrize("heartbeat", [0, -1, float("nan"), float("inf")])
-def test_a_heartbeat_must_be_some_time(replay, scripted, heartbeat):
+def test_a_heartbeat_must_be_a_positive_number(replay, scripted, heartbeat):
     async def script():
         async with watcher_of(scripted()) as watcher:
             with pytest.raises(ValueError, match="heartbeat"):

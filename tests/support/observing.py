@@ -1,4 +1,4 @@
-"""What a server tells of itself: for how long its event loop was blocked, and what it holds."""
+"""Measurements of a server process: how long its event loop was blocked, and its memory."""
 
 import asyncio
 import gc
@@ -7,74 +7,74 @@ import sys
 import time
 from pathlib import Path
 
-TICK = 0.002
+TICK = 0.002  # seconds
 
 
-class Blocked:
-    """How long the event loop was blocked at most, in seconds.
+class LoopBlocking:
+    """Longest time for which the event loop was blocked, in seconds.
 
-    By the clock, and by the time of the CPU: on a machine that is busy with other processes, the
-    first says more of the machine than of the server.
+    It is measured by the clock and by the thread's CPU time. On a machine that is busy with other
+    processes, only the CPU time depends on the server alone.
     """
 
     def __init__(self):
-        """Nothing yet."""
-        self._most = self._most_cpu = 0.0
+        """Measure nothing before `start`."""
+        self._max = self._max_cpu = 0.0
         self._due = self._cpu = 0.0
         self._timer = None
 
     def start(self):
-        """Look on."""
+        """Start to measure."""
         self._due, self._cpu = asyncio.get_running_loop().time(), time.thread_time()
         self._tick()
 
     def stop(self):
-        """Look away."""
+        """Stop to measure."""
         self._timer.cancel()
 
     def _tick(self):
-        self._note()
+        self._measure()
         self._due += TICK
         self._timer = asyncio.get_running_loop().call_at(self._due, self._tick)
 
-    def _note(self):
+    def _measure(self):
         now, cpu = asyncio.get_running_loop().time(), time.thread_time()
-        self._most = max(self._most, now - self._due)
-        self._most_cpu = max(self._most_cpu, cpu - self._cpu)
+        self._max = max(self._max, now - self._due)
+        self._max_cpu = max(self._max_cpu, cpu - self._cpu)
         self._due, self._cpu = now, cpu
 
     def take(self):
-        """Give both, and begin anew: what was done until now counts no more."""
-        self._note()
-        most, self._most, self._most_cpu = (self._most, self._most_cpu), 0.0, 0.0
-        return most
+        """Return the longest times by clock and by CPU since the last call, and reset them."""
+        self._measure()
+        longest, self._max, self._max_cpu = (self._max, self._max_cpu), 0.0, 0.0
+        return longest
 
 
-def spare_the_collector():
-    """Have the longest pauses of the garbage collector go, as docs/servers.md advises."""
+def tune_garbage_collector():
+    """Shorten the pauses of the garbage collector, as docs/servers.md advises."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 1_000)
 
 
-def resident():
-    """Give the bytes of memory that this process holds, what its allocator keeps included."""
+def resident_bytes():
+    """Return the resident memory of this process, including what its allocator keeps."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def in_use():
-    """Give how many blocks of memory are in use, when what nobody can reach is gone."""
+def allocated_blocks():
+    """Return the number of allocated memory blocks after a garbage collection."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
-def connected(port):
-    """Give how many sockets there are at the server's end of connections to this port (proc(5))."""
+def connections(port):
+    """Return the number of accepted connections to this port (proc(5))."""
     lines = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
-    ends = [line.split() for line in lines]
+    sockets = [line.split() for line in lines]
     return sum(
         1
-        for _, local, _, state, *_, inode in (end[:10] for end in ends)
+        for _, local, _, state, *_, inode in (fields[:10] for fields in sockets)
         if local.endswith(f":{port:04X}") and state != _LISTENING and int(inode)
     )
 

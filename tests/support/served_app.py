@@ -1,7 +1,7 @@
 """A server in a process of its own: ``python served_app.py KIND LOOP [bounded|observed]``.
 
-It writes its port first. The emulator that it asks is named by the environment, as for every user
-of adepoll. An observed one tells what it holds, as a line of JSON, for each line that it is sent.
+It writes its port first. Environment variables name the emulator, as for every user of adepoll. An
+observed server answers each line on stdin with a line of JSON about its tasks and its memory.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ import sys
 from contextlib import asynccontextmanager
 from functools import partial
 
-import houses
 import observing
+import server_apps
 import uvicorn
 from aiohttp import web
 
@@ -21,35 +21,35 @@ from adepoll import AdeClient, Fixed, JobWatcher
 
 @asynccontextmanager
 async def observed(port, app):
-    """Answer what is asked on stdin."""
+    """Answer lines on stdin."""
     loop = asyncio.get_running_loop()
 
     def answer():
         if not sys.stdin.readline():
             loop.remove_reader(sys.stdin)
             return
-        told = {
+        report = {
             "tasks": len(asyncio.all_tasks()),
-            "connected": observing.connected(port),
-            "blocks": observing.in_use(),
-            "resident": observing.resident(),
+            "connections": observing.connections(port),
+            "blocks": observing.allocated_blocks(),
+            "resident": observing.resident_bytes(),
         }
-        sys.stdout.write(f"{json.dumps(told)}\n")
+        sys.stdout.write(f"{json.dumps(report)}\n")
         sys.stdout.flush()
 
     loop.add_reader(sys.stdin, answer)
-    observing.spare_the_collector()
+    observing.tune_garbage_collector()
     yield
     loop.remove_reader(sys.stdin)
 
 
 async def observed_context(port, app):
-    """The same for aiohttp."""
+    """As `observed`, for `cleanup_ctx` of aiohttp."""
     async with observed(port, app):
         yield
 
 
-def main(kind, loop, way=None):
+def main(kind, loop, mode=None):
     options = {
         "client": AdeClient,
         "watcher": partial(JobWatcher, schedule=Fixed(interval=0.2)),
@@ -61,21 +61,21 @@ def main(kind, loop, way=None):
     sys.stdout.flush()
     if kind == "aiohttp":
         if loop == "uvloop":
-            import uvloop  # noqa: PLC0415 - an extra
+            import uvloop  # noqa: PLC0415 - an optional dependency
 
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        app = houses.aiohttp_app(**options)
-        if way == "observed":
+        app = server_apps.aiohttp_app(**options)
+        if mode == "observed":
             app.cleanup_ctx.append(partial(observed_context, port))
-        timeout = 3 if way == "bounded" else 60
+        timeout = 3 if mode == "bounded" else 60
         web.run_app(app, sock=sock, print=None, shutdown_timeout=timeout)
     else:
-        inner = partial(observed, port) if way == "observed" else None
+        inner = partial(observed, port) if mode == "observed" else None
         config = uvicorn.Config(
-            houses.fastapi_app(**options, inner=inner),
+            server_apps.fastapi_app(**options, inner=inner),
             loop=loop,
             log_level="warning",
-            timeout_graceful_shutdown=3 if way == "bounded" else None,
+            timeout_graceful_shutdown=3 if mode == "bounded" else None,
         )
         uvicorn.Server(config).run(sockets=[sock])
 

@@ -388,34 +388,34 @@ def test_other_failures_leave_the_gate_open(error):
     run(main())
 
 
-def test_an_answer_that_would_not_pass_counts_as_an_answer_of_a_service_that_is_well():
+def test_an_error_that_is_not_transient_shows_that_the_service_answers():
     async def main():
-        pacer = make_pacer(retry=RetryPolicy(budget=2, refill=1))
+        limiter = make_limiter(retry=RetryPolicy(budget=2, refill=1))
         for _ in range(5):
-            pacer.failed(ServerError(status=500), on_the_wire(pacer))
-        assert pacer.failures_in_a_row == 5
-        assert pacer.may_retry()
-        pacer.failed(JobNotFoundError(status=404), on_the_wire(pacer))
-        assert (pacer.failures_in_a_row, pacer.in_flight, pacer.retry_budget) == (0, 0, 2)
+            limiter.failed(ServerError(status=500), sent_now(limiter))
+        assert limiter.failures_in_a_row == 5
+        assert limiter.take_retry()
+        limiter.failed(JobNotFoundError(status=404), sent_now(limiter))
+        assert (limiter.failures_in_a_row, limiter.in_flight, limiter.retry_budget) == (0, 0, 2)
 
     run(main())
 
 
-def test_requests_come_closer_together_as_the_learnt_rate_grows():
+def test_requests_are_spaced_closer_as_the_learnt_rate_grows():
     async def main():
-        pacer = make_pacer()
+        limiter = make_limiter()
         for _ in range(50):
-            pacer.succeeded(await take(pacer))
+            limiter.succeeded(await take(limiter))
             await asyncio.sleep(0.1)
-        throttle(pacer, 1.0)
+        throttle(limiter, 1.0)
         times = []
-        learnt = pacer.rate_limit
+        learnt = limiter.rate_limit
         for _ in range(100):
-            sent = await take(pacer)
-            pacer.succeeded(sent)
+            sent = await take(limiter)
+            limiter.succeeded(sent)
             times.append(sent.at)
-        assert pacer.rate_limit > 1.5 * learnt
-        assert gaps(times)[-1] == pytest.approx(1 / pacer.rate_limit, rel=0.05)
+        assert limiter.rate_limit > 1.5 * learnt
+        assert gaps(times)[-1] == pytest.approx(1 / limiter.rate_limit, rel=0.05)
 
     run(main())
 

@@ -1,4 +1,4 @@
-"""Crowds before a server in a process of its own: what they cost, and that they leave nothing.
+"""Thousands of clients of a server process: their cost, and that nothing remains of them.
 
 `nox -s thorough` sends 2,000 clients, or as many as `ADEPOLL_CROWD` says.
 """
@@ -17,7 +17,7 @@ import attrs
 import pytest
 from amounts import counts
 from clocks import LeapingClock
-from observing import Blocked
+from observing import LoopBlocking
 from waiting import supervised
 
 from adepoll.emulator import JobPlan
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="read
 
 @pytest.fixture(autouse=True)
 def enough_files():
-    """Room for a crowd of sockets."""
+    """Raise the limit of open files, for thousands of sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"no more than {hard} files may be open here")
+        pytest.skip(f"only {hard} files may be open here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -45,19 +45,19 @@ def enough_files():
 
 @attrs.define
 class Server:
-    """A server that tells what it holds."""
+    """A server process that reports its tasks and its memory."""
 
     url: str
     process: asyncio.subprocess.Process
 
-    async def look(self):
+    async def report(self):
         self.process.stdin.write(b"\n")
         async with asyncio.timeout(30):
             return json.loads(await self.process.stdout.readline())
 
     async def subscribers(self):
-        async with crowd() as http, http.get(f"{self.url}/ready") as response:
-            return (await response.json())["watcher"]["followers"]
+        async with many_connections() as http, http.get(f"{self.url}/ready") as response:
+            return (await response.json())["watcher"]["subscribers"]
 
 
 @asynccontextmanager
@@ -74,14 +74,14 @@ async def served(kind, loop):
     async with supervised(process):
         port = int(await process.stdout.readline())
         server = Server(f"http://127.0.0.1:{port}", process)
-        async with crowd() as http, http.get(f"{server.url}/ready") as response:
+        async with many_connections() as http, http.get(f"{server.url}/ready") as response:
             assert response.status == 200
         yield server
         process.terminate()
         await process.communicate()
 
 
-def crowd():
+def many_connections():
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout()
     )
@@ -92,10 +92,10 @@ def crowd():
 @pytest.mark.parametrize(
     ("kind", "loop"), [("fastapi", "asyncio"), ("fastapi", "uvloop"), ("aiohttp", "asyncio")]
 )
-async def test_a_crowd_of_waiters_costs_what_its_jobs_do(kind, loop, waiters, ade_env):
-    """Ten wait for each job, whose end costs one poll, and perhaps one that was on its way."""
+async def test_many_waiters_cost_as_many_polls_as_their_jobs_need(kind, loop, waiters, ade_env):
+    """Ten clients wait for each job. Its end costs one poll, and at most one that was in flight."""
     job_ids = [ade_env.submit(JobPlan(processing_time=3_600.0)) for _ in range(waiters // 10)]
-    async with served(kind, loop) as server, crowd() as http:
+    async with served(kind, loop) as server, many_connections() as http:
 
         async def wait(number):
             await asyncio.sleep(number / ARRIVALS)
@@ -116,14 +116,14 @@ async def test_a_crowd_of_waiters_costs_what_its_jobs_do(kind, loop, waiters, ad
 
 
 async def listen_to_jobs(server, ade, listeners):
-    """Have a crowd listen to events, half of which leaves at random."""
+    """Let many clients read events; half of them disconnect at random moments."""
     rng = random.Random(3)
     arriving = listeners / ARRIVALS
     plans = [JobPlan(processing_time=rng.uniform(arriving, 3 * arriving)) for _ in range(200)]
     job_ids = [ade.submit(plan) for plan in plans]
-    async with crowd() as http:
+    async with many_connections() as http:
 
-        async def listen(number):
+        async def read(number):
             query = "&".join(f"id={job_id}" for job_id in rng.sample(job_ids, 5))
             await asyncio.sleep(number / ARRIVALS)
             async with http.get(f"{server.url}/events?{query}") as response:
@@ -133,37 +133,37 @@ async def listen_to_jobs(server, ade, listeners):
                     return None
                 return await response.read()
 
-        told = await asyncio.gather(*map(listen, range(listeners)))
-    stayed = told[::2]
+        streams = await asyncio.gather(*map(read, range(listeners)))
+    stayed = streams[::2]
     assert all(stream.endswith(b"event: end\ndata: {}\n\n") for stream in stayed)
 
 
-async def at_rest(server, before):
-    """Wait until those who have left are gone; give what the server holds then."""
+async def when_idle(server, before):
+    """Wait until all connections and their tasks are gone; return the server's report."""
     async with asyncio.timeout(20):
         while True:
-            told = await server.look()
-            if not told["connected"] and told["tasks"] <= before["tasks"]:
-                return told
-            await asyncio.sleep(0.1)  # it is a process of its own, which tells nobody
+            report = await server.report()
+            if not report["connections"] and report["tasks"] <= before["tasks"]:
+                return report
+            await asyncio.sleep(0.1)  # another process, which sends no notification
 
 
 @pytest.mark.parametrize("listeners", counts("ADEPOLL_CROWD", default=200, most=1_000))
 @pytest.mark.parametrize("kind", ["fastapi", "aiohttp"])
-async def test_a_crowd_of_listeners_half_of_which_leaves_at_random_leaves_nothing(
+async def test_nothing_remains_of_many_event_streams_half_of_which_break_off(
     kind, listeners, ade_env
 ):
     async with served(kind, "asyncio") as server:
-        before = await server.look()
+        before = await server.report()
         await listen_to_jobs(server, ade_env, listeners)
-        after = await at_rest(server, before)
+        after = await when_idle(server, before)
         await listen_to_jobs(server, ade_env, listeners)
-        later = await at_rest(server, before)
-        async with crowd() as http, http.get(f"{server.url}/ready") as response:
+        later = await when_idle(server, before)
+        async with many_connections() as http, http.get(f"{server.url}/ready") as response:
             watcher = (await response.json())["watcher"]
-    assert (watcher["followers"], watcher["watched"], watcher["in_flight"]) == (0, 0, 0)
-    # What is in use is as much as before. The allocator keeps the room of a crowd for the next
-    # one, which then takes no more.
+    assert (watcher["subscribers"], watcher["watched"], watcher["in_flight"]) == (0, 0, 0)
+    # As many blocks are allocated as before. The allocator keeps the freed memory, so that a second
+    # round needs no more of it.
     assert after["blocks"] <= 1.1 * before["blocks"]
     assert later["blocks"] <= 1.1 * before["blocks"]
     assert later["resident"] <= 1.1 * after["resident"]
@@ -175,7 +175,7 @@ def test_the_benchmark_measures_the_cpu_time_of_the_loop_once(monkeypatch, repla
 
     async def script():
         nonlocal spent
-        blocked = Blocked()
+        blocked = LoopBlocking()
         blocked.start()
         await asyncio.sleep(0.01)
         spent += 0.06

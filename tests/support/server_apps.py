@@ -1,4 +1,4 @@
-"""The same small server in aiohttp and in FastAPI, each run for real in the loop of the test."""
+"""The same small server in aiohttp and in FastAPI, each served in the loop of the test."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -21,13 +21,15 @@ VERIFIER = WebhookVerifier(b"the secret of the hooks")
 
 
 @attrs.define
-class House:
+class RunningServer:
     """A running server.
 
     Attributes:
-        url: Where it is.
-        client: Its `AdeClient`; and `watcher` and `fetcher` are its others.
-        stop: A coroutine function: stops it in order, as a signal would.
+        url: Its address.
+        client: Its `AdeClient`.
+        watcher: Its `JobWatcher`.
+        fetcher: Its `ResultFetcher`.
+        stop: A coroutine function that stops the server as a signal would.
     """
 
     url: str
@@ -44,7 +46,7 @@ async def get(url):
 
 
 def options_for(ade, **options):
-    """Options of `setup` and `adepoll_lifespan` for an emulator."""
+    """Return options of `setup` and `adepoll_lifespan` for an emulator."""
     return {
         "client": partial(AdeClient, ade.api_key, base_url=ade.base_url),
         "watcher": partial(JobWatcher, schedule=Fixed(interval=0.05), not_found_grace=0.2),
@@ -53,8 +55,8 @@ def options_for(ade, **options):
 
 
 def encoder(padding):
-    """Give what makes the data of events, larger by so many bytes."""
-    return lambda news: as_event(news) | ({"padding": padding * "-"} if padding else {})
+    """Return an `encode` function whose events have `padding` more bytes."""
+    return lambda update: as_event(update) | ({"padding": padding * "-"} if padding else {})
 
 
 def aiohttp_app(**options):
@@ -83,7 +85,7 @@ def aiohttp_app(**options):
         job_id = request.match_info["job_id"]
         return await for_aiohttp.send_result(request, job_id, filename=request.query.get("name"))
 
-    app = web.Application(middlewares=[for_aiohttp.problems])
+    app = web.Application(middlewares=[for_aiohttp.problem_details_middleware])
     for_aiohttp.setup(app, **options)
     app.router.add_get("/wait/{job_id}", wait)
     app.router.add_get("/all", wait_for_all)
@@ -96,10 +98,10 @@ def aiohttp_app(**options):
 
 def fastapi_app(**options):
     app = FastAPI(lifespan=for_fastapi.adepoll_lifespan(**options))
-    for_fastapi.handle_problems(app)
+    for_fastapi.add_problem_details(app)
 
     @app.get("/wait/{job_id}")
-    async def wait(request: Request, job_id: str, timeout: float | None = None):  # noqa: ASYNC109 - a query
+    async def wait(request: Request, job_id: str, timeout: float | None = None):  # noqa: ASYNC109 - a query parameter
         job = await for_fastapi.wait(request, job_id, timeout=timeout)
         return {"status": job.status.value}
 
@@ -127,7 +129,7 @@ def fastapi_app(**options):
 
 
 @asynccontextmanager
-async def aiohttp_house(app):
+async def run_aiohttp(app):
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -135,21 +137,22 @@ async def aiohttp_house(app):
     port = runner.addresses[0][1]
     keys = (for_aiohttp.CLIENT, for_aiohttp.WATCHER, for_aiohttp.FETCHER)
     try:
-        yield House(f"http://127.0.0.1:{port}", *(app.get(key) for key in keys), runner.cleanup)
+        parts = [app.get(key) for key in keys]
+        yield RunningServer(f"http://127.0.0.1:{port}", *parts, runner.cleanup)
     finally:
         await runner.cleanup()
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers, which would outlive a test that fails."""
+    """uvicorn without its signal handlers, which would remain after a failed test."""
 
     async def serve(self, sockets=None):
         await self._serve(sockets)
 
 
 @asynccontextmanager
-async def uvicorn_house(app):
-    # Without a `log_config`, its complaints go to where tests look for them.
+async def run_uvicorn(app):
+    # Without a `log_config`, its log records reach pytest's `caplog`.
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", log_config=None)
     server = _Uvicorn(config)
     serving = asyncio.create_task(server.serve())
@@ -159,24 +162,25 @@ async def uvicorn_house(app):
             if serving.done():
                 serving.result()
     port = server.servers[0].sockets[0].getsockname()[1]
-    ade = getattr(app.state, "adepoll", None)
+    resources = getattr(app.state, "adepoll", None)
 
     async def stop():
-        if ade is not None:
-            ade.stop()  # as its hearing of the signal does
+        if resources is not None:
+            resources.stop()  # as `on_stop_signal` does
         server.should_exit = True
         async with bounded("for uvicorn to stop"):
             await serving
 
     try:
-        parts = (ade and ade.client, ade and ade.watcher, ade and ade.fetcher)
-        yield House(f"http://127.0.0.1:{port}", *parts, stop)
+        parts = [getattr(resources, name, None) for name in ("client", "watcher", "fetcher")]
+        yield RunningServer(f"http://127.0.0.1:{port}", *parts, stop)
     finally:
         await stop()
 
 
-def open_house(kind, **options):
-    """Run one of the two."""
+def run_server(kind, ade, **options):
+    """Run the server of this kind, aiohttp or FastAPI, for an emulator."""
+    options = options_for(ade, **options)
     if kind == "aiohttp":
-        return aiohttp_house(aiohttp_app(**options))
-    return uvicorn_house(fastapi_app(**options))
+        return run_aiohttp(aiohttp_app(**options))
+    return run_uvicorn(fastapi_app(**options))

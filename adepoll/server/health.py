@@ -1,0 +1,139 @@
+"""Health of a server: whether it can wait for jobs, and its statistics."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from enum import Enum
+from typing import Final
+
+import attrs
+from attrs import frozen
+
+from adepoll.api.client import AdeClient
+from adepoll.api.models import Json
+from adepoll.errors import ClosedError, RequestError
+from adepoll.fetcher import ResultFetcher
+from adepoll.watching.pollers import finish, start
+from adepoll.watching.watcher import JobWatcher
+
+_PROBE_TIMEOUT: Final = 3.0  # seconds
+
+
+class Condition(Enum):
+    """Whether a server can wait for jobs. In each condition but `OK` it should get no traffic.
+
+    `REFUSED`: the service refuses the key. `OUTAGE`: the service does not respond, or only with
+    errors. `CLOSED`: the watcher is closed, or the server is stopping.
+    """
+
+    OK = "ok"
+    REFUSED = "refused"
+    OUTAGE = "outage"
+    CLOSED = "closed"
+
+
+@frozen(kw_only=True)
+class Health:
+    """The health of a server at one moment.
+
+    Attributes:
+        condition: Whether the server can wait for jobs.
+        stats: Statistics of the watcher, the client and the fetcher, as JSON.
+    """
+
+    condition: Condition
+    stats: Json
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status of a readiness response: 200 or 503."""
+        return 200 if self.condition is Condition.OK else 503
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of a readiness response."""
+        return {"Cache-Control": "no-store"}
+
+    @property
+    def body(self) -> Json:
+        """The JSON of a readiness response, without secrets."""
+        return {"status": self.condition.value, **self.stats}
+
+
+class HealthCheck:
+    """Reports the health of a server, and probes the service if necessary."""
+
+    def __init__(
+        self,
+        client: AdeClient,
+        watcher: JobWatcher,
+        fetcher: ResultFetcher,
+        *,
+        probe_every: float | None,
+    ) -> None:
+        """Sends no request before the first `check`; see `open_resources` for `probe_every`."""
+        self._client = client
+        self._watcher = watcher
+        self._fetcher = fetcher
+        self._probe_every = probe_every
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probe: asyncio.Task[None] | None = None
+        self._probed_at: float | None = None
+
+    async def check(self, *, is_stopping: bool) -> Health:
+        """Return the health of the server.
+
+        If there was no request yet, or the last ones failed, one request probes the service first.
+        Without it, a server that gets no traffic would never notice that the service is back.
+        """
+        condition = self._condition(is_stopping=is_stopping)
+        is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
+        if not is_stopping and (is_bad or not self._client.stats.requests):
+            await self._probe_service()
+            condition = self._condition(is_stopping=is_stopping)
+        stats = {
+            "watcher": _as_json(self._watcher.stats),
+            "client": _as_json(self._client.stats),
+            "fetcher": _as_json(self._fetcher.stats),
+        }
+        return Health(condition=condition, stats=stats)
+
+    async def aclose(self) -> None:
+        """Cancel a probe that is running, and wait for its end."""
+        await finish(self._tasks)
+
+    def _condition(self, *, is_stopping: bool) -> Condition:
+        if is_stopping or self._watcher.is_closed:
+            return Condition.CLOSED
+        stats = self._client.stats
+        if stats.refused is not None:
+            return Condition.REFUSED
+        return Condition.OUTAGE if stats.is_outage else Condition.OK
+
+    async def _probe_service(self) -> None:
+        """Wait for a probe that all callers share, if one is running or due."""
+        if self._probe is None or self._probe.done():
+            now = asyncio.get_running_loop().time()
+            every, last = self._probe_every, self._probed_at
+            if every is None or (last is not None and now < last + every):
+                return
+            self._probed_at = now
+            self._probe = start(self._request(), self._tasks)
+        await asyncio.wait({self._probe})
+
+    async def _request(self) -> None:
+        # The client's statistics record the outcome, as for every other request.
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await self._client.slotted(nullcontext()).list_jobs(page_size=1)
+        except (RequestError, ClosedError, TimeoutError):
+            pass
+
+
+def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:
+    # JSON has no infinity, which a retry budget may be.
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in attrs.asdict(stats).items()
+    }
