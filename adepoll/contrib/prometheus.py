@@ -1,7 +1,6 @@
-"""adepoll's stats as Prometheus metrics, read when they are asked for.
+"""Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
-``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``. Needs the
-extra ``prometheus``.
+``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """
 
 import re
@@ -26,20 +25,22 @@ from adepoll.throttling.stats import ClientStats
 from adepoll.watching.detection_lag import LagHistogram
 from adepoll.watching.watcher import JobWatcher, WatcherStats
 
+__all__ = ["AdepollCollector"]
+
 _StatsT = TypeVar("_StatsT")
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
-_NAME: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+_LABEL_NAME: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _OUTCOME: Final = "outcome"
-_TAKEN: Final = frozenset({_OUTCOME, "le"})
+_RESERVED: Final = frozenset({_OUTCOME, "le"})
 
 
 class AdepollCollector(Collector):
-    """Gives the stats of clients, watchers and fetchers to a Prometheus registry.
+    """Collects the statistics of clients, watchers and fetchers for a Prometheus registry.
 
-    It reads them when the registry is scraped, in whichever thread, and costs nothing otherwise.
-    One collector serves a registry: several keys or regions are told apart by labels (`add`).
+    The statistics are read when the registry is scraped, in any thread. Use one collector for each
+    registry; labels distinguish several keys or regions (see `add`).
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class AdepollCollector(Collector):
         fetcher: ResultFetcher | None = None,
         labels: Mapping[str, str] = _NO_LABELS,
     ) -> None:
-        """Make a collector, and `add` these if any are given."""
-        # Replaced and never changed: another thread may be going through it.
-        self._members: Mapping[_Labels, _Member] = {}
+        """Create a collector, and `add` these objects if there are any."""
+        # The mapping is replaced, never changed, because another thread may be reading it.
+        self._sources: Mapping[_Labels, _Source] = {}
         if client is not None or watcher is not None or fetcher is not None:
             self.add(client=client, watcher=watcher, fetcher=fetcher, labels=labels)
 
@@ -64,57 +65,57 @@ class AdepollCollector(Collector):
         fetcher: ResultFetcher | None = None,
         labels: Mapping[str, str] = _NO_LABELS,
     ) -> None:
-        """From now on, tell of these too.
+        """Collect the metrics of these objects as well.
 
         Args:
-            client: Whose requests are told of; None for nobody's.
-            watcher: Whose jobs are.
-            fetcher: Whose transfers are.
-            labels: What tells them from others, such as ``{"tenant": "eu"}``. Never anything that
-                there are many of, such as ids: Prometheus keeps a series for each value.
+            client: Adds the metrics of requests.
+            watcher: Adds the metrics of jobs.
+            fetcher: Adds the metrics of results.
+            labels: Labels of these metrics, such as ``{"region": "eu"}``. Do not use values of
+                which there are many, such as job ids: Prometheus keeps a series for each value.
 
         Raises:
-            ValueError: A name is none that Prometheus takes, or has a meaning here (``le``,
-                ``outcome``); others have other names, or the same labels.
+            ValueError: A label name is invalid or reserved (``le``, ``outcome``); or the names
+                differ from those of an earlier call; or an earlier call had the same labels.
         """
         key = tuple(sorted(labels.items()))
         names = _names(key)
         for name in names:
-            if name in _TAKEN or not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} cannot be the name of a label")
-        for other in self._members:
+            if name in _RESERVED or not _LABEL_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a valid label name here")
+        for other in self._sources:
             if _names(other) != names:
-                raise ValueError(f"all must have the same labels: {names}, and {_names(other)}")
+                raise ValueError(f"label names differ: {names}, earlier {_names(other)}")
             if other == key:
-                raise ValueError(f"there are others with the same labels: {dict(labels)}")
-        member = _Member(client=client, watcher=watcher, fetcher=fetcher)
-        self._members = {**self._members, key: member}
+                raise ValueError(f"metrics with these labels exist already: {dict(labels)}")
+        source = _Source(client=client, watcher=watcher, fetcher=fetcher)
+        self._sources = {**self._sources, key: source}
 
     def remove(self, labels: Mapping[str, str] = _NO_LABELS) -> None:
-        """From now on, tell no more of those with these labels, if there are any."""
-        gone = tuple(sorted(labels.items()))
-        self._members = {key: member for key, member in self._members.items() if key != gone}
+        """Stop collecting the metrics with these labels, if there are any."""
+        removed = tuple(sorted(labels.items()))
+        self._sources = {k: source for k, source in self._sources.items() if k != removed}
 
     def describe(self) -> Iterator[Metric]:
-        """Give all metrics without values; the registry keeps others off their names."""
+        """Yield all metrics without values, so that the registry reserves their names."""
         yield from (spec.family(()) for spec in _OF_CLIENTS)
         yield from (spec.family(()) for spec in _OF_WATCHERS)
         yield from (spec.family(()) for spec in _OF_FETCHERS)
 
     def collect(self) -> Iterator[Metric]:
-        """Give the metrics that have a value, as they stand."""
-        members = self._members.items()
-        clients = [(key, m.client.stats) for key, m in members if m.client is not None]
-        watchers = [(key, m.watcher.stats) for key, m in members if m.watcher is not None]
-        fetchers = [(key, m.fetcher.stats) for key, m in members if m.fetcher is not None]
+        """Yield the present values of all metrics that have a value."""
+        sources = self._sources.items()
+        clients = [(key, s.client.stats) for key, s in sources if s.client is not None]
+        watchers = [(key, s.watcher.stats) for key, s in sources if s.watcher is not None]
+        fetchers = [(key, s.fetcher.stats) for key, s in sources if s.fetcher is not None]
         yield from _families(_OF_CLIENTS, clients)
         yield from _families(_OF_WATCHERS, watchers)
         yield from _families(_OF_FETCHERS, fetchers)
 
 
 @frozen(kw_only=True)
-class _Member:
-    """Those who are told of under the same labels."""
+class _Source:
+    """The objects whose metrics have the same labels."""
 
     client: AdeClient | None
     watcher: JobWatcher | None
@@ -123,22 +124,28 @@ class _Member:
 
 @frozen
 class _Spec(Generic[_StatsT]):
-    """One metric: its kind, its name without the prefix, what it tells, and how it is read.
+    """One metric.
 
-    A value that is None is left out; a mapping has a count for each outcome.
+    Attributes:
+        kind: The class of the metric family.
+        name: The name without the prefix ``adepoll_``.
+        help: The help text.
+        read: Returns the value from the statistics: None if there is no value, a mapping if there
+            is a count for each outcome.
+        by_outcome: True if the metric has the label ``outcome``.
     """
 
     kind: type[Metric]
     name: str
-    told: str
+    help: str
     read: Callable[[_StatsT], float | LagHistogram | Mapping[str, int] | None]
     by_outcome: bool = False
 
     def family(self, names: tuple[str, ...]) -> Any:
-        # The families have no base that takes labels.
+        # The metric families have no common base class whose constructor has `labels`.
         kind: Callable[..., Any] = self.kind
         own = (_OUTCOME,) if self.by_outcome else ()
-        return kind(f"adepoll_{self.name}", self.told, labels=(*names, *own))
+        return kind(f"adepoll_{self.name}", self.help, labels=(*names, *own))
 
     def add(self, family: Any, values: tuple[str, ...], stats: _StatsT) -> None:
         value = self.read(stats)
@@ -168,95 +175,110 @@ def _families(
             yield family
 
 
-_COUNTER: Final = CounterMetricFamily  # adds _total to the name
+_COUNTER: Final = CounterMetricFamily  # it adds _total to the name
 _GAUGE: Final = GaugeMetricFamily
 _HISTOGRAM: Final = HistogramMetricFamily
 
 _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(_COUNTER, "requests", "Requests sent, retries included.", lambda s: s.requests),
-    _Spec(_COUNTER, "retries", "Requests that repeated a failed one.", lambda s: s.retries),
-    _Spec(_COUNTER, "throttled", "Answers 429.", lambda s: s.throttled),
+    _Spec(_COUNTER, "retries", "Requests that repeated a failed request.", lambda s: s.retries),
+    _Spec(_COUNTER, "throttled", "Responses with status 429.", lambda s: s.throttled),
     _Spec(
         _COUNTER,
         "failures",
-        "Requests that brought no usable answer, 429 included.",
+        "Failed requests, including those with status 429.",
         lambda s: s.failures,
     ),
     _Spec(
         _COUNTER,
         "received_bytes",
-        "Bytes of the service's answers, after decompression.",
+        "Bytes of responses from the service, after decompression.",
         lambda s: s.bytes_received,
     ),
-    _Spec(_GAUGE, "requests_in_flight", "Requests on the wire.", lambda s: s.in_flight),
     _Spec(
-        _GAUGE, "request_window", "How many requests may be on the wire now.", lambda s: s.window
+        _GAUGE,
+        "requests_in_flight",
+        "Requests that are being sent or wait for their response.",
+        lambda s: s.in_flight,
+    ),
+    _Spec(
+        _GAUGE,
+        "request_window",
+        "Largest allowed number of concurrent requests.",
+        lambda s: s.window,
     ),
     _Spec(
         _GAUGE,
         "rate_limit",
-        "Requests per second that 429s have left; absent where no limit is known.",
+        "Requests per second that are allowed after 429 responses; absent without a limit.",
         lambda s: s.rate_limit,
     ),
-    _Spec(_GAUGE, "retry_budget", "Retries that may be spent now.", lambda s: s.retry_budget),
+    _Spec(
+        _GAUGE, "retry_budget", "Retries that the retry budget allows.", lambda s: s.retry_budget
+    ),
     _Spec(
         _GAUGE,
         "gate_closed_seconds",
-        "Seconds until requests may be sent again; 0 where they may.",
+        "Seconds until requests may be sent again after a 429 response, or 0.",
         lambda s: s.gate_closed_for,
     ),
     _Spec(
         _GAUGE,
         "failures_in_a_row",
-        "Requests that failed since one succeeded, 429 not counted.",
+        "Failed requests since the last success, without 429 responses.",
         lambda s: s.failures_in_a_row,
     ),
     _Spec(
         _GAUGE,
         "outage",
-        "Whether the service does not seem to be there at all.",
+        "1 if the service seems to be down, else 0.",
         lambda s: s.is_outage,
     ),
     _Spec(
         _GAUGE,
         "key_refused",
-        "Whether the service refused the key at its last word.",
+        "1 if the service refused the API key most recently, else 0.",
         lambda s: s.refused is not None,
     ),
 )
 
 _OF_WATCHERS: Final[tuple[_Spec[WatcherStats], ...]] = (
-    _Spec(_GAUGE, "jobs_watched", "Jobs that are looked at until they end.", lambda s: s.watched),
-    _Spec(_GAUGE, "followers", "Watches and waits that are open.", lambda s: s.subscribers),
-    _Spec(_COUNTER, "looks", "Looks at a job that came back, well or ill.", lambda s: s.polls),
-    _Spec(_GAUGE, "looks_in_flight", "Looks under way.", lambda s: s.in_flight),
-    _Spec(_COUNTER, "jobs_settled", "Jobs that a look found ended.", lambda s: s.settled),
-    _Spec(_COUNTER, "jobs_given_up", "Jobs that were given up.", lambda s: s.given_up),
+    _Spec(_GAUGE, "jobs_watched", "Jobs that are polled until they settle.", lambda s: s.watched),
+    _Spec(_GAUGE, "subscribers", "Open watches and waits.", lambda s: s.subscribers),
+    _Spec(_COUNTER, "polls", "Finished polls, successful or failed.", lambda s: s.polls),
+    _Spec(_GAUGE, "polls_in_flight", "Polls that have not finished.", lambda s: s.in_flight),
+    _Spec(_COUNTER, "jobs_settled", "Jobs that a poll found settled.", lambda s: s.settled),
+    _Spec(
+        _COUNTER,
+        "jobs_given_up",
+        "Jobs that were given up, because their outcome could not be found out.",
+        lambda s: s.given_up,
+    ),
     _Spec(
         _HISTOGRAM,
         "detection_lag_seconds",
-        "Upper bound of how long a job had ended when a look saw it: counted from when it was "
-        "last known to be active, or was given.",
+        "Upper bound of the seconds from a job's end to the poll that observed it, counted from "
+        "the last moment at which the job was known to be active.",
         lambda s: s.detection_lag,
     ),
     _Spec(
         _GAUGE,
-        "list_swept",
-        "Whether jobs are looked at when the list has them no more (1), or by schedule (0).",
+        "sweeping",
+        "1 while the job list decides when jobs are polled, 0 while the schedule does.",
         lambda s: s.sweeping,
     ),
-    _Spec(_COUNTER, "sweeps", "Sweeps of the list.", lambda s: s.sweeps),
+    _Spec(_COUNTER, "sweeps", "List sweeps.", lambda s: s.sweeps),
     _Spec(_COUNTER, "list_requests", "Requests for a page of the list.", lambda s: s.list_requests),
     _Spec(
         _COUNTER,
-        "misled_looks",
-        "Looks at jobs that the list had not, and that were active still.",
+        "wasted_polls",
+        "Polls of jobs missing from the list that were still active.",
         lambda s: s.wasted_polls,
     ),
     _Spec(
         _GAUGE,
-        "jobs_overdue",
-        "Jobs missing from the list that wait for their look.",
+        "pending_confirmation",
+        "Jobs missing from the list that wait for a poll.",
         lambda s: s.pending_confirmation,
     ),
 )
@@ -265,33 +287,33 @@ _OF_FETCHERS: Final[tuple[_Spec[FetcherStats], ...]] = (
     _Spec(
         _GAUGE,
         "results_in_flight",
-        "Transfers of results that have begun and not ended.",
+        "Transfers of results that have not ended.",
         lambda s: s.under_way,
     ),
     _Spec(
         _COUNTER,
         "results",
-        "Transfers of results that have ended, by how: finished, failed, or abandoned by "
-        "their caller.",
+        "Transfers of results that have ended, by outcome: finished, failed, or abandoned by the "
+        "caller.",
         lambda s: {"finished": s.finished, "failed": s.failed, "abandoned": s.abandoned},
         by_outcome=True,
     ),
     _Spec(
         _COUNTER,
         "result_bytes",
-        "Bytes that storages sent, those included that had to be sent again.",
+        "Bytes received from storages, including repeated bytes.",
         lambda s: s.bytes_received,
     ),
     _Spec(
         _COUNTER,
         "results_resumed",
-        "How often a transfer went on after something had failed.",
+        "Transfers continued with a new request after a failure.",
         lambda s: s.resumed,
     ),
     _Spec(
         _COUNTER,
         "result_urls_renewed",
-        "How often the service was asked for a URL since the one at hand had expired.",
+        "Requests for a new result URL because the old one had expired.",
         lambda s: s.fresh_urls,
     ),
 )

@@ -1,4 +1,4 @@
-"""The metrics, as a scrape reads them."""
+"""Metrics as a scrape reads them."""
 
 import asyncio
 import re
@@ -31,12 +31,12 @@ def collector():
 
 @pytest.fixture
 def scrape(ade, collector):
-    """Give the samples of a scrape: value by name and labels."""
+    """Return the samples of a scrape: values by name and labels."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(collector)
 
     def scrape():
-        # OpenMetrics are parsed strictly: names, types, buckets, and no series twice.
+        # The OpenMetrics parser is strict: names, types, buckets, and no duplicate series.
         text = generate_openmetrics(registry).decode()
         assert ade.api_key not in text + repr(collector)
         return {
@@ -49,8 +49,8 @@ def scrape(ade, collector):
 
 
 @asynccontextmanager
-async def tenant(ade):
-    """A client, a watcher and a fetcher of an emulator, as options of the collector."""
+async def resources_of(ade):
+    """Yield a client, a watcher and a fetcher of an emulator, as options of the collector."""
     async with (
         AdeClient(ade.api_key, base_url=ade.base_url) as client,
         JobWatcher(client, schedule=Fixed(interval=0.05, jitter=0)) as watcher,
@@ -60,80 +60,80 @@ async def tenant(ade):
 
 
 async def work(watcher, fetcher, ade, **_):
-    """Wait for a job and fetch its result, 1 MB or more."""
+    """Wait for a job and fetch its result of 1.5 MB."""
     plan = JobPlan(processing_time=0.2, result_bytes=1_500_000)
     await fetcher.result(await watcher.wait(ade.submit(plan)))
 
 
-async def test_a_scrape_tells_what_client_watcher_and_fetcher_have_done(ade, collector, scrape):
-    async with tenant(ade) as parts:
+async def test_a_scrape_has_the_metrics_of_client_watcher_and_fetcher(ade, collector, scrape):
+    async with resources_of(ade) as parts:
         collector.add(**parts)
         assert scrape()["adepoll_jobs_settled_total",] == 0
         waiting = asyncio.create_task(parts["watcher"].wait(ade.submit(JobPlan(processing_time=9))))
         await work(**parts, ade=ade)
-        told = scrape()
+        samples = scrape()
         stats = parts["client"].stats
-        assert told["adepoll_requests_total",] == stats.requests > 1
-        assert told["adepoll_received_bytes_total",] == stats.bytes_received
-        assert told["adepoll_request_window",] == stats.window
-        assert told["adepoll_jobs_watched",] == told["adepoll_followers",] == 1
-        assert told["adepoll_jobs_settled_total",] == 1
-        assert told["adepoll_looks_total",] == parts["watcher"].stats.polls
-        assert told["adepoll_results_total", ("outcome", "finished")] == 1
-        assert told["adepoll_results_total", ("outcome", "failed")] == 0
-        assert told["adepoll_result_bytes_total",] >= 1_500_000
-        assert told["adepoll_detection_lag_seconds_count",] == 1
-        assert told["adepoll_detection_lag_seconds_bucket", ("le", "+Inf")] == 1
+        assert samples["adepoll_requests_total",] == stats.requests > 1
+        assert samples["adepoll_received_bytes_total",] == stats.bytes_received
+        assert samples["adepoll_request_window",] == stats.window
+        assert samples["adepoll_jobs_watched",] == samples["adepoll_subscribers",] == 1
+        assert samples["adepoll_jobs_settled_total",] == 1
+        assert samples["adepoll_polls_total",] == parts["watcher"].stats.polls
+        assert samples["adepoll_results_total", ("outcome", "finished")] == 1
+        assert samples["adepoll_results_total", ("outcome", "failed")] == 0
+        assert samples["adepoll_result_bytes_total",] >= 1_500_000
+        assert samples["adepoll_detection_lag_seconds_count",] == 1
+        assert samples["adepoll_detection_lag_seconds_bucket", ("le", "+Inf")] == 1
         assert (
-            told["adepoll_detection_lag_seconds_sum",]
+            samples["adepoll_detection_lag_seconds_sum",]
             == parts["watcher"].stats.detection_lag.sum
             > 0
         )
-        assert ("adepoll_rate_limit",) not in told
+        assert ("adepoll_rate_limit",) not in samples
         waiting.cancel()
 
 
-async def test_throttles_show_in_a_scrape_from_another_thread(ade, collector, scrape):
+async def test_throttling_appears_in_a_scrape_from_another_thread(ade, collector, scrape):
     ade.faults.add("rate-limit", rate=0.001, burst=1)
-    async with tenant(ade) as parts:
+    async with resources_of(ade) as parts:
         collector.add(**parts)
         waiting = asyncio.create_task(work(**parts, ade=ade))
         async with asyncio.timeout(10):
-            while not parts["client"].stats.throttled:  # noqa: ASYNC110 - nobody tells
+            while not parts["client"].stats.throttled:  # noqa: ASYNC110 - there is no notification
                 await asyncio.sleep(0.01)
-        told = await asyncio.to_thread(scrape)  # as where a thread of its own serves them
-        assert told["adepoll_throttled_total",] >= 1
-        assert told["adepoll_gate_closed_seconds",] > 0
-        assert told["adepoll_rate_limit",] > 0
-        assert told["adepoll_key_refused",] == told["adepoll_outage",] == 0
+        samples = await asyncio.to_thread(scrape)  # as a metrics server in its own thread does
+        assert samples["adepoll_throttled_total",] >= 1
+        assert samples["adepoll_gate_closed_seconds",] > 0
+        assert samples["adepoll_rate_limit",] > 0
+        assert samples["adepoll_key_refused",] == samples["adepoll_outage",] == 0
         waiting.cancel()
 
 
-async def test_a_key_that_is_refused_shows(ade, collector, scrape):
+async def test_a_refused_key_appears(ade, collector, scrape):
     async with AdeClient("another-key", base_url=ade.base_url) as client:
         collector.add(client=client)
         with pytest.raises(AuthenticationError):
             await client.get_job("job-1")
-        told = scrape()
-    assert told["adepoll_key_refused",] == told["adepoll_failures_total",] == 1
+        samples = scrape()
+    assert samples["adepoll_key_refused",] == samples["adepoll_failures_total",] == 1
 
 
-async def test_tenants_are_told_apart_by_their_labels(ade, collector, scrape):
-    async with tenant(ade) as eu, tenant(ade) as us:
-        collector.add(**eu, labels={"tenant": "eu"})
-        collector.add(**us, labels={"tenant": "us"})
+async def test_labels_distinguish_several_clients(ade, collector, scrape):
+    async with resources_of(ade) as eu, resources_of(ade) as us:
+        collector.add(**eu, labels={"region": "eu"})
+        collector.add(**us, labels={"region": "us"})
         await work(**us, ade=ade)
-        told = scrape()
-        assert told["adepoll_jobs_settled_total", ("tenant", "eu")] == 0
-        assert told["adepoll_jobs_settled_total", ("tenant", "us")] == 1
-        assert told["adepoll_results_total", ("outcome", "finished"), ("tenant", "us")] == 1
-        collector.remove({"tenant": "eu"})
-        assert all(("tenant", "us") in series for series in scrape())
+        samples = scrape()
+        assert samples["adepoll_jobs_settled_total", ("region", "eu")] == 0
+        assert samples["adepoll_jobs_settled_total", ("region", "us")] == 1
+        assert samples["adepoll_results_total", ("outcome", "finished"), ("region", "us")] == 1
+        collector.remove({"region": "eu"})
+        assert all(("region", "us") in series for series in scrape())
 
 
 async def test_no_label_grows_with_the_number_of_jobs(ade, collector, scrape):
-    async with tenant(ade) as parts:
-        collector.add(**parts, labels={"tenant": "a"})
+    async with resources_of(ade) as parts:
+        collector.add(**parts, labels={"region": "a"})
         before = scrape().keys()
         job_ids = [ade.submit(JobPlan(processing_time=0.1)) for _ in range(30)]
         async for _ in parts["watcher"].watch(job_ids):
@@ -141,8 +141,8 @@ async def test_no_label_grows_with_the_number_of_jobs(ade, collector, scrape):
         assert scrape().keys() == before
 
 
-async def test_what_is_not_given_is_not_told(ade, collector, scrape):
-    async with tenant(ade) as parts:
+async def test_only_the_added_objects_have_metrics(ade, collector, scrape):
+    async with resources_of(ade) as parts:
         collector.add(watcher=parts["watcher"])
         assert {name for name, *_ in scrape()} >= {"adepoll_jobs_watched"}
         assert not any(
@@ -150,14 +150,14 @@ async def test_what_is_not_given_is_not_told(ade, collector, scrape):
         )
 
 
-async def test_stats_are_read_after_all_was_closed(ade, collector, scrape):
-    async with tenant(ade) as parts:
+async def test_metrics_can_be_read_after_everything_was_closed(ade, collector, scrape):
+    async with resources_of(ade) as parts:
         collector.add(**parts)
         await work(**parts, ade=ade)
     assert scrape()["adepoll_jobs_settled_total",] == 1
 
 
-def test_names_that_are_taken_are_refused_by_the_registry_even_before_anything_is_told(collector):
+def test_the_registry_refuses_duplicate_names_even_without_values(collector):
     registry = CollectorRegistry(auto_describe=True)
     registry.register(collector)
     assert generate_latest(registry) == b""
@@ -170,27 +170,27 @@ def test_names_that_are_taken_are_refused_by_the_registry_even_before_anything_i
 
 
 @pytest.mark.parametrize("name", ["le", "outcome", "__mine", "with-dash", "", "0th", "a\n"])
-def test_a_name_that_is_none_for_a_label_is_refused(collector, name):
-    with pytest.raises(ValueError, match="cannot be the name"):
+def test_an_invalid_label_name_is_refused(collector, name):
+    with pytest.raises(ValueError, match="is not a valid label name"):
         collector.add(labels={name: "x"})
 
 
-def test_labels_must_fit_those_of_the_others(collector):
-    collector.add(labels={"tenant": "eu"})
-    with pytest.raises(ValueError, match="the same labels"):
-        collector.add(labels={"region": "us"})
-    with pytest.raises(ValueError, match="the same labels"):
-        collector.add(labels={"tenant": "eu"})
-    collector.remove({"tenant": "us"})
-    collector.remove({"tenant": "eu"})
-    collector.add(labels={"region": "us"})
+def test_all_labels_must_have_the_same_names_and_different_values(collector):
+    collector.add(labels={"region": "eu"})
+    with pytest.raises(ValueError, match="label names differ"):
+        collector.add(labels={"account": "one"})
+    with pytest.raises(ValueError, match="exist already"):
+        collector.add(labels={"region": "eu"})
+    collector.remove({"account": "one"})
+    collector.remove({"region": "eu"})
+    collector.add(labels={"account": "one"})
 
 
-def test_every_number_of_the_stats_is_told():
-    """One that is added to the stats belongs into the metrics, too."""
+def test_every_statistic_has_a_metric():
+    """A statistic that is added must also be added to the metrics."""
     counts = [len(fields(stats)) for stats in (ClientStats, WatcherStats, FetcherStats)]
     metrics = list(AdepollCollector().describe())
-    # `is_outage` is a metric besides; `finished`, `failed` and `abandoned` are one.
+    # The property `is_outage` is a metric as well; `finished`, `failed`, `abandoned` share one.
     assert len(metrics) == sum(counts) + 1 - 2
     for metric in metrics:
         assert re.fullmatch(r"adepoll_[a-z_]+", metric.name)
