@@ -1,8 +1,8 @@
-"""The pytest plugin: an ADE service for every test that asks for one, served or in virtual time.
+"""The pytest plugin: fixtures with an emulated ADE service, over HTTP or in virtual time.
 
-All fixtures are plain functions: the emulator has a thread of its own, and the client closes
-itself. So they serve any test: synchronous ones, ``async def`` ones under pytest-asyncio (in both
-modes) or anyio, and those that start processes. It imports what it needs when a test asks.
+The fixtures are synchronous: the emulator runs in its own thread, and the client closes itself. So
+they work in ``def`` tests, in ``async def`` tests with pytest-asyncio or anyio, and in tests that
+start processes. The plugin imports the emulator only when a test uses a fixture.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,34 +15,36 @@ if TYPE_CHECKING:
     from adepoll.contrib.testing import AdeWorld, SelfClosingClient
     from adepoll.emulator import Emulator
 
+__all__ = ["ade", "ade_client", "ade_env", "ade_world", "pytest_configure"]
+
 _T = TypeVar("_T")
 
 _MARKER: Final = (
     "ade(**options): options of the emulator behind the fixtures `ade` and `ade_world`, such as "
-    "seed, profile, faults, list_order, list_lag; a mark nearer to the test goes first"
+    "seed, profile, faults, list_order, list_lag; the mark nearest to the test wins"
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker `ade` known."""
+    """Register the marker `ade`."""
     config.addinivalue_line("markers", _MARKER)
 
 
 @pytest.fixture
 def ade(request: pytest.FixtureRequest) -> "Iterator[Emulator]":
-    """An ADE service on loopback ports, a new one for each test: base_url, api_key, submit(),
-    truth, faults and all else of `adepoll.emulator.Emulator`, for use from any thread.
+    """An `adepoll.emulator.Emulator` that serves on loopback ports, new for each test: base_url,
+    api_key, submit(), truth, faults and more. Any thread may use it.
     """
-    from adepoll.contrib.testing import serve_in_thread  # noqa: PLC0415 - it takes time to import
+    from adepoll.contrib.testing import serve_in_thread  # noqa: PLC0415 - a slow import
     from adepoll.emulator import Emulator  # noqa: PLC0415 - as above
 
-    with serve_in_thread(_made(Emulator, request)) as served:
+    with serve_in_thread(_create(Emulator, request)) as served:
         yield served
 
 
 @pytest.fixture
 def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
-    """An `adepoll.AdeClient` of the service `ade`. Use it in one loop; it closes itself."""
+    """An `adepoll.AdeClient` of the emulator `ade`. Use it in one loop. It closes itself."""
     from adepoll.contrib.testing import SelfClosingClient  # noqa: PLC0415 - as for `ade`
 
     client = SelfClosingClient(ade.api_key, base_url=ade.base_url)
@@ -52,14 +54,14 @@ def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
 
 @pytest.fixture
 def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
-    """The service `ade`, with the environment pointing to it: `AdeClient()`, the official SDK and
-    the command find it without arguments, in this process and in those that it starts.
+    """The emulator `ade`, with environment variables that point to it. `AdeClient()`, the official
+    SDK and the command use it without arguments, in this process and in its child processes.
     """
     from adepoll.api import config  # noqa: PLC0415 - as for `ade`
 
     monkeypatch.setenv(config.API_KEY_VARIABLE, ade.api_key)
     monkeypatch.setenv(config.BASE_URL_VARIABLE, ade.base_url)
-    # The official SDK refuses the one beside a base URL, and would follow the other elsewhere.
+    # The official SDK refuses a region beside a base URL, and would send v2 requests elsewhere.
     monkeypatch.delenv(config.REGION_VARIABLE, raising=False)
     monkeypatch.delenv("LANDINGAI_ADE_V2_BASE_URL", raising=False)
     return ade
@@ -67,32 +69,32 @@ def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
 
 @pytest.fixture
 def ade_world(request: pytest.FixtureRequest) -> "Iterator[AdeWorld]":
-    """An ADE service in virtual time, without sockets: `submit` jobs, give `source` to a
+    """An emulated service in virtual time, without sockets: `submit` jobs, pass `source` to a
     `JobWatcher`, and `run` a coroutine in which hours pass in milliseconds.
     """
     from adepoll.contrib.testing import AdeWorld  # noqa: PLC0415 - as for `ade`
 
-    with _made(AdeWorld, request, without="clock") as world:
+    with _create(AdeWorld, request, without="clock") as world:
         yield world
 
 
-def _made(make: Callable[..., _T], request: pytest.FixtureRequest, *, without: str = "") -> _T:
-    """Make something with the options of the test's marks, or say what is wrong with them."""
+def _create(make: Callable[..., _T], request: pytest.FixtureRequest, *, without: str = "") -> _T:
+    """Call `make` with the options of the test's marks; fail the test if they are invalid."""
     try:
         return make(**_options([*request.node.iter_markers("ade")], without))
     except (TypeError, ValueError) as exc:
-        complaint = f"@pytest.mark.ade, for the fixture {request.fixturename}: {exc}"
-    pytest.fail(complaint, pytrace=False)  # out here, where it has no context to be shown
+        message = f"@pytest.mark.ade, for the fixture {request.fixturename}: {exc}"
+    pytest.fail(message, pytrace=False)  # outside of `except`, so that pytest shows no context
 
 
 def _options(marks: list[pytest.Mark], without: str) -> dict[str, object]:
     from adepoll.emulator import Emulator  # noqa: PLC0415 - as for `ade`
 
     if any(mark.args for mark in marks):
-        raise TypeError("options have names, as in seed=3")
+        raise TypeError("options must be passed by name, as in seed=3")
     options = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
     known = [str(field.alias) for field in attrs.fields(Emulator) if field.init]
     known = [name for name in known if name != without]
     if unknown := [name for name in options if name not in known]:
-        raise TypeError(f"no option {unknown[0]!r}; there are: {', '.join(known)}")
+        raise TypeError(f"unknown option {unknown[0]!r}; the options are: {', '.join(known)}")
     return options

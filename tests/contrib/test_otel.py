@@ -1,4 +1,4 @@
-"""The spans, as an exporter gets them."""
+"""Spans as an exporter receives them."""
 
 import asyncio
 import inspect
@@ -27,7 +27,7 @@ CANARY = "canary-4711"
 
 
 class Spans:
-    """A tracer, and what it made: `all` or by `one`, as the exporter has them."""
+    """A tracer, and the spans that it exported: `all`, or the only `one`."""
 
     def __init__(self):
         self._exporter = InMemorySpanExporter()
@@ -53,25 +53,25 @@ def spans():
     return Spans()
 
 
-def look_at(spans, source, job_id="a", **options):
+def poll(spans, source, job_id="a", **options):
     return asyncio.run(TracedSource(source, spans.tracer, **options).get_job(job_id))
 
 
-def test_a_look_is_a_span_that_tells_the_status_and_not_which_job(spans, scripted):
-    look_at(spans, scripted({CANARY: ["processing"]}), CANARY)
-    assert spans.one.name == "adepoll.look"
+def test_a_poll_is_a_span_with_the_status_and_without_the_job_id(spans, scripted):
+    poll(spans, scripted({CANARY: ["processing"]}), CANARY)
+    assert spans.one.name == "adepoll.poll"
     assert dict(spans.one.attributes) == {"adepoll.job.status": "processing"}
     assert spans.one.status.status_code is StatusCode.UNSET
     assert CANARY not in spans.text()
 
 
-def test_a_look_tells_which_job_to_those_who_ask_for_that(spans, scripted):
-    look_at(spans, scripted(), "job-1", with_ids=True)
+def test_a_poll_has_the_job_id_on_request(spans, scripted):
+    poll(spans, scripted(), "job-1", with_ids=True)
     assert spans.one.attributes["adepoll.job.id"] == "job-1"
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "attributes"),
     [
         (
             RateLimitedError(status=429, detail=CANARY, job_id=CANARY, retry_after=1.0),
@@ -85,56 +85,56 @@ def test_a_look_tells_which_job_to_those_who_ask_for_that(spans, scripted):
         (LookupError(CANARY), {}),
     ],
 )
-def test_a_look_that_fails_tells_the_kind_of_error_and_nothing_that_was_said(
-    spans, scripted, error, told
+def test_a_failed_poll_has_the_kind_of_error_and_no_text_from_the_service(
+    spans, scripted, error, attributes
 ):
     with pytest.raises(type(error)):
-        look_at(spans, scripted({"a": [error]}))
-    assert dict(spans.one.attributes) == {"error.type": type(error).__name__, **told}
+        poll(spans, scripted({"a": [error]}))
+    assert dict(spans.one.attributes) == {"error.type": type(error).__name__, **attributes}
     assert spans.one.status.status_code is StatusCode.ERROR
     assert not spans.one.events
     assert CANARY not in spans.text()
 
 
-def test_a_look_that_nobody_wants_any_longer_is_no_error(spans, replay, scripted):
+def test_a_cancelled_poll_is_no_error(spans, replay, scripted):
     async def script():
         source = TracedSource(scripted(), spans.tracer)
-        look = asyncio.create_task(source.get_job("a"))
+        polling = asyncio.create_task(source.get_job("a"))
         await asyncio.sleep(0.01)
-        look.cancel()
-        await asyncio.wait({look})
-        assert look.cancelled()
+        polling.cancel()
+        await asyncio.wait({polling})
+        assert polling.cancelled()
 
     replay(script)
     assert spans.one.attributes["error.type"] == "CancelledError"
     assert spans.one.status.status_code is StatusCode.UNSET
 
 
-def test_a_page_of_the_list_is_a_span_and_its_arguments_are_kept(spans, scripted):
+def test_a_page_of_the_list_is_a_span_and_its_arguments_are_passed_on(spans, scripted):
     class Listing(scripted):
         async def list_jobs(self, *, page=0, page_size=100, status=None):
-            self.asked = (page, page_size, status)
+            self.arguments = (page, page_size, status)
             return JobPage(jobs=(), has_more=True)
 
     source = Listing()
     asyncio.run(TracedSource(source, spans.tracer).list_jobs(page=3, page_size=7))
-    assert source.asked == (3, 7, None)
-    assert spans.one.name == "adepoll.list"
+    assert source.arguments == (3, 7, None)
+    assert spans.one.name == "adepoll.list_page"
     assert dict(spans.one.attributes) == {
         "adepoll.list.page": 3,
-        "adepoll.list.jobs": 0,
+        "adepoll.list.job_count": 0,
         "adepoll.list.has_more": True,
     }
 
 
-def test_a_look_belongs_to_no_request_and_takes_none_of_its_baggage_along(spans, replay, scripted):
-    class Seeing(scripted):
+def test_a_poll_has_its_own_trace_and_no_baggage_of_a_request(spans, replay, scripted):
+    class Recording(scripted):
         async def get_job(self, job_id):
             self.baggage = dict(baggage.get_all())
             return await super().get_job(job_id)
 
     async def script():
-        source = Seeing({"a": ["processing", "completed"]})
+        source = Recording({"a": ["processing", "completed"]})
         traced = TracedSource(source, spans.tracer)
         async with JobWatcher(traced, schedule=Fixed(interval=1)) as watcher:
             with spans.tracer.start_as_current_span("request") as request:
@@ -146,13 +146,13 @@ def test_a_look_belongs_to_no_request_and_takes_none_of_its_baggage_along(spans,
         return request
 
     request = replay(script)
-    polls = [span for span in spans.all if span.name == "adepoll.look"]
+    polls = [span for span in spans.all if span.name == "adepoll.poll"]
     assert [span.parent for span in polls] == [None, None]
     assert len({span.context.trace_id for span in (*polls, request)}) == 3
 
 
-def test_the_slot_is_held_and_a_span_tells_when_the_request_went_out(spans, replay, scripted):
-    class Seeing(scripted):
+def test_the_slot_is_held_and_an_event_marks_when_the_request_was_sent(spans, replay, scripted):
+    class Recording(scripted):
         async def get_job(self, job_id):
             self.held = slot.locked()
             return await super().get_job(job_id)
@@ -160,18 +160,18 @@ def test_the_slot_is_held_and_a_span_tells_when_the_request_went_out(spans, repl
     slot = asyncio.Semaphore(1)
 
     async def script():
-        source = Seeing()
+        source = Recording()
         view = TracedSource(source, spans.tracer, with_ids=True).for_polling(slot)
         await view.get_job("a")
         assert source.held
         assert not slot.locked()
 
     replay(script)
-    assert [event.name for event in spans.one.events] == ["sent"]
+    assert [event.name for event in spans.one.events] == ["adepoll.request.sent"]
     assert spans.one.attributes["adepoll.job.id"] == "a"
 
 
-async def test_it_is_to_a_watcher_what_its_source_is(ade, spans, scripted):
+async def test_a_watcher_can_use_it_like_its_source(ade, spans, scripted):
     async with AdeClient(ade.api_key, base_url=ade.base_url) as client:
         source = TracedSource(client, spans.tracer)
         assert isinstance(source, PollingSource)
@@ -182,10 +182,14 @@ async def test_it_is_to_a_watcher_what_its_source_is(ade, spans, scripted):
             job = await watcher.wait(job_id)
         assert job.job_id == job_id
         assert source.service_time() == pytest.approx(client.service_time(), abs=5)
-        polls = [span for span in spans.all if span.name == "adepoll.look"]
+        polls = [span for span in spans.all if span.name == "adepoll.poll"]
         assert polls[-1].attributes["adepoll.job.status"] == "completed"
-        assert client.stats.requests == len(spans.all) > len(polls)  # pages of the list
-        assert all([event.name for event in span.events] == ["sent"] for span in spans.all)
+        assert (
+            client.stats.requests == len(spans.all) > len(polls)
+        )  # the others are pages of the list
+        assert all(
+            [event.name for event in span.events] == ["adepoll.request.sent"] for span in spans.all
+        )
         assert ade.api_key not in spans.text()
         assert job_id not in spans.text()
     assert TracedSource(scripted(), spans.tracer).service_time() is None
@@ -206,22 +210,22 @@ async def fetcher(client, spans):
 LARGE = JobPlan(processing_time=0, result_bytes=1_500_000)
 
 
-async def test_a_download_is_a_span_within_the_current_one(ade, client, fetcher, spans, tmp_path):
+async def test_a_download_is_a_child_of_the_current_span(ade, client, fetcher, spans, tmp_path):
     job_id = ade.submit(LARGE)
     path = tmp_path / "a.json"
     seen = []
     with spans.tracer.start_as_current_span("request") as request:
-        done = await fetcher.download(job_id, path, progress=lambda *there: seen.append(there))
-    async with TracedFetcher(client, spans.tracer, with_ids=True, connections=1) as naming:
+        done = await fetcher.download(job_id, path, progress=lambda *state: seen.append(state))
+    async with TracedFetcher(client, spans.tracer, with_ids=True, connections=1) as other:
         with pytest.raises(TargetExistsError):
-            await naming.download(job_id, path)
-        await naming.download(job_id, path, overwrite=True)
+            await other.download(job_id, path)
+        await other.download(job_id, path, overwrite=True)
     first, _, second, third = spans.all
     assert first.name == "adepoll.download"
     assert first.parent == request.get_span_context()
     assert dict(first.attributes) == {
-        "adepoll.result.bytes": done.bytes,
-        "adepoll.result.resumed": 0,
+        "adepoll.result.size": done.bytes,
+        "adepoll.result.resume_count": 0,
     }
     assert seen[-1] == (done.bytes, done.bytes)
     assert dict(second.attributes) == {"adepoll.job.id": job_id, "error.type": "TargetExistsError"}
@@ -233,46 +237,46 @@ async def test_a_stream_is_a_span_that_ends_with_its_block(ade, fetcher, spans):
     job_id = ade.submit(LARGE)
     with spans.tracer.start_as_current_span("request") as request:
         async with fetcher.stream(job_id, start=10, stop=110) as stream:
-            assert get_current_span() is request  # what is done within is the caller's
+            assert get_current_span() is request  # the block belongs to the caller
             assert not spans.all
             async for _ in stream:
                 pass
     span, _ = spans.all
     assert span.name == "adepoll.stream"
     assert span.parent == request.get_span_context()
-    assert dict(span.attributes) == {"adepoll.result.bytes": 100, "adepoll.result.resumed": 0}
+    assert dict(span.attributes) == {"adepoll.result.size": 100, "adepoll.result.resume_count": 0}
     assert span.status.status_code is StatusCode.UNSET
 
 
-async def test_a_stream_that_is_left_early_tells_how_far_it_came(ade, fetcher, spans):
+async def test_a_stream_that_is_left_early_has_the_bytes_so_far(ade, fetcher, spans):
     got = []
 
-    async def leave():
+    async def leave_early():
         async with fetcher.stream(ade.submit(LARGE)) as stream:
             got.append(await anext(stream))
             raise ZeroDivisionError(CANARY)
 
     with pytest.raises(ZeroDivisionError):
-        await leave()
+        await leave_early()
     assert dict(spans.one.attributes) == {
-        "adepoll.result.bytes": len(got[0]),
-        "adepoll.result.resumed": 0,
+        "adepoll.result.size": len(got[0]),
+        "adepoll.result.resume_count": 0,
         "error.type": "ZeroDivisionError",
     }
     assert spans.one.status.status_code is StatusCode.ERROR
     assert CANARY not in spans.text()
 
 
-async def test_a_stream_that_cannot_begin_tells_why(fetcher, spans):
+async def test_a_stream_that_cannot_be_opened_has_the_error(fetcher, spans):
     with pytest.raises(JobNotFoundError):
         async with fetcher.stream(CANARY):
             pass
-    told = {"error.type": "JobNotFoundError", "http.response.status_code": 404}
-    assert dict(spans.one.attributes) == told
+    expected = {"error.type": "JobNotFoundError", "http.response.status_code": 404}
+    assert dict(spans.one.attributes) == expected
     assert CANARY not in spans.text()
 
 
-async def test_results_and_items_are_spans_too(ade, fetcher, spans):
+async def test_results_and_items_are_spans(ade, fetcher, spans):
     job_id = ade.submit(JobPlan(processing_time=0, result_bytes=1_500_000))
     result = await fetcher.result(job_id)
     (rows,) = [name for name, value in result.extraction.items() if isinstance(value, list)]
@@ -280,11 +284,11 @@ async def test_results_and_items_are_spans_too(ade, fetcher, spans):
         count = sum([1 async for _ in items])
     assert count == len(result.extraction[rows])
     assert [span.name for span in spans.all] == ["adepoll.result", "adepoll.stream"]
-    assert spans.all[1].attributes["adepoll.result.bytes"] > 1_400_000
+    assert spans.all[1].attributes["adepoll.result.size"] > 1_400_000
     assert "X-Amz" not in spans.text()
     assert ade.api_key not in spans.text()
 
 
-def test_it_takes_the_options_of_a_fetcher():
-    ours = inspect.get_annotations(FetcherOptions)
-    assert [*ours] == [*inspect.signature(ResultFetcher).parameters][1:]
+def test_the_traced_fetcher_has_the_options_of_a_fetcher():
+    options = inspect.get_annotations(FetcherOptions)
+    assert [*options] == [*inspect.signature(ResultFetcher).parameters][1:]

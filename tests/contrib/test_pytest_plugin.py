@@ -1,4 +1,4 @@
-"""The plugin as its users meet it: in a pytest of their own, under whatever runs their tests."""
+"""The plugin in separate pytest runs, with the plugins that its users may have."""
 
 import os
 import re
@@ -25,11 +25,11 @@ PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """Somebody's project, in which every warning is an error, and a pytest that runs its tests.
+    """A project in which every warning is an error, and a pytest that runs its tests.
 
-    It runs in this process, or in one of its own where the test is about a fresh process.
+    It runs in this process, or in a fresh one if the test is about that.
     """
-    # The adepoll tested there is the one tested here, and not a copy that is installed.
+    # The project must use this copy of adepoll, not an installed one.
     here = Path(adepoll.__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", str(here), prepend=os.pathsep)
 
@@ -83,8 +83,8 @@ ASYNC = """
     ],
     ids=["asyncio strict", "asyncio auto", "asyncio session", "anyio", "anyio beside asyncio"],
 )
-def test_async_tests_are_served(project, mark, arguments):
-    """The client works in the test's loop, and nothing of it is left, which would be warned of."""
+def test_async_tests_can_use_the_fixtures(project, mark, arguments):
+    """The client works in the test's loop and is closed; otherwise there would be warnings."""
     conftest = """
         import pytest
 
@@ -95,7 +95,7 @@ def test_async_tests_are_served(project, mark, arguments):
     project.run(ASYNC.format(mark=mark), *arguments, conftest=conftest).assert_outcomes(passed=3)
 
 
-def test_plain_tests_need_no_plugin_for_asyncio(project):
+def test_synchronous_tests_need_no_plugin_for_asyncio(project):
     outcome = project.run(
         """
         import asyncio
@@ -111,7 +111,7 @@ def test_plain_tests_need_no_plugin_for_asyncio(project):
             assert ade_client.base_url == ade.base_url
 
         def test_nothing_is_left():
-            assert not [one for one in threading.enumerate() if "adepoll" in one.name]
+            assert not [t for t in threading.enumerate() if "adepoll" in t.name]
         """,
         *PLAIN,
     )
@@ -119,7 +119,7 @@ def test_plain_tests_need_no_plugin_for_asyncio(project):
 
 
 @pytest.mark.parametrize("scope", ["function", "session"])
-def test_async_fixtures_on_the_client_can_use_it_to_their_end(project, scope):
+def test_async_fixtures_can_use_the_client_during_teardown(project, scope):
     outcome = project.run(
         f"""
         import pytest_asyncio
@@ -145,7 +145,7 @@ def test_async_fixtures_on_the_client_can_use_it_to_their_end(project, scope):
     outcome.assert_outcomes(passed=1)
 
 
-def test_each_test_has_an_emulator_of_its_own(project):
+def test_each_test_has_its_own_emulator(project):
     outcome = project.run(
         """
         import pytest
@@ -165,10 +165,10 @@ def test_each_test_has_an_emulator_of_its_own(project):
     outcome.assert_outcomes(passed=4)
 
 
-def test_the_environment_leads_to_the_emulator_and_back(project, monkeypatch):
+def test_the_environment_points_to_the_emulator_and_is_restored(project, monkeypatch):
     for name in ("LANDINGAI_ADE_BASE_URL", "LANDINGAI_ADE_V2_BASE_URL"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody is
-    monkeypatch.setenv("VISION_AGENT_API_KEY", "key-of-somebody")
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no server
+    monkeypatch.setenv("VISION_AGENT_API_KEY", "another-key")
     monkeypatch.setenv("LANDINGAI_ADE_ENVIRONMENT", "eu")
     outcome = project.run(
         """
@@ -201,18 +201,18 @@ def test_the_environment_leads_to_the_emulator_and_back(project, monkeypatch):
             out = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
             assert json.loads(out)["job_id"] == job_id
 
-        def test_all_is_as_it_was():
+        def test_the_environment_is_restored():
             assert {name: os.environ[name] for name in NAMES} == BEFORE
             assert len(NAMES) == 4
         """,
         *PLAIN,
-        "-Wdefault",  # the SDK's affair
+        "-Wdefault",  # warnings of the SDK
         fresh=True,
     )
     outcome.assert_outcomes(passed=4)
 
 
-def test_marks_set_the_options_and_the_nearest_wins(project):
+def test_marks_set_options_and_the_nearest_mark_wins(project):
     outcome = project.run(
         """
         import pytest
@@ -244,16 +244,16 @@ def test_marks_set_the_options_and_the_nearest_wins(project):
 
 
 WRONG = [
-    ("sed=3", "ade", "no option 'sed'; there are: api_key, seed, *faults*"),
-    ("sed=3", "ade_world", "no option 'sed'; there are: api_key, seed, *faults*"),
-    ("clock=print", "ade_world", "no option 'clock'; there are: *"),
-    ("3", "ade", "options have names, as in seed=3"),
+    ("sed=3", "ade", "unknown option 'sed'; the options are: api_key, seed, *faults*"),
+    ("sed=3", "ade_world", "unknown option 'sed'; the options are: api_key, seed, *faults*"),
+    ("clock=print", "ade_world", "unknown option 'clock'; the options are: *"),
+    ("3", "ade", "options must be passed by name, as in seed=3"),
     ("list_order='sideways'", "ade", "*'sideways'*"),
     ("faults=['no-such-fault']", "ade_world", "*no-such-fault*"),
 ]
 
 
-def test_wrong_options_are_told_in_a_line(project):
+def test_invalid_options_fail_the_test_with_one_line(project):
     outcome = project.run(
         "import pytest\n"
         + "".join(
@@ -263,14 +263,13 @@ def test_wrong_options_are_told_in_a_line(project):
         *PLAIN,
     )
     outcome.assert_outcomes(errors=len(WRONG))
-    told = [f"@pytest.mark.ade, for the fixture {on}: {complaint}" for _, on, complaint in WRONG]
-    outcome.stdout.fnmatch_lines(told)
+    lines = [f"@pytest.mark.ade, for the fixture {name}: {message}" for _, name, message in WRONG]
+    outcome.stdout.fnmatch_lines(lines)
     outcome.stdout.no_fnmatch_line("*Traceback*")
     outcome.stdout.no_fnmatch_line("*During handling*")
 
 
-def test_it_costs_nothing_until_a_test_asks(project):
-    """Neither the emulator nor the server under it is imported; what adepoll itself needs, is."""
+def test_the_emulator_is_imported_only_when_a_test_uses_it(project):
     outcome = project.run(
         """
         import sys
@@ -289,7 +288,7 @@ def test_it_costs_nothing_until_a_test_asks(project):
     outcome.assert_outcomes(passed=1)
 
 
-def test_it_is_told_by_pytest_itself(project):
+def test_pytest_lists_the_marker_and_the_fixtures(project):
     shown = project.run("", *PLAIN, "--markers").stdout.str()
     assert "@pytest.mark.ade(**options): options of the emulator" in shown
     shown = project.run("", *PLAIN, "--fixtures").stdout.str()
@@ -297,7 +296,7 @@ def test_it_is_told_by_pytest_itself(project):
         assert re.search(rf"^{fixture} -- \S+contrib.pytest.py:\d+\n +\w+", shown, re.MULTILINE)
 
 
-def test_fixtures_of_the_same_name_go_before_its_own(project):
+def test_fixtures_of_the_project_override_those_of_the_plugin(project):
     outcome = project.run(
         """
         def test_it(ade, ade_env):
@@ -316,13 +315,13 @@ def test_fixtures_of_the_same_name_go_before_its_own(project):
     outcome.assert_outcomes(passed=1)
 
 
-def test_it_can_be_switched_off(project):
+def test_the_plugin_can_be_disabled(project):
     outcome = project.run("def test_it(ade): pass", *PLAIN, "-p", "no:adepoll")
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines(["*fixture 'ade' not found*"])
 
 
-def test_the_examples_of_the_documentation_pass_as_printed(project):
+def test_the_tests_in_the_documentation_pass_as_printed(project):
     examples = [code for code in PYTHON.findall(TESTING.read_text("utf-8")) if A_TEST.search(code)]
     tests = sum(len(A_TEST.findall(code)) for code in examples)
     assert (len(examples), tests) >= (2, 5)

@@ -1,4 +1,4 @@
-"""A client closes itself with its loop, whoever ends that, and never before."""
+"""The client closes itself when its loop ends, and not earlier."""
 
 import asyncio
 
@@ -15,29 +15,29 @@ def client(ade):
     return SelfClosingClient(ade.api_key, base_url=ade.base_url)
 
 
-def look(client, ade):
+def poll(client, ade):
     return client.get_job(ade.submit(JobPlan()))
 
 
-def test_the_end_of_its_loop_closes_it(ade, client):
+def test_the_end_of_its_loop_closes_the_client(ade, client):
     before = sessions()
 
     async def main():
-        await look(client, ade)
+        await poll(client, ade)
         return len(sessions()) - len(before)
 
     assert asyncio.run(main()) == 1
     assert sessions() == before
     with pytest.raises(ClosedError):
-        asyncio.run(look(client, ade))
+        asyncio.run(poll(client, ade))
 
 
-async def test_it_stays_open_as_long_as_its_loop(ade, client):
-    await look(client, ade)
+async def test_the_client_stays_open_while_its_loop_runs(ade, client):
+    await poll(client, ade)
     async with JobWatcher(client) as watcher:
         assert (await watcher.wait(ade.submit(JobPlan()))).is_terminal
-    client.finish()  # in vain, while the loop runs
-    assert (await look(client, ade)).is_terminal
+    client.finish()  # without effect while the loop runs
+    assert (await poll(client, ade)).is_terminal
 
 
 def test_it_can_be_closed_from_outside_where_the_loop_lives_on(ade, client):
@@ -48,19 +48,19 @@ def test_it_can_be_closed_from_outside_where_the_loop_lives_on(ade, client):
         client.finish()
         assert sessions() == before
         with pytest.raises(ClosedError):
-            runner.run(look(client, ade))
+            runner.run(poll(client, ade))
 
 
-def test_one_that_was_never_used_needs_no_closing(client):
+def test_finish_accepts_a_client_that_was_never_used(client):
     client.finish()
 
 
-def test_closing_it_by_hand_is_as_good(ade, client):
+def test_the_client_can_also_be_closed_explicitly(ade, client):
     async def main():
         async with client:
-            await look(client, ade)
+            await poll(client, ade)
         with pytest.raises(ClosedError):
-            await look(client, ade)
+            await poll(client, ade)
 
     asyncio.run(main())
     client.finish()

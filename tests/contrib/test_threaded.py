@@ -1,4 +1,4 @@
-"""An emulator in a thread of its own can be used from any thread, and leaves nothing behind."""
+"""An emulator in its own thread can be used from any thread, and leaves no thread behind."""
 
 import asyncio
 import socket
@@ -15,11 +15,11 @@ from adepoll.emulator import Emulator, JobPlan
 
 
 def threads_of_emulators():
-    return [one for one in threading.enumerate() if one.name.startswith("adepoll-emulator")]
+    return [t for t in threading.enumerate() if t.name.startswith("adepoll-emulator")]
 
 
 class Clock:
-    """Ticks at every look, and remembers from which threads it was looked at."""
+    """A clock that advances with each call, and records the calling threads."""
 
     def __init__(self):
         self.threads = set()
@@ -35,21 +35,21 @@ def test_it_serves_while_the_calling_thread_blocks():
     with serve_in_thread(Emulator()) as ade:
         job_id = ade.submit(JobPlan())
 
-        async def look():
+        async def poll():
             async with AdeClient(ade.api_key, base_url=ade.base_url) as client:
                 return await client.get_job(job_id)
 
-        assert asyncio.run(look()).is_terminal
+        assert asyncio.run(poll()).is_terminal
         assert ade.truth(job_id).gets == 1
 
 
-async def test_it_serves_a_loop_that_is_running_already():
+async def test_it_serves_a_loop_that_is_already_running():
     with serve_in_thread(Emulator()) as ade:
         async with AdeClient(ade.api_key, base_url=ade.base_url) as client:
             assert (await client.get_job(ade.submit(JobPlan()))).is_terminal
 
 
-def test_whatever_is_done_to_it_is_done_in_its_own_thread():
+def test_each_access_runs_in_the_emulators_thread():
     clock = Clock()
     with serve_in_thread(Emulator(clock=clock)) as ade:
         (thread,) = threads_of_emulators()
@@ -63,7 +63,7 @@ def test_whatever_is_done_to_it_is_done_in_its_own_thread():
     assert len(set(job_ids)) == 64
 
 
-def test_a_generator_has_been_drawn_from_by_the_time_it_arrives():
+def test_a_generator_is_exhausted_before_it_is_returned():
     with serve_in_thread(Emulator()) as ade:
         first = ade.submit()
         truths = ade.truth.jobs()
@@ -71,7 +71,7 @@ def test_a_generator_has_been_drawn_from_by_the_time_it_arrives():
         assert [truth.job_id for truth in truths] == [first]
 
 
-def test_the_stand_in_reads_and_writes_as_the_emulator_does():
+def test_the_proxy_reads_and_writes_like_the_emulator():
     emulator = Emulator(seed=3)
     with serve_in_thread(emulator) as ade:
         assert not ade.faults
@@ -87,7 +87,7 @@ def test_the_stand_in_reads_and_writes_as_the_emulator_does():
         assert ade
 
 
-def test_errors_come_to_whoever_caused_them():
+def test_errors_are_raised_in_the_calling_thread():
     with serve_in_thread(Emulator()) as ade:
         ade.submit(job_id="job-1")
         with pytest.raises(ValueError, match="is taken"):
@@ -99,20 +99,20 @@ def test_errors_come_to_whoever_caused_them():
         assert ade.truth("job-1").job_id == "job-1"
 
 
-def test_what_runs_in_its_thread_may_use_it_as_well():
-    class Asking:
+def test_code_in_the_emulators_thread_can_use_the_proxy():
+    class ReadingClock:
         ade = None
 
         def __call__(self):
             return 0.0 if self.ade is None else len(self.ade.api_key)
 
-    clock = Asking()
+    clock = ReadingClock()
     with serve_in_thread(Emulator(clock=clock)) as ade:
         clock.ade = ade
         assert ade.world.now() == len("emulator-key")
 
 
-def test_jobs_and_truth_remain_when_it_is_over():
+def test_jobs_and_truth_can_be_read_after_the_end():
     with serve_in_thread(Emulator()) as ade:
         job_id = ade.submit(JobPlan())
         address = ade.base_url.removeprefix("http://").split(":")
@@ -125,13 +125,13 @@ def test_jobs_and_truth_remain_when_it_is_over():
         socket.create_connection((address[0], int(address[1])), timeout=5)
 
 
-def test_an_error_of_the_test_passes_through_and_ends_it():
+def test_an_error_in_the_block_is_raised_and_ends_the_thread():
     with pytest.raises(ZeroDivisionError), serve_in_thread(Emulator()):
         _ = 1 / 0
     assert not threads_of_emulators()
 
 
-def test_a_port_that_is_taken_is_told_at_once():
+def test_a_port_in_use_raises_immediately():
     with (
         serve_in_thread(Emulator()) as ade,
         pytest.raises(OSError, match="in use"),
@@ -141,29 +141,29 @@ def test_a_port_that_is_taken_is_told_at_once():
     assert not threads_of_emulators()
 
 
-def test_a_server_that_dies_is_told_and_not_waited_for():
-    class Mortal(Emulator):
-        def die(self):
+def test_the_failure_of_the_thread_is_raised():
+    class Failing(Emulator):
+        def fail(self):
             asyncio.get_running_loop().call_soon(sys.exit, "boom")
 
-    def let_it_die():
-        with serve_in_thread(Mortal()) as ade:
-            ade.die()
-            with suppress(RuntimeError):  # when it runs no more
+    def use_until_it_fails():
+        with serve_in_thread(Failing()) as ade:
+            ade.fail()
+            with suppress(RuntimeError):  # after the thread has ended
                 while ade.base_url:
                     pass
             assert ade.submit()
 
     with pytest.raises(SystemExit, match="boom"):
-        let_it_die()
+        use_until_it_fails()
     assert not threads_of_emulators()
 
 
-def test_what_goes_wrong_as_it_ends_is_told():
-    class Clinging(Emulator):
+def test_an_error_at_the_end_of_the_emulator_is_raised():
+    class FailingAtTheEnd(Emulator):
         async def __aexit__(self, *exc_info):
             await super().__aexit__(*exc_info)
             raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), serve_in_thread(Clinging()) as ade:
+    with pytest.raises(ZeroDivisionError), serve_in_thread(FailingAtTheEnd()) as ade:
         assert ade.base_url

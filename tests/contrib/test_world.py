@@ -1,4 +1,4 @@
-"""A service in virtual time: its clock is its loop's, and a run is the same every time."""
+"""The emulated service in virtual time: its clock is its loop's, and runs are reproducible."""
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ async def settle(source, job_ids):
 
 
 def replay(**options):
-    """Run a batch, and tell all that happened."""
+    """Run a batch; return the elapsed time, the snapshots and the truth."""
     faults = [make_fault("server-error", chance=0.2), make_fault("latency", chance=0.5)]
     with AdeWorld(faults=faults, **options) as world:
         job_ids = [world.submit() for _ in range(30)]
@@ -77,12 +77,12 @@ def test_a_job_that_never_ends_ends_the_run(world):
     assert world.elapsed == 3600
 
 
-def test_there_is_an_end_by_default(world):
+def test_a_run_ends_after_six_hours_by_default(world):
     with pytest.raises(TimeoutError, match="after 21600 virtual seconds"):
         world.run(asyncio.Event().wait())
 
 
-def test_a_timeout_of_the_code_itself_is_its_own(world):
+def test_a_timeout_of_the_code_itself_is_unchanged(world):
     async def main():
         async with asyncio.timeout(1):
             await asyncio.sleep(2)
@@ -92,12 +92,12 @@ def test_a_timeout_of_the_code_itself_is_its_own(world):
     assert not str(caught.value)
 
 
-async def test_a_loop_that_runs_already_is_told_what_to_do(world):
+async def test_run_within_a_running_loop_raises_and_says_what_to_do(world):
     with pytest.raises(RuntimeError, match="plain `def test_"):
         world.run(asyncio.sleep(1))
 
 
-def test_closing_cancels_what_is_left_of_the_runs():
+def test_closing_cancels_the_remaining_tasks():
     ended = []
 
     async def linger():
@@ -121,6 +121,6 @@ def test_closing_cancels_what_is_left_of_the_runs():
 @pytest.mark.parametrize(
     ("options", "error"), [({"sed": 3}, TypeError), ({"faults": ["blub"]}, ValueError)]
 )
-def test_options_that_cannot_be_are_refused_and_leave_nothing(options, error):
+def test_invalid_options_are_refused(options, error):
     with pytest.raises(error):
         AdeWorld(**options)

@@ -1,4 +1,4 @@
-"""What tests of your own code stand on, under any framework; the pytest plugin hands it out."""
+"""Helpers for tests of your own code, for any test framework. The pytest plugin uses them."""
 
 from adepoll.contrib.testing.client import SelfClosingClient
 from adepoll.contrib.testing.threaded import serve_in_thread

@@ -1,4 +1,4 @@
-"""An AdeClient that needs nobody to close it. Imports client."""
+"""An `AdeClient` that closes itself with its event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,22 +10,22 @@ from adepoll.throttling.rate_limiter import Send
 
 
 class SelfClosingClient(AdeClient):
-    """An `AdeClient` that is closed at the latest when the loop ends in which it was used.
+    """An `AdeClient` that is closed at the latest when its event loop ends.
 
-    It hangs on an asynchronous generator, which every orderly end of a loop closes before the
-    loop itself (PEP 525, 2016, "Asynchronous Generators and Event Loop Finalization"):
-    ``asyncio.run``, pytest-asyncio and anyio all end so, and it need not know which it was.
+    It keeps an asynchronous generator open. ``asyncio.run``, pytest-asyncio and anyio close such
+    generators before they close the loop (PEP 525, 2016, "Asynchronous Generators and Event Loop
+    Finalization"), and the generator then closes the client.
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
-    _end: AsyncGenerator[None, None] | None = None
+    _closer: AsyncGenerator[None, None] | None = None
 
     def finish(self) -> None:
-        """Close it from outside of its loop, if that lives on and is at rest."""
-        if self._loop is None or self._end is None:
+        """Close the client from outside of its loop, if the loop is open and not running."""
+        if self._loop is None or self._closer is None:
             return
         if not (self._loop.is_closed() or self._loop.is_running()):
-            self._loop.run_until_complete(self._end.aclose())
+            self._loop.run_until_complete(self._closer.aclose())
 
     def _job_request(self, job_id: str) -> Send[JobSnapshot]:
         self._close_with_the_loop()
@@ -36,13 +36,13 @@ class SelfClosingClient(AdeClient):
         return super()._page_request(page, page_size, status)
 
     def _close_with_the_loop(self) -> None:
-        if self._end is None:
+        if self._closer is None:
             self._loop = asyncio.get_running_loop()
-            self._end = self._close_at_the_end()
+            self._closer = self._close_with_loop()
             with suppress(StopIteration):  # it has reached its yield, and the loop knows it
-                self._end.asend(None).send(None)
+                self._closer.asend(None).send(None)
 
-    async def _close_at_the_end(self) -> AsyncGenerator[None, None]:
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""An emulator in a thread of its own, used from any other. Imports the emulator."""
+"""An emulator in its own thread, for use from other threads."""
 
 import asyncio
 import threading
@@ -17,53 +17,59 @@ _T = TypeVar("_T")
 
 @contextmanager
 def serve_in_thread(emulator: Emulator) -> Iterator[Emulator]:
-    """Run an emulator in a thread of its own: for who has no event loop, or a loop of any kind.
+    """Run an emulator in its own thread, for code without an event loop or with any kind of loop.
 
-    Gives a stand-in with all that the emulator has. Whatever is read from it, called or set is
-    done in that thread, between two steps of the server: any thread may use it, at any time, and
-    sees nothing half done. When the server is gone, jobs and truth can still be read.
+    Yields a proxy with all attributes of the emulator. Each access to it runs in the emulator's
+    thread, between two steps of the server, so any thread may use it at any time. After the end of
+    the block, jobs and truth can still be read.
 
     Raises:
         OSError: A port is taken.
     """
-    begun: Future[tuple[asyncio.AbstractEventLoop, int, asyncio.Event]] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, int, asyncio.Event]] = Future()
 
     async def serve() -> None:
         async with emulator:
             leave = asyncio.Event()
-            begun.set_result((asyncio.get_running_loop(), threading.get_ident(), leave))
+            started.set_result((asyncio.get_running_loop(), threading.get_ident(), leave))
             await leave.wait()
 
     def run() -> None:
-        # Not the policy's loop: that is the test's business, and nobody knows what it can do.
+        # Not the loop of the event loop policy, which a test may have replaced.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(serve())
 
     with ThreadPoolExecutor(1, thread_name_prefix="adepoll-emulator") as pool:
-        over = pool.submit(run)
-        either: list[Future[Any]] = [begun, over]
+        ended = pool.submit(run)
+        either: list[Future[Any]] = [started, ended]
         wait(either, return_when=FIRST_COMPLETED)
-        if over.done():
-            over.result()  # raises what kept it from beginning
-        loop, ident, leave = begun.result()
+        if ended.done():
+            ended.result()  # raises the error that prevented the start
+        loop, ident, leave = started.result()
         try:
-            yield cast("Emulator", _StandIn(emulator, _Thread(loop, ident, over)))
+            yield cast("Emulator", _ThreadProxy(emulator, _Thread(loop, ident, ended)))
         finally:
-            with suppress(RuntimeError):  # the loop has died; what of, is raised below
+            with suppress(RuntimeError):  # the loop has failed; its error is raised below
                 loop.call_soon_threadsafe(leave.set)
-            over.result()
+            ended.result()
 
 
 @frozen
 class _Thread:
-    """Where an emulator runs: the loop, the number of its thread, and when it is over."""
+    """The thread of an emulator.
+
+    Attributes:
+        loop: The event loop that runs in it.
+        ident: Its identifier.
+        ended: Done when the thread has ended.
+    """
 
     loop: asyncio.AbstractEventLoop
     ident: int
-    over: "Future[None]"
+    ended: "Future[None]"
 
-    def do(self, function: Callable[[], _T]) -> _T:
-        """Call a function over there, and wait for what it gives; here, once that is over."""
+    def call(self, function: Callable[[], _T]) -> _T:
+        """Return the result of a function that runs in the thread; after its end, run it here."""
         if threading.get_ident() == self.ident:
             return function()
         done: Future[_T] = Future()
@@ -76,16 +82,16 @@ class _Thread:
 
         with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(work)
-        either: list[Future[Any]] = [done, self.over]
+        either: list[Future[Any]] = [done, self.ended]
         wait(either, return_when=FIRST_COMPLETED)
         return done.result() if done.done() else function()
 
 
-_SHARED: Final = (World, Faults, GroundTruth, MethodType)
+_PROXIED: Final = (World, Faults, GroundTruth, MethodType)
 
 
-class _StandIn:
-    """Stands for an object of another thread: whatever is done to it is done over there."""
+class _ThreadProxy:
+    """A proxy of an object; each access to it runs in the thread of the object."""
 
     __slots__ = ("_target", "_thread")
 
@@ -97,31 +103,31 @@ class _StandIn:
         object.__setattr__(self, "_thread", thread)
 
     def __getattr__(self, name: str) -> Any:
-        return self._give(lambda: getattr(self._target, name))
+        return self._access(lambda: getattr(self._target, name))
 
     def __setattr__(self, name: str, value: object) -> None:
-        self._thread.do(lambda: setattr(self._target, name, value))
+        self._thread.call(lambda: setattr(self._target, name, value))
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        return self._give(lambda: self._target(*args, **kwargs))
+        return self._access(lambda: self._target(*args, **kwargs))
 
     def __iter__(self) -> Iterator[Any]:
-        return self._thread.do(lambda: iter([*self._target]))
+        return self._thread.call(lambda: iter([*self._target]))
 
     def __len__(self) -> int:
-        return self._thread.do(lambda: len(self._target))
+        return self._thread.call(lambda: len(self._target))
 
     def __bool__(self) -> bool:
-        return self._thread.do(lambda: bool(self._target))
+        return self._thread.call(lambda: bool(self._target))
 
     def __repr__(self) -> str:
-        return self._thread.do(lambda: repr(self._target))
+        return self._thread.call(lambda: repr(self._target))
 
-    def _give(self, function: Callable[[], object]) -> object:
+    def _access(self, function: Callable[[], object]) -> object:
         def finish() -> object:
             value = function()
-            # A generator would run in the thread of whoever draws from it.
+            # A generator would run in the thread that iterates over it.
             return iter([*value]) if isinstance(value, Iterator) else value
 
-        value = self._thread.do(finish)
-        return _StandIn(value, self._thread) if isinstance(value, _SHARED) else value
+        value = self._thread.call(finish)
+        return _ThreadProxy(value, self._thread) if isinstance(value, _PROXIED) else value

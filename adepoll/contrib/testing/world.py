@@ -1,4 +1,4 @@
-"""A service in virtual time for a plain test: hours pass in milliseconds. Imports the emulator."""
+"""An emulated service in virtual time, for synchronous tests: hours pass in milliseconds."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -21,28 +21,27 @@ from adepoll.emulator import (
 _T = TypeVar("_T")
 
 SIX_HOURS: Final = 21_600.0
-"""How long `AdeWorld.run` lets a coroutine go on by default, in virtual seconds."""
+"""Default timeout of `AdeWorld.run` in virtual seconds."""
 
 
 class AdeWorld:
-    """An emulated service without sockets, and the loop in whose virtual time it lives.
+    """An emulated service without sockets, and the event loop with its virtual time.
 
-    Its time stands at 0.0 when it is made, passes while `run` runs, and stands still between two
-    runs. With the same seed, the same requests get the same answers at the same times; a watcher
-    sends the same ones if it is given an `rng`. Close it, or use it as ``with AdeWorld() as
-    ade_world``.
+    The time starts at 0.0, and passes only while `run` runs. With the same seed, the same requests
+    get the same responses at the same times; a watcher sends the same requests if it is created
+    with an `rng`. Close it, or use it as ``with AdeWorld() as ade_world``.
     """
 
     def __init__(self, **options: Json) -> None:
-        """Make a service without jobs.
+        """Create a service without jobs.
 
         Args:
-            options: Those of `Emulator`: `seed`, `profile`, `faults` and more. What only a server
-                needs (a port, the key) means nothing here, and the clock is the loop's.
+            **options: Options of `Emulator`: `seed`, `profile`, `faults` and more. Options of the
+                server, such as its ports and the API key, have no effect. `clock` is not allowed.
 
         Raises:
-            TypeError: There is no such option.
-            ValueError: The value of one is out of range.
+            TypeError: An option is unknown.
+            ValueError: The value of an option is out of range.
         """
         self._runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
         self._loop = self._runner.get_loop()
@@ -55,7 +54,7 @@ class AdeWorld:
         self._source = WorldSource(world=self.world, rng=rng)
 
     def __enter__(self) -> Self:
-        """Give the world itself."""
+        """Return the world itself."""
         return self
 
     def __exit__(
@@ -64,7 +63,7 @@ class AdeWorld:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Close the world."""
         self.close()
 
     @property
@@ -74,22 +73,22 @@ class AdeWorld:
 
     @property
     def source(self) -> WorldSource:
-        """The `JobSource` to give to a `JobWatcher`, in place of a client."""
+        """The `JobSource` for a `JobWatcher`, in place of a client."""
         return self._source
 
     @property
     def truth(self) -> GroundTruth:
-        """Tells what really happened: ``truth(job_id)``, and more."""
+        """What really happened: ``truth(job_id)``, and more."""
         return self._emulator.truth
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong: add faults, remove them, switch all off, at any time."""
+        """The faults, which can be added and removed at any time."""
         return self._emulator.faults
 
     @property
     def elapsed(self) -> float:
-        """How much virtual time has passed, in seconds."""
+        """Virtual time that has passed, in seconds."""
         return self._loop.time()
 
     def submit(
@@ -100,35 +99,35 @@ class AdeWorld:
         received_at: float | None = None,
         schema: Json = None,
     ) -> str:
-        """Take a job in and give its id, as `World.submit` does; by default it arrives now."""
+        """Submit a job, as `World.submit` does, and return its id; by default it arrives now."""
         return self.world.submit(plan, job_id=job_id, received_at=received_at, schema=schema)
 
     def run(self, main: Coroutine[Json, Json, _T], *, timeout: float = SIX_HOURS) -> _T:
-        """Run a coroutine in virtual time, and give what it returns.
+        """Run a coroutine in virtual time, and return its result.
 
         Args:
             main: What to run.
-            timeout: Virtual seconds after which it is cancelled. Without an end, a watch of a job
-                that never ends would keep a test busy for good.
+            timeout: Virtual seconds after which it is cancelled. Without it, a watch of a job that
+                never ends would keep a test busy for ever.
 
         Raises:
-            TimeoutError: It was not over by then.
-            RuntimeError: A loop is running already, that of an ``async def`` test.
+            TimeoutError: The coroutine had not ended in time.
+            RuntimeError: Another loop is running, such as the loop of an ``async def`` test.
         """
-        if _in_a_loop():
+        if _is_loop_running():
             main.close()
             raise RuntimeError(
-                "run() has a loop of its own: call it from a plain `def test_...`, not from an "
-                "`async def` one"
+                "run() has its own event loop: call it from a plain `def test_...`, not from an "
+                "`async def` test"
             )
-        return self._runner.run(_limited(main, timeout))
+        return self._runner.run(_run_with_timeout(main, timeout))
 
     def close(self) -> None:
-        """Cancel what is left of the runs, and close the loop."""
+        """Cancel the remaining tasks, and close the loop."""
         self._runner.close()
 
 
-def _in_a_loop() -> bool:
+def _is_loop_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -136,7 +135,7 @@ def _in_a_loop() -> bool:
     return True
 
 
-async def _limited(main: Coroutine[Json, Json, _T], seconds: float) -> _T:
+async def _run_with_timeout(main: Coroutine[Json, Json, _T], seconds: float) -> _T:
     try:
         async with asyncio.timeout(seconds) as limit:
             return await main
@@ -144,6 +143,6 @@ async def _limited(main: Coroutine[Json, Json, _T], seconds: float) -> _T:
         if not limit.expired():
             raise
         raise TimeoutError(
-            f"not over after {seconds:g} virtual seconds; does it wait for a job that never ends, "
-            "or for nothing at all? run(..., timeout=) sets another limit"
+            f"not done after {seconds:g} virtual seconds; it may wait for a job that never ends. "
+            "run(..., timeout=) sets another limit"
         ) from exc
