@@ -43,7 +43,7 @@ async def test_the_client_stays_open_while_its_loop_runs(ade, client):
 def test_it_can_be_closed_from_outside_where_the_loop_lives_on(ade, client):
     before = sessions()
     with asyncio.Runner() as runner:
-        runner.run(look(client, ade))
+        runner.run(poll(client, ade))
         assert len(sessions()) == len(before) + 1
         client.finish()
         assert sessions() == before
