@@ -86,11 +86,11 @@ if typing.TYPE_CHECKING:
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
     from adepoll.throttling.retrying import RetryPolicy
     from adepoll.throttling.stats import ClientStats
-    from adepoll.watching.detection_lag import LagHistogram
-    from adepoll.watching.harvest import Harvest, Unresolved
+    from adepoll.watching.statistics import LagHistogram, WatcherStats
     from adepoll.watching.status_updates import StatusUpdate, StatusUpdates
-    from adepoll.watching.subscriptions import Watch, WatchProgress
-    from adepoll.watching.watcher import JobWatcher, WatcherStats
+    from adepoll.watching.watch import UnresolvedJob, Watch, WatchProgress
+    from adepoll.watching.watcher import JobWatcher
+
 
 __all__ = [
     "Adaptive",
@@ -116,7 +116,6 @@ __all__ = [
     "ExtractWarning",
     "FetcherStats",
     "Fixed",
-    "Harvest",
     "InvalidJobIdError",
     "JobCancelledError",
     "JobEventStream",
@@ -181,7 +180,7 @@ __all__ = [
     "TransportError",
     "UnexpectedStatusError",
     "UnprocessableError",
-    "Unresolved",
+    "UnresolvedJob",
     "UnresolvedJobsError",
     "Watch",
     "WatchProgress",
@@ -222,11 +221,10 @@ _NAMES: typing.Final = {
     "server.webhooks": ["job_ids_in", "WebhookVerifier"],
     "throttling.retrying": ["RetryPolicy"],
     "throttling.stats": ["ClientStats"],
-    "watching.detection_lag": ["LagHistogram"],
-    "watching.harvest": ["Harvest", "Unresolved"],
+    "watching.statistics": ["LagHistogram", "WatcherStats"],
     "watching.status_updates": ["StatusUpdate", "StatusUpdates"],
-    "watching.subscriptions": ["Watch", "WatchProgress"],
-    "watching.watcher": ["JobWatcher", "WatcherStats"],
+    "watching.watch": ["UnresolvedJob", "Watch", "WatchProgress"],
+    "watching.watcher": ["JobWatcher"],
 }
 _MODULE_OF: typing.Final = {name: module for module, names in _NAMES.items() for name in names}
 

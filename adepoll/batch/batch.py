@@ -21,8 +21,9 @@ from adepoll.journal import Journal
 from adepoll.journal.schema import OUT_DIR
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
-from adepoll.watching.list_sweeps import Discovery
-from adepoll.watching.watcher import JobWatcher, WatcherStats, check_timeout
+from adepoll.watching.listing import Discovery
+from adepoll.watching.statistics import WatcherStats
+from adepoll.watching.watcher import JobWatcher, check_timeout
 
 
 class Batch:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Final, NoReturn
 
@@ -25,8 +25,8 @@ from adepoll.journal import (
     StatusChanged,
 )
 from adepoll.journal.outcomes import Outcome
-from adepoll.watching.harvest import End, Harvest, Unresolved
 from adepoll.watching.pollers import finish
+from adepoll.watching.watch import UnresolvedJob, Watch
 
 _OUTCOMES_BUFFERED: Final = 32
 _PAGE: Final = 200  # waiting jobs read from the journal at the same time
@@ -63,7 +63,8 @@ class RunTasks:
         )
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(_OUTCOMES_BUFFERED)
         self._changed = asyncio.Event()  # an outcome was buffered, or the run has ended
-        self._harvest: Harvest | None = None
+        self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
+        self._recorded_statuses: Mapping[str, str] = {}  # of active jobs
         self._main: asyncio.Task[None] | None = None
         self._unacknowledged: str | None = None  # a job whose outcome is being acknowledged
         self.exhausted = False
@@ -183,10 +184,12 @@ class RunTasks:
         """Watch all waiting jobs, and record how they end."""
         watcher, window = self._resources.watcher, self._resources.window
         waiting = self._ids.waiting()
-        async with watcher.harvest(waiting, window=window, timeout=self._timeout) as harvest:
-            self._harvest = harvest
-            async for ends in harvest:
-                await self._record_ends(ends)
+        async with watcher.watch(
+            waiting, window=window, timeout=self._timeout, errors="yield"
+        ) as watch:
+            self._watch = watch
+            async for end in watch:
+                await self._record_ends((end, *watch.take_ready()))
         if self._timeout is not None:
             if not self._ids.is_collection:
                 intake.cancel()
@@ -199,13 +202,13 @@ class RunTasks:
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]
             await self._record_ends(
-                Unresolved(
+                UnresolvedJob(
                     job_id, JobTimeoutError(job_id=job_id, timeout=timeout, last_status=None)
                 )
                 for _, job_id in page
             )
 
-    async def _record_ends(self, ends: Iterable[End]) -> None:
+    async def _record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
         """Record how jobs ended; then deliver their outcomes or queue their results."""
         ends = tuple(ends)
         targets = {
@@ -221,7 +224,7 @@ class RunTasks:
         outcomes: list[Outcome] = []
         to_fetch: list[JobSnapshot] = []
         for end in ends:
-            if isinstance(end, Unresolved):
+            if isinstance(end, UnresolvedJob):
                 changes.append(given_up(end.job_id, end.error, now))
                 outcomes.append(Outcome(job_id=end.job_id, error=end.error))
                 self.counters.unresolved += 1
@@ -256,8 +259,12 @@ class RunTasks:
             await self._save_durations()
 
     async def _save_statuses(self) -> None:
-        if self._harvest is not None and (seen := self._harvest.pop_seen()):
-            changes = (StatusChanged(job_id, text) for job_id, text in seen.items())
+        if self._watch is None:
+            return
+        before, self._recorded_statuses = self._recorded_statuses, self._watch.last_statuses()
+        changed = self._recorded_statuses.items() - before.items()
+        if changed:
+            changes = (StatusChanged(job_id, text) for job_id, text in changed)
             with contextlib.suppress(JournalError):  # not worth stopping the run
                 await self._journal.write(*changes, durable=False)
 

@@ -22,7 +22,7 @@ from adepoll.cli.options import (
 from adepoll.errors import ConfigurationError
 from adepoll.journal.opening import read_endpoint
 from adepoll.redaction import showable
-from adepoll.watching.list_sweeps import Discovery
+from adepoll.watching.listing import Discovery
 
 OPTIONS_NOTE: Final = "options"  # note in the journal: the options that `resume` uses again
 IDS_NOTE: Final = "ids"  # note in the journal: READING until all ids have been read, then READ

@@ -65,7 +65,7 @@ class BatchState:
 
 
 def state_of_watch(
-    watched: "adepoll.Watch",
+    watched: "adepoll.Watch[adepoll.JobSnapshot]",
     client: "adepoll.AdeClient",
     watcher: "adepoll.JobWatcher",
     *,

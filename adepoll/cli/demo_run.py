@@ -22,7 +22,7 @@ from adepoll.cli.messages import say
 from adepoll.cli.progress import progress_view
 from adepoll.errors import ResultError, UnresolvedJobsError
 from adepoll.fetcher import ResultFetcher
-from adepoll.watching.subscriptions import Watch
+from adepoll.watching.watch import Watch
 from adepoll.watching.watcher import JobWatcher
 
 _MAX_DOWNLOADS: Final = 8  # at the same time
@@ -150,7 +150,7 @@ async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Observations:
 
 
 async def _observe(
-    watch: Watch,
+    watch: Watch[JobSnapshot],
     *,
     observations: Observations,
     fetcher: ResultFetcher,

@@ -22,8 +22,8 @@ from prometheus_client.utils import floatToGoString
 from adepoll.api.client import AdeClient
 from adepoll.fetcher import FetcherStats, ResultFetcher
 from adepoll.throttling.stats import ClientStats
-from adepoll.watching.detection_lag import LagHistogram
-from adepoll.watching.watcher import JobWatcher, WatcherStats
+from adepoll.watching.statistics import LagHistogram, WatcherStats
+from adepoll.watching.watcher import JobWatcher
 
 __all__ = ["AdepollCollector"]
 

@@ -1,4 +1,4 @@
-"""How old jobs are when a watcher is given them. Imports nothing of adepoll.
+"""How old jobs are when a watcher gets them. Imports nothing of adepoll.
 
 Times are seconds of one monotonic clock.
 """
@@ -11,37 +11,45 @@ from attrs import define
 
 @define(eq=False)
 class Arrivals:
-    """Whether the jobs that a watcher is given are new, as their first answers tell.
+    """Whether a watcher gets new jobs, according to the first answers about earlier ones.
 
-    Where they are, a look at once finds nothing. Old jobs seldom come alone (a batch is begun
-    anew), so that after a single one nothing is taken for new until a run of new ones was seen.
+    An immediate poll of a new job finds it active, and is wasted. One old job makes adepoll poll
+    all waiting and later jobs immediately, until 32 new jobs in a row have arrived: old jobs seldom
+    come alone, as when a batch is started again.
 
     Attributes:
-        new: Jobs that were new when they were given; what is long ago counts less.
-        old: Those that were not.
-        run: How many new ones were given since the last old one was met.
-        alarms: How many runs have ended so far.
-        alarmed_at: When the last old one was met.
+        new: Jobs that were new; earlier ones count less.
+        old: Jobs that were not new; earlier ones count less.
+        run: New jobs in a row since the last old one.
+        resets: Number of runs that an old job ended.
+        reset_at: Time at which the last old job was found.
     """
 
     new: float = 0.0
     old: float = 0.0
     run: int = 0
-    alarms: int = 0
-    alarmed_at: float = -math.inf
+    resets: int = 0
+    reset_at: float = -math.inf
 
-    def met(self, age: float, *, given_at: float, now: float) -> bool:
-        """Take in how old a job was when it was given, as is known now; tell whether it was new."""
-        # An age below nothing is that of clocks which disagree: then nothing is known of ages.
-        is_new = abs(age) <= _NEW
+    def record(self, age: float, *, added_at: float, now: float) -> bool:
+        """Record the age of a job at its arrival; return whether the job was new.
+
+        Args:
+            age: Seconds since the service had received it. A negative age shows that the clocks
+                differ, and that ages are not known: the job does not count as new.
+            added_at: When the watcher got the job.
+            now: The time.
+        """
+        is_new = abs(age) <= _MAX_NEW_AGE
         if is_new:
             self.new += 1
-            self.run += given_at > self.alarmed_at  # those before it say nothing of those after
+            # A job that arrived before the last old one was found says nothing about later ones.
+            self.run += added_at > self.reset_at
         else:
             self.old += 1
-            self.alarms += self.run > 0
+            self.resets += self.run > 0
             self.run = 0
-            self.alarmed_at = now
+            self.reset_at = now
         if self.new + self.old > _MEMORY:
             self.new /= 2
             self.old /= 2
@@ -49,29 +57,29 @@ class Arrivals:
 
     @property
     def trusted(self) -> bool:
-        """Whether the next job may be taken for new."""
-        return self.run >= _RUN
+        """True if the next job is expected to be new."""
+        return self.run >= _MIN_RUN
 
     @property
     def old_share(self) -> float:
-        """The chance that the next job is old, by Laplace's rule of succession."""
+        """Probability that the next job is old, by Laplace's rule of succession."""
         return (self.old + 1) / (self.new + self.old + 2)
 
     def to_json(self) -> list[float]:
-        """Give what `from_json` reads."""
+        """Return what `from_json` reads."""
         return [self.new, self.old, self.run]
 
     @classmethod
     def from_json(cls, saved: object) -> "Arrivals":
-        """Read back what `to_json` gave; raise ValueError or TypeError where it is not that."""
+        """Read what `to_json` returned; raise ValueError or TypeError if it is something else."""
         if not isinstance(saved, list):
             raise TypeError("arrivals must be a list")
         new, old, run = saved
         if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in saved):
-            raise ValueError(f"{saved} are no counts of arrivals")
+            raise ValueError(f"{saved} are not counts of arrivals")
         return cls(float(new), float(old), int(run))
 
 
-_NEW: Final = 2.0  # seconds: received_at is cut to whole ones, and so is the service's clock
-_RUN: Final = 32
+_MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds
+_MIN_RUN: Final = 32
 _MEMORY: Final = 8000.0

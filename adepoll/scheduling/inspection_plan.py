@@ -1,4 +1,4 @@
-"""The plan of looks that the adaptive schedule follows: pure functions. Imports durations.
+"""The inspection plan behind the adaptive schedule: pure functions. Imports durations.
 
 All times are seconds; ages are those of a job.
 """
@@ -12,104 +12,105 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.scheduling.durations import EDGES, Law, bin_of
+from adepoll.scheduling.durations import EDGES, Distribution, bin_index
 
 _WIDTHS: Final = (*map(operator.sub, EDGES[1:], EDGES), EDGES[-1])
-_SURE: Final = 1 - 1e-9  # a chance of 1 would be an endless hazard
+_MAX_CHANCE: Final = 1 - 1e-9  # a chance of 1 is an infinite hazard
 
 
 @frozen(eq=False)
 class Plan:
-    """When to look at jobs of one law, so that little lag costs few looks.
+    """When to poll jobs of one distribution, so that few polls lead to a short detection lag.
 
-    To trade lag against looks, look with density ``n(a) = sqrt(h(a) / 2c)``, h the hazard at age a
-    and c the price of a look in seconds of lag (R. E. Barlow, L. C. Hunter & F. Proschan, J. SIAM
-    11, 1963; J. B. Keller, Management Science 21, 1974). In other words: from one look to the next
-    the integral of sqrt(h), here called effort, grows by a constant step, ``sqrt(2c)``.
+    To trade lag against polls, poll with density ``n(a) = sqrt(h(a) / 2c)``, where h is the hazard
+    of completion at age a and c the price of a poll in seconds of lag (R. E. Barlow, L. C. Hunter &
+    F. Proschan, J. SIAM 11, 1963; J. B. Keller, Management Science 21, 1974). In other words: from
+    poll to poll the integral of sqrt(h), here called effort, grows by the step ``sqrt(2c)``.
 
     Attributes:
-        law: How long jobs take.
-        step: Effort from look to look.
-        minimum: Shortest wait.
-        maximum: Longest wait.
-        stride: How far to go at once into ages that the law does not know; or a quarter of the age,
-            where that is more.
+        distribution: How long jobs take.
+        step: Effort between two polls.
+        minimum: Shortest delay.
+        maximum: Longest delay.
+        stride: Longest delay at ages beyond the known ones; a quarter of the age if that is more.
     """
 
-    law: Law
+    distribution: Distribution
     step: float
     minimum: float
     maximum: float
     stride: float
-    _roots: Sequence[float] = field(repr=False)  # of the hazard in each bin
+    _roots: Sequence[float] = field(repr=False)  # square root of the hazard, by bin
     _efforts: Sequence[float] = field(repr=False)  # up to each edge
 
-    def wait(self, age: float, *, stretch: float = 1.0) -> float:
-        """Give the time from a look at a job of that age, still active, to the next one.
+    def delay(self, age: float, *, stretch: float = 1.0) -> float:
+        """Return the seconds until the next poll of a job that is active at an age.
 
         Args:
-            age: Its age.
-            stretch: Factor of the step; jitter, say.
+            age: Age of the job.
+            stretch: Factor of the step, for jitter.
         """
-        number = bin_of(age)
+        number = bin_index(age)
         effort = self._efforts[number] + (age - EDGES[number]) * self._roots[number]
         effort += self.step * stretch
         until = bisect_right(self._efforts, effort, number) - 1
         rest = (effort - self._efforts[until]) / self._roots[until]
-        wait = EDGES[until] + rest - age
-        # Where nothing was seen yet, jobs may begin to end at any age, however few have so far.
-        unknown = max(age, EDGES[self.law.known])
-        wait = min(wait, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
-        return min(max(wait, self.minimum), self.maximum)
+        delay = EDGES[until] + rest - age
+        # At unknown ages many jobs may settle, although few have at the known ones.
+        unknown = max(age, EDGES[self.distribution.known])
+        delay = min(delay, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
+        return min(max(delay, self.minimum), self.maximum)
 
     @property
     def price(self) -> float:
-        """What one look more is worth, in seconds of lag."""
+        """Price of a poll, in seconds of lag."""
         return self.step**2 / 2
 
     def cost(self) -> tuple[float, float]:
-        """Give the mean lag, and the mean number of looks, at jobs that are watched from age 0."""
-        age, reached, lag, polls = 0.0, 1.0, 0.0, 1.0
-        for _ in range(_MOST_LOOKS):
-            if reached <= _RARE:
+        """Return mean lag and mean number of polls of jobs that are watched from age 0 on."""
+        age, active, lag, polls = 0.0, 1.0, 0.0, 1.0
+        for _ in range(_MAX_POLLS):
+            if active <= _RARE:
                 break
-            until = age + self.wait(age)
-            active = self.law.active_time(until) - self.law.active_time(age)
-            lag += reached * (until - age) - active
-            polls += reached
-            age, reached = until, self.law.reaches(until)
-        # Where there are many looks, all that matters is how dense they are.
-        for number in range(bin_of(age), len(EDGES) - 1):
-            if reached <= _RARE:
+            until = age + self.delay(age)
+            time = self.distribution.active_time(until) - self.distribution.active_time(age)
+            lag += active * (until - age) - time
+            polls += active
+            age, active = until, self.distribution.survival_at(until)
+        # Where polls are many, their density is enough.
+        for number in range(bin_index(age), len(EDGES) - 1):
+            if active <= _RARE:
                 break
-            until, left = EDGES[number + 1], self.law.survival[number + 1]
-            wait = min(max(self.step / self._roots[number], self.minimum), self.maximum)
-            lag += (reached - left) * wait / 2
-            polls += (reached + left) / 2 * (until - age) / wait
-            age, reached = until, left
-        return lag / (1.0 - reached), polls
+            until, left = EDGES[number + 1], self.distribution.survival[number + 1]
+            delay = min(max(self.step / self._roots[number], self.minimum), self.maximum)
+            lag += (active - left) * delay / 2
+            polls += (active + left) / 2 * (until - age) / delay
+            age, active = until, left
+        return lag / (1.0 - active), polls
 
 
 _STRIDE: Final = 0.25  # of the age
-_RARE: Final = 0.001  # share of the jobs that may be left out of account
-_MOST_LOOKS: Final = 200  # that are gone through one by one
+_RARE: Final = 0.001  # share of the jobs that is left out of account
+_MAX_POLLS: Final = 200  # that are computed one by one
 
 
-def make_plan(law: Law, *, target_lag: float, minimum: float, maximum: float) -> Plan:
-    """Give the plan of that mean lag, as near as the bounds of a wait allow."""
+def make_plan(
+    distribution: Distribution, *, target_lag: float, minimum: float, maximum: float
+) -> Plan:
+    """Return the plan with that mean lag, as far as the bounds of a delay allow."""
     hazards = (
-        -math.log1p(-min(chance, _SURE)) / width
-        for chance, width in zip(law.chances, _WIDTHS, strict=True)
+        -math.log1p(-min(chance, _MAX_CHANCE)) / width
+        for chance, width in zip(distribution.chances, _WIDTHS, strict=True)
     )
     roots = [*map(math.sqrt, hazards)]
     efforts = [*accumulate(map(operator.mul, roots[:-1], _WIDTHS), initial=0.0)]
 
-    # Whatever comes there, half of a wait is the lag, and only of those that get there.
-    stride = 2 * target_lag / max(law.survival[law.known], _RARE)
+    # Whatever happens at unknown ages, lag is half a delay, and only jobs that get there have it.
+    stride = 2 * target_lag / max(distribution.survival[distribution.known], _RARE)
 
     def with_step(step: float) -> Plan:
         return Plan(
-            law=law,
+            distribution=distribution,
             step=step,
             minimum=minimum,
             maximum=maximum,
@@ -118,15 +119,15 @@ def make_plan(law: Law, *, target_lag: float, minimum: float, maximum: float) ->
             efforts=efforts,
         )
 
-    # By the theory, lag = step / 2 * the integral of survival * sqrt(h); where looks are few the
-    # true one differs, and grows with the step all the same.
-    weights = zip(law.survival, law.survival[1:], roots, _WIDTHS, strict=False)
+    # In theory, lag = step / 2 * the integral of survival * sqrt(h). Where polls are few the true
+    # lag differs, but it grows with the step.
+    weights = zip(distribution.survival, distribution.survival[1:], roots, _WIDTHS, strict=False)
     step = 2 * target_lag / sum((s + t) / 2 * root * width for s, t, root, width in weights)
     low, high = 0.0, math.inf
-    for _ in range(_TRIALS):
+    for _ in range(_MAX_TRIALS):
         plan = with_step(step)
         lag, _ = plan.cost()
-        if abs(lag - target_lag) < _NEAR * target_lag:
+        if abs(lag - target_lag) < _TOLERANCE * target_lag:
             break
         if lag < target_lag:
             low = step
@@ -138,5 +139,5 @@ def make_plan(law: Law, *, target_lag: float, minimum: float, maximum: float) ->
     return plan
 
 
-_TRIALS: Final = 12
-_NEAR: Final = 0.01
+_MAX_TRIALS: Final = 12
+_TOLERANCE: Final = 0.01

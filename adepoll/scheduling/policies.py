@@ -1,4 +1,4 @@
-"""When to look at a job next: pure functions of what is known of it. Imports durations.
+"""When to poll a job next: pure functions of what is known of it. Imports durations.
 
 All times are seconds.
 """
@@ -9,66 +9,66 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from attrs import Attribute, define, field, frozen
 
-from adepoll.scheduling.durations import PRIOR, Law
+from adepoll.scheduling.durations import PRIOR, Distribution
 from adepoll.scheduling.inspection_plan import Plan, make_plan
 
 
-@define(kw_only=True)  # one is made at every look, and a frozen one takes twice as long
+@define(kw_only=True)  # created for every poll; frozen would take twice as long
 class PollContext:
-    """What a schedule is told of a job.
+    """What a schedule knows of a job.
 
     Attributes:
-        polls: Looks at it so far: those that brought an answer, and failures since the last one.
-        watched_for: Seconds since the watcher was told of it.
-        age: Seconds since the service received it; None where that is not known.
-        failures: Looks that failed since the last that brought an answer.
-        law: What is known of how long jobs take.
-        surprise: Lag that came of looks, relative to the one that `law` had led to expect.
+        polls: Polls of the job so far: the successful ones, and the failed ones since.
+        watched_for: Seconds since the watcher got the job.
+        age: Seconds since the service received the job; None if unknown.
+        failures: Failed polls since the last successful one.
+        distribution: What is known of how long jobs take.
+        lag_ratio: Observed detection lag divided by the one that `distribution` led to expect.
     """
 
     polls: int
     watched_for: float
     age: float | None = None
     failures: int = 0
-    law: Law = PRIOR
-    surprise: float = 1.0
+    distribution: Distribution = PRIOR
+    lag_ratio: float = 1.0
 
 
 class Schedule(Protocol):
-    """Says how long to wait until the next look at a job.
+    """Chooses the delay until the next poll of a job.
 
-    The first look is at once, where the schedule is not `Foresighted`.
+    The first poll is immediate, unless the schedule is a `FirstPollSchedule` as well.
     """
 
     def delay(self, job: PollContext, rng: Random) -> float:
-        """Give the seconds from now to the next look.
+        """Return the seconds from now until the next poll.
 
         Args:
             job: What is known of the job.
-            rng: Source of jitter, so that a herd spreads and a run can be replayed.
+            rng: Source of jitter, which keeps polls apart and makes runs reproducible.
         """
 
 
 @runtime_checkable
-class Aimed(Protocol):
-    """A schedule that aims at a lag, which sweeps of the list can then aim at, too."""
+class LagSchedule(Protocol):
+    """A schedule with a target for the detection lag, which list sweeps use as well."""
 
     @property
     def target_lag(self) -> float:
-        """Mean seconds from the end of a job to the look that sees it."""
+        """Mean detection lag to aim at, in seconds."""
 
 
 @runtime_checkable
-class Foresighted(Protocol):
-    """A schedule that knows when to look first at a job that is new."""
+class FirstPollSchedule(Protocol):
+    """A schedule that chooses the time of a new job's first poll, too."""
 
-    def first_delay(self, job: PollContext, rng: Random, *, risk: float) -> float:
-        """Give the seconds from now to the first look; 0 for at once.
+    def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:
+        """Return the seconds from now until the first poll; 0 to poll immediately.
 
         Args:
-            job: What is believed of the job.
+            job: What is assumed of the job.
             rng: As for `Schedule.delay`.
-            risk: The chance that the job is an old one, and may have ended long ago.
+            old_share: Probability that the job is old, and may have settled long ago.
         """
 
 
@@ -87,36 +87,36 @@ def _growth(_instance: object, attribute: "Attribute[Any]", value: float) -> Non
         raise ValueError(f"{attribute.name} must be at least 1, got {value}")
 
 
-def _spread(delay: float, jitter: float, rng: Random) -> float:
+def _with_jitter(delay: float, jitter: float, rng: Random) -> float:
     return delay * rng.uniform(1 - jitter, 1 + jitter) if jitter else delay
 
 
 @frozen(kw_only=True)
 class Fixed:
-    """Look every `interval` seconds.
+    """Poll every `interval` seconds.
 
     Attributes:
-        interval: Seconds between looks.
-        jitter: Share of the interval by which a wait may be shorter or longer, 0 to 1.
+        interval: Seconds between two polls.
+        jitter: Largest random change of a delay, as a share of it, 0 to below 1.
     """
 
     interval: float = field(default=5.0, validator=_positive)
     jitter: float = field(default=0.1, validator=_share)
 
-    def delay(self, job: PollContext, rng: Random) -> float:  # noqa: ARG002 - the same for every job
-        """Give the seconds from now to the next look."""
-        return _spread(self.interval, self.jitter, rng)
+    def delay(self, job: PollContext, rng: Random) -> float:  # noqa: ARG002 - the same for all jobs
+        """Return the seconds from now until the next poll."""
+        return _with_jitter(self.interval, self.jitter, rng)
 
 
 @frozen(kw_only=True)
 class Exponential:
-    """Look often at first and ever less often: `initial` x `factor` ** looks, up to `maximum`.
+    """Poll ever less often: after `initial` x `factor` ** (polls - 1) seconds, up to `maximum`.
 
     Attributes:
-        initial: Seconds between the first look and the second.
-        factor: Growth from wait to wait, 1 or more.
-        maximum: Longest wait, seconds.
-        jitter: Share of a wait by which it may be shorter or longer, 0 to 1.
+        initial: Seconds between the first and the second poll.
+        factor: Growth from delay to delay, 1 or more.
+        maximum: Longest delay, in seconds.
+        jitter: Largest random change of a delay, as a share of it, 0 to below 1.
     """
 
     initial: float = field(default=1.0, validator=_positive)
@@ -125,80 +125,82 @@ class Exponential:
     jitter: float = field(default=0.1, validator=_share)
 
     def delay(self, job: PollContext, rng: Random) -> float:
-        """Give the seconds from now to the next look."""
+        """Return the seconds from now until the next poll."""
         try:
-            wait = self.initial * self.factor ** max(job.polls - 1, 0)
+            delay = self.initial * self.factor ** max(job.polls - 1, 0)
         except OverflowError:
-            wait = self.maximum
-        return _spread(min(wait, self.maximum), self.jitter, rng)
+            delay = self.maximum
+        return _with_jitter(min(delay, self.maximum), self.jitter, rng)
 
 
 @define(eq=False, kw_only=True)
 class Adaptive:
-    """Look when a job is likely to have ended, by what has been learnt of how long jobs take.
+    """Poll when a job is likely to have settled, by what was learnt of how long jobs take.
 
     Attributes:
-        target_lag: Mean seconds from the end of a job to the look that sees it. Half of it costs
-            twice as many looks.
-        minimum: Shortest wait, seconds.
-        maximum: Longest wait, seconds: no job is looked at later than that after the last look,
-            however sure it seems that it goes on.
-        jitter: Share by which the effort (see `Plan`) from look to look may be less or more.
+        target_lag: Mean detection lag to aim at, in seconds. Half of it costs twice as many polls.
+        minimum: Shortest delay, in seconds.
+        maximum: Longest delay, in seconds, however certain it seems that a job is active.
+        jitter: Largest random change of the effort between two polls (see `Plan`), as a share of
+            it, 0 to below 1.
     """
 
     target_lag: float = field(default=2.0, validator=_positive)
     minimum: float = field(default=0.25, validator=_positive)
     maximum: float = field(default=60.0, validator=_positive)
     jitter: float = field(default=0.1, validator=_share)
-    _plans: dict[int, Plan] = field(factory=dict, init=False, repr=False)  # by id of their law
+    _plans: dict[int, Plan] = field(factory=dict, init=False, repr=False)  # by id of distribution
 
     def __attrs_post_init__(self) -> None:
-        """Refuse bounds between which there is nothing."""
+        """Raise ValueError if `minimum` is above `maximum`."""
         if self.minimum > self.maximum:
             raise ValueError(
                 f"minimum must be at most maximum, got {self.minimum} and {self.maximum}"
             )
 
     def delay(self, job: PollContext, rng: Random) -> float:
-        """Give the seconds from now to the next look."""
-        plan = self._plans.get(id(job.law)) or self.plan(job.law, surprise=job.surprise)
+        """Return the seconds from now until the next poll."""
+        plan = self._plans.get(id(job.distribution)) or self.plan(
+            job.distribution, lag_ratio=job.lag_ratio
+        )
         age = job.watched_for if job.age is None else job.age
-        wait = plan.wait(age, stretch=rng.uniform(1 - self.jitter, 1 + self.jitter))
+        delay = plan.delay(age, stretch=rng.uniform(1 - self.jitter, 1 + self.jitter))
         if job.failures:
-            # Whatever ails the service, being asked ever less often does it good.
-            wait = min(self.maximum, max(wait, self.target_lag * 2.0 ** min(job.failures, 32)))
-            wait *= rng.uniform(1 - self.jitter, 1)
-        return wait
+            # Whatever is wrong with the service, fewer requests help it.
+            delay = min(self.maximum, max(delay, self.target_lag * 2.0 ** min(job.failures, 32)))
+            delay *= rng.uniform(1 - self.jitter, 1)
+        return delay
 
-    def first_delay(self, job: PollContext, rng: Random, *, risk: float) -> float:
-        """Give the seconds to the first look at a job that is new; 0 where it may well be old.
+    def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:
+        """Return the seconds until the first poll of a new job; 0 if it may well be old.
 
-        To wait spares a look. Should the job be an old one, it costs all of the wait in lag.
+        A later first poll saves a poll. If the job is old, all of the delay is lag.
         """
-        wait = self.delay(job, rng)
-        return wait if risk * wait <= self.plan(job.law).price else 0.0
+        delay = self.delay(job, rng)
+        return delay if old_share * delay <= self.plan(job.distribution).price else 0.0
 
-    def plan(self, law: Law, *, surprise: float = 1.0) -> Plan:
-        """Give the plan for jobs of that law; it is made once for each.
+    def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
+        """Return the plan for jobs of a distribution; it is made once for each.
 
         Args:
-            law: How long jobs take.
-            surprise: As in `PollContext`: where the lag is not as expected, another is aimed at.
+            distribution: How long jobs take.
+            lag_ratio: As in `PollContext`; the plan aims at another lag to make up for it.
         """
-        plan = self._plans.get(id(law))
+        plan = self._plans.get(id(distribution))
         if plan is None:
-            correction = min(max(1 / surprise, 1 / _MOST_CORRECTION), _MOST_CORRECTION)
+            correction = min(max(1 / lag_ratio, 1 / _MAX_CORRECTION), _MAX_CORRECTION)
             plan = make_plan(
-                law,
+                distribution,
                 target_lag=self.target_lag * correction,
                 minimum=self.minimum,
                 maximum=self.maximum,
             )
             while len(self._plans) >= _PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
-            self._plans[id(law)] = plan  # which keeps the law, so that no other has its id
+            # The plan refers to the distribution, so that no other object gets the same id.
+            self._plans[id(distribution)] = plan
         return plan
 
 
-_MOST_CORRECTION: Final = 1.5
-_PLANS_KEPT: Final = 4  # more than one, should watchers of several kinds of jobs share a schedule
+_MAX_CORRECTION: Final = 1.5
+_PLANS_KEPT: Final = 4  # more than one, as watchers may share a schedule

@@ -126,7 +126,7 @@ class HealthCheck:
         # The client's statistics record the outcome, as for every other request.
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                await self._client.slotted(nullcontext()).list_jobs(page_size=1)
+                await self._client.for_polling(nullcontext()).list_jobs(page_size=1)
         except (RequestError, ClosedError, TimeoutError):
             pass
 

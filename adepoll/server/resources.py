@@ -23,8 +23,8 @@ from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
 from adepoll.server.webhooks import WebhookVerifier, default_job_ids, job_ids_in
 from adepoll.watching.pollers import start
+from adepoll.watching.semaphore import TurnLimiter
 from adepoll.watching.status_updates import StatusUpdate
-from adepoll.watching.turnstile import TurnLimiter
 from adepoll.watching.watcher import JobWatcher
 
 _T = TypeVar("_T")
@@ -96,7 +96,7 @@ class ServerResources:
 
     async def take_turn(self) -> None:
         """Let other tasks run first if many tasks continue in the same turn of the loop."""
-        await self._turns.through()
+        await self._turns.wait_turn()
 
     @asynccontextmanager
     async def until_stopped(self) -> AsyncGenerator[None, None]:

@@ -109,7 +109,7 @@ class JobEventStream:
             for job_id, letter in zip(ordered, self._sent, strict=True)
             if letter in _STATUSES
         }
-        self._updates = watcher.latest(ordered, told=last_status)
+        self._updates = watcher.status_updates(ordered, last_status=last_status)
         self._started = self._ended = False
 
     def __aiter__(self) -> Self:

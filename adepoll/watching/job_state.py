@@ -1,130 +1,182 @@
-"""One watched job as the roster knows it, and who follows it. Imports models, errors and trouble.
+"""The state of one watched job, and the interface of its subscribers. Imports models and errors.
 
-Times are seconds of one monotonic clock, ages seconds since the service received the job.
+Times are seconds of one monotonic clock; ages are seconds since the service received the job.
 """
 
 import math
+from collections import deque
 from collections.abc import Collection
 from typing import Final, Protocol
 
-from attrs import define
+from attrs import define, field
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
-from adepoll.watching.failures import Trouble
 
 
 class Subscriber(Protocol):
-    """Somebody who wants to know about a job. Its methods neither block nor call back."""
-
-    @property
-    def free(self) -> int:
-        """How many more snapshots could be taken, those reserved counted as taken."""
+    """Gets what the polls of a job bring. Its methods neither block nor call back."""
 
     @property
     def every_change(self) -> bool:
-        """Whether it matters to them when a job changes its status and goes on."""
-
-    def has_room(self) -> bool:
-        """Whether one more snapshot could be taken, those reserved counted as taken."""
-
-    def reserve(self) -> None:
-        """Keep a place free: a look is under way that may bring a snapshot."""
-
-    def release(self) -> None:
-        """Give the place back; what the look brought, if anything, follows."""
-
-    def stall(self, entry: "JobState") -> None:
-        """Remember the entry: it is due, and waits until there is room."""
+        """True if the subscriber wants every change of status, False if only the final one."""
 
     @property
-    def stalled(self) -> "Collection[JobState]":
-        """What it remembers."""
+    def buffer(self) -> "SnapshotBuffer | None":
+        """Room for snapshots; None if the subscriber can always take one."""
 
-    def pop_stalled(self) -> "JobState | None":
-        """Give an entry that waits for room, the first one first."""
-
-    def take(self, snapshot: JobSnapshot) -> bool:
-        """Be told what a look saw; False if it matters and there is no room for it."""
+    def deliver(self, snapshot: JobSnapshot) -> bool:
+        """Take a snapshot; return False if it is wanted and the buffer is full."""
 
     def give_up(self, job_id: str, error: AdePollError) -> None:
-        """Be told that nothing more will be learnt of the job."""
+        """Record that the job is not polled any more, and why."""
+
+
+@define(eq=False)
+class SnapshotBuffer:
+    """Bounded room for the snapshots of one subscriber; its polls pause while there is none.
+
+    A poll reserves a place before its request is sent, so that its snapshot has room.
+
+    Attributes:
+        limit: Most snapshots held, places reserved by polls in flight included.
+        free: Places neither used nor reserved. Below 0 while polls for other subscribers of the
+            same jobs are in flight.
+        snapshots: Snapshots that wait for the consumer, oldest first.
+        waiting: Jobs that are due and wait for room, oldest first; some may be out of date.
+    """
+
+    limit: int
+    free: int = field(init=False)
+    snapshots: deque[JobSnapshot] = field(factory=deque, init=False)
+    waiting: "deque[JobState]" = field(factory=deque, init=False)
+    _prune_above: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Start empty."""
+        self.free = self.limit
+        self._prune_above = _PRUNE_SLACK
+
+    def put(self, snapshot: JobSnapshot) -> None:
+        """Add a snapshot; there must be a free place."""
+        self.snapshots.append(snapshot)
+        self.free -= 1
+
+    def pop(self) -> JobSnapshot:
+        """Return the oldest snapshot, of which there must be one."""
+        self.free += 1
+        return self.snapshots.popleft()
+
+    def add_waiting(self, state: "JobState", subscriber: Subscriber) -> None:
+        """Remember a job of `subscriber`, the owner of this buffer, until there is room."""
+        self.waiting.append(state)
+        if len(self.waiting) > self._prune_above:
+            # Other subscribers may have woken some of them, or added them more than once.
+            up_to_date = (
+                s for s in self.waiting if s.waits_for_room and subscriber in s.subscribers
+            )
+            self.waiting = deque(dict.fromkeys(up_to_date))
+            self._prune_above = 2 * len(self.waiting) + _PRUNE_SLACK
+
+
+@define(eq=False, weakref_slot=False)
+class PollFailures:
+    """Failed polls of one job since the last successful one.
+
+    Attributes:
+        last_at: Time of the last failure.
+        not_found_since: Time of the first 404; None if there was none.
+        failing_since: Time of the first transient failure; None if there was none.
+        malformed: Number of malformed answers.
+        polls: Number of failed polls.
+    """
+
+    last_at: float
+    not_found_since: float | None = None
+    failing_since: float | None = None
+    malformed: int = 0
+    polls: int = 0
 
 
 @define(eq=False, weakref_slot=False)
 class JobState:
-    """One watched job.
+    """What the watcher knows of one watched job.
 
     Attributes:
-        job_id: The job.
-        subscribers: Who wants to know, each once, in the order in which they came.
-        since: When it was added.
-        born: When the service received it, as far as is known; else as `since`.
-        ticket: The number of its one valid place in the agenda; 0 where it has none.
-        due: When to look next, where it has a place in the agenda.
-        polled_at: When the last look began.
-        by_schedule: Whether it began because the schedule had said so, and nothing else.
-        polls: Looks that brought an answer.
-        status: The status text last seen; None before the first answer.
-        entered: Its age when it was first known to be active; None before.
-        seen: Its age when it was last known to be active.
-        active_at: When it was last said to be active, by a look at it or by the list.
-        missed_at: When a list was asked for in which it was missing; such a job is asked for.
-        not_before: When to look next at the earliest because it is missing from the list.
-        doubt_at: When to look next although the list says that it is active; 0 before it does.
-        trouble: How looks have failed since the last answer; None where none has.
-        reserved_by: The followers that keep a place for the look under way; None where none is.
-        poll_again: Whether to look again at once when the look under way has brought nothing.
-        urgent: Whether it is to be looked at though the list may say that it is active.
-        pressing: Whether that is to be at once.
-        stalled: Whether it waits for a follower to have room.
+        job_id: Id of the job.
+        subscribers: Subscribers of the job, each once, oldest first.
+        added_at: Time at which the watcher got the job.
+        received_at: Time at which the service received the job; `added_at` while unknown.
+        ticket: Number of its valid place in the poll queue; 0 without a place.
+        due: Time of the next poll, if the job has a place in the poll queue.
+        polled_at: Time at which the last poll started.
+        by_schedule: True if the schedule alone chose the time of the last poll.
+        polls: Number of successful polls.
+        status: Status text of the last successful poll; None before.
+        first_active_age: Age at which the job was first known to be active; None before, and
+            after the job has settled.
+        last_active_age: Age at which the job was last known to be active.
+        last_active_at: Start of the last poll or list request that showed the job as active.
+        missing_at: Time of the list request that did not show the job, if that is why the job is
+            polled; else infinity.
+        not_before: Earliest time of a poll because the job is missing from the list.
+        list_trusted_until: Time until which the list, not a poll, says that the job is active; 0
+            if that was not decided yet.
+        failures: Failed polls since the last successful one; None if there were none.
+        reserved_by: Subscribers that reserve room for the poll in flight; None if there is no
+            such poll.
+        poll_again: True if another poll follows immediately when the one in flight ends.
+        ignore_list: True if the job is polled when it is due, whatever the list says.
+        pending_confirmation: True if, in addition, it is due immediately.
+        waits_for_room: True while the job is due, and all buffers of its subscribers are full.
     """
 
     job_id: str
     subscribers: Collection[Subscriber]
-    since: float
-    born: float
+    added_at: float
+    received_at: float
     ticket: int = 0
     due: float = 0.0
     polled_at: float = 0.0
     by_schedule: bool = False
     polls: int = 0
     status: str | None = None
-    entered: float | None = None
-    seen: float = 0.0
-    active_at: float = -math.inf
-    missed_at: float = math.inf
+    first_active_age: float | None = None
+    last_active_age: float = 0.0
+    last_active_at: float = -math.inf
+    missing_at: float = math.inf
     not_before: float = 0.0
-    doubt_at: float = 0.0
-    trouble: Trouble | None = None
+    list_trusted_until: float = 0.0
+    failures: PollFailures | None = None
     reserved_by: tuple[Subscriber, ...] | None = None
     poll_again: bool = False
-    urgent: bool = False
-    pressing: bool = False
-    stalled: bool = False
+    ignore_list: bool = False
+    pending_confirmation: bool = False
+    waits_for_room: bool = False
 
     @property
     def in_flight(self) -> bool:
-        """Whether a look is under way."""
+        """True while the job is polled."""
         return self.reserved_by is not None
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Add a follower that is none yet."""
+    def add_subscriber(self, subscriber: Subscriber) -> None:
+        """Add a subscriber that is not present."""
         if isinstance(self.subscribers, dict):
             self.subscribers[subscriber] = None
-        elif len(self.subscribers) < _MANY:
+        elif len(self.subscribers) < _MAX_TUPLE:
             self.subscribers = (*self.subscribers, subscriber)
         else:
             self.subscribers = dict.fromkeys((*self.subscribers, subscriber))
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Remove a follower, who is one."""
+    def remove_subscriber(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber; it must be present."""
         if isinstance(self.subscribers, dict):
             del self.subscribers[subscriber]
         else:
             self.subscribers = tuple(other for other in self.subscribers if other is not subscriber)
 
 
-# A million entries can share a tuple of one follower; thousands at one entry, as there are in a
-# server, need something that is not copied with each.
-_MANY: Final = 8
+# A million jobs of one watch share one tuple. In a server, one job can have thousands of waiters;
+# they are in a dict, since a tuple would be copied for each of them.
+_MAX_TUPLE: Final = 8
+_PRUNE_SLACK: Final = 64

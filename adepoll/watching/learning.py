@@ -1,6 +1,7 @@
-"""What looks and lists tell of a job's age, and so of how long jobs take. Imports durations, entry.
+"""What polls and lists reveal of jobs' ages, and so of how long jobs take.
 
-Times are seconds of one monotonic clock, ages seconds since the service received the job.
+Imports durations and job_state. Times are seconds of one monotonic clock; ages are seconds since
+the service received the job.
 """
 
 import math
@@ -10,176 +11,181 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from adepoll.scheduling.durations import Durations, Law, bin_of
+from adepoll.scheduling.durations import Distribution, Durations, bin_index
 from adepoll.watching.job_state import JobState
 
-_CUT_OFF: Final = 0.5  # received_at is in whole seconds; so much is lost on average
+_TRUNCATED: Final = 0.5  # mean of the seconds lost, as received_at is in whole seconds
 
 
-def _nobody_knows() -> None:
-    """Be the clock of a service that does not tell the time."""
+def _unknown() -> None:
+    """Return None: the clock of a service that does not tell its time."""
 
 
 @define(eq=False)
-class Surprise:
-    """How the lag that came of looks compares to the one that was to be expected.
+class LagRatio:
+    """Ratio of the observed detection lag to the one that the distribution led to expect.
 
-    A law that is not quite right makes plans that are not quite right. The sums run over looks,
-    whether they see an end or not, so that they are right in the midst of a batch, too.
+    A distribution that is slightly wrong makes polls too rare or too frequent. The sums run over
+    polls, whether they observe an end or not, so that the ratio is right in the middle of a batch.
     """
 
-    _seen: float = 0.0  # seconds of lag, of late
+    _observed: float = 0.0  # seconds of lag; older polls count less
     _expected: float = 0.0
     _ends: float = 0.0
-    _looks: int = 0
+    _polls: int = 0
 
-    def looked(self, law: Law, seen: float, age: float, *, ended: bool) -> None:
-        """Take in a look at age `age` at a job that was active at age `seen`."""
-        self._looks += 1
-        if self._looks % _ONE_IN or bin_of(age) > law.known:
-            return  # a sample will do, and what is mere belief is no standard
-        expected = law.lag_ahead(seen, age)
-        self._seen *= _FADING
+    def record(self, distribution: Distribution, seen: float, age: float, *, settled: bool) -> None:
+        """Record a poll at age `age` of a job that was active at age `seen`."""
+        self._polls += 1
+        if self._polls % _SAMPLE_EVERY or bin_index(age) > distribution.known:
+            return  # a sample is enough; beyond the known ages there is nothing to compare with
+        expected = distribution.expected_lag(seen, age)
+        self._observed *= _FADING
         self._expected = _FADING * self._expected + expected
         self._ends *= _FADING
-        if ended and (chance := law.ends_within(seen, age)) > 0:
-            self._seen += expected / chance
+        if settled and (chance := distribution.ends_between(seen, age)) > 0:
+            self._observed += expected / chance
             self._ends += 1
 
     @property
-    def ratio(self) -> float:
-        """The lag that was seen, relative to the one expected; 1 while too little was seen."""
-        if self._ends < _FEWEST_ENDS or not self._expected:
+    def value(self) -> float:
+        """Observed lag divided by expected lag; 1 while too few ends were observed."""
+        if self._ends < _MIN_ENDS or not self._expected:
             return 1.0
-        return self._seen / self._expected
+        return self._observed / self._expected
 
 
 @define(eq=False)
-class Offset:
-    """By how much the service's clock is ahead of ours, asked for once in a while.
+class ClockOffset:
+    """Seconds by which the service's clock is ahead of the monotonic clock.
 
     Attributes:
         service_time: As in `Learning`.
-        seconds: What was found when it was asked for last; None where it was not known.
-        known_until: Up to when that will do.
+        seconds: Offset when it was read last; None if it was not known.
+        known_until: Time until which `seconds` may be used.
     """
 
     service_time: Callable[[], float | None]
     seconds: float | None = None
     known_until: float = -math.inf
 
-    def ask(self, now: float) -> float | None:
-        """Give the offset in seconds; None while it is not known."""
+    def read(self, now: float) -> float | None:
+        """Read the service's clock; return the offset, or None while it is not known."""
         unix = self.service_time()
         if unix is None:
             self.seconds = None
         else:
             self.seconds = unix - now
-            self.known_until = now + _WHILE
+            self.known_until = now + _KNOWN_FOR
         return self.seconds
 
 
 @frozen(kw_only=True)
 class Learning:
-    """Keeps each entry's age, and teaches `durations`.
+    """Keeps the age of each job, and teaches `durations`.
 
     Attributes:
-        durations: What is learnt.
-        surprise: How the lag of looks that the schedule made compares to the expected one.
-        service_time: Gives the Unix time of the service, which `received_at` is of: its clock need
-            not agree with ours. None while that is not known; then ages count from when the
-            watcher was told of a job.
+        durations: What is learnt of how long jobs take.
+        lag_ratio: Observed to expected lag of the polls whose time the schedule chose.
+        service_time: Returns the Unix time by the service's clock, which `received_at` is of; that
+            clock need not agree with the local one. None while it is not known: ages then count
+            from when the watcher got a job.
     """
 
     durations: Durations = field(factory=Durations)
-    service_time: Callable[[], float | None] = _nobody_knows
-    surprise: Surprise = field(factory=Surprise)
-    _offset: Offset = field(init=False)
+    service_time: Callable[[], float | None] = _unknown
+    lag_ratio: LagRatio = field(factory=LagRatio)
+    _offset: ClockOffset = field(init=False)
 
     @_offset.default
-    def _ask_for_offset(self) -> Offset:
-        return Offset(self.service_time)
+    def _make_offset(self) -> ClockOffset:
+        return ClockOffset(self.service_time)
 
-    def age(self, entry: JobState, now: float) -> float:
-        """Give the age of a job, which never goes back."""
-        return max(now - entry.born, entry.seen)
+    def age(self, state: JobState, now: float) -> float:
+        """Return the age of a job; it never decreases."""
+        return max(now - state.received_at, state.last_active_age)
 
-    def active(
-        self, entry: JobState, received_at: datetime, now: float, *, as_of: float | None = None
+    def record_active(
+        self, state: JobState, received_at: datetime, now: float, *, as_of: float | None = None
     ) -> None:
-        """Note that a job was active at `as_of`, now if None."""
-        dated = self._date(entry, received_at, now)
-        if entry.entered is None and dated:
-            self._meet(entry, now)
-        seen = entry.seen
-        age = max((now if as_of is None else as_of) - entry.born, seen)
-        if entry.entered is None:
-            entry.entered = age
-            self.durations.enter()
+        """Record that a job was active at time `as_of`, which is now if None."""
+        dated = self._date(state, received_at, now)
+        if state.first_active_age is None and dated:
+            self._record_arrival(state, now)
+        seen = state.last_active_age
+        age = max((now if as_of is None else as_of) - state.received_at, seen)
+        if state.first_active_age is None:
+            state.first_active_age = age
+            self.durations.begin()
         else:
-            if as_of is None and self._is_due(entry):
-                self.surprise.looked(self.durations.law, seen, age, ended=False)
-            self.durations.survived(seen, age)
-        entry.seen = age
+            if as_of is None and _is_on_time(state):
+                self.lag_ratio.record(self.durations.distribution, seen, age, settled=False)
+            self.durations.extend(seen, age)
+        state.last_active_age = age
 
-    def ended(self, entry: JobState, received_at: datetime, now: float) -> None:
-        """Note that a job was seen ended.
+    def record_settled(self, state: JobState, received_at: datetime, now: float) -> None:
+        """Record that a poll found a job settled.
 
-        Where it was old when it was given, and never seen active, that tells nothing: of such jobs
-        one cannot say which were at risk of being given, too.
+        A job that was old when the watcher got it, and was never seen active, teaches nothing:
+        nobody knows which other jobs of that age might have come.
         """
-        if entry.entered is None and entry.polls <= 1 and self._date(entry, received_at, now):
-            self._meet(entry, now)
-        if entry.entered is not None:
-            age = self.age(entry, now)
-            if self._is_due(entry):
-                self.surprise.looked(self.durations.law, entry.seen, age, ended=True)
-            self.durations.end(entry.entered, entry.seen, age)
-            entry.entered = None
+        never_active = state.first_active_age is None and state.polls <= 1
+        if never_active and self._date(state, received_at, now):
+            self._record_arrival(state, now)
+        if (first := state.first_active_age) is not None:
+            state.first_active_age = None
+            seen = state.last_active_age
+            age = max(now - state.received_at, seen)
+            if _is_on_time(state):
+                self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
+            self.durations.end(first, seen, age)
 
-    def _date(self, entry: JobState, received_at: datetime, now: float) -> bool:
-        """Note when the service received a job; False where its clock is not known."""
+    def record_dropped(self, state: JobState) -> None:
+        """Record that a job is not polled any more; if it was active, its duration is censored."""
+        if state.first_active_age is not None:
+            self.durations.censor(state.first_active_age, state.last_active_age)
+            state.first_active_age = None
+
+    def chance(self, state: JobState, now: float) -> float:
+        """Return the chance that a job has settled; 1 if it is missing from the list."""
+        if state.missing_at < math.inf:
+            return 1.0
+        if state.first_active_age is None:
+            return UNKNOWN_CHANCE
+        seen, age = state.last_active_age, now - state.received_at
+        return self.durations.distribution.ends_between(seen, age) if age > seen else 0.0
+
+    def _date(self, state: JobState, received_at: datetime, now: float) -> bool:
+        """Record when the service received a job; return False if its clock is not known."""
         offset = self._offset
-        ahead = offset.seconds if now < offset.known_until else offset.ask(now)
+        ahead = offset.seconds if now < offset.known_until else offset.read(now)
         if ahead is None:
             return False
-        entry.born = received_at.timestamp() + _CUT_OFF - ahead
+        state.received_at = received_at.timestamp() + _TRUNCATED - ahead
         return True
 
-    def _meet(self, entry: JobState, now: float) -> None:
-        """Note how old a job was when it was given.
+    def _record_arrival(self, state: JobState, now: float) -> None:
+        """Record how old a job was when the watcher got it.
 
-        A new one has been at risk before our eyes from its age 0 on, however late the first look
-        at it, and whatever that finds: nothing is truncated, and what ended did so in (0, age].
+        A new job is observed from its age 0 on, however late its first poll is, and whatever that
+        poll finds: its duration is not truncated, and if it has settled, it did so in (0, age].
         """
-        age = entry.since - entry.born
-        if self.durations.arrivals.met(age, given_at=entry.since, now=now):
-            entry.entered = entry.seen = 0.0
-            self.durations.enter()
-
-    def _is_due(self, entry: JobState) -> bool:
-        """Tell whether the schedule is to answer for when the look was made."""
-        return entry.by_schedule and entry.polled_at - entry.due < _IN_TIME
-
-    def lost(self, entry: JobState) -> None:
-        """Note that a job is not looked at any more, whether it was seen ended or not."""
-        if entry.entered is not None:
-            self.durations.lose(entry.entered, entry.seen)
-            entry.entered = None
-
-    def gain(self, entry: JobState, now: float) -> float:
-        """Give the chance that a job has ended."""
-        if entry.entered is None:
-            return EVEN
-        seen, age = entry.seen, now - entry.born
-        return self.durations.law.ends_within(seen, age) if age > seen else 0.0
+        age = state.added_at - state.received_at
+        if self.durations.arrivals.record(age, added_at=state.added_at, now=now):
+            state.first_active_age = state.last_active_age = 0.0
+            self.durations.begin()
 
 
-EVEN: Final = 0.5
-"""The chance that a job has ended of which nothing is known."""
+def _is_on_time(state: JobState) -> bool:
+    """Return whether the schedule chose the time of the last poll, and the poll was on time."""
+    return state.by_schedule and state.polled_at - state.due < _ON_TIME
 
-_WHILE: Final = 0.1  # seconds; a clock is not known better any sooner
-_IN_TIME: Final = 0.5  # seconds
-_ONE_IN: Final = 2
-_FADING: Final = 1 - 1 / 40_000  # from look to look of the sample
-_FEWEST_ENDS: Final = 500.0
+
+UNKNOWN_CHANCE: Final = 0.5
+"""Chance that a job has settled of which nothing is known."""
+
+_KNOWN_FOR: Final = 0.1  # seconds; clocks are not known more exactly
+_ON_TIME: Final = 0.5  # seconds
+_SAMPLE_EVERY: Final = 2  # polls
+_FADING: Final = 1 - 1 / 40_000  # per poll of the sample
+_MIN_ENDS: Final = 500.0

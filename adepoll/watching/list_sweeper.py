@@ -1,6 +1,6 @@
-"""Patrol: the asyncio shell around sweeps of the list. Imports roster, sweep and source.
+"""The task that sweeps the job list. Imports listing, watched_jobs and source.
 
-It runs one task, and a few more while a sweep is under way.
+There is one task, and a few more while a sweep is in progress.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any, Final
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.api.source import JobSource
 from adepoll.errors import RateLimitedError, RequestError
-from adepoll.watching.list_sweeps import PAGE_SIZE, Situation, Sweep, SweepPolicy
+from adepoll.watching.listing import PAGE_SIZE, Situation, Sweep, SweepPolicy
 from adepoll.watching.pollers import start
 from adepoll.watching.watched_jobs import WatchedJobs
 
@@ -20,7 +20,12 @@ _log = logging.getLogger(__name__)
 
 
 class ListSweeper:
-    """Sweeps the list while that pays, and tells the roster what it says."""
+    """Sweeps the list while that costs fewer requests than polls, and passes on what it shows.
+
+    Attributes:
+        sweeps: Number of finished sweeps.
+        requests: Number of requests for a page.
+    """
 
     def __init__(
         self,
@@ -28,48 +33,50 @@ class ListSweeper:
         source: JobSource,
         policy: SweepPolicy,
         *,
-        on_news: Callable[[], None],
-        on_end: Callable[[BaseException], None],
+        on_due: Callable[[], None],
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
-        """Ask for nothing yet.
+        """Create a sweeper; nothing is requested yet.
 
         Args:
-            watched_jobs: Is told what the list says.
-            source: Is asked for the list.
-            policy: Says whether to sweep, and when.
-            on_news: Called when a job may have become due.
-            on_end: Called with an error that ends everything.
+            watched_jobs: Gets what the list shows.
+            source: Answers the requests.
+            policy: Decides whether to sweep, and when.
+            on_due: Called when jobs may have become due.
+            on_fatal: Called with an error that ends everything.
         """
         self._watched_jobs = watched_jobs
         self._source = source
         self._policy = policy
-        self._on_news = on_news
-        self._on_end = on_end
+        self._on_due = on_due
+        self._on_fatal = on_fatal
         self._tasks: set[asyncio.Task[None]] = set()
-        self._walking = False
-        self._again: asyncio.TimerHandle | None = None
+        self._running = False
+        self._retry: asyncio.TimerHandle | None = None
         self._closed = False
         self.sweeps = 0
         self.requests = 0
 
     def pump(self) -> None:
-        """Begin to sweep, if that pays; to be called when jobs have come."""
-        if not self._walking and not self._closed and self._policy.wants(self._situation()):
-            self._walking = True
-            self._watched_jobs.begin_sweeps()  # before anything is looked at
-            start(self._walk(), self._tasks).add_done_callback(self._walked)
+        """Start to sweep, if that is worth while; to be called when jobs were added."""
+        if self._running or self._closed:
+            return
+        if self._policy.should_sweep(self._situation()):
+            self._running = True
+            self._watched_jobs.start_sweeping()  # before any new job is polled
+            start(self._run(), self._tasks).add_done_callback(self._run_ended)
 
-    def halt(self) -> None:
-        """Break off what runs; it begins anew when jobs come."""
+    def cancel_all(self) -> None:
+        """Cancel what runs; sweeping starts again when jobs are added."""
         for task in self._tasks:
             task.cancel()
 
     def close(self) -> set[asyncio.Task[None]]:
-        """Never sweep again; give the tasks that are still to end."""
+        """Start no more sweeps; return the tasks that are still to end."""
         self._closed = True
-        if self._again is not None:
-            self._again.cancel()
-        self.halt()
+        if self._retry is not None:
+            self._retry.cancel()
+        self.cancel_all()
         return set(self._tasks)
 
     def _situation(self) -> Situation:
@@ -77,46 +84,46 @@ class ListSweeper:
         return Situation(
             now=asyncio.get_running_loop().time(),
             watched=len(watched_jobs),
-            settled=watched_jobs.tally.settled,
-            wasted_polls=watched_jobs.hints.wasted_polls,
-            urgent=watched_jobs.hints.urgent,
-            polls=watched_jobs.tally.polls,
-            mean_wait=watched_jobs.mean_wait,
+            settled=watched_jobs.counts.settled,
+            wasted_polls=watched_jobs.list_trust.wasted_polls,
+            pending_confirmation=watched_jobs.list_trust.pending_confirmation,
+            polls=watched_jobs.counts.polls,
+            mean_delay=watched_jobs.timing.mean_delay,
         )
 
-    async def _walk(self) -> None:
-        """Sweep again and again; when that does not pay any more, look at jobs by schedule."""
+    async def _run(self) -> None:
+        """Sweep again and again; when that is not worth while any more, poll by schedule."""
         loop = asyncio.get_running_loop()
-        while self._policy.wants(at := self._situation()):
-            sweep = self._policy.begin(at)
+        while self._policy.should_sweep(at := self._situation()):
+            sweep = self._policy.start(at)
             if await self._sweep(sweep):
                 self.sweeps += 1
-                if sweep.is_whole:
-                    self._watched_jobs.missing(sweep.started, loop.time())
-                    self._on_news()
-                self._policy.ended(sweep, self._situation())
+                if sweep.is_complete:
+                    self._watched_jobs.sweep_ended(sweep.started, loop.time())
+                    self._on_due()
+                self._policy.record_end(sweep, self._situation())
             else:
-                self._policy.failed(self._situation())
-            while self._policy.wants(at := self._situation()):
-                wait = self._policy.wait(at)
-                if not wait:
+                self._policy.record_failure(self._situation())
+            while self._policy.should_sweep(at := self._situation()):
+                delay = self._policy.delay(at)
+                if not delay:
                     break
-                await asyncio.sleep(min(wait, _LONGEST_NAP))
-        for _ in self._watched_jobs.end_sweeps(loop.time()):
-            self._on_news()
+                await asyncio.sleep(min(delay, _MAX_SLEEP))
+        for _ in self._watched_jobs.stop_sweeping(loop.time()):
+            self._on_due()
             await asyncio.sleep(0)
-        self._on_news()
+        self._on_due()
 
     async def _sweep(self, sweep: Sweep) -> bool:
-        """Ask for all pages, a few at a time; False if an error or a long silence broke it off."""
+        """Request all pages, a few at a time; return False if an error or a timeout ended it."""
         failure: RequestError | NotImplementedError | None = None
-        silence = asyncio.timeout(_LONGEST_SILENCE)
+        silence = asyncio.timeout(_PAGE_TIMEOUT)
         try:
             async with silence:
-                while first := list(islice(iter(sweep.next_page, None), _PAGES_AT_ONCE)):
+                while pages := list(islice(iter(sweep.next_page, None), _PAGES_IN_FLIGHT)):
                     async with asyncio.TaskGroup() as group:
-                        for page in first:
-                            group.create_task(self._turn_pages(sweep, page, silence))
+                        for page in pages:
+                            group.create_task(self._request_pages(sweep, page, silence))
         except* (RequestError, NotImplementedError) as errors:
             failure = _first(errors)
         except* TimeoutError:
@@ -125,28 +132,28 @@ class ListSweeper:
         if failure is not None:
             if isinstance(failure, NotImplementedError) or not failure.transient:
                 self._policy.forbidden = True
-                _log.info("looking at jobs one by one, as the list is not to be had: %s", failure)
+                _log.info("polling each job by schedule, as jobs cannot be listed: %s", failure)
             return False
-        return not silence.expired() and (sweep.is_whole or sweep.is_too_long)
+        return not silence.expired() and (sweep.is_complete or sweep.is_too_long)
 
-    async def _turn_pages(
+    async def _request_pages(
         self, sweep: Sweep, page: tuple[JobStatus, int] | None, silence: asyncio.Timeout
     ) -> None:
         loop = asyncio.get_running_loop()
         while page is not None:
             status, number = page
-            asked_at = loop.time()
-            listed = await self._ask(status, number)
+            requested_at = loop.time()
+            listed = await self._request(status, number)
             if not silence.expired():
-                silence.reschedule(loop.time() + _LONGEST_SILENCE)
-            sweep.take(status, number, listed)
-            sweep.most_pages = self._policy.most_pages(self._situation())
+                silence.reschedule(loop.time() + _PAGE_TIMEOUT)
+            sweep.record_page(status, number, listed)
+            sweep.max_pages = self._policy.max_pages(self._situation())
             for job in listed.jobs:
-                self._watched_jobs.listed(job, asked_at, loop.time())
+                self._watched_jobs.listed(job, requested_at, loop.time())
             page = sweep.next_page()
 
-    async def _ask(self, status: JobStatus, number: int) -> JobPage:
-        """Ask for one page, again and again where that only comes too early."""
+    async def _request(self, status: JobStatus, number: int) -> JobPage:
+        """Request one page, again after each 429."""
         tries = 0
         while True:
             self.requests += 1
@@ -154,40 +161,40 @@ class ListSweeper:
             try:
                 return await self._source.list_jobs(page=number, page_size=PAGE_SIZE, status=status)
             except RateLimitedError as error:
-                if tries >= _MOST_TRIES:
+                if tries >= _MAX_TRIES:
                     raise
-                # A client has its own gate, and waits for it; another source may not.
-                await asyncio.sleep(error.retry_after or _SHORT_WHILE)
+                # A client waits for its rate limiter; another source may not.
+                await asyncio.sleep(error.retry_after or _RETRY_DELAY)
 
-    def _walked(self, task: asyncio.Task[None]) -> None:
-        self._walking = False
+    def _run_ended(self, task: asyncio.Task[None]) -> None:
+        self._running = False
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._on_end(_first(error))
+            self._on_fatal(_first(error))
         if self._closed:
             return
         if error is not None or task.cancelled():
-            # It could not do that itself; and jobs may have come since it was broken off.
-            for _ in self._watched_jobs.end_sweeps(asyncio.get_running_loop().time()):
+            # The task could not do this itself; and jobs may have been added meanwhile.
+            for _ in self._watched_jobs.stop_sweeping(asyncio.get_running_loop().time()):
                 pass
-            self._on_news()
+            self._on_due()
             self.pump()
         elif len(self._watched_jobs):
-            if self._again is not None:
-                self._again.cancel()
-            self._again = asyncio.get_running_loop().call_later(_PAUSE, self.pump)
+            if self._retry is not None:
+                self._retry.cancel()
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_AFTER, self.pump)
 
 
 def _first(error: BaseException) -> Any:
-    """Give the first of the errors in a group, however deep."""
+    """Return the first error of a group, at any depth."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-_PAGES_AT_ONCE: Final = 8
-_LONGEST_NAP: Final = 1.0
-_LONGEST_SILENCE: Final = 30.0  # until a page comes; then jobs are no more believed to be active
-_MOST_TRIES: Final = 20
-_SHORT_WHILE: Final = 1.0
-_PAUSE: Final = 60.0
+_PAGES_IN_FLIGHT: Final = 8
+_MAX_SLEEP: Final = 1.0
+_PAGE_TIMEOUT: Final = 30.0  # seconds without a page; the list is out of date then
+_MAX_TRIES: Final = 20
+_RETRY_DELAY: Final = 1.0
+_RETRY_AFTER: Final = 60.0

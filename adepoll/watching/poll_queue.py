@@ -1,6 +1,7 @@
-"""What is due when: a heap with lazy deletion, and a line for what is overdue. Imports entry.
+"""Which job is polled next: a heap with lazy deletion, and one for overdue jobs.
 
-Every step costs O(log n) for n jobs, amortised; there is no timer, task or closure per job.
+Imports job_state. Every step costs O(log n) for n jobs, amortised; no job has a timer, a task or a
+closure of its own.
 """
 
 import heapq
@@ -18,127 +19,121 @@ _Item: TypeAlias = tuple[float, int, JobState]
 
 @define(eq=False)
 class PollQueue:
-    """Entries by the time at which they are due; each has at most one place.
+    """Jobs ordered by the time of their next poll; each job has at most one valid place.
 
-    Where more are due than can be looked at, those go first of which a look would gain most:
-    a sure gain counts for `_HEADSTART` seconds of having waited. So nobody starves.
+    If more jobs are due than can be polled, those with the highest chance of having settled come
+    first. A chance of 1 is worth `_HEAD_START` seconds of waiting, so that no job starves.
 
     Attributes:
-        gain: Gives what a look at an entry would gain at a time: the chance, 0 to 1, that its job
-            has ended.
+        chance: Returns the chance, 0 to 1, that a job has settled at a given time.
     """
 
-    gain: Callable[[JobState, float], float]
-    _heap: list[_Item] = field(factory=list, init=False)  # by when they are due
-    _line: list[_Item] = field(factory=list, init=False)  # overdue, by due less headstart
+    chance: Callable[[JobState, float], float]
+    _heap: list[_Item] = field(factory=list, init=False)  # by due time
+    _overdue: list[_Item] = field(factory=list, init=False)  # by due time minus head start
+    _postponed: list[_Item] = field(factory=list, init=False)  # by due time
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
-    _on_trust: list[_Item] = field(factory=list, init=False)  # by when they are due
     _recalled_at: float = field(default=math.inf, init=False)
     _stale: int = field(default=0, init=False)
 
-    def put(self, entry: JobState, due: float, *, on_trust: bool = False) -> None:
-        """Give an entry its place, which `recall` can void; the one it had is void."""
-        if entry.ticket:
-            self.drop(entry)
-        entry.ticket = next(self._tickets)
-        entry.due = due
-        heapq.heappush(self._on_trust if on_trust else self._heap, (due, entry.ticket, entry))
+    def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
+        """Give a job a place, in place of an earlier one; `recall` makes postponed jobs due."""
+        if state.ticket:
+            self.drop(state)
+        state.ticket = next(self._tickets)
+        state.due = due
+        heapq.heappush(self._postponed if postponed else self._heap, (due, state.ticket, state))
 
-    def put_in_line(self, entry: JobState, now: float, gain: float) -> None:
-        """Give a new entry its place, where it is due now and its gain is known.
-
-        It is popped whatever the time then.
-        """
-        entry.ticket = next(self._tickets)
-        entry.due = now
-        heapq.heappush(self._line, (now - _HEADSTART * gain, entry.ticket, entry))
+    def put_overdue(self, state: JobState, now: float, chance: float) -> None:
+        """Give a new job a place among the overdue ones; the next calls of `pop` return it."""
+        state.ticket = next(self._tickets)
+        state.due = now
+        heapq.heappush(self._overdue, (now - _HEAD_START * chance, state.ticket, state))
 
     def recall(self, now: float) -> None:
-        """Make all entries due that were put on trust; each is dealt with when it is its turn."""
-        if self._on_trust:
+        """Make all postponed jobs due now; `pop` moves them, a limited number per call."""
+        if self._postponed:
             self._recalled_at = now
 
-    def drop(self, entry: JobState) -> None:
-        """Take an entry's place away, if it has one."""
-        if entry.ticket:
-            entry.ticket = 0
+    def drop(self, state: JobState) -> None:
+        """Remove a job's place, if it has one."""
+        if state.ticket:
+            state.ticket = 0
             self._stale += 1
             self._prune()
 
     def pop(self, now: float) -> JobState | None:
-        """Give the entry to look at now, and take its place away; None where none is due."""
-        if self._on_trust:
-            self._call_in(now)
-        if self._line or self._overtaken(now):
-            if self._heap and self._heap[0][0] <= now:
-                self._line_up(now)
-            if (entry := self._take(self._line, math.inf)) is not None:
-                return entry
-        return self._take(self._heap, now)
+        """Remove and return the job to poll now; None if no job is due."""
+        if self._postponed:
+            self._move_postponed(now)
+        heap = self._heap
+        # More than one job may be due: the second and third items are next to the top of the heap.
+        if self._overdue or (len(heap) > 1 and min(heap[1:3])[0] <= now):
+            if heap and heap[0][0] <= now:
+                self._move_overdue(now)
+            if (state := self._take(self._overdue, math.inf)) is not None:
+                return state
+        return self._take(heap, now)
 
     def next_due(self) -> float | None:
-        """Give when the next entry is due; None where there is none."""
-        dues = []
-        for heap in (self._line, self._heap, self._on_trust):
-            self._drop_void(heap)
+        """Return the time at which the next job is due; None if there is no job."""
+        due = math.inf
+        for heap in (self._overdue, self._heap, self._postponed):
+            while heap and heap[0][1] != heap[0][2].ticket:
+                heapq.heappop(heap)
+                self._stale -= 1
             if heap:
-                dues.append(heap[0][2].due)
-        if self._on_trust:
-            dues.append(self._recalled_at)
-        return min(dues) if dues else None
+                due = min(due, heap[0][2].due)
+        if self._postponed:
+            due = min(due, self._recalled_at)
+        return due if due < math.inf else None
 
     def clear(self) -> None:
-        """Take all places away."""
+        """Remove all places."""
         self._heap.clear()
-        self._line.clear()
-        self._on_trust.clear()
+        self._overdue.clear()
+        self._postponed.clear()
         self._recalled_at = math.inf
         self._stale = 0
 
-    def _overtaken(self, now: float) -> bool:
-        """Whether more than one is due; the two next to the top of a heap are the next to be."""
-        return any(item[0] <= now for item in self._heap[1:3])
-
-    def _call_in(self, now: float) -> None:
+    def _move_postponed(self, now: float) -> None:
         latest = now if self._recalled_at == math.inf else math.inf
-        for _ in range(_MOST_LINED_UP):
-            self._drop_void(self._on_trust)
-            if not self._on_trust or self._on_trust[0][0] > latest:
+        for _ in range(_MAX_MOVED):
+            heap = self._postponed
+            while heap and heap[0][1] != heap[0][2].ticket:
+                heapq.heappop(heap)
+                self._stale -= 1
+            if not heap or heap[0][0] > latest:
                 break
-            due, ticket, entry = heapq.heappop(self._on_trust)
-            entry.due = min(due, now)
-            heapq.heappush(self._heap, (entry.due, ticket, entry))
-        if not self._on_trust:
+            due, ticket, state = heapq.heappop(heap)
+            state.due = min(due, now)
+            heapq.heappush(self._heap, (state.due, ticket, state))
+        if not self._postponed:
             self._recalled_at = math.inf
 
-    def _line_up(self, now: float) -> None:
-        for _ in range(_MOST_LINED_UP):
+    def _move_overdue(self, now: float) -> None:
+        for _ in range(_MAX_MOVED):
             if not self._heap or self._heap[0][0] > now:
                 return
-            due, ticket, entry = heapq.heappop(self._heap)
-            if ticket == entry.ticket:
-                key = due - _HEADSTART * self.gain(entry, now)
-                heapq.heappush(self._line, (key, ticket, entry))
+            due, ticket, state = heapq.heappop(self._heap)
+            if ticket == state.ticket:
+                key = due - _HEAD_START * self.chance(state, now)
+                heapq.heappush(self._overdue, (key, ticket, state))
             else:
                 self._stale -= 1
 
     def _take(self, heap: list[_Item], until: float) -> JobState | None:
         while heap and heap[0][0] <= until:
-            _, ticket, entry = heapq.heappop(heap)
-            if ticket == entry.ticket:
-                entry.ticket = 0
-                return entry
+            _, ticket, state = heapq.heappop(heap)
+            if ticket == state.ticket:
+                state.ticket = 0
+                return state
             self._stale -= 1
         return None
 
-    def _drop_void(self, heap: list[_Item]) -> None:
-        while heap and heap[0][1] != heap[0][2].ticket:
-            heapq.heappop(heap)
-            self._stale -= 1
-
     def _prune(self) -> None:
-        # Amortised: a rebuild costs O(n) and happens after n / 2 entries have left their places.
-        heaps = self._heap, self._line, self._on_trust
+        # Amortised: rebuilding costs O(n), and happens once per n / 2 dropped places.
+        heaps = self._heap, self._overdue, self._postponed
         if self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
             for heap in heaps:
                 heap[:] = [item for item in heap if item[1] == item[2].ticket]
@@ -146,6 +141,6 @@ class PollQueue:
             self._stale = 0
 
 
-_HEADSTART: Final = 30.0  # seconds
-_MOST_LINED_UP: Final = 64  # in one go, to stay short
+_HEAD_START: Final = 30.0  # seconds
+_MAX_MOVED: Final = 64  # jobs per call of `pop`, which must be short
 _PRUNE_FROM: Final = 1024

@@ -1,6 +1,6 @@
-"""Lookout: the asyncio shell around a roster that does the looking. Imports roster and source.
+"""The tasks that poll due jobs, around `WatchedJobs`. Imports watched_jobs and source.
 
-It runs as many tasks as there are looks under way, and one timer.
+There are as many tasks as polls in flight, and one timer.
 """
 
 import asyncio
@@ -9,139 +9,150 @@ from collections.abc import Callable, Coroutine, Iterable
 
 from adepoll.api.source import JobSource
 from adepoll.errors import AdePollError, TransportError
-from adepoll.watching.job_state import JobState
+from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.watched_jobs import WatchedJobs
 
 
 class Pollers:
-    """Looks at each job of a roster when it is due, and gives the roster what came of it."""
+    """Polls each watched job when it is due, and passes on the result."""
 
     def __init__(
         self,
         watched_jobs: WatchedJobs,
         source: JobSource,
         *,
-        most_workers: int,
-        on_end: Callable[[BaseException], None],
+        max_workers: int,
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
-        """Look at nothing yet.
+        """Create pollers; nothing is polled yet.
 
         Args:
             watched_jobs: Knows which jobs are due.
-            source: Is asked about them.
-            most_workers: Most looks under way at once.
-            on_end: Called with an error that ends everything: about the key, say, or a bug.
+            source: Answers the polls.
+            max_workers: Most polls in flight.
+            on_fatal: Called with an error that ends everything, such as a bad key or a bug.
         """
-        self._watched_jobs = watched_jobs
+        self.watched_jobs = watched_jobs
         self._source = source
-        self._most_workers = most_workers
-        self._on_end = on_end
+        self._max_workers = max_workers
+        self._on_fatal = on_fatal
         self._workers: set[asyncio.Task[None]] = set()
-        self._looking: dict[JobState, asyncio.Task[None]] = {}
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = math.inf
+        self._in_flight: dict[JobState, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._closed = False
 
     @property
     def in_flight(self) -> int:
-        """How many looks are under way."""
-        return len(self._looking)
+        """Number of polls in flight."""
+        return len(self._in_flight)
 
     def pump(self) -> None:
-        """Put workers on all jobs that are due, and set the alarm for the next one.
+        """Start workers for all jobs that are due, and set the timer for the next one.
 
-        To be called whenever a job may have become due, or room may have been made.
+        To be called whenever a job may have become due, or may have got room.
         """
         loop = asyncio.get_running_loop()
-        while len(self._workers) < self._most_workers and not self._closed:
-            entry = self._watched_jobs.pop_due(loop.time())
-            if entry is None:
-                self._set_alarm(loop)
+        while len(self._workers) < self._max_workers and not self._closed:
+            state = self.watched_jobs.pop_due(loop.time())
+            if state is None:
+                self._set_timer(loop)
                 return
-            task = start(self._work(entry), self._workers)
-            self._looking[entry] = task
+            task = start(self._work(state), self._workers)
+            self._in_flight[state] = task
             task.add_done_callback(self._worker_ended)
 
-    def abandon(self, entry: JobState) -> asyncio.Task[None] | None:
-        """Break off the look at a job that nobody wants to know of; give the task that ends."""
-        task = self._looking.get(entry)
-        if task is not None:
-            task.cancel()  # its place is taken by another
-        return task
+    def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
+        """Remove `subscriber` from a job; return the task of the poll that is cancelled for it."""
+        state = self.watched_jobs.unsubscribe(job_id, subscriber)
+        task = None if state is None else self._in_flight.get(state)
+        if task is None:
+            return []
+        task.cancel()  # `pump` starts another worker in its place
+        return [task]
 
-    def halt(self) -> None:
-        """Forget all jobs, and break off all looks but the one that calls this."""
-        self._watched_jobs.clear()
+    def wake_waiting(self, subscriber: Subscriber) -> None:
+        """Poll the jobs that wait for room in the buffer of `subscriber`, as far as there is."""
+        if self.watched_jobs.wake_waiting(subscriber, asyncio.get_running_loop().time()):
+            self.pump()
+
+    def cancel_all(self) -> None:
+        """Forget all jobs, and cancel all polls but the one that calls this."""
+        self.watched_jobs.clear()
         for task in self._workers:
             if task is not asyncio.current_task():
                 task.cancel()
 
     def close(self) -> set[asyncio.Task[None]]:
-        """Never look again; give the tasks that are still to end."""
+        """Start no more polls; return the tasks that are still to end."""
         self._closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         return set(self._workers)
 
-    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = self._watched_jobs.next_due()
-        if due is None or self._alarm_at <= due:
-            return  # an alarm that comes earlier sets the next one
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = due
-        self._alarm = loop.call_at(due, self._ring)
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = self.watched_jobs.poll_queue.next_due()
+        if due is None or self._timer_at <= due:
+            return  # a timer that fires earlier sets the next one
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = loop.call_at(due, self._on_timer)
 
-    def _ring(self) -> None:
-        self._alarm = None
-        self._alarm_at = math.inf
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
         self.pump()
 
-    async def _work(self, entry: JobState | None) -> None:
-        """Look at one due job after another, until none is due."""
+    async def _work(self, state: JobState | None) -> None:
+        """Poll one due job after another, until none is due."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
-        get_job, watched_jobs, looking = self._source.get_job, self._watched_jobs, self._looking
-        while entry is not None and task is not None:
-            looking[entry] = task
+        get_job, watched_jobs, in_flight = (
+            self._source.get_job,
+            self.watched_jobs,
+            self._in_flight,
+        )
+        while state is not None and task is not None:
+            in_flight[state] = task
             try:
-                snapshot = await get_job(entry.job_id)
+                snapshot = await get_job(state.job_id)
             except AdePollError as error:
                 if error.fatal:
-                    self._on_end(error)
+                    self._on_fatal(error)
                     return
-                watched_jobs.failed(entry, error, now := loop.time())
+                watched_jobs.failed(state, error, now := loop.time())
             except asyncio.CancelledError:
                 if task.cancelling():
                     raise
-                # Nobody cancelled the look: something that the source waited for was cancelled.
-                cause = TransportError("the source broke the look off", job_id=entry.job_id)
-                watched_jobs.failed(entry, cause, now := loop.time())
+                # Nobody cancelled this task: something that the source waited for was cancelled.
+                cause = TransportError("the source cancelled the poll", job_id=state.job_id)
+                watched_jobs.failed(state, cause, now := loop.time())
             else:
-                watched_jobs.answered(entry, snapshot, now := loop.time())
+                watched_jobs.succeeded(state, snapshot, now := loop.time())
             finally:
-                if entry.reserved_by is not None:
-                    watched_jobs.landed(entry, loop.time())
-                del looking[entry]
-            entry = watched_jobs.pop_due(now)
-            if len(self._workers) < self._most_workers:
-                self._set_alarm(loop)  # this worker may be long at its next look
+                if state.reserved_by is not None:
+                    watched_jobs.cancelled(state, loop.time())
+                del in_flight[state]
+            state = watched_jobs.pop_due(now)
+            if len(self._workers) < self._max_workers:
+                self._set_timer(loop)  # the next poll of this worker may take long
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
-        for entry in [entry for entry, worker in self._looking.items() if worker is task]:
-            # Cancelled before its first step, it could not clean up after itself.
-            self._watched_jobs.landed(entry, asyncio.get_running_loop().time())
-            del self._looking[entry]
+        for state in [state for state, worker in self._in_flight.items() if worker is task]:
+            # It was cancelled before its first step, and could not clean up after itself.
+            self.watched_jobs.cancelled(state, asyncio.get_running_loop().time())
+            del self._in_flight[state]
         if not task.cancelled() and (bug := task.exception()) is not None:
-            self._on_end(bug)
+            self._on_fatal(bug)
         self.pump()
 
 
 def start(
     coroutine: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]
 ) -> asyncio.Task[None]:
-    """Start a task that stands in `tasks` until it has ended."""
-    # Not loop.create_task: a loop with an eager task factory would run it before it stands there.
+    """Start a task that is in `tasks` until it has ended."""
+    # Not loop.create_task: an eager task factory would run it before it is in `tasks`.
     task = asyncio.Task(coroutine, loop=asyncio.get_running_loop())
     tasks.add(task)
     task.add_done_callback(tasks.discard)

@@ -1,30 +1,38 @@
-"""Latest: how many jobs stand, for one who may be slow: of each job only the newest is kept.
+"""Status updates: the present status of many jobs, for a consumer that may be slow.
 
-A Feed that is never full, since it holds one piece of news for each job at most. Imports feeds.
+Imports subscriptions and below. At most one update of each job is held, so that it needs no buffer
+and polls never pause.
 """
 
-import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from attrs import evolve, frozen
 
 from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.errors import AdePollError, InvalidJobIdError
+from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscriptions import BUFFERED, YIELDED, Feed, Mark, Stream
+from adepoll.watching.subscriptions import (
+    BUFFERED,
+    JobIds,
+    Stream,
+    Subscription,
+    SubscriptionHost,
+)
 
 
 @frozen(kw_only=True)
 class StatusUpdate:
-    """How a job stands now.
+    """The present status of a job.
 
     Attributes:
-        job_id: The job.
-        status: Where it stands; None where it was given up.
-        status_text: The same as the service wrote it.
-        snapshot: What the look at it saw, without the result, and `output_url` without its query;
-            None where it was given up, and where all that is known is what others were told.
-        error: Why it was given up.
+        job_id: Id of the job.
+        status: Its status; None if the job was given up.
+        status_text: The status as the service wrote it.
+        snapshot: Snapshot of the poll, without the result, and with an `output_url` without its
+            query; None if the job was given up, and if the status comes from an earlier poll for
+            another subscriber.
+        error: Why the job was given up.
     """
 
     job_id: str
@@ -35,102 +43,93 @@ class StatusUpdate:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing more will be told of the job."""
+        """True if no other update of the job follows."""
         return self.status is None or self.status.is_terminal
 
 
-class StatusUpdatesFeed(Feed):
-    """A feed of every change of status, of which one who is slow is told the last."""
+class StatusUpdateSubscription(Subscription):
+    """A subscription that keeps the latest update of each job until it is taken."""
 
-    def __init__(self, told: Mapping[str, str]) -> None:
-        """Make a feed.
+    def __init__(
+        self, host: SubscriptionHost, job_ids: JobIds, *, last_status: Mapping[str, str]
+    ) -> None:
+        """Create a subscription; see `JobWatcher.status_updates`."""
+        super().__init__(host, job_ids, every_change=True)
+        self._settled = {i for i, text in last_status.items() if JobStatus.parse(text).is_terminal}
+        self._last_status = {i: text for i, text in last_status.items() if i not in self._settled}
+        self._updates: OrderedDict[str, StatusUpdate] = OrderedDict()  # the oldest comes first
 
-        Args:
-            told: Status text by job, where that was told before.
-        """
-        super().__init__(limit=sys.maxsize, every_change=True)
-        self._told = told
-        self._news: dict[str, StatusUpdate] = {}  # what waits longest comes first
-        for job_id, text in told.items():
-            if JobStatus.parse(text).is_terminal:
-                self._jobs[job_id] = YIELDED
-
-    def admit(self, job_id: str) -> None:
-        """Start to follow a job."""
-        super().admit(job_id)
-        self._jobs[job_id] = self._told.get(job_id)
-
-    def greet(self, entry: JobState) -> None:
-        """Tell what others know of the job."""
-        text = entry.status
-        if text is not None and text != self._jobs[entry.job_id]:
-            self._jobs[entry.job_id] = text
-            self._tell(
-                StatusUpdate(job_id=entry.job_id, status=JobStatus.parse(text), status_text=text)
-            )
-
-    def refuse(self, error: InvalidJobIdError) -> None:
-        """An id that cannot be one is given up at once."""
-        self._jobs[error.job_id] = YIELDED
-        self._tell(StatusUpdate(job_id=error.job_id, error=error))
-
-    def give_up(self, job_id: str, error: AdePollError) -> None:
-        """The job ends as unresolved."""
-        self._jobs[job_id] = BUFFERED
-        self.open -= 1
-        self._tell(StatusUpdate(job_id=job_id, error=error))
-
-    def take(self, snapshot: JobSnapshot) -> bool:
-        """Keep what is news, in place of what was."""
-        told = self._jobs[snapshot.job_id]
-        if isinstance(told, Mark) or told == snapshot.status_text:
+    def deliver(self, snapshot: JobSnapshot) -> bool:
+        """Keep a changed status, in place of an earlier update of the job."""
+        job_id, text = snapshot.job_id, snapshot.status_text
+        last = self._jobs.get(job_id, BUFFERED)
+        if last == text or not (last is None or isinstance(last, str)):
             return True
         if snapshot.status.is_terminal:
-            self._jobs[snapshot.job_id] = BUFFERED
+            self._jobs[job_id] = BUFFERED
             self.open -= 1
         else:
-            self._jobs[snapshot.job_id] = snapshot.status_text
-        self._tell(
+            self._jobs[job_id] = text
+        self._keep(
             StatusUpdate(
-                job_id=snapshot.job_id,
+                job_id=job_id,
                 status=snapshot.status,
-                status_text=snapshot.status_text,
+                status_text=text,
                 snapshot=evolve(snapshot, data=None).redacted(),
             )
         )
         return True
 
-    def pop_news(self) -> StatusUpdate | None:
-        """Give the news that has waited longest."""
-        if not self._news:
+    def take(self) -> StatusUpdate | None:
+        """Return the update that has waited longest; None if there is none."""
+        if not self._updates:
             return None
-        news = self._news.pop(next(iter(self._news)))
-        if news.is_last:
-            self._jobs[news.job_id] = YIELDED
-        return news
+        job_id, update = self._updates.popitem(last=False)
+        if update.is_last:
+            self._forget(job_id)
+        return update
 
-    def _tell(self, news: StatusUpdate) -> None:
-        self._news[news.job_id] = news  # what it replaces had its place in the line, too
+    def _subscribe(self, job_id: str, now: float) -> JobState:
+        self._jobs[job_id] = self._last_status.pop(job_id, None)
+        state = super()._subscribe(job_id, now)
+        text = state.status
+        if text is not None and text != self._jobs[job_id]:  # known from polls for others
+            self._jobs[job_id] = text
+            status = JobStatus.parse(text)
+            self._keep(StatusUpdate(job_id=job_id, status=status, status_text=text))
+        return state
+
+    def _is_new(self, job_id: str) -> bool:
+        return job_id not in self._settled and super()._is_new(job_id)
+
+    def _record_error(self, job_id: str, error: AdePollError) -> None:
+        self._jobs[job_id] = BUFFERED
+        self._keep(StatusUpdate(job_id=job_id, error=error))
+
+    def _keep(self, update: StatusUpdate) -> None:
+        self._updates[update.job_id] = update  # in the place of the one that it replaces
         self.ready.set()
 
 
-class StatusUpdates(Stream[StatusUpdatesFeed]):
-    """An async iterator of how jobs stand now, and an async context manager.
+class StatusUpdates(Stream[StatusUpdateSubscription]):
+    """An async iterator of `StatusUpdate`, and an async context manager.
 
-    It never holds more than one piece of news for each job, however slow its consumer is.
+    It holds at most one update of each job, however slow its consumer is. Watching starts and ends
+    as with `Watch`; jobs that are given up come like the others.
     """
 
     async def __anext__(self) -> StatusUpdate:
-        """Give what is new of a job, as soon as there is something.
+        """Return the next update, as soon as there is one.
 
         Raises:
             AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The watcher or its client was closed; or another task closed this while
-                it waited.
+            ClosedError: The watcher or its client was closed; or another task closed this stream
+                during this call.
         """
         if self._finished:
             raise StopAsyncIteration
-        self._start()
-        while (news := self._feed.pop_news()) is None:
-            await self._wait_for_news()
-        return news
+        if self._finalizer is None:
+            self._start()
+        while (update := self._subscription.take()) is None:
+            await self._wait()
+        return update

@@ -1,334 +1,317 @@
-"""Who waits for jobs: a Waiter for one, a Feed for many, and Watch, the caller's end of a Feed.
+"""Subscriptions: how one consumer follows many jobs. Imports pollers and below.
 
-Imports entry and below. A Feed's buffer is bounded: looks at its jobs pause while it is full.
+`Subscription` reads the ids and follows the jobs; `Stream` is the consumer's handle. They are two
+objects so that garbage collection of an abandoned handle can end the subscription.
 """
 
 import asyncio
 import copy
 import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
+from enum import Enum
 from types import TracebackType
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, Self, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field
 
-from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
-from adepoll.watching.job_state import JobState
+from adepoll.api.job_ids import check_job_id
+from adepoll.api.models import JobSnapshot
+from adepoll.errors import (
+    AdePollError,
+    ClosedError,
+    InvalidJobIdError,
+    JobTimeoutError,
+    UnresolvedJobsError,
+)
+from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
+from adepoll.watching.pollers import Pollers, finish
 
-
-def _own(error: BaseException) -> BaseException:
-    # Each waiter raises an instance of its own: a shared one would collect all their tracebacks.
-    return copy.copy(error) if isinstance(error, AdePollError) else error
-
-
-class Waiter:
-    """One caller of `wait`: a follower of one job that only cares for its end."""
-
-    __slots__ = ("future",)
-    stalled: Final = ()  # it never is
-
-    def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
-        """`future` is where the snapshot or the error goes."""
-        self.future = future
-
-    @property
-    def free(self) -> int:
-        """Always one: one place, and one snapshot."""
-        return 1
-
-    @property
-    def every_change(self) -> bool:
-        """Only the end of the job matters."""
-        return False
-
-    def has_room(self) -> bool:
-        """Always."""
-        return True
-
-    def reserve(self) -> None:
-        """Nothing to reserve."""
-
-    def release(self) -> None:
-        """Nothing to give back."""
-
-    def stall(self, entry: JobState) -> None:
-        """Never stalls, having room."""
-
-    def pop_stalled(self) -> None:
-        """Nothing stalls."""
-
-    def take(self, snapshot: JobSnapshot) -> bool:
-        """Take the snapshot of an ended job; let the others pass."""
-        if snapshot.is_terminal and not self.future.done():
-            self.future.set_result(snapshot)
-        return True
-
-    def give_up(self, job_id: str, error: AdePollError) -> None:  # noqa: ARG002 - there is but one job
-        """Raise the error in the caller."""
-        self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        """Raise the error in the caller."""
-        if not self.future.done():
-            self.future.set_exception(_own(error))
-
-    def forget(self) -> None:
-        """The caller has left: an error that came at the same moment is nobody's any more."""
-        if self.future.done() and not self.future.cancelled():
-            self.future.exception()
+JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 
-@frozen(kw_only=True)
-class WatchProgress:
-    """How far a watch has come.
+@define(eq=False, kw_only=True)
+class SubscriptionHost:
+    """What the subscriptions of one watcher share.
 
     Attributes:
-        known: Ids taken so far, each counted once.
-        settled: Jobs that have ended and were yielded, by status.
-        buffered: Snapshots that wait for the consumer.
-        unresolved: Jobs that were given up.
-        open: Jobs that are still looked at.
-        complete: Whether all ids have been taken from the iterable.
+        pollers: Poll the jobs.
+        on_new_jobs: Called when jobs were added.
+        check_open: Raises ClosedError if no subscription may start.
+        subscriptions: Open subscriptions.
+        readers: Tasks that read ids.
     """
 
-    known: int
-    settled: Mapping[JobStatus, int] = field(factory=dict)
-    buffered: int
-    unresolved: int
-    open: int
-    complete: bool
+    pollers: Pollers
+    on_new_jobs: Callable[[], None]
+    check_open: Callable[[], None]
+    subscriptions: "dict[Subscription, None]" = field(factory=dict)  # a set keeps no order
+    readers: set[asyncio.Task[None]] = field(factory=set)
 
 
-class Mark:
-    """What a Feed knows of a job that it does not look at any more."""
+class _Ended(Enum):
+    """Why a job is not open any more, although the consumer has not got its last item."""
+
+    BUFFERED = 1
+    UNRESOLVED = 2
 
 
-BUFFERED: Final = Mark()
-YIELDED: Final = Mark()
-_STALLED_SLACK: Final = 64
+BUFFERED: Final = _Ended.BUFFERED
+UNRESOLVED: Final = _Ended.UNRESOLVED
 
 
-class Feed:
-    """A follower of many jobs: what came of them, in a bounded buffer, until it is asked for."""
+class Subscription:
+    """Follows many jobs for one consumer, from reading their ids to taking what came of them.
 
-    def __init__(self, *, limit: int, every_change: bool) -> None:
-        """Make a feed.
+    A subclass decides what is delivered. A job is forgotten when the consumer has taken its last
+    item, so that memory does not grow with the number of ids.
+
+    Attributes:
+        alone: Tuple of this subscription alone, which its jobs share.
+        every_change: True if every change of status is delivered, False if only the final one.
+        buffer: Room for snapshots; None if there is always room.
+        ready: Set when there may be something to take, or the end.
+        error: Error that ended the whole subscription.
+        errors: Why jobs are unresolved, by id, until the consumer has been told.
+        known: Number of ids read, without duplicates.
+        open: Number of jobs that are still watched.
+        complete: True if no more ids are read.
+    """
+
+    def __init__(
+        self,
+        host: SubscriptionHost,
+        job_ids: JobIds,
+        *,
+        timeout: float | None = None,
+        window: int | None = None,
+        every_change: bool = False,
+        buffer: SnapshotBuffer | None = None,
+    ) -> None:
+        """Create a subscription; `start` starts it.
 
         Args:
-            limit: Most snapshots held, those reserved by looks under way counted.
-            every_change: Whether to take every change of status, not only the end of a job.
+            host: The watcher's part.
+            job_ids: Ids of the jobs.
+            timeout: Seconds after which the jobs still open are given up; None for no bound.
+            window: Most jobs watched at the same time; None for no bound.
+            every_change: As the attribute.
+            buffer: As the attribute.
         """
-        self.alone = (self,)
-        self.ready = asyncio.Event()
-        self.complete = False
-        self.error: BaseException | None = None
-        self.causes: dict[str, AdePollError] = {}
-        self.settled: Counter[JobStatus] = Counter()
-        self.open = 0
-        # By id: None or the status text last told while it is looked at, then a mark.
-        self._jobs: dict[str, str | Mark | None] = {}
-        self._limit = limit
+        self.alone: tuple[Subscriber] = (self,)
         self.every_change = every_change
-        self._buffer: deque[JobSnapshot] = deque()
-        self._reserved = 0
-        self.stalled: deque[JobState] = deque()
+        self.buffer = buffer
+        self.ready = asyncio.Event()
+        self.error: BaseException | None = None
+        self.errors: dict[str, AdePollError] = {}
+        self.known = 0
+        self.open = 0
+        self.complete = False
+        # By id: the last status text, or None, while the job is open; then why it is not.
+        self._jobs: dict[str, str | _Ended | None] = {}
+        # Ids of a collection that were forgotten before all of it was read.
+        self._forgotten: set[str] | None = set() if isinstance(job_ids, Collection) else None
+        self._host = host
+        self._job_ids = job_ids
+        self._timeout = timeout
+        self._window = window
+        self._has_place = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
-    # --- what comes in ---------------------------------------------------------------------
+    def deliver(self, snapshot: JobSnapshot) -> bool:
+        """Take a snapshot; return False if it is wanted and the buffer is full."""
+        raise NotImplementedError
 
-    def __contains__(self, job_id: str) -> bool:
-        """Whether the id was taken before."""
-        return job_id in self._jobs
+    def give_up(self, job_id: str, error: AdePollError) -> None:
+        """Record that an open job is not polled any more, and why."""
+        self.open -= 1
+        self._record_error(job_id, error)
 
-    def admit(self, job_id: str) -> None:
-        """Start to follow a job."""
-        self._jobs[job_id] = None
-        self.open += 1
+    def open_ids(self) -> list[str]:
+        """Return the ids of the jobs that are still watched."""
+        return [job_id for job_id, last in self._jobs.items() if not isinstance(last, _Ended)]
 
-    def greet(self, entry: JobState) -> None:
-        """The job of which this is the entry is followed from now on, and may be known already."""
+    def last_statuses(self) -> dict[str, str]:
+        """Return the last status text of each open job, if one was seen."""
+        return {job_id: last for job_id, last in self._jobs.items() if isinstance(last, str)}
 
-    def refuse(self, error: InvalidJobIdError) -> None:
-        """An id that cannot be one ends as unresolved; the others go on."""
-        self._jobs[error.job_id] = None
-        self.causes[error.job_id] = error
-        self.ready.set()
+    # Life cycle: start, end of the ids, error or timeout, close.
 
-    async def wait_for_place(self) -> None:
-        """Wait until one more job may be followed; a feed of any size never waits."""
+    def start(self) -> None:
+        """Read the ids, and watch the jobs."""
+        self._host.check_open()
+        loop = self._loop = asyncio.get_running_loop()
+        self._host.subscriptions[self] = None
+        if self._timeout is not None:
+            self._timer = loop.call_later(self._timeout, self._expire, self._timeout)
+        # Not loop.create_task: an eager task factory would run it before it is in `readers`.
+        self._reader = asyncio.Task(self._read(), loop=loop)
+        self._host.readers.add(self._reader)
+        self._reader.add_done_callback(self._reader_ended)
 
-    def end_of_input(self) -> None:
-        """All ids have been taken."""
+    def end_of_ids(self) -> None:
+        """Record that no more ids are read."""
         self.complete = True
+        self._forgotten = None
         self.ready.set()
 
     def fail(self, error: BaseException) -> None:
-        """End the whole feed with an error, after what has been buffered."""
+        """End the subscription with an error, which follows what is buffered."""
+        self._stop_reading()
         if self.error is None:
             self.error = _own(error)
-        self.end_of_input()
+        self.end_of_ids()
 
-    # --- as a follower ---------------------------------------------------------------------
+    def close(self) -> list[asyncio.Task[None]]:
+        """Unsubscribe from all open jobs; return the tasks that end because of it."""
+        self._closed = True
+        if self not in self._host.subscriptions:
+            return []
+        del self._host.subscriptions[self]
+        self._stop_reading()
+        tasks = [] if self._reader is None else [self._reader]
+        for job_id in self.open_ids():
+            tasks += self._host.pollers.unsubscribe(job_id, self)
+        return tasks
 
-    @property
-    def free(self) -> int:
-        """How many more snapshots may come."""
-        return self._limit - self._reserved - len(self._buffer)
+    def close_soon(self) -> None:
+        """As `close`, in the next step of the loop; may be called in any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.close)
 
-    @property
-    def known(self) -> int:
-        """How many ids were taken so far."""
-        return len(self._jobs)
+    def _stop_reading(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
 
-    def has_room(self) -> bool:
-        """Whether one more snapshot could be taken, those reserved counted as taken."""
-        return self._reserved + len(self._buffer) < self._limit
+    def _expire(self, timeout: float) -> None:
+        if not self.complete and isinstance(self._job_ids, Collection):
+            now = asyncio.get_running_loop().time()
+            for job_id in self._job_ids:  # ids not read yet time out like the others
+                self._add(job_id, now)
+        for job_id in self.open_ids():
+            state = self._host.pollers.watched_jobs.get(job_id)
+            last_status = None if state is None else state.status
+            self.give_up(
+                job_id, JobTimeoutError(job_id=job_id, timeout=timeout, last_status=last_status)
+            )
+            self._host.pollers.unsubscribe(job_id, self)
+        self._stop_reading()
+        self.end_of_ids()
 
-    def reserve(self) -> None:
-        """Keep a place free."""
-        self._reserved += 1
+    # Reading ids.
 
-    def release(self) -> None:
-        """Give the place back."""
-        self._reserved -= 1
+    async def _read(self) -> None:
+        """Read the ids, a limited number in each turn of the loop."""
+        loop = asyncio.get_running_loop()
+        count = 0
+        if isinstance(self._job_ids, AsyncIterable):
+            try:
+                async for job_id in self._job_ids:
+                    count += 1
+                    await self._wait_for_place()
+                    self._add(job_id, loop.time())
+                    self._host.on_new_jobs()
+                    if count % _CHUNK == 0:
+                        await asyncio.sleep(0)
+            finally:
+                if isinstance(self._job_ids, AsyncGenerator):
+                    await self._job_ids.aclose()  # else the collector does, in a task of its own
+            return
+        for job_id in self._job_ids:
+            count += 1
+            if not self._has_room_in_window():
+                self._host.on_new_jobs()
+                await self._wait_for_place()
+            self._add(job_id, loop.time())
+            if count % _CHUNK == 0:
+                self._host.on_new_jobs()
+                await asyncio.sleep(0)
+        self._host.on_new_jobs()
 
-    def stall(self, entry: JobState) -> None:
-        """Remember the entry until there is room."""
-        self.stalled.append(entry)
-        if len(self.stalled) > 2 * self.open + _STALLED_SLACK:
-            # Those that others have woken meanwhile stand in it in vain, or more than once.
-            waiting = (e for e in self.stalled if e.stalled and self in e.subscribers)
-            self.stalled = deque(dict.fromkeys(waiting))
-
-    def pop_stalled(self) -> JobState | None:
-        """Give an entry that waits for room."""
-        return self.stalled.popleft() if self.stalled else None
-
-    def take(self, snapshot: JobSnapshot) -> bool:
-        """Buffer a snapshot that matters; False if there is no room for it."""
-        ended = snapshot.status.is_terminal
-        if not (ended or self.every_change):
-            return True
-        told = self._jobs[snapshot.job_id]
-        if isinstance(told, Mark) or (not ended and told == snapshot.status_text):
-            return True
-        if self._reserved + len(self._buffer) >= self._limit:
-            return False
-        self._buffer.append(snapshot)
-        if ended:
-            self._jobs[snapshot.job_id] = BUFFERED
-            self.open -= 1
+    def _reader_ended(self, task: asyncio.Task[None]) -> None:
+        self._host.readers.discard(task)
+        if task.cancelled():
+            if not self.complete:  # not by the watcher: what the iterable waited for was cancelled
+                self.fail(asyncio.CancelledError("the iterable of job ids was cancelled"))
+        elif (error := task.exception()) is not None:
+            self.fail(error)
         else:
-            self._jobs[snapshot.job_id] = snapshot.status_text
-        self.ready.set()
-        return True
+            self.end_of_ids()
 
-    def give_up(self, job_id: str, error: AdePollError) -> None:
-        """The job ends as unresolved."""
-        self.causes[job_id] = error
-        self.open -= 1
-        self.ready.set()
+    def _add(self, job_id: str, now: float) -> None:
+        """Watch a job, unless its id is a duplicate or invalid."""
+        if self.complete or self._closed:
+            return  # the iterable goes on although its reader was cancelled
+        try:
+            check_job_id(job_id)
+        except InvalidJobIdError as error:
+            if self._is_new(error.job_id):
+                self.known += 1
+                self._record_error(error.job_id, error)
+            return
+        if self._is_new(job_id):
+            self._jobs[job_id] = None
+            self.open += 1
+            self.known += 1
+            self._subscribe(job_id, now)
 
-    # --- what goes out ---------------------------------------------------------------------
-
-    def open_ids(self) -> list[str]:
-        """Give the ids that are still looked at."""
-        return [
-            job_id
-            for job_id, told in self._jobs.items()
-            if not isinstance(told, Mark) and job_id not in self.causes
-        ]
-
-    def pop(self) -> JobSnapshot | None:
-        """Give the next snapshot to yield."""
-        if not self._buffer:
-            return None
-        snapshot = self._buffer.popleft()
-        if snapshot.status.is_terminal:
-            self._jobs[snapshot.job_id] = YIELDED
-            self.settled[snapshot.status] += 1
-        return snapshot
-
-    def unresolved(self) -> dict[str, AdePollError | None]:
-        """Give all ids that were not yielded as ended, with why, or None while that is open."""
-        fatal = self.error if isinstance(self.error, AdePollError) else None
-        return {
-            job_id: self.causes.get(job_id, fatal)
-            for job_id, told in self._jobs.items()
-            if told is not YIELDED
-        }
-
-    def progress(self) -> WatchProgress:
-        """Give how far it has come."""
-        return WatchProgress(
-            known=self.known,
-            settled=dict(self.settled),
-            buffered=len(self._buffer),
-            unresolved=len(self.causes),
-            open=self.open,
-            complete=self.complete,
+    def _subscribe(self, job_id: str, now: float) -> JobState:
+        can_wait = (
+            self._timeout is None and not self.every_change and self.known > _POLLED_IMMEDIATELY
         )
+        watched_jobs = self._host.pollers.watched_jobs
+        return watched_jobs.subscribe(job_id, self, self.alone, now, can_wait=can_wait)
+
+    def _is_new(self, job_id: str) -> bool:
+        return job_id not in self._jobs and not (self._forgotten and job_id in self._forgotten)
+
+    def _has_room_in_window(self) -> bool:
+        """Return whether one more job may be watched."""
+        return self._window is None or self.open < self._window
+
+    async def _wait_for_place(self) -> None:
+        while not self._has_room_in_window():
+            self._has_place.clear()
+            await self._has_place.wait()
+
+    # Bookkeeping for subclasses.
+
+    def _record_error(self, job_id: str, error: AdePollError) -> None:
+        self._jobs[job_id] = UNRESOLVED
+        self.errors[job_id] = error
+        self._has_place.set()
+        self.ready.set()
+
+    def _forget(self, job_id: str) -> None:
+        """Forget a job: the consumer has its last item."""
+        del self._jobs[job_id]
+        if self._forgotten is not None:
+            self._forgotten.add(job_id)
 
 
-class FeedOwner(Protocol):
-    """The side of a watcher that a Watch needs."""
-
-    def start_feed(self, feed: Feed) -> None:
-        """Take ids in, and look at them."""
-
-    def made_room(self, feed: Feed) -> None:
-        """The consumer took a snapshot, and jobs waited for room."""
-
-    def drop_feed(self, feed: Feed) -> None:
-        """Nobody consumes the feed any more: forget its jobs, soon."""
-
-    async def close_feed(self, feed: Feed) -> None:
-        """As `drop_feed`, and wait until nothing of it runs."""
+_SubscriptionT = TypeVar("_SubscriptionT", bound=Subscription)
 
 
-_FeedT = TypeVar("_FeedT", bound=Feed)
+class Stream(Generic[_SubscriptionT]):
+    """The consumer's handle of a subscription: what all such handles have in common."""
 
-
-class Stream(Generic[_FeedT]):
-    """The caller's end of a feed: what all such have in common.
-
-    Looking begins with the first iteration (or on entering), and ends when all jobs have been
-    told of, when the outlet is closed, left or garbage collected, or with its watcher.
-    """
-
-    def __init__(self, feed: _FeedT, owner: FeedOwner) -> None:
-        """Made by a `JobWatcher`."""
-        self._feed = feed
-        self._owner = owner
-        self._dropper: weakref.finalize[[Feed], Stream[_FeedT]] | None = None
-        self._finished = False  # closed, or its end has been told
-        self._told_end = False
+    def __init__(self, subscription: _SubscriptionT) -> None:
+        """Created by a `JobWatcher`."""
+        self._subscription = subscription
+        self._finalizer: weakref.finalize[[], Stream[_SubscriptionT]] | None = None
+        self._finished = False  # closed, or the end was reached
+        self._end_reached = False
 
     def __aiter__(self) -> Self:
-        """Give the outlet itself."""
+        """Return the stream itself."""
         return self
 
-    async def _wait_for_news(self) -> None:
-        """Wait until there may be something to give, or raise what ends the iteration."""
-        feed = self._feed
-        if feed.error is not None or (feed.complete and not feed.open):
-            self._told_end = True
-            await self.aclose()
-            if feed.error is not None:
-                raise feed.error
-            if feed.causes:
-                raise UnresolvedJobsError(feed.causes)
-            raise StopAsyncIteration
-        feed.ready.clear()
-        await feed.ready.wait()
-        if self._told_end:
-            raise StopAsyncIteration
-        if self._finished:
-            raise ClosedError("the watch was closed")
-
     async def __aenter__(self) -> Self:
-        """Begin to look."""
+        """Start to watch."""
         self._start()
         return self
 
@@ -338,56 +321,89 @@ class Stream(Generic[_FeedT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop looking."""
+        """Stop watching."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop looking at jobs that nobody else follows, and wait until nothing of it runs."""
+        """Stop watching, and wait until nothing runs for this stream.
+
+        Jobs that somebody else watches are still polled.
+        """
         self._finished = True
-        self._feed.ready.set()  # another task may be waiting for a snapshot
-        if self._dropper is not None and self._dropper.detach():
-            await self._owner.close_feed(self._feed)
+        self._subscription.ready.set()  # another task may be waiting for an item
+        if self._finalizer is not None and self._finalizer.detach():
+            await finish(self._subscription.close())
 
     def _start(self) -> None:
-        if self._dropper is None and not self._finished:
-            self._owner.start_feed(self._feed)
-            # A loop that is left with `break` closes no iterator: the collector tells us.
-            drop: Callable[[Feed], None] = self._owner.drop_feed
-            self._dropper = weakref.finalize(self, drop, self._feed)
-            self._dropper.atexit = False
+        if self._finalizer is None and not self._finished:
+            self._subscription.start()
+            # `break` does not close an iterator: the garbage collector ends the subscription.
+            self._finalizer = weakref.finalize(self, self._subscription.close_soon)
+            self._finalizer.atexit = False
 
-
-class Watch(Stream[Feed]):
-    """An async iterator of snapshots over many jobs, and an async context manager.
-
-    Looking begins with the first iteration (or on entering), and ends when all jobs have been
-    told of, when the watch is closed, left or garbage collected, or with its watcher.
-    """
-
-    async def __anext__(self) -> JobSnapshot:
-        """Give the next snapshot, as soon as there is one.
-
-        Raises:
-            UnresolvedJobsError: At the end, once, if jobs could not be resolved.
-            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The watcher or its client was closed; or another task closed the watch
-                while this one waited.
-        """
-        if self._finished:
+    async def _wait(self) -> None:
+        """Wait until there may be an item, or raise what ends the iteration."""
+        subscription = self._subscription
+        if subscription.error is not None or (subscription.complete and not subscription.open):
+            self._end_reached = True
+            await self.aclose()
+            if subscription.error is not None:
+                raise subscription.error
+            if subscription.errors:
+                raise UnresolvedJobsError(subscription.errors)
             raise StopAsyncIteration
-        self._start()
-        while (snapshot := self._feed.pop()) is None:
-            await self._wait_for_news()
-        if self._feed.stalled:
-            self._owner.made_room(self._feed)
-        return snapshot
+        subscription.ready.clear()
+        await subscription.ready.wait()
+        if self._end_reached:
+            raise StopAsyncIteration
+        if self._finished:
+            raise ClosedError("the watch was closed")
 
-    @property
-    def unresolved(self) -> Mapping[str, AdePollError | None]:
-        """The ids not yielded as ended: why they were given up, or None for those still open."""
-        return self._feed.unresolved()
 
-    @property
-    def progress(self) -> WatchProgress:
-        """How far the watch has come; a copy that does not change."""
-        return self._feed.progress()
+class Waiter:
+    """One caller of `JobWatcher.wait`: a subscriber that wants the final snapshot of one job."""
+
+    __slots__ = ("future",)
+    every_change: Final = False
+    buffer: Final = None
+
+    def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
+        """`future` gets the snapshot or the error."""
+        self.future = future
+
+    def deliver(self, snapshot: JobSnapshot) -> bool:
+        """Take the snapshot of a settled job."""
+        if snapshot.is_terminal and not self.future.done():
+            self.future.set_result(snapshot)
+        return True
+
+    def give_up(self, job_id: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
+        """Raise the error in the caller."""
+        self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Raise the error in the caller."""
+        if not self.future.done():
+            self.future.set_exception(_own(error))
+
+    def forget(self) -> None:
+        """Mark an error as retrieved: the caller has left before it could be raised."""
+        if self.future.done() and not self.future.cancelled():
+            self.future.exception()
+
+
+def check_ids(job_ids: JobIds) -> None:
+    """Raise TypeError if `job_ids` is not an iterable of ids, but for example a single id."""
+    if isinstance(job_ids, str | bytes):
+        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
+    if not isinstance(job_ids, Iterable | AsyncIterable):
+        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
+
+
+def _own(error: BaseException) -> BaseException:
+    # Each consumer raises an instance of its own: a shared one would collect all their tracebacks.
+    return copy.copy(error) if isinstance(error, AdePollError) else error
+
+
+_CHUNK: Final = 500  # ids read in one turn of the loop
+_POLLED_IMMEDIATELY: Final = 8  # first jobs of a watch; they may be old, unlike those before

@@ -377,7 +377,8 @@ async def test_a_disk_error_stops_the_run_and_the_next_run_continues(scene, monk
         nonlocal count
         count += 1
         if count > 3:
-            raise part._failed(OSError(number, os.strerror(number)))
+            cause = OSError(number, os.strerror(number))
+            raise StorageError(job_id=None, path="result.json", cause=cause)
         return opened(part)
 
     with monkeypatch.context() as patch:

@@ -12,8 +12,8 @@ from adepoll.scheduling.arrivals import Arrivals
 RUN = 32
 
 
-def meet(arrivals, age, given_at=1.0, now=0.5):
-    return arrivals.met(age, given_at=given_at, now=now)
+def meet(arrivals, age, added_at=1.0, now=0.5):
+    return arrivals.record(age, added_at=added_at, now=now)
 
 
 def met(*ages):
@@ -41,28 +41,28 @@ def test_new_is_what_is_hardly_older_than_clocks_can_tell(age, is_new):
 
 def test_a_single_old_job_ends_the_trust_and_raises_one_alarm():
     arrivals = met(*[0.0] * 1_000)
-    assert not arrivals.alarms
+    assert not arrivals.resets
     for _ in range(10):
         meet(arrivals, 60.0)
         assert not arrivals.trusted
-        assert arrivals.alarms == 1
+        assert arrivals.resets == 1
     for number in range(RUN):
         assert not arrivals.trusted, number
         meet(arrivals, 0.0)
     assert arrivals.trusted
     meet(arrivals, 60.0)
-    assert arrivals.alarms == 2
+    assert arrivals.resets == 2
 
 
 def test_new_jobs_that_were_given_before_the_alarm_earn_no_trust():
     """They may be answered after it, hundreds of them."""
     arrivals = met(*[0.0] * 1_000)
-    meet(arrivals, 60.0, given_at=7.0, now=8.0)
+    meet(arrivals, 60.0, added_at=7.0, now=8.0)
     for _ in range(1_000):
-        meet(arrivals, 0.0, given_at=7.5, now=9.0)
+        meet(arrivals, 0.0, added_at=7.5, now=9.0)
     assert not arrivals.trusted
     for _ in range(RUN):
-        meet(arrivals, 0.0, given_at=8.5, now=9.0)
+        meet(arrivals, 0.0, added_at=8.5, now=9.0)
     assert arrivals.trusted
 
 

@@ -1,4 +1,4 @@
-"""How long jobs take: laws of a law, and what is learnt from looks that see no job end."""
+"""How long jobs take: properties of a distribution, and what is learnt from censored jobs."""
 
 import itertools
 import json
@@ -11,32 +11,39 @@ from hypothesis import strategies as st
 from internals import at_risk
 
 from adepoll.errors import ConfigurationError
-from adepoll.scheduling.durations import EDGES, PRIOR, Durations, Law, bin_of, edge_near
+from adepoll.scheduling.durations import (
+    EDGES,
+    PRIOR,
+    Distribution,
+    Durations,
+    bin_index,
+    nearest_edge,
+)
 
 DAY = 86_400.0
 ages = st.floats(min_value=0, max_value=2 * DAY)
 
 
-def any_law(seed):
-    """Give a law that nobody would think of: bins in which none or all of the jobs end, too."""
+def any_distribution(seed):
+    """Return an arbitrary distribution: in some bins no job ends, in others all do."""
     rng = Random(seed)
     most = rng.choice([0.001, 0.1, 1.0])
     chances = [rng.choice([0.0, rng.uniform(0, most), most]) for _ in EDGES[1:]]
-    return Law((*chances, 1.0))
+    return Distribution((*chances, 1.0))
 
 
-def learnt_law(seed):
+def learnt_distribution(seed):
     return learnt(Random(seed), lognormal(median=20.0 + 10 * seed), 60)
 
 
-laws = st.one_of(
+distributions = st.one_of(
     st.just(PRIOR),
-    st.builds(learnt_law, st.integers(0, 5)),
-    st.builds(any_law, st.integers(0, 1_000)),
+    st.builds(learnt_distribution, st.integers(0, 5)),
+    st.builds(any_distribution, st.integers(0, 1_000)),
 )
 
 
-# --- jobs that are looked at --------------------------------------------------------------------
+# --- jobs that are looked at ----------------------------------------------------------------------
 
 
 def lognormal(*, median=20.0, sigma=0.4):
@@ -56,14 +63,14 @@ def look_at(durations, rng, duration, *, first=0.0, every=2.0):
     age = first + rng.uniform(0, every)
     if age >= duration:
         return False
-    durations.enter()
+    durations.begin()
     entered = seen = age
     while True:
         age += rng.uniform(0.5, 1.5) * every
         if age >= duration:
             durations.end(entered, seen, age)
             return True
-        durations.survived(seen, age)
+        durations.extend(seen, age)
         seen = age
 
 
@@ -71,7 +78,7 @@ def learnt(rng, draw, jobs, **polls):
     durations = Durations()
     for _ in range(jobs):
         look_at(durations, rng, draw(rng), **polls)
-    return durations.law
+    return durations.distribution
 
 
 def share_ended(draw, age, *, by=0.0, jobs=20_000):
@@ -81,7 +88,7 @@ def share_ended(draw, age, *, by=0.0, jobs=20_000):
     return sum(duration < age for duration in drawn) / len(drawn)
 
 
-# --- bins ---------------------------------------------------------------------------------------
+# --- bins -----------------------------------------------------------------------------------------
 
 
 def test_edges_rise_from_zero_to_about_a_day():
@@ -92,84 +99,88 @@ def test_edges_rise_from_zero_to_about_a_day():
 
 @given(st.floats(min_value=-10, max_value=1e12))
 def test_a_bin_holds_the_ages_from_its_edge_to_the_next(age):
-    number = bin_of(age)
+    number = bin_index(age)
     assert EDGES[number] <= max(age, 0) + 1e-9 * abs(age)
     assert number == len(EDGES) - 1 or age <= EDGES[number + 1] * (1 + 1e-9)
 
 
 @given(ages)
 def test_the_nearest_edge_is_nearest(age):
-    near = abs(EDGES[edge_near(age)] - age)
+    near = abs(EDGES[nearest_edge(age)] - age)
     assert near <= min(abs(edge - age) for edge in EDGES) + 1e-9 * age
 
 
-# --- a law --------------------------------------------------------------------------------------
+# --- a distribution -------------------------------------------------------------------------------
 
 
-@given(laws, ages, ages)
-def test_survival_falls_from_one_and_never_rises(law, one, two):
-    assert law.reaches(0) == law.reaches(-5) == 1
+@given(distributions, ages, ages)
+def test_survival_falls_from_one_and_never_rises(distribution, one, two):
+    assert distribution.survival_at(0) == distribution.survival_at(-5) == 1
     young, old = sorted([one, two])
-    assert 1 >= law.reaches(young) >= law.reaches(old) * (1 - 1e-9) >= 0
-    assert law.reaches(1e12) < 1e-6
+    assert 1 >= distribution.survival_at(young) >= distribution.survival_at(old) * (1 - 1e-9) >= 0
+    assert distribution.survival_at(1e12) < 1e-6
 
 
-@given(laws, ages, ages)
-def test_what_has_ended_between_two_ages_is_what_does_not_reach_the_second(law, one, two):
+@given(distributions, ages, ages)
+def test_what_has_ended_between_two_ages_is_what_does_not_reach_the_second(distribution, one, two):
     young, old = sorted([one, two])
-    ended = law.ends_within(young, old)
+    ended = distribution.ends_between(young, old)
     assert -1e-9 <= ended <= 1
-    if law.reaches(young) > 0:
-        assert law.reaches(young) * (1 - ended) == pytest.approx(law.reaches(old))
-    assert law.ends_within(young, young) == pytest.approx(0 if law.reaches(young) else 1)
+    if distribution.survival_at(young) > 0:
+        assert distribution.survival_at(young) * (1 - ended) == pytest.approx(
+            distribution.survival_at(old)
+        )
+    assert distribution.ends_between(young, young) == pytest.approx(
+        0 if distribution.survival_at(young) else 1
+    )
 
 
-@given(laws, st.floats(0, 0.999), st.floats(0, 0.9 * DAY))
-def test_a_quantile_is_the_age_that_so_many_do_not_reach(law, share, age):
-    until = law.quantile(share, age=age)
+@given(distributions, st.floats(0, 0.999), st.floats(0, 0.9 * DAY))
+def test_a_quantile_is_the_age_that_so_many_do_not_reach(distribution, share, age):
+    until = distribution.quantile(share, age=age)
     assert age <= until <= DAY
-    left = law.reaches(age) * (1 - share)
+    left = distribution.survival_at(age) * (1 - share)
     if until < EDGES[-1] * (1 - 1e-9) and left > 1e-200:
-        assert law.reaches(until) == pytest.approx(left, rel=1e-6, abs=1e-12)
+        assert distribution.survival_at(until) == pytest.approx(left, rel=1e-6, abs=1e-12)
 
 
-@given(laws, st.floats(0, 1), st.floats(0, 1), ages)
-def test_quantiles_rise_with_the_share(law, one, two, age):
+@given(distributions, st.floats(0, 1), st.floats(0, 1), ages)
+def test_quantiles_rise_with_the_share(distribution, one, two, age):
     less, more = sorted([one, two])
-    assert law.quantile(less, age=age) <= law.quantile(more, age=age) * (1 + 1e-9)
+    assert distribution.quantile(less, age=age) <= distribution.quantile(more, age=age) * (1 + 1e-9)
 
 
 @settings(max_examples=30)
-@given(laws, st.floats(0, 3_000))
-def test_the_expected_rest_is_the_area_under_what_survives(law, age):
-    expected = law.expected_remaining(age)
+@given(distributions, st.floats(0, 3_000))
+def test_the_expected_rest_is_the_area_under_what_survives(distribution, age):
+    expected = distribution.expected_remaining(age)
     assert expected >= 0
-    reached = law.reaches(age)
+    reached = distribution.survival_at(age)
     if reached < 1e-200:
         return
     # Survival is linear in each bin, so that the trapezes of a grid with all edges are exact.
     grid = [age, *(edge for edge in EDGES if edge > age)]
     area = math.fsum(
-        (b - a) * (law.reaches(a) + law.reaches(b)) / 2 / reached
+        (b - a) * (distribution.survival_at(a) + distribution.survival_at(b)) / 2 / reached
         for a, b in itertools.pairwise(grid)
     )
     assert expected == pytest.approx(area, rel=1e-6, abs=1e-9)
 
 
-@given(laws, ages, ages)
-def test_active_time_rises_and_is_no_more_than_the_time(law, one, two):
+@given(distributions, ages, ages)
+def test_active_time_rises_and_is_no_more_than_the_time(distribution, one, two):
     young, old = sorted([one, two])
-    assert law.active_time(0) == pytest.approx(0, abs=1e-6)
-    passed = law.active_time(old) - law.active_time(young)
-    assert -1e-6 <= passed <= (old - young) * law.reaches(young) + 1e-6
+    assert distribution.active_time(0) == pytest.approx(0, abs=1e-6)
+    passed = distribution.active_time(old) - distribution.active_time(young)
+    assert -1e-6 <= passed <= (old - young) * distribution.survival_at(young) + 1e-6
 
 
 def test_what_is_left_is_told_well_where_hardly_any_job_gets():
     """That is a small difference of large numbers, if one is not careful."""
     durations = Durations()
     for _ in range(500):
-        durations.enter()
-        durations.survived(0.0, 19.5)
+        durations.begin()
+        durations.extend(0.0, 19.5)
         durations.end(0.0, 19.5, 20.5)
     for age in (25.0, 40.0, 100.0, 1_000.0):
         left = durations.quantile(0.5, age=age) - age
@@ -178,7 +189,7 @@ def test_what_is_left_is_told_well_where_hardly_any_job_gets():
 
 def test_before_anything_was_seen_the_prior_holds():
     durations = Durations()
-    assert durations.law is PRIOR
+    assert durations.distribution is PRIOR
     assert durations.ended == 0
     assert 25 < durations.quantile(0.5) < 45
     # Heavy-tailed: who has waited for long will wait for longer.
@@ -199,7 +210,7 @@ def test_an_age_is_checked(age):
         Durations().expected_remaining(age)
 
 
-# --- learning -----------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -214,22 +225,24 @@ def test_an_age_is_checked(age):
 )
 @pytest.mark.parametrize("every", [1.0, 4.0])
 def test_a_law_is_recovered_from_looks_that_see_no_job_end(draw, points, every):
-    law = learnt(Random(5), draw, 2_000, every=every)
-    # Half a look is what nobody can know where the law is steep; else a few in a hundred.
+    distribution = learnt(Random(5), draw, 2_000, every=every)
+    # Half a look is what nobody can know where the distribution is steep; else a few in a hundred.
     for age in points:
         first_look = every
         low = share_ended(draw, age - every / 4 - 0.25, by=first_look)
         high = share_ended(draw, age + every / 4 + 0.25, by=first_look)
-        told = law.ends_within(first_look, age) if age > first_look else 0.0
+        told = distribution.ends_between(first_look, age) if age > first_look else 0.0
         assert low - 0.05 <= told <= high + 0.05, age
 
 
 def test_jobs_that_were_old_when_first_seen_do_not_make_it_seem_longer():
     """Left truncation: who watches only jobs older than 20 s learns what comes after, unbiased."""
     draw = exponential(15.0)
-    law = learnt(Random(5), draw, 20_000, first=20.0, every=2.0)
+    distribution = learnt(Random(5), draw, 20_000, first=20.0, every=2.0)
     for age in (25, 30, 40, 60):
-        assert law.ends_within(20, age) == pytest.approx(1 - math.exp(-(age - 20) / 15), abs=0.05)
+        assert distribution.ends_between(20, age) == pytest.approx(
+            1 - math.exp(-(age - 20) / 15), abs=0.05
+        )
 
 
 def test_jobs_that_still_run_count():
@@ -238,7 +251,7 @@ def test_jobs_that_still_run_count():
     running = 0
     for _ in range(400):
         duration = exponential(50.0)(rng)
-        durations.enter()
+        durations.begin()
         entered = seen = 0.0
         age = 0.0
         while age < 20.0:
@@ -246,32 +259,34 @@ def test_jobs_that_still_run_count():
             if age >= duration:
                 durations.end(entered, seen, age)
                 break
-            durations.survived(seen, age)
+            durations.extend(seen, age)
             seen = age
         else:
             running += 1
     assert running > 200
-    assert durations.law.ends_within(0, 20) == pytest.approx(1 - math.exp(-20 / 50), abs=0.05)
+    assert durations.distribution.ends_between(0, 20) == pytest.approx(
+        1 - math.exp(-20 / 50), abs=0.05
+    )
 
 
 def test_jobs_that_are_lost_count_for_as_long_as_they_were_seen():
     rng, durations = Random(5), Durations()
     for _ in range(2_000):
         duration, leaves = exponential(50.0)(rng), rng.uniform(0, 60)
-        durations.enter()
+        durations.begin()
         seen = 0.0
         while True:
             age = seen + 2.0
             if age > leaves:
-                durations.lose(0.0, seen)
+                durations.censor(0.0, seen)
                 break
             if age >= duration:
                 durations.end(0.0, seen, age)
                 break
-            durations.survived(seen, age)
+            durations.extend(seen, age)
             seen = age
     for age in (10, 20, 40):
-        told = durations.law.ends_within(0, age)
+        told = durations.distribution.ends_between(0, age)
         assert told == pytest.approx(1 - math.exp(-age / 50), abs=0.05)
 
 
@@ -283,25 +298,25 @@ def test_when_all_jobs_are_gone_nobody_is_at_risk(data):
         step = data.draw(st.sampled_from(["enter", "survive", "end", "lose"]))
         if step == "enter" or not running:
             entered = data.draw(ages)
-            durations.enter()
+            durations.begin()
             running.append([entered, entered])
             continue
         number = data.draw(st.integers(0, len(running) - 1))
         entered, seen = running[number]
         age = seen + data.draw(st.floats(0, 1_000))
         if step == "survive":
-            durations.survived(seen, age)
+            durations.extend(seen, age)
             running[number][1] = age
         elif step == "end":
             durations.end(entered, seen, age)
             del running[number]
         else:
-            durations.lose(entered, seen)
+            durations.censor(entered, seen)
             del running[number]
         assert at_risk(durations)[0] == len(running)
-        assert durations.law.survival[0] == 1
+        assert durations.distribution.survival[0] == 1
     for entered, seen in running:
-        durations.lose(entered, seen)
+        durations.censor(entered, seen)
     assert at_risk(durations) == (0, {})
 
 
@@ -310,21 +325,21 @@ def test_when_all_jobs_are_gone_nobody_is_at_risk(data):
 def test_whatever_is_seen_gives_a_law(sights):
     durations = Durations()
     for entered, more, rest in sights:
-        durations.enter()
-        durations.survived(entered, entered + more)
+        durations.begin()
+        durations.extend(entered, entered + more)
         durations.end(entered, entered + more, entered + more + rest)
-    law = durations.law
-    assert len(law.chances) == len(EDGES)
-    assert all(0 < chance <= 1 for chance in law.chances)
-    assert law.chances[-1] == 1
+    distribution = durations.distribution
+    assert len(distribution.chances) == len(EDGES)
+    assert all(0 < chance <= 1 for chance in distribution.chances)
+    assert distribution.chances[-1] == 1
     assert 0 <= durations.expected_remaining(10.0) < math.inf
 
 
 @pytest.mark.parametrize("age", [EDGES[-1], DAY, 10 * DAY, 1e10])
 def test_jobs_of_more_than_a_day_do_no_harm(age):
     durations = Durations()
-    durations.enter()
-    durations.survived(age, age + 5)
+    durations.begin()
+    durations.extend(age, age + 5)
     durations.end(age, age + 5, age + 10)
     assert durations.ended == 1
     assert durations.quantile(0.5) == pytest.approx(PRIOR.quantile(0.5), rel=0.01)
@@ -345,7 +360,7 @@ def test_what_is_old_fades():
 def test_a_job_found_ended_at_the_first_look_teaches_nothing():
     rng, durations = Random(5), Durations()
     assert not look_at(durations, rng, 0.0)
-    assert durations.law is PRIOR
+    assert durations.distribution is PRIOR
     assert durations.ended == 0
 
 
@@ -353,10 +368,10 @@ def test_a_law_is_made_anew_only_when_there_is_news():
     rng, durations, laws_made = Random(5), Durations(), []
     for _ in range(2_000):
         look_at(durations, rng, lognormal()(rng))
-        if not laws_made or durations.law is not laws_made[-1]:
-            laws_made.append(durations.law)
+        if not laws_made or durations.distribution is not laws_made[-1]:
+            laws_made.append(durations.distribution)
     assert 20 < len(laws_made) < 300
-    assert durations.law is durations.law
+    assert durations.distribution is durations.distribution
 
 
 def test_it_shows_how_much_it_knows():
@@ -365,7 +380,7 @@ def test_it_shows_how_much_it_knows():
     assert repr(durations).startswith("<Durations: 1 jobs seen to end, median ")
 
 
-# --- to be kept ---------------------------------------------------------------------------------
+# --- to be kept -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jobs", [0, 100, 500, 20_000])
@@ -373,8 +388,8 @@ def test_what_was_learnt_comes_back(jobs):
     rng, durations = Random(5), Durations()
     for _ in range(jobs):
         look_at(durations, rng, bimodal(rng))
-    durations.enter()  # what still runs is not kept
-    durations.survived(3.0, 9.0)
+    durations.begin()  # what still runs is not kept
+    durations.extend(3.0, 9.0)
     text = durations.to_json()
     assert "\n" not in text
     for given_text in (text, text.encode()):
@@ -390,7 +405,7 @@ def test_what_was_learnt_comes_back(jobs):
 def test_it_keeps_whether_jobs_were_new_when_they_were_given():
     durations = Durations()
     for _ in range(100):
-        durations.arrivals.met(0.0, given_at=1.0, now=2.0)
+        durations.arrivals.record(0.0, added_at=1.0, now=2.0)
     assert Durations.from_json(durations.to_json()).arrivals.trusted
     # Once it did not keep that.
     assert not Durations.from_json(json.dumps(KEPT)).arrivals.trusted
@@ -455,4 +470,4 @@ def test_any_json_is_refused_or_read(value):
             durations = Durations.from_json(json.dumps(seen))
         except ConfigurationError:
             continue
-        assert durations.law.survival[0] == 1
+        assert durations.distribution.survival[0] == 1

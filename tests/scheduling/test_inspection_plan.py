@@ -8,29 +8,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adepoll.scheduling.durations import EDGES, PRIOR, Durations, Law, bin_of
+from adepoll.scheduling.durations import EDGES, PRIOR, Distribution, Durations, bin_index
 from adepoll.scheduling.inspection_plan import Plan, make_plan
 
 WIDTHS = [b - a for a, b in itertools.pairwise(EDGES)]
 ages = st.floats(min_value=0, max_value=200_000)
 
 
-def law_of(survival):
-    """Give the law in bins of a survival function."""
+def distribution_of(survival):
+    """Give the distribution in bins of a survival function."""
     edges = [survival(edge) for edge in EDGES]
     pairs = itertools.pairwise(edges)
-    return Law((*(1 - t / s if s > 1e-12 else 0.5 for s, t in pairs), 1.0))
+    return Distribution((*(1 - t / s if s > 1e-12 else 0.5 for s, t in pairs), 1.0))
 
 
 def exponential(mean):
-    return law_of(lambda age: math.exp(-age / mean))
+    return distribution_of(lambda age: math.exp(-age / mean))
 
 
 def normal(mean, deviation):
-    return law_of(lambda age: math.erfc((age - mean) / deviation / math.sqrt(2)) / 2)
+    return distribution_of(lambda age: math.erfc((age - mean) / deviation / math.sqrt(2)) / 2)
 
 
-LAWS = {
+DISTRIBUTIONS = {
     "prior": PRIOR,
     "exponential": exponential(30.0),
     "quick": exponential(3.0),
@@ -40,83 +40,89 @@ LAWS = {
 }
 
 
-def plan_of(law, target_lag=2.0, minimum=1e-3, maximum=1e5):
-    return make_plan(law, target_lag=target_lag, minimum=minimum, maximum=maximum)
+def plan_of(distribution, target_lag=2.0, minimum=1e-3, maximum=1e5):
+    return make_plan(distribution, target_lag=target_lag, minimum=minimum, maximum=maximum)
 
 
-def play(plan, law, *, jobs=4_000):
+def play(plan, distribution, *, jobs=4_000):
     """Look at jobs by the plan; give the mean lag and the mean number of looks."""
     rng, detection_lag, polls = Random(3), [], 0
     for _ in range(jobs):
-        duration = law.quantile(rng.random())
+        duration = distribution.quantile(rng.random())
         age = 0.0
         polls += 1
         while age < duration:
-            age += plan.wait(age)
+            age += plan.delay(age)
             polls += 1
         detection_lag.append(age - duration)
     return math.fsum(detection_lag) / jobs, polls / jobs
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 @pytest.mark.parametrize("target_lag", [0.5, 2.0, 10.0])
-def test_the_mean_lag_is_the_one_that_was_asked_for(law, target_lag):
-    plan = plan_of(law, target_lag)
+def test_the_mean_lag_is_the_one_that_was_asked_for(distribution, target_lag):
+    plan = plan_of(distribution, target_lag)
     lag, polls = plan.cost()
     assert lag == pytest.approx(target_lag, rel=0.02)
-    if law.survival[-1] < 0.001 and target_lag > 1:
-        played_lag, played_looks = play(plan, law)
+    if distribution.survival[-1] < 0.001 and target_lag > 1:
+        played_lag, played_looks = play(plan, distribution)
         assert played_lag == pytest.approx(target_lag, rel=0.15)
         assert played_looks == pytest.approx(polls, rel=0.1)
 
 
 def test_a_plan_of_very_many_looks_is_made_without_going_through_them_all(monkeypatch):
     """It is made anew again and again while the event loop waits."""
-    calls, wait = [], Plan.wait
+    calls, delay = [], Plan.delay
     monkeypatch.setattr(
-        Plan, "wait", lambda *args, **options: calls.append(1) or wait(*args, **options)
+        Plan, "delay", lambda *args, **options: calls.append(1) or delay(*args, **options)
     )
-    for law, target_lag in ((exponential(500.0), 0.5), (exponential(20_000.0), 0.5), (PRIOR, 0.3)):
+    for distribution, target_lag in (
+        (exponential(500.0), 0.5),
+        (exponential(20_000.0), 0.5),
+        (PRIOR, 0.3),
+    ):
         calls.clear()
-        plan = make_plan(law, target_lag=target_lag, minimum=0.25, maximum=60.0)
+        plan = make_plan(distribution, target_lag=target_lag, minimum=0.25, maximum=60.0)
         assert len(calls) < 5_000
         assert plan.cost()[0] == pytest.approx(target_lag, rel=0.02)
-    plan, law = plan_of(exponential(500.0), 0.5), exponential(500.0)
-    lag, polls = play(plan, law, jobs=200)
+    plan, distribution = plan_of(exponential(500.0), 0.5), exponential(500.0)
+    lag, polls = play(plan, distribution, jobs=200)
     assert lag == pytest.approx(0.5, rel=0.15)
     assert polls == pytest.approx(plan.cost()[1], rel=0.2)
 
 
-@given(st.sampled_from([*LAWS]), ages, st.floats(0.1, 3))
+@given(st.sampled_from([*DISTRIBUTIONS]), ages, st.floats(0.1, 3))
 def test_a_wait_keeps_to_its_bounds(name, age, stretch):
     plan = BOUNDED[name]
-    assert 0.5 <= plan.wait(age, stretch=stretch) <= 20
+    assert 0.5 <= plan.delay(age, stretch=stretch) <= 20
 
 
-BOUNDED = {name: plan_of(law, 2.0, 0.5, 20.0) for name, law in LAWS.items()}
+BOUNDED = {
+    name: plan_of(distribution, 2.0, 0.5, 20.0) for name, distribution in DISTRIBUTIONS.items()
+}
 
 
-@given(st.sampled_from([*LAWS]), ages, st.floats(0.01, 3), st.floats(0.01, 3))
+@given(st.sampled_from([*DISTRIBUTIONS]), ages, st.floats(0.01, 3), st.floats(0.01, 3))
 def test_more_effort_waits_longer(name, age, one, two):
     less, more = sorted([one, two])
     plan = UNBOUNDED[name]
-    assert plan.wait(age, stretch=less) <= plan.wait(age, stretch=more) * (1 + 1e-9)
+    assert plan.delay(age, stretch=less) <= plan.delay(age, stretch=more) * (1 + 1e-9)
 
 
-UNBOUNDED = {name: plan_of(law) for name, law in LAWS.items()}
+UNBOUNDED = {name: plan_of(distribution) for name, distribution in DISTRIBUTIONS.items()}
 
 
 def test_no_look_is_skipped_by_waiting_on():
     """Who comes a little later never goes on to wait until much earlier."""
     for plan in UNBOUNDED.values():
-        nexts = [age + plan.wait(age) for age in (number * 0.37 for number in range(2_000))]
+        nexts = [age + plan.delay(age) for age in (number * 0.37 for number in range(2_000))]
         assert all(a <= b + 1e-6 for a, b in itertools.pairwise(nexts))
 
 
 def test_where_nothing_is_known_by_age_waits_are_equal():
-    """An exponential law has no memory."""
+    """An exponential distribution has no memory."""
     plan = plan_of(exponential(30.0), target_lag=2.0)
-    waits = [plan.wait(age) for age in (0.0, 1.0, 10.0, 33.3, 80.0)]
+    waits = [plan.delay(age) for age in (0.0, 1.0, 10.0, 33.3, 80.0)]
     assert waits == pytest.approx([waits[0]] * 5, rel=0.02)
     # Where jobs end evenly between two looks, the lag is half of the wait, or a little more.
     assert 4.0 < waits[0] * 1.03 < 4.5
@@ -124,28 +130,32 @@ def test_where_nothing_is_known_by_age_waits_are_equal():
 
 def test_where_all_end_at_about_the_same_age_it_waits_until_shortly_before():
     plan = plan_of(normal(60.0, 3.0))
-    assert 48 < plan.wait(0.0) < 60
-    assert plan.wait(60.0) < 8
+    assert 48 < plan.delay(0.0) < 60
+    assert plan.delay(60.0) < 8
     assert plan.cost()[1] < 5
 
 
 def test_where_nobody_knows_what_comes_it_goes_by_steps_that_cost_the_lag_at_most():
     """The hazard seen so far was low; what the prior makes of it may be wrong."""
-    known = bin_of(20.0)
-    law = Law((*(0.0001 for _ in range(known)), *PRIOR.chances[known:]), known=known)
-    plan = plan_of(law, target_lag=2.0)
-    assert plan.wait(0.0) <= EDGES[known] + 5.0
-    assert plan.wait(30.0) <= 7.5
-    assert plan.wait(100.0) <= 25.0
+    known = bin_index(20.0)
+    distribution = Distribution(
+        (*(0.0001 for _ in range(known)), *PRIOR.chances[known:]), known=known
+    )
+    plan = plan_of(distribution, target_lag=2.0)
+    assert plan.delay(0.0) <= EDGES[known] + 5.0
+    assert plan.delay(30.0) <= 7.5
+    assert plan.delay(100.0) <= 25.0
     # Where few are left to go there, it matters less.
-    few = Law((*(0.05 for _ in range(known)), *(0.0001 for _ in EDGES[known:-1]), 1.0), known=known)
+    few = Distribution(
+        (*(0.05 for _ in range(known)), *(0.0001 for _ in EDGES[known:-1]), 1.0), known=known
+    )
     assert few.survival[known] < 0.15
-    assert plan_of(few, target_lag=2.0).wait(30.0) > 15.0
+    assert plan_of(few, target_lag=2.0).delay(30.0) > 15.0
 
 
 def test_half_the_lag_costs_about_twice_the_looks():
-    law = exponential(100.0)
-    (_, few), (_, many) = plan_of(law, 4.0).cost(), plan_of(law, 2.0).cost()
+    distribution = exponential(100.0)
+    (_, few), (_, many) = plan_of(distribution, 4.0).cost(), plan_of(distribution, 2.0).cost()
     assert many == pytest.approx(2 * few, rel=0.1)
 
 
@@ -153,7 +163,7 @@ def test_half_the_lag_costs_about_twice_the_looks():
 def test_where_the_bounds_do_not_allow_the_lag_it_comes_as_near_as_may_be(minimum, maximum):
     plan = plan_of(exponential(30.0), 2.0, minimum, maximum)
     expected = minimum if minimum > 4 else maximum
-    assert plan.wait(5.0) == pytest.approx(expected, rel=0.1)
+    assert plan.delay(5.0) == pytest.approx(expected, rel=0.1)
 
 
 @settings(max_examples=25)
@@ -164,10 +174,10 @@ def test_whatever_was_learnt_gives_a_plan(seed):
     for _ in range(rng.randrange(60)):
         entered = rng.uniform(0, scale)
         seen = entered + rng.uniform(0, scale)
-        durations.enter()
-        durations.survived(entered, seen)
+        durations.begin()
+        durations.extend(entered, seen)
         durations.end(entered, seen, seen + rng.uniform(0, 20))
-    plan = plan_of(durations.law, rng.choice([0.01, 2.0, 100.0]), 0.25, 60.0)
+    plan = plan_of(durations.distribution, rng.choice([0.01, 2.0, 100.0]), 0.25, 60.0)
     for age in (0.0, seed % 100, scale, 1e6):
-        assert 0.25 <= plan.wait(age) <= 60
+        assert 0.25 <= plan.delay(age) <= 60
     assert 0 <= plan.cost()[0] <= 60

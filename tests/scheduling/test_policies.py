@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from adepoll.scheduling.durations import PRIOR, Durations
 from adepoll.scheduling.policies import (
     Adaptive,
-    Aimed,
     Exponential,
+    FirstPollSchedule,
     Fixed,
-    Foresighted,
+    LagSchedule,
     PollContext,
 )
 
@@ -131,17 +131,19 @@ def learnt(mean, count=500, seed=0):
     rng, durations = Random(seed), Durations()
     for _ in range(count):
         duration = max(rng.gauss(mean, mean / 20), 1.0)
-        durations.enter()
-        durations.survived(0.0, duration - 0.5)
+        durations.begin()
+        durations.extend(0.0, duration - 0.5)
         durations.end(0.0, duration - 0.5, duration + 0.5)
-    return durations.law
+    return durations.distribution
 
 
 MINUTE = learnt(60.0)
 
 
-def of_age(age, law=MINUTE, failures=0, polls=3):
-    return PollContext(polls=polls, watched_for=5.0, age=age, failures=failures, law=law)
+def of_age(age, distribution=MINUTE, failures=0, polls=3):
+    return PollContext(
+        polls=polls, watched_for=5.0, age=age, failures=failures, distribution=distribution
+    )
 
 
 ADAPTIVES = [
@@ -154,13 +156,13 @@ ADAPTIVES = [
 
 @given(
     schedule=st.sampled_from(ADAPTIVES),
-    law=st.sampled_from([PRIOR, MINUTE]),
+    distribution=st.sampled_from([PRIOR, MINUTE]),
     age=st.none() | st.floats(0, 1e6),
     failures=st.just(0) | st.integers(0, 10**6),
     seed=st.integers(),
 )
-def test_adaptive_keeps_to_its_bounds(schedule, law, age, failures, seed):
-    wait = schedule.delay(of_age(age, law, failures), Random(seed))
+def test_adaptive_keeps_to_its_bounds(schedule, distribution, age, failures, seed):
+    wait = schedule.delay(of_age(age, distribution, failures), Random(seed))
     assert 0 < wait <= schedule.maximum
     assert failures or wait >= schedule.minimum
 
@@ -201,49 +203,49 @@ def test_adaptive_spreads_a_herd():
 
 def test_adaptive_looks_first_when_a_new_job_may_have_ended_if_it_is_surely_new():
     schedule = Adaptive(jitter=0)
-    new = PollContext(polls=0, watched_for=0.0, age=0.0, law=MINUTE)
-    wait = schedule.first_delay(new, Random(0), risk=0.0005)
+    new = PollContext(polls=0, watched_for=0.0, age=0.0, distribution=MINUTE)
+    wait = schedule.first_delay(new, Random(0), old_share=0.0005)
     assert wait == schedule.delay(new, Random(0)) > 40
     # A look is worth about half a second of lag, and one job in ten would have 50 of them.
     assert 0.1 < schedule.plan(MINUTE).price < 2
-    assert schedule.first_delay(new, Random(0), risk=0.1) == 0.0
+    assert schedule.first_delay(new, Random(0), old_share=0.1) == 0.0
     # Where the wait is short anyway, there is less to be lost.
-    assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), risk=0.03) < 5
+    assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), old_share=0.03) < 5
 
 
 def test_only_adaptive_knows_when_to_look_first():
-    assert isinstance(Adaptive(), Foresighted)
-    assert not isinstance(Fixed(), Foresighted)
-    assert not isinstance(Exponential(), Foresighted)
+    assert isinstance(Adaptive(), FirstPollSchedule)
+    assert not isinstance(Fixed(), FirstPollSchedule)
+    assert not isinstance(Exponential(), FirstPollSchedule)
 
 
 def test_adaptive_makes_one_plan_for_each_law():
     schedule = Adaptive()
     assert schedule.plan(PRIOR) is schedule.plan(PRIOR)
     assert schedule.plan(PRIOR) is not schedule.plan(MINUTE)
-    assert schedule.plan(MINUTE).law is MINUTE
-    laws = [learnt(10.0 + n, count=20) for n in range(20)]
-    for law in laws:
-        assert schedule.plan(law).law is law
-        schedule.delay(of_age(3.0, law), Random(0))
-        assert schedule.plan(law) is schedule.plan(law)
+    assert schedule.plan(MINUTE).distribution is MINUTE
+    distributions = [learnt(10.0 + n, count=20) for n in range(20)]
+    for distribution in distributions:
+        assert schedule.plan(distribution).distribution is distribution
+        schedule.delay(of_age(3.0, distribution), Random(0))
+        assert schedule.plan(distribution) is schedule.plan(distribution)
     assert len(schedule._plans) <= 8
-    assert schedule.plan(PRIOR).law is PRIOR
+    assert schedule.plan(PRIOR).distribution is PRIOR
 
 
 def test_the_plan_of_a_law_that_is_gone_is_not_taken_for_anothers():
     """Its id may come again."""
     schedule = Adaptive(jitter=0)
     for n in range(60):
-        law = learnt(10.0 + n, count=5)
-        schedule.delay(of_age(0.0, law), Random(0))
-        assert schedule.plan(law).law is law
+        distribution = learnt(10.0 + n, count=5)
+        schedule.delay(of_age(0.0, distribution), Random(0))
+        assert schedule.plan(distribution).distribution is distribution
 
 
 def test_only_adaptive_aims_at_a_lag():
-    assert isinstance(Adaptive(), Aimed)
-    assert not isinstance(Fixed(), Aimed)
-    assert not isinstance(Exponential(), Aimed)
+    assert isinstance(Adaptive(), LagSchedule)
+    assert not isinstance(Fixed(), LagSchedule)
+    assert not isinstance(Exponential(), LagSchedule)
 
 
 def test_a_minimum_over_the_maximum_is_refused():

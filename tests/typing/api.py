@@ -36,7 +36,7 @@ from adepoll import (
     ResultItems,
     ResultReply,
     RetryPolicy,
-    Unresolved,
+    UnresolvedJob,
     UnresolvedJobsError,
     Watch,
     WebhookVerifier,
@@ -128,9 +128,13 @@ async def main() -> None:
             async with batch.run(ids()) as again:
                 assert_type(await anext(again), Outcome)
 
-        async with JobWatcher(client) as watcher, watcher.harvest(ids(), window=9) as harvest:
-            async for ends in harvest:
-                assert_type(ends, tuple[JobSnapshot | Unresolved, ...])
+        async with (
+            JobWatcher(client) as watcher,
+            watcher.watch(ids(), window=9, errors="yield") as endless,
+        ):
+            async for item in endless:
+                assert_type(item, JobSnapshot | UnresolvedJob)
+                assert_type(endless.take_ready(), list[JobSnapshot | UnresolvedJob])
 
 
 async def serve(fetcher: ResultFetcher) -> None:

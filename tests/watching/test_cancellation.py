@@ -44,8 +44,8 @@ def assert_idle(watcher, *, subscribers=0):
     stats = watcher.stats
     assert (stats.watched, stats.in_flight) == (0, 0)
     assert stats.subscribers == subscribers
-    assert not watcher._pollers._looking
-    assert not watcher._intake.pulls
+    assert not watcher._pollers._in_flight
+    assert not watcher._host.readers
     assert not watcher._pollers._workers
 
 
@@ -631,7 +631,7 @@ def test_looks_that_somebody_else_cancels_are_made_again(replay, scripted, momen
             consumer = asyncio.create_task(consume())
             await asyncio.sleep(0)
             await asyncio.sleep(moment)
-            polls = [*watcher._pollers._looking.values()]
+            polls = [*watcher._pollers._in_flight.values()]
             for task in polls:
                 task.cancel()
             if polls:

@@ -9,15 +9,15 @@ import pytest
 from internals import at_risk
 
 from adepoll.api.models import from_timestamp
-from adepoll.scheduling.durations import Durations, edge_near
+from adepoll.scheduling.durations import Durations, nearest_edge
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
-def make_entry(since=100.0):
-    return JobState("a", (), since=since, born=since)
+def make_entry(added_at=100.0):
+    return JobState("a", (), added_at=added_at, received_at=added_at)
 
 
 def make_learning(service_time):
@@ -25,25 +25,25 @@ def make_learning(service_time):
 
 
 def test_without_a_clock_ages_count_from_when_the_job_was_given():
-    learning, entry = Learning(), make_entry(since=100.0)
+    learning, entry = Learning(), make_entry(added_at=100.0)
     assert learning.age(entry, 103.0) == 3.0
-    learning.active(entry, from_timestamp(0), 105.0)
-    assert entry.entered == entry.seen == 5.0
+    learning.record_active(entry, from_timestamp(0), 105.0)
+    assert entry.first_active_age == entry.last_active_age == 5.0
     assert learning.age(entry, 107.0) == 7.0
 
 
 def test_by_the_services_clock_ages_count_from_when_it_received_the_job():
     # Our clock says 100 and the service's 12:00:30; what is cut off of received_at is made up for.
     learning, entry = make_learning(NOON.timestamp() + 30), make_entry()
-    learning.active(entry, NOON, 100.0)
-    assert entry.entered == pytest.approx(29.5)
+    learning.record_active(entry, NOON, 100.0)
+    assert entry.first_active_age == pytest.approx(29.5)
     assert learning.age(entry, 110.0) == pytest.approx(39.5)
 
 
 def test_a_job_from_the_future_is_new():
     learning, entry = make_learning(NOON.timestamp() - 3_600), make_entry()
-    learning.active(entry, NOON, 100.0)
-    assert entry.entered == entry.seen == 0.0
+    learning.record_active(entry, NOON, 100.0)
+    assert entry.first_active_age == entry.last_active_age == 0.0
     assert learning.age(entry, 101.0) == 0.0
 
 
@@ -52,33 +52,33 @@ def test_an_age_never_goes_back():
     ahead = Learning(durations=durations, service_time=lambda: NOON.timestamp() + 60)
     behind = Learning(durations=durations, service_time=lambda: NOON.timestamp() - 60)
     entry = make_entry()
-    ahead.active(entry, NOON, 100.0)
-    behind.active(entry, NOON, 101.0)
-    assert entry.seen == behind.age(entry, 101.0) == pytest.approx(59.5)
+    ahead.record_active(entry, NOON, 100.0)
+    behind.record_active(entry, NOON, 101.0)
+    assert entry.last_active_age == behind.age(entry, 101.0) == pytest.approx(59.5)
     # Nor where what is told is of a time before the last look.
-    ahead.active(entry, NOON, 102.0, as_of=80.0)
-    assert entry.seen == pytest.approx(59.5)
-    behind.ended(entry, NOON, 103.0)
+    ahead.record_active(entry, NOON, 102.0, as_of=80.0)
+    assert entry.last_active_age == pytest.approx(59.5)
+    behind.record_settled(entry, NOON, 103.0)
     assert at_risk(durations) == (0, {})
 
 
 def test_what_is_told_of_a_time_counts_for_that_time():
-    learning, entry = Learning(), make_entry(since=100.0)
-    learning.active(entry, NOON, 130.0, as_of=120.0)
-    assert entry.entered == entry.seen == 20.0
-    learning.active(entry, NOON, 150.0, as_of=90.0)
-    assert entry.seen == 20.0
+    learning, entry = Learning(), make_entry(added_at=100.0)
+    learning.record_active(entry, NOON, 130.0, as_of=120.0)
+    assert entry.first_active_age == entry.last_active_age == 20.0
+    learning.record_active(entry, NOON, 150.0, as_of=90.0)
+    assert entry.last_active_age == 20.0
 
 
 def test_a_job_is_learnt_from_once():
-    learning, entry = Learning(), make_entry(since=0.0)
+    learning, entry = Learning(), make_entry(added_at=0.0)
     for now in (5.0, 10.0, 15.0):
-        learning.active(entry, NOON, now)
+        learning.record_active(entry, NOON, now)
     assert at_risk(learning.durations)[0] == 1
-    learning.ended(entry, NOON, 20.0)
+    learning.record_settled(entry, NOON, 20.0)
     assert learning.durations.ended == 1
-    learning.ended(entry, NOON, 25.0)
-    learning.lost(entry)
+    learning.record_settled(entry, NOON, 25.0)
+    learning.record_dropped(entry)
     assert learning.durations.ended == 1
     assert at_risk(learning.durations) == (0, {})
     assert 5 < learning.durations.quantile(0.5, age=5.0) < 60
@@ -88,11 +88,11 @@ def test_a_job_is_learnt_from_once():
 def test_a_job_found_ended_at_the_first_look_teaches_nothing_where_it_was_not_new(offset):
     """Or where nobody knows, for want of a clock or because of a wrong one."""
     given_at = 100.0
-    entry = make_entry(since=given_at)
+    entry = make_entry(added_at=given_at)
     unix = None if offset is None else NOON.timestamp() + offset + 7.0
     learning = make_learning(unix)
-    learning.ended(entry, NOON, given_at + 7.0)
-    learning.lost(entry)
+    learning.record_settled(entry, NOON, given_at + 7.0)
+    learning.record_dropped(entry)
     assert learning.durations.ended == 0
     assert at_risk(learning.durations) == (0, {})
     assert not learning.durations.arrivals.new
@@ -102,27 +102,27 @@ def test_a_job_found_ended_at_the_first_look_teaches_nothing_where_it_was_not_ne
 def test_a_job_that_was_new_when_it_was_given_is_known_from_its_birth_on():
     given_at = 100.0
     for ended in (False, True):
-        learning, entry = make_learning(NOON.timestamp() + 40), make_entry(since=given_at)
+        learning, entry = make_learning(NOON.timestamp() + 40), make_entry(added_at=given_at)
         if ended:
-            learning.ended(entry, NOON, given_at + 40)
+            learning.record_settled(entry, NOON, given_at + 40)
             learnt = json.loads(learning.durations.to_json())
-            assert learnt["seen"] == [[0, 0, edge_near(39.5), 1.0]]
+            assert learnt["seen"] == [[0, 0, nearest_edge(39.5), 1.0]]
             assert at_risk(learning.durations) == (0, {})
         else:
-            learning.active(entry, NOON, given_at + 40)
-            assert entry.entered == 0.0
-            assert entry.seen == pytest.approx(39.5)
+            learning.record_active(entry, NOON, given_at + 40)
+            assert entry.first_active_age == 0.0
+            assert entry.last_active_age == pytest.approx(39.5)
             running, by_bin = at_risk(learning.durations)
             assert (running, by_bin[0]) == (1, 1)
         assert learning.durations.arrivals.new == 1
 
 
 def test_a_job_is_met_once():
-    learning, entry = make_learning(NOON.timestamp() + 40), make_entry(since=100.0)
+    learning, entry = make_learning(NOON.timestamp() + 40), make_entry(added_at=100.0)
     entry.polls = 1
-    learning.ended(entry, NOON, 140.0)
+    learning.record_settled(entry, NOON, 140.0)
     entry.polls = 2  # as no follower had room
-    learning.ended(entry, NOON, 140.0)
+    learning.record_settled(entry, NOON, 140.0)
     assert learning.durations.ended == 1
     assert learning.durations.arrivals.new == 1
 
@@ -132,13 +132,17 @@ def test_late_first_looks_bias_nothing():
     rng, durations = Random(7), Durations()
     for number in range(4_000):
         duration, given_at, now = rng.expovariate(1 / 15), 1_000.0, 1_010.0
-        entry = JobState(str(number), (), since=given_at, born=given_at)
+        entry = JobState(str(number), (), added_at=given_at, received_at=given_at)
         while duration > now - given_at:
-            at(durations, now, given_at).active(entry, NOON, now)
+            at(durations, now, given_at).record_active(entry, NOON, now)
             now += 3.0
-        at(durations, now, given_at).ended(entry, NOON, now)
-    assert durations.law.ends_within(0, 10) == pytest.approx(1 - math.exp(-10 / 15), abs=0.03)
-    assert durations.law.ends_within(10, 30) == pytest.approx(1 - math.exp(-20 / 15), abs=0.05)
+        at(durations, now, given_at).record_settled(entry, NOON, now)
+    assert durations.distribution.ends_between(0, 10) == pytest.approx(
+        1 - math.exp(-10 / 15), abs=0.03
+    )
+    assert durations.distribution.ends_between(10, 30) == pytest.approx(
+        1 - math.exp(-20 / 15), abs=0.05
+    )
 
 
 def at(durations, now, given_at):
@@ -149,19 +153,19 @@ def at(durations, now, given_at):
 
 def test_a_job_that_is_let_go_is_at_risk_no_more():
     learning, entry = Learning(), make_entry()
-    learning.active(entry, NOON, 110.0)
-    learning.active(entry, NOON, 120.0)
-    learning.lost(entry)
-    assert entry.entered is None
+    learning.record_active(entry, NOON, 110.0)
+    learning.record_active(entry, NOON, 120.0)
+    learning.record_dropped(entry)
+    assert entry.first_active_age is None
     assert learning.durations.ended == 0
     assert at_risk(learning.durations) == (0, {})
 
 
 def test_the_gain_of_a_look_rises_with_the_time_since_the_last():
     learning, entry = Learning(), make_entry()
-    assert 0 < learning.gain(entry, 100.0) < 1  # nothing is known of a new one
-    learning.active(entry, NOON, 110.0)
-    gains = [learning.gain(entry, now) for now in (110.0, 112.0, 130.0, 500.0, 90_000.0)]
+    assert 0 < learning.chance(entry, 100.0) < 1  # nothing is known of a new one
+    learning.record_active(entry, NOON, 110.0)
+    gains = [learning.chance(entry, now) for now in (110.0, 112.0, 130.0, 500.0, 90_000.0)]
     assert gains == sorted(gains)
     assert gains[0] == pytest.approx(0)
     assert gains[-1] > 0.99

@@ -1,17 +1,21 @@
-"""The patrol by itself, in virtual time."""
+"""The list sweeper by itself, in virtual time."""
 
 import asyncio
 from random import Random
 
+from subscribing import subscription_of
+
 from adepoll.scheduling.policies import Fixed
+from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
-from adepoll.watching.list_sweeps import SweepPolicy
-from adepoll.watching.subscriptions import Feed
+from adepoll.watching.listing import SweepPolicy
+from adepoll.watching.poll_timing import PollTiming
 from adepoll.watching.watched_jobs import WatchedJobs
 
 
 class Unlisted:
-    """A source that counts the requests for its list, and answers none."""
+    """A source that counts the requests for its list and answers none of them."""
 
     def __init__(self):
         self.requests = 0
@@ -21,27 +25,27 @@ class Unlisted:
         await asyncio.get_running_loop().create_future()
 
 
-def make_patrol(source):
-    """Make a patrol over one watched job."""
+def make_sweeper(source):
+    """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
-        schedule=Fixed(interval=10, jitter=0), rng=Random(0), not_found_grace=15.0, patience=60.0
+        timing=PollTiming(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
+        failure_rules=FailureRules(not_found_grace=15.0, patience=60.0),
     )
-    feed = Feed(limit=10, every_change=False)
-    feed.admit("job-1")
-    watched_jobs.subscribe("job-1", feed, feed.alone, 0.0)
+    subscription = subscription_of("job-1")
+    watched_jobs.subscribe("job-1", subscription, subscription.alone, 0.0)
     return ListSweeper(
         watched_jobs,
         source,
-        SweepPolicy(discovery="list", lag=None),
-        on_news=lambda: None,
-        on_end=lambda _: None,
+        SweepPolicy(discovery="list", target_lag=None),
+        on_due=lambda: None,
+        on_fatal=lambda _: None,
     )
 
 
-def test_a_patrol_sweeps_until_it_is_closed(replay):
+def test_it_sweeps_until_it_is_closed(replay):
     async def script():
         source = Unlisted()
-        list_sweeper = make_patrol(source)
+        list_sweeper = make_sweeper(source)
         list_sweeper.pump()
         await asyncio.sleep(1)
         assert source.requests > 0
@@ -50,10 +54,10 @@ def test_a_patrol_sweeps_until_it_is_closed(replay):
     replay(script)
 
 
-def test_a_closed_patrol_begins_no_sweep(replay):
+def test_it_starts_no_sweep_after_it_was_closed(replay):
     async def script():
         source = Unlisted()
-        list_sweeper = make_patrol(source)
+        list_sweeper = make_sweeper(source)
         assert list_sweeper.close() == set()
         list_sweeper.pump()
         await asyncio.sleep(1)

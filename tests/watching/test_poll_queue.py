@@ -14,7 +14,7 @@ HEADSTART = 30.0
 
 
 def make_entries(count):
-    return [JobState(f"job{number}", (), since=0.0, born=0.0) for number in range(count)]
+    return [JobState(f"job{number}", (), added_at=0.0, received_at=0.0) for number in range(count)]
 
 
 def even(_entry, _now):
@@ -64,7 +64,7 @@ def test_one_put_in_line_comes_in_the_place_that_put_would_have_given_it():
         poll_queue, entries = PollQueue(lambda entry, _now: gains[entry.job_id]), make_entries(9)
         for entry in entries:
             if in_line and entry.job_id in {"job3", "job4", "job7"}:
-                poll_queue.put_in_line(entry, 1.0, gains[entry.job_id])
+                poll_queue.put_overdue(entry, 1.0, gains[entry.job_id])
             else:
                 poll_queue.put(entry, 1.0)
         assert poll_queue.next_due() == 1.0
@@ -83,7 +83,7 @@ def test_a_gain_is_worth_so_much_waiting_and_no_more():
 
 
 def test_nobody_starves_though_surer_ones_come_without_end():
-    dull = JobState("dull", (), since=0.0, born=0.0)
+    dull = JobState("dull", (), added_at=0.0, received_at=0.0)
     poll_queue = PollQueue(lambda entry, _now: float(entry is not dull))
     poll_queue.put(dull, 0.0)
     before = []
@@ -138,7 +138,7 @@ def test_in_one_go_only_so_many_are_lined_up():
 def test_void_places_take_no_more_room_than_the_others():
     poll_queue, entries = PollQueue(even), make_entries(100)
     for step in range(100_000):
-        poll_queue.put(entries[step % 100], 1e6 - step, on_trust=step % 3 == 0)
+        poll_queue.put(entries[step % 100], 1e6 - step, postponed=step % 3 == 0)
     assert places_of(entries) < 2_500
     others = make_entries(5_000)
     for entry in others:
@@ -150,12 +150,12 @@ def test_void_places_take_no_more_room_than_the_others():
     assert len(drain(poll_queue, 1e7)) == 100
 
 
-def test_void_places_are_counted_whatever_way_they_went():
-    """In the line, on trust or by time: each is dropped, put again or popped in turn."""
+def test_void_places_are_counted_however_they_became_void():
+    """Jobs that are overdue, postponed or due by time are dropped, put again or popped in turn."""
     poll_queue, entries = PollQueue(even), make_entries(100)
     for step in range(30_000):
         entry = entries[step % 100]
-        poll_queue.put(entry, float(step + step % 7), on_trust=step % 3 == 0)
+        poll_queue.put(entry, float(step + step % 7), postponed=step % 3 == 0)
         if step % 5 == 0:
             poll_queue.drop(entries[step * 7 % 100])
         if step % 11 == 0:
@@ -171,7 +171,7 @@ def test_when_all_is_cleared_nothing_is_left():
     poll_queue, entries = PollQueue(even), make_entries(100)
     for entry in entries:
         poll_queue.put(entry, 0.0)
-    poll_queue.put(entry, 1.0, on_trust=True)
+    poll_queue.put(entry, 1.0, postponed=True)
     poll_queue.pop(0.0)
     poll_queue.recall(0.0)
     poll_queue.clear()
@@ -183,7 +183,7 @@ def test_when_all_is_cleared_nothing_is_left():
 def test_what_was_put_on_trust_can_be_recalled():
     poll_queue, entries = PollQueue(even), make_entries(300)
     for number, entry in enumerate(entries):
-        poll_queue.put(entry, 100.0 + number, on_trust=True)
+        poll_queue.put(entry, 100.0 + number, postponed=True)
     assert poll_queue.pop(99.0) is None
     assert poll_queue.pop(100.0) is entries[0]
     poll_queue.drop(entries[1])
@@ -194,7 +194,7 @@ def test_what_was_put_on_trust_can_be_recalled():
     assert drain(poll_queue, 101.0) == entries[3:]
     assert poll_queue.next_due() == 500.0
     # It is over then: those that come later are trusted anew.
-    poll_queue.put(entries[0], 600.0, on_trust=True)
+    poll_queue.put(entries[0], 600.0, postponed=True)
     assert poll_queue.pop(499.0) is None
     assert drain(poll_queue, 600.0) == [entries[2], entries[0]]
 
@@ -203,7 +203,7 @@ def test_a_recall_where_nothing_was_put_on_trust_changes_nothing():
     poll_queue, (a, b) = PollQueue(even), make_entries(2)
     poll_queue.put(a, 5.0)
     poll_queue.recall(1.0)
-    poll_queue.put(b, 6.0, on_trust=True)
+    poll_queue.put(b, 6.0, postponed=True)
     assert poll_queue.pop(4.0) is None
     assert drain(poll_queue, 6.0) == [a, b]
 
@@ -211,7 +211,7 @@ def test_a_recall_where_nothing_was_put_on_trust_changes_nothing():
 def test_a_recall_is_dealt_with_in_small_steps():
     poll_queue, entries = PollQueue(even), make_entries(10_000)
     for entry in entries:
-        poll_queue.put(entry, 100.0, on_trust=True)
+        poll_queue.put(entry, 100.0, postponed=True)
     poll_queue.recall(0.0)
     poll_queue.pop(0.0)
     assert sum(entry.due == 0.0 for entry in entries) <= 100
@@ -241,7 +241,7 @@ class AgendaMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, wait=st.sampled_from([0.5, 10.0, 100.0]))
     def put_on_trust(self, number, wait):
-        self.poll_queue.put(self.entries[number], self.now + wait, on_trust=True)
+        self.poll_queue.put(self.entries[number], self.now + wait, postponed=True)
         self.dues[self.entries[number]] = self.now + wait
         self.trusted.add(self.entries[number])
 

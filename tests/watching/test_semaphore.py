@@ -1,19 +1,19 @@
-"""Slots are a semaphore: never more within than there are places, and none is lost."""
+"""The semaphore never admits more tasks than it has places; the turn limiter keeps turns short."""
 
 import asyncio
 from random import Random
 
 import pytest
 
-from adepoll.watching.semaphore import Semaphore
+from adepoll.watching.semaphore import Semaphore, TurnLimiter
 
 
-def test_who_comes_first_is_served_first(replay):
+def test_places_go_to_the_task_that_has_waited_longest(replay):
     async def script():
-        slots, order = Semaphore(2), []
+        semaphore, order = Semaphore(2), []
 
         async def hold(name, seconds):
-            async with slots:
+            async with semaphore:
                 order.append((name, asyncio.get_running_loop().time()))
                 await asyncio.sleep(seconds)
 
@@ -25,30 +25,30 @@ def test_who_comes_first_is_served_first(replay):
     assert replay(script) == [("a", 0), ("b", 0), ("c", 1), ("d", 1), ("e", 2)]
 
 
-def test_a_place_is_given_back_where_the_block_fails(replay):
+def test_a_place_is_released_if_the_block_fails(replay):
     async def script():
-        slots = Semaphore(1)
+        semaphore = Semaphore(1)
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                async with slots:
+                async with semaphore:
                     raise ZeroDivisionError
 
     replay(script)
 
 
-@pytest.mark.parametrize("when", ["while he waits", "just before", "just after"])
-def test_who_is_cancelled_takes_no_place(replay, when):
-    """Before or after he is given one, that is, in the same step of the loop."""
+@pytest.mark.parametrize("when", ["while waiting", "just before", "just after"])
+def test_a_cancelled_waiter_takes_no_place(replay, when):
+    """Also if it is cancelled in the step of the loop in which it gets a place."""
 
     async def script():
-        slots = Semaphore(1)
+        semaphore = Semaphore(1)
 
         async def hold():
-            async with slots:
+            async with semaphore:
                 await asyncio.sleep(1)
 
         async def hold_and_cancel():
-            async with slots:
+            async with semaphore:
                 await asyncio.sleep(1)
                 if when == "just before":
                     leaving.cancel()
@@ -57,7 +57,7 @@ def test_who_is_cancelled_takes_no_place(replay, when):
 
         holding = asyncio.create_task(hold_and_cancel())
         leaving, staying = (asyncio.create_task(hold()) for _ in range(2))
-        if when == "while he waits":
+        if when == "while waiting":
             asyncio.get_running_loop().call_later(0.5, leaving.cancel)
         await asyncio.gather(holding, leaving, staying, return_exceptions=True)
         assert leaving.cancelled()
@@ -67,52 +67,52 @@ def test_who_is_cancelled_takes_no_place(replay, when):
     assert replay(script) == 2
 
 
-def test_who_has_left_stands_in_no_line(replay):
+def test_a_cancelled_waiter_is_removed_from_the_queue(replay):
     async def script():
-        slots = Semaphore(1)
-        async with slots:
-            waiting = [asyncio.create_task(slots.__aenter__()) for _ in range(100)]
+        semaphore = Semaphore(1)
+        async with semaphore:
+            waiting = [asyncio.create_task(semaphore.__aenter__()) for _ in range(100)]
             await asyncio.sleep(0)
-            assert len(slots._line) == 100
+            assert len(semaphore._waiting) == 100
             for task in waiting:
                 task.cancel()
             await asyncio.sleep(0)
-            assert not slots._line
+            assert not semaphore._waiting
 
     replay(script)
 
 
-def test_a_coroutine_that_is_closed_while_it_waits_takes_no_place(replay):
+def test_a_coroutine_closed_while_waiting_takes_no_place(replay):
     async def script():
-        slots = Semaphore(1)
-        async with slots:
-            waiting = slots.__aenter__()
+        semaphore = Semaphore(1)
+        async with semaphore:
+            waiting = semaphore.__aenter__()
             waiting.send(None)
             waiting.close()
-        async with slots:
+        async with semaphore:
             pass
 
     replay(script)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whoever_comes_and_goes_there_are_never_more_than_places_and_none_is_lost(replay, seed):
+def test_no_place_is_lost_or_taken_twice_when_tasks_are_cancelled(replay, seed):
     rng = Random(seed)
     most = rng.randrange(1, 6)
 
     async def script():
-        slots, within, highest = Semaphore(most), 0, 0
+        semaphore, inside, highest = Semaphore(most), 0, 0
 
         async def hold(start, seconds):
-            nonlocal within, highest
+            nonlocal inside, highest
             await asyncio.sleep(start)
-            async with slots:
-                within += 1
-                highest = max(highest, within)
+            async with semaphore:
+                inside += 1
+                highest = max(highest, inside)
                 try:
                     await asyncio.sleep(seconds)
                 finally:
-                    within -= 1
+                    inside -= 1
 
         tasks = [asyncio.create_task(hold(rng.random(), rng.random())) for _ in range(40)]
         loop = asyncio.get_running_loop()
@@ -125,5 +125,59 @@ def test_whoever_comes_and_goes_there_are_never_more_than_places_and_none_is_los
         await asyncio.gather(*again)
         assert loop.time() == pytest.approx(before + 1)  # all places are there
         assert highest == most
+
+    replay(script)
+
+
+async def turns(count, limit):
+    """Return how many tasks continued in each turn of the loop, turns without any left out."""
+    limiter, turn, went = TurnLimiter(limit), 0, []
+
+    async def go():
+        await limiter.wait_turn()
+        went.append(turn)
+
+    tasks = [asyncio.create_task(go()) for _ in range(count)]
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        turn += 1
+    return [went.count(number) for number in sorted(set(went))]
+
+
+def test_a_limited_number_of_tasks_continues_in_each_turn(replay):
+    assert max(replay(lambda: turns(100, 7))) <= 7
+
+
+def test_a_single_task_does_not_wait(replay):
+    async def script():
+        limiter = TurnLimiter(1)
+        for _ in range(3):
+            coroutine = limiter.wait_turn()
+            try:
+                coroutine.send(None)
+            except StopIteration:
+                pass
+            else:
+                raise AssertionError("it waited")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    replay(script)
+
+
+def test_a_cancelled_task_does_not_delay_the_others(replay):
+    async def script():
+        limiter, went = TurnLimiter(1), []
+
+        async def go(number):
+            await limiter.wait_turn()
+            went.append(number)
+
+        tasks = [asyncio.create_task(go(number)) for number in range(6)]
+        await asyncio.sleep(0)
+        for task in tasks[1:4]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert went == [0, 4, 5]
 
     replay(script)

@@ -19,7 +19,7 @@ def test_every_change_is_told_to_who_listens(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "pending", "processing", "completed"], "b": ["failed"]})
         async with watcher_of(source) as watcher:
-            return await gather(watcher.latest(["a", "b"]))
+            return await gather(watcher.status_updates(["a", "b"]))
 
     assert replay(script) == [
         ("a", "pending"),
@@ -32,7 +32,7 @@ def test_every_change_is_told_to_who_listens(replay, scripted):
 def test_who_is_slow_is_told_the_last_state_alone(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "processing", "completed"], "b": ["pending"]})
-        async with watcher_of(source) as watcher, watcher.latest(["a", "b"]) as latest:
+        async with watcher_of(source) as watcher, watcher.status_updates(["a", "b"]) as latest:
             await asyncio.sleep(100)
             told = [(await anext(latest)).status_text for _ in range(2)]
             with pytest.raises(TimeoutError):
@@ -45,11 +45,11 @@ def test_who_is_slow_is_told_the_last_state_alone(replay, scripted):
 def test_what_others_know_is_told_at_once_without_a_look(replay, scripted):
     async def script():
         source = scripted({"a": ["processing"]})
-        async with watcher_of(source) as watcher, watcher.latest(["a"]) as first:
+        async with watcher_of(source) as watcher, watcher.status_updates(["a"]) as first:
             await anext(first)
             await asyncio.sleep(1)
             polls, at = source.count(), asyncio.get_running_loop().time()
-            async with watcher.latest(["a"]) as second:
+            async with watcher.status_updates(["a"]) as second:
                 news = await anext(second)
                 assert (news.status, news.snapshot) == (JobStatus.PROCESSING, None)
                 assert (source.count(), asyncio.get_running_loop().time()) == (polls, at)
@@ -62,7 +62,9 @@ def test_what_was_told_before_is_not_told_again(replay, scripted):
         source = scripted({"a": ["processing", "completed"], "done": ["completed"]})
         async with watcher_of(source) as watcher:
             told = {"a": "processing", "done": "completed"}
-            return await gather(watcher.latest(["a", "done"], told=told)), source.count("done")
+            return await gather(
+                watcher.status_updates(["a", "done"], last_status=told)
+            ), source.count("done")
 
     assert replay(script) == ([("a", "completed")], 0)
 
@@ -71,7 +73,7 @@ def test_jobs_that_cannot_be_resolved_come_like_the_others(replay, scripted):
     async def script():
         source = scripted({"gone": [JobNotFoundError(status=404, job_id="gone")]})
         async with watcher_of(source) as watcher:
-            return [news async for news in watcher.latest(["gone", "in valid", "fine"])]
+            return [news async for news in watcher.status_updates(["gone", "in valid", "fine"])]
 
     invalid, fine, gone = replay(script)
     assert isinstance(invalid.error, InvalidJobIdError)
@@ -86,7 +88,7 @@ def test_neither_result_nor_presigned_query_is_in_the_news(replay, scripted):
         url = "https://storage.example/a?X-Amz-Signature=canary"
         source = scripted({"a": [evolve(whole, output_url=url, data=object())]})
         async with watcher_of(source) as watcher:
-            [news] = [news async for news in watcher.latest(["a"])]
+            [news] = [news async for news in watcher.status_updates(["a"])]
             assert news.snapshot.data is None
             assert news.snapshot.output_url == "https://storage.example/a?REDACTED"
 
@@ -101,7 +103,7 @@ def test_a_crowd_that_comes_and_goes_costs_the_looks_of_one_and_leaves_nothing(r
             job_ids = [*source.scripts]
 
             async def listen():
-                async with watcher.latest(job_ids) as latest:
+                async with watcher.status_updates(job_ids) as latest:
                     async for _ in latest:
                         if rng.random() < 0.02:
                             return
@@ -117,11 +119,11 @@ def test_a_refused_key_and_a_closed_watcher_end_it_with_an_error(replay, scripte
     async def script():
         async with watcher_of(scripted({"a": [AuthenticationError(status=401)]})) as watcher:
             with pytest.raises(AuthenticationError):
-                await gather(watcher.latest(["a"]))
+                await gather(watcher.status_updates(["a"]))
         async with watcher_of(scripted({"a": ["processing"]})) as watcher:
             asyncio.get_running_loop().call_later(5, asyncio.ensure_future, watcher.aclose())
             with pytest.raises(ClosedError):
-                await gather(watcher.latest(["a"]))
+                await gather(watcher.status_updates(["a"]))
 
     replay(script)
 
@@ -130,6 +132,6 @@ def test_one_id_is_no_iterable_of_ids(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             with pytest.raises(TypeError, match="not one id"):
-                watcher.latest("job-1")
+                watcher.status_updates("job-1")
 
     replay(script)

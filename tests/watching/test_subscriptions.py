@@ -1,10 +1,11 @@
-"""A feed keeps account of every id it was given; a watch is the caller's end of it."""
+"""A subscription accounts for every id that it read; a watch is the consumer's handle of it."""
 
 import asyncio
 import gc
 
 import pytest
 from scripted import snapshot
+from subscribing import add_id, subscription_of
 
 from adepoll.api.models import JobStatus
 from adepoll.errors import (
@@ -17,42 +18,38 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscriptions import Feed, Waiter, Watch
+from adepoll.watching.subscriptions import Waiter
+from adepoll.watching.watch import Watch
 
 
-def make_feed(*job_ids, limit=10, every_change=False):
-    feed = Feed(limit=limit, every_change=every_change)
-    for job_id in job_ids:
-        feed.admit(job_id)
-    return feed
-
-
-def drain(feed):
+def drain(subscription):
     taken = []
-    while (job := feed.pop()) is not None:
+    while (job := subscription.take()) is not None:
         taken.append((job.job_id, job.status_text))
     return taken
 
 
-# --- Feed ---------------------------------------------------------------------------------------
+# --- Subscription ---------------------------------------------------------------------------------
 
 
-def test_a_feed_takes_the_end_of_a_job_once():
-    feed = make_feed("a")
-    assert feed.take(snapshot("a", "pending"))
-    assert feed.take(snapshot("a", "failed"))
-    assert feed.take(snapshot("a", "completed"))  # told already, so it does not matter
-    assert drain(feed) == [("a", "failed")]
-    assert feed.take(snapshot("a", "completed"))
-    assert drain(feed) == []
-    assert feed.open == 0
+def test_the_final_snapshot_of_a_job_is_delivered_once():
+    subscription = subscription_of("a")
+    assert subscription.deliver(snapshot("a", "pending"))
+    assert subscription.deliver(snapshot("a", "failed"))
+    assert subscription.deliver(
+        snapshot("a", "completed")
+    )  # already delivered, so that it is not wanted
+    assert drain(subscription) == [("a", "failed")]
+    assert subscription.deliver(snapshot("a", "completed"))
+    assert drain(subscription) == []
+    assert subscription.open == 0
 
 
-def test_a_feed_of_every_change_takes_each_status_once_and_backward_ones_too():
-    feed = make_feed("a", every_change=True)
+def test_with_every_change_each_new_status_is_delivered_also_an_earlier_one():
+    subscription = subscription_of("a", every_change=True)
     for status in ("pending", "pending", "processing", "pending", "odd", "odder", "completed"):
-        assert feed.take(snapshot("a", status))
-    assert [status for _, status in drain(feed)] == [
+        assert subscription.deliver(snapshot("a", status))
+    assert [status for _, status in drain(subscription)] == [
         "pending",
         "processing",
         "pending",
@@ -62,118 +59,123 @@ def test_a_feed_of_every_change_takes_each_status_once_and_backward_ones_too():
     ]
 
 
-def test_a_full_feed_refuses_what_matters_and_only_that():
-    feed = make_feed("a", "b", limit=1)
-    assert feed.take(snapshot("a"))
-    assert not feed.has_room()
-    assert feed.take(snapshot("b", "pending"))
-    assert not feed.take(snapshot("b"))
-    assert feed.open_ids() == ["b"]
-    feed.pop()
-    assert feed.take(snapshot("b"))
+def test_a_full_subscription_refuses_only_snapshots_that_are_wanted():
+    subscription = subscription_of("a", "b", limit=1)
+    assert subscription.deliver(snapshot("a"))
+    assert subscription.buffer.free <= 0
+    assert subscription.deliver(snapshot("b", "pending"))
+    assert not subscription.deliver(snapshot("b"))
+    assert subscription.open_ids() == ["b"]
+    subscription.take()
+    assert subscription.deliver(snapshot("b"))
 
 
-def test_a_change_that_was_refused_is_taken_when_it_is_seen_again():
-    feed = make_feed("a", "b", limit=1, every_change=True)
-    assert feed.take(snapshot("a", "pending"))
-    assert not feed.take(snapshot("b", "pending"))
-    feed.pop()
-    assert feed.take(snapshot("b", "pending"))
-    assert drain(feed) == [("b", "pending")]
+def test_a_refused_change_is_delivered_when_it_is_seen_again():
+    subscription = subscription_of("a", "b", limit=1, every_change=True)
+    assert subscription.deliver(snapshot("a", "pending"))
+    assert not subscription.deliver(snapshot("b", "pending"))
+    subscription.take()
+    assert subscription.deliver(snapshot("b", "pending"))
+    assert drain(subscription) == [("b", "pending")]
 
 
-def test_a_place_reserved_is_no_room():
-    feed = make_feed("a", limit=2)
-    feed.reserve()
-    assert (feed.free, feed.has_room()) == (1, True)
-    feed.take(snapshot("a"))
-    assert (feed.free, feed.has_room()) == (0, False)
-    feed.reserve()  # by a look at a job that somebody else follows too
-    assert (feed.free, feed.has_room()) == (-1, False)
-    feed.release()
-    feed.release()
-    assert (feed.free, feed.has_room()) == (1, True)
+def test_a_reserved_place_is_not_free():
+    subscription = subscription_of("a", limit=2)
+    buffer = subscription.buffer
+    buffer.free -= 1
+    subscription.deliver(snapshot("a"))
+    assert buffer.free == 0
+    buffer.free -= 1  # by a poll of a job that another subscriber watches too
+    assert buffer.free == -1
+    buffer.free += 2
+    assert buffer.free == 1
+    assert subscription.take().job_id == "a"
+    assert buffer.free == buffer.limit == 2
 
 
-def test_entries_that_wait_for_room_come_back_in_their_order():
-    feed = make_feed()
-    entries = [JobState(str(number), (feed,), since=0.0, born=0.0) for number in range(3)]
-    for entry in entries:
-        feed.stall(entry)
-    assert [feed.pop_stalled() for _ in range(4)] == [*entries, None]
+def test_jobs_that_wait_for_room_are_kept_in_their_order_and_once_each():
+    subscription = subscription_of()
+    states = [JobState(str(number), subscription.alone, 0.0, 0.0) for number in range(40)]
+    for state in states:
+        state.waits_for_room = state is not states[7]
+    states[8].subscribers = ()
+    for state in states * 30:
+        subscription.buffer.add_waiting(state, subscription)
+    waiting = [*dict.fromkeys(subscription.buffer.waiting)]
+    assert waiting[:7] + waiting[-31:] == [*states[:7], *states[9:]]
+    assert len(subscription.buffer.waiting) < 200
 
 
 def test_every_id_is_accounted_for():
-    feed = make_feed("yielded", "buffered", "gone", "open", limit=2)
-    feed.refuse(InvalidJobIdError(job_id="a/b", reason="it holds '/'"))
-    feed.take(snapshot("yielded", "failed"))
-    feed.take(snapshot("buffered"))
+    subscription = subscription_of("yielded", "buffered", "gone", "open", limit=2)
+    add_id(subscription, "a/b")
+    subscription.deliver(snapshot("yielded", "failed"))
+    subscription.deliver(snapshot("buffered"))
     missing = JobNotFoundError(status=404, job_id="gone")
-    feed.give_up("gone", missing)
-    assert feed.pop().job_id == "yielded"
-    unresolved = feed.unresolved()
+    subscription.give_up("gone", missing)
+    assert subscription.take().job_id == "yielded"
+    unresolved = subscription.unresolved()
     assert list(unresolved) == ["buffered", "gone", "open", "a/b"]
     assert unresolved["buffered"] is unresolved["open"] is None
     assert unresolved["gone"] is missing
     assert isinstance(unresolved["a/b"], InvalidJobIdError)
-    assert feed.open_ids() == ["open"]
-    progress = feed.progress()
+    assert subscription.open_ids() == ["open"]
+    progress = subscription.progress()
     assert progress.known == 5
     assert progress.settled == {JobStatus.FAILED: 1}
     assert progress.buffered == 1
     assert progress.unresolved == 2
-    assert progress.open == feed.open == 1
+    assert progress.open == subscription.open == 1
     assert not progress.complete
-    assert "open" in feed
-    assert "unheard of" not in feed
+    add_id(subscription, "open")  # a duplicate
+    assert subscription.progress() == progress
 
 
-def test_an_error_of_the_whole_feed_is_why_the_rest_is_unresolved():
-    feed = make_feed("gone", "open")
-    feed.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
-    feed.fail(AuthenticationError(status=401))
-    feed.fail(ClosedError("later"))
-    assert isinstance(feed.error, AuthenticationError)
-    causes = feed.unresolved()
+def test_a_fatal_error_is_why_the_open_jobs_are_unresolved():
+    subscription = subscription_of("gone", "open")
+    subscription.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
+    subscription.fail(AuthenticationError(status=401))
+    subscription.fail(ClosedError("later"))
+    assert isinstance(subscription.error, AuthenticationError)
+    causes = subscription.unresolved()
     assert isinstance(causes["gone"], JobNotFoundError)
-    assert causes["open"] is feed.error
-    assert feed.complete
+    assert causes["open"] is subscription.error
+    assert subscription.complete
 
 
-def test_a_bug_is_no_reason_of_a_job():
-    feed = make_feed("open")
-    feed.fail(RuntimeError("a bug"))
-    assert feed.unresolved() == {"open": None}
+def test_a_bug_is_not_the_error_of_a_job():
+    subscription = subscription_of("open")
+    subscription.fail(RuntimeError("a bug"))
+    assert subscription.unresolved() == {"open": None}
 
 
 def test_progress_is_a_copy():
-    feed = make_feed("a")
-    before = feed.progress()
-    feed.take(snapshot("a"))
-    feed.pop()
+    subscription = subscription_of("a")
+    before = subscription.progress()
+    subscription.deliver(snapshot("a"))
+    subscription.take()
     assert before.settled == {}
     assert before.open == 1
 
 
-# --- Waiter -------------------------------------------------------------------------------------
+# --- Waiter ---------------------------------------------------------------------------------------
 
 
-def test_a_waiter_takes_the_end_and_nothing_else(replay):
+def test_a_waiter_takes_only_the_final_snapshot(replay):
     async def script():
         waiter = Waiter(asyncio.get_running_loop().create_future())
-        assert waiter.has_room()
-        assert waiter.free == 1
-        waiter.take(snapshot("a", "pending"))
+        assert waiter.buffer is None
+        waiter.deliver(snapshot("a", "pending"))
         assert not waiter.future.done()
-        waiter.take(snapshot("a"))
-        waiter.take(snapshot("a", "failed"))
+        waiter.deliver(snapshot("a"))
+        waiter.deliver(snapshot("a", "failed"))
         waiter.fail(ClosedError("too late"))
         return await waiter.future
 
     assert replay(script).status is JobStatus.COMPLETED
 
 
-def test_each_waiter_raises_an_error_of_its_own(replay):
+def test_each_waiter_raises_its_own_instance_of_an_error(replay):
     async def script():
         loop = asyncio.get_running_loop()
         error = AnswerTimeoutError(timeout=3.0, job_id="a")
@@ -192,7 +194,7 @@ def test_each_waiter_raises_an_error_of_its_own(replay):
     replay(script)
 
 
-def test_an_error_for_a_waiter_who_has_left_is_nobodys(replay):
+def test_an_error_of_a_waiter_that_has_left_is_not_reported_as_lost(replay):
     async def script():
         waiter = Waiter(asyncio.get_running_loop().create_future())
         waiter.fail(TransportError("broken", job_id="a"))
@@ -201,65 +203,45 @@ def test_an_error_for_a_waiter_who_has_left_is_nobodys(replay):
         unfinished.forget()
         unfinished.future.cancel()
         unfinished.forget()
-        unfinished.take(snapshot("a"))
+        unfinished.deliver(snapshot("a"))
         unfinished.fail(ClosedError("late"))
 
     replay(script)  # which complains of errors that are never retrieved
 
 
-# --- Watch --------------------------------------------------------------------------------------
-
-
-class Owner:
-    """Stands for a watcher: remembers what it was asked for."""
-
-    def __init__(self):
-        self.asked = []
-
-    def start_feed(self, feed):
-        self.asked.append("start")
-
-    def made_room(self, feed):
-        self.asked.append("room")
-
-    def drop_feed(self, feed):
-        self.asked.append("drop")
-
-    async def close_feed(self, feed):
-        self.asked.append("close")
-        await asyncio.sleep(1)
+# --- Watch ----------------------------------------------------------------------------------------
 
 
 def test_a_watch_yields_what_is_buffered_and_ends(replay):
     async def script():
-        owner, feed = Owner(), make_feed("a", "b")
-        feed.take(snapshot("a"))
-        feed.take(snapshot("b"))
-        feed.end_of_input()
-        assert [job.job_id async for job in Watch(feed, owner)] == ["a", "b"]
-        return owner.asked
+        subscription = subscription_of("a", "b")
+        subscription.deliver(snapshot("a"))
+        subscription.deliver(snapshot("b"))
+        subscription.end_of_ids()
+        assert [job.job_id async for job in Watch(subscription)] == ["a", "b"]
+        return subscription.calls
 
     assert replay(script) == ["start", "close"]
 
 
-def test_a_watch_tells_of_room_where_jobs_wait_for_it(replay):
+def test_taking_a_snapshot_wakes_jobs_that_wait_for_room(replay):
     async def script():
-        owner, feed = Owner(), make_feed("a", "b")
-        feed.take(snapshot("a"))
-        feed.stall(JobState("b", feed.alone, 0.0, 0.0))
-        async for _ in Watch(feed, owner):
+        subscription = subscription_of("a", "b")
+        subscription.deliver(snapshot("a"))
+        subscription.buffer.waiting.append(JobState("b", subscription.alone, 0.0, 0.0))
+        async for _ in Watch(subscription):
             break
-        return owner.asked
+        return subscription.calls
 
-    assert replay(script)[:2] == ["start", "room"]
+    assert replay(script)[:2] == ["start", "wake"]
 
 
-def test_a_watch_that_has_ended_stays_so(replay):
+def test_a_watch_that_has_ended_stays_ended(replay):
     async def script():
-        feed = make_feed("a")
-        feed.give_up("a", JobNotFoundError(status=404, job_id="a"))
-        feed.end_of_input()
-        watch = Watch(feed, Owner())
+        subscription = subscription_of("a")
+        subscription.give_up("a", JobNotFoundError(status=404, job_id="a"))
+        subscription.end_of_ids()
+        watch = Watch(subscription)
         with pytest.raises(UnresolvedJobsError) as caught:
             await anext(watch)
         assert list(caught.value.causes) == ["a"]
@@ -272,10 +254,10 @@ def test_a_watch_that_has_ended_stays_so(replay):
 
 def test_a_watch_yields_what_is_buffered_before_it_fails_once(replay):
     async def script():
-        feed = make_feed("a", "b")
-        feed.take(snapshot("a"))
-        feed.fail(AuthenticationError(status=401))
-        watch = Watch(feed, Owner())
+        subscription = subscription_of("a", "b")
+        subscription.deliver(snapshot("a"))
+        subscription.fail(AuthenticationError(status=401))
+        watch = Watch(subscription)
         assert (await anext(watch)).job_id == "a"
         with pytest.raises(AuthenticationError):
             await anext(watch)
@@ -285,71 +267,71 @@ def test_a_watch_yields_what_is_buffered_before_it_fails_once(replay):
     replay(script)
 
 
-def test_a_watch_waits_for_what_comes(replay):
+def test_a_watch_waits_for_the_next_snapshot(replay):
     async def script():
-        feed = make_feed("a")
-        watch = Watch(feed, Owner())
-        asyncio.get_running_loop().call_later(7, feed.take, snapshot("a"))
+        subscription = subscription_of("a")
+        watch = Watch(subscription)
+        asyncio.get_running_loop().call_later(7, subscription.deliver, snapshot("a"))
         assert (await anext(watch)).job_id == "a"
-        asyncio.get_running_loop().call_later(7, feed.end_of_input)
+        asyncio.get_running_loop().call_later(7, subscription.end_of_ids)
         with pytest.raises(StopAsyncIteration):
             await anext(watch)
         return asyncio.get_running_loop().time()
 
-    assert replay(script) == 15
+    assert replay(script) == 14
 
 
-def test_a_watch_nobody_iterates_begins_nothing(replay):
+def test_a_watch_that_nobody_iterates_starts_nothing(replay):
     async def script():
-        owner = Owner()
-        watch = Watch(make_feed("a"), owner)
+        subscription = subscription_of("a")
+        watch = Watch(subscription)
         assert watch.unresolved == {"a": None}
         await watch.aclose()
         assert [job async for job in watch] == []
-        return owner.asked
+        return subscription.calls
 
     assert replay(script) == []
 
 
-def test_a_watch_begins_on_entering_and_closes_once(replay):
+def test_a_watch_starts_on_entering_and_closes_once(replay):
     async def script():
-        owner = Owner()
-        async with Watch(make_feed("a"), owner) as watch:
-            assert owner.asked == ["start"]
+        subscription = subscription_of("a")
+        async with Watch(subscription) as watch:
+            assert subscription.calls == ["start"]
             await watch.aclose()
             await watch.aclose()
-        return owner.asked
+        return subscription.calls
 
     assert replay(script) == ["start", "close"]
 
 
-def test_a_watch_that_is_let_go_of_is_dropped(replay):
+def test_an_abandoned_watch_is_closed_by_the_garbage_collector(replay):
     async def script():
-        owner, feed = Owner(), make_feed("a", "b")
-        feed.take(snapshot("a"))
-        async for _ in Watch(feed, owner):
+        subscription = subscription_of("a", "b")
+        subscription.deliver(snapshot("a"))
+        async for _ in Watch(subscription):
             break
         gc.collect(0)
-        return owner.asked
+        return subscription.calls
 
-    assert replay(script) == ["start", "drop"]
+    assert replay(script) == ["start", "close soon"]
 
 
-def test_a_watch_that_was_closed_is_not_dropped_again(replay):
+def test_a_closed_watch_is_not_closed_again_by_the_garbage_collector(replay):
     async def script():
-        owner = Owner()
-        async with Watch(make_feed("a"), owner) as watch:
+        subscription = subscription_of("a")
+        async with Watch(subscription) as watch:
             pass
         del watch
         gc.collect(0)
-        return owner.asked
+        return subscription.calls
 
     assert replay(script) == ["start", "close"]
 
 
-def test_who_waits_while_another_task_closes_the_watch_is_told(replay):
+def test_a_consumer_gets_an_error_if_another_task_closes_the_watch(replay):
     async def script():
-        watch = Watch(make_feed("a"), Owner())
+        watch = Watch(subscription_of("a"))
         waiting = [asyncio.create_task(anext(watch)) for _ in range(2)]
         await asyncio.sleep(1)
         await watch.aclose()
@@ -363,35 +345,35 @@ def test_who_waits_while_another_task_closes_the_watch_is_told(replay):
     replay(script)
 
 
-def test_two_consumers_share_a_watch_and_one_of_them_learns_what_is_unresolved(replay):
+def test_two_consumers_share_a_watch_and_one_of_them_gets_the_error_at_the_end(replay):
     async def script():
-        feed = make_feed("a", "b", "gone")
-        watch = Watch(feed, Owner())
+        subscription = subscription_of("a", "b", "gone")
+        watch = Watch(subscription)
 
         async def consume():
             return [job.job_id async for job in watch]
 
         consumers = [asyncio.create_task(consume()) for _ in range(2)]
         await asyncio.sleep(1)
-        feed.take(snapshot("a"))
-        feed.take(snapshot("b"))
+        subscription.deliver(snapshot("a"))
+        subscription.deliver(snapshot("b"))
         await asyncio.sleep(1)
-        feed.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
-        feed.end_of_input()
+        subscription.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
+        subscription.end_of_ids()
         ends = await asyncio.gather(*consumers, return_exceptions=True)
         assert sorted(type(end).__name__ for end in ends) == ["UnresolvedJobsError", "list"]
 
     replay(script)
 
 
-def test_a_step_that_is_cancelled_loses_no_snapshot(replay):
+def test_a_cancelled_iteration_loses_no_snapshot(replay):
     async def script():
-        feed = make_feed("a")
-        watch = Watch(feed, Owner())
+        subscription = subscription_of("a")
+        watch = Watch(subscription)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 await anext(watch)
-        feed.take(snapshot("a"))
+        subscription.deliver(snapshot("a"))
         assert (await anext(watch)).job_id == "a"
 
     replay(script)

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 from internals import at_risk, places_of
 from scripted import snapshot
+from subscribing import add_id, subscription_of
 
 from adepoll.api.models import JobStatus, JobSummary, from_timestamp
 from adepoll.errors import (
@@ -32,10 +33,12 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-from adepoll.scheduling.durations import edge_near
+from adepoll.scheduling.durations import nearest_edge
 from adepoll.scheduling.policies import Exponential, Fixed
-from adepoll.watching.detection_lag import LagHistogram
-from adepoll.watching.subscriptions import Feed
+from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.learning import Learning
+from adepoll.watching.poll_timing import PollTiming
+from adepoll.watching.statistics import LagHistogram
 from adepoll.watching.watched_jobs import WatchedJobs
 
 INTERVAL = 10.0
@@ -53,29 +56,28 @@ def summary(job_id, status="processing"):
     )
 
 
-def make_roster(schedule=None, **options):
-    return WatchedJobs(
-        schedule=schedule or Fixed(interval=INTERVAL, jitter=0),
-        rng=Random(0),
-        **{"not_found_grace": 15.0, "patience": 60.0} | options,
-    )
+def make_watched_jobs(schedule=None, *, learning=None, **options):
+    schedule = schedule or Fixed(interval=INTERVAL, jitter=0)
+    timing = PollTiming(schedule=schedule, rng=Random(0), learning=learning or Learning())
+    rules = FailureRules(**{"not_found_grace": 15.0, "patience": 60.0} | options)
+    return WatchedJobs(timing=timing, failure_rules=rules)
 
 
-def make_feed(limit=100, *, every_change=False):
-    return Feed(limit=limit, every_change=every_change)
+def make_subscription(limit=100, *, every_change=False):
+    return subscription_of(limit=limit, every_change=every_change)
 
 
-def subscribe(watched_jobs, feed, *job_ids, now=0.0):
+def subscribe(watched_jobs, subscription, *job_ids, now=0.0):
     for job_id in job_ids:
-        feed.admit(job_id)
-        watched_jobs.subscribe(job_id, feed, feed.alone, now)
+        add_id(subscription, job_id)
+        watched_jobs.subscribe(job_id, subscription, subscription.alone, now)
 
 
 def look(watched_jobs, outcome, now):
     """Look at the job that is due: with a status text or an error. Give its id."""
     entry = watched_jobs.pop_due(now)
     if isinstance(outcome, str):
-        watched_jobs.answered(entry, snapshot(entry.job_id, outcome), now)
+        watched_jobs.succeeded(entry, snapshot(entry.job_id, outcome), now)
     else:
         watched_jobs.failed(entry, outcome, now)
     return entry.job_id
@@ -111,14 +113,14 @@ def nonsense():
 class Patient(Fixed):
     """Looks at new jobs after half the interval, as long as hardly any is old."""
 
-    def first_delay(self, job, rng, *, risk):
+    def first_delay(self, job, rng, *, old_share):
         assert (job.polls, job.age, job.watched_for) == (0, 0.0, 0.0)
-        return self.interval / 2 if risk < 0.1 else 0.0
+        return self.interval / 2 if old_share < 0.1 else 0.0
 
 
 def make_trusting(schedule=None, *, runs=1_000):
     """Make a roster that was given so many jobs that were all new."""
-    watched_jobs = make_roster(schedule or Patient(interval=INTERVAL, jitter=0))
+    watched_jobs = make_watched_jobs(schedule or Patient(interval=INTERVAL, jitter=0))
     for _ in range(runs):
         meet(watched_jobs)
     return watched_jobs
@@ -126,14 +128,14 @@ def make_trusting(schedule=None, *, runs=1_000):
 
 def meet(watched_jobs, age=0.0, now=0.0):
     """Tell the roster how old a job was that it was given since."""
-    watched_jobs.learning.durations.arrivals.met(age, given_at=now + 1.0, now=now)
+    watched_jobs.learning.durations.arrivals.record(age, added_at=now + 1.0, now=now)
 
 
-def trust(watched_jobs, feed, *job_ids, now=0.0):
+def trust(watched_jobs, subscription, *job_ids, now=0.0):
     """Follow jobs whose first look can wait; give those whose does."""
     for job_id in job_ids:
-        feed.admit(job_id)
-        watched_jobs.subscribe(job_id, feed, feed.alone, now, can_wait=True)
+        add_id(subscription, job_id)
+        watched_jobs.subscribe(job_id, subscription, subscription.alone, now, can_wait=True)
     return [job_id for job_id in job_ids if watched_jobs.get(job_id).due > now]
 
 
@@ -141,10 +143,10 @@ def trust(watched_jobs, feed, *job_ids, now=0.0):
 
 
 def test_a_new_job_is_due_at_once():
-    watched_jobs, feed = make_roster(), make_feed()
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
     assert watched_jobs.next_due() is None
     assert watched_jobs.pop_due(5.0) is None
-    subscribe(watched_jobs, feed, "a", now=5.0)
+    subscribe(watched_jobs, subscription, "a", now=5.0)
     assert watched_jobs.next_due() == 5.0
     assert watched_jobs.pop_due(5.0).job_id == "a"
     assert watched_jobs.next_due() is None
@@ -152,27 +154,30 @@ def test_a_new_job_is_due_at_once():
 
 def test_a_new_job_goes_before_one_that_hardly_can_have_ended_and_after_one_that_must_have():
     for seen_at, first in ((99.999, "new"), (1.0, "old")):
-        watched_jobs, feed = make_roster(schedule=Fixed(interval=0.001, jitter=0)), make_feed()
+        watched_jobs, subscription = (
+            make_watched_jobs(schedule=Fixed(interval=0.001, jitter=0)),
+            make_subscription(),
+        )
         for number in range(200):
-            watched_jobs.learning.durations.enter()
+            watched_jobs.learning.durations.begin()
             watched_jobs.learning.durations.end(0.0, 0.0, 2.0 + number / 1000)
-        subscribe(watched_jobs, feed, "old", now=0.0)
+        subscribe(watched_jobs, subscription, "old", now=0.0)
         entry = watched_jobs.pop_due(0.0)
-        watched_jobs.answered(entry, snapshot("old", "processing"), seen_at)
-        subscribe(watched_jobs, feed, "new", now=100.0)
+        watched_jobs.succeeded(entry, snapshot("old", "processing"), seen_at)
+        subscribe(watched_jobs, subscription, "new", now=100.0)
         assert watched_jobs.pop_due(100.0).job_id == first
 
 
 def test_jobs_come_in_the_order_in_which_they_are_due():
-    watched_jobs, feed = make_roster(), make_feed()
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
     for at, job_id in ((3.0, "c"), (1.0, "a"), (2.0, "b"), (1.0, "a2")):
-        subscribe(watched_jobs, feed, job_id, now=at)
+        subscribe(watched_jobs, subscription, job_id, now=at)
     assert [watched_jobs.pop_due(9.0).job_id for _ in range(4)] == ["a", "a2", "b", "c"]
 
 
 def test_a_job_that_has_not_ended_is_due_again_by_its_schedule():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, "pending", "processing", "completed", "never") == [0, 10, 20]
     assert len(watched_jobs) == 0
 
@@ -185,8 +190,8 @@ def test_the_schedule_is_told_looks_and_age():
             told.append((job.polls, job.watched_for))
             return 7.0
 
-    watched_jobs, feed = make_roster(Curious()), make_feed()
-    subscribe(watched_jobs, feed, "a", now=100.0)
+    watched_jobs, subscription = make_watched_jobs(Curious()), make_subscription()
+    subscribe(watched_jobs, subscription, "a", now=100.0)
     look_when_due(watched_jobs, "pending", broken(), "pending", "completed")
     # A failed look counts until one succeeds: an outage is met with ever fewer looks.
     assert told == [(1, 0), (2, 7), (2, 14)]
@@ -198,8 +203,8 @@ def test_a_schedule_that_gives_no_delay_is_a_bug_that_is_told(delay):
         def delay(self, job, rng):
             return delay
 
-    watched_jobs, feed = make_roster(Wrong()), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(Wrong()), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     with pytest.raises(ValueError, match="delay"):
         look(watched_jobs, "pending", 0.0)
 
@@ -208,14 +213,18 @@ def test_a_schedule_that_gives_no_delay_is_a_bug_that_is_told(delay):
 
 
 def test_an_ended_job_is_told_to_all_followers_and_forgotten():
-    watched_jobs, one, two = make_roster(), make_feed(), make_feed()
+    watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
     look(watched_jobs, "failed", 0.0)
-    assert one.pop().status is two.pop().status is JobStatus.FAILED
+    assert one.take().status is two.take().status is JobStatus.FAILED
     assert len(watched_jobs) == 0
     assert watched_jobs.get("a") is None
-    assert (watched_jobs.tally.polls, watched_jobs.tally.settled, watched_jobs.tally.given_up) == (
+    assert (
+        watched_jobs.counts.polls,
+        watched_jobs.counts.settled,
+        watched_jobs.counts.given_up,
+    ) == (
         1,
         1,
         0,
@@ -223,53 +232,53 @@ def test_an_ended_job_is_told_to_all_followers_and_forgotten():
 
 
 def test_an_unknown_status_is_no_end():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, "marinating", 0.0)
-    assert feed.pop() is None
+    assert subscription.take() is None
     assert watched_jobs.get("a").status == "marinating"
     assert watched_jobs.next_due() == INTERVAL
 
 
 def test_an_answer_about_another_job_settles_neither():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a", "b")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a", "b")
     entry = watched_jobs.pop_due(0.0)
-    watched_jobs.answered(entry, snapshot("b"), 0.0)
-    assert feed.pop() is None
-    assert feed.open == 2
+    watched_jobs.succeeded(entry, snapshot("b"), 0.0)
+    assert subscription.take() is None
+    assert subscription.open == 2
     assert look(watched_jobs, "completed", 0.0) == "b"
-    while not feed.causes:
+    while not subscription.errors:
         due = watched_jobs.next_due()
-        watched_jobs.answered(watched_jobs.pop_due(due), snapshot("b"), due)
+        watched_jobs.succeeded(watched_jobs.pop_due(due), snapshot("b"), due)
     assert due == 60
-    assert [(job_id, type(cause)) for job_id, cause in feed.causes.items()] == [
+    assert [(job_id, type(cause)) for job_id, cause in subscription.errors.items()] == [
         ("a", WrongJobError)
     ]
-    assert feed.pop().job_id == "b"
-    assert feed.pop() is None
+    assert subscription.take().job_id == "b"
+    assert subscription.take() is None
 
 
 def test_an_answer_that_comes_when_nobody_follows_any_more_is_nothing():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
-    assert watched_jobs.unsubscribe("a", feed) is entry
-    watched_jobs.answered(entry, snapshot("a"), 0.0)
-    assert feed.pop() is None
-    assert feed.free == 100
+    assert watched_jobs.unsubscribe("a", subscription) is entry
+    watched_jobs.succeeded(entry, snapshot("a"), 0.0)
+    assert subscription.take() is None
+    assert subscription.buffer.free == 100
 
 
 def test_a_late_answer_does_not_touch_a_new_entry_of_the_same_job():
-    watched_jobs, old, new = make_roster(), make_feed(), make_feed()
+    watched_jobs, old, new = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, old, "a")
     entry = watched_jobs.pop_due(0.0)
     watched_jobs.unsubscribe("a", old)
     subscribe(watched_jobs, new, "a", now=1.0)
     watched_jobs.failed(entry, missing(), 1.0)
-    watched_jobs.answered(entry, snapshot("a"), 1.0)
-    assert not new.causes
-    assert new.pop() is None
+    watched_jobs.succeeded(entry, snapshot("a"), 1.0)
+    assert not new.errors
+    assert new.take() is None
     assert watched_jobs.pop_due(1.0).job_id == "a"
 
 
@@ -277,110 +286,110 @@ def test_a_late_answer_does_not_touch_a_new_entry_of_the_same_job():
 
 
 def test_a_job_may_be_unknown_for_the_grace():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, missing(), missing(), "completed") == [0, 10, 15]
-    assert feed.pop().job_id == "a"
-    assert not feed.causes
+    assert subscription.take().job_id == "a"
+    assert not subscription.errors
 
 
 def test_a_job_that_stays_unknown_is_given_up_right_at_the_end_of_the_grace():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     last = missing()
     assert look_when_due(watched_jobs, missing(), missing(), last, missing()) == [0, 10, 15]
-    assert feed.causes == {"a": last}
-    assert feed.open == len(watched_jobs) == 0
-    assert watched_jobs.tally.given_up == 1
+    assert subscription.errors == {"a": last}
+    assert subscription.open == len(watched_jobs) == 0
+    assert watched_jobs.counts.given_up == 1
 
 
 @given(
-    since=st.floats(min_value=0, max_value=1e8),
+    added_at=st.floats(min_value=0, max_value=1e8),
     grace=st.floats(min_value=0.1, max_value=30),
     interval=st.floats(min_value=1, max_value=3),
 )
-def test_the_end_of_the_grace_is_reached_however_floats_round(since, grace, interval):
-    watched_jobs = make_roster(Fixed(interval=interval, jitter=0), not_found_grace=grace)
-    feed = make_feed()
-    subscribe(watched_jobs, feed, "a", now=since)
+def test_the_end_of_the_grace_is_reached_however_floats_round(added_at, grace, interval):
+    watched_jobs = make_watched_jobs(Fixed(interval=interval, jitter=0), not_found_grace=grace)
+    subscription = make_subscription()
+    subscribe(watched_jobs, subscription, "a", now=added_at)
     times = look_when_due(watched_jobs, *[missing()] * 100)
-    assert feed.causes
+    assert subscription.errors
     assert times == sorted(set(times)), "the same moment twice: it might never pass"
-    assert times[-1] == pytest.approx(since + grace)
+    assert times[-1] == pytest.approx(added_at + grace)
 
 
 def test_without_grace_the_first_404_is_the_end():
-    watched_jobs, feed = make_roster(not_found_grace=0.0), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(not_found_grace=0.0), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, missing(), 0.0)
-    assert "a" in feed.causes
+    assert "a" in subscription.errors
 
 
 def test_a_job_that_was_seen_before_is_missed_for_as_long_as_patience():
-    watched_jobs, feed = make_roster(patience=60.0), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(patience=60.0), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     times = look_when_due(watched_jobs, missing(), missing(), "pending", *[missing()] * 9)
     assert times == [0, 10, 15, 25, 35, 45, 55, 65, 75, 85]
-    assert "a" in feed.causes
+    assert "a" in subscription.errors
 
 
 def test_the_grace_begins_with_the_first_404_and_not_with_an_outage_before_it():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, broken(), broken(), broken(), missing())
-    assert not feed.causes
+    assert not subscription.errors
     assert look_when_due(watched_jobs, missing(), missing()) == [40, 45]
-    assert isinstance(feed.causes["a"], JobNotFoundError)
+    assert isinstance(subscription.errors["a"], JobNotFoundError)
 
 
 # --- passing failures ---------------------------------------------------------------------------
 
 
 def test_a_job_is_given_up_when_passing_failures_outlast_patience():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, *[broken()] * 20) == [0, 10, 20, 30, 40, 50, 60]
-    assert isinstance(feed.causes["a"], TransportError)
+    assert isinstance(subscription.errors["a"], TransportError)
 
 
 def test_patience_begins_anew_after_an_answer():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, *[broken()] * 6, "pending", *[broken()] * 6, "completed")
-    assert not feed.causes
-    assert feed.pop().job_id == "a"
+    assert not subscription.errors
+    assert subscription.take().job_id == "a"
 
 
 def test_being_throttled_takes_no_patience():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, broken(), *[throttled()] * 50, broken(), "completed")
-    assert not feed.causes
-    assert feed.pop().job_id == "a"
+    assert not subscription.errors
+    assert subscription.take().job_id == "a"
 
 
 def test_being_throttled_for_ever_gives_no_job_up():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     assert len(look_when_due(watched_jobs, *[throttled()] * 1_000)) == 1_000
-    assert not feed.causes
+    assert not subscription.errors
 
 
 @pytest.mark.parametrize("failure", [broken, missing])
 def test_being_throttled_in_between_does_not_give_patience_back(failure):
     """Else a job that fails, seen through a limit that is often hit, would never end."""
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     times = look_when_due(watched_jobs, *[failure(), throttled()] * 50)
-    assert "a" in feed.causes
+    assert "a" in subscription.errors
     assert len(times) < 20
 
 
 def test_a_job_that_fails_in_turns_ends():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, *[missing(), broken(), throttled()] * 50)
-    assert "a" in feed.causes
+    assert "a" in subscription.errors
 
 
 @pytest.mark.parametrize(
@@ -392,65 +401,65 @@ def test_a_job_that_fails_in_turns_ends():
     ],
 )
 def test_a_failure_that_does_not_pass_is_the_end_at_once(error):
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, error, 0.0)
-    assert feed.causes == {"a": error}
+    assert subscription.errors == {"a": error}
 
 
 @pytest.mark.parametrize(("patience", "last"), [(300.0, 60), (25.0, 30)])
 def test_nonsense_is_borne_for_a_minute_and_no_longer_than_patience(patience, last):
-    watched_jobs, feed = make_roster(patience=patience), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(patience=patience), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, *[nonsense()] * 20)[-1] == last
-    assert isinstance(feed.causes["a"], MalformedAnswerError)
+    assert isinstance(subscription.errors["a"], MalformedAnswerError)
 
 
 def test_nonsense_now_and_then_in_a_long_outage_is_none_but_an_outage():
-    watched_jobs, feed = make_roster(patience=300.0), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(patience=300.0), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look_when_due(
         watched_jobs, nonsense(), *[broken()] * 20, nonsense(), *[broken()] * 5, "completed"
     )
-    assert not feed.causes
+    assert not subscription.errors
 
 
 def test_nonsense_is_forgotten_after_an_answer():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, *[nonsense(), nonsense(), "pending"] * 5, "completed")
-    assert not feed.causes
+    assert not subscription.errors
 
 
 def test_all_followers_learn_that_a_job_is_given_up():
-    watched_jobs, one, two = make_roster(), make_feed(), make_feed()
+    watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
     look(watched_jobs, PaymentRequiredError(status=402), 0.0)
-    assert one.causes == two.causes != {}
+    assert one.errors == two.errors != {}
     assert one.open == two.open == 0
-    assert watched_jobs.tally.given_up == 1
+    assert watched_jobs.counts.given_up == 1
 
 
 # --- looks that bring nothing -------------------------------------------------------------------
 
 
 def test_a_look_that_was_given_up_halfway_is_made_again():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
-    watched_jobs.landed(entry, 1.0)
+    watched_jobs.cancelled(entry, 1.0)
     assert not entry.in_flight
-    assert feed.free == 100
+    assert subscription.buffer.free == 100
     assert watched_jobs.next_due() == 10.0  # waits run from look to look
 
 
 def test_landing_after_an_answer_changes_nothing():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
-    watched_jobs.answered(entry, snapshot("a", "pending"), 0.0)
-    watched_jobs.landed(entry, 5.0)
+    watched_jobs.succeeded(entry, snapshot("a", "pending"), 0.0)
+    watched_jobs.cancelled(entry, 5.0)
     assert watched_jobs.next_due() == 10.0
     assert places_of([entry]) == 1
 
@@ -459,8 +468,8 @@ def test_landing_after_an_answer_changes_nothing():
 
 
 def test_a_nudge_makes_a_job_due_now():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, "pending", 0.0)
     assert watched_jobs.poll_now("a", 3.0)
     assert watched_jobs.next_due() == 3.0
@@ -469,34 +478,34 @@ def test_a_nudge_makes_a_job_due_now():
 
 
 def test_a_nudge_for_a_job_that_nobody_watches_is_refused():
-    watched_jobs = make_roster()
+    watched_jobs = make_watched_jobs()
     assert not watched_jobs.poll_now("a", 0.0)
     assert watched_jobs.next_due() is None
 
 
 def test_a_nudge_during_a_look_is_kept_for_after_it():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
     for _ in range(100):
         assert watched_jobs.poll_now("a", 0.5)
     assert watched_jobs.next_due() is None
-    watched_jobs.answered(entry, snapshot("a", "pending"), 1.0)
+    watched_jobs.succeeded(entry, snapshot("a", "pending"), 1.0)
     assert watched_jobs.next_due() == 1.0
     look(watched_jobs, "pending", 1.0)
     assert watched_jobs.next_due() == 11.0
 
 
 def test_a_nudge_never_makes_a_job_wait_longer():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a", "b", now=0.0)
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a", "b", now=0.0)
     watched_jobs.poll_now("a", 5.0)
     assert watched_jobs.pop_due(5.0).job_id == "a"
 
 
 def test_a_storm_of_nudges_does_not_grow_the_heap():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a", "b")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a", "b")
     look(watched_jobs, "pending", 0.0)
     look(watched_jobs, "pending", 0.0)
     for step in range(100_000):
@@ -510,21 +519,21 @@ def test_a_storm_of_nudges_does_not_grow_the_heap():
 
 
 def test_no_more_is_looked_at_than_there_is_room_for():
-    watched_jobs, feed = make_roster(), make_feed(limit=2)
-    subscribe(watched_jobs, feed, "a", "b", "c")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2)
+    subscribe(watched_jobs, subscription, "a", "b", "c")
     polls = [watched_jobs.pop_due(0.0) for _ in range(3)]
     assert [entry and entry.job_id for entry in polls] == ["a", "b", None]
     assert watched_jobs.next_due() is None
 
 
 def test_a_job_waits_until_the_consumer_has_made_room():
-    watched_jobs, feed = make_roster(), make_feed(limit=1)
-    subscribe(watched_jobs, feed, "a", "b")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
+    subscribe(watched_jobs, subscription, "a", "b")
     look(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
-    assert watched_jobs.made_room(feed, 1.0) == 0
-    feed.pop()
-    assert watched_jobs.made_room(feed, 2.0) == 1
+    assert watched_jobs.wake_waiting(subscription, 1.0) == 0
+    subscription.take()
+    assert watched_jobs.wake_waiting(subscription, 2.0) == 1
     assert watched_jobs.next_due() == 2.0
     assert watched_jobs.pop_due(2.0).job_id == "b"
 
@@ -532,23 +541,23 @@ def test_a_job_waits_until_the_consumer_has_made_room():
 @pytest.mark.parametrize("end", ["pending", "unknown", "cancelled look", "given up"])
 def test_a_look_that_brings_nothing_makes_room_for_those_who_wait(end):
     """Else they would wait until something is consumed, and there may be nothing to consume."""
-    watched_jobs, feed = make_roster(), make_feed(limit=1)
-    subscribe(watched_jobs, feed, "a", "b")
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
+    subscribe(watched_jobs, subscription, "a", "b")
     entry = watched_jobs.pop_due(0.0)
     assert watched_jobs.pop_due(0.0) is None  # b is set aside
     if end == "pending":
-        watched_jobs.answered(entry, snapshot("a", "pending"), 1.0)
+        watched_jobs.succeeded(entry, snapshot("a", "pending"), 1.0)
     elif end == "unknown":
         watched_jobs.failed(entry, missing(), 1.0)
     elif end == "given up":
         watched_jobs.failed(entry, PaymentRequiredError(status=402), 1.0)
     else:
-        watched_jobs.landed(entry, 1.0)
+        watched_jobs.cancelled(entry, 1.0)
     assert watched_jobs.pop_due(1.0).job_id == "b"
 
 
 def test_a_look_nobody_waits_for_any_more_makes_room_too():
-    watched_jobs, full, other = make_roster(), make_feed(limit=1), make_feed()
+    watched_jobs, full, other = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, full, "a", "b")
     subscribe(watched_jobs, other, "b")
     entry = watched_jobs.pop_due(0.0)
@@ -557,51 +566,59 @@ def test_a_look_nobody_waits_for_any_more_makes_room_too():
     subscribe(watched_jobs, full, "c")
     assert watched_jobs.pop_due(0.0) is None
     watched_jobs.unsubscribe("a", full)
-    watched_jobs.answered(entry, snapshot("a"), 1.0)
-    watched_jobs.answered(reserved, snapshot("b", "pending"), 1.0)
+    watched_jobs.succeeded(entry, snapshot("a"), 1.0)
+    watched_jobs.succeeded(reserved, snapshot("b", "pending"), 1.0)
     assert watched_jobs.pop_due(1.0).job_id == "c"
 
 
 def test_a_follower_with_room_gets_a_job_that_another_has_no_room_for():
-    watched_jobs, full, free = make_roster(), make_feed(limit=1), make_feed()
+    watched_jobs, full, free = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, full, "a", "b")
     look(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None  # b waits for room
     subscribe(watched_jobs, free, "b", now=1.0)
     look(watched_jobs, "completed", 1.0)
-    assert free.pop().job_id == "b"
+    assert free.take().job_id == "b"
     assert watched_jobs.pop_due(1.0) is None  # b waits again, for the other one
-    assert full.pop().job_id == "a"
-    watched_jobs.made_room(full, 2.0)
+    assert full.take().job_id == "a"
+    watched_jobs.wake_waiting(full, 2.0)
     look(watched_jobs, "completed", 2.0)
-    assert full.pop().job_id == "b"
+    assert full.take().job_id == "b"
     assert len(watched_jobs) == 0
-    assert watched_jobs.tally.settled == 2
+    assert watched_jobs.counts.settled == 2
 
 
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_full_follower_that_joins_a_waiting_job_is_woken_by_room_of_its_own(leaves):
-    watched_jobs, one, two = make_roster(), make_feed(limit=1), make_feed(limit=1)
+    watched_jobs, one, two = (
+        make_watched_jobs(),
+        make_subscription(limit=1),
+        make_subscription(limit=1),
+    )
     subscribe(watched_jobs, one, "a", "b")
     subscribe(watched_jobs, two, "c")
     look(watched_jobs, "completed", 0.0)
     look(watched_jobs, "completed", 0.0) if watched_jobs.next_due() is not None else None
-    assert not one.has_room()
+    assert one.buffer.free <= 0
     assert watched_jobs.pop_due(0.0) is None
     subscribe(watched_jobs, two, "b", now=0.0)
-    if two.has_room():
+    if two.buffer.free > 0:
         pytest.fail("the second follower should be full")
     if leaves:
         watched_jobs.unsubscribe("b", one)
-    assert two.pop().job_id == "c"
-    watched_jobs.made_room(two, 1.0)
+    assert two.take().job_id == "c"
+    watched_jobs.wake_waiting(two, 1.0)
     look(watched_jobs, "completed", 1.0)
-    assert two.pop().job_id == "b"
+    assert two.take().job_id == "b"
 
 
 def test_room_is_not_spent_on_a_job_that_waits_for_others_alone():
     """It was told of that job already, and other jobs wait."""
-    watched_jobs, one, two = make_roster(), make_feed(limit=1), make_feed(limit=1)
+    watched_jobs, one, two = (
+        make_watched_jobs(),
+        make_subscription(limit=1),
+        make_subscription(limit=1),
+    )
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "b")
     look(watched_jobs, "completed", 0.0)
@@ -609,65 +626,67 @@ def test_room_is_not_spent_on_a_job_that_waits_for_others_alone():
     subscribe(watched_jobs, one, "shared")
     subscribe(watched_jobs, two, "shared")
     assert watched_jobs.pop_due(0.0) is None  # both are full
-    keen = make_feed()
+    keen = make_subscription()
     subscribe(watched_jobs, keen, "shared", now=1.0)  # and this one is not
     look(watched_jobs, "pending", 1.0)
     watched_jobs.unsubscribe("shared", keen)
     subscribe(watched_jobs, one, "mine", now=11.0)
     assert watched_jobs.pop_due(11.0) is None  # now it waits a second time
-    one.pop()
-    watched_jobs.made_room(one, 12.0)
+    one.take()
+    watched_jobs.wake_waiting(one, 12.0)
     assert look(watched_jobs, "completed", 12.0) == "shared"  # and two has no room yet
-    assert one.pop().job_id == "shared"
-    watched_jobs.made_room(one, 13.0)
+    assert one.take().job_id == "shared"
+    watched_jobs.wake_waiting(one, 13.0)
     assert look(watched_jobs, "completed", 13.0) == "mine"
 
 
 def test_a_follower_that_stays_full_does_not_remember_a_job_ever_more_often():
-    watched_jobs, full = make_roster(), make_feed(limit=1)
+    watched_jobs, full = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, full, "a", "b")
     look(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
     for round_ in range(1_000):
-        keen = make_feed()
+        keen = make_subscription()
         subscribe(watched_jobs, keen, "b", now=float(round_))
         look(watched_jobs, "pending", float(round_))
         watched_jobs.unsubscribe("b", keen)
         assert watched_jobs.pop_due(round_ + INTERVAL) is None
-    assert len(full.stalled) < 100
-    full.pop()
-    watched_jobs.made_room(full, 5_000.0)
+    assert len(full.buffer.waiting) < 100
+    full.take()
+    watched_jobs.wake_waiting(full, 5_000.0)
     look(watched_jobs, "completed", 5_000.0)
-    assert full.pop().job_id == "b"
+    assert full.take().job_id == "b"
 
 
 def test_a_follower_that_joins_during_a_look_gets_it_if_it_has_room():
-    watched_jobs, one, two = make_roster(), make_feed(), make_feed(limit=1)
+    watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription(limit=1)
     subscribe(watched_jobs, one, "a")
     entry = watched_jobs.pop_due(0.0)
     subscribe(watched_jobs, two, "a")
-    watched_jobs.answered(entry, snapshot("a"), 0.0)
-    assert one.pop().job_id == two.pop().job_id == "a"
+    watched_jobs.succeeded(entry, snapshot("a"), 0.0)
+    assert one.take().job_id == two.take().job_id == "a"
     assert watched_jobs.next_due() is None
 
 
 def test_only_so_many_are_set_aside_in_one_call_and_the_rest_stays_due():
-    watched_jobs, feed = make_roster(), make_feed(limit=1)
-    subscribe(watched_jobs, feed, *(f"job{number}" for number in range(1_000)))
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
+    subscribe(watched_jobs, subscription, *(f"job{number}" for number in range(1_000)))
     look(watched_jobs, "completed", 0.0)
     calls = 0
     while watched_jobs.next_due() is not None:
         assert watched_jobs.pop_due(0.0) is None
         calls += 1
     assert 2 <= calls <= 10
-    feed.pop()
-    assert watched_jobs.made_room(feed, 1.0) == 1  # and no more are woken than there is room for
+    subscription.take()
+    assert (
+        watched_jobs.wake_waiting(subscription, 1.0) == 1
+    )  # and no more are woken than there is room for
     assert watched_jobs.pop_due(1.0) is not None
     assert watched_jobs.pop_due(1.0) is None
 
 
 def test_what_waited_before_everything_was_forgotten_does_not_come_back():
-    watched_jobs, old, new = make_roster(), make_feed(limit=1), make_feed()
+    watched_jobs, old, new = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, old, "a", "b")
     look(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
@@ -676,8 +695,8 @@ def test_what_waited_before_everything_was_forgotten_does_not_come_back():
     assert len(watched_jobs) == 0
     assert watched_jobs.next_due() is None
     subscribe(watched_jobs, new, "b", now=1.0)
-    old.pop()
-    assert watched_jobs.made_room(old, 1.0) == 0
+    old.take()
+    assert watched_jobs.wake_waiting(old, 1.0) == 0
     assert not watched_jobs.wake(stale, 1.0)
     assert watched_jobs.pop_due(1.0).subscribers == (new,)
     assert watched_jobs.pop_due(1.0) is None
@@ -687,12 +706,12 @@ def test_what_waited_before_everything_was_forgotten_does_not_come_back():
 
 
 def test_jobs_nobody_follows_leave_no_trace():
-    watched_jobs, feed = make_roster(), make_feed()
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
     job_ids = [f"job{number}" for number in range(10_000)]
-    subscribe(watched_jobs, feed, *job_ids)
+    subscribe(watched_jobs, subscription, *job_ids)
     entries = [watched_jobs.get(job_id) for job_id in job_ids]
     for job_id in job_ids[:-1]:
-        watched_jobs.unsubscribe(job_id, feed)
+        watched_jobs.unsubscribe(job_id, subscription)
     assert len(watched_jobs) == 1
     assert places_of(entries) < 2_000
     assert watched_jobs.pop_due(0.0).job_id == job_ids[-1]
@@ -700,7 +719,7 @@ def test_jobs_nobody_follows_leave_no_trace():
 
 
 def test_only_the_last_to_leave_takes_the_job_along():
-    watched_jobs, one, two = make_roster(), make_feed(), make_feed()
+    watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
     assert watched_jobs.unsubscribe("a", one) is None
@@ -715,9 +734,9 @@ def test_only_the_last_to_leave_takes_the_job_along():
 
 
 def swept_roster(*job_ids):
-    watched_jobs, feed = make_roster(), make_feed()
-    watched_jobs.begin_sweeps()
-    subscribe(watched_jobs, feed, *job_ids)
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    watched_jobs.start_sweeping()
+    subscribe(watched_jobs, subscription, *job_ids)
     return watched_jobs
 
 
@@ -726,7 +745,7 @@ def test_a_new_job_waits_for_the_list():
     assert watched_jobs.pop_due(0.0) is None
     assert watched_jobs.next_due() == TRUST
     assert watched_jobs.listed(summary("a"), 0.0, 1.0)
-    assert watched_jobs.missing(0.0, 1.0) == 0
+    assert watched_jobs.sweep_ended(0.0, 1.0) == 0
     assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
 
 
@@ -735,17 +754,17 @@ def test_a_job_that_the_list_has_no_more_is_looked_at():
     for job_id in "ab":
         watched_jobs.listed(summary(job_id), 1.0, 1.0)
     watched_jobs.listed(summary("b"), 5.0, 5.0)
-    assert watched_jobs.missing(5.0, 5.5) == 1
+    assert watched_jobs.sweep_ended(5.0, 5.5) == 1
     assert watched_jobs.pop_due(5.5).job_id == "a"
     assert watched_jobs.pop_due(5.5) is None
 
 
 def test_a_job_that_is_as_new_as_the_list_is_late_is_given_time():
     watched_jobs = swept_roster("a")
-    watched_jobs.hints.lag = 3.0
-    assert watched_jobs.missing(2.9, 3.0) == 0
+    watched_jobs.list_trust.list_lag = 3.0
+    assert watched_jobs.sweep_ended(2.9, 3.0) == 0
     assert watched_jobs.pop_due(3.0) is None
-    assert watched_jobs.missing(6.0, 6.0) == 1
+    assert watched_jobs.sweep_ended(6.0, 6.0) == 1
     assert watched_jobs.pop_due(6.0).job_id == "a"
 
 
@@ -753,7 +772,7 @@ def test_the_list_settles_nothing():
     watched_jobs = swept_roster("a")
     assert not watched_jobs.listed(summary("a", "completed"), 1.0, 1.0)
     assert watched_jobs.get("a") is not None
-    assert watched_jobs.missing(2.0, 2.0) == 1
+    assert watched_jobs.sweep_ended(2.0, 2.0) == 1
 
 
 def test_a_job_that_is_not_watched_is_none_of_its_business():
@@ -764,11 +783,11 @@ def test_a_job_that_is_not_watched_is_none_of_its_business():
 
 def test_a_job_that_the_list_lacks_though_it_is_active_is_looked_at_no_more_than_by_schedule():
     watched_jobs = swept_roster("a")
-    watched_jobs.missing(1.0, 1.0)
+    watched_jobs.sweep_ended(1.0, 1.0)
     look(watched_jobs, "pending", 1.0)
-    assert watched_jobs.hints.wasted_polls == 1
+    assert watched_jobs.list_trust.wasted_polls == 1
     for second in range(40):
-        watched_jobs.missing(2.0 + second, 2.0 + second)
+        watched_jobs.sweep_ended(2.0 + second, 2.0 + second)
     assert watched_jobs.next_due() == 1.0 + INTERVAL
 
 
@@ -778,8 +797,8 @@ def test_a_look_is_not_less_recent_for_having_begun_before_a_page():
     watched_jobs.poll_now("a", 0.0)
     entry = watched_jobs.pop_due(0.0)
     watched_jobs.listed(summary("a"), 1.0, 1.5)
-    watched_jobs.answered(entry, snapshot("a", "processing"), 2.0)
-    assert watched_jobs.missing(1.0, 2.5) == 0
+    watched_jobs.succeeded(entry, snapshot("a", "processing"), 2.0)
+    assert watched_jobs.sweep_ended(1.0, 2.5) == 0
 
 
 def test_a_nudge_during_a_look_is_heeded_after_it():
@@ -787,7 +806,7 @@ def test_a_nudge_during_a_look_is_heeded_after_it():
     watched_jobs.poll_now("a", 0.0)
     entry = watched_jobs.pop_due(0.0)
     watched_jobs.poll_now("a", 0.5)
-    watched_jobs.answered(entry, snapshot("a", "processing"), 1.0)
+    watched_jobs.succeeded(entry, snapshot("a", "processing"), 1.0)
     assert watched_jobs.pop_due(1.0) is entry
 
 
@@ -796,42 +815,42 @@ def test_a_nudge_is_not_taken_back_by_a_page():
         watched_jobs = swept_roster("a")
         if listed_before:
             watched_jobs.listed(summary("a"), 1.0, 1.0)
-            watched_jobs.missing(2.0, 2.0)
+            watched_jobs.sweep_ended(2.0, 2.0)
         watched_jobs.poll_now("a", 3.0)
         watched_jobs.listed(summary("a"), 2.5, 3.0)
         assert watched_jobs.pop_due(3.0).job_id == "a"
 
 
 def test_a_nudge_of_a_job_that_is_due_already_is_heeded_when_sweeps_begin():
-    watched_jobs, feed = make_roster(), make_feed()
-    subscribe(watched_jobs, feed, "a", "b")
-    watched_jobs.begin_sweeps()
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    subscribe(watched_jobs, subscription, "a", "b")
+    watched_jobs.start_sweeping()
     watched_jobs.poll_now("b", 0.0)
     assert watched_jobs.pop_due(0.0).job_id == "b"
     assert watched_jobs.pop_due(0.0) is None
 
 
 def test_jobs_that_wait_for_room_or_are_in_trouble_hold_no_sweep_back():
-    watched_jobs, feed = make_roster(), make_feed(limit=1)
-    watched_jobs.begin_sweeps()
-    subscribe(watched_jobs, feed, "a", "b", "c")
-    watched_jobs.missing(1.0, 1.0)
-    assert watched_jobs.hints.urgent == 3
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
+    watched_jobs.start_sweeping()
+    subscribe(watched_jobs, subscription, "a", "b", "c")
+    watched_jobs.sweep_ended(1.0, 1.0)
+    assert watched_jobs.list_trust.pending_confirmation == 3
     look(watched_jobs, broken(), 1.0)
-    assert watched_jobs.hints.urgent == 2
+    assert watched_jobs.list_trust.pending_confirmation == 2
     look(watched_jobs, "completed", 1.0)
     assert watched_jobs.pop_due(1.0) is None  # the buffer is full
-    assert watched_jobs.hints.urgent == 0
+    assert watched_jobs.list_trust.pending_confirmation == 0
 
 
 def test_when_sweeps_end_each_is_due_within_its_wait():
-    watched_jobs, feed = make_roster(), make_feed(limit=2_000)
-    watched_jobs.begin_sweeps()
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2_000)
+    watched_jobs.start_sweeping()
     job_ids = [f"job{number}" for number in range(1_200)]
-    subscribe(watched_jobs, feed, *job_ids)
+    subscribe(watched_jobs, subscription, *job_ids)
     for job_id in job_ids[:1_100]:
         watched_jobs.listed(summary(job_id), 1.0, 1.0)
-    assert len(list(watched_jobs.end_sweeps(5.0))) == 2  # it gives control back now and then
+    assert len(list(watched_jobs.stop_sweeping(5.0))) == 2  # it gives control back now and then
     dues = [watched_jobs.get(job_id).due for job_id in job_ids]
     assert set(dues[1_100:]) == {5.0}  # nobody has seen these yet
     assert 5.0 < min(dues[:1_100]) < 6.0
@@ -843,7 +862,7 @@ def test_when_sweeps_end_each_is_due_within_its_wait():
 
 JOBS = [f"job{number}" for number in range(6)]
 jobs = st.sampled_from(JOBS)
-feeds = st.integers(min_value=0, max_value=2)
+subscriptions = st.integers(min_value=0, max_value=2)
 
 
 class Model:
@@ -858,38 +877,45 @@ class Model:
 class RosterMachine(RuleBasedStateMachine):
     """A roster and a dict walk in step.
 
-    Three feeds of little room follow a few jobs; one of them wants every change. At times the list
-    is swept, and says anything. What the model cannot know by itself it takes over: which of
-    several overdue jobs comes first, and what is made of the list's word.
+    Three subscriptions with small buffers share six jobs; some want every change. At times the list
+    is swept, and shows anything. The model copies what it cannot know: which of several overdue
+    jobs is first, and what follows from the list.
     """
 
     in_flight = Bundle("in_flight")
 
     @initialize(limits=st.tuples(*[st.integers(min_value=1, max_value=3)] * 3))
     def begin(self, limits):
-        self.watched_jobs = make_roster()
+        self.watched_jobs = make_watched_jobs()
         self.now = 0.0
         self.limits = limits
-        self.feeds = [make_feed(limit, every_change=limit == 3) for limit in limits]
+        self.subscriptions = [make_subscription(limit, every_change=limit == 3) for limit in limits]
         self.model = {}
         self.sweeping = False
         self.asked_at = 0.0
         self.looking = []  # (entry, those it was reserved by)
-        self.ended = {feed: [] for feed in self.feeds}  # what each was told, to the end
-        self.given = {feed: set() for feed in self.feeds}
+        self.ended = {
+            subscription: [] for subscription in self.subscriptions
+        }  # what each was told, to the end
+        self.given = {subscription: set() for subscription in self.subscriptions}
 
     # What the caller does.
 
-    @rule(job_id=jobs, number=feeds)
+    @rule(job_id=jobs, number=subscriptions)
     def subscribe(self, job_id, number):
-        feed = self.feeds[number]
-        if job_id in feed:
+        subscription = self.subscriptions[number]
+        if job_id in self.given[subscription]:
             return
-        self.given[feed].add(job_id)
-        feed.admit(job_id)
+        self.given[subscription].add(job_id)
+        add_id(subscription, job_id)
         known = self.model.get(job_id)
-        entry = self.watched_jobs.subscribe(job_id, feed, feed.alone, self.now)
-        if known is not None and known.due is not None and self.sweeping and feed.every_change:
+        entry = self.watched_jobs.subscribe(job_id, subscription, subscription.alone, self.now)
+        if (
+            known is not None
+            and known.due is not None
+            and self.sweeping
+            and subscription.every_change
+        ):
             known.due, known.poll_again = (
                 min(known.due, self.now),
                 True,
@@ -900,31 +926,31 @@ class RosterMachine(RuleBasedStateMachine):
                 assert entry.due <= self.now + TRUST
                 self.model[job_id].due = entry.due
         elif self.model[job_id].due is None and entry.ticket:
-            assert feed.has_room()
+            assert subscription.buffer.free > 0
             self.model[job_id].due = self.now  # it waited for room, and here is room
 
-    @rule(number=feeds)
+    @rule(number=subscriptions)
     def leave(self, number):
-        """All jobs of a feed at once, as when a watch is closed; another feed takes its place."""
-        feed = self.feeds[number]
-        for job_id in feed.open_ids():
+        """Close a subscription, as when a watch is closed; another one replaces it."""
+        subscription = self.subscriptions[number]
+        for job_id in subscription.open_ids():
             entry = self.model[job_id].entry
-            last = entry.subscribers == (feed,)
-            assert self.watched_jobs.unsubscribe(job_id, feed) is (entry if last else None)
+            last = entry.subscribers == (subscription,)
+            assert self.watched_jobs.unsubscribe(job_id, subscription) is (entry if last else None)
             if last:
                 del self.model[job_id]
-        fresh = make_feed(self.limits[number], every_change=self.limits[number] == 3)
-        self.feeds[number] = fresh
+        fresh = make_subscription(self.limits[number], every_change=self.limits[number] == 3)
+        self.subscriptions[number] = fresh
         self.ended[fresh] = []
         self.given[fresh] = set()
 
-    @rule(number=feeds)
+    @rule(number=subscriptions)
     def consume(self, number):
-        feed = self.feeds[number]
-        if (job := feed.pop()) is not None:
+        subscription = self.subscriptions[number]
+        if (job := subscription.take()) is not None:
             if job.is_terminal:
-                self.ended[feed].append(job.job_id)
-            self.watched_jobs.made_room(feed, self.now)
+                self.ended[subscription].append(job.job_id)
+            self.watched_jobs.wake_waiting(subscription, self.now)
             self.learn_who_was_woken()
 
     @rule(job_id=jobs)
@@ -954,7 +980,7 @@ class RosterMachine(RuleBasedStateMachine):
         entry = self.watched_jobs.pop_due(self.now)
         for when, job_id in due:
             known = self.model[job_id]
-            if known.entry.stalled:
+            if known.entry.waits_for_room:
                 assert (when, job_id) not in with_room
                 known.due = None
             elif known.entry is entry:
@@ -978,7 +1004,7 @@ class RosterMachine(RuleBasedStateMachine):
     def answer(self, entry, status):
         before, polled_at = entry.subscribers, entry.polled_at
         known = self.land(entry)
-        self.watched_jobs.answered(entry, snapshot(entry.job_id, status), self.now)
+        self.watched_jobs.succeeded(entry, snapshot(entry.job_id, status), self.now)
         if known is None:
             return
         if status != "failed":
@@ -990,7 +1016,7 @@ class RosterMachine(RuleBasedStateMachine):
         elif self.watched_jobs.get(entry.job_id) is None:
             del self.model[entry.job_id]
         else:  # some had no room: they alone still follow, and it waits for them
-            assert entry.stalled or entry.ticket
+            assert entry.waits_for_room or entry.ticket
             assert set(entry.subscribers) < set(before) or entry.subscribers == before
         self.learn_who_was_woken()
 
@@ -1009,7 +1035,7 @@ class RosterMachine(RuleBasedStateMachine):
         if self.watched_jobs.get(entry.job_id) is None:
             assert not isinstance(error, RateLimitedError)
             del self.model[entry.job_id]
-            assert all(feed.causes[entry.job_id] is error for feed in subscribers)
+            assert all(subscription.errors[entry.job_id] is error for subscription in subscribers)
         else:
             if known.poll_again:
                 assert entry.due == self.now
@@ -1020,7 +1046,7 @@ class RosterMachine(RuleBasedStateMachine):
     @rule(entry=consumes(in_flight))
     def cancel(self, entry):
         known = self.land(entry)
-        self.watched_jobs.landed(entry, self.now)
+        self.watched_jobs.cancelled(entry, self.now)
         if known is not None:
             self.expect_again(known, entry.polled_at)
         self.learn_who_was_woken()
@@ -1030,9 +1056,9 @@ class RosterMachine(RuleBasedStateMachine):
     @rule(begin=st.booleans())
     def sweep_or_not(self, begin):
         if begin:
-            self.watched_jobs.begin_sweeps()
+            self.watched_jobs.start_sweeping()
         else:
-            assert len(list(self.watched_jobs.end_sweeps(self.now))) == 0
+            assert len(list(self.watched_jobs.stop_sweeping(self.now))) == 0
         self.sweeping = begin
         self.take_over(at_most=TRUST if begin else INTERVAL)
 
@@ -1052,7 +1078,7 @@ class RosterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sweeping)
     @rule()
     def end_the_list(self):
-        self.watched_jobs.missing(self.asked_at, self.now)
+        self.watched_jobs.sweep_ended(self.asked_at, self.now)
         self.take_over(at_most=TRUST)
 
     @precondition(lambda self: self.now > 100)
@@ -1062,9 +1088,9 @@ class RosterMachine(RuleBasedStateMachine):
         self.watched_jobs.clear()
         self.model.clear()
         for number in range(3):
-            self.feeds[number] = make_feed(self.limits[number])
-            self.ended[self.feeds[number]] = []
-            self.given[self.feeds[number]] = set()
+            self.subscriptions[number] = make_subscription(self.limits[number])
+            self.ended[self.subscriptions[number]] = []
+            self.given[self.subscriptions[number]] = set()
         self.now = self.asked_at = 0.0
 
     # The bookkeeping of the model.
@@ -1094,7 +1120,9 @@ class RosterMachine(RuleBasedStateMachine):
                 known.due = self.now
 
     def somebody_has_room(self, job_id):
-        return any(feed.has_room() for feed in self.model[job_id].entry.subscribers)
+        return any(
+            subscription.buffer.free > 0 for subscription in self.model[job_id].entry.subscribers
+        )
 
     # What must always hold.
 
@@ -1104,7 +1132,7 @@ class RosterMachine(RuleBasedStateMachine):
         for job_id, known in self.model.items():
             entry = self.watched_jobs.get(job_id)
             assert entry is known.entry
-            states = (bool(entry.ticket), entry.stalled, entry.in_flight)
+            states = (bool(entry.ticket), entry.waits_for_room, entry.in_flight)
             assert sum(states) == 1, f"{job_id} would never be looked at, or twice: {states}"
             if known.due is not None:
                 assert entry.due == known.due
@@ -1118,48 +1146,57 @@ class RosterMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_urgent_is_counted(self):
         entries = [known.entry for known in self.model.values()]
-        assert self.watched_jobs.hints.urgent == sum(entry.pressing for entry in entries)
-        assert all(entry.urgent or not entry.pressing for entry in entries)
+        assert self.watched_jobs.list_trust.pending_confirmation == sum(
+            entry.pending_confirmation for entry in entries
+        )
+        assert all(entry.ignore_list or not entry.pending_confirmation for entry in entries)
 
     @invariant()
     def jobs_at_risk_are_known(self):
         durations = self.watched_jobs.learning.durations
-        entered = [k.entry for k in self.model.values() if k.entry.entered is not None]
-        passed = Counter(edge_near(entry.entered) for entry in entered)
-        passed.subtract(edge_near(entry.seen) for entry in entered)
+        entered = [k.entry for k in self.model.values() if k.entry.first_active_age is not None]
+        passed = Counter(nearest_edge(entry.first_active_age) for entry in entered)
+        passed.subtract(nearest_edge(entry.last_active_age) for entry in entered)
         by_bin = {number: count for number, count in passed.items() if count}
         assert at_risk(durations) == (len(entered), by_bin)
 
     @invariant()
     def places_are_kept_by_looks_under_way_and_by_nothing_else(self):
-        for feed in self.feeds:
-            kept = sum(reserved.count(feed) for _, reserved in self.looking)
-            assert feed._reserved == kept
-            assert len(feed._buffer) <= feed._limit
+        for subscription in self.subscriptions:
+            kept = sum(reserved.count(subscription) for _, reserved in self.looking)
+            assert (
+                subscription.buffer.limit
+                - subscription.buffer.free
+                - len(subscription.buffer.snapshots)
+                == kept
+            )
+            assert len(subscription.buffer.snapshots) <= subscription.buffer.limit
 
     @invariant()
     def nobody_waits_for_room_that_is_there(self):
         for job_id, known in self.model.items():
-            if known.entry.stalled:
-                for feed in known.entry.subscribers:
+            if known.entry.waits_for_room:
+                for subscription in known.entry.subscribers:
                     coming = sum(
                         other.due is not None
                         and other.due <= self.now
-                        and feed in other.entry.subscribers
+                        and subscription in other.entry.subscribers
                         for other in self.model.values()
                     )
-                    assert feed.free <= coming, f"{job_id} waits, and nothing would wake it"
+                    assert subscription.buffer.free <= coming, (
+                        f"{job_id} waits, and nothing would wake it"
+                    )
 
     @invariant()
     def nothing_is_lost_and_nothing_comes_twice(self):
-        for feed in self.feeds:
-            buffered = [job.job_id for job in feed._buffer if job.is_terminal]
-            told = self.ended[feed] + buffered + list(feed.causes)
+        for subscription in self.subscriptions:
+            buffered = [job.job_id for job in subscription.buffer.snapshots if job.is_terminal]
+            told = self.ended[subscription] + buffered + list(subscription.errors)
             assert len(told) == len(set(told))
-            assert self.given[feed] == {*told, *feed.open_ids()}
-            assert feed.open == len(feed.open_ids())
-            for job_id in feed.open_ids():
-                assert feed in self.model[job_id].entry.subscribers
+            assert self.given[subscription] == {*told, *subscription.open_ids()}
+            assert subscription.open == len(subscription.open_ids())
+            for job_id in subscription.open_ids():
+                assert subscription in self.model[job_id].entry.subscribers
 
 
 RosterMachine.TestCase.settings = settings(
@@ -1175,8 +1212,8 @@ MANY = [f"job-{number}" for number in range(1_000)]
 
 
 def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_probe():
-    watched_jobs, feed = make_trusting(), make_feed()
-    waiting = trust(watched_jobs, feed, *MANY, now=7.0)
+    watched_jobs, subscription = make_trusting(), make_subscription()
+    waiting = trust(watched_jobs, subscription, *MANY, now=7.0)
     assert 20 < len(MANY) - len(waiting) < 90
     assert {watched_jobs.get(job_id).due for job_id in waiting} == {7.0 + INTERVAL / 2}
 
@@ -1184,7 +1221,7 @@ def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_prob
 @pytest.mark.parametrize(
     "watched_jobs",
     [
-        make_roster(Patient(interval=INTERVAL)),
+        make_watched_jobs(Patient(interval=INTERVAL)),
         make_trusting(runs=31),
         make_trusting(Fixed(interval=INTERVAL)),
         make_trusting(Exponential()),
@@ -1192,14 +1229,14 @@ def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_prob
     ids=["nothing is known", "little is known", "fixed", "exponential"],
 )
 def test_else_every_first_look_is_at_once(watched_jobs):
-    assert trust(watched_jobs, make_feed(), *MANY) == []
+    assert trust(watched_jobs, make_subscription(), *MANY) == []
 
 
 def test_who_cannot_wait_is_served_at_once():
-    watched_jobs, feed, hasty = make_trusting(), make_feed(), make_feed()
+    watched_jobs, subscription, hasty = make_trusting(), make_subscription(), make_subscription()
     subscribe(watched_jobs, hasty, "a", now=1.0)
     assert watched_jobs.get("a").due == 1.0
-    first, second, third, *_ = trust(watched_jobs, feed, *MANY, now=1.0)
+    first, second, third, *_ = trust(watched_jobs, subscription, *MANY, now=1.0)
     subscribe(watched_jobs, hasty, first, now=2.0)
     assert watched_jobs.get(first).due == 2.0
     assert watched_jobs.poll_now(second, 2.0)
@@ -1209,35 +1246,35 @@ def test_who_cannot_wait_is_served_at_once():
 
 
 def test_who_cannot_wait_changes_nothing_once_a_job_was_looked_at():
-    watched_jobs, feed = make_trusting(), make_feed()
+    watched_jobs, subscription = make_trusting(), make_subscription()
     for job_id, outcome in (("a", "processing"), ("b", missing()), ("c", broken())):
-        subscribe(watched_jobs, feed, job_id)
+        subscribe(watched_jobs, subscription, job_id)
         look(watched_jobs, outcome, 0.0)
         due = watched_jobs.get(job_id).due
         assert due > 1.0
-        subscribe(watched_jobs, make_feed(), job_id, now=1.0)
+        subscribe(watched_jobs, make_subscription(), job_id, now=1.0)
         assert watched_jobs.get(job_id).due == due
 
 
 def test_while_the_list_is_swept_a_new_job_waits_for_it_as_ever():
-    watched_jobs, feed = make_trusting(), make_feed()
-    watched_jobs.begin_sweeps()
-    trust(watched_jobs, feed, *MANY)
+    watched_jobs, subscription = make_trusting(), make_subscription()
+    watched_jobs.start_sweeping()
+    trust(watched_jobs, subscription, *MANY)
     assert {watched_jobs.get(job_id).due for job_id in MANY} == {TRUST}
 
 
 def test_an_alarm_makes_all_due_that_wait_for_their_first_look():
-    watched_jobs, feed = make_trusting(), make_feed(limit=2_000)
-    subscribe(watched_jobs, feed, "seen")
+    watched_jobs, subscription = make_trusting(), make_subscription(limit=2_000)
+    subscribe(watched_jobs, subscription, "seen")
     look(watched_jobs, "processing", 0.0)
-    waiting = trust(watched_jobs, feed, *MANY)
+    waiting = trust(watched_jobs, subscription, *MANY)
     meet(watched_jobs, 500.0)
     polled_at = []
     while (entry := watched_jobs.pop_due(1.0)) is not None:
         polled_at.append(entry.job_id)
     assert {*polled_at} == {*MANY}
     assert {*waiting} < {*polled_at}
-    assert trust(watched_jobs, feed, "late") == []
+    assert trust(watched_jobs, subscription, "late") == []
     assert watched_jobs.next_due() == 0.0  # "late"
 
 
@@ -1246,8 +1283,8 @@ def test_an_alarm_of_before_it_was_there_is_none_to_a_roster():
     meet(watched_jobs, 500.0)
     for _ in range(1_000):
         meet(watched_jobs)
-    later = make_roster(Patient(interval=INTERVAL, jitter=0), learning=watched_jobs.learning)
-    waiting = trust(later, make_feed(limit=2_000), *MANY)
+    later = make_watched_jobs(Patient(interval=INTERVAL, jitter=0), learning=watched_jobs.learning)
+    waiting = trust(later, make_subscription(limit=2_000), *MANY)
     while later.pop_due(0.0) is not None:
         pass
     assert later.next_due() == INTERVAL / 2
@@ -1255,100 +1292,102 @@ def test_an_alarm_of_before_it_was_there_is_none_to_a_roster():
 
 
 def test_a_404_at_a_late_first_look_is_given_the_whole_grace():
-    watched_jobs, feed = make_trusting(), make_feed()
-    job_id, *_ = trust(watched_jobs, feed, *(f"job-{number}" for number in range(20)))
-    for other in set(feed.open_ids()) - {job_id}:
-        watched_jobs.unsubscribe(other, feed)
+    watched_jobs, subscription = make_trusting(), make_subscription()
+    job_id, *_ = trust(watched_jobs, subscription, *(f"job-{number}" for number in range(20)))
+    for other in set(subscription.open_ids()) - {job_id}:
+        watched_jobs.unsubscribe(other, subscription)
     assert look_when_due(watched_jobs, missing(), missing(), missing(), missing()) == [
         5.0,
         15.0,
         20.0,
     ]
-    assert isinstance(feed.causes[job_id], JobNotFoundError)
+    assert isinstance(subscription.errors[job_id], JobNotFoundError)
 
 
 @pytest.mark.parametrize("delay", [math.nan, -0.5])
 def test_a_first_delay_that_is_none_is_refused(delay):
     class Broken(Fixed):
-        def first_delay(self, job, rng, *, risk):
+        def first_delay(self, job, rng, *, old_share):
             return delay
 
     with pytest.raises(ValueError, match=str(delay)):
-        trust(make_trusting(Broken()), make_feed(), *MANY)
+        trust(make_trusting(Broken()), make_subscription(), *MANY)
 
 
 def test_a_first_delay_of_0_makes_a_new_job_due_immediately():
     class Eager(Fixed):
-        def first_delay(self, job, rng, *, risk):
+        def first_delay(self, job, rng, *, old_share):
             return 0.0
 
-    assert trust(make_trusting(Eager()), make_feed(), *MANY) == []
+    assert trust(make_trusting(Eager()), make_subscription(), *MANY) == []
 
 
 @pytest.mark.parametrize("sweeping", [False, True])
 def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(sweeping):
-    watched_jobs, feed = make_roster(), make_feed(limit=2_000)
+    watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2_000)
     job_ids = [f"job-{number}" for number in range(1_500)]
-    subscribe(watched_jobs, feed, *job_ids)
+    subscribe(watched_jobs, subscription, *job_ids)
     for _ in job_ids:
         look(watched_jobs, "processing", 0.0)
     if sweeping:
         # Of these it is known that they have ended; that they did is no surprise.
-        watched_jobs.begin_sweeps()
-        assert watched_jobs.missing(5.0, 10.0) == len(job_ids)
+        watched_jobs.start_sweeping()
+        assert watched_jobs.sweep_ended(5.0, 10.0) == len(job_ids)
     for _ in job_ids:
         look(watched_jobs, "completed", 10.0)
-    assert (watched_jobs.learning.surprise.ratio == 1.0) is sweeping
+    assert (watched_jobs.learning.lag_ratio.value == 1.0) is sweeping
 
 
 # --- how late it is seen that jobs have ended ---------------------------------------------------
 
 
 def test_a_lag_runs_from_the_beginning_of_the_last_look_that_saw_the_job_active():
-    watched_jobs = make_roster()
-    subscribe(watched_jobs, make_feed(), "a", now=5.0)
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "a", now=5.0)
     entry = watched_jobs.pop_due(5.0)
-    watched_jobs.answered(entry, snapshot("a", "processing"), 6.0)
+    watched_jobs.succeeded(entry, snapshot("a", "processing"), 6.0)
     look(watched_jobs, broken(), 15.0)
-    assert watched_jobs.tally.detection_lag.histogram() == LagHistogram()
+    assert watched_jobs.counts.detection_lag() == LagHistogram()
     entry = watched_jobs.pop_due(watched_jobs.next_due())
-    watched_jobs.answered(entry, snapshot("a"), 29.0)
+    watched_jobs.succeeded(entry, snapshot("a"), 29.0)
     assert lags_of(watched_jobs) == {30.0: 1}  # 24 s
-    assert watched_jobs.tally.detection_lag.histogram().sum == 24.0
+    assert watched_jobs.counts.detection_lag().sum == 24.0
 
 
 def test_a_lag_of_a_job_never_seen_active_runs_from_when_it_was_given():
-    watched_jobs = make_roster()
-    subscribe(watched_jobs, make_feed(), "a", now=100.0)
-    subscribe(watched_jobs, make_feed(), "a", now=100.5)  # it is known to the roster by then
+    watched_jobs = make_watched_jobs()
+    subscribe(watched_jobs, make_subscription(), "a", now=100.0)
+    subscribe(
+        watched_jobs, make_subscription(), "a", now=100.5
+    )  # it is known to the roster by then
     look(watched_jobs, "failed", 101.5)
     assert lags_of(watched_jobs) == {2.0: 1}
-    assert watched_jobs.tally.detection_lag.histogram().sum == 1.5
+    assert watched_jobs.counts.detection_lag().sum == 1.5
 
 
 def test_a_lag_runs_from_the_list_that_had_the_job_last_less_what_that_is_known_to_be_late():
     watched_jobs = swept_roster("a", "b")
     for job_id in "ab":
         watched_jobs.listed(summary(job_id), 20.0, 20.0)
-    assert watched_jobs.missing(24.0, 24.0) == 2
+    assert watched_jobs.sweep_ended(24.0, 24.0) == 2
     look(watched_jobs, "completed", 24.0)
-    assert watched_jobs.tally.detection_lag.histogram().sum == 4.0
-    watched_jobs.hints.lag = 3.0
+    assert watched_jobs.counts.detection_lag().sum == 4.0
+    watched_jobs.list_trust.list_lag = 3.0
     look(watched_jobs, "completed", 24.0)
-    assert watched_jobs.tally.detection_lag.histogram().sum == 11.0
+    assert watched_jobs.counts.detection_lag().sum == 11.0
     assert lags_of(watched_jobs) == {5.0: 1, 10.0: 1}
 
 
 def test_a_job_that_is_looked_at_again_for_one_who_had_no_room_counts_once():
-    watched_jobs, late = make_roster(), make_feed(limit=1)
+    watched_jobs, late = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, late, "first")
     look(watched_jobs, "completed", 0.0)
-    subscribe(watched_jobs, make_feed(), "a")
+    subscribe(watched_jobs, make_subscription(), "a")
     entry = watched_jobs.pop_due(0.0)
     subscribe(watched_jobs, late, "a")
-    watched_jobs.answered(entry, snapshot("a"), 1.0)
-    late.pop()
-    watched_jobs.made_room(late, 50.0)
+    watched_jobs.succeeded(entry, snapshot("a"), 1.0)
+    late.take()
+    watched_jobs.wake_waiting(late, 50.0)
     assert look(watched_jobs, "completed", 50.0) == "a"
     assert len(watched_jobs) == 0
     assert lags_of(watched_jobs) == {0.5: 1, 1.0: 1}
@@ -1356,6 +1395,6 @@ def test_a_job_that_is_looked_at_again_for_one_who_had_no_room_counts_once():
 
 def lags_of(watched_jobs):
     """How many lags there are by upper bound, where there are any."""
-    detection_lag = watched_jobs.tally.detection_lag.histogram()
+    detection_lag = watched_jobs.counts.detection_lag()
     counts = zip((*detection_lag.bounds, math.inf), detection_lag.counts, strict=True)
     return {bound: count for bound, count in counts if count}

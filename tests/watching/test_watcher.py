@@ -121,15 +121,17 @@ def test_an_id_that_comes_twice_is_watched_once(replay, scripted):
     replay(script)
 
 
-def test_an_id_that_comes_again_when_it_has_ended_is_not_looked_at_again(replay, scripted):
+def test_an_id_that_comes_again_from_an_iterator_after_it_was_yielded_is_watched_anew(
+    replay, scripted
+):
     async def script():
         source = scripted()
         async with watcher_of(source) as watcher:
             assert await collect(watcher.watch(generate(["a", "a", "b", "a"], every=60))) == (
-                ["a", "b"],
+                ["a", "a", "b", "a"],
                 None,
             )
-        assert source.count("a") == 1
+        assert source.count("a") == 3
 
     replay(script)
 

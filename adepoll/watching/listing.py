@@ -1,0 +1,356 @@
+"""The job list as a hint: one request shows which of 100 jobs are active. Without I/O.
+
+Imports learning, job_state and models. Hints decide when a job is polled, and nothing else. Times
+are seconds of one monotonic clock, passed in as `now`.
+"""
+
+import math
+from typing import Final, Literal, TypeAlias
+
+from attrs import define, field, frozen
+
+from adepoll.api.models import JobPage, JobStatus
+from adepoll.scheduling.durations import EDGES
+from adepoll.watching.job_state import JobState
+from adepoll.watching.learning import Learning
+
+Discovery: TypeAlias = Literal["auto", "list", "get"]
+"""How a watcher finds out that jobs have settled: by polls alone ("get"), by list sweeps ("list"),
+or by list sweeps where they cost fewer requests ("auto")."""
+
+PAGE_SIZE: Final = 100
+ACTIVE: Final = (JobStatus.PROCESSING, JobStatus.PENDING)
+"""Statuses whose jobs a sweep lists."""
+
+
+@define(eq=False, kw_only=True)
+class ListTrust:
+    """How far the list is trusted.
+
+    Attributes:
+        learning: Knows the ages of jobs, and how long jobs take.
+        max_trust: Most seconds for which the list alone says that a job is active.
+        sweeping: True while the list decides when jobs are polled.
+        list_lag: Seconds for which a new job may be missing from the list, as observed so far.
+        pending_confirmation: Number of jobs that are to be polled immediately.
+        wasted_polls: Polls of jobs missing from the list that were still active.
+    """
+
+    learning: Learning
+    max_trust: float = 300.0
+    sweeping: bool = False
+    list_lag: float = 0.0
+    pending_confirmation: int = 0
+    wasted_polls: int = 0
+
+    def confirm_now(self, state: JobState) -> None:
+        """From now on, ignore the list for this job; it is to be polled immediately."""
+        self.pending_confirmation += not state.pending_confirmation
+        state.ignore_list = state.pending_confirmation = True
+
+    def confirm_when_due(self, state: JobState) -> None:
+        """From now on, ignore the list for this job; it is to be polled when it is due."""
+        self.trust(state)
+        state.ignore_list = True
+
+    def trust(self, state: JobState) -> None:
+        """From now on, trust the list if it says that the job is active."""
+        self.pending_confirmation -= state.pending_confirmation
+        state.ignore_list = state.pending_confirmation = False
+
+    def trusted_until(self, state: JobState, now: float) -> float:
+        """Return the time until which the list replaces a poll of the job."""
+        if state.ignore_list:
+            # The list may have turned out to lag more than was known when it missed the job.
+            too_new = state.missing_at < state.added_at + self.list_lag
+            if state.first_active_age is not None or not too_new:
+                return -math.inf
+            self.trust(state)
+            state.missing_at = math.inf
+        if not state.list_trusted_until:
+            state.list_trusted_until = self.next_check(state, now)
+        return state.list_trusted_until
+
+    def next_check(self, state: JobState, now: float) -> float:
+        """Return the time of a poll that guards against a list that wrongly shows a job as active.
+
+        When 99% of jobs of this age should have settled, and at the latest after `max_trust`
+        seconds.
+        """
+        if state.first_active_age is None:
+            return now + self.max_trust
+        age = self.learning.age(state, now)
+        distribution = self.learning.durations.distribution
+        if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
+            # No older job has been seen, as in a batch that started all at the same time: the
+            # distribution beyond is a guess, and could make all jobs of the batch due.
+            return now + self.max_trust
+        trust = distribution.quantile(_ALMOST_ALL, age=age) - age
+        return now + min(max(trust, _MIN_TRUST), self.max_trust)
+
+    def record_active(self, state: JobState) -> bool:
+        """Record that a poll found a job active, before `learning` records it.
+
+        Returns:
+            True if the job was polled because it was missing from the list.
+        """
+        missing_at, state.missing_at = state.missing_at, math.inf
+        if missing_at == math.inf:
+            return False
+        self.wasted_polls += 1
+        lag = max(missing_at - state.received_at, 0.0) + _LAG_MARGIN
+        if state.first_active_age is None and lag < _MAX_LAG:
+            self.list_lag = max(self.list_lag, lag)
+        return True
+
+
+@define(kw_only=True)
+class _Pages:
+    """Progress of a sweep through the pages of one status."""
+
+    expected: int  # pages of the previous sweep
+    requested: int = 0
+    received: int = 0
+    total: float = math.inf
+    without_new_jobs: int = 0  # in a row
+
+
+@define(kw_only=True, eq=False)
+class Sweep:
+    """One pass through the list of active jobs: which pages to request, and what they showed.
+
+    Jobs move from page to page meanwhile, so that one can be missed or appear twice. A service
+    that announces more pages for ever, without new jobs on them, is taken to have shown all.
+
+    Attributes:
+        started: Time of the start.
+        max_pages: Number of pages after which the sweep is abandoned; may change on the way.
+        pages: Number of pages received.
+        job_ids: Ids on those pages.
+    """
+
+    started: float
+    max_pages: int
+    pages: int = 0
+    job_ids: set[str] = field(factory=set)
+    _by_status: dict[JobStatus, _Pages] = field(factory=dict)
+
+    @classmethod
+    def start(
+        cls, now: float, *, max_pages: int, watched: int = 0, previous: "Sweep | None" = None
+    ) -> "Sweep":
+        """Start a sweep.
+
+        Args:
+            now: The time.
+            max_pages: Number of pages after which the sweep is abandoned.
+            watched: Number of watched jobs; an estimate of the pages if there is no `previous`.
+            previous: The last complete sweep.
+        """
+        by_status = {status: _Pages(expected=1) for status in ACTIVE}
+        if previous is None:
+            by_status[ACTIVE[0]].expected = watched // PAGE_SIZE
+        else:
+            for status, pages in by_status.items():
+                pages.expected = previous.pages_of(status)
+        return cls(started=now, max_pages=max_pages, by_status=by_status)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if all pages were received."""
+        return all(pages.received >= pages.total for pages in self._by_status.values())
+
+    @property
+    def is_too_long(self) -> bool:
+        """True if the sweep has more pages than it may."""
+        return self.pages >= self.max_pages and not self.is_complete
+
+    def pages_of(self, status: JobStatus) -> int:
+        """Return the number of pages received of one status."""
+        return self._by_status[status].received
+
+    def next_page(self) -> tuple[JobStatus, int] | None:
+        """Return status and number of a page to request now; None if there is none for now."""
+        for status, pages in self._by_status.items():
+            known = pages.total
+            if known == math.inf:
+                known = max(pages.expected, pages.received + 1)
+            if pages.requested < known and self.pages < self.max_pages:
+                pages.requested += 1
+                return status, pages.requested - 1
+        return None
+
+    def record_page(self, status: JobStatus, number: int, page: JobPage) -> None:
+        """Record what a page showed."""
+        pages = self._by_status[status]
+        self.pages += 1
+        pages.received += 1
+        before = len(self.job_ids)
+        self.job_ids.update(job.job_id for job in page.jobs)
+        pages.without_new_jobs = 0 if len(self.job_ids) > before else pages.without_new_jobs + 1
+        if not page.has_more or not page.jobs:
+            pages.total = min(pages.total, number + 1)
+        elif pages.without_new_jobs >= _MAX_WITHOUT_NEW_JOBS:
+            pages.total = min(pages.total, pages.requested)
+
+
+@frozen(kw_only=True)
+class Situation:
+    """The figures by which `SweepPolicy` decides.
+
+    Attributes:
+        now: The time.
+        watched: Watched jobs.
+        settled: Jobs found settled so far.
+        wasted_polls: Polls so far of jobs missing from the list that were still active.
+        pending_confirmation: Jobs that are to be polled immediately.
+        polls: Polls so far.
+        mean_delay: Mean seconds between two polls of a job by the schedule; None at first.
+    """
+
+    now: float
+    watched: int
+    settled: int
+    wasted_polls: int
+    pending_confirmation: int
+    polls: int
+    mean_delay: float | None
+
+
+@define(kw_only=True, eq=False)
+class SweepPolicy:
+    """Whether and when to sweep: what a sweep costs, against the polls that it replaces.
+
+    Attributes:
+        discovery: The caller's choice.
+        target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the
+            schedule would poll.
+        min_watched: Watched jobs from which on "auto" sweeps.
+        forbidden: True if the service does not let this key list jobs.
+        last: The last complete sweep.
+        duration: Seconds that the last complete sweep took.
+    """
+
+    discovery: Discovery
+    target_lag: float | None
+    min_watched: int = 10
+    forbidden: bool = False
+    last: Sweep | None = None
+    duration: float = 0.0
+    _started: float = -math.inf
+    _failures: int = 0  # in a row
+    _paused_until: float = -math.inf  # or until `_until_watched` jobs are watched
+    _until_watched: float = math.inf
+    _counted: Situation | None = None  # at the last update of the sums below, which fade
+    _requests: float = 0.0  # for sweeps
+    _settled: float = 0.0  # jobs
+    _wasted: float = 0.0  # polls
+    _rate: float = 0.0  # polls per second
+
+    def should_sweep(self, at: Situation) -> bool:
+        """Return whether to sweep at all."""
+        if self.discovery == "get" or self.forbidden:
+            return False
+        if at.now < self._paused_until and at.watched < self._until_watched:
+            return False
+        if self.discovery == "list":
+            return at.watched > 0
+        if self.last is not None and at.now > self.last.started + _PAUSE:
+            self.last = None  # out of date
+        return at.watched >= self.min_watched and (
+            self.last is None or self.last.pages <= self._replaced_polls(at)
+        )
+
+    def start(self, at: Situation) -> Sweep:
+        """Start a sweep."""
+        self._started = at.now
+        return Sweep.start(
+            at.now, max_pages=self.max_pages(at), watched=at.watched, previous=self.last
+        )
+
+    def max_pages(self, at: Situation) -> int:
+        """Return the number of pages above which a sweep costs more than polls."""
+        return _MAX_PAGES if self.discovery == "list" else int(self._replaced_polls(at))
+
+    def record_end(self, sweep: Sweep, at: Situation) -> None:
+        """Record that a sweep has ended: it is complete, or too long."""
+        self._failures = 0
+        self._count(at)
+        self._requests += sweep.pages
+        if sweep.is_complete:
+            sweep.job_ids.clear()  # only the number of pages is still needed
+            self.last = sweep
+            self.duration = at.now - sweep.started
+            if self._wasted > max(_MIN_WASTED, self._settled, at.watched):
+                self._pause(at.now)  # the list costs more polls than it saves
+        else:
+            self._pause(at.now, until_watched=2 * at.watched)
+
+    def record_failure(self, at: Situation) -> None:
+        """Record that a transient error ended a sweep."""
+        self._failures += 1
+        if self.last is None or self._failures > _MAX_FAILURES:
+            self._pause(at.now)
+
+    def delay(self, at: Situation) -> float:
+        """Return the seconds until the next sweep."""
+        self._count(at)
+        every = at.mean_delay or _DEFAULT_DELAY
+        if self.target_lag is not None:
+            # By the schedule's own price of a request, a sweep that replaces many polls may come
+            # more often than each of them. It need not come more often than the target asks for:
+            # half of the time between sweeps is lag, and so is the time of the polls that follow.
+            pages = len(ACTIVE) if self.last is None else self.last.pages
+            every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
+            every = max(every, 2 * max(self.target_lag - self.duration, self.target_lag / 2))
+        if self.discovery == "auto":
+            # Other people's jobs make the list longer. Rarer sweeps cost less, and lag more.
+            cost = self._requests / (_REQUEST_SHARE * max(self._settled + at.watched, 1))
+            every *= min(max(cost, 1.0), _MAX_STRETCH)
+        # Jobs known to be missing come first; before they are polled, finding more is of no use.
+        if self._rate:
+            busy = at.pending_confirmation / self._rate
+        else:
+            busy = every if at.pending_confirmation else 0.0
+        return max(self._started + every - at.now, busy - every / 2, 0.0)
+
+    def _replaced_polls(self, at: Situation) -> float:
+        """Return the number of polls that the schedule would make from sweep to sweep."""
+        if at.mean_delay is None or self.target_lag is None:
+            return at.watched
+        return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
+
+    def _pause(self, now: float, *, until_watched: float = math.inf) -> None:
+        self.last = None
+        self._until_watched = until_watched
+        self._failures = 0
+        self._paused_until = now + _PAUSE
+
+    def _count(self, at: Situation) -> None:
+        before, self._counted = self._counted, at
+        if before is None or at.now <= before.now:
+            return
+        passed = at.now - before.now
+        fading = math.exp(-passed / _MEMORY)
+        self._requests *= fading
+        self._settled = self._settled * fading + at.settled - before.settled
+        self._wasted = self._wasted * fading + at.wasted_polls - before.wasted_polls
+        recent = math.exp(-passed / _RATE_MEMORY)
+        self._rate = self._rate * recent + (1 - recent) * (at.polls - before.polls) / passed
+
+
+_ALMOST_ALL: Final = 0.99  # share of the jobs
+_KNOWN_SHARE: Final = 0.95  # share that must settle within the known ages
+_MIN_TRUST: Final = 10.0
+_MAX_LAG: Final = 30.0  # a job missing for longer is not explained by a lag
+_LAG_MARGIN: Final = 0.5  # added to an observed lag, as jobs are polled one after the other
+_MAX_WITHOUT_NEW_JOBS: Final = 3  # pages
+_MAX_PAGES: Final = 10_000
+_MAX_FAILURES: Final = 2
+_PAUSE: Final = 60.0
+_MIN_WASTED: Final = 100.0
+_DEFAULT_DELAY: Final = 4.0
+_REQUEST_SHARE: Final = 0.2  # requests for sweeps, per job
+_MAX_STRETCH: Final = 3.0
+_MEMORY: Final = 300.0
+_RATE_MEMORY: Final = 10.0

@@ -1,0 +1,106 @@
+"""What the schedule says of the next poll of a job. Imports learning, job_state and scheduling.
+
+Times are seconds of one monotonic clock, passed in as `now`.
+"""
+
+from collections.abc import Collection
+from itertools import islice
+from random import Random
+from typing import Final
+
+from attrs import define, field
+
+from adepoll.scheduling.durations import EDGES
+from adepoll.scheduling.policies import FirstPollSchedule, PollContext, Schedule
+from adepoll.watching.job_state import JobState
+from adepoll.watching.learning import Learning
+
+
+@define(eq=False, kw_only=True)
+class PollTiming:
+    """Calls the schedule with what is known of a job.
+
+    Attributes:
+        schedule: Chooses the delay of each poll.
+        rng: Source of jitter.
+        learning: Knows the ages of jobs, and how long jobs take.
+        mean_delay: Mean of about the last 32 delays, in seconds; None before the first.
+    """
+
+    schedule: Schedule
+    rng: Random
+    learning: Learning = field(factory=Learning)
+    mean_delay: float | None = field(default=None, init=False)
+    # Found once: isinstance with a protocol is slow.
+    _first_poll_schedule: FirstPollSchedule | None = field(init=False)
+
+    @_first_poll_schedule.default
+    def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
+        return self.schedule if isinstance(self.schedule, FirstPollSchedule) else None
+
+    def delay(self, state: JobState, now: float) -> float:
+        """Return the seconds until the next poll of a job."""
+        # Failed polls count too, so that polls become rarer during an outage.
+        failures = 0 if state.failures is None else state.failures.polls
+        learning = self.learning
+        context = PollContext(
+            polls=state.polls + failures,
+            watched_for=now - state.added_at,
+            age=learning.age(state, now),
+            failures=failures,
+            distribution=learning.durations.distribution,
+            lag_ratio=learning.lag_ratio.value,
+        )
+        delay = self.schedule.delay(context, self.rng)
+        if not delay >= 0:
+            raise self._error(delay)
+        before = delay if self.mean_delay is None else self.mean_delay
+        self.mean_delay = before + (delay - before) / _MEAN_OF
+        return delay
+
+    def first_delay(self) -> float:
+        """Return the seconds until the first poll of a job that seems to be new; 0 for now.
+
+        A few jobs are polled immediately, to find out whether jobs are new.
+        """
+        if self.rng.random() < _PROBED or self._first_poll_schedule is None:
+            return 0.0
+        learning = self.learning
+        context = PollContext(
+            polls=0,
+            watched_for=0.0,
+            age=0.0,
+            distribution=learning.durations.distribution,
+            lag_ratio=learning.lag_ratio.value,
+        )
+        old_share = learning.durations.arrivals.old_share
+        delay = self._first_poll_schedule.first_delay(context, self.rng, old_share=old_share)
+        if not delay >= 0:
+            raise self._error(delay)
+        return delay
+
+    def time_left(self, states: Collection[JobState], now: float) -> float | None:
+        """Return the seconds until all jobs are expected to have settled; None if unknown.
+
+        After that time half a job is expected to be active, judging by a sample of the ages. The
+        time is unknown while few jobs have settled, and where it depends on ages far beyond those
+        at which jobs settled.
+        """
+        durations = self.learning.durations
+        if durations.ended < _MIN_SETTLED or not states:
+            return None
+        step = -(-len(states) // _SAMPLE)
+        ages = [self.learning.age(state, now) for state in islice(states, 0, None, step)]
+        distribution = durations.distribution
+        time = distribution.time_until(ages, 0.5 * len(ages) / len(states))
+        return time if max(ages) + time <= _FAR * EDGES[distribution.known] else None
+
+    def _error(self, delay: float) -> ValueError:
+        return ValueError(f"{self.schedule!r} returned {delay} as the delay of a poll")
+
+
+_MEAN_OF: Final = 32  # delays
+_PROBED: Final = 0.05  # share of the seemingly new jobs that are polled immediately
+_SAMPLE: Final = 64  # jobs
+_MIN_SETTLED: Final = 20  # jobs
+_FAR: Final = 2.0  # times the known ages

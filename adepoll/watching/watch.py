@@ -1,0 +1,222 @@
+"""Watch: an async iterator of snapshots over many jobs. Imports subscriptions and below."""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Generic, TypeVar, cast
+
+from attrs import field, frozen
+
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.errors import AdePollError
+from adepoll.watching.job_state import SnapshotBuffer
+from adepoll.watching.subscriptions import (
+    BUFFERED,
+    JobIds,
+    Stream,
+    Subscription,
+    SubscriptionHost,
+)
+
+
+@frozen
+class UnresolvedJob:
+    """A job whose outcome could not be found out.
+
+    Attributes:
+        job_id: Id of the job.
+        error: Why it was given up.
+    """
+
+    job_id: str
+    error: AdePollError
+
+
+@frozen(kw_only=True)
+class WatchProgress:
+    """How far a watch has come.
+
+    Attributes:
+        known: Ids read so far, without duplicates.
+        settled: Settled jobs whose snapshots were yielded, by status.
+        buffered: Snapshots that wait for the consumer.
+        unresolved: Jobs that were given up.
+        open: Jobs that are still watched.
+        complete: True if all ids have been read.
+    """
+
+    known: int
+    settled: Mapping[JobStatus, int] = field(factory=dict)
+    buffered: int
+    unresolved: int
+    open: int
+    complete: bool
+
+
+class WatchSubscription(Subscription):
+    """A subscription that delivers snapshots, and errors of single jobs if the caller wants them.
+
+    Attributes:
+        settled: Number of settled jobs that the consumer has taken, by status.
+        given_up: Number of jobs that were given up.
+    """
+
+    def __init__(
+        self,
+        host: SubscriptionHost,
+        job_ids: JobIds,
+        *,
+        limit: int,
+        timeout: float | None = None,
+        window: int | None = None,
+        every_change: bool = False,
+        yield_errors: bool = False,
+    ) -> None:
+        """Create a subscription; `start` starts it.
+
+        Args:
+            host: The watcher's part.
+            job_ids: Ids of the jobs.
+            limit: Most snapshots held, places reserved by polls in flight included.
+            timeout: As in `Subscription`.
+            window: As in `Subscription`; errors that were not taken count as watched jobs.
+            every_change: As in `Subscription`.
+            yield_errors: True if `take` returns errors of single jobs.
+        """
+        self._snapshots = SnapshotBuffer(limit)
+        super().__init__(
+            host,
+            job_ids,
+            timeout=timeout,
+            window=window,
+            every_change=every_change,
+            buffer=self._snapshots,
+        )
+        self.settled: Counter[JobStatus] = Counter()
+        self.given_up = 0
+        self._yield_errors = yield_errors
+        self._to_yield: deque[str] = deque()  # ids of jobs whose errors are to be taken
+
+    def deliver(self, snapshot: JobSnapshot) -> bool:
+        """Buffer a snapshot if it is wanted; return False if there is no room for it."""
+        job_id, text = snapshot.job_id, snapshot.status_text
+        last = self._jobs.get(job_id, BUFFERED)
+        if last is not None and not isinstance(last, str):
+            return True  # its last item is buffered, or was taken
+        settled = snapshot.status.is_terminal
+        if not settled:
+            if last == text:
+                return True
+            if not self.every_change:
+                self._jobs[job_id] = text
+                return True
+        if self._snapshots.free <= 0:
+            return False
+        self._snapshots.put(snapshot)
+        if settled:
+            self._jobs[job_id] = BUFFERED
+            self.open -= 1
+            self._has_place.set()
+        else:
+            self._jobs[job_id] = text
+        self.ready.set()
+        return True
+
+    def take(self) -> JobSnapshot | UnresolvedJob | None:
+        """Return the next item for the consumer; None if there is none.
+
+        Errors come first. They are few, and a consumer that is slow should know of them.
+        """
+        if self._to_yield:
+            job_id = self._to_yield.popleft()
+            error = self.errors.pop(job_id)
+            self._forget(job_id)
+            self._has_place.set()
+            return UnresolvedJob(job_id, error)
+        if not self._snapshots.snapshots:
+            return None
+        snapshot = self._snapshots.pop()
+        if snapshot.status.is_terminal:
+            self._forget(snapshot.job_id)
+            self.settled[snapshot.status] += 1
+        if self._snapshots.waiting:
+            self._host.pollers.wake_waiting(self)
+        return snapshot
+
+    def unresolved(self) -> dict[str, AdePollError | None]:
+        """Return why jobs are unresolved, by id; None for those that still can be resolved."""
+        fatal = self.error if isinstance(self.error, AdePollError) else None
+        return {job_id: self.errors.get(job_id, fatal) for job_id in self._jobs}
+
+    def progress(self) -> WatchProgress:
+        """Return the present progress."""
+        return WatchProgress(
+            known=self.known,
+            settled=dict(self.settled),
+            buffered=len(self._snapshots.snapshots),
+            unresolved=self.given_up,
+            open=self.open,
+            complete=self.complete,
+        )
+
+    def _record_error(self, job_id: str, error: AdePollError) -> None:
+        self.given_up += 1
+        if self._yield_errors:
+            self._to_yield.append(job_id)
+        super()._record_error(job_id, error)
+
+    def _has_room_in_window(self) -> bool:
+        return self._window is None or self.open + len(self._to_yield) < self._window
+
+
+ItemT_co = TypeVar("ItemT_co", bound=JobSnapshot | UnresolvedJob, covariant=True)
+
+
+class Watch(Stream[WatchSubscription], Generic[ItemT_co]):
+    """An async iterator over what becomes of many jobs, and an async context manager.
+
+    Watching starts with the first iteration, or on entering. It ends when every job has settled or
+    was given up, when the watch is closed, left or garbage collected, or with its watcher. A job is
+    forgotten when its last item has been yielded.
+    """
+
+    async def __anext__(self) -> ItemT_co:
+        """Return the next item, as soon as there is one.
+
+        Raises:
+            UnresolvedJobsError: At the end, once, if jobs were given up; not with
+                ``errors="yield"``.
+            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
+            ClosedError: The watcher or its client was closed; or another task closed the watch
+                during this call.
+        """
+        if self._finished:
+            raise StopAsyncIteration
+        if self._finalizer is None:
+            self._start()
+        while (item := self._subscription.take()) is None:
+            await self._wait()
+        return cast("ItemT_co", item)
+
+    def take_ready(self) -> list[ItemT_co]:
+        """Return the items that the next iterations would return without waiting."""
+        items = []
+        while not self._finished and (item := self._subscription.take()) is not None:
+            items.append(cast("ItemT_co", item))
+        return items
+
+    def last_statuses(self) -> Mapping[str, str]:
+        """Return the status text last seen of each job that is still active, as far as known."""
+        return self._subscription.last_statuses()
+
+    @property
+    def unresolved(self) -> Mapping[str, AdePollError | None]:
+        """Why jobs are unresolved, by id, while that was not yielded.
+
+        None for jobs that are still watched, and for those whose snapshot waits to be taken.
+        """
+        return self._subscription.unresolved()
+
+    @property
+    def progress(self) -> WatchProgress:
+        """How far the watch has come; a copy that does not change."""
+        return self._subscription.progress()

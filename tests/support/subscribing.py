@@ -1,0 +1,61 @@
+"""Subscriptions without a watcher around them."""
+
+from adepoll.watching.job_state import JobState
+from adepoll.watching.subscriptions import SubscriptionHost
+from adepoll.watching.watch import WatchSubscription
+
+
+class FakePollers:
+    """Stands for the pollers and the watched jobs: remembers what it was called for."""
+
+    def __init__(self):
+        self.calls = []
+        self.watched_jobs = self
+
+    def subscribe(self, job_id, subscriber, alone, now, *, can_wait):
+        return JobState(job_id, alone, now, now)
+
+    def unsubscribe(self, job_id, subscriber):
+        self.calls.append(f"unsubscribe {job_id}")
+        return []
+
+    def wake_waiting(self, subscriber):
+        self.calls.append("wake")
+
+
+def make_host():
+    """Return what a subscription needs of a watcher."""
+    return SubscriptionHost(
+        pollers=FakePollers(), on_new_jobs=lambda: None, check_open=lambda: None
+    )
+
+
+class FakeSubscription(WatchSubscription):
+    """A subscription that never reads ids: remembers when its life cycle is called for."""
+
+    @property
+    def calls(self):
+        return self._host.pollers.calls
+
+    def start(self):
+        self.calls.append("start")
+
+    def close(self):
+        self.calls.append("close")
+        return []
+
+    def close_soon(self):
+        self.calls.append("close soon")
+
+
+def subscription_of(*job_ids, limit=10, **options):
+    """Return a subscription to jobs that reads no ids."""
+    subscription = FakeSubscription(make_host(), (), limit=limit, **options)
+    for job_id in job_ids:
+        add_id(subscription, job_id)
+    return subscription
+
+
+def add_id(subscription, job_id):
+    """Do what a subscription does with an id that it reads."""
+    subscription._add(job_id, 0.0)

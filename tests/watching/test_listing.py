@@ -1,0 +1,548 @@
+"""A sweep by itself, over lists that shift, lie and never end; and when to sweep at all."""
+
+import math
+from datetime import UTC, datetime
+from random import Random
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
+from adepoll.scheduling.durations import Durations
+from adepoll.watching.job_state import JobState
+from adepoll.watching.learning import Learning
+from adepoll.watching.listing import ACTIVE, PAGE_SIZE, ListTrust, Situation, Sweep, SweepPolicy
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+PROCESSING, PENDING = JobStatus.PROCESSING, JobStatus.PENDING
+
+
+def page_of(job_ids, *, has_more=False, status=PROCESSING):
+    jobs = tuple(
+        JobSummary(
+            job_id=job_id,
+            status=status,
+            status_text=status.value,
+            received_at=from_timestamp(0),
+            progress=0.0,
+        )
+        for job_id in job_ids
+    )
+    return JobPage(jobs=jobs, has_more=has_more)
+
+
+def listed(job_ids, number, status=PROCESSING):
+    """Give that page of a list."""
+    start = number * PAGE_SIZE
+    part = job_ids[start : start + PAGE_SIZE]
+    return page_of(part, has_more=len(job_ids) > start + PAGE_SIZE, status=status)
+
+
+def make_ids(count, prefix="job"):
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def walk(sweep, answer, *, at_once=1, rng=None, most=500):
+    """Ask for all pages, so many at once, and give which; `answer` gives each."""
+    asked = []
+    while True:
+        pages = []
+        while len(pages) < at_once and (page := sweep.next_page()) is not None:
+            pages.append(page)
+        if not pages:
+            return asked
+        asked += pages
+        assert len(asked) < most, "without end"
+        (rng or Random(0)).shuffle(pages)
+        for status, number in pages:
+            sweep.record_page(status, number, answer(status, number))
+
+
+def begin(**options):
+    return Sweep.start(0.0, **{"max_pages": 1_000} | options)
+
+
+# --- a sweep ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+@pytest.mark.parametrize(
+    ("processing", "pending"), [(0, 0), (7, 0), (100, 1), (101, 350), (950, 0)]
+)
+@pytest.mark.parametrize("watched", [0, 350, 2_000])
+def test_a_steady_list_is_read_once(at_once, processing, pending, watched):
+    lists = {PROCESSING: make_ids(processing), PENDING: make_ids(pending, "new")}
+    sweep = begin(watched=watched)
+    asked = walk(
+        sweep, lambda status, n: listed(lists[status], n, status), at_once=at_once, rng=Random(1)
+    )
+    assert sweep.is_complete
+    assert not sweep.is_too_long
+    assert sweep.job_ids == {*lists[PROCESSING], *lists[PENDING]}
+    assert len(asked) == len(set(asked)) == sweep.pages
+    needed = {
+        (status, n) for status in ACTIVE for n in range(max(1, -(-len(lists[status]) // 100)))
+    }
+    assert needed <= set(asked)
+    # What was expected and is not there costs a page for each that is asked for at once.
+    assert len(asked) <= len(needed) + max(watched // PAGE_SIZE, at_once)
+
+
+def test_the_next_sweep_expects_what_the_last_one_found():
+    ids = make_ids(750)
+    last = begin()
+    walk(last, lambda status, n: listed(ids if status is PROCESSING else [], n))
+    assert (last.pages_of(PROCESSING), last.pages_of(PENDING)) == (8, 1)
+    sweep = begin(previous=last)
+    first = [sweep.next_page() for _ in range(9)]
+    assert sorted(n for status, n in first if status is PROCESSING) == list(range(8))
+    assert (PENDING, 0) in first
+    assert sweep.next_page() is None
+    assert not sweep.is_complete
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize(("before", "after"), [(850, 120), (120, 850), (850, 0)])
+def test_a_list_that_has_shrunk_or_grown_since_the_last_time_is_read_to_its_end(
+    at_once, before, after
+):
+    last = begin()
+    walk(last, lambda status, n: listed(make_ids(before) if status is PROCESSING else [], n))
+    sweep, ids = begin(previous=last), make_ids(after)
+    walk(
+        sweep,
+        lambda status, n: listed(ids if status is PROCESSING else [], n),
+        at_once=at_once,
+        rng=Random(3),
+    )
+    assert sweep.is_complete
+    assert sweep.job_ids == set(ids)
+
+
+@given(seed=st.integers(0, 10_000), at_once=st.sampled_from([1, 3, 8]))
+def test_a_list_that_shifts_while_it_is_read_is_read_to_some_end(seed, at_once):
+    """Whatever pages say: it ends, and has shown nothing that was not there."""
+    rng = Random(seed)
+    ids, ever = make_ids(rng.randrange(900)), set()
+
+    def answer(_status, number):
+        for _ in range(rng.randrange(60)):
+            if rng.random() < 0.5 and ids:
+                ids.pop(rng.randrange(len(ids)))
+            else:
+                ids.insert(rng.randrange(len(ids) + 1), f"new{rng.random()}")
+        ever.update(ids)
+        page = listed(ids, number)
+        lies = rng.random()
+        if lies < 0.05:
+            return attrs.evolve(page, has_more=not page.has_more)
+        return attrs.evolve(page, jobs=()) if lies < 0.1 else page
+
+    sweep = begin(watched=rng.choice([0, 1_000]))
+    walk(sweep, answer, at_once=at_once, rng=rng)
+    assert sweep.is_complete
+    assert sweep.job_ids <= ever
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_list_that_always_promises_more_has_shown_all_when_nothing_new_comes(at_once):
+    ids = make_ids(230)
+    for repeat in (lambda n: n % 3, lambda n: min(n, 2), lambda n: 0):
+        sweep = begin()
+        asked = walk(
+            sweep,
+            lambda status, n, repeat=repeat: (
+                attrs.evolve(listed(ids, repeat(n)), has_more=True)
+                if status is PROCESSING
+                else page_of([])
+            ),
+            at_once=at_once,
+        )
+        assert sweep.is_complete
+        assert len(asked) < 20
+        assert sweep.job_ids >= {*ids[:100]}
+
+
+def test_an_empty_page_is_the_end_whatever_it_promises():
+    sweep = begin()
+    asked = walk(sweep, lambda _status, _n: page_of([], has_more=True))
+    assert asked == [(PROCESSING, 0), (PENDING, 0)]
+    assert sweep.is_complete
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_list_that_is_too_long_is_given_up(at_once):
+    ids = make_ids(100_000)
+    sweep = begin(max_pages=12)
+    asked = walk(sweep, lambda status, n: listed(ids, n, status), at_once=at_once)
+    assert sweep.is_too_long
+    assert not sweep.is_complete
+    assert len(asked) <= 12 + at_once
+
+
+def test_what_is_too_long_may_change_on_the_way():
+    ids = make_ids(100_000)
+    sweep = begin(max_pages=1_000)
+
+    def answer(status, number):
+        sweep.max_pages = 5
+        return listed(ids, number, status)
+
+    assert len(walk(sweep, answer)) == 5
+    assert sweep.is_too_long
+
+
+def test_one_that_may_have_no_page_is_too_long_at_once():
+    sweep = begin(max_pages=0)
+    assert sweep.next_page() is None
+    assert sweep.is_too_long
+
+
+# --- the policy ---------------------------------------------------------------------------------
+
+
+def at(now=0.0, watched=100, **more):
+    none = {
+        "settled": 0,
+        "wasted_polls": 0,
+        "pending_confirmation": 0,
+        "polls": 0,
+        "mean_delay": None,
+    }
+    return Situation(now=now, watched=watched, **none | more)
+
+
+def make_policy(discovery="auto", lag=2.0, **options):
+    return SweepPolicy(discovery=discovery, target_lag=lag, **options)
+
+
+def sweep_of(policy, situation, pages, *, is_whole=True):
+    """Begin a sweep and go through it, as of so many pages."""
+    sweep = policy.start(situation)
+    while (page := sweep.next_page()) is not None:
+        status, number = page
+        last = status is PENDING or number >= pages - 2
+        ids = [f"{status.value}{number}/{n}" for n in range(3)]
+        sweep.record_page(status, number, page_of(ids, has_more=not last or not is_whole))
+        if not is_whole and sweep.pages >= pages:
+            sweep.max_pages = 0
+    assert sweep.is_complete is is_whole
+    return sweep
+
+
+def test_get_never_sweeps_and_list_does_whenever_there_are_jobs():
+    for watched in (0, 1, 9, 10, 10_000):
+        assert not make_policy("get").should_sweep(at(watched=watched))
+        assert make_policy("list").should_sweep(at(watched=watched)) is (watched > 0)
+        assert make_policy("auto").should_sweep(at(watched=watched)) is (watched >= 10)
+
+
+@pytest.mark.parametrize("discovery", ["auto", "list"])
+def test_where_the_list_is_forbidden_it_is_never_asked_for_again(discovery):
+    policy = make_policy(discovery)
+    assert policy.should_sweep(at())
+    policy.forbidden = True
+    assert not policy.should_sweep(at())
+    assert not policy.should_sweep(at(now=1e6))
+
+
+def test_other_peoples_pages_are_weighed_against_ones_own_gets():
+    policy = make_policy()
+    policy.record_end(sweep_of(policy, at(), 40), at(now=1.0))
+    assert policy.should_sweep(at(now=2.0, watched=100))
+    assert not policy.should_sweep(at(now=2.0, watched=30))
+    # Where looks are rare, there is less to spare.
+    assert not policy.should_sweep(at(now=2.0, watched=100, mean_delay=20.0))
+    assert policy.should_sweep(at(now=2.0, watched=400, mean_delay=20.0))
+
+
+def test_what_was_dear_is_tried_again_after_a_while():
+    policy = make_policy()
+    policy.record_end(sweep_of(policy, at(), 40), at(now=1.0))
+    assert not policy.should_sweep(at(now=50.0, watched=30))
+    assert policy.should_sweep(at(now=70.0, watched=30))
+
+
+def test_one_that_is_too_long_to_pay_is_not_tried_again_until_it_may_pay():
+    policy = make_policy()
+    sweep = sweep_of(policy, at(watched=20), 20, is_whole=False)
+    assert sweep.is_too_long
+    policy.record_end(sweep, at(now=1.0, watched=20))
+    assert not policy.should_sweep(at(now=2.0, watched=20))
+    assert not policy.should_sweep(at(now=50.0, watched=39))
+    assert policy.should_sweep(at(now=2.0, watched=40))
+    assert policy.should_sweep(at(now=70.0, watched=20))
+
+
+def test_a_sweep_may_take_as_many_pages_as_it_spares_gets():
+    assert make_policy().start(at(watched=30)).max_pages == 30
+    assert make_policy().start(at(watched=30, mean_delay=40.0)).max_pages == 3
+    assert make_policy("list").start(at(watched=30)).max_pages > 1_000
+
+
+def test_failures_make_it_pause():
+    policy = make_policy()
+    policy.start(at())
+    policy.record_failure(at(now=1.0))
+    assert not policy.should_sweep(at(now=2.0, watched=10**6))
+    assert policy.should_sweep(at(now=70.0))
+
+
+def test_where_sweeps_have_worked_a_few_failures_are_borne():
+    policy = make_policy()
+    policy.record_end(sweep_of(policy, at(), 3), at(now=1.0))
+    for failure in range(2):
+        policy.record_failure(at(now=2.0 + failure))
+        assert policy.should_sweep(at(now=2.5 + failure))
+    policy.record_failure(at(now=5.0))
+    assert not policy.should_sweep(at(now=6.0))
+    assert policy.should_sweep(at(now=70.0))
+
+
+def test_a_success_forgives_the_failures():
+    policy = make_policy()
+    for now in range(0, 50, 5):
+        policy.record_end(sweep_of(policy, at(now=now), 3), at(now=now + 1.0))
+        policy.record_failure(at(now=now + 2.0))
+    assert policy.should_sweep(at(now=50.0))
+
+
+def test_wasted_polls_are_counted_once_however_many_sweeps_follow():
+    policy = make_policy("list")
+    for second in range(5):
+        situation = at(second, wasted_polls=90)
+        policy.record_end(sweep_of(policy, situation, 2), situation)
+    assert policy.should_sweep(at(5.0))
+    situation = at(5.0, wasted_polls=191)
+    policy.record_end(sweep_of(policy, situation, 2), situation)
+    assert not policy.should_sweep(at(6.0))
+
+
+def test_sweeps_come_so_often_that_half_of_the_time_between_is_the_lag():
+    policy = make_policy(lag=2.0)
+    policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
+    assert policy.delay(at(now=0.0, watched=1_000)) == pytest.approx(4.0)
+    assert policy.delay(at(now=3.0, watched=1_000)) == pytest.approx(1.0)
+    assert policy.delay(at(now=9.0, watched=1_000)) == 0
+
+
+def test_a_sweep_that_takes_long_is_followed_sooner():
+    policy = make_policy(lag=2.0)
+    policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(now=0.5, watched=1_000))
+    assert policy.delay(at(now=0.5, watched=1_000)) == pytest.approx(3.0 - 0.5)
+    policy.record_end(sweep_of(policy, at(now=4.0, watched=1_000), 3), at(now=9.0, watched=1_000))
+    assert policy.delay(at(now=4.0, watched=1_000)) == pytest.approx(2.0)
+
+
+def test_without_a_lag_to_aim_at_they_come_as_often_as_the_schedule_would_look():
+    for mean_delay, expected in ((30.0, 30.0), (None, 4.0)):
+        policy = make_policy(lag=None)
+        policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
+        assert policy.delay(at(watched=1_000, mean_delay=mean_delay)) == pytest.approx(expected)
+
+
+def test_dear_sweeps_become_rarer_up_to_a_bound():
+    waits = []
+    for pages in (3, 30, 60, 300):
+        policy = make_policy(lag=2.0)
+        policy.record_end(sweep_of(policy, at(watched=400), pages), at(watched=400))
+        policy.record_end(
+            sweep_of(policy, at(now=1.0, watched=400), pages), at(now=1.0, watched=400)
+        )
+        waits.append(policy.delay(at(now=1.0, watched=400)))
+    assert waits[0] == pytest.approx(4.0)
+    assert waits == sorted(waits)
+    assert 4 < waits[2] < 12
+    assert waits[-1] == pytest.approx(12.0)
+
+
+def test_a_backlog_holds_sweeps_back_until_it_is_worked_off():
+    policy = make_policy(lag=2.0)
+    policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
+    assert policy.delay(at(now=10.0, watched=1_000, polls=100)) == 0
+    busy = policy.delay(at(now=11.0, watched=1_000, polls=110, pending_confirmation=500))
+    assert 20 < busy < 120
+    assert policy.delay(at(now=12.0, watched=1_000, polls=120, pending_confirmation=5)) == 0
+
+
+def test_a_list_that_misleads_is_worse_than_none():
+    policy = make_policy("list")
+    policy.record_end(sweep_of(policy, at(), 3), at(now=1.0))
+    policy.record_end(sweep_of(policy, at(now=4.0), 3), at(now=5.0, wasted_polls=90))
+    assert policy.should_sweep(at(now=6.0))
+    policy.record_end(sweep_of(policy, at(now=8.0), 3), at(now=9.0, wasted_polls=210))
+    assert not policy.should_sweep(at(now=10.0))
+    assert policy.should_sweep(at(now=80.0))
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.floats(0, 100), st.integers(0, 3_000), st.integers(0, 500), st.integers(0, 100)
+        ),
+        max_size=30,
+    ),
+    lag=st.none() | st.floats(0.01, 100),
+    discovery=st.sampled_from(["auto", "list"]),
+)
+def test_waits_are_never_negative_and_pauses_end(steps, lag, discovery):
+    policy, now, polls, settled, wasted_polls = make_policy(discovery, lag), 0.0, 0, 0, 0
+    for passed, watched, looked, pages in steps:
+        now += passed
+        polls, settled, wasted_polls = (
+            polls + looked,
+            settled + looked // 2,
+            wasted_polls + looked // 3,
+        )
+        situation = at(
+            now,
+            watched,
+            polls=polls,
+            settled=settled,
+            wasted_polls=wasted_polls,
+            pending_confirmation=looked // 4,
+        )
+        if not policy.should_sweep(situation):
+            continue
+        if pages % 7 == 0:
+            policy.start(situation)
+            policy.record_failure(situation)
+        else:
+            policy.record_end(
+                sweep_of(policy, situation, 2) if watched > 20 else policy.start(situation),
+                situation,
+            )
+        assert policy.delay(situation) >= 0
+    assert policy.should_sweep(
+        at(now + 61.0, 1_000, polls=polls, settled=settled, wasted_polls=wasted_polls)
+    )
+
+
+def make_hints(durations=None, **options):
+    return ListTrust(learning=Learning(durations=durations or Durations()), **options)
+
+
+def make_entry(hints, *, added_at=0.0, active_at=None):
+    entry = JobState("a", (), added_at=added_at, received_at=added_at)
+    if active_at is not None:
+        hints.learning.record_active(entry, NOON, active_at)
+    return entry
+
+
+def quick():
+    """Give what is known where all jobs take 20 s."""
+    durations = Durations()
+    for _ in range(500):
+        durations.begin()
+        durations.extend(0.0, 19.0)
+        durations.end(0.0, 19.0, 20.0)
+    return durations
+
+
+def test_a_new_job_waits_for_the_list_but_not_for_ever():
+    hints = make_hints()
+    entry = make_entry(hints, added_at=5.0)
+    assert hints.trusted_until(entry, 5.0) == 5.0 + hints.max_trust
+    assert hints.trusted_until(entry, 100.0) == 5.0 + hints.max_trust  # not put off again and again
+
+
+def test_a_job_is_looked_at_when_hardly_any_would_be_active():
+    hints = make_hints(quick())
+    entry = make_entry(hints, active_at=5.0)
+    assert 15 <= hints.trusted_until(entry, 5.0) <= 35
+    old = make_entry(hints, active_at=500.0)
+    assert 500 + 10 <= hints.trusted_until(old, 500.0) <= 500 + hints.max_trust
+
+
+@pytest.mark.parametrize("ended", [2, 200, 2_000])
+def test_where_no_job_was_seen_that_is_older_the_list_is_believed(ended):
+    """All began at once 20 s ago: those that go on were listed 3 s ago, and some have ended."""
+    durations = Durations()
+    for number in range(ended):
+        age = 20.0 * (number + 0.5) / ended
+        durations.begin()
+        durations.end(0.0, max(age - 4.0, 0.0), age)
+    for _ in range(3_000):
+        durations.begin()
+        durations.extend(0.0, 17.0)
+    hints = make_hints(durations)
+    for age in (17.0, 18.0, 19.9):
+        entry = make_entry(hints, active_at=age)
+        assert hints.trusted_until(entry, age) == age + hints.max_trust
+
+
+def test_nothing_is_believed_for_longer_than_that():
+    hints = make_hints(max_trust=60.0)
+    for active_at in (1.0, 1e4, 1e6):
+        entry = make_entry(hints, active_at=active_at)
+        assert active_at < hints.trusted_until(entry, active_at) <= active_at + 60
+
+
+def test_who_is_in_a_hurry_is_not_told_to_wait():
+    hints = make_hints()
+    for entry in (make_entry(hints), make_entry(hints, active_at=3.0)):
+        hints.confirm_now(entry)
+        assert hints.trusted_until(entry, 5.0) == -math.inf
+
+
+def test_the_urgent_are_counted_once_each_and_those_that_are_only_doubted_not():
+    hints = make_hints()
+    one, two = make_entry(hints), make_entry(hints)
+    for _ in range(2):
+        hints.confirm_now(one)
+        hints.confirm_now(two)
+    assert hints.pending_confirmation == 2
+    hints.confirm_when_due(one)
+    assert hints.pending_confirmation == 1
+    assert hints.trusted_until(one, 5.0) == -math.inf
+    hints.confirm_now(one)
+    assert hints.pending_confirmation == 2
+    for _ in range(2):
+        hints.trust(one)
+        hints.trust(two)
+    assert hints.pending_confirmation == 0
+
+
+def test_a_job_that_the_list_lacked_is_waited_for_once_the_list_is_known_to_be_late():
+    hints = make_hints()
+    entry = make_entry(hints, added_at=10.0)
+    hints.confirm_now(entry)
+    entry.missing_at = 12.0
+    assert hints.trusted_until(entry, 12.0) == -math.inf
+    hints.list_lag = 3.0
+    assert hints.trusted_until(entry, 12.0) == 12.0 + hints.max_trust
+    assert hints.pending_confirmation == 0
+    assert entry.missing_at == math.inf
+
+
+def test_a_nudge_is_not_taken_back_by_a_late_list():
+    hints = make_hints(list_lag=30.0)
+    entry = make_entry(hints, added_at=10.0)
+    hints.confirm_now(entry)
+    assert hints.trusted_until(entry, 12.0) == -math.inf
+
+
+def test_that_a_new_job_was_missing_tells_how_late_the_list_is():
+    hints = make_hints()
+    entry = make_entry(hints, added_at=10.0)
+    entry.missing_at = 12.0
+    assert hints.record_active(entry)
+    assert hints.wasted_polls == 1
+    assert 2 <= hints.list_lag <= 3
+    assert entry.missing_at == math.inf
+    assert not hints.record_active(entry)
+    assert hints.wasted_polls == 1
+
+
+@pytest.mark.parametrize(("added_at", "active_at"), [(10.0, None), (45.0, 50.0)])
+def test_one_that_was_there_before_or_is_missing_for_long_tells_nothing_of_that(
+    added_at, active_at
+):
+    hints = make_hints()
+    entry = make_entry(hints, added_at=added_at, active_at=active_at)
+    entry.missing_at = 100.0 if active_at is None else 52.0
+    assert hints.record_active(entry)
+    assert hints.wasted_polls == 1
+    assert hints.list_lag == 0
