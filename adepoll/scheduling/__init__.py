@@ -1,1 +1,1 @@
-"""To be described."""
+"""When to poll, as pure functions; internal, what is public is exported by `adepoll`."""

@@ -1,15 +1,14 @@
 """How long jobs take, learnt from censored observations. Decides nothing.
 
-Imports arrivals and errors. All times are seconds; the age of a job is the time since the service
-received it.
+Imports arrivals and errors. Times are seconds, ages seconds since the service received a job.
 """
 
 import json
 import math
 import operator
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise, repeat
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise, repeat, takewhile
 from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
@@ -17,23 +16,18 @@ from attrs import field, frozen
 from adepoll.errors import ConfigurationError
 from adepoll.scheduling.arrivals import Arrivals
 
-# Ages are counted in bins. The first bins are half a second wide, as received_at is in whole
-# seconds; from 16.5 s on, each is 3% wider than the one before.
+# Ages are counted in bins of half a second; from 16.5 s on, each is 3% wider than the one before.
 _STEP: Final = 0.5
 _RATIO: Final = 1.03
 _LINEAR: Final = 33
 _DAY: Final = 86_400.0
 
 
-def _edges() -> Iterator[float]:
-    yield from (number * _STEP for number in range(_LINEAR))
-    edge = _STEP * _LINEAR
-    while edge < _DAY:
-        yield edge
-        edge *= _RATIO
-
-
-EDGES: Final[Sequence[float]] = tuple(_edges())
+_WIDER: Final = accumulate(repeat(_RATIO), operator.mul, initial=_STEP * _LINEAR)
+EDGES: Final[Sequence[float]] = (
+    *(number * _STEP for number in range(_LINEAR)),
+    *takewhile(_DAY.__gt__, _WIDER),
+)
 """Ages at which the bins begin; the last bin has no end."""
 
 _WIDTHS: Final[Sequence[float]] = tuple(b - a for a, b in pairwise(EDGES))
@@ -75,7 +69,7 @@ class Distribution:
 
     @_areas.default
     def _compute_areas(self) -> tuple[float, ...]:
-        # Summed from the end: what is left at a high age may be tiny against what comes before.
+        # Summed from the end, as what is left at a high age may be tiny.
         bins = zip(_WIDTHS, self.survival, self.survival[1:], strict=False)
         areas = [w * (s + t) / 2 for w, s, t in bins]
         return tuple(accumulate(reversed(areas), initial=0.0))[::-1]
@@ -100,10 +94,7 @@ class Distribution:
         return 1.0 - self.survival_at(age) / active if active > 0 else 1.0
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age by which that share of the jobs that reach `age` has ended.
-
-        At most a day: nothing is known beyond.
-        """
+        """Return the age, at most a day, by which that share of the jobs at `age` has ended."""
         left = self.survival_at(age) * (1.0 - share)
         number = bisect_right(self.survival, -left, key=operator.neg) - 1
         if number >= _LAST:
@@ -130,12 +121,7 @@ class Distribution:
         return self._area_from(age) / chance if chance > 0 else 0.0
 
     def time_until(self, ages: Sequence[float], left: float) -> float:
-        """Return the time after which `left` jobs are expected to be active, at most a day.
-
-        Args:
-            ages: Ages of the jobs that are active now.
-            left: Number of jobs.
-        """
+        """Return the time, at most a day, after which `left` of jobs of these ages are active."""
         chances = [(age, self.survival_at(age)) for age in ages]
         low, high = 0.0, EDGES[_LAST]
         while high - low > 1 and high > _PRECISION * low:
@@ -163,19 +149,17 @@ _PRIOR_RISK: Final = tuple(
 _PRIOR_ENDS: Final = (*map(operator.sub, _PRIOR_RISK, _PRIOR_RISK[1:]), _PRIOR_RISK[_LAST])
 _PRIOR_RATES: Final = tuple(_PRIOR_SHAPE / (edge + _PRIOR_SCALE) for edge in EDGES)
 PRIOR: Final = Distribution(tuple(map(operator.truediv, _PRIOR_ENDS, _PRIOR_RISK)), known=0)
-"""What is assumed before anything was observed."""
 
 _PRECISION: Final = 1.02
 _FORMAT: Final = 1
 _REFIT_SHARE: Final = 0.1  # growth of the knowledge after which the distribution is fitted anew
 _REFIT_POLLS: Final = 1000
 _MEMORY: Final = 8000.0  # ended jobs; beyond, all counts are halved
-_MIN_WEIGHT: Final = 0.05  # weight below which an observation is forgotten
+_MIN_WEIGHT: Final = 0.05  # below, an observation is forgotten
 _ROUNDS: Final = 6
 _MIN_ENDS: Final = 16.0  # ends from which a hazard is estimated, or a share of all ends:
 _MIN_ENDS_SHARE: Final = 0.004
 _REACH: Final = 8  # bins on either side that may be pooled for that
-
 _LIKENESS: Final = 0.95  # of neighbouring bins
 _MIN_RATIO: Final = 0.1
 
@@ -226,8 +210,7 @@ class Durations:
     def quantile(self, share: float, *, age: float = 0.0) -> float:
         """Return the age by which that share of the jobs that reach `age` has ended; at most a day.
 
-        Raises:
-            ValueError: `share` is not between 0 and 1, or `age` is negative.
+        Raises ValueError if `share` is not between 0 and 1, or `age` is negative.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share must be 0 to 1, got {share}")
@@ -236,16 +219,12 @@ class Durations:
     def expected_remaining(self, age: float) -> float:
         """Return the mean time for which a job of that age stays active, up to the age of a day.
 
-        Raises:
-            ValueError: `age` is negative.
+        Raises ValueError if `age` is negative.
         """
         return self.distribution.expected_remaining(_checked("age", age))
 
     def to_json(self) -> str:
-        """Return what was learnt from jobs that have ended, as a line of JSON for `from_json`.
-
-        It holds counts by age, and nothing about a single job.
-        """
+        """Return counts of jobs by age, nothing about a single job, as JSON for `from_json`."""
         seen = [[*ages, round(weight, 3)] for ages, weight in sorted(self._gone.items(), key=str)]
         arrivals = self.arrivals.to_json()
         saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}
@@ -268,7 +247,8 @@ class Durations:
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
             raise ConfigurationError(f"Durations.to_json did not write this: {exc}") from exc
         durations._count_known()
-        durations._refit_if_needed()
+        if durations._known:
+            durations._refit()
         return durations
 
     def begin(self) -> None:
@@ -277,7 +257,7 @@ class Durations:
 
     def extend(self, seen: float, age: float) -> None:
         """Record that a job that was seen active at age `seen` was seen active again, at `age`."""
-        near = bisect_right(_MIDDLES, seen)  # `nearest_edge`, without a call for every poll
+        near = bisect_right(_MIDDLES, seen)  # `nearest_edge` without a call
         if near < _LAST and age >= _MIDDLES[near]:
             self._passed[near] += 1
             self._passed[bisect_right(_MIDDLES, age)] -= 1
@@ -292,7 +272,8 @@ class Durations:
         self._record_gone(nearest_edge(first), nearest_edge(last), nearest_edge(age))
         if self._known > _MEMORY:
             self._fade()
-        self._refit_if_needed()
+        if abs(self._known - self._known_at_fit) > _REFIT_SHARE * self._known_at_fit:
+            self._refit()
 
     def censor(self, first: float, last: float) -> None:
         """Record that a job seen active from age `first` to `last` is not polled any more."""
@@ -305,18 +286,13 @@ class Durations:
         ages = first, last, ended
         self._gone[ages] = self._gone.get(ages, 0.0) + 1.0
 
-    def _refit_if_needed(self) -> None:
-        if abs(self._known - self._known_at_fit) > _REFIT_SHARE * self._known_at_fit:
-            self._refit()
-
     def _refit(self) -> None:
         self._known_at_fit = self._known
         self._extended = 0
         self.distribution = _fit(self.distribution, self._gone, self._passed)
 
     def _fade(self) -> None:
-        halves = ((ages, weight / 2) for ages, weight in self._gone.items())
-        self._gone = {ages: weight for ages, weight in halves if weight >= _MIN_WEIGHT}
+        self._gone = {a: w / 2 for a, w in self._gone.items() if w / 2 >= _MIN_WEIGHT}
         self._count_known()
 
     def _count_known(self) -> None:
@@ -340,9 +316,9 @@ def _read_observation(item: Sequence[Any]) -> tuple[_Observation, float]:
 
 
 def _checked(name: str, value: float) -> float:
-    if not value >= 0:
-        raise ValueError(f"{name} must be 0 or more, got {value}")
-    return value
+    if value >= 0:
+        return value
+    raise ValueError(f"{name} must be 0 or more, got {value}")
 
 
 def _fit(
@@ -375,11 +351,8 @@ def _expected(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Return the expected number of ends in each bin, and of jobs at risk of them there.
 
-    Only the bins in which a job may have ended count here; its risk in earlier bins is known.
-
-    Args:
-        survival: Chance to reach each edge.
-        censored: Number of ends by range of bins.
+    `survival` is the chance to reach each edge, `censored` the number of ends by range of bins.
+    Only the bins in which a job may have ended count; its risk in earlier bins is known.
     """
     density = [0.0] * len(survival)  # as differences from bin to bin, like `after`
     after = [0.0] * len(survival)
@@ -405,7 +378,7 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     known = len(ends)
     bins = min(known + _REACH, _LAST)
     ends = [*ends, *repeat(0.0, _LAST - len(ends))]
-    # Bins differ in width by 3%; per second at risk they can be compared.
+    # Per second at risk, bins of different widths can be compared.
     times = [w * (r - e / 2) for w, r, e in zip(_WIDTHS, risk, ends, strict=False)]
     sum_ends = (0.0, *accumulate(ends))
     sum_times = (0.0, *accumulate(times))

@@ -1,1 +1,1 @@
-"""To be described."""
+"""Watching many jobs: states, poll queue, pollers, list sweeps and subscriptions; internal."""

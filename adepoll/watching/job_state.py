@@ -39,33 +39,16 @@ class SnapshotBuffer:
     A poll reserves a place before its request is sent, so that its snapshot has room.
 
     Attributes:
-        limit: Most snapshots held, places reserved by polls in flight included.
-        free: Places neither used nor reserved. Below 0 while polls for other subscribers of the
-            same jobs are in flight.
+        free: Places neither used nor reserved; all of them at first. Below 0 while polls for
+            other subscribers of the same jobs are in flight.
         snapshots: Snapshots that wait for the consumer, oldest first.
         waiting: Jobs that are due and wait for room, oldest first; some may be out of date.
     """
 
-    limit: int
-    free: int = field(init=False)
+    free: int
     snapshots: deque[JobSnapshot] = field(factory=deque, init=False)
     waiting: "deque[JobState]" = field(factory=deque, init=False)
-    _prune_above: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Start empty."""
-        self.free = self.limit
-        self._prune_above = _PRUNE_SLACK
-
-    def put(self, snapshot: JobSnapshot) -> None:
-        """Add a snapshot; there must be a free place."""
-        self.snapshots.append(snapshot)
-        self.free -= 1
-
-    def pop(self) -> JobSnapshot:
-        """Return the oldest snapshot, of which there must be one."""
-        self.free += 1
-        return self.snapshots.popleft()
+    _prune_above: int = field(default=64, init=False)
 
     def add_waiting(self, state: "JobState", subscriber: Subscriber) -> None:
         """Remember a job of `subscriber`, the owner of this buffer, until there is room."""

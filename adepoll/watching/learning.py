@@ -118,7 +118,7 @@ class Learning:
             state.first_active_age = age
             self.durations.begin()
         else:
-            if as_of is None and _is_on_time(state):
+            if as_of is None and state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=False)
             self.durations.extend(seen, age)
         state.last_active_age = age
@@ -136,7 +136,7 @@ class Learning:
             state.first_active_age = None
             seen = state.last_active_age
             age = max(now - state.received_at, seen)
-            if _is_on_time(state):
+            if state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             self.durations.end(first, seen, age)
 
@@ -177,8 +177,8 @@ class Learning:
 
 
 def _is_on_time(state: JobState) -> bool:
-    """Return whether the schedule chose the time of the last poll, and the poll was on time."""
-    return state.by_schedule and state.polled_at - state.due < _ON_TIME
+    """Return whether the last poll was made when it was due, and not later."""
+    return state.polled_at - state.due < _ON_TIME
 
 
 UNKNOWN_CHANCE: Final = 0.5

@@ -53,12 +53,15 @@ class Pollers:
         To be called whenever a job may have become due, or may have got room.
         """
         loop = asyncio.get_running_loop()
+        pop_due, next_due = self.watched_jobs.pop_due, self.watched_jobs.poll_queue.next_due
         while len(self._workers) < self._max_workers and not self._closed:
-            state = self.watched_jobs.pop_due(loop.time())
+            state = pop_due(loop.time())
             if state is None:
-                self._set_timer(loop)
+                if (due := next_due()) is not None:
+                    self._set_timer(loop, due)
                 return
-            task = start(self._work(state), self._workers)
+            task = asyncio.Task(self._work(state), loop=loop)  # see `start`
+            self._workers.add(task)
             self._in_flight[state] = task
             task.add_done_callback(self._worker_ended)
 
@@ -90,9 +93,8 @@ class Pollers:
             self._timer.cancel()
         return set(self._workers)
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = self.watched_jobs.poll_queue.next_due()
-        if due is None or self._timer_at <= due:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer_at <= due:
             return  # a timer that fires earlier sets the next one
         if self._timer is not None:
             self._timer.cancel()
@@ -108,11 +110,8 @@ class Pollers:
         """Poll one due job after another, until none is due."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
-        get_job, watched_jobs, in_flight = (
-            self._source.get_job,
-            self.watched_jobs,
-            self._in_flight,
-        )
+        get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight
+        next_due = watched_jobs.poll_queue.next_due
         while state is not None and task is not None:
             in_flight[state] = task
             try:
@@ -135,10 +134,15 @@ class Pollers:
                     watched_jobs.cancelled(state, loop.time())
                 del in_flight[state]
             state = watched_jobs.pop_due(now)
-            if len(self._workers) < self._max_workers:
-                self._set_timer(loop)  # the next poll of this worker may take long
+            if state is None:
+                self._workers.discard(task)  # from now on `pump` may start another one
+            if len(self._workers) < self._max_workers and (due := next_due()) is not None:
+                self._set_timer(loop, due)  # the next poll of this worker may take long
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        if task not in self._workers:
+            return  # it ended because no job was due
+        self._workers.remove(task)
         for state in [state for state, worker in self._in_flight.items() if worker is task]:
             # It was cancelled before its first step, and could not clean up after itself.
             self.watched_jobs.cancelled(state, asyncio.get_running_loop().time())

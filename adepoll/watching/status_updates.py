@@ -12,13 +12,8 @@ from attrs import evolve, frozen
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscriptions import (
-    BUFFERED,
-    JobIds,
-    Stream,
-    Subscription,
-    SubscriptionHost,
-)
+from adepoll.watching.subscriptions import BUFFERED, JobIds, Subscription, SubscriptionHost
+from adepoll.watching.watch import Stream
 
 
 @frozen(kw_only=True)
@@ -55,8 +50,10 @@ class StatusUpdateSubscription(Subscription):
     ) -> None:
         """Create a subscription; see `JobWatcher.status_updates`."""
         super().__init__(host, job_ids, every_change=True)
-        self._settled = {i for i, text in last_status.items() if JobStatus.parse(text).is_terminal}
-        self._last_status = {i: text for i, text in last_status.items() if i not in self._settled}
+        self._last_status = dict(last_status)
+        for job_id, text in last_status.items():
+            if JobStatus.parse(text).is_terminal:
+                self._jobs[job_id] = BUFFERED  # its last update was taken earlier
         self._updates: OrderedDict[str, StatusUpdate] = OrderedDict()  # the oldest comes first
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
@@ -98,9 +95,6 @@ class StatusUpdateSubscription(Subscription):
             status = JobStatus.parse(text)
             self._keep(StatusUpdate(job_id=job_id, status=status, status_text=text))
         return state
-
-    def _is_new(self, job_id: str) -> bool:
-        return job_id not in self._settled and super()._is_new(job_id)
 
     def _record_error(self, job_id: str, error: AdePollError) -> None:
         self._jobs[job_id] = BUFFERED

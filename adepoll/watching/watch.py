@@ -1,18 +1,25 @@
-"""Watch: an async iterator of snapshots over many jobs. Imports subscriptions and below."""
+"""Watch: an async iterator over what becomes of many jobs. Imports subscriptions and below.
 
-from collections import Counter, deque
+`WatchSubscription` follows the jobs, `Watch` is the consumer's handle. They are two objects so that
+garbage collection of an abandoned handle can end the subscription.
+"""
+
+import weakref
+from collections import Counter
 from collections.abc import Mapping
-from typing import Generic, TypeVar, cast
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
 
 from attrs import field, frozen
 
 from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.errors import AdePollError
+from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
+from adepoll.watching.pollers import finish
 from adepoll.watching.subscriptions import (
     BUFFERED,
+    Ended,
     JobIds,
-    Stream,
     Subscription,
     SubscriptionHost,
 )
@@ -56,8 +63,7 @@ class WatchSubscription(Subscription):
     """A subscription that delivers snapshots, and errors of single jobs if the caller wants them.
 
     Attributes:
-        settled: Number of settled jobs that the consumer has taken, by status.
-        given_up: Number of jobs that were given up.
+        settled: Number of settled jobs whose snapshot the consumer has taken, by status.
     """
 
     def __init__(
@@ -71,17 +77,7 @@ class WatchSubscription(Subscription):
         every_change: bool = False,
         yield_errors: bool = False,
     ) -> None:
-        """Create a subscription; `start` starts it.
-
-        Args:
-            host: The watcher's part.
-            job_ids: Ids of the jobs.
-            limit: Most snapshots held, places reserved by polls in flight included.
-            timeout: As in `Subscription`.
-            window: As in `Subscription`; errors that were not taken count as watched jobs.
-            every_change: As in `Subscription`.
-            yield_errors: True if `take` returns errors of single jobs.
-        """
+        """Create a subscription that holds at most `limit` snapshots; see `JobWatcher.watch`."""
         self._snapshots = SnapshotBuffer(limit)
         super().__init__(
             host,
@@ -91,16 +87,14 @@ class WatchSubscription(Subscription):
             every_change=every_change,
             buffer=self._snapshots,
         )
-        self.settled: Counter[JobStatus] = Counter()
-        self.given_up = 0
         self._yield_errors = yield_errors
-        self._to_yield: deque[str] = deque()  # ids of jobs whose errors are to be taken
+        self.settled: Counter[JobStatus] = Counter()
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Buffer a snapshot if it is wanted; return False if there is no room for it."""
         job_id, text = snapshot.job_id, snapshot.status_text
         last = self._jobs.get(job_id, BUFFERED)
-        if last is not None and not isinstance(last, str):
+        if isinstance(last, Ended):
             return True  # its last item is buffered, or was taken
         settled = snapshot.status.is_terminal
         if not settled:
@@ -111,11 +105,12 @@ class WatchSubscription(Subscription):
                 return True
         if self._snapshots.free <= 0:
             return False
-        self._snapshots.put(snapshot)
+        self._snapshots.snapshots.append(snapshot)
+        self._snapshots.free -= 1
         if settled:
             self._jobs[job_id] = BUFFERED
             self.open -= 1
-            self._has_place.set()
+            self._window_changed.set()
         else:
             self._jobs[job_id] = text
         self.ready.set()
@@ -124,21 +119,22 @@ class WatchSubscription(Subscription):
     def take(self) -> JobSnapshot | UnresolvedJob | None:
         """Return the next item for the consumer; None if there is none.
 
-        Errors come first. They are few, and a consumer that is slow should know of them.
+        Errors come first. They are few, and a slow consumer should know of them.
         """
         if self._to_yield:
             job_id = self._to_yield.popleft()
-            error = self.errors.pop(job_id)
+            self._window_changed.set()
             self._forget(job_id)
-            self._has_place.set()
-            return UnresolvedJob(job_id, error)
-        if not self._snapshots.snapshots:
+            return UnresolvedJob(job_id, self.errors.pop(job_id))
+        buffer = self._snapshots
+        if not buffer.snapshots:
             return None
-        snapshot = self._snapshots.pop()
+        snapshot = buffer.snapshots.popleft()
+        buffer.free += 1
         if snapshot.status.is_terminal:
-            self._forget(snapshot.job_id)
             self.settled[snapshot.status] += 1
-        if self._snapshots.waiting:
+            self._forget(snapshot.job_id)
+        if buffer.waiting:
             self._host.pollers.wake_waiting(self)
         return snapshot
 
@@ -159,16 +155,78 @@ class WatchSubscription(Subscription):
         )
 
     def _record_error(self, job_id: str, error: AdePollError) -> None:
-        self.given_up += 1
         if self._yield_errors:
             self._to_yield.append(job_id)
         super()._record_error(job_id, error)
 
-    def _has_room_in_window(self) -> bool:
-        return self._window is None or self.open + len(self._to_yield) < self._window
 
-
+SubscriptionT = TypeVar("SubscriptionT", bound=Subscription)
 ItemT_co = TypeVar("ItemT_co", bound=JobSnapshot | UnresolvedJob, covariant=True)
+
+
+class Stream(Generic[SubscriptionT]):
+    """The consumer's handle of a subscription: what all such handles have in common."""
+
+    def __init__(self, subscription: SubscriptionT) -> None:
+        """Created by a `JobWatcher`."""
+        self._subscription = subscription
+        self._finalizer: weakref.finalize[[], Stream[SubscriptionT]] | None = None
+        self._finished = False  # closed, or the end was reached
+        self._end_reached = False
+
+    def __aiter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    async def __aenter__(self) -> Self:
+        """Start to watch."""
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop watching."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop watching, and wait until nothing runs for this stream.
+
+        Jobs that others watch are still polled.
+        """
+        self._finished = True
+        self._subscription.ready.set()  # another task may be waiting for an item
+        if self._finalizer is not None and self._finalizer.detach():
+            # Even if none of these runs any more, tasks cancelled by an error end meanwhile.
+            await finish(self._subscription.close())
+
+    def _start(self) -> None:
+        if self._finalizer is None and not self._finished:
+            self._subscription.start()
+            # `break` does not close an iterator: the garbage collector ends the subscription.
+            self._finalizer = weakref.finalize(self, self._subscription.close_soon)
+            self._finalizer.atexit = False
+
+    async def _wait(self) -> None:
+        """Wait until there may be an item, or raise what ends the iteration."""
+        subscription = self._subscription
+        if subscription.error is not None or (subscription.complete and not subscription.open):
+            self._end_reached = True
+            await self.aclose()
+            if subscription.error is not None:
+                raise subscription.error
+            if subscription.errors:
+                raise UnresolvedJobsError(subscription.errors)
+            raise StopAsyncIteration
+        subscription.ready.clear()
+        await subscription.ready.wait()
+        if self._end_reached:
+            raise StopAsyncIteration
+        if self._finished:
+            raise ClosedError("the watch was closed")
 
 
 class Watch(Stream[WatchSubscription], Generic[ItemT_co]):

@@ -8,21 +8,17 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from attrs import define, field
-
 from adepoll.api.models import JobSnapshot, JobSummary
 from adepoll.errors import AdePollError, WrongJobError
-from adepoll.scheduling.arrivals import Arrivals
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.learning import UNKNOWN_CHANCE, Learning
+from adepoll.watching.learning import UNKNOWN_CHANCE
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.poll_timing import PollTiming
 from adepoll.watching.statistics import PollCounts
 
 
-@define(eq=False, kw_only=True)
 class WatchedJobs:
     """The watched jobs, and when to poll each.
 
@@ -35,21 +31,15 @@ class WatchedJobs:
         poll_queue: The jobs that are due now or later.
     """
 
-    timing: PollTiming
-    failure_rules: FailureRules
-    learning: Learning = field(init=False)
-    counts: PollCounts = field(factory=PollCounts, init=False)
-    list_trust: ListTrust = field(init=False)
-    poll_queue: PollQueue = field(init=False)
-    _states: dict[str, JobState] = field(factory=dict, init=False)
-    _arrivals: Arrivals = field(init=False)
-    _known_resets: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Create what depends on the attributes."""
-        self.learning = self.timing.learning
+    def __init__(self, timing: PollTiming, failure_rules: FailureRules) -> None:
+        """Watch no jobs yet; for the arguments, see the attributes."""
+        self.timing = timing
+        self.failure_rules = failure_rules
+        self.learning = timing.learning
+        self.counts = PollCounts()
         self.list_trust = ListTrust(learning=self.learning)
         self.poll_queue = PollQueue(self.learning.chance)
+        self._states: dict[str, JobState] = {}
         self._arrivals = self.learning.durations.arrivals
         self._known_resets = self._arrivals.resets
 
@@ -77,7 +67,7 @@ class WatchedJobs:
             subscriber: Gets what polls of the job bring.
             alone: Tuple of `subscriber` alone, which the jobs of one subscriber share.
             now: The time.
-            can_wait: True if the first poll may be later if the job is probably new.
+            can_wait: True if the first poll of a probably new job may be later.
         """
         state = self._states.get(job_id)
         if state is None:

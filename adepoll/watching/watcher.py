@@ -3,7 +3,7 @@
 import asyncio
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from types import TracebackType
@@ -26,7 +26,8 @@ from adepoll.watching.pollers import Pollers, finish
 from adepoll.watching.semaphore import Semaphore
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
-from adepoll.watching.subscriptions import JobIds, SubscriptionHost, Waiter, check_ids
+from adepoll.watching.subscriptions import JobIds, SubscriptionHost
+from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
 from adepoll.watching.watched_jobs import WatchedJobs
 
@@ -126,11 +127,8 @@ class JobWatcher:
         self._host = SubscriptionHost(
             pollers=self._pollers,
             on_new_jobs=self._pollers.pump if discovery == "get" else self._pump,
-            check_open=self._check_open,
         )
         self._waiters: set[Waiter] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         """Return the watcher itself."""
@@ -147,7 +145,7 @@ class JobWatcher:
 
     async def aclose(self) -> None:
         """Stop everything, and wait until nothing runs; open watches and waits get ClosedError."""
-        self._closed = True
+        self._host.closed = True
         self._end_all(ClosedError("the watcher was closed"))
         sweeps = set() if self._list_sweeper is None else self._list_sweeper.close()
         await finish({*self._host.readers, *self._pollers.close(), *sweeps})
@@ -277,7 +275,7 @@ class JobWatcher:
         """
         check_timeout(timeout)
         check_job_id(job_id)
-        self._check_open()
+        self._host.check_open()
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
@@ -301,7 +299,7 @@ class JobWatcher:
         Returns:
             True if the job is being watched; else nothing happens.
         """
-        if self._closed or not self._watched_jobs.poll_now(
+        if self._host.closed or not self._watched_jobs.poll_now(
             job_id, asyncio.get_running_loop().time()
         ):
             return False
@@ -331,7 +329,7 @@ class JobWatcher:
     @property
     def is_closed(self) -> bool:
         """True if `aclose` was called."""
-        return self._closed
+        return self._host.closed
 
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled.
@@ -365,15 +363,15 @@ class JobWatcher:
     def _check_stream(self, job_ids: JobIds, timeout: float | None) -> None:
         check_ids(job_ids)
         check_timeout(timeout)
-        self._check_open()
+        self._host.check_open()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("the watcher is closed")
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self._loop is not loop:
-            raise ClosedError("the watcher belongs to another event loop; make one for each")
+
+def check_ids(job_ids: JobIds) -> None:
+    """Raise TypeError if `job_ids` is not an iterable of ids, but for example a single id."""
+    if isinstance(job_ids, str | bytes):
+        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
+    if not isinstance(job_ids, Iterable | AsyncIterable):
+        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
 
 
 def check_timeout(timeout: float | None) -> None:

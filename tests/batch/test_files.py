@@ -378,7 +378,7 @@ async def test_a_disk_error_stops_the_run_and_the_next_run_continues(scene, monk
         count += 1
         if count > 3:
             cause = OSError(number, os.strerror(number))
-            raise StorageError(job_id=None, path="result.json", cause=cause)
+            raise StorageError(job_id="job", path="result.json", cause=cause)
         return opened(part)
 
     with monkeypatch.context() as patch:

@@ -239,18 +239,23 @@ class Simulation:
         return job_ids
 
     def dress(self, job_ids):
-        """Give the ids as one of the kinds of iterable that a watch takes."""
+        """Return the ids as one of the kinds of iterable that a watch accepts.
+
+        Only a collection has duplicates: an id that comes again late from an iterator is watched
+        anew.
+        """
+        unique = dict.fromkeys(job_ids)
         kind = self.rng.randrange(4)
         pause = self.rng.choice([0.0, 0.01, 0.2])
 
         async def slowly():
-            for job_id in job_ids:
+            for job_id in unique:
                 if pause:
                     await asyncio.sleep(pause)
                 yield job_id
 
         # A set of strings would have another order in each process.
-        return (list(job_ids), dict.fromkeys(job_ids), iter(job_ids), slowly())[kind]
+        return (list(job_ids), unique, iter(unique), slowly())[kind]
 
     def check_end(self, job):
         truth = self.truths[job.job_id]
@@ -259,10 +264,10 @@ class Simulation:
         assert self.world.now() >= truth.finished_at
         assert job.job_id in self.proved, "only a GET of the job may settle it"
 
-    def check_cause(self, job_id, cause, pending_confirmation):
+    def check_cause(self, job_id, cause, timed_out):
         """Check that the cause for which a job was given up is true."""
         if isinstance(cause, JobTimeoutError):
-            assert pending_confirmation, f"{job_id!r} was given up before its time"
+            assert timed_out, f"{job_id!r} was given up before its time"
         elif isinstance(cause, InvalidJobIdError):
             assert job_id in {str(i) for i in self.invalid} | {f"int {i}" for i in self.invalid}
         elif isinstance(cause, JobNotFoundError):
@@ -292,7 +297,7 @@ class Simulation:
             async for job in watch:
                 assert watch.progress.buffered <= self.buffer
                 told = statuses.setdefault(job.job_id, [])
-                assert job.job_id not in ended, "told of after its end"
+                assert job.job_id not in ended, "yielded after its end"
                 assert not told or told[-1] != job.status_text, "the same status twice"
                 told.append(job.status_text)
                 if job.is_terminal or not every_change:
@@ -345,7 +350,7 @@ class Simulation:
         except JobTimeoutError:
             assert now() == pytest.approx(begun + timeout)
         except (AnswerError, JobNotFoundError, ServerError, TransportError) as error:
-            self.check_cause(job_id, error, pending_confirmation=False)
+            self.check_cause(job_id, error, timed_out=False)
         else:
             assert job.job_id == job_id
             self.check_end(job)

@@ -25,9 +25,7 @@ class FakePollers:
 
 def make_host():
     """Return what a subscription needs of a watcher."""
-    return SubscriptionHost(
-        pollers=FakePollers(), on_new_jobs=lambda: None, check_open=lambda: None
-    )
+    return SubscriptionHost(pollers=FakePollers(), on_new_jobs=lambda: None)
 
 
 class FakeSubscription(WatchSubscription):

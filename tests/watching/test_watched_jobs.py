@@ -1162,15 +1162,11 @@ class RosterMachine(RuleBasedStateMachine):
 
     @invariant()
     def places_are_kept_by_looks_under_way_and_by_nothing_else(self):
-        for subscription in self.subscriptions:
+        for subscription, limit in zip(self.subscriptions, self.limits, strict=True):
             kept = sum(reserved.count(subscription) for _, reserved in self.looking)
-            assert (
-                subscription.buffer.limit
-                - subscription.buffer.free
-                - len(subscription.buffer.snapshots)
-                == kept
-            )
-            assert len(subscription.buffer.snapshots) <= subscription.buffer.limit
+            buffer = subscription.buffer
+            assert limit - buffer.free - len(buffer.snapshots) == kept
+            assert len(buffer.snapshots) <= limit
 
     @invariant()
     def nobody_waits_for_room_that_is_there(self):

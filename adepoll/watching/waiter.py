@@ -1,0 +1,45 @@
+"""Waiter: the subscriber of one caller of `JobWatcher.wait`. Imports models and errors."""
+
+import asyncio
+import copy
+from typing import Final
+
+from adepoll.api.models import JobSnapshot
+from adepoll.errors import AdePollError
+
+
+class Waiter:
+    """A subscriber that wants the final snapshot of one job."""
+
+    __slots__ = ("future",)
+    every_change: Final = False
+    buffer: Final = None
+
+    def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
+        """`future` gets the snapshot or the error."""
+        self.future = future
+
+    def deliver(self, snapshot: JobSnapshot) -> bool:
+        """Take the snapshot of a settled job."""
+        if snapshot.is_terminal and not self.future.done():
+            self.future.set_result(snapshot)
+        return True
+
+    def give_up(self, job_id: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
+        """Raise the error in the caller."""
+        self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Raise the error in the caller."""
+        if not self.future.done():
+            self.future.set_exception(own_instance(error))
+
+    def forget(self) -> None:
+        """Mark an error as retrieved: the caller has left before it could be raised."""
+        if self.future.done() and not self.future.cancelled():
+            self.future.exception()
+
+
+def own_instance(error: BaseException) -> BaseException:
+    """Return a copy of an error for one consumer: a shared one would collect all tracebacks."""
+    return copy.copy(error) if isinstance(error, AdePollError) else error
