@@ -462,7 +462,7 @@ def test_a_seed_replays_exactly():
     assert simulate(7, 100, Simulation.play) == simulate(7, 100, Simulation.play)
 
 
-def test_thousands_of_jobs_in_one_watch():
+def test_many_thousands_of_jobs_at_the_same_time():
     async def play(simulation):
         async with asyncio.timeout(DAY), simulation.watcher:
             return await simulation.watch(every_change=False)
@@ -473,7 +473,7 @@ def test_thousands_of_jobs_in_one_watch():
 
 
 @pytest.mark.parametrize("seed", seeds("ADEPOLL_SEEDS", default=4, most=10))
-def test_a_revoked_key_ends_every_watch_and_waiter_once(seed):
+def test_a_revoked_key_ends_each_consumer_once(seed):
     async def play(simulation):
         simulation.revoked_at = simulation.rng.uniform(0, 20)
         # Jobs that never end, so that no consumer finishes before the key is revoked.

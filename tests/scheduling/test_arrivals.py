@@ -23,7 +23,7 @@ def met(*ages):
     return arrivals
 
 
-def test_nothing_is_believed_before_a_run_of_new_jobs():
+def test_jobs_are_not_expected_to_be_new_before_a_run_of_new_jobs():
     assert not Arrivals().trusted
     assert not met(*[0.0] * (RUN - 1)).trusted
     assert met(*[0.0] * RUN).trusted
@@ -33,13 +33,13 @@ def test_nothing_is_believed_before_a_run_of_new_jobs():
     ("age", "is_new"),
     [(0.0, True), (1.9, True), (-1.9, True), (2.1, False), (500.0, False), (-3.0, False)],
 )
-def test_new_is_what_is_hardly_older_than_clocks_can_tell(age, is_new):
+def test_a_job_is_new_within_the_precision_of_the_clocks(age, is_new):
     arrivals = Arrivals()
     assert meet(arrivals, age) is is_new
     assert (arrivals.new, arrivals.old) == (is_new, not is_new)
 
 
-def test_a_single_old_job_ends_the_trust_and_raises_one_alarm():
+def test_a_single_old_job_ends_the_run_and_counts_one_reset():
     arrivals = met(*[0.0] * 1_000)
     assert not arrivals.resets
     for _ in range(10):
@@ -54,7 +54,7 @@ def test_a_single_old_job_ends_the_trust_and_raises_one_alarm():
     assert arrivals.resets == 2
 
 
-def test_new_jobs_that_were_given_before_the_alarm_earn_no_trust():
+def test_new_jobs_that_arrived_before_the_reset_do_not_count_for_the_run():
     """They may be answered after it, hundreds of them."""
     arrivals = met(*[0.0] * 1_000)
     meet(arrivals, 60.0, added_at=7.0, now=8.0)
@@ -66,20 +66,20 @@ def test_new_jobs_that_were_given_before_the_alarm_earn_no_trust():
     assert arrivals.trusted
 
 
-def test_the_share_of_old_ones_is_never_taken_for_none():
+def test_the_share_of_old_jobs_is_never_zero():
     assert Arrivals().old_share == 0.5
     assert 0 < met(*[0.0] * 1_000).old_share < 0.002
     assert met(*[0.0, 60.0] * 500).old_share == pytest.approx(0.5)
 
 
-def test_what_is_long_ago_counts_less():
+def test_earlier_arrivals_count_less():
     arrivals = met(*[60.0] * 8_000, *[0.0] * 24_000)
     assert arrivals.new + arrivals.old <= 8_001
     assert arrivals.old_share < 0.2
 
 
 @given(st.lists(st.floats(-10, 10), max_size=100))
-def test_it_comes_back_from_json(ages):
+def test_arrivals_can_be_saved_and_read(ages):
     arrivals = met(*ages)
     back = Arrivals.from_json(json.loads(json.dumps(arrivals.to_json())))
     assert back.to_json() == arrivals.to_json()
@@ -102,6 +102,6 @@ def test_it_comes_back_from_json(ages):
         [math.inf, 0, 3],
     ],
 )
-def test_what_was_not_kept_is_refused(saved):
+def test_other_json_is_refused(saved):
     with pytest.raises((TypeError, ValueError)):
         Arrivals.from_json(saved)

@@ -98,14 +98,14 @@ def test_edges_rise_from_zero_to_about_a_day():
 
 
 @given(st.floats(min_value=-10, max_value=1e12))
-def test_a_bin_holds_the_ages_from_its_edge_to_the_next(age):
+def test_a_bin_contains_the_ages_from_its_edge_to_the_next(age):
     number = bin_index(age)
     assert EDGES[number] <= max(age, 0) + 1e-9 * abs(age)
     assert number == len(EDGES) - 1 or age <= EDGES[number + 1] * (1 + 1e-9)
 
 
 @given(ages)
-def test_the_nearest_edge_is_nearest(age):
+def test_no_edge_is_nearer_than_the_nearest_edge(age):
     near = abs(EDGES[nearest_edge(age)] - age)
     assert near <= min(abs(edge - age) for edge in EDGES) + 1e-9 * age
 
@@ -114,7 +114,7 @@ def test_the_nearest_edge_is_nearest(age):
 
 
 @given(distributions, ages, ages)
-def test_survival_falls_from_one_and_never_rises(distribution, one, two):
+def test_survival_starts_at_one_and_never_rises(distribution, one, two):
     assert distribution.survival_at(0) == distribution.survival_at(-5) == 1
     young, old = sorted([one, two])
     assert 1 >= distribution.survival_at(young) >= distribution.survival_at(old) * (1 - 1e-9) >= 0
@@ -122,7 +122,7 @@ def test_survival_falls_from_one_and_never_rises(distribution, one, two):
 
 
 @given(distributions, ages, ages)
-def test_what_has_ended_between_two_ages_is_what_does_not_reach_the_second(distribution, one, two):
+def test_the_chance_to_end_between_two_ages_follows_from_survival(distribution, one, two):
     young, old = sorted([one, two])
     ended = distribution.ends_between(young, old)
     assert -1e-9 <= ended <= 1
@@ -136,7 +136,7 @@ def test_what_has_ended_between_two_ages_is_what_does_not_reach_the_second(distr
 
 
 @given(distributions, st.floats(0, 0.999), st.floats(0, 0.9 * DAY))
-def test_a_quantile_is_the_age_that_so_many_do_not_reach(distribution, share, age):
+def test_survival_at_a_quantile_is_the_rest_of_the_share(distribution, share, age):
     until = distribution.quantile(share, age=age)
     assert age <= until <= DAY
     left = distribution.survival_at(age) * (1 - share)
@@ -152,7 +152,7 @@ def test_quantiles_rise_with_the_share(distribution, one, two, age):
 
 @settings(max_examples=30)
 @given(distributions, st.floats(0, 3_000))
-def test_the_expected_rest_is_the_area_under_what_survives(distribution, age):
+def test_the_expected_remaining_time_is_the_area_under_survival(distribution, age):
     expected = distribution.expected_remaining(age)
     assert expected >= 0
     reached = distribution.survival_at(age)
@@ -168,14 +168,14 @@ def test_the_expected_rest_is_the_area_under_what_survives(distribution, age):
 
 
 @given(distributions, ages, ages)
-def test_active_time_rises_and_is_no_more_than_the_time(distribution, one, two):
+def test_active_time_rises_and_is_at_most_the_age(distribution, one, two):
     young, old = sorted([one, two])
     assert distribution.active_time(0) == pytest.approx(0, abs=1e-6)
     passed = distribution.active_time(old) - distribution.active_time(young)
     assert -1e-6 <= passed <= (old - young) * distribution.survival_at(young) + 1e-6
 
 
-def test_what_is_left_is_told_well_where_hardly_any_job_gets():
+def test_the_expected_remaining_time_is_precise_at_ages_that_few_jobs_reach():
     """That is a small difference of large numbers, if one is not careful."""
     durations = Durations()
     for _ in range(500):
@@ -187,7 +187,7 @@ def test_what_is_left_is_told_well_where_hardly_any_job_gets():
         assert left / 2 < durations.expected_remaining(age) < 20 * left
 
 
-def test_before_anything_was_seen_the_prior_holds():
+def test_without_observations_the_distribution_is_the_prior():
     durations = Durations()
     assert durations.distribution is PRIOR
     assert durations.ended == 0
@@ -224,7 +224,7 @@ def test_an_age_is_checked(age):
     ids=["lognormal", "narrow", "exponential", "bimodal"],
 )
 @pytest.mark.parametrize("every", [1.0, 4.0])
-def test_a_law_is_recovered_from_looks_that_see_no_job_end(draw, points, every):
+def test_a_distribution_is_recovered_from_interval_censored_jobs(draw, points, every):
     distribution = learnt(Random(5), draw, 2_000, every=every)
     # Half a look is what nobody can know where the distribution is steep; else a few in a hundred.
     for age in points:
@@ -235,7 +235,7 @@ def test_a_law_is_recovered_from_looks_that_see_no_job_end(draw, points, every):
         assert low - 0.05 <= told <= high + 0.05, age
 
 
-def test_jobs_that_were_old_when_first_seen_do_not_make_it_seem_longer():
+def test_left_truncated_jobs_do_not_bias_the_distribution():
     """Left truncation: who watches only jobs older than 20 s learns what comes after, unbiased."""
     draw = exponential(15.0)
     distribution = learnt(Random(5), draw, 20_000, first=20.0, every=2.0)
@@ -245,7 +245,7 @@ def test_jobs_that_were_old_when_first_seen_do_not_make_it_seem_longer():
         )
 
 
-def test_jobs_that_still_run_count():
+def test_active_jobs_count():
     """With only the quick ones gone, it must not seem that all are quick."""
     rng, durations = Random(5), Durations()
     running = 0
@@ -269,7 +269,7 @@ def test_jobs_that_still_run_count():
     )
 
 
-def test_jobs_that_are_lost_count_for_as_long_as_they_were_seen():
+def test_dropped_jobs_count_for_as_long_as_they_were_observed():
     rng, durations = Random(5), Durations()
     for _ in range(2_000):
         duration, leaves = exponential(50.0)(rng), rng.uniform(0, 60)
@@ -292,7 +292,7 @@ def test_jobs_that_are_lost_count_for_as_long_as_they_were_seen():
 
 @settings(max_examples=60)
 @given(st.data())
-def test_when_all_jobs_are_gone_nobody_is_at_risk(data):
+def test_without_active_jobs_none_is_at_risk(data):
     durations, running = Durations(), []
     for _ in range(data.draw(st.integers(1, 60))):
         step = data.draw(st.sampled_from(["enter", "survive", "end", "lose"]))
@@ -322,7 +322,7 @@ def test_when_all_jobs_are_gone_nobody_is_at_risk(data):
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(ages, st.floats(0, 1e4), st.floats(0, 1e4)), max_size=80))
-def test_whatever_is_seen_gives_a_law(sights):
+def test_any_observations_give_a_distribution(sights):
     durations = Durations()
     for entered, more, rest in sights:
         durations.begin()
@@ -336,7 +336,7 @@ def test_whatever_is_seen_gives_a_law(sights):
 
 
 @pytest.mark.parametrize("age", [EDGES[-1], DAY, 10 * DAY, 1e10])
-def test_jobs_of_more_than_a_day_do_no_harm(age):
+def test_jobs_of_more_than_a_day_are_accepted(age):
     durations = Durations()
     durations.begin()
     durations.extend(age, age + 5)
@@ -345,7 +345,7 @@ def test_jobs_of_more_than_a_day_do_no_harm(age):
     assert durations.quantile(0.5) == pytest.approx(PRIOR.quantile(0.5), rel=0.01)
 
 
-def test_what_is_old_fades():
+def test_old_observations_fade():
     rng, durations = Random(5), Durations()
     for median in (100.0, 10.0):
         for _ in range(16_000):
@@ -357,14 +357,14 @@ def test_what_is_old_fades():
     assert durations.quantile(0.9, age=4.0) < 130
 
 
-def test_a_job_found_ended_at_the_first_look_teaches_nothing():
+def test_a_job_settled_at_its_first_poll_is_not_counted():
     rng, durations = Random(5), Durations()
     assert not look_at(durations, rng, 0.0)
     assert durations.distribution is PRIOR
     assert durations.ended == 0
 
 
-def test_a_law_is_made_anew_only_when_there_is_news():
+def test_the_distribution_is_fitted_anew_only_after_new_observations():
     rng, durations, laws_made = Random(5), Durations(), []
     for _ in range(2_000):
         look_at(durations, rng, lognormal()(rng))
@@ -374,7 +374,7 @@ def test_a_law_is_made_anew_only_when_there_is_news():
     assert durations.distribution is durations.distribution
 
 
-def test_it_shows_how_much_it_knows():
+def test_the_repr_shows_how_much_is_known():
     durations = Durations()
     look_at(durations, Random(0), 30.0)
     assert repr(durations).startswith("<Durations: 1 jobs seen to end, median ")
@@ -384,7 +384,7 @@ def test_it_shows_how_much_it_knows():
 
 
 @pytest.mark.parametrize("jobs", [0, 100, 500, 20_000])
-def test_what_was_learnt_comes_back(jobs):
+def test_durations_can_be_saved_and_read(jobs):
     rng, durations = Random(5), Durations()
     for _ in range(jobs):
         look_at(durations, rng, bimodal(rng))
@@ -402,7 +402,7 @@ def test_what_was_learnt_comes_back(jobs):
             assert back.quantile(share, age=4.0) == pytest.approx(told, rel=0.1)
 
 
-def test_it_keeps_whether_jobs_were_new_when_they_were_given():
+def test_saved_durations_contain_the_arrivals():
     durations = Durations()
     for _ in range(100):
         durations.arrivals.record(0.0, added_at=1.0, now=2.0)
@@ -452,7 +452,7 @@ KEPT = json.loads('{"format":1,"ended":1,"seen":[[1,2,3,1.0]]}')
         ),
     ],
 )
-def test_what_was_not_kept_is_refused(text):
+def test_other_json_is_refused(text):
     with pytest.raises(ConfigurationError, match="to_json"):
         Durations.from_json(text)
 
@@ -464,7 +464,7 @@ def test_what_was_not_kept_is_refused(text):
         max_leaves=8,
     )
 )
-def test_any_json_is_refused_or_read(value):
+def test_any_json_is_read_or_refused(value):
     for seen in (value, {**KEPT, "seen": value}, {**KEPT, "seen": [value]}):
         try:
             durations = Durations.from_json(json.dumps(seen))

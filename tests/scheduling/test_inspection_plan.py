@@ -60,7 +60,7 @@ def play(plan, distribution, *, jobs=4_000):
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 @pytest.mark.parametrize("target_lag", [0.5, 2.0, 10.0])
-def test_the_mean_lag_is_the_one_that_was_asked_for(distribution, target_lag):
+def test_the_mean_lag_is_the_target_lag(distribution, target_lag):
     plan = plan_of(distribution, target_lag)
     lag, polls = plan.cost()
     assert lag == pytest.approx(target_lag, rel=0.02)
@@ -70,7 +70,7 @@ def test_the_mean_lag_is_the_one_that_was_asked_for(distribution, target_lag):
         assert played_looks == pytest.approx(polls, rel=0.1)
 
 
-def test_a_plan_of_very_many_looks_is_made_without_going_through_them_all(monkeypatch):
+def test_making_a_plan_does_not_compute_every_poll(monkeypatch):
     """It is made anew again and again while the event loop waits."""
     calls, delay = [], Plan.delay
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_a_plan_of_very_many_looks_is_made_without_going_through_them_all(monkey
 
 
 @given(st.sampled_from([*DISTRIBUTIONS]), ages, st.floats(0.1, 3))
-def test_a_wait_keeps_to_its_bounds(name, age, stretch):
+def test_a_delay_stays_within_its_bounds(name, age, stretch):
     plan = BOUNDED[name]
     assert 0.5 <= plan.delay(age, stretch=stretch) <= 20
 
@@ -103,7 +103,7 @@ BOUNDED = {
 
 
 @given(st.sampled_from([*DISTRIBUTIONS]), ages, st.floats(0.01, 3), st.floats(0.01, 3))
-def test_more_effort_waits_longer(name, age, one, two):
+def test_more_effort_means_a_longer_delay(name, age, one, two):
     less, more = sorted([one, two])
     plan = UNBOUNDED[name]
     assert plan.delay(age, stretch=less) <= plan.delay(age, stretch=more) * (1 + 1e-9)
@@ -112,14 +112,14 @@ def test_more_effort_waits_longer(name, age, one, two):
 UNBOUNDED = {name: plan_of(distribution) for name, distribution in DISTRIBUTIONS.items()}
 
 
-def test_no_look_is_skipped_by_waiting_on():
+def test_a_later_poll_is_never_followed_by_an_earlier_one():
     """Who comes a little later never goes on to wait until much earlier."""
     for plan in UNBOUNDED.values():
         nexts = [age + plan.delay(age) for age in (number * 0.37 for number in range(2_000))]
         assert all(a <= b + 1e-6 for a, b in itertools.pairwise(nexts))
 
 
-def test_where_nothing_is_known_by_age_waits_are_equal():
+def test_delays_are_equal_for_a_constant_hazard():
     """An exponential distribution has no memory."""
     plan = plan_of(exponential(30.0), target_lag=2.0)
     waits = [plan.delay(age) for age in (0.0, 1.0, 10.0, 33.3, 80.0)]
@@ -128,14 +128,14 @@ def test_where_nothing_is_known_by_age_waits_are_equal():
     assert 4.0 < waits[0] * 1.03 < 4.5
 
 
-def test_where_all_end_at_about_the_same_age_it_waits_until_shortly_before():
+def test_the_first_poll_is_shortly_before_the_age_at_which_all_jobs_end():
     plan = plan_of(normal(60.0, 3.0))
     assert 48 < plan.delay(0.0) < 60
     assert plan.delay(60.0) < 8
     assert plan.cost()[1] < 5
 
 
-def test_where_nobody_knows_what_comes_it_goes_by_steps_that_cost_the_lag_at_most():
+def test_delays_at_unknown_ages_cost_at_most_the_target_lag():
     """The hazard seen so far was low; what the prior makes of it may be wrong."""
     known = bin_index(20.0)
     distribution = Distribution(
@@ -153,14 +153,14 @@ def test_where_nobody_knows_what_comes_it_goes_by_steps_that_cost_the_lag_at_mos
     assert plan_of(few, target_lag=2.0).delay(30.0) > 15.0
 
 
-def test_half_the_lag_costs_about_twice_the_looks():
+def test_half_the_lag_costs_about_twice_the_polls():
     distribution = exponential(100.0)
     (_, few), (_, many) = plan_of(distribution, 4.0).cost(), plan_of(distribution, 2.0).cost()
     assert many == pytest.approx(2 * few, rel=0.1)
 
 
 @pytest.mark.parametrize(("minimum", "maximum"), [(10.0, 60.0), (0.01, 1.0)])
-def test_where_the_bounds_do_not_allow_the_lag_it_comes_as_near_as_may_be(minimum, maximum):
+def test_the_lag_is_as_near_to_the_target_as_the_bounds_allow(minimum, maximum):
     plan = plan_of(exponential(30.0), 2.0, minimum, maximum)
     expected = minimum if minimum > 4 else maximum
     assert plan.delay(5.0) == pytest.approx(expected, rel=0.1)
@@ -168,7 +168,7 @@ def test_where_the_bounds_do_not_allow_the_lag_it_comes_as_near_as_may_be(minimu
 
 @settings(max_examples=25)
 @given(st.integers(0, 10_000))
-def test_whatever_was_learnt_gives_a_plan(seed):
+def test_any_distribution_gives_a_plan(seed):
     rng, durations = Random(seed), Durations()
     scale = 10 ** rng.uniform(-1, 5)
     for _ in range(rng.randrange(60)):

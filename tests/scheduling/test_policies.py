@@ -63,13 +63,13 @@ def test_exponential_never_shrinks_without_jitter(initial, maximum, factor):
     assert grown == sorted(grown)
 
 
-def test_exponential_grows_from_its_initial_wait_to_its_maximum():
+def test_exponential_grows_from_its_initial_delay_to_its_maximum():
     assert waits(Exponential(jitter=0), 8) == pytest.approx(
         [1, 1.5, 2.25, 3.375, 5.0625, 7.59375, 10, 10]
     )
 
 
-def test_exponential_starts_anew_where_no_look_has_succeeded_yet():
+def test_exponential_starts_with_the_initial_delay():
     assert Exponential(jitter=0).delay(after(0), Random(0)) == 1.0
 
 
@@ -78,11 +78,11 @@ def test_exponential_does_not_overflow(factor):
     assert Exponential(factor=factor, jitter=0).delay(after(100_000), Random(0)) == 10.0
 
 
-def test_without_jitter_every_wait_is_the_same():
+def test_without_jitter_all_delays_are_equal():
     assert waits(Fixed(interval=3, jitter=0), 3) == [3, 3, 3]
 
 
-def test_jitter_spreads_a_herd():
+def test_jitter_spreads_polls():
     rng = Random(0)
     herd = {Fixed(interval=10, jitter=0.5).delay(after(1), rng) for _ in range(100)}
     assert len(herd) == 100
@@ -90,7 +90,7 @@ def test_jitter_spreads_a_herd():
     assert max(herd) > 14
 
 
-def test_the_same_seed_gives_the_same_waits():
+def test_the_same_seed_gives_the_same_delays():
     assert waits(Exponential(), 20) == waits(Exponential(), 20)
 
 
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_waits():
         (Adaptive, "maximum"),
     ],
 )
-def test_a_wait_must_be_a_positive_number(schedule, name, value):
+def test_a_delay_must_be_a_positive_number(schedule, name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be a positive number"):
         schedule(**{name: value})
 
@@ -161,13 +161,13 @@ ADAPTIVES = [
     failures=st.just(0) | st.integers(0, 10**6),
     seed=st.integers(),
 )
-def test_adaptive_keeps_to_its_bounds(schedule, distribution, age, failures, seed):
+def test_adaptive_stays_within_its_bounds(schedule, distribution, age, failures, seed):
     wait = schedule.delay(of_age(age, distribution, failures), Random(seed))
     assert 0 < wait <= schedule.maximum
     assert failures or wait >= schedule.minimum
 
 
-def test_adaptive_looks_when_jobs_are_likely_to_end():
+def test_adaptive_polls_when_jobs_are_likely_to_end():
     schedule = Adaptive(jitter=0)
     early, near, late = (schedule.delay(of_age(age), Random(0)) for age in (0.0, 58.0, 66.0))
     assert 40 < early < 60
@@ -175,13 +175,13 @@ def test_adaptive_looks_when_jobs_are_likely_to_end():
     assert late < 20
 
 
-def test_adaptive_takes_the_time_it_was_watched_for_the_age_where_that_is_not_known():
+def test_adaptive_uses_the_watched_time_if_the_age_is_unknown():
     schedule = Adaptive(jitter=0)
     assert schedule.delay(of_age(None), Random(0)) == schedule.delay(of_age(5.0), Random(0))
     assert schedule.delay(of_age(None), Random(0)) != schedule.delay(of_age(50.0), Random(0))
 
 
-def test_adaptive_comes_back_ever_later_where_looks_fail():
+def test_adaptive_polls_ever_later_after_failures():
     schedule = Adaptive(jitter=0)
     waits = [schedule.delay(of_age(60.0, failures=n), Random(0)) for n in range(1, 12)]
     assert waits == sorted(waits)
@@ -194,14 +194,14 @@ def test_adaptive_comes_back_ever_later_where_looks_fail():
     assert max(spread) <= 60
 
 
-def test_adaptive_spreads_a_herd():
+def test_adaptive_spreads_polls():
     herd = {Adaptive().delay(of_age(10.0), Random(n)) for n in range(50)}
     assert len(herd) == 50
     plain = Adaptive(jitter=0).delay(of_age(10.0), Random(0))
     assert min(herd) < plain < max(herd)
 
 
-def test_adaptive_looks_first_when_a_new_job_may_have_ended_if_it_is_surely_new():
+def test_adaptive_postpones_the_first_poll_of_a_job_that_is_surely_new():
     schedule = Adaptive(jitter=0)
     new = PollContext(polls=0, watched_for=0.0, age=0.0, distribution=MINUTE)
     wait = schedule.first_delay(new, Random(0), old_share=0.0005)
@@ -213,13 +213,13 @@ def test_adaptive_looks_first_when_a_new_job_may_have_ended_if_it_is_surely_new(
     assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), old_share=0.03) < 5
 
 
-def test_only_adaptive_knows_when_to_look_first():
+def test_only_adaptive_chooses_the_first_poll():
     assert isinstance(Adaptive(), FirstPollSchedule)
     assert not isinstance(Fixed(), FirstPollSchedule)
     assert not isinstance(Exponential(), FirstPollSchedule)
 
 
-def test_adaptive_makes_one_plan_for_each_law():
+def test_adaptive_makes_one_plan_per_distribution():
     schedule = Adaptive()
     assert schedule.plan(PRIOR) is schedule.plan(PRIOR)
     assert schedule.plan(PRIOR) is not schedule.plan(MINUTE)
@@ -233,7 +233,7 @@ def test_adaptive_makes_one_plan_for_each_law():
     assert schedule.plan(PRIOR).distribution is PRIOR
 
 
-def test_the_plan_of_a_law_that_is_gone_is_not_taken_for_anothers():
+def test_a_freed_distribution_does_not_share_its_plan_with_another():
     """Its id may come again."""
     schedule = Adaptive(jitter=0)
     for n in range(60):
@@ -242,12 +242,12 @@ def test_the_plan_of_a_law_that_is_gone_is_not_taken_for_anothers():
         assert schedule.plan(distribution).distribution is distribution
 
 
-def test_only_adaptive_aims_at_a_lag():
+def test_only_adaptive_has_a_target_lag():
     assert isinstance(Adaptive(), LagSchedule)
     assert not isinstance(Fixed(), LagSchedule)
     assert not isinstance(Exponential(), LagSchedule)
 
 
-def test_a_minimum_over_the_maximum_is_refused():
+def test_a_minimum_above_the_maximum_is_refused():
     with pytest.raises(ValueError, match="minimum"):
         Adaptive(minimum=10, maximum=5)

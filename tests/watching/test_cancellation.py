@@ -74,7 +74,7 @@ moments = pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 5.0, 10.15])
 
 
 @moments
-def test_leaving_the_block_of_a_watch(replay, scripted, moment):
+def test_leaving_the_block_of_a_watch_ends_it(replay, scripted, moment):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -89,7 +89,7 @@ def test_leaving_the_block_of_a_watch(replay, scripted, moment):
     replay(script)
 
 
-def test_breaking_out_of_a_bare_loop(replay, scripted):
+def test_breaking_out_of_a_loop_ends_the_watch(replay, scripted):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -104,7 +104,7 @@ def test_breaking_out_of_a_bare_loop(replay, scripted):
     replay(script)
 
 
-def test_breaking_out_while_ids_are_taken_and_nobody_waits(replay, scripted):
+def test_breaking_out_of_a_loop_while_ids_are_read_ends_the_watch(replay, scripted):
     async def script():
         closed = []
 
@@ -157,7 +157,7 @@ def test_leaving_a_watch_waits_until_the_iterable_is_closed(replay, scripted):
 
 
 @pytest.mark.parametrize("end", ["leave", "timeout", "close", "bad key"])
-def test_an_iterable_that_does_not_heed_being_cancelled_is_heard_no_more(replay, scripted, end):
+def test_ids_of_an_iterable_that_ignores_its_cancellation_are_ignored(replay, scripted, end):
     async def script():
         source = endless(scripted)
         source.scripts["bad"] = ["pending", AuthenticationError(status=401)]
@@ -187,7 +187,7 @@ def test_an_iterable_that_does_not_heed_being_cancelled_is_heard_no_more(replay,
     replay(script)
 
 
-def test_an_error_in_the_body_of_a_bare_loop(replay, scripted):
+def test_an_error_in_the_body_of_a_loop_ends_the_watch(replay, scripted):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -202,7 +202,7 @@ def test_an_error_in_the_body_of_a_bare_loop(replay, scripted):
 
 
 @pytest.mark.parametrize("inner", [True, False])
-def test_an_error_in_a_body_leaves_through_all_blocks(replay, scripted, inner):
+def test_an_error_in_a_body_closes_all_blocks(replay, scripted, inner):
     async def script():
         source = endless(scripted)
         watcher = watcher_of(source)
@@ -222,7 +222,7 @@ def test_an_error_in_a_body_leaves_through_all_blocks(replay, scripted, inner):
     replay(script)
 
 
-def test_a_watch_in_a_cycle_goes_when_it_is_collected(replay, scripted):
+def test_a_watch_in_a_reference_cycle_ends_when_it_is_collected(replay, scripted):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -241,7 +241,7 @@ def test_a_watch_in_a_cycle_goes_when_it_is_collected(replay, scripted):
     replay(script)
 
 
-def test_a_watch_collected_after_its_loop_does_no_harm(scripted):
+def test_a_watch_can_be_collected_after_its_loop_was_closed(scripted):
     kept = []
 
     async def script():
@@ -256,7 +256,7 @@ def test_a_watch_collected_after_its_loop_does_no_harm(scripted):
     gc.collect()
 
 
-def test_leaving_one_watch_cancels_no_look_that_another_wants(replay, scripted):
+def test_leaving_a_watch_cancels_no_poll_that_another_watch_needs(replay, scripted):
     async def script():
         source = scripted({"shared": ["pending", "completed"], "own": ["pending"]})
         async with watcher_of(source) as watcher:
@@ -271,7 +271,7 @@ def test_leaving_one_watch_cancels_no_look_that_another_wants(replay, scripted):
     replay(script)
 
 
-def test_a_job_left_and_taken_up_again_while_its_look_winds_down(replay, scripted):
+def test_a_job_can_be_watched_again_while_its_cancelled_poll_ends(replay, scripted):
     async def script():
         class Slow:
             """Takes two seconds to give a cancelled look up."""
@@ -304,7 +304,7 @@ def test_a_job_left_and_taken_up_again_while_its_look_winds_down(replay, scripte
 
 @moments
 @pytest.mark.parametrize("block", [True, False])
-def test_cancelling_the_consumer(replay, scripted, moment, block):
+def test_cancelling_the_consumer_ends_the_watch(replay, scripted, moment, block):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -332,7 +332,7 @@ def test_cancelling_the_consumer(replay, scripted, moment, block):
 
 
 @moments
-def test_a_timeout_around_the_loop(replay, scripted, moment):
+def test_a_timeout_around_the_loop_ends_the_watch(replay, scripted, moment):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -403,7 +403,7 @@ def test_cancelling_while_the_watch_is_being_closed_still_closes_it(replay, scri
 
 
 @moments
-def test_cancelling_the_task_of_the_watcher_itself(replay, scripted, moment):
+def test_cancelling_the_task_that_owns_the_watcher_closes_it(replay, scripted, moment):
     async def script():
         source = endless(scripted)
         watchers = []
@@ -434,7 +434,7 @@ def test_cancelling_the_task_of_the_watcher_itself(replay, scripted, moment):
 
 
 @moments
-def test_cancelling_a_wait(replay, scripted, moment):
+def test_cancelling_a_wait_leaves_nothing_behind(replay, scripted, moment):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -451,7 +451,9 @@ def test_cancelling_a_wait(replay, scripted, moment):
 
 
 @pytest.mark.parametrize("answer", ["completed", AuthenticationError(status=401), RuntimeError()])
-def test_cancelling_a_wait_at_the_moment_of_its_answer(replay, scripted, answer):
+def test_cancelling_a_wait_in_the_step_of_its_answer_leaves_nothing_behind(
+    replay, scripted, answer
+):
     async def script():
         source = scripted({"a": [answer]})
         async with watcher_of(source) as watcher:
@@ -473,7 +475,7 @@ def test_cancelling_a_wait_at_the_moment_of_its_answer(replay, scripted, answer)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_waits_that_come_and_go_in_any_order_leave_nothing(replay, scripted, seed):
+def test_waits_that_start_and_end_in_any_order_leave_nothing_behind(replay, scripted, seed):
     async def script():
         rng = Random(seed)
         source = scripted({f"job{n}": ["pending"] * n + ["completed"] for n in range(5)})
@@ -501,7 +503,7 @@ def test_waits_that_come_and_go_in_any_order_leave_nothing(replay, scripted, see
 
 
 @moments
-def test_closing_the_watcher_while_others_wait(replay, scripted, moment):
+def test_closing_the_watcher_ends_open_watches_and_waits(replay, scripted, moment):
     async def script():
         source = endless(scripted)
         watcher = watcher_of(source)
@@ -536,7 +538,7 @@ def test_closing_the_watcher_while_others_wait(replay, scripted, moment):
     replay(script)
 
 
-def test_what_was_buffered_is_still_yielded_after_the_watcher_was_closed(replay, scripted):
+def test_buffered_snapshots_are_yielded_after_the_watcher_was_closed(replay, scripted):
     async def script():
         source = endless(scripted)
         async with watcher_of(source) as watcher:
@@ -553,7 +555,7 @@ def test_what_was_buffered_is_still_yielded_after_the_watcher_was_closed(replay,
     replay(script)
 
 
-def test_closing_twice_and_at_the_same_time(replay, scripted):
+def test_the_watcher_can_be_closed_twice_and_at_the_same_time(replay, scripted):
     async def script():
         watcher = watcher_of(endless(scripted))
         watch = watcher.watch(["a", *JOBS])
@@ -567,7 +569,7 @@ def test_closing_twice_and_at_the_same_time(replay, scripted):
     replay(script)
 
 
-def test_closing_the_watcher_from_the_iterable_of_ids(replay, scripted):
+def test_the_iterable_of_ids_can_close_the_watcher(replay, scripted):
     async def script():
         source = endless(scripted)
         watcher = watcher_of(source)
@@ -587,7 +589,7 @@ def test_closing_the_watcher_from_the_iterable_of_ids(replay, scripted):
     replay(script)
 
 
-def test_cancelling_the_closing_still_closes(replay, scripted):
+def test_the_watcher_is_closed_even_if_aclose_is_cancelled(replay, scripted):
     async def script():
         class Stubborn:
             async def get_job(self, job_id):
@@ -618,7 +620,7 @@ def test_cancelling_the_closing_still_closes(replay, scripted):
 
 
 @moments
-def test_looks_that_somebody_else_cancels_are_made_again(replay, scripted, moment):
+def test_polls_cancelled_from_outside_are_repeated(replay, scripted, moment):
     """As by a server that cancels all tasks it does not know, and goes on."""
 
     async def script():
@@ -643,7 +645,7 @@ def test_looks_that_somebody_else_cancels_are_made_again(replay, scripted, momen
     replay(script)
 
 
-def test_a_source_that_answers_though_it_was_cancelled(replay, scripted):
+def test_a_source_may_answer_although_it_was_cancelled(replay, scripted):
     async def script():
         class Deaf:
             async def get_job(self, job_id):
@@ -680,7 +682,7 @@ def test_a_bug_cancels_and_awaits_what_runs(replay, scripted):
     replay(script)
 
 
-def test_a_bug_that_nobody_is_there_to_see_is_kept_for_the_consumer(replay, scripted):
+def test_a_bug_is_kept_for_a_consumer_that_comes_later(replay, scripted):
     async def script():
         async with (
             watcher_of(scripted({"buggy": [ZeroDivisionError("a bug")]})) as watcher,
@@ -699,7 +701,7 @@ def test_a_bug_that_nobody_is_there_to_see_is_kept_for_the_consumer(replay, scri
 
 
 @pytest.mark.parametrize("step", range(40))
-def test_cancelled_after_any_number_of_steps_of_the_loop(replay, scripted, step):
+def test_cancellation_after_any_number_of_loop_steps_leaves_nothing_behind(replay, scripted, step):
     """Steps of the loop, not of time: in the middle of a start, a look, an end, a closing."""
 
     async def script():
@@ -736,7 +738,7 @@ def test_cancelled_after_any_number_of_steps_of_the_loop(replay, scripted, step)
     replay(script)
 
 
-def test_a_watcher_of_another_event_loop_says_so(scripted):
+def test_a_watcher_used_in_another_event_loop_raises_closed_error(scripted):
     watcher = JobWatcher(scripted({"a": ["completed"]}))
 
     async def script():

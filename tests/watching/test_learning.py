@@ -24,7 +24,7 @@ def make_learning(service_time):
     return Learning(service_time=lambda: service_time)
 
 
-def test_without_a_clock_ages_count_from_when_the_job_was_given():
+def test_without_a_service_clock_ages_count_from_when_the_watcher_got_the_job():
     learning, entry = Learning(), make_entry(added_at=100.0)
     assert learning.age(entry, 103.0) == 3.0
     learning.record_active(entry, from_timestamp(0), 105.0)
@@ -32,7 +32,7 @@ def test_without_a_clock_ages_count_from_when_the_job_was_given():
     assert learning.age(entry, 107.0) == 7.0
 
 
-def test_by_the_services_clock_ages_count_from_when_it_received_the_job():
+def test_with_a_service_clock_ages_count_from_when_the_service_received_the_job():
     # Our clock says 100 and the service's 12:00:30; what is cut off of received_at is made up for.
     learning, entry = make_learning(NOON.timestamp() + 30), make_entry()
     learning.record_active(entry, NOON, 100.0)
@@ -40,14 +40,14 @@ def test_by_the_services_clock_ages_count_from_when_it_received_the_job():
     assert learning.age(entry, 110.0) == pytest.approx(39.5)
 
 
-def test_a_job_from_the_future_is_new():
+def test_a_job_received_in_the_future_has_age_zero():
     learning, entry = make_learning(NOON.timestamp() - 3_600), make_entry()
     learning.record_active(entry, NOON, 100.0)
     assert entry.first_active_age == entry.last_active_age == 0.0
     assert learning.age(entry, 101.0) == 0.0
 
 
-def test_an_age_never_goes_back():
+def test_an_age_never_decreases():
     durations = Durations()
     ahead = Learning(durations=durations, service_time=lambda: NOON.timestamp() + 60)
     behind = Learning(durations=durations, service_time=lambda: NOON.timestamp() - 60)
@@ -62,7 +62,7 @@ def test_an_age_never_goes_back():
     assert at_risk(durations) == (0, {})
 
 
-def test_what_is_told_of_a_time_counts_for_that_time():
+def test_an_observation_of_an_earlier_time_counts_for_that_time():
     learning, entry = Learning(), make_entry(added_at=100.0)
     learning.record_active(entry, NOON, 130.0, as_of=120.0)
     assert entry.first_active_age == entry.last_active_age == 20.0
@@ -70,7 +70,7 @@ def test_what_is_told_of_a_time_counts_for_that_time():
     assert entry.last_active_age == 20.0
 
 
-def test_a_job_is_learnt_from_once():
+def test_a_job_is_counted_once():
     learning, entry = Learning(), make_entry(added_at=0.0)
     for now in (5.0, 10.0, 15.0):
         learning.record_active(entry, NOON, now)
@@ -85,7 +85,7 @@ def test_a_job_is_learnt_from_once():
 
 
 @pytest.mark.parametrize("offset", [None, 30.0, -30.0, 3_600.0])
-def test_a_job_found_ended_at_the_first_look_teaches_nothing_where_it_was_not_new(offset):
+def test_a_job_settled_at_its_first_poll_teaches_nothing_unless_it_was_new(offset):
     """Or where nobody knows, for want of a clock or because of a wrong one."""
     given_at = 100.0
     entry = make_entry(added_at=given_at)
@@ -99,7 +99,7 @@ def test_a_job_found_ended_at_the_first_look_teaches_nothing_where_it_was_not_ne
     assert learning.durations.arrivals.old == (offset is not None)
 
 
-def test_a_job_that_was_new_when_it_was_given_is_known_from_its_birth_on():
+def test_a_job_that_was_new_on_arrival_is_observed_from_age_zero():
     given_at = 100.0
     for ended in (False, True):
         learning, entry = make_learning(NOON.timestamp() + 40), make_entry(added_at=given_at)
@@ -117,7 +117,7 @@ def test_a_job_that_was_new_when_it_was_given_is_known_from_its_birth_on():
         assert learning.durations.arrivals.new == 1
 
 
-def test_a_job_is_met_once():
+def test_the_arrival_of_a_job_is_recorded_once():
     learning, entry = make_learning(NOON.timestamp() + 40), make_entry(added_at=100.0)
     entry.polls = 1
     learning.record_settled(entry, NOON, 140.0)
@@ -127,7 +127,7 @@ def test_a_job_is_met_once():
     assert learning.durations.arrivals.new == 1
 
 
-def test_late_first_looks_bias_nothing():
+def test_late_first_polls_do_not_bias_the_distribution():
     """Half of the jobs have ended by then, and count; so do those that go on."""
     rng, durations = Random(7), Durations()
     for number in range(4_000):
@@ -151,7 +151,7 @@ def at(durations, now, given_at):
     return Learning(durations=durations, service_time=lambda: unix)
 
 
-def test_a_job_that_is_let_go_is_at_risk_no_more():
+def test_a_dropped_job_is_no_longer_at_risk():
     learning, entry = Learning(), make_entry()
     learning.record_active(entry, NOON, 110.0)
     learning.record_active(entry, NOON, 120.0)
@@ -161,7 +161,7 @@ def test_a_job_that_is_let_go_is_at_risk_no_more():
     assert at_risk(learning.durations) == (0, {})
 
 
-def test_the_gain_of_a_look_rises_with_the_time_since_the_last():
+def test_the_chance_that_a_job_has_settled_rises_with_time():
     learning, entry = Learning(), make_entry()
     assert 0 < learning.chance(entry, 100.0) < 1  # nothing is known of a new one
     learning.record_active(entry, NOON, 110.0)

@@ -72,7 +72,7 @@ def begin(**options):
     ("processing", "pending"), [(0, 0), (7, 0), (100, 1), (101, 350), (950, 0)]
 )
 @pytest.mark.parametrize("watched", [0, 350, 2_000])
-def test_a_steady_list_is_read_once(at_once, processing, pending, watched):
+def test_each_page_of_an_unchanged_list_is_requested_once(at_once, processing, pending, watched):
     lists = {PROCESSING: make_ids(processing), PENDING: make_ids(pending, "new")}
     sweep = begin(watched=watched)
     asked = walk(
@@ -90,7 +90,7 @@ def test_a_steady_list_is_read_once(at_once, processing, pending, watched):
     assert len(asked) <= len(needed) + max(watched // PAGE_SIZE, at_once)
 
 
-def test_the_next_sweep_expects_what_the_last_one_found():
+def test_the_next_sweep_expects_as_many_pages_as_the_previous_one():
     ids = make_ids(750)
     last = begin()
     walk(last, lambda status, n: listed(ids if status is PROCESSING else [], n))
@@ -105,9 +105,7 @@ def test_the_next_sweep_expects_what_the_last_one_found():
 
 @pytest.mark.parametrize("at_once", [1, 8])
 @pytest.mark.parametrize(("before", "after"), [(850, 120), (120, 850), (850, 0)])
-def test_a_list_that_has_shrunk_or_grown_since_the_last_time_is_read_to_its_end(
-    at_once, before, after
-):
+def test_a_list_that_has_shrunk_or_grown_is_read_to_its_end(at_once, before, after):
     last = begin()
     walk(last, lambda status, n: listed(make_ids(before) if status is PROCESSING else [], n))
     sweep, ids = begin(previous=last), make_ids(after)
@@ -122,7 +120,7 @@ def test_a_list_that_has_shrunk_or_grown_since_the_last_time_is_read_to_its_end(
 
 
 @given(seed=st.integers(0, 10_000), at_once=st.sampled_from([1, 3, 8]))
-def test_a_list_that_shifts_while_it_is_read_is_read_to_some_end(seed, at_once):
+def test_a_sweep_of_a_list_that_changes_meanwhile_ends(seed, at_once):
     """Whatever pages say: it ends, and has shown nothing that was not there."""
     rng = Random(seed)
     ids, ever = make_ids(rng.randrange(900)), set()
@@ -147,7 +145,7 @@ def test_a_list_that_shifts_while_it_is_read_is_read_to_some_end(seed, at_once):
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
-def test_a_list_that_always_promises_more_has_shown_all_when_nothing_new_comes(at_once):
+def test_a_list_that_always_announces_more_pages_ends_when_pages_show_no_new_jobs(at_once):
     ids = make_ids(230)
     for repeat in (lambda n: n % 3, lambda n: min(n, 2), lambda n: 0):
         sweep = begin()
@@ -165,7 +163,7 @@ def test_a_list_that_always_promises_more_has_shown_all_when_nothing_new_comes(a
         assert sweep.job_ids >= {*ids[:100]}
 
 
-def test_an_empty_page_is_the_end_whatever_it_promises():
+def test_an_empty_page_is_the_last_one_whatever_it_announces():
     sweep = begin()
     asked = walk(sweep, lambda _status, _n: page_of([], has_more=True))
     assert asked == [(PROCESSING, 0), (PENDING, 0)]
@@ -173,7 +171,7 @@ def test_an_empty_page_is_the_end_whatever_it_promises():
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
-def test_a_list_that_is_too_long_is_given_up(at_once):
+def test_a_sweep_that_is_too_long_is_abandoned(at_once):
     ids = make_ids(100_000)
     sweep = begin(max_pages=12)
     asked = walk(sweep, lambda status, n: listed(ids, n, status), at_once=at_once)
@@ -182,7 +180,7 @@ def test_a_list_that_is_too_long_is_given_up(at_once):
     assert len(asked) <= 12 + at_once
 
 
-def test_what_is_too_long_may_change_on_the_way():
+def test_the_maximum_length_may_change_during_a_sweep():
     ids = make_ids(100_000)
     sweep = begin(max_pages=1_000)
 
@@ -194,7 +192,7 @@ def test_what_is_too_long_may_change_on_the_way():
     assert sweep.is_too_long
 
 
-def test_one_that_may_have_no_page_is_too_long_at_once():
+def test_a_sweep_that_may_have_no_page_is_too_long():
     sweep = begin(max_pages=0)
     assert sweep.next_page() is None
     assert sweep.is_too_long
@@ -232,7 +230,7 @@ def sweep_of(policy, situation, pages, *, is_whole=True):
     return sweep
 
 
-def test_get_never_sweeps_and_list_does_whenever_there_are_jobs():
+def test_get_never_sweeps_and_list_always_sweeps_if_there_are_jobs():
     for watched in (0, 1, 9, 10, 10_000):
         assert not make_policy("get").should_sweep(at(watched=watched))
         assert make_policy("list").should_sweep(at(watched=watched)) is (watched > 0)
@@ -240,7 +238,7 @@ def test_get_never_sweeps_and_list_does_whenever_there_are_jobs():
 
 
 @pytest.mark.parametrize("discovery", ["auto", "list"])
-def test_where_the_list_is_forbidden_it_is_never_asked_for_again(discovery):
+def test_a_forbidden_list_is_never_requested_again(discovery):
     policy = make_policy(discovery)
     assert policy.should_sweep(at())
     policy.forbidden = True
@@ -248,7 +246,7 @@ def test_where_the_list_is_forbidden_it_is_never_asked_for_again(discovery):
     assert not policy.should_sweep(at(now=1e6))
 
 
-def test_other_peoples_pages_are_weighed_against_ones_own_gets():
+def test_sweeping_stops_if_other_peoples_jobs_make_it_cost_more_than_polls():
     policy = make_policy()
     policy.record_end(sweep_of(policy, at(), 40), at(now=1.0))
     assert policy.should_sweep(at(now=2.0, watched=100))
@@ -258,14 +256,14 @@ def test_other_peoples_pages_are_weighed_against_ones_own_gets():
     assert policy.should_sweep(at(now=2.0, watched=400, mean_delay=20.0))
 
 
-def test_what_was_dear_is_tried_again_after_a_while():
+def test_a_list_that_cost_too_much_is_tried_again_after_a_pause():
     policy = make_policy()
     policy.record_end(sweep_of(policy, at(), 40), at(now=1.0))
     assert not policy.should_sweep(at(now=50.0, watched=30))
     assert policy.should_sweep(at(now=70.0, watched=30))
 
 
-def test_one_that_is_too_long_to_pay_is_not_tried_again_until_it_may_pay():
+def test_a_list_that_was_too_long_is_tried_again_when_twice_as_many_jobs_are_watched():
     policy = make_policy()
     sweep = sweep_of(policy, at(watched=20), 20, is_whole=False)
     assert sweep.is_too_long
@@ -276,13 +274,13 @@ def test_one_that_is_too_long_to_pay_is_not_tried_again_until_it_may_pay():
     assert policy.should_sweep(at(now=70.0, watched=20))
 
 
-def test_a_sweep_may_take_as_many_pages_as_it_spares_gets():
+def test_a_sweep_may_have_as_many_pages_as_it_saves_polls():
     assert make_policy().start(at(watched=30)).max_pages == 30
     assert make_policy().start(at(watched=30, mean_delay=40.0)).max_pages == 3
     assert make_policy("list").start(at(watched=30)).max_pages > 1_000
 
 
-def test_failures_make_it_pause():
+def test_failures_pause_sweeping():
     policy = make_policy()
     policy.start(at())
     policy.record_failure(at(now=1.0))
@@ -290,7 +288,7 @@ def test_failures_make_it_pause():
     assert policy.should_sweep(at(now=70.0))
 
 
-def test_where_sweeps_have_worked_a_few_failures_are_borne():
+def test_two_failures_after_a_complete_sweep_do_not_pause_sweeping():
     policy = make_policy()
     policy.record_end(sweep_of(policy, at(), 3), at(now=1.0))
     for failure in range(2):
@@ -301,7 +299,7 @@ def test_where_sweeps_have_worked_a_few_failures_are_borne():
     assert policy.should_sweep(at(now=70.0))
 
 
-def test_a_success_forgives_the_failures():
+def test_a_complete_sweep_resets_the_failures():
     policy = make_policy()
     for now in range(0, 50, 5):
         policy.record_end(sweep_of(policy, at(now=now), 3), at(now=now + 1.0))
@@ -320,7 +318,7 @@ def test_wasted_polls_are_counted_once_however_many_sweeps_follow():
     assert not policy.should_sweep(at(6.0))
 
 
-def test_sweeps_come_so_often_that_half_of_the_time_between_is_the_lag():
+def test_the_time_between_sweeps_is_twice_the_target_lag():
     policy = make_policy(lag=2.0)
     policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
     assert policy.delay(at(now=0.0, watched=1_000)) == pytest.approx(4.0)
@@ -328,7 +326,7 @@ def test_sweeps_come_so_often_that_half_of_the_time_between_is_the_lag():
     assert policy.delay(at(now=9.0, watched=1_000)) == 0
 
 
-def test_a_sweep_that_takes_long_is_followed_sooner():
+def test_a_long_sweep_is_followed_sooner_by_the_next():
     policy = make_policy(lag=2.0)
     policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(now=0.5, watched=1_000))
     assert policy.delay(at(now=0.5, watched=1_000)) == pytest.approx(3.0 - 0.5)
@@ -336,14 +334,14 @@ def test_a_sweep_that_takes_long_is_followed_sooner():
     assert policy.delay(at(now=4.0, watched=1_000)) == pytest.approx(2.0)
 
 
-def test_without_a_lag_to_aim_at_they_come_as_often_as_the_schedule_would_look():
+def test_without_a_target_lag_sweeps_are_as_frequent_as_polls_by_schedule():
     for mean_delay, expected in ((30.0, 30.0), (None, 4.0)):
         policy = make_policy(lag=None)
         policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
         assert policy.delay(at(watched=1_000, mean_delay=mean_delay)) == pytest.approx(expected)
 
 
-def test_dear_sweeps_become_rarer_up_to_a_bound():
+def test_expensive_sweeps_become_rarer_up_to_a_bound():
     waits = []
     for pages in (3, 30, 60, 300):
         policy = make_policy(lag=2.0)
@@ -358,7 +356,7 @@ def test_dear_sweeps_become_rarer_up_to_a_bound():
     assert waits[-1] == pytest.approx(12.0)
 
 
-def test_a_backlog_holds_sweeps_back_until_it_is_worked_off():
+def test_the_next_sweep_waits_until_missing_jobs_were_polled():
     policy = make_policy(lag=2.0)
     policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
     assert policy.delay(at(now=10.0, watched=1_000, polls=100)) == 0
@@ -367,7 +365,7 @@ def test_a_backlog_holds_sweeps_back_until_it_is_worked_off():
     assert policy.delay(at(now=12.0, watched=1_000, polls=120, pending_confirmation=5)) == 0
 
 
-def test_a_list_that_misleads_is_worse_than_none():
+def test_a_list_that_causes_too_many_wasted_polls_pauses_sweeping():
     policy = make_policy("list")
     policy.record_end(sweep_of(policy, at(), 3), at(now=1.0))
     policy.record_end(sweep_of(policy, at(now=4.0), 3), at(now=5.0, wasted_polls=90))
@@ -387,7 +385,7 @@ def test_a_list_that_misleads_is_worse_than_none():
     lag=st.none() | st.floats(0.01, 100),
     discovery=st.sampled_from(["auto", "list"]),
 )
-def test_waits_are_never_negative_and_pauses_end(steps, lag, discovery):
+def test_delays_are_never_negative_and_pauses_end(steps, lag, discovery):
     policy, now, polls, settled, wasted_polls = make_policy(discovery, lag), 0.0, 0, 0, 0
     for passed, watched, looked, pages in steps:
         now += passed
@@ -441,14 +439,14 @@ def quick():
     return durations
 
 
-def test_a_new_job_waits_for_the_list_but_not_for_ever():
+def test_a_new_job_waits_for_the_list_at_most_max_trust():
     hints = make_hints()
     entry = make_entry(hints, added_at=5.0)
     assert hints.trusted_until(entry, 5.0) == 5.0 + hints.max_trust
     assert hints.trusted_until(entry, 100.0) == 5.0 + hints.max_trust  # not put off again and again
 
 
-def test_a_job_is_looked_at_when_hardly_any_would_be_active():
+def test_a_listed_job_is_polled_when_almost_no_job_of_its_age_is_active():
     hints = make_hints(quick())
     entry = make_entry(hints, active_at=5.0)
     assert 15 <= hints.trusted_until(entry, 5.0) <= 35
@@ -457,7 +455,7 @@ def test_a_job_is_looked_at_when_hardly_any_would_be_active():
 
 
 @pytest.mark.parametrize("ended", [2, 200, 2_000])
-def test_where_no_job_was_seen_that_is_older_the_list_is_believed(ended):
+def test_the_list_is_trusted_beyond_the_known_ages(ended):
     """All began at once 20 s ago: those that go on were listed 3 s ago, and some have ended."""
     durations = Durations()
     for number in range(ended):
@@ -473,21 +471,21 @@ def test_where_no_job_was_seen_that_is_older_the_list_is_believed(ended):
         assert hints.trusted_until(entry, age) == age + hints.max_trust
 
 
-def test_nothing_is_believed_for_longer_than_that():
+def test_the_list_is_never_trusted_for_longer_than_max_trust():
     hints = make_hints(max_trust=60.0)
     for active_at in (1.0, 1e4, 1e6):
         entry = make_entry(hints, active_at=active_at)
         assert active_at < hints.trusted_until(entry, active_at) <= active_at + 60
 
 
-def test_who_is_in_a_hurry_is_not_told_to_wait():
+def test_a_job_to_be_confirmed_now_does_not_wait_for_the_list():
     hints = make_hints()
     for entry in (make_entry(hints), make_entry(hints, active_at=3.0)):
         hints.confirm_now(entry)
         assert hints.trusted_until(entry, 5.0) == -math.inf
 
 
-def test_the_urgent_are_counted_once_each_and_those_that_are_only_doubted_not():
+def test_only_jobs_to_be_confirmed_now_are_counted_and_once_each():
     hints = make_hints()
     one, two = make_entry(hints), make_entry(hints)
     for _ in range(2):
@@ -505,7 +503,7 @@ def test_the_urgent_are_counted_once_each_and_those_that_are_only_doubted_not():
     assert hints.pending_confirmation == 0
 
 
-def test_a_job_that_the_list_lacked_is_waited_for_once_the_list_is_known_to_be_late():
+def test_a_missing_job_is_not_polled_once_the_list_is_known_to_lag():
     hints = make_hints()
     entry = make_entry(hints, added_at=10.0)
     hints.confirm_now(entry)
@@ -517,14 +515,14 @@ def test_a_job_that_the_list_lacked_is_waited_for_once_the_list_is_known_to_be_l
     assert entry.missing_at == math.inf
 
 
-def test_a_nudge_is_not_taken_back_by_a_late_list():
+def test_poll_now_is_not_undone_by_a_list_that_lags():
     hints = make_hints(list_lag=30.0)
     entry = make_entry(hints, added_at=10.0)
     hints.confirm_now(entry)
     assert hints.trusted_until(entry, 12.0) == -math.inf
 
 
-def test_that_a_new_job_was_missing_tells_how_late_the_list_is():
+def test_a_new_job_missing_from_the_list_shows_the_lag_of_the_list():
     hints = make_hints()
     entry = make_entry(hints, added_at=10.0)
     entry.missing_at = 12.0
@@ -537,7 +535,7 @@ def test_that_a_new_job_was_missing_tells_how_late_the_list_is():
 
 
 @pytest.mark.parametrize(("added_at", "active_at"), [(10.0, None), (45.0, 50.0)])
-def test_one_that_was_there_before_or_is_missing_for_long_tells_nothing_of_that(
+def test_a_job_listed_before_or_missing_for_long_does_not_show_the_lag_of_the_list(
     added_at, active_at
 ):
     hints = make_hints()

@@ -28,7 +28,7 @@ def drain(poll_queue, now):
     return popped
 
 
-def test_entries_come_when_they_are_due_and_not_before():
+def test_jobs_are_popped_when_they_are_due_and_not_before():
     poll_queue, (a, b, c) = PollQueue(even), make_entries(3)
     for entry, due in ((a, 3.0), (b, 1.0), (c, 2.0)):
         poll_queue.put(entry, due)
@@ -41,14 +41,14 @@ def test_entries_come_when_they_are_due_and_not_before():
     assert poll_queue.pop(1e9) is None
 
 
-def test_equally_due_entries_come_in_the_order_in_which_they_were_put():
+def test_jobs_with_the_same_due_time_keep_their_order():
     poll_queue, entries = PollQueue(even), make_entries(200)
     for entry in entries:
         poll_queue.put(entry, 1.0)
     assert drain(poll_queue, 1.0) == entries
 
 
-def test_of_those_overdue_the_surest_gain_comes_first():
+def test_of_overdue_jobs_the_one_with_the_highest_chance_comes_first():
     gains = {"job0": 0.1, "job1": 0.9, "job2": 0.5}
     poll_queue = PollQueue(lambda entry, _now: gains[entry.job_id])
     a, b, c = make_entries(3)
@@ -57,7 +57,7 @@ def test_of_those_overdue_the_surest_gain_comes_first():
     assert drain(poll_queue, 5.0) == [b, c, a]
 
 
-def test_one_put_in_line_comes_in_the_place_that_put_would_have_given_it():
+def test_put_overdue_gives_the_same_order_as_put():
     gains = {f"job{number}": number / 8 for number in range(9)}
     orders = []
     for in_line in (False, True):
@@ -72,7 +72,7 @@ def test_one_put_in_line_comes_in_the_place_that_put_would_have_given_it():
     assert orders[0] == orders[1] == [f"job{number}" for number in range(8, -1, -1)]
 
 
-def test_a_gain_is_worth_so_much_waiting_and_no_more():
+def test_a_chance_of_one_is_worth_the_head_start_and_no_more():
     gains = {"job0": 0.0, "job1": 1.0}
     for late, first in ((HEADSTART - 1, 1), (HEADSTART + 1, 0)):
         poll_queue = PollQueue(lambda entry, _now: gains[entry.job_id])
@@ -82,7 +82,7 @@ def test_a_gain_is_worth_so_much_waiting_and_no_more():
         assert poll_queue.pop(100.0) is entries[first]
 
 
-def test_nobody_starves_though_surer_ones_come_without_end():
+def test_no_job_starves_although_better_chances_keep_coming():
     dull = JobState("dull", (), added_at=0.0, received_at=0.0)
     poll_queue = PollQueue(lambda entry, _now: float(entry is not dull))
     poll_queue.put(dull, 0.0)
@@ -98,7 +98,7 @@ def test_nobody_starves_though_surer_ones_come_without_end():
     assert len(before) > HEADSTART
 
 
-def test_the_place_of_an_entry_is_its_last():
+def test_the_last_place_of_a_job_is_the_valid_one():
     poll_queue, (a, b) = PollQueue(even), make_entries(2)
     poll_queue.put(a, 1.0)
     poll_queue.put(b, 2.0)
@@ -112,7 +112,7 @@ def test_the_place_of_an_entry_is_its_last():
     assert poll_queue.pop(10.0) is None
 
 
-def test_an_entry_that_stands_in_line_can_be_put_off_and_dropped():
+def test_an_overdue_job_can_be_moved_and_dropped():
     poll_queue, entries = PollQueue(even), make_entries(5)
     for entry in entries:
         poll_queue.put(entry, 0.0)
@@ -124,7 +124,7 @@ def test_an_entry_that_stands_in_line_can_be_put_off_and_dropped():
     assert drain(poll_queue, 5.0) == [entries[1]]
 
 
-def test_in_one_go_only_so_many_are_lined_up():
+def test_the_number_of_jobs_moved_in_one_call_is_limited():
     asked = []
     poll_queue = PollQueue(lambda entry, _now: asked.append(entry) or 0.5)
     for entry in make_entries(10_000):
@@ -135,7 +135,7 @@ def test_in_one_go_only_so_many_are_lined_up():
     assert len(asked) == 10_000
 
 
-def test_void_places_take_no_more_room_than_the_others():
+def test_stale_places_take_at_most_as_much_memory_as_valid_ones():
     poll_queue, entries = PollQueue(even), make_entries(100)
     for step in range(100_000):
         poll_queue.put(entries[step % 100], 1e6 - step, postponed=step % 3 == 0)
@@ -167,7 +167,7 @@ def test_void_places_are_counted_however_they_became_void():
     assert places_of(entries) < 2_500
 
 
-def test_when_all_is_cleared_nothing_is_left():
+def test_clear_leaves_nothing():
     poll_queue, entries = PollQueue(even), make_entries(100)
     for entry in entries:
         poll_queue.put(entry, 0.0)
@@ -180,7 +180,7 @@ def test_when_all_is_cleared_nothing_is_left():
     assert places_of(entries) == 0
 
 
-def test_what_was_put_on_trust_can_be_recalled():
+def test_postponed_jobs_can_be_recalled():
     poll_queue, entries = PollQueue(even), make_entries(300)
     for number, entry in enumerate(entries):
         poll_queue.put(entry, 100.0 + number, postponed=True)
@@ -199,7 +199,7 @@ def test_what_was_put_on_trust_can_be_recalled():
     assert drain(poll_queue, 600.0) == [entries[2], entries[0]]
 
 
-def test_a_recall_where_nothing_was_put_on_trust_changes_nothing():
+def test_a_recall_without_postponed_jobs_changes_nothing():
     poll_queue, (a, b) = PollQueue(even), make_entries(2)
     poll_queue.put(a, 5.0)
     poll_queue.recall(1.0)
@@ -208,7 +208,7 @@ def test_a_recall_where_nothing_was_put_on_trust_changes_nothing():
     assert drain(poll_queue, 6.0) == [a, b]
 
 
-def test_a_recall_is_dealt_with_in_small_steps():
+def test_recalled_jobs_are_moved_in_small_steps():
     poll_queue, entries = PollQueue(even), make_entries(10_000)
     for entry in entries:
         poll_queue.put(entry, 100.0, postponed=True)

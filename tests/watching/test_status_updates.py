@@ -15,7 +15,7 @@ async def gather(latest):
     return [(news.job_id, news.status_text) async for news in latest]
 
 
-def test_every_change_is_told_to_who_listens(replay, scripted):
+def test_a_fast_consumer_gets_every_change(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "pending", "processing", "completed"], "b": ["failed"]})
         async with watcher_of(source) as watcher:
@@ -29,7 +29,7 @@ def test_every_change_is_told_to_who_listens(replay, scripted):
     ]
 
 
-def test_who_is_slow_is_told_the_last_state_alone(replay, scripted):
+def test_a_slow_consumer_gets_only_the_latest_status(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "processing", "completed"], "b": ["pending"]})
         async with watcher_of(source) as watcher, watcher.status_updates(["a", "b"]) as latest:
@@ -42,7 +42,7 @@ def test_who_is_slow_is_told_the_last_state_alone(replay, scripted):
     assert replay(script) == ["completed", "pending"]
 
 
-def test_what_others_know_is_told_at_once_without_a_look(replay, scripted):
+def test_a_status_known_from_polls_for_others_is_yielded_immediately(replay, scripted):
     async def script():
         source = scripted({"a": ["processing"]})
         async with watcher_of(source) as watcher, watcher.status_updates(["a"]) as first:
@@ -57,7 +57,7 @@ def test_what_others_know_is_told_at_once_without_a_look(replay, scripted):
     replay(script)
 
 
-def test_what_was_told_before_is_not_told_again(replay, scripted):
+def test_a_last_status_is_not_yielded_again(replay, scripted):
     async def script():
         source = scripted({"a": ["processing", "completed"], "done": ["completed"]})
         async with watcher_of(source) as watcher:
@@ -69,7 +69,7 @@ def test_what_was_told_before_is_not_told_again(replay, scripted):
     assert replay(script) == ([("a", "completed")], 0)
 
 
-def test_jobs_that_cannot_be_resolved_come_like_the_others(replay, scripted):
+def test_unresolved_jobs_are_yielded_like_the_others(replay, scripted):
     async def script():
         source = scripted({"gone": [JobNotFoundError(status=404, job_id="gone")]})
         async with watcher_of(source) as watcher:
@@ -82,7 +82,7 @@ def test_jobs_that_cannot_be_resolved_come_like_the_others(replay, scripted):
     assert all(news.is_last for news in (invalid, fine, gone))
 
 
-def test_neither_result_nor_presigned_query_is_in_the_news(replay, scripted):
+def test_an_update_contains_neither_result_nor_presigned_query(replay, scripted):
     async def script():
         whole = scripted.snapshot("a")
         url = "https://storage.example/a?X-Amz-Signature=canary"
@@ -95,7 +95,7 @@ def test_neither_result_nor_presigned_query_is_in_the_news(replay, scripted):
     replay(script)
 
 
-def test_a_crowd_that_comes_and_goes_costs_the_looks_of_one_and_leaves_nothing(replay, scripted):
+def test_many_consumers_share_polls_and_leave_nothing_behind(replay, scripted):
     async def script():
         source = scripted({f"job{n}": ["processing"] * 5 + ["completed"] for n in range(20)})
         rng = Random(3)
@@ -115,7 +115,7 @@ def test_a_crowd_that_comes_and_goes_costs_the_looks_of_one_and_leaves_nothing(r
     replay(script)
 
 
-def test_a_refused_key_and_a_closed_watcher_end_it_with_an_error(replay, scripted):
+def test_a_refused_key_and_a_closed_watcher_end_the_stream_with_an_error(replay, scripted):
     async def script():
         async with watcher_of(scripted({"a": [AuthenticationError(status=401)]})) as watcher:
             with pytest.raises(AuthenticationError):
@@ -128,7 +128,7 @@ def test_a_refused_key_and_a_closed_watcher_end_it_with_an_error(replay, scripte
     replay(script)
 
 
-def test_one_id_is_no_iterable_of_ids(replay, scripted):
+def test_a_single_id_is_refused(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             with pytest.raises(TypeError, match="not one id"):

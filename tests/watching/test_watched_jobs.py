@@ -142,7 +142,7 @@ def trust(watched_jobs, subscription, *job_ids, now=0.0):
 # --- when ---------------------------------------------------------------------------------------
 
 
-def test_a_new_job_is_due_at_once():
+def test_a_new_job_is_due_immediately():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     assert watched_jobs.next_due() is None
     assert watched_jobs.pop_due(5.0) is None
@@ -152,7 +152,7 @@ def test_a_new_job_is_due_at_once():
     assert watched_jobs.next_due() is None
 
 
-def test_a_new_job_goes_before_one_that_hardly_can_have_ended_and_after_one_that_must_have():
+def test_a_new_job_comes_before_one_that_is_surely_active_and_after_one_that_has_surely_settled():
     for seen_at, first in ((99.999, "new"), (1.0, "old")):
         watched_jobs, subscription = (
             make_watched_jobs(schedule=Fixed(interval=0.001, jitter=0)),
@@ -168,21 +168,21 @@ def test_a_new_job_goes_before_one_that_hardly_can_have_ended_and_after_one_that
         assert watched_jobs.pop_due(100.0).job_id == first
 
 
-def test_jobs_come_in_the_order_in_which_they_are_due():
+def test_jobs_are_polled_in_the_order_of_their_due_times():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     for at, job_id in ((3.0, "c"), (1.0, "a"), (2.0, "b"), (1.0, "a2")):
         subscribe(watched_jobs, subscription, job_id, now=at)
     assert [watched_jobs.pop_due(9.0).job_id for _ in range(4)] == ["a", "a2", "b", "c"]
 
 
-def test_a_job_that_has_not_ended_is_due_again_by_its_schedule():
+def test_an_active_job_is_due_again_by_its_schedule():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, "pending", "processing", "completed", "never") == [0, 10, 20]
     assert len(watched_jobs) == 0
 
 
-def test_the_schedule_is_told_looks_and_age():
+def test_the_schedule_gets_polls_and_age():
     told = []
 
     class Curious:
@@ -198,7 +198,7 @@ def test_the_schedule_is_told_looks_and_age():
 
 
 @pytest.mark.parametrize("delay", [math.nan, -1.0])
-def test_a_schedule_that_gives_no_delay_is_a_bug_that_is_told(delay):
+def test_a_schedule_that_returns_no_delay_raises_value_error(delay):
     class Wrong:
         def delay(self, job, rng):
             return delay
@@ -212,7 +212,7 @@ def test_a_schedule_that_gives_no_delay_is_a_bug_that_is_told(delay):
 # --- what an answer means -----------------------------------------------------------------------
 
 
-def test_an_ended_job_is_told_to_all_followers_and_forgotten():
+def test_a_settled_job_is_delivered_to_all_subscribers_and_forgotten():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
@@ -231,7 +231,7 @@ def test_an_ended_job_is_told_to_all_followers_and_forgotten():
     )
 
 
-def test_an_unknown_status_is_no_end():
+def test_a_job_with_an_unknown_status_is_active():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, "marinating", 0.0)
@@ -259,7 +259,7 @@ def test_an_answer_about_another_job_settles_neither():
     assert subscription.take() is None
 
 
-def test_an_answer_that_comes_when_nobody_follows_any_more_is_nothing():
+def test_an_answer_without_subscribers_is_ignored():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
@@ -269,7 +269,7 @@ def test_an_answer_that_comes_when_nobody_follows_any_more_is_nothing():
     assert subscription.buffer.free == 100
 
 
-def test_a_late_answer_does_not_touch_a_new_entry_of_the_same_job():
+def test_a_late_answer_does_not_change_a_new_state_of_the_same_job():
     watched_jobs, old, new = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, old, "a")
     entry = watched_jobs.pop_due(0.0)
@@ -285,7 +285,7 @@ def test_a_late_answer_does_not_touch_a_new_entry_of_the_same_job():
 # --- 404 ----------------------------------------------------------------------------------------
 
 
-def test_a_job_may_be_unknown_for_the_grace():
+def test_a_job_may_be_unknown_during_the_grace():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, missing(), missing(), "completed") == [0, 10, 15]
@@ -293,7 +293,7 @@ def test_a_job_may_be_unknown_for_the_grace():
     assert not subscription.errors
 
 
-def test_a_job_that_stays_unknown_is_given_up_right_at_the_end_of_the_grace():
+def test_a_job_that_stays_unknown_is_given_up_at_the_end_of_the_grace():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     last = missing()
@@ -318,14 +318,14 @@ def test_the_end_of_the_grace_is_reached_however_floats_round(added_at, grace, i
     assert times[-1] == pytest.approx(added_at + grace)
 
 
-def test_without_grace_the_first_404_is_the_end():
+def test_without_grace_the_first_404_gives_the_job_up():
     watched_jobs, subscription = make_watched_jobs(not_found_grace=0.0), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, missing(), 0.0)
     assert "a" in subscription.errors
 
 
-def test_a_job_that_was_seen_before_is_missed_for_as_long_as_patience():
+def test_a_job_found_before_may_be_unknown_for_the_patience():
     watched_jobs, subscription = make_watched_jobs(patience=60.0), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     times = look_when_due(watched_jobs, missing(), missing(), "pending", *[missing()] * 9)
@@ -333,7 +333,7 @@ def test_a_job_that_was_seen_before_is_missed_for_as_long_as_patience():
     assert "a" in subscription.errors
 
 
-def test_the_grace_begins_with_the_first_404_and_not_with_an_outage_before_it():
+def test_the_grace_starts_with_the_first_404_not_with_an_earlier_outage():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, broken(), broken(), broken(), missing())
@@ -345,14 +345,14 @@ def test_the_grace_begins_with_the_first_404_and_not_with_an_outage_before_it():
 # --- passing failures ---------------------------------------------------------------------------
 
 
-def test_a_job_is_given_up_when_passing_failures_outlast_patience():
+def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, *[broken()] * 20) == [0, 10, 20, 30, 40, 50, 60]
     assert isinstance(subscription.errors["a"], TransportError)
 
 
-def test_patience_begins_anew_after_an_answer():
+def test_an_answer_restarts_the_patience():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, *[broken()] * 6, "pending", *[broken()] * 6, "completed")
@@ -360,7 +360,7 @@ def test_patience_begins_anew_after_an_answer():
     assert subscription.take().job_id == "a"
 
 
-def test_being_throttled_takes_no_patience():
+def test_throttled_time_does_not_count_against_the_patience():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, broken(), *[throttled()] * 50, broken(), "completed")
@@ -368,7 +368,7 @@ def test_being_throttled_takes_no_patience():
     assert subscription.take().job_id == "a"
 
 
-def test_being_throttled_for_ever_gives_no_job_up():
+def test_throttling_never_gives_a_job_up():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     assert len(look_when_due(watched_jobs, *[throttled()] * 1_000)) == 1_000
@@ -376,7 +376,7 @@ def test_being_throttled_for_ever_gives_no_job_up():
 
 
 @pytest.mark.parametrize("failure", [broken, missing])
-def test_being_throttled_in_between_does_not_give_patience_back(failure):
+def test_throttling_between_failures_does_not_restart_the_patience(failure):
     """Else a job that fails, seen through a limit that is often hit, would never end."""
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
@@ -385,7 +385,7 @@ def test_being_throttled_in_between_does_not_give_patience_back(failure):
     assert len(times) < 20
 
 
-def test_a_job_that_fails_in_turns_ends():
+def test_a_job_that_fails_in_different_ways_is_given_up():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, *[missing(), broken(), throttled()] * 50)
@@ -400,7 +400,7 @@ def test_a_job_that_fails_in_turns_ends():
         AnswerTooLargeError(limit=1, job_id="a"),
     ],
 )
-def test_a_failure_that_does_not_pass_is_the_end_at_once(error):
+def test_a_permanent_failure_gives_the_job_up_immediately(error):
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, error, 0.0)
@@ -408,14 +408,14 @@ def test_a_failure_that_does_not_pass_is_the_end_at_once(error):
 
 
 @pytest.mark.parametrize(("patience", "last"), [(300.0, 60), (25.0, 30)])
-def test_nonsense_is_borne_for_a_minute_and_no_longer_than_patience(patience, last):
+def test_malformed_answers_are_accepted_for_a_minute_and_at_most_for_the_patience(patience, last):
     watched_jobs, subscription = make_watched_jobs(patience=patience), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     assert look_when_due(watched_jobs, *[nonsense()] * 20)[-1] == last
     assert isinstance(subscription.errors["a"], MalformedAnswerError)
 
 
-def test_nonsense_now_and_then_in_a_long_outage_is_none_but_an_outage():
+def test_two_malformed_answers_in_a_long_outage_do_not_shorten_the_patience():
     watched_jobs, subscription = make_watched_jobs(patience=300.0), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look_when_due(
@@ -424,14 +424,14 @@ def test_nonsense_now_and_then_in_a_long_outage_is_none_but_an_outage():
     assert not subscription.errors
 
 
-def test_nonsense_is_forgotten_after_an_answer():
+def test_a_good_answer_resets_the_count_of_malformed_ones():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look_when_due(watched_jobs, *[nonsense(), nonsense(), "pending"] * 5, "completed")
     assert not subscription.errors
 
 
-def test_all_followers_learn_that_a_job_is_given_up():
+def test_all_subscribers_are_notified_when_a_job_is_given_up():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
@@ -444,7 +444,7 @@ def test_all_followers_learn_that_a_job_is_given_up():
 # --- looks that bring nothing -------------------------------------------------------------------
 
 
-def test_a_look_that_was_given_up_halfway_is_made_again():
+def test_a_cancelled_poll_is_repeated():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
@@ -454,7 +454,7 @@ def test_a_look_that_was_given_up_halfway_is_made_again():
     assert watched_jobs.next_due() == 10.0  # waits run from look to look
 
 
-def test_landing_after_an_answer_changes_nothing():
+def test_cancelling_after_an_answer_changes_nothing():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
@@ -467,7 +467,7 @@ def test_landing_after_an_answer_changes_nothing():
 # --- nudges -------------------------------------------------------------------------------------
 
 
-def test_a_nudge_makes_a_job_due_now():
+def test_poll_now_makes_a_job_due():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     look(watched_jobs, "pending", 0.0)
@@ -477,13 +477,13 @@ def test_a_nudge_makes_a_job_due_now():
     assert watched_jobs.next_due() == 13.0
 
 
-def test_a_nudge_for_a_job_that_nobody_watches_is_refused():
+def test_poll_now_returns_false_for_a_job_that_is_not_watched():
     watched_jobs = make_watched_jobs()
     assert not watched_jobs.poll_now("a", 0.0)
     assert watched_jobs.next_due() is None
 
 
-def test_a_nudge_during_a_look_is_kept_for_after_it():
+def test_poll_now_during_a_poll_causes_another_one_after_it():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     entry = watched_jobs.pop_due(0.0)
@@ -496,14 +496,14 @@ def test_a_nudge_during_a_look_is_kept_for_after_it():
     assert watched_jobs.next_due() == 11.0
 
 
-def test_a_nudge_never_makes_a_job_wait_longer():
+def test_poll_now_never_delays_a_job():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b", now=0.0)
     watched_jobs.poll_now("a", 5.0)
     assert watched_jobs.pop_due(5.0).job_id == "a"
 
 
-def test_a_storm_of_nudges_does_not_grow_the_heap():
+def test_many_calls_of_poll_now_do_not_grow_the_heap():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b")
     look(watched_jobs, "pending", 0.0)
@@ -518,7 +518,7 @@ def test_a_storm_of_nudges_does_not_grow_the_heap():
 # --- room ---------------------------------------------------------------------------------------
 
 
-def test_no_more_is_looked_at_than_there_is_room_for():
+def test_no_more_jobs_are_polled_than_there_is_room_for():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2)
     subscribe(watched_jobs, subscription, "a", "b", "c")
     polls = [watched_jobs.pop_due(0.0) for _ in range(3)]
@@ -526,7 +526,7 @@ def test_no_more_is_looked_at_than_there_is_room_for():
     assert watched_jobs.next_due() is None
 
 
-def test_a_job_waits_until_the_consumer_has_made_room():
+def test_a_job_waits_until_the_consumer_makes_room():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, subscription, "a", "b")
     look(watched_jobs, "completed", 0.0)
@@ -539,7 +539,7 @@ def test_a_job_waits_until_the_consumer_has_made_room():
 
 
 @pytest.mark.parametrize("end", ["pending", "unknown", "cancelled look", "given up"])
-def test_a_look_that_brings_nothing_makes_room_for_those_who_wait(end):
+def test_a_poll_that_delivers_nothing_makes_room_for_waiting_jobs(end):
     """Else they would wait until something is consumed, and there may be nothing to consume."""
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, subscription, "a", "b")
@@ -556,7 +556,7 @@ def test_a_look_that_brings_nothing_makes_room_for_those_who_wait(end):
     assert watched_jobs.pop_due(1.0).job_id == "b"
 
 
-def test_a_look_nobody_waits_for_any_more_makes_room_too():
+def test_a_poll_without_subscribers_makes_room_too():
     watched_jobs, full, other = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, full, "a", "b")
     subscribe(watched_jobs, other, "b")
@@ -571,7 +571,7 @@ def test_a_look_nobody_waits_for_any_more_makes_room_too():
     assert watched_jobs.pop_due(1.0).job_id == "c"
 
 
-def test_a_follower_with_room_gets_a_job_that_another_has_no_room_for():
+def test_a_subscriber_with_room_gets_a_job_for_which_another_has_none():
     watched_jobs, full, free = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, full, "a", "b")
     look(watched_jobs, "completed", 0.0)
@@ -589,7 +589,7 @@ def test_a_follower_with_room_gets_a_job_that_another_has_no_room_for():
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_a_full_follower_that_joins_a_waiting_job_is_woken_by_room_of_its_own(leaves):
+def test_a_full_subscriber_that_joins_a_waiting_job_wakes_it_with_its_own_room(leaves):
     watched_jobs, one, two = (
         make_watched_jobs(),
         make_subscription(limit=1),
@@ -612,7 +612,7 @@ def test_a_full_follower_that_joins_a_waiting_job_is_woken_by_room_of_its_own(le
     assert two.take().job_id == "b"
 
 
-def test_room_is_not_spent_on_a_job_that_waits_for_others_alone():
+def test_room_is_not_used_for_a_job_that_waits_for_other_subscribers_only():
     """It was told of that job already, and other jobs wait."""
     watched_jobs, one, two = (
         make_watched_jobs(),
@@ -640,7 +640,7 @@ def test_room_is_not_spent_on_a_job_that_waits_for_others_alone():
     assert look(watched_jobs, "completed", 13.0) == "mine"
 
 
-def test_a_follower_that_stays_full_does_not_remember_a_job_ever_more_often():
+def test_a_full_buffer_does_not_collect_duplicates_of_a_waiting_job():
     watched_jobs, full = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, full, "a", "b")
     look(watched_jobs, "completed", 0.0)
@@ -658,7 +658,7 @@ def test_a_follower_that_stays_full_does_not_remember_a_job_ever_more_often():
     assert full.take().job_id == "b"
 
 
-def test_a_follower_that_joins_during_a_look_gets_it_if_it_has_room():
+def test_a_subscriber_that_joins_during_a_poll_gets_its_snapshot_if_it_has_room():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription(limit=1)
     subscribe(watched_jobs, one, "a")
     entry = watched_jobs.pop_due(0.0)
@@ -668,7 +668,7 @@ def test_a_follower_that_joins_during_a_look_gets_it_if_it_has_room():
     assert watched_jobs.next_due() is None
 
 
-def test_only_so_many_are_set_aside_in_one_call_and_the_rest_stays_due():
+def test_the_number_of_jobs_set_aside_in_one_call_is_limited():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, subscription, *(f"job{number}" for number in range(1_000)))
     look(watched_jobs, "completed", 0.0)
@@ -685,7 +685,7 @@ def test_only_so_many_are_set_aside_in_one_call_and_the_rest_stays_due():
     assert watched_jobs.pop_due(1.0) is None
 
 
-def test_what_waited_before_everything_was_forgotten_does_not_come_back():
+def test_jobs_that_waited_for_room_do_not_come_back_after_clear():
     watched_jobs, old, new = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, old, "a", "b")
     look(watched_jobs, "completed", 0.0)
@@ -705,7 +705,7 @@ def test_what_waited_before_everything_was_forgotten_does_not_come_back():
 # --- the heap -----------------------------------------------------------------------------------
 
 
-def test_jobs_nobody_follows_leave_no_trace():
+def test_unsubscribed_jobs_leave_nothing_behind():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     job_ids = [f"job{number}" for number in range(10_000)]
     subscribe(watched_jobs, subscription, *job_ids)
@@ -718,7 +718,7 @@ def test_jobs_nobody_follows_leave_no_trace():
     assert places_of(entries) == 0
 
 
-def test_only_the_last_to_leave_takes_the_job_along():
+def test_a_job_is_forgotten_with_its_last_subscriber():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
@@ -749,7 +749,7 @@ def test_a_new_job_waits_for_the_list():
     assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
 
 
-def test_a_job_that_the_list_has_no_more_is_looked_at():
+def test_a_job_missing_from_the_list_is_polled():
     watched_jobs = swept_roster("a", "b")
     for job_id in "ab":
         watched_jobs.listed(summary(job_id), 1.0, 1.0)
@@ -759,7 +759,7 @@ def test_a_job_that_the_list_has_no_more_is_looked_at():
     assert watched_jobs.pop_due(5.5) is None
 
 
-def test_a_job_that_is_as_new_as_the_list_is_late_is_given_time():
+def test_a_job_newer_than_the_lag_of_the_list_is_not_missing():
     watched_jobs = swept_roster("a")
     watched_jobs.list_trust.list_lag = 3.0
     assert watched_jobs.sweep_ended(2.9, 3.0) == 0
@@ -775,13 +775,13 @@ def test_the_list_settles_nothing():
     assert watched_jobs.sweep_ended(2.0, 2.0) == 1
 
 
-def test_a_job_that_is_not_watched_is_none_of_its_business():
+def test_a_listed_job_that_is_not_watched_is_ignored():
     watched_jobs = swept_roster("a")
     assert not watched_jobs.listed(summary("b"), 1.0, 1.0)
     assert len(watched_jobs) == 1
 
 
-def test_a_job_that_the_list_lacks_though_it_is_active_is_looked_at_no_more_than_by_schedule():
+def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedule():
     watched_jobs = swept_roster("a")
     watched_jobs.sweep_ended(1.0, 1.0)
     look(watched_jobs, "pending", 1.0)
@@ -791,7 +791,7 @@ def test_a_job_that_the_list_lacks_though_it_is_active_is_looked_at_no_more_than
     assert watched_jobs.next_due() == 1.0 + INTERVAL
 
 
-def test_a_look_is_not_less_recent_for_having_begun_before_a_page():
+def test_a_job_listed_during_its_poll_is_not_missing():
     """Else a job that the list has shown while it was looked at would be missing from it."""
     watched_jobs = swept_roster("a")
     watched_jobs.poll_now("a", 0.0)
@@ -801,7 +801,7 @@ def test_a_look_is_not_less_recent_for_having_begun_before_a_page():
     assert watched_jobs.sweep_ended(1.0, 2.5) == 0
 
 
-def test_a_nudge_during_a_look_is_heeded_after_it():
+def test_poll_now_during_a_poll_works_while_sweeping():
     watched_jobs = swept_roster("a")
     watched_jobs.poll_now("a", 0.0)
     entry = watched_jobs.pop_due(0.0)
@@ -810,7 +810,7 @@ def test_a_nudge_during_a_look_is_heeded_after_it():
     assert watched_jobs.pop_due(1.0) is entry
 
 
-def test_a_nudge_is_not_taken_back_by_a_page():
+def test_poll_now_is_not_undone_by_a_page():
     for listed_before in (True, False):
         watched_jobs = swept_roster("a")
         if listed_before:
@@ -821,7 +821,7 @@ def test_a_nudge_is_not_taken_back_by_a_page():
         assert watched_jobs.pop_due(3.0).job_id == "a"
 
 
-def test_a_nudge_of_a_job_that_is_due_already_is_heeded_when_sweeps_begin():
+def test_poll_now_of_a_due_job_works_when_sweeping_starts():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b")
     watched_jobs.start_sweeping()
@@ -830,7 +830,7 @@ def test_a_nudge_of_a_job_that_is_due_already_is_heeded_when_sweeps_begin():
     assert watched_jobs.pop_due(0.0) is None
 
 
-def test_jobs_that_wait_for_room_or_are_in_trouble_hold_no_sweep_back():
+def test_jobs_that_wait_for_room_or_fail_do_not_delay_sweeps():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     watched_jobs.start_sweeping()
     subscribe(watched_jobs, subscription, "a", "b", "c")
@@ -843,7 +843,7 @@ def test_jobs_that_wait_for_room_or_are_in_trouble_hold_no_sweep_back():
     assert watched_jobs.list_trust.pending_confirmation == 0
 
 
-def test_when_sweeps_end_each_is_due_within_its_wait():
+def test_when_sweeping_stops_each_job_is_due_within_its_delay():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2_000)
     watched_jobs.start_sweeping()
     job_ids = [f"job{number}" for number in range(1_200)]
@@ -1207,7 +1207,7 @@ TestRosterMachine = RosterMachine.TestCase
 MANY = [f"job-{number}" for number in range(1_000)]
 
 
-def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_probe():
+def test_first_polls_are_postponed_if_jobs_were_always_new_except_for_a_few():
     watched_jobs, subscription = make_trusting(), make_subscription()
     waiting = trust(watched_jobs, subscription, *MANY, now=7.0)
     assert 20 < len(MANY) - len(waiting) < 90
@@ -1224,11 +1224,11 @@ def test_where_jobs_were_always_new_the_first_look_waits_but_for_a_few_that_prob
     ],
     ids=["nothing is known", "little is known", "fixed", "exponential"],
 )
-def test_else_every_first_look_is_at_once(watched_jobs):
+def test_first_polls_are_immediate_without_that_experience_or_schedule(watched_jobs):
     assert trust(watched_jobs, make_subscription(), *MANY) == []
 
 
-def test_who_cannot_wait_is_served_at_once():
+def test_a_subscriber_that_cannot_wait_gets_an_immediate_first_poll():
     watched_jobs, subscription, hasty = make_trusting(), make_subscription(), make_subscription()
     subscribe(watched_jobs, hasty, "a", now=1.0)
     assert watched_jobs.get("a").due == 1.0
@@ -1241,7 +1241,7 @@ def test_who_cannot_wait_is_served_at_once():
     assert watched_jobs.get(third).due == 1.0 + INTERVAL / 2
 
 
-def test_who_cannot_wait_changes_nothing_once_a_job_was_looked_at():
+def test_a_subscriber_that_cannot_wait_changes_nothing_after_the_first_poll():
     watched_jobs, subscription = make_trusting(), make_subscription()
     for job_id, outcome in (("a", "processing"), ("b", missing()), ("c", broken())):
         subscribe(watched_jobs, subscription, job_id)
@@ -1252,14 +1252,14 @@ def test_who_cannot_wait_changes_nothing_once_a_job_was_looked_at():
         assert watched_jobs.get(job_id).due == due
 
 
-def test_while_the_list_is_swept_a_new_job_waits_for_it_as_ever():
+def test_a_new_job_waits_for_the_list_while_sweeping():
     watched_jobs, subscription = make_trusting(), make_subscription()
     watched_jobs.start_sweeping()
     trust(watched_jobs, subscription, *MANY)
     assert {watched_jobs.get(job_id).due for job_id in MANY} == {TRUST}
 
 
-def test_an_alarm_makes_all_due_that_wait_for_their_first_look():
+def test_an_old_job_makes_all_postponed_first_polls_due():
     watched_jobs, subscription = make_trusting(), make_subscription(limit=2_000)
     subscribe(watched_jobs, subscription, "seen")
     look(watched_jobs, "processing", 0.0)
@@ -1274,7 +1274,7 @@ def test_an_alarm_makes_all_due_that_wait_for_their_first_look():
     assert watched_jobs.next_due() == 0.0  # "late"
 
 
-def test_an_alarm_of_before_it_was_there_is_none_to_a_roster():
+def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
     watched_jobs = make_trusting()
     meet(watched_jobs, 500.0)
     for _ in range(1_000):
@@ -1287,7 +1287,7 @@ def test_an_alarm_of_before_it_was_there_is_none_to_a_roster():
     assert len(waiting) > 900
 
 
-def test_a_404_at_a_late_first_look_is_given_the_whole_grace():
+def test_a_404_of_a_late_first_poll_gets_the_whole_grace():
     watched_jobs, subscription = make_trusting(), make_subscription()
     job_id, *_ = trust(watched_jobs, subscription, *(f"job-{number}" for number in range(20)))
     for other in set(subscription.open_ids()) - {job_id}:
@@ -1301,7 +1301,7 @@ def test_a_404_at_a_late_first_look_is_given_the_whole_grace():
 
 
 @pytest.mark.parametrize("delay", [math.nan, -0.5])
-def test_a_first_delay_that_is_none_is_refused(delay):
+def test_a_first_delay_that_is_not_a_number_of_0_or_more_raises_value_error(delay):
     class Broken(Fixed):
         def first_delay(self, job, rng, *, old_share):
             return delay
@@ -1319,7 +1319,7 @@ def test_a_first_delay_of_0_makes_a_new_job_due_immediately():
 
 
 @pytest.mark.parametrize("sweeping", [False, True])
-def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(sweeping):
+def test_only_polls_at_times_of_the_schedule_count_for_the_lag_ratio(sweeping):
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2_000)
     job_ids = [f"job-{number}" for number in range(1_500)]
     subscribe(watched_jobs, subscription, *job_ids)
@@ -1337,7 +1337,7 @@ def test_only_looks_that_the_schedule_made_are_compared_with_what_it_expected(sw
 # --- how late it is seen that jobs have ended ---------------------------------------------------
 
 
-def test_a_lag_runs_from_the_beginning_of_the_last_look_that_saw_the_job_active():
+def test_a_lag_counts_from_the_start_of_the_last_poll_that_found_the_job_active():
     watched_jobs = make_watched_jobs()
     subscribe(watched_jobs, make_subscription(), "a", now=5.0)
     entry = watched_jobs.pop_due(5.0)
@@ -1350,7 +1350,7 @@ def test_a_lag_runs_from_the_beginning_of_the_last_look_that_saw_the_job_active(
     assert watched_jobs.counts.detection_lag().sum == 24.0
 
 
-def test_a_lag_of_a_job_never_seen_active_runs_from_when_it_was_given():
+def test_a_lag_of_a_job_never_seen_active_counts_from_when_it_was_added():
     watched_jobs = make_watched_jobs()
     subscribe(watched_jobs, make_subscription(), "a", now=100.0)
     subscribe(
@@ -1361,7 +1361,7 @@ def test_a_lag_of_a_job_never_seen_active_runs_from_when_it_was_given():
     assert watched_jobs.counts.detection_lag().sum == 1.5
 
 
-def test_a_lag_runs_from_the_list_that_had_the_job_last_less_what_that_is_known_to_be_late():
+def test_a_lag_counts_from_the_last_list_that_showed_the_job_minus_the_lag_of_the_list():
     watched_jobs = swept_roster("a", "b")
     for job_id in "ab":
         watched_jobs.listed(summary(job_id), 20.0, 20.0)
@@ -1374,7 +1374,7 @@ def test_a_lag_runs_from_the_list_that_had_the_job_last_less_what_that_is_known_
     assert lags_of(watched_jobs) == {5.0: 1, 10.0: 1}
 
 
-def test_a_job_that_is_looked_at_again_for_one_who_had_no_room_counts_once():
+def test_a_settled_job_that_is_polled_again_for_a_full_subscriber_counts_once():
     watched_jobs, late = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, late, "first")
     look(watched_jobs, "completed", 0.0)

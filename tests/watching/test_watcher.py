@@ -76,7 +76,7 @@ def test_ids_come_in_any_iterable(replay, scripted, kind):
 
 
 @pytest.mark.parametrize("kind", [list, generate])
-def test_no_ids_end_at_once(replay, scripted, kind):
+def test_a_watch_without_ids_ends_immediately(replay, scripted, kind):
     async def script():
         source = scripted()
         async with watcher_of(source) as watcher:
@@ -88,7 +88,7 @@ def test_no_ids_end_at_once(replay, scripted, kind):
     replay(script)
 
 
-def test_jobs_are_yielded_as_they_end_however_they_end(replay, scripted):
+def test_jobs_are_yielded_as_they_settle_whatever_their_status(replay, scripted):
     async def script():
         source = scripted(
             {"slow": statuses(2), "failed": ["failed"], "lost": statuses(1, end="cancelled")}
@@ -106,7 +106,7 @@ def test_jobs_are_yielded_as_they_end_however_they_end(replay, scripted):
     ]
 
 
-def test_an_id_that_comes_twice_is_watched_once(replay, scripted):
+def test_an_id_given_twice_is_watched_once(replay, scripted):
     async def script():
         source = scripted({"a": statuses(2), "gone": [PaymentRequiredError(status=402)]})
         job_ids = ["a", "gone", "a", "b", "b", "gone", "a/b", "a/b", None, None]
@@ -136,7 +136,7 @@ def test_an_id_that_comes_again_from_an_iterator_after_it_was_yielded_is_watched
     replay(script)
 
 
-def test_ids_that_cannot_be_ones_end_unresolved_without_a_request(replay, scripted):
+def test_invalid_ids_are_unresolved_without_a_request(replay, scripted):
     async def script():
         source = scripted()
         bad = ["", "a/b", "..", "a b", "x" * 257, "a\n", None, 7, b"bytes", ["list"], 1.5, object]
@@ -154,7 +154,7 @@ def test_ids_that_cannot_be_ones_end_unresolved_without_a_request(replay, script
     replay(script)
 
 
-def test_only_invalid_ids_end_the_watch_too(replay, scripted):
+def test_a_watch_of_invalid_ids_alone_ends(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             settled, error = await collect(watcher.watch(["a/b"]))
@@ -163,7 +163,7 @@ def test_only_invalid_ids_end_the_watch_too(replay, scripted):
     replay(script)
 
 
-def test_one_bad_job_stops_none_of_thousands(replay, scripted):
+def test_one_bad_job_does_not_stop_thousands_of_others(replay, scripted):
     async def script():
         good = [f"job{number}" for number in range(3_000)]
         source = scripted({job_id: statuses(1) for job_id in good[::3]})
@@ -181,7 +181,7 @@ def test_one_bad_job_stops_none_of_thousands(replay, scripted):
     replay(script)
 
 
-def test_what_is_unresolved_is_raised_once_and_after_everything_else(replay, scripted):
+def test_unresolved_jobs_are_raised_once_after_everything_else(replay, scripted):
     async def script():
         source = scripted({"bad": [PaymentRequiredError(status=402)], "slow": statuses(5)})
         async with watcher_of(source) as watcher:
@@ -198,7 +198,7 @@ def test_what_is_unresolved_is_raised_once_and_after_everything_else(replay, scr
 
 @pytest.mark.parametrize("one_id", ["job-1", b"job-1"])
 @pytest.mark.parametrize("method", ["watch", "updates"])
-def test_a_single_id_is_no_iterable_of_ids(replay, scripted, method, one_id):
+def test_a_single_id_raises_type_error(replay, scripted, method, one_id):
     async def script():
         async with watcher_of(scripted()) as watcher:
             with pytest.raises(TypeError, match="iterable of ids, not one id"):
@@ -209,7 +209,7 @@ def test_a_single_id_is_no_iterable_of_ids(replay, scripted, method, one_id):
     replay(script)
 
 
-def test_the_first_look_does_not_wait_for_the_last_id(replay, scripted):
+def test_the_first_poll_does_not_wait_for_the_last_id(replay, scripted):
     async def script():
         source, log = scripted(), []
         async with watcher_of(source) as watcher:
@@ -223,9 +223,7 @@ def test_the_first_look_does_not_wait_for_the_last_id(replay, scripted):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_the_first_look_at_a_huge_iterable_does_not_wait_for_all_of_it(
-    replay, scripted, asynchronous
-):
+def test_the_first_poll_does_not_wait_until_a_huge_iterable_is_read(replay, scripted, asynchronous):
     async def script():
         source, seen = scripted(), []
 
@@ -249,7 +247,7 @@ def test_the_first_look_at_a_huge_iterable_does_not_wait_for_all_of_it(
     replay(script)
 
 
-def test_an_error_of_the_iterable_surfaces_after_what_has_been_buffered(replay, scripted):
+def test_an_error_of_the_iterable_is_raised_after_buffered_snapshots(replay, scripted):
     async def script():
         async def fail():
             yield "a"
@@ -273,7 +271,7 @@ def test_an_error_of_the_iterable_surfaces_after_what_has_been_buffered(replay, 
     replay(script)
 
 
-def test_an_error_of_a_plain_iterable_surfaces_too(replay, scripted):
+def test_an_error_of_a_plain_iterable_is_raised_too(replay, scripted):
     async def script():
         def fail():
             yield "a"
@@ -287,7 +285,7 @@ def test_an_error_of_a_plain_iterable_surfaces_too(replay, scripted):
     replay(script)
 
 
-def test_an_iterable_that_breaks_off_is_not_taken_for_complete(replay, scripted):
+def test_a_cancelled_iterable_is_not_complete(replay, scripted):
     async def script():
         async def break_off():
             yield "a"
@@ -310,7 +308,7 @@ def test_an_iterable_that_breaks_off_is_not_taken_for_complete(replay, scripted)
     "error",
     [AuthenticationError(status=401), PermissionDeniedError(status=403), ClosedError("closed")],
 )
-def test_a_bad_key_stops_everything_at_once_and_is_raised_once_by_each(replay, scripted, error):
+def test_a_bad_key_stops_everything_and_is_raised_once_by_each_consumer(replay, scripted, error):
     async def script():
         source = scripted({f"job{number}": ["pending"] for number in range(500)})
         source.scripts["bad"] = [error]
@@ -337,7 +335,7 @@ def test_a_bad_key_stops_everything_at_once_and_is_raised_once_by_each(replay, s
     replay(script)
 
 
-def test_looks_under_way_are_cancelled_with_a_bad_key(replay, scripted):
+def test_polls_in_flight_are_cancelled_with_a_bad_key(replay, scripted):
     async def script():
         source = scripted({"bad": [AuthenticationError(status=401)]})
         source.scripts["hangs"] = [asyncio.get_running_loop().create_future()]
@@ -361,7 +359,7 @@ def test_settled_jobs_come_before_the_error_of_a_bad_key(replay, scripted):
     replay(script)
 
 
-def test_the_watcher_is_of_use_again_after_a_bad_key(replay, scripted):
+def test_the_watcher_can_be_used_again_after_a_bad_key(replay, scripted):
     async def script():
         source = scripted({"a": [AuthenticationError(status=401), "pending", "completed"]})
         async with watcher_of(source) as watcher:
@@ -378,7 +376,7 @@ def test_the_watcher_is_of_use_again_after_a_bad_key(replay, scripted):
     replay(script)
 
 
-def test_a_hundred_bad_answers_at_once_are_raised_once(replay, scripted):
+def test_a_hundred_simultaneous_key_errors_are_raised_once(replay, scripted):
     async def script():
         job_ids = [f"job{number}" for number in range(100)]
         source = scripted({job_id: [AuthenticationError(status=401)] for job_id in job_ids})
@@ -400,15 +398,13 @@ def test_a_hundred_bad_answers_at_once_are_raised_once(replay, scripted):
 
 
 @pytest.mark.parametrize("concurrency", [2.5, "8", None])
-def test_a_concurrency_that_counts_nothing_is_refused_when_the_watcher_is_made(
-    scripted, concurrency
-):
+def test_a_concurrency_that_is_not_a_whole_number_raises_type_error(scripted, concurrency):
     with pytest.raises(TypeError):
         JobWatcher(scripted(), concurrency=concurrency)
 
 
 @pytest.mark.parametrize("concurrency", [1, 7, 64])
-def test_no_more_looks_than_allowed_are_under_way_and_no_fewer(replay, scripted, concurrency):
+def test_polls_in_flight_reach_the_concurrency_and_never_exceed_it(replay, scripted, concurrency):
     async def script():
         source = scripted({f"job{number}": statuses(1) for number in range(1_000)})
         async with watcher_of(source, concurrency=concurrency) as watcher:
@@ -419,7 +415,7 @@ def test_no_more_looks_than_allowed_are_under_way_and_no_fewer(replay, scripted,
     replay(script)
 
 
-def test_no_job_is_looked_at_twice_at_a_time(replay, scripted):
+def test_no_job_is_polled_twice_at_the_same_time(replay, scripted):
     async def script():
         source = scripted({f"job{number}": statuses(3) for number in range(50)}, latency=3)
         twice = []
@@ -442,9 +438,7 @@ def test_no_job_is_looked_at_twice_at_a_time(replay, scripted):
 
 
 @pytest.mark.parametrize("slotted", [False, True])
-def test_a_shared_semaphore_holds_over_two_watchers_and_is_held_during_requests_only(
-    replay, scripted, slotted
-):
+def test_a_semaphore_shared_by_two_watchers_is_held_during_requests_only(replay, scripted, slotted):
     async def script():
         semaphore = asyncio.Semaphore(5)
         inner = scripted({f"job{number}": statuses(3) for number in range(100)})
@@ -490,7 +484,7 @@ def test_a_shared_semaphore_holds_over_two_watchers_and_is_held_during_requests_
     replay(script)
 
 
-def test_tasks_are_as_many_as_requests_on_the_wire_not_as_jobs(replay, scripted):
+def test_the_number_of_tasks_is_that_of_requests_not_of_jobs(replay, scripted):
     async def script():
         job_ids = [f"job{number}" for number in range(5_000)]
         source = scripted({job_id: statuses(3) for job_id in job_ids})
@@ -513,7 +507,7 @@ def test_tasks_are_as_many_as_requests_on_the_wire_not_as_jobs(replay, scripted)
     replay(script)
 
 
-def test_between_looks_no_task_runs(replay, scripted):
+def test_no_task_runs_between_polls(replay, scripted):
     async def script():
         source = scripted({f"job{number}": ["pending"] for number in range(100)})
         async with watcher_of(source) as watcher, watcher.watch(source.scripts) as watch:
@@ -525,7 +519,7 @@ def test_between_looks_no_task_runs(replay, scripted):
     replay(script)
 
 
-def test_a_source_that_never_waits_is_no_trouble(replay, scripted):
+def test_a_source_that_never_waits_works(replay, scripted):
     async def script():
         class Instant:
             async def get_job(self, job_id):
@@ -542,7 +536,7 @@ def test_a_source_that_never_waits_is_no_trouble(replay, scripted):
 # --- backpressure -------------------------------------------------------------------------------
 
 
-def test_looks_pause_while_the_consumer_is_slow(replay, scripted):
+def test_polls_pause_while_the_consumer_is_slow(replay, scripted):
     async def script():
         source = scripted()
         job_ids = [f"job{number}" for number in range(300)]
@@ -563,7 +557,7 @@ def test_looks_pause_while_the_consumer_is_slow(replay, scripted):
 
 
 @pytest.mark.parametrize("buffer", [1, 2, 50])
-def test_the_buffer_is_never_fuller_than_allowed(replay, scripted, buffer):
+def test_the_buffer_never_exceeds_its_limit(replay, scripted, buffer):
     """Not either where another watch of the same jobs has room, or wants every change."""
 
     async def script():
@@ -589,7 +583,7 @@ def test_the_buffer_is_never_fuller_than_allowed(replay, scripted, buffer):
     replay(script)
 
 
-def test_jobs_are_looked_at_in_turn_where_the_buffer_is_small(replay, scripted):
+def test_all_jobs_are_polled_in_turn_with_a_small_buffer(replay, scripted):
     """A look that brings nothing to consume must let the next one have its place."""
 
     async def script():
@@ -603,7 +597,7 @@ def test_jobs_are_looked_at_in_turn_where_the_buffer_is_small(replay, scripted):
     replay(script)
 
 
-def test_after_a_pause_all_jobs_are_looked_at_again(replay, scripted):
+def test_all_jobs_are_polled_again_after_a_pause(replay, scripted):
     """However many have come to wait for room, and though nothing ends any more."""
 
     async def script():
@@ -624,7 +618,7 @@ def test_after_a_pause_all_jobs_are_looked_at_again(replay, scripted):
     replay(script)
 
 
-def test_a_slow_watch_holds_up_neither_another_watch_nor_a_wait(replay, scripted):
+def test_a_slow_watch_delays_neither_another_watch_nor_a_wait(replay, scripted):
     async def script():
         source = scripted()
         shared = [f"shared{number}" for number in range(100)]
@@ -650,7 +644,7 @@ def test_a_slow_watch_holds_up_neither_another_watch_nor_a_wait(replay, scripted
     replay(script)
 
 
-def test_two_full_watches_of_one_job_get_it_once_each_when_they_have_room(replay, scripted):
+def test_two_full_watches_get_a_shared_job_once_each_when_they_have_room(replay, scripted):
     async def script():
         source = scripted()
         async with (
@@ -669,7 +663,7 @@ def test_two_full_watches_of_one_job_get_it_once_each_when_they_have_room(replay
     replay(script)
 
 
-def test_a_job_that_waits_for_room_of_a_watch_that_is_left_comes_to_the_other(replay, scripted):
+def test_a_job_that_waits_for_room_of_a_closed_watch_goes_to_the_other(replay, scripted):
     async def script():
         async def join_late():
             yield "b"
@@ -687,7 +681,7 @@ def test_a_job_that_waits_for_room_of_a_watch_that_is_left_comes_to_the_other(re
     replay(script)
 
 
-def test_a_look_that_hangs_after_another_keeps_no_later_one_waiting(replay, scripted):
+def test_a_hanging_poll_does_not_delay_later_polls(replay, scripted):
     """The same worker made both, and others must see to what comes due meanwhile."""
 
     async def script():
@@ -704,7 +698,7 @@ def test_a_look_that_hangs_after_another_keeps_no_later_one_waiting(replay, scri
 # --- wait ---------------------------------------------------------------------------------------
 
 
-def test_a_thousand_waiters_share_the_looks(replay, scripted):
+def test_a_thousand_waiters_share_polls(replay, scripted):
     async def script():
         source = scripted({"a": statuses(3)})
         async with watcher_of(source) as watcher:
@@ -716,7 +710,7 @@ def test_a_thousand_waiters_share_the_looks(replay, scripted):
     replay(script)
 
 
-def test_a_wait_that_takes_too_long_says_what_was_last_seen(replay, scripted):
+def test_a_timeout_of_a_wait_carries_the_last_status(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "processing"]})
         source.scripts["silent"] = [asyncio.get_running_loop().create_future()]
@@ -738,7 +732,7 @@ def test_a_wait_that_takes_too_long_says_what_was_last_seen(replay, scripted):
     replay(script)
 
 
-def test_a_wait_of_no_time_is_over_at_once(replay, scripted):
+def test_a_wait_with_a_timeout_of_zero_ends_immediately(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             with pytest.raises(JobTimeoutError):
@@ -749,7 +743,9 @@ def test_a_wait_of_no_time_is_over_at_once(replay, scripted):
 
 
 @pytest.mark.parametrize("timeout", [None, 60, 1_000])
-def test_a_job_given_up_for_silence_is_not_a_wait_that_took_too_long(replay, scripted, timeout):
+def test_a_job_given_up_after_answer_timeouts_is_not_a_timeout_of_the_wait(
+    replay, scripted, timeout
+):
     """Both are kinds of TimeoutError."""
 
     async def script():
@@ -762,7 +758,7 @@ def test_a_job_given_up_for_silence_is_not_a_wait_that_took_too_long(replay, scr
     replay(script)
 
 
-def test_waiters_with_bounds_of_their_own_do_not_disturb_each_other(replay, scripted):
+def test_waiters_with_different_timeouts_do_not_affect_each_other(replay, scripted):
     async def script():
         source = scripted({"a": statuses(4)})
         async with watcher_of(source) as watcher:
@@ -780,7 +776,7 @@ def test_waiters_with_bounds_of_their_own_do_not_disturb_each_other(replay, scri
     replay(script)
 
 
-def test_a_wait_for_an_impossible_id_asks_nothing(replay, scripted):
+def test_a_wait_for_an_invalid_id_sends_no_request(replay, scripted):
     async def script():
         source = scripted()
         async with watcher_of(source) as watcher:
@@ -806,7 +802,7 @@ def test_a_wait_raises_why_the_job_was_given_up(replay, scripted):
     replay(script)
 
 
-def test_a_wait_joins_what_a_watch_looks_at_and_stays_when_that_is_left(replay, scripted):
+def test_a_wait_shares_polls_with_a_watch_and_goes_on_after_it(replay, scripted):
     async def script():
         source = scripted({"a": statuses(3)})
         async with watcher_of(source) as watcher:
@@ -821,7 +817,7 @@ def test_a_wait_joins_what_a_watch_looks_at_and_stays_when_that_is_left(replay, 
 
 
 @pytest.mark.parametrize("timeout", [-1, math.nan, math.inf])
-def test_a_bound_must_be_a_number_of_seconds(replay, scripted, timeout):
+def test_a_timeout_must_be_a_number_of_seconds(replay, scripted, timeout):
     async def script():
         async with watcher_of(scripted()) as watcher:
             for method in (watcher.watch, watcher.updates):
@@ -836,9 +832,7 @@ def test_a_bound_must_be_a_number_of_seconds(replay, scripted, timeout):
 # --- a watch that takes too long ----------------------------------------------------------------
 
 
-def test_a_watch_that_takes_too_long_yields_what_has_settled_and_gives_up_the_rest(
-    replay, scripted
-):
+def test_a_timeout_of_a_watch_gives_up_open_jobs_after_settled_ones_are_yielded(replay, scripted):
     async def script():
         source = scripted({"slow": ["pending", "processing"], "later": statuses(1)})
         source.scripts["hangs"] = [asyncio.get_running_loop().create_future()]
@@ -861,7 +855,7 @@ def test_a_watch_that_takes_too_long_yields_what_has_settled_and_gives_up_the_re
     replay(script)
 
 
-def test_the_bound_of_a_watch_counts_from_its_first_iteration(replay, scripted):
+def test_the_timeout_of_a_watch_counts_from_its_first_iteration(replay, scripted):
     async def script():
         async with watcher_of(scripted({"a": ["pending"]})) as watcher:
             watch = watcher.watch(["a"], timeout=20)
@@ -873,7 +867,7 @@ def test_the_bound_of_a_watch_counts_from_its_first_iteration(replay, scripted):
     replay(script)
 
 
-def test_the_bound_of_one_watch_leaves_others_alone(replay, scripted):
+def test_the_timeout_of_one_watch_does_not_affect_others(replay, scripted):
     async def script():
         source = scripted({"a": statuses(5)})
         async with watcher_of(source) as watcher:
@@ -887,7 +881,7 @@ def test_the_bound_of_one_watch_leaves_others_alone(replay, scripted):
 
 
 @pytest.mark.parametrize("kind", [list, set, tuple, dict.fromkeys])
-def test_ids_that_were_not_even_taken_in_time_are_unresolved_all_the_same(replay, scripted, kind):
+def test_ids_of_a_collection_that_were_not_read_in_time_are_unresolved(replay, scripted, kind):
     async def script():
         source = scripted()
         job_ids = ["a/b", *(f"job{number}" for number in range(5_000))]
@@ -902,7 +896,7 @@ def test_ids_that_were_not_even_taken_in_time_are_unresolved_all_the_same(replay
 
 
 @pytest.mark.parametrize("after", [0, 100])
-def test_a_bound_ends_an_iterable_that_does_not(replay, scripted, after):
+def test_a_timeout_ends_an_endless_iterable(replay, scripted, after):
     async def script():
         closed = []
 
@@ -927,7 +921,7 @@ def test_a_bound_ends_an_iterable_that_does_not(replay, scripted, after):
     replay(script)
 
 
-def test_a_bound_that_is_not_reached_leaves_no_timer(replay, scripted):
+def test_a_timeout_that_is_not_reached_leaves_no_timer(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             assert await collect(watcher.watch(["a"], timeout=3_600)) == (["a"], None)
@@ -939,7 +933,7 @@ def test_a_bound_that_is_not_reached_leaves_no_timer(replay, scripted):
 # --- updates ------------------------------------------------------------------------------------
 
 
-def test_updates_yield_each_change_once_the_first_status_included(replay, scripted):
+def test_updates_yield_the_first_status_and_each_change_once(replay, scripted):
     async def script():
         source = scripted(
             {
@@ -962,7 +956,7 @@ def test_updates_yield_each_change_once_the_first_status_included(replay, script
     }
 
 
-def test_updates_that_join_late_get_the_present_status(replay, scripted):
+def test_updates_that_start_late_get_the_present_status(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "processing", "processing", "completed"]})
         async with watcher_of(source) as watcher:
@@ -976,7 +970,7 @@ def test_updates_that_join_late_get_the_present_status(replay, scripted):
     replay(script)
 
 
-def test_updates_raise_what_is_unresolved_at_the_end(replay, scripted):
+def test_updates_raise_unresolved_jobs_at_the_end(replay, scripted):
     async def script():
         source = scripted({"a": ["pending"], "gone": [JobNotFoundError(status=404)]})
         async with watcher_of(source) as watcher:
@@ -987,7 +981,7 @@ def test_updates_raise_what_is_unresolved_at_the_end(replay, scripted):
     replay(script)
 
 
-def test_a_slow_consumer_of_updates_passes_statuses_over_but_never_the_end(replay, scripted):
+def test_a_slow_consumer_of_updates_misses_statuses_but_never_the_final_one(replay, scripted):
     async def script():
         job_ids = [f"job{number}" for number in range(10)]
         source = scripted({job_id: ["pending", "processing", "completed"] for job_id in job_ids})
@@ -1007,7 +1001,7 @@ def test_a_slow_consumer_of_updates_passes_statuses_over_but_never_the_end(repla
 # --- nudge --------------------------------------------------------------------------------------
 
 
-def test_a_nudge_looks_at_once(replay, scripted):
+def test_poll_now_polls_immediately(replay, scripted):
     async def script():
         source = scripted({"a": statuses(1)})
         async with watcher_of(source) as watcher:
@@ -1021,7 +1015,7 @@ def test_a_nudge_looks_at_once(replay, scripted):
     replay(script)
 
 
-def test_a_nudge_during_a_look_looks_again_right_after_it(replay, scripted):
+def test_poll_now_during_a_poll_polls_again_right_after_it(replay, scripted):
     async def script():
         source = scripted({"a": statuses(1)})
         async with watcher_of(source) as watcher:
@@ -1034,7 +1028,7 @@ def test_a_nudge_during_a_look_looks_again_right_after_it(replay, scripted):
     replay(script)
 
 
-def test_a_nudge_for_a_job_that_nobody_watches_does_nothing(replay, scripted):
+def test_poll_now_of_a_job_that_is_not_watched_does_nothing(replay, scripted):
     async def script():
         source = scripted()
         async with watcher_of(source) as watcher:
@@ -1048,7 +1042,7 @@ def test_a_nudge_for_a_job_that_nobody_watches_does_nothing(replay, scripted):
     replay(script)
 
 
-def test_a_storm_of_nudges_makes_one_look_after_the_other_and_no_more(replay, scripted):
+def test_many_calls_of_poll_now_cause_one_poll_after_the_other(replay, scripted):
     async def script():
         source = scripted({"a": ["pending"]})
         async with watcher_of(source) as watcher, watcher.watch(["a"]):
@@ -1066,7 +1060,7 @@ def test_a_storm_of_nudges_makes_one_look_after_the_other_and_no_more(replay, sc
     replay(script)
 
 
-def test_a_nudge_settles_nothing_by_itself(replay, scripted):
+def test_poll_now_settles_nothing_by_itself(replay, scripted):
     async def script():
         source = scripted({"a": statuses(3)})
         async with watcher_of(source) as watcher:
@@ -1084,7 +1078,7 @@ def test_a_nudge_settles_nothing_by_itself(replay, scripted):
 # --- what an answer means -----------------------------------------------------------------------
 
 
-def test_a_job_that_shows_up_within_the_grace_settles(replay, scripted):
+def test_a_job_that_appears_within_the_grace_settles(replay, scripted):
     async def script():
         source = scripted({"a": [JobNotFoundError(status=404)] * 2 + statuses(1)})
         async with watcher_of(source) as watcher:
@@ -1093,7 +1087,7 @@ def test_a_job_that_shows_up_within_the_grace_settles(replay, scripted):
     replay(script)
 
 
-def test_a_job_that_never_shows_up_is_given_up_after_the_grace(replay, scripted):
+def test_a_job_that_never_appears_is_given_up_after_the_grace(replay, scripted):
     async def script():
         source = scripted({"a": [JobNotFoundError(status=404, job_id="a")]})
         async with watcher_of(source, not_found_grace=15) as watcher:
@@ -1104,7 +1098,7 @@ def test_a_job_that_never_shows_up_is_given_up_after_the_grace(replay, scripted)
     replay(script)
 
 
-def test_an_outage_is_sat_out(replay, scripted):
+def test_an_outage_shorter_than_the_patience_gives_no_job_up(replay, scripted):
     async def script():
         outage = [ServerError(status=503), TransportError("reset", job_id="a")] * 12
         source = scripted({"a": [*outage, "completed"], "b": [*outage, *outage, *outage]})
@@ -1117,7 +1111,7 @@ def test_an_outage_is_sat_out(replay, scripted):
     replay(script)
 
 
-def test_a_limit_is_sat_out_however_long_it_takes(replay, scripted):
+def test_throttling_gives_no_job_up_however_long_it_takes(replay, scripted):
     async def script():
         limited = [RateLimitedError(status=429, retry_after=9.0)] * 500
         async with watcher_of(scripted({"a": [*limited, "completed"]})) as watcher:
@@ -1127,7 +1121,7 @@ def test_a_limit_is_sat_out_however_long_it_takes(replay, scripted):
     replay(script)
 
 
-def test_nonsense_ends_and_says_so(replay, scripted):
+def test_malformed_answers_end_with_their_own_error(replay, scripted):
     async def script():
         source = scripted({"a": [MalformedAnswerError(["no JSON @ $"])], "b": ["pending"]})
         source.scripts["b"] = [scripted.snapshot("a")]  # an answer about another job
@@ -1141,7 +1135,7 @@ def test_nonsense_ends_and_says_so(replay, scripted):
     replay(script)
 
 
-def test_the_order_of_looks_repeats_with_the_seed(replay, scripted):
+def test_the_order_of_polls_repeats_with_the_seed(replay, scripted):
     def play():
         async def script():
             source = scripted({f"job{number}": statuses(5) for number in range(50)})
@@ -1154,7 +1148,7 @@ def test_the_order_of_looks_repeats_with_the_seed(replay, scripted):
     assert play() == play()
 
 
-def test_a_clock_that_rings_early_loses_no_look(scripted):
+def test_timers_that_fire_early_lose_no_poll(scripted):
     """Loops may fire a timer up to a tick before its time: 16 ms on Windows, 0.5 ms in uvloop."""
 
     async def script():
@@ -1206,7 +1200,7 @@ def test_a_watcher_can_be_made_without_a_loop(replay, scripted):
     assert replay(script).job_id == "a"
 
 
-def test_a_closed_watcher_says_so(replay, scripted):
+def test_a_closed_watcher_raises_closed_error(replay, scripted):
     async def script():
         async with watcher_of(scripted()) as watcher:
             never_begun = watcher.watch(["a"])
@@ -1226,7 +1220,7 @@ def test_a_closed_watcher_says_so(replay, scripted):
     replay(script)
 
 
-def test_stats_tell_what_goes_on(replay, scripted):
+def test_stats_count_jobs_polls_and_subscribers(replay, scripted):
     async def script():
         source = scripted({"a": statuses(1), "gone": [PaymentRequiredError(status=402)]})
         async with watcher_of(source) as watcher:
@@ -1245,7 +1239,7 @@ def test_stats_tell_what_goes_on(replay, scripted):
     replay(script)
 
 
-def test_stats_tell_how_late_it_was_seen_at_most_that_jobs_had_ended(replay, scripted):
+def test_stats_contain_upper_bounds_of_detection_lags(replay, scripted):
     async def script():
         source = scripted({"a": statuses(3)})
         async with watcher_of(source, schedule=Fixed(interval=7.0, jitter=0)) as watcher:
@@ -1260,7 +1254,7 @@ def test_stats_tell_how_late_it_was_seen_at_most_that_jobs_had_ended(replay, scr
     replay(script)
 
 
-def test_a_watcher_that_is_let_go_of_is_freed(replay, scripted):
+def test_an_abandoned_watcher_is_freed(replay, scripted):
     async def script():
         watcher = watcher_of(scripted())
         await watcher.wait("a")
@@ -1276,7 +1270,7 @@ def test_a_watcher_that_is_let_go_of_is_freed(replay, scripted):
 # --- bugs ---------------------------------------------------------------------------------------
 
 
-def test_a_bug_in_the_source_surfaces_in_all_consumers(replay, scripted):
+def test_a_bug_in_the_source_is_raised_by_all_consumers(replay, scripted):
     async def script():
         source = scripted({"a": ["pending"], "buggy": ["pending", RuntimeError("a bug")]})
         async with watcher_of(source) as watcher:
@@ -1292,7 +1286,7 @@ def test_a_bug_in_the_source_surfaces_in_all_consumers(replay, scripted):
     replay(script)
 
 
-def test_a_bug_in_the_schedule_surfaces_too(replay, scripted):
+def test_a_bug_in_the_schedule_is_raised_too(replay, scripted):
     async def script():
         class Buggy:
             def delay(self, job, rng):
@@ -1305,7 +1299,7 @@ def test_a_bug_in_the_schedule_surfaces_too(replay, scripted):
     replay(script)
 
 
-def test_a_look_that_the_source_itself_breaks_off_is_made_again(replay, scripted):
+def test_a_poll_that_the_source_itself_cancels_is_repeated(replay, scripted):
     """As when callers share a request, and the one that made it was cancelled."""
 
     async def script():
@@ -1320,7 +1314,7 @@ def test_a_look_that_the_source_itself_breaks_off_is_made_again(replay, scripted
 
 
 @pytest.mark.parametrize("leavers", [0, 1, 20, 29, 30])
-def test_a_crowd_that_waits_for_one_job_shares_its_looks_and_may_leave(replay, scripted, leavers):
+def test_many_waiters_of_one_job_share_polls_and_can_be_cancelled(replay, scripted, leavers):
     async def script():
         source = scripted({"job": statuses(3)})
         async with watcher_of(source) as watcher:
@@ -1339,7 +1333,7 @@ def test_a_crowd_that_waits_for_one_job_shares_its_looks_and_may_leave(replay, s
     replay(script)
 
 
-def test_the_time_left_is_told_only_as_far_as_it_is_known(replay, scripted):
+def test_time_left_is_none_unless_it_is_known(replay, scripted):
     async def script():
         scripts = {f"job{n}": statuses(1 + n % 3) for n in range(60)}
         scripts["slow"] = statuses(30)

@@ -117,7 +117,7 @@ def raising(make_error):
 # --- what sweeps spare --------------------------------------------------------------------------
 
 
-def test_many_jobs_cost_a_get_each_and_a_few_pages(replay):
+def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
     async def script():
         service = Service()
         job_ids = service.submit(300, processing_time=spread)
@@ -135,7 +135,7 @@ def test_many_jobs_cost_a_get_each_and_a_few_pages(replay):
 
 
 @pytest.mark.parametrize("kind", [list, iter])
-def test_first_looks_wait_for_the_first_sweep(replay, kind):
+def test_first_polls_wait_for_the_first_sweep(replay, kind):
     async def script():
         service = Service(latency=(2.0, 2.0))
         job_ids = service.submit(60, processing_time=20.0)
@@ -151,7 +151,7 @@ def test_first_looks_wait_for_the_first_sweep(replay, kind):
     replay(script)
 
 
-def test_few_jobs_are_looked_at_one_by_one_unless_sweeps_are_wanted(replay):
+def test_few_jobs_are_polled_by_schedule_unless_sweeps_are_requested(replay):
     def play(count, discovery):
         async def script():
             service = Service()
@@ -168,7 +168,7 @@ def test_few_jobs_are_looked_at_one_by_one_unless_sweeps_are_wanted(replay):
     assert not play(100, "get")
 
 
-def test_sweeps_end_with_the_jobs_that_pay_for_them(replay):
+def test_sweeps_end_when_too_few_jobs_are_left(replay):
     async def script():
         service = Service()
         job_ids = service.submit(40, processing_time=10.0) + service.submit(2, processing_time=90)
@@ -183,7 +183,7 @@ def test_sweeps_end_with_the_jobs_that_pay_for_them(replay):
     replay(script)
 
 
-def test_pages_of_other_peoples_jobs_are_weighed(replay):
+def test_other_peoples_jobs_can_make_sweeps_too_expensive(replay):
     async def script():
         service = Service()
         service.submit(3_000, processing_time=1e6)
@@ -198,7 +198,7 @@ def test_pages_of_other_peoples_jobs_are_weighed(replay):
     replay(script)
 
 
-def test_jobs_that_come_while_it_sweeps_cost_no_more(replay):
+def test_jobs_added_during_sweeps_cost_no_more(replay):
     async def script():
         service = Service()
         first = service.submit(100, processing_time=60.0)
@@ -220,7 +220,7 @@ def test_jobs_that_come_while_it_sweeps_cost_no_more(replay):
     replay(script)
 
 
-def test_a_list_that_is_late_does_not_cost_a_get_for_every_new_job(replay):
+def test_a_list_that_lags_does_not_cost_a_get_for_every_new_job(replay):
     async def script():
         service = Service(list_lag=3.0)
         first = service.submit(50, processing_time=100.0)
@@ -255,9 +255,7 @@ def test_a_list_that_is_late_does_not_cost_a_get_for_every_new_job(replay):
         lambda: AuthenticationError(status=401),
     ],
 )
-def test_where_there_is_no_list_jobs_are_looked_at_one_by_one_and_quietly(
-    replay, caplog, make_error
-):
+def test_without_a_list_jobs_are_polled_by_schedule_without_a_warning(replay, caplog, make_error):
     async def script():
         service = Service()
         service.at_list = raising(make_error)
@@ -286,7 +284,7 @@ def test_where_there_is_no_list_jobs_are_looked_at_one_by_one_and_quietly(
     ],
 )
 @pytest.mark.parametrize("good_for", more([30.0], [0.0]))
-def test_jobs_end_while_the_list_fails_for_ever(replay, make_error, good_for):
+def test_jobs_settle_while_the_list_always_fails(replay, make_error, good_for):
     async def script():
         service = Service()
 
@@ -308,7 +306,7 @@ def test_jobs_end_while_the_list_fails_for_ever(replay, make_error, good_for):
 
 
 @pytest.mark.parametrize("good_for", [0.0, 30.0])
-def test_jobs_end_while_the_list_hangs(replay, good_for):
+def test_jobs_settle_while_the_list_hangs(replay, good_for):
     async def script():
         service = Service()
 
@@ -326,7 +324,7 @@ def test_jobs_end_while_the_list_hangs(replay, good_for):
 
 
 @pytest.mark.parametrize("frozen_at", [0.0, 20.0])
-def test_a_frozen_list_costs_time_and_loses_nothing(replay, frozen_at):
+def test_a_list_that_never_changes_costs_time_and_loses_no_job(replay, frozen_at):
     async def script():
         service = Service()
         shown = {}
@@ -359,9 +357,7 @@ def gets_without_a_list(replay, processing_time):
 
 
 @pytest.mark.parametrize("share", [1, 3])
-def test_a_list_that_loses_active_jobs_costs_no_more_gets_than_the_schedule_would_make(
-    replay, share
-):
+def test_a_list_without_some_active_jobs_costs_no_more_gets_than_the_schedule(replay, share):
     """For good, it has only some of the jobs; or, at 1, none."""
 
     async def script():
@@ -382,7 +378,7 @@ def test_a_list_that_loses_active_jobs_costs_no_more_gets_than_the_schedule_woul
     assert replay(script) < 1.3 * gets_without_a_list(replay, 120.0)
 
 
-def test_a_list_whose_every_page_promises_more_is_read_to_where_nothing_is_new(replay):
+def test_a_list_that_always_announces_more_pages_is_read_until_nothing_is_new(replay):
     async def script():
         service = Service()
         service.at_list = lambda page, _status: attrs.evolve(page, has_more=True)
@@ -396,7 +392,7 @@ def test_a_list_whose_every_page_promises_more_is_read_to_where_nothing_is_new(r
     replay(script)
 
 
-def test_a_bug_of_the_source_in_a_list_ends_all_of_it(replay):
+def test_a_bug_in_list_jobs_ends_all_watches(replay):
     async def script():
         service = Service()
         service.at_list = raising(lambda: ZeroDivisionError("a bug"))
@@ -415,7 +411,7 @@ def test_a_bug_of_the_source_in_a_list_ends_all_of_it(replay):
 # --- who asks while it sweeps -------------------------------------------------------------------
 
 
-def test_a_nudge_is_heeded_whatever_the_list_says(replay):
+def test_poll_now_polls_whatever_the_list_shows(replay):
     async def script():
         service = Service()
         job_ids = service.submit(50, processing_time=100.0)
@@ -436,7 +432,7 @@ def test_a_nudge_is_heeded_whatever_the_list_says(replay):
     replay(script)
 
 
-def test_updates_yield_each_status_while_it_sweeps(replay):
+def test_updates_yield_each_status_during_sweeps(replay):
     async def script():
         service = Service()
         job_ids = service.submit(50, queue_time=20.0, processing_time=30.0)
@@ -457,7 +453,7 @@ def test_updates_yield_each_status_while_it_sweeps(replay):
 
 
 @pytest.mark.parametrize("before", [JobWatcher.watch, JobWatcher.updates])
-def test_who_joins_later_for_updates_is_told_the_first_status_soon(replay, before):
+def test_updates_that_start_during_sweeps_yield_the_first_status_soon(replay, before):
     async def script():
         service = Service()
         job_ids = service.submit(50, processing_time=100.0)
@@ -473,7 +469,7 @@ def test_who_joins_later_for_updates_is_told_the_first_status_soon(replay, befor
     replay(script)
 
 
-def test_a_job_that_waits_for_a_slow_consumer_does_not_hold_back_the_others(replay):
+def test_a_job_that_waits_for_a_slow_consumer_does_not_delay_others(replay):
     async def script():
         service = Service()
         slow = service.submit(100, processing_time=spread)
@@ -491,7 +487,7 @@ def test_a_job_that_waits_for_a_slow_consumer_does_not_hold_back_the_others(repl
     replay(script)
 
 
-def test_a_slow_consumer_gets_all_in_its_own_time(replay):
+def test_a_slow_consumer_gets_all_jobs(replay):
     async def script():
         service = Service()
         job_ids = service.submit(100, processing_time=10.0)
@@ -508,7 +504,7 @@ def test_a_slow_consumer_gets_all_in_its_own_time(replay):
     replay(script)
 
 
-def test_jobs_whose_looks_fail_do_not_hold_back_sweeps_for_the_others(replay):
+def test_jobs_whose_polls_fail_do_not_delay_sweeps(replay):
     async def script():
         service = Service()
         bad = service.submit(30, processing_time=200.0)
@@ -539,7 +535,7 @@ def test_jobs_whose_looks_fail_do_not_hold_back_sweeps_for_the_others(replay):
 # --- slots, and the end of it -------------------------------------------------------------------
 
 
-def test_pages_and_looks_share_the_slots(replay):
+def test_pages_and_polls_share_the_concurrency(replay):
     async def script():
         service = Service(latency=(0.5, 1.0))
         service.submit(1_000, processing_time=1e6)
@@ -562,7 +558,7 @@ def test_pages_and_looks_share_the_slots(replay):
 
 @pytest.mark.parametrize("at", [0.0, 0.05, 0.15, 2.0, 4.05, 4.1, 15.3])
 @pytest.mark.parametrize("how", ["close", "cancel", "leave"])
-def test_ending_in_the_middle_of_a_sweep_leaves_nothing(replay, at, how):
+def test_ending_during_a_sweep_leaves_nothing_behind(replay, at, how):
     async def script():
         service = Service()
         job_ids = service.submit(250, processing_time=60.0)
@@ -603,7 +599,7 @@ def test_ending_in_the_middle_of_a_sweep_leaves_nothing(replay, at, how):
 
 
 @pytest.mark.parametrize("at", [0.02, 0.05, 20.0, 20.5])
-def test_after_the_key_was_refused_it_is_of_use_again(replay, at):
+def test_the_watcher_can_be_used_again_after_a_refused_key(replay, at):
     """Sweeps that were broken off leave nobody waiting for a list that nobody asks for."""
 
     async def script():
@@ -630,7 +626,7 @@ def test_after_the_key_was_refused_it_is_of_use_again(replay, at):
     replay(script)
 
 
-def test_a_refused_key_breaks_a_sweep_off(replay):
+def test_a_refused_key_ends_a_sweep(replay):
     async def script():
         service = Service(latency=(2.0, 2.0))
         job_ids = service.submit(900, processing_time=1_000.0)
@@ -676,7 +672,7 @@ def test_two_watchers_learn_together(replay):
     replay(script)
 
 
-def test_what_one_watcher_has_learnt_spares_the_next_one_looks(replay):
+def test_what_one_watcher_has_learnt_saves_the_next_one_polls(replay):
     async def script():
         durations, gets = Durations(), []
         for _ in range(2):
@@ -693,7 +689,7 @@ def test_what_one_watcher_has_learnt_spares_the_next_one_looks(replay):
 
 @pytest.mark.parametrize("discovery", ["get", "list"])
 @pytest.mark.parametrize("age", [-1_000.0, 80_000.0, 90_000.0, 1e9])
-def test_jobs_of_any_age_are_watched_well(replay, discovery, age):
+def test_old_and_new_jobs_are_detected_in_time(replay, discovery, age):
     async def script():
         service = Service()
         told = service.world.now
@@ -708,7 +704,7 @@ def test_jobs_of_any_age_are_watched_well(replay, discovery, age):
     replay(script)
 
 
-def test_jobs_that_never_show_up_are_given_up_while_it_sweeps(replay):
+def test_jobs_that_never_appear_are_given_up_during_sweeps(replay):
     async def script():
         service = Service()
         job_ids = service.submit(40, processing_time=50.0)

@@ -121,7 +121,7 @@ def mean(values):
 
 
 @pytest.mark.parametrize("every", [0.0, EVERY], ids=["at once", "evenly"])
-def test_where_all_are_new_nearly_a_look_a_job_is_spared_at_no_lag(kept, every):
+def test_new_jobs_save_almost_one_poll_each_at_the_same_lag(kept, every):
     jobs = new_jobs(every=every, seed=2)
     naive = Durations.from_json(kept)
     naive.arrivals.old += 1e6  # so that nothing is taken for new
@@ -131,7 +131,7 @@ def test_where_all_are_new_nearly_a_look_a_job_is_spared_at_no_lag(kept, every):
     assert mean([s.lag for s in spared]) < 1.1 * mean([s.lag for s in plain])
 
 
-def test_a_few_are_looked_at_at_once_for_ever(kept):
+def test_a_few_new_jobs_are_always_polled_immediately(kept):
     waits = [seen.first for seen in play(new_jobs(seed=3), Durations.from_json(kept))]
     prompt = [wait for wait in waits if wait < PROMPT]
     assert 0.02 * JOBS < len(prompt) < 0.09 * JOBS
@@ -139,12 +139,12 @@ def test_a_few_are_looked_at_at_once_for_ever(kept):
     assert max(waits[:8]) < PROMPT  # the first of a watch are looked at in any case
 
 
-def test_before_jobs_were_seen_to_be_new_all_are_looked_at_at_once():
+def test_all_jobs_are_polled_immediately_before_jobs_were_found_to_be_new():
     waits = [seen.first for seen in play(new_jobs(40, every=0.0), Durations())]
     assert max(waits) < PROMPT
 
 
-def test_where_all_had_ended_long_ago_the_first_answer_ends_the_waiting(kept):
+def test_the_first_answer_about_an_old_job_makes_all_postponed_jobs_due(kept):
     """However sure it was that they would be new."""
     for every in (0.0, EVERY):
         seen = play(old_jobs(every=every), Durations.from_json(kept))
@@ -152,7 +152,7 @@ def test_where_all_had_ended_long_ago_the_first_answer_ends_the_waiting(kept):
         assert max(job.lag for job in seen) < PROMPT
 
 
-def test_a_batch_begun_anew_is_taken_for_what_it_is(kept):
+def test_a_batch_that_is_started_again_is_polled_immediately(kept):
     """Half of it ended while nobody looked; the rest goes on."""
     rng = Random(4)
     jobs = [Given(0.0, rng.uniform(20.0, 50.0), rng.choice([5.0, 100.0])) for _ in range(JOBS)]
@@ -162,7 +162,7 @@ def test_a_batch_begun_anew_is_taken_for_what_it_is(kept):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_where_old_jobs_follow_new_ones_none_waits_after_one_was_found(kept, seed):
+def test_no_old_job_waits_after_one_was_found(kept, seed):
     """Those before it wait for no longer than it takes to meet it, a probe among twenty."""
     new = new_jobs(300, seed=seed)
     start = 300 * EVERY
@@ -175,7 +175,7 @@ def test_where_old_jobs_follow_new_ones_none_waits_after_one_was_found(kept, see
         assert job.polls == 1
 
 
-def test_trust_is_earned_anew(kept):
+def test_first_polls_are_postponed_again_after_a_run_of_new_jobs(kept):
     jobs = [*new_jobs(100), Given(10.0, 500.0, 60.0)]
     jobs += [attrs.evolve(job, at=job.at + 60.0) for job in new_jobs(900)]
     waits = [seen.first for seen in play(jobs, Durations.from_json(kept))]
@@ -183,7 +183,7 @@ def test_trust_is_earned_anew(kept):
     assert mean([wait > 30.0 for wait in waits[-100:]]) > 0.8
 
 
-def test_where_one_job_in_thirty_is_old_it_is_not_worth_while_to_wait(kept):
+def test_first_polls_are_immediate_if_one_job_in_thirty_is_old(kept):
     rng, durations = Random(6), Durations.from_json(kept)
     durations.arrivals.new, durations.arrivals.old = 2_900.0, 100.0
     jobs = [rng.choice([*[new] * 29, Given(new.at, 500.0, 60.0)]) for new in new_jobs(seed=6)]
@@ -191,7 +191,7 @@ def test_where_one_job_in_thirty_is_old_it_is_not_worth_while_to_wait(kept):
     assert mean([job.first < PROMPT for job in seen]) > 0.99
 
 
-def test_who_awaits_one_job_or_every_change_or_has_a_deadline_is_served_at_once(kept):
+def test_waits_updates_and_watches_with_a_timeout_poll_immediately(kept):
     async def main():
         world = World(clock=loop_clock(), seed=1)
         source = Counting(world, 1)
