@@ -1,4 +1,4 @@
-"""An ADE service for tests: it implements the documented behavior on loopback ports."""
+"""An ADE service for tests: it implements the documented behaviour on loopback ports."""
 
 from adepoll.emulator.app import make_api_app, make_results_app
 from adepoll.emulator.effects import (

@@ -1,4 +1,4 @@
-"""The combined effect of all faults that apply to one request, on the network or not. Pure."""
+"""The combined effect of all faults that apply to one request. Pure."""
 
 import json
 import random
@@ -25,14 +25,14 @@ from adepoll.emulator.refusals import RateLimit, Refusal, RefusalResponse
 
 @frozen(kw_only=True)
 class CombinedEffect:
-    """What happens to one request. If effects exclude each other, the first added one counts.
+    """What happens to one request. Of effects that exclude each other, the first added one counts.
 
     Attributes:
         delay: Seconds before anything else happens: the sum of all latencies.
         refusal: The error status sent instead of the answer.
         redirect: The redirect sent instead of the answer.
         shift: Number of places by which the list has moved.
-        storage_effects: Unexpected behavior of the storage.
+        storage_effects: Unexpected behaviour of the storage.
         connection_failure: How the transfer of the answer fails.
         off_by: Announced length minus sent length, in bytes.
         extra_bytes: Blanks after the body.

@@ -70,7 +70,7 @@ class ConnectionFailure(Enum):
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """The endpoints at which it can happen."""
+        """The endpoints at which the effect can happen."""
         if self is ConnectionFailure.EXPIRED_MID_DOWNLOAD:
             return frozenset({Endpoint.RESULT})
         return ALL_ENDPOINTS
@@ -139,7 +139,7 @@ class Corruption(Enum):
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """The endpoints at which it can happen."""
+        """The endpoints at which the effect can happen."""
         if self in {Corruption.WRONG_JOB_ID, Corruption.BACKWARD_STATUS}:
             return frozenset({Endpoint.GET})
         return READING_ENDPOINTS
@@ -155,12 +155,12 @@ class ListDistortion(Enum):
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """The endpoints at which it can happen."""
+        """The endpoints at which the effect can happen."""
         return frozenset({Endpoint.LIST})
 
 
 class StorageEffect(Enum):
-    """Unexpected behavior of the storage of large results."""
+    """Unexpected behaviour of the storage of large results."""
 
     CHANGING_ETAG = "changing-etag"
     RANGE_IGNORED = "range-ignored"
@@ -168,7 +168,7 @@ class StorageEffect(Enum):
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """The endpoints at which it can happen."""
+        """The endpoints at which the effect can happen."""
         return frozenset({Endpoint.RESULT})
 
 

@@ -78,8 +78,8 @@ class Fault:
     """An effect, and the requests to which it happens.
 
     Attributes:
-        effect: What happens.
-        when: To which requests.
+        effect: What happens to a request.
+        when: The requests to which it happens.
     """
 
     effect: Effect
@@ -93,7 +93,7 @@ class Fault:
 
     @property
     def name(self) -> str:
-        """The name of its effect."""
+        """The name of the fault, which is that of its effect."""
         return name_of(self.effect)
 
 
@@ -136,7 +136,7 @@ class AppliedFault:
 
     @property
     def effect(self) -> Effect:
-        """What happens."""
+        """What happens to the request."""
         return self.fault.effect
 
 

@@ -1,4 +1,4 @@
-"""The job list, sorted and by status: a page costs the same among ten and among 100,000 jobs."""
+"""The job list, sorted and by status: a page takes the same time with ten and 100,000 jobs."""
 
 import hashlib
 import math

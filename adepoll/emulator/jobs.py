@@ -26,7 +26,7 @@ class Outcome(Enum):
 
     @property
     def status(self) -> JobStatus:
-        """The status that the API reports for it."""
+        """The status that the API reports for this outcome."""
         return _STATUS[self]
 
     @property

@@ -55,8 +55,8 @@ class Presigner:
             origin: Scheme, host and port, for example ``http://127.0.0.1:8080``.
             raw_path: Percent-encoded path.
             now: Unix seconds.
-            method: The only HTTP method for which the URL is valid, as in S3. `ANY_METHOD` stands
-                for the shared access signatures of other vendors.
+            method: The only HTTP method for which the URL is valid, as in S3. `ANY_METHOD` is
+                like the shared access signatures of other vendors.
         """
         stamp = time.strftime(_DATE_FORMAT, time.gmtime(now))
         scope = f"{self.access_key}/{stamp[:8]}/us-east-2/s3/aws4_request"

@@ -144,7 +144,7 @@ class Refusal:
 
     @property
     def endpoints(self) -> frozenset[Endpoint]:
-        """The endpoints at which it can happen."""
+        """The endpoints at which the effect can happen."""
         return ALL_ENDPOINTS if self.kind is RefusalKind.SERVER_ERROR else API_ENDPOINTS
 
 

@@ -49,7 +49,7 @@ async def send(request: web.Request, data: ResponseData) -> web.StreamResponse:
 
 
 class _AlreadySent(web.StreamResponse):
-    """Tells aiohttp that the response has been sent, and that the connection must be closed."""
+    """A placeholder for aiohttp: the response has been sent, and the connection must be closed."""
 
     def __init__(self) -> None:
         super().__init__()

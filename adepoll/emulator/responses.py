@@ -149,8 +149,8 @@ def _matches_if_range(stored: StoredObject, validator: str | None) -> bool:
 
 
 def _is_among(etag: str, tags: str, *, weakly: bool) -> bool:
-    given = [tag.strip() for tag in tags.split(",")]
-    return "*" in given or etag in given or (weakly and f"W/{etag}" in given)
+    candidates = [tag.strip() for tag in tags.split(",")]
+    return "*" in candidates or etag in candidates or (weakly and f"W/{etag}" in candidates)
 
 
 def _seconds(date: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Objects in the storage behind presigned URLs, and the bucket to which jobs save results."""
+"""Objects in the storage behind presigned URLs, and the paths to which jobs save results."""
 
 import hashlib
 from collections.abc import Iterator

@@ -15,9 +15,9 @@ NOW = 1_750_000_000.0
 GET, LIST = Endpoint.GET, Endpoint.LIST
 
 
-def faults(*given, seed=0, now=NOW):
+def faults(*to_add, seed=0, now=NOW):
     made = Faults(seed=seed, clock=lambda: now)
-    for fault in given:
+    for fault in to_add:
         made.add(fault)
     return made
 
@@ -102,29 +102,29 @@ some_faults = st.lists(
 )
 
 
-def applied(on, asked):
+def applied(on, sent):
     """Return the faults that applied to each job, and the numbers drawn for them, by endpoint."""
     seen = {}
-    for endpoint, job_id in asked:
+    for endpoint, job_id in sent:
         hits = on.select(endpoint, job_id, NOW)
         drawn = [(hit.fault.name, hit.rng.random()) for hit in hits]
         seen.setdefault((endpoint, job_id), []).append(drawn)
     return seen
 
 
-@given(given=some_faults, asked=requests, seed=st.integers(), data=st.data())
-def test_the_faults_of_a_job_do_not_depend_on_the_requests_for_other_jobs(given, asked, seed, data):
-    shuffled = data.draw(st.permutations(asked))
-    assert applied(faults(*given, seed=seed), asked) == applied(faults(*given, seed=seed), shuffled)
+@given(added=some_faults, sent=requests, seed=st.integers(), data=st.data())
+def test_the_faults_of_a_job_do_not_depend_on_the_requests_for_other_jobs(added, sent, seed, data):
+    shuffled = data.draw(st.permutations(sent))
+    assert applied(faults(*added, seed=seed), sent) == applied(faults(*added, seed=seed), shuffled)
 
 
-@given(given=some_faults, asked=requests)
-def test_chance_0_never_applies_and_chance_1_always_does(given, asked):
-    on = faults("latency", *given, make_fault("stalled", chance=0.0))
-    for endpoint, job_id in asked:
+@given(added=some_faults, sent=requests)
+def test_chance_0_never_applies_and_chance_1_always_does(added, sent):
+    on = faults("latency", *added, make_fault("stalled", chance=0.0))
+    for endpoint, job_id in sent:
         seen = names(on.select(endpoint, job_id, NOW))
         assert seen[0] == "latency"
-        assert seen.count("stalled") <= sum(f.name == "stalled" for f in given)
+        assert seen.count("stalled") <= sum(f.name == "stalled" for f in added)
 
 
 @given(chance=st.floats(0.05, 0.95), seed=st.integers())

@@ -1,4 +1,4 @@
-"""Configurable behavior of the service: list order and lag, saved results, data retention."""
+"""Configurable behaviour of the service: list order and lag, saved results, data retention."""
 
 import asyncio
 from email.utils import formatdate

@@ -211,11 +211,11 @@ def test_the_same_seed_gives_the_same_answers():
                 seen.append((loop_clock(0.0)(), str(error)))
         return seen, dict(world.faults.counts)
 
-    given = [
+    faults = [
         make_fault(name, chance=0.05)
         for name in FAULT_NAMES
         if "get" in {endpoint.value for endpoint in make_fault(name).effect.endpoints}
     ]
-    first, counts = replay(script, *given)
-    assert (first, counts) == replay(script, *given)
+    first, counts = replay(script, *faults)
+    assert (first, counts) == replay(script, *faults)
     assert len(counts) > 20
