@@ -1169,7 +1169,7 @@ def test_a_run_with_the_same_seed_is_identical():
     assert times() == times()
 
 
-# --- the log of an outage ------------------------------------------------------------------------
+# --- the log of an outage -------------------------------------------------------------------------
 
 
 async def test_ten_failures_in_a_row_and_their_end_cause_one_warning_each(start_server, caplog):
