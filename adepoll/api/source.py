@@ -1,4 +1,4 @@
-"""JobSource: where a watcher gets the state of jobs from. Imports models only."""
+"""JobSource: what a watcher polls. Imports models only."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable

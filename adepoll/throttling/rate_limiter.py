@@ -84,7 +84,7 @@ class RateLimiter:
         self._interval = self._min_interval  # seconds between two requests
         self._next_slot = -math.inf  # when the interval allows the next request
         self.gate_opens_at = -math.inf
-        self._only_window = False  # no rate, gate or outage limited the last request
+        self._only_window = False  # neither rate, gate nor outage limited the last request
         self._first_jitter = min(retry.base, retry.max_wait)
         self._jitter = self._first_jitter  # bound; grows with each 429 in a row
         self.retry_budget = retry.budget
@@ -250,7 +250,7 @@ class RateLimiter:
         return Sent(now, self._window.epoch)
 
     def succeeded(self, sent: Sent) -> None:
-        """Record that the service answered the request, be it with a 404."""
+        """Record that the service answered the request. A 404 is an answer, too."""
         window = self._window
         window.ended(sent.epoch, succeeded=True)
         if self.retry_budget < self._retry.budget:
