@@ -126,7 +126,7 @@ async def all_of(writer):
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_the_rest_of_a_body_comes_as_it_is(run, tls, request):
+def test_the_rest_of_a_body_arrives_unchanged(run, tls, request):
     certificate = request.getfixturevalue("certificate") if tls else None
 
     async def main():
@@ -140,7 +140,7 @@ def test_the_rest_of_a_body_comes_as_it_is(run, tls, request):
     run(main())
 
 
-def test_what_aiohttp_has_read_and_held_back_is_not_lost(run):
+def test_bytes_buffered_by_aiohttp_are_not_lost(run):
     async def main():
         async with Served(all_of) as server, aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{server.port}/"
@@ -155,7 +155,7 @@ def test_what_aiohttp_has_read_and_held_back_is_not_lost(run):
     run(main())
 
 
-def test_the_socket_waits_for_the_reader(run):
+def test_reading_from_the_socket_pauses_until_blocks_are_read(run):
     async def main():
         async with taken_over(all_of) as (come, body):
             await until(lambda: body._paused, pause=0)
@@ -169,7 +169,7 @@ def test_the_socket_waits_for_the_reader(run):
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_what_came_before_a_break_is_given_and_then_the_break_is_told(run, how):
+def test_bytes_before_a_broken_connection_are_read_before_the_error(run, how):
     async def breaking(writer):
         writer.write(BODY[: 3 * MIB + 5])
         await writer.drain()
@@ -190,7 +190,7 @@ def test_what_came_before_a_break_is_given_and_then_the_break_is_told(run, how):
     run(main())
 
 
-def test_bytes_that_trickle_are_given_and_silence_is_told(run):
+def test_slow_bytes_are_read_and_silence_raises(run):
     async def trickling(writer):
         writer.write(BODY[:1_000])
         await writer.drain()
@@ -205,20 +205,7 @@ def test_bytes_that_trickle_are_given_and_silence_is_told(run):
     run(main())
 
 
-def test_full_blocks_and_the_last_bytes_are_given_as_soon_as_they_are_there(run, monkeypatch):
-    monkeypatch.setattr(buffered_body, "_MAX_FILL_TIME", 3_600.0)
-
-    async def main():
-        async with taken_over(all_of, silence=3_600.0) as (come, body):
-            pieces = [*come]
-            async with asyncio.timeout(10):
-                await read_all(body, pieces)
-            assert b"".join(pieces) == BODY
-
-    run(main())
-
-
-def test_bytes_that_do_not_fill_a_block_are_given_before_the_silence_is_over(run):
+def test_a_partly_filled_block_is_read_before_the_timeout(run):
     more = asyncio.Event()
 
     async def in_two(writer):
@@ -239,7 +226,7 @@ def test_bytes_that_do_not_fill_a_block_are_given_before_the_silence_is_over(run
     run(main())
 
 
-def test_a_reader_that_is_cancelled_leaves_nothing(run):
+def test_a_cancelled_reader_leaves_nothing_behind(run):
     async def nothing(writer):
         await writer.drain()
 
@@ -256,7 +243,7 @@ def test_a_reader_that_is_cancelled_leaves_nothing(run):
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_nothing_of_a_connection_stays_when_it_is_left_in_the_middle(run, tls, request):
+def test_leaving_in_the_middle_closes_the_connection(run, tls, request):
     certificate = request.getfixturevalue("certificate") if tls else None
 
     async def main():
@@ -268,7 +255,7 @@ def test_nothing_of_a_connection_stays_when_it_is_left_in_the_middle(run, tls, r
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_who_waits_for_bytes_learns_at_once_that_the_response_was_closed(run, tls, request):
+def test_closing_the_response_wakes_its_reader_immediately(run, tls, request):
     certificate = request.getfixturevalue("certificate") if tls else None
 
     async def nothing(writer):
@@ -287,7 +274,7 @@ def test_who_waits_for_bytes_learns_at_once_that_the_response_was_closed(run, tl
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_memory_is_given_back_without_the_collector(run, tls, request):
+def test_memory_is_freed_without_the_garbage_collector(run, tls, request):
     certificate = request.getfixturevalue("certificate") if tls else None
 
     async def main():
@@ -304,7 +291,7 @@ def test_memory_is_given_back_without_the_collector(run, tls, request):
         gc.enable()
 
 
-async def test_a_body_that_broke_already_is_left_to_who_can_tell_it(bucket, result_body):
+async def test_a_broken_body_stays_with_aiohttp(bucket, result_body):
     bucket.body = result_body(32 * MIB)
     bucket.answers = [bucket.give(2**17, then="close")]
     async with aiohttp.ClientSession() as session, session.get(bucket.url()) as response:
@@ -328,7 +315,7 @@ async def test_a_body_of_unknown_length_stays_with_aiohttp(storage):
         assert await response.read() == b"x" * 1_000
 
 
-def test_memory_is_used_again_when_nobody_holds_it_and_not_before():
+def test_a_block_is_reused_only_when_nothing_refers_to_it():
     blocks = buffered_body.BlockPool()
     first, second = blocks.take(), blocks.take()
     assert first.obj is not second.obj
@@ -368,7 +355,9 @@ def large(bucket, result_body):
     return bucket.body
 
 
-async def test_a_download_takes_fast_bodies_over(bucket, large, fetch, stored, tmp_path, taken):
+async def test_a_fast_download_takes_over_its_connections(
+    bucket, large, fetch, stored, tmp_path, taken
+):
     fetcher = fetch(connections=1)
     report = await fetcher.download(stored(bucket.url()), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == large
@@ -377,7 +366,7 @@ async def test_a_download_takes_fast_bodies_over(bucket, large, fetch, stored, t
     assert taken
 
 
-async def test_a_download_goes_on_where_a_body_that_was_taken_over_broke(
+async def test_a_download_resumes_where_a_body_read_in_blocks_broke(
     bucket, large, fetch, stored, tmp_path, taken
 ):
     bucket.answers = [bucket.give(), bucket.give(20 * MIB + 7, then="close"), bucket.give()]
@@ -387,7 +376,7 @@ async def test_a_download_goes_on_where_a_body_that_was_taken_over_broke(
     assert bucket.ranges[2][0] == 28 * MIB + 7
 
 
-async def test_a_download_that_is_taken_over_ends_when_its_fetcher_is_closed(
+async def test_closing_the_fetcher_ends_a_download_read_in_blocks(
     bucket, large, fetch, stored, tmp_path, taken
 ):
     bucket.answers = [bucket.give(), bucket.give(18 * MIB, then="hang")]
@@ -399,7 +388,7 @@ async def test_a_download_that_is_taken_over_ends_when_its_fetcher_is_closed(
         await download
 
 
-async def test_silence_of_a_body_that_was_taken_over_is_an_error(
+async def test_silence_of_a_body_read_in_blocks_is_an_error(
     bucket, large, fetch, stored, tmp_path, taken
 ):
     bucket.answers = [bucket.give(), bucket.give(MIB, then="hang")]

@@ -21,45 +21,45 @@ def play(plan, *spells, since=0.0):
     return wanted
 
 
-def test_one_connection_begins():
+def test_a_download_starts_with_one_connection():
     assert ConnectionPlan(8, 0.0).wanted == 1
 
 
-def test_a_slow_one_gets_all_the_company_that_is_allowed():
+def test_a_slow_connection_is_joined_by_all_allowed_ones():
     assert play(ConnectionPlan(8, 0.0), (2 * MIB, 2)) == [8]
 
 
-def test_a_fast_one_stays_alone():
+def test_a_fast_connection_stays_single():
     assert play(ConnectionPlan(8, 0.0), (500 * MIB, 20)) == [1]
 
 
-def test_company_that_brings_nothing_is_sent_away_for_good():
+def test_connections_without_speedup_are_closed_for_good():
     plan = ConnectionPlan(8, 0.0)
     assert play(plan, (2 * MIB, 1), (2 * MIB, 3), (MIB, 60)) == [8, 1, 1]
 
 
-def test_company_that_brings_a_quarter_more_stays_for_good():
+def test_connections_with_a_speedup_of_a_quarter_stay_for_good():
     plan = ConnectionPlan(8, 0.0)
     assert play(plan, (2 * MIB, 1), (4 * MIB, 3), (MIB, 60)) == [8, 8, 8]
 
 
-def test_nothing_is_judged_by_a_few_bytes():
+def test_less_than_a_mebibyte_decides_nothing():
     assert play(ConnectionPlan(8, 0.0), (MIB // 100, 90)) == [1]
     assert play(ConnectionPlan(8, 0.0), (MIB // 100, 101)) == [8]
 
 
-def test_company_is_not_judged_before_it_had_time_to_come():
+def test_new_connections_are_not_judged_in_their_first_seconds():
     plan = ConnectionPlan(8, 0.0)
     play(plan, (2 * MIB, 1))
     assert plan.wanted == 8
     assert play(plan, (0, 0.5), since=1.0) == [8]
 
 
-def test_one_that_was_fast_and_slows_down_gets_company_soon():
+def test_a_connection_that_slows_down_is_joined_within_seconds():
     assert play(ConnectionPlan(8, 0.0), (500 * MIB, 60), (2 * MIB, 3)) == [1, 8]
 
 
-def test_no_more_than_are_served_are_wanted_again():
+def test_a_limit_of_the_storage_is_not_exceeded_again():
     plan = ConnectionPlan(8, 0.0)
     play(plan, (2 * MIB, 1))
     plan.limit(2)
@@ -68,7 +68,7 @@ def test_no_more_than_are_served_are_wanted_again():
 
 
 @given(allowed=st.integers(1, 64), steps=st.lists(st.tuples(st.integers(0, 2**30), SECONDS)))
-def test_never_more_than_allowed_and_never_none(allowed, steps):
+def test_there_is_at_least_one_connection_and_at_most_the_allowed_number(allowed, steps):
     plan, now = ConnectionPlan(allowed, 0.0), 0.0
     for size, seconds in steps:
         now += seconds
@@ -82,7 +82,7 @@ def test_never_more_than_allowed_and_never_none(allowed, steps):
     missing=st.integers(0, 2**40),
     steps=st.lists(st.tuples(st.integers(0, 2**30), SECONDS)),
 )
-def test_what_is_asked_for_at_once_is_never_tiny_and_never_endless(allowed, missing, steps):
+def test_segments_have_1_to_128_mebibytes(allowed, missing, steps):
     plan, now = ConnectionPlan(allowed, 0.0), 0.0
     assert plan.segment_size(missing, now) == FIRST_SEGMENT
     for size, seconds in steps:
@@ -92,14 +92,14 @@ def test_what_is_asked_for_at_once_is_never_tiny_and_never_endless(allowed, miss
         assert MIB <= plan.segment_size(missing, now) <= 128 * MIB
 
 
-def test_a_fast_connection_is_asked_for_more_at_once_than_a_slow_one():
+def test_a_fast_connection_gets_larger_segments_than_a_slow_one():
     fast, slow = ConnectionPlan(1, 0.0), ConnectionPlan(1, 0.0)
     play(fast, (30 * MIB, 5))
     play(slow, (3 * MIB, 5))
     assert fast.segment_size(2**33, 5.0) > 5 * slow.segment_size(2**33, 5.0)
 
 
-def test_near_the_end_several_connections_are_asked_for_less_so_that_all_end_together():
+def test_near_the_end_several_connections_get_smaller_segments():
     plan = ConnectionPlan(4, 0.0)
     play(plan, (20 * MIB, 1), (60 * MIB, 1))
     assert plan.wanted == 4
@@ -108,7 +108,7 @@ def test_near_the_end_several_connections_are_asked_for_less_so_that_all_end_tog
     assert plan.segment_size(1, 2.0) == MIB
 
 
-def test_a_connection_that_is_slow_in_its_first_moment_is_not_judged_by_that():
+def test_the_first_moments_of_a_connection_decide_nothing():
     plan = ConnectionPlan(8, 0.0)
     plan.received += 2 * MIB
     assert plan.update(0.1) == 1
@@ -116,7 +116,7 @@ def test_a_connection_that_is_slow_in_its_first_moment_is_not_judged_by_that():
     assert plan.update(0.2) == 1
 
 
-def test_one_that_is_fast_is_known_to_be_and_stays_so_while_counting_begins_anew():
+def test_a_fast_connection_counts_as_fast_while_the_measurement_restarts():
     plan = ConnectionPlan(8, 0.0)
     assert not plan.is_fast(0.0)
     for tenths in range(1, 50):
@@ -126,7 +126,7 @@ def test_one_that_is_fast_is_known_to_be_and_stays_so_while_counting_begins_anew
         assert plan.segment_size(2**33, tenths / 10) == 128 * MIB
 
 
-def test_several_are_not_fast():
+def test_several_connections_do_not_count_as_fast():
     plan = ConnectionPlan(8, 0.0)
     play(plan, (20 * MIB, 1))
     assert plan.wanted == 8
@@ -134,7 +134,7 @@ def test_several_are_not_fast():
     assert not plan.is_fast(1.1)
 
 
-def test_nothing_is_taken_from_company_that_may_be_to_come():
+def test_an_unmeasured_connection_leaves_work_for_others():
     """Of a result of some parts, the first connection would else have all before it is judged."""
     plan = ConnectionPlan(4, 0.0)
     plan.received += FIRST_SEGMENT
@@ -144,7 +144,7 @@ def test_nothing_is_taken_from_company_that_may_be_to_come():
     assert plan.update(0.2) == 4
 
 
-def test_one_that_is_to_stay_alone_is_asked_for_much():
+def test_a_single_allowed_connection_gets_large_segments():
     plan = ConnectionPlan(1, 0.0)
     plan.received += FIRST_SEGMENT
     assert plan.segment_size(2**33, 0.15) == 64 * MIB

@@ -103,20 +103,20 @@ async def test_a_large_result_is_downloaded_with_one_request(ade, client, fetche
     assert (ade.world.traffic.get, ade.world.traffic.result) == (1, 1)
 
 
-async def test_a_redacted_snapshot_is_good_for_a_fresh_url(ade, client, fetcher):
+async def test_a_redacted_snapshot_gets_a_new_url(ade, client, fetcher):
     job = (await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))).redacted()
     assert job.output_url.endswith("?REDACTED")
     assert (await fetcher.result(job)).metadata.job_id == job.job_id
     assert (ade.world.traffic.get, ade.world.traffic.result) == (2, 1)
 
 
-async def test_a_snapshot_that_was_saved_without_its_url_is_good_too(ade, client, fetcher):
+async def test_a_snapshot_saved_without_its_url_gets_a_new_url(ade, client, fetcher):
     job = await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))
     saved = JobSnapshot.from_json(json.dumps(json.loads(job.to_json()) | {"output_url": None}))
     assert (await fetcher.result(saved)).metadata.job_id == job.job_id
 
 
-async def test_a_url_without_a_query_is_used_as_it_is(storage, fetch, stored, result_body):
+async def test_a_url_without_a_query_is_used_unchanged(storage, fetch, stored, result_body):
     storage.answers = [storage.reply(result_body())]
     fetcher = fetch(AssertionError("the service was asked"))
     assert await fetcher.result(stored(storage.url("/own/bucket.json")).redacted())
@@ -128,7 +128,7 @@ async def test_a_url_without_a_query_is_used_as_it_is(storage, fetch, stored, re
     ("outcome", "error"),
     [(Outcome.FAILED, JobFailedError), (Outcome.CANCELLED, JobCancelledError)],
 )
-async def test_a_job_that_ended_badly_says_so(
+async def test_a_failed_or_cancelled_job_raises(
     ade, client, fetcher, tmp_path, outcome, error, use, by_id
 ):
     job = ade.submit(JobPlan(outcome=outcome))
@@ -141,7 +141,7 @@ async def test_a_job_that_ended_badly_says_so(
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("status", ["pending", "processing", "mystifying"])
-async def test_a_job_that_has_not_ended_is_not_ready(fetch, stored, tmp_path, status, use):
+async def test_an_active_job_has_no_result_yet(fetch, stored, tmp_path, status, use):
     fetcher = fetch(stored(status=status))
     with pytest.raises(ResultNotReadyError, match=status) as caught:
         await _use(fetcher, use, "job-1", tmp_path / "out")
@@ -159,7 +159,7 @@ async def test_with_neither_data_nor_url_the_result_is_unavailable(fetch, stored
     assert names(tmp_path) == []
 
 
-async def test_an_unknown_job_is_told_as_the_client_tells_it(fetcher, tmp_path):
+async def test_an_unknown_job_raises_the_error_of_the_client(fetcher, tmp_path):
     with pytest.raises(JobNotFoundError):
         await fetcher.download("missing", tmp_path / "out")
     assert names(tmp_path) == []
@@ -177,7 +177,7 @@ async def _use(fetcher, use, job, path):
 USES = pytest.mark.parametrize("use", ["result", "download", "stream"])
 
 
-async def test_an_announced_size_over_the_limit_is_refused_before_its_bytes(
+async def test_an_announced_size_over_the_limit_raises_before_the_body_is_read(
     storage, fetch, stored, result_body
 ):
     async def announce(_reader, writer):
@@ -192,9 +192,7 @@ async def test_an_announced_size_over_the_limit_is_refused_before_its_bytes(
     assert len(storage.heads) == 1
 
 
-async def test_a_size_over_the_limit_that_nobody_announced_is_noticed_under_way(
-    storage, fetch, stored
-):
+async def test_an_unannounced_size_over_the_limit_raises_while_reading(storage, fetch, stored):
     async def endless(_reader, writer):
         writer.write(storage.reply(length=None) + b'{"extraction":"')
         while True:  # until the client leaves
@@ -209,7 +207,9 @@ async def test_a_size_over_the_limit_that_nobody_announced_is_noticed_under_way(
 
 
 @pytest.mark.parametrize("length", [True, None])
-async def test_a_result_of_exactly_the_limit_is_taken(storage, fetch, stored, result_body, length):
+async def test_a_result_of_exactly_the_limit_is_returned(
+    storage, fetch, stored, result_body, length
+):
     body = result_body()
     storage.answers = [storage.reply(body, length=length)]
     assert await fetch(max_result_bytes=len(body)).result(stored(storage.url()))
@@ -217,7 +217,7 @@ async def test_a_result_of_exactly_the_limit_is_taken(storage, fetch, stored, re
         await fetch(max_result_bytes=len(body) - 1).result(stored(storage.url()))
 
 
-async def test_the_limit_is_no_concern_of_download_and_stream(
+async def test_the_limit_does_not_apply_to_download_and_stream(
     storage, fetch, stored, result_body, tmp_path
 ):
     body = result_body()
@@ -235,7 +235,7 @@ async def test_the_limit_is_no_concern_of_download_and_stream(
     [b"<html>Sign in</html>", b'<?xml version="1.0"?><Error/>', b"[]", b"null", b"\x1f\x8b\x08..."],
     ids=["html", "xml", "array", "null", "gzip"],
 )
-async def test_what_is_no_object_is_malformed_however_it_is_used(
+async def test_a_body_that_is_not_an_object_is_malformed(
     storage, fetch, stored, tmp_path, body, use
 ):
     storage.answers = [storage.reply(body)]
@@ -246,9 +246,7 @@ async def test_what_is_no_object_is_malformed_however_it_is_used(
 
 
 @pytest.mark.parametrize("use", ["result", "download"])
-async def test_a_page_that_a_gateway_puts_in_the_way_once_is_tried_again(
-    storage, fetch, stored, result_body, tmp_path, use
-):
+async def test_a_page_of_a_gateway_is_retried(storage, fetch, stored, result_body, tmp_path, use):
     storage.answers = [storage.reply(b"<html>wait</html>"), storage.reply(result_body())]
     await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 2
@@ -266,14 +264,14 @@ async def test_a_page_that_a_gateway_puts_in_the_way_once_is_tried_again(
     ],
     ids=["cut short", "NaN", "not UTF-8", "endless nesting", "missing field", "wrong type"],
 )
-async def test_what_is_no_result_is_malformed_and_says_where(storage, fetch, stored, body, problem):
+async def test_a_malformed_result_names_the_path(storage, fetch, stored, body, problem):
     storage.answers = [storage.reply(body)]
     with pytest.raises(ResultMalformedError) as caught:
         await fetch().result(stored(storage.url()))
     assert any(problem in text for text in caught.value.problems)
 
 
-async def test_reading_a_large_result_leaves_the_loop_free(
+async def test_reading_a_large_result_does_not_block_the_loop(
     storage, fetch, stored, result_body, monkeypatch
 ):
     threads = []
@@ -293,7 +291,7 @@ async def test_reading_a_large_result_leaves_the_loop_free(
 # --- download(): to disk ------------------------------------------------------------------------
 
 
-async def test_a_download_is_byte_for_byte_the_truth(ade, client, fetcher, tmp_path):
+async def test_a_download_has_exactly_the_bytes_of_the_result(ade, client, fetcher, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=5_000_000))
     target = tmp_path / "out.json"
     report = await fetcher.download(await client.get_job(job_id), target)
@@ -308,16 +306,7 @@ async def test_a_download_is_byte_for_byte_the_truth(ade, client, fetcher, tmp_p
     assert ade.world.traffic.leaks == 0
 
 
-async def test_progress_of_an_inline_result_goes_from_nothing_to_all(ade, fetcher, tmp_path):
-    job_id, told = ade.submit(JobPlan(result_bytes=3_000)), []
-    report = await fetcher.download(
-        job_id, tmp_path / "out", progress=lambda *now: told.append(now)
-    )
-    assert told[0] == (0, report.bytes)
-    assert told[-1] == (report.bytes, report.bytes)
-
-
-async def test_an_inline_result_is_written_as_the_storage_would_have_had_it(ade, fetcher, tmp_path):
+async def test_an_inline_result_is_written_like_a_stored_one(ade, fetcher, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=3_000))
     report = await fetcher.download(job_id, str(tmp_path / "out.json"))
     written = (tmp_path / "out.json").read_bytes()
@@ -328,7 +317,7 @@ async def test_an_inline_result_is_written_as_the_storage_would_have_had_it(ade,
     assert ade.world.traffic.result == 0
 
 
-async def test_a_target_that_exists_costs_no_request(ade, fetcher, tmp_path):
+async def test_an_existing_target_raises_before_any_request(ade, fetcher, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=LARGE))
     target = tmp_path / "out"
     target.write_bytes(b"before")
@@ -338,7 +327,7 @@ async def test_a_target_that_exists_costs_no_request(ade, fetcher, tmp_path):
     assert target.read_bytes() == b"before"
 
 
-async def test_a_missing_folder_costs_no_request(ade, fetcher, tmp_path):
+async def test_a_missing_folder_raises_before_any_request(ade, fetcher, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=LARGE))
     with pytest.raises(StorageError) as caught:
         await fetcher.download(job_id, tmp_path / "missing" / "out")
@@ -356,7 +345,7 @@ async def test_with_overwrite_the_old_file_is_replaced(ade, fetcher, tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-async def test_while_bytes_arrive_the_folder_shows_no_target_or_the_old_one(
+async def test_while_bytes_arrive_there_is_no_target_or_the_old_one(
     storage, fetch, stored, result_body, tmp_path, overwrite
 ):
     body = result_body(12 * 2**20)
@@ -389,7 +378,7 @@ async def test_while_bytes_arrive_the_folder_shows_no_target_or_the_old_one(
     assert target.read_bytes() == body
 
 
-async def test_a_target_that_appears_meanwhile_is_not_replaced(
+async def test_a_target_created_meanwhile_is_not_replaced(
     storage, fetch, stored, result_body, tmp_path
 ):
     target = tmp_path / "out"
@@ -406,7 +395,7 @@ async def test_a_target_that_appears_meanwhile_is_not_replaced(
     assert len(storage.heads) == 1
 
 
-async def test_of_two_downloads_to_one_target_one_wins_and_one_is_told(
+async def test_of_two_downloads_to_one_target_one_wins_and_one_raises(
     ade, client, fetcher, tmp_path
 ):
     jobs = [ade.submit(JobPlan(result_bytes=LARGE)) for _ in range(2)]
@@ -420,7 +409,7 @@ async def test_of_two_downloads_to_one_target_one_wins_and_one_is_told(
 
 
 @pytest.mark.parametrize("inline", [True, False])
-async def test_a_disk_that_fills_up_is_told_at_once_and_leaves_nothing(
+async def test_a_full_disk_raises_immediately_and_leaves_no_file(
     ade, fetcher, tmp_path, monkeypatch, inline
 ):
     def write(self, offset, chunks):
@@ -444,7 +433,7 @@ async def test_a_disk_that_fills_up_is_told_at_once_and_leaves_nothing(
     ],
 )
 @USES
-async def test_a_body_may_be_delimited_in_any_way_of_http(
+async def test_a_body_may_be_delimited_in_any_form_of_http(
     storage, fetch, stored, result_body, tmp_path, length, wrap, use
 ):
     body = result_body()
@@ -509,7 +498,7 @@ CUTS = pytest.mark.parametrize(
 
 @CUTS
 @pytest.mark.parametrize("use", ["result", "download"])
-async def test_a_body_that_breaks_off_is_tried_again_and_never_shown(
+async def test_an_incomplete_body_is_retried_and_never_returned(
     storage, fetch, stored, result_body, tmp_path, cut, use
 ):
     body = result_body()
@@ -525,7 +514,7 @@ async def test_a_body_that_breaks_off_is_tried_again_and_never_shown(
 
 @CUTS
 @pytest.mark.parametrize("use", ["result", "download"])
-async def test_a_later_attempt_that_is_whole_makes_it_good(
+async def test_a_later_complete_attempt_succeeds(
     storage, fetch, stored, result_body, tmp_path, cut, use
 ):
     body = result_body()
@@ -542,7 +531,7 @@ async def test_a_later_attempt_that_is_whole_makes_it_good(
 
 
 @CUTS
-async def test_a_stream_that_breaks_off_each_time_is_given_up_after_the_attempts_there_are(
+async def test_a_stream_that_always_breaks_is_given_up_after_all_attempts(
     storage, fetch, stored, result_body, cut
 ):
     body = result_body()
@@ -559,7 +548,7 @@ async def test_a_stream_that_breaks_off_each_time_is_given_up_after_the_attempts
 
 
 @CUTS
-async def test_a_stream_that_breaks_off_goes_on_and_gives_no_byte_twice(
+async def test_a_broken_stream_resumes_and_returns_no_byte_twice(
     storage, fetch, stored, result_body, cut
 ):
     body = result_body()
@@ -571,9 +560,7 @@ async def test_a_stream_that_breaks_off_goes_on_and_gives_no_byte_twice(
     assert len(storage.heads) == 3
 
 
-async def test_a_stream_whose_first_bytes_break_off_once_is_handed_out_whole(
-    storage, fetch, stored, result_body
-):
+async def test_a_stream_broken_in_its_first_bytes_is_complete(storage, fetch, stored, result_body):
     body = result_body()
     storage.answers = [storage.reply(b"", length=len(body)), storage.reply(body)]
     async with fetch().stream(stored(storage.url())) as stream:
@@ -582,7 +569,7 @@ async def test_a_stream_whose_first_bytes_break_off_once_is_handed_out_whole(
         assert stream.received == len(body)
 
 
-async def test_the_error_says_how_far_the_last_attempt_came(
+async def test_the_error_has_the_bytes_of_the_last_attempt(
     storage, fetch, stored, result_body, tmp_path
 ):
     body = result_body()
@@ -596,7 +583,7 @@ async def test_the_error_says_how_far_the_last_attempt_came(
     "answer",
     [b"", b"HTTP/1.1 200", b"SSH-2.0-OpenSSH_9\r\n", b"\x15\x03\x01\x00\x02\x02F", b"\0" * 99],
 )
-async def test_what_is_no_http_is_a_transfer_error(storage, fetch, stored, answer):
+async def test_a_response_that_is_not_http_is_a_transfer_error(storage, fetch, stored, answer):
     storage.answers = [answer]
     with pytest.raises(ResultTransferError) as caught:
         await fetch(attempts=2).result(stored(storage.url()))
@@ -604,7 +591,7 @@ async def test_what_is_no_http_is_a_transfer_error(storage, fetch, stored, answe
     assert len(storage.heads) >= 2
 
 
-async def test_a_connection_that_cannot_be_made_is_a_transfer_error(storage, fetch, stored):
+async def test_a_failed_connection_is_a_transfer_error(storage, fetch, stored):
     url = storage.url()
     await storage.__aexit__()
     with pytest.raises(ResultTransferError, match=r"cannot connect to 127\.0\.0\.1"):
@@ -612,7 +599,7 @@ async def test_a_connection_that_cannot_be_made_is_a_transfer_error(storage, fet
 
 
 @pytest.mark.parametrize("before_headers", [True, False])
-async def test_a_storage_that_falls_silent_is_given_up(
+async def test_a_storage_that_stops_sending_is_given_up(
     storage, fetch, stored, tmp_path, before_headers
 ):
     async def fall_silent(reader, writer):
@@ -636,7 +623,7 @@ async def test_a_storage_that_falls_silent_is_given_up(
 @pytest.mark.parametrize(
     "status", ["500 Oops", "502 Bad Gateway", "503 Slow Down", "429 Too Many", "408 Timeout"]
 )
-async def test_a_storage_in_trouble_is_asked_again(
+async def test_a_server_error_of_the_storage_is_retried(
     storage, fetch, stored, result_body, tmp_path, status, use
 ):
     body = result_body()
@@ -652,9 +639,7 @@ async def test_a_storage_in_trouble_is_asked_again(
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "410 Gone", "204 None", "304 Same"])
-async def test_any_other_status_is_refused_without_a_second_try(
-    storage, fetch, stored, tmp_path, status
-):
+async def test_any_other_status_raises_without_a_retry(storage, fetch, stored, tmp_path, status):
     storage.answers = [storage.reply(status=status)]
     with pytest.raises(ResultRefusedError) as caught:
         await fetch().download(stored(storage.url()), tmp_path / "out")
@@ -667,7 +652,7 @@ async def test_any_other_status_is_refused_without_a_second_try(
 @pytest.mark.parametrize(
     "body", [DENIED, MISMATCH, b"", b"<html>Forbidden"], ids=["denied", "mismatch", "empty", "html"]
 )
-async def test_a_403_that_is_not_expiry_names_output_save_url_and_asks_nobody_again(
+async def test_a_403_without_expiry_names_output_save_url_and_is_not_retried(
     storage, fetch, stored, tmp_path, body, use
 ):
     storage.answers = [storage.reply(body, status="403 Forbidden")]
@@ -695,7 +680,7 @@ async def test_a_403_that_is_not_expiry_names_output_save_url_and_asks_nobody_ag
     ],
     ids=["denied", "mismatch", "none", "endless", "long", "hostile", "escaped"],
 )
-async def test_the_detail_is_what_the_storage_said_made_fit_to_be_shown(
+async def test_the_detail_is_the_redacted_message_of_the_storage(
     storage, fetch, stored, body, detail
 ):
     storage.answers = [storage.reply(body, status="403 Forbidden")]
@@ -706,7 +691,7 @@ async def test_the_detail_is_what_the_storage_said_made_fit_to_be_shown(
 
 
 @pytest.mark.parametrize("length", [True, None])
-async def test_an_error_page_that_arrives_piece_by_piece_is_read_whole(
+async def test_an_error_page_in_several_chunks_is_read_completely(
     storage, fetch, stored, result_body, length
 ):
     async def piecemeal(_reader, writer):
@@ -724,7 +709,7 @@ async def test_an_error_page_that_arrives_piece_by_piece_is_read_whole(
     assert storage.targets == ["/stale", "/fresh"]
 
 
-async def test_an_error_page_without_end_is_read_no_further_than_is_told(storage, fetch, stored):
+async def test_an_endless_error_page_is_read_up_to_a_limit(storage, fetch, stored):
     async def endless(_reader, writer):
         writer.write(storage.reply(status="403 Forbidden", length=None))
         while True:  # until the client leaves
@@ -739,7 +724,7 @@ async def test_an_error_page_without_end_is_read_no_further_than_is_told(storage
 
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "503 Slow Down"])
-async def test_an_error_page_that_breaks_off_is_still_that_error(storage, fetch, stored, status):
+async def test_a_broken_error_page_still_raises_its_status(storage, fetch, stored, status):
     storage.answers = [storage.reply(b"<Message>said</Message>", status=status, length=900)]
     with pytest.raises(ResultRefusedError) as caught:
         await fetch(attempts=1).result(stored(storage.url()))
@@ -748,7 +733,7 @@ async def test_an_error_page_that_breaks_off_is_still_that_error(storage, fetch,
 
 @USES
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, identity", "gzip, gzip"])
-async def test_a_body_in_an_encoding_that_nobody_asked_for_and_we_do_not_know_is_refused(
+async def test_an_unsupported_content_encoding_is_malformed(
     storage, fetch, stored, result_body, tmp_path, coding, use
 ):
     headers = [f"Content-Encoding: {coding}"]
@@ -759,7 +744,9 @@ async def test_a_body_in_an_encoding_that_nobody_asked_for_and_we_do_not_know_is
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", ""])
-async def test_an_encoding_that_is_none_is_accepted(storage, fetch, stored, result_body, coding):
+async def test_the_content_encoding_identity_is_accepted(
+    storage, fetch, stored, result_body, coding
+):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [storage.reply(result_body(), headers=headers)]
     assert await fetch().result(stored(storage.url()))
@@ -769,9 +756,7 @@ async def test_an_encoding_that_is_none_is_accepted(storage, fetch, stored, resu
 
 
 @USES
-async def test_an_hour_later_the_job_is_read_again_and_the_fresh_url_used(
-    ade, client, fetcher, clock, tmp_path, use
-):
+async def test_an_hour_later_the_url_is_renewed(ade, client, fetcher, clock, tmp_path, use):
     job = await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))
     clock.now += 3_601
     got = await _use(fetcher, use, job, tmp_path / "out")
@@ -783,7 +768,7 @@ async def test_an_hour_later_the_job_is_read_again_and_the_fresh_url_used(
     assert (ade.world.traffic.get, ade.world.traffic.result) == (2, 2)
 
 
-async def test_within_the_hour_the_url_is_used_as_it_is(ade, client, fetcher, clock):
+async def test_within_the_hour_the_url_is_not_renewed(ade, client, fetcher, clock):
     job = await client.get_job(ade.submit(JobPlan(result_bytes=LARGE)))
     clock.now += 3_590
     assert await fetcher.result(job)
@@ -791,9 +776,7 @@ async def test_within_the_hour_the_url_is_used_as_it_is(ade, client, fetcher, cl
 
 
 @USES
-async def test_a_url_that_the_service_repeats_is_not_tried_again(
-    storage, fetch, stored, tmp_path, use
-):
+async def test_a_repeated_expired_url_is_not_requested_again(storage, fetch, stored, tmp_path, use):
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
     job = stored(storage.url())
     fetcher = fetch(job)
@@ -806,7 +789,7 @@ async def test_a_url_that_the_service_repeats_is_not_tried_again(
 
 
 @USES
-async def test_urls_that_are_fresh_and_expired_are_asked_for_twice_at_most(
+async def test_at_most_two_renewed_urls_in_a_row_may_be_expired(
     storage, fetch, stored, tmp_path, use
 ):
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
@@ -818,14 +801,14 @@ async def test_urls_that_are_fresh_and_expired_are_asked_for_twice_at_most(
     assert names(tmp_path) == []
 
 
-async def test_a_job_that_lost_its_url_stays_expired(storage, fetch, stored):
+async def test_a_job_without_url_on_renewal_stays_expired(storage, fetch, stored):
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
     with pytest.raises(ResultExpiredError):
         await fetch(stored()).result(stored(storage.url()))
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "403 Forbidden"])
-async def test_expiry_is_told_from_what_is_said_whatever_the_status(
+async def test_expiry_is_recognised_by_the_message_for_several_statuses(
     storage, fetch, stored, result_body, status
 ):
     said = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>"
@@ -834,14 +817,14 @@ async def test_expiry_is_told_from_what_is_said_whatever_the_status(
     assert storage.targets == ["/stale", "/fresh"]
 
 
-async def test_a_service_that_cannot_be_asked_for_a_fresh_url_is_told(storage, fetch, stored):
+async def test_a_failed_renewal_raises_the_error_of_the_api(storage, fetch, stored):
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
     fetcher = fetch(JobNotFoundError(status=404, job_id="job-1"))
     with pytest.raises(JobNotFoundError):
         await fetcher.result(stored(storage.url()))
 
 
-async def test_expiry_between_attempts_takes_a_fresh_url_and_spends_no_attempt(
+async def test_expiry_between_attempts_renews_the_url_and_costs_no_attempt(
     storage, fetch, stored, result_body, tmp_path
 ):
     body = result_body()
@@ -857,7 +840,7 @@ async def test_expiry_between_attempts_takes_a_fresh_url_and_spends_no_attempt(
 # --- stream() -----------------------------------------------------------------------------------
 
 
-async def test_a_stream_tells_size_and_etag_first_and_counts_what_it_gave(ade, client, fetcher):
+async def test_a_stream_has_size_and_etag_first_and_counts_its_bytes(ade, client, fetcher):
     job_id = ade.submit(JobPlan(result_bytes=5_000_000))
     truth = ade.world.result(job_id)
     async with fetcher.stream(job_id) as stream:
@@ -872,7 +855,7 @@ async def test_a_stream_tells_size_and_etag_first_and_counts_what_it_gave(ade, c
         assert (digest.hexdigest(), total) == (truth.sha256(), truth.size)
 
 
-async def test_a_stream_of_unknown_size_says_so(storage, fetch, stored, result_body):
+async def test_a_stream_of_unknown_size_has_no_size(storage, fetch, stored, result_body):
     body = result_body()
     storage.answers = [storage.reply(body, length=None)]
     async with fetch().stream(stored(storage.url())) as stream:
@@ -890,7 +873,7 @@ async def test_an_inline_result_streams_too(ade, fetcher):
     assert json.loads(body) == json.loads(ade.world.result(job_id).read())
 
 
-async def test_the_end_of_a_stream_stays_the_end(ade, fetcher):
+async def test_a_stream_stays_at_its_end(ade, fetcher):
     for size in (3_000, LARGE):
         async with fetcher.stream(ade.submit(JobPlan(result_bytes=size))) as stream:
             assert await collect(stream)
@@ -898,7 +881,9 @@ async def test_the_end_of_a_stream_stays_the_end(ade, fetcher):
 
 
 @pytest.mark.parametrize("length", [True, None])
-async def test_blanks_around_the_result_are_no_concern(storage, fetch, stored, result_body, length):
+async def test_whitespace_around_the_result_is_accepted(
+    storage, fetch, stored, result_body, length
+):
     pieces = [b" ", b"\r\n", result_body(), b"\n", b" " * 40]
 
     async def piecemeal(_reader, writer):
@@ -916,7 +901,9 @@ async def test_blanks_around_the_result_are_no_concern(storage, fetch, stored, r
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
-async def test_blanks_before_it_do_not_make_a_page_a_result(storage, fetch, stored, tmp_path, use):
+async def test_whitespace_before_a_page_does_not_make_it_a_result(
+    storage, fetch, stored, tmp_path, use
+):
     async def piecemeal(_reader, writer):
         writer.write(storage.reply(length=None))
         for piece in (b"\r\n", b" ", b"<script>a = {}"):
@@ -931,7 +918,7 @@ async def test_blanks_before_it_do_not_make_a_page_a_result(storage, fetch, stor
     assert names(tmp_path) == []
 
 
-async def test_a_reader_that_pauses_pauses_the_storage(storage, fetch, stored):
+async def test_a_pausing_reader_pauses_the_storage(storage, fetch, stored):
     total, piece = 256 * 2**20, b"x" * 2**16
     sent = 0
 
@@ -978,9 +965,7 @@ async def test_leaving_a_stream_early_closes_its_connection(storage, fetch, stor
     await storage.left_alone()
 
 
-async def test_an_error_of_the_reader_passes_unchanged_and_closes_the_connection(
-    storage, fetch, stored
-):
+async def test_an_error_of_the_caller_is_raised_and_closes_the_connection(storage, fetch, stored):
     async def half(reader, writer):
         writer.write(storage.reply(b'{"', length=1_000))
         await reader.read()
@@ -1024,7 +1009,7 @@ def hold(monkeypatch):
 
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("method", ["check", "open", "write", "publish"])
-async def test_cancelled_in_the_middle_of_disk_work_a_download_leaves_no_temporary(
+async def test_a_download_cancelled_during_disk_work_leaves_no_part_file(
     storage, fetch, stored, result_body, tmp_path, hold, method, where
 ):
     began, go_on = hold(method, where=where)
@@ -1048,7 +1033,7 @@ async def test_cancelled_in_the_middle_of_disk_work_a_download_leaves_no_tempora
 
 
 @pytest.mark.parametrize("method", ["open", "write", "publish"])
-async def test_a_cancelled_download_lasts_as_long_as_its_disk_work_and_keeps_the_loop_free(
+async def test_a_cancelled_download_waits_for_disk_work_without_blocking_the_loop(
     storage, fetch, stored, result_body, tmp_path, hold, method
 ):
     began, go_on = hold(method)
@@ -1066,7 +1051,7 @@ async def test_a_cancelled_download_lasts_as_long_as_its_disk_work_and_keeps_the
     assert [name for name in names(tmp_path) if name.endswith(".part")] == []
 
 
-async def test_disk_work_that_holds_its_lock_does_not_stop_the_loop_when_cancelled(
+async def test_disk_work_that_holds_its_lock_does_not_block_the_loop_when_cancelled(
     storage, fetch, stored, result_body, tmp_path, monkeypatch
 ):
     began, go_on = asyncio.Event(), threading.Event()
@@ -1094,7 +1079,7 @@ async def test_disk_work_that_holds_its_lock_does_not_stop_the_loop_when_cancell
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("before_headers", [True, False])
-async def test_cancelled_while_bytes_are_awaited_nothing_is_left(
+async def test_a_transfer_cancelled_while_waiting_for_bytes_leaves_nothing(
     storage, fetch, stored, tmp_path, use, before_headers
 ):
     begun = asyncio.Event()
@@ -1120,7 +1105,9 @@ async def test_cancelled_while_bytes_are_awaited_nothing_is_left(
     assert names(tmp_path) == []
 
 
-async def test_cancelled_between_attempts_nothing_is_left(storage, answering, stored, tmp_path):
+async def test_a_transfer_cancelled_between_attempts_leaves_nothing(
+    storage, answering, stored, tmp_path
+):
     storage.answers = [storage.reply(status="503 Slow Down")]
     waiting = asyncio.Event()
 
@@ -1146,7 +1133,7 @@ async def test_cancelled_between_attempts_nothing_is_left(storage, answering, st
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("before_headers", [True, False])
-async def test_closing_in_the_middle_ends_what_is_under_way_and_leaves_nothing(
+async def test_closing_the_fetcher_ends_transfers_and_leaves_nothing(
     storage, fetch, stored, tmp_path, use, before_headers
 ):
     begun = asyncio.Event()
@@ -1174,7 +1161,7 @@ async def test_closing_in_the_middle_ends_what_is_under_way_and_leaves_nothing(
     gc.collect()  # a ResourceWarning would be an error
 
 
-async def test_closing_while_an_error_page_is_awaited_ends_that_too(storage, fetch, stored):
+async def test_closing_the_fetcher_ends_the_reading_of_an_error_page(storage, fetch, stored):
     begun = asyncio.Event()
 
     async def half(reader, writer):
@@ -1197,9 +1184,7 @@ async def test_closing_while_an_error_page_is_awaited_ends_that_too(storage, fet
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("size", [3_000, LARGE])
-async def test_a_closed_fetcher_refuses_whatever_it_is_asked_and_asks_nobody(
-    ade, client, tmp_path, use, size
-):
+async def test_a_closed_fetcher_raises_without_a_request(ade, client, tmp_path, use, size):
     job_id = ade.submit(JobPlan(result_bytes=size))
     job = await client.get_job(job_id)
     fetcher = ResultFetcher(client)
@@ -1219,7 +1204,7 @@ async def test_closing_the_fetcher_leaves_the_client_open(ade, client):
     assert (await client.get_job(job_id)).job_id == job_id
 
 
-async def test_fifty_jobs_at_once_each_get_their_own_bytes(ade, client, fetcher, tmp_path):
+async def test_fifty_simultaneous_jobs_each_get_their_own_bytes(ade, client, fetcher, tmp_path):
     before = asyncio.all_tasks()
     jobs = [ade.submit(JobPlan(result_bytes=1_000_001 + 5_000 * n)) for n in range(50)]
     reports = await asyncio.gather(
@@ -1237,7 +1222,7 @@ async def test_fifty_jobs_at_once_each_get_their_own_bytes(ade, client, fetcher,
     assert not left
 
 
-async def test_one_connection_serves_results_one_after_another(storage, fetch, stored, result_body):
+async def test_one_connection_is_reused_for_several_results(storage, fetch, stored, result_body):
     storage.answers = [storage.keeping(storage.reply(result_body()))]
     fetcher = fetch()
     for _ in range(5):
@@ -1247,7 +1232,7 @@ async def test_one_connection_serves_results_one_after_another(storage, fetch, s
     await storage.left_alone()
 
 
-async def test_a_kept_connection_that_the_storage_closed_meanwhile_costs_nothing(
+async def test_an_idle_connection_closed_by_the_storage_costs_no_attempt(
     storage, fetch, stored, result_body
 ):
     async def keep_one(_reader, writer):
@@ -1269,6 +1254,6 @@ async def test_nothing_is_opened_before_the_first_request(answering):
 
 @pytest.mark.parametrize("name", ["max_result_bytes", "connect_timeout", "read_timeout"])
 @pytest.mark.parametrize("value", [0, -1, math.nan])
-def test_a_number_out_of_range_is_refused_under_its_name(answering, name, value):
+def test_a_number_out_of_range_raises_under_its_name(answering, name, value):
     with pytest.raises(ValueError, match=name):
         ResultFetcher(answering(), **{name: value})

@@ -96,7 +96,7 @@ WITHOUT_BRACES = st.binary(max_size=100).map(lambda chunk: chunk.translate(None,
 
 
 @given(chunks=st.lists(WITHOUT_BRACES, max_size=10))
-def test_the_file_holds_the_chunks_in_order_and_the_digest_is_theirs(chunks):
+def test_the_file_has_the_chunks_in_order_and_their_digest(chunks):
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "out.json")
         whole = b"{" + b"".join(chunks) + b"}"
@@ -107,7 +107,7 @@ def test_the_file_holds_the_chunks_in_order_and_the_digest_is_theirs(chunks):
 
 
 @given(body=WITHOUT_BRACES, order=st.randoms(use_true_random=False), at_once=st.integers(1, 9))
-def test_pieces_may_be_written_in_any_order_and_the_digest_follows_them(body, order, at_once):
+def test_segments_may_be_written_in_any_order(body, order, at_once):
     whole = b"{" + body + b"}"
     starts = [*range(0, len(whole), at_once)]
     order.shuffle(starts)
@@ -126,7 +126,7 @@ def test_pieces_may_be_written_in_any_order_and_the_digest_follows_them(body, or
         assert Path(folder, "out").read_bytes() == whole
 
 
-def test_a_write_that_takes_only_some_bytes_is_continued(tmp_path, monkeypatch):
+def test_a_partial_write_is_continued(tmp_path, monkeypatch):
     def some(fd, chunks, offset):
         return os.pwrite(fd, b"".join(chunks)[:3], offset)
 
@@ -152,13 +152,13 @@ def test_no_call_writes_more_than_half_a_mebibyte(tmp_path, monkeypatch):
     assert len(sizes) <= len(body) // (MIB // 2) + 1
 
 
-def test_more_chunks_are_written_than_the_kernel_takes_at_once(tmp_path):
+def test_more_chunks_are_written_than_one_call_accepts(tmp_path):
     body = b"{%s}" % random.Random(3).randbytes(5_000).translate(None, b"{}")
     write_whole(part_file(tmp_path / "out"), *(bytes([byte]) for byte in body))
     assert (tmp_path / "out").read_bytes() == body
 
 
-def test_a_new_attempt_begins_from_nothing(tmp_path):
+def test_a_new_attempt_begins_with_an_empty_file(tmp_path):
     part = begun(tmp_path / "out")
     part.write(0, [b"{of the first attempt, longer"])
     part.hash_to(20)
@@ -191,7 +191,7 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
     assert modes <= {0o600, 0o600 & ~umask}
 
 
-def test_the_temporary_is_hidden_and_in_the_folder_of_the_target(tmp_path):
+def test_the_part_file_is_hidden_in_the_folder_of_the_target(tmp_path):
     part = part_file(tmp_path / "out.json")
     part.open()
     (name,) = names(tmp_path)
@@ -204,7 +204,7 @@ def test_the_temporary_is_hidden_and_in_the_folder_of_the_target(tmp_path):
     "name",
     ["n" * 255, "😀" * 57, "😀" * 63, "é" * 127, ".hidden", "a b", "-rf", "%s", "\udcff\udcfe"],
 )
-def test_any_name_that_the_file_system_takes_will_do(tmp_path, name):
+def test_any_valid_file_name_works(tmp_path, name):
     part = part_file(tmp_path / name)
     part.check()
     write_whole(part, b"{}")
@@ -213,7 +213,7 @@ def test_any_name_that_the_file_system_takes_will_do(tmp_path, name):
     assert kept_by(tmp_path / name)
 
 
-def test_a_relative_target_is_one_of_the_working_directory(tmp_path, monkeypatch):
+def test_a_relative_target_is_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     part = part_file("out")
     part.check()
@@ -221,7 +221,7 @@ def test_a_relative_target_is_one_of_the_working_directory(tmp_path, monkeypatch
     assert names(tmp_path) == ["out"]
 
 
-def test_two_writers_of_one_folder_do_not_meet(tmp_path):
+def test_two_writers_in_one_folder_do_not_interfere(tmp_path):
     parts = [part_file(tmp_path / "out", overwrite=True) for _ in range(5)]
     for part in parts:
         part.open()
@@ -239,7 +239,7 @@ def test_two_writers_of_one_folder_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(
+def test_the_file_is_synced_before_and_the_folder_after_the_rename(
     tmp_path, monkeypatch, overwrite
 ):
     events = []
@@ -268,19 +268,19 @@ def test_bytes_are_synced_before_they_get_their_name_and_the_folder_after(
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
-def test_a_file_system_that_cannot_sync_folders_is_no_failure(tmp_path, fail_os, number):
+def test_a_file_system_that_cannot_sync_folders_is_accepted(tmp_path, fail_os, number):
     fail_os("fsync", number, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"
 
 
-def test_a_folder_that_may_be_written_and_not_read_is_no_failure(tmp_path, fail_os):
+def test_a_folder_that_is_writable_but_not_readable_is_accepted(tmp_path, fail_os):
     fail_os("open", errno.EACCES, when=lambda path: Path(path) == tmp_path)
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"
 
 
-def test_a_folder_that_fails_to_sync_is_told(tmp_path, fail_os):
+def test_a_failed_sync_of_the_folder_raises(tmp_path, fail_os):
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
     with pytest.raises(StorageError) as caught:
@@ -294,7 +294,7 @@ def test_a_folder_that_fails_to_sync_is_told(tmp_path, fail_os):
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "link to a file"])
-def test_a_target_that_exists_is_refused_at_once(tmp_path, kind):
+def test_an_existing_target_raises_immediately(tmp_path, kind):
     target = tmp_path / "out"
     if kind == "file":
         target.write_bytes(b"before")
@@ -309,7 +309,7 @@ def test_a_target_that_exists_is_refused_at_once(tmp_path, kind):
     assert pickle.loads(pickle.dumps(caught.value)).path == str(target)
 
 
-def test_with_overwrite_a_target_that_exists_is_replaced_only_when_all_is_there(tmp_path):
+def test_with_overwrite_an_existing_target_is_replaced_only_at_the_end(tmp_path):
     target = tmp_path / "out"
     target.write_bytes(b"before")
     part_file(target, overwrite=True).check()
@@ -321,7 +321,7 @@ def test_with_overwrite_a_target_that_exists_is_replaced_only_when_all_is_there(
     assert names(tmp_path) == ["out"]
 
 
-def test_overwriting_a_link_leaves_alone_what_it_points_to(tmp_path):
+def test_overwriting_a_link_does_not_change_its_target(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"before")
     target = tmp_path / "out"
@@ -333,7 +333,7 @@ def test_overwriting_a_link_leaves_alone_what_it_points_to(tmp_path):
 
 
 @pytest.mark.parametrize("has_links", [True, False], ids=["hard links", "no hard links"])
-def test_a_target_that_appeared_meanwhile_is_never_replaced(tmp_path, fail_os, has_links):
+def test_a_target_created_meanwhile_is_never_replaced(tmp_path, fail_os, has_links):
     if not has_links:
         fail_os("link", errno.EPERM)
     target = tmp_path / "out"
@@ -350,7 +350,7 @@ def test_a_target_that_appeared_meanwhile_is_never_replaced(tmp_path, fail_os, h
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
-def test_a_file_system_without_hard_links_gets_the_file_all_the_same(tmp_path, fail_os, number):
+def test_the_file_is_published_without_hard_links(tmp_path, fail_os, number):
     fail_os("link", number)
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert (tmp_path / "out").read_bytes() == b"{}"
@@ -361,14 +361,14 @@ def test_a_file_system_without_hard_links_gets_the_file_all_the_same(tmp_path, f
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_missing_folder_is_refused_at_once(tmp_path, overwrite):
+def test_a_missing_folder_raises_immediately(tmp_path, overwrite):
     with pytest.raises(StorageError, match="no such folder") as caught:
         part_file(tmp_path / "missing" / "out", overwrite=overwrite).check()
     assert caught.value.errno == errno.ENOENT
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_that_is_a_file_is_refused_at_once(tmp_path, overwrite):
+def test_a_file_as_the_folder_raises_immediately(tmp_path, overwrite):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError) as caught:
         part_file(tmp_path / "file" / "out", overwrite=overwrite).check()
@@ -376,9 +376,7 @@ def test_a_folder_that_is_a_file_is_refused_at_once(tmp_path, overwrite):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_target_that_is_a_folder_is_refused_at_once_without_a_hint_to_overwrite(
-    tmp_path, overwrite
-):
+def test_a_folder_as_the_target_raises_without_a_hint_to_overwrite(tmp_path, overwrite):
     with pytest.raises(StorageError, match="directory") as caught:
         part_file(tmp_path, overwrite=overwrite).check()
     assert caught.value.errno == errno.EISDIR
@@ -390,7 +388,7 @@ def test_a_target_that_is_a_folder_is_refused_at_once_without_a_hint_to_overwrit
     [("a\0b", errno.EINVAL), ("\ud800", errno.EINVAL), ("n" * 256, errno.ENAMETOOLONG)],
     ids=["null", "lone surrogate", "too long"],
 )
-def test_a_name_that_no_file_can_have_is_refused_at_once(tmp_path, name, number, overwrite):
+def test_an_invalid_file_name_raises_immediately(tmp_path, name, number, overwrite):
     with pytest.raises(StorageError) as caught:
         part_file(tmp_path / name, overwrite=overwrite).check()
     assert caught.value.errno == number
@@ -398,7 +396,7 @@ def test_a_name_that_no_file_can_have_is_refused_at_once(tmp_path, name, number,
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EMFILE])
-def test_a_folder_that_takes_no_file_is_told_with_errno_and_cause(tmp_path, fail_os, number):
+def test_a_folder_that_accepts_no_file_raises_with_errno_and_cause(tmp_path, fail_os, number):
     fail_os("open", number, when=lambda path: Path(path).suffix == ".part")
     part = part_file(tmp_path / "out")
     part.check()
@@ -412,7 +410,7 @@ def test_a_folder_that_takes_no_file_is_told_with_errno_and_cause(tmp_path, fail
     assert names(tmp_path) == []
 
 
-def test_a_disk_that_fills_up_is_told_with_what_it_took_before(tmp_path, fail_os):
+def test_a_full_disk_raises_after_a_partial_write(tmp_path, fail_os):
     part = begun(tmp_path / "out")
     part.write(0, [b"{"])
     fail_os("pwritev", errno.ENOSPC)
@@ -423,7 +421,7 @@ def test_a_disk_that_fills_up_is_told_with_what_it_took_before(tmp_path, fail_os
     assert names(tmp_path) == []
 
 
-def test_a_real_limit_of_the_kernel_is_told_in_the_same_way(tmp_path):
+def test_a_file_size_limit_of_the_kernel_raises_the_same_error(tmp_path):
     # Python ignores SIGXFSZ, so that a write over RLIMIT_FSIZE is EFBIG.
     part = begun(tmp_path / "out")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -439,7 +437,7 @@ def test_a_real_limit_of_the_kernel_is_told_in_the_same_way(tmp_path):
 
 
 @pytest.mark.parametrize("operation", ["fsync", "link", "ftruncate"])
-def test_a_failure_on_the_way_leaves_neither_target_nor_temporary(tmp_path, fail_os, operation):
+def test_a_failure_leaves_neither_target_nor_part_file(tmp_path, fail_os, operation):
     fail_os(operation, errno.EIO)
     part = part_file(tmp_path / "out")
     with pytest.raises(StorageError) as caught:
@@ -449,7 +447,7 @@ def test_a_failure_on_the_way_leaves_neither_target_nor_temporary(tmp_path, fail
     assert names(tmp_path) == []
 
 
-def test_a_failure_while_replacing_leaves_the_file_that_was_there(tmp_path, fail_os):
+def test_a_failure_while_replacing_keeps_the_old_file(tmp_path, fail_os):
     target = tmp_path / "out"
     target.write_bytes(b"before")
     fail_os("replace", errno.EIO)
@@ -461,7 +459,7 @@ def test_a_failure_while_replacing_leaves_the_file_that_was_there(tmp_path, fail
     assert names(tmp_path) == ["out"]
 
 
-def test_a_temporary_that_somebody_cut_meanwhile_is_told(tmp_path):
+def test_a_truncated_part_file_raises(tmp_path):
     part = begun(tmp_path / "out")
     part.write(6, [b"56789}"])  # out of order, and so it must be read again
     part.write(0, [b"{01234"])
@@ -471,7 +469,7 @@ def test_a_temporary_that_somebody_cut_meanwhile_is_told(tmp_path):
     part.close()
 
 
-def test_a_temporary_that_somebody_cut_after_it_was_digested_is_told(tmp_path):
+def test_a_part_file_truncated_after_hashing_raises(tmp_path):
     part = begun(tmp_path / "out")
     part.write(0, [b"{0123456789}"])
     os.truncate(tmp_path / names(tmp_path)[0], 5)
@@ -481,7 +479,7 @@ def test_a_temporary_that_somebody_cut_after_it_was_digested_is_told(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_temporary_that_cannot_be_read_again_is_told(tmp_path, fail_os):
+def test_an_unreadable_part_file_raises(tmp_path, fail_os):
     fail_os("preadv", errno.EIO)
     part = begun(tmp_path / "out")
     part.write(1, [b"}"])
@@ -492,7 +490,7 @@ def test_a_temporary_that_cannot_be_read_again_is_told(tmp_path, fail_os):
     part.close()
 
 
-def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os):
+def test_bytes_in_memory_are_hashed_without_being_read_again(tmp_path, fail_os):
     fail_os("preadv", errno.EIO)
     part = begun(tmp_path / "out")
     part.write(0, [b"{"])
@@ -504,7 +502,7 @@ def test_bytes_in_memory_are_digested_without_being_read_again(tmp_path, fail_os
 # --- leaving ------------------------------------------------------------------------------------
 
 
-def test_leaving_removes_what_is_not_worth_keeping_and_may_be_repeated(tmp_path):
+def test_closing_removes_a_small_part_file_and_may_be_repeated(tmp_path):
     part = part_file(tmp_path / "out")
     part.close()
     part = begun(tmp_path / "out")
@@ -514,28 +512,28 @@ def test_leaving_removes_what_is_not_worth_keeping_and_may_be_repeated(tmp_path)
     assert names(tmp_path) == []
 
 
-def test_leaving_after_publishing_leaves_the_file(tmp_path):
+def test_closing_after_publishing_keeps_the_file(tmp_path):
     part = part_file(tmp_path / "out")
     write_whole(part, b"{}")
     part.close()
     assert names(tmp_path) == ["out"]
 
 
-def test_leaving_never_fails_or_it_would_hide_why_it_was_needed(tmp_path, fail_os):
+def test_closing_never_raises(tmp_path, fail_os):
     part = begun(tmp_path / "out")
     for name in ("close", "unlink", "open"):
         fail_os(name, errno.EDQUOT)
     part.close()
 
 
-def test_leaving_what_somebody_else_has_removed_is_no_failure(tmp_path):
+def test_closing_a_removed_part_file_does_not_raise(tmp_path):
     part = begun(tmp_path / "out")
     (temporary,) = tmp_path.iterdir()
     temporary.unlink()
     part.close()
 
 
-def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tmp_path):
+def test_publishing_a_removed_part_file_raises(tmp_path):
     part = begun(tmp_path / "out")
     part.write(0, [b"{}"])
     (temporary,) = tmp_path.iterdir()
@@ -558,7 +556,7 @@ def test_a_temporary_that_somebody_removed_is_told_when_it_is_to_be_published(tm
     ],
     ids=["write", "begin", "hash_to", "sync", "publish"],
 )
-def test_after_leaving_no_work_is_done(tmp_path, work):
+def test_after_closing_no_work_is_done(tmp_path, work):
     part = begun(tmp_path / "out")
     part.close()
     with pytest.raises(StorageError) as caught:
@@ -585,7 +583,7 @@ def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
     [[(0, MIB)], [(0, MIB), (3 * MIB, 4 * MIB)], [(0, 2**19), (MIB, MIB + 2**19)]],
     ids=["the first", "with a gap", "just enough"],
 )
-def test_a_mebibyte_of_a_sure_version_is_kept_with_what_of_it_is_there(tmp_path, done):
+def test_a_mebibyte_of_a_resumable_version_is_kept_with_its_spans(tmp_path, done):
     left_behind(tmp_path / "out", done=done)
     assert len(names(tmp_path)) == 2
     kept = kept_by(tmp_path / "out")
@@ -603,19 +601,19 @@ def test_a_mebibyte_of_a_sure_version_is_kept_with_what_of_it_is_there(tmp_path,
     ],
     ids=["less than a mebibyte", "no tag", "no size", "a weak tag", "an empty tag"],
 )
-def test_what_nobody_could_go_on_with_is_not_kept(tmp_path, version, done):
+def test_a_part_file_that_cannot_be_resumed_is_removed(tmp_path, version, done):
     left_behind(tmp_path / "out", version=version, done=done)
     assert names(tmp_path) == []
 
 
-def test_what_is_kept_is_of_one_job_and_one_target(tmp_path):
+def test_a_part_file_belongs_to_one_job_and_one_target(tmp_path):
     left_behind(tmp_path / "out")
     assert kept_by(tmp_path / "other") is None
     assert kept_by(tmp_path / "out", job_id="job-2") is None
     assert kept_by(tmp_path / "out") is not None
 
 
-def test_going_on_with_what_was_kept_makes_the_whole_and_its_digest(tmp_path):
+def test_resuming_completes_the_file_and_its_digest(tmp_path):
     left_behind(tmp_path / "out", version=ObjectVersion(2 * MIB + 2, '"one"'), done=[(1, 2 * MIB)])
     part = part_file(tmp_path / "out")
     kept = part.open()
@@ -628,7 +626,7 @@ def test_going_on_with_what_was_kept_makes_the_whole_and_its_digest(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_to_begin_anew_takes_away_the_note_of_what_was_there(tmp_path):
+def test_beginning_again_removes_the_resume_state(tmp_path):
     left_behind(tmp_path / "out")
     part = part_file(tmp_path / "out")
     assert part.open()
@@ -639,7 +637,7 @@ def test_to_begin_anew_takes_away_the_note_of_what_was_there(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os):
+def test_a_full_disk_keeps_the_last_resume_state(tmp_path, fail_os):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True, resumable=True)
@@ -651,7 +649,7 @@ def test_a_disk_too_full_for_the_note_keeps_the_note_before_it(tmp_path, fail_os
     assert kept_by(tmp_path / "out").present == [(0, MIB)]
 
 
-def test_a_target_that_came_meanwhile_leaves_nothing_to_go_on_with(tmp_path):
+def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True, resumable=True)
@@ -663,7 +661,7 @@ def test_a_target_that_came_meanwhile_leaves_nothing_to_go_on_with(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_a_folder_that_fails_to_sync_leaves_no_note_of_a_temporary_that_is_gone(tmp_path, fail_os):
+def test_a_failed_sync_of_the_folder_leaves_no_resume_state(tmp_path, fail_os):
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
     part.open()
@@ -699,7 +697,7 @@ def note_of(target):
     return ResumeStateFile(path).read("job-1", path.stat().st_size)
 
 
-def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
+def test_each_write_updates_the_resume_state_immediately(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True, resumable=True)
@@ -713,16 +711,7 @@ def test_each_write_is_noted_at_once_in_whatever_order_they_come(tmp_path):
     part.close()
 
 
-def test_who_goes_on_with_what_was_kept_has_each_write_noted_at_once(tmp_path):
-    left_behind(tmp_path / "out")
-    part = part_file(tmp_path / "out")
-    part.open()
-    part.write(2 * MIB, [b"x"])
-    assert note_of(tmp_path / "out").done == [(0, 2 * MIB + 1)]
-    part.leave()
-
-
-def test_what_is_too_little_to_be_kept_is_not_noted(tmp_path):
+def test_less_than_a_mebibyte_gets_no_resume_state(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True, resumable=True)
@@ -733,7 +722,9 @@ def test_what_is_too_little_to_be_kept_is_not_noted(tmp_path):
     part.close()
 
 
-def test_a_note_that_cannot_be_closed_costs_no_descriptor_and_no_result(tmp_path, fail_close):
+def test_a_resume_state_that_cannot_be_closed_costs_no_descriptor_and_no_result(
+    tmp_path, fail_close
+):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(ObjectVersion(MIB + 2, '"one"'), multipart=True, resumable=True)
@@ -745,7 +736,7 @@ def test_a_note_that_cannot_be_closed_costs_no_descriptor_and_no_result(tmp_path
     assert names(tmp_path) == ["out"]
 
 
-def test_of_what_could_not_be_asked_for_in_parts_nothing_is_noted_or_kept(tmp_path):
+def test_without_ranges_no_part_file_or_resume_state_is_kept(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True)
@@ -755,7 +746,7 @@ def test_of_what_could_not_be_asked_for_in_parts_nothing_is_noted_or_kept(tmp_pa
     assert names(tmp_path) == []
 
 
-def test_where_each_note_costs_a_sync_there_are_fewer(tmp_path, monkeypatch):
+def test_with_a_sync_per_update_there_are_fewer_updates(tmp_path, monkeypatch):
     monkeypatch.setattr(resume_state, "_boot_id", lambda: None)
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
@@ -770,7 +761,7 @@ def test_where_each_note_costs_a_sync_there_are_fewer(tmp_path, monkeypatch):
     assert kept_by(tmp_path / "out").present == [(0, 20 * MIB)]
 
 
-def test_threads_that_write_at_the_same_time_have_all_of_it_noted(tmp_path, monkeypatch):
+def test_simultaneous_writes_of_threads_are_all_recorded(tmp_path, monkeypatch):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True, resumable=True)
@@ -802,7 +793,7 @@ def temporary_of(target):
 
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
-def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
+def test_a_part_file_in_use_is_not_touched(tmp_path):
     first = part_file(tmp_path / "out")
     first.open()
     first.begin(SURE, multipart=True, resumable=True)
@@ -817,7 +808,7 @@ def test_a_temporary_that_is_being_written_is_left_to_its_writer(tmp_path):
     assert kept_by(tmp_path / "out").present == [(0, 2 * MIB + 2)]
 
 
-def test_a_temporary_that_another_process_writes_is_left_to_it(tmp_path):
+def test_a_part_file_in_use_by_another_process_is_not_touched(tmp_path):
     left_behind(tmp_path / "out")
     script = (
         "import sys; from pathlib import Path; from adepoll.fetcher.part_file import PartFile;"
@@ -834,7 +825,7 @@ def test_a_temporary_that_another_process_writes_is_left_to_it(tmp_path):
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_symbolic_link_in_the_place_of_the_temporary_is_not_followed(tmp_path, exists):
+def test_a_symbolic_link_in_place_of_the_part_file_is_not_followed(tmp_path, exists):
     folder = tmp_path / "folder"
     folder.mkdir()
     planted = temporary_of(folder / "out")
@@ -848,7 +839,7 @@ def test_a_symbolic_link_in_the_place_of_the_temporary_is_not_followed(tmp_path,
     assert victim.read_bytes() == b"precious" if exists else not victim.exists()
 
 
-def test_a_hard_link_in_the_place_of_the_temporary_is_not_written_to(tmp_path):
+def test_a_hard_link_in_place_of_the_part_file_is_not_written_to(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     planted = temporary_of(folder / "out")
@@ -860,7 +851,7 @@ def test_a_hard_link_in_the_place_of_the_temporary_is_not_written_to(tmp_path):
     assert names(folder) == ["out"]
 
 
-def test_a_published_file_whose_writer_died_before_it_was_done_is_not_written_to(tmp_path):
+def test_a_published_file_of_a_killed_writer_is_not_written_to(tmp_path):
     target = tmp_path / "out"
     temporary = temporary_of(target)
     write_whole(part_file(target), b"{first}")
@@ -874,7 +865,7 @@ def test_a_published_file_whose_writer_died_before_it_was_done_is_not_written_to
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "foreign"])
-def test_what_is_no_file_of_ours_in_its_place_is_left_alone(tmp_path, monkeypatch, kind):
+def test_other_things_in_place_of_the_part_file_are_left_alone(tmp_path, monkeypatch, kind):
     planted = temporary_of(tmp_path / "out")
     if kind == "folder":
         planted.mkdir()
@@ -923,7 +914,7 @@ def begin_and_write(part, text):
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_a_file_published_just_before_its_temporary_is_locked_is_not_written_to(
+def test_a_file_published_just_before_its_part_file_is_locked_is_not_written_to(
     tmp_path, before_lock, overwrite
 ):
     target = tmp_path / "out"
@@ -968,7 +959,7 @@ def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize(("removals", "gets_the_name"), [(1, True), (2, True), (3, False)])
-def test_after_three_temporaries_vanished_before_the_lock_another_name_is_taken(
+def test_after_three_vanished_part_files_another_name_is_used(
     tmp_path, before_lock, removals, gets_the_name
 ):
     target = tmp_path / "out"
@@ -982,9 +973,7 @@ def test_after_three_temporaries_vanished_before_the_lock_another_name_is_taken(
 
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
-def test_a_temporary_with_a_second_name_is_not_written_to_and_gives_up_its_name(
-    tmp_path, before_lock
-):
+def test_a_part_file_with_a_second_name_is_unlinked_and_not_written_to(tmp_path, before_lock):
     """Its writer died between link(2) and unlink(2), just before the lock."""
     target = tmp_path / "out"
     temporary = temporary_of(target)
@@ -999,7 +988,7 @@ def test_a_temporary_with_a_second_name_is_not_written_to_and_gives_up_its_name(
 
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
-def test_a_temporary_that_others_may_read_is_made_private_before_it_is_written(tmp_path):
+def test_a_part_file_readable_by_others_is_made_private_before_it_is_written(tmp_path):
     temporary = temporary_of(tmp_path / "out")
     temporary.touch(0o644)
     part = begun(tmp_path / "out")
@@ -1023,7 +1012,7 @@ def test_a_temporary_that_others_may_read_is_made_private_before_it_is_written(t
     ],
 )
 @pytest.mark.parametrize("size", [7, 2**20])
-def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, size):
+def test_a_result_without_its_last_brace_is_not_published(tmp_path, text, whole, size):
     if size == 7 and len(text) > 1_000:
         text = text[:500] + text[-500:]
     part = begun(tmp_path / "out")
@@ -1050,7 +1039,7 @@ def test_a_result_that_misses_a_brace_is_not_published(tmp_path, text, whole, si
     ],
 )
 @pytest.mark.parametrize("joined", [True, False])
-def test_the_last_byte_that_is_no_blank_must_close_the_result(tmp_path, text, whole, joined):
+def test_the_last_byte_before_whitespace_must_close_the_result(tmp_path, text, whole, joined):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(ObjectVersion(len(text), '"one"'), multipart=joined)
@@ -1066,7 +1055,7 @@ def test_the_last_byte_that_is_no_blank_must_close_the_result(tmp_path, text, wh
     assert names(tmp_path) == []
 
 
-def test_what_a_kill_left_of_a_published_file_is_tidied_away(tmp_path, monkeypatch):
+def test_the_part_file_of_a_published_file_is_removed_later(tmp_path, monkeypatch):
     target = tmp_path / "out"
 
     class KilledError(BaseException):

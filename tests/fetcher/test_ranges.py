@@ -49,9 +49,7 @@ async def read(fetcher, job, **span):
         (0, None, [None]),
     ],
 )
-async def test_the_storage_is_asked_for_the_range_alone(
-    bucket, body, fetch, stored, start, stop, asked
-):
+async def test_only_the_range_is_requested(bucket, body, fetch, stored, start, stop, asked):
     got, stream = await read(fetch(), stored(bucket.url()), start=start, stop=stop)
     assert got == body[start:stop]
     assert (stream.size, stream.etag) == (SIZE, '"one"')
@@ -62,9 +60,7 @@ async def test_the_storage_is_asked_for_the_range_alone(
 
 
 @pytest.mark.parametrize("start", [-7, 0, 1, 700])
-async def test_of_a_storage_without_ranges_what_is_before_is_passed_over(
-    bucket, body, fetch, stored, start
-):
+async def test_without_ranges_the_bytes_before_are_skipped(bucket, body, fetch, stored, start):
     bucket.gives_ranges = False
     stop = None if start < 0 else 900
     got, stream = await read(fetch(attempts=1), stored(bucket.url()), start=start, stop=stop)
@@ -72,19 +68,19 @@ async def test_of_a_storage_without_ranges_what_is_before_is_passed_over(
     assert stream.size == SIZE
 
 
-async def test_a_range_tells_what_it_is_before_a_byte_is_read(bucket, body, fetch, stored):
+async def test_a_range_states_its_offsets_before_the_first_byte(bucket, body, fetch, stored):
     async with fetch().stream(stored(bucket.url()), start=-10) as stream:
         told = (stream.start, stream.stop, stream.size, stream.etag, stream.received)
     assert told == (SIZE - 10, SIZE, SIZE, '"one"', 0)
 
 
-async def test_a_whole_stream_is_the_range_of_all(bucket, body, fetch, stored):
+async def test_a_whole_stream_is_the_range_of_all_bytes(bucket, body, fetch, stored):
     async with fetch().stream(stored(bucket.url())) as stream:
         assert (stream.start, stream.stop, stream.size) == (0, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("blank", ["before", "behind"])
-async def test_a_range_of_blanks_is_given(bucket, body, fetch, stored, blank):
+async def test_a_range_of_whitespace_is_returned(bucket, body, fetch, stored, blank):
     bucket.body = b"   " + body if blank == "before" else body + b"   "
     span = {"start": 0, "stop": 2} if blank == "before" else {"start": -2}
     for gives_ranges in (True, False):
@@ -93,9 +89,7 @@ async def test_a_range_of_blanks_is_given(bucket, body, fetch, stored, blank):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (5, None), (-5, None), (3, 10**9)])
-async def test_of_a_result_that_came_inline_a_slice_is_given(
-    fetch, stored, result_body, start, stop
-):
+async def test_a_range_of_an_inline_result_is_a_slice(fetch, stored, result_body, start, stop):
     job = stored(data=v1_extract.decode_result(result_body(2_000)))
     whole, _ = await read(fetch(), job)
     got, stream = await read(fetch(), job, start=start, stop=stop)
@@ -106,7 +100,7 @@ async def test_of_a_result_that_came_inline_a_slice_is_given(
     assert (caught.value.size, caught.value.job_id) == (len(whole), "job-1")
 
 
-async def test_any_range_of_any_storage_that_breaks_anywhere_is_the_slice(
+async def test_any_range_is_the_slice_wherever_connections_break(
     bucket, fetch, stored, result_body
 ):
     rng = Random(7)
@@ -134,7 +128,7 @@ async def test_any_range_of_any_storage_that_breaks_anywhere_is_the_slice(
 # --- where it breaks ----------------------------------------------------------------------------
 
 
-async def test_a_range_goes_on_at_the_byte_that_was_reached(bucket, body, fetch, stored):
+async def test_a_range_resumes_at_the_first_unread_byte(bucket, body, fetch, stored):
     bucket.answers = [bucket.give(100, then="close"), bucket.give()]
     got, stream = await read(fetch(), stored(bucket.url()), start=1_000, stop=2_000)
     assert (got, stream.resumed) == (body[1_000:2_000], 1)
@@ -143,7 +137,7 @@ async def test_a_range_goes_on_at_the_byte_that_was_reached(bucket, body, fetch,
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
-async def test_without_a_strong_tag_the_range_is_read_again_and_compared(
+async def test_without_a_strong_etag_the_range_is_read_again_and_compared(
     bucket, body, fetch, stored, etag
 ):
     bucket.etag = etag
@@ -155,7 +149,7 @@ async def test_without_a_strong_tag_the_range_is_read_again_and_compared(
 
 
 @pytest.mark.parametrize("etag", [None, '"one"'])
-async def test_another_object_under_way_ends_a_range(bucket, body, fetch, stored, etag):
+async def test_an_object_replaced_meanwhile_ends_a_range(bucket, body, fetch, stored, etag):
     def change(_number):
         bucket.etag = etag and '"two"'
         bucket.body = body.replace(b"e", b"a")
@@ -166,9 +160,7 @@ async def test_another_object_under_way_ends_a_range(bucket, body, fetch, stored
         await read(fetch(attempts=9), stored(bucket.url()), start=1_000, stop=2_000)
 
 
-async def test_what_a_range_has_told_of_itself_holds_before_a_byte_is_read(
-    bucket, body, fetch, stored
-):
+async def test_the_stated_size_and_etag_stay_true(bucket, body, fetch, stored):
     """A server has sent the size by then."""
 
     def change(_number):
@@ -182,9 +174,7 @@ async def test_what_a_range_has_told_of_itself_holds_before_a_byte_is_read(
         assert (stream.size, stream.etag) == told
 
 
-async def test_the_end_of_a_result_must_be_one_and_the_end_of_a_range_need_not(
-    bucket, body, fetch, stored
-):
+async def test_the_end_of_a_range_within_the_result_may_be_any_byte(bucket, body, fetch, stored):
     bucket.body = body[:-2]  # cut, and given as the whole
     got, _ = await read(fetch(), stored(bucket.url()), start=100, stop=4_000)
     assert got == body[100:4_000]
@@ -193,7 +183,7 @@ async def test_the_end_of_a_result_must_be_one_and_the_end_of_a_range_need_not(
             await read(fetch(), stored(bucket.url()), start=100, stop=stop)
 
 
-async def test_a_page_in_the_way_is_no_result_of_another_size(bucket, body, fetch, stored):
+async def test_an_error_page_is_not_a_result_of_another_size(bucket, body, fetch, stored):
     page = bucket.reply(b"<html>wait</html>")
     for span in ({"start": 1_000}, {"stop": 10}, {"start": -9}):
         bucket.answers = [page, page, bucket.give()]
@@ -205,7 +195,7 @@ async def test_a_page_in_the_way_is_no_result_of_another_size(bucket, body, fetc
         await read(fetch(), stored(bucket.url()), start=1_000)
 
 
-async def test_ranges_that_make_no_sense_are_done_without(bucket, body, fetch, stored):
+async def test_unusable_ranges_make_it_request_the_whole(bucket, body, fetch, stored):
     nonsense = bucket.reply(
         body[:9], status="206 Partial Content", headers=[f"Content-Range: bytes 0-8/{SIZE}"]
     )
@@ -215,7 +205,7 @@ async def test_ranges_that_make_no_sense_are_done_without(bucket, body, fetch, s
     assert bucket.ranges == [(1_000, 1_100), None]
 
 
-async def test_of_a_size_that_nobody_tells_a_range_is_counted_off(bucket, body, fetch, stored):
+async def test_a_range_without_a_stated_size_is_counted(bucket, body, fetch, stored):
     bucket.answers = [bucket.reply(body, length=None)]
     async with fetch().stream(stored(bucket.url()), start=100, stop=300) as stream:
         assert (stream.size, stream.stop) == (None, None)
@@ -229,9 +219,7 @@ async def test_of_a_size_that_nobody_tells_a_range_is_counted_off(bucket, body, 
 
 @pytest.mark.parametrize("start", [SIZE, SIZE + 1, 10**9])
 @pytest.mark.parametrize("kind", ["ranges", "whole", "no size", "416 without a size"])
-async def test_a_range_behind_the_end_is_an_error_with_the_size(
-    bucket, body, fetch, stored, start, kind
-):
+async def test_a_range_after_the_end_raises_with_the_size(bucket, body, fetch, stored, start, kind):
     bucket.gives_ranges = kind == "ranges"
     if kind == "no size":
         bucket.answers = [bucket.reply(body, length=None)]
@@ -244,18 +232,14 @@ async def test_a_range_behind_the_end_is_an_error_with_the_size(
     assert not error.transient
 
 
-async def test_bytes_that_end_before_the_range_within_the_result_are_no_size(
-    bucket, body, fetch, stored
-):
+async def test_a_cut_before_the_range_is_not_the_size(bucket, body, fetch, stored):
     bucket.answers = [bucket.reply(body[:300], length=None), bucket.give()]
     got, _ = await read(fetch(), stored(bucket.url()), start=1_000)
     assert got == body[1_000:]
 
 
 @pytest.mark.parametrize(("start", "stop"), [(5, 5), (5, 4), (0, 0), (-5, 3), (-5, -1), (0, -1)])
-async def test_what_is_no_range_is_refused_before_anything_is_asked(
-    bucket, fetch, stored, start, stop
-):
+async def test_an_invalid_range_raises_before_any_request(bucket, fetch, stored, start, stop):
     with pytest.raises(ValueError, match="not a range"):
         await read(fetch(), stored(bucket.url()), start=start, stop=stop)
     with pytest.raises(TypeError):
@@ -266,7 +250,7 @@ async def test_what_is_no_range_is_refused_before_anything_is_asked(
 # --- what is counted ----------------------------------------------------------------------------
 
 
-async def test_transfers_are_counted_by_how_they_end(bucket, body, fetch, stored, tmp_path):
+async def test_transfers_are_counted_by_outcome(bucket, body, fetch, stored, tmp_path):
     fetcher, job = fetch(), stored(bucket.url())
 
     def counts():
@@ -301,7 +285,7 @@ async def test_transfers_are_counted_by_how_they_end(bucket, body, fetch, stored
     assert counts() == (0, 3, 3, 2)
 
 
-async def test_bytes_are_counted_as_they_come_and_what_is_sent_again_counts_too(
+async def test_bytes_are_counted_as_they_arrive_including_repeated_ones(
     bucket, body, fetch, stored
 ):
     bucket.etag = None
@@ -317,14 +301,14 @@ async def test_bytes_are_counted_as_they_come_and_what_is_sent_again_counts_too(
     assert fetcher.stats.resumed == 1
 
 
-async def test_an_answer_without_a_body_counts_no_bytes(bucket, body, fetch, stored):
+async def test_a_response_without_a_body_counts_no_bytes(bucket, body, fetch, stored):
     bucket.answers = [bucket.reply(), bucket.give()]
     fetcher = fetch()
     await fetcher.result(stored(bucket.url()))
     assert fetcher.stats.bytes_received == SIZE
 
 
-async def test_fresh_urls_are_counted(bucket, body, fetch, stored):
+async def test_renewed_urls_are_counted(bucket, body, fetch, stored):
     expired = bucket.reply(b"<Message>Request has expired</Message>", status="403 Forbidden")
     bucket.answers = [expired, bucket.give()]
     fetcher = fetch(stored(bucket.url("/fresh.json")))

@@ -49,7 +49,7 @@ def piece(storage, start, stop, total, *, body=None, **options):
     ("etag", "is_strong"),
     [('"one"', True), ("one", True), ('W/"one"', False), ("", False), (None, False)],
 )
-def test_only_a_strong_tag_joins_bytes_of_two_answers(etag, is_strong):
+def test_only_a_strong_etag_joins_bytes_of_two_responses(etag, is_strong):
     assert ObjectVersion(9, etag).is_strong is is_strong
 
 
@@ -65,7 +65,7 @@ def test_only_a_strong_tag_joins_bytes_of_two_answers(etag, is_strong):
         (ObjectVersion(9, 'W/"a"'), ObjectVersion(9, '"a"'), True),
     ],
 )
-def test_a_version_differs_where_size_or_tag_are_known_and_others(one, other, differs):
+def test_versions_differ_if_a_known_size_or_etag_differs(one, other, differs):
     assert one.differs(other) is other.differs(one) is differs
 
 
@@ -73,14 +73,14 @@ def test_a_version_differs_where_size_or_tag_are_known_and_others(one, other, di
     ("asked", "said"),
     [(Range(0, 1), "bytes=0-0"), (Range(5, 9), "bytes=5-8"), (Range(5), "bytes=5-")],
 )
-def test_a_range_counts_its_last_byte_in(asked, said):
+def test_a_range_header_includes_the_last_byte(asked, said):
     assert str(asked) == said
 
 
 # --- ranges -------------------------------------------------------------------------------------
 
 
-async def test_a_range_is_asked_for_by_number_and_tag(bucket, asking):
+async def test_a_range_is_requested_with_offsets_and_etag(bucket, asking):
     bucket.body = BODY
     answer, body = await ask(
         asking, bucket.url(), requested=Range(10, 20), version=ObjectVersion(SIZE, '"one"')
@@ -92,14 +92,14 @@ async def test_a_range_is_asked_for_by_number_and_tag(bucket, asking):
     assert (sent["range"], sent["if-match"], sent["if-range"]) == ("bytes=10-19", '"one"', '"one"')
 
 
-async def test_a_range_beyond_the_end_gives_what_there_is(bucket, asking):
+async def test_a_range_beyond_the_end_is_shortened(bucket, asking):
     bucket.body = BODY
     answer, body = await ask(asking, bucket.url(), requested=Range(0, 8 * MIB))
     assert (body, answer.stop, answer.is_partial) == (BODY, SIZE, True)
     assert "if-match" not in bucket.requests[0]
 
 
-async def test_the_whole_in_place_of_a_range_says_that_it_begins_at_the_beginning(bucket, asking):
+async def test_the_whole_instead_of_a_range_starts_at_0(bucket, asking):
     bucket.body, bucket.gives_ranges = BODY, False
     answer, body = await ask(asking, bucket.url(), requested=Range(10, 20))
     assert (body, answer.start, answer.is_partial) == (BODY, 0, False)
@@ -129,9 +129,7 @@ async def test_the_whole_in_place_of_a_range_says_that_it_begins_at_the_beginnin
         None,
     ],
 )
-async def test_a_piece_that_is_another_than_was_asked_for_is_refused(
-    storage, asking, content_range
-):
+async def test_another_range_than_the_requested_one_is_unusable(storage, asking, content_range):
     headers = ['ETag: "one"']
     if content_range is not None:
         headers.append(f"Content-Range: {content_range}")
@@ -140,7 +138,7 @@ async def test_a_piece_that_is_another_than_was_asked_for_is_refused(
         await ask(asking, storage.url(), requested=Range(10, 20))
 
 
-async def test_several_ranges_in_one_body_are_refused(storage, asking):
+async def test_several_ranges_in_one_body_are_unusable(storage, asking):
     headers = ["Content-Type: multipart/byteranges; boundary=x"]
     body = b"--x\r\nContent-Range: bytes 10-19/900\r\n\r\n" + BODY[10:20] + b"\r\n--x--\r\n"
     storage.answers = [storage.reply(body, status="206 Partial Content", headers=headers)]
@@ -149,27 +147,27 @@ async def test_several_ranges_in_one_body_are_refused(storage, asking):
 
 
 @pytest.mark.parametrize("length", [9, 11, SIZE])
-async def test_a_piece_whose_length_is_not_that_of_its_range_is_refused(storage, asking, length):
+async def test_a_range_with_another_content_length_is_unusable(storage, asking, length):
     storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + length])]
     with pytest.raises(UnusableRangeError):
         await ask(asking, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("count", [0, 9, 11])
-async def test_a_piece_without_length_that_ends_elsewhere_is_told(storage, asking, count):
+async def test_a_range_body_of_another_length_raises(storage, asking, count):
     storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + count], length=None)]
     with pytest.raises(ResultTransferError, match="more bytes" if count > 10 else "fewer bytes"):
         await ask(asking, storage.url(), requested=Range(10, 20))
 
 
-async def test_a_piece_that_nobody_asked_for_is_refused(storage, asking):
+async def test_an_unrequested_range_is_unusable(storage, asking):
     storage.answers = [piece(storage, 0, SIZE, SIZE)]
     with pytest.raises(UnusableRangeError, match="instead of the whole result"):
         await ask(asking, storage.url())
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "aws-chunked"])
-async def test_a_piece_that_comes_encoded_is_refused(storage, asking, coding):
+async def test_an_encoded_range_is_unusable(storage, asking, coding):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [piece(storage, 10, 20, SIZE, headers=headers)]
     with pytest.raises(UnusableRangeError, match="encoded"):
@@ -177,7 +175,7 @@ async def test_a_piece_that_comes_encoded_is_refused(storage, asking, coding):
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
-async def test_a_206_that_nobody_asked_for_is_no_result(storage, answering, stored, tmp_path, use):
+async def test_an_unrequested_206_is_not_a_result(storage, answering, stored, tmp_path, use):
     storage.answers = [piece(storage, 0, SIZE, SIZE)]
     if use == "download":  # which asks for a range at first
         storage.answers = [storage.reply(BODY, status="206 Partial Content")]
@@ -191,26 +189,26 @@ async def test_a_206_that_nobody_asked_for_is_no_result(storage, answering, stor
 
 
 @pytest.mark.parametrize("asked", [Range(10, 20), Range(10), None])
-async def test_another_tag_is_another_version_whatever_was_asked(bucket, asking, asked):
+async def test_another_etag_is_another_version(bucket, asking, asked):
     bucket.body, bucket.etag = BODY, '"two"'
     with pytest.raises(ObjectChangedError):
         await ask(asking, bucket.url(), requested=asked, version=ObjectVersion(SIZE, '"one"'))
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
-async def test_another_size_is_another_version_even_under_the_same_tag(bucket, asking, etag):
+async def test_another_size_is_another_version_even_with_the_same_etag(bucket, asking, etag):
     bucket.body, bucket.etag = BODY, etag
     with pytest.raises(ObjectChangedError):
         await ask(asking, bucket.url(), requested=Range(10), version=ObjectVersion(SIZE + 1, etag))
 
 
-async def test_a_page_in_the_way_is_not_another_version(storage, asking):
+async def test_an_error_page_is_not_another_version(storage, asking):
     storage.answers = [storage.reply(b"<html>Sign in</html>", headers=['ETag: "page"'])]
     with pytest.raises(ResultMalformedError):
         await ask(asking, storage.url(), requested=Range(10), version=ObjectVersion(SIZE, '"one"'))
 
 
-async def test_412_to_no_condition_of_ours_is_a_refusal(storage, asking):
+async def test_412_without_a_condition_is_refused(storage, asking):
     storage.answers = [storage.reply(status="412 Precondition Failed")]
     with pytest.raises(ResultRefusedError, match="412"):
         await ask(asking, storage.url())
@@ -227,7 +225,7 @@ def out_of_range(storage, content_range, etag='"one"'):
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
-async def test_416_where_the_object_ends_says_that_nothing_is_left(storage, asking, etag):
+async def test_416_at_the_end_of_the_object_is_an_empty_body(storage, asking, etag):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE}", etag)]
     answer, body = await ask(
         asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
@@ -235,7 +233,7 @@ async def test_416_where_the_object_ends_says_that_nothing_is_left(storage, aski
     assert (body, answer.start, answer.stop) == (b"", SIZE, SIZE)
 
 
-async def test_416_at_the_end_of_another_version_is_that_other_version(storage, asking):
+async def test_416_at_the_end_of_another_version_is_another_version(storage, asking):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE}", '"two"')]
     with pytest.raises(ObjectChangedError):
         await ask(
@@ -252,7 +250,7 @@ async def test_416_of_an_object_that_is_shorter_now_is_another_version(storage, 
 
 
 @pytest.mark.parametrize("content_range", [f"bytes */{SIZE + 1}", "bytes */*", "", None, "*/9"])
-async def test_416_that_makes_no_sense_is_a_refusal(storage, asking, content_range):
+async def test_416_without_a_usable_size_is_refused(storage, asking, content_range):
     storage.answers = [out_of_range(storage, content_range)]
     with pytest.raises(ResultRefusedError, match="416"):
         await ask(
@@ -260,7 +258,7 @@ async def test_416_that_makes_no_sense_is_a_refusal(storage, asking, content_ran
         )
 
 
-async def test_416_to_no_range_is_a_refusal(storage, asking):
+async def test_416_without_a_range_is_refused(storage, asking):
     storage.answers = [out_of_range(storage, "bytes */0")]
     with pytest.raises(ResultRefusedError, match="416"):
         await ask(asking, storage.url())
@@ -290,7 +288,7 @@ def in_members(body):
 )
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("at_once", [1, 10_000])
-async def test_a_whole_that_comes_encoded_is_decoded(
+async def test_an_encoded_whole_is_decoded(
     storage, answering, stored, result_body, tmp_path, coding, encode, use, at_once
 ):
     body = result_body()
@@ -317,7 +315,7 @@ async def test_a_whole_that_comes_encoded_is_decoded(
     assert len(storage.heads) == 1
 
 
-async def test_a_stream_of_an_encoded_body_knows_no_size(storage, answering, stored, result_body):
+async def test_a_stream_of_an_encoded_body_has_no_size(storage, answering, stored, result_body):
     encoded = gzip.compress(result_body())
     headers = ["Content-Encoding: gzip", 'ETag: "one"']
     storage.answers = [storage.reply(encoded, headers=headers)]
@@ -328,7 +326,7 @@ async def test_a_stream_of_an_encoded_body_knows_no_size(storage, answering, sto
         assert (stream.size, stream.etag) == (None, None)
 
 
-async def test_an_encoded_body_that_broke_off_is_read_again_and_goes_on_where_it_was(
+async def test_a_broken_encoded_body_is_read_again_and_resumes(
     storage, answering, stored, result_body
 ):
     body = result_body(200_000)
@@ -347,7 +345,7 @@ async def test_an_encoded_body_that_broke_off_is_read_again_and_goes_on_where_it
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("cut", [0, 1, 12, 100, -1, -8])
-async def test_an_encoded_body_that_was_cut_is_never_taken_for_the_whole(
+async def test_a_cut_encoded_body_is_never_complete(
     storage, answering, stored, result_body, tmp_path, cut, use
 ):
     encoded = gzip.compress(result_body())[:cut]
@@ -360,7 +358,7 @@ async def test_an_encoded_body_that_was_cut_is_never_taken_for_the_whole(
 
 
 @pytest.mark.parametrize("at", [0, 1, 30, -6, -1])
-async def test_an_encoded_body_that_is_broken_is_malformed(storage, answering, stored, at):
+async def test_a_corrupted_encoded_body_is_malformed(storage, answering, stored, at):
     encoded = bytearray(gzip.compress(BODY))
     encoded[at] ^= 0xFF
     storage.answers = [storage.reply(bytes(encoded), headers=["Content-Encoding: gzip"])]
@@ -371,7 +369,7 @@ async def test_an_encoded_body_that_is_broken_is_malformed(storage, answering, s
 
 
 @pytest.mark.parametrize("use", ["download", "stream"])
-async def test_a_bomb_is_defused_long_before_it_is_all_there(
+async def test_a_decompression_bomb_raises_early(
     storage, answering, stored, tmp_path, monkeypatch, use
 ):
     monkeypatch.setattr(body_decoding, "_GROWTH_CHECKED_FROM", MIB)
@@ -395,7 +393,7 @@ async def test_a_bomb_is_defused_long_before_it_is_all_there(
     assert [*tmp_path.iterdir()] == []
 
 
-async def test_text_that_shrinks_well_is_no_bomb(storage, answering, stored, monkeypatch):
+async def test_well_compressed_text_is_not_a_bomb(storage, answering, stored, monkeypatch):
     monkeypatch.setattr(body_decoding, "_GROWTH_CHECKED_FROM", MIB)
     body = b'{"a":"' + (b"0123456789" * 9 + b"%d") % 7 * 100_000 + b'"}'
     noise = bytes(range(256)).translate(None, b'\\"{}') * 800
@@ -408,7 +406,7 @@ async def test_text_that_shrinks_well_is_no_bomb(storage, answering, stored, mon
         assert sum([len(chunk) async for chunk in stream]) == len(body) + len(noise)
 
 
-async def test_a_bomb_is_no_way_around_the_limit_of_memory(storage, answering, stored):
+async def test_a_bomb_does_not_bypass_the_memory_limit(storage, answering, stored):
     bomb = gzip.compress(b'{"a":"' + b"0" * (8 * MIB))
     storage.answers = [storage.reply(bomb, headers=["Content-Encoding: gzip"])]
     async with ResultFetcher(answering(), max_result_bytes=MIB) as fetcher:
@@ -417,7 +415,7 @@ async def test_a_bomb_is_no_way_around_the_limit_of_memory(storage, answering, s
     assert len(storage.heads) == 1
 
 
-async def test_an_encoded_page_is_no_result(storage, answering, stored):
+async def test_an_encoded_page_is_not_a_result(storage, answering, stored):
     page = gzip.compress(b"<html>Sign in</html>")
     storage.answers = [storage.reply(page, headers=["Content-Encoding: gzip"])]
     async with ResultFetcher(answering()) as fetcher:
@@ -430,7 +428,7 @@ async def test_an_encoded_page_is_no_result(storage, answering, stored):
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_blanks_without_end_are_no_result(storage, answering, stored, tmp_path, use, where):
+async def test_endless_whitespace_is_not_a_result(storage, answering, stored, tmp_path, use, where):
     async def endless(_reader, writer):
         writer.write(storage.reply(b"" if where == "before" else BODY, length=None))
         while True:  # until the client leaves
@@ -444,7 +442,7 @@ async def test_blanks_without_end_are_no_result(storage, answering, stored, tmp_
     assert [*tmp_path.iterdir()] == []
 
 
-async def test_an_error_page_that_trickles_is_not_waited_for(storage, answering, stored):
+async def test_a_slow_error_page_is_not_waited_for(storage, answering, stored):
     async def trickle(_reader, writer):
         writer.write(storage.reply(b"<Message>said", status="403 Forbidden", length=4_000))
         while True:  # until the client leaves

@@ -53,7 +53,7 @@ def at(value, steps):
 
 
 @pytest.mark.parametrize("size", [3_000, 3_000_000], ids=["inline", "stored"])
-async def test_the_rows_are_those_of_the_whole_result(size):
+async def test_the_items_are_the_rows_of_the_result(size):
     async with (
         Emulator() as ade,
         AdeClient(ade.api_key, base_url=ade.base_url) as client,
@@ -81,20 +81,20 @@ VALUES = st.recursive(
     st.lists(st.sampled_from(["a", "b", "item"]), max_size=3),
     st.integers(1, 9),
 )
-def test_any_path_gives_what_stands_there(value, steps, chunk):
+def test_any_path_yields_its_values(value, steps, chunk):
     found = asyncio.run(parse(json.dumps(value).encode(), ".".join(steps), chunk=chunk))
     assert found == list(at(value, steps))
     assert [type(item) for item in found] == [type(item) for item in at(value, steps)]
 
 
-async def test_integers_of_any_size_stay_exact_and_fractions_are_floats():
+async def test_integers_stay_exact_and_fractions_are_floats():
     text = b'{"a": [123456789012345678901234567890, 1.5, 1e3, -0.0, {"b": 2.5}]}'
     found = await parse(text, "a.item")
     assert found == [123456789012345678901234567890, 1.5, 1000.0, 0.0, {"b": 2.5}]
     assert [type(item) for item in found] == [int, float, float, float, dict]
 
 
-async def test_an_unpaired_surrogate_comes_as_a_question_mark():
+async def test_an_unpaired_surrogate_becomes_a_question_mark():
     assert await parse(rb'{"a": ["x\ud800y", "\ud83d\ude00"]}', "a.item") == ["x?y", "😀"]
 
 
@@ -111,15 +111,13 @@ async def test_an_unpaired_surrogate_comes_as_a_question_mark():
         (b'{"b": ' + b'{"b":' * 20_000, "nested too deeply"),
     ],
 )
-async def test_what_is_no_json_is_malformed_without_the_document_in_the_error(
-    text, problem, all_text_of
-):
+async def test_invalid_json_is_malformed_without_quoting_the_document(text, problem, all_text_of):
     with pytest.raises(ResultMalformedError, match=problem) as caught:
         await parse(text, "a.item", chunk=1000)
     assert "canarydocument" not in all_text_of(caught.value)
 
 
-async def test_items_before_the_fault_are_handed_out():
+async def test_items_before_invalid_json_are_yielded():
     pieces = iter([b'{"a": [1, 2, ', b"nonsense", b""])
     source = InlineResult(b"")
 
@@ -143,13 +141,13 @@ async def test_items_before_the_fault_are_handed_out():
         pytest.param(b'{"b": "' + b"x" * 120_000 + b'"}', id="a string elsewhere"),
     ],
 )
-async def test_one_item_larger_than_the_limit_is_refused(text):
+async def test_an_item_over_the_limit_raises(text):
     with pytest.raises(ResultTooLargeError, match="an item is larger than 100000") as caught:
         await parse(text, "a.item", chunk=1000, most=100_000)
     assert caught.value.limit == 100_000
 
 
-async def test_what_is_passed_over_may_be_of_any_size():
+async def test_values_outside_the_path_may_have_any_size():
     text = b'{"b": [' + b"1," * 200_000 + b'1], "a": [7]}'
     assert await parse(text, "a.item", chunk=1000, most=10_000) == [7]
 
@@ -177,9 +175,7 @@ async def test_memory_does_not_grow_with_the_result(storage, fetch, stored):
     assert peak < rows // 100 * len(some) / 4
 
 
-async def test_a_cut_that_nobody_announced_is_told_after_the_last_whole_item(
-    storage, fetch, stored
-):
+async def test_an_unannounced_cut_raises_after_the_last_complete_item(storage, fetch, stored):
     storage.answers = [storage.reply(b'{"a": [1, 2', length=None)]
     async with fetch().items(stored(storage.url()), "a.item") as items:
         assert await anext(items) == 1
@@ -202,7 +198,7 @@ async def test_leaving_early_closes_the_connection(storage, fetch, stored):
     await storage.left_alone()
 
 
-async def test_without_ijson_it_says_what_to_install(storage, fetch, stored, monkeypatch):
+async def test_without_ijson_the_error_says_what_to_install(storage, fetch, stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "ijson", None)
     storage.answers = [storage.reply(b"{}")]
     with pytest.raises(ConfigurationError, match=r"pip install 'adepoll\[json\]'"):

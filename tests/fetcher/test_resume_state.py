@@ -46,19 +46,19 @@ def seal(note):
     return resume_state._seal(json.dumps(note))
 
 
-def test_what_was_noted_is_read_again(part):
+def test_a_written_state_is_read_again(part):
     write(part, ResumeState(SURE, DONE))
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
-def test_each_note_replaces_the_one_before(part, tmp_path):
+def test_each_state_replaces_the_one_before(part, tmp_path):
     write(part, ResumeState(SURE, [(0, 10)]))
     write(part, ResumeState(SURE, [(0, 40)]))
     assert ResumeStateFile(part).read("job-1", 50).present == [(0, 40)]
     assert len([*tmp_path.iterdir()]) == 2
 
 
-def test_notes_are_written_over_each_other_in_place(part, note_path, tmp_path):
+def test_states_are_overwritten_in_place(part, note_path, tmp_path):
     notes = ResumeStateFile(part)
     inodes = set()
     with part.open("rb") as file:
@@ -73,7 +73,7 @@ def test_notes_are_written_over_each_other_in_place(part, note_path, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {part.name, note_path.name}
 
 
-def test_a_note_that_was_written_half_over_another_is_none(part, note_path):
+def test_a_half_written_state_is_ignored(part, note_path):
     write(part, ResumeState(SURE, [(0, 19)]))
     before = note_path.read_bytes()
     write(part, ResumeState(SURE, [(0, 20)]))
@@ -87,7 +87,7 @@ def test_a_note_that_was_written_half_over_another_is_none(part, note_path):
 
 
 @pytest.mark.parametrize("how", ["some of it", "an error"])
-def test_a_note_of_which_not_all_could_be_written_leaves_the_one_before(part, monkeypatch, how):
+def test_a_partial_write_keeps_the_last_state(part, monkeypatch, how):
     real = os.pwrite
 
     def pwrite(fd, note, at):
@@ -117,11 +117,11 @@ def test_only_the_owner_may_read_it(part, note_path):
     assert stat.S_IMODE(note_path.stat().st_mode) == 0o600
 
 
-def test_it_holds_no_url(note):
+def test_the_file_contains_no_url(note):
     assert set(note) == {"format", "job_id", "size", "etag", "boot", "done"}
 
 
-def test_removing_takes_it_away_and_may_be_repeated(part, tmp_path):
+def test_removing_may_be_repeated(part, tmp_path):
     write(part, ResumeState(SURE, DONE))
     for _ in range(2):
         ResumeStateFile(part).remove()
@@ -129,18 +129,18 @@ def test_removing_takes_it_away_and_may_be_repeated(part, tmp_path):
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
-def test_a_note_about_another_job_is_not_believed(part):
+def test_a_state_of_another_job_is_ignored(part):
     write(part, ResumeState(SURE, DONE), job_id="job-2")
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
-def test_a_note_of_another_run_of_the_machine_is_not_believed(part, monkeypatch):
+def test_a_state_from_before_a_reboot_is_ignored(part, monkeypatch):
     write(part, ResumeState(SURE, DONE))
     monkeypatch.setattr(resume_state, "_boot_id", lambda: "another")
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
-def test_where_a_run_cannot_be_told_bytes_are_synced_before_they_are_noted(part, monkeypatch):
+def test_without_a_boot_id_bytes_are_synced_before_each_update(part, monkeypatch):
     events = []
     monkeypatch.setattr(resume_state, "_boot_id", lambda: None)
     monkeypatch.setattr(
@@ -152,7 +152,7 @@ def test_where_a_run_cannot_be_told_bytes_are_synced_before_they_are_noted(part,
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, [(0, 20)])
 
 
-def test_where_it_can_be_told_nothing_is_synced(part, monkeypatch):
+def test_with_a_boot_id_nothing_is_synced(part, monkeypatch):
     def fsync(_fd):
         raise AssertionError("synced")
 
@@ -162,7 +162,7 @@ def test_where_it_can_be_told_nothing_is_synced(part, monkeypatch):
 
 
 @pytest.mark.parametrize("length", [0, 10, 29])
-def test_bytes_beyond_the_end_of_the_file_are_not_believed(part, length):
+def test_a_state_with_bytes_beyond_the_end_of_the_file_is_ignored(part, length):
     write(part, ResumeState(SURE, DONE))
     assert ResumeStateFile(part).read("job-1", length) is None
     assert ResumeStateFile(part).read("job-1", 30) is not None
@@ -178,7 +178,7 @@ def test_bytes_beyond_the_end_of_the_file_are_not_believed(part, length):
     ],
     ids=["no size", "no tag", "a weak tag", "an empty tag"],
 )
-def test_a_version_that_cannot_be_told_from_others_is_not_believed(part, version):
+def test_a_state_without_size_or_strong_etag_is_ignored(part, version):
     write(part, ResumeState(version, DONE))
     assert ResumeStateFile(part).read("job-1", 50) is None
 
@@ -202,26 +202,26 @@ def test_a_version_that_cannot_be_told_from_others_is_not_believed(part, version
     ],
     ids=lambda garbage: repr(garbage[:8]),
 )
-def test_garbage_is_no_note(part, note_path, garbage):
+def test_garbage_is_ignored(part, note_path, garbage):
     for whole in (garbage, b"%08x %b\n" % (crc32(garbage), garbage)):
         note_path.write_bytes(whole)
         assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60, -2])
-def test_a_note_that_was_cut_is_none(part, note, note_path, cut):
+def test_a_cut_state_is_ignored(part, note, note_path, cut):
     note_path.write_bytes(seal(note)[:cut])
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
-def test_a_note_that_is_huge_is_not_read_whole(part, note, note_path):
+def test_a_huge_state_is_not_read_completely(part, note, note_path):
     note_path.write_bytes(seal(note | {"filler": "x" * 2**21}))
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("field", ["format", "job_id", "size", "etag", "boot", "done"])
 @pytest.mark.parametrize("value", [..., None, -1, 0, 1.5, "text", [], {}, [[]], 2**70])
-def test_a_field_that_is_missing_or_wrong_makes_it_no_note(part, note, note_path, field, value):
+def test_a_state_with_a_missing_or_wrong_field_is_ignored(part, note, note_path, field, value):
     if value is ...:
         del note[field]
     else:
@@ -260,7 +260,7 @@ def test_a_field_that_is_missing_or_wrong_makes_it_no_note(part, note, note_path
         [[0, 10], [20, 10]],
     ],
 )
-def test_a_span_that_is_none_makes_it_no_note(part, note, note_path, done):
+def test_a_state_with_an_invalid_span_is_ignored(part, note, note_path, done):
     note_path.write_bytes(seal(note | {"done": done}))
     assert ResumeStateFile(part).read("job-1", 50) is None
 
@@ -272,7 +272,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON)
-def test_no_json_is_a_crash(tmp_path_factory, value):
+def test_any_json_is_read_without_an_unexpected_error(tmp_path_factory, value):
     part = tmp_path_factory.mktemp("notes") / ".out.0.part"
     path = part.with_name(f"{part.name}.json")
     path.write_bytes(seal(value))
@@ -287,7 +287,7 @@ def test_no_json_is_a_crash(tmp_path_factory, value):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
-def test_what_is_no_file_is_no_note_and_nobody_waits_for_it(part, note_path, kind):
+def test_something_other_than_a_file_is_ignored_without_waiting(part, note_path, kind):
     if kind == "folder":
         note_path.mkdir()
     elif kind == "pipe":
@@ -299,7 +299,7 @@ def test_what_is_no_file_is_no_note_and_nobody_waits_for_it(part, note_path, kin
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
 @pytest.mark.parametrize("suffix", ["", ".new"])
-def test_a_link_in_its_place_is_replaced_and_what_it_points_to_left_alone(
+def test_a_link_in_place_of_the_file_is_replaced_without_changing_its_target(
     part, note_path, tmp_path, link, suffix
 ):
     victim = tmp_path / "victim"
@@ -310,13 +310,13 @@ def test_a_link_in_its_place_is_replaced_and_what_it_points_to_left_alone(
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
-def test_a_pipe_in_its_place_holds_nobody_up(part, note_path):
+def test_a_pipe_in_place_of_the_file_does_not_block(part, note_path):
     os.mkfifo(f"{note_path}.new")  # to open it would wait for a reader
     write(part, ResumeState(SURE, DONE))
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
-def test_a_note_that_cannot_be_written_leaves_the_one_before(part, monkeypatch):
+def test_a_failed_write_keeps_the_last_state(part, monkeypatch):
     write(part, ResumeState(SURE, DONE))
 
     def full(*_args, **_kwargs):

@@ -51,18 +51,18 @@ async def failures_until_the_end(retries, *, size=None, received=0):
 
 
 @pytest.mark.parametrize("attempts", [1, 3, 7])
-def test_there_are_as_many_failures_as_attempts(replay, attempts):
+def test_a_transfer_may_fail_as_often_as_the_policy_allows(replay, attempts):
     assert replay(lambda: failures_until_the_end(retries(attempts))) == attempts
 
 
 @pytest.mark.parametrize(
     ("size", "more"), [(0, 0), (16 * MIB - 1, 0), (16 * MIB, 1), (100 * MIB, 6), (2**62, 1_024)]
 )
-def test_and_one_more_for_each_16_mebibytes_within_reason(replay, size, more):
+def test_large_results_get_one_more_attempt_per_16_mebibytes(replay, size, more):
     assert replay(lambda: failures_until_the_end(retries(), size=size)) == 3 + more
 
 
-def test_bytes_that_arrive_give_no_attempt_back(replay):
+def test_received_bytes_add_no_attempts(replay):
     assert replay(lambda: failures_until_the_end(retries(), received=10**9)) == 3
 
 
@@ -79,7 +79,7 @@ def test_each_failure_waits_as_the_policy_says(replay):
     assert replay(script) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_after_a_mebibyte_the_waits_begin_anew(replay):
+def test_after_a_received_mebibyte_the_waits_start_again(replay):
     async def script():
         times = []
         enduring = retries(9)
@@ -92,7 +92,7 @@ def test_after_a_mebibyte_the_waits_begin_anew(replay):
     assert replay(script) == [1.0, 2.0, 3.0, 1.0, 2.0]
 
 
-def test_what_connections_meet_at_the_same_time_is_one_failure_and_one_wait(replay):
+def test_simultaneous_failures_of_connections_count_once(replay):
     async def script():
         enduring = retries(2)
         await asyncio.sleep(5)
@@ -109,7 +109,7 @@ def test_what_connections_meet_at_the_same_time_is_one_failure_and_one_wait(repl
     replay(script)
 
 
-def test_what_passes_not_is_raised_at_once(replay):
+def test_a_permanent_error_is_raised_immediately(replay):
     async def script():
         with pytest.raises(ResultForbiddenError):
             await retries(9).wait_or_raise(DENIED, started=now(), received=0, size=None)
@@ -118,7 +118,7 @@ def test_what_passes_not_is_raised_at_once(replay):
     assert replay(script) == 0.0
 
 
-def test_nothing_is_endured_after_closing(replay):
+def test_after_closing_nothing_is_retried(replay):
     def closed():
         raise ClosedError("closed")
 
@@ -145,7 +145,7 @@ def expiring(bucket, *stale):
 
 
 @pytest.mark.parametrize("use", ["stream", "result", "download"])
-async def test_all_who_read_one_result_share_one_fresh_url(
+async def test_all_readers_of_one_result_share_one_renewed_url(
     bucket, fetch, stored, result_body, tmp_path, use
 ):
     bucket.body = result_body(5_000)
@@ -172,7 +172,7 @@ async def test_all_who_read_one_result_share_one_fresh_url(
     assert sorted(bucket.targets) == ["/fresh"] * 5 + ["/stale"] * 5
 
 
-async def test_who_begins_later_with_the_same_snapshot_asks_nobody_while_another_reads(
+async def test_a_later_reader_of_the_same_snapshot_uses_the_renewed_url(
     bucket, fetch, stored, result_body
 ):
     bucket.body = result_body(5_000)
@@ -185,7 +185,7 @@ async def test_who_begins_later_with_the_same_snapshot_asks_nobody_while_another
     assert bucket.targets == ["/stale", "/fresh", "/fresh"]
 
 
-async def test_a_stream_whose_url_expires_under_way_goes_on_by_a_fresh_one(
+async def test_a_stream_whose_url_expires_resumes_with_a_renewed_one(
     bucket, fetch, stored, result_body
 ):
     bucket.body = result_body(5_000)
@@ -197,7 +197,7 @@ async def test_a_stream_whose_url_expires_under_way_goes_on_by_a_fresh_one(
     assert bucket.ranges == [None, (1_000, None), (1_000, None)]
 
 
-async def test_fresh_urls_may_expire_any_number_of_times_if_each_was_good_for_something(
+async def test_urls_may_be_renewed_any_number_of_times_if_each_worked(
     bucket, fetch, stored, result_body
 ):
     bucket.body = result_body(8_000)
@@ -222,7 +222,7 @@ async def test_another_job_does_not_share_the_url(bucket, fetch, stored, result_
 
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("use", ["stream", "result", "download"])
-async def test_resolve_url_says_where_to_read(
+async def test_resolve_url_returns_the_url_to_request(
     bucket, fetch, stored, result_body, tmp_path, is_async, use
 ):
     bucket.body = result_body(5_000)
@@ -246,7 +246,7 @@ async def test_resolve_url_says_where_to_read(
     assert given == [job]
 
 
-async def test_resolve_url_is_asked_again_with_a_fresh_snapshot_when_its_url_expired(
+async def test_resolve_url_is_called_again_with_a_new_snapshot_after_expiry(
     bucket, fetch, stored, result_body
 ):
     bucket.body = result_body(5_000)
@@ -264,9 +264,7 @@ async def test_resolve_url_is_asked_again_with_a_fresh_snapshot_when_its_url_exp
     assert bucket.targets == ["/stale", "/fresh"]
 
 
-async def test_a_resolved_url_that_stays_the_same_when_expired_is_not_tried_again(
-    bucket, fetch, stored
-):
+async def test_an_unchanged_expired_resolved_url_is_not_requested_again(bucket, fetch, stored):
     bucket.answers = [expiring(bucket, "/stale")]
     job = stored("https://bucket.example/a")
     fetcher = fetch(job, resolve_url=lambda _: bucket.url("/stale"))
@@ -276,7 +274,7 @@ async def test_a_resolved_url_that_stays_the_same_when_expired_is_not_tried_agai
 
 
 @pytest.mark.parametrize("use", ["stream", "result", "download"])
-async def test_what_resolve_url_raises_passes_unchanged_and_leaves_nothing(
+async def test_an_error_of_resolve_url_is_raised_and_leaves_nothing(
     bucket, fetch, stored, tmp_path, use
 ):
     class OwnError(Exception):
@@ -299,14 +297,14 @@ async def test_what_resolve_url_raises_passes_unchanged_and_leaves_nothing(
 @pytest.mark.parametrize(
     "url", ["http://93.184.216.34/p", "https://127.0.0.1/p", "https://u:p@a.example/", "", "p"]
 )
-async def test_what_resolve_url_gives_is_checked_like_any_url(answering, stored, url):
+async def test_a_resolved_url_is_checked_like_any_url(answering, stored, url):
     client = answering(base_url="https://93.184.216.34")
     async with ResultFetcher(client, resolve_url=lambda _: url) as fetcher:
         with pytest.raises(ResultUrlError):
             await fetcher.result(stored("https://bucket.example/p"))
 
 
-async def test_resolve_url_is_not_called_for_what_came_inline(fetch, stored, bucket, result_body):
+async def test_resolve_url_is_not_called_for_inline_results(fetch, stored, bucket, result_body):
     bucket.body = result_body(5_000)
     data = await fetch().result(stored(bucket.url()))
 
@@ -316,7 +314,7 @@ async def test_resolve_url_is_not_called_for_what_came_inline(fetch, stored, buc
     assert await fetch(resolve_url=resolve).result(stored(data=data)) is data
 
 
-async def test_a_service_that_cannot_be_asked_ends_all_who_share_the_url(bucket, fetch, stored):
+async def test_a_failed_renewal_ends_all_readers_of_the_url(bucket, fetch, stored):
     bucket.answers = [expiring(bucket, "/stale")]
     fetcher = fetch(JobNotFoundError(status=404, job_id="job-1"))
     job = stored(bucket.url("/stale"))
@@ -327,14 +325,14 @@ async def test_a_service_that_cannot_be_asked_ends_all_who_share_the_url(bucket,
     assert len(fetch.asked) <= 2  # a service in trouble is not asked by each of them
 
 
-async def test_a_refused_storage_is_asked_again_only_where_that_may_help(bucket, fetch, stored):
+async def test_a_refused_request_is_retried_only_if_a_renewal_may_help(bucket, fetch, stored):
     bucket.answers = [bucket.keeping(bucket.reply(status="503 Slow Down"))]
     with pytest.raises(ResultServerError):
         await fetch(attempts=4).result(stored(bucket.url()))
     assert len(bucket.heads) == 4
 
 
-async def test_resolve_url_knows_of_results_that_the_service_does_not_keep(
+async def test_resolve_url_serves_results_that_the_service_does_not_keep(
     bucket, result_body, fetch, stored
 ):
     bucket.body = result_body()

@@ -89,13 +89,13 @@ def fields(head):
         "/p?" + "x" * 5_000,
     ],
 )
-async def test_path_and_query_go_out_byte_for_byte(storage, fetcher, stored, result_body, target):
+async def test_path_and_query_are_sent_byte_for_byte(storage, fetcher, stored, result_body, target):
     storage.answers = [storage.reply(result_body())]
     await fetcher.result(stored(storage.url(target)))
     assert storage.targets == [target]
 
 
-async def test_any_visible_characters_go_out_byte_for_byte(storage, fetcher, stored, result_body):
+async def test_visible_characters_are_sent_byte_for_byte(storage, fetcher, stored, result_body):
     storage.answers = [storage.keeping(storage.reply(result_body()))]
     rng = random.Random(0)
     visible = "".join(char for char in string.printable if char.isprintable() and char not in " #?")
@@ -108,7 +108,7 @@ async def test_any_visible_characters_go_out_byte_for_byte(storage, fetcher, sto
     assert storage.targets == targets
 
 
-async def test_a_url_without_a_path_asks_for_the_root(storage, fetcher, stored, result_body):
+async def test_a_url_without_a_path_requests_the_root(storage, fetcher, stored, result_body):
     storage.answers = [storage.reply(result_body())]
     await fetcher.result(stored(storage.url("?x=1")))
     assert storage.targets == ["/?x=1"]
@@ -133,7 +133,7 @@ async def test_a_storage_gets_these_header_fields_and_no_others(
     assert KEY.encode() not in head
 
 
-async def test_cookies_of_a_storage_are_not_given_back(storage, fetcher, stored, result_body):
+async def test_cookies_of_a_storage_are_not_sent_back(storage, fetcher, stored, result_body):
     headers = ["Set-Cookie: session=canarycookie; Path=/", "Set-Cookie: other=1; Domain=127.0.0.1"]
     storage.answers = [storage.keeping(storage.reply(result_body(), headers=headers))]
     for _ in range(2):
@@ -184,16 +184,14 @@ async def test_proxies_of_the_environment_are_not_used(
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
-async def test_http_is_refused_where_the_api_is_https(
-    storage, https_fetcher, stored, tmp_path, use
-):
+async def test_http_is_refused_if_the_api_uses_https(storage, https_fetcher, stored, tmp_path, use):
     with pytest.raises(ResultUrlError, match="https"):
         await _use(https_fetcher, use, stored(storage.url("/p?" + QUERY)), tmp_path / "out")
     assert storage.connections == 0
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_https_is_requested_wherever_the_api_is(fetcher, https_fetcher, stored):
+async def test_https_is_allowed_for_any_api(fetcher, https_fetcher, stored):
     hellos = []
 
     async def hang_up(reader, writer):
@@ -232,7 +230,7 @@ async def test_https_is_requested_wherever_the_api_is(fetcher, https_fetcher, st
     ],
 )
 @pytest.mark.parametrize("query", ["", "?" + QUERY])
-async def test_what_is_no_url_of_http_is_refused(fetcher, stored, url, query):
+async def test_a_url_of_another_scheme_is_refused(fetcher, stored, url, query):
     with pytest.raises(ResultUrlError) as caught:
         await fetcher.result(stored(url + query))
     assert_shows_no_secret(caught.value)
@@ -253,7 +251,7 @@ async def test_a_user_or_password_is_refused(storage, fetcher, stored, userinfo)
     ["\r\n", "\n", "\r", "\t", " ", "\0", "\x1b", "\x7f", "\x85", "é", "\u2028", "😀", "\ud800"],
 )
 @pytest.mark.parametrize("place", ["/p{}?x=1", "/p?x={}1", "{}/p", "/p?x=1{}"])
-async def test_a_character_that_no_url_has_is_refused(storage, fetcher, stored, bad, place):
+async def test_an_invalid_character_in_a_url_is_refused(storage, fetcher, stored, bad, place):
     storage.answers = [b""]
     with pytest.raises(ResultUrlError, match="character") as caught:
         await fetcher.result(stored(storage.url(place.format(bad))))
@@ -261,7 +259,7 @@ async def test_a_character_that_no_url_has_is_refused(storage, fetcher, stored, 
     assert storage.connections == 0
 
 
-async def test_no_second_request_can_be_smuggled_in(storage, fetcher, stored):
+async def test_a_url_cannot_smuggle_a_second_request(storage, fetcher, stored):
     smuggled = " HTTP/1.1\r\nHost: a\r\n\r\nDELETE /bucket HTTP/1.1\r\nHost: a\r\n\r\n"
     with pytest.raises(ResultUrlError):
         await fetcher.result(stored(storage.url("/p" + smuggled)))
@@ -270,7 +268,7 @@ async def test_no_second_request_can_be_smuggled_in(storage, fetcher, stored):
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_followed_with_nothing_of_ours_but_what_any_storage_gets(
+async def test_a_redirect_is_followed_with_the_usual_headers_only(
     storage, other_storage, fetcher, stored, result_body, tmp_path, status, use
 ):
     location = other_storage.url("/elsewhere%2F?x=%2B" + QUERY)
@@ -295,7 +293,7 @@ async def test_a_redirect_is_followed_with_nothing_of_ours_but_what_any_storage_
 
 
 @pytest.mark.parametrize("status", [300, 304, 305, 306])
-async def test_a_status_of_that_kind_which_is_no_redirect_is_refused(
+async def test_a_3xx_status_that_is_not_a_redirect_is_refused(
     storage, other_storage, fetcher, stored, status
 ):
     location = other_storage.url("/elsewhere?canarylocation")
@@ -307,14 +305,14 @@ async def test_a_status_of_that_kind_which_is_no_redirect_is_refused(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_to_nowhere_is_refused(storage, fetcher, stored, status):
+async def test_a_redirect_without_location_is_refused(storage, fetcher, stored, status):
     storage.answers = [storage.reply(status=f"{status} Moved")]
     with pytest.raises(ResultRefusedError, match=str(status)):
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
     assert len(storage.heads) == 1
 
 
-async def test_a_fresh_url_is_checked_like_the_first(storage, other_storage, answering, stored):
+async def test_a_renewed_url_is_checked_like_the_first(storage, other_storage, answering, stored):
     expired = b"<Error><Message>Request has expired</Message></Error>"
     storage.answers = [storage.reply(expired, status="403 Forbidden")]
     fresh = other_storage.url().replace("//", "//user:password@")
@@ -454,7 +452,7 @@ async def test_no_error_and_no_log_line_shows_a_secret(
     assert not [secret for secret in SECRETS if secret in logged()]
 
 
-async def test_a_retry_is_logged_for_who_wants_to_know(storage, fetcher, stored, caplog):
+async def test_a_retry_is_logged_at_debug_level(storage, fetcher, stored, caplog):
     caplog.set_level(logging.DEBUG, logger="adepoll")
     storage.answers = [storage.reply(status="500 Oops")]
     with pytest.raises(ResultRefusedError):
@@ -487,7 +485,7 @@ async def test_no_error_of_a_url_shows_a_secret(fetcher, stored, logged, url):
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
-async def test_no_complaint_of_a_cancelled_or_closed_transfer_shows_a_secret(
+async def test_no_warning_of_a_cancelled_or_closed_transfer_shows_a_secret(
     storage, fetcher, stored, tmp_path, logged, use
 ):
     complaints = []
@@ -535,7 +533,9 @@ async def test_an_error_names_the_host_and_path_but_not_the_query(storage, fetch
     assert caught.value.url in str(caught.value)
 
 
-async def test_what_is_malformed_is_told_without_the_document(storage, fetcher, stored):
+async def test_the_error_of_a_malformed_result_does_not_quote_the_document(
+    storage, fetcher, stored
+):
     storage.answers = [storage.reply(b'{"extraction":{"iban":"CH93-0076"},"metadata":["secret"]}')]
     with pytest.raises(ResultMalformedError) as caught:
         await fetcher.result(stored(storage.url("/p?" + QUERY)))

@@ -16,7 +16,7 @@ def bytes_of(spans):
 
 
 @given(present=st.lists(SPAN))
-def test_spans_are_kept_in_order_and_apart_whatever_they_are_made_of(present):
+def test_spans_are_sorted_and_disjoint(present):
     segments = Segments(SIZE, present)
     assert bytes_of(segments.present) == bytes_of(present)
     flat = [edge for span in segments.present for edge in span]
@@ -24,7 +24,7 @@ def test_spans_are_kept_in_order_and_apart_whatever_they_are_made_of(present):
 
 
 @given(present=st.lists(SPAN))
-def test_missing_counts_the_bytes_and_the_frontier_is_the_first_of_them(present):
+def test_missing_bytes_are_counted_and_the_prefix_ends_at_the_first(present):
     segments = Segments(SIZE, present)
     gaps = set(range(SIZE)) - bytes_of(present)
     assert segments.missing == len(gaps)
@@ -32,7 +32,7 @@ def test_missing_counts_the_bytes_and_the_frontier_is_the_first_of_them(present)
 
 
 @given(present=st.lists(SPAN), max_bytes=st.integers(1, 2 * SIZE))
-def test_claims_cover_just_what_is_missing_first_bytes_first(present, max_bytes):
+def test_claims_cover_exactly_the_missing_bytes_in_order(present, max_bytes):
     segments = Segments(SIZE, present)
     claims = []
     while claim := segments.claim(max_bytes):
@@ -44,13 +44,13 @@ def test_claims_cover_just_what_is_missing_first_bytes_first(present, max_bytes)
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_nothing_is_claimed_of_what_is_all_there(size):
+def test_nothing_is_claimed_of_a_complete_file(size):
     segments = Segments(size, [(0, size)])
     assert segments.claim(5) is None
     assert (segments.missing, segments.present_prefix) == (0, size)
 
 
-def test_what_is_released_is_the_first_to_be_claimed_again():
+def test_released_bytes_are_claimed_again_first():
     segments = Segments(30)
     first, second = segments.claim(10), segments.claim(10)
     segments.advance(first, 4)

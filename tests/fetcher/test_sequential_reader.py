@@ -47,9 +47,7 @@ async def read_all(fetcher, job):
 
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("cut", [1, 1_000, SIZE - 1])
-async def test_a_stream_goes_on_at_the_byte_that_was_reached(
-    bucket, body, fetch, stored, cut, then
-):
+async def test_a_stream_resumes_at_the_first_unread_byte(bucket, body, fetch, stored, cut, then):
     bucket.answers = [bucket.give(cut, then=then), bucket.give()]
     got, resumed, error = await read_all(fetch(), stored(bucket.url()))
     assert (got, error) == (body, None)
@@ -62,16 +60,14 @@ async def test_a_stream_goes_on_at_the_byte_that_was_reached(
     assert len(bucket.heads) == 2
 
 
-async def test_every_piece_may_break_off_as_long_as_attempts_are_left(bucket, body, fetch, stored):
+async def test_each_request_may_break_while_attempts_are_left(bucket, body, fetch, stored):
     bucket.answers = [bucket.give(1_000, then="close"), *[bucket.give(700, then="close")] * 6]
     got, resumed, error = await read_all(fetch(attempts=99), stored(bucket.url()))
     assert (got, resumed, error) == (body, 6, None)
     assert bucket.ranges == [None, *[(1_000 + 700 * n, None) for n in range(6)]]
 
 
-async def test_an_object_that_changed_under_way_ends_the_stream_at_once(
-    bucket, body, fetch, stored
-):
+async def test_a_replaced_object_ends_the_stream_immediately(bucket, body, fetch, stored):
     def change(_number):
         bucket.etag, bucket.body = '"two"', other_of(body)
 
@@ -86,7 +82,7 @@ async def test_an_object_that_changed_under_way_ends_the_stream_at_once(
 
 
 @pytest.mark.parametrize("how", ["412", "200", "206", "size"])
-async def test_however_the_storage_tells_that_it_changed(bucket, body, fetch, stored, how):
+async def test_a_replaced_object_is_recognised_in_any_response(bucket, body, fetch, stored, how):
     """Some know If-Match, some only If-Range, and some neither."""
     other = {
         "412": bucket.reply(status="412 Precondition Failed"),
@@ -109,7 +105,7 @@ async def test_however_the_storage_tells_that_it_changed(bucket, body, fetch, st
     assert got == body[:1_000]
 
 
-async def test_before_a_byte_was_handed_out_another_object_is_as_good(bucket, body, fetch, stored):
+async def test_before_the_first_byte_another_object_is_accepted(bucket, body, fetch, stored):
     def change(_number):
         bucket.etag, bucket.body = '"two"', other_of(body) + b" "
 
@@ -122,7 +118,7 @@ async def test_before_a_byte_was_handed_out_another_object_is_as_good(bucket, bo
     assert bucket.ranges == [None, None]
 
 
-async def test_a_result_in_memory_is_begun_anew_when_it_changed(
+async def test_a_result_for_memory_is_read_again_when_it_was_replaced(
     bucket, body, fetch, stored, result_body
 ):
     """Nobody has seen a byte of it."""
@@ -135,7 +131,7 @@ async def test_a_result_in_memory_is_begun_anew_when_it_changed(
     assert bucket.ranges == [None, (1_000, None), None]
 
 
-async def test_a_result_in_memory_that_changes_each_time_is_given_up(bucket, body, fetch, stored):
+async def test_a_result_for_memory_that_always_changes_is_given_up(bucket, body, fetch, stored):
     def change(number):
         bucket.etag = f'"{number}"'
 
@@ -145,7 +141,7 @@ async def test_a_result_in_memory_that_changes_each_time_is_given_up(bucket, bod
     assert len(bucket.heads) < 12
 
 
-async def test_the_whole_in_place_of_a_range_is_passed_over_to_the_byte(
+async def test_the_whole_instead_of_a_range_is_skipped_to_the_first_byte(
     bucket, body, fetch, stored
 ):
     bucket.gives_ranges = False
@@ -157,9 +153,7 @@ async def test_the_whole_in_place_of_a_range_is_passed_over_to_the_byte(
     assert bucket.ranges == [None, (1_000, None), (1_000, None), (3_000, None)]
 
 
-async def test_a_storage_whose_ranges_make_no_sense_is_asked_for_the_whole(
-    bucket, body, fetch, stored
-):
+async def test_unusable_ranges_make_the_stream_request_the_whole(bucket, body, fetch, stored):
     nonsense = bucket.reply(
         body[:9], status="206 Partial Content", headers=[f"Content-Range: bytes 0-8/{SIZE}"]
     )
@@ -169,7 +163,7 @@ async def test_a_storage_whose_ranges_make_no_sense_is_asked_for_the_whole(
     assert bucket.ranges == [None, (1_000, None), None]
 
 
-async def test_a_size_that_nobody_told_is_proven_by_416_at_the_end(bucket, body, fetch, stored):
+async def test_an_unstated_size_is_confirmed_by_416_at_the_end(bucket, body, fetch, stored):
     """The connection broke after the last byte: no chunk said that it was the last one."""
     headers = ["Transfer-Encoding: chunked", 'ETag: "one"']
     endless = b"%x\r\n%b\r\n" % (len(body), body)
@@ -181,7 +175,7 @@ async def test_a_size_that_nobody_told_is_proven_by_416_at_the_end(bucket, body,
 
 
 @pytest.mark.parametrize("content_range", ["bytes */4000", "bytes */6000"])
-async def test_416_elsewhere_is_no_end(bucket, body, fetch, stored, content_range):
+async def test_416_elsewhere_is_not_the_end(bucket, body, fetch, stored, content_range):
     headers = ["Transfer-Encoding: chunked", 'ETag: "one"']
     endless = b"%x\r\n%b\r\n" % (len(body), body)
     refused = bucket.reply(status="416 No", headers=[f"Content-Range: {content_range}"])
@@ -195,7 +189,7 @@ async def test_416_elsewhere_is_no_end(bucket, body, fetch, stored, content_rang
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
-async def test_without_a_strong_tag_what_was_read_is_read_again_and_compared(
+async def test_without_a_strong_etag_read_bytes_are_read_again_and_compared(
     bucket, body, fetch, stored, etag
 ):
     bucket.etag = etag
@@ -207,7 +201,7 @@ async def test_without_a_strong_tag_what_was_read_is_read_again_and_compared(
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
-async def test_without_a_strong_tag_another_beginning_is_another_object(
+async def test_without_a_strong_etag_another_beginning_is_another_object(
     bucket, body, fetch, stored, etag
 ):
     def change(_number):
@@ -221,9 +215,7 @@ async def test_without_a_strong_tag_another_beginning_is_another_object(
     assert got == body[:1_000]
 
 
-async def test_without_a_tag_an_object_that_ends_before_the_byte_is_another(
-    bucket, body, fetch, stored
-):
+async def test_without_an_etag_a_shorter_object_is_another(bucket, body, fetch, stored):
     def change(_number):
         bucket.body = b"{}"
 
@@ -237,7 +229,7 @@ async def test_without_a_tag_an_object_that_ends_before_the_byte_is_another(
     assert got == body[:1_000]
 
 
-async def test_a_large_beginning_is_compared_in_constant_memory_and_whole(
+async def test_a_large_beginning_is_compared_completely_in_constant_memory(
     bucket, fetch, stored, result_body
 ):
     bucket.etag, bucket.body = None, result_body(6 * MIB)
@@ -253,7 +245,7 @@ async def test_a_large_beginning_is_compared_in_constant_memory_and_whole(
 # --- storages that get nowhere ------------------------------------------------------------------
 
 
-async def test_a_storage_that_falls_silent_under_way_is_asked_to_go_on(bucket, body, fetch, stored):
+async def test_a_stream_resumes_after_silence(bucket, body, fetch, stored):
     bucket.answers = [bucket.give(1_000, then="hang"), bucket.give()]
     got, resumed, error = await read_all(fetch(read_timeout=0.05), stored(bucket.url()))
     assert (got, resumed, error) == (body, 1, None)
@@ -271,7 +263,7 @@ def trickling(bucket, body, start=0):
     return trickle
 
 
-async def test_a_storage_that_trickles_is_asked_to_go_on(bucket, body, fetch, stored):
+async def test_a_stream_below_the_minimum_rate_resumes(bucket, body, fetch, stored):
     bucket.answers = [trickling(bucket, b"{" * SIZE), bucket.give()]
     bucket.body = b"{" * 4_999 + b"}"
     fetcher = fetch(read_timeout=0.1, min_rate=1_000_000)
@@ -279,14 +271,14 @@ async def test_a_storage_that_trickles_is_asked_to_go_on(bucket, body, fetch, st
     assert (got, resumed, error) == (bucket.body, 1, None)
 
 
-async def test_the_error_names_the_rate_that_was_not_met(bucket, body, fetch, stored):
+async def test_the_error_names_the_minimum_rate(bucket, body, fetch, stored):
     bucket.answers = [trickling(bucket, b"{" * SIZE)]
     fetcher = fetch(attempts=1, read_timeout=0.1, min_rate=1_000_000)
     with pytest.raises(ResultTransferError, match=r"less than 1e\+06 bytes a second"):
         await fetcher.result(stored(bucket.url()))
 
 
-async def test_a_rate_of_zero_takes_whatever_comes(bucket, body, fetch, stored):
+async def test_a_minimum_rate_of_zero_accepts_any_rate(bucket, body, fetch, stored):
     count = 0
 
     async def trickle(_reader, writer):
@@ -306,7 +298,9 @@ async def test_a_rate_of_zero_takes_whatever_comes(bucket, body, fetch, stored):
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
-async def test_one_byte_per_connection_does_not_keep_it_going(bucket, body, fetch, stored, etag):
+async def test_one_byte_per_connection_does_not_prolong_the_transfer(
+    bucket, body, fetch, stored, etag
+):
     bucket.etag = etag
 
     async def one_more(reader, writer):
@@ -321,7 +315,7 @@ async def test_one_byte_per_connection_does_not_keep_it_going(bucket, body, fetc
     assert len(bucket.heads) == 5
 
 
-async def test_a_large_result_may_break_off_once_more_for_each_16_mebibytes(bucket, fetch, stored):
+async def test_a_large_result_may_break_once_more_per_16_mebibytes(bucket, fetch, stored):
     bucket.answers = [bucket.reply(b"{", length=40 * MIB, headers=['ETag: "one"'])]
     piece = bucket.reply(
         b"x",
@@ -342,7 +336,7 @@ async def test_a_large_result_may_break_off_once_more_for_each_16_mebibytes(buck
     assert len(bucket.heads) == 3 + 2
 
 
-async def test_trouble_of_every_kind_draws_on_one_budget(bucket, body, fetch, stored):
+async def test_failures_of_all_kinds_share_one_limit(bucket, body, fetch, stored):
     page = bucket.reply(b"<html>wait</html>")
     busy = bucket.reply(status="503 Slow Down")
     bucket.answers = [bucket.give(9, then="close"), busy, page, bucket.give(99, then="close"), busy]
@@ -352,14 +346,14 @@ async def test_trouble_of_every_kind_draws_on_one_budget(bucket, body, fetch, st
     assert len(bucket.heads) == 5
 
 
-async def test_blanks_without_end_are_no_end_of_a_result(bucket, fetch, stored):
+async def test_endless_whitespace_after_the_result_is_malformed(bucket, fetch, stored):
     bucket.body = b"{}" + b" " * 300_000
     got, _, error = await read_all(fetch(attempts=1), stored(bucket.url()))
     assert isinstance(error, ResultMalformedError)
     assert len(got) < 300_000
 
 
-async def test_blanks_on_both_sides_of_a_break_are_counted_together(bucket, fetch, stored):
+async def test_whitespace_before_and_after_a_break_is_counted_together(bucket, fetch, stored):
     bucket.body = b"{}" + b" " * 80_000
     bucket.answers = [bucket.give(40_000, then="close"), bucket.give()]
     _, _, error = await read_all(fetch(attempts=2), stored(bucket.url()))
@@ -393,7 +387,7 @@ async def test_leaving_between_two_connections_leaves_nothing(bucket, body, fetc
     assert asyncio.all_tasks() == before
 
 
-async def test_blanks_that_were_refused_are_not_left_out_of_what_comes_after(bucket, fetch, stored):
+async def test_rejected_whitespace_is_read_again(bucket, fetch, stored):
     bucket.body = b"{" + b" " * 300_000 + b"}"
     got, _, error = await read_all(fetch(attempts=20), stored(bucket.url()))
     assert isinstance(error, ResultMalformedError)

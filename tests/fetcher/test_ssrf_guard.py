@@ -115,7 +115,7 @@ def url_of(address, scheme="https"):
 @pytest.mark.parametrize(
     "address", [*INSIDE_V4, *INSIDE_V6, *wrapped("127.0.0.1"), *wrapped("169.254.169.254")]
 )
-async def test_an_address_of_the_inside_is_refused(address):
+async def test_a_private_address_is_refused(address):
     asked = guard()
     with pytest.raises(ResultUrlError, match="allow_private=True"):
         await asked.check("job-1", url_of(address))
@@ -123,12 +123,12 @@ async def test_an_address_of_the_inside_is_refused(address):
 
 
 @pytest.mark.parametrize("address", [*PUBLIC, *wrapped("8.8.8.8")])
-async def test_an_address_of_the_public_internet_may_be_asked(address):
+async def test_a_public_address_is_allowed(address):
     assert str(await guard().check("job-1", url_of(address))) == url_of(address)
 
 
 @given(st.ip_addresses(v=4))
-def test_wrapping_an_address_changes_nothing_about_where_it_is(address):
+def test_an_ipv4_address_inside_an_ipv6_address_is_checked(address):
     async def is_let_through(text):
         asked = guard()
         try:
@@ -148,7 +148,7 @@ def test_wrapping_an_address_changes_nothing_about_where_it_is(address):
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost", "LOCALHOST", "a.localhost", "a.b.LocalHost"]
 )
-async def test_localhost_is_the_inside_without_being_looked_up(resolving, host):
+async def test_localhost_is_private_without_resolution(resolving, host):
     names = resolving(localhost=PUBLIC[:1])
     with pytest.raises(ResultUrlError, match="allow_private=True"):
         await guard().check("job-1", f"https://{host}/p")
@@ -156,14 +156,14 @@ async def test_localhost_is_the_inside_without_being_looked_up(resolving, host):
 
 
 @pytest.mark.parametrize("host", ["localhost.example", "notlocalhost", "10.0.0.1.example"])
-async def test_a_name_is_not_taken_for_an_address(host):
+async def test_a_name_is_not_mistaken_for_an_address(host):
     assert (await guard().check("job-1", f"https://{host}/p")).host == host
 
 
 @pytest.mark.parametrize(
     "host", ["2130706433", "127.1", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.0.0.1."]
 )
-async def test_old_ways_to_write_an_address_lead_nowhere(answering, stored, host):
+async def test_old_spellings_of_an_address_are_not_resolved(answering, stored, host):
     """What getaddrinfo(3) takes for 127.0.0.1, and `ipaddress` does not."""
     connected = []
 
@@ -184,26 +184,26 @@ async def test_old_ways_to_write_an_address_lead_nowhere(answering, stored, host
 
 
 @pytest.mark.parametrize("address", [*INSIDE_V4, *INSIDE_V6, *wrapped("10.0.0.1")])
-async def test_a_name_that_stands_for_an_address_of_the_inside_is_refused(resolving, address):
+async def test_a_name_with_a_private_address_is_refused(resolving, address):
     resolving(storage_example=[address])
     with pytest.raises(PrivateAddressError, match="allow_private=True"):
         await guard().resolve("storage.example", 443)
 
 
-async def test_a_name_with_addresses_outside_and_inside_is_refused_whole(resolving):
+async def test_a_name_with_public_and_private_addresses_is_refused(resolving):
     resolving(storage_example=[[*PUBLIC, "10.0.0.1"]])
     with pytest.raises(PrivateAddressError):
         await guard().resolve("storage.example", 443)
 
 
-async def test_a_name_that_stands_for_public_addresses_gives_all_of_them(resolving):
+async def test_a_name_with_public_addresses_returns_all_of_them(resolving):
     resolving(storage_example=[PUBLIC])
     found = await guard().resolve("storage.example", 443)
     assert [one["host"] for one in found] == PUBLIC
     assert {one["port"] for one in found} == {443}
 
 
-async def test_a_name_that_changes_its_mind_is_checked_each_time(resolving):
+async def test_a_name_is_checked_at_each_resolution(resolving):
     resolving(storage_example=[PUBLIC[0], "127.0.0.1"])
     asked = guard()
     assert await asked.resolve("storage.example", 443)
@@ -211,14 +211,14 @@ async def test_a_name_that_changes_its_mind_is_checked_each_time(resolving):
         await asked.resolve("storage.example", 443)
 
 
-async def test_a_name_that_nobody_knows_fails_as_such(resolving):
+async def test_an_unknown_name_fails_as_such(resolving):
     resolving()
     with pytest.raises(OSError, match="not known"):
         await guard().resolve("storage.example", 443)
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
-async def test_no_connection_is_made_to_where_a_name_leads_inside(
+async def test_no_connection_is_made_to_a_name_with_a_private_address(
     resolving, storage, answering, stored, tmp_path, use
 ):
     """Nor is it tried again: it would be the same."""
@@ -233,7 +233,7 @@ async def test_no_connection_is_made_to_where_a_name_leads_inside(
     assert [*tmp_path.iterdir()] == []
 
 
-async def test_a_name_is_connected_to_at_the_address_that_was_checked(
+async def test_the_connection_goes_to_the_checked_address(
     resolving, storage, answering, stored, result_body
 ):
     """With `allow_private`, of course: no other address can be had in a test."""
@@ -254,11 +254,11 @@ async def test_a_name_is_connected_to_at_the_address_that_was_checked(
     "api_url", ["https://127.0.0.1:8443", "https://10.1.2.3", "https://[::1]", "https://localhost"]
 )
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1"])
-async def test_who_has_the_api_inside_may_fetch_from_there(api_url, address):
+async def test_a_private_api_allows_private_addresses(api_url, address):
     assert await guard(api_url=api_url).check("job-1", url_of(address))
 
 
-async def test_an_api_that_is_inside_by_name_opens_the_inside_too(resolving):
+async def test_an_api_name_with_a_private_address_allows_private_addresses(resolving):
     names = resolving(api_example=["10.0.0.1"], storage_example=["10.0.0.2"])
     asked = guard(api_url="https://api.example")
     assert await asked.check("job-1", url_of("10.0.0.2"))
@@ -266,7 +266,7 @@ async def test_an_api_that_is_inside_by_name_opens_the_inside_too(resolving):
     assert names.asked.count("api.example") == 1
 
 
-async def test_an_api_outside_opens_nothing_and_is_looked_up_once(resolving):
+async def test_a_public_api_allows_nothing_and_is_resolved_once(resolving):
     names = resolving(api_example=[PUBLIC[0], "10.0.0.1"])
     asked = guard(api_url="https://api.example")
     for _ in range(3):
@@ -275,7 +275,7 @@ async def test_an_api_outside_opens_nothing_and_is_looked_up_once(resolving):
     assert names.asked == ["api.example"]
 
 
-async def test_an_api_that_cannot_be_looked_up_opens_nothing_and_is_looked_up_again(resolving):
+async def test_an_unresolvable_api_allows_nothing_and_is_resolved_again(resolving):
     names = resolving()
     asked = guard(api_url="https://api.example")
     for _ in range(2):
@@ -285,7 +285,7 @@ async def test_an_api_that_cannot_be_looked_up_opens_nothing_and_is_looked_up_ag
     assert await asked.check("job-1", url_of("10.0.0.2"))
 
 
-async def test_public_names_cost_no_look_up_of_the_api(resolving):
+async def test_public_names_need_no_resolution_of_the_api(resolving):
     names = resolving(storage_example=[PUBLIC])
     asked = guard(api_url="https://api.example")
     await asked.check("job-1", "https://storage.example/p")
@@ -293,7 +293,7 @@ async def test_public_names_cost_no_look_up_of_the_api(resolving):
     assert names.asked == ["storage.example"]
 
 
-async def test_allow_private_opens_the_inside_and_plain_http(resolving):
+async def test_allow_private_allows_private_addresses_and_plain_http(resolving):
     resolving(storage_example=["10.0.0.2"])
     asked = guard(allow_private=True)
     for url in (url_of("10.0.0.2"), url_of("10.0.0.2", "http"), "http://localhost/p"):
@@ -308,12 +308,12 @@ async def test_a_url_without_a_host_is_refused(url):
 
 
 @pytest.mark.parametrize("scheme", ["http", "ftp", "ws"])
-async def test_another_scheme_than_https_is_refused_where_the_api_is_https(scheme):
+async def test_another_scheme_than_https_is_refused_if_the_api_uses_https(scheme):
     with pytest.raises(ResultUrlError, match="https"):
         await guard().check("job-1", url_of(PUBLIC[0], scheme))
 
 
-async def test_a_resolver_is_made_at_first_use_and_closed_with_the_gatekeeper(resolving):
+async def test_the_resolver_is_created_at_first_use_and_closed_with_the_guard(resolving):
     names = resolving(storage_example=[PUBLIC])
     asked = guard()
     await asked.close()

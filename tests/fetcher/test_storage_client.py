@@ -70,22 +70,22 @@ def fields(head):
         ("/p?x=1#fragment", "/p?x=1"),
     ],
 )
-async def test_a_relative_location_is_one_of_where_it_came_from(storage, asking, location, target):
+async def test_a_relative_location_is_relative_to_the_redirecting_url(
+    storage, asking, location, target
+):
     storage.answers = [moved(storage, location), storage.reply(BODY)]
     assert await read(asking, storage.url("/a/b?q=1")) == BODY
     assert storage.targets == ["/a/b?q=1", target]
 
 
-async def test_a_location_without_scheme_keeps_that_of_where_it_came_from(
-    storage, other_storage, asking
-):
+async def test_a_location_without_scheme_keeps_the_scheme(storage, other_storage, asking):
     storage.answers = [moved(storage, other_storage.url("/p?x=%2F").removeprefix("http:"))]
     other_storage.answers = [other_storage.reply(BODY)]
     assert await read(asking, storage.url()) == BODY
     assert other_storage.targets == ["/p?x=%2F"]
 
 
-async def test_an_absolute_location_goes_out_byte_for_byte(storage, other_storage, asking):
+async def test_an_absolute_location_is_sent_byte_for_byte(storage, other_storage, asking):
     target = "/a/../b/%2e/c%2Fd//?X-Amz-Signature=%2f%2F&empty=&bare&q=a+b?c"
     storage.answers = [moved(storage, other_storage.url(target))]
     other_storage.answers = [other_storage.reply(BODY)]
@@ -118,7 +118,7 @@ async def test_five_redirects_are_followed(storage, asking):
     assert storage.targets == [f"/{hop}" for hop in range(6)]
 
 
-async def test_a_sixth_is_not_and_is_not_tried_again(storage, answering, stored):
+async def test_a_sixth_redirect_raises_without_a_retry(storage, answering, stored):
     storage.answers = [moved(storage, f"/{hop}?{TOKEN}") for hop in range(1, 9)]
     async with ResultFetcher(answering(attempts=3)) as fetcher:
         with pytest.raises(ResultUrlError, match="more than 5 times") as caught:
@@ -127,7 +127,7 @@ async def test_a_sixth_is_not_and_is_not_tried_again(storage, answering, stored)
     assert TOKEN not in str(caught.value)
 
 
-async def test_a_circle_is_left(storage, asking):
+async def test_a_redirect_loop_raises(storage, asking):
     storage.answers = [moved(storage, storage.url("/round"))]
     with pytest.raises(ResultUrlError):
         await read(asking, storage.url("/round"))
@@ -179,7 +179,7 @@ async def from_outside(storage):
         ("https://storage.example/\u00e9?" + TOKEN, "character"),
     ],
 )
-async def test_a_redirect_to_where_no_result_may_come_from_is_refused(
+async def test_a_redirect_to_a_forbidden_url_is_refused(
     storage, from_outside, location, why, all_text_of
 ):
     storage.answers = [moved(storage, location.encode().decode("latin-1"))]
@@ -189,7 +189,7 @@ async def test_a_redirect_to_where_no_result_may_come_from_is_refused(
     assert len(storage.heads) == 1
 
 
-async def test_a_redirect_to_a_name_that_leads_inside_is_refused(
+async def test_a_redirect_to_a_name_with_a_private_address_is_refused(
     storage, other_storage, from_outside, monkeypatch
 ):
     class Inside:
@@ -219,7 +219,7 @@ async def test_a_redirect_to_a_name_that_leads_inside_is_refused(
 @pytest.mark.parametrize(
     "location", ["", " ", "http://", "//", "http://:80/", "::", "[", "http://["]
 )
-async def test_a_location_that_is_none_is_told_and_never_a_crash(storage, asking, location):
+async def test_a_malformed_location_raises_a_typed_error(storage, asking, location):
     storage.answers = [moved(storage, location)]
     with pytest.raises((ResultUrlError, ResultRefusedError)):
         await read(asking, storage.url())
@@ -257,7 +257,7 @@ async def test_no_hop_gets_key_cookie_netrc_or_referer(
         assert head is storage.heads[0] or TOKEN.encode() not in head
 
 
-async def test_range_and_conditions_go_along_every_hop(storage, bucket, asking):
+async def test_range_and_conditions_are_sent_to_every_hop(storage, bucket, asking):
     bucket.body = BODY
     storage.answers = [moved(storage, "/1"), moved(storage, bucket.url("/2"))]
     body = await read(
@@ -277,7 +277,7 @@ async def test_range_and_conditions_go_along_every_hop(storage, bucket, asking):
         assert sent["accept-encoding"] == "identity"
 
 
-async def test_what_the_last_hop_says_of_expiry_counts_and_names_it(storage, other_storage, asking):
+async def test_the_last_hop_decides_about_expiry_and_is_named(storage, other_storage, asking):
     said = b"<Error><Message>Request has expired, " + TOKEN.encode() + b"</Message></Error>"
     storage.answers = [moved(storage, other_storage.url("/p?token=" + TOKEN))]
     other_storage.answers = [other_storage.reply(said, status="403 Forbidden")]
@@ -287,7 +287,7 @@ async def test_what_the_last_hop_says_of_expiry_counts_and_names_it(storage, oth
     assert TOKEN not in str(caught.value)
 
 
-async def test_a_refusal_behind_a_redirect_names_who_refused(storage, other_storage, asking):
+async def test_an_error_behind_a_redirect_names_the_last_host(storage, other_storage, asking):
     storage.answers = [moved(storage, other_storage.url("/p"))]
     other_storage.answers = [other_storage.reply(status="403 Forbidden")]
     with pytest.raises(ResultForbiddenError) as caught:
@@ -295,7 +295,7 @@ async def test_a_refusal_behind_a_redirect_names_who_refused(storage, other_stor
     assert caught.value.url == other_storage.url("/p")
 
 
-async def test_each_attempt_begins_at_the_first_url(storage, answering, stored, result_body):
+async def test_each_attempt_starts_at_the_first_url(storage, answering, stored, result_body):
     storage.answers = [
         moved(storage, "/1"),
         storage.reply(status="503 Slow Down"),
@@ -307,7 +307,7 @@ async def test_each_attempt_begins_at_the_first_url(storage, answering, stored, 
     assert storage.targets == ["/0", "/1", "/0", "/2"]
 
 
-async def test_a_hop_that_is_not_there_is_a_transfer_error(storage, other_storage, asking):
+async def test_an_unreachable_hop_is_a_transfer_error(storage, other_storage, asking):
     gone = other_storage.url("/p?token=" + TOKEN)
     await other_storage.__aexit__()
     storage.answers = [moved(storage, gone)]
@@ -320,7 +320,7 @@ async def test_a_hop_that_is_not_there_is_a_transfer_error(storage, other_storag
 
 
 @pytest.mark.parametrize(("idle", "connections"), [(4.0, 1), (6.0, 2)])
-async def test_a_connection_that_idled_for_half_the_time_of_silence_is_not_used_again(
+async def test_a_connection_idle_for_half_the_read_timeout_is_not_reused(
     asking, storage, monkeypatch, idle, connections
 ):
     storage.answers = [storage.keeping(storage.reply(BODY))]
@@ -331,7 +331,7 @@ async def test_a_connection_that_idled_for_half_the_time_of_silence_is_not_used_
     assert storage.connections == connections
 
 
-async def test_in_bulk_it_comes_in_larger_pieces_and_the_next_answer_does_not(asking, storage):
+async def test_in_bulk_chunks_are_larger_and_the_next_response_is_not_affected(asking, storage):
     body = b"{%s}" % bytes(2**23)
     storage.answers = [storage.keeping(storage.reply(body))]
 

@@ -6,7 +6,7 @@ from crowd import FAULTS, download_at_once
 
 
 @pytest.mark.parametrize("seed", more([0], [1]))
-async def test_each_of_a_crowd_is_the_truth_or_a_typed_error(tmp_path, seed):
+async def test_each_of_200_downloads_is_correct_or_a_typed_error(tmp_path, seed):
     tally = await download_at_once(tmp_path, count=200, share=0.2, seed=seed)
     assert tally.wrong == []
     assert tally.identical > 150

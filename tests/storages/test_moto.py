@@ -235,7 +235,9 @@ def statuses(door):
 # --- as it should be ----------------------------------------------------------------------------
 
 
-async def test_a_result_comes_the_same_in_all_three_ways(bucket, door, fetch, out, result_body):
+async def test_result_download_and_stream_return_the_same_bytes(
+    bucket, door, fetch, out, result_body
+):
     body = result_body(3 * MIB)
     etag = bucket.put(body)
     fetcher, job = await fetch(bucket.presign())
@@ -249,7 +251,7 @@ async def test_a_result_comes_the_same_in_all_three_ways(bucket, door, fetch, ou
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 70_000), (MIB, None), (-9, None)])
-async def test_a_range_comes_alone(bucket, door, fetch, make_json, start, stop):
+async def test_only_the_requested_range_is_sent(bucket, door, fetch, make_json, start, stop):
     body = make_json(2 * MIB)
     etag = bucket.put(body)
     fetcher, job = await fetch(bucket.presign())
@@ -263,9 +265,7 @@ async def test_a_range_comes_alone(bucket, door, fetch, make_json, start, stop):
 
 
 @pytest.mark.parametrize("key", [ODD_KEY, "a//b/../c/./d.json", "+.json", "%41%2541.json"])
-async def test_the_bytes_of_the_url_are_those_that_were_signed(
-    bucket, fetch, out, result_body, key
-):
+async def test_the_url_is_sent_as_it_was_signed(bucket, fetch, out, result_body, key):
     body = result_body()
     bucket.put(body, key)
     disposition = 'attachment; filename="ä b+c.json"'
@@ -282,7 +282,7 @@ async def test_an_encrypted_object_is_like_any_other(bucket, fetch, out, make_js
     assert (await check_download(fetcher, job, out, body)).etag == etag
 
 
-async def test_an_upload_in_parts_is_put_together_from_other_parts(
+async def test_an_object_uploaded_in_parts_is_downloaded_in_other_segments(
     bucket, door, fetch, out, make_json
 ):
     body = make_json(12 * MIB)
@@ -298,7 +298,7 @@ async def test_an_upload_in_parts_is_put_together_from_other_parts(
 # --- expiry -------------------------------------------------------------------------------------
 
 
-async def test_an_expired_url_is_made_fresh(bucket, door, fetch, out, result_body):
+async def test_an_expired_url_is_renewed(bucket, door, fetch, out, result_body):
     body = result_body()
     bucket.put(body)
     door.ahead = 100
@@ -309,7 +309,7 @@ async def test_an_expired_url_is_made_fresh(bucket, door, fetch, out, result_bod
     assert Counter(statuses(door))[200] == 2
 
 
-async def test_a_url_may_expire_between_the_parts_of_a_download(
+async def test_a_url_may_expire_between_the_segments_of_a_download(
     bucket, door, fetch, out, make_json
 ):
     body = make_json(20 * MIB)
@@ -327,7 +327,7 @@ async def test_a_url_may_expire_between_the_parts_of_a_download(
     assert seen[-1] == 206
 
 
-async def test_where_no_url_is_good_it_says_so(bucket, door, fetch, out):
+async def test_without_a_valid_url_the_error_says_so(bucket, door, fetch, out):
     bucket.put(b"{}")
     door.ahead = 7200
     url = bucket.presign()
@@ -342,9 +342,7 @@ async def test_where_no_url_is_good_it_says_so(bucket, door, fetch, out):
 # --- refusals -----------------------------------------------------------------------------------
 
 
-async def test_a_second_mechanism_would_be_refused_so_the_key_must_stay_away(
-    bucket, door, fetch, out, result_body
-):
+async def test_a_request_with_the_key_would_be_refused(bucket, door, fetch, out, result_body):
     body = result_body()
     bucket.put(body)
     url = bucket.presign()
@@ -360,7 +358,7 @@ async def test_a_second_mechanism_would_be_refused_so_the_key_must_stay_away(
     assert statuses(door) == [400, 200, 206]
 
 
-async def test_a_url_for_writing_only_needs_one_for_reading(bucket, fetch, out, result_body):
+async def test_a_url_presigned_for_writing_needs_resolve_url(bucket, fetch, out, result_body):
     body = result_body()
     bucket.put(body)
     saved_by = bucket.presign(method="put_object")
@@ -379,7 +377,7 @@ async def test_a_changed_signature_is_refused(bucket, fetch, out):
         await collect_of(fetcher, job)
 
 
-async def test_what_is_not_there_is_refused_at_once(bucket, door, fetch, out):
+async def test_a_missing_object_raises_immediately(bucket, door, fetch, out):
     fetcher, job = await fetch(bucket.presign("no-such-key.json"))
     with pytest.raises(ResultRefusedError) as caught:
         await fetcher.download(job, out / "r.json")
@@ -387,7 +385,7 @@ async def test_what_is_not_there_is_refused_at_once(bucket, door, fetch, out):
     assert statuses(door) == [404]
 
 
-async def test_an_empty_object_is_no_result(bucket, fetch, out):
+async def test_an_empty_object_is_not_a_result(bucket, fetch, out):
     bucket.put(b"")
     fetcher, job = await fetch(bucket.presign())
     with pytest.raises(ResultRefusedError) as caught:
@@ -399,7 +397,7 @@ async def test_an_empty_object_is_no_result(bucket, fetch, out):
 # --- elsewhere, and something else --------------------------------------------------------------
 
 
-async def test_a_redirect_to_another_endpoint_is_followed_as_it_stands(
+async def test_a_redirect_to_another_endpoint_is_followed_unchanged(
     bucket, door, fetch, out, result_body
 ):
     body = result_body()
@@ -413,7 +411,7 @@ async def test_a_redirect_to_another_endpoint_is_followed_as_it_stands(
     assert statuses(door) == [307, 200, 307, 206]
 
 
-async def test_a_download_brings_a_replaced_object_whole(bucket, door, fetch, out, make_json):
+async def test_a_download_of_a_replaced_object_is_complete(bucket, door, fetch, out, make_json):
     old, new = make_json(20 * MIB), make_json(18 * MIB, seed=1)
     bucket.put(old)
     put = threading.Lock()
@@ -428,9 +426,7 @@ async def test_a_download_brings_a_replaced_object_whole(bucket, door, fetch, ou
     assert 412 in statuses(door)
 
 
-async def test_a_stream_that_was_cut_says_that_the_object_was_replaced(
-    bucket, fetch, make_json, cutter
-):
+async def test_a_cut_stream_of_a_replaced_object_raises(bucket, fetch, make_json, cutter):
     body = make_json(3 * MIB)
     bucket.put(body)
     async with cutter(urlsplit(bucket.origin).port) as proxy:

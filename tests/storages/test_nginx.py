@@ -67,7 +67,7 @@ def spans(requests):
 # --- the whole ----------------------------------------------------------------------------------
 
 
-async def test_a_result_comes_the_same_in_all_three_ways(serve, fetch, out, result_body):
+async def test_result_download_and_stream_return_the_same_bytes(serve, fetch, out, result_body):
     body = result_body(3 * MIB)
     nginx = serve({"r.json": body})
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -121,7 +121,7 @@ async def test_no_secret_is_sent(serve, fetch, out, make_json):
 
 
 @pytest.mark.parametrize("size", [16, FIRST_SEGMENT - 1, FIRST_SEGMENT, FIRST_SEGMENT + 1])
-async def test_the_length_may_be_any(serve, fetch, out, make_json, size):
+async def test_a_result_may_have_any_length(serve, fetch, out, make_json, size):
     body = make_json(size)
     nginx = serve({"r.json": body})
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -131,7 +131,7 @@ async def test_the_length_may_be_any(serve, fetch, out, make_json, size):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b" ", b"[]", b"{} "])
-async def test_a_file_of_next_to_nothing_is_taken_only_if_it_is_an_object(serve, fetch, out, body):
+async def test_a_tiny_file_is_accepted_only_if_it_is_an_object(serve, fetch, out, body):
     nginx = serve({"r.json": body})
     fetcher, job = await fetch(nginx.url("/r.json"))
     if body == b"{} ":
@@ -149,7 +149,9 @@ async def test_a_file_of_next_to_nothing_is_taken_only_if_it_is_an_object(serve,
 # --- several connections ------------------------------------------------------------------------
 
 
-async def test_a_slow_connection_gets_company_and_no_byte_comes_twice(serve, fetch, out, make_json):
+async def test_a_slow_connection_is_joined_by_others_and_no_byte_is_sent_twice(
+    serve, fetch, out, make_json
+):
     body = make_json(13 * MIB + 7)
     nginx = serve({"r.json": body}, server=SLOW)
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -166,7 +168,7 @@ async def test_a_slow_connection_gets_company_and_no_byte_comes_twice(serve, fet
     assert {one["if_match"] for one in seen if one["range"][6] != "0"} == {report.etag}
 
 
-async def test_one_connection_stays_one_if_no_more_are_allowed(serve, fetch, out, make_json):
+async def test_one_allowed_connection_stays_single(serve, fetch, out, make_json):
     body = make_json(9 * MIB)
     nginx = serve({"r.json": body}, server="location / { limit_rate 40m; }")
     fetcher, job = await fetch(nginx.url("/r.json"), connections=1)
@@ -174,7 +176,7 @@ async def test_one_connection_stays_one_if_no_more_are_allowed(serve, fetch, out
     assert len({one["connection"] for one in nginx.requests()}) == 1
 
 
-async def test_a_server_that_allows_no_company_serves_one(serve, fetch, out, make_json):
+async def test_a_server_that_allows_one_connection_serves_one(serve, fetch, out, make_json):
     body = make_json(12 * MIB)
     nginx = serve(
         {"r.json": body},
@@ -186,7 +188,7 @@ async def test_a_server_that_allows_no_company_serves_one(serve, fetch, out, mak
 
 
 @pytest.mark.parametrize("line", ["keepalive_requests 1;", "keepalive_timeout 0;"])
-async def test_a_connection_may_be_closed_after_each_answer(serve, fetch, out, make_json, line):
+async def test_a_connection_may_be_closed_after_each_response(serve, fetch, out, make_json, line):
     body = make_json(11 * MIB)
     nginx = serve({"r.json": body}, server=line + SLOW)
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -196,7 +198,7 @@ async def test_a_connection_may_be_closed_after_each_answer(serve, fetch, out, m
 
 
 @pytest.mark.parametrize("line", ["max_ranges 0;", "etag off; max_ranges 0;"])
-async def test_a_server_without_ranges_gives_the_whole(serve, fetch, out, make_json, line):
+async def test_a_server_without_ranges_sends_the_whole(serve, fetch, out, make_json, line):
     body = make_json(9 * MIB)
     nginx = serve({"r.json": body}, server=line)
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -205,9 +207,7 @@ async def test_a_server_without_ranges_gives_the_whole(serve, fetch, out, make_j
     assert [(one["status"], one["sent"]) for one in nginx.requests()] == [(200, len(body))] * 2
 
 
-async def test_without_a_name_for_the_version_parts_are_not_put_together(
-    serve, fetch, out, make_json
-):
+async def test_without_an_etag_segments_are_not_joined(serve, fetch, out, make_json):
     body = make_json(9 * MIB)
     nginx = serve({"r.json": body}, server="etag off;")
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -218,7 +218,7 @@ async def test_without_a_name_for_the_version_parts_are_not_put_together(
 # --- connections that break ---------------------------------------------------------------------
 
 
-async def test_a_stream_goes_on_at_the_byte_where_it_was_cut(serve, fetch, make_json, cutter):
+async def test_a_stream_resumes_where_it_was_cut(serve, fetch, make_json, cutter):
     body = make_json(3 * MIB)
     nginx = serve({"r.json": body})
     async with cutter(nginx.port) as proxy:
@@ -235,7 +235,7 @@ async def test_a_stream_goes_on_at_the_byte_where_it_was_cut(serve, fetch, make_
     assert {one["if_match"] for one in seen if one["range"]} == {etag}
 
 
-async def test_a_download_goes_on_with_what_it_has(serve, fetch, out, make_json, cutter):
+async def test_a_download_resumes_with_the_bytes_it_has(serve, fetch, out, make_json, cutter):
     body = make_json(20 * MIB)
     nginx = serve({"r.json": body}, server=SLOW)
     async with cutter(nginx.port) as proxy:
@@ -246,7 +246,7 @@ async def test_a_download_goes_on_with_what_it_has(serve, fetch, out, make_json,
         assert proxy.connections >= 5
 
 
-async def test_a_download_outlasts_a_restart_of_the_server(serve, fetch, out, make_json):
+async def test_a_download_survives_a_restart_of_the_server(serve, fetch, out, make_json):
     body = make_json(12 * MIB)
     nginx = serve({"r.json": body}, server=SLOW)
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -265,7 +265,7 @@ async def test_a_download_outlasts_a_restart_of_the_server(serve, fetch, out, ma
     assert names(out) == ["r.json"]
 
 
-async def test_what_a_failed_download_has_left_is_not_fetched_again(
+async def test_bytes_of_a_failed_download_are_not_fetched_again(
     serve, fetch, out, make_json, cutter
 ):
     body = make_json(12 * MIB)
@@ -285,7 +285,7 @@ async def test_what_a_failed_download_has_left_is_not_fetched_again(
 # --- a file that changes ------------------------------------------------------------------------
 
 
-async def test_a_stream_says_that_the_file_was_replaced(serve, fetch, make_json, cutter):
+async def test_a_stream_of_a_replaced_file_raises(serve, fetch, make_json, cutter):
     old, new = make_json(3 * MIB), make_json(3 * MIB, seed=1)
     nginx = serve({"r.json": old})
     async with cutter(nginx.port) as proxy:
@@ -306,7 +306,7 @@ async def test_a_stream_says_that_the_file_was_replaced(serve, fetch, make_json,
     assert [one["status"] for one in nginx.requests()] == [200, 412]
 
 
-async def test_a_stream_that_is_not_cut_gives_the_file_that_was_opened(serve, fetch, make_json):
+async def test_an_uncut_stream_returns_the_file_as_it_was_opened(serve, fetch, make_json):
     old, new = make_json(3 * MIB), make_json(3 * MIB, seed=1)
     nginx = serve({"r.json": old}, server="location / { limit_rate 20m; }")
     fetcher, job = await fetch(nginx.url("/r.json"))
@@ -319,7 +319,7 @@ async def test_a_stream_that_is_not_cut_gives_the_file_that_was_opened(serve, fe
     assert b"".join(received) == old
 
 
-async def test_a_download_brings_the_new_file_whole(serve, fetch, out, make_json, cutter):
+async def test_a_download_of_a_replaced_file_is_complete(serve, fetch, out, make_json, cutter):
     old, new = make_json(12 * MIB), make_json(11 * MIB, seed=1)
     nginx = serve({"r.json": old}, server=SLOW)
     async with cutter(nginx.port) as proxy:
@@ -330,7 +330,7 @@ async def test_a_download_brings_the_new_file_whole(serve, fetch, out, make_json
     assert 412 in [one["status"] for one in nginx.requests()]
 
 
-async def test_into_memory_comes_the_new_file_whole(serve, fetch, result_body, cutter):
+async def test_a_replaced_file_is_read_into_memory_completely(serve, fetch, result_body, cutter):
     old, new = result_body(3 * MIB), result_body(2 * MIB)
     nginx = serve({"r.json": old})
     async with cutter(nginx.port) as proxy:
@@ -341,7 +341,7 @@ async def test_into_memory_comes_the_new_file_whole(serve, fetch, result_body, c
     assert [one["status"] for one in nginx.requests()] == [200, 412, 200]
 
 
-async def test_what_was_left_of_an_older_file_is_not_used(serve, fetch, out, make_json, cutter):
+async def test_a_part_file_of_an_older_version_is_not_used(serve, fetch, out, make_json, cutter):
     old, new = make_json(12 * MIB), make_json(12 * MIB, seed=1)
     nginx = serve({"r.json": old})
     async with cutter(nginx.port) as proxy:
@@ -357,7 +357,7 @@ async def test_what_was_left_of_an_older_file_is_not_used(serve, fetch, out, mak
 # --- compression --------------------------------------------------------------------------------
 
 
-async def test_a_server_that_would_compress_is_told_not_to(serve, fetch, out, result_body):
+async def test_compression_is_refused_in_the_request(serve, fetch, out, result_body):
     body = result_body(2 * MIB)
     nginx = serve(
         {"r.json": body}, server="gzip on; gzip_types application/json; gzip_proxied any;"
@@ -373,7 +373,7 @@ async def test_a_server_that_would_compress_is_told_not_to(serve, fetch, out, re
 @pytest.mark.parametrize(
     "line", ["gzip_static always;", "location / { add_header Content-Encoding gzip; }"]
 )
-async def test_what_comes_compressed_all_the_same_is_undone(serve, fetch, out, result_body, line):
+async def test_a_compressed_response_is_decoded(serve, fetch, out, result_body, line):
     body = result_body(2 * MIB)
     packed = gzip.compress(body, 1)
     nginx = serve({"r.json": packed, "r.json.gz": packed}, server=line)
@@ -398,7 +398,7 @@ async def test_what_comes_compressed_all_the_same_is_undone(serve, fetch, out, r
         ("return 301 /r.json;", ResultUrlError, 6),
     ],
 )
-async def test_a_page_is_no_result(serve, fetch, out, line, error, tries):
+async def test_a_page_is_not_a_result(serve, fetch, out, line, error, tries):
     nginx = serve(server=f"location / {{ {line} }}")
     fetcher, job = await fetch(nginx.url("/r.json"))
     for go in (
@@ -413,7 +413,7 @@ async def test_a_page_is_no_result(serve, fetch, out, line, error, tries):
     assert len(nginx.requests()) == 3 * tries
 
 
-async def test_a_page_in_the_middle_is_waited_out(serve, fetch, out, make_json, cutter):
+async def test_a_page_in_the_middle_is_retried(serve, fetch, out, make_json, cutter):
     body = make_json(12 * MIB)
     nginx = serve(
         {"r.json": body},
