@@ -1,4 +1,4 @@
-"""A long body is taken over from aiohttp: by any event loop, with and without TLS, to any end."""
+"""The rest of a long body is read in blocks, on each event loop, with and without TLS."""
 
 import asyncio
 import contextlib
@@ -25,14 +25,14 @@ BODY = b'{"text":"' + random.Random(1).randbytes(10 * MIB).hex().encode() + b'"}
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-async def read_all(body, pieces):
-    while piece := await body.read():
-        pieces.append(piece)
+async def read_all(body, chunks):
+    while chunk := await body.read():
+        chunks.append(chunk)
 
 
 @pytest.fixture(params=LOOPS)
 def run(request):
-    """Run a coroutine on a loop of each kind; see that it left no task."""
+    """Return a function that runs a coroutine on one kind of loop; no task may be left."""
 
     def to_end(coroutine):
         async def main():
@@ -47,7 +47,7 @@ def run(request):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Make a certificate for loopback; give the file that holds it and its key."""
+    """Create a certificate for loopback; return the file with it and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -71,7 +71,7 @@ def certificate(tmp_path_factory):
 
 
 class Served:
-    """A server that answers each request with the head of a body, and then does what it is told."""
+    """A server that sends the response headers, and then calls `then` with the writer."""
 
     def __init__(self, then, certificate=None):
         self._then = then
@@ -97,7 +97,7 @@ class Served:
         try:
             await self._then(writer)
             if not writer.transport.is_closing():
-                await reader.read()  # until the client leaves
+                await reader.read()  # until the client disconnects
         finally:
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 writer.close()
@@ -107,7 +107,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def taken_over(then, *, certificate=None, silence=10.0):
-    """Request the body, and take it over; give what has come, and the rest."""
+    """Request the body and take it over; yield the received chunks, and the rest of the body."""
     trust = certificate and ssl.create_default_context(cafile=certificate)
     scheme = "http" if certificate is None else "https"
     async with (
@@ -115,8 +115,8 @@ async def taken_over(then, *, certificate=None, silence=10.0):
         aiohttp.ClientSession() as session,
         session.get(f"{scheme}://127.0.0.1:{server.port}/", ssl=trust or True) as response,
     ):
-        come, body = buffered_body.take_over(response, silence=silence)
-        yield come, body
+        received, body = buffered_body.take_over(response, silence=silence)
+        yield received, body
         assert response.content.total_bytes <= len(BODY)
 
 
@@ -130,11 +130,11 @@ def test_the_rest_of_a_body_arrives_unchanged(run, tls, request):
     certificate = request.getfixturevalue("certificate") if tls else None
 
     async def main():
-        async with taken_over(all_of, certificate=certificate) as (come, body):
-            pieces = [*come]
-            await read_all(body, pieces)
-            assert b"".join(pieces) == BODY
-            assert len(pieces) - len(come) <= len(BODY) // MIB + 8
+        async with taken_over(all_of, certificate=certificate) as (received, body):
+            chunks = [*received]
+            await read_all(body, chunks)
+            assert b"".join(chunks) == BODY
+            assert len(chunks) - len(received) <= len(BODY) // MIB + 8
             assert await body.read() == b""
 
     run(main())
@@ -147,23 +147,23 @@ def test_bytes_buffered_by_aiohttp_are_not_lost(run):
             async with session.get(url, read_bufsize=2**12) as response:
                 first = await response.content.readexactly(100_000)
                 await until(lambda: response.content.total_bytes > 100_000, pause=0)
-                come, body = buffered_body.take_over(response, silence=10)
-                pieces = [first, *come]
-                await read_all(body, pieces)
-                assert b"".join(pieces) == BODY
+                received, body = buffered_body.take_over(response, silence=10)
+                chunks = [first, *received]
+                await read_all(body, chunks)
+                assert b"".join(chunks) == BODY
 
     run(main())
 
 
 def test_reading_from_the_socket_pauses_until_blocks_are_read(run):
     async def main():
-        async with taken_over(all_of) as (come, body):
+        async with taken_over(all_of) as (received, body):
             await until(lambda: body._paused, pause=0)
-            ahead = body._response.content.total_bytes - sum(map(len, come))
+            ahead = body._response.content.total_bytes - sum(map(len, received))
             assert ahead <= buffered_body._MAX_FULL_BLOCKS * buffered_body.BLOCK_BYTES + MIB
             for _ in range(1_000):
                 await asyncio.sleep(0)
-            assert body._response.content.total_bytes - sum(map(len, come)) == ahead
+            assert body._response.content.total_bytes - sum(map(len, received)) == ahead
 
     run(main())
 
@@ -179,11 +179,11 @@ def test_bytes_before_a_broken_connection_are_read_before_the_error(run, how):
             writer.close()
 
     async def main():
-        async with taken_over(breaking) as (come, body):
-            pieces = [*come]
+        async with taken_over(breaking) as (received, body):
+            chunks = [*received]
             with pytest.raises(aiohttp.ClientPayloadError):
-                await read_all(body, pieces)
-            got = b"".join(pieces)
+                await read_all(body, chunks)
+            got = b"".join(chunks)
             assert BODY.startswith(got)
             assert how == "abort" or len(got) == 3 * MIB + 5
 
@@ -196,11 +196,11 @@ def test_slow_bytes_are_read_and_silence_raises(run):
         await writer.drain()
 
     async def main():
-        async with taken_over(trickling, silence=0.2) as (come, body):
-            pieces = [*come]
+        async with taken_over(trickling, silence=0.2) as (received, body):
+            chunks = [*received]
             with pytest.raises(TimeoutError):
-                await read_all(body, pieces)
-            assert b"".join(pieces) == BODY[:1_000]
+                await read_all(body, chunks)
+            assert b"".join(chunks) == BODY[:1_000]
 
     run(main())
 
@@ -216,8 +216,8 @@ def test_a_partly_filled_block_is_read_before_the_timeout(run):
         await writer.drain()
 
     async def main():
-        async with taken_over(in_two, silence=3_600.0) as (come, body):
-            count = sum(map(len, come))
+        async with taken_over(in_two, silence=3_600.0) as (received, body):
+            count = sum(map(len, received))
             more.set()
             async with asyncio.timeout(10):
                 while count < 2_000:
@@ -328,21 +328,21 @@ def test_a_block_is_reused_only_when_nothing_refers_to_it():
     assert fourth.obj is not third.obj
 
 
-# --- in a download ------------------------------------------------------------------------------
+# --- In a download ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def taken(monkeypatch):
-    """Let every connection count as fast; list what is taken over."""
+    """Make every connection count as fast; return the list of bodies read in blocks."""
     bodies = []
     monkeypatch.setattr(segments, "_FAST", 0.0)
     monkeypatch.setattr(segments, "_MIN_SEGMENT", 24 * MIB)
 
     def spy(response, *, silence):
-        come, body = buffered_body.take_over(response, silence=silence)
+        received, body = buffered_body.take_over(response, silence=silence)
         if body is not None:
             bodies.append(body)
-        return come, body
+        return received, body
 
     monkeypatch.setattr(responses, "take_over", spy)
     return bodies
@@ -350,7 +350,7 @@ def taken(monkeypatch):
 
 @pytest.fixture
 def large(bucket, result_body):
-    """What lies in the bucket: a part, and more than is worth to be taken over, twice."""
+    """The object in the bucket: the first segment, and two more that are read in blocks."""
     bucket.body = result_body(60 * MIB)
     return bucket.body
 

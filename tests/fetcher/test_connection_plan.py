@@ -1,4 +1,4 @@
-"""More connections where one alone is slow, as long as they bring more together."""
+"""More connections are used if a single one is slow, and if they are faster together."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ SECONDS = st.integers(0, 10**7).map(lambda number: number / 1_000)
 
 
 def play(plan, *spells, since=0.0):
-    """Let bytes come at these rates for so many seconds each, and give what was wanted after."""
+    """Simulate (bytes per second, seconds) in turn; return the wanted connections after each."""
     now, wanted = since, []
     for rate, seconds in spells:
         for _ in range(int(seconds * 10)):
@@ -135,7 +135,7 @@ def test_several_connections_do_not_count_as_fast():
 
 
 def test_an_unmeasured_connection_leaves_work_for_others():
-    """Of a result of some parts, the first connection would else have all before it is judged."""
+    """Otherwise the first connection would claim all of a small result before it is measured."""
     plan = ConnectionPlan(4, 0.0)
     plan.received += FIRST_SEGMENT
     plan.update(0.15)

@@ -1,4 +1,4 @@
-"""A download goes on with what is there, over one connection or several, and mixes no objects."""
+"""A download resumes with the bytes it has, over one or more connections, and mixes no objects."""
 
 import asyncio
 import contextlib
@@ -31,21 +31,21 @@ PART = 8 * MIB
 
 @pytest.fixture
 def body(bucket, result_body):
-    """What lies in the bucket: two parts and a half."""
+    """The object in the bucket: two and a half segments."""
     bucket.body = result_body(20 * MIB)
     return bucket.body
 
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Let every connection count as slow, so that all that are allowed are used."""
+    """Make every connection count as slow, so that all allowed ones are used."""
     monkeypatch.setattr(segments, "_FAST", float("inf"))
     monkeypatch.setattr(segments, "_MEASURED_SECONDS", 0.0)
     monkeypatch.setattr(segments, "_SPEEDUP_NEEDED", 0.0)
 
 
 def other_of(body):
-    """Another result of the same length, with the same braces and quotes."""
+    """Return another result of the same length, with the same braces and quotes."""
     return body.translate(bytes.maketrans(b"aeinorst0123", b"eaniosrt1032"))
 
 
@@ -55,8 +55,8 @@ async def fails(fetcher, job, target, error=ResultError, **options):
     return caught.value
 
 
-async def leave_part(bucket, fetch, stored, target, *, most=6 * MIB):
-    """Let a download fail when about so much is there; give how much that was."""
+async def leave_part_file(bucket, fetch, stored, target, *, most=6 * MIB):
+    """Let a download fail when about this many bytes are written; return their number."""
     seen = [0]
     before = bucket.answers
     bucket.answers = [bucket.give(most, then="close")]
@@ -66,7 +66,7 @@ async def leave_part(bucket, fetch, stored, target, *, most=6 * MIB):
         fetch(attempts=1, connections=1),
         stored(bucket.url()),
         target,
-        progress=lambda there, _: seen.append(there),
+        progress=lambda written, _: seen.append(written),
     )
     bucket.answers = before
     bucket.heads.clear()
@@ -74,7 +74,7 @@ async def leave_part(bucket, fetch, stored, target, *, most=6 * MIB):
     return seen[-1]
 
 
-# --- what is asked for --------------------------------------------------------------------------
+# --- Requests -----------------------------------------------------------------------------------
 
 
 async def test_a_small_result_takes_one_range_request(bucket, fetch, stored, result_body, tmp_path):
@@ -99,7 +99,7 @@ async def test_later_segments_are_requested_once_and_with_the_etag(
 
 
 def joined(ranges):
-    """Put ranges together where one goes on just where another ends; overlaps stay apart."""
+    """Join ranges that touch; overlapping ranges stay separate."""
     whole = []
     for start, stop in sorted(ranges):
         if whole and whole[-1][1] == start:
@@ -162,7 +162,7 @@ async def test_without_a_strong_etag_one_response_brings_everything(
 async def test_without_a_strong_etag_bytes_of_two_objects_are_never_joined(
     bucket, fetch, stored, result_body, tmp_path, etag
 ):
-    """Though it came as a range, has the same size, and the very same range would fit on."""
+    """Even though the size is the same and the range would fit."""
     first = result_body(3 * MIB)
     second = other_of(first)
 
@@ -215,7 +215,7 @@ async def test_an_unusable_first_range_makes_it_request_the_whole(
 async def test_a_segment_of_another_object_is_never_joined_even_if_the_storage_ignores_conditions(
     bucket, body, fetch, stored, tmp_path, how
 ):
-    """It neither says 412 nor gives the whole; only the tag or the total of the part tells."""
+    """Its status is 206: only the ETag or the size in the response shows the change."""
     tag, total = ('"two"', len(body)) if how == "tag" else ('"one"', len(body) + 1)
     second = other_of(body) + b" " * (how == "size")
 
@@ -281,24 +281,24 @@ async def test_several_connections_share_one_renewed_url(
     assert fetch.asked == ["job-1"]
 
 
-# --- going on with what an earlier one has left -------------------------------------------------
+# --- Resuming an earlier download ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("most", [2 * MIB, 6 * MIB, 11 * MIB])
 async def test_arrived_bytes_are_kept_and_only_the_rest_is_requested(
     bucket, body, fetch, stored, tmp_path, most
 ):
-    there = await leave_part(bucket, fetch, stored, tmp_path / "out", most=most)
-    assert there > most - MIB
+    written = await leave_part_file(bucket, fetch, stored, tmp_path / "out", most=most)
+    assert written > most - MIB
     seen = []
     report = await fetch(attempts=1).download(
-        stored(bucket.url()), tmp_path / "out", progress=lambda *told: seen.append(told)
+        stored(bucket.url()), tmp_path / "out", progress=lambda *reports: seen.append(reports)
     )
-    assert joined(bucket.ranges) == [(there, len(body))]
+    assert joined(bucket.ranges) == [(written, len(body))]
     assert all(sent["if-match"] == sent["if-range"] == '"one"' for sent in bucket.requests)
     assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
     assert report.resumed == 1
-    assert seen[0] == (there, len(body))
+    assert seen[0] == (written, len(body))
     assert names(tmp_path) == ["out"]
 
 
@@ -310,7 +310,7 @@ async def test_less_than_a_mebibyte_is_not_kept(bucket, fetch, stored, result_bo
 
 
 async def test_another_job_does_not_resume_it(bucket, body, fetch, stored, tmp_path):
-    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    await leave_part_file(bucket, fetch, stored, tmp_path / "out")
     await fetch().download(stored(bucket.url(), job_id="job-2"), tmp_path / "out")
     assert bucket.ranges[0] == (0, PART)
 
@@ -320,7 +320,7 @@ async def test_another_job_does_not_resume_it(bucket, body, fetch, stored, tmp_p
 async def test_a_part_file_of_another_object_is_discarded_and_costs_no_attempt(
     bucket, body, fetch, stored, tmp_path, attempts, knows_conditions
 ):
-    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    await leave_part_file(bucket, fetch, stored, tmp_path / "out")
     bucket.body, bucket.etag = other_of(body), '"two"'
     bucket.gives_ranges = knows_conditions
     report = await fetch(attempts=attempts).download(stored(bucket.url()), tmp_path / "out")
@@ -332,17 +332,17 @@ async def test_a_part_file_of_another_object_is_discarded_and_costs_no_attempt(
 async def test_a_part_file_stays_while_the_storage_refuses_requests(
     bucket, body, fetch, stored, tmp_path
 ):
-    there = await leave_part(bucket, fetch, stored, tmp_path / "out")
+    written = await leave_part_file(bucket, fetch, stored, tmp_path / "out")
     bucket.answers = [bucket.reply(status="503 Slow Down")]
     await fails(fetch(attempts=2), stored(bucket.url()), tmp_path / "out", ResultServerError)
     bucket.answers = [bucket.give()]
     bucket.heads.clear()
     await fetch().download(stored(bucket.url()), tmp_path / "out")
-    assert bucket.ranges[0][0] == there
+    assert bucket.ranges[0][0] == written
 
 
 async def test_a_resume_state_without_its_bytes_is_ignored(bucket, body, fetch, stored, tmp_path):
-    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    await leave_part_file(bucket, fetch, stored, tmp_path / "out")
     (part,) = tmp_path.glob("*.part")
     part.unlink()
     report = await fetch().download(stored(bucket.url()), tmp_path / "out")
@@ -365,7 +365,7 @@ async def test_a_resumed_download_replaces_the_old_file_only_at_the_end(
 
 
 def left_behind(target, body, done):
-    """What a process leaves that was killed when these bytes were there."""
+    """Create the part file of a process that was killed when these bytes were written."""
     part = PartFile(target, job_id="job-1", overwrite=False)
     part.open()
     part.begin(ObjectVersion(len(body), '"one"'), multipart=True, resumable=True)
@@ -389,7 +389,7 @@ async def test_only_the_gaps_left_by_several_connections_are_requested(
 async def test_bytes_changed_in_the_part_file_show_in_the_digest_only(
     bucket, body, fetch, stored, tmp_path, where
 ):
-    """What the digest tells is of the file as it is on the disk, never of what was sent."""
+    """The digest is that of the file on the disk, not of the received bytes."""
     left_behind(tmp_path / "out", body, [(0, 2 * MIB)])
     (part,) = tmp_path.glob("*.part")
     with part.open("r+b") as file:
@@ -422,7 +422,7 @@ from adepoll.api.models import JobSnapshot, JobStatus, from_timestamp
 async def main():
     job = JobSnapshot(job_id="job-1", status=JobStatus.COMPLETED, status_text="completed",
                       received_at=from_timestamp(0), progress=1.0, output_url=sys.argv[1])
-    tell = lambda there, size: print(there, flush=True)
+    tell = lambda written, size: print(written, flush=True)
     async with AdeClient("key", base_url="http://127.0.0.1:9") as client, \
             ResultFetcher(client) as fetcher:
         await fetcher.download(job, sys.argv[2], progress=tell)
@@ -469,7 +469,7 @@ async def test_a_complete_part_file_of_cut_json_is_not_resumed(
     assert (tmp_path / "out").read_bytes() == whole
 
 
-# --- one target, several who write it -----------------------------------------------------------
+# --- Several writers of one target --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -491,7 +491,7 @@ async def test_two_downloads_of_one_job_to_one_target_do_not_interfere(
 async def test_a_part_file_of_another_user_is_neither_used_nor_changed(
     bucket, body, fetch, stored, tmp_path
 ):
-    await leave_part(bucket, fetch, stored, tmp_path / "out")
+    await leave_part_file(bucket, fetch, stored, tmp_path / "out")
     (part,) = tmp_path.glob("*.part")
     part.unlink()
     victim = tmp_path / "victim"
@@ -503,7 +503,7 @@ async def test_a_part_file_of_another_user_is_neither_used_nor_changed(
     assert not (tmp_path / "out").is_symlink()
 
 
-# --- disks --------------------------------------------------------------------------------------
+# --- Disks --------------------------------------------------------------------------------------
 
 
 async def test_a_full_disk_keeps_the_written_bytes(
@@ -517,15 +517,15 @@ async def test_a_full_disk_keeps_the_written_bytes(
         return real(fd, chunks, offset)
 
     monkeypatch.setattr(os, "pwritev", pwritev)
-    error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", StorageError)
+    error = await fails(fetch(connections=1), stored(bucket.url()), tmp_path / "out", StorageError)
     assert error.errno == errno.ENOSPC
-    assert len(bucket.heads) == 1  # no retry makes room
+    assert len(bucket.heads) == 1  # a full disk is not retried
     assert len(names(tmp_path)) == 2
     monkeypatch.setattr(os, "pwritev", real)
     bucket.heads.clear()
     report = await fetch().download(stored(bucket.url()), tmp_path / "out")
     assert report.sha256 == sha256(body)
-    assert 4 * MIB <= bucket.ranges[0][0] <= 9 * MIB  # a batch that began before goes further
+    assert 4 * MIB <= bucket.ranges[0][0] <= 9 * MIB  # a batch that had started is continued
 
 
 async def test_bytes_in_order_are_hashed_without_being_read_again(
@@ -571,8 +571,8 @@ async def test_a_disk_that_cannot_be_read_raises_once(
     def preadv(*_args):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    for name in ("out", "other"):  # what is there already must be read for the digest
-        await leave_part(bucket, fetch, stored, tmp_path / name)
+    for name in ("out", "other"):  # bytes already in the file must be read for the digest
+        await leave_part_file(bucket, fetch, stored, tmp_path / name)
         (tmp_path / "aside").mkdir(exist_ok=True)
         for part in tmp_path.glob(".*"):
             part.rename(tmp_path / "aside" / part.name)
@@ -581,16 +581,16 @@ async def test_a_disk_that_cannot_be_read_raises_once(
     monkeypatch.setattr(os, "preadv", preadv)
     error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", StorageError)
     assert error.errno == errno.EIO
-    # And where the storage fails as well, so that nobody may look at the digest any more.
+    # The storage fails, too, so the error of the hash may never be retrieved.
     bucket.answers = [bucket.give(MIB, then="close")]
-    either = (ResultTransferError, StorageError)  # whichever comes first
+    either = (ResultTransferError, StorageError)  # whichever is first
     await fails(fetch(attempts=1), stored(bucket.url()), tmp_path / "other", either)
     gc.collect()
     await asyncio.sleep(0)
     assert complaints == []
 
 
-# --- progress -----------------------------------------------------------------------------------
+# --- Progress -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("connections", [1, 4])
@@ -657,11 +657,11 @@ async def test_an_error_of_progress_is_raised_and_the_bytes_are_kept(
     assert (tmp_path / "out").read_bytes() == body
 
 
-# --- cancelling ---------------------------------------------------------------------------------
+# --- Cancellation -------------------------------------------------------------------------------
 
 
 async def settled(task):
-    """Wait for a task that was cancelled; say whether it was."""
+    """Wait for a cancelled task; return whether it raised CancelledError."""
     await asyncio.wait([task])
     return task.cancelled()
 
@@ -697,7 +697,7 @@ async def test_a_cancelled_download_leaves_no_task_and_can_be_resumed(
 
 
 def open_files_in(folder):
-    """The files of that folder that this process has open."""
+    """Return the files of that folder that this process has open."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -708,8 +708,8 @@ def open_files_in(folder):
 
 
 @pytest.fixture
-def hold(monkeypatch):
-    """Hold a method of PartFile in its thread; gives (began, go_on)."""
+def pause_method(monkeypatch):
+    """Make a method of PartFile wait in its thread; return the events (began, go_on)."""
 
     def patch(method, *, after=0):
         began, go_on = asyncio.Event(), threading.Event()
@@ -717,13 +717,13 @@ def hold(monkeypatch):
         real = getattr(PartFile, method)
         calls = iter(range(10**6))
 
-        def held(self, *args, **options):
+        def paused(self, *args, **options):
             if next(calls) >= after:
                 loop.call_soon_threadsafe(began.set)
                 assert go_on.wait(10)
             return real(self, *args, **options)
 
-        monkeypatch.setattr(PartFile, method, held)
+        monkeypatch.setattr(PartFile, method, paused)
         return began, go_on
 
     return patch
@@ -734,17 +734,17 @@ def hold(monkeypatch):
     "method", ["open", "begin", "write", "hash", "_record", "hash_to", "publish"]
 )
 async def test_a_download_cancelled_during_disk_work_waits_for_the_thread(
-    bucket, body, fetch, stored, tmp_path, hold, method, times
+    bucket, body, fetch, stored, tmp_path, pause_method, method, times
 ):
-    if method == "hash_to":  # what is there already is digested, and nothing else is done
-        await leave_part(bucket, fetch, stored, tmp_path / "out")
+    if method == "hash_to":  # bytes already in the file are hashed while the storage sends nothing
+        await leave_part_file(bucket, fetch, stored, tmp_path / "out")
         bucket.answers = [bucket.give(MIB, then="hang")]
-    began, go_on = hold(method)
+    began, go_on = pause_method(method)
     tasks = asyncio.all_tasks()
     fetcher = fetch()
     task = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))
     await began.wait()
-    for _ in range(times):  # insisting does not help
+    for _ in range(times):  # repeated cancellation changes nothing
         task.cancel()
         for _ in range(20):
             await asyncio.sleep(0.001)
@@ -759,10 +759,10 @@ async def test_a_download_cancelled_during_disk_work_waits_for_the_thread(
 
 
 async def test_a_download_cancelled_while_a_connection_fails_ends(
-    bucket, body, fetch, stored, tmp_path, hold, slow
+    bucket, body, fetch, stored, tmp_path, pause_method, slow
 ):
-    """One part finds another object, which would begin all anew; one is held by its disk."""
-    began, go_on = hold("write", after=1)
+    """One connection finds another object and restarts the download; one waits for its disk."""
+    began, go_on = pause_method("write", after=1)
     give = bucket.give()
 
     async def change(reader, writer):
@@ -774,7 +774,7 @@ async def test_a_download_cancelled_while_a_connection_fails_ends(
     fetcher = fetch(connections=3)
     task = asyncio.create_task(fetcher.download(stored(bucket.url()), tmp_path / "out"))
     await began.wait()
-    for _ in range(50):  # until all others have seen it
+    for _ in range(50):  # until all others have noticed it
         await asyncio.sleep(0.001)
     assert bucket.etag == '"two"'
     asked = len(bucket.heads)
@@ -789,7 +789,7 @@ async def test_a_download_cancelled_while_a_connection_fails_ends(
 async def test_a_restarted_download_obeys_a_timeout_around_it(
     bucket, body, fetch, stored, tmp_path
 ):
-    """What it has cancelled of its own must not be taken for the caller's."""
+    """Its internal cancellations must not count as the caller's."""
 
     def change(_number):
         bucket.etag = '"two"'

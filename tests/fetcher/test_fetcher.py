@@ -1,4 +1,4 @@
-"""Results come home whole, inline or from storage, or a typed error says why not."""
+"""Results are fetched completely, inline or from storage, or a typed error says why not."""
 
 import asyncio
 import errno
@@ -72,7 +72,7 @@ async def fetcher(client):
 
 
 def chunked(*pieces, end=True):
-    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in pieces)
     return body + b"0\r\n\r\n" if end else body
 
 
@@ -181,7 +181,7 @@ async def test_an_announced_size_over_the_limit_raises_before_the_body_is_read(
     storage, fetch, stored, result_body
 ):
     async def announce(_reader, writer):
-        writer.write(storage.reply(length=5_001))  # and not one byte of it
+        writer.write(storage.reply(length=5_001))  # and no byte of the body
         await writer.drain()
         await _reader.read()
 
@@ -195,7 +195,7 @@ async def test_an_announced_size_over_the_limit_raises_before_the_body_is_read(
 async def test_an_unannounced_size_over_the_limit_raises_while_reading(storage, fetch, stored):
     async def endless(_reader, writer):
         writer.write(storage.reply(length=None) + b'{"extraction":"')
-        while True:  # until the client leaves
+        while True:  # until the client disconnects
             writer.write(b"x" * 10_000)
             await writer.drain()
 
@@ -352,12 +352,12 @@ async def test_while_bytes_arrive_there_is_no_target_or_the_old_one(
     target = tmp_path / "out"
     if overwrite:
         target.write_bytes(b"before")
-    moved, there = asyncio.Event(), 0
+    moved, written = asyncio.Event(), 0
     seen = []
 
     def progress(count, _size):
-        nonlocal there
-        there = count
+        nonlocal written
+        written = count
         moved.set()
         seen.append([name for name in names(tmp_path) if ".part" not in name])
         if overwrite:
@@ -367,7 +367,7 @@ async def test_while_bytes_arrive_there_is_no_target_or_the_old_one(
         writer.write(storage.reply(length=len(body)))
         for start in range(0, len(body), 2**20):
             writer.write(body[start : start + 2**20])
-            while there < start - 5 * 2**20:  # two batches may be on their way to the disk
+            while written < start - 5 * 2**20:  # two batches may be waiting for the disk
                 moved.clear()
                 await moved.wait()
 
@@ -420,7 +420,7 @@ async def test_a_full_disk_raises_immediately_and_leaves_no_file(
     with pytest.raises(StorageError, match="No space left") as caught:
         await fetcher.download(job_id, tmp_path / "out")
     assert caught.value.errno == errno.ENOSPC
-    assert ade.world.traffic.result == (0 if inline else 1)  # no retry fills it less
+    assert ade.world.traffic.result == (0 if inline else 1)  # a full disk is not retried
     assert names(tmp_path) == []
 
 
@@ -454,8 +454,8 @@ async def test_a_body_may_be_delimited_in_any_form_of_http(
         assert got == body
 
 
-def cut_answers(storage, body):
-    """Give, by name, answers that break off within the body, and what they announce."""
+def cut_responses(storage, body):
+    """Return, by name, responses that end within the body, and the size that they announce."""
     head, half = body[:1_000], len(body)
     chunked_head = storage.reply(length=None, headers=["Transfer-Encoding: chunked"])
     return {
@@ -467,7 +467,7 @@ def cut_answers(storage, body):
         "reset": (storage.resetting(storage.reply(head, length=half)), half),
         "reset, close-delimited": (storage.resetting(storage.reply(head, length=None)), None),
         "cut, close-delimited": (storage.reply(head, length=None), None),
-        # A size that was announced and is not that of a result is no news of its size.
+        # The announced size of a cut body is not the size of the result.
         "cut, and announced so": (storage.reply(head), None),
         "nothing of it": (storage.reply(length=half), half),
         "empty, and announced so": (storage.reply(), None),
@@ -502,7 +502,7 @@ async def test_an_incomplete_body_is_retried_and_never_returned(
     storage, fetch, stored, result_body, tmp_path, cut, use
 ):
     body = result_body()
-    answer, expected = cut_answers(storage, body)[cut]
+    answer, expected = cut_responses(storage, body)[cut]
     storage.answers = [answer]
     with pytest.raises(ResultTransferError) as caught:
         await _use(fetch(attempts=4), use, stored(storage.url()), tmp_path / "out")
@@ -518,7 +518,7 @@ async def test_a_later_complete_attempt_succeeds(
     storage, fetch, stored, result_body, tmp_path, cut, use
 ):
     body = result_body()
-    answer, _ = cut_answers(storage, body)[cut]
+    answer, _ = cut_responses(storage, body)[cut]
     storage.answers = [answer, answer, storage.reply(body)]
     got = await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 3
@@ -535,10 +535,10 @@ async def test_a_stream_that_always_breaks_is_given_up_after_all_attempts(
     storage, fetch, stored, result_body, cut
 ):
     body = result_body()
-    answer, expected = cut_answers(storage, body)[cut]
+    answer, expected = cut_responses(storage, body)[cut]
     storage.answers = [answer]
     got = b""
-    with pytest.raises(ResultTransferError) as caught:  # noqa: PT012 - bytes come before it
+    with pytest.raises(ResultTransferError) as caught:  # noqa: PT012 - bytes arrive before the error
         async with fetch().stream(stored(storage.url())) as stream:
             async for chunk in stream:
                 got += chunk
@@ -552,7 +552,7 @@ async def test_a_broken_stream_resumes_and_returns_no_byte_twice(
     storage, fetch, stored, result_body, cut
 ):
     body = result_body()
-    answer, _ = cut_answers(storage, body)[cut]
+    answer, _ = cut_responses(storage, body)[cut]
     storage.answers = [answer, answer, storage.reply(body)]
     async with fetch().stream(stored(storage.url())) as stream:
         assert await collect(stream) == body
@@ -564,7 +564,7 @@ async def test_a_stream_broken_in_its_first_bytes_is_complete(storage, fetch, st
     body = result_body()
     storage.answers = [storage.reply(b"", length=len(body)), storage.reply(body)]
     async with fetch().stream(stored(storage.url())) as stream:
-        assert stream.received == 0  # what has been read ahead has not been handed out
+        assert stream.received == 0  # bytes that were read ahead were not returned
         assert await collect(stream) == body
         assert stream.received == len(body)
 
@@ -605,7 +605,7 @@ async def test_a_storage_that_stops_sending_is_given_up(
     async def fall_silent(reader, writer):
         if not before_headers:
             writer.write(storage.reply(b'{"extraction"', length=1_000))
-        await reader.read()  # until the client leaves
+        await reader.read()  # until the client disconnects
 
     storage.answers = [fall_silent]
     match = "does not respond" if before_headers else "stopped sending"
@@ -616,7 +616,7 @@ async def test_a_storage_that_stops_sending_is_given_up(
     assert names(tmp_path) == []
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- Error statuses -----------------------------------------------------------------------------
 
 
 @USES
@@ -697,10 +697,10 @@ async def test_an_error_page_in_several_chunks_is_read_completely(
     async def piecemeal(_reader, writer):
         answer = storage.reply(EXPIRED, status="403 Forbidden", length=length)
         head, _, page = answer.partition(b"\r\n\r\n")
-        for piece in (head + b"\r\n\r\n", page[:30], page[30:80], page[80:]):
-            writer.write(piece)
+        for chunk in (head + b"\r\n\r\n", page[:30], page[30:80], page[80:]):
+            writer.write(chunk)
             await writer.drain()
-            for _ in range(20):  # let the client read what there is
+            for _ in range(20):  # let the client read the available bytes
                 await asyncio.sleep(0)
 
     storage.answers = [piecemeal, storage.reply(result_body())]
@@ -712,7 +712,7 @@ async def test_an_error_page_in_several_chunks_is_read_completely(
 async def test_an_endless_error_page_is_read_up_to_a_limit(storage, fetch, stored):
     async def endless(_reader, writer):
         writer.write(storage.reply(status="403 Forbidden", length=None))
-        while True:  # until the client leaves
+        while True:  # until the client disconnects
             writer.write(b"<Message>no</Message>" * 1_000)
             await writer.drain()
 
@@ -725,7 +725,7 @@ async def test_an_endless_error_page_is_read_up_to_a_limit(storage, fetch, store
 
 @pytest.mark.parametrize("status", ["403 Forbidden", "503 Slow Down"])
 async def test_a_broken_error_page_still_raises_its_status(storage, fetch, stored, status):
-    storage.answers = [storage.reply(b"<Message>said</Message>", status=status, length=900)]
+    storage.answers = [storage.reply(b"<Message>message</Message>", status=status, length=900)]
     with pytest.raises(ResultRefusedError) as caught:
         await fetch(attempts=1).result(stored(storage.url()))
     assert caught.value.status == int(status[:3])
@@ -752,7 +752,7 @@ async def test_the_content_encoding_identity_is_accepted(
     assert await fetch().result(stored(storage.url()))
 
 
-# --- expiry -------------------------------------------------------------------------------------
+# --- Expiry -------------------------------------------------------------------------------------
 
 
 @USES
@@ -797,7 +797,7 @@ async def test_at_most_two_renewed_urls_in_a_row_may_be_expired(
     with pytest.raises(ResultExpiredError):
         await _use(fetcher, use, stored(storage.url("/0")), tmp_path / "out")
     assert storage.targets == ["/0", "/1", "/2"]
-    assert len(fetch.asked) == 2  # no URL is asked for that would not be used
+    assert len(fetch.asked) == 2  # no URL is requested that would not be used
     assert names(tmp_path) == []
 
 
@@ -811,8 +811,8 @@ async def test_a_job_without_url_on_renewal_stays_expired(storage, fetch, stored
 async def test_expiry_is_recognised_by_the_message_for_several_statuses(
     storage, fetch, stored, result_body, status
 ):
-    said = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>"
-    storage.answers = [storage.reply(said, status=status), storage.reply(result_body())]
+    message = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>"
+    storage.answers = [storage.reply(message, status=status), storage.reply(result_body())]
     assert await fetch(stored(storage.url("/fresh"))).result(stored(storage.url("/stale")))
     assert storage.targets == ["/stale", "/fresh"]
 
@@ -889,10 +889,10 @@ async def test_whitespace_around_the_result_is_accepted(
     async def piecemeal(_reader, writer):
         total = sum(map(len, pieces)) if length else None
         writer.write(storage.reply(length=total))
-        for piece in pieces:
-            writer.write(piece)
+        for chunk in pieces:
+            writer.write(chunk)
             await writer.drain()
-            for _ in range(20):  # let the client read what there is
+            for _ in range(20):  # let the client read the available bytes
                 await asyncio.sleep(0)
 
     storage.answers = [piecemeal]
@@ -906,10 +906,10 @@ async def test_whitespace_before_a_page_does_not_make_it_a_result(
 ):
     async def piecemeal(_reader, writer):
         writer.write(storage.reply(length=None))
-        for piece in (b"\r\n", b" ", b"<script>a = {}"):
-            writer.write(piece)
+        for chunk in (b"\r\n", b" ", b"<script>a = {}"):
+            writer.write(chunk)
             await writer.drain()
-            for _ in range(20):  # let the client read what there is
+            for _ in range(20):  # let the client read the available bytes
                 await asyncio.sleep(0)
 
     storage.answers = [piecemeal]
@@ -919,7 +919,7 @@ async def test_whitespace_before_a_page_does_not_make_it_a_result(
 
 
 async def test_a_pausing_reader_pauses_the_storage(storage, fetch, stored):
-    total, piece = 256 * 2**20, b"x" * 2**16
+    total, chunk = 256 * 2**20, b"x" * 2**16
     sent = 0
 
     async def pour(_reader, writer):
@@ -927,19 +927,19 @@ async def test_a_pausing_reader_pauses_the_storage(storage, fetch, stored):
         writer.transport.set_write_buffer_limits(0)
         writer.write(storage.reply(b'{"', length=total))
         while sent < total:
-            writer.write(piece)
+            writer.write(chunk)
             await writer.drain()
-            sent += len(piece)
+            sent += len(chunk)
 
     storage.answers = [pour]
     async with fetch().stream(stored(storage.url())) as stream:
         await anext(stream)
         before = -1
-        while sent != before:  # until nothing moves any more
+        while sent != before:  # until the number of sent bytes stays the same
             before = sent
             for _ in range(1_000):
                 await asyncio.sleep(0)
-        assert sent < 32 * 2**20  # what the buffers of kernel and client hold
+        assert sent < 32 * 2**20  # the buffers of kernel and client
         largest = 0
         while stream.received < 64 * 2**20:
             largest = max(largest, len(await anext(stream)))
@@ -952,7 +952,7 @@ async def test_a_pausing_reader_pauses_the_storage(storage, fetch, stored):
 async def test_leaving_a_stream_early_closes_its_connection(storage, fetch, stored, after):
     async def endless(_reader, writer):
         writer.write(storage.reply(length=None) + b'{"')
-        while True:  # until the client leaves
+        while True:  # until the client disconnects
             writer.write(b"x" * 10_000)
             await writer.drain()
 
@@ -971,7 +971,7 @@ async def test_an_error_of_the_caller_is_raised_and_closes_the_connection(storag
         await reader.read()
 
     storage.answers = [half]
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it comes from inside
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the error is raised inside the block
         async with fetch().stream(stored(storage.url())) as stream:
             await anext(stream)
             raise ZeroDivisionError
@@ -979,14 +979,14 @@ async def test_an_error_of_the_caller_is_raised_and_closes_the_connection(storag
     assert len(storage.heads) == 1
 
 
-# --- structure: cancelling, closing, many at once -----------------------------------------------
+# --- Cancellation, closing, simultaneous transfers ----------------------------------------------
 
 
 @pytest.fixture
-def hold(monkeypatch):
-    """Hold a method of PartFile in its thread: gives (began, go_on), an asyncio and a thread Event.
+def pause_method(monkeypatch):
+    """Make a method of PartFile wait in its thread; return the events (began, go_on).
 
-    `where` says whether it is held before or after its work is done.
+    `where` says whether it waits before or after its work.
     """
 
     def patch(method, *, where="before"):
@@ -994,14 +994,14 @@ def hold(monkeypatch):
         loop = asyncio.get_running_loop()
         real = getattr(PartFile, method)
 
-        def held(self, *args):
+        def paused(self, *args):
             if where == "after":
                 result = real(self, *args)
             loop.call_soon_threadsafe(began.set)
             assert go_on.wait(10)
             return result if where == "after" else real(self, *args)
 
-        monkeypatch.setattr(PartFile, method, held)
+        monkeypatch.setattr(PartFile, method, paused)
         return began, go_on
 
     return patch
@@ -1010,9 +1010,9 @@ def hold(monkeypatch):
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("method", ["check", "open", "write", "publish"])
 async def test_a_download_cancelled_during_disk_work_leaves_no_part_file(
-    storage, fetch, stored, result_body, tmp_path, hold, method, where
+    storage, fetch, stored, result_body, tmp_path, pause_method, method, where
 ):
-    began, go_on = hold(method, where=where)
+    began, go_on = pause_method(method, where=where)
     body = result_body()
     storage.answers = [storage.reply(body)]
     task = asyncio.create_task(fetch().download(stored(storage.url()), tmp_path / "out"))
@@ -1025,7 +1025,7 @@ async def test_a_download_cancelled_during_disk_work_leaves_no_part_file(
         await task
     await asyncio.get_running_loop().shutdown_default_executor()  # waits for its threads
     if method == "publish":
-        assert (tmp_path / "out").read_bytes() == body  # too late to stop; whole all the same
+        assert (tmp_path / "out").read_bytes() == body  # too late to stop: it is published
         assert names(tmp_path) == ["out"]
     else:
         assert names(tmp_path) == []
@@ -1034,13 +1034,13 @@ async def test_a_download_cancelled_during_disk_work_leaves_no_part_file(
 
 @pytest.mark.parametrize("method", ["open", "write", "publish"])
 async def test_a_cancelled_download_waits_for_disk_work_without_blocking_the_loop(
-    storage, fetch, stored, result_body, tmp_path, hold, method
+    storage, fetch, stored, result_body, tmp_path, pause_method, method
 ):
-    began, go_on = hold(method)
+    began, go_on = pause_method(method)
     storage.answers = [storage.reply(result_body())]
     task = asyncio.create_task(fetch().download(stored(storage.url()), tmp_path / "out"))
     await began.wait()
-    for _ in range(3):  # insisting does not help
+    for _ in range(3):  # repeated cancellation changes nothing
         task.cancel()
         for _ in range(20):
             await asyncio.sleep(0)
@@ -1074,7 +1074,7 @@ async def test_disk_work_that_holds_its_lock_does_not_block_the_loop_when_cancel
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert all(freed)  # by this loop, not by waiting in vain
+    assert all(freed)  # by this loop, not by the timeout of a wait
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
@@ -1088,7 +1088,7 @@ async def test_a_transfer_cancelled_while_waiting_for_bytes_leaves_nothing(
         if not before_headers:
             writer.write(storage.reply(b'{"', length=1_000))
         begun.set()
-        await reader.read()  # until the client leaves
+        await reader.read()  # until the client disconnects
 
     storage.answers = [half]
     before = asyncio.all_tasks()
@@ -1142,7 +1142,7 @@ async def test_closing_the_fetcher_ends_transfers_and_leaves_nothing(
         if not before_headers:
             writer.write(storage.reply(b'{"', length=1_000))
         begun.set()
-        await reader.read()  # until the client leaves
+        await reader.read()  # until the client disconnects
 
     storage.answers = [half]
     before = asyncio.all_tasks()
@@ -1167,7 +1167,7 @@ async def test_closing_the_fetcher_ends_the_reading_of_an_error_page(storage, fe
     async def half(reader, writer):
         writer.write(storage.reply(b"<Error>", status="503 Slow Down", length=1_000))
         begun.set()
-        await reader.read()  # until the client leaves
+        await reader.read()  # until the client disconnects
 
     storage.answers = [half]
     fetcher = fetch(attempts=1)
@@ -1236,7 +1236,7 @@ async def test_an_idle_connection_closed_by_the_storage_costs_no_attempt(
     storage, fetch, stored, result_body
 ):
     async def keep_one(_reader, writer):
-        writer.write(storage.reply(result_body()))  # and then close, without saying so
+        writer.write(storage.reply(result_body()))  # and then close, without announcing it
 
     storage.answers = [keep_one]
     fetcher = fetch(attempts=1)

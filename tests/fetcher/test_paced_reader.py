@@ -8,7 +8,7 @@ from adepoll.fetcher.responses import PacedReader, TooSlowError
 
 
 def source(*chunks):
-    """Return a read function: each read takes (seconds, ...) and returns (..., count) bytes."""
+    """Return a read function; each chunk is (seconds to wait, bytes to return)."""
     left = list(chunks)
 
     async def read():

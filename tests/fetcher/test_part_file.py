@@ -1,4 +1,4 @@
-"""A file appears whole or not at all, and nothing is left where it does not."""
+"""A file appears complete or not at all, and a failure leaves nothing behind."""
 
 import errno
 import fcntl
@@ -37,7 +37,7 @@ def part_file(target, *, overwrite=False):
 
 
 def begun(target, *, overwrite=False):
-    """A part file that is open and empty."""
+    """Return a part file that is open and empty."""
     part = part_file(target, overwrite=overwrite)
     part.open()
     part.begin(ObjectVersion(), multipart=False)
@@ -50,24 +50,24 @@ def publish(part, size):
 
 
 def write_whole(part, *chunks):
-    """Write and publish a file of these chunks; give its digest."""
+    """Write and publish a file of these chunks; return its digest."""
     part.open()
     part.begin(ObjectVersion(), multipart=False)
     part.write(0, chunks)
     return publish(part, sum(map(len, chunks)))
 
 
-def kept_by(target, *, job_id="job-1"):
-    """What a later download would go on with, or None."""
+def state_of(target, *, job_id="job-1"):
+    """Return what a later download would resume, or None."""
     part = PartFile(Path(target), job_id=job_id, overwrite=True)
-    kept = part.open()
+    state = part.open()
     part.close()
-    return kept
+    return state
 
 
 @pytest.fixture
 def fail_os(monkeypatch):
-    """Let a function of `os` fail with that errno, where its first argument is such a thing."""
+    """Make a function of `os` fail with this errno if its first argument matches."""
 
     def fail(name, number, *, when=lambda _: True):
         real = getattr(os, name)
@@ -89,7 +89,7 @@ def no_descriptor_is_left_open():
     assert len(names("/dev/fd")) == before
 
 
-# --- what is written ----------------------------------------------------------------------------
+# --- Written bytes ------------------------------------------------------------------------------
 
 
 WITHOUT_BRACES = st.binary(max_size=100).map(lambda chunk: chunk.translate(None, b"{}"))
@@ -187,7 +187,7 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
     finally:
         os.umask(before)
     modes.add(stat.S_IMODE(target.stat().st_mode))
-    assert len(hidden) == 2  # the bytes, and the note of which they are
+    assert len(hidden) == 2  # the part file and its resume state
     assert modes <= {0o600, 0o600 & ~umask}
 
 
@@ -210,7 +210,7 @@ def test_any_valid_file_name_works(tmp_path, name):
     write_whole(part, b"{}")
     assert names(tmp_path) == [name]
     left_behind(tmp_path / name)
-    assert kept_by(tmp_path / name)
+    assert state_of(tmp_path / name)
 
 
 def test_a_relative_target_is_in_the_working_directory(tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_two_writers_in_one_folder_do_not_interfere(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-# --- what makes it durable ----------------------------------------------------------------------
+# --- Durability ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -249,7 +249,7 @@ def test_the_file_is_synced_before_and_the_folder_after_the_rename(
         events.append("sync folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync bytes")
         if events[-1] == "sync folder":
             assert os.path.samestat(os.fstat(fd), tmp_path.stat())
-            assert names(tmp_path) == ["out"]  # the temporary's name has gone before
+            assert names(tmp_path) == ["out"]  # the name of the part file was removed before
         real_fsync(fd)
 
     def link(*args, **kwargs):
@@ -287,10 +287,10 @@ def test_a_failed_sync_of_the_folder_raises(tmp_path, fail_os):
         write_whole(part, b"{}")
     assert caught.value.errno == errno.EIO
     part.close()
-    assert names(tmp_path) == ["out"]  # whole, and its name may not outlive a power cut
+    assert names(tmp_path) == ["out"]  # complete, but a power cut may lose its name
 
 
-# --- a target that exists -----------------------------------------------------------------------
+# --- An existing target -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "link to a file"])
@@ -357,7 +357,7 @@ def test_the_file_is_published_without_hard_links(tmp_path, fail_os, number):
     assert names(tmp_path) == ["out"]
 
 
-# --- what cannot be written ---------------------------------------------------------------------
+# --- Write errors -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -422,7 +422,7 @@ def test_a_full_disk_raises_after_a_partial_write(tmp_path, fail_os):
 
 
 def test_a_file_size_limit_of_the_kernel_raises_the_same_error(tmp_path):
-    # Python ignores SIGXFSZ, so that a write over RLIMIT_FSIZE is EFBIG.
+    # Python ignores SIGXFSZ, so a write over RLIMIT_FSIZE fails with EFBIG.
     part = begun(tmp_path / "out")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
@@ -461,7 +461,7 @@ def test_a_failure_while_replacing_keeps_the_old_file(tmp_path, fail_os):
 
 def test_a_truncated_part_file_raises(tmp_path):
     part = begun(tmp_path / "out")
-    part.write(6, [b"56789}"])  # out of order, and so it must be read again
+    part.write(6, [b"56789}"])  # out of order, so the bytes must be read again
     part.write(0, [b"{01234"])
     os.truncate(tmp_path / names(tmp_path)[0], 8)
     with pytest.raises(StorageError, match="has truncated the part file"):
@@ -499,7 +499,7 @@ def test_bytes_in_memory_are_hashed_without_being_read_again(tmp_path, fail_os):
     assert publish(part, 4) == hashlib.sha256(b"{12}").hexdigest()
 
 
-# --- leaving ------------------------------------------------------------------------------------
+# --- Closing ------------------------------------------------------------------------------------
 
 
 def test_closing_removes_a_small_part_file_and_may_be_repeated(tmp_path):
@@ -528,16 +528,16 @@ def test_closing_never_raises(tmp_path, fail_os):
 
 def test_closing_a_removed_part_file_does_not_raise(tmp_path):
     part = begun(tmp_path / "out")
-    (temporary,) = tmp_path.iterdir()
-    temporary.unlink()
+    (part_path,) = tmp_path.iterdir()
+    part_path.unlink()
     part.close()
 
 
 def test_publishing_a_removed_part_file_raises(tmp_path):
     part = begun(tmp_path / "out")
     part.write(0, [b"{}"])
-    (temporary,) = tmp_path.iterdir()
-    temporary.unlink()
+    (part_path,) = tmp_path.iterdir()
+    part_path.unlink()
     with pytest.raises(StorageError) as caught:
         publish(part, 2)
     assert caught.value.errno == errno.ENOENT
@@ -565,11 +565,11 @@ def test_after_closing_no_work_is_done(tmp_path, work):
     assert names(tmp_path) == []
 
 
-# --- what is kept -------------------------------------------------------------------------------
+# --- Resume state -------------------------------------------------------------------------------
 
 
 def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
-    """Leave a temporary of which these bytes are there."""
+    """Leave a part file with these bytes."""
     part = PartFile(Path(target), job_id=job_id, overwrite=True)
     part.open()
     part.begin(version, multipart=True, resumable=True)
@@ -586,8 +586,8 @@ def left_behind(target, *, version=SURE, done=((0, 2 * MIB),), job_id="job-1"):
 def test_a_mebibyte_of_a_resumable_version_is_kept_with_its_spans(tmp_path, done):
     left_behind(tmp_path / "out", done=done)
     assert len(names(tmp_path)) == 2
-    kept = kept_by(tmp_path / "out")
-    assert (kept.version, kept.present) == (SURE, done)
+    state = state_of(tmp_path / "out")
+    assert (state.version, state.present) == (SURE, done)
 
 
 @pytest.mark.parametrize(
@@ -608,16 +608,16 @@ def test_a_part_file_that_cannot_be_resumed_is_removed(tmp_path, version, done):
 
 def test_a_part_file_belongs_to_one_job_and_one_target(tmp_path):
     left_behind(tmp_path / "out")
-    assert kept_by(tmp_path / "other") is None
-    assert kept_by(tmp_path / "out", job_id="job-2") is None
-    assert kept_by(tmp_path / "out") is not None
+    assert state_of(tmp_path / "other") is None
+    assert state_of(tmp_path / "out", job_id="job-2") is None
+    assert state_of(tmp_path / "out") is not None
 
 
 def test_resuming_completes_the_file_and_its_digest(tmp_path):
     left_behind(tmp_path / "out", version=ObjectVersion(2 * MIB + 2, '"one"'), done=[(1, 2 * MIB)])
     part = part_file(tmp_path / "out")
-    kept = part.open()
-    assert kept.present == [(1, 2 * MIB)]
+    state = part.open()
+    assert state.present == [(1, 2 * MIB)]
     part.write(0, [b"{"])
     part.write(2 * MIB, [b"x}"])
     whole = b"{" + b"x" * (2 * MIB) + b"}"
@@ -631,7 +631,7 @@ def test_beginning_again_removes_the_resume_state(tmp_path):
     part = part_file(tmp_path / "out")
     assert part.open()
     part.begin(ObjectVersion(5, '"two"'), multipart=True)
-    (name,) = names(tmp_path)  # or a crash now would pass its bytes off as those of before
+    (name,) = names(tmp_path)  # or after a crash, the new bytes would count as the old ones
     assert (tmp_path / name).stat().st_size == 0
     part.close()
     assert names(tmp_path) == []
@@ -646,7 +646,7 @@ def test_a_full_disk_keeps_the_last_resume_state(tmp_path, fail_os):
     with pytest.raises(StorageError):
         part.write(MIB, [b"x" * MIB])
     part.close()
-    assert kept_by(tmp_path / "out").present == [(0, MIB)]
+    assert state_of(tmp_path / "out").present == [(0, MIB)]
 
 
 def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
@@ -675,7 +675,7 @@ def test_a_failed_sync_of_the_folder_leaves_no_resume_state(tmp_path, fail_os):
 
 @pytest.fixture
 def fail_close(monkeypatch):
-    """Let closing a file of that ending fail, as a network's can: it is closed all the same."""
+    """Make closing files with this suffix fail, though they are closed, as a network's can."""
 
     def fail(ending):
         real = os.close
@@ -691,8 +691,8 @@ def fail_close(monkeypatch):
     return fail
 
 
-def note_of(target):
-    """What is noted of the temporary, while its writer goes on."""
+def recorded_state_of(target):
+    """Return the resume state of the part file while it is being written."""
     (path,) = target.parent.glob(".*.part")
     return ResumeStateFile(path).read("job-1", path.stat().st_size)
 
@@ -701,13 +701,13 @@ def test_each_write_updates_the_resume_state_immediately(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()
     part.begin(SURE, multipart=True, resumable=True)
-    assert note_of(tmp_path / "out") is None
+    assert recorded_state_of(tmp_path / "out") is None
     part.write(MIB, [b"x" * MIB])
-    assert note_of(tmp_path / "out").present == [(MIB, 2 * MIB)]
+    assert recorded_state_of(tmp_path / "out").present == [(MIB, 2 * MIB)]
     part.write(3 * MIB, [b"x", b"xx"])
-    assert note_of(tmp_path / "out").present == [(MIB, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    assert recorded_state_of(tmp_path / "out").present == [(MIB, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
     part.write(0, [b"x" * MIB])
-    assert note_of(tmp_path / "out").present == [(0, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
+    assert recorded_state_of(tmp_path / "out").present == [(0, 2 * MIB), (3 * MIB, 3 * MIB + 3)]
     part.close()
 
 
@@ -718,7 +718,7 @@ def test_less_than_a_mebibyte_gets_no_resume_state(tmp_path):
     part.write(0, [b"x" * (MIB - 1)])
     assert len(names(tmp_path)) == 1
     part.write(MIB, [b"x"])
-    assert note_of(tmp_path / "out").present == [(0, MIB - 1), (MIB, MIB + 1)]
+    assert recorded_state_of(tmp_path / "out").present == [(0, MIB - 1), (MIB, MIB + 1)]
     part.close()
 
 
@@ -732,7 +732,7 @@ def test_a_resume_state_that_cannot_be_closed_costs_no_descriptor_and_no_result(
     before = names("/proc/self/fd")
     fail_close(".json")
     publish(part, MIB + 2)
-    assert len(names("/proc/self/fd")) == len(before) - 2  # the bytes, and the note
+    assert len(names("/proc/self/fd")) == len(before) - 2  # the part file and its resume state
     assert names(tmp_path) == ["out"]
 
 
@@ -756,9 +756,9 @@ def test_with_a_sync_per_update_there_are_fewer_updates(tmp_path, monkeypatch):
     for number in range(20):
         part.write(number * MIB, [b"x" * MIB])
     assert len(synced) == 3
-    assert note_of(tmp_path / "out").present == [(0, 17 * MIB)]
+    assert recorded_state_of(tmp_path / "out").present == [(0, 17 * MIB)]
     part.close()
-    assert kept_by(tmp_path / "out").present == [(0, 20 * MIB)]
+    assert state_of(tmp_path / "out").present == [(0, 20 * MIB)]
 
 
 def test_simultaneous_writes_of_threads_are_all_recorded(tmp_path, monkeypatch):
@@ -768,7 +768,7 @@ def test_simultaneous_writes_of_threads_are_all_recorded(tmp_path, monkeypatch):
     within, real = Lock(), ResumeStateFile.write
 
     def write(self, *args):
-        assert within.acquire(blocking=False), "two notes at a time"
+        assert within.acquire(blocking=False), "two updates at the same time"
         time.sleep(0.0005)
         real(self, *args)
         within.release()
@@ -777,15 +777,15 @@ def test_simultaneous_writes_of_threads_are_all_recorded(tmp_path, monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         writes = [pool.submit(part.write, at * 4096, [b"x" * 4096]) for at in range(1024)]
     assert [write.result() for write in writes] == [None] * 1024
-    assert note_of(tmp_path / "out").present == [(0, 4 * MIB)]
+    assert recorded_state_of(tmp_path / "out").present == [(0, 4 * MIB)]
     part.close()
 
 
-# --- whose temporary it is ----------------------------------------------------------------------
+# --- Part files of others -----------------------------------------------------------------------
 
 
-def temporary_of(target):
-    """The name that the temporary of this target always has."""
+def part_path_of(target):
+    """Return the fixed name of the part file of this target."""
     part = begun(target)
     (path,) = target.parent.glob(".*.part")
     part.close()
@@ -805,7 +805,7 @@ def test_a_part_file_in_use_is_not_touched(tmp_path):
     publish(second, 8)
     assert (tmp_path / "out").read_bytes() == b"{second}"
     first.close()
-    assert kept_by(tmp_path / "out").present == [(0, 2 * MIB + 2)]
+    assert state_of(tmp_path / "out").present == [(0, 2 * MIB + 2)]
 
 
 def test_a_part_file_in_use_by_another_process_is_not_touched(tmp_path):
@@ -818,17 +818,17 @@ def test_a_part_file_in_use_by_another_process_is_not_touched(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"True\n"
-        assert kept_by(tmp_path / "out") is None
+        assert state_of(tmp_path / "out") is None
         other.stdin.close()
     assert other.returncode == 0
-    assert kept_by(tmp_path / "out").present == [(0, 2 * MIB)]
+    assert state_of(tmp_path / "out").present == [(0, 2 * MIB)]
 
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_symbolic_link_in_place_of_the_part_file_is_not_followed(tmp_path, exists):
     folder = tmp_path / "folder"
     folder.mkdir()
-    planted = temporary_of(folder / "out")
+    planted = part_path_of(folder / "out")
     victim = tmp_path / "victim"
     if exists:
         victim.write_bytes(b"precious")
@@ -842,7 +842,7 @@ def test_a_symbolic_link_in_place_of_the_part_file_is_not_followed(tmp_path, exi
 def test_a_hard_link_in_place_of_the_part_file_is_not_written_to(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    planted = temporary_of(folder / "out")
+    planted = part_path_of(folder / "out")
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     planted.hardlink_to(victim)
@@ -853,9 +853,9 @@ def test_a_hard_link_in_place_of_the_part_file_is_not_written_to(tmp_path):
 
 def test_a_published_file_of_a_killed_writer_is_not_written_to(tmp_path):
     target = tmp_path / "out"
-    temporary = temporary_of(target)
+    part_path = part_path_of(target)
     write_whole(part_file(target), b"{first}")
-    temporary.hardlink_to(target)  # where a crash between link(2) and unlink(2) leaves it
+    part_path.hardlink_to(target)  # as a crash between link(2) and unlink(2) leaves it
     (tmp_path / "copy").hardlink_to(target)
     write_whole(part_file(target, overwrite=True), b"{second}")
     assert target.read_bytes() == b"{second}"
@@ -866,7 +866,7 @@ def test_a_published_file_of_a_killed_writer_is_not_written_to(tmp_path):
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "foreign"])
 def test_other_things_in_place_of_the_part_file_are_left_alone(tmp_path, monkeypatch, kind):
-    planted = temporary_of(tmp_path / "out")
+    planted = part_path_of(tmp_path / "out")
     if kind == "folder":
         planted.mkdir()
     elif kind == "pipe":
@@ -884,9 +884,9 @@ def test_other_things_in_place_of_the_part_file_are_left_alone(tmp_path, monkeyp
 
 @pytest.fixture
 def before_lock(monkeypatch):
-    """Run the given actions between open(2) and flock(2), one for each temporary that is opened.
+    """Run the given actions between open(2) and flock(2), one for each opened part file.
 
-    This is what another process can do at that moment.
+    Another process can do the same at that moment.
     """
     real = fcntl.flock
 
@@ -918,14 +918,14 @@ def test_a_file_published_just_before_its_part_file_is_locked_is_not_written_to(
     tmp_path, before_lock, overwrite
 ):
     target = tmp_path / "out"
-    temporary = temporary_of(target)
+    part_path = part_path_of(target)
     first = part_file(target, overwrite=overwrite)
     begin_and_write(first, b"{first}")
     before_lock(lambda: publish(first, 7))
     second = part_file(target, overwrite=True)
     begin_and_write(second, b"{second}")
     assert target.read_bytes() == b"{first}"
-    assert temporary.read_bytes() == b"{second}"
+    assert part_path.read_bytes() == b"{second}"
     publish(second, 8)
     assert target.read_bytes() == b"{second}"
     assert names(tmp_path) == ["out"]
@@ -937,7 +937,7 @@ def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
     tmp_path, before_lock, overwrite
 ):
     target = tmp_path / "out"
-    temporary = temporary_of(target)
+    part_path = part_path_of(target)
     first, third = part_file(target, overwrite=overwrite), part_file(target, overwrite=True)
     begin_and_write(first, b"{first}")
 
@@ -949,7 +949,7 @@ def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
     second = part_file(target, overwrite=True)
     begin_and_write(second, b"{second}")
     assert target.read_bytes() == b"{first}"
-    assert temporary.read_bytes() == b"{third}"
+    assert part_path.read_bytes() == b"{third}"
     publish(second, 8)
     assert target.read_bytes() == b"{second}"
     publish(third, 7)
@@ -963,40 +963,40 @@ def test_after_three_vanished_part_files_another_name_is_used(
     tmp_path, before_lock, removals, gets_the_name
 ):
     target = tmp_path / "out"
-    temporary = temporary_of(target)
-    before_lock(*[temporary.unlink] * removals)
+    part_path = part_path_of(target)
+    before_lock(*[part_path.unlink] * removals)
     part = part_file(target)
     begin_and_write(part, b"{}")
-    assert temporary.exists() == gets_the_name
+    assert part_path.exists() == gets_the_name
     publish(part, 2)
     assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 def test_a_part_file_with_a_second_name_is_unlinked_and_not_written_to(tmp_path, before_lock):
-    """Its writer died between link(2) and unlink(2), just before the lock."""
+    """Its writer was killed between link(2) and unlink(2), just before the lock."""
     target = tmp_path / "out"
-    temporary = temporary_of(target)
-    temporary.write_bytes(b"{first}")
-    before_lock(lambda: target.hardlink_to(temporary))
+    part_path = part_path_of(target)
+    part_path.write_bytes(b"{first}")
+    before_lock(lambda: target.hardlink_to(part_path))
     second = part_file(target, overwrite=True)
     begin_and_write(second, b"{second}")
     assert target.read_bytes() == b"{first}"
-    assert temporary.read_bytes() == b"{second}"
+    assert part_path.read_bytes() == b"{second}"
     second.close()
     assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 def test_a_part_file_readable_by_others_is_made_private_before_it_is_written(tmp_path):
-    temporary = temporary_of(tmp_path / "out")
-    temporary.touch(0o644)
+    part_path = part_path_of(tmp_path / "out")
+    part_path.touch(0o644)
     part = begun(tmp_path / "out")
-    assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+    assert stat.S_IMODE(part_path.stat().st_mode) == 0o600
     part.close()
 
 
-# --- braces --------------------------------------------------------------------------------------
+# --- Braces --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A range of a result is the slice of its bytes, whatever the storage gives, or how it fails."""
+"""A range of a result is the slice of its bytes, whatever the storage sends, or how it fails."""
 
 from random import Random
 
@@ -24,7 +24,7 @@ def body(bucket, result_body):
 
 
 async def read(fetcher, job, **span):
-    """Give the bytes of a range, and its stream, and see that it tells what they are."""
+    """Return the bytes of a range and its stream; check the offsets that the stream states."""
     async with fetcher.stream(job, **span) as stream:
         got = b"".join([chunk async for chunk in stream])
     assert stream.received == len(got)
@@ -32,11 +32,11 @@ async def read(fetcher, job, **span):
     return got, stream
 
 
-# --- what comes ---------------------------------------------------------------------------------
+# --- The bytes of a range -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "asked"),
+    ("start", "stop", "requested"),
     [
         (0, 100, [(0, 100)]),
         (100, 200, [(100, 200)]),
@@ -49,13 +49,13 @@ async def read(fetcher, job, **span):
         (0, None, [None]),
     ],
 )
-async def test_only_the_range_is_requested(bucket, body, fetch, stored, start, stop, asked):
+async def test_only_the_range_is_requested(bucket, body, fetch, stored, start, stop, requested):
     got, stream = await read(fetch(), stored(bucket.url()), start=start, stop=stop)
     assert got == body[start:stop]
     assert (stream.size, stream.etag) == (SIZE, '"one"')
     assert body[stream.start : stream.stop] == got
     assert [span if span != (0, None) else None for span in bucket.ranges] == [
-        span if span != (0, None) else None for span in asked
+        span if span != (0, None) else None for span in requested
     ]
 
 
@@ -70,8 +70,8 @@ async def test_without_ranges_the_bytes_before_are_skipped(bucket, body, fetch, 
 
 async def test_a_range_states_its_offsets_before_the_first_byte(bucket, body, fetch, stored):
     async with fetch().stream(stored(bucket.url()), start=-10) as stream:
-        told = (stream.start, stream.stop, stream.size, stream.etag, stream.received)
-    assert told == (SIZE - 10, SIZE, SIZE, '"one"', 0)
+        stated = (stream.start, stream.stop, stream.size, stream.etag, stream.received)
+    assert stated == (SIZE - 10, SIZE, SIZE, '"one"', 0)
 
 
 async def test_a_whole_stream_is_the_range_of_all_bytes(bucket, body, fetch, stored):
@@ -125,7 +125,7 @@ async def test_any_range_is_the_slice_wherever_connections_break(
         assert stream.size == size
 
 
-# --- where it breaks ----------------------------------------------------------------------------
+# --- Failures -----------------------------------------------------------------------------------
 
 
 async def test_a_range_resumes_at_the_first_unread_byte(bucket, body, fetch, stored):
@@ -145,7 +145,7 @@ async def test_without_a_strong_etag_the_range_is_read_again_and_compared(
     got, _ = await read(fetch(), stored(bucket.url()), start=1_000, stop=2_000)
     assert got == body[1_000:2_000]
     assert bucket.ranges == [(1_000, 2_000)] * 2
-    assert "if-match" not in bucket.requests[1]  # which a weak tag never meets
+    assert "if-match" not in bucket.requests[1]  # which never matches a weak ETag
 
 
 @pytest.mark.parametrize("etag", [None, '"one"'])
@@ -161,21 +161,21 @@ async def test_an_object_replaced_meanwhile_ends_a_range(bucket, body, fetch, st
 
 
 async def test_the_stated_size_and_etag_stay_true(bucket, body, fetch, stored):
-    """A server has sent the size by then."""
+    """A server has already sent the size to its own client by then."""
 
     def change(_number):
         bucket.etag, bucket.body = '"two"', body + b" "
 
     bucket.answers = [bucket.give(0, then="close"), bucket.give(before=change)]
     async with fetch().stream(stored(bucket.url()), start=1_000) as stream:
-        told = (stream.size, stream.etag)
+        stated = (stream.size, stream.etag)
         with pytest.raises(ResultChangedError):
             await anext(stream)
-        assert (stream.size, stream.etag) == told
+        assert (stream.size, stream.etag) == stated
 
 
 async def test_the_end_of_a_range_within_the_result_may_be_any_byte(bucket, body, fetch, stored):
-    bucket.body = body[:-2]  # cut, and given as the whole
+    bucket.body = body[:-2]  # cut, and sent as the whole
     got, _ = await read(fetch(), stored(bucket.url()), start=100, stop=4_000)
     assert got == body[100:4_000]
     for stop in (None, SIZE - 2, SIZE + 10):
@@ -214,7 +214,7 @@ async def test_a_range_without_a_stated_size_is_counted(bucket, body, fetch, sto
     assert (got, stream.size) == (body[-100:], SIZE)
 
 
-# --- out of bounds ------------------------------------------------------------------------------
+# --- Out of bounds ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [SIZE, SIZE + 1, 10**9])
@@ -247,7 +247,7 @@ async def test_an_invalid_range_raises_before_any_request(bucket, fetch, stored,
     assert bucket.heads == []
 
 
-# --- what is counted ----------------------------------------------------------------------------
+# --- Statistics ---------------------------------------------------------------------------------
 
 
 async def test_transfers_are_counted_by_outcome(bucket, body, fetch, stored, tmp_path):
@@ -270,7 +270,7 @@ async def test_transfers_are_counted_by_outcome(bucket, body, fetch, stored, tmp
         pass
     with pytest.raises(RuntimeError):
         async with fetcher.stream(job):
-            raise RuntimeError  # of the caller's own
+            raise RuntimeError  # an error of the caller
     assert counts() == (0, 3, 0, 2)
     with pytest.raises(ResultRangeError):
         await read(fetcher, job, start=SIZE)

@@ -1,4 +1,4 @@
-"""An answer that is not just what was asked for is refused before a byte of it is used."""
+"""A response that does not match the request raises before any of its bytes is used."""
 
 import asyncio
 import gzip
@@ -22,27 +22,27 @@ BODY = b'{"extraction":"' + bytes(range(48, 91)) * 20 + b'"}'
 SIZE = len(BODY)
 
 
-async def body_of(answer):
+async def body_of(response):
     chunks = []
-    while chunk := await answer.read():
+    while chunk := await response.read():
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def ask(asking, url, **options):
-    async with asking.open("job-1", url, **options) as answer:
-        return answer, await body_of(answer)
+async def fetch_body(storage_client, url, **options):
+    async with storage_client.open("job-1", url, **options) as response:
+        return response, await body_of(response)
 
 
-def piece(storage, start, stop, total, *, body=None, **options):
-    """An answer of 206 that says it has these bytes."""
+def range_response(storage, start, stop, total, *, body=None, **options):
+    """Return a 206 response that states this range."""
     body = BODY[start:stop] if body is None else body
     headers = [f"Content-Range: bytes {start}-{stop - 1}/{total}", 'ETag: "one"']
     headers += options.pop("headers", [])
     return storage.reply(body, status="206 Partial Content", headers=headers, **options)
 
 
-# --- versions -----------------------------------------------------------------------------------
+# --- Versions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,39 +70,39 @@ def test_versions_differ_if_a_known_size_or_etag_differs(one, other, differs):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("requested", "header"),
     [(Range(0, 1), "bytes=0-0"), (Range(5, 9), "bytes=5-8"), (Range(5), "bytes=5-")],
 )
-def test_a_range_header_includes_the_last_byte(asked, said):
-    assert str(asked) == said
+def test_a_range_header_includes_the_last_byte(requested, header):
+    assert str(requested) == header
 
 
-# --- ranges -------------------------------------------------------------------------------------
+# --- Ranges -------------------------------------------------------------------------------------
 
 
-async def test_a_range_is_requested_with_offsets_and_etag(bucket, asking):
+async def test_a_range_is_requested_with_offsets_and_etag(bucket, storage_client):
     bucket.body = BODY
-    answer, body = await ask(
-        asking, bucket.url(), requested=Range(10, 20), version=ObjectVersion(SIZE, '"one"')
+    response, body = await fetch_body(
+        storage_client, bucket.url(), requested=Range(10, 20), version=ObjectVersion(SIZE, '"one"')
     )
     assert body == BODY[10:20]
-    assert (answer.start, answer.stop, answer.is_partial) == (10, 20, True)
-    assert answer.version == ObjectVersion(SIZE, '"one"')
+    assert (response.start, response.stop, response.is_partial) == (10, 20, True)
+    assert response.version == ObjectVersion(SIZE, '"one"')
     (sent,) = bucket.requests
     assert (sent["range"], sent["if-match"], sent["if-range"]) == ("bytes=10-19", '"one"', '"one"')
 
 
-async def test_a_range_beyond_the_end_is_shortened(bucket, asking):
+async def test_a_range_beyond_the_end_is_shortened(bucket, storage_client):
     bucket.body = BODY
-    answer, body = await ask(asking, bucket.url(), requested=Range(0, 8 * MIB))
-    assert (body, answer.stop, answer.is_partial) == (BODY, SIZE, True)
+    response, body = await fetch_body(storage_client, bucket.url(), requested=Range(0, 8 * MIB))
+    assert (body, response.stop, response.is_partial) == (BODY, SIZE, True)
     assert "if-match" not in bucket.requests[0]
 
 
-async def test_the_whole_instead_of_a_range_starts_at_0(bucket, asking):
+async def test_the_whole_instead_of_a_range_starts_at_0(bucket, storage_client):
     bucket.body, bucket.gives_ranges = BODY, False
-    answer, body = await ask(asking, bucket.url(), requested=Range(10, 20))
-    assert (body, answer.start, answer.is_partial) == (BODY, 0, False)
+    response, body = await fetch_body(storage_client, bucket.url(), requested=Range(10, 20))
+    assert (body, response.start, response.is_partial) == (BODY, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -129,55 +129,59 @@ async def test_the_whole_instead_of_a_range_starts_at_0(bucket, asking):
         None,
     ],
 )
-async def test_another_range_than_the_requested_one_is_unusable(storage, asking, content_range):
+async def test_another_range_than_the_requested_one_is_unusable(
+    storage, storage_client, content_range
+):
     headers = ['ETag: "one"']
     if content_range is not None:
         headers.append(f"Content-Range: {content_range}")
     storage.answers = [storage.reply(BODY[10:20], status="206 Partial Content", headers=headers)]
     with pytest.raises(UnusableRangeError, match="another byte range"):
-        await ask(asking, storage.url(), requested=Range(10, 20))
+        await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
 
 
-async def test_several_ranges_in_one_body_are_unusable(storage, asking):
+async def test_several_ranges_in_one_body_are_unusable(storage, storage_client):
     headers = ["Content-Type: multipart/byteranges; boundary=x"]
     body = b"--x\r\nContent-Range: bytes 10-19/900\r\n\r\n" + BODY[10:20] + b"\r\n--x--\r\n"
     storage.answers = [storage.reply(body, status="206 Partial Content", headers=headers)]
     with pytest.raises(UnusableRangeError):
-        await ask(asking, storage.url(), requested=Range(10, 20))
+        await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("length", [9, 11, SIZE])
-async def test_a_range_with_another_content_length_is_unusable(storage, asking, length):
-    storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + length])]
+async def test_a_range_with_another_content_length_is_unusable(storage, storage_client, length):
+    storage.answers = [range_response(storage, 10, 20, SIZE, body=BODY[10 : 10 + length])]
     with pytest.raises(UnusableRangeError):
-        await ask(asking, storage.url(), requested=Range(10, 20))
+        await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("count", [0, 9, 11])
-async def test_a_range_body_of_another_length_raises(storage, asking, count):
-    storage.answers = [piece(storage, 10, 20, SIZE, body=BODY[10 : 10 + count], length=None)]
+async def test_a_range_body_of_another_length_raises(storage, storage_client, count):
+    storage.answers = [
+        range_response(storage, 10, 20, SIZE, body=BODY[10 : 10 + count], length=None)
+    ]
     with pytest.raises(ResultTransferError, match="more bytes" if count > 10 else "fewer bytes"):
-        await ask(asking, storage.url(), requested=Range(10, 20))
+        await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
 
 
-async def test_an_unrequested_range_is_unusable(storage, asking):
-    storage.answers = [piece(storage, 0, SIZE, SIZE)]
+async def test_an_unrequested_range_is_unusable(storage, storage_client):
+    storage.answers = [range_response(storage, 0, SIZE, SIZE)]
     with pytest.raises(UnusableRangeError, match="instead of the whole result"):
-        await ask(asking, storage.url())
+        await fetch_body(storage_client, storage.url())
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "aws-chunked"])
-async def test_an_encoded_range_is_unusable(storage, asking, coding):
+async def test_an_encoded_range_is_unusable(storage, storage_client, coding):
     headers = [f"Content-Encoding: {coding}"]
-    storage.answers = [piece(storage, 10, 20, SIZE, headers=headers)]
+    storage.answers = [range_response(storage, 10, 20, SIZE, headers=headers)]
     with pytest.raises(UnusableRangeError, match="encoded"):
-        await ask(asking, storage.url(), requested=Range(10, 20))
+        await fetch_body(storage_client, storage.url(), requested=Range(10, 20))
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
 async def test_an_unrequested_206_is_not_a_result(storage, answering, stored, tmp_path, use):
-    storage.answers = [piece(storage, 0, SIZE, SIZE)]
-    if use == "download":  # which asks for a range at first
+    storage.answers = [range_response(storage, 0, SIZE, SIZE)]
+    if use == "download":  # which requests a range first
         storage.answers = [storage.reply(BODY, status="206 Partial Content")]
     async with ResultFetcher(answering()) as fetcher:
         with pytest.raises(ResultMalformedError):
@@ -185,33 +189,41 @@ async def test_an_unrequested_206_is_not_a_result(storage, answering, stored, tm
     assert [*tmp_path.iterdir()] == []
 
 
-# --- another version ----------------------------------------------------------------------------
+# --- Another version ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [Range(10, 20), Range(10), None])
-async def test_another_etag_is_another_version(bucket, asking, asked):
+@pytest.mark.parametrize("requested", [Range(10, 20), Range(10), None])
+async def test_another_etag_is_another_version(bucket, storage_client, requested):
     bucket.body, bucket.etag = BODY, '"two"'
     with pytest.raises(ObjectChangedError):
-        await ask(asking, bucket.url(), requested=asked, version=ObjectVersion(SIZE, '"one"'))
+        await fetch_body(
+            storage_client, bucket.url(), requested=requested, version=ObjectVersion(SIZE, '"one"')
+        )
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
-async def test_another_size_is_another_version_even_with_the_same_etag(bucket, asking, etag):
+async def test_another_size_is_another_version_even_with_the_same_etag(
+    bucket, storage_client, etag
+):
     bucket.body, bucket.etag = BODY, etag
     with pytest.raises(ObjectChangedError):
-        await ask(asking, bucket.url(), requested=Range(10), version=ObjectVersion(SIZE + 1, etag))
+        await fetch_body(
+            storage_client, bucket.url(), requested=Range(10), version=ObjectVersion(SIZE + 1, etag)
+        )
 
 
-async def test_an_error_page_is_not_another_version(storage, asking):
+async def test_an_error_page_is_not_another_version(storage, storage_client):
     storage.answers = [storage.reply(b"<html>Sign in</html>", headers=['ETag: "page"'])]
     with pytest.raises(ResultMalformedError):
-        await ask(asking, storage.url(), requested=Range(10), version=ObjectVersion(SIZE, '"one"'))
+        await fetch_body(
+            storage_client, storage.url(), requested=Range(10), version=ObjectVersion(SIZE, '"one"')
+        )
 
 
-async def test_412_without_a_condition_is_refused(storage, asking):
+async def test_412_without_a_condition_is_refused(storage, storage_client):
     storage.answers = [storage.reply(status="412 Precondition Failed")]
     with pytest.raises(ResultRefusedError, match="412"):
-        await ask(asking, storage.url())
+        await fetch_body(storage_client, storage.url())
 
 
 # --- 416 ----------------------------------------------------------------------------------------
@@ -225,46 +237,55 @@ def out_of_range(storage, content_range, etag='"one"'):
 
 
 @pytest.mark.parametrize("etag", ['"one"', None])
-async def test_416_at_the_end_of_the_object_is_an_empty_body(storage, asking, etag):
+async def test_416_at_the_end_of_the_object_is_an_empty_body(storage, storage_client, etag):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE}", etag)]
-    answer, body = await ask(
-        asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+    response, body = await fetch_body(
+        storage_client, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
     )
-    assert (body, answer.start, answer.stop) == (b"", SIZE, SIZE)
+    assert (body, response.start, response.stop) == (b"", SIZE, SIZE)
 
 
-async def test_416_at_the_end_of_another_version_is_another_version(storage, asking):
+async def test_416_at_the_end_of_another_version_is_another_version(storage, storage_client):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE}", '"two"')]
     with pytest.raises(ObjectChangedError):
-        await ask(
-            asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+        await fetch_body(
+            storage_client,
+            storage.url(),
+            requested=Range(SIZE),
+            version=ObjectVersion(None, '"one"'),
         )
 
 
-async def test_416_of_an_object_that_is_shorter_now_is_another_version(storage, asking):
+async def test_416_of_an_object_that_is_shorter_now_is_another_version(storage, storage_client):
     storage.answers = [out_of_range(storage, f"bytes */{SIZE - 1}")]
     with pytest.raises(ObjectChangedError):
-        await ask(
-            asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+        await fetch_body(
+            storage_client,
+            storage.url(),
+            requested=Range(SIZE),
+            version=ObjectVersion(None, '"one"'),
         )
 
 
 @pytest.mark.parametrize("content_range", [f"bytes */{SIZE + 1}", "bytes */*", "", None, "*/9"])
-async def test_416_without_a_usable_size_is_refused(storage, asking, content_range):
+async def test_416_without_a_usable_size_is_refused(storage, storage_client, content_range):
     storage.answers = [out_of_range(storage, content_range)]
     with pytest.raises(ResultRefusedError, match="416"):
-        await ask(
-            asking, storage.url(), requested=Range(SIZE), version=ObjectVersion(None, '"one"')
+        await fetch_body(
+            storage_client,
+            storage.url(),
+            requested=Range(SIZE),
+            version=ObjectVersion(None, '"one"'),
         )
 
 
-async def test_416_without_a_range_is_refused(storage, asking):
+async def test_416_without_a_range_is_refused(storage, storage_client):
     storage.answers = [out_of_range(storage, "bytes */0")]
     with pytest.raises(ResultRefusedError, match="416"):
-        await ask(asking, storage.url())
+        await fetch_body(storage_client, storage.url())
 
 
-# --- encoded wholes -----------------------------------------------------------------------------
+# --- Encoded responses --------------------------------------------------------------------------
 
 
 def deflated(body):
@@ -293,15 +314,15 @@ async def test_an_encoded_whole_is_decoded(
 ):
     body = result_body()
     encoded = encode(body)
-    answer = storage.reply(
+    response = storage.reply(
         encoded, headers=[f"Content-Encoding: {coding}", 'ETag: "of-the-encoded"']
     )
-    head = len(answer) - len(encoded)
+    head = len(response) - len(encoded)
 
     async def piecemeal(_reader, writer):
-        writer.write(answer[:head])
-        for start in range(head, len(answer), at_once):
-            writer.write(answer[start : start + at_once])
+        writer.write(response[:head])
+        for start in range(head, len(response), at_once):
+            writer.write(response[start : start + at_once])
             await writer.drain()
 
     storage.answers = [piecemeal]
@@ -382,7 +403,7 @@ async def test_a_decompression_bomb_raises_early(
         most = max(most, count)
 
     async with ResultFetcher(answering(attempts=1)) as fetcher:
-        with pytest.raises(ResultMalformedError, match="decodes to more than"):  # noqa: PT012 - two ways
+        with pytest.raises(ResultMalformedError, match="decodes to more than"):  # noqa: PT012 - download or stream
             if use == "download":
                 await fetcher.download(stored(storage.url()), tmp_path / "out", progress=progress)
             else:
@@ -423,7 +444,7 @@ async def test_an_encoded_page_is_not_a_result(storage, answering, stored):
             await fetcher.result(stored(storage.url()))
 
 
-# --- blanks and refusals ------------------------------------------------------------------------
+# --- Whitespace and error pages -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
@@ -431,7 +452,7 @@ async def test_an_encoded_page_is_not_a_result(storage, answering, stored):
 async def test_endless_whitespace_is_not_a_result(storage, answering, stored, tmp_path, use, where):
     async def endless(_reader, writer):
         writer.write(storage.reply(b"" if where == "before" else BODY, length=None))
-        while True:  # until the client leaves
+        while True:  # until the client disconnects
             writer.write(b" " * 10_000)
             await writer.drain()
 
@@ -444,8 +465,8 @@ async def test_endless_whitespace_is_not_a_result(storage, answering, stored, tm
 
 async def test_a_slow_error_page_is_not_waited_for(storage, answering, stored):
     async def trickle(_reader, writer):
-        writer.write(storage.reply(b"<Message>said", status="403 Forbidden", length=4_000))
-        while True:  # until the client leaves
+        writer.write(storage.reply(b"<Message>header", status="403 Forbidden", length=4_000))
+        while True:  # until the client disconnects
             writer.write(b".")
             await writer.drain()
             await asyncio.sleep(0.02)

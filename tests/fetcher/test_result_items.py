@@ -1,4 +1,4 @@
-"""items(): the rows of a huge array, one at a time, as `result` would have given them."""
+"""items(): the rows of a large array, one at a time, with the values that `result` returns."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ async def walk(fetcher, job, prefix):
 
 
 async def parse(text, prefix, *, chunk=7, most=2**20):
-    """Walk a text that comes in small pieces."""
+    """Iterate over a text that arrives in small chunks."""
 
     class Pieces(InlineResult):
         async def read(self):
@@ -42,7 +42,7 @@ async def parse(text, prefix, *, chunk=7, most=2**20):
 
 
 def at(value, steps):
-    """Give what stands at a path, the plain way."""
+    """Return the values at a path of parsed JSON."""
     if not steps:
         yield value
     elif isinstance(value, list) and steps[0] == "item":

@@ -1,4 +1,4 @@
-"""A note is believed if it is ours, of this job and this run of the machine, and can be true."""
+"""A resume state is used if it is of this job and machine run, complete and plausible."""
 
 import json
 import os
@@ -26,24 +26,24 @@ def part(tmp_path):
 
 
 @pytest.fixture
-def note_path(part):
+def state_path(part):
     return part.with_name(f"{part.name}.json")
 
 
-def write(part, kept, *, job_id="job-1"):
-    with part.open("rb") as file, closing(ResumeStateFile(part)) as notes:
-        notes.write(file.fileno(), job_id, kept)
+def write(part, state, *, job_id="job-1"):
+    with part.open("rb") as file, closing(ResumeStateFile(part)) as state_file:
+        state_file.write(file.fileno(), job_id, state)
 
 
 @pytest.fixture
-def note(part, note_path):
-    """A note that is believed, as the JSON it is."""
+def document(part, state_path):
+    """Return the JSON of a valid resume state."""
     write(part, ResumeState(SURE, DONE))
-    return resume_state._unseal(note_path.read_bytes())
+    return resume_state._unseal(state_path.read_bytes())
 
 
-def seal(note):
-    return resume_state._seal(json.dumps(note))
+def seal(document):
+    return resume_state._seal(json.dumps(document))
 
 
 def test_a_written_state_is_read_again(part):
@@ -58,67 +58,67 @@ def test_each_state_replaces_the_one_before(part, tmp_path):
     assert len([*tmp_path.iterdir()]) == 2
 
 
-def test_states_are_overwritten_in_place(part, note_path, tmp_path):
-    notes = ResumeStateFile(part)
+def test_states_are_overwritten_in_place(part, state_path, tmp_path):
+    state_file = ResumeStateFile(part)
     inodes = set()
     with part.open("rb") as file:
         for done in ([(0, 10)], [(0, 10), (20, 30), (40, 50)], [(0, 30)], [(0, 31)]):
-            notes.write(file.fileno(), "job-1", ResumeState(SURE, done))
+            state_file.write(file.fileno(), "job-1", ResumeState(SURE, done))
             assert ResumeStateFile(part).read("job-1", 50).present == done
-            inodes.add(note_path.stat().st_ino)
+            inodes.add(state_path.stat().st_ino)
     assert len(inodes) == 1
-    notes.close()
-    notes.close()
+    state_file.close()
+    state_file.close()
     assert ResumeStateFile(part).read("job-1", 50).present == [(0, 31)]
-    assert {path.name for path in tmp_path.iterdir()} == {part.name, note_path.name}
+    assert {path.name for path in tmp_path.iterdir()} == {part.name, state_path.name}
 
 
-def test_a_half_written_state_is_ignored(part, note_path):
+def test_a_half_written_state_is_ignored(part, state_path):
     write(part, ResumeState(SURE, [(0, 19)]))
-    before = note_path.read_bytes()
+    before = state_path.read_bytes()
     write(part, ResumeState(SURE, [(0, 20)]))
-    after = note_path.read_bytes()
+    after = state_path.read_bytes()
     assert len(before) == len(after)
     for cut in range(len(after)):
         torn = after[:cut] + before[cut:]
-        note_path.write_bytes(torn)
-        kept = ResumeStateFile(part).read("job-1", 50)
-        assert kept is None or torn in (before, after)
+        state_path.write_bytes(torn)
+        state = ResumeStateFile(part).read("job-1", 50)
+        assert state is None or torn in (before, after)
 
 
 @pytest.mark.parametrize("how", ["some of it", "an error"])
 def test_a_partial_write_keeps_the_last_state(part, monkeypatch, how):
     real = os.pwrite
 
-    def pwrite(fd, note, at):
-        if b"[20, 33]" not in note:
-            return real(fd, note, at)
-        written = real(fd, note[:70], at)
+    def pwrite(fd, document, at):
+        if b"[20, 33]" not in document:
+            return real(fd, document, at)
+        written = real(fd, document[:70], at)
         if how == "an error":
             raise OSError(28, "No space left on device")
         return written
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    with part.open("rb") as file, closing(ResumeStateFile(part)) as notes:
-        notes.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10)]))
+    with part.open("rb") as file, closing(ResumeStateFile(part)) as state_file:
+        state_file.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10)]))
         with pytest.raises(OSError, match="No space left"):
-            notes.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10), (20, 33)]))
+            state_file.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10), (20, 33)]))
         assert ResumeStateFile(part).read("job-1", 50).present == [(0, 10)]
-        notes.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 40)]))
+        state_file.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 40)]))
     assert ResumeStateFile(part).read("job-1", 50).present == [(0, 40)]
 
 
-def test_only_the_owner_may_read_it(part, note_path):
+def test_only_the_owner_may_read_it(part, state_path):
     before = os.umask(0)
     try:
         write(part, ResumeState(SURE, DONE))
     finally:
         os.umask(before)
-    assert stat.S_IMODE(note_path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state_path.stat().st_mode) == 0o600
 
 
-def test_the_file_contains_no_url(note):
-    assert set(note) == {"format", "job_id", "size", "etag", "boot", "done"}
+def test_the_file_contains_no_url(document):
+    assert set(document) == {"format", "job_id", "size", "etag", "boot", "done"}
 
 
 def test_removing_may_be_repeated(part, tmp_path):
@@ -148,7 +148,7 @@ def test_without_a_boot_id_bytes_are_synced_before_each_update(part, monkeypatch
     )
     write(part, ResumeState(SURE, [(0, 10)]))
     write(part, ResumeState(SURE, [(0, 20)]))
-    assert events == [None, ResumeState(SURE, [(0, 10)])]  # what was noted at the time of each sync
+    assert events == [None, ResumeState(SURE, [(0, 10)])]  # the state at the time of each sync
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, [(0, 20)])
 
 
@@ -202,42 +202,42 @@ def test_a_state_without_size_or_strong_etag_is_ignored(part, version):
     ],
     ids=lambda garbage: repr(garbage[:8]),
 )
-def test_garbage_is_ignored(part, note_path, garbage):
+def test_garbage_is_ignored(part, state_path, garbage):
     for whole in (garbage, b"%08x %b\n" % (crc32(garbage), garbage)):
-        note_path.write_bytes(whole)
+        state_path.write_bytes(whole)
         assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60, -2])
-def test_a_cut_state_is_ignored(part, note, note_path, cut):
-    note_path.write_bytes(seal(note)[:cut])
+def test_a_cut_state_is_ignored(part, document, state_path, cut):
+    state_path.write_bytes(seal(document)[:cut])
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
-def test_a_huge_state_is_not_read_completely(part, note, note_path):
-    note_path.write_bytes(seal(note | {"filler": "x" * 2**21}))
+def test_a_huge_state_is_not_read_completely(part, document, state_path):
+    state_path.write_bytes(seal(document | {"filler": "x" * 2**21}))
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("field", ["format", "job_id", "size", "etag", "boot", "done"])
 @pytest.mark.parametrize("value", [..., None, -1, 0, 1.5, "text", [], {}, [[]], 2**70])
-def test_a_state_with_a_missing_or_wrong_field_is_ignored(part, note, note_path, field, value):
+def test_a_state_with_a_missing_or_wrong_field_is_ignored(part, document, state_path, field, value):
     if value is ...:
-        del note[field]
+        del document[field]
     else:
-        note[field] = value
-    note_path.write_bytes(seal(note))
-    kept = ResumeStateFile(part).read("job-1", 50)
+        document[field] = value
+    state_path.write_bytes(seal(document))
+    state = ResumeStateFile(part).read("job-1", 50)
     if field == "done" and value == []:
-        assert kept is None or kept.present == []
+        assert state is None or state.present == []
     elif field == "etag" and value == "text":
-        assert kept == ResumeState(
+        assert state == ResumeState(
             ObjectVersion(100, "text"), DONE
-        )  # some storages leave the quotes out
+        )  # some storages omit the quotes
     elif field == "size" and value == 2**70:
-        assert kept.version.size == 2**70
+        assert state.version.size == 2**70
     else:
-        assert kept is None
+        assert state is None
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ def test_a_state_with_a_missing_or_wrong_field_is_ignored(part, note, note_path,
         [[0, 10], [20, 10]],
     ],
 )
-def test_a_state_with_an_invalid_span_is_ignored(part, note, note_path, done):
-    note_path.write_bytes(seal(note | {"done": done}))
+def test_a_state_with_an_invalid_span_is_ignored(part, document, state_path, done):
+    state_path.write_bytes(seal(document | {"done": done}))
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
@@ -273,45 +273,45 @@ JSON = st.recursive(
 
 @given(value=JSON)
 def test_any_json_is_read_without_an_unexpected_error(tmp_path_factory, value):
-    part = tmp_path_factory.mktemp("notes") / ".out.0.part"
+    part = tmp_path_factory.mktemp("state_file") / ".out.0.part"
     path = part.with_name(f"{part.name}.json")
     path.write_bytes(seal(value))
     assert ResumeStateFile(part).read("job-1", 50) is None
     about = {"format": 2, "job_id": "job-1", "size": 100, "etag": '"a"'}
     path.write_bytes(seal(about | {"boot": resume_state._boot_id(), "done": value}))
-    kept = ResumeStateFile(part).read("job-1", 50)
-    assert kept is None or all(0 <= start < stop <= 50 for start, stop in kept.present)
+    state = ResumeStateFile(part).read("job-1", 50)
+    assert state is None or all(0 <= start < stop <= 50 for start, stop in state.present)
 
 
-# --- what others may have put in its place ------------------------------------------------------
+# --- Other things in place of the file ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
-def test_something_other_than_a_file_is_ignored_without_waiting(part, note_path, kind):
+def test_something_other_than_a_file_is_ignored_without_waiting(part, state_path, kind):
     if kind == "folder":
-        note_path.mkdir()
+        state_path.mkdir()
     elif kind == "pipe":
-        os.mkfifo(note_path)  # to open it would wait for a writer
+        os.mkfifo(state_path)  # opening it could wait for a writer
     else:
-        note_path.symlink_to("nowhere")
+        state_path.symlink_to("nowhere")
     assert ResumeStateFile(part).read("job-1", 50) is None
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
 @pytest.mark.parametrize("suffix", ["", ".new"])
 def test_a_link_in_place_of_the_file_is_replaced_without_changing_its_target(
-    part, note_path, tmp_path, link, suffix
+    part, state_path, tmp_path, link, suffix
 ):
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    link(victim, f"{note_path}{suffix}")
+    link(victim, f"{state_path}{suffix}")
     write(part, ResumeState(SURE, DONE))
     assert victim.read_bytes() == b"precious"
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 
 
-def test_a_pipe_in_place_of_the_file_does_not_block(part, note_path):
-    os.mkfifo(f"{note_path}.new")  # to open it would wait for a reader
+def test_a_pipe_in_place_of_the_file_does_not_block(part, state_path):
+    os.mkfifo(f"{state_path}.new")  # opening it could wait for a reader
     write(part, ResumeState(SURE, DONE))
     assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
 

@@ -1,4 +1,4 @@
-"""How long a transfer goes on, and where its URL comes from."""
+"""How often a transfer is retried, and where its URL comes from."""
 
 import asyncio
 from itertools import count
@@ -130,11 +130,11 @@ def test_after_closing_nothing_is_retried(replay):
     replay(script)
 
 
-# --- fresh URLs ---------------------------------------------------------------------------------
+# --- Renewed URLs -------------------------------------------------------------------------------
 
 
 def expiring(bucket, *stale):
-    """Answer requests of these targets by saying that they have expired."""
+    """Respond to requests of these targets that they have expired."""
     give, refuse = bucket.give(), bucket.keeping(bucket.reply(EXPIRED, status="403 Forbidden"))
 
     async def answer(reader, writer):
@@ -156,7 +156,7 @@ async def test_all_readers_of_one_result_share_one_renewed_url(
     async def answer(reader, writer):
         if bucket.targets[-1] != "/stale":
             return await give(reader, writer)
-        await together.wait()  # all of them find it expired at the same time
+        await together.wait()  # all of them find the URL expired at the same time
         return await refused(reader, writer)
 
     bucket.answers = [answer]
@@ -191,7 +191,7 @@ async def test_a_stream_whose_url_expires_resumes_with_a_renewed_one(
     bucket.body = result_body(5_000)
     expired = bucket.reply(EXPIRED, status="403 Forbidden")
     bucket.answers = [bucket.give(1_000, then="close"), expired, bucket.give()]
-    fetcher = fetch(stored(bucket.url("/fresh")), attempts=2)  # expiry is no failure
+    fetcher = fetch(stored(bucket.url("/fresh")), attempts=2)  # expiry is not a failure
     assert await collect_of(fetcher, stored(bucket.url("/stale"))) == bucket.body
     assert bucket.targets == ["/stale", "/stale", "/fresh"]
     assert bucket.ranges == [None, (1_000, None), (1_000, None)]
@@ -285,7 +285,7 @@ async def test_an_error_of_resolve_url_is_raised_and_leaves_nothing(
 
     fetcher = fetch(resolve_url=resolve)
     job = stored(bucket.url())
-    with pytest.raises(OwnError, match="no such tenant"):  # noqa: PT012 - one of three ways
+    with pytest.raises(OwnError, match="no such tenant"):  # noqa: PT012 - one of three methods
         if use == "download":
             await fetcher.download(job, tmp_path / "out")
         else:
@@ -322,7 +322,7 @@ async def test_a_failed_renewal_ends_all_readers_of_the_url(bucket, fetch, store
         *(collect_of(fetcher, job) for _ in range(4)), return_exceptions=True
     )
     assert {type(error) for error in errors} <= {JobNotFoundError, ResultExpiredError}
-    assert len(fetch.asked) <= 2  # a service in trouble is not asked by each of them
+    assert len(fetch.asked) <= 2  # one request for all of them
 
 
 async def test_a_refused_request_is_retried_only_if_a_renewal_may_help(bucket, fetch, stored):

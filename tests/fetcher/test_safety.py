@@ -1,4 +1,4 @@
-"""Secrets stay home: what a storage gets to see, which URLs are requested, what errors tell."""
+"""Secrets stay inside: the headers a storage receives, the requested URLs, the text of errors."""
 
 import asyncio
 import io
@@ -37,7 +37,7 @@ RETRY = RetryPolicy(attempts=2, base=0.001, max_wait=0.001)
 
 @pytest.fixture
 async def client():
-    """A client that holds the canary key, of an API that is http."""
+    """A client that has the canary key and an API over http."""
     async with AdeClient(KEY, base_url="http://127.0.0.1:9", retry=RETRY) as running:
         yield running
 
@@ -50,7 +50,7 @@ async def fetcher(client):
 
 @pytest.fixture
 async def https_fetcher():
-    """A fetcher whose API is https, as the real one's."""
+    """A fetcher whose API uses https, as the real one."""
     async with (
         AdeClient(KEY, base_url="https://127.0.0.1:9", retry=RETRY) as client,
         ResultFetcher(client) as running,
@@ -59,7 +59,7 @@ async def https_fetcher():
 
 
 def fields(head):
-    """Give the header fields of a raw request: name in lower case -> values."""
+    """Return the header fields of a raw request: name in lower case -> values."""
     found = {}
     for line in head.decode("latin-1").split("\r\n")[1:]:
         if line:
@@ -68,7 +68,7 @@ def fields(head):
     return found
 
 
-# --- what goes over the wire --------------------------------------------------------------------
+# --- Sent bytes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_proxies_of_the_environment_are_not_used(
     assert (len(storage.heads), len(other_storage.heads)) == (1, 0)
 
 
-# --- which URLs are requested -------------------------------------------------------------------
+# --- Allowed URLs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
@@ -204,7 +204,7 @@ async def test_https_is_allowed_for_any_api(fetcher, https_fetcher, stored):
             hellos.clear()
             with pytest.raises(ResultTransferError):
                 await asked.result(stored(f"HTTPS://127.0.0.1:{port}/p"))
-            assert hellos == [b"\x16\x03\x01"] * RETRY.attempts  # TLS, and nothing in the clear
+            assert hellos == [b"\x16\x03\x01"] * RETRY.attempts  # TLS only, no plain text
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ async def test_a_redirect_is_followed_with_the_usual_headers_only(
     }
     assert set(fields(head)) == allowed
     assert KEY.encode() not in head
-    assert SIGNATURE.encode() not in head.partition(b"\r\n")[2]  # no Referer, for one
+    assert SIGNATURE.encode() not in head.partition(b"\r\n")[2]  # no Referer, for example
 
 
 @pytest.mark.parametrize("status", [300, 304, 305, 306])
@@ -322,7 +322,7 @@ async def test_a_renewed_url_is_checked_like_the_first(storage, other_storage, a
     assert other_storage.connections == 0
 
 
-# --- what errors, logs and reprs tell -----------------------------------------------------------
+# --- Errors, logs and reprs ---------------------------------------------------------------------
 
 
 async def _use(fetcher, use, job, path):
@@ -335,7 +335,7 @@ async def _use(fetcher, use, job, path):
 
 
 def everything_told(error):
-    """Give all text that hangs on an error: its own, its attributes', its causes' and contexts'."""
+    """Return all text of an error: its own, and that of its attributes, causes and contexts."""
     told, waiting, seen = [], [error], set()
     while waiting:
         exc = waiting.pop()
@@ -352,9 +352,9 @@ def everything_told(error):
 
 
 def assert_shows_no_secret(error):
-    """Nothing that hangs on it tells a secret, and no error of the HTTP layer hangs on it at all.
+    """Check that an error shows no secret, and is linked to no error of the HTTP layer.
 
-    Those carry requests, URLs and headers in attributes of their own.
+    Those errors have requests, URLs and headers in their attributes.
     """
     told = everything_told(error)
     assert not [secret for secret in SECRETS if secret in told]
@@ -365,7 +365,7 @@ def assert_shows_no_secret(error):
 
 
 def troubles(storage, body):
-    """Give, by name, answers of a storage that end in an error, some of them spiteful."""
+    """Return, by name, responses of a storage that end in an error, some of them malicious."""
     reply, cookie = storage.reply, ["Set-Cookie: a=canarycookie"]
     quoted = f"{SIGNATURE} {TOKEN} {QUOTED_TOKEN}"
     signed = f"<Error><Message>X-Amz-Signature={SIGNATURE} is wrong</Message></Error>".encode()
@@ -428,7 +428,7 @@ TROUBLES = (
 
 @pytest.fixture
 def logged(caplog):
-    """All that is logged, by anybody, from DEBUG on."""
+    """Return everything that is logged by any logger, from DEBUG on."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="adepoll")
     return lambda: "\n".join([caplog.text, *(repr(vars(record)) for record in caplog.records)])
@@ -445,7 +445,7 @@ async def test_no_error_and_no_log_line_shows_a_secret(
     client = answering(job, attempts=2)
     async with ResultFetcher(client) as fetcher:
         if use != "result" and trouble in {"malformed", "no result"}:
-            return  # what has the look of a result is taken home as it is
+            return  # only `result` parses the JSON
         with pytest.raises(AdePollError) as caught:
             await _use(fetcher, use, job, tmp_path / "out")
     assert_shows_no_secret(caught.value)
@@ -466,7 +466,7 @@ async def test_a_retry_is_logged_at_debug_level(storage, fetcher, stored, caplog
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1:1/p?" + QUERY,  # nobody listens
+        "http://127.0.0.1:1/p?" + QUERY,  # no server listens there
         "https://127.0.0.1:1/p?" + QUERY,
         "http://nowhere.invalid/p?" + QUERY,
         "ftp://127.0.0.1/p?" + QUERY,

@@ -1,4 +1,4 @@
-"""What is there, what is claimed and what is missing always make up the whole."""
+"""Present, claimed and missing bytes always make up the whole file."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ def test_spans_are_sorted_and_disjoint(present):
     segments = Segments(SIZE, present)
     assert bytes_of(segments.present) == bytes_of(present)
     flat = [edge for span in segments.present for edge in span]
-    assert flat == sorted(set(flat))  # no two of them touch, and none is empty
+    assert flat == sorted(set(flat))  # no two spans touch, and none is empty
 
 
 @given(present=st.lists(SPAN))
@@ -39,7 +39,7 @@ def test_claims_cover_exactly_the_missing_bytes_in_order(present, max_bytes):
         claims.append((claim.start, claim.stop))
     assert claims == sorted(claims)
     assert all(0 < stop - start <= max_bytes for start, stop in claims)
-    assert sum(stop - start for start, stop in claims) == segments.missing  # none of them twice
+    assert sum(stop - start for start, stop in claims) == segments.missing  # none twice
     assert bytes_of(claims) == set(range(SIZE)) - bytes_of(present)
 
 
@@ -58,12 +58,12 @@ def test_released_bytes_are_claimed_again_first():
     segments.release(first)
     segments.release(second)
     again = segments.claim(10)
-    assert (again.start, again.stop) == (4, 10)  # up to what is there, not a byte further
+    assert (again.start, again.stop) == (4, 10)  # up to the present bytes
     assert (segments.claim(99).start, segments.present_prefix) == (20, 4)
 
 
 class Download(RuleBasedStateMachine):
-    """Connections that come, bring bytes, break off and leave, in any order."""
+    """Connections that start, receive bytes, break and end, in any order."""
 
     @initialize(size=st.integers(0, SIZE), present=st.lists(SPAN, max_size=3))
     def begin(self, size, present):

@@ -1,4 +1,4 @@
-"""A stream goes on at the byte that was reached, or says that it cannot; it never mixes objects."""
+"""A stream resumes at the first unread byte, or raises; it never mixes objects."""
 
 import asyncio
 import hashlib
@@ -25,24 +25,24 @@ def body(bucket, result_body):
 
 
 def other_of(body):
-    """Another result of the same length."""
+    """Return another result of the same length."""
     return body.replace(b"invoice", b"receipt").replace(b"e", b"a")
 
 
 async def read_all(fetcher, job):
-    """Give what came, how often it resumed, and the error at the end or None."""
+    """Return the bytes, the number of resumptions, and the error at the end or None."""
     got = b""
     async with fetcher.stream(job) as stream:
         try:
             async for chunk in stream:
                 got += chunk
-        except Exception as error:  # noqa: BLE001 - to be looked at
+        except Exception as error:  # noqa: BLE001 - returned to the test
             assert stream.received == len(got)
             return got, stream.resumed, error
         return got, stream.resumed, None
 
 
-# --- with a strong tag --------------------------------------------------------------------------
+# --- With a strong ETag -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", ["close", "reset"])
@@ -83,7 +83,7 @@ async def test_a_replaced_object_ends_the_stream_immediately(bucket, body, fetch
 
 @pytest.mark.parametrize("how", ["412", "200", "206", "size"])
 async def test_a_replaced_object_is_recognised_in_any_response(bucket, body, fetch, stored, how):
-    """Some know If-Match, some only If-Range, and some neither."""
+    """Some storages support If-Match, some only If-Range, and some neither."""
     other = {
         "412": bucket.reply(status="412 Precondition Failed"),
         "200": bucket.reply(other_of(body), headers=['ETag: "two"']),
@@ -114,14 +114,14 @@ async def test_before_the_first_byte_another_object_is_accepted(bucket, body, fe
         assert (stream.size, stream.etag) == (SIZE, '"one"')
         assert await collect(stream) == bucket.body
         assert (stream.size, stream.etag) == (SIZE + 1, '"two"')
-        assert stream.resumed == 0  # it was begun anew, which is something else
+        assert stream.resumed == 0  # reading again is not a resumption
     assert bucket.ranges == [None, None]
 
 
 async def test_a_result_for_memory_is_read_again_when_it_was_replaced(
     bucket, body, fetch, stored, result_body
 ):
-    """Nobody has seen a byte of it."""
+    """The caller has no byte yet."""
 
     def change(_number):
         bucket.etag, bucket.body = '"two"', result_body(2 * SIZE)
@@ -149,7 +149,7 @@ async def test_the_whole_instead_of_a_range_is_skipped_to_the_first_byte(
     bucket.answers += [bucket.give(3_000, then="close"), bucket.give()]
     got, resumed, error = await read_all(fetch(attempts=9), stored(bucket.url()))
     assert (got, error) == (body, None)
-    assert resumed == 2  # that which broke off before the byte did not go on
+    assert resumed == 2  # the request that broke before that byte did not resume
     assert bucket.ranges == [None, (1_000, None), (1_000, None), (3_000, None)]
 
 
@@ -164,7 +164,7 @@ async def test_unusable_ranges_make_the_stream_request_the_whole(bucket, body, f
 
 
 async def test_an_unstated_size_is_confirmed_by_416_at_the_end(bucket, body, fetch, stored):
-    """The connection broke after the last byte: no chunk said that it was the last one."""
+    """The connection broke after the last byte, and no chunk was marked as the last one."""
     headers = ["Transfer-Encoding: chunked", 'ETag: "one"']
     endless = b"%x\r\n%b\r\n" % (len(body), body)
     bucket.answers = [bucket.reply(length=None, headers=headers) + endless, bucket.give()]
@@ -185,7 +185,7 @@ async def test_416_elsewhere_is_not_the_end(bucket, body, fetch, stored, content
     assert isinstance(error, ResultChangedError | ResultRefusedError)
 
 
-# --- without one --------------------------------------------------------------------------------
+# --- Without a strong ETag ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
@@ -197,7 +197,7 @@ async def test_without_a_strong_etag_read_bytes_are_read_again_and_compared(
     bucket.answers.append(bucket.give())
     got, resumed, error = await read_all(fetch(), stored(bucket.url()))
     assert (got, resumed, error) == (body, 2, None)
-    assert bucket.ranges == [None] * 3  # a range of what may be another object is of no use
+    assert bucket.ranges == [None] * 3  # a range of a possibly different object is useless
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"', ""])
@@ -242,7 +242,7 @@ async def test_a_large_beginning_is_compared_completely_in_constant_memory(
     assert digest.hexdigest() == hashlib.sha256(bucket.body).hexdigest()
 
 
-# --- storages that get nowhere ------------------------------------------------------------------
+# --- Storages without progress ------------------------------------------------------------------
 
 
 async def test_a_stream_resumes_after_silence(bucket, body, fetch, stored):
@@ -255,7 +255,7 @@ async def test_a_stream_resumes_after_silence(bucket, body, fetch, stored):
 def trickling(bucket, body, start=0):
     async def trickle(_reader, writer):
         writer.write(bucket.reply(length=len(body) - start, headers=['ETag: "one"']))
-        while True:  # until the client leaves
+        while True:  # until the client disconnects
             writer.write(body[start : start + 1])
             await writer.drain()
             await asyncio.sleep(0.01)
@@ -317,7 +317,7 @@ async def test_one_byte_per_connection_does_not_prolong_the_transfer(
 
 async def test_a_large_result_may_break_once_more_per_16_mebibytes(bucket, fetch, stored):
     bucket.answers = [bucket.reply(b"{", length=40 * MIB, headers=['ETag: "one"'])]
-    piece = bucket.reply(
+    response = bucket.reply(
         b"x",
         status="206 Partial Content",
         length=40 * MIB - 1,
@@ -329,7 +329,7 @@ async def test_a_large_result_may_break_once_more_per_16_mebibytes(bucket, fetch
         length=40 * MIB - 2,
         headers=['ETag: "one"', f"Content-Range: bytes 2-{40 * MIB - 1}/{40 * MIB}"],
     )
-    bucket.answers += [piece, nothing]
+    bucket.answers += [response, nothing]
     got, _, error = await read_all(fetch(attempts=3), stored(bucket.url()))
     assert isinstance(error, ResultTransferError)
     assert got == b"{x"
@@ -360,13 +360,13 @@ async def test_whitespace_before_and_after_a_break_is_counted_together(bucket, f
     assert isinstance(error, ResultMalformedError)
 
 
-# --- who waits, and who leaves ------------------------------------------------------------------
+# --- Pausing and leaving ------------------------------------------------------------------------
 
 
 async def test_a_reader_that_pauses_longer_than_the_timeout_loses_nothing(
     bucket, fetch, stored, result_body
 ):
-    """Silence is that of the storage, not of who reads."""
+    """The timeout applies to the storage, not to the reader."""
     bucket.body = result_body(4 * MIB)
     fetcher = fetch(attempts=1, read_timeout=0.05, min_rate=1e9)
     async with fetcher.stream(stored(bucket.url())) as stream:

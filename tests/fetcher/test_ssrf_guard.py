@@ -1,4 +1,4 @@
-"""No result is fetched from a network of the inside, whatever a URL or a name says."""
+"""No result is fetched from a private network, whatever the URL or the name."""
 
 import asyncio
 import ipaddress
@@ -21,8 +21,8 @@ INSIDE_V4 = [
     "172.16.0.1",
     "172.31.255.255",
     "192.168.1.1",
-    "169.254.169.254",  # where clouds keep their credentials
-    "100.64.0.1",  # shared by a carrier (RFC 6598)
+    "169.254.169.254",  # where clouds serve credentials
+    "100.64.0.1",  # carrier-grade NAT (RFC 6598)
     "198.18.0.1",
     "0.0.0.0",
     "224.0.0.1",
@@ -35,19 +35,19 @@ INSIDE_V6 = [
     "::1",
     "fe80::1",
     "fc00::1",
-    "fd00:ec2::254",  # the same credentials, by IPv6
+    "fd00:ec2::254",  # the same credentials, over IPv6
     "fec0::1",
     "ff02::1",
     "ff0e::1",
     "100::1",
     "2001:db8::1",
-    "64:ff9b:1::7f00:1",  # a NAT64 of one's own (RFC 8215)
+    "64:ff9b:1::7f00:1",  # a local NAT64 (RFC 8215)
     "::7f00:1",
 ]
 
 
 def wrapped(address):
-    """The IPv6 addresses whose packets end at that IPv4 address."""
+    """Return the IPv6 addresses whose packets go to that IPv4 address."""
     v4 = int(ipaddress.IPv4Address(address))
     return [
         str(ipaddress.IPv6Address((0xFFFF << 32) | v4)),  # mapped (RFC 4291)
@@ -57,7 +57,7 @@ def wrapped(address):
 
 
 class Names:
-    """A resolver that knows some names; each look-up gives the next of what a name stands for."""
+    """A resolver of fixed names; each resolution returns the next list of addresses of the name."""
 
     def __init__(self, **known):
         self.known = {name.replace("_", "."): [*found] for name, found in known.items()}
@@ -90,7 +90,7 @@ class Names:
 
 @pytest.fixture
 def resolving(monkeypatch):
-    """Let names stand for these addresses, each list one look-up."""
+    """Make names resolve to these addresses, one list for each resolution."""
 
     def use(**known):
         names = Names(**known)
@@ -109,7 +109,7 @@ def url_of(address, scheme="https"):
     return f"{scheme}://{host}/p?x=1"
 
 
-# --- addresses in the URL -----------------------------------------------------------------------
+# --- Addresses in the URL -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_localhost_is_private_without_resolution(resolving, host):
     names = resolving(localhost=PUBLIC[:1])
     with pytest.raises(ResultUrlError, match="allow_private=True"):
         await guard().check("job-1", f"https://{host}/p")
-    assert names.asked == ["93.184.216.34"]  # where the API is, and nothing else
+    assert names.asked == ["93.184.216.34"]  # only the name of the API is resolved
 
 
 @pytest.mark.parametrize("host", ["localhost.example", "notlocalhost", "10.0.0.1.example"])
@@ -164,7 +164,7 @@ async def test_a_name_is_not_mistaken_for_an_address(host):
     "host", ["2130706433", "127.1", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.0.0.1."]
 )
 async def test_old_spellings_of_an_address_are_not_resolved(answering, stored, host):
-    """What getaddrinfo(3) takes for 127.0.0.1, and `ipaddress` does not."""
+    """Spellings that getaddrinfo(3) accepts as 127.0.0.1, and `ipaddress` does not."""
     connected = []
 
     async def note(_reader, writer):
@@ -180,7 +180,7 @@ async def test_old_spellings_of_an_address_are_not_resolved(answering, stored, h
     assert connected == []
 
 
-# --- names --------------------------------------------------------------------------------------
+# --- Names --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", [*INSIDE_V4, *INSIDE_V6, *wrapped("10.0.0.1")])
@@ -221,7 +221,7 @@ async def test_an_unknown_name_fails_as_such(resolving):
 async def test_no_connection_is_made_to_a_name_with_a_private_address(
     resolving, storage, answering, stored, tmp_path, use
 ):
-    """Nor is it tried again: it would be the same."""
+    """It is not retried, as the outcome would be the same."""
     resolving(storage_example=["127.0.0.1"])
     port = storage.origin.rpartition(":")[2]
     client = answering(base_url=PUBLIC_API)
@@ -236,7 +236,7 @@ async def test_no_connection_is_made_to_a_name_with_a_private_address(
 async def test_the_connection_goes_to_the_checked_address(
     resolving, storage, answering, stored, result_body
 ):
-    """With `allow_private`, of course: no other address can be had in a test."""
+    """With `allow_private`, since a test can only connect to loopback."""
     names = resolving(storage_example=["127.0.0.1", "192.0.2.1"])
     storage.answers = [storage.reply(result_body())]
     port = storage.origin.rpartition(":")[2]
@@ -247,7 +247,7 @@ async def test_the_connection_goes_to_the_checked_address(
     assert names.closed == 1
 
 
-# --- who may go inside --------------------------------------------------------------------------
+# --- Allowed private addresses ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One GET, and where it redirects to: each hop checked, and none told more than the first."""
+"""A GET and its redirects: each hop is checked, and receives no more than the first."""
 
 import time
 
@@ -28,7 +28,7 @@ STATUSES = pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 
 @pytest.fixture
 async def fetcher():
-    """A fetcher over a client that holds the canary key, and tries everything once."""
+    """A fetcher whose client has the canary key, and one attempt."""
     retry = RetryPolicy(attempts=1, base=0.001, max_wait=0.001)
     async with (
         AdeClient(KEY, base_url="http://127.0.0.1:9", retry=retry) as client,
@@ -43,10 +43,10 @@ def moved(storage, location, *, status=302, headers=(), body=b""):
     )
 
 
-async def read(asking, url, **options):
-    async with asking.open("job-1", url, **options) as answer:
+async def read(storage_client, url, **options):
+    async with storage_client.open("job-1", url, **options) as response:
         chunks = []
-        while chunk := await answer.read():
+        while chunk := await response.read():
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -56,7 +56,7 @@ def fields(head):
     return {name.lower(): value.strip() for name, _, value in (ln.partition(":") for ln in lines)}
 
 
-# --- where it leads -----------------------------------------------------------------------------
+# --- Locations ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -71,50 +71,50 @@ def fields(head):
     ],
 )
 async def test_a_relative_location_is_relative_to_the_redirecting_url(
-    storage, asking, location, target
+    storage, storage_client, location, target
 ):
     storage.answers = [moved(storage, location), storage.reply(BODY)]
-    assert await read(asking, storage.url("/a/b?q=1")) == BODY
+    assert await read(storage_client, storage.url("/a/b?q=1")) == BODY
     assert storage.targets == ["/a/b?q=1", target]
 
 
-async def test_a_location_without_scheme_keeps_the_scheme(storage, other_storage, asking):
+async def test_a_location_without_scheme_keeps_the_scheme(storage, other_storage, storage_client):
     storage.answers = [moved(storage, other_storage.url("/p?x=%2F").removeprefix("http:"))]
     other_storage.answers = [other_storage.reply(BODY)]
-    assert await read(asking, storage.url()) == BODY
+    assert await read(storage_client, storage.url()) == BODY
     assert other_storage.targets == ["/p?x=%2F"]
 
 
-async def test_an_absolute_location_is_sent_byte_for_byte(storage, other_storage, asking):
+async def test_an_absolute_location_is_sent_byte_for_byte(storage, other_storage, storage_client):
     target = "/a/../b/%2e/c%2Fd//?X-Amz-Signature=%2f%2F&empty=&bare&q=a+b?c"
     storage.answers = [moved(storage, other_storage.url(target))]
     other_storage.answers = [other_storage.reply(BODY)]
-    assert await read(asking, storage.url()) == BODY
+    assert await read(storage_client, storage.url()) == BODY
     assert other_storage.targets == [target]
 
 
 @STATUSES
-async def test_every_kind_of_redirect_is_followed_as_a_get(storage, asking, status):
+async def test_every_kind_of_redirect_is_followed_as_a_get(storage, storage_client, status):
     storage.answers = [moved(storage, "/p", status=status, body=b"<html>moved</html>")]
     storage.answers.append(storage.reply(BODY))
-    assert await read(asking, storage.url()) == BODY
+    assert await read(storage_client, storage.url()) == BODY
     assert all(head.startswith(b"GET ") for head in storage.heads)
 
 
-async def test_the_body_of_a_redirect_is_not_read(storage, asking):
+async def test_the_body_of_a_redirect_is_not_read(storage, storage_client):
     async def endless(_reader, writer):
         writer.write(storage.reply(status="302 Found", length=None, headers=["Location: /p"]))
-        while True:  # until the client leaves
+        while True:  # until the client disconnects
             writer.write(b"x" * 10_000)
             await writer.drain()
 
     storage.answers = [endless, storage.reply(BODY)]
-    assert await read(asking, storage.url()) == BODY
+    assert await read(storage_client, storage.url()) == BODY
 
 
-async def test_five_redirects_are_followed(storage, asking):
+async def test_five_redirects_are_followed(storage, storage_client):
     storage.answers = [moved(storage, f"/{hop}") for hop in range(1, 6)] + [storage.reply(BODY)]
-    assert await read(asking, storage.url("/0")) == BODY
+    assert await read(storage_client, storage.url("/0")) == BODY
     assert storage.targets == [f"/{hop}" for hop in range(6)]
 
 
@@ -127,18 +127,18 @@ async def test_a_sixth_redirect_raises_without_a_retry(storage, answering, store
     assert TOKEN not in str(caught.value)
 
 
-async def test_a_redirect_loop_raises(storage, asking):
+async def test_a_redirect_loop_raises(storage, storage_client):
     storage.answers = [moved(storage, storage.url("/round"))]
     with pytest.raises(ResultUrlError):
-        await read(asking, storage.url("/round"))
+        await read(storage_client, storage.url("/round"))
     assert len(storage.heads) == 6
 
 
-# --- each hop is checked ------------------------------------------------------------------------
+# --- Checks of each hop -------------------------------------------------------------------------
 
 
 class Lenient(SsrfGuard):
-    """Lets one URL pass unchecked, as the first hop from a public storage would be."""
+    """Allows one URL without a check, as if it were at a public storage."""
 
     def __init__(self, first, **options):
         super().__init__(**options)
@@ -152,7 +152,7 @@ class Lenient(SsrfGuard):
 
 @pytest.fixture
 async def from_outside(storage):
-    """A storage as before, but as if the first request had gone to a public host over https."""
+    """A storage client whose first request counts as one to a public host over https."""
     guard = Lenient(storage.url(), api_url="https://93.184.216.34", allow_private=False)
     running = StorageClient(guard=guard, connect_timeout=10, read_timeout=10, min_rate=0)
     yield running
@@ -165,7 +165,7 @@ async def from_outside(storage):
         ("http://storage.example/p?" + TOKEN, "https"),
         ("ftp://storage.example/p?" + TOKEN, "https"),
         ("file:///etc/passwd?" + TOKEN, "https"),
-        ("//storage.example/p?" + TOKEN, "https"),  # http, as it came from there
+        ("//storage.example/p?" + TOKEN, "https"),  # http, the scheme of the redirecting URL
         ("https://127.0.0.1/p?" + TOKEN, "private network"),
         ("https://169.254.169.254/latest/meta-data?" + TOKEN, "private network"),
         ("https://[::1]/p?" + TOKEN, "private network"),
@@ -219,13 +219,13 @@ async def test_a_redirect_to_a_name_with_a_private_address_is_refused(
 @pytest.mark.parametrize(
     "location", ["", " ", "http://", "//", "http://:80/", "::", "[", "http://["]
 )
-async def test_a_malformed_location_raises_a_typed_error(storage, asking, location):
+async def test_a_malformed_location_raises_a_typed_error(storage, storage_client, location):
     storage.answers = [moved(storage, location)]
     with pytest.raises((ResultUrlError, ResultRefusedError)):
-        await read(asking, storage.url())
+        await read(storage_client, storage.url())
 
 
-# --- what each hop is told ----------------------------------------------------------------------
+# --- Headers and errors of each hop -------------------------------------------------------------
 
 
 async def test_no_hop_gets_key_cookie_netrc_or_referer(
@@ -257,11 +257,11 @@ async def test_no_hop_gets_key_cookie_netrc_or_referer(
         assert head is storage.heads[0] or TOKEN.encode() not in head
 
 
-async def test_range_and_conditions_are_sent_to_every_hop(storage, bucket, asking):
+async def test_range_and_conditions_are_sent_to_every_hop(storage, bucket, storage_client):
     bucket.body = BODY
     storage.answers = [moved(storage, "/1"), moved(storage, bucket.url("/2"))]
     body = await read(
-        asking,
+        storage_client,
         storage.url("/0"),
         requested=Range(10, 20),
         version=ObjectVersion(len(BODY), '"one"'),
@@ -277,21 +277,25 @@ async def test_range_and_conditions_are_sent_to_every_hop(storage, bucket, askin
         assert sent["accept-encoding"] == "identity"
 
 
-async def test_the_last_hop_decides_about_expiry_and_is_named(storage, other_storage, asking):
-    said = b"<Error><Message>Request has expired, " + TOKEN.encode() + b"</Message></Error>"
+async def test_the_last_hop_decides_about_expiry_and_is_named(
+    storage, other_storage, storage_client
+):
+    message = b"<Error><Message>Request has expired, " + TOKEN.encode() + b"</Message></Error>"
     storage.answers = [moved(storage, other_storage.url("/p?token=" + TOKEN))]
-    other_storage.answers = [other_storage.reply(said, status="403 Forbidden")]
+    other_storage.answers = [other_storage.reply(message, status="403 Forbidden")]
     with pytest.raises(ResultExpiredError) as caught:
-        await read(asking, storage.url())
+        await read(storage_client, storage.url())
     assert caught.value.url == other_storage.url("/p?REDACTED")
     assert TOKEN not in str(caught.value)
 
 
-async def test_an_error_behind_a_redirect_names_the_last_host(storage, other_storage, asking):
+async def test_an_error_behind_a_redirect_names_the_last_host(
+    storage, other_storage, storage_client
+):
     storage.answers = [moved(storage, other_storage.url("/p"))]
     other_storage.answers = [other_storage.reply(status="403 Forbidden")]
     with pytest.raises(ResultForbiddenError) as caught:
-        await read(asking, storage.url())
+        await read(storage_client, storage.url())
     assert caught.value.url == other_storage.url("/p")
 
 
@@ -307,41 +311,43 @@ async def test_each_attempt_starts_at_the_first_url(storage, answering, stored, 
     assert storage.targets == ["/0", "/1", "/0", "/2"]
 
 
-async def test_an_unreachable_hop_is_a_transfer_error(storage, other_storage, asking):
+async def test_an_unreachable_hop_is_a_transfer_error(storage, other_storage, storage_client):
     gone = other_storage.url("/p?token=" + TOKEN)
     await other_storage.__aexit__()
     storage.answers = [moved(storage, gone)]
     with pytest.raises(ResultTransferError, match="cannot connect") as caught:
-        await read(asking, storage.url())
+        await read(storage_client, storage.url())
     assert TOKEN not in str(caught.value)
 
 
-# --- connections --------------------------------------------------------------------------------
+# --- Connections --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("idle", "connections"), [(4.0, 1), (6.0, 2)])
 async def test_a_connection_idle_for_half_the_read_timeout_is_not_reused(
-    asking, storage, monkeypatch, idle, connections
+    storage_client, storage, monkeypatch, idle, connections
 ):
     storage.answers = [storage.keeping(storage.reply(BODY))]
-    assert await read(asking, storage.url()) == BODY
+    assert await read(storage_client, storage.url()) == BODY
     later = time.monotonic() + idle
     monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: later)
-    assert await read(asking, storage.url()) == BODY
+    assert await read(storage_client, storage.url()) == BODY
     assert storage.connections == connections
 
 
-async def test_in_bulk_chunks_are_larger_and_the_next_response_is_not_affected(asking, storage):
+async def test_in_bulk_chunks_are_larger_and_the_next_response_is_not_affected(
+    storage_client, storage
+):
     body = b"{%s}" % bytes(2**23)
     storage.answers = [storage.keeping(storage.reply(body))]
 
-    async def most_at_once(**options):
-        async with asking.open("job-1", storage.url(), **options) as answer:
-            (response,) = responses_read(asking)
-            most = response.connection.transport.max_size
-            while await answer.read():
+    async def read_size(**options):
+        async with storage_client.open("job-1", storage.url(), **options) as body:
+            (response,) = responses_read(storage_client)
+            size = response.connection.transport.max_size
+            while await body.read():
                 pass
-        return most
+        return size
 
-    assert await most_at_once(in_bulk=True) > await most_at_once()
+    assert await read_size(in_bulk=True) > await read_size()
     assert storage.connections == 1

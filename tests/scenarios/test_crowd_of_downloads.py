@@ -1,4 +1,4 @@
-"""Two hundred downloads at once, a fifth of whose requests fail, in each way the emulator knows."""
+"""200 simultaneous downloads, of whose requests a fifth fails, with every fault of the emulator."""
 
 import pytest
 from amounts import more

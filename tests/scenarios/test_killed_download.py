@@ -1,4 +1,4 @@
-"""A download whose process is killed, again and again: the file comes out whole all the same.
+"""A download whose process is killed repeatedly still produces the complete file.
 
 `nox -s thorough` kills 12 times, or as often as `ADEPOLL_KILLS` says.
 """
@@ -22,7 +22,7 @@ async def test_a_killed_download_resumes_and_fetches_little_again(tmp_path, kill
     tally = await download_and_kill(body, tmp_path, kills=kills, rng=rng)
     assert tally.kills >= kills
     assert tally.most_open > 1
-    # Summed up: what one kill has lost may be fetched again only after the next.
+    # Summed up, because bytes lost by one kill may be fetched again only after the next.
     fetched_again = accumulate(again for again, _ in tally.again)
     allowed = accumulate(open_then * FIRST_SEGMENT for _, open_then in tally.again)
     assert all(count <= most for count, most in zip(fetched_again, allowed, strict=True))

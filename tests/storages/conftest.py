@@ -1,4 +1,4 @@
-"""What the tests against real storages share."""
+"""Fixtures for tests with real storages."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from nginx import COMMAND, WHY_NOT, Nginx
 
 @pytest.fixture
 def serve(tmp_path):
-    """Start an nginx over files given by name, with more lines of configuration."""
+    """Start an nginx that serves these files, with additional lines of configuration."""
     with contextlib.ExitStack() as stack:
 
         def start(files=None, *, server="", http=""):
@@ -28,7 +28,7 @@ def serve(tmp_path):
 
 @pytest.fixture
 def out(tmp_path):
-    """An empty folder to download into."""
+    """Return an empty folder to download into."""
     folder = tmp_path / "out"
     folder.mkdir()
     return folder
@@ -36,7 +36,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def make_json():
-    """Make an object of JSON of exactly that many bytes, 16 or more; no two places are alike."""
+    """Return a JSON object of exactly that many bytes, at least 16, without repetitions."""
 
     def make(size, *, seed=0):
         text = Random(seed).randbytes(size // 2).hex().encode()
@@ -46,17 +46,17 @@ def make_json():
 
 
 class Cutter:
-    """A proxy on loopback that cuts connections after so many bytes of what comes back.
+    """A proxy on loopback that cuts connections after a number of response bytes.
 
-    Each connection takes the next of `cuts`: a count of bytes, or None for no cut at all; after
-    the last there is none. Before a cut, `before_cut` is called.
+    Each connection uses the next of `cuts`: a number of bytes, or None for no cut; later
+    connections are not cut. `before_cut` is called before each cut.
     """
 
     def __init__(self, port):
         self.cuts = []
         self.before_cut = lambda: None
         self.connections = 0
-        self.passed = 0  # bytes that came back
+        self.passed = 0  # bytes of the response
         self.port = None
         self._to = port
         self._handlers = set()
@@ -68,7 +68,7 @@ class Cutter:
 
     async def __aexit__(self, *_):
         self._server.close()
-        await asyncio.sleep(0)  # for connections that have only just come
+        await asyncio.sleep(0)  # for connections that were just accepted
         for handler in self._handlers:
             handler.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
@@ -97,7 +97,7 @@ class Cutter:
                 writer.write(data)
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
-            pass  # the client has left, or the test is over
+            pass  # the client has disconnected, or the test is over
         finally:
             for end in ends:
                 end.close()
@@ -119,5 +119,5 @@ class Cutter:
 
 @pytest.fixture
 def cutter():
-    """The class `Cutter`."""
+    """Return the class `Cutter`."""
     return Cutter

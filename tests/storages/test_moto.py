@@ -1,11 +1,10 @@
-"""Results come home from moto's S3, by URLs that boto3 presigned (SigV4 in the query).
+"""Results are fetched from moto's S3, with URLs that boto3 presigned (SigV4 in the query).
 
-What is moto's: the objects, their ETags (of uploads in parts too), ranges, If-Match, the errors in
-XML. What moto, as of 5.2, does not look at: of a presigned URL neither signature, nor expiry, nor
-method; nor whether a second mechanism of authentication comes with it. Told to check
-(`set_initial_no_auth_action_count`), it knows the header alone. So a door stands before it here,
-in the same server, that refuses what S3 would refuse, in its words. It has botocore, the signing
-half of boto3, work out the signature of what really came over the wire.
+moto implements the objects, their ETags (also of multipart uploads), ranges, If-Match, and errors
+in XML. As of 5.2, moto does not check the signature, expiry and method of a presigned URL, and
+accepts a second authentication mechanism; `set_initial_no_auth_action_count` only checks the
+header. So a door before moto, in the same server, refuses what S3 refuses, with the same messages.
+It computes the signature of the received request with botocore, the signing part of boto3.
 """
 
 import contextlib
@@ -57,13 +56,13 @@ NO_MATCH = (
 
 @define
 class Door:
-    """Refuses what S3 would refuse of presigned requests; the others are boto3's own.
+    """Refuses presigned requests that S3 would refuse; other requests are boto3's own.
 
     Attributes:
-        ahead: Seconds by which the clock here is ahead of the one by which was signed.
-        before_get: Is called before each presigned GET is judged.
-        redirect: Path -> the URL to which a GET of it is sent, as S3 does with a young bucket.
-        gets: Of each presigned GET: the status it got, and its header fields in lower case.
+        ahead: Seconds by which this clock is ahead of the clock of the signer.
+        before_get: Called before each presigned GET is checked.
+        redirect: Path -> URL to which a GET is redirected, as S3 does with a new bucket.
+        gets: Status and header fields (in lower case) of each presigned GET.
     """
 
     app: object
@@ -139,7 +138,7 @@ def connect(url):
 
 @pytest.fixture(scope="module")
 def server():
-    """A door before a moto with a bucket; and its port."""
+    """Return a `Door` before a moto server with a bucket, and its port."""
     door = Door(DomainDispatcherApplication(create_backend_app))
     running = make_server("127.0.0.1", 0, door, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=running.serve_forever, args=(0.01,))
@@ -147,7 +146,7 @@ def server():
     client = connect(f"http://127.0.0.1:{running.port}")
     with contextlib.suppress(
         client.exceptions.BucketAlreadyOwnedByYou
-    ):  # on a slow machine it asks twice
+    ):  # on a slow machine, there are two requests
         client.create_bucket(
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
         )
@@ -161,18 +160,18 @@ def server():
 
 @pytest.fixture
 def door(server):
-    """The door, with nothing of the test before."""
+    """Return the door without the state of the test before."""
     door, _ = server
     door.ahead, door.before_get, door.redirect, door.gets = 0.0, lambda: None, {}, []
     return door
 
 
 class Bucket:
-    """Puts objects, and presigns URLs for them."""
+    """Creates objects, and presigns URLs for them."""
 
     def __init__(self, port):
         self.origin = f"http://127.0.0.1:{port}"
-        self.other_origin = f"http://localhost:{port}"  # for which other signatures hold
+        self.other_origin = f"http://localhost:{port}"  # which have other signatures
         self.s3 = connect(self.origin)
 
     def put(self, body, key="r.json", **options):
@@ -210,7 +209,7 @@ def bucket(server, door):
 
 @pytest.fixture
 async def fetch(answering, stored):
-    """Make a fetcher over a client that gives fresh URLs, and the job that has the first."""
+    """Return a fetcher whose client returns the later URLs, and a job with the first."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(url, *fresh, **options):
@@ -232,7 +231,7 @@ def statuses(door):
     return [status for status, _ in door.gets]
 
 
-# --- as it should be ----------------------------------------------------------------------------
+# --- Without failures ---------------------------------------------------------------------------
 
 
 async def test_result_download_and_stream_return_the_same_bytes(
@@ -295,7 +294,7 @@ async def test_an_object_uploaded_in_parts_is_downloaded_in_other_segments(
     assert {fields["if_match"] for fields in later} == {etag}
 
 
-# --- expiry -------------------------------------------------------------------------------------
+# --- Expiry -------------------------------------------------------------------------------------
 
 
 async def test_an_expired_url_is_renewed(bucket, door, fetch, out, result_body):
@@ -339,7 +338,7 @@ async def test_without_a_valid_url_the_error_says_so(bucket, door, fetch, out):
     assert not list(out.iterdir())
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- Error statuses -----------------------------------------------------------------------------
 
 
 async def test_a_request_with_the_key_would_be_refused(bucket, door, fetch, out, result_body):
@@ -394,7 +393,7 @@ async def test_an_empty_object_is_not_a_result(bucket, fetch, out):
     assert not list(out.iterdir())
 
 
-# --- elsewhere, and something else --------------------------------------------------------------
+# --- Redirects and replaced objects -------------------------------------------------------------
 
 
 async def test_a_redirect_to_another_endpoint_is_followed_unchanged(
@@ -430,7 +429,7 @@ async def test_a_cut_stream_of_a_replaced_object_raises(bucket, fetch, make_json
     body = make_json(3 * MIB)
     bucket.put(body)
     async with cutter(urlsplit(bucket.origin).port) as proxy:
-        # The URL holds for the port that was signed, which is that of the proxy.
+        # The signature includes the port, which is that of the proxy.
         near = Bucket(proxy.port)
         with contextlib.closing(near.s3):
             url = near.presign()

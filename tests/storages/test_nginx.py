@@ -1,4 +1,4 @@
-"""Results come home from nginx: ranges, ETags, throttling and replaced files are the real ones."""
+"""Results are fetched from nginx, with real ranges, ETags, throttling and replaced files."""
 
 import asyncio
 import contextlib
@@ -23,12 +23,12 @@ from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.segments import FIRST_SEGMENT
 
 MIB = 2**20
-SLOW = "location / { limit_rate 8m; }"  # too slow for one connection alone
+SLOW = "location / { limit_rate 8m; }"  # bytes per second; too slow for a single connection
 
 
 @pytest.fixture
 async def fetch(answering, stored):
-    """Make a fetcher, and the snapshot of a job whose result is there."""
+    """Return a fetcher, and the snapshot of a job whose result is at a URL."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(url, *, attempts=3, **options):
@@ -40,7 +40,7 @@ async def fetch(answering, stored):
 
 
 def replace(folder, body, *, name="r.json"):
-    """Put another file in its place, of another time: nginx makes ETags of second and size."""
+    """Replace the file by one of another second: nginx makes ETags of second and size."""
     new = folder / "new"
     new.write_bytes(body)
     os.utime(new, (1_700_000_000, 1_700_000_000))
@@ -48,7 +48,7 @@ def replace(folder, body, *, name="r.json"):
 
 
 async def check_download(fetcher, job, out, body):
-    """Download, and see that it is the body and that nothing else is left; give the report."""
+    """Download, check the file and that nothing else is left; return the `Download`."""
     told = []
     report = await fetcher.download(job, out / "r.json", progress=lambda *seen: told.append(seen))
     assert (out / "r.json").read_bytes() == body
@@ -59,12 +59,12 @@ async def check_download(fetcher, job, out, body):
 
 
 def spans(requests):
-    """Give the ranges that were asked for and given, each as (start, bytes), in order."""
+    """Return the requested and sent ranges, each as (start, bytes), in order."""
     starts = [int(seen["range"].removeprefix("bytes=").partition("-")[0]) for seen in requests]
     return sorted(zip(starts, [seen["sent"] for seen in requests], strict=True))
 
 
-# --- the whole ----------------------------------------------------------------------------------
+# --- Whole results ------------------------------------------------------------------------------
 
 
 async def test_result_download_and_stream_return_the_same_bytes(serve, fetch, out, result_body):
@@ -146,7 +146,7 @@ async def test_a_tiny_file_is_accepted_only_if_it_is_an_object(serve, fetch, out
     assert names(out) == []
 
 
-# --- several connections ------------------------------------------------------------------------
+# --- Several connections ------------------------------------------------------------------------
 
 
 async def test_a_slow_connection_is_joined_by_others_and_no_byte_is_sent_twice(
@@ -215,7 +215,7 @@ async def test_without_an_etag_segments_are_not_joined(serve, fetch, out, make_j
     assert [one["status"] for one in nginx.requests()] == [206, 200]
 
 
-# --- connections that break ---------------------------------------------------------------------
+# --- Broken connections -------------------------------------------------------------------------
 
 
 async def test_a_stream_resumes_where_it_was_cut(serve, fetch, make_json, cutter):
@@ -282,7 +282,7 @@ async def test_bytes_of_a_failed_download_are_not_fetched_again(
         assert len(body) - 5 * MIB < proxy.passed < len(body) - 4 * MIB
 
 
-# --- a file that changes ------------------------------------------------------------------------
+# --- Replaced files -----------------------------------------------------------------------------
 
 
 async def test_a_stream_of_a_replaced_file_raises(serve, fetch, make_json, cutter):
@@ -297,7 +297,7 @@ async def test_a_stream_of_a_replaced_file_raises(serve, fetch, make_json, cutte
         async def read():
             async with fetcher.stream(job) as chunks:
                 async for chunk in chunks:
-                    received.append(chunk)  # noqa: PERF401 - what came before the error counts
+                    received.append(chunk)  # noqa: PERF401 - the chunks before the error are checked
 
         with pytest.raises(ResultChangedError) as caught:
             await read()
@@ -354,7 +354,7 @@ async def test_a_part_file_of_an_older_version_is_not_used(serve, fetch, out, ma
         await check_download(fetcher, job, out, new)
 
 
-# --- compression --------------------------------------------------------------------------------
+# --- Compression --------------------------------------------------------------------------------
 
 
 async def test_compression_is_refused_in_the_request(serve, fetch, out, result_body):
@@ -383,7 +383,7 @@ async def test_a_compressed_response_is_decoded(serve, fetch, out, result_body, 
     await check_download(fetcher, job, out, body)
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- Error statuses -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -429,6 +429,6 @@ async def test_a_page_in_the_middle_is_retried(serve, fetch, out, make_json, cut
         async with asyncio.TaskGroup() as group:
             download = group.create_task(check_download(fetcher, job, out, body))
             await gone.wait()
-            await asyncio.sleep(0.05)  # in which it meets the page; if not, nothing is lost
+            await asyncio.sleep(0.05)  # in which it receives the page; otherwise nothing is lost
             away.rename(file)
         assert download.result().resumed >= 1

@@ -1,4 +1,4 @@
-"""Many downloads at once from an emulator that fails in all ways it knows; what comes of them."""
+"""Many simultaneous downloads from an emulator with every fault, and their outcomes."""
 
 import asyncio
 import hashlib
@@ -18,22 +18,22 @@ OPTIONS = {
     "slow-body": {"rate": 20_000_000.0},
     "wrong-length": {"by": -50},
 }
-SILENCE = 1.0  # seconds until what is silent is given up
+SILENCE = 1.0  # read timeout in seconds
 RETRY = RetryPolicy(attempts=3, base=0.001, max_wait=0.05)
 
 
 @define
 class Tally:
-    """What it came to.
+    """The outcome of all downloads.
 
     Attributes:
-        identical: Downloads that gave the truth, at the first call.
-        errors: Those that gave an error instead, by its class.
-        wrong: What they should not have come to, in words.
-        partials: Pairs of files that were left for the next call.
-        later: Downloads that gave the truth at a second call, without faults.
-        faults: How often each was met.
-        requests: Of results, the second calls included.
+        identical: Downloads with the right bytes at the first call.
+        errors: Downloads with a typed error at the first call, by its class.
+        wrong: Descriptions of wrong outcomes.
+        partials: Part files with a resume state after the first calls.
+        later: Downloads with the right bytes at the second call, without faults.
+        faults: Number of requests with each fault.
+        requests: Requests of results, in both calls.
     """
 
     identical: int = 0
@@ -46,15 +46,15 @@ class Tally:
 
 
 def draw_size(rng):
-    """Most fit into one part; one in ten does not."""
+    """Return a size: most fit into one segment, one in ten does not."""
     return rng.randrange(8_000_000, 12_000_000) if rng.random() < 0.1 else 1_050_000
 
 
 async def download_at_once(folder, *, count, share, seed):
-    """Download so many results, a share of the requests of which fails; then the rest without."""
+    """Download results while a share of requests fails; then the failed ones without faults."""
     rng = Random(seed)
     tally = Tally()
-    # Each look at this clock moves it by a second, so that no fresh URL is the one before.
+    # Each reading of this clock moves it by a second, so that every renewed URL is different.
     clock = itertools.count(EPOCH).__next__
     async with (
         Emulator(seed=seed, clock=clock) as ade,
@@ -63,7 +63,7 @@ async def download_at_once(folder, *, count, share, seed):
     ):
         job_ids = [ade.submit(JobPlan(result_bytes=draw_size(rng))) for _ in range(count)]
         for name, job_id in zip(FAULTS, job_ids, strict=False):
-            # One job meets it each time, so that none is left out, and some cannot be borne.
+            # One job meets this fault in every request: each fault occurs, and some jobs fail.
             ade.faults.add(name, endpoints=["result"], jobs=[job_id], **OPTIONS.get(name, {}))
             chance = share / len(FAULTS)
             ade.faults.add(name, endpoints=["result"], chance=chance, **OPTIONS.get(name, {}))
@@ -76,7 +76,7 @@ async def download_at_once(folder, *, count, share, seed):
                 if path.exists():
                     tally.wrong.append(f"{job_id}: a file in spite of {error!r}")
                 return error
-            except Exception as error:  # noqa: BLE001 - that is what is counted
+            except Exception as error:  # noqa: BLE001 - counted as wrong
                 tally.wrong.append(f"{job_id}: {error!r}")
                 return error
             digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""Downloads results as a process of its own: ``downloading.py CONNECTIONS URL PATH [URL ...]``.
+"""Downloads results in a separate process: ``downloading.py CONNECTIONS URL PATH [URL ...]``.
 
-After each one it prints, as a line of JSON, what came of it and how much memory the process has,
-and has had at most, in bytes.
+After each download it prints a line of JSON: its outcome, and the current and maximum memory of
+the process in bytes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from adepoll import AdeClient, JobSnapshot, JobStatus, ResultFetcher
 
 
 def memory():
-    """Give what /proc tells of the memory of this process; nothing where there is no /proc."""
+    """Return the memory of this process in bytes, from /proc; empty without /proc."""
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -25,7 +25,7 @@ def memory():
 
 
 def completed(url):
-    """Give a job whose result is there."""
+    """Return a completed job whose result is at this URL."""
     return JobSnapshot(
         job_id="job-1",
         status=JobStatus.COMPLETED,
@@ -38,14 +38,14 @@ def completed(url):
 
 async def main(connections, *pairs):
     async with (
-        # Nobody is asked there; but as it is on loopback, results may be.
+        # No API is requested there; its loopback address allows results from loopback.
         AdeClient("key", base_url="http://127.0.0.1:9") as client,
         ResultFetcher(client, connections=int(connections)) as fetcher,
     ):
         for url, path in zip(pairs[::2], pairs[1::2], strict=True):
             report = await fetcher.download(completed(url), path)
-            told = {name: getattr(report, name) for name in ("bytes", "sha256", "resumed")}
-            line = json.dumps({**told, "seconds": report.seconds, **memory()})
+            outcome = {name: getattr(report, name) for name in ("bytes", "sha256", "resumed")}
+            line = json.dumps({**outcome, "seconds": report.seconds, **memory()})
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Downloads whose process is killed, again and again, and what that costs."""
+"""Downloads whose process is killed repeatedly, and the bytes that this costs."""
 
 import asyncio
 import json
@@ -15,11 +15,11 @@ CHILD = Path(__file__).with_name("downloading.py")
 ETAG = '"0123456789abcdef"'
 CONNECTIONS = 4
 PIECE = 2**16
-PAUSE = 0.002  # seconds after each piece: too slow for one connection alone
+PAUSE = 0.002  # seconds after each piece: too slow for a single connection
 
 
 def union(spans):
-    """Merge spans, each (start, stop)."""
+    """Merge spans (start, stop)."""
     merged = []
     for start, stop in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -38,10 +38,10 @@ class Run:
     """What the server saw of one process.
 
     Attributes:
-        spans: What was sent on each request, as [start, stop], the second moving.
+        spans: Bytes sent for each request, as [start, stop]; stop grows.
         open: Connections that are being served.
-        most_open: Most of them at once.
-        open_at_end: Those at the moment when the process was killed.
+        most_open: Maximum of `open`.
+        open_at_end: `open` when the process was killed.
     """
 
     spans: list = field(factory=list)
@@ -55,7 +55,7 @@ class Run:
 
 
 class Slow:
-    """A server on loopback that gives ranges of one object, slowly, and minds what it sent.
+    """A server on loopback that sends ranges of one object slowly, and records them.
 
     It calls `watch` with the `run` after each piece.
     """
@@ -78,7 +78,7 @@ class Slow:
         await self._server.wait_closed()
 
     async def settle(self):
-        """Wait until nobody is served any more: the client has gone."""
+        """End all connections, and wait until they have ended."""
         for handler in self._handlers:
             handler.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
@@ -94,7 +94,7 @@ class Slow:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
                 await self._answer(run, head, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             run.open -= 1
             writer.transport.abort()
@@ -124,15 +124,14 @@ class Slow:
 
 @define
 class Tally:
-    """What it came to.
+    """The outcome of all processes.
 
     Attributes:
-        kills: How often a process was killed.
-        files: How many files were brought home, one after another.
+        kills: Killed processes.
+        files: Complete files, downloaded one after another.
         sent: Bytes that the server sent.
-        again: For each kill, what was sent again after it of what had been sent, in bytes; and at
-            how many connections it was sent when the kill came.
-        most_open: Most connections at once.
+        again: For each kill, the bytes sent again after it, and the connections open at the kill.
+        most_open: Maximum number of simultaneous connections.
     """
 
     kills: int = 0
@@ -143,10 +142,10 @@ class Tally:
 
 
 async def download_and_kill(body, folder, *, kills, rng):
-    """Download one object to files, one after another, until so many processes were killed.
+    """Download one object to files, one after another, until `kills` processes were killed.
 
-    Each file must come out whole, with nothing beside it. A process is killed after a random count
-    of bytes, on the way or, if there are fewer left, a random while after the last.
+    Each file must be complete, with no other file beside it. A process is killed after a random
+    number of bytes, or, if fewer are left, a random time after the last.
     """
     tally = Tally()
     async with Slow(body) as server:
@@ -155,7 +154,7 @@ async def download_and_kill(body, folder, *, kills, rng):
             before, killed = [], None
             while True:
                 reach = rng.random() * 2 * len(body) / kills if tally.kills < kills else None
-                run, status, told = await _run(server, target, reach, before, rng)
+                run, status, report = await _run(server, target, reach, before, rng)
                 after = union([*before, *map(tuple, run.spans)])
                 if killed is not None:
                     again = run.sent - (length(after) - length(before))
@@ -165,15 +164,15 @@ async def download_and_kill(body, folder, *, kills, rng):
                 tally.most_open = max(tally.most_open, run.most_open)
                 if status == 0:
                     break
-                assert status == -9, told
+                assert status == -9, report
                 tally.kills += 1
                 killed = run
                 if target.exists():
-                    break  # it was killed when it had done its work
+                    break  # it was killed after it had published the file
             assert target.read_bytes() == body
             if status == 0:
                 assert [path.name for path in folder.iterdir()] == [target.name]
-                assert told["bytes"] == len(body)
+                assert report["bytes"] == len(body)
             tally.files += 1
             shutil.rmtree(folder)
             folder.mkdir()
@@ -181,7 +180,7 @@ async def download_and_kill(body, folder, *, kills, rng):
 
 
 async def _run(server, target, reach, before, rng):
-    """Let one process download until it ends, or has been sent so many bytes."""
+    """Run one process until it ends, or kill it when `reach` bytes were sent."""
     run = server.run = Run()
     enough, complete = asyncio.Event(), asyncio.Event()
 

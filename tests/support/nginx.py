@@ -1,4 +1,4 @@
-"""An nginx of one's own, on a free port of loopback, for tests and benches."""
+"""A separate nginx on a free port of loopback, for tests and benchmarks."""
 
 import http.client
 import json
@@ -52,12 +52,12 @@ class Nginx:
     """Serves a folder; a context manager."""
 
     def __init__(self, home, folder, *, server="", http="", log=True):
-        """`server` and `http` are more lines of the blocks of these names; `home` is its own."""
+        """`server` and `http` are additional lines of these blocks; `home` is its own folder."""
         self.home = Path(home)
         self.folder = Path(folder)
         self.port = 0
         self._server, self._http, self._log = server, http, log
-        self._said = self.home / "stderr"
+        self._stderr = self.home / "stderr"
         self._process = None
 
     def __enter__(self):
@@ -65,16 +65,16 @@ class Nginx:
             self.port = free_port()
             if self.start():
                 return self
-        raise RuntimeError(self._said.read_text())
+        raise RuntimeError(self._stderr.read_text())
 
     def __exit__(self, *_):
         self.stop()
 
     def start(self):
-        """Start it, on the port that it has; say whether it runs, which it does not if taken."""
+        """Start it on its port; return whether it runs, which it does not if the port is in use."""
         nonce = uuid.uuid4().hex
         config = _CONFIG.format(
-            # Its workers would otherwise be somebody who may not read the folders of tests.
+            # Its workers would otherwise run as a user who may not read the folders of tests.
             user="user root;" if os.geteuid() == 0 else "",
             home=self.home,
             access_log=f'"{self.home}/access.log" seen' if self._log else "off",
@@ -86,9 +86,9 @@ class Nginx:
         )
         file = self.home / "nginx.conf"
         file.write_text(config)
-        with self._said.open("w") as said:
+        with self._stderr.open("w") as stderr:
             command = [COMMAND, "-p", self.home, "-c", file]
-            self._process = subprocess.Popen(command, stderr=said)
+            self._process = subprocess.Popen(command, stderr=stderr)
         until = time.monotonic() + 20
         while self._process.poll() is None and time.monotonic() < until:
             if self._answers(nonce):
@@ -98,7 +98,7 @@ class Nginx:
         return False
 
     def stop(self, *, at_once=False):
-        """Stop it, with what is under way if `at_once`; after that, the log is complete."""
+        """Stop it, and abort its connections if `at_once`; after that, the log is complete."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM if at_once else signal.SIGQUIT)
             try:
@@ -109,11 +109,11 @@ class Nginx:
             self._process = None
 
     def url(self, path):
-        """Give the URL of a path that begins with a slash."""
+        """Return the URL of a path that begins with a slash."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def requests(self):
-        """Stop it, and give what it logged of each request, in the order in which they ended."""
+        """Stop it, and return its log entry of each request, in the order in which they ended."""
         self.stop()
         lines = (self.home / "access.log").read_text().splitlines()
         return [json.loads(line) for line in lines]

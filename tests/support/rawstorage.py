@@ -1,4 +1,4 @@
-"""HTTP storages on loopback whose answers a test chooses, down to the bytes."""
+"""HTTP storages on loopback whose responses a test chooses, byte for byte."""
 
 import asyncio
 import contextlib
@@ -9,15 +9,15 @@ from waiting import bounded
 
 
 class RawStorage:
-    """A storage on loopback that answers with the very bytes it was told; the last answer repeats.
+    """A storage on loopback that sends the given responses in turn, and repeats the last.
 
-    An answer is bytes, after which the connection is closed, or a coroutine function that is given
-    reader and writer, and returns true where the connection is to be kept.
+    A response is bytes, after which the connection is closed, or a coroutine function that is
+    called with reader and writer, and returns true if the connection stays open.
     """
 
     def __init__(self):
         self.answers = []
-        self.heads = []  # of the requests, raw
+        self.heads = []  # raw heads of the requests
         self.connections = 0
         self.origin = None
         self._handlers = set()
@@ -37,7 +37,7 @@ class RawStorage:
 
     @property
     def targets(self):
-        """What stood in the request lines, between method and version."""
+        """The targets in the request lines, between method and version."""
         lines = [head.partition(b"\r\n")[0].decode("latin-1") for head in self.heads]
         return [line.removeprefix("GET ").removesuffix(" HTTP/1.1") for line in lines]
 
@@ -45,15 +45,15 @@ class RawStorage:
         return self.origin + target
 
     async def left_alone(self):
-        """Wait until the other side has closed every connection."""
-        async with bounded("for the other side to close its connections", 30):
+        """Wait until the client has closed every connection."""
+        async with bounded("for the client to close its connections", 30):
             while self._handlers:
                 self._left.clear()
                 await self._left.wait()
 
     @staticmethod
     def reply(body=b"", *, status="200 OK", length=True, headers=()):
-        """Give an answer as bytes; `length` is True for the right one, None for none."""
+        """Return a response; `length` is True for the right Content-Length, None for none."""
         lines = [f"HTTP/1.1 {status}", *headers]
         if length is not None:
             lines.append(f"Content-Length: {len(body) if length is True else length}")
@@ -61,7 +61,7 @@ class RawStorage:
 
     @staticmethod
     def keeping(answer):
-        """Give an answer that leaves the connection open for the next request."""
+        """Return a response that leaves the connection open for the next request."""
 
         async def send(_reader, writer):
             writer.write(answer)
@@ -72,7 +72,7 @@ class RawStorage:
 
     @staticmethod
     def resetting(answer):
-        """Give an answer that ends with a reset of the connection."""
+        """Return a response that ends with a reset of the connection."""
 
         async def send(_reader, writer):
             writer.write(answer)
@@ -99,7 +99,7 @@ class RawStorage:
                 if not await answer(reader, writer):
                     break
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client has left, or the test is over
+            pass  # the client has disconnected, or the test is over
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
@@ -109,9 +109,9 @@ class RawStorage:
 
 
 class Bucket(RawStorage):
-    """A storage that has one object, and gives it and its ranges as RFC 9110 has it.
+    """A storage with one object, which it serves with ranges as in RFC 9110.
 
-    `answers` are made with `give`, and with what `RawStorage` offers for other ones.
+    `answers` come from `give`, or from the methods of `RawStorage` for other responses.
     """
 
     def __init__(self):
@@ -123,12 +123,12 @@ class Bucket(RawStorage):
 
     @property
     def requests(self):
-        """The header fields of each request, by their names in lower case."""
+        """The header fields of each request, by name in lower case."""
         return [self._fields(head) for head in self.heads]
 
     @property
     def ranges(self):
-        """What ranges were asked for, as (start, stop); None for the whole, or no stop."""
+        """The requested ranges, as (start, stop); None for the whole, or no stop."""
         asked = []
         for fields in self.requests:
             first, _, last = fields.get("range", "").removeprefix("bytes=").partition("-")
@@ -136,9 +136,9 @@ class Bucket(RawStorage):
         return asked
 
     def give(self, most=None, *, then="keep", before=None):
-        """Give what is asked for; or `most` bytes of it, and then "close", "reset" or "hang".
+        """Return a response with the requested bytes, or `most` of them and then `then`.
 
-        `before` is called with the number of the request, before it is answered.
+        `then` is "close", "reset" or "hang". `before` is called with the number of the request.
         """
 
         async def send(reader, writer):
@@ -154,7 +154,7 @@ class Bucket(RawStorage):
             if most is None or then == "keep":
                 return True
             if then == "hang":
-                await reader.read()  # until the client leaves
+                await reader.read()  # until the client disconnects
             if then == "reset":
                 await self.resetting(b"")(reader, writer)
             return False
