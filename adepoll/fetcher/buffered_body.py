@@ -73,8 +73,6 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
 
-    # --- Called by the event loop ---------------------------------------------------------
-
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - all free space is offered
         """Return the free part of the current block."""
         return self._block[self._filled : self._filled + self._left]
@@ -113,8 +111,6 @@ class BufferedBody(asyncio.BufferedProtocol):
         self._wake()
         if self._transport is not None:
             self._transport.abort()
-
-    # --- Called by the reader -------------------------------------------------------------
 
     async def read(self) -> Chunk:
         """Return the next bytes, none at the end.

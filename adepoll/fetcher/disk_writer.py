@@ -26,9 +26,6 @@ _SYNC_EVERY: Final = 2**26
 _LARGE_ALLOCATION: Final = 2**24  # bytes
 
 
-# --- Work in threads --------------------------------------------------------------------------
-
-
 def start_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
     """Start blocking work in a thread; the caller must wait for it with `wait_until_done`."""
     return asyncio.get_running_loop().run_in_executor(None, work, *args)
@@ -70,9 +67,6 @@ async def stop_task(task: asyncio.Task[None]) -> None:
     """Cancel a task, and wait until it has ended."""
     task.cancel()
     await wait_until_done(task)
-
-
-# --- One download -----------------------------------------------------------------------------
 
 
 class DiskWriter:

@@ -153,7 +153,7 @@ class ResultDownload:
         return reader.version
 
     async def _wait_or_raise(self, error: ResultError, started: float) -> None:
-        # size=None: the download starts again, so the size earns no more attempts.
+        # size=None: the download starts again, so its size adds no attempts.
         retries = self._stored.retries
         await retries.wait_or_raise(error, started=started, received=0, size=None)
 

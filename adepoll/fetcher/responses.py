@@ -262,7 +262,7 @@ class ResponseInterpreter:
         read = self._paced(response)
         coding = _coding(response)
         if coding in CODINGS:
-            # Length and ranges of the response refer to the encoded bytes, so they are of no use.
+            # Length and ranges of the response refer to the encoded bytes, so both are ignored.
             decoder = Decoder(read, job_id=self.job_id)
             return ResponseBody(decoder.read, job_id=self.job_id, version=ObjectVersion())
         if coding != "identity":

@@ -55,7 +55,7 @@ class ResumeState:
 
     @property
     def is_resumable(self) -> bool:
-        """True if the remaining bytes of this version can be told from those of any other."""
+        """True if the storage can be asked for further bytes of exactly this version."""
         return self.version.size is not None and self.version.is_strong
 
 

@@ -76,7 +76,7 @@ class Segments:
         return self.present[0][1] if self.present and self.present[0][0] == 0 else 0
 
     def claim(self, max_bytes: int) -> Claim | None:
-        """Claim the first missing bytes that no one else fetches; None if there are none."""
+        """Claim the first missing bytes without a claim; return None if all bytes are claimed."""
         claimed = [(claim.start, claim.stop) for claim in self._claims]
         position = 0
         for start, stop in [*sorted(self.present + claimed), (self.size, self.size)]:
@@ -157,7 +157,7 @@ class ConnectionPlan:
         return self.wanted == 1 and self._rate(now) >= _FAST
 
     def limit(self, connections: int) -> None:
-        """Use no more connections than this, since the storage does not serve more."""
+        """Use at most this number of connections, because the storage refuses others."""
         self.wanted = self.allowed = connections
 
     def segment_size(self, missing: int, now: float) -> int:
@@ -194,9 +194,9 @@ class ConnectionPlan:
 
 
 class DownloadConnections:
-    """The connections of one download: each fetches the first segment that no other one fetches.
+    """The connections of one download, each of which fetches the first unclaimed segment.
 
-    So bytes arrive nearly in order, and can be hashed as they arrive.
+    So bytes arrive nearly in order, and can be hashed while they arrive.
 
     Attributes:
         resumed: Number of requests that resumed after a failed one.
@@ -228,12 +228,12 @@ class DownloadConnections:
 
         Raises:
             ObjectChangedError: The object in storage has another version now.
-            NoRangesError: The storage serves no more ranges.
+            NoRangesError: The storage has stopped serving ranges.
             ResultError: The result could not be downloaded or written.
             RequestError: The API failed when a new URL was requested.
         """
         # In a task of its own: before Python 3.13, a task group that fails swallows a cancellation
-        # of its task, or leaves one behind that nobody requested.
+        # of its task, or cancels its task although no one has requested that.
         running = asyncio.create_task(self._run_group(first))
         try:
             await asyncio.wait([running])
@@ -243,7 +243,7 @@ class DownloadConnections:
         try:
             await running
         except BaseExceptionGroup as group:
-            error = group.exceptions[0]  # the others were cancelled, or failed with the same
+            error = group.exceptions[0]  # the others were cancelled, or failed for the same reason
         else:
             return
         raise error
@@ -290,7 +290,7 @@ class DownloadConnections:
         finally:
             self._segments.release(claim)
         if isinstance(failure, ResultServerError) and self._open > 1:
-            # The storage may serve no more connections than the others: go on with those.
+            # The storage may limit its connections: continue with the other ones.
             self._plan.limit(self._open - 1)
             return
         await self._stored.retries.wait_or_raise(

@@ -238,7 +238,7 @@ class PresignedUrl:
         self._renewals = 0
 
     async def renew(self, expired: str, error: ResultExpiredError) -> None:
-        """Replace the expired URL unless another reader has; raise the error if there is none."""
+        """Replace the URL `expired` if it is the current one; raise `error` if that fails."""
         async with self._lock:
             if self._url != expired:
                 return

@@ -26,7 +26,7 @@ from attrs import field, frozen
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
-from crowd import download_at_once
+from crowd import download_together
 from kills import CONNECTIONS as KILLED_CONNECTIONS
 from kills import download_and_kill
 from nginx import COMMAND, WHY_NOT, Nginx
@@ -271,7 +271,7 @@ def kills(_nginx: Nginx, out: Path, _options: "Options") -> None:
 
 def crowd(_nginx: Nginx, out: Path, _options: "Options") -> None:
     """Many at once, from a server that fails."""
-    tally = asyncio.run(download_at_once(out, count=CROWD, share=FAULTY, seed=SEED))
+    tally = asyncio.run(download_together(out, count=CROWD, share=FAULTY, seed=SEED))
     errors = ", ".join(f"{count} {name}" for name, count in tally.errors.most_common())
     hits = sum(tally.faults.values())
     print(f"{CROWD} downloads at once, {FAULTY:.0%} of requests faulty, {len(tally.faults)} kinds")

@@ -106,19 +106,19 @@ def test_the_file_has_the_chunks_in_order_and_their_digest(chunks):
         assert names(folder) == ["out.json"]
 
 
-@given(body=WITHOUT_BRACES, order=st.randoms(use_true_random=False), at_once=st.integers(1, 9))
-def test_segments_may_be_written_in_any_order(body, order, at_once):
+@given(body=WITHOUT_BRACES, order=st.randoms(use_true_random=False), chunk_size=st.integers(1, 9))
+def test_segments_may_be_written_in_any_order(body, order, chunk_size):
     whole = b"{" + body + b"}"
-    starts = [*range(0, len(whole), at_once)]
+    starts = [*range(0, len(whole), chunk_size)]
     order.shuffle(starts)
     with tempfile.TemporaryDirectory() as folder:
         part = begun(Path(folder, "out"))
         there = set()
         for start in starts:
-            part.write(start, [whole[start : start + at_once]])
+            part.write(start, [whole[start : start + chunk_size]])
             there.add(start)
             whole_up_to = next(
-                at for at in range(0, len(whole) + at_once, at_once) if at not in there
+                at for at in range(0, len(whole) + chunk_size, chunk_size) if at not in there
             )
             part.hash_to(min(whole_up_to, len(whole)))
             assert part.hashed == min(whole_up_to, len(whole))

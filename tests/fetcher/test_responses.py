@@ -308,9 +308,9 @@ def in_members(body):
     ids=["gzip", "in capitals", "x-gzip", "several members", "deflate"],
 )
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
-@pytest.mark.parametrize("at_once", [1, 10_000])
+@pytest.mark.parametrize("chunk_size", [1, 10_000])
 async def test_an_encoded_whole_is_decoded(
-    storage, answering, stored, result_body, tmp_path, coding, encode, use, at_once
+    storage, answering, stored, result_body, tmp_path, coding, encode, use, chunk_size
 ):
     body = result_body()
     encoded = encode(body)
@@ -321,8 +321,8 @@ async def test_an_encoded_whole_is_decoded(
 
     async def piecemeal(_reader, writer):
         writer.write(response[:head])
-        for start in range(head, len(response), at_once):
-            writer.write(response[start : start + at_once])
+        for start in range(head, len(response), chunk_size):
+            writer.write(response[start : start + chunk_size])
             await writer.drain()
 
     storage.answers = [piecemeal]

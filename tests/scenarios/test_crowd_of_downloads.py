@@ -2,12 +2,12 @@
 
 import pytest
 from amounts import more
-from crowd import FAULTS, download_at_once
+from crowd import FAULTS, download_together
 
 
 @pytest.mark.parametrize("seed", more([0], [1]))
 async def test_each_of_200_downloads_is_correct_or_a_typed_error(tmp_path, seed):
-    tally = await download_at_once(tmp_path, count=200, share=0.2, seed=seed)
+    tally = await download_together(tmp_path, count=200, share=0.2, seed=seed)
     assert tally.wrong == []
     assert tally.identical > 150
     assert tally.identical + tally.errors.total() == 200

@@ -256,7 +256,7 @@ async def test_a_download_survives_a_restart_of_the_server(serve, fetch, out, ma
         nonlocal restarted
         if there >= 2 * MIB and not restarted:
             restarted = True
-            nginx.stop(at_once=True)
+            nginx.stop(abort=True)
             assert nginx.start()
 
     report = await fetcher.download(job, out / "r.json", progress=restart)

@@ -50,7 +50,7 @@ def draw_size(rng):
     return rng.randrange(8_000_000, 12_000_000) if rng.random() < 0.1 else 1_050_000
 
 
-async def download_at_once(folder, *, count, share, seed):
+async def download_together(folder, *, count, share, seed):
     """Download results while a share of requests fails; then the failed ones without faults."""
     rng = Random(seed)
     tally = Tally()

@@ -97,10 +97,10 @@ class Nginx:
         self.stop()
         return False
 
-    def stop(self, *, at_once=False):
-        """Stop it, and abort its connections if `at_once`; after that, the log is complete."""
+    def stop(self, *, abort=False):
+        """Stop it, and abort its connections if `abort`; after that, the log is complete."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM if at_once else signal.SIGQUIT)
+            self._process.send_signal(signal.SIGTERM if abort else signal.SIGQUIT)
             try:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
