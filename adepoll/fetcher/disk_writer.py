@@ -70,7 +70,7 @@ async def stop_task(task: asyncio.Task[None]) -> None:
 
 
 class DiskWriter:
-    """The disk side of one download.
+    """Writes one download to its part file and hashes it, in threads.
 
     Attributes:
         size: Size of the result in bytes; None if not known.
@@ -95,7 +95,7 @@ class DiskWriter:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
-        """Open the part file for a block; yield what an earlier download has left in it."""
+        """Open the part file for a block; yield the state that an earlier download has left."""
         try:
             yield await run_in_thread(self.part.open)
         finally:
@@ -113,7 +113,7 @@ class DiskWriter:
         resumable: bool = False,
         resume: ResumeState | None = None,
     ) -> None:
-        """Begin with an empty file, or with what is in it if `resume` is passed.
+        """Begin with an empty file, or resume the file if `resume` is passed.
 
         The other arguments are those of `PartFile.begin`.
         """
@@ -149,7 +149,7 @@ class DiskWriter:
             await self._work_done.wait()
 
     def record(self, count: int, prefix: int) -> None:
-        """Record `count` more written bytes; `prefix` bytes precede the first missing one."""
+        """Record `count` more written bytes; the first `prefix` bytes are all written."""
         self.written += count
         self._prefix = prefix
         self._work_added.set()

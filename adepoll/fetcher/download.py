@@ -19,7 +19,7 @@ from adepoll.fetcher.storage_rules import ObjectVersion, Range
 
 @frozen
 class PublishedFile:
-    """A file that has been published.
+    """A complete file at its target.
 
     Attributes:
         size: Size in bytes.
@@ -44,7 +44,7 @@ class ResultDownload:
         *,
         connections: int,
     ) -> None:
-        """Use at most `connections` at the same time; the part file has been checked."""
+        """Use at most `connections`; `PartFile.check` must have been called."""
         self._stored = stored
         self._disk = disk
         self._connections = connections

@@ -94,7 +94,7 @@ class PartFile:
             raise self._exists_error()
 
     def open(self) -> ResumeState | None:
-        """Open the part file; return what an earlier download has left in it."""
+        """Open the part file; return the state that an earlier download has left."""
         self._path = self._fixed_path
         try:
             self._fd = _open_locked(self._path)
@@ -331,7 +331,7 @@ def _truncated_error() -> OSError:
 
 
 def _open_locked(path: Path) -> int | None:
-    """Open or create the file, and lock it; None if another user or process has it."""
+    """Open or create the file, and lock it; return None if another user or process has it."""
     for _ in range(3):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

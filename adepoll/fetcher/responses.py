@@ -163,7 +163,7 @@ class ResponseBody:
         self._is_checked = True
 
     def put_back(self, chunk: bytes) -> None:
-        """Make these bytes the next to be read."""
+        """Put bytes back, so that the next `read` returns them."""
         self._unread.append(chunk)
 
     async def read(self) -> bytes:

@@ -29,7 +29,7 @@ _BYTES_PER_SYNC: Final = 2**23
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the same bytes as spans (start, stop) that are sorted, disjoint and not empty."""
+    """Return the union of spans (start, stop), sorted and disjoint."""
     result: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if start >= stop:

@@ -207,7 +207,7 @@ def _joined(base: URL, location: str) -> URL:
 
 
 class PresignedUrl:
-    """The URL of one result, renewed once for all its readers when it has expired."""
+    """The URL of one result, shared by its readers; it is renewed when it has expired."""
 
     def __init__(
         self,

@@ -205,6 +205,19 @@ def test_slow_bytes_are_read_and_silence_raises(run):
     run(main())
 
 
+def test_full_blocks_and_the_last_bytes_are_read_immediately(run, monkeypatch):
+    monkeypatch.setattr(buffered_body, "_MAX_FILL_TIME", 3_600.0)
+
+    async def main():
+        async with taken_over(all_of, silence=3_600.0) as (received, body):
+            chunks = [*received]
+            async with asyncio.timeout(10):
+                await read_all(body, chunks)
+            assert b"".join(chunks) == BODY
+
+    run(main())
+
+
 def test_a_partly_filled_block_is_read_before_the_timeout(run):
     more = asyncio.Event()
 

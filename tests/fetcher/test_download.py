@@ -253,6 +253,16 @@ async def test_an_empty_object_is_not_a_result(bucket, fetch, stored, tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("text", [b'{"a": {"b": 1}', b'{"a": 1}}'])
+async def test_a_cut_object_of_the_announced_length_is_not_a_result(
+    bucket, fetch, stored, tmp_path, text
+):
+    bucket.answers = [bucket.reply(text)] * 9
+    error = await fails(fetch(), stored(bucket.url()), tmp_path / "out", ResultTransferError)
+    assert "ended within the result" in str(error)
+    assert names(tmp_path) == []
+
+
 async def test_one_byte_per_connection_does_not_prolong_the_transfer(
     bucket, body, fetch, stored, tmp_path
 ):

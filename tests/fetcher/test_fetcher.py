@@ -306,6 +306,15 @@ async def test_a_download_has_exactly_the_bytes_of_the_result(ade, client, fetch
     assert ade.world.traffic.leaks == 0
 
 
+async def test_progress_of_an_inline_result_grows_from_zero_to_the_size(ade, fetcher, tmp_path):
+    job_id, reports = ade.submit(JobPlan(result_bytes=3_000)), []
+    report = await fetcher.download(
+        job_id, tmp_path / "out", progress=lambda *now: reports.append(now)
+    )
+    assert reports[0] == (0, report.bytes)
+    assert reports[-1] == (report.bytes, report.bytes)
+
+
 async def test_an_inline_result_is_written_like_a_stored_one(ade, fetcher, tmp_path):
     job_id = ade.submit(JobPlan(result_bytes=3_000))
     report = await fetcher.download(job_id, str(tmp_path / "out.json"))

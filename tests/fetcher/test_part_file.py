@@ -711,6 +711,15 @@ def test_each_write_updates_the_resume_state_immediately(tmp_path):
     part.close()
 
 
+def test_a_resumed_part_file_records_each_write_immediately(tmp_path):
+    left_behind(tmp_path / "out")
+    part = part_file(tmp_path / "out")
+    part.open()
+    part.write(2 * MIB, [b"x"])
+    assert recorded_state_of(tmp_path / "out").present == [(0, 2 * MIB + 1)]
+    part.close()
+
+
 def test_less_than_a_mebibyte_gets_no_resume_state(tmp_path):
     part = part_file(tmp_path / "out")
     part.open()

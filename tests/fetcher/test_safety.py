@@ -37,7 +37,7 @@ RETRY = RetryPolicy(attempts=2, base=0.001, max_wait=0.001)
 
 @pytest.fixture
 async def client():
-    """A client that has the canary key and an API over http."""
+    """A client with the canary key and an API over http."""
     async with AdeClient(KEY, base_url="http://127.0.0.1:9", retry=RETRY) as running:
         yield running
 
