@@ -550,10 +550,10 @@ async def test_bytes_in_order_are_hashed_without_being_read_again(
 
 
 async def test_unhashed_bytes_do_not_accumulate_in_memory(
-    bucket, fetch, stored, result_body, tmp_path, hold
+    bucket, fetch, stored, result_body, tmp_path, pause_method
 ):
     bucket.body = result_body(32 * MIB)
-    began, go_on = hold("hash")
+    began, go_on = pause_method("hash")
     there = 0
 
     def progress(count, _size):
