@@ -189,8 +189,8 @@ class Integration:
 
         The result is not stored, and the use of memory does not depend on its size. ``Range``,
         ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
-        completely, the connection is aborted, so that the client notices. An `AdePollError` before
-        the first byte is handled by the handler of `add_problem_details`.
+        completely, the connection is aborted, so that the client notices. After an `AdePollError`
+        before the first byte, `add_problem_details` determines the response.
 
         Args:
             request: The request.

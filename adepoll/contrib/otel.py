@@ -56,7 +56,7 @@ class TracedSource:
         self._with_ids = with_ids
 
     async def get_job(self, job_id: str) -> JobSnapshot:
-        """As the method of the source."""
+        """As `JobSource.get_job`, with a span."""
         with _span(self._tracer, "adepoll.poll", Context()) as span:
             if self._with_ids:
                 span.set_attribute(_JOB_ID, job_id)
@@ -67,7 +67,7 @@ class TracedSource:
     async def list_jobs(
         self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
     ) -> JobPage:
-        """As the method of the source."""
+        """As `JobSource.list_jobs`, with a span."""
         with _span(self._tracer, "adepoll.list_page", Context()) as span:
             span.set_attribute("adepoll.list.page", page)
             listed = await self._source.list_jobs(page=page, page_size=page_size, status=status)
@@ -81,7 +81,7 @@ class TracedSource:
         return TracedSource(held, self._tracer, with_ids=self._with_ids)
 
     def service_time(self) -> float | None:
-        """As the method of the source; None if the source does not know the time."""
+        """As the source's method; None if the source does not know the time."""
         return self._source.service_time() if isinstance(self._source, TimedSource) else None
 
 
@@ -129,7 +129,7 @@ class TracedFetcher(ResultFetcher):
         self._with_ids = with_ids
 
     async def result(self, job: JobSnapshot | str) -> ExtractResult:
-        """As the method of `ResultFetcher`."""
+        """As `ResultFetcher.result`, with a span."""
         with _span(self._tracer, "adepoll.result") as span:
             self._add_job_id(span, job)
             return await super().result(job)
@@ -142,7 +142,7 @@ class TracedFetcher(ResultFetcher):
         progress: Progress | None = None,
         overwrite: bool = False,
     ) -> Download:
-        """As the method of `ResultFetcher`."""
+        """As `ResultFetcher.download`, with a span."""
         with _span(self._tracer, "adepoll.download") as span:
             self._add_job_id(span, job)
             download = await super().download(job, path, progress=progress, overwrite=overwrite)
@@ -154,7 +154,7 @@ class TracedFetcher(ResultFetcher):
     async def stream(
         self, job: JobSnapshot | str, *, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ResultStream, None]:
-        """As the method of `ResultFetcher`."""
+        """As `ResultFetcher.stream`, with a span."""
         # The span is not made current: the block belongs to the caller, and a generator that is
         # closed from another context could not restore the previous span.
         span = self._tracer.start_span("adepoll.stream", kind=SpanKind.CLIENT)

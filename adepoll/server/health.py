@@ -72,7 +72,7 @@ class HealthCheck:
         *,
         probe_every: float | None,
     ) -> None:
-        """Sends no request before the first `check`; see `open_resources` for `probe_every`."""
+        """Create a health check; `open_resources` describes `probe_every`."""
         self._client = client
         self._watcher = watcher
         self._fetcher = fetcher

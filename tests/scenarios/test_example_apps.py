@@ -1,4 +1,4 @@
-"""People start batches on the page of the example servers, and watch them: in a real browser."""
+"""The page of the example servers in a real browser: users start batches and follow them."""
 
 import asyncio
 import hashlib
@@ -40,11 +40,11 @@ WIDE = {"width": 1100, "height": 800}
 PHONE = {"width": 360, "height": 740}
 
 
-LEAPING = LeapingClock()
+CLOCK = LeapingClock()
 
 
 class Server:
-    """An example as a process, started as its docstring says; it can be started again."""
+    """An example as a process, started with the command in its docstring; it can be restarted."""
 
     def __init__(self, name):
         text = (EXAMPLES / f"{name}.py").read_text("utf-8")
@@ -84,16 +84,16 @@ class Server:
         self.process.terminate()
         async with asyncio.timeout(30):
             _, stderr = await self.process.communicate()
-        for complaint in ("Traceback", "Task was destroyed", "Unclosed", "never retrieved"):
-            assert complaint not in stderr.decode()
+        for warning in ("Traceback", "Task was destroyed", "Unclosed", "never retrieved"):
+            assert warning not in stderr.decode()
 
     async def subscribers(self):
         async with aiohttp.ClientSession(self.url) as http, http.get("/ready") as response:
-            return (await response.json())["watcher"]["followers"]
+            return (await response.json())["watcher"]["subscribers"]
 
-    async def until_followers(self, number):
+    async def until_subscribers(self, number):
         async with asyncio.timeout(20):
-            while await self.subscribers() != number:  # noqa: ASYNC110 - another process has it
+            while await self.subscribers() != number:  # noqa: ASYNC110 - another process, which sends no notification
                 await asyncio.sleep(0.05)
 
     def page_of(self, job_ids):
@@ -121,38 +121,38 @@ async def server(request, ade_env):
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def one_server(ade_env):
-    """For what is the page's business alone: it is the same in both."""
+    """One of the servers, for tests of the page, which both share."""
     async with running("aiohttp_app") as server:
         yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def look(new_page):
-    """Open a page, and see to it that it asks nobody else and complains of nothing unexpected."""
+async def open_page(new_page):
+    """Open pages; at the end, check that they contacted only the server and logged no error."""
     pages = []
 
-    async def open_page(address, *, expected="", **options):
+    async def open_address(address, *, expected="", **options):
         page = await new_page(**{"viewport": WIDE, **options})
-        page.requests, page.complaints, page.expected = [], [], expected
+        page.requests, page.messages, page.expected = [], [], expected
         page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        await page.add_init_script(LISTENING)
+        page.on("console", lambda message: page.messages.append(message.text))
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        await page.add_init_script(RECORDING)
         await page.goto(address)
         pages.append((page, "/".join(address.split("/")[:3])))
         return page
 
-    yield open_page
+    yield open_address
     for page, origin in pages:
         assert [url for url in page.requests if not url.startswith((f"{origin}/", "data:"))] == []
         unexpected = [
-            text for text in page.complaints if not (page.expected and page.expected in text)
+            text for text in page.messages if not (page.expected and page.expected in text)
         ]
         assert unexpected == []
 
 
 def streams(page):
-    """Give the requests for events."""
+    """Return the requests for events."""
     return [url for url in page.requests if "/events?" in url]
 
 
@@ -160,23 +160,25 @@ def rows(page):
     return page.locator("#rows > tr")
 
 
-async def ended(page, number):
+async def expect_all_ended(page, number):
     have = "has" if number == 1 else "have"
     await expect(page.locator("#link")).to_have_text("All jobs have ended")
     await expect(page.locator("#sum")).to_have_text(f"{number} of {number} {have} ended")
 
 
 @pytest.mark.ade(seed=4, profile=QUICK)
-async def test_a_batch_is_started_watched_to_its_end_and_taken_home(server, look, ade, tmp_path):
-    page = await look(f"{server.url}/")
+async def test_a_batch_is_started_and_watched_and_its_results_are_downloaded(
+    server, open_page, ade, tmp_path
+):
+    page = await open_page(f"{server.url}/")
     await expect(page.get_by_role("region", name="Jobs")).to_be_hidden()
     await page.get_by_label("Documents").fill("30")
     await page.keyboard.press("Enter")
     await expect(rows(page)).to_have_count(30)
-    await ended(page, 30)
-    assert "Processing" in await page.evaluate("stood")
+    await expect_all_ended(page, 30)
+    assert "Processing" in await page.evaluate("statuses")
     assert len(streams(page)) == 1  # it did not connect again after the end
-    await server.until_followers(0)
+    await server.until_subscribers(0)
     truths = list(ade.truth.jobs(digests=True))
     assert len(truths) == 30
     shown = {}
@@ -204,41 +206,43 @@ async def test_a_batch_is_started_watched_to_its_end_and_taken_home(server, look
     assert max(t.result_bytes for t in with_result) > 2_000_000
 
 
-async def test_who_closes_the_tab_leaves_nothing_behind(server, look, ade):
+async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     job_ids = [ade.submit(ENDLESS) for _ in range(5)]
-    page = await look(server.page_of(job_ids))
+    page = await open_page(server.page_of(job_ids))
     await expect(page.locator("#link")).to_have_text("Live")
-    await server.until_followers(1)
+    await server.until_subscribers(1)
     await page.close()
-    await server.until_followers(0)
+    await server.until_subscribers(0)
 
 
-@pytest.mark.ade(clock=LEAPING)
-async def test_a_page_goes_on_when_its_server_is_started_again(server, look, ade):
+@pytest.mark.ade(clock=CLOCK)
+async def test_a_page_continues_after_a_restart_of_its_server(server, open_page, ade):
     job_ids = [ade.submit(JobPlan(processing_time=1000)) for _ in range(5)]
-    page = await look(server.page_of(job_ids), expected="Failed to load resource")
+    page = await open_page(server.page_of(job_ids), expected="Failed to load resource")
     await expect(page.get_by_text("Processing", exact=True).last).to_be_visible()
     await server.stop()
     await expect(page.locator("#link")).to_have_text("Connection lost, trying again…")
-    LEAPING.ahead += 2000
+    CLOCK.ahead += 2000
     await server.start()
-    await ended(page, 5)
+    await expect_all_ended(page, 5)
     await expect(page.get_by_role("link", name="Download")).to_have_count(5)
-    said = await page.evaluate("told")
-    assert said.index("Connected again, live") > said.index("Connection lost, trying again…")
+    states = await page.evaluate("linkStates")
+    assert states.index("Connected again, live") > states.index("Connection lost, trying again…")
 
 
-async def test_two_hundred_jobs_find_room_in_one_address(server, look, ade):
+async def test_one_url_has_room_for_two_hundred_jobs(server, open_page, ade):
     job_ids = [ade.submit(SOON) for _ in range(200)]
-    page = await look(server.page_of(job_ids))
-    await ended(page, 200)
+    page = await open_page(server.page_of(job_ids))
+    await expect_all_ended(page, 200)
     await expect(page.get_by_role("link", name="Download")).to_have_count(200)
     assert len(streams(page)) == 1
 
 
 @pytest.mark.ade(profile=SLOW)
-async def test_a_batch_is_its_address_and_survives_reloading_and_going_back(one_server, look, ade):
-    page = await look(f"{one_server.url}/")
+async def test_the_url_contains_the_batch_after_reloading_and_going_back(
+    one_server, open_page, ade
+):
+    page = await open_page(f"{one_server.url}/")
     for count in ("2", "3"):
         await page.get_by_label("Documents").fill(count)
         await page.get_by_role("button", name="Start a batch").click()
@@ -248,36 +252,36 @@ async def test_a_batch_is_its_address_and_survives_reloading_and_going_back(one_
     assert await rows(page).get_by_role("rowheader").all_inner_texts() == second
     await page.go_back()
     await expect(rows(page)).to_have_count(2)
-    await one_server.until_followers(1)  # of the batch that is seen, and of no other
+    await one_server.until_subscribers(1)  # only of the batch on display
     assert {truth.job_id for truth in ade.truth.jobs()} > set(second)
 
 
-async def test_what_comes_from_elsewhere_is_text(one_server, look, ade):
+async def test_text_from_the_service_is_not_interpreted_as_html(one_server, open_page, ade):
     nasty = "<img src=x onerror=alert(1)> & <b>bold</b>"
     ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason=nasty), job_id="<i>1<1i>")
-    page = await look(f"{one_server.url}/#jobs=%3Ci%3E1%3C1i%3E,a b")
-    await ended(page, 2)
+    page = await open_page(f"{one_server.url}/#jobs=%3Ci%3E1%3C1i%3E,a b")
+    await expect_all_ended(page, 2)
     await expect(rows(page).first).to_contain_text(nasty)
     await expect(rows(page).first.locator("code")).to_have_text("<i>1<1i>")
     await expect(rows(page).last).to_contain_text("Given up")
     assert await page.locator("img, i, b").count() == 0
 
 
-async def test_an_answer_by_somebody_else_is_no_reason_to_give_up(one_server, look, ade):
+async def test_the_page_connects_again_after_an_error_of_a_proxy(one_server, open_page, ade):
     job_id = ade.submit(SOON)
-    page = await look(f"{one_server.url}/", expected="503")
-    away = [True, True]
+    page = await open_page(f"{one_server.url}/", expected="503")
+    failures = [True, True]
 
     async def proxy(route):
-        await (route.fulfill(status=503) if away and away.pop() else route.continue_())
+        await (route.fulfill(status=503) if failures and failures.pop() else route.continue_())
 
     await page.route("**/events?*", proxy)
     await page.goto(one_server.page_of([job_id]))
-    await ended(page, 1)
+    await expect_all_ended(page, 1)
 
 
-async def test_a_batch_that_was_not_started_is_complained_of(one_server, look, ade):
-    page = await look(f"{one_server.url}/", expected="Failed to load resource")
+async def test_the_page_shows_that_a_batch_could_not_be_started(one_server, open_page, ade):
+    page = await open_page(f"{one_server.url}/", expected="Failed to load resource")
     ade.faults.add("server-error", endpoints=["create"], times=2)
     await page.get_by_label("Documents").fill("2")
     await page.keyboard.press("Enter")
@@ -286,7 +290,7 @@ async def test_a_batch_that_was_not_started_is_complained_of(one_server, look, a
     )
     ade.faults.add("server-error", endpoints=["create"], times=1)
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("alert")).to_have_text("1 of 2 documents were not taken.")
+    await expect(page.get_by_role("alert")).to_have_text("1 of 2 documents could not be submitted.")
     await expect(rows(page)).to_have_count(1)
     await page.get_by_label("Documents").fill("201")
     before = len(page.requests)
@@ -295,32 +299,32 @@ async def test_a_batch_that_was_not_started_is_complained_of(one_server, look, a
     assert len(page.requests) == before
 
 
-async def test_progress_is_spoken_at_the_end_and_not_job_by_job(one_server, look, ade):
+async def test_progress_is_announced_at_the_end_and_not_for_each_job(one_server, open_page, ade):
     job_ids = [ade.submit(JobPlan(processing_time=0.1 * n)) for n in range(20)]
-    page = await look(one_server.page_of(job_ids))
-    await ended(page, 20)
-    spoken = await page.evaluate("spoken")
-    assert spoken[0] == "Watching 20 jobs."
-    assert spoken[-1] == "All 20 have ended: 20 completed, 0 failed or cancelled."
-    assert len(spoken) <= 3  # there may have been a word in between, on a slow machine
+    page = await open_page(one_server.page_of(job_ids))
+    await expect_all_ended(page, 20)
+    announced = await page.evaluate("announced")
+    assert announced[0] == "Watching 20 jobs."
+    assert announced[-1] == "All 20 have ended: 20 completed, 0 failed or cancelled."
+    assert len(announced) <= 3  # on a slow machine there may be one in between
 
 
-async def test_only_jobs_of_a_kind_are_shown_to_who_asks_for_them(one_server, look, ade):
+async def test_jobs_can_be_filtered_by_status(one_server, open_page, ade):
     job_ids = [ade.submit(JobPlan(outcome=outcome)) for outcome in Outcome]
-    page = await look(one_server.page_of(job_ids))
-    await ended(page, len(Outcome))
+    page = await open_page(one_server.page_of(job_ids))
+    await expect_all_ended(page, len(Outcome))
     show = page.get_by_label("Show")
     for choice, number in (("completed", 2), ("failed or cancelled", 2), ("all", 4)):
         await show.select_option(choice)
         await expect(page.get_by_role("rowheader")).to_have_count(number)
     await show.select_option("pending or processing")
-    await expect(page.get_by_text("No such jobs at the moment.")).to_be_visible()
+    await expect(page.get_by_text("There are no such jobs at the moment.")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-async def test_it_is_legible_and_fits_by_day_and_by_night(
-    one_server, look, ade, scheme, viewport, tmp_path
+async def test_the_page_fits_and_has_contrast_in_light_and_dark(
+    one_server, open_page, ade, scheme, viewport, tmp_path
 ):
     plans = [
         JobPlan(queue_time=1e6),
@@ -329,7 +333,7 @@ async def test_it_is_legible_and_fits_by_day_and_by_night(
         JobPlan(outcome=Outcome.FAILED, failure_reason=f"page 3 is {'blank' * 60}"),
     ]
     job_ids = [ade.submit(plan) for _ in range(3) for plan in plans]
-    page = await look(
+    page = await open_page(
         one_server.page_of([*job_ids, "no job"]), viewport=viewport, color_scheme=scheme
     )
     await expect(page.locator("#sum")).to_have_text("16 of 22 have ended")
@@ -345,20 +349,18 @@ async def test_it_is_legible_and_fits_by_day_and_by_night(
         == 0
     )
     assert not await page.evaluate(POOR_CONTRAST)
-    marks = {
+    signs = {
         await page.locator(f"tr.{group} .status").first.evaluate(
             "element => getComputedStyle(element, '::before').content"
         )
         for group in ("pending", "processing", "completed", "ended")
     }
-    assert len(marks) == 4  # it is not by colour alone that they differ
+    assert len(signs) == 4  # statuses differ not only in colour
 
 
-async def test_all_can_be_reached_by_keyboard_in_the_order_in_which_it_is_seen(
-    one_server, look, ade
-):
-    page = await look(one_server.page_of([ade.submit(SOON), ade.submit(SOON)]))
-    await ended(page, 2)
+async def test_all_controls_can_be_reached_by_keyboard_in_visible_order(one_server, open_page, ade):
+    page = await open_page(one_server.page_of([ade.submit(SOON), ade.submit(SOON)]))
+    await expect_all_ended(page, 2)
     reached = []
     for _ in range(5):
         await page.keyboard.press("Tab")
@@ -369,7 +371,7 @@ async def test_all_can_be_reached_by_keyboard_in_the_order_in_which_it_is_seen(
     assert [text[:8] for text in reached[3:]] == ["Download"] * 2
 
 
-async def test_what_the_page_does_not_use_is_there_for_programs(server, ade):
+async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
     job_id = ade.submit(JobPlan(result_bytes=1_500_000))
     async with aiohttp.ClientSession(server.url) as http:
         async with http.get(f"/jobs/{job_id}") as response:
@@ -386,22 +388,22 @@ async def test_what_the_page_does_not_use_is_there_for_programs(server, ade):
         async with http.post("/jobs", **broken) as response:
             assert response.status == 422
         async with http.post("/jobs", data=json.dumps({"count": 1})) as response:
-            assert response.status in {415, 422}  # as a form of another site may send it
+            assert response.status in {415, 422}  # as a form of another site could send it
         async with http.get("/events", params={"ids": "a," * 200}) as response:
             assert response.status == 422
         async with http.post("/webhook", data=b"{}") as response:
-            assert response.status == 400  # it bears no signature
+            assert response.status == 400  # it has no signature
     assert len(list(ade.truth.jobs())) == 1
 
 
-# Keeps all that the page says of its connection and of jobs, and all that is spoken.
-LISTENING = """
-window.told = []; window.spoken = []; window.stood = [];
+# Records each state of the connection and of jobs, and each announcement.
+RECORDING = """
+window.linkStates = []; window.announced = []; window.statuses = [];
 new MutationObserver(records => {
   for (const {target} of records) {
-    if (target.id === "link") told.push(target.textContent);
-    if (target.className === "status sign") stood.push(target.textContent);
-    if (target.id === "spoken") spoken.push(target.textContent);
+    if (target.id === "link") linkStates.push(target.textContent);
+    if (target.className === "status sign") statuses.push(target.textContent);
+    if (target.id === "announcement") announced.push(target.textContent);
   }
 }).observe(document, {childList: true, subtree: true});
 """
