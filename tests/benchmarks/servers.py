@@ -1,8 +1,8 @@
-"""adepoll in a server: 2,000 waiters, 1,000 listeners of events, a large result for a slow client.
+"""adepoll in a server: 2,000 waiters, 1,000 event streams, a large result for a slow client.
 
-Server, emulator and clients are a process each. Printed are the requests that the service got,
-beside those of as many jobs with one waiter each, for how long the server's event loop was blocked
-at most, and by how much its memory grew.
+Server, emulator and clients are separate processes. The output shows the number of requests to the
+service (also with one waiter for each job), the longest time for which the server's event loop was
+blocked, and the growth of its memory.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from adepoll.emulator import Emulator, JobPlan
 KEY = "bench"
 WAITERS = 2_000
 JOBS = 200
-LISTENERS = 1_000
-LISTENED = 5  # jobs for each
-ARRIVAL = 2.5  # seconds
-MOST_BLOCKED = 0.05  # seconds
-MOST_GROWTH = 32 * 2**20  # bytes, for a large result
+STREAMS = 1_000
+JOBS_PER_STREAM = 5
+ARRIVAL = 2.5  # seconds in which all clients connect
+MAX_BLOCKED = 0.05  # seconds
+MAX_GROWTH = 32 * 2**20  # bytes, for a large result
 
 
 def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
-    """Serve; tell the port, and then what is asked for: blocking, and memory."""
+    """Run the server; send its port, then its blocking and memory on request."""
     options = {"client": partial(AdeClient, KEY, base_url=base_url), "grace": 1.0}
     make_app = server_apps.aiohttp_app if kind == "aiohttp" else server_apps.fastapi_app
     app = make_app(**options)
@@ -56,13 +56,13 @@ def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
 
         def answer() -> None:
             while pipe.poll():
-                thorough = pipe.recv()
+                with_blocks = pipe.recv()
                 longest = blocked.take()
-                pipe.send((longest, resident_bytes(), allocated_blocks() if thorough else 0))
-                blocked.take()  # the collecting was ours
+                pipe.send((longest, resident_bytes(), allocated_blocks() if with_blocks else 0))
+                blocked.take()  # forget the garbage collection of this report
 
         asyncio.get_running_loop().add_reader(pipe.fileno(), answer)
-        tune_garbage_collector()  # or the longest blocks are its own
+        tune_garbage_collector()  # otherwise it causes the longest blocking
         blocked.start()
         if kind == "aiohttp":
             runner = web.AppRunner(app)
@@ -72,7 +72,7 @@ def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
             await asyncio.Event().wait()
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
+        while not server.started:  # noqa: ASYNC110 - uvicorn sends no notification
             await asyncio.sleep(0.01)
         pipe.send(server.servers[0].sockets[0].getsockname()[1])
         await serving
@@ -81,7 +81,7 @@ def serve(kind: str, loop: str, base_url: str, pipe: Connection) -> None:
 
 
 def emulate(pipe: Connection) -> None:
-    """Emulate the service: take plans, give ids; tell the requests so far where None is sent."""
+    """Run the emulator: receive plans and send job ids; send the number of requests for None."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -92,8 +92,8 @@ def emulate(pipe: Connection) -> None:
                 while pipe.poll():
                     plans = pipe.recv()
                     traffic = ade.truth.requests
-                    asked = traffic.get + traffic.list
-                    pipe.send(asked if plans is None else [ade.submit(plan) for plan in plans])
+                    requests = traffic.get + traffic.list
+                    pipe.send(requests if plans is None else [ade.submit(plan) for plan in plans])
 
             loop.add_reader(pipe.fileno(), answer)
             await asyncio.Event().wait()
@@ -103,7 +103,7 @@ def emulate(pipe: Connection) -> None:
 
 @contextmanager
 def process(target: object, *arguments: object) -> Iterator[Connection]:
-    """Run a function in a process; it is given a pipe, whose other end this gives."""
+    """Run a function in a process; yield one end of a pipe, and pass it the other."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     running = context.Process(target=target, args=(*arguments, theirs), daemon=True)
@@ -115,11 +115,11 @@ def process(target: object, *arguments: object) -> Iterator[Connection]:
         running.join()
 
 
-class Place:
-    """An emulator and a server before it."""
+class Setup:
+    """An emulator, and a server that uses it."""
 
     def __init__(self, emulator: Connection, server: Connection) -> None:
-        """Take the pipes."""
+        """Store the pipes."""
         self._emulator, self._server = emulator, server
         self.url = f"http://127.0.0.1:{server.recv()}"
 
@@ -129,155 +129,157 @@ class Place:
         return self._emulator.recv()
 
     def requests(self) -> int:
-        """Give how many looks and lists the emulator was asked for."""
+        """Return the number of requests that the emulator received."""
         self._emulator.send(None)
         return self._emulator.recv()
 
-    def look(self) -> tuple[tuple[float, float], int]:
-        """Give the longest block since the last look, in seconds, and the memory, in bytes."""
+    def report(self) -> tuple[tuple[float, float], int]:
+        """Return the longest blocking since the last report in seconds, and the memory in bytes."""
         self._server.send(False)
         longest, memory, _ = self._server.recv()
         return longest, memory
 
-    def in_use(self) -> int:
-        """Give how many blocks of memory are in use, when what nobody can reach is gone."""
+    def allocated_blocks(self) -> int:
+        """Return the number of allocated memory blocks after a garbage collection."""
         self._server.send(True)
         return self._server.recv()[2]
 
 
 def plans(count: int) -> list[JobPlan]:
-    """Give jobs that end over a few seconds."""
+    """Return plans of jobs that end after 4 to 12 seconds."""
     rng = random.Random(7)
     return [JobPlan(processing_time=rng.uniform(4.0, 12.0)) for _ in range(count)]
 
 
 def session() -> aiohttp.ClientSession:
-    """Give a session that opens as many connections as are asked for."""
+    """Return a session without a limit of connections."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=True),
         timeout=aiohttp.ClientTimeout(),
     )
 
 
-async def wait_all(
-    place: Place, waiters: int, jobs: int
+async def wait_for_jobs(
+    setup: Setup, waiters: int, jobs: int
 ) -> tuple[int, tuple[float, float], int, float]:
-    """Wait for jobs; give requests, longest block, bytes grown, seconds.
+    """Wait for jobs; return requests, longest blocking, growth in bytes, and seconds.
 
-    The waiters come over `ARRIVAL` seconds: how many connections a server takes at a time when all
-    of them come at once is no matter of adepoll's.
+    The waiters arrive within `ARRIVAL` seconds, because the number of connections that a server
+    accepts per second does not depend on adepoll.
     """
-    job_ids = place.submit(plans(jobs))
-    _, before = place.look()
-    asked = place.requests()
-    most = before
+    job_ids = setup.submit(plans(jobs))
+    _, before = setup.report()
+    requests = setup.requests()
+    peak = before
 
     async with session() as http:
 
         async def wait(number: int) -> None:
             job_id = job_ids[number % jobs]
             await asyncio.sleep(ARRIVAL * number / waiters)
-            async with http.get(f"{place.url}/wait/{job_id}") as response:
+            async with http.get(f"{setup.url}/wait/{job_id}") as response:
                 assert response.status == 200, await response.text()
 
-        began = time.perf_counter()
+        started = time.perf_counter()
         tasks = [asyncio.create_task(wait(number)) for number in range(waiters)]
         await asyncio.sleep(3)
-        most = (await asyncio.to_thread(place.look))[1]
+        peak = (await asyncio.to_thread(setup.report))[1]
         await asyncio.gather(*tasks)
-        seconds = time.perf_counter() - began
-    place_blocked = place.look()[0]
-    return place.requests() - asked, place_blocked, most - before, seconds
+        seconds = time.perf_counter() - started
+    blocked = setup.report()[0]
+    return setup.requests() - requests, blocked, peak - before, seconds
 
 
-async def listen_all(
-    place: Place, listeners: int, jobs: int
+async def read_event_streams(
+    setup: Setup, streams: int, jobs: int
 ) -> tuple[tuple[float, float], int, dict[str, object]]:
-    """Listen to events, half of the listeners leaving at random; give what is left."""
-    job_ids = place.submit(plans(jobs))
+    """Open event streams, of which half are closed at random times; return what remains."""
+    job_ids = setup.submit(plans(jobs))
     rng = random.Random(3)
-    ended = 0
+    complete = 0
 
     async with session() as http:
 
-        async def listen(number: int) -> None:
-            nonlocal ended
-            query = "&".join(f"id={job_id}" for job_id in rng.sample(job_ids, LISTENED))
-            await asyncio.sleep(ARRIVAL * number / listeners)
-            async with http.get(f"{place.url}/events?{query}") as response:
+        async def read(number: int) -> None:
+            nonlocal complete
+            query = "&".join(f"id={job_id}" for job_id in rng.sample(job_ids, JOBS_PER_STREAM))
+            await asyncio.sleep(ARRIVAL * number / streams)
+            async with http.get(f"{setup.url}/events?{query}") as response:
                 if number % 2:
                     await asyncio.sleep(rng.uniform(0, 6))
                     response.close()
                     return
-                told = await response.read()
-                ended += told.endswith(b"event: end\ndata: {}\n\n")
+                body = await response.read()
+                complete += body.endswith(b"event: end\ndata: {}\n\n")
 
-        await asyncio.gather(*(listen(number) for number in range(listeners)))
+        await asyncio.gather(*(read(number) for number in range(streams)))
         await asyncio.sleep(1)
-        async with http.get(f"{place.url}/ready") as response:
-            told = await response.json()
-    assert ended == listeners // 2
-    return *place.look(), told["watcher"]
+        async with http.get(f"{setup.url}/ready") as response:
+            health = await response.json()
+    assert complete == streams // 2
+    return *setup.report(), health["watcher"]
 
 
-async def stream_slowly(place: Place, size: int, rate: float) -> tuple[int, float]:
-    """Take a large result slowly; give by how much the server grew, and the bytes a second."""
-    [job_id] = place.submit([JobPlan(result_bytes=size)])
+async def stream_slowly(setup: Setup, size: int, rate: float) -> tuple[int, float]:
+    """Read a large result slowly; return the growth of the server and the bytes per second."""
+    [job_id] = setup.submit([JobPlan(result_bytes=size)])
     async with session() as http:
-        async with http.get(f"{place.url}/result/{job_id}", headers={"Range": "bytes=0-9"}) as one:
-            await one.read()
-        _, before = place.look()
-        most = before
-        began = time.perf_counter()
+        async with http.get(
+            f"{setup.url}/result/{job_id}", headers={"Range": "bytes=0-9"}
+        ) as response:
+            await response.read()
+        _, before = setup.report()
+        peak = before
+        started = time.perf_counter()
         received = 0
-        async with http.get(f"{place.url}/result/{job_id}") as response:
+        async with http.get(f"{setup.url}/result/{job_id}") as response:
             async for chunk in response.content.iter_chunked(2**20):
                 received += len(chunk)
-                ahead = received / rate - (time.perf_counter() - began)
+                ahead = received / rate - (time.perf_counter() - started)
                 if ahead > 0.05:
                     await asyncio.sleep(ahead)
-                    most = max(most, place.look()[1])
+                    peak = max(peak, setup.report()[1])
         assert received == int(response.headers["Content-Length"])
-    return most - before, received / (time.perf_counter() - began)
+    return peak - before, received / (time.perf_counter() - started)
 
 
 def show(blocked: tuple[float, float]) -> str:
-    """Say how long the event loop was blocked."""
+    """Describe how long the event loop was blocked."""
     clock, cpu = blocked
-    verdict = "" if cpu <= MOST_BLOCKED else " TOO LONG"
-    return f"blocked for {clock * 1000:.0f} ms, {cpu * 1000:.0f} of them its own{verdict}"
+    verdict = "" if cpu <= MAX_BLOCKED else " TOO LONG"
+    return f"blocked for {clock * 1000:.0f} ms, {cpu * 1000:.0f} of them CPU time{verdict}"
 
 
-async def measure(place: Place, options: argparse.Namespace) -> None:
+async def measure(setup: Setup, options: argparse.Namespace) -> None:
     """Print the figures of one server."""
-    _, fresh = place.look()
-    alone = await wait_all(place, options.jobs, options.jobs)
+    _, fresh = setup.report()
+    single = await wait_for_jobs(setup, options.jobs, options.jobs)
     for name, figures in (
-        (f"{options.jobs} waiters", alone),
-        (f"{options.waiters} waiters", await wait_all(place, options.waiters, options.jobs)),
+        (f"{options.jobs} waiters", single),
+        (f"{options.waiters} waiters", await wait_for_jobs(setup, options.waiters, options.jobs)),
     ):
-        requests, blocked, grown, seconds = figures
+        requests, blocked, growth, seconds = figures
         print(
             f"  {name:<16}{requests:>8} requests, {show(blocked)}"
-            f"{grown / 2**20:>8.1f} MiB grown{seconds:>8.1f} s"
+            f"{growth / 2**20:>8.1f} MiB growth{seconds:>8.1f} s"
         )
-    _, before = place.look()
-    used = place.in_use()
-    await listen_all(place, options.listeners, options.jobs)
-    _, warm = place.look()
-    left = place.in_use() / used - 1
-    blocked, after, watcher = await listen_all(place, options.listeners, options.jobs)
+    _, before = setup.report()
+    used = setup.allocated_blocks()
+    await read_event_streams(setup, options.streams, options.jobs)
+    _, warm = setup.report()
+    left = setup.allocated_blocks() / used - 1
+    blocked, after, watcher = await read_event_streams(setup, options.streams, options.jobs)
     print(
-        f"  {options.listeners} listeners   {before / 2**20:.1f} MiB before, {warm / 2**20:.1f} "
-        f"after, {after / 2**20:.1f} after as many again (fresh: {fresh / 2**20:.1f}); in use "
-        f"{left:+.1%}; left: {watcher['subscribers']} subscribers, {watcher['watched']} jobs; "
+        f"  {options.streams} streams   {before / 2**20:.1f} MiB before, {warm / 2**20:.1f} "
+        f"after, {after / 2**20:.1f} after a second round (at start: {fresh / 2**20:.1f}); blocks "
+        f"{left:+.1%}; remaining: {watcher['subscribers']} subscribers, {watcher['watched']} jobs; "
         f"{show(blocked)}"
     )
-    grown, rate = await stream_slowly(place, options.bytes, options.rate)
-    verdict = "" if grown < MOST_GROWTH else "  TOO MUCH"
+    growth, rate = await stream_slowly(setup, options.bytes, options.rate)
+    verdict = "" if growth < MAX_GROWTH else "  TOO MUCH"
     print(
-        f"  {options.bytes / 1e9:.2f} GB at {rate / 1e6:.0f} MB/s: {grown / 2**20:.1f} MiB grown"
-        f"{verdict}; {show(place.look()[0])}"
+        f"  {options.bytes / 1e9:.2f} GB at {rate / 1e6:.0f} MB/s: {growth / 2**20:.1f} MiB growth"
+        f"{verdict}; {show(setup.report()[0])}"
     )
 
 
@@ -288,9 +290,9 @@ def main() -> None:
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], action="append")
     parser.add_argument("--waiters", type=int, default=WAITERS)
     parser.add_argument("--jobs", type=int, default=JOBS)
-    parser.add_argument("--listeners", type=int, default=LISTENERS)
+    parser.add_argument("--streams", type=int, default=STREAMS)
     parser.add_argument("--bytes", type=int, default=2_000_000_000)
-    parser.add_argument("--rate", type=float, default=100e6, help="bytes a second of the client")
+    parser.add_argument("--rate", type=float, default=100e6, help="bytes per second of the client")
     options = parser.parse_args()
     for kind in options.kind or ["fastapi", "aiohttp"]:
         for loop in options.loop or ["asyncio", "uvloop"]:
@@ -298,7 +300,7 @@ def main() -> None:
             with process(emulate) as emulator:
                 base_url = emulator.recv()
                 with process(serve, kind, loop, base_url) as server:
-                    asyncio.run(measure(Place(emulator, server), options))
+                    asyncio.run(measure(Setup(emulator, server), options))
 
 
 if __name__ == "__main__":
