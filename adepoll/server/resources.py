@@ -47,8 +47,8 @@ class ResourceOptions(TypedDict, total=False):
 class ServerResources:
     """Client, watcher and fetcher of one key and region, for all requests of a server.
 
-    `open_resources` creates it. Two instances share no connections, no request budget and no job
-    states.
+    `open_resources` creates an instance. Two instances share no connections, no request budget and
+    no job states.
 
     Attributes:
         client: The client.
@@ -137,10 +137,10 @@ class ServerResources:
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
     ) -> JobEventStream:
-        """Return the event stream that a request asks for.
+        """Return an event stream as the response to a request.
 
         Args:
-            job_ids: As for `JobEventStream`, and so are `heartbeat` and `encode`.
+            job_ids: The jobs, as for `JobEventStream`.
             headers: Headers of the request, in a mapping that ignores case.
             heartbeat: Seconds without an event after which a comment is sent.
             encode: Returns the JSON data of an event.

@@ -22,7 +22,7 @@ ETAG = '"one"'
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        # The examples of section 14.1.2, of 10,000 bytes there.
+        # The examples of section 14.1.2, where the body has 10,000 bytes.
         ("bytes=0-499", ByteRange(0, 500)),
         ("bytes=500-999", ByteRange(500, 1_000)),
         ("bytes=-500", ByteRange(500, 1_000)),
