@@ -175,22 +175,21 @@ def test_completion_of_a_subcommand_imports_no_slow_module():
 @pytest.mark.parametrize(
     ("arguments", "others"),
     [
-        (["completion", "bash"], {"cattrs", "rich", "sqlite3"}),
-        (["demo", "--help"], {"rich", "sqlite3"}),
-        (["fetch", "--help"], {"sqlite3"}),
-        (["get", "--help"], {"sqlite3"}),
-        (["list", "--help"], {"sqlite3"}),
-        (["report", "--help"], {"rich"}),
-        (["resume", "--help"], {"rich"}),
-        (["status", "journal.db"], set()),
-        (["watch", "--help"], {"rich"}),
+        (["completion", "bash"], "cattrs rich sqlite3"),
+        (["demo", "--help"], "rich sqlite3"),
+        (["fetch", "--help"], "sqlite3"),
+        (["get", "--help"], "sqlite3"),
+        (["list", "--help"], "sqlite3"),
+        (["report", "--help"], "rich"),
+        (["resume", "--help"], "rich"),
+        (["status", "journal.db"], ""),
+        (["watch", "--help"], "rich"),
     ],
-    ids=" ".join,
 )
 def test_a_subcommand_does_not_import_what_others_need(arguments, others):
     modules = modules_after_command(*arguments)
     assert f"adepoll.cli.{LOADED.get(arguments[0], arguments[0])}" in modules
-    assert modules & {"aiohttp", "adepoll.batch", "adepoll.emulator", *others} == set()
+    assert modules & {"aiohttp", "adepoll.batch", "adepoll.emulator", *others.split()} == set()
     assert ("jinja2" in modules) == (arguments[0] == "report")
 
 
