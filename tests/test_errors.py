@@ -143,7 +143,7 @@ def test_only_temporary_failures_are_transient():
         "RateLimitedError",
         "ServerError",
         "ResultMalformedError",
-        "NoRangeError",  # internal to the fetcher; public as ResultMalformedError
+        "UnusableRangeError",  # internal to the fetcher; public as ResultMalformedError
         "ResultServerError",
         "ResultTransferError",
     }
