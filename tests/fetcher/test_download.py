@@ -451,11 +451,11 @@ async def test_a_killed_download_loses_at_most_one_segment(bucket, body, fetch, 
         str(tmp_path / "out"),
         stdout=subprocess.PIPE,
     )
-    there = 0
-    while there < 9 * MIB:
+    written = 0
+    while written < 9 * MIB:
         line = await process.stdout.readline()
         assert line, "it ended by itself"
-        there = int(line)
+        written = int(line)
     process.send_signal(signal.SIGKILL)
     assert await process.wait() == -signal.SIGKILL
     bucket.answers = [bucket.give()]
@@ -463,7 +463,7 @@ async def test_a_killed_download_loses_at_most_one_segment(bucket, body, fetch, 
     report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")
     assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
     assert report.resumed == 1
-    assert there - PART < bucket.ranges[0][0] <= 12 * MIB
+    assert written - PART < bucket.ranges[0][0] <= 12 * MIB
     assert names(tmp_path) == ["out"]
 
 
@@ -554,11 +554,11 @@ async def test_unhashed_bytes_do_not_accumulate_in_memory(
 ):
     bucket.body = result_body(32 * MIB)
     began, go_on = pause_method("hash")
-    there = 0
+    written = 0
 
     def progress(count, _size):
-        nonlocal there
-        there = count
+        nonlocal written
+        written = count
 
     downloading = asyncio.create_task(
         fetch(connections=1).download(stored(bucket.url()), tmp_path / "out", progress=progress)
@@ -566,7 +566,7 @@ async def test_unhashed_bytes_do_not_accumulate_in_memory(
     await began.wait()
     for _ in range(200):
         await asyncio.sleep(0.001)
-    assert there <= 8 * MIB
+    assert written <= 8 * MIB
     go_on.set()
     assert (await downloading).sha256 == sha256(bucket.body)
 
@@ -607,15 +607,15 @@ async def test_a_disk_that_cannot_be_read_raises_once(
 async def test_progress_grows_from_zero_to_the_size(
     bucket, body, fetch, stored, tmp_path, slow, connections
 ):
-    told = []
+    reports = []
     await fetch(connections=connections).download(
-        stored(bucket.url()), tmp_path / "out", progress=lambda *now: told.append(now)
+        stored(bucket.url()), tmp_path / "out", progress=lambda *now: reports.append(now)
     )
-    theres = [there for there, _ in told]
-    assert {size for _, size in told} == {len(body)}
-    assert (theres[0], theres[-1]) == (0, len(body))
-    assert theres == sorted(set(theres))
-    assert len(told) > 10
+    counts = [written for written, _ in reports]
+    assert {size for _, size in reports} == {len(body)}
+    assert (counts[0], counts[-1]) == (0, len(body))
+    assert counts == sorted(set(counts))
+    assert len(reports) > 10
 
 
 async def test_progress_reports_no_size_if_the_storage_states_none(
@@ -623,12 +623,12 @@ async def test_progress_reports_no_size_if_the_storage_states_none(
 ):
     body = result_body(3 * MIB)
     bucket.answers = [bucket.reply(body, length=None)]
-    told = []
+    reports = []
     await fetch().download(
-        stored(bucket.url()), tmp_path / "out", progress=lambda *now: told.append(now)
+        stored(bucket.url()), tmp_path / "out", progress=lambda *now: reports.append(now)
     )
-    assert told[0] == (0, None)
-    assert told[-1] == (len(body), None)
+    assert reports[0] == (0, None)
+    assert reports[-1] == (len(body), None)
 
 
 async def test_progress_restarts_with_the_download(bucket, body, fetch, stored, tmp_path):
@@ -636,13 +636,13 @@ async def test_progress_restarts_with_the_download(bucket, body, fetch, stored, 
         bucket.body, bucket.etag = other_of(body)[:-1] + b" }", '"two"'
 
     bucket.answers = [bucket.give(), bucket.give(before=change), bucket.give()]
-    told = []
+    reports = []
     await fetch(connections=1).download(
-        stored(bucket.url()), tmp_path / "out", progress=lambda *now: told.append(now)
+        stored(bucket.url()), tmp_path / "out", progress=lambda *now: reports.append(now)
     )
     size = len(body)
-    assert [now for now in told if now[0] == 0] == [(0, size), (0, size + 1)]
-    assert told[-1] == (size + 1, size + 1)
+    assert [now for now in reports if now[0] == 0] == [(0, size), (0, size + 1)]
+    assert reports[-1] == (size + 1, size + 1)
 
 
 async def test_an_error_of_progress_is_raised_and_the_bytes_are_kept(
@@ -651,8 +651,8 @@ async def test_an_error_of_progress_is_raised_and_the_bytes_are_kept(
     class OwnError(Exception):
         pass
 
-    def progress(there, _size):
-        if there > 5 * MIB:
+    def progress(written, _size):
+        if written > 5 * MIB:
             raise OwnError
 
     before = asyncio.all_tasks()
