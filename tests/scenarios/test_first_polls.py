@@ -1,4 +1,4 @@
-"""First looks that wait, where the jobs were always new: what they spare, and what if they are not.
+"""Postponed first polls of jobs that were always new: what they save, and what if jobs are old.
 
 In virtual time, by GETs alone, over the emulator's world.
 """
@@ -16,13 +16,13 @@ from adepoll.scheduling.durations import Durations
 from adepoll.watching.watcher import JobWatcher
 
 JOBS = 600
-EVERY = 0.1  # seconds from job to job, where they are not given at once
-PROMPT = 0.5  # seconds in which a look is done, a rush of hundreds included
+EVERY = 0.1  # seconds between two jobs, if they are not added at the same time
+PROMPT = 0.5  # seconds of a poll, with hundreds of others at the same time
 
 
 @attrs.frozen
 class Given:
-    """A job: when it is given to the watcher, how old it is then, and how long it takes."""
+    """A job: when the watcher gets it, how old it is then, and how long it takes."""
 
     at: float
     age: float
@@ -31,7 +31,7 @@ class Given:
 
 @attrs.frozen
 class Seen:
-    """What came of it: when it was seen to have ended, how late that was, after how many looks.
+    """Outcome of a job: when it was found settled, with which lag, after how many polls.
 
     And for how long it had waited for the first of them.
     """
@@ -43,7 +43,7 @@ class Seen:
 
 
 class Counting:
-    """A world, with the looks at each job counted."""
+    """A world that counts the polls of each job."""
 
     def __init__(self, world, seed):
         self.source = WorldSource(world=world, latency=(0.01, 0.03), rng=Random(seed))
@@ -61,7 +61,7 @@ class Counting:
 
 
 def play(jobs, durations, *, seed=1):
-    """Watch jobs, in the order in which they are given; give what came of each."""
+    """Watch jobs in their order; return the outcome of each."""
 
     async def main():
         world = World(clock=loop_clock(), seed=seed)
@@ -124,7 +124,7 @@ def mean(values):
 def test_new_jobs_save_almost_one_poll_each_at_the_same_lag(kept, every):
     jobs = new_jobs(every=every, seed=2)
     naive = Durations.from_json(kept)
-    naive.arrivals.old += 1e6  # so that nothing is taken for new
+    naive.arrivals.old += 1e6  # so that no job is expected to be new
     plain, spared = play(jobs, naive), play(jobs, Durations.from_json(kept))
     polls = [mean([seen.polls for seen in batch]) for batch in (plain, spared)]
     assert polls[1] < polls[0] - 0.75
@@ -136,7 +136,7 @@ def test_a_few_new_jobs_are_always_polled_immediately(kept):
     prompt = [wait for wait in waits if wait < PROMPT]
     assert 0.02 * JOBS < len(prompt) < 0.09 * JOBS
     assert min(wait for wait in waits if wait >= PROMPT) > 30.0
-    assert max(waits[:8]) < PROMPT  # the first of a watch are looked at in any case
+    assert max(waits[:8]) < PROMPT  # the first jobs of a watch are polled immediately in any case
 
 
 def test_all_jobs_are_polled_immediately_before_jobs_were_found_to_be_new():
@@ -145,7 +145,7 @@ def test_all_jobs_are_polled_immediately_before_jobs_were_found_to_be_new():
 
 
 def test_the_first_answer_about_an_old_job_makes_all_postponed_jobs_due(kept):
-    """However sure it was that they would be new."""
+    """However certain it seemed that they would be new."""
     for every in (0.0, EVERY):
         seen = play(old_jobs(every=every), Durations.from_json(kept))
         assert {job.polls for job in seen} == {1}
@@ -153,7 +153,7 @@ def test_the_first_answer_about_an_old_job_makes_all_postponed_jobs_due(kept):
 
 
 def test_a_batch_that_is_started_again_is_polled_immediately(kept):
-    """Half of it ended while nobody looked; the rest goes on."""
+    """Half of it settled while it was not watched; the rest is active."""
     rng = Random(4)
     jobs = [Given(0.0, rng.uniform(20.0, 50.0), rng.choice([5.0, 100.0])) for _ in range(JOBS)]
     seen = play(jobs, Durations.from_json(kept))
@@ -163,7 +163,7 @@ def test_a_batch_that_is_started_again_is_polled_immediately(kept):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_old_job_waits_after_one_was_found(kept, seed):
-    """Those before it wait for no longer than it takes to meet it, a probe among twenty."""
+    """Earlier jobs wait until it is found by an immediate poll, one in twenty."""
     new = new_jobs(300, seed=seed)
     start = 300 * EVERY
     old = old_jobs(300, every=EVERY, start=start)

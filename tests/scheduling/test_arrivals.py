@@ -1,4 +1,4 @@
-"""Whether the jobs that are given are new: when that is believed, and when no more."""
+"""Whether jobs are expected to be new, according to earlier arrivals."""
 
 import json
 import math
@@ -12,21 +12,21 @@ from adepoll.scheduling.arrivals import Arrivals
 RUN = 32
 
 
-def meet(arrivals, age, added_at=1.0, now=0.5):
+def record_arrival(arrivals, age, added_at=1.0, now=0.5):
     return arrivals.record(age, added_at=added_at, now=now)
 
 
-def met(*ages):
+def arrivals_of(*ages):
     arrivals = Arrivals()
     for age in ages:
-        meet(arrivals, age)
+        record_arrival(arrivals, age)
     return arrivals
 
 
 def test_jobs_are_not_expected_to_be_new_before_a_run_of_new_jobs():
     assert not Arrivals().trusted
-    assert not met(*[0.0] * (RUN - 1)).trusted
-    assert met(*[0.0] * RUN).trusted
+    assert not arrivals_of(*[0.0] * (RUN - 1)).trusted
+    assert arrivals_of(*[0.0] * RUN).trusted
 
 
 @pytest.mark.parametrize(
@@ -35,52 +35,52 @@ def test_jobs_are_not_expected_to_be_new_before_a_run_of_new_jobs():
 )
 def test_a_job_is_new_within_the_precision_of_the_clocks(age, is_new):
     arrivals = Arrivals()
-    assert meet(arrivals, age) is is_new
+    assert record_arrival(arrivals, age) is is_new
     assert (arrivals.new, arrivals.old) == (is_new, not is_new)
 
 
 def test_a_single_old_job_ends_the_run_and_counts_one_reset():
-    arrivals = met(*[0.0] * 1_000)
+    arrivals = arrivals_of(*[0.0] * 1_000)
     assert not arrivals.resets
     for _ in range(10):
-        meet(arrivals, 60.0)
+        record_arrival(arrivals, 60.0)
         assert not arrivals.trusted
         assert arrivals.resets == 1
     for number in range(RUN):
         assert not arrivals.trusted, number
-        meet(arrivals, 0.0)
+        record_arrival(arrivals, 0.0)
     assert arrivals.trusted
-    meet(arrivals, 60.0)
+    record_arrival(arrivals, 60.0)
     assert arrivals.resets == 2
 
 
 def test_new_jobs_that_arrived_before_the_reset_do_not_count_for_the_run():
-    """They may be answered after it, hundreds of them."""
-    arrivals = met(*[0.0] * 1_000)
-    meet(arrivals, 60.0, added_at=7.0, now=8.0)
+    """Hundreds of them may be answered after the reset."""
+    arrivals = arrivals_of(*[0.0] * 1_000)
+    record_arrival(arrivals, 60.0, added_at=7.0, now=8.0)
     for _ in range(1_000):
-        meet(arrivals, 0.0, added_at=7.5, now=9.0)
+        record_arrival(arrivals, 0.0, added_at=7.5, now=9.0)
     assert not arrivals.trusted
     for _ in range(RUN):
-        meet(arrivals, 0.0, added_at=8.5, now=9.0)
+        record_arrival(arrivals, 0.0, added_at=8.5, now=9.0)
     assert arrivals.trusted
 
 
 def test_the_share_of_old_jobs_is_never_zero():
     assert Arrivals().old_share == 0.5
-    assert 0 < met(*[0.0] * 1_000).old_share < 0.002
-    assert met(*[0.0, 60.0] * 500).old_share == pytest.approx(0.5)
+    assert 0 < arrivals_of(*[0.0] * 1_000).old_share < 0.002
+    assert arrivals_of(*[0.0, 60.0] * 500).old_share == pytest.approx(0.5)
 
 
 def test_earlier_arrivals_count_less():
-    arrivals = met(*[60.0] * 8_000, *[0.0] * 24_000)
+    arrivals = arrivals_of(*[60.0] * 8_000, *[0.0] * 24_000)
     assert arrivals.new + arrivals.old <= 8_001
     assert arrivals.old_share < 0.2
 
 
 @given(st.lists(st.floats(-10, 10), max_size=100))
 def test_arrivals_can_be_saved_and_read(ages):
-    arrivals = met(*ages)
+    arrivals = arrivals_of(*ages)
     back = Arrivals.from_json(json.loads(json.dumps(arrivals.to_json())))
     assert back.to_json() == arrivals.to_json()
     assert back.trusted is arrivals.trusted

@@ -43,7 +43,7 @@ distributions = st.one_of(
 )
 
 
-# --- jobs that are looked at ----------------------------------------------------------------------
+# --- jobs that are polled -----------------------------------------------------------------------
 
 
 def lognormal(*, median=20.0, sigma=0.4):
@@ -59,7 +59,7 @@ def bimodal(rng):
 
 
 def look_at(durations, rng, duration, *, first=0.0, every=2.0):
-    """Look at one job of that duration until it has ended; tell whether it was ever seen active."""
+    """Poll a job of that duration until it has ended; return whether it was ever seen active."""
     age = first + rng.uniform(0, every)
     if age >= duration:
         return False
@@ -82,13 +82,13 @@ def learnt(rng, draw, jobs, **polls):
 
 
 def share_ended(draw, age, *, by=0.0, jobs=20_000):
-    """Give the true share of jobs that reach `by` and have ended at `age`."""
+    """Return the true share of jobs that reach `by` and have ended at `age`."""
     rng = Random(1)
     drawn = [duration for duration in (draw(rng) for _ in range(jobs)) if duration >= by]
     return sum(duration < age for duration in drawn) / len(drawn)
 
 
-# --- bins -----------------------------------------------------------------------------------------
+# --- bins ---------------------------------------------------------------------------------------
 
 
 def test_edges_rise_from_zero_to_about_a_day():
@@ -110,7 +110,7 @@ def test_no_edge_is_nearer_than_the_nearest_edge(age):
     assert near <= min(abs(edge - age) for edge in EDGES) + 1e-9 * age
 
 
-# --- a distribution -------------------------------------------------------------------------------
+# --- a distribution -----------------------------------------------------------------------------
 
 
 @given(distributions, ages, ages)
@@ -176,7 +176,7 @@ def test_active_time_rises_and_is_at_most_the_age(distribution, one, two):
 
 
 def test_the_expected_remaining_time_is_precise_at_ages_that_few_jobs_reach():
-    """That is a small difference of large numbers, if one is not careful."""
+    """A naive formula is a small difference of large numbers."""
     durations = Durations()
     for _ in range(500):
         durations.begin()
@@ -192,7 +192,7 @@ def test_without_observations_the_distribution_is_the_prior():
     assert durations.distribution is PRIOR
     assert durations.ended == 0
     assert 25 < durations.quantile(0.5) < 45
-    # Heavy-tailed: who has waited for long will wait for longer.
+    # Heavy-tailed: the older a job, the longer it is expected to stay active.
     assert durations.expected_remaining(600) > 2 * durations.expected_remaining(60)
 
 
@@ -210,7 +210,7 @@ def test_an_age_is_checked(age):
         Durations().expected_remaining(age)
 
 
-# --- learning -------------------------------------------------------------------------------------
+# --- learning -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_an_age_is_checked(age):
 @pytest.mark.parametrize("every", [1.0, 4.0])
 def test_a_distribution_is_recovered_from_interval_censored_jobs(draw, points, every):
     distribution = learnt(Random(5), draw, 2_000, every=every)
-    # Half a look is what nobody can know where the distribution is steep; else a few in a hundred.
+    # Where the distribution is steep, half the time between polls is uncertain; else 3%.
     for age in points:
         first_look = every
         low = share_ended(draw, age - every / 4 - 0.25, by=first_look)
@@ -236,7 +236,7 @@ def test_a_distribution_is_recovered_from_interval_censored_jobs(draw, points, e
 
 
 def test_left_truncated_jobs_do_not_bias_the_distribution():
-    """Left truncation: who watches only jobs older than 20 s learns what comes after, unbiased."""
+    """Left truncation: from jobs older than 20 s the distribution beyond is learnt without bias."""
     draw = exponential(15.0)
     distribution = learnt(Random(5), draw, 20_000, first=20.0, every=2.0)
     for age in (25, 30, 40, 60):
@@ -246,7 +246,7 @@ def test_left_truncated_jobs_do_not_bias_the_distribution():
 
 
 def test_active_jobs_count():
-    """With only the quick ones gone, it must not seem that all are quick."""
+    """While only the quick jobs have ended, not all jobs may seem quick."""
     rng, durations = Random(5), Durations()
     running = 0
     for _ in range(400):
@@ -380,7 +380,7 @@ def test_the_repr_shows_how_much_is_known():
     assert repr(durations).startswith("<Durations: 1 jobs seen to end, median ")
 
 
-# --- to be kept -----------------------------------------------------------------------------------
+# --- to be kept ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jobs", [0, 100, 500, 20_000])
@@ -407,7 +407,7 @@ def test_saved_durations_contain_the_arrivals():
     for _ in range(100):
         durations.arrivals.record(0.0, added_at=1.0, now=2.0)
     assert Durations.from_json(durations.to_json()).arrivals.trusted
-    # Once it did not keep that.
+    # Older versions did not save them.
     assert not Durations.from_json(json.dumps(KEPT)).arrivals.trusted
 
 

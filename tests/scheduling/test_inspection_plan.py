@@ -1,4 +1,4 @@
-"""The plan of the adaptive schedule: the lag that was asked for, for as few looks as may be."""
+"""The plan of the adaptive schedule: the target lag, for as few polls as possible."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ ages = st.floats(min_value=0, max_value=200_000)
 
 
 def distribution_of(survival):
-    """Give the distribution in bins of a survival function."""
+    """Return the distribution, in bins, of a survival function."""
     edges = [survival(edge) for edge in EDGES]
     pairs = itertools.pairwise(edges)
     return Distribution((*(1 - t / s if s > 1e-12 else 0.5 for s, t in pairs), 1.0))
@@ -45,7 +45,7 @@ def plan_of(distribution, target_lag=2.0, minimum=1e-3, maximum=1e5):
 
 
 def play(plan, distribution, *, jobs=4_000):
-    """Look at jobs by the plan; give the mean lag and the mean number of looks."""
+    """Poll jobs by the plan; return the mean lag and the mean number of polls."""
     rng, detection_lag, polls = Random(3), [], 0
     for _ in range(jobs):
         duration = distribution.quantile(rng.random())
@@ -65,13 +65,13 @@ def test_the_mean_lag_is_the_target_lag(distribution, target_lag):
     lag, polls = plan.cost()
     assert lag == pytest.approx(target_lag, rel=0.02)
     if distribution.survival[-1] < 0.001 and target_lag > 1:
-        played_lag, played_looks = play(plan, distribution)
+        played_lag, played_polls = play(plan, distribution)
         assert played_lag == pytest.approx(target_lag, rel=0.15)
-        assert played_looks == pytest.approx(polls, rel=0.1)
+        assert played_polls == pytest.approx(polls, rel=0.1)
 
 
 def test_making_a_plan_does_not_compute_every_poll(monkeypatch):
-    """It is made anew again and again while the event loop waits."""
+    """It is made often, and blocks the event loop."""
     calls, delay = [], Plan.delay
     monkeypatch.setattr(
         Plan, "delay", lambda *args, **options: calls.append(1) or delay(*args, **options)
@@ -113,7 +113,7 @@ UNBOUNDED = {name: plan_of(distribution) for name, distribution in DISTRIBUTIONS
 
 
 def test_a_later_poll_is_never_followed_by_an_earlier_one():
-    """Who comes a little later never goes on to wait until much earlier."""
+    """After a slightly later poll, the next one is not earlier."""
     for plan in UNBOUNDED.values():
         nexts = [age + plan.delay(age) for age in (number * 0.37 for number in range(2_000))]
         assert all(a <= b + 1e-6 for a, b in itertools.pairwise(nexts))
@@ -124,7 +124,7 @@ def test_delays_are_equal_for_a_constant_hazard():
     plan = plan_of(exponential(30.0), target_lag=2.0)
     waits = [plan.delay(age) for age in (0.0, 1.0, 10.0, 33.3, 80.0)]
     assert waits == pytest.approx([waits[0]] * 5, rel=0.02)
-    # Where jobs end evenly between two looks, the lag is half of the wait, or a little more.
+    # If jobs end evenly between two polls, the lag is about half of the delay.
     assert 4.0 < waits[0] * 1.03 < 4.5
 
 
@@ -136,7 +136,7 @@ def test_the_first_poll_is_shortly_before_the_age_at_which_all_jobs_end():
 
 
 def test_delays_at_unknown_ages_cost_at_most_the_target_lag():
-    """The hazard seen so far was low; what the prior makes of it may be wrong."""
+    """The hazard seen so far was low; beyond, the prior may be wrong."""
     known = bin_index(20.0)
     distribution = Distribution(
         (*(0.0001 for _ in range(known)), *PRIOR.chances[known:]), known=known
@@ -145,7 +145,7 @@ def test_delays_at_unknown_ages_cost_at_most_the_target_lag():
     assert plan.delay(0.0) <= EDGES[known] + 5.0
     assert plan.delay(30.0) <= 7.5
     assert plan.delay(100.0) <= 25.0
-    # Where few are left to go there, it matters less.
+    # If few jobs reach these ages, it matters less.
     few = Distribution(
         (*(0.05 for _ in range(known)), *(0.0001 for _ in EDGES[known:-1]), 1.0), known=known
     )

@@ -1,4 +1,4 @@
-"""When to look next: bounds, growth, jitter, and what is refused."""
+"""Schedules: bounds, growth, jitter, and invalid arguments."""
 
 import math
 from random import Random
@@ -19,7 +19,7 @@ from adepoll.scheduling.policies import (
 
 seconds = st.floats(min_value=1e-3, max_value=1e6)
 shares = st.floats(min_value=0, max_value=1, exclude_max=True)
-# Up to more looks than a job can get in a lifetime: factor ** looks overflows long before.
+# More polls than a job can get: factor ** polls overflows long before.
 polls = st.integers(min_value=0, max_value=10**9)
 
 
@@ -206,10 +206,10 @@ def test_adaptive_postpones_the_first_poll_of_a_job_that_is_surely_new():
     new = PollContext(polls=0, watched_for=0.0, age=0.0, distribution=MINUTE)
     wait = schedule.first_delay(new, Random(0), old_share=0.0005)
     assert wait == schedule.delay(new, Random(0)) > 40
-    # A look is worth about half a second of lag, and one job in ten would have 50 of them.
+    # A poll is worth about 0.5 s of lag, and one job in ten would have 50 s.
     assert 0.1 < schedule.plan(MINUTE).price < 2
     assert schedule.first_delay(new, Random(0), old_share=0.1) == 0.0
-    # Where the wait is short anyway, there is less to be lost.
+    # A short delay costs less lag.
     assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), old_share=0.03) < 5
 
 
@@ -234,7 +234,7 @@ def test_adaptive_makes_one_plan_per_distribution():
 
 
 def test_a_freed_distribution_does_not_share_its_plan_with_another():
-    """Its id may come again."""
+    """Its id may be reused."""
     schedule = Adaptive(jitter=0)
     for n in range(60):
         distribution = learnt(10.0 + n, count=5)

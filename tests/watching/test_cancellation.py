@@ -66,7 +66,7 @@ async def soon():
         await asyncio.sleep(0)
 
 
-# Moments: during the first looks, between looks, and during the second ones.
+# Moments: during the first polls, between polls, and during the second polls.
 moments = pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 5.0, 10.15])
 
 
@@ -274,7 +274,7 @@ def test_leaving_a_watch_cancels_no_poll_that_another_watch_needs(replay, script
 def test_a_job_can_be_watched_again_while_its_cancelled_poll_ends(replay, scripted):
     async def script():
         class Slow:
-            """Takes two seconds to give a cancelled look up."""
+            """Takes two seconds to end a cancelled poll."""
 
             def __init__(self):
                 self.inner = scripted({"a": ["pending", "completed"]}, latency=1)
@@ -608,7 +608,7 @@ def test_the_watcher_is_closed_even_if_aclose_is_cancelled(replay, scripted):
                 await watcher.aclose()
         assert now() == 6
         assert not tasks_besides()
-        assert_idle(watcher, subscribers=1)  # the watch, which has not been told yet
+        assert_idle(watcher, subscribers=1)  # the watch, which has not been iterated since
         with pytest.raises(ClosedError):
             await anext(watch)
         assert_idle(watcher)
@@ -702,7 +702,7 @@ def test_a_bug_is_kept_for_a_consumer_that_comes_later(replay, scripted):
 
 @pytest.mark.parametrize("step", range(40))
 def test_cancellation_after_any_number_of_loop_steps_leaves_nothing_behind(replay, scripted, step):
-    """Steps of the loop, not of time: in the middle of a start, a look, an end, a closing."""
+    """In every step of the loop: during a start, a poll, an end and a close."""
 
     async def script():
         source = scripted({"b": ["pending", "completed"], "bad": [AuthenticationError(status=401)]})

@@ -1,4 +1,4 @@
-"""Ages by the service's clock, and what looks and lists teach of how long jobs take."""
+"""Ages by the service's clock, and what polls and lists teach about how long jobs take."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from adepoll.watching.learning import Learning
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
-def make_entry(added_at=100.0):
+def make_state(added_at=100.0):
     return JobState("a", (), added_at=added_at, received_at=added_at)
 
 
@@ -25,60 +25,60 @@ def make_learning(service_time):
 
 
 def test_without_a_service_clock_ages_count_from_when_the_watcher_got_the_job():
-    learning, entry = Learning(), make_entry(added_at=100.0)
-    assert learning.age(entry, 103.0) == 3.0
-    learning.record_active(entry, from_timestamp(0), 105.0)
-    assert entry.first_active_age == entry.last_active_age == 5.0
-    assert learning.age(entry, 107.0) == 7.0
+    learning, state = Learning(), make_state(added_at=100.0)
+    assert learning.age(state, 103.0) == 3.0
+    learning.record_active(state, from_timestamp(0), 105.0)
+    assert state.first_active_age == state.last_active_age == 5.0
+    assert learning.age(state, 107.0) == 7.0
 
 
 def test_with_a_service_clock_ages_count_from_when_the_service_received_the_job():
     # Our clock says 100 and the service's 12:00:30; what is cut off of received_at is made up for.
-    learning, entry = make_learning(NOON.timestamp() + 30), make_entry()
-    learning.record_active(entry, NOON, 100.0)
-    assert entry.first_active_age == pytest.approx(29.5)
-    assert learning.age(entry, 110.0) == pytest.approx(39.5)
+    learning, state = make_learning(NOON.timestamp() + 30), make_state()
+    learning.record_active(state, NOON, 100.0)
+    assert state.first_active_age == pytest.approx(29.5)
+    assert learning.age(state, 110.0) == pytest.approx(39.5)
 
 
 def test_a_job_received_in_the_future_has_age_zero():
-    learning, entry = make_learning(NOON.timestamp() - 3_600), make_entry()
-    learning.record_active(entry, NOON, 100.0)
-    assert entry.first_active_age == entry.last_active_age == 0.0
-    assert learning.age(entry, 101.0) == 0.0
+    learning, state = make_learning(NOON.timestamp() - 3_600), make_state()
+    learning.record_active(state, NOON, 100.0)
+    assert state.first_active_age == state.last_active_age == 0.0
+    assert learning.age(state, 101.0) == 0.0
 
 
 def test_an_age_never_decreases():
     durations = Durations()
     ahead = Learning(durations=durations, service_time=lambda: NOON.timestamp() + 60)
     behind = Learning(durations=durations, service_time=lambda: NOON.timestamp() - 60)
-    entry = make_entry()
-    ahead.record_active(entry, NOON, 100.0)
-    behind.record_active(entry, NOON, 101.0)
-    assert entry.last_active_age == behind.age(entry, 101.0) == pytest.approx(59.5)
-    # Nor where what is told is of a time before the last look.
-    ahead.record_active(entry, NOON, 102.0, as_of=80.0)
-    assert entry.last_active_age == pytest.approx(59.5)
-    behind.record_settled(entry, NOON, 103.0)
+    state = make_state()
+    ahead.record_active(state, NOON, 100.0)
+    behind.record_active(state, NOON, 101.0)
+    assert state.last_active_age == behind.age(state, 101.0) == pytest.approx(59.5)
+    # Nor if a list from before the last poll shows the job.
+    ahead.record_active(state, NOON, 102.0, as_of=80.0)
+    assert state.last_active_age == pytest.approx(59.5)
+    behind.record_settled(state, NOON, 103.0)
     assert at_risk(durations) == (0, {})
 
 
 def test_an_observation_of_an_earlier_time_counts_for_that_time():
-    learning, entry = Learning(), make_entry(added_at=100.0)
-    learning.record_active(entry, NOON, 130.0, as_of=120.0)
-    assert entry.first_active_age == entry.last_active_age == 20.0
-    learning.record_active(entry, NOON, 150.0, as_of=90.0)
-    assert entry.last_active_age == 20.0
+    learning, state = Learning(), make_state(added_at=100.0)
+    learning.record_active(state, NOON, 130.0, as_of=120.0)
+    assert state.first_active_age == state.last_active_age == 20.0
+    learning.record_active(state, NOON, 150.0, as_of=90.0)
+    assert state.last_active_age == 20.0
 
 
 def test_a_job_is_counted_once():
-    learning, entry = Learning(), make_entry(added_at=0.0)
+    learning, state = Learning(), make_state(added_at=0.0)
     for now in (5.0, 10.0, 15.0):
-        learning.record_active(entry, NOON, now)
+        learning.record_active(state, NOON, now)
     assert at_risk(learning.durations)[0] == 1
-    learning.record_settled(entry, NOON, 20.0)
+    learning.record_settled(state, NOON, 20.0)
     assert learning.durations.ended == 1
-    learning.record_settled(entry, NOON, 25.0)
-    learning.record_dropped(entry)
+    learning.record_settled(state, NOON, 25.0)
+    learning.record_dropped(state)
     assert learning.durations.ended == 1
     assert at_risk(learning.durations) == (0, {})
     assert 5 < learning.durations.quantile(0.5, age=5.0) < 60
@@ -86,13 +86,13 @@ def test_a_job_is_counted_once():
 
 @pytest.mark.parametrize("offset", [None, 30.0, -30.0, 3_600.0])
 def test_a_job_settled_at_its_first_poll_teaches_nothing_unless_it_was_new(offset):
-    """Or where nobody knows, for want of a clock or because of a wrong one."""
+    """Nor if the service's clock is unknown or wrong."""
     given_at = 100.0
-    entry = make_entry(added_at=given_at)
+    state = make_state(added_at=given_at)
     unix = None if offset is None else NOON.timestamp() + offset + 7.0
     learning = make_learning(unix)
-    learning.record_settled(entry, NOON, given_at + 7.0)
-    learning.record_dropped(entry)
+    learning.record_settled(state, NOON, given_at + 7.0)
+    learning.record_dropped(state)
     assert learning.durations.ended == 0
     assert at_risk(learning.durations) == (0, {})
     assert not learning.durations.arrivals.new
@@ -102,27 +102,27 @@ def test_a_job_settled_at_its_first_poll_teaches_nothing_unless_it_was_new(offse
 def test_a_job_that_was_new_on_arrival_is_observed_from_age_zero():
     given_at = 100.0
     for ended in (False, True):
-        learning, entry = make_learning(NOON.timestamp() + 40), make_entry(added_at=given_at)
+        learning, state = make_learning(NOON.timestamp() + 40), make_state(added_at=given_at)
         if ended:
-            learning.record_settled(entry, NOON, given_at + 40)
+            learning.record_settled(state, NOON, given_at + 40)
             learnt = json.loads(learning.durations.to_json())
             assert learnt["seen"] == [[0, 0, nearest_edge(39.5), 1.0]]
             assert at_risk(learning.durations) == (0, {})
         else:
-            learning.record_active(entry, NOON, given_at + 40)
-            assert entry.first_active_age == 0.0
-            assert entry.last_active_age == pytest.approx(39.5)
+            learning.record_active(state, NOON, given_at + 40)
+            assert state.first_active_age == 0.0
+            assert state.last_active_age == pytest.approx(39.5)
             running, by_bin = at_risk(learning.durations)
             assert (running, by_bin[0]) == (1, 1)
         assert learning.durations.arrivals.new == 1
 
 
 def test_the_arrival_of_a_job_is_recorded_once():
-    learning, entry = make_learning(NOON.timestamp() + 40), make_entry(added_at=100.0)
-    entry.polls = 1
-    learning.record_settled(entry, NOON, 140.0)
-    entry.polls = 2  # as no follower had room
-    learning.record_settled(entry, NOON, 140.0)
+    learning, state = make_learning(NOON.timestamp() + 40), make_state(added_at=100.0)
+    state.polls = 1
+    learning.record_settled(state, NOON, 140.0)
+    state.polls = 2  # as no subscriber had room
+    learning.record_settled(state, NOON, 140.0)
     assert learning.durations.ended == 1
     assert learning.durations.arrivals.new == 1
 
@@ -132,11 +132,11 @@ def test_late_first_polls_do_not_bias_the_distribution():
     rng, durations = Random(7), Durations()
     for number in range(4_000):
         duration, given_at, now = rng.expovariate(1 / 15), 1_000.0, 1_010.0
-        entry = JobState(str(number), (), added_at=given_at, received_at=given_at)
+        state = JobState(str(number), (), added_at=given_at, received_at=given_at)
         while duration > now - given_at:
-            at(durations, now, given_at).record_active(entry, NOON, now)
+            at(durations, now, given_at).record_active(state, NOON, now)
             now += 3.0
-        at(durations, now, given_at).record_settled(entry, NOON, now)
+        at(durations, now, given_at).record_settled(state, NOON, now)
     assert durations.distribution.ends_between(0, 10) == pytest.approx(
         1 - math.exp(-10 / 15), abs=0.03
     )
@@ -146,26 +146,26 @@ def test_late_first_polls_do_not_bias_the_distribution():
 
 
 def at(durations, now, given_at):
-    """Give a learning to which it is as late as the job is old, by both clocks."""
+    """Return a learning whose service clock agrees with the local one about the job's age."""
     unix = NOON.timestamp() + 0.5 + now - given_at
     return Learning(durations=durations, service_time=lambda: unix)
 
 
 def test_a_dropped_job_is_no_longer_at_risk():
-    learning, entry = Learning(), make_entry()
-    learning.record_active(entry, NOON, 110.0)
-    learning.record_active(entry, NOON, 120.0)
-    learning.record_dropped(entry)
-    assert entry.first_active_age is None
+    learning, state = Learning(), make_state()
+    learning.record_active(state, NOON, 110.0)
+    learning.record_active(state, NOON, 120.0)
+    learning.record_dropped(state)
+    assert state.first_active_age is None
     assert learning.durations.ended == 0
     assert at_risk(learning.durations) == (0, {})
 
 
 def test_the_chance_that_a_job_has_settled_rises_with_time():
-    learning, entry = Learning(), make_entry()
-    assert 0 < learning.chance(entry, 100.0) < 1  # nothing is known of a new one
-    learning.record_active(entry, NOON, 110.0)
-    gains = [learning.chance(entry, now) for now in (110.0, 112.0, 130.0, 500.0, 90_000.0)]
+    learning, state = Learning(), make_state()
+    assert 0 < learning.chance(state, 100.0) < 1  # nothing is known of a new one
+    learning.record_active(state, NOON, 110.0)
+    gains = [learning.chance(state, now) for now in (110.0, 112.0, 130.0, 500.0, 90_000.0)]
     assert gains == sorted(gains)
     assert gains[0] == pytest.approx(0)
     assert gains[-1] > 0.99

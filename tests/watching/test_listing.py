@@ -1,4 +1,4 @@
-"""A sweep by itself, over lists that shift, lie and never end; and when to sweep at all."""
+"""Sweeps of lists that change, are wrong or never end; when to sweep; when to trust the list."""
 
 import math
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ def page_of(job_ids, *, has_more=False, status=PROCESSING):
 
 
 def listed(job_ids, number, status=PROCESSING):
-    """Give that page of a list."""
+    """Return that page of a list."""
     start = number * PAGE_SIZE
     part = job_ids[start : start + PAGE_SIZE]
     return page_of(part, has_more=len(job_ids) > start + PAGE_SIZE, status=status)
@@ -44,12 +44,12 @@ def make_ids(count, prefix="job"):
     return [f"{prefix}{number}" for number in range(count)]
 
 
-def walk(sweep, answer, *, at_once=1, rng=None, most=500):
-    """Ask for all pages, so many at once, and give which; `answer` gives each."""
+def walk(sweep, answer, *, in_flight=1, rng=None, most=500):
+    """Request all pages, `in_flight` at the same time; return which were requested."""
     asked = []
     while True:
         pages = []
-        while len(pages) < at_once and (page := sweep.next_page()) is not None:
+        while len(pages) < in_flight and (page := sweep.next_page()) is not None:
             pages.append(page)
         if not pages:
             return asked
@@ -67,16 +67,19 @@ def begin(**options):
 # --- a sweep ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 8])
+@pytest.mark.parametrize("in_flight", [1, 3, 8])
 @pytest.mark.parametrize(
     ("processing", "pending"), [(0, 0), (7, 0), (100, 1), (101, 350), (950, 0)]
 )
 @pytest.mark.parametrize("watched", [0, 350, 2_000])
-def test_each_page_of_an_unchanged_list_is_requested_once(at_once, processing, pending, watched):
+def test_each_page_of_an_unchanged_list_is_requested_once(in_flight, processing, pending, watched):
     lists = {PROCESSING: make_ids(processing), PENDING: make_ids(pending, "new")}
     sweep = begin(watched=watched)
     asked = walk(
-        sweep, lambda status, n: listed(lists[status], n, status), at_once=at_once, rng=Random(1)
+        sweep,
+        lambda status, n: listed(lists[status], n, status),
+        in_flight=in_flight,
+        rng=Random(1),
     )
     assert sweep.is_complete
     assert not sweep.is_too_long
@@ -86,8 +89,8 @@ def test_each_page_of_an_unchanged_list_is_requested_once(at_once, processing, p
         (status, n) for status in ACTIVE for n in range(max(1, -(-len(lists[status]) // 100)))
     }
     assert needed <= set(asked)
-    # What was expected and is not there costs a page for each that is asked for at once.
-    assert len(asked) <= len(needed) + max(watched // PAGE_SIZE, at_once)
+    # Each page in flight can be one that was expected and does not exist.
+    assert len(asked) <= len(needed) + max(watched // PAGE_SIZE, in_flight)
 
 
 def test_the_next_sweep_expects_as_many_pages_as_the_previous_one():
@@ -103,24 +106,24 @@ def test_the_next_sweep_expects_as_many_pages_as_the_previous_one():
     assert not sweep.is_complete
 
 
-@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("in_flight", [1, 8])
 @pytest.mark.parametrize(("before", "after"), [(850, 120), (120, 850), (850, 0)])
-def test_a_list_that_has_shrunk_or_grown_is_read_to_its_end(at_once, before, after):
+def test_a_list_that_has_shrunk_or_grown_is_read_to_its_end(in_flight, before, after):
     last = begin()
     walk(last, lambda status, n: listed(make_ids(before) if status is PROCESSING else [], n))
     sweep, ids = begin(previous=last), make_ids(after)
     walk(
         sweep,
         lambda status, n: listed(ids if status is PROCESSING else [], n),
-        at_once=at_once,
+        in_flight=in_flight,
         rng=Random(3),
     )
     assert sweep.is_complete
     assert sweep.job_ids == set(ids)
 
 
-@given(seed=st.integers(0, 10_000), at_once=st.sampled_from([1, 3, 8]))
-def test_a_sweep_of_a_list_that_changes_meanwhile_ends(seed, at_once):
+@given(seed=st.integers(0, 10_000), in_flight=st.sampled_from([1, 3, 8]))
+def test_a_sweep_of_a_list_that_changes_meanwhile_ends(seed, in_flight):
     """Whatever pages say: it ends, and has shown nothing that was not there."""
     rng = Random(seed)
     ids, ever = make_ids(rng.randrange(900)), set()
@@ -139,13 +142,13 @@ def test_a_sweep_of_a_list_that_changes_meanwhile_ends(seed, at_once):
         return attrs.evolve(page, jobs=()) if lies < 0.1 else page
 
     sweep = begin(watched=rng.choice([0, 1_000]))
-    walk(sweep, answer, at_once=at_once, rng=rng)
+    walk(sweep, answer, in_flight=in_flight, rng=rng)
     assert sweep.is_complete
     assert sweep.job_ids <= ever
 
 
-@pytest.mark.parametrize("at_once", [1, 8])
-def test_a_list_that_always_announces_more_pages_ends_when_pages_show_no_new_jobs(at_once):
+@pytest.mark.parametrize("in_flight", [1, 8])
+def test_a_list_that_always_announces_more_pages_ends_when_pages_show_no_new_jobs(in_flight):
     ids = make_ids(230)
     for repeat in (lambda n: n % 3, lambda n: min(n, 2), lambda n: 0):
         sweep = begin()
@@ -156,7 +159,7 @@ def test_a_list_that_always_announces_more_pages_ends_when_pages_show_no_new_job
                 if status is PROCESSING
                 else page_of([])
             ),
-            at_once=at_once,
+            in_flight=in_flight,
         )
         assert sweep.is_complete
         assert len(asked) < 20
@@ -170,14 +173,14 @@ def test_an_empty_page_is_the_last_one_whatever_it_announces():
     assert sweep.is_complete
 
 
-@pytest.mark.parametrize("at_once", [1, 8])
-def test_a_sweep_that_is_too_long_is_abandoned(at_once):
+@pytest.mark.parametrize("in_flight", [1, 8])
+def test_a_sweep_that_is_too_long_is_abandoned(in_flight):
     ids = make_ids(100_000)
     sweep = begin(max_pages=12)
-    asked = walk(sweep, lambda status, n: listed(ids, n, status), at_once=at_once)
+    asked = walk(sweep, lambda status, n: listed(ids, n, status), in_flight=in_flight)
     assert sweep.is_too_long
     assert not sweep.is_complete
-    assert len(asked) <= 12 + at_once
+    assert len(asked) <= 12 + in_flight
 
 
 def test_the_maximum_length_may_change_during_a_sweep():
@@ -217,7 +220,7 @@ def make_policy(discovery="auto", lag=2.0, **options):
 
 
 def sweep_of(policy, situation, pages, *, is_whole=True):
-    """Begin a sweep and go through it, as of so many pages."""
+    """Run a sweep of a list with that many pages."""
     sweep = policy.start(situation)
     while (page := sweep.next_page()) is not None:
         status, number = page
@@ -251,7 +254,7 @@ def test_sweeping_stops_if_other_peoples_jobs_make_it_cost_more_than_polls():
     policy.record_end(sweep_of(policy, at(), 40), at(now=1.0))
     assert policy.should_sweep(at(now=2.0, watched=100))
     assert not policy.should_sweep(at(now=2.0, watched=30))
-    # Where looks are rare, there is less to spare.
+    # If polls are rare, sweeps save fewer of them.
     assert not policy.should_sweep(at(now=2.0, watched=100, mean_delay=20.0))
     assert policy.should_sweep(at(now=2.0, watched=400, mean_delay=20.0))
 
@@ -422,15 +425,15 @@ def make_hints(durations=None, **options):
     return ListTrust(learning=Learning(durations=durations or Durations()), **options)
 
 
-def make_entry(hints, *, added_at=0.0, active_at=None):
-    entry = JobState("a", (), added_at=added_at, received_at=added_at)
+def make_state(hints, *, added_at=0.0, active_at=None):
+    state = JobState("a", (), added_at=added_at, received_at=added_at)
     if active_at is not None:
-        hints.learning.record_active(entry, NOON, active_at)
-    return entry
+        hints.learning.record_active(state, NOON, active_at)
+    return state
 
 
 def quick():
-    """Give what is known where all jobs take 20 s."""
+    """Return what is learnt from jobs that all take 20 s."""
     durations = Durations()
     for _ in range(500):
         durations.begin()
@@ -441,22 +444,22 @@ def quick():
 
 def test_a_new_job_waits_for_the_list_at_most_max_trust():
     hints = make_hints()
-    entry = make_entry(hints, added_at=5.0)
-    assert hints.trusted_until(entry, 5.0) == 5.0 + hints.max_trust
-    assert hints.trusted_until(entry, 100.0) == 5.0 + hints.max_trust  # not put off again and again
+    state = make_state(hints, added_at=5.0)
+    assert hints.trusted_until(state, 5.0) == 5.0 + hints.max_trust
+    assert hints.trusted_until(state, 100.0) == 5.0 + hints.max_trust  # not put off again and again
 
 
 def test_a_listed_job_is_polled_when_almost_no_job_of_its_age_is_active():
     hints = make_hints(quick())
-    entry = make_entry(hints, active_at=5.0)
-    assert 15 <= hints.trusted_until(entry, 5.0) <= 35
-    old = make_entry(hints, active_at=500.0)
+    state = make_state(hints, active_at=5.0)
+    assert 15 <= hints.trusted_until(state, 5.0) <= 35
+    old = make_state(hints, active_at=500.0)
     assert 500 + 10 <= hints.trusted_until(old, 500.0) <= 500 + hints.max_trust
 
 
 @pytest.mark.parametrize("ended", [2, 200, 2_000])
 def test_the_list_is_trusted_beyond_the_known_ages(ended):
-    """All began at once 20 s ago: those that go on were listed 3 s ago, and some have ended."""
+    """All started 20 s ago: some have settled, and the others were listed 3 s ago."""
     durations = Durations()
     for number in range(ended):
         age = 20.0 * (number + 0.5) / ended
@@ -467,27 +470,27 @@ def test_the_list_is_trusted_beyond_the_known_ages(ended):
         durations.extend(0.0, 17.0)
     hints = make_hints(durations)
     for age in (17.0, 18.0, 19.9):
-        entry = make_entry(hints, active_at=age)
-        assert hints.trusted_until(entry, age) == age + hints.max_trust
+        state = make_state(hints, active_at=age)
+        assert hints.trusted_until(state, age) == age + hints.max_trust
 
 
 def test_the_list_is_never_trusted_for_longer_than_max_trust():
     hints = make_hints(max_trust=60.0)
     for active_at in (1.0, 1e4, 1e6):
-        entry = make_entry(hints, active_at=active_at)
-        assert active_at < hints.trusted_until(entry, active_at) <= active_at + 60
+        state = make_state(hints, active_at=active_at)
+        assert active_at < hints.trusted_until(state, active_at) <= active_at + 60
 
 
 def test_a_job_to_be_confirmed_now_does_not_wait_for_the_list():
     hints = make_hints()
-    for entry in (make_entry(hints), make_entry(hints, active_at=3.0)):
-        hints.confirm_now(entry)
-        assert hints.trusted_until(entry, 5.0) == -math.inf
+    for state in (make_state(hints), make_state(hints, active_at=3.0)):
+        hints.confirm_now(state)
+        assert hints.trusted_until(state, 5.0) == -math.inf
 
 
 def test_only_jobs_to_be_confirmed_now_are_counted_and_once_each():
     hints = make_hints()
-    one, two = make_entry(hints), make_entry(hints)
+    one, two = make_state(hints), make_state(hints)
     for _ in range(2):
         hints.confirm_now(one)
         hints.confirm_now(two)
@@ -505,32 +508,32 @@ def test_only_jobs_to_be_confirmed_now_are_counted_and_once_each():
 
 def test_a_missing_job_is_not_polled_once_the_list_is_known_to_lag():
     hints = make_hints()
-    entry = make_entry(hints, added_at=10.0)
-    hints.confirm_now(entry)
-    entry.missing_at = 12.0
-    assert hints.trusted_until(entry, 12.0) == -math.inf
+    state = make_state(hints, added_at=10.0)
+    hints.confirm_now(state)
+    state.missing_at = 12.0
+    assert hints.trusted_until(state, 12.0) == -math.inf
     hints.list_lag = 3.0
-    assert hints.trusted_until(entry, 12.0) == 12.0 + hints.max_trust
+    assert hints.trusted_until(state, 12.0) == 12.0 + hints.max_trust
     assert hints.pending_confirmation == 0
-    assert entry.missing_at == math.inf
+    assert state.missing_at == math.inf
 
 
 def test_poll_now_is_not_undone_by_a_list_that_lags():
     hints = make_hints(list_lag=30.0)
-    entry = make_entry(hints, added_at=10.0)
-    hints.confirm_now(entry)
-    assert hints.trusted_until(entry, 12.0) == -math.inf
+    state = make_state(hints, added_at=10.0)
+    hints.confirm_now(state)
+    assert hints.trusted_until(state, 12.0) == -math.inf
 
 
 def test_a_new_job_missing_from_the_list_shows_the_lag_of_the_list():
     hints = make_hints()
-    entry = make_entry(hints, added_at=10.0)
-    entry.missing_at = 12.0
-    assert hints.record_active(entry)
+    state = make_state(hints, added_at=10.0)
+    state.missing_at = 12.0
+    assert hints.record_active(state)
     assert hints.wasted_polls == 1
     assert 2 <= hints.list_lag <= 3
-    assert entry.missing_at == math.inf
-    assert not hints.record_active(entry)
+    assert state.missing_at == math.inf
+    assert not hints.record_active(state)
     assert hints.wasted_polls == 1
 
 
@@ -539,8 +542,8 @@ def test_a_job_listed_before_or_missing_for_long_does_not_show_the_lag_of_the_li
     added_at, active_at
 ):
     hints = make_hints()
-    entry = make_entry(hints, added_at=added_at, active_at=active_at)
-    entry.missing_at = 100.0 if active_at is None else 52.0
-    assert hints.record_active(entry)
+    state = make_state(hints, added_at=added_at, active_at=active_at)
+    state.missing_at = 100.0 if active_at is None else 52.0
+    assert hints.record_active(state)
     assert hints.wasted_polls == 1
     assert hints.list_lag == 0

@@ -1,4 +1,4 @@
-"""The agenda by itself: who is next, against a naive model, and what it keeps."""
+"""The poll queue by itself: which job is next, against a naive model, and what it holds."""
 
 import math
 
@@ -13,7 +13,7 @@ from adepoll.watching.poll_queue import PollQueue
 HEADSTART = 30.0
 
 
-def make_entries(count):
+def make_states(count):
     return [JobState(f"job{number}", (), added_at=0.0, received_at=0.0) for number in range(count)]
 
 
@@ -23,37 +23,37 @@ def even(_entry, _now):
 
 def drain(poll_queue, now):
     popped = []
-    while (entry := poll_queue.pop(now)) is not None:
-        popped.append(entry)
+    while (state := poll_queue.pop(now)) is not None:
+        popped.append(state)
     return popped
 
 
 def test_jobs_are_popped_when_they_are_due_and_not_before():
-    poll_queue, (a, b, c) = PollQueue(even), make_entries(3)
-    for entry, due in ((a, 3.0), (b, 1.0), (c, 2.0)):
-        poll_queue.put(entry, due)
-    for entry, due in ((b, 1.0), (c, 2.0), (a, 3.0)):
+    poll_queue, (a, b, c) = PollQueue(even), make_states(3)
+    for state, due in ((a, 3.0), (b, 1.0), (c, 2.0)):
+        poll_queue.put(state, due)
+    for state, due in ((b, 1.0), (c, 2.0), (a, 3.0)):
         assert poll_queue.next_due() == due
         assert poll_queue.pop(due - 0.001) is None
-        assert poll_queue.pop(due) is entry
-        assert not entry.ticket
+        assert poll_queue.pop(due) is state
+        assert not state.ticket
     assert poll_queue.next_due() is None
     assert poll_queue.pop(1e9) is None
 
 
 def test_jobs_with_the_same_due_time_keep_their_order():
-    poll_queue, entries = PollQueue(even), make_entries(200)
-    for entry in entries:
-        poll_queue.put(entry, 1.0)
-    assert drain(poll_queue, 1.0) == entries
+    poll_queue, states = PollQueue(even), make_states(200)
+    for state in states:
+        poll_queue.put(state, 1.0)
+    assert drain(poll_queue, 1.0) == states
 
 
 def test_of_overdue_jobs_the_one_with_the_highest_chance_comes_first():
     gains = {"job0": 0.1, "job1": 0.9, "job2": 0.5}
-    poll_queue = PollQueue(lambda entry, _now: gains[entry.job_id])
-    a, b, c = make_entries(3)
-    for entry in (a, b, c):
-        poll_queue.put(entry, 1.0)
+    poll_queue = PollQueue(lambda state, _now: gains[state.job_id])
+    a, b, c = make_states(3)
+    for state in (a, b, c):
+        poll_queue.put(state, 1.0)
     assert drain(poll_queue, 5.0) == [b, c, a]
 
 
@@ -61,35 +61,35 @@ def test_put_overdue_gives_the_same_order_as_put():
     gains = {f"job{number}": number / 8 for number in range(9)}
     orders = []
     for in_line in (False, True):
-        poll_queue, entries = PollQueue(lambda entry, _now: gains[entry.job_id]), make_entries(9)
-        for entry in entries:
-            if in_line and entry.job_id in {"job3", "job4", "job7"}:
-                poll_queue.put_overdue(entry, 1.0, gains[entry.job_id])
+        poll_queue, states = PollQueue(lambda state, _now: gains[state.job_id]), make_states(9)
+        for state in states:
+            if in_line and state.job_id in {"job3", "job4", "job7"}:
+                poll_queue.put_overdue(state, 1.0, gains[state.job_id])
             else:
-                poll_queue.put(entry, 1.0)
+                poll_queue.put(state, 1.0)
         assert poll_queue.next_due() == 1.0
-        orders.append([entry.job_id for entry in drain(poll_queue, 5.0)])
+        orders.append([state.job_id for state in drain(poll_queue, 5.0)])
     assert orders[0] == orders[1] == [f"job{number}" for number in range(8, -1, -1)]
 
 
 def test_a_chance_of_one_is_worth_the_head_start_and_no_more():
     gains = {"job0": 0.0, "job1": 1.0}
     for late, first in ((HEADSTART - 1, 1), (HEADSTART + 1, 0)):
-        poll_queue = PollQueue(lambda entry, _now: gains[entry.job_id])
-        entries = make_entries(2)
-        poll_queue.put(entries[0], 0.0)
-        poll_queue.put(entries[1], late)
-        assert poll_queue.pop(100.0) is entries[first]
+        poll_queue = PollQueue(lambda state, _now: gains[state.job_id])
+        states = make_states(2)
+        poll_queue.put(states[0], 0.0)
+        poll_queue.put(states[1], late)
+        assert poll_queue.pop(100.0) is states[first]
 
 
 def test_no_job_starves_although_better_chances_keep_coming():
     dull = JobState("dull", (), added_at=0.0, received_at=0.0)
-    poll_queue = PollQueue(lambda entry, _now: float(entry is not dull))
+    poll_queue = PollQueue(lambda state, _now: float(state is not dull))
     poll_queue.put(dull, 0.0)
     before = []
     for second in range(1, 1_000):
-        for entry in make_entries(3):  # more than the one that can be looked at
-            poll_queue.put(entry, float(second))
+        for state in make_states(3):  # more than the one that can be polled
+            poll_queue.put(state, float(second))
         taken = poll_queue.pop(float(second))
         if taken is dull:
             break
@@ -99,7 +99,7 @@ def test_no_job_starves_although_better_chances_keep_coming():
 
 
 def test_the_last_place_of_a_job_is_the_valid_one():
-    poll_queue, (a, b) = PollQueue(even), make_entries(2)
+    poll_queue, (a, b) = PollQueue(even), make_states(2)
     poll_queue.put(a, 1.0)
     poll_queue.put(b, 2.0)
     poll_queue.put(a, 3.0)
@@ -113,22 +113,22 @@ def test_the_last_place_of_a_job_is_the_valid_one():
 
 
 def test_an_overdue_job_can_be_moved_and_dropped():
-    poll_queue, entries = PollQueue(even), make_entries(5)
-    for entry in entries:
-        poll_queue.put(entry, 0.0)
-    assert poll_queue.pop(1.0) is entries[0]  # the others stand in line now
-    poll_queue.put(entries[1], 5.0)
-    poll_queue.drop(entries[2])
-    assert drain(poll_queue, 1.0) == [entries[3], entries[4]]
+    poll_queue, states = PollQueue(even), make_states(5)
+    for state in states:
+        poll_queue.put(state, 0.0)
+    assert poll_queue.pop(1.0) is states[0]  # the others are overdue now
+    poll_queue.put(states[1], 5.0)
+    poll_queue.drop(states[2])
+    assert drain(poll_queue, 1.0) == [states[3], states[4]]
     assert poll_queue.next_due() == 5.0
-    assert drain(poll_queue, 5.0) == [entries[1]]
+    assert drain(poll_queue, 5.0) == [states[1]]
 
 
 def test_the_number_of_jobs_moved_in_one_call_is_limited():
     asked = []
-    poll_queue = PollQueue(lambda entry, _now: asked.append(entry) or 0.5)
-    for entry in make_entries(10_000):
-        poll_queue.put(entry, 0.0)
+    poll_queue = PollQueue(lambda state, _now: asked.append(state) or 0.5)
+    for state in make_states(10_000):
+        poll_queue.put(state, 0.0)
     poll_queue.pop(1.0)
     assert len(asked) <= 100
     assert len(drain(poll_queue, 1.0)) == 9_999
@@ -136,71 +136,71 @@ def test_the_number_of_jobs_moved_in_one_call_is_limited():
 
 
 def test_stale_places_take_at_most_as_much_memory_as_valid_ones():
-    poll_queue, entries = PollQueue(even), make_entries(100)
+    poll_queue, states = PollQueue(even), make_states(100)
     for step in range(100_000):
-        poll_queue.put(entries[step % 100], 1e6 - step, postponed=step % 3 == 0)
-    assert places_of(entries) < 2_500
-    others = make_entries(5_000)
-    for entry in others:
-        poll_queue.put(entry, 0.0)
-        if entry.job_id != "job7":
-            poll_queue.drop(entry)
-    assert places_of(entries + others) < 2_500
+        poll_queue.put(states[step % 100], 1e6 - step, postponed=step % 3 == 0)
+    assert places_of(states) < 2_500
+    others = make_states(5_000)
+    for state in others:
+        poll_queue.put(state, 0.0)
+        if state.job_id != "job7":
+            poll_queue.drop(state)
+    assert places_of(states + others) < 2_500
     assert poll_queue.pop(1.0).job_id == "job7"
     assert len(drain(poll_queue, 1e7)) == 100
 
 
 def test_void_places_are_counted_however_they_became_void():
     """Jobs that are overdue, postponed or due by time are dropped, put again or popped in turn."""
-    poll_queue, entries = PollQueue(even), make_entries(100)
+    poll_queue, states = PollQueue(even), make_states(100)
     for step in range(30_000):
-        entry = entries[step % 100]
-        poll_queue.put(entry, float(step + step % 7), postponed=step % 3 == 0)
+        state = states[step % 100]
+        poll_queue.put(state, float(step + step % 7), postponed=step % 3 == 0)
         if step % 5 == 0:
-            poll_queue.drop(entries[step * 7 % 100])
+            poll_queue.drop(states[step * 7 % 100])
         if step % 11 == 0:
             poll_queue.pop(float(step))
         if step % 97 == 0:
             poll_queue.recall(float(step))
         if step % 13 == 0:
             poll_queue.next_due()
-    assert places_of(entries) < 2_500
+    assert places_of(states) < 2_500
 
 
 def test_clear_leaves_nothing():
-    poll_queue, entries = PollQueue(even), make_entries(100)
-    for entry in entries:
-        poll_queue.put(entry, 0.0)
-    poll_queue.put(entry, 1.0, postponed=True)
+    poll_queue, states = PollQueue(even), make_states(100)
+    for state in states:
+        poll_queue.put(state, 0.0)
+    poll_queue.put(state, 1.0, postponed=True)
     poll_queue.pop(0.0)
     poll_queue.recall(0.0)
     poll_queue.clear()
     assert poll_queue.next_due() is None
     assert poll_queue.pop(1e9) is None
-    assert places_of(entries) == 0
+    assert places_of(states) == 0
 
 
 def test_postponed_jobs_can_be_recalled():
-    poll_queue, entries = PollQueue(even), make_entries(300)
-    for number, entry in enumerate(entries):
-        poll_queue.put(entry, 100.0 + number, postponed=True)
+    poll_queue, states = PollQueue(even), make_states(300)
+    for number, state in enumerate(states):
+        poll_queue.put(state, 100.0 + number, postponed=True)
     assert poll_queue.pop(99.0) is None
-    assert poll_queue.pop(100.0) is entries[0]
-    poll_queue.drop(entries[1])
-    poll_queue.put(entries[2], 500.0)  # it was looked at, and is put off by what was seen
+    assert poll_queue.pop(100.0) is states[0]
+    poll_queue.drop(states[1])
+    poll_queue.put(states[2], 500.0)  # it was polled, and gets a new place
     assert poll_queue.next_due() == 103.0
     poll_queue.recall(101.0)
     assert poll_queue.next_due() == 101.0
-    assert drain(poll_queue, 101.0) == entries[3:]
+    assert drain(poll_queue, 101.0) == states[3:]
     assert poll_queue.next_due() == 500.0
     # It is over then: those that come later are trusted anew.
-    poll_queue.put(entries[0], 600.0, postponed=True)
+    poll_queue.put(states[0], 600.0, postponed=True)
     assert poll_queue.pop(499.0) is None
-    assert drain(poll_queue, 600.0) == [entries[2], entries[0]]
+    assert drain(poll_queue, 600.0) == [states[2], states[0]]
 
 
 def test_a_recall_without_postponed_jobs_changes_nothing():
-    poll_queue, (a, b) = PollQueue(even), make_entries(2)
+    poll_queue, (a, b) = PollQueue(even), make_states(2)
     poll_queue.put(a, 5.0)
     poll_queue.recall(1.0)
     poll_queue.put(b, 6.0, postponed=True)
@@ -209,23 +209,23 @@ def test_a_recall_without_postponed_jobs_changes_nothing():
 
 
 def test_recalled_jobs_are_moved_in_small_steps():
-    poll_queue, entries = PollQueue(even), make_entries(10_000)
-    for entry in entries:
-        poll_queue.put(entry, 100.0, postponed=True)
+    poll_queue, states = PollQueue(even), make_states(10_000)
+    for state in states:
+        poll_queue.put(state, 100.0, postponed=True)
     poll_queue.recall(0.0)
     poll_queue.pop(0.0)
-    assert sum(entry.due == 0.0 for entry in entries) <= 100
+    assert sum(state.due == 0.0 for state in states) <= 100
     assert len(drain(poll_queue, 0.0)) == 9_999
 
 
-class AgendaMachine(RuleBasedStateMachine):
-    """An agenda and a dict walk in step."""
+class PollQueueMachine(RuleBasedStateMachine):
+    """A poll queue and a dict are compared after each step."""
 
     def __init__(self):
         super().__init__()
-        self.entries = make_entries(8)
-        self.gains = dict.fromkeys(self.entries, 0.5)
-        self.poll_queue = PollQueue(lambda entry, _now: self.gains[entry])
+        self.states = make_states(8)
+        self.gains = dict.fromkeys(self.states, 0.5)
+        self.poll_queue = PollQueue(lambda state, _now: self.gains[state])
         self.dues = {}
         self.trusted = set()
         self.left_waiting = False  # whether some that were due had to wait for others
@@ -235,32 +235,32 @@ class AgendaMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, wait=st.sampled_from([-40.0, -1.0, 0.0, 0.5, 10.0, 100.0]))
     def put(self, number, wait):
-        self.poll_queue.put(self.entries[number], self.now + wait)
-        self.dues[self.entries[number]] = self.now + wait
-        self.trusted.discard(self.entries[number])
+        self.poll_queue.put(self.states[number], self.now + wait)
+        self.dues[self.states[number]] = self.now + wait
+        self.trusted.discard(self.states[number])
 
     @rule(number=numbers, wait=st.sampled_from([0.5, 10.0, 100.0]))
     def put_on_trust(self, number, wait):
-        self.poll_queue.put(self.entries[number], self.now + wait, postponed=True)
-        self.dues[self.entries[number]] = self.now + wait
-        self.trusted.add(self.entries[number])
+        self.poll_queue.put(self.states[number], self.now + wait, postponed=True)
+        self.dues[self.states[number]] = self.now + wait
+        self.trusted.add(self.states[number])
 
     @rule()
     def recall(self):
         self.poll_queue.recall(self.now)
-        for entry in self.trusted & {*self.dues}:
-            self.dues[entry] = min(self.dues[entry], self.now)
+        for state in self.trusted & {*self.dues}:
+            self.dues[state] = min(self.dues[state], self.now)
         self.pop()
         self.trusted.clear()
 
     @rule(number=numbers)
     def drop(self, number):
-        self.poll_queue.drop(self.entries[number])
-        self.dues.pop(self.entries[number], None)
+        self.poll_queue.drop(self.states[number])
+        self.dues.pop(self.states[number], None)
 
     @rule(number=numbers, gain=st.sampled_from([0.0, 0.2, 1.0]))
     def learn(self, number, gain):
-        self.gains[self.entries[number]] = gain
+        self.gains[self.states[number]] = gain
 
     @rule(seconds=st.sampled_from([0.25, 5.0, 60.0]))
     def pass_time(self, seconds):
@@ -271,35 +271,35 @@ class AgendaMachine(RuleBasedStateMachine):
         self.poll_queue.clear()
         self.dues.clear()
         self.trusted.clear()
-        for entry in self.entries:
-            entry.ticket = 0  # as nobody keeps them
+        for state in self.states:
+            state.ticket = 0  # since the queue no longer holds it
         self.left_waiting = False
 
     @rule()
     def pop(self):
-        due = {entry: when for entry, when in self.dues.items() if when <= self.now}
-        entry = self.poll_queue.pop(self.now)
+        due = {state: when for state, when in self.dues.items() if when <= self.now}
+        state = self.poll_queue.pop(self.now)
         if not due:
-            assert entry is None
+            assert state is None
             return
-        assert entry in due
-        when = self.dues.pop(entry)
+        assert state in due
+        when = self.dues.pop(state)
         had_left_waiting, self.left_waiting = self.left_waiting, len(due) > 1
-        # What gain counts for was settled when it got into line; it is never worth more than this.
+        # The chance was read when the job became overdue; it is never worth more than this.
         assert all(when <= other + HEADSTART for other in due.values())
         if len(due) == 1:
             return
-        equal = [other for other in due if self.gains[other] == self.gains[entry]]
+        equal = [other for other in due if self.gains[other] == self.gains[state]]
         if len({self.gains[other] for other in due}) == 1 and not had_left_waiting:
             assert when == min(due[other] for other in equal)
 
     @invariant()
     def each_is_due_when_it_was_put(self):
-        assert {entry for entry in self.entries if entry.ticket} == set(self.dues)
-        assert all(entry.due == due for entry, due in self.dues.items())
+        assert {state for state in self.states if state.ticket} == set(self.dues)
+        assert all(state.due == due for state, due in self.dues.items())
 
     def teardown(self):
-        """Each has its one place: all come, and none comes twice."""
+        """Each job has one place: every job is popped, and none twice."""
         self.poll_queue.recall(self.now)
         left = drain(self.poll_queue, math.inf)
         assert len(left) == len(self.dues)
@@ -314,7 +314,7 @@ class AgendaMachine(RuleBasedStateMachine):
             assert self.poll_queue.next_due() <= self.now
 
 
-AgendaMachine.TestCase.settings = settings(
+PollQueueMachine.TestCase.settings = settings(
     max_examples=3 * settings().max_examples // 2, stateful_step_count=40
 )
-TestAgendaMachine = AgendaMachine.TestCase
+TestPollQueueMachine = PollQueueMachine.TestCase

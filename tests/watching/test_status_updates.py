@@ -1,4 +1,4 @@
-"""Latest, in virtual time: the present state at once, every change soon, and never a backlog."""
+"""Status updates, in virtual time: the present status immediately, changes soon, no backlog."""
 
 import asyncio
 from random import Random
@@ -11,8 +11,8 @@ from adepoll.api.models import JobStatus
 from adepoll.errors import AuthenticationError, ClosedError, InvalidJobIdError, JobNotFoundError
 
 
-async def gather(latest):
-    return [(news.job_id, news.status_text) async for news in latest]
+async def gather(updates):
+    return [(update.job_id, update.status_text) async for update in updates]
 
 
 def test_a_fast_consumer_gets_every_change(replay, scripted):
@@ -32,12 +32,12 @@ def test_a_fast_consumer_gets_every_change(replay, scripted):
 def test_a_slow_consumer_gets_only_the_latest_status(replay, scripted):
     async def script():
         source = scripted({"a": ["pending", "processing", "completed"], "b": ["pending"]})
-        async with watcher_of(source) as watcher, watcher.status_updates(["a", "b"]) as latest:
+        async with watcher_of(source) as watcher, watcher.status_updates(["a", "b"]) as updates:
             await asyncio.sleep(100)
-            told = [(await anext(latest)).status_text for _ in range(2)]
+            texts = [(await anext(updates)).status_text for _ in range(2)]
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(anext(latest), 100)
-            return told
+                await asyncio.wait_for(anext(updates), 100)
+            return texts
 
     assert replay(script) == ["completed", "pending"]
 
@@ -50,8 +50,8 @@ def test_a_status_known_from_polls_for_others_is_yielded_immediately(replay, scr
             await asyncio.sleep(1)
             polls, at = source.count(), asyncio.get_running_loop().time()
             async with watcher.status_updates(["a"]) as second:
-                news = await anext(second)
-                assert (news.status, news.snapshot) == (JobStatus.PROCESSING, None)
+                update = await anext(second)
+                assert (update.status, update.snapshot) == (JobStatus.PROCESSING, None)
                 assert (source.count(), asyncio.get_running_loop().time()) == (polls, at)
 
     replay(script)
@@ -61,9 +61,9 @@ def test_a_last_status_is_not_yielded_again(replay, scripted):
     async def script():
         source = scripted({"a": ["processing", "completed"], "done": ["completed"]})
         async with watcher_of(source) as watcher:
-            told = {"a": "processing", "done": "completed"}
+            last_status = {"a": "processing", "done": "completed"}
             return await gather(
-                watcher.status_updates(["a", "done"], last_status=told)
+                watcher.status_updates(["a", "done"], last_status=last_status)
             ), source.count("done")
 
     assert replay(script) == ([("a", "completed")], 0)
@@ -73,13 +73,13 @@ def test_unresolved_jobs_are_yielded_like_the_others(replay, scripted):
     async def script():
         source = scripted({"gone": [JobNotFoundError(status=404, job_id="gone")]})
         async with watcher_of(source) as watcher:
-            return [news async for news in watcher.status_updates(["gone", "in valid", "fine"])]
+            return [update async for update in watcher.status_updates(["gone", "in valid", "fine"])]
 
     invalid, fine, gone = replay(script)
     assert isinstance(invalid.error, InvalidJobIdError)
     assert fine.status is JobStatus.COMPLETED
     assert isinstance(gone.error, JobNotFoundError)
-    assert all(news.is_last for news in (invalid, fine, gone))
+    assert all(update.is_last for update in (invalid, fine, gone))
 
 
 def test_an_update_contains_neither_result_nor_presigned_query(replay, scripted):
@@ -88,9 +88,9 @@ def test_an_update_contains_neither_result_nor_presigned_query(replay, scripted)
         url = "https://storage.example/a?X-Amz-Signature=canary"
         source = scripted({"a": [evolve(whole, output_url=url, data=object())]})
         async with watcher_of(source) as watcher:
-            [news] = [news async for news in watcher.status_updates(["a"])]
-            assert news.snapshot.data is None
-            assert news.snapshot.output_url == "https://storage.example/a?REDACTED"
+            [update] = [update async for update in watcher.status_updates(["a"])]
+            assert update.snapshot.data is None
+            assert update.snapshot.output_url == "https://storage.example/a?REDACTED"
 
     replay(script)
 
@@ -103,8 +103,8 @@ def test_many_consumers_share_polls_and_leave_nothing_behind(replay, scripted):
             job_ids = [*source.scripts]
 
             async def listen():
-                async with watcher.status_updates(job_ids) as latest:
-                    async for _ in latest:
+                async with watcher.status_updates(job_ids) as updates:
+                    async for _ in updates:
                         if rng.random() < 0.02:
                             return
 

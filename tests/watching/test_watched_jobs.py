@@ -1,4 +1,4 @@
-"""The roster by itself: examples, and a state machine against a naive model."""
+"""The watched jobs by themselves: examples, and a state machine against a naive model."""
 
 import math
 from collections import Counter
@@ -73,24 +73,24 @@ def subscribe(watched_jobs, subscription, *job_ids, now=0.0):
         watched_jobs.subscribe(job_id, subscription, subscription.alone, now)
 
 
-def look(watched_jobs, outcome, now):
-    """Look at the job that is due: with a status text or an error. Give its id."""
-    entry = watched_jobs.pop_due(now)
+def poll(watched_jobs, outcome, now):
+    """Poll the job that is due, with a status text or an error as outcome; return its id."""
+    state = watched_jobs.pop_due(now)
     if isinstance(outcome, str):
-        watched_jobs.succeeded(entry, snapshot(entry.job_id, outcome), now)
+        watched_jobs.succeeded(state, snapshot(state.job_id, outcome), now)
     else:
-        watched_jobs.failed(entry, outcome, now)
-    return entry.job_id
+        watched_jobs.failed(state, outcome, now)
+    return state.job_id
 
 
-def look_when_due(watched_jobs, *outcomes):
-    """Look at the one job as often as there are outcomes; give the times of the looks."""
+def poll_when_due(watched_jobs, *outcomes):
+    """Poll the only job once for each outcome; return the times of the polls."""
     times = []
     for outcome in outcomes:
         if (due := watched_jobs.next_due()) is None:
             break
         times.append(due)
-        look(watched_jobs, outcome, due)
+        poll(watched_jobs, outcome, due)
     return times
 
 
@@ -111,28 +111,28 @@ def nonsense():
 
 
 class Patient(Fixed):
-    """Looks at new jobs after half the interval, as long as hardly any is old."""
+    """Polls new jobs after half the interval, as long as few jobs are old."""
 
     def first_delay(self, job, rng, *, old_share):
         assert (job.polls, job.age, job.watched_for) == (0, 0.0, 0.0)
         return self.interval / 2 if old_share < 0.1 else 0.0
 
 
-def make_trusting(schedule=None, *, runs=1_000):
-    """Make a roster that was given so many jobs that were all new."""
+def make_experienced(schedule=None, *, runs=1_000):
+    """Return watched jobs after `runs` arrivals of new jobs."""
     watched_jobs = make_watched_jobs(schedule or Patient(interval=INTERVAL, jitter=0))
     for _ in range(runs):
-        meet(watched_jobs)
+        record_arrival(watched_jobs)
     return watched_jobs
 
 
-def meet(watched_jobs, age=0.0, now=0.0):
-    """Tell the roster how old a job was that it was given since."""
+def record_arrival(watched_jobs, age=0.0, now=0.0):
+    """Record how old a job was on arrival."""
     watched_jobs.learning.durations.arrivals.record(age, added_at=now + 1.0, now=now)
 
 
-def trust(watched_jobs, subscription, *job_ids, now=0.0):
-    """Follow jobs whose first look can wait; give those whose does."""
+def subscribe_waiting(watched_jobs, subscription, *job_ids, now=0.0):
+    """Subscribe to jobs whose first poll can wait; return those whose first poll does."""
     for job_id in job_ids:
         add_id(subscription, job_id)
         watched_jobs.subscribe(job_id, subscription, subscription.alone, now, can_wait=True)
@@ -162,8 +162,8 @@ def test_a_new_job_comes_before_one_that_is_surely_active_and_after_one_that_has
             watched_jobs.learning.durations.begin()
             watched_jobs.learning.durations.end(0.0, 0.0, 2.0 + number / 1000)
         subscribe(watched_jobs, subscription, "old", now=0.0)
-        entry = watched_jobs.pop_due(0.0)
-        watched_jobs.succeeded(entry, snapshot("old", "processing"), seen_at)
+        state = watched_jobs.pop_due(0.0)
+        watched_jobs.succeeded(state, snapshot("old", "processing"), seen_at)
         subscribe(watched_jobs, subscription, "new", now=100.0)
         assert watched_jobs.pop_due(100.0).job_id == first
 
@@ -178,7 +178,7 @@ def test_jobs_are_polled_in_the_order_of_their_due_times():
 def test_an_active_job_is_due_again_by_its_schedule():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    assert look_when_due(watched_jobs, "pending", "processing", "completed", "never") == [0, 10, 20]
+    assert poll_when_due(watched_jobs, "pending", "processing", "completed", "never") == [0, 10, 20]
     assert len(watched_jobs) == 0
 
 
@@ -192,8 +192,8 @@ def test_the_schedule_gets_polls_and_age():
 
     watched_jobs, subscription = make_watched_jobs(Curious()), make_subscription()
     subscribe(watched_jobs, subscription, "a", now=100.0)
-    look_when_due(watched_jobs, "pending", broken(), "pending", "completed")
-    # A failed look counts until one succeeds: an outage is met with ever fewer looks.
+    poll_when_due(watched_jobs, "pending", broken(), "pending", "completed")
+    # Failed polls count until one succeeds, so that polls become rarer during an outage.
     assert told == [(1, 0), (2, 7), (2, 14)]
 
 
@@ -206,7 +206,7 @@ def test_a_schedule_that_returns_no_delay_raises_value_error(delay):
     watched_jobs, subscription = make_watched_jobs(Wrong()), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     with pytest.raises(ValueError, match="delay"):
-        look(watched_jobs, "pending", 0.0)
+        poll(watched_jobs, "pending", 0.0)
 
 
 # --- what an answer means -----------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_settled_job_is_delivered_to_all_subscribers_and_forgotten():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
-    look(watched_jobs, "failed", 0.0)
+    poll(watched_jobs, "failed", 0.0)
     assert one.take().status is two.take().status is JobStatus.FAILED
     assert len(watched_jobs) == 0
     assert watched_jobs.get("a") is None
@@ -234,7 +234,7 @@ def test_a_settled_job_is_delivered_to_all_subscribers_and_forgotten():
 def test_a_job_with_an_unknown_status_is_active():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look(watched_jobs, "marinating", 0.0)
+    poll(watched_jobs, "marinating", 0.0)
     assert subscription.take() is None
     assert watched_jobs.get("a").status == "marinating"
     assert watched_jobs.next_due() == INTERVAL
@@ -243,11 +243,11 @@ def test_a_job_with_an_unknown_status_is_active():
 def test_an_answer_about_another_job_settles_neither():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b")
-    entry = watched_jobs.pop_due(0.0)
-    watched_jobs.succeeded(entry, snapshot("b"), 0.0)
+    state = watched_jobs.pop_due(0.0)
+    watched_jobs.succeeded(state, snapshot("b"), 0.0)
     assert subscription.take() is None
     assert subscription.open == 2
-    assert look(watched_jobs, "completed", 0.0) == "b"
+    assert poll(watched_jobs, "completed", 0.0) == "b"
     while not subscription.errors:
         due = watched_jobs.next_due()
         watched_jobs.succeeded(watched_jobs.pop_due(due), snapshot("b"), due)
@@ -262,9 +262,9 @@ def test_an_answer_about_another_job_settles_neither():
 def test_an_answer_without_subscribers_is_ignored():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    entry = watched_jobs.pop_due(0.0)
-    assert watched_jobs.unsubscribe("a", subscription) is entry
-    watched_jobs.succeeded(entry, snapshot("a"), 0.0)
+    state = watched_jobs.pop_due(0.0)
+    assert watched_jobs.unsubscribe("a", subscription) is state
+    watched_jobs.succeeded(state, snapshot("a"), 0.0)
     assert subscription.take() is None
     assert subscription.buffer.free == 100
 
@@ -272,11 +272,11 @@ def test_an_answer_without_subscribers_is_ignored():
 def test_a_late_answer_does_not_change_a_new_state_of_the_same_job():
     watched_jobs, old, new = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, old, "a")
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     watched_jobs.unsubscribe("a", old)
     subscribe(watched_jobs, new, "a", now=1.0)
-    watched_jobs.failed(entry, missing(), 1.0)
-    watched_jobs.succeeded(entry, snapshot("a"), 1.0)
+    watched_jobs.failed(state, missing(), 1.0)
+    watched_jobs.succeeded(state, snapshot("a"), 1.0)
     assert not new.errors
     assert new.take() is None
     assert watched_jobs.pop_due(1.0).job_id == "a"
@@ -288,7 +288,7 @@ def test_a_late_answer_does_not_change_a_new_state_of_the_same_job():
 def test_a_job_may_be_unknown_during_the_grace():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    assert look_when_due(watched_jobs, missing(), missing(), "completed") == [0, 10, 15]
+    assert poll_when_due(watched_jobs, missing(), missing(), "completed") == [0, 10, 15]
     assert subscription.take().job_id == "a"
     assert not subscription.errors
 
@@ -297,7 +297,7 @@ def test_a_job_that_stays_unknown_is_given_up_at_the_end_of_the_grace():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     last = missing()
-    assert look_when_due(watched_jobs, missing(), missing(), last, missing()) == [0, 10, 15]
+    assert poll_when_due(watched_jobs, missing(), missing(), last, missing()) == [0, 10, 15]
     assert subscription.errors == {"a": last}
     assert subscription.open == len(watched_jobs) == 0
     assert watched_jobs.counts.given_up == 1
@@ -312,7 +312,7 @@ def test_the_end_of_the_grace_is_reached_however_floats_round(added_at, grace, i
     watched_jobs = make_watched_jobs(Fixed(interval=interval, jitter=0), not_found_grace=grace)
     subscription = make_subscription()
     subscribe(watched_jobs, subscription, "a", now=added_at)
-    times = look_when_due(watched_jobs, *[missing()] * 100)
+    times = poll_when_due(watched_jobs, *[missing()] * 100)
     assert subscription.errors
     assert times == sorted(set(times)), "the same moment twice: it might never pass"
     assert times[-1] == pytest.approx(added_at + grace)
@@ -321,14 +321,14 @@ def test_the_end_of_the_grace_is_reached_however_floats_round(added_at, grace, i
 def test_without_grace_the_first_404_gives_the_job_up():
     watched_jobs, subscription = make_watched_jobs(not_found_grace=0.0), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look(watched_jobs, missing(), 0.0)
+    poll(watched_jobs, missing(), 0.0)
     assert "a" in subscription.errors
 
 
 def test_a_job_found_before_may_be_unknown_for_the_patience():
     watched_jobs, subscription = make_watched_jobs(patience=60.0), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    times = look_when_due(watched_jobs, missing(), missing(), "pending", *[missing()] * 9)
+    times = poll_when_due(watched_jobs, missing(), missing(), "pending", *[missing()] * 9)
     assert times == [0, 10, 15, 25, 35, 45, 55, 65, 75, 85]
     assert "a" in subscription.errors
 
@@ -336,26 +336,26 @@ def test_a_job_found_before_may_be_unknown_for_the_patience():
 def test_the_grace_starts_with_the_first_404_not_with_an_earlier_outage():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look_when_due(watched_jobs, broken(), broken(), broken(), missing())
+    poll_when_due(watched_jobs, broken(), broken(), broken(), missing())
     assert not subscription.errors
-    assert look_when_due(watched_jobs, missing(), missing()) == [40, 45]
+    assert poll_when_due(watched_jobs, missing(), missing()) == [40, 45]
     assert isinstance(subscription.errors["a"], JobNotFoundError)
 
 
-# --- passing failures ---------------------------------------------------------------------------
+# --- transient failures -------------------------------------------------------------------------
 
 
 def test_a_job_is_given_up_when_transient_failures_outlast_the_patience():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    assert look_when_due(watched_jobs, *[broken()] * 20) == [0, 10, 20, 30, 40, 50, 60]
+    assert poll_when_due(watched_jobs, *[broken()] * 20) == [0, 10, 20, 30, 40, 50, 60]
     assert isinstance(subscription.errors["a"], TransportError)
 
 
 def test_an_answer_restarts_the_patience():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look_when_due(watched_jobs, *[broken()] * 6, "pending", *[broken()] * 6, "completed")
+    poll_when_due(watched_jobs, *[broken()] * 6, "pending", *[broken()] * 6, "completed")
     assert not subscription.errors
     assert subscription.take().job_id == "a"
 
@@ -363,7 +363,7 @@ def test_an_answer_restarts_the_patience():
 def test_throttled_time_does_not_count_against_the_patience():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look_when_due(watched_jobs, broken(), *[throttled()] * 50, broken(), "completed")
+    poll_when_due(watched_jobs, broken(), *[throttled()] * 50, broken(), "completed")
     assert not subscription.errors
     assert subscription.take().job_id == "a"
 
@@ -371,7 +371,7 @@ def test_throttled_time_does_not_count_against_the_patience():
 def test_throttling_never_gives_a_job_up():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    assert len(look_when_due(watched_jobs, *[throttled()] * 1_000)) == 1_000
+    assert len(poll_when_due(watched_jobs, *[throttled()] * 1_000)) == 1_000
     assert not subscription.errors
 
 
@@ -380,7 +380,7 @@ def test_throttling_between_failures_does_not_restart_the_patience(failure):
     """Else a job that fails, seen through a limit that is often hit, would never end."""
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    times = look_when_due(watched_jobs, *[failure(), throttled()] * 50)
+    times = poll_when_due(watched_jobs, *[failure(), throttled()] * 50)
     assert "a" in subscription.errors
     assert len(times) < 20
 
@@ -388,7 +388,7 @@ def test_throttling_between_failures_does_not_restart_the_patience(failure):
 def test_a_job_that_fails_in_different_ways_is_given_up():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look_when_due(watched_jobs, *[missing(), broken(), throttled()] * 50)
+    poll_when_due(watched_jobs, *[missing(), broken(), throttled()] * 50)
     assert "a" in subscription.errors
 
 
@@ -403,7 +403,7 @@ def test_a_job_that_fails_in_different_ways_is_given_up():
 def test_a_permanent_failure_gives_the_job_up_immediately(error):
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look(watched_jobs, error, 0.0)
+    poll(watched_jobs, error, 0.0)
     assert subscription.errors == {"a": error}
 
 
@@ -411,14 +411,14 @@ def test_a_permanent_failure_gives_the_job_up_immediately(error):
 def test_malformed_answers_are_accepted_for_a_minute_and_at_most_for_the_patience(patience, last):
     watched_jobs, subscription = make_watched_jobs(patience=patience), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    assert look_when_due(watched_jobs, *[nonsense()] * 20)[-1] == last
+    assert poll_when_due(watched_jobs, *[nonsense()] * 20)[-1] == last
     assert isinstance(subscription.errors["a"], MalformedAnswerError)
 
 
 def test_two_malformed_answers_in_a_long_outage_do_not_shorten_the_patience():
     watched_jobs, subscription = make_watched_jobs(patience=300.0), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look_when_due(
+    poll_when_due(
         watched_jobs, nonsense(), *[broken()] * 20, nonsense(), *[broken()] * 5, "completed"
     )
     assert not subscription.errors
@@ -427,7 +427,7 @@ def test_two_malformed_answers_in_a_long_outage_do_not_shorten_the_patience():
 def test_a_good_answer_resets_the_count_of_malformed_ones():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look_when_due(watched_jobs, *[nonsense(), nonsense(), "pending"] * 5, "completed")
+    poll_when_due(watched_jobs, *[nonsense(), nonsense(), "pending"] * 5, "completed")
     assert not subscription.errors
 
 
@@ -435,45 +435,45 @@ def test_all_subscribers_are_notified_when_a_job_is_given_up():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription()
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "a")
-    look(watched_jobs, PaymentRequiredError(status=402), 0.0)
+    poll(watched_jobs, PaymentRequiredError(status=402), 0.0)
     assert one.errors == two.errors != {}
     assert one.open == two.open == 0
     assert watched_jobs.counts.given_up == 1
 
 
-# --- looks that bring nothing -------------------------------------------------------------------
+# --- polls without a result ---------------------------------------------------------------------
 
 
 def test_a_cancelled_poll_is_repeated():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    entry = watched_jobs.pop_due(0.0)
-    watched_jobs.cancelled(entry, 1.0)
-    assert not entry.in_flight
+    state = watched_jobs.pop_due(0.0)
+    watched_jobs.cancelled(state, 1.0)
+    assert not state.in_flight
     assert subscription.buffer.free == 100
-    assert watched_jobs.next_due() == 10.0  # waits run from look to look
+    assert watched_jobs.next_due() == 10.0  # delays count from poll to poll
 
 
 def test_cancelling_after_an_answer_changes_nothing():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    entry = watched_jobs.pop_due(0.0)
-    watched_jobs.succeeded(entry, snapshot("a", "pending"), 0.0)
-    watched_jobs.cancelled(entry, 5.0)
+    state = watched_jobs.pop_due(0.0)
+    watched_jobs.succeeded(state, snapshot("a", "pending"), 0.0)
+    watched_jobs.cancelled(state, 5.0)
     assert watched_jobs.next_due() == 10.0
-    assert places_of([entry]) == 1
+    assert places_of([state]) == 1
 
 
-# --- nudges -------------------------------------------------------------------------------------
+# --- poll_now -----------------------------------------------------------------------------------
 
 
 def test_poll_now_makes_a_job_due():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    look(watched_jobs, "pending", 0.0)
+    poll(watched_jobs, "pending", 0.0)
     assert watched_jobs.poll_now("a", 3.0)
     assert watched_jobs.next_due() == 3.0
-    look(watched_jobs, "pending", 3.0)
+    poll(watched_jobs, "pending", 3.0)
     assert watched_jobs.next_due() == 13.0
 
 
@@ -486,13 +486,13 @@ def test_poll_now_returns_false_for_a_job_that_is_not_watched():
 def test_poll_now_during_a_poll_causes_another_one_after_it():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     for _ in range(100):
         assert watched_jobs.poll_now("a", 0.5)
     assert watched_jobs.next_due() is None
-    watched_jobs.succeeded(entry, snapshot("a", "pending"), 1.0)
+    watched_jobs.succeeded(state, snapshot("a", "pending"), 1.0)
     assert watched_jobs.next_due() == 1.0
-    look(watched_jobs, "pending", 1.0)
+    poll(watched_jobs, "pending", 1.0)
     assert watched_jobs.next_due() == 11.0
 
 
@@ -506,8 +506,8 @@ def test_poll_now_never_delays_a_job():
 def test_many_calls_of_poll_now_do_not_grow_the_heap():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b")
-    look(watched_jobs, "pending", 0.0)
-    look(watched_jobs, "pending", 0.0)
+    poll(watched_jobs, "pending", 0.0)
+    poll(watched_jobs, "pending", 0.0)
     for step in range(100_000):
         assert watched_jobs.poll_now("ab"[step % 2], 1.0 + step * 1e-6)
     assert places_of([watched_jobs.get("a"), watched_jobs.get("b")]) < 10
@@ -522,14 +522,14 @@ def test_no_more_jobs_are_polled_than_there_is_room_for():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2)
     subscribe(watched_jobs, subscription, "a", "b", "c")
     polls = [watched_jobs.pop_due(0.0) for _ in range(3)]
-    assert [entry and entry.job_id for entry in polls] == ["a", "b", None]
+    assert [state and state.job_id for state in polls] == ["a", "b", None]
     assert watched_jobs.next_due() is None
 
 
 def test_a_job_waits_until_the_consumer_makes_room():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, subscription, "a", "b")
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
     assert watched_jobs.wake_waiting(subscription, 1.0) == 0
     subscription.take()
@@ -543,16 +543,16 @@ def test_a_poll_that_delivers_nothing_makes_room_for_waiting_jobs(end):
     """Else they would wait until something is consumed, and there may be nothing to consume."""
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, subscription, "a", "b")
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     assert watched_jobs.pop_due(0.0) is None  # b is set aside
     if end == "pending":
-        watched_jobs.succeeded(entry, snapshot("a", "pending"), 1.0)
+        watched_jobs.succeeded(state, snapshot("a", "pending"), 1.0)
     elif end == "unknown":
-        watched_jobs.failed(entry, missing(), 1.0)
+        watched_jobs.failed(state, missing(), 1.0)
     elif end == "given up":
-        watched_jobs.failed(entry, PaymentRequiredError(status=402), 1.0)
+        watched_jobs.failed(state, PaymentRequiredError(status=402), 1.0)
     else:
-        watched_jobs.cancelled(entry, 1.0)
+        watched_jobs.cancelled(state, 1.0)
     assert watched_jobs.pop_due(1.0).job_id == "b"
 
 
@@ -560,13 +560,13 @@ def test_a_poll_without_subscribers_makes_room_too():
     watched_jobs, full, other = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, full, "a", "b")
     subscribe(watched_jobs, other, "b")
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     reserved = watched_jobs.pop_due(0.0)
-    assert (entry.job_id, reserved.job_id) == ("a", "b")
+    assert (state.job_id, reserved.job_id) == ("a", "b")
     subscribe(watched_jobs, full, "c")
     assert watched_jobs.pop_due(0.0) is None
     watched_jobs.unsubscribe("a", full)
-    watched_jobs.succeeded(entry, snapshot("a"), 1.0)
+    watched_jobs.succeeded(state, snapshot("a"), 1.0)
     watched_jobs.succeeded(reserved, snapshot("b", "pending"), 1.0)
     assert watched_jobs.pop_due(1.0).job_id == "c"
 
@@ -574,15 +574,15 @@ def test_a_poll_without_subscribers_makes_room_too():
 def test_a_subscriber_with_room_gets_a_job_for_which_another_has_none():
     watched_jobs, full, free = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, full, "a", "b")
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None  # b waits for room
     subscribe(watched_jobs, free, "b", now=1.0)
-    look(watched_jobs, "completed", 1.0)
+    poll(watched_jobs, "completed", 1.0)
     assert free.take().job_id == "b"
     assert watched_jobs.pop_due(1.0) is None  # b waits again, for the other one
     assert full.take().job_id == "a"
     watched_jobs.wake_waiting(full, 2.0)
-    look(watched_jobs, "completed", 2.0)
+    poll(watched_jobs, "completed", 2.0)
     assert full.take().job_id == "b"
     assert len(watched_jobs) == 0
     assert watched_jobs.counts.settled == 2
@@ -597,8 +597,8 @@ def test_a_full_subscriber_that_joins_a_waiting_job_wakes_it_with_its_own_room(l
     )
     subscribe(watched_jobs, one, "a", "b")
     subscribe(watched_jobs, two, "c")
-    look(watched_jobs, "completed", 0.0)
-    look(watched_jobs, "completed", 0.0) if watched_jobs.next_due() is not None else None
+    poll(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0) if watched_jobs.next_due() is not None else None
     assert one.buffer.free <= 0
     assert watched_jobs.pop_due(0.0) is None
     subscribe(watched_jobs, two, "b", now=0.0)
@@ -608,12 +608,12 @@ def test_a_full_subscriber_that_joins_a_waiting_job_wakes_it_with_its_own_room(l
         watched_jobs.unsubscribe("b", one)
     assert two.take().job_id == "c"
     watched_jobs.wake_waiting(two, 1.0)
-    look(watched_jobs, "completed", 1.0)
+    poll(watched_jobs, "completed", 1.0)
     assert two.take().job_id == "b"
 
 
 def test_room_is_not_used_for_a_job_that_waits_for_other_subscribers_only():
-    """It was told of that job already, and other jobs wait."""
+    """It has that job's snapshot already, and other jobs wait."""
     watched_jobs, one, two = (
         make_watched_jobs(),
         make_subscription(limit=1),
@@ -621,49 +621,49 @@ def test_room_is_not_used_for_a_job_that_waits_for_other_subscribers_only():
     )
     subscribe(watched_jobs, one, "a")
     subscribe(watched_jobs, two, "b")
-    look(watched_jobs, "completed", 0.0)
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     subscribe(watched_jobs, one, "shared")
     subscribe(watched_jobs, two, "shared")
     assert watched_jobs.pop_due(0.0) is None  # both are full
     keen = make_subscription()
     subscribe(watched_jobs, keen, "shared", now=1.0)  # and this one is not
-    look(watched_jobs, "pending", 1.0)
+    poll(watched_jobs, "pending", 1.0)
     watched_jobs.unsubscribe("shared", keen)
     subscribe(watched_jobs, one, "mine", now=11.0)
     assert watched_jobs.pop_due(11.0) is None  # now it waits a second time
     one.take()
     watched_jobs.wake_waiting(one, 12.0)
-    assert look(watched_jobs, "completed", 12.0) == "shared"  # and two has no room yet
+    assert poll(watched_jobs, "completed", 12.0) == "shared"  # and two has no room yet
     assert one.take().job_id == "shared"
     watched_jobs.wake_waiting(one, 13.0)
-    assert look(watched_jobs, "completed", 13.0) == "mine"
+    assert poll(watched_jobs, "completed", 13.0) == "mine"
 
 
 def test_a_full_buffer_does_not_collect_duplicates_of_a_waiting_job():
     watched_jobs, full = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, full, "a", "b")
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
     for round_ in range(1_000):
         keen = make_subscription()
         subscribe(watched_jobs, keen, "b", now=float(round_))
-        look(watched_jobs, "pending", float(round_))
+        poll(watched_jobs, "pending", float(round_))
         watched_jobs.unsubscribe("b", keen)
         assert watched_jobs.pop_due(round_ + INTERVAL) is None
     assert len(full.buffer.waiting) < 100
     full.take()
     watched_jobs.wake_waiting(full, 5_000.0)
-    look(watched_jobs, "completed", 5_000.0)
+    poll(watched_jobs, "completed", 5_000.0)
     assert full.take().job_id == "b"
 
 
 def test_a_subscriber_that_joins_during_a_poll_gets_its_snapshot_if_it_has_room():
     watched_jobs, one, two = make_watched_jobs(), make_subscription(), make_subscription(limit=1)
     subscribe(watched_jobs, one, "a")
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     subscribe(watched_jobs, two, "a")
-    watched_jobs.succeeded(entry, snapshot("a"), 0.0)
+    watched_jobs.succeeded(state, snapshot("a"), 0.0)
     assert one.take().job_id == two.take().job_id == "a"
     assert watched_jobs.next_due() is None
 
@@ -671,16 +671,14 @@ def test_a_subscriber_that_joins_during_a_poll_gets_its_snapshot_if_it_has_room(
 def test_the_number_of_jobs_set_aside_in_one_call_is_limited():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, subscription, *(f"job{number}" for number in range(1_000)))
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     calls = 0
     while watched_jobs.next_due() is not None:
         assert watched_jobs.pop_due(0.0) is None
         calls += 1
     assert 2 <= calls <= 10
     subscription.take()
-    assert (
-        watched_jobs.wake_waiting(subscription, 1.0) == 1
-    )  # and no more are woken than there is room for
+    assert watched_jobs.wake_waiting(subscription, 1.0) == 1  # only as many as there is room for
     assert watched_jobs.pop_due(1.0) is not None
     assert watched_jobs.pop_due(1.0) is None
 
@@ -688,7 +686,7 @@ def test_the_number_of_jobs_set_aside_in_one_call_is_limited():
 def test_jobs_that_waited_for_room_do_not_come_back_after_clear():
     watched_jobs, old, new = make_watched_jobs(), make_subscription(limit=1), make_subscription()
     subscribe(watched_jobs, old, "a", "b")
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
     stale = watched_jobs.get("b")
     watched_jobs.clear()
@@ -724,16 +722,16 @@ def test_a_job_is_forgotten_with_its_last_subscriber():
     subscribe(watched_jobs, two, "a")
     assert watched_jobs.unsubscribe("a", one) is None
     assert watched_jobs.unsubscribe("a", one) is None
-    entry = watched_jobs.get("a")
-    assert watched_jobs.unsubscribe("a", two) is entry
+    state = watched_jobs.get("a")
+    assert watched_jobs.unsubscribe("a", two) is state
     assert watched_jobs.unsubscribe("a", two) is None
     assert watched_jobs.unsubscribe("unheard of", two) is None
 
 
-# --- while the list is swept --------------------------------------------------------------------
+# --- during list sweeps -------------------------------------------------------------------------
 
 
-def swept_roster(*job_ids):
+def make_sweeping(*job_ids):
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     watched_jobs.start_sweeping()
     subscribe(watched_jobs, subscription, *job_ids)
@@ -741,7 +739,7 @@ def swept_roster(*job_ids):
 
 
 def test_a_new_job_waits_for_the_list():
-    watched_jobs = swept_roster("a")
+    watched_jobs = make_sweeping("a")
     assert watched_jobs.pop_due(0.0) is None
     assert watched_jobs.next_due() == TRUST
     assert watched_jobs.listed(summary("a"), 0.0, 1.0)
@@ -750,7 +748,7 @@ def test_a_new_job_waits_for_the_list():
 
 
 def test_a_job_missing_from_the_list_is_polled():
-    watched_jobs = swept_roster("a", "b")
+    watched_jobs = make_sweeping("a", "b")
     for job_id in "ab":
         watched_jobs.listed(summary(job_id), 1.0, 1.0)
     watched_jobs.listed(summary("b"), 5.0, 5.0)
@@ -760,7 +758,7 @@ def test_a_job_missing_from_the_list_is_polled():
 
 
 def test_a_job_newer_than_the_lag_of_the_list_is_not_missing():
-    watched_jobs = swept_roster("a")
+    watched_jobs = make_sweeping("a")
     watched_jobs.list_trust.list_lag = 3.0
     assert watched_jobs.sweep_ended(2.9, 3.0) == 0
     assert watched_jobs.pop_due(3.0) is None
@@ -769,22 +767,22 @@ def test_a_job_newer_than_the_lag_of_the_list_is_not_missing():
 
 
 def test_the_list_settles_nothing():
-    watched_jobs = swept_roster("a")
+    watched_jobs = make_sweeping("a")
     assert not watched_jobs.listed(summary("a", "completed"), 1.0, 1.0)
     assert watched_jobs.get("a") is not None
     assert watched_jobs.sweep_ended(2.0, 2.0) == 1
 
 
 def test_a_listed_job_that_is_not_watched_is_ignored():
-    watched_jobs = swept_roster("a")
+    watched_jobs = make_sweeping("a")
     assert not watched_jobs.listed(summary("b"), 1.0, 1.0)
     assert len(watched_jobs) == 1
 
 
 def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedule():
-    watched_jobs = swept_roster("a")
+    watched_jobs = make_sweeping("a")
     watched_jobs.sweep_ended(1.0, 1.0)
-    look(watched_jobs, "pending", 1.0)
+    poll(watched_jobs, "pending", 1.0)
     assert watched_jobs.list_trust.wasted_polls == 1
     for second in range(40):
         watched_jobs.sweep_ended(2.0 + second, 2.0 + second)
@@ -792,27 +790,27 @@ def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedu
 
 
 def test_a_job_listed_during_its_poll_is_not_missing():
-    """Else a job that the list has shown while it was looked at would be missing from it."""
-    watched_jobs = swept_roster("a")
+    """Otherwise a job that was listed during its poll would be missing from the list."""
+    watched_jobs = make_sweeping("a")
     watched_jobs.poll_now("a", 0.0)
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     watched_jobs.listed(summary("a"), 1.0, 1.5)
-    watched_jobs.succeeded(entry, snapshot("a", "processing"), 2.0)
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 2.0)
     assert watched_jobs.sweep_ended(1.0, 2.5) == 0
 
 
 def test_poll_now_during_a_poll_works_while_sweeping():
-    watched_jobs = swept_roster("a")
+    watched_jobs = make_sweeping("a")
     watched_jobs.poll_now("a", 0.0)
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     watched_jobs.poll_now("a", 0.5)
-    watched_jobs.succeeded(entry, snapshot("a", "processing"), 1.0)
-    assert watched_jobs.pop_due(1.0) is entry
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 1.0)
+    assert watched_jobs.pop_due(1.0) is state
 
 
 def test_poll_now_is_not_undone_by_a_page():
     for listed_before in (True, False):
-        watched_jobs = swept_roster("a")
+        watched_jobs = make_sweeping("a")
         if listed_before:
             watched_jobs.listed(summary("a"), 1.0, 1.0)
             watched_jobs.sweep_ended(2.0, 2.0)
@@ -836,9 +834,9 @@ def test_jobs_that_wait_for_room_or_fail_do_not_delay_sweeps():
     subscribe(watched_jobs, subscription, "a", "b", "c")
     watched_jobs.sweep_ended(1.0, 1.0)
     assert watched_jobs.list_trust.pending_confirmation == 3
-    look(watched_jobs, broken(), 1.0)
+    poll(watched_jobs, broken(), 1.0)
     assert watched_jobs.list_trust.pending_confirmation == 2
-    look(watched_jobs, "completed", 1.0)
+    poll(watched_jobs, "completed", 1.0)
     assert watched_jobs.pop_due(1.0) is None  # the buffer is full
     assert watched_jobs.list_trust.pending_confirmation == 0
 
@@ -850,9 +848,9 @@ def test_when_sweeping_stops_each_job_is_due_within_its_delay():
     subscribe(watched_jobs, subscription, *job_ids)
     for job_id in job_ids[:1_100]:
         watched_jobs.listed(summary(job_id), 1.0, 1.0)
-    assert len(list(watched_jobs.stop_sweeping(5.0))) == 2  # it gives control back now and then
+    assert len(list(watched_jobs.stop_sweeping(5.0))) == 2  # it yields now and then
     dues = [watched_jobs.get(job_id).due for job_id in job_ids]
-    assert set(dues[1_100:]) == {5.0}  # nobody has seen these yet
+    assert set(dues[1_100:]) == {5.0}  # these were never seen
     assert 5.0 < min(dues[:1_100]) < 6.0
     assert 14.0 < max(dues[:1_100]) <= 5.0 + INTERVAL
     assert len({round(due, 3) for due in dues[:1_100]}) > 500
@@ -866,16 +864,16 @@ subscriptions = st.integers(min_value=0, max_value=2)
 
 
 class Model:
-    """What a roster should hold of one job."""
+    """What the watched jobs should hold of one job."""
 
-    def __init__(self, entry, due):
-        self.entry = entry
-        self.due = due  # None while it is looked at or waits for room
+    def __init__(self, state, due):
+        self.state = state
+        self.due = due  # None during a poll, and while it waits for room
         self.poll_again = False
 
 
-class RosterMachine(RuleBasedStateMachine):
-    """A roster and a dict walk in step.
+class WatchedJobsMachine(RuleBasedStateMachine):
+    """The watched jobs and a dict are compared after each step.
 
     Three subscriptions with small buffers share six jobs; some want every change. At times the list
     is swept, and shows anything. The model copies what it cannot know: which of several overdue
@@ -893,10 +891,10 @@ class RosterMachine(RuleBasedStateMachine):
         self.model = {}
         self.sweeping = False
         self.asked_at = 0.0
-        self.looking = []  # (entry, those it was reserved by)
+        self.looking = []  # (state, those it was reserved by)
         self.ended = {
             subscription: [] for subscription in self.subscriptions
-        }  # what each was told, to the end
+        }  # final snapshots that each has got
         self.given = {subscription: set() for subscription in self.subscriptions}
 
     # What the caller does.
@@ -909,7 +907,7 @@ class RosterMachine(RuleBasedStateMachine):
         self.given[subscription].add(job_id)
         add_id(subscription, job_id)
         known = self.model.get(job_id)
-        entry = self.watched_jobs.subscribe(job_id, subscription, subscription.alone, self.now)
+        state = self.watched_jobs.subscribe(job_id, subscription, subscription.alone, self.now)
         if (
             known is not None
             and known.due is not None
@@ -921,11 +919,11 @@ class RosterMachine(RuleBasedStateMachine):
                 True,
             )  # it wants to know the status
         if job_id not in self.model:
-            self.model[job_id] = Model(entry, self.now)
+            self.model[job_id] = Model(state, self.now)
             if self.sweeping:
-                assert entry.due <= self.now + TRUST
-                self.model[job_id].due = entry.due
-        elif self.model[job_id].due is None and entry.ticket:
+                assert state.due <= self.now + TRUST
+                self.model[job_id].due = state.due
+        elif self.model[job_id].due is None and state.ticket:
             assert subscription.buffer.free > 0
             self.model[job_id].due = self.now  # it waited for room, and here is room
 
@@ -934,9 +932,9 @@ class RosterMachine(RuleBasedStateMachine):
         """Close a subscription, as when a watch is closed; another one replaces it."""
         subscription = self.subscriptions[number]
         for job_id in subscription.open_ids():
-            entry = self.model[job_id].entry
-            last = entry.subscribers == (subscription,)
-            assert self.watched_jobs.unsubscribe(job_id, subscription) is (entry if last else None)
+            state = self.model[job_id].state
+            last = state.subscribers == (subscription,)
+            assert self.watched_jobs.unsubscribe(job_id, subscription) is (state if last else None)
             if last:
                 del self.model[job_id]
         fresh = make_subscription(self.limits[number], every_change=self.limits[number] == 3)
@@ -951,13 +949,13 @@ class RosterMachine(RuleBasedStateMachine):
             if job.is_terminal:
                 self.ended[subscription].append(job.job_id)
             self.watched_jobs.wake_waiting(subscription, self.now)
-            self.learn_who_was_woken()
+            self.update_woken_jobs()
 
     @rule(job_id=jobs)
     def poll_now(self, job_id):
         assert self.watched_jobs.poll_now(job_id, self.now) is (job_id in self.model)
         if (known := self.model.get(job_id)) is not None:
-            if known.entry.in_flight:
+            if known.state.in_flight:
                 known.poll_again = True
             elif known.due is not None:
                 known.due = min(known.due, self.now)
@@ -970,88 +968,88 @@ class RosterMachine(RuleBasedStateMachine):
     # What the watcher does.
 
     @rule(target=in_flight)
-    def start_look(self):
+    def start_poll(self):
         due = sorted(
             (known.due, job_id)
             for job_id, known in self.model.items()
             if known.due is not None and known.due <= self.now
         )
-        with_room = [(when, job_id) for when, job_id in due if self.somebody_has_room(job_id)]
-        entry = self.watched_jobs.pop_due(self.now)
+        with_room = [(when, job_id) for when, job_id in due if self.has_room(job_id)]
+        state = self.watched_jobs.pop_due(self.now)
         for when, job_id in due:
             known = self.model[job_id]
-            if known.entry.waits_for_room:
+            if known.state.waits_for_room:
                 assert (when, job_id) not in with_room
                 known.due = None
-            elif known.entry is entry:
+            elif known.state is state:
                 assert (when, job_id) in with_room
-            elif known.entry.due > self.now:
-                assert self.sweeping, "put off for no reason"
-                assert not known.poll_again, "the nudge was lost"
-                assert known.entry.due <= self.now + TRUST
-                known.due = known.entry.due
-            elif entry is None or when + HEADSTART < self.model[entry.job_id].due:
-                pytest.fail(f"{job_id} was due long before, and was passed over")
-        if entry is None:
+            elif known.state.due > self.now:
+                assert self.sweeping, "postponed without a reason"
+                assert not known.poll_again, "poll_now was lost"
+                assert known.state.due <= self.now + TRUST
+                known.due = known.state.due
+            elif state is None or when + HEADSTART < self.model[state.job_id].due:
+                pytest.fail(f"{job_id} was due long before, and was not polled")
+        if state is None:
             return multiple()
-        known = self.model[entry.job_id]
+        known = self.model[state.job_id]
         known.due, known.poll_again = None, False
-        assert entry.in_flight
-        self.looking.append((entry, entry.subscribers))
-        return entry
+        assert state.in_flight
+        self.looking.append((state, state.subscribers))
+        return state
 
-    @rule(entry=consumes(in_flight), status=st.sampled_from(["pending", "processing", "failed"]))
-    def answer(self, entry, status):
-        before, polled_at = entry.subscribers, entry.polled_at
-        known = self.land(entry)
-        self.watched_jobs.succeeded(entry, snapshot(entry.job_id, status), self.now)
+    @rule(state=consumes(in_flight), status=st.sampled_from(["pending", "processing", "failed"]))
+    def answer(self, state, status):
+        before, polled_at = state.subscribers, state.polled_at
+        known = self.land(state)
+        self.watched_jobs.succeeded(state, snapshot(state.job_id, status), self.now)
         if known is None:
             return
         if status != "failed":
             if self.sweeping and not known.poll_again:
-                assert self.now < entry.due <= self.now + TRUST
-                known.due = entry.due
+                assert self.now < state.due <= self.now + TRUST
+                known.due = state.due
             else:
                 self.expect_again(known, polled_at)
-        elif self.watched_jobs.get(entry.job_id) is None:
-            del self.model[entry.job_id]
-        else:  # some had no room: they alone still follow, and it waits for them
-            assert entry.waits_for_room or entry.ticket
-            assert set(entry.subscribers) < set(before) or entry.subscribers == before
-        self.learn_who_was_woken()
+        elif self.watched_jobs.get(state.job_id) is None:
+            del self.model[state.job_id]
+        else:  # some had no room: they stay subscribed, and the job waits for them
+            assert state.waits_for_room or state.ticket
+            assert set(state.subscribers) < set(before) or state.subscribers == before
+        self.update_woken_jobs()
 
     @rule(
-        entry=consumes(in_flight),
+        state=consumes(in_flight),
         error=st.sampled_from(
             [missing(), throttled(), broken(), nonsense(), ServerError(status=503)]
         ),
     )
-    def fail(self, entry, error):
-        known = self.land(entry)
-        subscribers = entry.subscribers
-        self.watched_jobs.failed(entry, error, self.now)
+    def fail(self, state, error):
+        known = self.land(state)
+        subscribers = state.subscribers
+        self.watched_jobs.failed(state, error, self.now)
         if known is None:
             return
-        if self.watched_jobs.get(entry.job_id) is None:
+        if self.watched_jobs.get(state.job_id) is None:
             assert not isinstance(error, RateLimitedError)
-            del self.model[entry.job_id]
-            assert all(subscription.errors[entry.job_id] is error for subscription in subscribers)
+            del self.model[state.job_id]
+            assert all(subscription.errors[state.job_id] is error for subscription in subscribers)
         else:
             if known.poll_again:
-                assert entry.due == self.now
-            assert self.now <= entry.due <= self.now + INTERVAL
-            known.due = entry.due
-        self.learn_who_was_woken()
+                assert state.due == self.now
+            assert self.now <= state.due <= self.now + INTERVAL
+            known.due = state.due
+        self.update_woken_jobs()
 
-    @rule(entry=consumes(in_flight))
-    def cancel(self, entry):
-        known = self.land(entry)
-        self.watched_jobs.cancelled(entry, self.now)
+    @rule(state=consumes(in_flight))
+    def cancel(self, state):
+        known = self.land(state)
+        self.watched_jobs.cancelled(state, self.now)
         if known is not None:
-            self.expect_again(known, entry.polled_at)
-        self.learn_who_was_woken()
+            self.expect_again(known, state.polled_at)
+        self.update_woken_jobs()
 
-    # What the list says: hints, which change no more than when a job is looked at.
+    # What the list shows: hints, which change only when a job is polled.
 
     @rule(begin=st.booleans())
     def sweep_or_not(self, begin):
@@ -1064,15 +1062,15 @@ class RosterMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sweeping)
     @rule()
-    def ask_for_the_list(self):
+    def request_the_list(self):
         self.asked_at = self.now
 
     @precondition(lambda self: self.sweeping)
     @rule(job_id=jobs, status=st.sampled_from(["pending", "processing", "completed"]))
     def list_a_job(self, job_id, status):
-        entry = self.watched_jobs.get(job_id)
+        state = self.watched_jobs.get(job_id)
         told = self.watched_jobs.listed(summary(job_id, status), self.asked_at, self.now)
-        assert told is (entry is not None and status != "completed")
+        assert told is (state is not None and status != "completed")
         self.take_over(at_most=TRUST)
 
     @precondition(lambda self: self.sweeping)
@@ -1084,7 +1082,7 @@ class RosterMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.now > 100)
     @rule()
     def stop(self):
-        """As with a bad key: all is forgotten, and looks under way come back to nothing."""
+        """As with a bad key: all jobs are forgotten, and results of polls in flight are ignored."""
         self.watched_jobs.clear()
         self.model.clear()
         for number in range(3):
@@ -1095,10 +1093,10 @@ class RosterMachine(RuleBasedStateMachine):
 
     # The bookkeeping of the model.
 
-    def land(self, entry):
-        self.looking = [look for look in self.looking if look[0] is not entry]
-        known = self.model.get(entry.job_id)
-        return known if known is not None and known.entry is entry else None
+    def land(self, state):
+        self.looking = [look for look in self.looking if look[0] is not state]
+        known = self.model.get(state.job_id)
+        return known if known is not None and known.state is state else None
 
     def expect_again(self, known, polled_at):
         known.due = max(polled_at + INTERVAL, self.now + INTERVAL / 2)
@@ -1106,22 +1104,22 @@ class RosterMachine(RuleBasedStateMachine):
             known.due = self.now
 
     def take_over(self, *, at_most):
-        """Take over when jobs are due: nobody can be put off for long, or after a nudge."""
+        """Copy due times: no job is postponed for long, or at all after poll_now."""
         for known in self.model.values():
             if known.due is not None:
-                due = known.entry.due
+                due = known.state.due
                 assert due <= max(known.due, self.now + at_most)
-                assert not known.poll_again or due <= known.due, "the nudge was lost"
+                assert not known.poll_again or due <= known.due, "poll_now was lost"
                 known.due = due
 
-    def learn_who_was_woken(self):
+    def update_woken_jobs(self):
         for known in self.model.values():
-            if known.due is None and known.entry.ticket:
+            if known.due is None and known.state.ticket:
                 known.due = self.now
 
-    def somebody_has_room(self, job_id):
+    def has_room(self, job_id):
         return any(
-            subscription.buffer.free > 0 for subscription in self.model[job_id].entry.subscribers
+            subscription.buffer.free > 0 for subscription in self.model[job_id].state.subscribers
         )
 
     # What must always hold.
@@ -1130,12 +1128,12 @@ class RosterMachine(RuleBasedStateMachine):
     def the_same_jobs_are_due_at_the_same_times(self):
         assert len(self.watched_jobs) == len(self.model)
         for job_id, known in self.model.items():
-            entry = self.watched_jobs.get(job_id)
-            assert entry is known.entry
-            states = (bool(entry.ticket), entry.waits_for_room, entry.in_flight)
-            assert sum(states) == 1, f"{job_id} would never be looked at, or twice: {states}"
+            state = self.watched_jobs.get(job_id)
+            assert state is known.state
+            flags = (bool(state.ticket), state.waits_for_room, state.in_flight)
+            assert sum(flags) == 1, f"{job_id} would never be polled, or twice: {flags}"
             if known.due is not None:
-                assert entry.due == known.due
+                assert state.due == known.due
         due = [known.due for known in self.model.values() if known.due is not None]
         first = min(due, default=None)
         if first is None or first > self.now:
@@ -1144,24 +1142,24 @@ class RosterMachine(RuleBasedStateMachine):
             assert self.watched_jobs.next_due() <= self.now
 
     @invariant()
-    def what_is_urgent_is_counted(self):
-        entries = [known.entry for known in self.model.values()]
+    def jobs_to_confirm_now_are_counted(self):
+        states = [known.state for known in self.model.values()]
         assert self.watched_jobs.list_trust.pending_confirmation == sum(
-            entry.pending_confirmation for entry in entries
+            state.pending_confirmation for state in states
         )
-        assert all(entry.ignore_list or not entry.pending_confirmation for entry in entries)
+        assert all(state.ignore_list or not state.pending_confirmation for state in states)
 
     @invariant()
     def jobs_at_risk_are_known(self):
         durations = self.watched_jobs.learning.durations
-        entered = [k.entry for k in self.model.values() if k.entry.first_active_age is not None]
-        passed = Counter(nearest_edge(entry.first_active_age) for entry in entered)
-        passed.subtract(nearest_edge(entry.last_active_age) for entry in entered)
+        entered = [k.state for k in self.model.values() if k.state.first_active_age is not None]
+        passed = Counter(nearest_edge(state.first_active_age) for state in entered)
+        passed.subtract(nearest_edge(state.last_active_age) for state in entered)
         by_bin = {number: count for number, count in passed.items() if count}
         assert at_risk(durations) == (len(entered), by_bin)
 
     @invariant()
-    def places_are_kept_by_looks_under_way_and_by_nothing_else(self):
+    def only_polls_in_flight_reserve_places(self):
         for subscription, limit in zip(self.subscriptions, self.limits, strict=True):
             kept = sum(reserved.count(subscription) for _, reserved in self.looking)
             buffer = subscription.buffer
@@ -1169,14 +1167,14 @@ class RosterMachine(RuleBasedStateMachine):
             assert len(buffer.snapshots) <= limit
 
     @invariant()
-    def nobody_waits_for_room_that_is_there(self):
+    def no_job_waits_for_room_that_is_free(self):
         for job_id, known in self.model.items():
-            if known.entry.waits_for_room:
-                for subscription in known.entry.subscribers:
+            if known.state.waits_for_room:
+                for subscription in known.state.subscribers:
                     coming = sum(
                         other.due is not None
                         and other.due <= self.now
-                        and subscription in other.entry.subscribers
+                        and subscription in other.state.subscribers
                         for other in self.model.values()
                     )
                     assert subscription.buffer.free <= coming, (
@@ -1192,24 +1190,24 @@ class RosterMachine(RuleBasedStateMachine):
             assert self.given[subscription] == {*told, *subscription.open_ids()}
             assert subscription.open == len(subscription.open_ids())
             for job_id in subscription.open_ids():
-                assert subscription in self.model[job_id].entry.subscribers
+                assert subscription in self.model[job_id].state.subscribers
 
 
-RosterMachine.TestCase.settings = settings(
+WatchedJobsMachine.TestCase.settings = settings(
     max_examples=3 * settings().max_examples, stateful_step_count=40
 )
-TestRosterMachine = RosterMachine.TestCase
+TestWatchedJobsMachine = WatchedJobsMachine.TestCase
 
 
-# --- the first look ------------------------------------------------------------------------------
+# --- the first poll -----------------------------------------------------------------------------
 
 
 MANY = [f"job-{number}" for number in range(1_000)]
 
 
 def test_first_polls_are_postponed_if_jobs_were_always_new_except_for_a_few():
-    watched_jobs, subscription = make_trusting(), make_subscription()
-    waiting = trust(watched_jobs, subscription, *MANY, now=7.0)
+    watched_jobs, subscription = make_experienced(), make_subscription()
+    waiting = subscribe_waiting(watched_jobs, subscription, *MANY, now=7.0)
     assert 20 < len(MANY) - len(waiting) < 90
     assert {watched_jobs.get(job_id).due for job_id in waiting} == {7.0 + INTERVAL / 2}
 
@@ -1218,34 +1216,34 @@ def test_first_polls_are_postponed_if_jobs_were_always_new_except_for_a_few():
     "watched_jobs",
     [
         make_watched_jobs(Patient(interval=INTERVAL)),
-        make_trusting(runs=31),
-        make_trusting(Fixed(interval=INTERVAL)),
-        make_trusting(Exponential()),
+        make_experienced(runs=31),
+        make_experienced(Fixed(interval=INTERVAL)),
+        make_experienced(Exponential()),
     ],
     ids=["nothing is known", "little is known", "fixed", "exponential"],
 )
 def test_first_polls_are_immediate_without_that_experience_or_schedule(watched_jobs):
-    assert trust(watched_jobs, make_subscription(), *MANY) == []
+    assert subscribe_waiting(watched_jobs, make_subscription(), *MANY) == []
 
 
 def test_a_subscriber_that_cannot_wait_gets_an_immediate_first_poll():
-    watched_jobs, subscription, hasty = make_trusting(), make_subscription(), make_subscription()
+    watched_jobs, subscription, hasty = make_experienced(), make_subscription(), make_subscription()
     subscribe(watched_jobs, hasty, "a", now=1.0)
     assert watched_jobs.get("a").due == 1.0
-    first, second, third, *_ = trust(watched_jobs, subscription, *MANY, now=1.0)
+    first, second, third, *_ = subscribe_waiting(watched_jobs, subscription, *MANY, now=1.0)
     subscribe(watched_jobs, hasty, first, now=2.0)
     assert watched_jobs.get(first).due == 2.0
     assert watched_jobs.poll_now(second, 2.0)
     assert watched_jobs.get(second).due == 2.0
-    trust(watched_jobs, hasty, third, now=2.0)
+    subscribe_waiting(watched_jobs, hasty, third, now=2.0)
     assert watched_jobs.get(third).due == 1.0 + INTERVAL / 2
 
 
 def test_a_subscriber_that_cannot_wait_changes_nothing_after_the_first_poll():
-    watched_jobs, subscription = make_trusting(), make_subscription()
+    watched_jobs, subscription = make_experienced(), make_subscription()
     for job_id, outcome in (("a", "processing"), ("b", missing()), ("c", broken())):
         subscribe(watched_jobs, subscription, job_id)
-        look(watched_jobs, outcome, 0.0)
+        poll(watched_jobs, outcome, 0.0)
         due = watched_jobs.get(job_id).due
         assert due > 1.0
         subscribe(watched_jobs, make_subscription(), job_id, now=1.0)
@@ -1253,34 +1251,34 @@ def test_a_subscriber_that_cannot_wait_changes_nothing_after_the_first_poll():
 
 
 def test_a_new_job_waits_for_the_list_while_sweeping():
-    watched_jobs, subscription = make_trusting(), make_subscription()
+    watched_jobs, subscription = make_experienced(), make_subscription()
     watched_jobs.start_sweeping()
-    trust(watched_jobs, subscription, *MANY)
+    subscribe_waiting(watched_jobs, subscription, *MANY)
     assert {watched_jobs.get(job_id).due for job_id in MANY} == {TRUST}
 
 
 def test_an_old_job_makes_all_postponed_first_polls_due():
-    watched_jobs, subscription = make_trusting(), make_subscription(limit=2_000)
+    watched_jobs, subscription = make_experienced(), make_subscription(limit=2_000)
     subscribe(watched_jobs, subscription, "seen")
-    look(watched_jobs, "processing", 0.0)
-    waiting = trust(watched_jobs, subscription, *MANY)
-    meet(watched_jobs, 500.0)
+    poll(watched_jobs, "processing", 0.0)
+    waiting = subscribe_waiting(watched_jobs, subscription, *MANY)
+    record_arrival(watched_jobs, 500.0)
     polled_at = []
-    while (entry := watched_jobs.pop_due(1.0)) is not None:
-        polled_at.append(entry.job_id)
+    while (state := watched_jobs.pop_due(1.0)) is not None:
+        polled_at.append(state.job_id)
     assert {*polled_at} == {*MANY}
     assert {*waiting} < {*polled_at}
-    assert trust(watched_jobs, subscription, "late") == []
+    assert subscribe_waiting(watched_jobs, subscription, "late") == []
     assert watched_jobs.next_due() == 0.0  # "late"
 
 
 def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
-    watched_jobs = make_trusting()
-    meet(watched_jobs, 500.0)
+    watched_jobs = make_experienced()
+    record_arrival(watched_jobs, 500.0)
     for _ in range(1_000):
-        meet(watched_jobs)
+        record_arrival(watched_jobs)
     later = make_watched_jobs(Patient(interval=INTERVAL, jitter=0), learning=watched_jobs.learning)
-    waiting = trust(later, make_subscription(limit=2_000), *MANY)
+    waiting = subscribe_waiting(later, make_subscription(limit=2_000), *MANY)
     while later.pop_due(0.0) is not None:
         pass
     assert later.next_due() == INTERVAL / 2
@@ -1288,11 +1286,13 @@ def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
 
 
 def test_a_404_of_a_late_first_poll_gets_the_whole_grace():
-    watched_jobs, subscription = make_trusting(), make_subscription()
-    job_id, *_ = trust(watched_jobs, subscription, *(f"job-{number}" for number in range(20)))
+    watched_jobs, subscription = make_experienced(), make_subscription()
+    job_id, *_ = subscribe_waiting(
+        watched_jobs, subscription, *(f"job-{number}" for number in range(20))
+    )
     for other in set(subscription.open_ids()) - {job_id}:
         watched_jobs.unsubscribe(other, subscription)
-    assert look_when_due(watched_jobs, missing(), missing(), missing(), missing()) == [
+    assert poll_when_due(watched_jobs, missing(), missing(), missing(), missing()) == [
         5.0,
         15.0,
         20.0,
@@ -1307,7 +1307,7 @@ def test_a_first_delay_that_is_not_a_number_of_0_or_more_raises_value_error(dela
             return delay
 
     with pytest.raises(ValueError, match=str(delay)):
-        trust(make_trusting(Broken()), make_subscription(), *MANY)
+        subscribe_waiting(make_experienced(Broken()), make_subscription(), *MANY)
 
 
 def test_a_first_delay_of_0_makes_a_new_job_due_immediately():
@@ -1315,7 +1315,7 @@ def test_a_first_delay_of_0_makes_a_new_job_due_immediately():
         def first_delay(self, job, rng, *, old_share):
             return 0.0
 
-    assert trust(make_trusting(Eager()), make_subscription(), *MANY) == []
+    assert subscribe_waiting(make_experienced(Eager()), make_subscription(), *MANY) == []
 
 
 @pytest.mark.parametrize("sweeping", [False, True])
@@ -1324,28 +1324,28 @@ def test_only_polls_at_times_of_the_schedule_count_for_the_lag_ratio(sweeping):
     job_ids = [f"job-{number}" for number in range(1_500)]
     subscribe(watched_jobs, subscription, *job_ids)
     for _ in job_ids:
-        look(watched_jobs, "processing", 0.0)
+        poll(watched_jobs, "processing", 0.0)
     if sweeping:
-        # Of these it is known that they have ended; that they did is no surprise.
+        # These are missing from the list, so that their end is not unexpected.
         watched_jobs.start_sweeping()
         assert watched_jobs.sweep_ended(5.0, 10.0) == len(job_ids)
     for _ in job_ids:
-        look(watched_jobs, "completed", 10.0)
+        poll(watched_jobs, "completed", 10.0)
     assert (watched_jobs.learning.lag_ratio.value == 1.0) is sweeping
 
 
-# --- how late it is seen that jobs have ended ---------------------------------------------------
+# --- detection lags -----------------------------------------------------------------------------
 
 
 def test_a_lag_counts_from_the_start_of_the_last_poll_that_found_the_job_active():
     watched_jobs = make_watched_jobs()
     subscribe(watched_jobs, make_subscription(), "a", now=5.0)
-    entry = watched_jobs.pop_due(5.0)
-    watched_jobs.succeeded(entry, snapshot("a", "processing"), 6.0)
-    look(watched_jobs, broken(), 15.0)
+    state = watched_jobs.pop_due(5.0)
+    watched_jobs.succeeded(state, snapshot("a", "processing"), 6.0)
+    poll(watched_jobs, broken(), 15.0)
     assert watched_jobs.counts.detection_lag() == LagHistogram()
-    entry = watched_jobs.pop_due(watched_jobs.next_due())
-    watched_jobs.succeeded(entry, snapshot("a"), 29.0)
+    state = watched_jobs.pop_due(watched_jobs.next_due())
+    watched_jobs.succeeded(state, snapshot("a"), 29.0)
     assert lags_of(watched_jobs) == {30.0: 1}  # 24 s
     assert watched_jobs.counts.detection_lag().sum == 24.0
 
@@ -1353,23 +1353,21 @@ def test_a_lag_counts_from_the_start_of_the_last_poll_that_found_the_job_active(
 def test_a_lag_of_a_job_never_seen_active_counts_from_when_it_was_added():
     watched_jobs = make_watched_jobs()
     subscribe(watched_jobs, make_subscription(), "a", now=100.0)
-    subscribe(
-        watched_jobs, make_subscription(), "a", now=100.5
-    )  # it is known to the roster by then
-    look(watched_jobs, "failed", 101.5)
+    subscribe(watched_jobs, make_subscription(), "a", now=100.5)  # the job is watched by then
+    poll(watched_jobs, "failed", 101.5)
     assert lags_of(watched_jobs) == {2.0: 1}
     assert watched_jobs.counts.detection_lag().sum == 1.5
 
 
 def test_a_lag_counts_from_the_last_list_that_showed_the_job_minus_the_lag_of_the_list():
-    watched_jobs = swept_roster("a", "b")
+    watched_jobs = make_sweeping("a", "b")
     for job_id in "ab":
         watched_jobs.listed(summary(job_id), 20.0, 20.0)
     assert watched_jobs.sweep_ended(24.0, 24.0) == 2
-    look(watched_jobs, "completed", 24.0)
+    poll(watched_jobs, "completed", 24.0)
     assert watched_jobs.counts.detection_lag().sum == 4.0
     watched_jobs.list_trust.list_lag = 3.0
-    look(watched_jobs, "completed", 24.0)
+    poll(watched_jobs, "completed", 24.0)
     assert watched_jobs.counts.detection_lag().sum == 11.0
     assert lags_of(watched_jobs) == {5.0: 1, 10.0: 1}
 
@@ -1377,20 +1375,20 @@ def test_a_lag_counts_from_the_last_list_that_showed_the_job_minus_the_lag_of_th
 def test_a_settled_job_that_is_polled_again_for_a_full_subscriber_counts_once():
     watched_jobs, late = make_watched_jobs(), make_subscription(limit=1)
     subscribe(watched_jobs, late, "first")
-    look(watched_jobs, "completed", 0.0)
+    poll(watched_jobs, "completed", 0.0)
     subscribe(watched_jobs, make_subscription(), "a")
-    entry = watched_jobs.pop_due(0.0)
+    state = watched_jobs.pop_due(0.0)
     subscribe(watched_jobs, late, "a")
-    watched_jobs.succeeded(entry, snapshot("a"), 1.0)
+    watched_jobs.succeeded(state, snapshot("a"), 1.0)
     late.take()
     watched_jobs.wake_waiting(late, 50.0)
-    assert look(watched_jobs, "completed", 50.0) == "a"
+    assert poll(watched_jobs, "completed", 50.0) == "a"
     assert len(watched_jobs) == 0
     assert lags_of(watched_jobs) == {0.5: 1, 1.0: 1}
 
 
 def lags_of(watched_jobs):
-    """How many lags there are by upper bound, where there are any."""
+    """Return the number of lags by upper bound, without empty buckets."""
     detection_lag = watched_jobs.counts.detection_lag()
     counts = zip((*detection_lag.bounds, math.inf), detection_lag.counts, strict=True)
     return {bound: count for bound, count in counts if count}

@@ -33,7 +33,7 @@ from adepoll.watching.watcher import JobWatcher
 
 
 async def collect(watch, kind=UnresolvedJobsError):
-    """Give the ids that a watch yields, and the error of that kind at its end, if any."""
+    """Return the ids that a watch yields, and the error at its end, if any."""
     job_ids = []
     try:
         async for job in watch:
@@ -240,7 +240,7 @@ def test_the_first_poll_does_not_wait_until_a_huge_iterable_is_read(replay, scri
             watch = watcher.watch(count_slowly() if asynchronous else count())
             async for _ in watch:
                 break
-            assert watch.progress.complete  # the rest is taken while the first look is on its way
+            assert watch.progress.complete  # the rest is read during the first poll
             await watch.aclose()
         assert seen.index(64) <= 1_000
 
@@ -366,7 +366,7 @@ def test_the_watcher_can_be_used_again_after_a_bad_key(replay, scripted):
             failed = watcher.watch(["a", "b"])
             async with failed:
                 await asyncio.sleep(1)
-                # The first watch has not even been told yet.
+                # The first watch has not raised its error yet.
                 assert (await watcher.wait("a")).job_id == "a"
                 assert sorted((await collect(watcher.watch(["a", "b"])))[0]) == ["a", "b"]
                 with pytest.raises(AuthenticationError):
@@ -445,7 +445,7 @@ def test_a_semaphore_shared_by_two_watchers_is_held_during_requests_only(replay,
         waiting = []
 
         class Slotted:
-            """Waits long before each request, as for a rate, without the slot."""
+            """Waits long before each request, as for a rate limit, without the semaphore."""
 
             def __init__(self, slot=None):
                 self.slot = slot
@@ -474,7 +474,7 @@ def test_a_semaphore_shared_by_two_watchers_is_held_during_requests_only(replay,
                 assert len(waiting) == 100
                 assert await free_slots(semaphore) == 5
             await asyncio.sleep(9)
-            # Nothing is on the wire between the looks, and the semaphore is free.
+            # Between polls no request is in flight, and the semaphore is free.
             assert inner.in_flight.total() == 0
             assert await free_slots(semaphore) == 5
             await asyncio.gather(*watches)
@@ -500,7 +500,7 @@ def test_the_number_of_tasks_is_that_of_requests_not_of_jobs(replay, scripted):
             watch = watcher.watch(job_ids)
             async for _ in watch:
                 most = max(most, len(asyncio.all_tasks()))
-        # The looks, the one that takes ids in, and this script itself.
+        # The polls, the reader of the ids, and this script.
         assert most <= 20 + 2
         assert source.count() == 4 * 5_000
 
@@ -550,7 +550,7 @@ def test_polls_pause_while_the_consumer_is_slow(replay, scripted):
                     await asyncio.sleep(1)
                     assert source.count() <= taken + 10
                     most_buffered = max(most_buffered, watch.progress.buffered)
-        assert taken == source.count() == 300  # and none was looked at twice for it
+        assert taken == source.count() == 300  # and none was polled twice for it
         assert most_buffered == 10
 
     replay(script)
@@ -584,7 +584,7 @@ def test_the_buffer_never_exceeds_its_limit(replay, scripted, buffer):
 
 
 def test_all_jobs_are_polled_in_turn_with_a_small_buffer(replay, scripted):
-    """A look that brings nothing to consume must let the next one have its place."""
+    """A poll that delivers nothing must make room for the next one."""
 
     async def script():
         job_ids = [f"job{number}" for number in range(40)]
@@ -634,7 +634,7 @@ def test_a_slow_watch_delays_neither_another_watch_nor_a_wait(replay, scripted):
             assert (await watcher.wait("shared99")).job_id == "shared99"
             assert (await watcher.wait("shared98", timeout=60)).job_id == "shared98"
             assert now() < 5
-            # All jobs of the slow one are told to the quick one, and to the slow one later.
+            # The quick watch gets all jobs of the slow one, which gets them later.
             settled, _ = await collect(watcher.watch(shared))
             assert sorted(settled) == sorted(shared)
             settled, _ = await collect(slow)
@@ -682,13 +682,13 @@ def test_a_job_that_waits_for_room_of_a_closed_watch_goes_to_the_other(replay, s
 
 
 def test_a_hanging_poll_does_not_delay_later_polls(replay, scripted):
-    """The same worker made both, and others must see to what comes due meanwhile."""
+    """The same worker made both; others must poll the jobs that become due meanwhile."""
 
     async def script():
         source = scripted({"a": statuses(1)})
         source.scripts["hangs"] = [asyncio.get_running_loop().create_future()]
         async with watcher_of(source, buffer=1) as watcher, watcher.watch(["a", "hangs"]):
-            await asyncio.sleep(0.05)  # "hangs" waits for the room that the look at "a" keeps
+            await asyncio.sleep(0.05)  # "hangs" waits for the room that the poll of "a" reserves
             assert (await watcher.wait("a", timeout=60)).job_id == "a"
             assert source.count("hangs") == 1
 
@@ -765,7 +765,7 @@ def test_waiters_with_different_timeouts_do_not_affect_each_other(replay, script
             short = asyncio.create_task(watcher.wait("a", timeout=5))
             gone = asyncio.create_task(watcher.wait("a"))
             long = asyncio.create_task(watcher.wait("a", timeout=600))
-            await asyncio.sleep(10.05)  # in the middle of a look
+            await asyncio.sleep(10.05)  # during a poll
             gone.cancel()
             assert (await long).job_id == "a"
             assert isinstance(short.exception(), JobTimeoutError)
@@ -998,7 +998,7 @@ def test_a_slow_consumer_of_updates_misses_statuses_but_never_the_final_one(repl
     replay(script)
 
 
-# --- nudge --------------------------------------------------------------------------------------
+# --- poll_now -----------------------------------------------------------------------------------
 
 
 def test_poll_now_polls_immediately(replay, scripted):
@@ -1052,7 +1052,7 @@ def test_many_calls_of_poll_now_cause_one_poll_after_the_other(replay, scripted)
                     assert watcher.poll_now("a")
                 await asyncio.sleep(0.001)
             assert source.most_in_flight == 1
-            assert source.count() <= 12  # a second of looks that take a tenth each
+            assert source.count() <= 12  # polls that take 0.1 s, for a second
             polls = source.count()
             await asyncio.sleep(9)
             assert source.count() == polls + 1
@@ -1248,7 +1248,9 @@ def test_stats_contain_upper_bounds_of_detection_lags(replay, scripted):
             await watcher.wait("b")
             detection_lag = watcher.stats.detection_lag
             assert detection_lag.counts == (1, 0, 0, 0, 1, 0, 0, 0, 0)
-            assert detection_lag.sum == pytest.approx(7.1 + 0.1)  # from look to answer
+            assert detection_lag.sum == pytest.approx(
+                7.1 + 0.1
+            )  # from the start of a poll to its answer
             assert before.detection_lag.sum == 0.0  # a copy
 
     replay(script)
@@ -1339,12 +1341,12 @@ def test_time_left_is_none_unless_it_is_known(replay, scripted):
         scripts["slow"] = statuses(30)
         async with watcher_of(scripted(scripts)) as watcher, watcher.watch(scripts) as watch:
             await asyncio.sleep(1)
-            assert watcher.time_left() is None  # nobody has ended yet
+            assert watcher.time_left() is None  # no job has settled yet
             while watch.progress.open > 1:
                 await anext(watch)
             few = watcher.time_left()
             assert few is None or few < 60  # no job has taken longer than half a minute
             await asyncio.sleep(100)
-            assert watcher.time_left() is None  # this one goes on where none has been seen to end
+            assert watcher.time_left() is None  # this job is older than all that have settled
 
     replay(script)

@@ -1,4 +1,4 @@
-"""The watcher over a service with a list, in virtual time: what sweeps spare and what they risk."""
+"""The watcher of a service with a list, in virtual time: what sweeps save and what they risk."""
 
 import asyncio
 import contextlib
@@ -94,7 +94,7 @@ def watcher_of(service, **options):
 
 
 async def lags_of(service, watch):
-    """Go through a watch; give how long after its end each job was yielded, by id."""
+    """Consume a watch; return the seconds from each job's end until it was yielded, by id."""
     return {job.job_id: service.lag(job) async for job in watch}
 
 
@@ -114,7 +114,7 @@ def raising(make_error):
     return answer
 
 
-# --- what sweeps spare --------------------------------------------------------------------------
+# --- what sweeps save ---------------------------------------------------------------------------
 
 
 def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
@@ -191,7 +191,7 @@ def test_other_peoples_jobs_can_make_sweeps_too_expensive(replay):
         async with watcher_of(service) as watcher:
             detection_lag = await lags_of(service, watcher.watch(job_ids))
         assert mean(detection_lag.values()) < 8
-        # A look into it that was broken off as too long, and GETs.
+        # The start of a sweep that is abandoned as too long, and GETs.
         assert len(service.lists) <= 40
         assert len(service.gets) < 20 * 20
 
@@ -265,7 +265,7 @@ def test_without_a_list_jobs_are_polled_by_schedule_without_a_warning(replay, ca
             assert not watcher.stats.sweeping
         assert len(detection_lag) == 100
         assert mean(detection_lag.values()) < 4
-        assert len(service.lists) <= 2  # processing and pending, at once
+        assert len(service.lists) <= 2  # processing and pending, at the same time
 
     with caplog.at_level(logging.INFO):
         replay(script)
@@ -358,7 +358,7 @@ def gets_without_a_list(replay, processing_time):
 
 @pytest.mark.parametrize("share", [1, 3])
 def test_a_list_without_some_active_jobs_costs_no_more_gets_than_the_schedule(replay, share):
-    """For good, it has only some of the jobs; or, at 1, none."""
+    """It never shows some of the jobs; or any, with a share of 1."""
 
     async def script():
         service = Service()
@@ -408,7 +408,7 @@ def test_a_bug_in_list_jobs_ends_all_watches(replay):
     replay(script)
 
 
-# --- who asks while it sweeps -------------------------------------------------------------------
+# --- callers during sweeps ----------------------------------------------------------------------
 
 
 def test_poll_now_polls_whatever_the_list_shows(replay):
@@ -422,7 +422,7 @@ def test_poll_now_polls_whatever_the_list_shows(replay):
             assert watcher.poll_now(job_ids[7])
             await asyncio.sleep(0)
             assert service.looks_at(job_ids[7]) == [30]
-            # One that comes during a look is kept for after it.
+            # A call during a poll causes another poll after it.
             assert watcher.poll_now(job_ids[7])
             await asyncio.sleep(1)
             assert service.looks_at(job_ids[7]) == pytest.approx([30, 30.1])
@@ -515,7 +515,7 @@ def test_jobs_whose_polls_fail_do_not_delay_sweeps(replay):
                 raise ServerError(status=500, job_id=job_id)
 
         service.at_get = fail
-        # So that a look at them is due: the list does not have them.
+        # They are missing from the list, so that a poll is due.
         service.at_list = lambda page, _: attrs.evolve(
             page, jobs=tuple(job for job in page.jobs if job.job_id not in set(bad))
         )
@@ -532,7 +532,7 @@ def test_jobs_whose_polls_fail_do_not_delay_sweeps(replay):
     replay(script)
 
 
-# --- slots, and the end of it -------------------------------------------------------------------
+# --- concurrency, and the end -------------------------------------------------------------------
 
 
 def test_pages_and_polls_share_the_concurrency(replay):
@@ -600,7 +600,7 @@ def test_ending_during_a_sweep_leaves_nothing_behind(replay, at, how):
 
 @pytest.mark.parametrize("at", [0.02, 0.05, 20.0, 20.5])
 def test_the_watcher_can_be_used_again_after_a_refused_key(replay, at):
-    """Sweeps that were broken off leave nobody waiting for a list that nobody asks for."""
+    """After a cancelled sweep no job waits for a list that is not requested."""
 
     async def script():
         service = Service()
@@ -616,7 +616,7 @@ def test_the_watcher_can_be_used_again_after_a_refused_key(replay, at):
                 await task
             service.at_get = good
             begun = now()
-            # At once, while what was broken off is still coming to its end.
+            # Immediately, while the cancelled sweep is still ending.
             job = await watcher.wait(single)
             assert job.status is JobStatus.COMPLETED
             assert now() < begun + 10
