@@ -152,7 +152,7 @@ PRIOR: Final = Distribution(tuple(map(operator.truediv, _PRIOR_ENDS, _PRIOR_RISK
 
 _PRECISION: Final = 1.02
 _FORMAT: Final = 1
-_REFIT_SHARE: Final = 0.1  # growth of the knowledge after which the distribution is fitted anew
+_REFIT_SHARE: Final = 0.1  # growth of the knowledge after which the distribution is refitted
 _REFIT_POLLS: Final = 1000
 _MEMORY: Final = 8000.0  # ended jobs; beyond, all counts are halved
 _MIN_WEIGHT: Final = 0.05  # below, an observation is forgotten

@@ -18,7 +18,7 @@ _TRUNCATED: Final = 0.5  # mean of the seconds lost, as received_at is in whole 
 
 
 def _unknown() -> None:
-    """Return None: the clock of a service that does not tell its time."""
+    """Return None, as the service's clock is not known."""
 
 
 @define(eq=False)
@@ -126,8 +126,8 @@ class Learning:
     def record_settled(self, state: JobState, received_at: datetime, now: float) -> None:
         """Record that a poll found a job settled.
 
-        A job that was old when the watcher got it, and was never seen active, teaches nothing:
-        nobody knows which other jobs of that age might have come.
+        A job that was old on arrival and was never seen active is left out: it is not known how
+        many other jobs were at risk to arrive at that age.
         """
         never_active = state.first_active_age is None and state.polls <= 1
         if never_active and self._date(state, received_at, now):

@@ -58,7 +58,7 @@ class ListSweeper:
         self.requests = 0
 
     def pump(self) -> None:
-        """Start to sweep, if that is worth while; to be called when jobs were added."""
+        """Start to sweep if that saves requests; to be called when jobs were added."""
         if self._running or self._closed:
             return
         if self._policy.should_sweep(self._situation()):
@@ -92,7 +92,7 @@ class ListSweeper:
         )
 
     async def _run(self) -> None:
-        """Sweep again and again; when that is not worth while any more, poll by schedule."""
+        """Sweep repeatedly; when that saves no more requests, poll by schedule."""
         loop = asyncio.get_running_loop()
         while self._policy.should_sweep(at := self._situation()):
             sweep = self._policy.start(at)

@@ -37,7 +37,7 @@ class PollQueue:
     _stale: int = field(default=0, init=False)
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
-        """Give a job a place, in place of an earlier one; `recall` makes postponed jobs due."""
+        """Add a job, or move it; `recall` makes postponed jobs due."""
         if state.ticket:
             self.drop(state)
         state.ticket = next(self._tickets)
@@ -45,7 +45,7 @@ class PollQueue:
         heapq.heappush(self._postponed if postponed else self._heap, (due, state.ticket, state))
 
     def put_overdue(self, state: JobState, now: float, chance: float) -> None:
-        """Give a new job a place among the overdue ones; the next calls of `pop` return it."""
+        """Add a new job that is due now, with a known chance, to the overdue jobs."""
         state.ticket = next(self._tickets)
         state.due = now
         heapq.heappush(self._overdue, (now - _HEAD_START * chance, state.ticket, state))

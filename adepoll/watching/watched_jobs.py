@@ -85,7 +85,7 @@ class WatchedJobs:
         return state
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> JobState | None:
-        """Remove `subscriber`; return the job's state if nobody is left, and forget it."""
+        """Remove `subscriber`; return the job's state if it was the last one, and forget it."""
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
             return None

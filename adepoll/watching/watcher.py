@@ -67,7 +67,7 @@ class JobWatcher:
                 jobs, of which one request shows 100. "auto": the list, if that costs fewer
                 requests. The list is only a hint; if it is wrong, fails or is forbidden, polls
                 come later or more often, and no job is lost.
-            durations: What an earlier watcher learnt of how long jobs take; None to start anew.
+            durations: What an earlier watcher learnt of how long jobs take; None to start without.
             buffer: Most snapshots that wait for the consumer of one watch, each up to 1 MB of
                 JSON; polls pause while it is full. None for twice the concurrency.
             not_found_grace: Seconds for which a job may be unknown to the service (404) before it
@@ -186,7 +186,7 @@ class JobWatcher:
         Every id ends as exactly one snapshot or one unresolved job; a failed job has settled, and
         is yielded like the others. Of a collection, each id counts once. Of an iterator, which may
         be endless, an id is a duplicate as long as its job is open or waits to be yielded; later it
-        is watched anew. So memory grows with the open jobs only, and with those that were given up
+        is watched again. So memory grows with the open jobs only, and with those that were given up
         if `errors` is "raise".
 
         Args:
@@ -345,7 +345,7 @@ class JobWatcher:
         return self._watched_jobs.learning.durations
 
     def _pump(self) -> None:
-        """Start to sweep if that is worth while, then poll the jobs that are due."""
+        """Start to sweep if that saves requests, then poll the jobs that are due."""
         if self._list_sweeper is not None:
             self._list_sweeper.pump()
         self._pollers.pump()
