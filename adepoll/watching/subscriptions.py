@@ -165,7 +165,8 @@ class Subscription:
         """Record that no more ids are read."""
         self.complete = True
         self._forgotten = None
-        self.ready.set()
+        if not self.open or self.error is not None:
+            self.ready.set()
 
     def fail(self, error: BaseException) -> None:
         """End the subscription with an error, which follows what is buffered."""

@@ -1,23 +1,23 @@
-"""Waiter: the subscriber of one caller of `JobWatcher.wait`. Imports models and errors."""
+"""Waiter: the subscriber of one caller of `JobWatcher.wait`. Imports job_state, models and errors."""
 
 import asyncio
 import copy
-from typing import Final
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
+from adepoll.watching.job_state import SnapshotBuffer
 
 
 class Waiter:
     """A subscriber that wants the final snapshot of one job."""
 
-    __slots__ = ("future",)
-    every_change: Final = False
-    buffer: Final = None
+    __slots__ = ("buffer", "every_change", "future")
 
     def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
         """`future` gets the snapshot or the error."""
         self.future = future
+        self.every_change = False
+        self.buffer: SnapshotBuffer | None = None
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Take the snapshot of a settled job."""

@@ -211,29 +211,31 @@ class JobWatcher:
             raise ValueError(f"window must be positive, got {window}")
         if errors not in {"raise", "yield"}:
             raise ValueError(f"errors must be 'raise' or 'yield', got {errors!r}")
-        self._check_stream(job_ids, timeout)
-        return Watch(
-            WatchSubscription(
-                self._host,
-                job_ids,
-                limit=self._buffer,
-                timeout=timeout,
-                window=window,
-                yield_errors=errors == "yield",
-            )
+        check_ids(job_ids)
+        check_timeout(timeout)
+        subscription = WatchSubscription(
+            self._host,
+            job_ids,
+            limit=self._buffer,
+            timeout=timeout,
+            window=window,
+            yield_errors=errors == "yield",
         )
+        self._host.check_open()
+        return Watch(subscription)
 
     def updates(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch[JobSnapshot]:
         """As `watch`, and yield every change of status that a poll observes, the first included.
 
         Statuses between two polls are not observed; a slow consumer misses more of them.
         """
-        self._check_stream(job_ids, timeout)
-        return Watch(
-            WatchSubscription(
-                self._host, job_ids, limit=self._buffer, timeout=timeout, every_change=True
-            )
+        check_ids(job_ids)
+        check_timeout(timeout)
+        subscription = WatchSubscription(
+            self._host, job_ids, limit=self._buffer, timeout=timeout, every_change=True
         )
+        self._host.check_open()
+        return Watch(subscription)
 
     def status_updates(
         self, job_ids: JobIds, *, last_status: Mapping[str, str] | None = None
@@ -255,10 +257,10 @@ class JobWatcher:
             TypeError: `job_ids` is a single string, or not iterable.
             ClosedError: The watcher is closed.
         """
-        self._check_stream(job_ids, None)
-        return StatusUpdates(
-            StatusUpdateSubscription(self._host, job_ids, last_status=last_status or {})
-        )
+        check_ids(job_ids)
+        subscription = StatusUpdateSubscription(self._host, job_ids, last_status=last_status or {})
+        self._host.check_open()
+        return StatusUpdates(subscription)
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the bound has an error of its own
         """Wait until one job has settled. Any number of callers share its polls.
@@ -359,11 +361,6 @@ class JobWatcher:
         self._pollers.cancel_all()
         if self._list_sweeper is not None:
             self._list_sweeper.cancel_all()
-
-    def _check_stream(self, job_ids: JobIds, timeout: float | None) -> None:
-        check_ids(job_ids)
-        check_timeout(timeout)
-        self._host.check_open()
 
 
 def check_ids(job_ids: JobIds) -> None:

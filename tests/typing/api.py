@@ -75,7 +75,7 @@ async def main() -> None:
             source, concurrency=asyncio.Semaphore(8), schedule=Fixed(interval=2)
         ) as watcher:
             watch = watcher.watch(["a"], timeout=3)
-            assert_type(watch, Watch)
+            assert_type(watch, Watch[JobSnapshot])
             try:
                 async for job in watch:
                     assert_type(job, JobSnapshot)
