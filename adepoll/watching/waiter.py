@@ -1,4 +1,4 @@
-"""Waiter: the subscriber of one caller of `JobWatcher.wait`. Imports job_state, models and errors."""
+"""Waiter: subscriber of one caller of `JobWatcher.wait`. Imports job_state, models and errors."""
 
 import asyncio
 import copy
