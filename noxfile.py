@@ -98,13 +98,13 @@ def typing(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Change modules without I/O, one place at a time, and show each change that passes all tests.
 
-    ``nox -s mutation -- jobids limits --sample 50`` draws 50 mutants of two modules; without names
-    it changes all modules of ``[tool.mutmut]``, without ``--sample`` every place. Changes that make
-    no difference are listed in tests/equivalent_mutants.md. mutmut changes neither properties nor
-    module-level code.
+    ``nox -s mutation -- job_ids estimators --sample 50`` draws 50 mutants of two modules. Without
+    names it changes all modules of ``[tool.mutmut]``, without ``--sample`` every place. Changes
+    that make no difference are listed in tests/equivalent_mutants.md. mutmut changes neither
+    properties nor module-level code.
     """
     parser = argparse.ArgumentParser(prog="nox -s mutation --")
-    parser.add_argument("modules", nargs="*", help="such as: jobids limits")
+    parser.add_argument("modules", nargs="*", help="such as: job_ids estimators")
     parser.add_argument("--sample", type=int, help="number of mutants; default: all")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))  # noqa: S311 - draws a sample, not a secret
     options = parser.parse_args(session.posargs)

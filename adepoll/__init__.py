@@ -85,7 +85,7 @@ if typing.TYPE_CHECKING:
     from adepoll.server.sse import JobEventStream
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
     from adepoll.throttling.retrying import RetryPolicy
-    from adepoll.throttling.stats import ClientStats
+    from adepoll.throttling.statistics import ClientStats
     from adepoll.watching.statistics import LagHistogram, WatcherStats
     from adepoll.watching.status_updates import StatusUpdate, StatusUpdates
     from adepoll.watching.watch import UnresolvedJob, Watch, WatchProgress
@@ -220,7 +220,7 @@ _NAMES: typing.Final = {
     "server.sse": ["JobEventStream"],
     "server.webhooks": ["job_ids_in", "WebhookVerifier"],
     "throttling.retrying": ["RetryPolicy"],
-    "throttling.stats": ["ClientStats"],
+    "throttling.statistics": ["ClientStats"],
     "watching.statistics": ["LagHistogram", "WatcherStats"],
     "watching.status_updates": ["StatusUpdate", "StatusUpdates"],
     "watching.watch": ["UnresolvedJob", "Watch", "WatchProgress"],

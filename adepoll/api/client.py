@@ -22,7 +22,7 @@ from adepoll.closing import AsyncCloseable
 from adepoll.redaction import showable
 from adepoll.throttling.rate_limiter import RateLimiter, Send
 from adepoll.throttling.retrying import RetryPolicy
-from adepoll.throttling.stats import ClientStats
+from adepoll.throttling.statistics import ClientStats
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
-"""Which texts can be a job id, and the file name of a job's result. Imports errors only."""
+"""Which texts can be a job id. Imports errors only."""
 
-import hashlib
 import re
 from typing import Final, TypeGuard
 
@@ -10,7 +9,6 @@ MAX_JOB_ID_LENGTH: Final = 256
 PLAIN_JOB_ID: Final = re.compile(r"(?=.{1,256}\Z)-*[A-Za-z0-9][A-Za-z0-9-]*", re.ASCII)
 """Matches ids of ASCII letters, digits and hyphens, which need no other check and no encoding."""
 
-_MAX_NAME_BYTES: Final = 200  # files beside the result have longer names
 _FORBIDDEN: Final = re.compile(r"[/\\?#%]")
 _WHITE_SPACE: Final = re.compile(r"\s")  # Unicode white space, the same as str.isspace
 
@@ -43,15 +41,6 @@ def is_plain(job_id: object) -> TypeGuard[str]:
 def is_job_id(text: str) -> bool:
     """Return whether the text can be a job id; `check_job_id` says why it cannot."""
     return _problem(text) is None
-
-
-def result_name(job_id: str) -> str:
-    """Return the file name of a job's result: the id, shortened if it is too long for a name."""
-    encoded = job_id.encode()
-    if len(encoded) <= _MAX_NAME_BYTES:
-        return f"{job_id}.json"
-    head = encoded[:100].decode("utf-8", "ignore")
-    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:32]}.json"
 
 
 def _problem(job_id: str) -> str | None:  # noqa: PLR0911 - one return for each rule

@@ -124,12 +124,12 @@ class Field:
     Attributes:
         name: Name of the attribute.
         key: Name in the JSON object.
-        type: Declared type without None; of an item if there are many.
+        type: Declared type without None; for a tuple, the type of its items.
         nullable: Whether None is allowed.
         many: Whether the value is a tuple of items.
-        default: Value if the JSON object lacks the key; `attrs.NOTHING` if it must not.
+        default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
         side: Whether an unreadable value is moved to `extra`.
-        repeats: Name of an earlier field whose object usually contains the same JSON, or None.
+        repeats: Earlier field that usually contains a copy of this field's JSON, or None.
     """
 
     name: str

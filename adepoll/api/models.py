@@ -1,6 +1,7 @@
 """What the service says about jobs, as frozen attrs classes. Imports codec and below.
 
-Every class keeps fields that adepoll does not know in `extra`. No `repr` shows a presigned query or
+To add a field of the service, declare it in its class: the JSON reader is generated from it. Every
+class keeps fields that adepoll does not know in `extra`. No `repr` shows a presigned query or
 a customer's data.
 """
 

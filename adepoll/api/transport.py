@@ -245,8 +245,8 @@ class Bearer(str):
 class TimeLimit:
     """`asyncio.timeout` for any number of blocks with the same limit, with one timer in total.
 
-    All blocks may take equally long, so they expire in the order in which they began. One timer
-    for each would cost a tenth of a request.
+    All blocks have the same limit, so they expire in the order of their start. One timer for each
+    block would cost 10% of the CPU time of a request.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -319,7 +319,7 @@ class _Block:
 
 
 class _BrokenError(aiohttp.ClientError):
-    """Replaces an error on which aiohttp would send the request again; its argument is that."""
+    """Wraps an aiohttp error (`args[0]`), so that aiohttp does not send the GET again."""
 
 
 async def send_once(

@@ -31,8 +31,9 @@ class Batch:
 
     ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome
     in batch.run(job_ids): ...``. With a journal file, a batch survives a crash: the next run with
-    the same journal first delivers the outcomes that were not taken, then continues with the other
-    jobs. Without a file, it ends with the process. Memory does not grow with the number of jobs.
+    the same journal first delivers the outcomes that were not delivered yet, then continues with
+    the other jobs. Without a file, the state of a batch is lost when the process ends. Memory does
+    not grow with the number of jobs.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from adepoll.api.job_ids import result_name
+from adepoll.api.file_names import result_name
 from adepoll.api.models import JobSnapshot
 from adepoll.batch import result_files
 from adepoll.batch.progress import RunCounters
@@ -58,10 +58,10 @@ class _ResultFetch:
 
 
 class ResultFetching:
-    """The results of one run, and the result files of the runs before it.
+    """Fetches the results of one run, and checks the result files of earlier runs.
 
-    In this order: `reopen_given_up`, `keep_unchanged` for the outcomes of earlier runs,
-    `find_unfinished`. Then, at the same time: `fetch_queued` in several tasks, `put`,
+    Call the methods in this order: `reopen_given_up`, `keep_unchanged` for the outcomes of earlier
+    runs, `find_unfinished`. Then, at the same time: `fetch_queued` in several tasks, `put`,
     `fetch_unfinished` and `verify_delivered`. Finally `close`.
     """
 
@@ -124,7 +124,10 @@ class ResultFetching:
         await self._journal.reopen(kinds=curable, but=blocked)
 
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
-        """Return the records whose files are unchanged, and record the other files as lost."""
+        """Return the records whose files are unchanged; record the other files as lost.
+
+        Without `verify`, all records are returned unchecked.
+        """
         if not self._resources.verify:
             return page
         to_fetch, lost = await self._record_lost(page)

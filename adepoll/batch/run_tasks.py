@@ -173,7 +173,7 @@ class RunTasks:
             await self._save_durations()
 
     async def _deliver_earlier(self) -> None:
-        """Deliver outcomes of earlier runs that were not taken, or all of them in a replay."""
+        """Deliver outcomes that earlier runs recorded but did not deliver; in a replay, all."""
         which = RecordFilter.WITH_OUTCOME if self._replay else RecordFilter.UNDELIVERED
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:
             async for page in pages:

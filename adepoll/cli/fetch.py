@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 import adepoll
-from adepoll.api.job_ids import check_job_id, result_name
+from adepoll.api.file_names import result_name
+from adepoll.api.job_ids import check_job_id
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.options import allow_private_option, client_options, overwrite_option

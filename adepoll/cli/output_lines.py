@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import evolve
 
-from adepoll.api.job_ids import result_name
+from adepoll.api.file_names import result_name
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.batch_state import format_bytes, format_duration
 from adepoll.cli.messages import shown

@@ -74,10 +74,10 @@ class Integration:
         self._DISCONNECTS = web.AppKey(f"{name}.disconnects", _DisconnectMonitor)
 
     def setup(self, app: web.Application, **options: Unpack[ResourceOptions]) -> None:
-        """Create client, watcher and fetcher when an application starts; close them at its end.
+        """Create client, watcher and fetcher when an application starts; close them when it stops.
 
-        When the server stops, waits raise `ClosedError`, event streams end, and results have
-        `grace` seconds to complete.
+        When the server stops, calls of `wait` in progress raise `ClosedError`, event streams end,
+        and results have `grace` seconds to complete.
 
         Args:
             app: The application, or a sub-application.

@@ -74,8 +74,8 @@ class Integration:
     ) -> Lifespan:
         """Return a lifespan for ``FastAPI(lifespan=...)``.
 
-        When the server receives SIGTERM or SIGINT, waits raise `ClosedError`, event streams end,
-        and results have `grace` seconds to complete.
+        When the server receives SIGTERM or SIGINT, calls of `wait` in progress raise
+        `ClosedError`, event streams end, and results have `grace` seconds to complete.
 
         Args:
             inner: Your own lifespan, which starts after this one and ends before it. The state that

@@ -1,5 +1,7 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
+Each metric reads a counter that `throttling`, `watching` or `fetcher` keeps in `statistics.py`.
+
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """
 
@@ -21,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from adepoll.api.client import AdeClient
 from adepoll.fetcher import FetcherStats, ResultFetcher
-from adepoll.throttling.stats import ClientStats
+from adepoll.throttling.statistics import ClientStats
 from adepoll.watching.statistics import LagHistogram, WatcherStats
 from adepoll.watching.watcher import JobWatcher
 

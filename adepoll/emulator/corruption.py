@@ -125,7 +125,7 @@ _LARGEST_SHIFT: Final = 10
 
 
 def shift(kind: ListDistortion, rng: random.Random) -> int:
-    """Draw by how many places the list has moved between two page requests."""
+    """Choose at random by how many places the list moves between two page requests."""
     if kind is not ListDistortion.SHIFTING_PAGES:
         return 0
     return rng.choice((-1, 1)) * rng.randrange(1, _LARGEST_SHIFT + 1)

@@ -110,6 +110,6 @@ class RequestLog:
         self._wait_until = max(self._wait_until, until)
 
     def record_leak(self, header: str, path: str, now: float) -> None:
-        """Record one leaked header."""
+        """Record that a request to the storage carried a header that only the API may receive."""
         if len(self.first_leaks) < _LARGEST_LOG:
             self.first_leaks.append(Leak(at=now, header=header, path=path))

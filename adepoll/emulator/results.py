@@ -1,7 +1,7 @@
 """The result of a job: bytes of an exact size that can be read at any offset. Pure.
 
-A head and a foot contain the documented fields. Between them are numbered rows of a fixed size: a
-misplaced part is noticed, and a result of gigabytes needs no memory.
+A head and a foot contain the documented fields. Between them are numbered rows of a fixed size, so
+that a test detects bytes at a wrong position, and a result of gigabytes needs no memory.
 """
 
 import hashlib

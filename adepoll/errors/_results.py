@@ -129,9 +129,10 @@ class ResultChangedError(ResultError):
 
 
 class ResultMalformedError(ResultError):
-    """The storage sent something else than a result, or the complete bytes are not a result.
+    """The bytes from the storage are not a result.
 
-    The first is retried, because gateways can cause it for a short time.
+    A response such as a gateway's error page is retried; a complete download that is not a result
+    is not.
 
     Attributes:
         problems: What is wrong, each as "problem @ path".

@@ -138,7 +138,10 @@ class ResultDownload:
     async def _in_order(
         self, first: ResponseBody | None = None, stack: AsyncExitStack | None = None
     ) -> ObjectVersion:
-        """Read from the first byte to the last; `stack` closes the first response."""
+        """Download without segments, from the first byte to the last.
+
+        `first` is a response that has already arrived; `stack` closes it.
+        """
         disk = self._disk
         reader = SequentialReader(self._stored)
         try:

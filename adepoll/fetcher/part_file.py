@@ -116,7 +116,7 @@ class PartFile:
 
     @property
     def is_open(self) -> bool:
-        """True between `open` and the first of `publish` and `close`."""
+        """True from `open` until `publish` or `close` is called."""
         return self._fd is not None
 
     def begin(self, version: ObjectVersion, *, multipart: bool, resumable: bool = False) -> None:

@@ -77,14 +77,14 @@ class SequentialReader:
         self._whitespace = 0  # bytes of whitespace after it
 
     def adopt(self, body: ResponseBody, stack: AsyncExitStack) -> None:
-        """Read a response that has already arrived; `stack` closes it at the end."""
+        """Use a response that has already arrived instead of a new request; `stack` closes it."""
         self.version = body.version
         self._body = body
         self._stack = stack
         self._request_started = asyncio.get_running_loop().time()
 
     async def begin(self) -> None:
-        """Wait for a response, which states the version; raises as `read` does."""
+        """Wait for the response; `version` is known afterwards. Raises the errors of `read`."""
         while self._body is None:
             try:
                 await self._open()

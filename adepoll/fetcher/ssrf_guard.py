@@ -37,9 +37,9 @@ class PrivateAddressError(OSError):
 class SsrfGuard(AbstractResolver):
     """Checks URLs, and resolves names such that no connection reaches a private address.
 
-    Private are all addresses outside the public internet: private, loopback, link-local (where
-    clouds serve credentials), multicast and reserved ones. They are allowed if the user says so,
-    or if the API itself is at such an address.
+    Every address outside the public internet counts as private: also loopback, link-local (where
+    clouds serve credentials), multicast and reserved addresses. They are allowed if the user says
+    so, or if the API itself is at such an address.
     """
 
     def __init__(self, *, api_url: str, allow_private: bool) -> None:

@@ -1,6 +1,6 @@
 """Requests to the storage behind `output_url`: redirects, renewal of expired URLs, and retries.
 
-Each GET sends no key and no cookies, and the URL byte for byte. Each redirect is checked.
+No GET sends the API key or cookies. The URL is sent unchanged. Each redirect is checked.
 """
 
 import asyncio

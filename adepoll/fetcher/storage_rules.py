@@ -74,9 +74,9 @@ class Range:
 
 
 def request_headers(requested: Range | None, version: ObjectVersion | None) -> dict[str, str]:
-    """Return the headers that request a range, besides `DEFAULT_HEADERS`; None requests all.
+    """Return the additional headers that request a range; none for the whole object.
 
-    If a version is passed, the storage must serve bytes of no other version.
+    If `version` has a strong `ETag`, the headers also require that version.
     """
     if requested is None:
         return {}

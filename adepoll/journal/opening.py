@@ -116,7 +116,7 @@ def open_file(
 
 
 def absolute_path(given_path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path with symbolic links resolved, so that every name has one lock.
+    """Return the absolute path with symbolic links resolved: all names of a file share one lock.
 
     Raises:
         JournalAccessError: A file cannot have that name.

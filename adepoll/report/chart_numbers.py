@@ -161,7 +161,7 @@ def _log_edges(low: float, middle: float, most: float) -> tuple[float, ...]:
 
 
 def round_step(least: float) -> float:
-    """Return the smallest of ..., 1, 2, 5, 10, 20, 50, ... that is at least `least`."""
+    """Return the smallest step that is at least `least`: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     for factor in (1, 2, 5):
         if factor * power >= least * (1 - 1e-9):

@@ -119,15 +119,15 @@ class Facts:
 
     Attributes:
         jobs: Number of jobs.
-        outcomes: Number of jobs by outcome; without outcomes that no job has.
+        outcomes: Number of jobs by outcome; an outcome without jobs is left out.
         settled: Number of settled jobs.
         undelivered: Recorded outcomes that no run has delivered yet.
         first_added: Time at which the first job was added; None for an empty batch.
         first_settled: Time at which the first job settled; None before that.
         last_settled: Time at which the last job settled; None before that.
         durations: Durations of the settled jobs; None if there are none.
-        measured: How many of the durations the service has reported; the others run from receipt
-            to the poll that observed the end.
+        measured: Number of durations that the service reported. The other durations are counted
+            from receipt to the poll that observed the end.
         detection_lag: Upper bounds of the detection lags; None if none is known.
         lag_unknown: Settled jobs whose detection lag is unknown.
         settled_before_added: Jobs that had settled before they were added to the batch.

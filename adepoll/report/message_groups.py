@@ -107,7 +107,7 @@ class Groups:
             group.job_ids.append(shown)
 
     def largest(self, most: int) -> tuple[Group, ...]:
-        """Return the `most` most frequent groups, and one without a pattern for the rest."""
+        """Return the largest groups, at most `most`, and one without a pattern for the rest."""
         ranked = self._ranked()
         groups = [
             Group(

@@ -1,1 +1,1 @@
-"""When to poll, as pure functions; internal, what is public is exported by `adepoll`."""
+"""When to poll, as pure functions. Internal: `adepoll` exports the public names."""

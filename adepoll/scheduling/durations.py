@@ -50,9 +50,10 @@ class Distribution:
     """Probability distribution of how long jobs take, in bins.
 
     Attributes:
-        chances: For each bin of `EDGES`, the chance that a job that reaches it ends in it.
-        known: Number of the first bin after all in which jobs were seen to end; from there on, the
-            distribution is a guess.
+        chances: For each bin of `EDGES`, the chance that a job ends in the bin, if it was active at
+            the start of the bin.
+        known: Number of the first bin beyond the last one in which a job was seen to end. From
+            this bin on, the distribution is a guess.
         survival: For each bin, the chance that a job reaches it.
     """
 
@@ -186,7 +187,7 @@ class Durations:
     """
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without observations."""
         self._gone: dict[_Observation, float] = {}  # weights of jobs that are not polled any more
         self._known = 0.0  # weight of those that ended
         # Number of active jobs known to have passed each bin, as differences from bin to bin.
@@ -276,7 +277,10 @@ class Durations:
             self._refit()
 
     def censor(self, first: float, last: float) -> None:
-        """Record that a job seen active from age `first` to `last` is not polled any more."""
+        """Record that polling of a job stopped before its end.
+
+        It was seen active first at age `first` and last at age `last`, in seconds.
+        """
         self._record_gone(nearest_edge(first), nearest_edge(last), None)
 
     def _record_gone(self, first: int, last: int, ended: int | None) -> None:

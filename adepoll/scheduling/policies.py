@@ -18,12 +18,12 @@ class PollContext:
     """What a schedule knows of a job.
 
     Attributes:
-        polls: Polls of the job so far: the successful ones, and the failed ones since.
+        polls: All successful polls, plus the failed polls since the last success.
         watched_for: Seconds since the watcher got the job.
         age: Seconds since the service received the job; None if unknown.
         failures: Failed polls since the last successful one.
         distribution: What is known of how long jobs take.
-        lag_ratio: Observed detection lag divided by the one that `distribution` led to expect.
+        lag_ratio: Observed detection lag divided by the lag expected from `distribution`.
     """
 
     polls: int

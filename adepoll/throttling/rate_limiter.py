@@ -25,7 +25,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.estimators import Outage, Rate, Window
 from adepoll.throttling.retrying import RetryPolicy
-from adepoll.throttling.stats import ClientStats
+from adepoll.throttling.statistics import ClientStats
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -42,7 +42,7 @@ class Sent:
 
     Attributes:
         at: Loop time at which it was sent.
-        epoch: Epoch of the window at that time.
+        epoch: How often the window had been restarted (`Window.epoch`) when it was sent.
     """
 
     at: float
@@ -99,7 +99,7 @@ class RateLimiter:
         self._refused: int | None = None
 
     async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
-        """Send a request until it succeeds, may not be repeated, or the retries are used up.
+        """Send a request, and repeat it after temporary errors while retries are left.
 
         Args:
             send: Sends the request once.

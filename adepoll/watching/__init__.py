@@ -1,1 +1,1 @@
-"""Watching many jobs: states, poll queue, pollers, list sweeps and subscriptions; internal."""
+"""Watching many jobs: states, poll queue, pollers, list sweeps. Internal to `adepoll`."""

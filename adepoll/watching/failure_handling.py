@@ -20,10 +20,10 @@ class FailureRules:
             service: a job just submitted can take a moment to appear.
         patience: Seconds, from the first failure on, for which polls may fail for transient
             reasons. Time spent throttled (429) does not count.
-        malformed_limit: Malformed answers without a good one in between, from which on
-            `malformed_patience` replaces a longer `patience`.
+        malformed_limit: Number of malformed answers in a row after which `malformed_patience`
+            applies, if it is shorter than `patience`.
         malformed_patience: Seconds for which answers may be malformed. A malformed answer about
-            one job seldom improves, but a gateway's error page does not last.
+            one job rarely improves, but a gateway's error page does not last.
     """
 
     not_found_grace: float

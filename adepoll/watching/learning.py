@@ -49,7 +49,7 @@ class LagRatio:
 
     @property
     def value(self) -> float:
-        """Observed lag divided by expected lag; 1 while too few ends were observed."""
+        """Observed lag divided by expected lag; 1 until enough jobs have been seen to end."""
         if self._ends < _MIN_ENDS or not self._expected:
             return 1.0
         return self._observed / self._expected

@@ -273,7 +273,7 @@ class SweepPolicy:
         return _MAX_PAGES if self.discovery == "list" else int(self._replaced_polls(at))
 
     def record_end(self, sweep: Sweep, at: Situation) -> None:
-        """Record that a sweep has ended: it is complete, or too long."""
+        """Record the end of a sweep: it is complete, or was stopped after too many pages."""
         self._failures = 0
         self._count(at)
         self._requests += sweep.pages

@@ -1,5 +1,6 @@
-"""What the schedule says of the next poll of a job. Imports learning, job_state and scheduling.
+"""Asks the schedule (`scheduling.policies`), which decides when a job is polled next.
 
+Imports learning, job_state and scheduling.
 Times are seconds of one monotonic clock, passed in as `now`.
 """
 

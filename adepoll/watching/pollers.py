@@ -50,7 +50,7 @@ class Pollers:
     def pump(self) -> None:
         """Start workers for all jobs that are due, and set the timer for the next one.
 
-        To be called whenever a job may have become due, or may have got room.
+        To be called when a job may be due, or a subscriber's buffer may have room again.
         """
         loop = asyncio.get_running_loop()
         pop_due, next_due = self.watched_jobs.pop_due, self.watched_jobs.poll_queue.next_due

@@ -1,6 +1,6 @@
 """Subscriptions: how the jobs of one consumer are watched, from reading their ids to the end.
 
-Imports pollers and below. What is delivered is up to the subclasses.
+Imports pollers and what pollers imports. Subclasses decide what is delivered.
 """
 
 import asyncio

@@ -1,5 +1,3 @@
-import hashlib
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -9,7 +7,6 @@ from adepoll.api.job_ids import (
     check_job_id,
     is_job_id,
     is_plain,
-    result_name,
 )
 from adepoll.errors import InvalidJobIdError
 
@@ -95,17 +92,3 @@ def test_the_error_of_a_non_string_id_contains_its_type_and_value():
     with pytest.raises(InvalidJobIdError) as caught:
         check_job_id(7)
     assert caught.value.job_id == "int 7"
-
-
-@pytest.mark.parametrize("job_id", ["a", "a" * 200, "é" * 100])
-def test_the_file_name_of_a_short_id_is_the_id(job_id):
-    assert result_name(job_id) == f"{job_id}.json"
-
-
-@pytest.mark.parametrize(
-    ("job_id", "head"),
-    [("a" * 201, "a" * 100), ("é" * 100 + "a", "é" * 50), ("a" + "é" * 100, "a" + "é" * 49)],
-)
-def test_the_file_name_of_a_long_id_is_its_first_100_bytes_and_a_hash(job_id, head):
-    digest = hashlib.sha256(job_id.encode()).hexdigest()
-    assert result_name(job_id) == f"{head}-{digest[:32]}.json"

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 import server_apps
 from aiohttp import web
-from houses import get
+from server_apps import get
 
 from adepoll import AdeClient, ConfigurationError, JobWatcher, ResultFetcher
 from adepoll.contrib.aiohttp import (

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import server_apps
 from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
-from houses import get
+from server_apps import get
 from starlette.background import BackgroundTask
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher

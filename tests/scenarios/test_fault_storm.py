@@ -223,20 +223,23 @@ class Storm:
             self.in_flight -= 1
 
     def draw_ids(self, *, bounded):
-        """Return ids for one consumer, some of them twice, as a random kind of iterable."""
+        """Return ids for one consumer, as a random kind of iterable.
+
+        Some occur twice in a list. An iterator may only repeat ids of open jobs.
+        """
         rng = self.rng
         job_ids = self.ending + self.missing + self.invalid + self.never
         if not bounded:
             job_ids = [i for i in job_ids if i not in self.unending and i not in self.never]
         job_ids = rng.sample(job_ids, rng.randrange(len(job_ids) // 2, len(job_ids) + 1))
-        job_ids += job_ids[:3]
 
         async def slowly():
             for job_id in job_ids:
                 await asyncio.sleep(0.1)
                 yield job_id
 
-        return job_ids, rng.choice([list, dict.fromkeys, iter, lambda _: slowly()])(job_ids)
+        kinds = (job_ids + job_ids[:3], dict.fromkeys(job_ids), iter(job_ids), slowly())
+        return job_ids, rng.choice(kinds)
 
     def check_end(self, job):
         truth = self.truths[job.job_id]

@@ -52,4 +52,5 @@ def end_now(world, job_id):
 
 def responses_read(connections):
     """Return the responses of which a client or a fetcher reads the body at this moment."""
-    return connections._transport.reading
+    owner = getattr(connections, "_transport", connections)
+    return getattr(owner, "_connections", owner).reading

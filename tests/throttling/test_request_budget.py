@@ -23,7 +23,7 @@ from adepoll.errors import (
 )
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.retrying import RetryPolicy
-from adepoll.throttling.stats import ClientStats
+from adepoll.throttling.statistics import ClientStats
 
 LATENCY = (0.02, 0.2)
 STEADY = (0.1, 0.1)

@@ -1,4 +1,4 @@
-"""The counters of a client. Imports estimators."""
+"""The counters of a client; `RateLimiter` updates them. Imports estimators."""
 
 from attrs import frozen
 
