@@ -114,7 +114,7 @@ def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None)
     callback=_read_faults,
     shell_complete=_complete_fault,
     metavar="NAME[:CHANCE]",
-    help="Add a fault; CHANCE is its share of the requests (default: 1.0). Repeatable.",
+    help="Add a fault; CHANCE is the share of requests that it affects (default: 1.0). Repeatable.",
 )
 @click.option(
     "--verbose", is_flag=True, help="Print a status line every 10 s; a terminal always shows one."

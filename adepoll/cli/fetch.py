@@ -48,8 +48,8 @@ def fetch(
 ) -> None:
     """Download the result of a completed job.
 
-    The file appears only when it is complete. An interrupted download is kept in a hidden file in
-    the same folder; the same command continues it.
+    The file appears only when it is complete. If a large download is interrupted, its bytes are
+    kept in a hidden file in the same folder if possible; the same command continues it.
     """
     target: Path | None = None
 
