@@ -1,29 +1,16 @@
 """JSON to attrs classes and back: a field is declared in its class only. Imports errors and below.
 
-A fast reader is generated from each class. JSON that it does not accept is read again by a slow
-reader, which collects all problems. Unknown fields are kept in the attribute `extra`.
+A fast reader is generated from each class. JSON that it does not accept is structured by cattrs,
+which collects the problems. Unknown fields are kept in the attribute `extra`.
 """
 
 import json
-from datetime import datetime
-from enum import Enum
-from typing import Any, Final, NoReturn, TypeVar
-
-import attrs
+from functools import cache
+from types import ModuleType
+from typing import Final, NoReturn, TypeVar
 
 from adepoll.api.fast_reader import fast_reader
-from adepoll.api.json_fields import (
-    SCALARS,
-    Field,
-    Json,
-    ShapeError,
-    expect,
-    fields_of,
-    keys_of,
-    kind_of,
-    members_of,
-    read_str,
-)
+from adepoll.api.json_fields import Json, kind_of
 from adepoll.errors import MalformedAnswerError
 
 _T = TypeVar("_T")
@@ -117,80 +104,24 @@ def read(cls: type[_T], raw: Json) -> _T:
 
 
 def read_slowly(cls: type[_T], raw: Json) -> _T:
-    """Do what `read` does, and find all problems; the error lists each as "problem @ path"."""
-    problems: list[str] = []
-    instance = _collect(cls, raw, "$", problems)
+    """Do what `read` does, with cattrs; the error lists each problem as "problem @ path"."""
+    instance, problems = _converter().structure(cls, raw)
     if problems:
-        raise MalformedAnswerError([*dict.fromkeys(problems)])  # two fields can share a key
+        raise MalformedAnswerError(problems)
     return instance  # type: ignore[no-any-return]  # of `cls`, since there is no problem
-
-
-def _collect(cls: type, raw: Json, path: str, problems: list[str]) -> Any:
-    """Return the instance, or add problems."""
-    if not isinstance(raw, dict):
-        problems.append(f"expected an object, got {kind_of(raw)} @ {path}")
-        return None
-    values: dict[str, Any] = {}
-    extra = {key: raw[key] for key in raw if key not in keys_of(cls)}
-    before = len(problems)
-    for field in fields_of(cls):
-        value, where = raw.get(field.key), f"{path}.{field.key}"
-        if field.required and field.key not in raw:
-            problems.append(f"required field missing @ {where}")
-        elif field.required or (value is not None if field.default is None else field.key in raw):
-            found: list[str] = []
-            values[field.name] = _collect_value(field, value, where, found)
-            if found and field.side:
-                del values[field.name]
-                extra[field.key] = value
-            else:
-                problems += found
-    return cls(**values, extra=extra) if len(problems) == before else None
-
-
-def _collect_value(field: Field, value: Json, path: str, problems: list[str]) -> Any:
-    try:
-        if field.type is Json or (value is None and field.nullable):
-            return value
-        if field.type in SCALARS:
-            return None if field.zero_is_null and not value else SCALARS[field.type](value)
-        if issubclass(field.type, Enum):
-            return members_of(field.type).get(read_str(value), field.type["UNKNOWN"])
-        if not field.many:
-            return _collect(field.type, value, path, problems)
-        if not isinstance(value, list) and value not in ("", {}):
-            expect("an array", value)
-        return tuple(
-            _collect(field.type, item, f"{path}[{index}]", problems)
-            for index, item in enumerate(value)
-        )
-    except ShapeError as exc:
-        problems.append(f"{exc} @ {path}")
 
 
 # --- writing ------------------------------------------------------------------------------------
 
 
-def flatten(model: Any) -> dict[str, Json]:
+def flatten(model: object) -> dict[str, Json]:
     """Return the JSON object that `read` reads as this model."""
-    raw: dict[str, Json] = {}
-    cls: type = type(model)
-    for field in fields_of(cls):
-        value = _plain(getattr(model, field.name))
-        raw[field.key] = 0 if value is None and field.zero_is_null else value
-    # A side field that could not be read is in `extra`, too.
-    raw.update({key: value for key, value in model.extra.items() if not raw.get(key)})
+    raw: dict[str, Json] = _converter().unstructure(model)
     return raw
 
 
-def _plain(value: Any) -> Json:
-    if isinstance(value, datetime):
-        seconds = value.timestamp()
-        return int(seconds) if seconds.is_integer() else seconds
-    if isinstance(value, Enum):
-        return value.value
-    if attrs.has(type(value)):
-        return flatten(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
+@cache
+def _converter() -> ModuleType:
+    from adepoll.api import converter  # noqa: PLC0415 - cattrs is slow to import; polls need none
+
+    return converter

@@ -651,6 +651,20 @@ def test_the_error_of_a_page_names_the_bad_entry():
     assert caught.value.problems == ("expected a string, got null @ $.jobs[1].job_id",)
 
 
+def test_an_array_is_not_checked_further_after_20_malformed_items():
+    bad = {**SUMMARY, "job_id": None}
+    *twenty, last = problems_of_page([SUMMARY, *[bad] * 10_000])
+    assert twenty == [f"expected a string, got null @ $.jobs[{n}].job_id" for n in range(1, 21)]
+    assert last == "9980 more items were not checked @ $.jobs"
+    assert problems_of_page([SUMMARY, *[bad] * 20]) == tuple(twenty)
+
+
+def problems_of_page(summaries):
+    with pytest.raises(MalformedAnswerError) as caught:
+        v1_extract.decode_page(json.dumps({"jobs": summaries}))
+    return caught.value.problems
+
+
 # --- against the service's own description ------------------------------------------------------
 
 SPEC = Path(__file__).parents[3] / "shared" / "spec" / "ade-v1-extract-jobs.openapi.json"
