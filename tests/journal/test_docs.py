@@ -94,6 +94,6 @@ def test_the_page_describes_exactly_the_existing_columns(query):
 
 
 def test_the_pragmas_have_the_values_on_the_page(query):
-    for pragma, shown in (("application_id", "is {}"), ("user_version", "the format, {}")):
+    for pragma, shown in (("application_id", "is {}"), ("user_version", "is the format, now {}")):
         ((value,),) = query(f"PRAGMA {pragma}")
         assert f"`PRAGMA {pragma}` {shown.format(value)}" in PAGE
