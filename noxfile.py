@@ -1,6 +1,7 @@
 """Tests, lint, typing and benchmarks of this project. Start with ``nox -s tests``."""
 
 import argparse
+import os
 import random
 from pathlib import Path
 
@@ -21,8 +22,8 @@ def groups(*names: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, *names)
 
 
-# One pytest process for each core.
-PARALLEL = ["--numprocesses=auto", "--dist=worksteal"]
+# Two pytest processes for each core: many tests wait for servers, browsers and processes.
+PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 
 
 def install(session: nox.Session) -> None:
