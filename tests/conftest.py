@@ -24,8 +24,6 @@ from stacks import pytest_runtest_makereport  # noqa: F401 - the import register
 from adepoll.emulator import Emulator, run
 from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.ssrf_guard import SsrfGuard
-from adepoll.fetcher.storage_client import StorageClient
 
 
 def pytest_configure():
@@ -157,19 +155,6 @@ async def other_storage():
     """Another `RawStorage`, at an origin of its own."""
     async with RawStorage() as running:
         yield running
-
-
-@pytest.fixture
-async def asking():
-    """A `StorageClient`, the lowest layer of the fetcher, without a limit of its rate."""
-    running = StorageClient(
-        guard=SsrfGuard(api_url="http://127.0.0.1:9", allow_private=True),
-        connect_timeout=10,
-        read_timeout=10,
-        min_rate=0,
-    )
-    yield running
-    await running.aclose()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ class Arrivals:
     """Whether a watcher gets new jobs, according to the first answers about earlier ones.
 
     An immediate poll of a new job finds it active, and is wasted. One old job makes adepoll poll
-    all waiting and later jobs immediately, until 32 new jobs in a row have arrived: old jobs seldom
+    all waiting and later jobs immediately, until 32 new jobs in a row have arrived: old jobs rarely
     come alone, as when a batch is started again.
 
     Attributes:

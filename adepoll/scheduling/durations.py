@@ -277,10 +277,7 @@ class Durations:
             self._refit()
 
     def censor(self, first: float, last: float) -> None:
-        """Record that polling of a job stopped before its end.
-
-        It was seen active first at age `first` and last at age `last`, in seconds.
-        """
+        """Record the end of polling of a job that was seen active from age `first` to `last`."""
         self._record_gone(nearest_edge(first), nearest_edge(last), None)
 
     def _record_gone(self, first: int, last: int, ended: int | None) -> None:
