@@ -30,6 +30,21 @@ def pytest_configure():
     dispositions.reset_inherited()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the garbage collector away from what collection creates: it lives until the end.
+
+    Hundreds of tests call `gc.collect`. Each call would visit the objects of all tests and modules.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_unconfigure():
     forkserver.stop_servers()
 
