@@ -40,8 +40,8 @@ class Arrivals:
             added_at: When the watcher got the job.
             now: The time.
         """
-        is_new = abs(age) <= _MAX_NEW_AGE
-        if is_new:
+        new = is_new(age)
+        if new:
             self.new += 1
             # A job that arrived before the last old one was found says nothing about later ones.
             self.run += added_at > self.reset_at
@@ -53,7 +53,7 @@ class Arrivals:
         if self.new + self.old > _MEMORY:
             self.new /= 2
             self.old /= 2
-        return is_new
+        return new
 
     @property
     def trusted(self) -> bool:
@@ -78,6 +78,11 @@ class Arrivals:
         if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in saved):
             raise ValueError(f"{saved} are not counts of arrivals")
         return cls(float(new), float(old), int(run))
+
+
+def is_new(age: float) -> bool:
+    """Return whether a job that arrives at an age counts as new."""
+    return abs(age) <= _MAX_NEW_AGE
 
 
 _MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds

@@ -22,6 +22,7 @@ class PollContext:
         watched_for: Seconds since the watcher got the job.
         age: Seconds since the service received the job; None if unknown.
         failures: Failed polls since the last successful one.
+        awaited_for: Seconds for which somebody has waited for the job itself; None if nobody does.
         distribution: What is known of how long jobs take.
         lag_ratio: Observed detection lag divided by the lag expected from `distribution`.
     """
@@ -30,6 +31,7 @@ class PollContext:
     watched_for: float
     age: float | None = None
     failures: int = 0
+    awaited_for: float | None = None
     distribution: Distribution = PRIOR
     lag_ratio: float = 1.0
 
@@ -165,6 +167,10 @@ class Adaptive:
         )
         age = job.watched_for if job.age is None else job.age
         delay = plan.delay(age, stretch=rng.uniform(1 - self.jitter, 1 + self.jitter))
+        if job.awaited_for is not None:
+            # Never later than the official SDK's waiter, whatever was learnt.
+            bound = min(max(job.awaited_for / 2, _MIN_AWAITED), _MAX_AWAITED)
+            delay = min(delay, bound * rng.uniform(1 - self.jitter, 1))
         if job.failures:
             # Whatever is wrong with the service, fewer requests help it.
             delay = min(self.maximum, max(delay, self.target_lag * 2.0 ** min(job.failures, 32)))
@@ -202,5 +208,7 @@ class Adaptive:
         return plan
 
 
+_MIN_AWAITED: Final = 1.0  # seconds between two polls of a job that somebody waits for
+_MAX_AWAITED: Final = 10.0
 _MAX_CORRECTION: Final = 1.5
 _PLANS_KEPT: Final = 4  # more than one, as watchers may share a schedule

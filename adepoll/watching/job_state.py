@@ -22,6 +22,10 @@ class Subscriber(Protocol):
         """True if the subscriber wants every change of status, False if only the final one."""
 
     @property
+    def awaits(self) -> bool:
+        """True if somebody waits for each job itself, so that polls keep the bound of a waiter."""
+
+    @property
     def buffer(self) -> "SnapshotBuffer | None":
         """Room for snapshots; None if the subscriber can always take one."""
 
@@ -112,6 +116,8 @@ class JobState:
         ignore_list: True if the job is polled when it is due, whatever the list says.
         pending_confirmation: True if, in addition, it is due immediately.
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
+        awaited_since: Time from which on somebody has waited for the job itself, if it is
+            `awaited`.
     """
 
     job_id: str
@@ -136,11 +142,17 @@ class JobState:
     ignore_list: bool = False
     pending_confirmation: bool = False
     waits_for_room: bool = False
+    awaited_since: float = 0.0
 
     @property
     def in_flight(self) -> bool:
         """True while the job is polled."""
         return self.reserved_by is not None
+
+    @property
+    def awaited(self) -> bool:
+        """True if somebody waits for the job itself."""
+        return any(subscriber.awaits for subscriber in self.subscribers)
 
     def add_subscriber(self, subscriber: Subscriber) -> None:
         """Add a subscriber that is not present."""

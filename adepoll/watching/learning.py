@@ -11,6 +11,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from adepoll.scheduling.arrivals import is_new
 from adepoll.scheduling.durations import Distribution, Durations, bin_index
 from adepoll.watching.job_state import JobState
 
@@ -139,6 +140,12 @@ class Learning:
             if state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             self.durations.end(first, seen, age)
+
+    def was_old(self, state: JobState, received_at: datetime, now: float) -> bool:
+        """Return whether a job was old when the watcher got it, as far as ages are known."""
+        return not self._date(state, received_at, now) or not is_new(
+            state.added_at - state.received_at
+        )
 
     def record_dropped(self, state: JobState) -> None:
         """Record that a job is not polled any more; if it was active, its duration is censored."""

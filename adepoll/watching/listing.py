@@ -34,14 +34,25 @@ class ListTrust:
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
         pending_confirmation: Number of jobs that are to be polled immediately.
         wasted_polls: Polls of jobs missing from the list that were still active.
+        settled_share: Share of the recent jobs that had settled before the list could show them.
     """
 
     learning: Learning
     max_trust: float = 300.0
     sweeping: bool = False
+    settled_share: float = 0.0
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
+
+    @property
+    def jobs_come_settled(self) -> bool:
+        """True if a new job has probably settled, so that the list will not show it as active."""
+        return self.settled_share > _MAX_SETTLED_SHARE
+
+    def record_first(self, *, settled: bool) -> None:
+        """Record whether a job had settled before the list or a poll could show it as active."""
+        self.settled_share += (settled - self.settled_share) / _SHARE_OF
 
     def confirm_now(self, state: JobState) -> None:
         """From now on, ignore the list for this job; it is to be polled immediately."""
@@ -67,6 +78,8 @@ class ListTrust:
                 return -math.inf
             self.trust(state)
             state.missing_at = math.inf
+        if state.first_active_age is None and self.jobs_come_settled:
+            return -math.inf
         if not state.list_trusted_until:
             state.list_trusted_until = self.next_check(state, now)
         return state.list_trusted_until
@@ -339,6 +352,8 @@ class SweepPolicy:
         self._rate = self._rate * recent + (1 - recent) * (at.polls - before.polls) / passed
 
 
+_MAX_SETTLED_SHARE: Final = 0.5
+_SHARE_OF: Final = 8  # jobs
 _ALMOST_ALL: Final = 0.99  # share of the jobs
 _KNOWN_SHARE: Final = 0.95  # share that must settle within the known ages
 _MIN_TRUST: Final = 10.0

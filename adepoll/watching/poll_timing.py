@@ -49,6 +49,7 @@ class PollTiming:
             watched_for=now - state.added_at,
             age=learning.age(state, now),
             failures=failures,
+            awaited_for=now - state.awaited_since if state.awaited else None,
             distribution=learning.durations.distribution,
             lag_ratio=learning.lag_ratio.value,
         )

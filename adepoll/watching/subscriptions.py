@@ -132,6 +132,11 @@ class Subscription:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def awaits(self) -> bool:
+        """True if somebody waits for each job itself: a few jobs with a timeout, or updates."""
+        return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
+
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Take a snapshot; return False if it is wanted and there is no room for it."""
         raise NotImplementedError
@@ -296,4 +301,5 @@ class Subscription:
 
 
 _CHUNK: Final = 500  # ids read in one turn of the loop
+_MAX_AWAITED: Final = 8  # open jobs; more are a batch
 _FIRST_JOBS: Final = 8  # first jobs of a watch, polled immediately: they may be older than others

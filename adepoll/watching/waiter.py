@@ -11,11 +11,12 @@ from adepoll.watching.job_state import SnapshotBuffer
 class Waiter:
     """A subscriber that wants the final snapshot of one job."""
 
-    __slots__ = ("buffer", "every_change", "future")
+    __slots__ = ("awaits", "buffer", "every_change", "future")
 
     def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
         """`future` gets the snapshot or the error."""
         self.future = future
+        self.awaits = True
         self.every_change = False
         self.buffer: SnapshotBuffer | None = None
 

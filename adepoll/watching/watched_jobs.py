@@ -72,15 +72,24 @@ class WatchedJobs:
         state = self._states.get(job_id)
         if state is None:
             state = self._states[job_id] = JobState(job_id, alone, now, now)
-            if self.list_trust.sweeping:
+            state.awaited_since = now
+            trust = self.list_trust
+            if trust.sweeping and can_wait and not trust.jobs_come_settled:
                 # The list may well show that the job is active, with 99 others in one request.
-                self.poll_queue.put(state, now + self.list_trust.max_trust)
+                until = now + trust.max_trust
+                self.poll_queue.put(state, until, postponed=True)
+            elif trust.sweeping:
+                trust.confirm_now(state)
+                self.poll_queue.put_overdue(state, now, UNKNOWN_CHANCE)
             elif can_wait and self._arrivals.trusted and (delay := self.timing.first_delay()):
                 self.poll_queue.put(state, now + delay, postponed=True)
             else:
                 self.poll_queue.put_overdue(state, now, UNKNOWN_CHANCE)
         elif subscriber not in state.subscribers:
+            was_awaited = state.awaited
             state.add_subscriber(subscriber)
+            if subscriber.awaits:
+                self._await(state, now, was_awaited=was_awaited)
             self._join(state, subscriber, now, can_wait=can_wait)
         return state
 
@@ -126,7 +135,11 @@ class WatchedJobs:
             state = self.poll_queue.pop(now)
             if state is None:
                 return None
-            if sweeping and (trusted := self.list_trust.trusted_until(state, now)) > now:
+            if (
+                sweeping
+                and not state.awaited
+                and (trusted := self.list_trust.trusted_until(state, now)) > now
+            ):
                 self.poll_queue.put(state, trusted)
                 continue
             for subscriber in state.subscribers:
@@ -255,12 +268,14 @@ class WatchedJobs:
             return True
         new = state.first_active_age is None
         as_of = requested_at - self.list_trust.list_lag
+        if new:
+            self.list_trust.record_first(settled=False)
         self.learning.record_active(state, job.received_at, now, as_of=as_of)
         if state.status != job.status_text and any(s.every_change for s in state.subscribers):
             if state.ticket:
                 self.list_trust.confirm_now(state)
                 self.poll_queue.put(state, min(state.due, now))
-        elif state.ticket and not requested:
+        elif state.ticket and not requested and not state.awaited:
             self.list_trust.trust(state)
             if new and self.list_trust.sweeping:
                 state.list_trusted_until = self.list_trust.next_check(state, now)
@@ -296,14 +311,26 @@ class WatchedJobs:
         never_polled = state.first_active_age is None and not (state.failures or state.ignore_list)
         if never_polled and not can_wait and not sweeping and state.ticket and state.due > now:
             self.poll_queue.put(state, now)
-        if new.every_change and sweeping and state.ticket:
-            self.poll_now(state.job_id, now)  # the list may show for long what others know already
         if state.waits_for_room:
             buffer = new.buffer
             if buffer is None or buffer.free > 0:
                 self.wake(state, now)
             else:
                 buffer.add_waiting(state, new)
+
+    def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
+        """Poll a job immediately, as somebody starts to wait for it.
+
+        If others wait for it already, they have it polled, and the poll comes within a second.
+        """
+        due = now
+        if was_awaited:
+            due = max(now, state.polled_at + _SHARED_FOR)
+        else:
+            state.awaited_since = now
+        if state.ticket and due < state.due:
+            self.list_trust.confirm_now(state)
+            self.poll_queue.put(state, due)
 
     def _release(self, state: JobState) -> tuple[Subscriber, ...]:
         reserved = state.reserved_by or ()
@@ -336,6 +363,11 @@ class WatchedJobs:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             self.counts.record_settled(now - max(active_at, state.added_at))
+        if state.first_active_age is None and state.polls == 1:
+            was_old = self.learning.was_old(state, snapshot.received_at, now)
+            self.list_trust.record_first(settled=was_old)
+            if was_old and self.list_trust.jobs_come_settled:
+                self.poll_queue.recall(now)  # jobs that wait for the list have probably settled
         self.learning.record_settled(state, snapshot.received_at, now)
         if refused:
             # They subscribed during the poll, and had no room. They get the snapshot of another
@@ -347,10 +379,12 @@ class WatchedJobs:
 
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Choose the time of the next poll of a job that was found active."""
+        if state.first_active_age is None:
+            self.list_trust.record_first(settled=False)
         was_missing = state.missing_at < math.inf and self.list_trust.record_active(state)
         self.learning.record_active(state, snapshot.received_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
-        if not self.list_trust.sweeping or state.poll_again:
+        if not self.list_trust.sweeping or state.poll_again or state.awaited:
             self._put_by_schedule(state, now)
             return
         if was_missing:
@@ -387,6 +421,7 @@ class WatchedJobs:
                 buffer.add_waiting(state, subscriber)
 
 
+_SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
 _MAX_SET_ASIDE: Final = 256
 _CHUNK: Final = 500
 _DELAYS_SAMPLED: Final = 8

@@ -67,10 +67,10 @@ def make_subscription(limit=100, *, every_change=False):
     return subscription_of(limit=limit, every_change=every_change)
 
 
-def subscribe(watched_jobs, subscription, *job_ids, now=0.0):
+def subscribe(watched_jobs, subscription, *job_ids, now=0.0, **options):
     for job_id in job_ids:
         add_id(subscription, job_id)
-        watched_jobs.subscribe(job_id, subscription, subscription.alone, now)
+        watched_jobs.subscribe(job_id, subscription, subscription.alone, now, **options)
 
 
 def poll(watched_jobs, outcome, now):
@@ -734,7 +734,7 @@ def test_a_job_is_forgotten_with_its_last_subscriber():
 def make_sweeping(*job_ids):
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     watched_jobs.start_sweeping()
-    subscribe(watched_jobs, subscription, *job_ids)
+    subscribe(watched_jobs, subscription, *job_ids, can_wait=True)
     return watched_jobs
 
 
@@ -845,7 +845,7 @@ def test_when_sweeping_stops_each_job_is_due_within_its_delay():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2_000)
     watched_jobs.start_sweeping()
     job_ids = [f"job{number}" for number in range(1_200)]
-    subscribe(watched_jobs, subscription, *job_ids)
+    subscribe(watched_jobs, subscription, *job_ids, can_wait=True)
     for job_id in job_ids[:1_100]:
         watched_jobs.listed(summary(job_id), 1.0, 1.0)
     assert len(list(watched_jobs.stop_sweeping(5.0))) == 2  # it yields now and then
@@ -907,22 +907,14 @@ class WatchedJobsMachine(RuleBasedStateMachine):
         self.given[subscription].add(job_id)
         add_id(subscription, job_id)
         known = self.model.get(job_id)
+        awaited = known is not None and known.state.awaited
         state = self.watched_jobs.subscribe(job_id, subscription, subscription.alone, self.now)
-        if (
-            known is not None
-            and known.due is not None
-            and self.sweeping
-            and subscription.every_change
-        ):
-            known.due, known.poll_again = (
-                min(known.due, self.now),
-                True,
-            )  # it wants to know the status
+        if known is not None and known.due is not None and subscription.awaits:
+            soon = max(self.now, state.polled_at + 1.0) if awaited else self.now
+            if soon < known.due:
+                known.due, known.poll_again = soon, True
         if job_id not in self.model:
             self.model[job_id] = Model(state, self.now)
-            if self.sweeping:
-                assert state.due <= self.now + TRUST
-                self.model[job_id].due = state.due
         elif self.model[job_id].due is None and state.ticket:
             assert subscription.buffer.free > 0
             self.model[job_id].due = self.now  # it waited for room, and here is room

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from itertools import pairwise
 from random import Random
 
 import attrs
@@ -409,6 +410,78 @@ def test_a_bug_in_list_jobs_ends_all_watches(replay):
 
 
 # --- callers during sweeps ----------------------------------------------------------------------
+
+
+async def first_of(watch):
+    async with watch as items:
+        return await anext(items)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda watcher, job_id: watcher.wait(job_id),
+        lambda watcher, job_id: first_of(watcher.watch([job_id])),
+        lambda watcher, job_id: first_of(watcher.watch([job_id], timeout=60)),
+        lambda watcher, job_id: first_of(watcher.updates([job_id])),
+        lambda watcher, job_id: first_of(watcher.status_updates([job_id])),
+    ],
+)
+def test_a_finished_job_is_polled_immediately_during_sweeps(replay, call):
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, processing_time=100.0)
+        finished = service.submit(1, processing_time=0.0, age=50)[0]
+        async with watcher_of(service) as watcher, watcher.watch(job_ids) as watch:
+            task = asyncio.create_task(anext(watch))
+            await asyncio.sleep(21)
+            assert watcher.stats.sweeping
+            await call(watcher, finished)
+            assert service.looks_at(finished) == [21]
+            assert now() == pytest.approx(21.1)
+            task.cancel()
+
+    replay(script)
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_job_that_somebody_waits_for_is_polled_although_the_list_shows_it(replay, is_watched):
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, processing_time=100.0)
+        async with watcher_of(service) as watcher, watcher.watch(job_ids) as watch:
+            task = asyncio.create_task(anext(watch))
+            await asyncio.sleep(21)
+            awaited = job_ids[3] if is_watched else service.submit(1, processing_time=60.0)[0]
+            before = len(service.looks_at(awaited))
+            job = await watcher.wait(awaited)
+            polls = service.looks_at(awaited)[before:]
+            assert polls[0] == 21
+            assert service.lag(job) < 11
+            waits = [later - earlier for earlier, later in pairwise(polls)]
+            longest = [min(max(polled_at - 21, 2) / 2, 10.0) + 0.2 for polled_at in polls]
+            assert all(wait < most for wait, most in zip(waits, longest, strict=False))
+            assert len(polls) > 5
+            task.cancel()
+
+    replay(script)
+
+
+def test_finished_jobs_do_not_wait_for_sweeps_one_window_after_the_other(replay):
+    async def script():
+        service = Service()
+        job_ids = service.submit(50, processing_time=100.0)
+        finished = service.submit(400, processing_time=0.0, age=50)
+        async with watcher_of(service) as watcher, watcher.watch(job_ids) as watch:
+            task = asyncio.create_task(anext(watch))
+            await asyncio.sleep(21)
+            seen = [job.job_id async for job in watcher.watch(iter(finished), window=40)]
+            assert sorted(seen) == sorted(finished)
+            assert now() < 24
+            assert len(service.gets) <= 400 + 20
+            task.cancel()
+
+    replay(script)
 
 
 def test_poll_now_polls_whatever_the_list_shows(replay):
