@@ -6,10 +6,11 @@ hands of the consumer. Requests are counted by the world: GETs and pages of the 
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
 
+from _references import official_waits
 from attrs import evolve, field, frozen
 
 from adepoll import JobWatcher
@@ -181,14 +182,6 @@ def watched(durations: Durations, **options: object) -> Policy:
                 yield job
 
     return subscribe
-
-
-def official_waits() -> Iterator[float]:
-    """Give the waits of the official SDK's waiter: 1 s, x1.5, up to 10 s."""
-    wait = 1.0
-    while True:
-        yield wait
-        wait = min(wait * 1.5, 10.0)
 
 
 async def as_official(source: WorldSource, ids: Ids, _rng: Random) -> AsyncIterator[JobSnapshot]:

@@ -1,0 +1,268 @@
+"""The rows of the laboratory. Durations are seconds."""
+
+import math
+from collections.abc import Iterator
+from random import Random
+
+from _lab import Draw, Group, JobListing, Row
+
+HOUR = 3_600.0
+
+
+def about(mean: float, spread: float = 0.1) -> Draw:
+    """Draw from a normal distribution; `spread` is its standard deviation, relative to the mean."""
+    return lambda rng, _: rng.gauss(mean, spread * mean)
+
+
+def log_normal(median: float, sigma: float = 0.5) -> Draw:
+    """Draw from a log-normal distribution."""
+    return lambda rng, _: median * math.exp(rng.gauss(0, sigma))
+
+
+def exponential(mean: float) -> Draw:
+    """Draw from an exponential distribution."""
+    return lambda rng, _: rng.expovariate(1 / mean)
+
+
+def pareto(exponent: float, shortest: float, longest: float = 4 * HOUR) -> Draw:
+    """Draw from a Pareto distribution, cut off at `longest`."""
+    return lambda rng, _: min(shortest * rng.paretovariate(exponent), longest)
+
+
+def mixed(first: Draw, second: Draw, share: float = 0.5) -> Draw:
+    """Draw from the first distribution with the chance `share`, else from the second."""
+    return lambda rng, at: (first if rng.random() < share else second)(rng, at)
+
+
+def uniform(shortest: float, longest: float) -> Draw:
+    """Draw uniformly."""
+    return lambda rng, _: rng.uniform(shortest, longest)
+
+
+def drifting(first: Draw, last: Draw) -> Draw:
+    """Draw from two distributions, the second of which replaces the first in the mid-batch."""
+    return lambda rng, at: (first if at < 0.5 else last)(rng, at)
+
+
+UP, DOWN = drifting(about(10), about(200)), drifting(about(200), about(10))
+
+
+def growing(first: float, last: float) -> Draw:
+    """Draw around a duration that grows from job to job."""
+
+    def draw(rng: Random, at: float) -> float:
+        return rng.gauss(1, 0.1) * first * (last / first) ** at
+
+    return draw
+
+
+def _single(name: str, draw: Draw, jobs: int = 100, **options: object) -> Row:
+    """Return a row of jobs that are alone, each awaited by `wait`."""
+    return Row(name=f"wait: {name}", groups=(Group(draw=draw, jobs=jobs),), alone=True, **options)
+
+
+def _taught(draw: Draw, jobs: int = 400) -> Group:
+    return Group(draw=draw, jobs=jobs, spread=600.0)
+
+
+def _single_rows() -> Iterator[Row]:
+    """Yield the rows of the issue that await one job, then others."""
+    minute = _taught(about(60), 1_000)
+    yield _single("5 s, after learning 60 s", about(5), learnt=minute)
+    ten_minutes = _taught(about(600), 200)
+    yield _single("5 s, after learning 600 s", about(5), learnt=ten_minutes)
+    yield _single("30 s, after learning 600 s", about(30), learnt=ten_minutes)
+    five = _taught(about(5))
+    yield _single("120 s, after learning 5 s", about(120), learnt=five)
+    yield _single("600 s, after learning 5 s", about(600), 60, learnt=five)
+    yield _single("60 s, received_at absent", about(60), received_at=None)
+    yield _single("60 s, received_at 3 h early", about(60), received_at=-3 * HOUR)
+    yield _single("2 h 5 min, handed over after 2 h", about(7_500, 0.04), handed_after=7_200.0)
+    for seconds, jobs in ((1_800, 40), (3_600, 30), (7_200, 20)):
+        yield _single(f"{seconds} s, nothing learnt", about(seconds), jobs)
+    # Not in the issue.
+    for seconds in (1, 5, 15, 60, 200):
+        yield _single(f"{seconds} s, nothing learnt", about(seconds, 0.3))
+    yield _single("exponential 60 s", exponential(60))
+    yield _single("ended long before", about(60), handed_after=HOUR)
+    yield _single("60 s, GET only", about(60), discovery="get")
+    yield _single("60 s, received_at 3 h late", about(60), received_at=3 * HOUR)
+    yield _single("60 s, Date one day ahead", about(60), clock_ahead=86_400.0)
+    yield _single("60 s, Date one day behind", about(60), clock_ahead=-86_400.0)
+    yield _single("60 s, after learning both 5 and 600 s", about(60), learnt=_taught(_short_long()))
+    yield _single("600 s, budget 1/s", about(600), 50, budget=1.0)
+
+
+def _short_long() -> Draw:
+    return mixed(about(5), about(600))
+
+
+def _watch(
+    name: str, draw: Draw, *, jobs: int = 300, spread: float = 0.0, **options: object
+) -> Row:
+    """Return a row of jobs that one watch follows."""
+    return Row(name=name, groups=(Group(draw=draw, jobs=jobs, spread=spread),), **options)
+
+
+def _auto_rows() -> Iterator[Row]:
+    """Yield rows with the default discovery."""
+    late = JobListing(lag=5)
+    yield _watch("auto: list 5 s behind, log-normal 60 s", log_normal(60), listing=late)
+    later = JobListing(lag=60)
+    yield _watch("auto: list 60 s behind, log-normal 600 s", log_normal(600), listing=later)
+    kept = JobListing(keeps_settled=True)
+    yield _watch("auto: list keeps settled jobs, log-normal 60 s", log_normal(60), listing=kept)
+    yield _watch("auto: list keeps settled jobs, log-normal 600 s", log_normal(600), listing=kept)
+    yield _watch("auto: 5 and 300 s mixed, one every 2 s", mixed(about(5), about(300)), spread=600)
+    yield Row(
+        name="auto: last 1% of a Pareto(1.1) batch",
+        groups=(Group(draw=pareto(1.1, 5), jobs=2_000),),
+        last_share=0.01,
+    )
+    # Not in the issue.
+    honest = {"jobs": 1_000, "meets_target": True}
+    yield _watch("auto: 1,000, log-normal 60 s", log_normal(60), **honest)
+    yield _watch("auto: 1,000, log-normal 60 s, over 10 min", log_normal(60), spread=600, **honest)
+    yield _watch("auto: 1,000, exponential 20 s", exponential(20), **honest)
+    yield _watch("auto: 1,000 of 120 s with jitter", about(120, 0.02), **honest)
+    yield _watch("auto: 1,000, uniform 0 to 200 s", uniform(0, 200), **honest)
+    yield Row(
+        name="auto: bursts of 100, log-normal 60 s",
+        groups=(Group(draw=log_normal(60), jobs=1_000, bursts=10, spread=600.0),),
+        meets_target=True,
+    )
+    yield Row(
+        name="auto: pending for 90% of 120 s",
+        groups=(Group(draw=log_normal(120), jobs=1_000, spread=300.0, pending_share=0.9),),
+        meets_target=True,
+    )
+    yield _watch("auto: 300, log-normal 60 s", log_normal(60))
+    yield _watch("auto: list misses 30%", log_normal(60), listing=JobListing(missing=0.3))
+    yield _watch("auto: list misses all", log_normal(60), listing=JobListing(missing=1.0))
+    foreign = JobListing(foreign=5_000)
+    yield _watch("auto: 5,000 foreign jobs, log-normal 60 s", log_normal(60), listing=foreign)
+    yield _watch(
+        "auto: 5,000 foreign jobs, 5 s behind, 1,000 of 200 s",
+        log_normal(200),
+        jobs=1_000,
+        listing=JobListing(foreign=5_000, lag=5),
+    )
+    yield _watch("auto: from 10 s to 200 s in mid-batch", UP, spread=600)
+    yield _watch("auto: from 200 s to 10 s in mid-batch", DOWN, spread=600)
+    yield _watch("auto: growing from 5 to 300 s", growing(5, 300), spread=900)
+    yield _watch("auto: received_at absent, log-normal 60 s", log_normal(60), received_at=None)
+    yield _watch("auto: Date one day ahead", log_normal(60), clock_ahead=86_400.0)
+    yield _watch("auto: Date 90 s ahead", log_normal(60), clock_ahead=90.0)
+    yield _watch(
+        "auto: 100 handed over after 2 h", about(7_500, 0.02), jobs=100, handed_after=7_200
+    )
+
+
+def _get_rows() -> Iterator[Row]:
+    """Yield rows with GETs only."""
+    get = {"discovery": "get"}
+    yield Row(
+        name="get: 1,000 that end at one instant",
+        groups=(Group(draw=about(900), jobs=1_000, spread=600.0, end_at=900.0),),
+        **get,
+    )
+    yield _watch("get: 1,000 of exactly 60 s", about(60, 0.0), jobs=1_000, **get)
+    yield Row(
+        name="get: last 1% of a Pareto(1.1) batch",
+        groups=(Group(draw=pareto(1.1, 5), jobs=2_000),),
+        last_share=0.01,
+        **get,
+    )
+    target = {"meets_target": True, **get}
+    yield _watch("get: 30, log-normal 60 s", log_normal(60), jobs=30, **get)
+    yield _watch("get: 100, log-normal 600 s", log_normal(600), jobs=100, **get)
+    yield _watch("get: 300, log-normal 60 s", log_normal(60), **target)
+    # Not in the issue.
+    yield _watch("get: 1,000, Pareto(2), from 20 s", pareto(2, 20), jobs=1_000, **target)
+    yield _watch("get: 1,000, Pareto(0.8), from 2 s", pareto(0.8, 2), jobs=1_000, **get)
+    yield _watch("get: exponential 10 s", exponential(10), jobs=1_000, spread=100, **target)
+    yield _watch("get: 70% of 3 s, 30% of 900 s", mixed(about(3), about(900), 0.7), **get)
+    yield _watch("get: from 10 s to 200 s in mid-batch", UP, spread=600, **get)
+    yield _watch("get: from 200 s to 10 s in mid-batch", DOWN, spread=600, **get)
+    yield _watch("get: growing from 5 to 300 s", growing(5, 300), spread=900, **get)
+    yield _watch(
+        "get: 5 s, after learning 600 s",
+        about(5),
+        spread=300,
+        learnt=_taught(about(600), 200),
+        **get,
+    )
+    yield _watch(
+        "get: 600 s, after learning 5 s",
+        about(600),
+        jobs=100,
+        spread=300,
+        learnt=_taught(about(5)),
+        **get,
+    )
+    yield _watch(
+        "get: received_at absent, log-normal 60 s",
+        log_normal(60),
+        spread=300,
+        received_at=None,
+        **get,
+    )
+
+
+def _budget_rows() -> Iterator[Row]:
+    """Yield rows with a short budget."""
+    for how in ("auto", "get"):
+        yield _watch(
+            f"{how}: 2,000, log-normal 600 s, budget 1/s",
+            log_normal(600),
+            jobs=2_000,
+            discovery=how,
+            budget=1.0,
+        )
+    yield _watch("auto: 1,500 of 1 h, budget 3/s", about(HOUR), jobs=1_500, budget=3.0)
+    yield Row(
+        name="auto: 20 s jobs beside 600 long ones, budget 1/s",
+        groups=(
+            Group(draw=about(2 * HOUR), jobs=600, measured=False),
+            Group(draw=about(20), jobs=600, spread=1_200.0),
+        ),
+        budget=1.0,
+    )
+    # Not in the issue.
+    yield _watch(
+        "auto: 2,000, log-normal 60 s, budget 30/s", log_normal(60), jobs=2_000, budget=30.0
+    )
+    yield _watch("auto: 300, log-normal 60 s, budget 2/s", log_normal(60), budget=2.0)
+    yield _watch(
+        "auto: 600, exponential 300 s over 20 min, budget 1/s",
+        exponential(300),
+        jobs=600,
+        spread=1_200,
+        budget=1.0,
+    )
+    yield _watch(
+        "auto: 500 of 10 min, 10 s behind, budget 2/s",
+        log_normal(600),
+        jobs=500,
+        budget=2.0,
+        listing=JobListing(lag=10),
+    )
+    yield _watch(
+        "auto: 500 of 10 min, 2,000 foreign, budget 2/s",
+        log_normal(600),
+        jobs=500,
+        budget=2.0,
+        listing=JobListing(foreign=2_000),
+    )
+    yield _watch(
+        "auto: 1,000 settled before, budget 10/s",
+        about(60),
+        jobs=1_000,
+        handed_after=HOUR,
+        budget=10.0,
+    )
+
+
+ROWS = {
+    row.name: row for rows in (_single_rows, _auto_rows, _get_rows, _budget_rows) for row in rows()
+}
