@@ -91,9 +91,12 @@ class StatusUpdateSubscription(Subscription):
         state = super()._subscribe(job_id, now)
         text = state.status
         if text is not None and text != self._jobs[job_id]:  # known from polls for others
-            self._jobs[job_id] = text
             status = JobStatus.parse(text)
-            self._keep(StatusUpdate(job_id=job_id, status=status, status_text=text))
+            # A settled job that is still watched waits for another subscriber's room. This one has
+            # room, so that a poll follows immediately and delivers the end.
+            if not status.is_terminal:
+                self._jobs[job_id] = text
+                self._keep(StatusUpdate(job_id=job_id, status=status, status_text=text))
         return state
 
     def _record_error(self, job_id: str, error: AdePollError) -> None:
