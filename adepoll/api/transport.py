@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -270,7 +271,7 @@ class TimeLimit:
         now = loop.time()
         for block, deadline in [*self.running.items()]:
             if deadline > now:
-                self.timer = loop.call_at(deadline, self.expire, loop)
+                self.timer = loop.call_at(deadline, self.expire, loop, context=Context())
                 return
             del self.running[block]
             block.cancel()
@@ -298,7 +299,7 @@ class _Block:
         self._cancelling = task.cancelling()
         deadline = limit.running[self] = self._now + limit.seconds
         if limit.timer is None:
-            limit.timer = loop.call_at(deadline, limit.expire, loop)
+            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
 
     def __exit__(
         self,

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context
 from http import HTTPStatus
 from typing import Final, Unpack
 
@@ -319,8 +320,11 @@ class _DisconnectMonitor:
                 handlers |= {request.task} - {None}
         for handler in handlers:
             handler.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_CHECK_INTERVAL, self._check) if self._requests else None
+        self._timer = None
+        if self._requests:
+            # It serves all requests, so that it keeps the context of none.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_CHECK_INTERVAL, self._check, context=Context())
 
 
 _DEFAULT: Final = Integration("adepoll")

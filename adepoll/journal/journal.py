@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
@@ -199,7 +200,8 @@ class Journal:
         self._calls.append(call)
         if self._idle.is_set():
             self._idle.clear()
-            self._loop.call_soon(self._write_next)  # with all calls of this loop iteration
+            # With all calls of this loop iteration.
+            self._loop.call_soon(self._write_next, context=Context())
         await call.done
 
     async def waiting(self, *, after: int, limit: int) -> list[tuple[int, str]]:

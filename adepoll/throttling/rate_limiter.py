@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import Context
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -221,7 +222,7 @@ class RateLimiter:
         if self._is_closed:
             raise ClosedError(_CLOSED)
         # This caller starts its request in this step of the loop; then the next one is woken.
-        loop.call_soon(self._wake_waiting)
+        loop.call_soon(self._wake_waiting, context=Context())
         return due
 
     def start(self, due: float) -> Sent | None:
@@ -386,7 +387,7 @@ class RateLimiter:
                 self._rate_held_back = True
             # A timer can fire early by the clock's resolution, which must not end in a busy loop.
             wait = max(due - now, _MIN_WAIT)
-            self._timer = loop.call_later(wait, self._wake_waiting, due)
+            self._timer = loop.call_later(wait, self._wake_waiting, due, context=Context())
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

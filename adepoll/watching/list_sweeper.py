@@ -6,6 +6,7 @@ There is one task, and a few more while a sweep is in progress.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from itertools import islice
 from typing import Any, Final
 
@@ -64,7 +65,8 @@ class ListSweeper:
         if self._policy.should_sweep(self._situation()):
             self._running = True
             self._watched_jobs.start_sweeping()  # before any new job is polled
-            start(self._run(), self._tasks).add_done_callback(self._run_ended)
+            task = start(self._run(), self._tasks)
+            task.add_done_callback(self._run_ended, context=Context())
 
     def cancel_all(self) -> None:
         """Cancel what runs; sweeping starts again when jobs are added."""
@@ -140,6 +142,7 @@ class ListSweeper:
         self, sweep: Sweep, page: tuple[JobStatus, int] | None, silence: asyncio.Timeout
     ) -> None:
         loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)  # an eager task that fails here would close its group to the others
         while page is not None:
             status, number = page
             requested_at = loop.time()
@@ -182,7 +185,8 @@ class ListSweeper:
         elif len(self._watched_jobs):
             if self._retry is not None:
                 self._retry.cancel()
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_AFTER, self.pump)
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(_RETRY_AFTER, self.pump, context=Context())
 
 
 def _first(error: BaseException) -> Any:

@@ -1,11 +1,13 @@
 """The tasks that poll due jobs, around `WatchedJobs`. Imports watched_jobs and source.
 
-There are as many tasks as polls in flight, and one timer.
+There are as many tasks as polls in flight, and one timer. They serve all subscribers, so that they
+run in an empty `Context`: none of them keeps or uses the context variables of one caller.
 """
 
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
 
 from adepoll.api.source import JobSource
 from adepoll.errors import AdePollError, TransportError
@@ -60,10 +62,10 @@ class Pollers:
                 if (due := next_due()) is not None:
                     self._set_timer(loop, due)
                 return
-            task = asyncio.Task(self._work(state), loop=loop)  # see `start`
+            task = asyncio.Task(self._work(state), loop=loop, context=Context())  # see `start`
             self._workers.add(task)
             self._in_flight[state] = task
-            task.add_done_callback(self._worker_ended)
+            task.add_done_callback(self._worker_ended, context=Context())
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
         """Remove `subscriber` from a job; return the task of the poll that is cancelled for it."""
@@ -99,7 +101,7 @@ class Pollers:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = due
-        self._timer = loop.call_at(due, self._on_timer)
+        self._timer = loop.call_at(due, self._on_timer, context=Context())
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -155,11 +157,11 @@ class Pollers:
 def start(
     coroutine: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]
 ) -> asyncio.Task[None]:
-    """Start a task that is in `tasks` until it has ended."""
+    """Start a task, in an empty `Context`, that is in `tasks` until it has ended."""
     # Not loop.create_task: an eager task factory would run it before it is in `tasks`.
-    task = asyncio.Task(coroutine, loop=asyncio.get_running_loop())
+    task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=Context())
     tasks.add(task)
-    task.add_done_callback(tasks.discard)
+    task.add_done_callback(tasks.discard, context=Context())
     return task
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from types import TracebackType
 
 
@@ -72,7 +73,7 @@ class TurnLimiter:
         loop = asyncio.get_running_loop()
         if not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._next_turn)
+            loop.call_soon(self._next_turn, context=Context())
         if self._passed < self._limit and not self._waiting:
             self._passed += 1
             return
@@ -89,4 +90,4 @@ class TurnLimiter:
                 self._passed += 1
         self._scheduled = self._passed > 0
         if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._next_turn)
+            asyncio.get_running_loop().call_soon(self._next_turn, context=Context())

@@ -6,6 +6,7 @@ Imports pollers and what pollers imports. Subclasses decide what is delivered.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
+from contextvars import Context
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -160,7 +161,10 @@ class Subscription:
         loop = self._loop = asyncio.get_running_loop()
         self._host.subscriptions[self] = None
         if self._timeout is not None:
-            self._timer = loop.call_later(self._timeout, self._expire, self._timeout)
+            # In an empty context: the loop keeps a cancelled timer, and so the caller's context.
+            self._timer = loop.call_later(
+                self._timeout, self._expire, self._timeout, context=Context()
+            )
         # Not loop.create_task: an eager task factory would run it before it is in `readers`.
         self._reader = asyncio.Task(self._read(), loop=loop)
         self._host.readers.add(self._reader)

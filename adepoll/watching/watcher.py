@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from random import Random
 from types import TracebackType
 from typing import Final, Literal, Self, get_args, overload
@@ -18,6 +19,7 @@ from adepoll.errors import ClosedError, JobTimeoutError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, LagSchedule, Schedule
 from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
 from adepoll.watching.listing import Discovery, SweepPolicy
@@ -283,17 +285,18 @@ class JobWatcher:
         self._waiters.add(waiter)
         state = self._watched_jobs.subscribe(job_id, waiter, (waiter,), loop.time())
         self._pump()
+        timer = None
+        if timeout is not None:
+            # Not asyncio.timeout: the loop keeps a cancelled timer, and so the caller's context.
+            timer = loop.call_later(timeout, _expire, waiter, state, timeout, context=Context())
         try:
-            async with asyncio.timeout(timeout) as scope:
-                return await waiter.future
-        except TimeoutError:
-            if timeout is None or not scope.expired():
-                raise  # the job was given up with an error that is a TimeoutError itself
+            return await waiter.future
         finally:
+            if timer is not None:
+                timer.cancel()
             self._waiters.discard(waiter)
             self._pollers.unsubscribe(job_id, waiter)
             waiter.forget()
-        raise JobTimeoutError(job_id=job_id, timeout=timeout, last_status=state.status)
 
     def poll_now(self, job_id: str) -> bool:
         """Poll a job immediately, for example because a webhook says that it has settled.
@@ -361,6 +364,10 @@ class JobWatcher:
         self._pollers.cancel_all()
         if self._list_sweeper is not None:
             self._list_sweeper.cancel_all()
+
+
+def _expire(waiter: Waiter, state: JobState, timeout: float) -> None:
+    waiter.fail(JobTimeoutError(job_id=state.job_id, timeout=timeout, last_status=state.status))
 
 
 def check_ids(job_ids: JobIds) -> None:
