@@ -1,10 +1,10 @@
 """The benches can be begun; what they measure is no matter for a test."""
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
+import forkserver
 import pytest
 
 from adepoll.scheduling.durations import Durations
@@ -15,8 +15,8 @@ BENCHES = sorted(FOLDER.glob("[!_]*.py"))
 
 @pytest.mark.parametrize("bench", BENCHES, ids=lambda path: path.stem)
 def test_a_bench_says_what_it_measures(bench):
-    command = [sys.executable, bench, "--help"]
-    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    command = [sys.executable, "-W", "error", str(bench), "--help"]
+    said = forkserver.run(command, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert "--help" in said.stdout
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import forkserver
 import pytest
 from doclinks import MENTION, broken_links, broken_mentions
 from searchpath import search_path
@@ -44,21 +45,25 @@ def examples() -> list:
 
 @pytest.mark.parametrize(("language", "code"), examples())
 async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factory):
-    command = {"python": [sys.executable, "-c", code], "sh": ["bash", "-euc", code]}[language]
+    variables = {}
+    if language == "python":
+        command = [sys.executable, "-W", "error", "-c", code]
+    else:
+        command = ["bash", "-euc", code]
+        variables["PATH"] = search_path(tmp_path_factory.mktemp("bin"))
+        variables |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     async with Emulator() as ade:
         for number in (1, 2, 3):
             size = 1_500_000 if number == 2 else 4_000
             ade.submit(JobPlan(processing_time=0.05, result_bytes=size), job_id=f"job-{number}")
-        process = await asyncio.create_subprocess_exec(
+        process = await forkserver.create_subprocess_exec(
             *command,
             cwd=tmp_path,
             env={
                 **os.environ,
                 "LANDINGAI_ADE_BASE_URL": ade.base_url,
                 "VISION_AGENT_API_KEY": ade.api_key,
-                "PATH": search_path(tmp_path_factory.mktemp("bin")),
-                "PYTHONPATH": str(ROOT),
-                "PYTHONWARNINGS": "error",
+                **variables,
             },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

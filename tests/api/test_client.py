@@ -1275,7 +1275,7 @@ asyncio.run(main())
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_does_not_use_the_connections_of_its_parent():
     said = subprocess.run(
-        [sys.executable, "-c", FORKING], check=True, capture_output=True, text=True
+        [sys.executable, "-c", FORKING], check=True, capture_output=True, text=True, timeout=60
     )
     assert "belongs to another event loop" in said.stdout
 

@@ -88,7 +88,7 @@ def many_connections():
 
 
 @pytest.mark.ade(clock=LEAPING)
-@pytest.mark.parametrize("waiters", counts("ADEPOLL_CROWD", default=400, most=2_000))
+@pytest.mark.parametrize("waiters", counts("ADEPOLL_CROWD", default=200, most=2_000))
 @pytest.mark.parametrize(
     ("kind", "loop"), [("fastapi", "asyncio"), ("fastapi", "uvloop"), ("aiohttp", "asyncio")]
 )
@@ -148,7 +148,7 @@ async def when_idle(server, before):
             await asyncio.sleep(0.1)  # another process, which sends no notification
 
 
-@pytest.mark.parametrize("listeners", counts("ADEPOLL_CROWD", default=200, most=1_000))
+@pytest.mark.parametrize("listeners", counts("ADEPOLL_CROWD", default=100, most=1_000))
 @pytest.mark.parametrize("kind", ["fastapi", "aiohttp"])
 async def test_nothing_remains_of_many_event_streams_half_of_which_break_off(
     kind, listeners, ade_env

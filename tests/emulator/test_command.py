@@ -22,7 +22,7 @@ from adepoll.cli import cli
 async def emulating(*options, stderr=asyncio.subprocess.PIPE):
     """Run the command; yield the process, and a function that sends a request to its API."""
     process = await forkserver.create_subprocess_exec(
-        *(sys.executable, "-m", "adepoll", "emulate", "--port", "0", *options),
+        *(sys.executable, "-W", "error", "-m", "adepoll", "emulate", "--port", "0", *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
     )

@@ -11,8 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
+import forkserver
 import pytest
 from files import names, sha256
+from waiting import supervised
 
 from adepoll.errors import (
     ResultError,
@@ -443,21 +445,18 @@ asyncio.run(main())
 
 async def test_a_killed_download_loses_at_most_one_segment(bucket, body, fetch, stored, tmp_path):
     bucket.answers = [bucket.give(), bucket.give(4 * MIB, then="hang")]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        KILLED,
-        bucket.url(),
-        str(tmp_path / "out"),
+    process = await forkserver.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", KILLED, bucket.url(), str(tmp_path / "out")),
         stdout=subprocess.PIPE,
     )
-    written = 0
-    while written < 9 * MIB:
-        line = await process.stdout.readline()
-        assert line, "it ended by itself"
-        written = int(line)
-    process.send_signal(signal.SIGKILL)
-    assert await process.wait() == -signal.SIGKILL
+    async with supervised(process):
+        written = 0
+        while written < 9 * MIB:
+            line = await process.stdout.readline()
+            assert line, "it ended by itself"
+            written = int(line)
+        process.send_signal(signal.SIGKILL)
+        assert await process.wait() == -signal.SIGKILL
     bucket.answers = [bucket.give()]
     bucket.heads.clear()
     report = await fetch(connections=1).download(stored(bucket.url()), tmp_path / "out")

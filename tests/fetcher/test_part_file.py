@@ -17,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
+import forkserver
 import pytest
 from files import names
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import first_lines
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher import resume_state
@@ -824,9 +826,9 @@ def test_a_part_file_in_use_by_another_process_is_not_touched(tmp_path):
         "part = PartFile(Path(sys.argv[1]), job_id='job-1', overwrite=False);"
         "print(part.open() is not None, flush=True); sys.stdin.read(); part.close()"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"True\n"
+    command = [sys.executable, "-W", "error", "-c", script, str(tmp_path / "out")]
+    with forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert first_lines(other, 1) == ["True\n"]
         assert state_of(tmp_path / "out") is None
         other.stdin.close()
     assert other.returncode == 0

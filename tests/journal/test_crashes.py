@@ -26,7 +26,7 @@ ENDPOINT = "https://api.example"
 
 async def start(path, first, count, *, start=forkserver.create_subprocess_exec, **options):
     return await start(
-        sys.executable, WRITER, path, str(first), str(count),
+        sys.executable, "-W", "error", WRITER, path, str(first), str(count),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, **options,
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def step(statement):
 opening.sqlite3.connect = traced
 opening.open_file({str(path)!r}, {ENDPOINT!r}, must_exist=False)
 """
-    process = await forkserver.create_subprocess_exec(sys.executable, "-c", code)
+    process = await forkserver.create_subprocess_exec(sys.executable, "-W", "error", "-c", code)
     assert await process.wait() == -signal.SIGKILL
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         assert await journal.add(["a"]) == 1
@@ -154,7 +154,7 @@ asyncio.run(main())
 """
     processes = [
         await forkserver.create_subprocess_exec(
-            sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-W", "error", "-c", code, stdout=asyncio.subprocess.PIPE
         )
         for _ in range(3)
     ]

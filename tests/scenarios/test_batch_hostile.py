@@ -16,6 +16,7 @@ from shlex import quote
 
 import forkserver
 import pytest
+from amounts import more
 from waiting import supervised
 
 from adepoll import Journal
@@ -26,7 +27,6 @@ from adepoll.journal import JournalReader
 
 KEY = "canary-key-51c09"
 NEVER = JobPlan(processing_time=float("inf"))
-MANY = 300_000
 MOST_RESIDENT = 300_000  # kB
 
 
@@ -299,9 +299,10 @@ async def test_control_characters_are_escaped_on_a_terminal(ade, tmp_path):
     assert b"\x1b" not in out
 
 
-async def test_many_ids_are_added_while_the_first_outcomes_are_printed(ade, tmp_path):
+@pytest.mark.parametrize("many", more([40_000], [300_000]))
+async def test_many_ids_are_added_while_the_first_outcomes_are_printed(ade, tmp_path, many):
     known = [ade.submit(JobPlan()) for _ in range(5)]
-    job_ids = [*known, *(str(uuid.UUID(int=n, version=4)) for n in range(MANY - len(known)))]
+    job_ids = [*known, *(str(uuid.UUID(int=n, version=4)) for n in range(many - len(known)))]
     journal, path = tmp_path / "batch.db", ids_file(tmp_path, job_ids)
     command = ["watch", "-f", path, "--journal", journal]
     async with started(ade, *command, real=True) as process:  # its memory is measured
@@ -310,7 +311,7 @@ async def test_many_ids_are_added_while_the_first_outcomes_are_printed(ade, tmp_
         while process.returncode is None:
             with JournalReader(journal) as reader:
                 if reader.notes().get(IDS_NOTE) == READ:
-                    assert reader.counts().jobs == MANY
+                    assert reader.counts().jobs == many
                     break
             await asyncio.sleep(0.2)
         resident = _most_resident(process.pid)

@@ -40,7 +40,7 @@ from adepoll.errors import (
 from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
-SEEDS = seeds("ADEPOLL_SEEDS", default=100, most=500)
+SEEDS = seeds("ADEPOLL_SEEDS", default=30, most=500)
 WEEK = 7 * 86_400.0
 TIMEOUT = 4_000.0
 FATAL = {"unauthorized", "forbidden"}

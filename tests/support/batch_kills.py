@@ -18,12 +18,12 @@ from pathlib import Path
 
 import forkserver
 from attrs import define, field
-from waiting import supervised
+from waiting import first_lines, supervised
 
 from adepoll.journal import JournalReader
 from adepoll.journal.outcomes import Stage
 
-COMMAND = (sys.executable, "-m", "adepoll")
+COMMAND = (sys.executable, "-W", "error", "-m", "adepoll")
 CHECK_EVERY = 0.001  # seconds between two checks of the disk or the output
 LONGEST_WAIT = 4  # seconds until a kill at the latest
 LONGEST_RUN = 300  # seconds
@@ -53,8 +53,8 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        exports = [self._process.stdout.readline().decode().split()[1] for _ in range(2)]
-        variables = dict(export.split("=", 1) for export in exports)
+        exports = first_lines(self._process, 2)
+        variables = dict(export.split()[1].split("=", 1) for export in exports)
         self.environment = {**os.environ, **variables}
         self._url, self._key = variables.values()
         self.job_ids = list(self.truth()["jobs"])

@@ -194,7 +194,7 @@ async def _run(server, target, reach, before, rng):
 
     server.watch = watch
     process = await forkserver.create_subprocess_exec(
-        sys.executable, CHILD, str(CONNECTIONS), server.url, target,
+        sys.executable, "-W", "error", CHILD, str(CONNECTIONS), server.url, target,
         stdout=asyncio.subprocess.PIPE, env=os.environ,
     )  # fmt: skip
     said = asyncio.create_task(process.communicate())

@@ -1,6 +1,7 @@
 """Waits that end: with what was waited for, or with a failure that names it."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager, suppress
 
 LONGEST = 240  # seconds that a test may take with one process, on a busy machine
@@ -49,6 +50,23 @@ async def supervised(process, longest=LONGEST):
     finally:
         if process.returncode is None:
             await _killed(process)
+
+
+def first_lines(process, count, longest=60):
+    """Return the first lines of the stdout of a `subprocess.Popen`.
+
+    Kill the process and fail when it takes longer than so many seconds, or ends before.
+    """
+    limit = threading.Timer(longest, process.kill)
+    limit.start()
+    try:
+        lines = [process.stdout.readline().decode() for _ in range(count)]
+    finally:
+        limit.cancel()
+    if not all(lines):
+        process.kill()
+        raise AssertionError(f"within {longest} s the process has written only {lines}")
+    return lines
 
 
 async def _killed(process):

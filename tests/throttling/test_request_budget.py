@@ -7,6 +7,7 @@ from random import Random
 
 import attrs
 import pytest
+from amounts import more
 from watching import now
 
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
@@ -110,7 +111,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", more([0], [1, 2]))
 @pytest.mark.parametrize(("rate", "latency", "options"), LIMITS.values(), ids=LIMITS)
 def test_an_unknown_limit_is_found_and_kept(rate, latency, options, seed):
     it = play(limit(**options), seed=seed, latency=latency)
@@ -226,7 +227,7 @@ OUTAGES = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", more([0], [1, 2]))
 @pytest.mark.parametrize("error", OUTAGES.values(), ids=OUTAGES)
 def test_an_outage_is_probed_with_single_requests_and_ends_without_a_burst(error, seed):
     start, end, trip = 20.0, 140.0, 1.0
