@@ -13,8 +13,9 @@ from typing import Any, Final
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.api.source import JobSource
 from adepoll.errors import RateLimitedError, RequestError
-from adepoll.watching.listing import PAGE_SIZE, Situation, Sweep, SweepPolicy
+from adepoll.watching.listing import PAGE_SIZE, Sweep
 from adepoll.watching.pollers import start
+from adepoll.watching.sweep_policy import Situation, SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class ListSweeper:
             return
         if self._policy.should_sweep(self._situation()):
             self._running = True
-            self._watched_jobs.start_sweeping()  # before any new job is polled
+            self._watched_jobs.list_hints.start_sweeping()  # before any new job is polled
             task = start(self._run(), self._tasks)
             task.add_done_callback(self._run_ended, context=Context())
 
@@ -101,7 +102,7 @@ class ListSweeper:
             if await self._sweep(sweep):
                 self.sweeps += 1
                 if sweep.is_complete:
-                    self._watched_jobs.sweep_ended(sweep.started, loop.time())
+                    self._watched_jobs.list_hints.sweep_ended(sweep.started, loop.time())
                     self._on_due()
                 self._policy.record_end(sweep, self._situation())
             else:
@@ -111,7 +112,7 @@ class ListSweeper:
                 if not delay:
                     break
                 await asyncio.sleep(min(delay, _MAX_SLEEP))
-        for _ in self._watched_jobs.stop_sweeping(loop.time()):
+        for _ in self._watched_jobs.list_hints.stop_sweeping(loop.time()):
             self._on_due()
             await asyncio.sleep(0)
         self._on_due()
@@ -152,7 +153,7 @@ class ListSweeper:
             sweep.record_page(status, number, listed)
             sweep.max_pages = self._policy.max_pages(self._situation())
             for job in listed.jobs:
-                self._watched_jobs.listed(job, requested_at, loop.time())
+                self._watched_jobs.list_hints.listed(job, requested_at, loop.time())
             page = sweep.next_page()
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:
@@ -178,7 +179,7 @@ class ListSweeper:
             return
         if error is not None or task.cancelled():
             # The task could not do this itself; and jobs may have been added meanwhile.
-            for _ in self._watched_jobs.stop_sweeping(asyncio.get_running_loop().time()):
+            for _ in self._watched_jobs.list_hints.stop_sweeping(asyncio.get_running_loop().time()):
                 pass
             self._on_due()
             self.pump()

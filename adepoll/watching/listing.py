@@ -7,7 +7,7 @@ are seconds of one monotonic clock, passed in as `now`.
 import math
 from typing import Final, Literal, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.scheduling.durations import EDGES
@@ -207,151 +207,6 @@ class Sweep:
             pages.total = min(pages.total, pages.requested)
 
 
-@frozen(kw_only=True)
-class Situation:
-    """The figures by which `SweepPolicy` decides.
-
-    Attributes:
-        now: The time.
-        watched: Watched jobs.
-        settled: Jobs found settled so far.
-        wasted_polls: Polls so far of jobs missing from the list that were still active.
-        pending_confirmation: Jobs that are to be polled immediately.
-        polls: Polls so far.
-        mean_delay: Mean seconds between two polls of a job by the schedule; None at first.
-    """
-
-    now: float
-    watched: int
-    settled: int
-    wasted_polls: int
-    pending_confirmation: int
-    polls: int
-    mean_delay: float | None
-
-
-@define(kw_only=True, eq=False)
-class SweepPolicy:
-    """Whether and when to sweep: what a sweep costs, against the polls that it replaces.
-
-    Attributes:
-        discovery: The caller's choice.
-        target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the
-            schedule would poll.
-        min_watched: Watched jobs from which on "auto" sweeps.
-        forbidden: True if the service does not let this key list jobs.
-        last: The last complete sweep.
-        duration: Seconds that the last complete sweep took.
-    """
-
-    discovery: Discovery
-    target_lag: float | None
-    min_watched: int = 10
-    forbidden: bool = False
-    last: Sweep | None = None
-    duration: float = 0.0
-    _started: float = -math.inf
-    _failures: int = 0  # in a row
-    _paused_until: float = -math.inf  # or until `_until_watched` jobs are watched
-    _until_watched: float = math.inf
-    _counted: Situation | None = None  # at the last update of the sums below, which fade
-    _requests: float = 0.0  # for sweeps
-    _settled: float = 0.0  # jobs
-    _wasted: float = 0.0  # polls
-    _rate: float = 0.0  # polls per second
-
-    def should_sweep(self, at: Situation) -> bool:
-        """Return whether to sweep at all."""
-        if self.discovery == "get" or self.forbidden:
-            return False
-        if at.now < self._paused_until and at.watched < self._until_watched:
-            return False
-        if self.discovery == "list":
-            return at.watched > 0
-        if self.last is not None and at.now > self.last.started + _PAUSE:
-            self.last = None  # out of date
-        return at.watched >= self.min_watched and (
-            self.last is None or self.last.pages <= self._replaced_polls(at)
-        )
-
-    def start(self, at: Situation) -> Sweep:
-        """Start a sweep."""
-        self._started = at.now
-        return Sweep.start(
-            at.now, max_pages=self.max_pages(at), watched=at.watched, previous=self.last
-        )
-
-    def max_pages(self, at: Situation) -> int:
-        """Return the number of pages above which a sweep costs more than polls."""
-        return _MAX_PAGES if self.discovery == "list" else int(self._replaced_polls(at))
-
-    def record_end(self, sweep: Sweep, at: Situation) -> None:
-        """Record the end of a sweep: it is complete, or was stopped after too many pages."""
-        self._failures = 0
-        self._count(at)
-        self._requests += sweep.pages
-        if sweep.is_complete:
-            sweep.job_ids.clear()  # only the number of pages is still needed
-            self.last = sweep
-            self.duration = at.now - sweep.started
-            if self._wasted > max(_MIN_WASTED, self._settled, at.watched):
-                self._pause(at.now)  # the list costs more polls than it saves
-        else:
-            self._pause(at.now, until_watched=2 * at.watched)
-
-    def record_failure(self, at: Situation) -> None:
-        """Record that a transient error ended a sweep."""
-        self._failures += 1
-        if self.last is None or self._failures > _MAX_FAILURES:
-            self._pause(at.now)
-
-    def delay(self, at: Situation) -> float:
-        """Return the seconds until the next sweep."""
-        self._count(at)
-        every = at.mean_delay or _DEFAULT_DELAY
-        if self.target_lag is not None:
-            # By the schedule's own price of a request, a sweep that replaces many polls may come
-            # more often than each of them. It need not come more often than the target asks for:
-            # half of the time between sweeps is lag, and so is the time of the polls that follow.
-            pages = len(ACTIVE) if self.last is None else self.last.pages
-            every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
-            every = max(every, 2 * max(self.target_lag - self.duration, self.target_lag / 2))
-        if self.discovery == "auto":
-            # Other people's jobs make the list longer. Rarer sweeps cost less, and lag more.
-            cost = self._requests / (_REQUEST_SHARE * max(self._settled + at.watched, 1))
-            every *= min(max(cost, 1.0), _MAX_STRETCH)
-        # Jobs known to be missing come first; before they are polled, finding more is of no use.
-        if self._rate:
-            busy = at.pending_confirmation / self._rate
-        else:
-            busy = every if at.pending_confirmation else 0.0
-        return max(self._started + every - at.now, busy - every / 2, 0.0)
-
-    def _replaced_polls(self, at: Situation) -> float:
-        """Return the number of polls that the schedule would make from sweep to sweep."""
-        if at.mean_delay is None or self.target_lag is None:
-            return at.watched
-        return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
-
-    def _pause(self, now: float, *, until_watched: float = math.inf) -> None:
-        self.last = None
-        self._until_watched = until_watched
-        self._failures = 0
-        self._paused_until = now + _PAUSE
-
-    def _count(self, at: Situation) -> None:
-        before, self._counted = self._counted, at
-        if before is None or at.now <= before.now:
-            return
-        passed = at.now - before.now
-        fading = math.exp(-passed / _MEMORY)
-        self._requests *= fading
-        self._settled = self._settled * fading + at.settled - before.settled
-        self._wasted = self._wasted * fading + at.wasted_polls - before.wasted_polls
-        recent = math.exp(-passed / _RATE_MEMORY)
-        self._rate = self._rate * recent + (1 - recent) * (at.polls - before.polls) / passed
-
-
 _MAX_SETTLED_SHARE: Final = 0.5
 _SHARE_OF: Final = 8  # jobs
 _ALMOST_ALL: Final = 0.99  # share of the jobs
@@ -360,12 +215,3 @@ _MIN_TRUST: Final = 10.0
 _MAX_LAG: Final = 30.0  # a job missing for longer is not explained by a lag
 _LAG_MARGIN: Final = 0.5  # added to an observed lag, as jobs are polled one after the other
 _MAX_WITHOUT_NEW_JOBS: Final = 3  # pages
-_MAX_PAGES: Final = 10_000
-_MAX_FAILURES: Final = 2
-_PAUSE: Final = 60.0
-_MIN_WASTED: Final = 100.0
-_DEFAULT_DELAY: Final = 4.0
-_REQUEST_SHARE: Final = 0.2  # requests for sweeps, per job
-_MAX_STRETCH: Final = 3.0
-_MEMORY: Final = 300.0
-_RATE_MEMORY: Final = 10.0

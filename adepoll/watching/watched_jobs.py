@@ -4,15 +4,14 @@ Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
-from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
-from adepoll.api.models import JobSnapshot, JobSummary
+from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import UNKNOWN_CHANCE
+from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.poll_timing import PollTiming
@@ -28,6 +27,7 @@ class WatchedJobs:
         learning: Keeps the ages of jobs, and learns how long jobs take.
         counts: What has happened so far.
         list_trust: How far the list is trusted.
+        list_hints: Takes in what the list shows.
         poll_queue: The jobs that are due now or later.
     """
 
@@ -40,6 +40,7 @@ class WatchedJobs:
         self.list_trust = ListTrust(learning=self.learning)
         self.poll_queue = PollQueue(self.learning.chance)
         self._states: dict[str, JobState] = {}
+        self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
         self._arrivals = self.learning.durations.arrivals
         self._known_resets = self._arrivals.resets
 
@@ -234,78 +235,6 @@ class WatchedJobs:
                 self._put_by_schedule(state, now)
             self._wake_after_release(reserved, now)
 
-    def start_sweeping(self) -> None:
-        """From now on, poll jobs when they are missing from the list."""
-        self.list_trust.sweeping = True
-
-    def stop_sweeping(self, now: float) -> Iterator[None]:
-        """From now on, poll jobs by schedule; exhaust the iterator, which yields now and then."""
-        self.list_trust.sweeping = False
-        for number, state in enumerate(tuple(self._states.values()), 1):
-            watched = self._states.get(state.job_id) is state
-            if state.ticket and not state.ignore_list and watched:
-                due = now
-                if state.first_active_age is not None:
-                    due += self.timing.rng.random() * self.timing.delay(state, now)
-                if due < state.due:
-                    self.poll_queue.put(state, due)
-            if number % _CHUNK == 0:
-                yield
-
-    def listed(self, job: JobSummary, requested_at: float, now: float) -> bool:
-        """Record what a list requested at `requested_at` shows of a job.
-
-        Returns:
-            True if the job is watched, and active according to the list.
-        """
-        state = self._states.get(job.job_id)
-        if state is None or job.is_terminal:
-            return False
-        state.last_active_at = max(state.last_active_at, requested_at)
-        requested = state.ignore_list and state.missing_at == math.inf  # by something else
-        state.missing_at = math.inf
-        if state.in_flight or state.failures is not None:
-            return True
-        new = state.first_active_age is None
-        as_of = requested_at - self.list_trust.list_lag
-        if new:
-            self.list_trust.record_first(settled=False)
-        self.learning.record_active(state, job.received_at, now, as_of=as_of)
-        if state.status != job.status_text and any(s.every_change for s in state.subscribers):
-            if state.ticket:
-                self.list_trust.confirm_now(state)
-                self.poll_queue.put(state, min(state.due, now))
-        elif state.ticket and not requested and not state.awaited:
-            self.list_trust.trust(state)
-            if new and self.list_trust.sweeping:
-                state.list_trusted_until = self.list_trust.next_check(state, now)
-                self.poll_queue.put(state, state.list_trusted_until)
-        return True
-
-    def sweep_ended(self, requested_at: float, now: float) -> int:
-        """Make the jobs due that a sweep, started at `requested_at`, did not show; count them.
-
-        A job that is newer than the list's lag is not expected in the list.
-        """
-        for state in islice(self._states.values(), _DELAYS_SAMPLED):
-            self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
-        newest = requested_at - self.list_trust.list_lag
-        self.list_trust.list_lag *= _LAG_FADING
-        missing = [
-            state
-            for state in self._states.values()
-            if state.last_active_at < requested_at and state.added_at <= newest and state.ticket
-        ]
-        for state in missing:
-            if not state.ignore_list:
-                if state.not_before > now:
-                    self.list_trust.confirm_when_due(state)
-                else:
-                    self.list_trust.confirm_now(state)
-                state.missing_at = requested_at
-                self.poll_queue.put(state, max(now, state.not_before))
-        return len(missing)
-
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
         sweeping = self.list_trust.sweeping
         never_polled = state.first_active_age is None and not (state.failures or state.ignore_list)
@@ -423,6 +352,3 @@ class WatchedJobs:
 
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
 _MAX_SET_ASIDE: Final = 256
-_CHUNK: Final = 500
-_DELAYS_SAMPLED: Final = 8
-_LAG_FADING: Final = 0.99  # of the list's lag, per sweep

@@ -9,8 +9,8 @@ from adepoll.scheduling.policies import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
-from adepoll.watching.listing import SweepPolicy
 from adepoll.watching.poll_timing import PollTiming
+from adepoll.watching.sweep_policy import SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
 
 

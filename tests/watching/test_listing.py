@@ -13,7 +13,8 @@ from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
 from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
-from adepoll.watching.listing import ACTIVE, PAGE_SIZE, ListTrust, Situation, Sweep, SweepPolicy
+from adepoll.watching.listing import ACTIVE, PAGE_SIZE, ListTrust, Sweep
+from adepoll.watching.sweep_policy import Situation, SweepPolicy
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 PROCESSING, PENDING = JobStatus.PROCESSING, JobStatus.PENDING

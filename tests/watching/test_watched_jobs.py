@@ -733,7 +733,7 @@ def test_a_job_is_forgotten_with_its_last_subscriber():
 
 def make_sweeping(*job_ids):
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
-    watched_jobs.start_sweeping()
+    watched_jobs.list_hints.start_sweeping()
     subscribe(watched_jobs, subscription, *job_ids, can_wait=True)
     return watched_jobs
 
@@ -742,17 +742,17 @@ def test_a_new_job_waits_for_the_list():
     watched_jobs = make_sweeping("a")
     assert watched_jobs.pop_due(0.0) is None
     assert watched_jobs.next_due() == TRUST
-    assert watched_jobs.listed(summary("a"), 0.0, 1.0)
-    assert watched_jobs.sweep_ended(0.0, 1.0) == 0
+    assert watched_jobs.list_hints.listed(summary("a"), 0.0, 1.0)
+    assert watched_jobs.list_hints.sweep_ended(0.0, 1.0) == 0
     assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
 
 
 def test_a_job_missing_from_the_list_is_polled():
     watched_jobs = make_sweeping("a", "b")
     for job_id in "ab":
-        watched_jobs.listed(summary(job_id), 1.0, 1.0)
-    watched_jobs.listed(summary("b"), 5.0, 5.0)
-    assert watched_jobs.sweep_ended(5.0, 5.5) == 1
+        watched_jobs.list_hints.listed(summary(job_id), 1.0, 1.0)
+    watched_jobs.list_hints.listed(summary("b"), 5.0, 5.0)
+    assert watched_jobs.list_hints.sweep_ended(5.0, 5.5) == 1
     assert watched_jobs.pop_due(5.5).job_id == "a"
     assert watched_jobs.pop_due(5.5) is None
 
@@ -760,32 +760,32 @@ def test_a_job_missing_from_the_list_is_polled():
 def test_a_job_newer_than_the_lag_of_the_list_is_not_missing():
     watched_jobs = make_sweeping("a")
     watched_jobs.list_trust.list_lag = 3.0
-    assert watched_jobs.sweep_ended(2.9, 3.0) == 0
+    assert watched_jobs.list_hints.sweep_ended(2.9, 3.0) == 0
     assert watched_jobs.pop_due(3.0) is None
-    assert watched_jobs.sweep_ended(6.0, 6.0) == 1
+    assert watched_jobs.list_hints.sweep_ended(6.0, 6.0) == 1
     assert watched_jobs.pop_due(6.0).job_id == "a"
 
 
 def test_the_list_settles_nothing():
     watched_jobs = make_sweeping("a")
-    assert not watched_jobs.listed(summary("a", "completed"), 1.0, 1.0)
+    assert not watched_jobs.list_hints.listed(summary("a", "completed"), 1.0, 1.0)
     assert watched_jobs.get("a") is not None
-    assert watched_jobs.sweep_ended(2.0, 2.0) == 1
+    assert watched_jobs.list_hints.sweep_ended(2.0, 2.0) == 1
 
 
 def test_a_listed_job_that_is_not_watched_is_ignored():
     watched_jobs = make_sweeping("a")
-    assert not watched_jobs.listed(summary("b"), 1.0, 1.0)
+    assert not watched_jobs.list_hints.listed(summary("b"), 1.0, 1.0)
     assert len(watched_jobs) == 1
 
 
 def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedule():
     watched_jobs = make_sweeping("a")
-    watched_jobs.sweep_ended(1.0, 1.0)
+    watched_jobs.list_hints.sweep_ended(1.0, 1.0)
     poll(watched_jobs, "pending", 1.0)
     assert watched_jobs.list_trust.wasted_polls == 1
     for second in range(40):
-        watched_jobs.sweep_ended(2.0 + second, 2.0 + second)
+        watched_jobs.list_hints.sweep_ended(2.0 + second, 2.0 + second)
     assert watched_jobs.next_due() == 1.0 + INTERVAL
 
 
@@ -794,9 +794,9 @@ def test_a_job_listed_during_its_poll_is_not_missing():
     watched_jobs = make_sweeping("a")
     watched_jobs.poll_now("a", 0.0)
     state = watched_jobs.pop_due(0.0)
-    watched_jobs.listed(summary("a"), 1.0, 1.5)
+    watched_jobs.list_hints.listed(summary("a"), 1.0, 1.5)
     watched_jobs.succeeded(state, snapshot("a", "processing"), 2.0)
-    assert watched_jobs.sweep_ended(1.0, 2.5) == 0
+    assert watched_jobs.list_hints.sweep_ended(1.0, 2.5) == 0
 
 
 def test_poll_now_during_a_poll_works_while_sweeping():
@@ -812,17 +812,17 @@ def test_poll_now_is_not_undone_by_a_page():
     for listed_before in (True, False):
         watched_jobs = make_sweeping("a")
         if listed_before:
-            watched_jobs.listed(summary("a"), 1.0, 1.0)
-            watched_jobs.sweep_ended(2.0, 2.0)
+            watched_jobs.list_hints.listed(summary("a"), 1.0, 1.0)
+            watched_jobs.list_hints.sweep_ended(2.0, 2.0)
         watched_jobs.poll_now("a", 3.0)
-        watched_jobs.listed(summary("a"), 2.5, 3.0)
+        watched_jobs.list_hints.listed(summary("a"), 2.5, 3.0)
         assert watched_jobs.pop_due(3.0).job_id == "a"
 
 
 def test_poll_now_of_a_due_job_works_when_sweeping_starts():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a", "b")
-    watched_jobs.start_sweeping()
+    watched_jobs.list_hints.start_sweeping()
     watched_jobs.poll_now("b", 0.0)
     assert watched_jobs.pop_due(0.0).job_id == "b"
     assert watched_jobs.pop_due(0.0) is None
@@ -830,9 +830,9 @@ def test_poll_now_of_a_due_job_works_when_sweeping_starts():
 
 def test_jobs_that_wait_for_room_or_fail_do_not_delay_sweeps():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
-    watched_jobs.start_sweeping()
+    watched_jobs.list_hints.start_sweeping()
     subscribe(watched_jobs, subscription, "a", "b", "c")
-    watched_jobs.sweep_ended(1.0, 1.0)
+    watched_jobs.list_hints.sweep_ended(1.0, 1.0)
     assert watched_jobs.list_trust.pending_confirmation == 3
     poll(watched_jobs, broken(), 1.0)
     assert watched_jobs.list_trust.pending_confirmation == 2
@@ -843,12 +843,12 @@ def test_jobs_that_wait_for_room_or_fail_do_not_delay_sweeps():
 
 def test_when_sweeping_stops_each_job_is_due_within_its_delay():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=2_000)
-    watched_jobs.start_sweeping()
+    watched_jobs.list_hints.start_sweeping()
     job_ids = [f"job{number}" for number in range(1_200)]
     subscribe(watched_jobs, subscription, *job_ids, can_wait=True)
     for job_id in job_ids[:1_100]:
-        watched_jobs.listed(summary(job_id), 1.0, 1.0)
-    assert len(list(watched_jobs.stop_sweeping(5.0))) == 2  # it yields now and then
+        watched_jobs.list_hints.listed(summary(job_id), 1.0, 1.0)
+    assert len(list(watched_jobs.list_hints.stop_sweeping(5.0))) == 2  # it yields now and then
     dues = [watched_jobs.get(job_id).due for job_id in job_ids]
     assert set(dues[1_100:]) == {5.0}  # these were never seen
     assert 5.0 < min(dues[:1_100]) < 6.0
@@ -1046,9 +1046,9 @@ class WatchedJobsMachine(RuleBasedStateMachine):
     @rule(begin=st.booleans())
     def sweep_or_not(self, begin):
         if begin:
-            self.watched_jobs.start_sweeping()
+            self.watched_jobs.list_hints.start_sweeping()
         else:
-            assert len(list(self.watched_jobs.stop_sweeping(self.now))) == 0
+            assert len(list(self.watched_jobs.list_hints.stop_sweeping(self.now))) == 0
         self.sweeping = begin
         self.take_over(at_most=TRUST if begin else INTERVAL)
 
@@ -1061,14 +1061,14 @@ class WatchedJobsMachine(RuleBasedStateMachine):
     @rule(job_id=jobs, status=st.sampled_from(["pending", "processing", "completed"]))
     def list_a_job(self, job_id, status):
         state = self.watched_jobs.get(job_id)
-        told = self.watched_jobs.listed(summary(job_id, status), self.asked_at, self.now)
+        told = self.watched_jobs.list_hints.listed(summary(job_id, status), self.asked_at, self.now)
         assert told is (state is not None and status != "completed")
         self.take_over(at_most=TRUST)
 
     @precondition(lambda self: self.sweeping)
     @rule()
     def end_the_list(self):
-        self.watched_jobs.sweep_ended(self.asked_at, self.now)
+        self.watched_jobs.list_hints.sweep_ended(self.asked_at, self.now)
         self.take_over(at_most=TRUST)
 
     @precondition(lambda self: self.now > 100)
@@ -1244,7 +1244,7 @@ def test_a_subscriber_that_cannot_wait_changes_nothing_after_the_first_poll():
 
 def test_a_new_job_waits_for_the_list_while_sweeping():
     watched_jobs, subscription = make_experienced(), make_subscription()
-    watched_jobs.start_sweeping()
+    watched_jobs.list_hints.start_sweeping()
     subscribe_waiting(watched_jobs, subscription, *MANY)
     assert {watched_jobs.get(job_id).due for job_id in MANY} == {TRUST}
 
@@ -1319,8 +1319,8 @@ def test_only_polls_at_times_of_the_schedule_count_for_the_lag_ratio(sweeping):
         poll(watched_jobs, "processing", 0.0)
     if sweeping:
         # These are missing from the list, so that their end is not unexpected.
-        watched_jobs.start_sweeping()
-        assert watched_jobs.sweep_ended(5.0, 10.0) == len(job_ids)
+        watched_jobs.list_hints.start_sweeping()
+        assert watched_jobs.list_hints.sweep_ended(5.0, 10.0) == len(job_ids)
     for _ in job_ids:
         poll(watched_jobs, "completed", 10.0)
     assert (watched_jobs.learning.lag_ratio.value == 1.0) is sweeping
@@ -1354,8 +1354,8 @@ def test_a_lag_of_a_job_never_seen_active_counts_from_when_it_was_added():
 def test_a_lag_counts_from_the_last_list_that_showed_the_job_minus_the_lag_of_the_list():
     watched_jobs = make_sweeping("a", "b")
     for job_id in "ab":
-        watched_jobs.listed(summary(job_id), 20.0, 20.0)
-    assert watched_jobs.sweep_ended(24.0, 24.0) == 2
+        watched_jobs.list_hints.listed(summary(job_id), 20.0, 20.0)
+    assert watched_jobs.list_hints.sweep_ended(24.0, 24.0) == 2
     poll(watched_jobs, "completed", 24.0)
     assert watched_jobs.counts.detection_lag().sum == 4.0
     watched_jobs.list_trust.list_lag = 3.0
