@@ -1,6 +1,7 @@
-"""The fields of an attrs class as JSON: their names, types and how a value of each type is read.
+"""The fields of an attrs class as JSON: their names and types, and how a value is read.
 
-Imports nothing of adepoll.
+A field without a default is required. Any other field is a side field: a value that cannot be read
+is kept in the attribute `extra`, and is no error. Imports json_text and error_text.
 """
 
 import math
@@ -8,21 +9,25 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
-from typing import Any, Final, NoReturn, TypeAlias, get_args, get_origin
+from typing import Any, Final, NoReturn, get_args, get_origin
 
 import attrs
 
-Json: TypeAlias = Any
-"""JSON of a shape that only the caller's own schema knows."""
+from adepoll.api.error_text import error_text
+from adepoll.api.json_text import Json, kind_of, loads_number
 
 # Metadata of an attrs field.
 _NAME: Final = "adepoll.json_name"
-_SIDE: Final = "adepoll.side_field"
 _REPEATS: Final = "adepoll.repeats"
+_MOST: Final = "adepoll.at_most"
+_TEXT: Final = "adepoll.message_text"
+_MESSAGES: Final = "adepoll.messages"
 NOT_IN_JSON: Final[Mapping[str, object]] = {_NAME: None}
 """Metadata of a field that is not part of the JSON object."""
-SIDE_FIELD: Final[Mapping[str, object]] = {_SIDE: True}
-"""Metadata of an optional field: an unreadable value is moved to `extra` and is not an error."""
+MESSAGE_TEXT: Final[Mapping[str, object]] = {_TEXT: True}
+"""Metadata of a text for people, which can also be the message within an object or array."""
+MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
+"""Metadata of an array of messages: an item can be a text, or have the text under another name."""
 
 
 def json_name(name: str) -> Mapping[str, object]:
@@ -35,24 +40,13 @@ def repeats(name: str) -> Mapping[str, object]:
     return {_REPEATS: name}
 
 
+def at_most(items: int) -> Mapping[str, object]:
+    """Return the metadata of an array of which only the first `items` items are read."""
+    return {_MOST: items}
+
+
 class ShapeError(ValueError):
     """A value does not have the declared type. The text never contains the value."""
-
-
-_KINDS: Final[Mapping[type, str]] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
-
-
-def kind_of(value: Json) -> str:
-    """Return what a value is in JSON, such as "an array"."""
-    return _KINDS.get(type(value), type(value).__name__)
 
 
 def expect(what: str, value: Json) -> NoReturn:
@@ -65,13 +59,24 @@ def read_str(value: Json) -> str:
     return value if isinstance(value, str) else expect("a string", value)
 
 
+def read_message(value: Json) -> str:
+    """Return a string, or the text of an error object such as ``{"code": ..., "message": ...}``."""
+    text = value if isinstance(value, str) else error_text(value)
+    return expect("a string", value) if text is None else text
+
+
 def read_bool(value: Json) -> bool:
-    """Return the value if it is a boolean; raise `ShapeError` if not."""
-    return value if isinstance(value, bool) else expect("a boolean", value)
+    """Return a boolean, also one that is written as 0, 1, "true" or "false"."""
+    if isinstance(value, bool):
+        return value
+    known = _BOOLEANS.get(value) if isinstance(value, int | str) else None
+    return expect("a boolean", value) if known is None else known
 
 
 def read_float(value: Json) -> float:
-    """Return a number as a finite float; raise `ShapeError` if that is not possible."""
+    """Return a number, also one that is written as text, as a finite float."""
+    if isinstance(value, str):
+        value = loads_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         expect("a number", value)
     try:
@@ -84,11 +89,9 @@ def read_float(value: Json) -> float:
 
 
 def read_int(value: Json) -> int:
-    """Return a whole number, also one like 3.0, as an int; raise `ShapeError` if it is not."""
+    """Return a whole number; a fraction is rounded."""
     number = read_float(value)
-    if not number.is_integer():
-        raise ShapeError("expected a whole number")
-    return value if isinstance(value, int) else int(number)
+    return value if type(value) is int else round(number)
 
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -99,16 +102,44 @@ def from_timestamp(seconds: float) -> datetime:
     return EPOCH + timedelta(0, seconds)
 
 
-def read_time(value: Json) -> datetime:
-    """Return the time of a Unix timestamp, which may have a fraction; or raise `ShapeError`."""
+def read_time(value: Json) -> datetime | None:
+    """Return the time of a Unix timestamp or an ISO 8601 text; None for 0 and an empty text.
+
+    A Unix timestamp can have a fraction, can be written as text, and can be in milliseconds,
+    microseconds or nanoseconds. A text without a time zone is UTC.
+    """
+    if isinstance(value, str):
+        number = loads_number(value)
+        if number is None:
+            return _read_iso(value)
+        value = number
     seconds = read_float(value)
+    if seconds == 0:
+        return None
+    while seconds >= LATEST_SECONDS:  # the year 5138
+        seconds /= 1000
     try:
         return from_timestamp(seconds)
     except OverflowError:
         raise ShapeError("expected a Unix timestamp, got one out of range") from None
 
 
-SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
+def _read_iso(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ShapeError("expected a time, got another text") from None
+
+
+LATEST_SECONDS: Final = 10**11
+"""A Unix timestamp from this number on is not in seconds."""
+
+_BOOLEANS: Final[Mapping[int | str, bool]] = {0: False, 1: True, "false": False, "true": True}
+
+_SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
     str: read_str,
     bool: read_bool,
     int: read_int,
@@ -125,31 +156,33 @@ class Field:
         name: Name of the attribute.
         key: Name in the JSON object.
         type: Declared type without None; for a tuple, the type of its items.
-        nullable: Whether None is allowed.
         many: Whether the value is a tuple of items.
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
-        side: Whether an unreadable value is moved to `extra`.
+        most: Largest number of items that are read of an array.
+        is_message: Whether the value is a text for people; for an array, whether the items are.
         repeats: Earlier field that usually contains a copy of this field's JSON, or None.
     """
 
     name: str
     key: str
     type: Any
-    nullable: bool
     many: bool
     default: Any
-    side: bool
+    most: int
+    is_message: bool
     repeats: str | None
 
     @property
     def required(self) -> bool:
-        """Whether the JSON object must contain the key."""
+        """Whether the JSON object must contain a readable value."""
         return self.default is attrs.NOTHING
 
     @property
-    def zero_is_null(self) -> bool:
-        """Whether 0 means None: the service writes 0 for a time that it does not know."""
-        return self.nullable and self.type is datetime
+    def read_scalar(self) -> Callable[[Json], Any]:
+        """The function that reads a value of the field's type, which is not an attrs class."""
+        if self.is_message:
+            return read_message
+        return _SCALARS[str if issubclass(self.type, Enum) else self.type]
 
 
 @cache
@@ -174,10 +207,10 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
         name=field.name,
         key=field.metadata.get(_NAME, field.name),
         type=alternatives[0] if many or nullable else field.type,
-        nullable=nullable,
         many=many,
         default=field.default,
-        side=_SIDE in field.metadata,
+        most=field.metadata.get(_MOST, 1_000),
+        is_message=_TEXT in field.metadata or _MESSAGES in field.metadata,
         repeats=field.metadata.get(_REPEATS),
     )
 
@@ -190,5 +223,5 @@ def keys_of(cls: type) -> frozenset[str]:
 
 @cache
 def members_of(enum: type[Enum]) -> Mapping[str, Enum]:
-    """Return the members of an enum by text; all other texts are read as its member UNKNOWN."""
+    """Return the members of an enum by text, except its member UNKNOWN."""
     return {member.value: member for member in enum if member.name != "UNKNOWN"}

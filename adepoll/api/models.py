@@ -1,8 +1,10 @@
 """What the service says about jobs, as frozen attrs classes. Imports codec and below.
 
-To add a field of the service, declare it in its class: the JSON reader is generated from it. Every
-class keeps fields that adepoll does not know in `extra`. No `repr` shows a presigned query or
-a customer's data.
+To add a field of the service, declare it in its class: the JSON reader is generated from it. A
+field without a default must be present and readable. Any other field is None or its default if the
+service does not send it or sends something else. The attribute `extra` has the JSON of fields that
+adepoll does not know, could not read, or could not read completely. No `repr` shows a presigned
+query or a customer's data.
 """
 
 from collections.abc import Mapping
@@ -13,11 +15,17 @@ from typing import Final, Self
 from attrs import evolve, field, frozen
 
 from adepoll.api import codec
-from adepoll.api.json_fields import NOT_IN_JSON, SIDE_FIELD, json_name, repeats
-from adepoll.api.json_fields import Json as Json  # noqa: PLC0414 - part of the models' types
-from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as above
+from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_IN_JSON, at_most, json_name, repeats
+from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as below
+from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
+from adepoll.api.json_text import dumps, load_object
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 from adepoll.redaction import redact_url, showable
+
+MAX_PAGE_SIZE: Final = 100
+"""Largest number of jobs in one page of the list."""
+MAX_WARNINGS: Final = 1_000
+"""Largest number of warnings that are read of one job."""
 
 
 class JobStatus(Enum):
@@ -40,14 +48,14 @@ class JobStatus(Enum):
 
     @classmethod
     def parse(cls, text: str) -> "JobStatus":
-        """Return the status with that text, or `UNKNOWN`."""
-        status = _BY_TEXT.get(text)
-        return cls.UNKNOWN if status is None else status
+        """Return the status with that text in upper or lower case, or `UNKNOWN`."""
+        return _BY_TEXT.get(text) or _BY_TEXT.get(text.strip().lower()) or cls.UNKNOWN
 
 
 for _status in JobStatus:  # read at every poll, and a property of an Enum is slow
     _status.is_terminal = _status.value in {"completed", "failed", "cancelled"}
 _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
+_BY_TEXT["canceled"] = JobStatus.CANCELLED  # the American spelling
 
 
 def _show_keys(extra: Mapping[str, Json]) -> str:
@@ -73,11 +81,11 @@ class ExtractWarning:
 
     Attributes:
         code: Machine-readable kind, such as ``nonconformant_schema``; None if there is none.
-        msg: Text for people.
+        msg: Text for people; None if there is none.
     """
 
     code: str | None = None
-    msg: str = field(repr=_show_text)
+    msg: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
@@ -94,18 +102,21 @@ class ExtractMetadata:
         version: The requested model snapshot.
         schema_violation_error: Why the data does not conform to the schema; None if it does.
         fallback_model_version: The model that was used after the first attempt had failed.
-        warnings: Structured warnings.
+        warnings: Structured warnings, at most 1,000. If there are more, or one is not an object,
+            `extra` has the JSON of all.
     """
 
-    filename: str
-    org_id: str | None
-    duration_ms: int
-    credit_usage: float
-    job_id: str
-    version: str | None
-    schema_violation_error: str | None = field(default=None, repr=_show_text)
+    filename: str | None = None
+    org_id: str | None = None
+    duration_ms: int | None = None
+    credit_usage: float | None = None
+    job_id: str | None = None
+    version: str | None = None
+    schema_violation_error: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
     fallback_model_version: str | None = None
-    warnings: tuple[ExtractWarning, ...] = ()
+    warnings: tuple[ExtractWarning, ...] = field(
+        default=(), metadata={**MESSAGES, **at_most(MAX_WARNINGS)}
+    )
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
@@ -115,13 +126,14 @@ class ExtractResult:
 
     Attributes:
         extraction: The extracted data, in the shape of the caller's schema.
-        extraction_metadata: The same shape, with the chunk references of each value.
+        extraction_metadata: The same shape, with the chunk references of each value; None if the
+            service does not send it.
         metadata: Facts about the extraction.
     """
 
     extraction: Json = field(repr=_show_size)
-    extraction_metadata: Json = field(repr=_show_size)
-    metadata: ExtractMetadata
+    extraction_metadata: Json = field(default=None, repr=_show_size)
+    metadata: ExtractMetadata = ExtractMetadata()
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
@@ -133,19 +145,19 @@ class JobSummary:
         job_id: Id of the job.
         status: Status of the job when the list was made; a hint, because the list can lag behind.
         status_text: The status as the service wrote it.
-        received_at: When the service received the job, UTC.
+        received_at: When the service received the job, UTC; None if the service does not say.
         created_at: When the job was created, UTC; None if the service does not say.
-        progress: 0.0 until an extract job is complete, then 1.0.
+        progress: 0.0 until an extract job is complete, then 1.0; None if the service does not say.
         failure_reason: Why the job failed, if it did.
     """
 
     job_id: str
     status: JobStatus
     status_text: str = field(repr=_show_text, metadata=json_name("status"))
-    received_at: datetime
-    progress: float
+    received_at: datetime | None = None
+    progress: float | None = None
     created_at: datetime | None = None
-    failure_reason: str | None = field(default=None, repr=_show_text)
+    failure_reason: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
     @property
@@ -159,12 +171,13 @@ class JobPage:
     """One page of the job list.
 
     Attributes:
-        jobs: At most `page_size` jobs, in no documented order.
+        jobs: At most 100 jobs, in no documented order. If the page has others, or some that cannot
+            be read, `extra` has the JSON of all.
         has_more: Whether the service says that there are further pages.
         org_id: Id of the organisation.
     """
 
-    jobs: tuple[JobSummary, ...]
+    jobs: tuple[JobSummary, ...] = field(metadata=at_most(MAX_PAGE_SIZE))
     has_more: bool = False
     org_id: str | None = None
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
@@ -178,9 +191,9 @@ class JobSnapshot:
         job_id: Id of the job.
         status: Status of the job; `JobStatus.UNKNOWN` if this version does not know it.
         status_text: The status as the service wrote it.
-        received_at: When the service received the job, UTC.
+        received_at: When the service received the job, UTC; None if the service does not say.
         created_at: When the job was created, UTC; None if the service does not say.
-        progress: 0.0 until an extract job is complete, then 1.0.
+        progress: 0.0 until an extract job is complete, then 1.0; None if the service does not say.
         org_id: Id of the organisation.
         version: The model snapshot that was used.
         data: The result, if the response contains it (at most 1 MB).
@@ -190,24 +203,21 @@ class JobSnapshot:
         failure_reason: Why the job failed, if it did.
         conforms: False if the data does not fully conform to the caller's schema (HTTP 206); then
             `schema_violation` says why.
-        extra: Fields that this version does not know, by name.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     job_id: str
     status: JobStatus
     status_text: str = field(repr=_show_text, metadata=json_name("status"))
-    received_at: datetime
-    progress: float
-    # An unreadable side field must not hide that the job has settled.
-    created_at: datetime | None = field(default=None, metadata=SIDE_FIELD)
-    org_id: str | None = field(default=None, metadata=SIDE_FIELD)
-    version: str | None = field(default=None, metadata=SIDE_FIELD)
+    received_at: datetime | None = None
+    progress: float | None = None
+    created_at: datetime | None = None
+    org_id: str | None = None
+    version: str | None = None
     data: ExtractResult | None = None
     output_url: str | None = field(default=None, repr=_show_url)
-    metadata: ExtractMetadata | None = field(
-        default=None, metadata={**SIDE_FIELD, **repeats("data")}
-    )
-    failure_reason: str | None = field(default=None, repr=_show_text, metadata=SIDE_FIELD)
+    metadata: ExtractMetadata | None = field(default=None, metadata=repeats("data"))
+    failure_reason: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
     conforms: bool = field(default=True, metadata=NOT_IN_JSON)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
@@ -252,7 +262,7 @@ class JobSnapshot:
         It contains the presigned `output_url`. Use ``job.redacted().to_json()`` for anything that
         other people can read.
         """
-        return codec.dumps({**codec.flatten(self), "conforms": self.conforms})
+        return dumps({**codec.flatten(self), "conforms": self.conforms})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
@@ -261,7 +271,7 @@ class JobSnapshot:
         Raises:
             MalformedAnswerError: The text was not written by `to_json`.
         """
-        raw = codec.load_object(text)
+        raw = load_object(text)
         conforms = raw.pop("conforms", True)
         if not isinstance(conforms, bool):
             raise MalformedAnswerError(["expected a boolean @ $.conforms"])

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.api.kinds.job_kind import JobKind
-from adepoll.api.models import JobPage, JobSnapshot, JobStatus, Json
+from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus, Json
 from adepoll.api.retry_after import Headers, parse_retry_after
 from adepoll.errors import (
     AuthenticationError,
@@ -31,8 +31,6 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.redaction import REDACTED, showable
-
-MAX_PAGE_SIZE: Final = 100
 
 
 def job_path(kind: JobKind, job_id: str) -> str:

@@ -79,7 +79,7 @@ def _table(jobs: list[JobSummary]) -> Table:
         table.add_row(
             Text(shown(job.job_id)),
             Text(shown(job.status_text), style=_STYLES.get(job.status, "")),
-            f"{job.received_at:%Y-%m-%d %H:%M:%S}",
+            "" if job.received_at is None else f"{job.received_at:%Y-%m-%d %H:%M:%S}",
             Text(shown(job.failure_reason or "")),
         )
     return table

@@ -76,9 +76,10 @@ def _parts(outcome: Outcome) -> list[str]:
 
 def _duration(job: JobSnapshot) -> str:
     metadata = job.metadata or (None if job.data is None else job.data.metadata)
-    if metadata is None or job.status is not JobStatus.COMPLETED or metadata.duration_ms < 0:
+    milliseconds = None if metadata is None else metadata.duration_ms
+    if milliseconds is None or milliseconds < 0 or job.status is not JobStatus.COMPLETED:
         return ""
-    return format_duration(metadata.duration_ms / 1000)
+    return format_duration(milliseconds / 1000)
 
 
 def _relative(path: Path) -> str:

@@ -24,7 +24,7 @@ _JOB_ID: Final = re.compile(rb'"job_id":"(?:[^"\\]|\\.)*"')
 _STATUS: Final = re.compile(rb'"status":"([^"]*)"')
 _RECEIVED_AT: Final = re.compile(rb'"received_at":\d+')
 _PROGRESS: Final = re.compile(rb'"progress":[\d.]+')
-_STRANGE_STATUSES: Final = (b"archived", b"COMPLETED", b"", b"completed ", b"\\u0000", b"queued")
+_STRANGE_STATUSES: Final = (b"archived", b"complete", b"", b"done", b"\\u0000", b"queued")
 _EARLIER: Final = {"processing": "pending"}  # every later status becomes processing
 
 

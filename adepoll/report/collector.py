@@ -133,10 +133,12 @@ class Collector:
         metadata: ExtractMetadata | None,
         outcome: OutcomeKind,
     ) -> None:
-        received = snapshot.received_at.timestamp()
-        measured = metadata is not None and 0 <= metadata.duration_ms < _MAX_DURATION_MS
-        if measured and metadata is not None:
-            seconds = metadata.duration_ms / 1000
+        known = snapshot.received_at
+        received = record.added_at if known is None else known.timestamp()
+        milliseconds = None if metadata is None else metadata.duration_ms
+        measured = milliseconds is not None and 0 <= milliseconds < _MAX_DURATION_MS
+        if measured and milliseconds is not None:
+            seconds = milliseconds / 1000
             ended = received + seconds
             if ended < record.added_at:
                 self._settled_before_added += 1
@@ -151,7 +153,7 @@ class Collector:
             return
         job = SlowJob(
             job_id=showable(record.job_id, 80),
-            filename=showable(metadata.filename, 80) if metadata is not None else "",
+            filename=showable(_filename(metadata), 80),
             outcome=outcome,
             version=showable(_version(snapshot, metadata), 60),
             seconds=seconds,
@@ -168,7 +170,7 @@ class Collector:
         self._warned += bool(metadata.warnings)
         for warning in metadata.warnings:
             code = showable(warning.code, 80) if warning.code else "no code"
-            self._warnings.add(code, example=warning.msg, job_id=record.job_id)
+            self._warnings.add(code, example=warning.msg or "", job_id=record.job_id)
         version = showable(_version(snapshot, metadata), 60) or "unknown"
         cost = self._costs.get(version)
         if cost is None:
@@ -176,7 +178,7 @@ class Collector:
             version = version if len(self._costs) < _MOST_VERSIONS else ""
             cost = self._costs.setdefault(version, [0, 0.0, 0])
         cost[0] += 1
-        cost[1] += metadata.credit_usage
+        cost[1] += metadata.credit_usage or 0.0
         cost[2] += metadata.fallback_model_version is not None
 
     def facts(self) -> Facts:
@@ -246,6 +248,10 @@ def outcome_kind_of(record: Record) -> OutcomeKind:
     return _BY_STATUS.get(record.snapshot.status, OutcomeKind.OTHER)
 
 
+def _filename(metadata: ExtractMetadata | None) -> str:
+    return (metadata.filename or "") if metadata is not None else ""
+
+
 def _version(snapshot: JobSnapshot, metadata: ExtractMetadata | None) -> str:
     requested = snapshot.version or (metadata.version if metadata is not None else None)
     fallback = metadata.fallback_model_version if metadata is not None else None
@@ -255,8 +261,8 @@ def _version(snapshot: JobSnapshot, metadata: ExtractMetadata | None) -> str:
 def _pattern(text: str, record: Record) -> str:
     names = {showable(record.job_id, 80): "<job>"}
     snapshot = record.snapshot
-    if snapshot is not None and snapshot.metadata is not None:
-        names[showable(snapshot.metadata.filename, 80)] = "<file>"
+    if snapshot is not None and (filename := _filename(snapshot.metadata)):
+        names[showable(filename, 80)] = "<file>"
     return pattern_of(text, names)
 
 

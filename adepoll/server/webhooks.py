@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from adepoll.api.codec import loads
 from adepoll.api.job_ids import is_job_id
+from adepoll.api.json_text import loads
 from adepoll.api.models import Json
 from adepoll.errors import (
     ConfigurationError,

@@ -107,7 +107,12 @@ class Learning:
         return max(now - state.received_at, state.last_active_age)
 
     def record_active(
-        self, state: JobState, received_at: datetime, now: float, *, as_of: float | None = None
+        self,
+        state: JobState,
+        received_at: datetime | None,
+        now: float,
+        *,
+        as_of: float | None = None,
     ) -> None:
         """Record that a job was active at time `as_of`, which is now if None."""
         dated = self._date(state, received_at, now)
@@ -124,7 +129,7 @@ class Learning:
             self.durations.extend(seen, age)
         state.last_active_age = age
 
-    def record_settled(self, state: JobState, received_at: datetime, now: float) -> None:
+    def record_settled(self, state: JobState, received_at: datetime | None, now: float) -> None:
         """Record that a poll found a job settled.
 
         A job that was old on arrival and was never seen active is left out: it is not known how
@@ -162,8 +167,10 @@ class Learning:
         seen, age = state.last_active_age, now - state.received_at
         return self.durations.distribution.ends_between(seen, age) if age > seen else 0.0
 
-    def _date(self, state: JobState, received_at: datetime, now: float) -> bool:
-        """Record when the service received a job; return False if its clock is not known."""
+    def _date(self, state: JobState, received_at: datetime | None, now: float) -> bool:
+        """Record when the service received a job; return False if that or its clock is unknown."""
+        if received_at is None:
+            return False
         offset = self._offset
         ahead = offset.seconds if now < offset.known_until else offset.read(now)
         if ahead is None:

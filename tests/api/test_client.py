@@ -235,10 +235,8 @@ MALFORMED = {
     "HTML on 200": answer(200, b"<html>welcome to the hotel wifi", content_type="text/html"),
     "an empty body": answer(200),
     "an array": answer(200, b"[]"),
-    "NaN": answer(200, json.dumps({**JOB, "progress": float("nan")}).encode()),
     "deep nesting": answer(200, b'{"a":' * 9_000),
     "an integer of 5,000 digits": answer(200, b'{"a": ' + b"9" * 5_000 + b"}"),
-    "400 digits of progress": answer_json({**JOB, "progress": 10**400}),
     "no UTF-8": answer(200, b'{"a": "\xff\xfe\xfa"}'),
     "a missing field": answer_json({"job_id": "j-1"}),
     "a length that cuts": OK + b"Content-Length: 5\r\n\r\n" + GOOD,
@@ -321,7 +319,7 @@ async def test_bad_responses_are_retried_if_temporary_and_reported_without_a_sec
     "sent",
     [
         NO_ANSWER["closed within the body"],
-        MALFORMED["NaN"],
+        MALFORMED["an array"],
         quoting(500, b"<p>{}</p>"),
         answer_json({"detail": f"key {KEY} is wrong"}, 503),
     ],
@@ -449,6 +447,8 @@ async def test_a_valid_response_is_returned_after_one_request(start_server):
 
 ODD = {
     "400 digits": ({**JOB, "new": 10**400}, {"new": 10**400}),
+    "400 digits of progress": ({**JOB, "progress": 10**400}, {"progress": 10**400}),
+    "NaN": ({**JOB, "progress": float("nan")}, {}),
     "a lone surrogate": ({**JOB, "new": "\ud800"}, {"new": "\ud800"}),
     "a null character": ({**JOB, "new": "\x00"}, {"new": "\x00"}),
 }

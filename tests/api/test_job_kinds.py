@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adepoll import AdeClient, Fixed, JobPage, JobSnapshot, JobStatus, JobSummary, JobWatcher
-from adepoll.api.codec import loads
+from adepoll.api.json_text import loads
 from adepoll.api.kinds.job_kind import JobKind
 
 STATUSES = {"running": JobStatus.PROCESSING, "done": JobStatus.COMPLETED}

@@ -101,7 +101,7 @@ def test_the_statuses_are_these():
     ]
 
 
-@pytest.mark.parametrize("text", ["paused", "", "COMPLETED", " completed", "unknown", "a\nb"])
+@pytest.mark.parametrize("text", ["paused", "", "com pleted", "unknown", "a\nb"])
 def test_an_undocumented_status_is_unknown(text):
     assert JobStatus.parse(text) is JobStatus.UNKNOWN
 
@@ -109,6 +109,8 @@ def test_an_undocumented_status_is_unknown(text):
 def test_documented_statuses_are_read():
     for status in JobStatus:
         assert JobStatus.parse(status.value) is status
+        assert JobStatus.parse(f" {status.value.upper()}") is status
+    assert JobStatus.parse("canceled") is JobStatus.CANCELLED
 
 
 def test_raise_for_failure_raises_for_failed_and_cancelled_jobs():

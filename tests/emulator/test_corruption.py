@@ -20,8 +20,6 @@ DETECTED = {
     Corruption.EMPTY_BODY,
     Corruption.NOT_AN_OBJECT,
     Corruption.MISSING_STATUS,
-    Corruption.NAN,
-    Corruption.HUGE_INTEGER,
     Corruption.DEEP_NESTING,
 }
 

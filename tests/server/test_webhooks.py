@@ -212,7 +212,7 @@ def test_a_custom_function_reads_job_ids_elsewhere():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b"NaN", b"[" * 100_000, b'{"job_id":"a"}x', b"CaNaRy"]
+    "body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"job_id":"a"}x', b"CaNaRy"]
 )
 def test_a_body_that_is_not_json_is_refused(body, all_text_of):
     with pytest.raises(WebhookVerificationError) as caught:

@@ -1,0 +1,54 @@
+"""The text for people within JSON that describes an error. Imports json_text.
+
+The service and the layers in front of it write errors as ``{"message": ...}``, ``{"error": ...}``,
+``{"detail": ...}``, ``{"code": ..., "message": ...}``, and as a FastAPI list of problems.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from adepoll.api.json_text import Json
+
+_KEYS: Final = ("message", "msg", "error", "detail", "failure_reason", "description", "title")
+_MAX_DEPTH: Final = 4  # such as {"error": {"detail": [{"msg": ...}]}}
+_MAX_PROBLEMS: Final = 5
+_MAX_LOCATION: Final = 20
+
+
+def error_text(raw: Json) -> str | None:
+    """Return the text of an error; None if the JSON does not contain a text in a known place.
+
+    At most five texts of an array are returned, separated by semicolons. A code follows its message
+    in parentheses.
+    """
+    return "; ".join(_texts(raw, _MAX_DEPTH)) or None
+
+
+def _texts(raw: Json, depth: int) -> Iterator[str]:
+    if isinstance(raw, str):
+        if raw:
+            yield raw
+    elif depth and isinstance(raw, list):
+        texts = (text for item in raw[:_MAX_PROBLEMS] for text in _texts(item, depth - 1))
+        yield from islice(texts, _MAX_PROBLEMS)
+    elif depth and isinstance(raw, dict):
+        for key in _KEYS:
+            found = False
+            for text in _texts(raw.get(key), depth - 1):
+                yield text if found else text + _suffix(raw, text)
+                found = True
+            if found:
+                return
+
+
+def _suffix(raw: dict[str, Json], text: str) -> str:
+    """Return what an object says beside its message: a code, and the place of the problem."""
+    code, location = raw.get("code"), raw.get("loc")
+    suffix = ""
+    if isinstance(code, str) and code and code not in text:
+        suffix = f" ({code})"
+    if isinstance(location, list) and location:
+        parts = [str(part) for part in location[:_MAX_LOCATION] if isinstance(part, str | int)]
+        suffix += f" @ {'.'.join(parts)}"
+    return suffix

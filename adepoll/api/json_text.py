@@ -1,0 +1,222 @@
+"""JSON text: parse and write it, in bounded time and at any depth. Imports errors only."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final, NoReturn, TypeAlias
+
+from adepoll.errors import MalformedAnswerError
+
+Json: TypeAlias = Any
+"""JSON of a shape that only the caller's own schema knows."""
+
+MAX_NESTING: Final = 100
+"""Levels of a value of an unknown field. A value with more levels is kept as JSON text."""
+
+_KINDS: Final[Mapping[type, str]] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def kind_of(value: Json) -> str:
+    """Return what a value is in JSON, such as "an array"."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number == 0:  # faster than math.isfinite; infinity minus infinity is not 0
+        return number
+    raise ValueError("a number is out of range")  # 1e999 is neither a float nor can it be written
+
+
+def _finite_or_text(text: str) -> float | str:
+    try:
+        return _finite(text)
+    except ValueError:
+        return text
+
+
+def _int_or_text(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python converts, 4,300 by default
+        return text
+
+
+def _null(_name: str) -> None:
+    return None
+
+
+_MAX_DIGITS: Final = 20
+_LARGE: Final = 256 * 1024
+_NUMBER: Final = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,20})?\s*", re.ASCII)
+
+
+def loads_number(text: str) -> float | None:
+    """Return the number that a text consists of; None for any other text."""
+    if len(text) > 3 * _MAX_DIGITS or _NUMBER.fullmatch(text) is None:
+        return None
+    return float(text) if "." in text else int(text)
+
+
+_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+# For text with numbers that are not JSON or that Python cannot represent. A completed job is worth
+# more than such a number: NaN and Infinity become null, other numbers stay as text.
+_tolerant_decoder: Final = json.JSONDecoder(
+    parse_constant=_null,
+    parse_float=_finite_or_text,
+    parse_int=_int_or_text,
+    object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see _switching_decoder
+)
+# For large text. The scanner, which is written in C, calls these functions of Python, and Python
+# can then switch to another thread. Without them, all threads would wait for the scanner.
+_switching_decoder: Final = json.JSONDecoder(
+    parse_constant=_refuse_constant,
+    parse_float=_finite,
+    parse_int=lambda text: int(text),  # noqa: PLW0108 - see above
+    object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see above
+)
+
+
+def loads(body: bytes | str) -> Json:
+    """Parse JSON as defined in RFC 8259; integers stay exact.
+
+    NaN and Infinity are read as null. A number that Python cannot represent, such as 1e999, is read
+    as its text.
+
+    Raises:
+        MalformedAnswerError: The text is not JSON. Neither the error nor its cause contains the
+            text, which may be a customer's document.
+    """
+    try:
+        # Nearly always UTF-8. Other encodings and errors are left to _loads_slowly.
+        text = body if isinstance(body, str) else body.decode()
+        decoder = _decoder if len(text) < _LARGE else _switching_decoder
+        value, end = decoder.raw_decode(text)
+        if end == len(text) or not text[end:].strip(" \t\n\r"):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    return _loads_slowly(body)
+
+
+def _loads_slowly(body: bytes | str) -> Json:
+    """Do what `loads` does, for text that is not plain JSON in UTF-8."""
+    try:
+        text = body if isinstance(body, str) else _decoded(body)
+        return _tolerant_decoder.decode(text)
+    except json.JSONDecodeError as exc:
+        problem = f"not JSON: {exc.msg} @ line {exc.lineno} column {exc.colno}"
+    except RecursionError:
+        problem = "not usable JSON: nested too deeply @ $"
+    except UnicodeDecodeError as exc:
+        problem = f"not JSON: not {exc.encoding} @ byte {exc.start}"
+    raise MalformedAnswerError([problem])
+
+
+def _decoded(body: bytes) -> str:
+    return body.decode(json.detect_encoding(body), "surrogatepass")
+
+
+def load_object(
+    body: bytes | str, *, max_containers: int | None = None, max_values: int | None = None
+) -> dict[str, Json]:
+    """Parse a JSON object.
+
+    Args:
+        body: The JSON text.
+        max_containers: Largest number of opening brackets and braces; None for no limit.
+        max_values: Largest number of commas; None for no limit.
+
+    Raises:
+        MalformedAnswerError: The text is not JSON or not an object, or exceeds a limit. The limits
+            are checked before the text is parsed, since parsing can take seconds and use 80 times
+            the memory of the text.
+    """
+    if max_containers is not None and len(body) > max_containers:
+        marks: tuple[Any, ...] = ("{", "[") if isinstance(body, str) else (b"{", b"[")
+        if sum(map(body.count, marks)) > max_containers:
+            raise MalformedAnswerError([f"more than {max_containers} objects and arrays @ $"])
+    if max_values is not None and len(body) > max_values:
+        comma: Any = "," if isinstance(body, str) else b","
+        if body.count(comma) > max_values:
+            raise MalformedAnswerError([f"more than {max_values} values @ $"])
+    raw = loads(body)
+    if not isinstance(raw, dict):
+        raise MalformedAnswerError([f"expected an object, got {kind_of(raw)} @ $"])
+    return raw
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def dumps(raw: Json) -> str:
+    """Write JSON on one line, at any depth."""
+    with suppress(RecursionError):
+        return _encoder.encode(raw)
+    return "".join(_pieces(raw))
+
+
+_encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+def _pieces(raw: Json) -> Iterator[str]:
+    """Yield the parts of the JSON text without recursion."""
+    open_containers: list[tuple[Iterator[Any], bool, str]] = []
+    values: Iterator[Any] = iter([raw])
+    is_object, end, separator = False, "", ""
+    while True:
+        for item in values:
+            yield separator
+            separator = ","
+            if is_object:
+                key, value = item
+                yield f"{_encoder.encode(key)}:"
+            else:
+                value = item
+            if value and isinstance(value, dict | list):
+                open_containers.append((values, is_object, end))
+                is_object = isinstance(value, dict)
+                values = iter(value.items()) if isinstance(value, dict) else iter(value)
+                end, separator = ("}", "") if is_object else ("]", "")
+                yield "{" if is_object else "["
+                break
+            yield _encoder.encode(value)
+        else:
+            yield end
+            if not open_containers:
+                return
+            values, is_object, end = open_containers.pop()
+
+
+def bounded(value: Json) -> Json:
+    """Return the value, or its JSON text if it has more than `MAX_NESTING` levels.
+
+    Equality, copying, pickling and pretty printing of Python recurse into a value.
+    """
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_NESTING):
+        if not level:
+            return value
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return dumps(value) if level else value

@@ -1,0 +1,251 @@
+"""Generates a reader for an attrs class, as attrs generates its __init__. Imports json_fields.
+
+A reader raises `UNREADABLE` if a required field is missing or has another type, and then
+`problems_of` says why. All other odd values are kept in `extra`. A reader does not recurse into
+JSON of unknown shape.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import cache
+from types import MemberDescriptorType
+from typing import Any, Final
+
+import attrs
+
+from adepoll.api.error_text import error_text
+from adepoll.api.json_fields import (
+    EPOCH,
+    LATEST_SECONDS,
+    Field,
+    ShapeError,
+    fields_of,
+    json_key,
+    keys_of,
+    members_of,
+)
+from adepoll.api.json_text import Json, bounded, kind_of
+
+UNREADABLE: Final = (KeyError, ShapeError)
+"""What a reader raises."""
+
+_MAX_PROBLEMS: Final = 20
+
+
+@cache
+def reader_of(cls: type) -> Callable[[Json], Any]:
+    """Generate the function that reads an instance of the class from parsed JSON."""
+    names: dict[str, object] = {
+        "cls": cls,
+        "keys": keys_of(cls),
+        "epoch": EPOCH,
+        "timedelta": timedelta,
+        "latest": LATEST_SECONDS,
+        "large": 2**53,  # smaller whole numbers fit a float
+        "ShapeError": ShapeError,
+        "UNREADABLE": UNREADABLE,
+        "bounded": bounded,
+    }
+    lines = [
+        "def read(raw):",
+        " if type(raw) is not dict: raise ShapeError",
+        " if raw.keys() <= keys: extra = {}",
+        " else: extra = {k: bounded(raw[k]) for k in raw if k not in keys}",
+    ]
+    for field in fields_of(cls):
+        lines += [f" {line}" for line in _lines_of(field, names)]
+    lines += _lines_that_construct(cls, names)
+    code = compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec")
+    exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
+    reader: Callable[[Json], Any] = names["read"]  # type: ignore[assignment]  # exec has set it
+    return reader
+
+
+# A value of the usual type needs no further check.
+_USUAL: Final[Mapping[type, str]] = {
+    str: "type({v}) is str",
+    bool: "type({v}) is bool",
+    int: "type({v}) is int and -large < {v} < large",
+    float: "type({v}) is float",
+}
+
+
+def _lines_of(field: Field, names: dict[str, object]) -> Iterator[str]:
+    """Yield the lines that read one field into a variable, and define the names they use."""
+    v = f"_{field.name}"
+    default = "None" if field.required or field.default is None else f"default{v}"
+    names[f"default{v}"] = field.default
+    yield f"{v} = raw[{field.key!r}]" if field.required else f"{v} = raw.get({field.key!r})"
+    if not field.required and field.default is not None:
+        yield f"if {v} is None: {v} = {default}"
+        yield "else:"
+    else:
+        yield "if True:" if field.required else f"if {v} is not None:"
+    if field.type is Json:
+        yield " pass"
+    elif field.many:
+        names[f"read{v}"] = _array_reader(field)
+        yield f" {v} = read{v}({v}, extra)"
+    elif issubclass(field.type, Enum):
+        names[f"members{v}"] = members_of(field.type)
+        names[f"parse{v}"] = field.type.parse
+        yield f" if type({v}) is not str: raise ShapeError"
+        yield f" {v} = members{v}.get({v}) or parse{v}({v})"
+    elif attrs.has(field.type):
+        names[f"read{v}"] = reader_of(field.type)
+        yield from _lines_of_object(field, v, default)
+    else:
+        names[f"repair{v}"] = _repairer(field)
+        if field.type is datetime:
+            yield f" if type({v}) is int and 0 < {v} < latest: {v} = epoch + timedelta(0, {v})"
+        else:
+            yield f" if {_USUAL[field.type].format(v=v)}: pass"
+        yield f" else: {v} = repair{v}({v}, extra)"
+
+
+def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
+    read = f"{v} = read{v}({v})"
+    if field.required:
+        yield f" {read}"
+        return
+    if field.repeats:
+        other = field.repeats
+        yield f" try: same = _{other} is not None and raw[{other!r}].get({field.key!r}) == {v}"
+        yield " except RecursionError: same = False"
+        yield f" if same: {v} = _{other}.{field.name}"
+        yield " else:"
+    else:
+        yield " if True:"
+    yield f"  try: {read}"
+    yield "  except UNREADABLE:"
+    yield f"   extra[{field.key!r}] = bounded({v})"
+    yield f"   {v} = {default}"
+
+
+def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
+    """Return a function that reads an unusual value, or keeps it in `extra`."""
+    read, key, default = field.read_scalar, field.key, field.default
+    is_required = field.required
+
+    def repair(value: Json, extra: dict[str, Json]) -> Any:
+        try:
+            read_value = read(value)
+        except ShapeError:
+            if is_required:
+                raise
+            extra[key] = bounded(value)
+            return default
+        if type(value) in {dict, list}:
+            extra[key] = bounded(value)  # it contains more than what was read
+        return read_value
+
+    return repair
+
+
+def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
+    """Return a function that reads the items that can be read.
+
+    It keeps the array in `extra` if that has other items, too.
+    """
+    read = _message_reader(field.type) if field.is_message else reader_of(field.type)
+    key, most = field.key, field.most
+
+    def read_array(value: Json, extra: dict[str, Json]) -> tuple[Any, ...]:
+        if type(value) is not list:
+            if field.required:
+                raise ShapeError
+            extra[key] = bounded(value)
+            return field.default  # type: ignore[no-any-return]  # a tuple
+        if len(value) <= most:
+            try:
+                return tuple([read(item) for item in value])
+            except UNREADABLE:
+                pass
+        items = []
+        for item in value[:most]:
+            try:
+                items.append(read(item))
+            except UNREADABLE:
+                continue
+        if field.required and not items:
+            raise ShapeError
+        extra[key] = bounded(value)
+        return tuple(items)
+
+    return read_array
+
+
+def _message_reader(cls: type) -> Callable[[Json], Any]:
+    """Return a reader of a class with a text for people, which can stand alone or in `extra`."""
+    [text] = [field for field in fields_of(cls) if field.is_message]
+    read, key, name = reader_of(cls), text.key, text.name
+
+    def read_message(value: Json) -> Any:
+        message = read({key: value} if type(value) is str else value)
+        if message.extra and getattr(message, name) is None:
+            return attrs.evolve(message, **{name: error_text(message.extra)})
+        return message
+
+    return read_message
+
+
+def _lines_that_construct(cls: type, names: dict[str, object]) -> Iterator[str]:
+    """Yield the lines that return the instance."""
+    values = {}
+    for field in attrs.fields(cls):
+        is_read = field.name == "extra" or json_key(field) is not None
+        values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
+        if not is_read:
+            names[f"_{field.name}"] = field.default
+    hooks = any(field.validator or field.converter for field in attrs.fields(cls))
+    slots = all(isinstance(getattr(cls, name, None), MemberDescriptorType) for name in values)
+    if hooks or hasattr(cls, "__attrs_post_init__") or not slots:
+        yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
+        return
+    # What the __init__ of a frozen attrs class with slots does, in half of the time.
+    names["new"] = object.__new__
+    yield " self = new(cls)"
+    for name, value in values.items():
+        names[f"set_{name}"] = getattr(cls, name).__set__
+        yield f" set_{name}(self, {value})"
+    yield " return self"
+
+
+def problems_of(cls: type, raw: Json, path: str = "$") -> list[str]:
+    """Return why a reader refuses the JSON, each as "problem @ path"; at most about 20."""
+    if not isinstance(raw, dict):
+        return [f"expected an object, got {kind_of(raw)} @ {path}"]
+    problems: list[str] = []
+    for field in fields_of(cls):
+        if field.required:
+            problems += _problems_of_field(field, raw, f"{path}.{field.key}")
+    return [*dict.fromkeys(problems)]  # two fields can share a key
+
+
+def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
+    if field.key not in raw:
+        return [f"required field missing @ {path}"]
+    value = raw[field.key]
+    if field.type is Json:
+        return []
+    if field.many:
+        return _problems_of_array(field, value, path)
+    if attrs.has(field.type):
+        return problems_of(field.type, value, path)
+    try:
+        field.read_scalar(value)
+    except ShapeError as exc:
+        return [f"{exc} @ {path}"]
+    return []
+
+
+def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
+    if not isinstance(value, list):
+        return [f"expected an array, got {kind_of(value)} @ {path}"]
+    problems: list[str] = []
+    for index, item in enumerate(value[: field.most]):
+        problems += problems_of(field.type, item, f"{path}[{index}]")
+        if len(problems) >= _MAX_PROBLEMS and (rest := len(value) - index - 1):
+            return [*problems, f"{rest} more items were not checked @ {path}"]
+    return problems

@@ -1,0 +1,56 @@
+"""Writes attrs classes as JSON objects with cattrs. Imports json_fields.
+
+Slow to import: codec imports this module when it is first needed.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+import attrs
+import cattrs
+from cattrs.fns import identity
+from cattrs.gen import make_dict_unstructure_fn, override
+
+from adepoll.api.json_fields import fields_of
+from adepoll.api.json_text import Json
+
+_Hook: TypeAlias = Callable[..., Any]
+
+_OPTIONAL_TIME: Final[Any] = datetime | None
+_converter: Final = cattrs.Converter(unstruct_collection_overrides={tuple: list})
+
+
+def flatten(model: object) -> dict[str, Json]:
+    """Return the JSON object that is read as this model."""
+    raw: dict[str, Json] = _converter.unstructure(model)
+    return raw
+
+
+def _timestamp(time: datetime | None) -> float:
+    seconds = 0.0 if time is None else time.timestamp()
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+_converter.register_unstructure_hook(datetime, _timestamp)
+_converter.register_unstructure_hook_func(lambda kind: kind == _OPTIONAL_TIME, _timestamp)
+_converter.register_unstructure_hook_factory(lambda kind: kind is Json, lambda _kind: identity)
+
+
+def _overrides(cls: type) -> dict[str, Any]:
+    """Return the JSON name of each attribute for cattrs, or that it is not in JSON."""
+    omitted = dict.fromkeys(attrs.fields_dict(cls), override(omit=True))
+    return omitted | {field.name: override(rename=field.key) for field in fields_of(cls)}
+
+
+@_converter.register_unstructure_hook_factory(attrs.has)
+def _unstructure_class(cls: type) -> _Hook:
+    write: _Hook = make_dict_unstructure_fn(cls, _converter, **_overrides(cls))
+
+    def unstructure_class(model: Any) -> dict[str, Json]:
+        raw: dict[str, Json] = write(model)
+        # If a field could not be read, or not completely, its JSON is in `extra`.
+        raw.update(model.extra)
+        return raw
+
+    return unstructure_class
