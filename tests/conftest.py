@@ -26,6 +26,12 @@ from adepoll.emulator.results import build_result
 from adepoll.fetcher import ResultFetcher
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("adepoll")
+    group.addoption("--model-seeds", type=int, help="number of scenarios of the model test")
+    group.addoption("--model-first", type=int, default=0, help="seed of its first scenario")
+
+
 def pytest_configure():
     dispositions.reset_inherited()
 

@@ -1,0 +1,266 @@
+"""What the model test requires of a scenario that was played; numbers are those of the invariants.
+
+Times are seconds of the loop.
+"""
+
+import math
+from collections import Counter
+
+from model_faults import CAUSES, FATAL
+
+from adepoll.api.job_ids import is_job_id
+from adepoll.errors import ClosedError, InvalidJobIdError, JobTimeoutError
+
+TARGET_LAG = 2.0
+MAXIMUM = 60.0
+GRACE = 15.0
+SLACK = 1.6  # the age is known to a second, of which the bound is half; and latency
+FEW = 8  # open jobs up to which a watch counts as somebody who waits
+ORDER = {"pending": 0, "processing": 1}
+
+
+def check_all(scenario):
+    """Add what went against an invariant to `service.violations`."""
+    for actor in scenario.actors:
+        _check_items(actor)
+        _check_end(scenario, actor)
+        _check_causes(scenario, actor)
+    for source, options in zip(scenario.sources, scenario.watchers, strict=True):
+        for job_id in source.polls:
+            _check_number_of_polls(scenario, source, job_id)
+            if source.service.jobs[job_id].fault is None:
+                _check_lag(scenario, source, options, job_id)
+
+
+def _check_items(actor):
+    """Invariants 1 and 2: each snapshot comes from a GET, and tells the truth, once."""
+    service = actor.source.service
+    last = {}
+    settled = Counter()
+    for at, item in actor.items:
+        snapshot = _snapshot_of(actor, item)
+        if snapshot is None:
+            continue
+        job_id, text = snapshot.job_id, snapshot.status_text
+        rank = ORDER.get(text, 2)
+        before = last.get(job_id, -1) if actor.handed[job_id] == 1 else -1
+        if before >= rank:
+            again = "again" if before == rank else "back"
+            service.violate(f"1: {actor.name} gets {job_id} {again}, {text} at {at:.1f}")
+        last[job_id] = rank
+        settled[job_id] += snapshot.is_terminal
+        if actor.kind in {"wait", "watch"} and not snapshot.is_terminal:
+            service.violate(f"1: {actor.name} gets {job_id}, which is {text}")
+    resolved = settled + Counter(job_id for _, job_id, _ in actor.causes)
+    for job_id, number in resolved.items():
+        most = 1 if actor.source_kind == "list" else actor.handed[job_id]
+        if number > most:
+            service.violate(f"1: {job_id} ends {number} times for {actor.name}")
+    if actor.outcome in {"done", "unresolved"} and (lost := actor.handed.keys() - resolved.keys()):
+        service.violate(f"1: {actor.name} never hears of {sorted(lost)}")
+
+
+def _snapshot_of(actor, item):
+    """Return the snapshot of an item, which a poll must have answered; None without one."""
+    if getattr(item, "error", None) is not None:
+        return None
+    snapshot = item.snapshot if actor.kind == "status_updates" else item
+    service, polls = actor.source.service, actor.source.polls
+    if snapshot is None:
+        if item.status.is_terminal:
+            service.violate(f"2: {actor.name} is told an end of {item.job_id} without a poll")
+        return None
+    truth = (snapshot.version, snapshot.status_text)
+    if truth not in {(f"poll {p.number}", p.status) for p in polls.get(snapshot.job_id, ())}:
+        service.violate(f"2: {actor.name} gets {snapshot.job_id}, which no poll has answered")
+    return snapshot
+
+
+def _check_end(scenario, actor):
+    """How a consumer may end; and that it ends in time."""
+    service, behaviour = actor.source.service, scenario.behaviour
+    fatal = behaviour.fatal is not None and actor.ended >= behaviour.fatal_at
+    if actor.outcome == "failed":
+        error = actor.error
+        is_fatal = fatal and type(error) is type(FATAL[behaviour.fatal]())
+        is_closed = isinstance(error, ClosedError) and scenario.close_at is not None
+        is_broken = isinstance(error, LookupError) and actor.broken_after is not None
+        if not (is_fatal or is_closed or is_broken):
+            service.violate(f"1: {actor.name} ends with {error!r}")
+    if actor.outcome in {"done", "unresolved"} and actor.broken_after is not None:
+        hears = actor.timeout is not None  # if it times out first, the ids are not read
+        hears or service.violate(f"9: {actor.name} does not hear that its ids are broken")
+    if actor.timeout is not None and not actor.slow and actor.outcome != "left":
+        late = actor.ended - (actor.started + actor.timeout)
+        late -= _overlap(service.stops, actor.started, actor.ended)
+        if late > 0.1:
+            service.violate(f"9: {actor.name} ends {late:.1f} s after its timeout")
+    options = scenario.watchers[scenario.sources.index(actor.source)]
+    limit = options["buffer"] or 2 * (256 if scenario.shared_semaphore else options["concurrency"])
+    if actor.most_buffered > limit:
+        service.violate(f"4: {actor.most_buffered} snapshots wait for {actor.name}")
+    if actor.window is not None and actor.most_open > actor.window:
+        service.violate(f"4: {actor.name} has {actor.most_open} open jobs")
+
+
+def _check_causes(scenario, actor):
+    """Invariants 1, 9 and 11: a job is unresolved for a reason, and not too early."""
+    service, behaviour = actor.source.service, scenario.behaviour
+    fatal = () if behaviour.fatal is None else type(FATAL[behaviour.fatal]())
+    for at, job_id, error in actor.causes:
+        if not is_job_id(job_id):
+            if not isinstance(error, InvalidJobIdError):
+                service.violate(f"9: {actor.name}: the cause of {job_id!r} is {error!r}")
+        elif isinstance(error, JobTimeoutError):
+            if actor.timeout is None or at < actor.started + actor.timeout - 1e-6:
+                service.violate(f"9: {actor.name}: {job_id} times out at {at:.1f}")
+        elif not isinstance(error, fatal) and not (
+            isinstance(error, ClosedError) and scenario.close_at is not None
+        ):
+            _check_given_up(scenario, actor, service.jobs[job_id], at, error)
+
+
+def _check_given_up(scenario, actor, job, at, error):
+    service, behaviour = actor.source.service, scenario.behaviour
+    if job.fault is None:
+        service.violate(
+            f"11: {actor.name} is told that {job.job_id}, a good job, failed: {error!r}"
+        )
+        return
+    disturbed = behaviour.stray or behaviour.outages or service.stops
+    if not (isinstance(error, CAUSES[job.fault]) or disturbed):
+        service.violate(f"1: {actor.name}: {job.job_id} is {job.fault}, cause {error!r}")
+    _check_evidence(scenario, actor, job, at)
+
+
+def _check_evidence(scenario, actor, job, at):
+    """Invariant 11: a job is given up after a time and a number of failed polls."""
+    if job.fault in {"forbidden", "unprocessable"}:
+        return
+    service = actor.source.service
+    number = scenario.sources.index(actor.source)
+    patience = scenario.watchers[number]["patience"]
+    polls = [poll for poll in actor.source.polls[job.job_id] if poll.ended <= at]
+    # A watch with errors="raise" is told at its end, so only the first polls are to blame.
+    needed = {"unknown": (GRACE, 2), "down": (patience, 3)}.get(job.fault, (min(patience, 60.0), 3))
+    if len(polls) < needed[1]:
+        service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")
+        return
+    counted = polls[-1].ended - polls[0].ended
+    disturbed = [*service.stops, *scenario.behaviour.outages]
+    counted -= _overlap(disturbed, polls[0].ended, polls[-1].ended)
+    if counted < needed[0] - 0.5:
+        service.violate(
+            f"11: {job.job_id} ({job.fault}) is given up after {counted:.1f} s that count"
+        )
+
+
+def _check_number_of_polls(scenario, source, job_id):
+    """No storm of polls: on average at most one in 0.25 s, and a few more."""
+    polls = source.polls[job_id]
+    followed = sum(follow.ended - follow.began for follow in source.follows[job_id])
+    most = 20 + 6 * followed + 2 * len(scenario.polled_now)
+    if len(polls) > most:
+        source.service.violate(f"10: {source.name} polls {job_id} {len(polls)} times")
+
+
+def _check_lag(scenario, source, options, job_id):
+    """Invariant 10, for each consumer of a good job."""
+    for follow in source.follows[job_id]:
+        _check_first_poll(scenario, source, follow, job_id)
+        _check_detection(scenario, source, follow, job_id)
+        if options["discovery"] == "get" or scenario.behaviour.listing == "none":
+            _check_gaps(scenario, source, follow, job_id)
+
+
+def _bound(follow, age):
+    """Return the longest time until the next poll, at an age."""
+    if _is_awaited(follow.actor):
+        return min(max(age / 2, 1.0), 10.0)
+    return min(max(2 * TARGET_LAG, age / 2), MAXIMUM)
+
+
+def _is_awaited(actor):
+    return actor.awaits and len(actor.handed) <= FEW
+
+
+def _check_first_poll(scenario, source, follow, job_id):
+    job = source.service.jobs[job_id]
+    began = follow.began
+    first = next((p for p in source.polls[job_id] if p.ended >= began - 1.0), None)
+    due = began + (0.0 if _is_awaited(follow.actor) else _bound(follow, began - job.received_at))
+    if len(source.follows[job_id]) > 1:
+        due += 1.0  # a poll for others, less than a second old, is as good
+    due += SLACK if not _is_awaited(follow.actor) else 0.05
+    if follow.ended <= due or _is_excused(scenario, source, follow, began, due):
+        return
+    if first is None or first.began > due:
+        when = "never" if first is None else f"{first.began - began:.2f} s after that"
+        source.service.violate(
+            f"10: {follow.actor.name} adds {job_id} at {began:.2f}; it is polled {when}"
+        )
+
+
+def _check_gaps(scenario, source, follow, job_id):
+    job = source.service.jobs[job_id]
+    polls = [p for p in source.polls[job_id] if follow.began <= p.ended <= follow.ended]
+    for poll, following in zip(polls, [*polls[1:], None][: len(polls)], strict=True):
+        if poll.cause is not None or poll.status == job.final:
+            continue
+        due = poll.ended + _bound(follow, poll.ended - job.received_at) + SLACK
+        if due > follow.ended or _is_excused(scenario, source, follow, poll.ended, due):
+            continue
+        if following is None or following.began > due:
+            gap = (math.inf if following is None else following.began) - poll.ended
+            source.service.violate(
+                f"10: {job_id} is polled {gap:.1f} s after {poll.ended:.1f}"
+                f" for {follow.actor.name}, at the age of {poll.ended - job.received_at:.1f}"
+            )
+
+
+def _check_detection(scenario, source, follow, job_id):
+    job = source.service.jobs[job_id]
+    end = max(job.ended_at, follow.began)
+    if end > follow.ended:
+        return
+    latency = 2 * scenario.behaviour.latency[1]
+    due = end + _bound(follow, end - job.received_at) + SLACK + latency
+    if due > follow.ended or _is_excused(scenario, source, follow, end - MAXIMUM - 30, due):
+        return
+    polls = [poll for poll in source.polls[job_id] if poll.began >= end - latency]
+    seen = next((p.ended for p in polls if p.cause is None and p.status == job.final), math.inf)
+    if seen > due:
+        source.service.violate(
+            f"10: {job_id} ends at {job.ended_at:.1f}, aged {job.ended_at - job.received_at:.1f};"
+            f" the poll that sees it, for {follow.actor.name}, ends {seen - end:.1f} s later"
+        )
+
+
+def _is_excused(scenario, source, follow, begin, end):
+    """Return whether something in a time may delay a poll of a job: faults, or a short budget."""
+    behaviour, service = scenario.behaviour, source.service
+    if behaviour.stray or (behaviour.fatal is not None and end >= behaviour.fatal_at):
+        return True
+    if any(p.cause for p in source.polls[follow.job_id] if p.ended >= begin and p.began <= end):
+        return True
+    if any(begin <= at <= end for at in source.saturated):
+        return True
+    if scenario.close_at is not None and end >= scenario.close_at:
+        return True
+    slow = [actor for actor in scenario.actors if actor.slow and actor.source is source]
+    if slow or _overlap([*service.stops, *behaviour.outages], begin, end + 60.0):
+        return True
+    return any(
+        options["buffer"] is not None and other is source
+        for other, options in zip(scenario.sources, scenario.watchers, strict=True)
+    )
+
+
+def _overlap(times, begin, end):
+    """Return the seconds from `begin` to `end` that lie in one of the times."""
+    total = 0.0
+    for first, last in sorted(times):
+        if last > begin:
+            total += max(min(end, last) - max(begin, first), 0.0)
+            begin = last
+    return total

@@ -1,0 +1,347 @@
+"""Scenarios of the model test: what is drawn from a seed, and how it is played."""
+
+import asyncio
+import gc
+import sys
+from contextlib import suppress
+from random import Random
+
+from attrs import define, field
+from internals import timers
+from model_actors import Actor
+from model_checks import check_all
+from model_faults import STRAY, Behaviour
+from model_source import (
+    CountingSemaphore,
+    ModelJob,
+    ModelService,
+    ModelSource,
+    StoppableLoop,
+    TimedModelSource,
+)
+
+from adepoll import JobWatcher
+
+INVALID_IDS = ("", "a/b", "..", "white space")
+SLACK = 7_200.0
+"""Virtual seconds within which everything ends after the last job, pause and outage."""
+
+
+@define(kw_only=True, eq=False)
+class Scenario:
+    """All that happens, drawn from a seed.
+
+    Attributes:
+        watchers: For each watcher, its options, but for the semaphore that some of them share.
+        polled_now: Times and ids at which `poll_now` is called.
+        stops: Time and duration of each stop of the process.
+        close_at: Time at which the first watcher is closed; None for the end.
+        eager: True for eager tasks.
+    """
+
+    seed: int
+    behaviour: Behaviour
+    jobs: list
+    watchers: list
+    shared_semaphore: int | None
+    actors: list
+    polled_now: list
+    stops: list
+    close_at: float | None
+    eager: bool
+    service: ModelService | None = None
+    sources: list = field(factory=list)
+
+    @property
+    def horizon(self):
+        """Time at which everything should have ended."""
+        ends = [job.ended_at for job in self.jobs if job.ended_at < 1e8]
+        begins = [actor.start + (actor.timeout or 0.0) for actor in self.actors]
+        slow = sum(actor.slow * (3 * len(actor.ids) + 3) for actor in self.actors)
+        outages = sum(end - begin for begin, end in self.behaviour.outages)
+        return max([*ends, *begins]) + slow + outages + sum(stop for _, stop in self.stops) + SLACK
+
+    def play(self):
+        """Play the scenario; return the violated invariants."""
+        loops = []
+
+        def make_loop():
+            loops.append(StoppableLoop())
+            if self.eager:
+                loops[0].set_task_factory(asyncio.eager_task_factory)
+            return loops[0]
+
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            try:
+                runner.run(self._main())
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a violation itself
+                text = f"the scenario ends with {error!r}"
+                self.service.violations.append(text)
+        return self.service.violations
+
+    def report(self):
+        """Return the scenario, the violations and the last events as text."""
+        jobs = [
+            f"  {j.job_id}: {j.received_at:.1f} to {j.ended_at:.1f} {j.final} {j.fault or ''}"
+            for j in self.jobs[:12]
+        ]
+        lines = [
+            f"seed {self.seed}",
+            *(f"VIOLATION {text}" for text in self.service.violations[:8]),
+            f"{self.behaviour}",
+            f"watchers {self.watchers}, shared semaphore {self.shared_semaphore}",
+            f"eager {self.eager}, stops {self.stops}, closed at {self.close_at}",
+            f"poll_now {self.polled_now[:5]}",
+            *jobs,
+            *(f"  {actor.describe()}" for actor in self.actors),
+            "first and last events:",
+            *(f"  {at:9.2f} {text}" for at, text in self._events()),
+        ]
+        return "\n".join(lines)
+
+    def _events(self):
+        """Return the events near the first violation."""
+        log = self.service.log
+        first = next((n for n, (_, text) in enumerate(log) if "VIOLATION" in text), len(log))
+        return log[max(first - 25, 0) : first + 5]
+
+    async def _main(self):
+        loop = asyncio.get_running_loop()
+        service = self.service = ModelService(behaviour=self.behaviour, rng=Random(self.seed))
+        service.jobs = {job.job_id: job for job in self.jobs}
+        loop.set_exception_handler(
+            lambda _loop, context: service.violate(f"5: the loop complains: {context}")
+        )
+        shared = None if self.shared_semaphore is None else CountingSemaphore(self.shared_semaphore)
+        watchers = []
+        for number, options in enumerate(self.watchers):
+            limit = shared.places if shared else options["concurrency"]
+            make = TimedModelSource if options["timed"] else ModelSource
+            source = make(service=service, name=f"watcher {number}", limit=limit, semaphore=shared)
+            self.sources.append(source)
+            given = {name: value for name, value in options.items() if name != "timed"}
+            watchers.append(
+                JobWatcher(
+                    source,
+                    rng=Random(self.seed + number),
+                    **(given | {"concurrency": shared or options["concurrency"]}),
+                )
+            )
+        tasks = {}
+        for actor in self.actors:
+            number = actor.source
+            actor.source, actor.watcher = self.sources[number], watchers[number]
+            tasks[actor] = loop.create_task(actor.run(), name=actor.name)
+        chaos = [loop.create_task(self._chaos(tasks, watchers))]
+        pending = (await asyncio.wait([*tasks.values()], timeout=self.horizon))[1]
+        task = None
+        for task in pending:
+            service.violate(f"progress: {task.get_name()} has not ended after {loop.time():.0f} s")
+            task.cancel()
+        for actor in self.actors:
+            actor.cancelled |= tasks[actor] in pending
+        for task in chaos:
+            task.cancel()
+        await asyncio.wait([*tasks.values(), *chaos], timeout=60.0)
+        del task, tasks, chaos, pending  # exceptions of tasks keep the watches in their frames
+        await self._end(watchers)
+
+    async def _end(self, watchers):
+        service = self.service
+        before = service.now()
+        for watcher, source in zip(watchers, self.sources, strict=True):
+            await watcher.aclose()
+            source.closed = True
+        if service.now() > before:
+            service.violate(f"5: closing takes {service.now() - before} s")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect(1)
+        await asyncio.sleep(0)
+        for watcher, source in zip(watchers, self.sources, strict=True):
+            stats = watcher.stats
+            if (stats.watched, stats.in_flight, stats.subscribers) != (0, 0, 0):
+                service.violate(f"5: {source.name} keeps something: {stats}")
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            service.violate(f"5: tasks are left: {tasks}")
+        if left := timers():
+            service.violate(f"5: timers are left: {left}")
+        check_all(self)
+
+    async def _chaos(self, tasks, watchers):
+        """Cancel, close, stop and poll at the times that were drawn."""
+        loop = asyncio.get_running_loop()
+        events = [(at, "poll", job_id) for at, job_id in self.polled_now]
+        events += [(at, "stop", seconds) for at, seconds in self.stops]
+        events += [(a.cancel_at, "cancel", a) for a in tasks if a.cancel_at is not None]
+        if self.close_at is not None:
+            events.append((self.close_at, "close", watchers[0]))
+        for at, what, subject in sorted(events, key=lambda event: event[0]):
+            if at > loop.time():
+                await asyncio.sleep(at - loop.time())
+            match what:
+                case "poll":
+                    for watcher in watchers:
+                        if not watcher.is_closed:
+                            watcher.poll_now(subject)
+                case "stop":
+                    self.service.note(f"the process is stopped for {subject:.0f} s")
+                    self.service.stops.append((loop.time(), loop.time() + subject))
+                    loop.stop_process(subject)
+                case "cancel":
+                    await self._cancel(subject, tasks[subject])
+                case "close":
+                    self.service.note("watcher 0 is closed")
+                    await subject.aclose()
+
+    async def _cancel(self, actor, task):
+        if task.done():
+            return
+        before = self.service.now()
+        actor.cancelled = True
+        self.service.note(f"{actor.name} is cancelled")
+        task.cancel()
+        await asyncio.wait([task], timeout=60.0)
+        if task.cancelled():
+            with suppress(asyncio.CancelledError):
+                task.result()  # as a caller would: only then, the task drops what was raised
+        if not task.done() or self.service.now() > before:
+            self.service.violate(f"5: {actor.name} takes a while to be cancelled")
+        elif not task.cancelled():
+            self.service.violate(f"5: {actor.name} swallows CancelledError: {actor.outcome}")
+
+
+def draw_scenario(seed):
+    """Draw a scenario."""
+    rng = Random(f"model/{seed}")
+    jobs = _draw_jobs(rng)
+    behaviour = _draw_behaviour(rng)
+    count = rng.choice((1, 1, 1, 2))
+    shared = rng.choice((None, None, 1, 3, 20)) if rng.random() < 0.5 else None
+    watchers = [
+        {
+            "discovery": rng.choice(("auto", "auto", "get", "list")),
+            "concurrency": rng.choice((1, 3, 8, 64)),
+            "buffer": rng.choice((None, None, 1, 3)),
+            "patience": rng.choice((300.0, 300.0, 60.0)),
+            "timed": rng.random() < 0.7,
+        }
+        for _ in range(count)
+    ]
+    actors = [_draw_actor(rng, jobs, number, count) for number in range(rng.randint(1, 6))]
+    ids = [job.job_id for job in jobs]
+    return Scenario(
+        seed=seed,
+        behaviour=behaviour,
+        jobs=jobs,
+        watchers=watchers,
+        shared_semaphore=shared,
+        actors=actors,
+        polled_now=[
+            (rng.uniform(0, 100), rng.choice(ids)) for _ in range(rng.choice((0, 0, 3, 20)))
+        ],
+        stops=[
+            (rng.uniform(0, 60), rng.choice((5.0, 90.0, 400.0, 3_600.0)))
+            for _ in range(rng.choice((0, 0, 0, 1, 2)))
+        ],
+        close_at=rng.uniform(0, 100) if rng.random() < 0.05 else None,
+        eager=sys.version_info >= (3, 12) and rng.random() < 0.3,
+    )
+
+
+def _draw_jobs(rng):
+    count = rng.choice((1, 1, 2, 4, 8, 12, 16, 30, 60))
+    mean = rng.choice((0.0, 2.0, 10.0, 40.0, 40.0, 200.0))
+    spread = rng.choice((0.0, 0.1, 1.0))
+    faulty = rng.choice((0.0, 0.0, 0.1, 0.3, 1.0))
+    begin = rng.choice((0.0, 0.0, 0.0, -30.0, -3_000.0))
+    jobs = []
+    for number in range(count):
+        duration = mean * (rng.expovariate(1) if spread == 1.0 else rng.gauss(1, spread))
+        duration = max(duration, 0.0) if rng.random() < 0.97 else 1e9
+        received_at = begin + rng.uniform(-5, 0)
+        fault = rng.choice(("unknown", "forbidden", "unprocessable", "malformed", "wrong", "down"))
+        late = rng.random() < 0.05
+        jobs.append(
+            ModelJob(
+                job_id=f"job-{number}",
+                received_at=received_at,
+                started_at=received_at + duration * rng.choice((0.0, 0.2, 0.9)),
+                ended_at=received_at + duration,
+                final=rng.choice(("completed", "completed", "completed", "failed", "cancelled")),
+                fault=fault if rng.random() < faulty else None,
+                visible_at=rng.uniform(0, 8) if late else -1e9,
+            )
+        )
+    return jobs
+
+
+def _draw_behaviour(rng):
+    stray = rng.choice((0.0, 0.0, 0.0, 0.03, 0.2))
+    fatal = rng.choice(("bad key", "no credits", "bug")) if rng.random() < 0.08 else None
+    outages = []
+    if rng.random() < 0.2:
+        begin = rng.uniform(0, 60)
+        outages.append((begin, begin + rng.choice((5.0, 60.0, 400.0, 900.0))))
+    return Behaviour(
+        latency=rng.choice(((0.0, 0.0), (0.02, 0.2), (0.02, 0.2), (0.02, 0.2), (0.5, 3.0))),
+        stray=stray,
+        stray_kinds=tuple(rng.sample(sorted(STRAY), 3)),
+        outages=tuple(outages),
+        fatal=fatal,
+        fatal_at=rng.choice((0.0, rng.uniform(0, 40))),
+        listing=rng.choice(
+            ("honest", "honest", "honest", "none", "keeps settled", "empty", "misses half")
+            + (("endless",) if rng.random() < 0.2 else ())
+        ),
+        list_lag=rng.choice((0.0, 0.0, 0.0, 5.0, 60.0)),
+        foreign=rng.choice((0, 0, 0, 250)),
+        list_error=rng.choice((0.0, 0.0, 0.02, 0.3)),
+        received_at=rng.choice(("exact", "exact", "exact", "absent", "early", "late")),
+    )
+
+
+def _draw_actor(rng, jobs, number, watchers):
+    kind = rng.choice(("wait", "watch", "watch", "watch", "updates", "status_updates"))
+    ids = [job.job_id for job in jobs]
+    source_kind = "list"
+    if kind == "wait":
+        ids = [rng.choice(ids)]
+    else:
+        ids = rng.sample(ids, rng.randint(1, len(ids)))
+        ids += rng.choices(ids, k=rng.choice((0, 0, 2)))
+        source_kind = rng.choice(("list", "list", "iterator", "stream", "endless"))
+        if rng.random() < 0.15:
+            ids.insert(rng.randrange(len(ids) + 1), rng.choice(INVALID_IDS))
+    never_ends = source_kind == "endless" or any(j.ended_at > 1e8 for j in jobs if j.job_id in ids)
+    # Without one of these, the actor would rightly follow its jobs for ever.
+    leave = cancel_at = timeout = None
+    match rng.choice(
+        ("timeout", "leave", "cancel") if never_ends else ("", "", "timeout", "leave", "cancel")
+    ):
+        case "timeout" if kind != "status_updates" and source_kind != "endless":
+            timeout = rng.choice((0.0, 1.0, 20.0, 100.0, 1_000.0))
+        case "leave" if kind != "wait" and not never_ends:
+            leave = rng.choice(("break", "break by name", "async with", "aclose"))
+        case "":
+            pass
+        case _:
+            cancel_at = rng.choice((0.0, rng.uniform(0, 10), rng.uniform(0, 300)))
+    return Actor(
+        name=f"actor {number}",
+        kind=kind,
+        source=rng.randrange(watchers),
+        ids=ids,
+        source_kind=source_kind,
+        start=rng.choice((0.0, 0.0, rng.uniform(0, 30), rng.uniform(0, 200))),
+        timeout=timeout,
+        window=rng.choice((None, None, 1, 5)) if kind == "watch" else None,
+        errors=rng.choice(("raise", "yield")) if kind == "watch" else "raise",
+        slow=rng.choice((0.0, 0.0, 0.0, 0.1, 5.0)) if kind != "wait" else 0.0,
+        leave=leave,
+        leave_after=rng.randint(1, max(len(ids) // rng.choice((1, 4)), 1)),
+        cancel_at=cancel_at,
+        broken_after=rng.randrange(len(ids))
+        if source_kind in {"iterator", "stream"} and rng.random() < 0.05
+        else None,
+    )

@@ -1,0 +1,349 @@
+"""The service of the model test: jobs with known ends, and sources that answer with faults.
+
+Times are seconds of the loop. `ModelService` knows the truth and checks each request; every watcher
+polls it through a `ModelSource` of its own.
+"""
+
+import asyncio
+import math
+from contextvars import ContextVar
+from itertools import count
+
+from attrs import define, field
+from model_faults import FATAL, LIST_ERRORS, STRAY, Behaviour, error_of
+
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
+from adepoll.emulator import EPOCH, VirtualTimeLoop
+from adepoll.errors import TransportError
+
+actor_name = ContextVar("actor_name", default=None)
+"""Name of the consumer whose context it is; no shared poll may run in such a context."""
+
+
+class StoppableLoop(VirtualTimeLoop):
+    """A virtual loop whose process can be stopped: time passes, and nothing runs."""
+
+    stopped_for = 0.0
+
+    def time(self):
+        return super().time() + self.stopped_for
+
+    def stop_process(self, seconds):
+        self.stopped_for += seconds
+
+
+@define(kw_only=True, eq=False)
+class ModelJob:
+    """A job, and what is wrong with the answers about it.
+
+    Attributes:
+        fault: None for a good job; else what every GET of it brings: "unknown" (404), "forbidden",
+            "unprocessable", "malformed", "wrong" (an answer about another job), "down" (502).
+        visible_at: Before this time, a GET brings 404.
+    """
+
+    job_id: str
+    received_at: float
+    started_at: float
+    ended_at: float
+    final: str = "completed"
+    fault: str | None = None
+    visible_at: float = -math.inf
+
+    def status_at(self, now):
+        if now >= self.ended_at:
+            return self.final
+        return "processing" if now >= self.started_at else "pending"
+
+
+@define(kw_only=True, eq=False)
+class Poll:
+    """One GET of one job.
+
+    Attributes:
+        cause: Why it failed; None if it has an answer or has not ended.
+    """
+
+    number: int
+    job_id: str
+    began: float
+    ended: float = math.inf
+    status: str | None = None
+    cause: str | None = None
+
+
+@define(kw_only=True, eq=False)
+class Follow:
+    """The time in which a consumer follows a job."""
+
+    actor: object
+    job_id: str
+    began: float
+    ended: float = math.inf
+
+
+@define(kw_only=True, eq=False)
+class ModelService:
+    """The truth about all jobs.
+
+    Attributes:
+        violations: What went against an invariant.
+        log: What happened: time and text.
+        stops: Begin and end of the times at which the process was stopped.
+    """
+
+    behaviour: Behaviour
+    jobs: dict = field(factory=dict)
+    rng: object
+    violations: list = field(factory=list)
+    log: list = field(factory=list)
+    stops: list = field(factory=list)
+    numbers: object = field(factory=lambda: count(1))
+    worked: bool = False  # a GET has succeeded
+    last_stray: bool = False
+
+    def now(self):
+        return asyncio.get_running_loop().time()
+
+    def note(self, text):
+        self.log.append((self.now(), text))
+
+    def violate(self, text):
+        self.note(f"VIOLATION {text}")
+        self.violations.append(text)
+
+    def received_at(self, job):
+        match self.behaviour.received_at:
+            case "absent":
+                return from_timestamp(0)
+            case "early":
+                return from_timestamp(int(EPOCH + job.received_at - 10_800))
+            case "late":
+                return from_timestamp(int(EPOCH + job.received_at + 10_800))
+        return from_timestamp(int(EPOCH + job.received_at))
+
+    def disturb(self, job_id, began):
+        """Return the error that a request meets, whatever it asks for; None for none."""
+        now, behaviour = self.now(), self.behaviour
+        if behaviour.fatal is not None and now >= behaviour.fatal_at:
+            return behaviour.fatal, FATAL[behaviour.fatal]()
+        if behaviour.in_outage(now):
+            return "outage", TransportError("connection refused", job_id=job_id)
+        if any(began <= begin < now for begin, _ in self.stops) and self.rng.random() < 0.5:
+            return "stopped", TransportError("the connection was reset", job_id=job_id)
+        if not self.last_stray and self.rng.random() < behaviour.stray:
+            kind = self.rng.choice(behaviour.stray_kinds)
+            if self.worked or kind not in {"401", "403"}:
+                self.last_stray = kind in {"401", "403"}  # never two in a row
+                return kind, STRAY[kind](job_id)
+        self.last_stray = False
+        return None
+
+
+@define(kw_only=True, eq=False)
+class ModelSource:
+    """What one watcher polls: a `JobSource` that checks how it is called.
+
+    Attributes:
+        limit: Most requests in flight.
+        semaphore: The semaphore of the user; None if the watcher has its own.
+        follows: When consumers followed a job.
+        saturated: Times at which as many requests were in flight as may be.
+    """
+
+    service: ModelService
+    name: str
+    limit: int
+    semaphore: object = None
+    timed: bool = True
+    polls: dict = field(factory=dict)
+    in_flight: int = 0
+    active: set = field(factory=set)
+    follows: dict = field(factory=dict)
+    saturated: list = field(factory=list)
+    pages: int = 0
+    closed: bool = False
+
+    def follow(self, job_id, actor):
+        """Record that a consumer follows a job from now on."""
+        follow = Follow(actor=actor, job_id=job_id, began=self.service.now())
+        self.follows.setdefault(job_id, []).append(follow)
+        return follow
+
+    def is_followed(self, job_id, now):
+        """Return whether somebody follows a job, or has done so until this very moment."""
+        return any(follow.ended >= now for follow in self.follows.get(job_id, ()))
+
+    async def get_job(self, job_id):
+        service = self.service
+        now = service.now()
+        poll = Poll(number=next(service.numbers), job_id=job_id, began=now)
+        if job_id in self.active:
+            service.violate(f"{self.name} polls {job_id} twice at the same time")
+        if not self.is_followed(job_id, now):
+            service.violate(f"5: {self.name} polls {job_id}, which nobody follows")
+        self.active.add(job_id)
+        self.polls.setdefault(job_id, []).append(poll)
+        self._begin()
+        try:
+            await self._answer(poll)
+            return self._snapshot(poll)
+        except BaseException as error:
+            poll.cause = poll.cause or type(error).__name__
+            raise
+        finally:
+            poll.ended = service.now()
+            self.active.discard(job_id)
+            self._end()
+
+    async def _answer(self, poll):
+        """Wait for the answer, or raise the error."""
+        service = self.service
+        half = service.rng.uniform(*service.behaviour.latency) / 2
+        if half:
+            await asyncio.sleep(half)
+        job = service.jobs[poll.job_id]
+        poll.status = job.status_at(service.now())
+        error = None
+        if (disturbed := service.disturb(poll.job_id, poll.began)) is not None:
+            poll.cause, error = disturbed
+        elif service.now() < job.visible_at:
+            poll.cause, error = "unknown", error_of("unknown", poll.job_id)
+        elif job.fault is not None:
+            poll.cause = job.fault
+            error = None if job.fault == "wrong" else error_of(job.fault, poll.job_id)
+        if half:
+            await asyncio.sleep(half)
+        if error is not None:
+            service.note(f"{self.name} polled {poll.job_id}: {poll.cause}")
+            raise error
+        service.note(f"{self.name} polled {poll.job_id}: {poll.cause or poll.status}")
+        service.worked = True
+
+    def _snapshot(self, poll):
+        job = self.service.jobs[poll.job_id]
+        return JobSnapshot(
+            job_id="another-job" if poll.cause == "wrong" else poll.job_id,
+            status=JobStatus.parse(poll.status),
+            status_text=poll.status,
+            received_at=self.service.received_at(job),
+            progress=0.0,
+            version=f"poll {poll.number}",
+        )
+
+    async def list_jobs(self, *, page=0, page_size=100, status=None):
+        service, behaviour = self.service, self.service.behaviour
+        if behaviour.listing == "none":
+            raise NotImplementedError
+        began = service.now()
+        self.pages += 1
+        self._begin()
+        try:
+            half = service.rng.uniform(*behaviour.latency) / 2
+            if half:
+                await asyncio.sleep(half)
+            listed = self._listed(status)
+            disturbed = service.disturb(None, began)
+            if disturbed is None and service.rng.random() < behaviour.list_error:
+                kind = service.rng.choice(sorted(LIST_ERRORS))
+                disturbed = kind, LIST_ERRORS[kind]()
+            if half:
+                await asyncio.sleep(half)
+            if disturbed is not None:
+                service.note(f"{self.name} read page {page} of the list: {disturbed[0]}")
+                raise disturbed[1]
+            first = page * page_size
+            return JobPage(
+                jobs=tuple(listed[first : first + page_size]),
+                has_more=behaviour.listing == "endless" or first + page_size < len(listed),
+            )
+        finally:
+            self._end()
+
+    def _listed(self, status):
+        service, behaviour = self.service, self.service.behaviour
+        seen = service.now() - behaviour.list_lag
+        listed = []
+        for number, job in enumerate(service.jobs.values()):
+            if job.received_at > seen or job.fault == "unknown" or behaviour.listing == "empty":
+                continue
+            if behaviour.listing == "misses half" and number % 2:
+                continue
+            text = job.status_at(seen)
+            if behaviour.listing == "keeps settled" and text == job.final:
+                text = "processing"
+            if text == status:
+                listed.append(_summary(job.job_id, text, service.received_at(job)))
+        if status == "processing":
+            received = from_timestamp(int(EPOCH))
+            listed += [
+                _summary(f"foreign-{number}", "processing", received)
+                for number in range(behaviour.foreign)
+            ]
+        return listed
+
+    def _begin(self):
+        service = self.service
+        self.in_flight += 1
+        if self.closed:
+            service.violate(f"5: {self.name} sends a request after it was closed")
+        if (actor := actor_name.get()) is not None:
+            service.violate(f"5: a request of {self.name} runs in the context of {actor}")
+        if self.semaphore is not None:
+            self.semaphore.in_flight += 1
+            self.semaphore.check(service)
+        elif self.in_flight > self.limit:
+            service.violate(f"3: {self.in_flight} requests of {self.name} are in flight")
+        if self.in_flight >= self.limit or (self.semaphore is not None and self.semaphore.full):
+            self.saturated.append(service.now())
+
+    def _end(self):
+        if self.semaphore is not None:
+            self.semaphore.check(self.service)
+        self.in_flight -= 1
+        if self.semaphore is not None:
+            self.semaphore.in_flight -= 1
+
+
+class TimedModelSource(ModelSource):
+    """A source that knows the time of the service's clock."""
+
+    def service_time(self):
+        return EPOCH + self.service.now()
+
+
+def _summary(job_id, text, received_at):
+    return JobSummary(
+        job_id=job_id,
+        status=JobStatus.parse(text),
+        status_text=text,
+        received_at=received_at,
+        progress=0.0,
+    )
+
+
+class CountingSemaphore(asyncio.Semaphore):
+    """A user's semaphore that knows how many hold it, and compares that with the requests."""
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.places = value
+        self.held = 0
+        self.in_flight = 0
+
+    async def acquire(self):
+        await super().acquire()
+        self.held += 1
+        return True
+
+    def release(self):
+        self.held -= 1
+        super().release()
+
+    def check(self, service):
+        if self.held != self.in_flight:
+            service.violate(f"3: {self.held} hold the semaphore of {self.in_flight} requests")
+
+    @property
+    def full(self):
+        return self.held >= self.places
