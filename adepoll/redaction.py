@@ -3,11 +3,15 @@
 Imports nothing of adepoll.
 """
 
+import os
 import re
+import shlex
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
 REDACTED: Final = "REDACTED"
+_ASCII: Final = 128
 
 # All three patterns match too much rather than too little: they include a quote or comma after a
 # secret, since a secret can contain one. A backslash does not end a URL, since JSON can write "&"
@@ -67,3 +71,19 @@ def showable(text: str, limit: int = 300) -> str:
             for char in shown
         )
     return shown if len(shown) <= limit and len(cut) == len(text) else f"{shown[:limit]}..."
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Return a command line that a shell reads as exactly these words, on one line."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # ANSI-C quoting of bash and zsh, and of POSIX since 2024.
+    escaped = "".join(
+        chr(byte) if chr(byte).isalnum() and byte < _ASCII else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    )
+    return f"$'{escaped}'"

@@ -3,7 +3,7 @@
 import asyncio
 import operator
 import os
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Collection, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,14 @@ from adepoll.api.client import AdeClient
 from adepoll.batch.id_intake import JobIds
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.resources import BatchResources
+from adepoll.batch.result_files import ProtectedFiles
 from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import DURATIONS, RunTasks
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
-from adepoll.journal.schema import OUT_DIR
+from adepoll.journal.foreign_file import recorded_folder
+from adepoll.journal.schema import JOURNAL_FILES, OUT_DIR
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.listing import Discovery
@@ -53,6 +55,7 @@ class Batch:
         allow_private: bool = False,
         resolve_url: ResolveUrl | None = None,
         overwrite: bool = False,
+        protected: Collection[str | os.PathLike[str]] = (),
         verify: bool = True,
     ) -> None:
         """Create a batch; ``async with`` opens it.
@@ -62,8 +65,9 @@ class Batch:
             journal: The journal: a file, which is created if it does not exist, or an open
                 `Journal`, which the batch does not close. None for a journal in memory.
             out_dir: Folder for the results, each as ``JOB_ID.json``; it is created if it does not
-                exist. None for the folder of earlier runs of the journal. Without one, results are
-                not written to files: they are inline in the snapshots or behind their URLs.
+                exist, for this user only. None for the folder of earlier runs of the journal, so
+                pass a folder if you do not know who wrote the journal. Without a folder, results
+                are not written to files: they are inline in the snapshots or behind their URLs.
             concurrency: Maximum number of polls at the same time.
             downloads: Maximum number of results fetched at the same time.
             connections: Maximum number of connections for one result; see `ResultFetcher`.
@@ -75,11 +79,15 @@ class Batch:
             patience: Seconds for which polls of a job may fail; see `JobWatcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.
             resolve_url: Returns URLs from which results can be read; see `ResultFetcher`.
-            overwrite: If True, replace existing files.
+            overwrite: If True, replace existing files. If False, a file that has exactly the bytes
+                of the result counts as the result; a file with other bytes is kept, and the job
+                gets a `TargetExistsError`.
+            protected: Files that no result replaces, not even with `overwrite`, such as the file
+                that has the ids. The journal is protected anyway.
             verify: If True, check the files of earlier runs, and fetch a result again if its file
-                is missing or changed. A file with the recorded size and modification time counts as
-                unchanged; if only its time is different, its SHA-256 decides. Pass False if you
-                move result files.
+                is missing. A file with the recorded size and modification time counts as unchanged;
+                if only its time is different, its SHA-256 decides. A changed file is treated like
+                any other existing file. Pass False if you move result files.
 
         Raises:
             ValueError: A number is out of range.
@@ -107,6 +115,7 @@ class Batch:
         self._allow_private = allow_private
         self._resolve_url = resolve_url
         self._overwrite = overwrite
+        self._protected = [Path(path) for path in protected]
         self._verify = verify
         self._resources: BatchResources | None = None
         self._open = AsyncExitStack()
@@ -149,7 +158,7 @@ class Batch:
             watcher=watcher,
             fetcher=fetcher,
             out_dir=out_dir,
-            moved=noted is not None and noted != str(out_dir),
+            protected=ProtectedFiles((*_files_of(journal), *self._protected)),
             downloads=self._downloads,
             window=self._window,
             overwrite=self._overwrite,
@@ -253,7 +262,7 @@ class Batch:
 
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:
         if self._out_dir is None:
-            return None if noted is None else Path(noted)
+            return None if noted is None else recorded_folder(noted, journal.path)
         try:
             str(self._out_dir).encode()  # the journal cannot store other names
         except UnicodeEncodeError:
@@ -261,7 +270,7 @@ class Batch:
                 f"out_dir {str(self._out_dir)!r} is not valid Unicode; use another folder"
             ) from None
         try:
-            await asyncio.to_thread(self._out_dir.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(self._out_dir.mkdir, 0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise ConfigurationError(
                 f"out_dir {self._out_dir} cannot be created: {exc.strerror}"
@@ -269,6 +278,13 @@ class Batch:
         if str(self._out_dir) != noted:
             await journal.set_note(OUT_DIR, str(self._out_dir))
         return self._out_dir
+
+
+def _files_of(journal: Journal) -> list[Path]:
+    """Return the journal's file and the files that SQLite and the lock keep beside it."""
+    if journal.path is None:
+        return []
+    return [journal.path.with_name(journal.path.name + end) for end in JOURNAL_FILES]
 
 
 async def _learnt_durations(journal: Journal) -> Durations | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from adepoll.batch.result_files import ProtectedFiles
 from adepoll.fetcher import ResultFetcher
 from adepoll.journal import Journal
 from adepoll.watching.watcher import JobWatcher
@@ -22,7 +23,7 @@ class BatchResources:
         out_dir: Folder for the results; None if results are not written to files.
         downloads: Maximum number of results fetched at the same time.
         window: Maximum number of jobs watched at the same time.
-        moved: True if earlier runs wrote their results to another folder.
+        protected: Files that are never replaced, not even with `overwrite`.
         overwrite: True if existing files are replaced.
         verify: True if the result files of earlier runs are checked.
         curable: Names of lasting errors that can be overcome with the settings of this batch.
@@ -35,7 +36,7 @@ class BatchResources:
     out_dir: Path | None
     downloads: int
     window: int
-    moved: bool
+    protected: ProtectedFiles
     overwrite: bool
     verify: bool
     curable: Collection[str]

@@ -1,13 +1,13 @@
 """ResultFetching: write the results of settled jobs to files, and check the files of earlier runs.
 
-An existing file is replaced only if an earlier run of the journal wrote it (an "own" file), or with
-`overwrite`.
+An existing file is replaced only with `overwrite`. Without it, a file that has exactly the bytes of
+the result counts as the result, whoever wrote it; a file with other bytes is kept, and its job is
+given up. Only the content decides, because a journal may come from anyone.
 """
 
 import asyncio
 import errno
-import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,6 @@ _ERRNOS_OF_ONE_FILE: Final = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
 )
 _PAGE: Final = 200  # records read from the journal at the same time
-_OWN_FILES: Final = "own_files"  # name of the note with given-up jobs that have an own file
 
 
 @frozen(kw_only=True)
@@ -49,19 +48,17 @@ class _ResultFetch:
     Attributes:
         snapshot: The settled job.
         path: File for the result.
-        overwrite: True if an existing file is replaced.
     """
 
     snapshot: JobSnapshot
     path: Path
-    overwrite: bool
 
 
 class ResultFetching:
     """Fetches the results of one run, and checks the result files of earlier runs.
 
-    Call the methods in this order: `reopen_given_up`, `keep_unchanged` for the outcomes of earlier
-    runs, `find_unfinished`. Then, at the same time: `fetch_queued` in several tasks, `put`,
+    Call the methods in this order: `keep_unchanged` for the outcomes of earlier runs, then
+    `find_unfinished`. Then, at the same time: `fetch_queued` in several tasks, `put`,
     `fetch_unfinished` and `verify_delivered`. Finally `close`.
     """
 
@@ -86,42 +83,11 @@ class ResultFetching:
         self._counters = counters
         self._deliver = deliver
         self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
-        self._own: set[str] = set()  # jobs that can have an own file
         self._unfinished: set[str] = set()  # jobs that are to be fetched since an earlier run
         # Jobs delivered by this run: the consumer may have moved their files.
         self._delivered: set[str] | None = set() if verify_delivered else None
 
     # --- before the run ----------------------------------------------------------------------
-
-    async def reopen_given_up(self) -> None:
-        """Reopen jobs that earlier runs gave up, except those that would fail again.
-
-        A result is given up again immediately if its file exists already and is not an own file.
-        Therefore, a job at the stage "fetching" had no file when it reached that stage. If it has
-        one now, a run wrote it and was killed before it could record it: it is an own file.
-        """
-        if not self._resources.moved:
-            noted = json.loads(await self._journal.note(_OWN_FILES) or "[]")
-            self._own = await self._ids_of(RecordFilter.FETCHING) | set(noted)
-        curable = self._resources.curable
-        blocked: set[str] = set()
-        for which in (RecordFilter.FETCH_GIVEN_UP, RecordFilter.FETCHING):
-            async with aclosing(record_pages(self._journal, which)) as pages:
-                async for page in pages:
-                    job_ids = [
-                        record.job_id
-                        for record in page
-                        if record.job_id not in self._own
-                        and not (
-                            record.lasting and record.error and record.error.kind not in curable
-                        )
-                    ]
-                    errors = await self.errors_of_existing_files(job_ids)
-                    now = self._resources.now()
-                    changes = (given_up(job_id, error, now) for job_id, error in errors.items())
-                    await self._journal.write(*changes)
-                    blocked.update(errors)
-        await self._journal.reopen(kinds=curable, but=blocked)
 
     async def keep_unchanged(self, page: Sequence[Record]) -> Sequence[Record]:
         """Return the records whose files are unchanged; record the other files as lost.
@@ -130,8 +96,7 @@ class ResultFetching:
         """
         if not self._resources.verify:
             return page
-        to_fetch, lost = await self._record_lost(page)
-        self._own.update(record.job_id for record in to_fetch if self._has_own_file(record))
+        lost = {record.job_id for record in await self._record_lost(page)}
         return [record for record in page if record.job_id not in lost]
 
     async def find_unfinished(self) -> None:
@@ -141,7 +106,6 @@ class ResultFetching:
             ConfigurationError: There are such results, but there is no folder for them.
         """
         self._unfinished = await self._ids_of(RecordFilter.FETCHING)
-        self._own &= self._unfinished
         if self._unfinished and self._resources.out_dir is None:
             raise ConfigurationError(
                 f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
@@ -155,29 +119,9 @@ class ResultFetching:
         folder = self._resources.out_dir
         return None if folder is None else folder / result_name(job_id)
 
-    async def errors_of_existing_files(
-        self, job_ids: Iterable[str]
-    ) -> dict[str, TargetExistsError]:
-        """Return an error for each job whose result file exists already; with `overwrite`, nothing.
-
-        The caller must leave out jobs that can have an own file.
-        """
-        if self._resources.overwrite:
-            return {}
-        targets = {job_id: path for job_id in job_ids if (path := self.target(job_id))}
-        if not targets:
-            return {}
-        existing = await asyncio.to_thread(result_files.existing, targets.values())
-        return {
-            job_id: TargetExistsError(job_id=job_id, path=str(path))
-            for job_id, path in targets.items()
-            if path in existing
-        }
-
-    async def put(self, snapshot: JobSnapshot, path: Path, *, overwrite: bool = False) -> None:
+    async def put(self, snapshot: JobSnapshot, path: Path) -> None:
         """Queue the result of a job; waits while all downloads are busy."""
-        overwrite = overwrite or self._resources.overwrite
-        await self._queue.put(_ResultFetch(snapshot=snapshot, path=path, overwrite=overwrite))
+        await self._queue.put(_ResultFetch(snapshot=snapshot, path=path))
 
     async def fetch_queued(self) -> None:
         """Fetch queued results one after the other, until `close`.
@@ -188,8 +132,6 @@ class ResultFetching:
         """
         while (fetch := await self._queue.get()) is not None:
             outcome, change = await self._fetch(fetch)
-            if fetch.overwrite and outcome.error is not None:
-                await self._remember_own_file(fetch)
             await self._journal.write(change)
             self._counters.open -= 1
             await self._deliver(outcome)
@@ -202,34 +144,28 @@ class ResultFetching:
             async for page in pages:
                 for record in page:
                     if record.job_id in self._unfinished:  # else this run has queued it
-                        await self._put_again(record, overwrite=record.job_id in self._own)
+                        await self._put_again(record)
 
     async def close(self) -> None:
         """End the tasks of `fetch_queued` when the queue is empty."""
         for _ in range(self._resources.downloads):
             await self._queue.put(None)
 
-    async def _put_again(self, record: Record, *, overwrite: bool) -> None:
+    async def _put_again(self, record: Record) -> None:
         path = self.target(record.job_id)
         if path is None and record.file is not None:
             path = record.file.path.parent / result_name(record.job_id)
         if path is not None and record.snapshot is not None:
-            await self.put(record.snapshot, path, overwrite=overwrite)
+            await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
         """Write a result to its file; return the outcome and what the journal records of it."""
         snapshot, counters = fetch.snapshot, self._counters
         job_id = snapshot.job_id
-
-        def progress(received: int, _size: int | None) -> None:
-            counters.bytes_partial[job_id] = received
-
         counters.bytes_partial[job_id] = 0
         try:
-            download = await self._resources.fetcher.download(
-                snapshot, fetch.path, progress=progress, overwrite=fetch.overwrite
-            )
-            modified_ns = await asyncio.to_thread(result_files.modified_ns, download.path)
+            file = await self._write(fetch)
+            modified_ns = await asyncio.to_thread(result_files.modified_ns, file.path)
         except StorageError as exc:
             if exc.errno not in _ERRNOS_OF_ONE_FILE:
                 raise BatchStoppedError(exc) from exc
@@ -239,8 +175,6 @@ class ResultFetching:
                 raise
             error = exc
         else:
-            counters.bytes_complete += download.bytes
-            file = ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
             outcome = Outcome(job_id=job_id, snapshot=without_data(snapshot), file=file)
             return outcome, Fetched(job_id, file, modified_ns, self._resources.now())
         finally:
@@ -248,6 +182,30 @@ class ResultFetching:
         counters.missed += 1
         outcome = Outcome(job_id=job_id, snapshot=without_data(snapshot), error=error)
         return outcome, given_up(job_id, error, self._resources.now())
+
+    async def _write(self, fetch: _ResultFetch) -> ResultFile:
+        """Write a result to its file, unless the file has it already."""
+        snapshot, counters, fetcher = fetch.snapshot, self._counters, self._resources.fetcher
+
+        def progress(received: int, _size: int | None) -> None:
+            counters.bytes_partial[snapshot.job_id] = received
+
+        overwrite = self._resources.overwrite
+        if overwrite and fetch.path in self._resources.protected:
+            raise TargetExistsError(job_id=snapshot.job_id, path=str(fetch.path))
+        try:
+            download = await fetcher.download(
+                snapshot, fetch.path, progress=progress, overwrite=overwrite
+            )
+        except TargetExistsError:
+            async with fetcher.stream(snapshot) as stream:
+                file = await result_files.same_content(fetch.path, stream)
+            if file is None:
+                raise
+            return file
+        counters.bytes_partial[snapshot.job_id] = 0
+        counters.bytes_complete += download.bytes
+        return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
     # --- files of earlier runs ---------------------------------------------------------------
 
@@ -263,51 +221,18 @@ class ResultFetching:
         async with aclosing(record_pages(self._journal, RecordFilter.DELIVERED)) as pages:
             async for page in pages:
                 earlier = [record for record in page if record.job_id not in self._delivered]
-                to_fetch, _ = await self._record_lost(earlier)
-                for record in to_fetch:
-                    await self._put_again(record, overwrite=self._has_own_file(record))
+                for record in await self._record_lost(earlier):
+                    await self._put_again(record)
         self._delivered = None
 
-    async def _record_lost(self, page: Sequence[Record]) -> tuple[Sequence[Record], set[str]]:
-        """Record which files are lost, so that their results are fetched again.
-
-        If this run writes to another folder, and a result file exists there already, the result is
-        given up instead.
-
-        Returns:
-            The records whose results must be fetched again, and the ids of all lost files.
-        """
+    async def _record_lost(self, page: Sequence[Record]) -> Sequence[Record]:
+        """Record and return the jobs whose files are lost: their results must be fetched again."""
         if not any(record.file for record in page):
-            return (), set()
+            return ()
         lost = await asyncio.to_thread(result_files.lost, page)
-        elsewhere = [record.job_id for record in lost if not self._has_own_file(record)]
-        errors = await self.errors_of_existing_files(elsewhere)
-        now = self._resources.now()
-        await self._journal.write(
-            *(FileLost(record.job_id) for record in lost),
-            *(given_up(job_id, error, now) for job_id, error in errors.items()),
-        )
-        self._counters.open += len(lost) - len(errors)
-        self._counters.missed += len(errors)
-        for record in lost:
-            if error := errors.get(record.job_id):
-                outcome = Outcome(job_id=record.job_id, snapshot=record.snapshot, error=error)
-                await self._deliver(outcome)
-        to_fetch = [record for record in lost if record.job_id not in errors]
-        return to_fetch, {record.job_id for record in lost}
-
-    def _has_own_file(self, record: Record) -> bool:
-        """Return True if the recorded file is where this run would write the result."""
-        return record.file is not None and record.file.path == self.target(record.job_id)
-
-    async def _remember_own_file(self, fetch: _ResultFetch) -> None:
-        """Note for the next run that the file of a given-up result is an own one."""
-        if self._resources.overwrite:
-            return
-        if not await asyncio.to_thread(result_files.existing, [fetch.path]):
-            return
-        self._own.add(fetch.snapshot.job_id)
-        await self._journal.set_note(_OWN_FILES, json.dumps(sorted(self._own)))
+        await self._journal.write(*(FileLost(record.job_id) for record in lost))
+        self._counters.open += len(lost)
+        return lost
 
     async def _ids_of(self, which: RecordFilter) -> set[str]:
         async with aclosing(record_pages(self._journal, which)) as pages:

@@ -1,11 +1,33 @@
-"""Result files on disk: do they exist, and are they unchanged? Blocking functions."""
+"""Result files on disk: do they exist, are they unchanged, do they have the bytes of a result?"""
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import AsyncIterable, Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 
-from adepoll.journal.outcomes import Record
+from adepoll.api.file_names import result_name
+from adepoll.journal.outcomes import Record, ResultFile
+
+# A journal may name any file, such as a FIFO, which would block.
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class ProtectedFiles:
+    """Files that no result may replace: the journal with its companions, and files of the caller.
+
+    A file is recognised under any of its names: links, and spellings that a file system ignores.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Protect these files, which need not exist."""
+        self._paths = tuple(paths)
+
+    def __contains__(self, path: Path) -> bool:
+        """Return True if the path names a protected file. Blocks for a few system calls."""
+        return any(_is_same_file(path, protected) for protected in self._paths)
 
 
 def modified_ns(path: Path) -> int:
@@ -14,11 +36,6 @@ def modified_ns(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def existing(paths: Iterable[Path]) -> set[Path]:
-    """Return the paths that exist, dangling links included."""
-    return {path for path in paths if os.path.lexists(path)}
 
 
 def lost(records: Sequence[Record]) -> list[Record]:
@@ -30,16 +47,58 @@ def lost(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if not _is_unchanged(record)]
 
 
+async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile | None:
+    """Compare a file with a result; return the file if it has the same bytes, else None."""
+    file = await asyncio.to_thread(_open_regular, path)
+    if file is None:
+        return None
+    digest = hashlib.sha256()
+    size = 0
+    with file:
+        async for chunk in chunks:
+            if await asyncio.to_thread(file.read, len(chunk)) != chunk:
+                return None
+            digest.update(chunk)
+            size += len(chunk)
+        if await asyncio.to_thread(file.read, 1):
+            return None
+    return ResultFile(path=path, bytes=size, sha256=digest.hexdigest())
+
+
 def _is_unchanged(record: Record) -> bool:
     if record.file is None:
         return True
-    try:
-        status = record.file.path.stat()
+    if record.file.path.name != result_name(record.job_id):
+        return False  # no batch has written that
+    file = _open_regular(record.file.path)
+    if file is None:
+        return False
+    with file:
+        status = os.fstat(file.fileno())
         if status.st_size != record.file.bytes:
             return False
         if status.st_mtime_ns == record.modified_ns:
             return True
-        with record.file.path.open("rb") as file:
+        try:
             return hashlib.file_digest(file, "sha256").hexdigest() == record.file.sha256
+        except OSError:
+            return False
+
+
+def _open_regular(path: Path) -> BufferedReader | None:
+    """Open a regular file; None if there is none that can be read."""
+    try:
+        file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - a descriptor; closed by the caller
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
     except OSError:
         return False

@@ -10,7 +10,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.batch.id_intake import IdIntake, JobIds
 from adepoll.batch.progress import RunCounters
 from adepoll.batch.resources import BatchResources
-from adepoll.batch.result_fetching import ResultFetching, given_up, record_pages, without_data
+from adepoll.batch.result_fetching import ResultFetching, given_up, record_pages
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
@@ -152,7 +152,7 @@ class RunTasks:
     async def _run(self) -> None:
         results = self._results
         try:
-            await results.reopen_given_up()
+            await self._journal.reopen(kinds=self._resources.curable)
             self.counters.begin(await self._journal.counts())
             await self._deliver_earlier()
             await results.find_unfinished()
@@ -218,7 +218,6 @@ class RunTasks:
             and end.status is JobStatus.COMPLETED
             and (target := self._results.target(end.job_id))
         }
-        errors = await self._results.errors_of_existing_files(targets)
         now = self._resources.now()
         changes: list[Change] = []
         outcomes: list[Outcome] = []
@@ -233,13 +232,6 @@ class RunTasks:
             changes.append(Settled(end, now, fetching=end.job_id in targets))
             if end.job_id not in targets:
                 outcomes.append(Outcome(job_id=end.job_id, snapshot=end))
-            elif error := errors.get(end.job_id):
-                # In the same transaction: after a kill between two, the next run would take the
-                # existing file for its own.
-                changes.append(given_up(end.job_id, error, now))
-                outcome = Outcome(job_id=end.job_id, snapshot=without_data(end), error=error)
-                outcomes.append(outcome)
-                self.counters.missed += 1
             else:
                 to_fetch.append(end)
         await self._journal.write(*changes)

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -20,8 +19,9 @@ from adepoll.cli.options import (
     refuse_nan,
 )
 from adepoll.errors import ConfigurationError
+from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.opening import read_endpoint
-from adepoll.redaction import showable
+from adepoll.redaction import shell_line, showable
 from adepoll.watching.listing import Discovery
 
 OPTIONS_NOTE: Final = "options"  # note in the journal: the options that `resume` uses again
@@ -36,7 +36,6 @@ IDS_MAY_BE_MISSING: Final = (
 )
 _MAX_COUNT: Final = 100_000
 _MAX_NUMBER: Final = 1e12
-_LONGEST_COMMAND: Final = 4_000  # characters
 
 
 def _is_count(value: object) -> bool:
@@ -119,24 +118,44 @@ class BatchOptions:
             return self
         if endpoint in REGIONS.values():
             return evolve(self, base_url=endpoint)
-        shown = showable(endpoint)
         raise ConfigurationError(
-            f"the jobs of the journal {showable(str(journal))} are at {shown}, which is not a "
+            f"the jobs of the journal {showable(str(journal))} are at {endpoint}, which is not a "
             "region of LandingAI; the API key would be sent there. If that is correct, confirm it "
-            f"with --base-url {shown} or {BASE_URL_VARIABLE}"
+            f"with {shell_line(['--base-url', endpoint])} or {BASE_URL_VARIABLE}"
         )
 
-    def resume_command(self, journal: Path, *, endpoint: str, note: str | None) -> str:
+    def with_confirmed_folder(self, recorded: str | None, journal: Path) -> "BatchOptions":
+        """Return these options if they name the folder for results that the journal has recorded.
+
+        A journal may come from anyone, and a file with a certain name can do harm in some folders.
+
+        Raises:
+            ConfigurationError: Only the journal names a folder; the user must confirm it.
+            JournalDamagedError: The journal has something else in place of a folder.
+        """
+        if self.out is not None or recorded is None:
+            return self
+        folder = str(recorded_folder(recorded, journal))
+        raise ConfigurationError(
+            f"the journal {showable(str(journal))} names the folder for its results; if that "
+            f"folder is correct, confirm it with {shell_line(['--out', folder])}"
+        )
+
+    def resume_command(
+        self, journal: Path, *, endpoint: str, note: str | None, out: Path | None
+    ) -> str:
         """Return the shell command that continues the batch, with every option that it needs.
 
         Args:
             journal: The journal, as the user named it.
             endpoint: The URL of the API.
             note: The options saved in the journal.
+            out: The folder for results; None without one.
         """
         path = str(journal)
         words = ["adepoll", "resume", f"./{path}" if path.startswith("-") else path]
         words += _endpoint_words(endpoint)
+        words += [] if out is None else ["--out", str(out)]
         in_journal = _read_note(note)
         for name, value in self._saved().items():
             if value != in_journal.get(name):
@@ -147,7 +166,7 @@ class BatchOptions:
             words.append("--allow-private")
         if not self.verify:
             words.append("--no-verify")
-        return showable(shlex.join(words), _LONGEST_COMMAND)
+        return shell_line(words)
 
     def _saved(self) -> dict[str, Any]:
         """Return the options that are present and that a journal saves."""
@@ -159,7 +178,7 @@ def _read_note(note: str | None) -> dict[str, Any]:
     """Return the valid options of a note; ignore everything else."""
     try:
         options = json.loads(note or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(options, dict):
         return {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
@@ -30,6 +30,7 @@ from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.errors import JournalError
 from adepoll.journal import Journal, JournalReader
+from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
 
@@ -47,11 +48,13 @@ class BatchRunner:
         options: The options.
         journal: Path of the journal; None for no journal.
         job_ids: Returns the ids to add; None to resume the journal, which must exist.
+        id_files: Files with ids, which no result may replace.
     """
 
     options: BatchOptions
     journal: Path | None
     job_ids: Callable[[], AsyncIterator[str]] | None = None
+    id_files: Collection[str] = ()
     _endpoint: str | None = field(default=None, init=False)  # set when the batch has started
     _saved_options: str | None = field(default=None, init=False)
     _out: Path | None = field(default=None, init=False)
@@ -79,6 +82,7 @@ class BatchRunner:
                     discovery=options.discovery or "auto",
                     allow_private=options.allow_private,
                     overwrite=options.overwrite,
+                    protected=self.id_files,
                     verify=options.verify,
                 )
             )
@@ -113,6 +117,7 @@ class BatchRunner:
         with JournalReader(self.journal) as reader:
             notes = reader.notes()
             options = self.options.with_endpoint_of(reader.endpoint, self.journal)
+            options = options.with_confirmed_folder(notes.get(OUT_DIR), self.journal)
         return options.with_note(notes.get(OPTIONS_NOTE))
 
     async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
@@ -183,7 +188,7 @@ class BatchRunner:
             say(f"adepoll: not all ids had been read: {GIVE_IDS_AGAIN}")
             return
         command = self.options.resume_command(
-            self.journal, endpoint=self._endpoint, note=self._saved_options
+            self.journal, endpoint=self._endpoint, note=self._saved_options, out=self._out
         )
         say(f"adepoll: continue with: {command}")
 
@@ -211,5 +216,5 @@ async def _ids_note_kept(batch: Batch, journal: Journal) -> AsyncGenerator[None,
 
 
 async def _out_dir_of(journal: Journal | None) -> Path | None:
-    path = None if journal is None else await journal.note(OUT_DIR)
-    return None if path is None else Path(path)
+    noted = None if journal is None else await journal.note(OUT_DIR)
+    return None if journal is None or noted is None else recorded_folder(noted, journal.path)

@@ -26,6 +26,7 @@ from adepoll.cli.messages import shown
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import write_line
 from adepoll.journal import Failure, JournalReader
+from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Counts, Stage
 from adepoll.journal.schema import OUT_DIR
 
@@ -124,10 +125,12 @@ def read_status(reader: JournalReader, path: Path) -> Status:
     notes, counts, failures = reader.notes(), reader.counts(), reader.failures()
     began_at, last_outcome_at = reader.span()
     process = reader.holder
+    noted = notes.get(OUT_DIR)
+    out = None if noted is None else recorded_folder(noted, reader.path)
     found = Status(
         journal=str(reader.path),
         endpoint=reader.endpoint,
-        out_dir=notes.get(OUT_DIR),
+        out_dir=None if out is None else str(out),
         process=process,
         counts=counts,
         began_at=began_at,
@@ -140,7 +143,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
     if process is not None or not to_do:
         return found
     command = BatchOptions().resume_command(
-        path, endpoint=reader.endpoint, note=notes.get(OPTIONS_NOTE)
+        path, endpoint=reader.endpoint, note=notes.get(OPTIONS_NOTE), out=out
     )
     return evolve(found, resume_command=command)
 

@@ -45,7 +45,10 @@ def watch(
 
     sources = check_sources(job_ids, files, field)
     BatchRunner(
-        options=options, journal=journal, job_ids=lambda: read_ids(job_ids, sources, field)
+        options=options,
+        journal=journal,
+        job_ids=lambda: read_ids(job_ids, sources, field),
+        id_files=files,
     ).run()
 
 
@@ -61,8 +64,8 @@ def resume(journal: Path, *, options: BatchOptions) -> None:
     JOURNAL is the file that was passed to "adepoll watch --journal". It contains the API URL,
     --out, --timeout, --concurrency, --downloads, --max-rate and --discovery of that command;
     options of this command override them. --overwrite, --allow-private and --no-verify are not
-    saved. If the journal has an API URL that is not a region of LandingAI, confirm it with
-    --base-url.
+    saved. A journal may come from anyone: confirm its folder for results with --out, and an API URL
+    that is not a region of LandingAI with --base-url.
     """
     from adepoll.cli.batch_runner import BatchRunner  # noqa: PLC0415 - --help works without it
 

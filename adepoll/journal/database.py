@@ -13,9 +13,10 @@ from typing import Final, Self
 
 from attrs import evolve
 
+from adepoll.api.job_ids import check_job_id, is_job_id, is_plain
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot, Json
-from adepoll.errors import AdePollError, InvalidJobIdError, JournalError
+from adepoll.errors import AdePollError, JournalDamagedError, JournalError
 from adepoll.journal.changes import (
     Change,
     Delivered,
@@ -88,7 +89,6 @@ _REOPEN: Final = """
         error = NULL, lasting = NULL, done_at = NULL, delivered_at = NULL
     WHERE stage = 'given_up'
         AND (lasting = 0 OR error_kind IN (SELECT value FROM json_each(?)))
-        AND job_id NOT IN (SELECT value FROM json_each(?))
 """
 
 
@@ -147,8 +147,10 @@ class Database:
         """Add the ids that the journal does not have; return their number.
 
         Raises:
-            InvalidJobIdError: An id cannot be stored; none was added.
+            InvalidJobIdError: Not a job id; none was added.
         """
+        for job_id in job_ids:
+            check_job_id(job_id)
         connection = self._connection
         try:
             # Ids are random and their index is larger than the cache. Sorted ids visit each page of
@@ -163,22 +165,12 @@ class Database:
                 connection.executemany(_ADD, rows)
                 return connection.total_changes - before
         except _BAD_CHANGE as exc:
-            for job_id in job_ids:
-                if not isinstance(job_id, str):
-                    shown = f"{type(job_id).__name__} {job_id!r}"
-                    raise InvalidJobIdError(job_id=shown, reason="it is not a string") from None
-                try:
-                    job_id.encode()
-                except UnicodeEncodeError:
-                    reason = "it is not valid Unicode"
-                    raise InvalidJobIdError(job_id=job_id, reason=reason) from None
             raise JournalError(f"cannot store an id: {exc}", path=self._shown_path) from exc
 
-    def reopen(self, kinds: Collection[str], but: Collection[str]) -> int:
+    def reopen(self, kinds: Collection[str]) -> int:
         """Reopen given-up jobs; see `Journal.reopen`."""
-        lists = (json.dumps([*kinds]), json.dumps([*but]))
         with self._transaction(durable=True):
-            return self._connection.execute(_REOPEN, lists).rowcount
+            return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
 
     def set_note(self, key: str, value: str) -> None:
         """Add or replace a note."""
@@ -199,16 +191,25 @@ class Database:
             row = self._connection.execute(
                 "SELECT value FROM notes WHERE key = ?", (key,)
             ).fetchone()
-        return None if row is None else str(row[0])
+        if row is None:
+            return None
+        if not isinstance(row[0], str):
+            raise JournalDamagedError([f"the note {key!r} is not text"], path=self._shown_path)
+        return row[0]
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Return number and id of waiting jobs, by number."""
         with self._reading():
-            return self._connection.execute(
+            rows = self._connection.execute(
                 "SELECT number, job_id FROM jobs INDEXED BY jobs_waiting"
                 " WHERE stage = 'waiting' AND number > ? ORDER BY number LIMIT ?",
                 (after, limit),
             ).fetchall()
+        for number, job_id in rows:
+            if not (isinstance(job_id, str) and (is_plain(job_id) or is_job_id(job_id))):
+                problem = f"the record of job number {number}: its id is not a job id"
+                raise JournalDamagedError([problem], path=self._shown_path)
+        return rows
 
     def records(self, which: RecordFilter, after: int, limit: int, data: bool) -> list[Record]:  # noqa: FBT001 - as in `write`
         """Return records by number; fewer than `limit` if their data is large."""
@@ -232,7 +233,7 @@ class Database:
     def counts(self) -> Counts:
         """Count the jobs."""
         with self._reading():
-            return count_jobs(self._connection)
+            return count_jobs(self.path, self._connection)
 
     @property
     def _shown_path(self) -> str | None:

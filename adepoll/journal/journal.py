@@ -166,7 +166,7 @@ class Journal:
             The number of ids that were new.
 
         Raises:
-            InvalidJobIdError: An id cannot be stored.
+            InvalidJobIdError: Not a job id. None of its transaction was added.
             JournalWriteError: The disk is full or failed.
         """
         at = time.time() if at is None else at
@@ -250,7 +250,7 @@ class Journal:
             )
         await self._run(self._database.set_note, key, value)
 
-    async def reopen(self, *, kinds: Collection[str] = (), but: Collection[str] = ()) -> int:
+    async def reopen(self, *, kinds: Collection[str] = ()) -> int:
         """Reopen given-up jobs whose error is not lasting; return their number.
 
         They become waiting again, or fetching if they are settled.
@@ -258,9 +258,8 @@ class Journal:
         Args:
             kinds: Names of error classes; jobs with these errors are reopened, lasting or not,
                 because another attempt can succeed now.
-            but: Ids of jobs that are not reopened.
         """
-        return await self._run(self._database.reopen, kinds, but)
+        return await self._run(self._database.reopen, kinds)
 
     async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
         self._check_open()

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from adepoll.errors import JournalAccessError, JournalBusyError
 
 _TRIES: Final = 10
 _PAUSE: Final = 0.01  # seconds between two tries; longer than `holder_of` holds the lock
+_PID: Final = re.compile(rb"(?:\d{1,20}\n)?")  # the whole contents of a lock file
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -42,6 +44,7 @@ class JournalLock:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
                 try:
+                    _check_is_lock(fd)
                     if _try_lock(fd, path):
                         _write_pid(fd)
                         return cls(path, fd)
@@ -98,8 +101,6 @@ def _lock_path(journal: Path) -> Path:
 def _try_lock(fd: int, path: Path) -> bool:
     """Lock the file; return True if it is locked now and is still the file at `path`."""
     found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EEXIST, "its name is taken by something that is not a file")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -107,6 +108,15 @@ def _try_lock(fd: int, path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(found, os.lstat(path))
     return False
+
+
+def _check_is_lock(fd: int) -> None:
+    """Raise unless this is a lock file: empty, or with a pid. Any other file stays unchanged."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EEXIST, "its name is taken by something that is not a file")
+    if found.st_nlink > 1 or not _PID.fullmatch(os.pread(fd, 32, 0)):
+        raise OSError(errno.EEXIST, "its name is taken by another file")
 
 
 def _write_pid(fd: int) -> None:

@@ -6,8 +6,10 @@ this process on it would be released (sqlite.org/howtocorrupt.html, section 2.2)
 
 import errno
 import os
+import re
 import sqlite3
 import stat
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -22,8 +24,9 @@ from adepoll.errors import (
     JournalNotFoundError,
     NotAJournalError,
 )
+from adepoll.journal.foreign_file import limit_instructions, remove_limit, schema_problem
 from adepoll.journal.lock import JournalLock
-from adepoll.journal.schema import APPLICATION_ID, FORMAT, RULES, STATEMENTS
+from adepoll.journal.schema import APPLICATION_ID, FORMAT, JOURNAL_FILES, RULES, STATEMENTS
 from adepoll.journal.sqlite_errors import primary_code, reading_error
 from adepoll.redaction import redact_url, showable
 
@@ -46,6 +49,8 @@ _QUICK_CHECK: Final = ["PRAGMA quick_check(10)", _BROKEN_RULES]
 _PARTIAL_CHECK: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _BROKEN_RULES]
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
 _PORTS: Final = {"https": 443, "http": 80}
+# Characters that have no meaning for a shell, a terminal or HTML. No query and no fragment.
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~%@:/-]*)?", re.IGNORECASE)
 
 
 def read_endpoint(endpoint: str) -> str:
@@ -59,7 +64,7 @@ def read_endpoint(endpoint: str) -> str:
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         parts, port = urlsplit(""), None
-    if not parts.hostname or "@" in parts.netloc or "?" in endpoint or "#" in endpoint:
+    if not parts.hostname or "@" in parts.netloc or not _URL.fullmatch(endpoint):
         shown = showable(redact_url(endpoint), 120)
         raise ConfigurationError(f"endpoint must be a URL like https://host, got {shown}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -149,12 +154,27 @@ def file_status(path: Path) -> os.stat_result | None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise NotAJournalError(path=str(path), reason=f"it is {what}")
+    for end in JOURNAL_FILES[1:]:
+        companion = path.with_name(path.name + end)
+        with suppress(OSError):
+            if not stat.S_ISREG(companion.lstat().st_mode):
+                reason = f"{showable(companion.name)} beside it is not a regular file"
+                raise NotAJournalError(path=str(path), reason=reason)
     if 0 < status.st_size < _SMALLEST:  # SQLite would treat it as empty and overwrite it
         raise NotAJournalError(
             path=str(path),
             reason=f"it has only {status.st_size} bytes (or it is a truncated journal)",
         )
     return status
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a journal in bytes, with its WAL."""
+    size = 0
+    for end in ("", "-wal"):
+        with suppress(OSError):
+            size += path.with_name(path.name + end).stat().st_size
+    return size
 
 
 def has_wal(path: Path) -> bool:
@@ -180,6 +200,7 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
     Raises:
         NotAJournalError: The file is something else.
         JournalFormatError: A newer version of adepoll wrote the journal.
+        JournalDamagedError: Its tables are not those that adepoll creates.
     """
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -198,7 +219,38 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
         raise NotAJournalError(path=str(path), reason="it is an SQLite file of another program")
     if version > FORMAT:
         raise JournalFormatError(path=str(path), found=version, known=FORMAT)
+    if (problem := schema_problem(connection)) is not None:
+        raise JournalDamagedError([problem], path=str(path))
     return True
+
+
+def read_notes(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    """Return all notes.
+
+    Raises:
+        JournalDamagedError: A note is not text.
+    """
+    notes = dict(connection.execute("SELECT key, value FROM notes").fetchall())
+    if all(isinstance(text, str) for note in notes.items() for text in note):
+        return notes
+    raise JournalDamagedError(["a note is not text"], path=str(path))
+
+
+def recorded_endpoint(notes: Mapping[str, str], path: Path) -> str:
+    """Return the base URL of the API that has the jobs of a journal.
+
+    Raises:
+        JournalDamagedError: The notes have no URL that adepoll would record.
+    """
+    endpoint = notes.get("endpoint")
+    if endpoint is None:
+        raise JournalDamagedError(["the address of its service is missing"], path=str(path))
+    try:
+        if read_endpoint(endpoint) == endpoint:
+            return endpoint
+    except ConfigurationError:
+        pass
+    raise JournalDamagedError(["the address of its service is not a valid URL"], path=str(path))
 
 
 def _check_sqlite_version() -> None:
@@ -262,7 +314,10 @@ def _has_rollback_journal(path: Path) -> bool:
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file:{quote_from_bytes(os.fsencode(path))}?{mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT)
+    connection.execute("PRAGMA cell_size_check = ON")
+    limit_instructions(connection, size_of(path))
+    return connection
 
 
 def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
@@ -270,6 +325,7 @@ def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
     try:
         if not has_tables(connection, path):
             _create_tables(connection, endpoint)
+        remove_limit(connection)  # the file has been checked, and will grow
         connection.execute("PRAGMA journal_mode = WAL")
         # In KB. A batch writes rows that it has just read or written; a larger cache would only
         # take memory.
@@ -301,7 +357,6 @@ def _check_contents(connection: sqlite3.Connection, path: Path, endpoint: str) -
 
     Larger files are checked less thoroughly, so that the check takes at most a few seconds.
     """
-    connection.execute("PRAGMA cell_size_check = ON")
     if not has_tables(connection, path):
         return
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -322,8 +377,6 @@ def _check_contents(connection: sqlite3.Connection, path: Path, endpoint: str) -
         problems.append(str(exc))
     if problems:
         raise JournalDamagedError(problems, path=str(path))
-    row = connection.execute("SELECT value FROM notes WHERE key = 'endpoint'").fetchone()
-    if row is None:
-        raise JournalDamagedError(["the address of its service is missing"], path=str(path))
-    if row[0] != endpoint:
-        raise JournalEndpointError(path=str(path), theirs=row[0], ours=endpoint)
+    theirs = recorded_endpoint(read_notes(connection, path), path)
+    if theirs != endpoint:
+        raise JournalEndpointError(path=str(path), theirs=theirs, ours=endpoint)

@@ -12,6 +12,7 @@ from attrs import evolve
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, JournalDamagedError
+from adepoll.journal.foreign_file import is_time, row_problem
 from adepoll.journal.outcomes import Counts, Failure, Record, RecordedError, ResultFile, Stage
 
 RECORD_COLUMNS: Final = (
@@ -20,13 +21,14 @@ RECORD_COLUMNS: Final = (
 )
 
 
+_STAGES: Final = frozenset(stage.value for stage in Stage)
+
+
 class RecordFilter(Enum):
     """The jobs whose records are read; each value is the SQL that selects these jobs."""
 
     # Settled; their results must still be fetched.
     FETCHING = "INDEXED BY jobs_fetching WHERE stage = 'fetching'"
-    # Settled, and given up because their results could not be fetched.
-    FETCH_GIVEN_UP = "NOT INDEXED WHERE stage = 'given_up' AND settled_at IS NOT NULL"
     # With an outcome.
     WITH_OUTCOME = "NOT INDEXED WHERE done_at IS NOT NULL"
     # With an outcome that the consumer has taken.
@@ -43,8 +45,12 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
     """
     (number, job_id, stage, status, added_at, settled_at, done_at, delivered_at, file_path, size,
      sha256, modified_ns, kind, error, lasting, text) = row  # fmt: skip
+    if (problem := row_problem(row)) is not None:
+        raise _damaged(f"the record of job number {number!r}: {problem}", path)
     try:
         snapshot = None if text is None else JobSnapshot.from_json(text)
+        if snapshot is not None and snapshot.job_id != job_id:
+            raise ValueError  # noqa: TRY301 - the same error as for a snapshot that cannot be read
         if snapshot is not None and data is not None:
             snapshot = evolve(snapshot, data=v1_extract.decode_result(data))
         return Record(
@@ -66,12 +72,16 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
         )
     except (AdePollError, ValueError, TypeError):
         # Raised outside of this block: the text of these errors may quote a customer's document.
-        problem = f"the record of job number {number} cannot be read"
-    raise JournalDamagedError([problem], path=None if path is None else str(path))
+        pass
+    raise _damaged(f"the record of job number {number} cannot be read", path)
 
 
-def count_jobs(connection: sqlite3.Connection) -> Counts:
-    """Count the jobs; reads indexes only."""
+def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
+    """Count the jobs; reads indexes only.
+
+    Raises:
+        JournalDamagedError: A stage or status is impossible; `path` is the journal.
+    """
     (waiting,) = connection.execute(
         "SELECT count(*) FROM jobs INDEXED BY jobs_waiting WHERE stage = 'waiting'"
     ).fetchone()
@@ -83,9 +93,11 @@ def count_jobs(connection: sqlite3.Connection) -> Counts:
         " coalesce(sum(result_bytes), 0)"
         " FROM jobs INDEXED BY jobs_counted WHERE stage <> 'waiting' GROUP BY stage, status"
     ):
+        if stage not in _STAGES or not isinstance(status, str | None) or type(size) is not int:
+            raise _damaged("a job has an impossible stage, status or size", path)
         by_stage[Stage(stage)] += jobs
         if settled:
-            by_status[status] += settled
+            by_status[status or "unknown"] += settled
         all_delivered += delivered
         all_bytes += size
     return Counts(
@@ -97,16 +109,26 @@ def count_jobs(connection: sqlite3.Connection) -> Counts:
     )
 
 
-def time_span(connection: sqlite3.Connection) -> tuple[float | None, float | None]:
-    """Return when the first job was added and when the last outcome was recorded."""
+def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None, float | None]:
+    """Return when the first job was added and when the last outcome was recorded.
+
+    Raises:
+        JournalDamagedError: That is not a time; `path` is the journal.
+    """
     first, last = connection.execute(
         "SELECT (SELECT added_at FROM jobs ORDER BY number LIMIT 1), max(done_at) FROM jobs"
     ).fetchone()
-    return first, last
+    if all(time is None or is_time(time) for time in (first, last)):
+        return first, last
+    raise _damaged("a time is not a number", path)
 
 
-def group_failures(connection: sqlite3.Connection, limit: int) -> list[Failure]:
-    """Group failed and given-up jobs by reason; return the `limit` largest groups."""
+def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> list[Failure]:
+    """Group failed and given-up jobs by reason; return the `limit` largest groups.
+
+    Raises:
+        JournalDamagedError: An error is impossible; `path` is the journal.
+    """
     rows = connection.execute(
         """
         SELECT kind, reason, lasting, count(*) AS jobs, min(number), job_id
@@ -123,7 +145,17 @@ def group_failures(connection: sqlite3.Connection, limit: int) -> list[Failure]:
         """,
         (limit,),
     )
+    failures = [row[:4] + row[5:] for row in rows]
+    if not all(
+        isinstance(kind, str) and isinstance(reason, str | None) and isinstance(job_id, str)
+        for kind, reason, _, _, job_id in failures
+    ):
+        raise _damaged("an error is not text", path)
     return [
         Failure(kind=kind, reason=reason, lasting=bool(lasting), jobs=jobs, example=job_id)
-        for kind, reason, lasting, jobs, _, job_id in rows
+        for kind, reason, lasting, jobs, job_id in failures
     ]
+
+
+def _damaged(problem: str, path: Path | None) -> JournalDamagedError:
+    return JournalDamagedError([problem], path=None if path is None else str(path))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from adepoll.errors import ClosedError, JournalDamagedError, JournalNotFoundError, NotAJournalError
+from adepoll.journal.foreign_file import limit_instructions
 from adepoll.journal.lock import holder_of
 from adepoll.journal.opening import (
     absolute_path,
@@ -18,6 +19,9 @@ from adepoll.journal.opening import (
     file_status,
     has_tables,
     has_wal,
+    read_notes,
+    recorded_endpoint,
+    size_of,
 )
 from adepoll.journal.outcomes import Counts, Failure, Record
 from adepoll.journal.queries import (
@@ -64,16 +68,10 @@ class JournalReader:
         self._closed = False
         self._connected_state: object = None
         try:
-            endpoint = self.notes().get("endpoint")
+            self.endpoint: Final = recorded_endpoint(self.notes(), self.path)
         except BaseException:
             self.close()
             raise
-        if endpoint is None:
-            self.close()
-            raise JournalDamagedError(
-                ["the address of its service is missing"], path=str(self.path)
-            )
-        self.endpoint: Final = endpoint
 
     def __enter__(self) -> Self:
         """Return the reader, which is open already."""
@@ -102,13 +100,11 @@ class JournalReader:
 
     def counts(self) -> Counts:
         """Count the jobs."""
-        return self._read(count_jobs)
+        return self._read(partial(count_jobs, self.path))
 
     def notes(self) -> Mapping[str, str]:
         """Return all notes: "endpoint", and what a batch keeps for its next run."""
-        return self._read(
-            lambda connection: dict(connection.execute("SELECT key, value FROM notes").fetchall())
-        )
+        return self._read(lambda connection: read_notes(connection, self.path))
 
     def records(self) -> Iterator[Record]:
         """Yield the records of all jobs by number, without inline results.
@@ -124,19 +120,22 @@ class JournalReader:
             if not rows:
                 return
             for row in rows:
-                yield record_from_row(row, None, self.path)
-            after = rows[-1][0]
+                record = record_from_row(row, None, self.path)
+                if record.number <= after:
+                    raise JournalDamagedError(["its jobs are not in order"], path=str(self.path))
+                after = record.number
+                yield record
 
     def span(self) -> tuple[float | None, float | None]:
         """Return when the first job was added and when the last outcome was recorded.
 
         Both are Unix seconds; None without a job or without an outcome.
         """
-        return self._read(time_span)
+        return self._read(partial(time_span, self.path))
 
     def failures(self, *, most: int = 100) -> list[Failure]:
         """Group failed and given-up jobs by reason; return the `most` largest groups."""
-        return self._read(lambda connection: group_failures(connection, most))
+        return self._read(partial(group_failures, self.path, most))
 
     def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run a query; repeat it if the file was changed meanwhile, because nothing locks it."""
@@ -145,7 +144,9 @@ class JournalReader:
         while True:
             try:
                 before = self._state()
-                result = query(self._connected(before))
+                connection = self._connected(before)
+                limit_instructions(connection, size_of(self.path))
+                result = query(connection)
             except sqlite3.Error as exc:
                 if self._state() == before:
                     raise reading_error(exc, self.path) from exc

@@ -7,6 +7,7 @@ from typing import Final
 
 APPLICATION_ID: Final = 0x61646570  # "adep", for `PRAGMA application_id` and file(1)
 FORMAT: Final = 1  # `PRAGMA user_version`
+JOURNAL_FILES: Final = ("", "-wal", "-shm", "-journal", ".lock")  # name endings of its files
 OUT_DIR: Final = "out_dir"  # key of the note that holds the folder for results
 
 # Constraints of the table `jobs`. Opening a journal also checks them with a query, because SQLite

@@ -4,7 +4,9 @@ SQLite's own text is passed on only where it names the problem and holds no valu
 """
 
 import errno
+import shutil
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +20,16 @@ from adepoll.errors import (
 
 # Extended result codes hold the primary one in their lowest eight bits (sqlite.org/rescode.html).
 _PRIMARY: Final = 0xFF
+_FULL: Final = 2**16  # bytes: with less free space a disk is full, as SQLite's files grow by 32 KiB
 _DAMAGE: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
 )
+# Damage that shows when values are read, and how it is described.
+_UNREADABLE: Final = {
+    sqlite3.SQLITE_INTERRUPT: "a query did not end",  # see `limit_instructions`
+    sqlite3.SQLITE_MISUSE: "a text is not valid UTF-8",  # raised by Python's module
+    sqlite3.SQLITE_TOOBIG: "a value is too large",
+}
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _ERRNOS: Final = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -39,10 +48,10 @@ def primary_code(exc: sqlite3.Error) -> int:
 
 def reading_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     """Return the error for a journal that could not be opened or read."""
-    code = primary_code(exc)
+    code = _code_of(exc, path)
     shown = None if path is None else str(path)
-    if code in _DAMAGE:
-        return JournalDamagedError([str(exc)], path=shown)
+    if code in _DAMAGE or code in _UNREADABLE:
+        return JournalDamagedError([_UNREADABLE.get(code, str(exc))], path=shown)
     if code in _BUSY and shown is not None:
         return JournalBusyError(path=shown, pid=None)
     reason = {
@@ -58,13 +67,13 @@ def reading_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
 
 def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     """Return the error for a write that failed."""
-    code = primary_code(exc)
+    code = _code_of(exc, path)
     shown = None if path is None else str(path)
     if code in _DAMAGE:
         return JournalDamagedError([str(exc)], path=shown)
     reason = {
         sqlite3.SQLITE_FULL: "the disk is full; free some space",
-        sqlite3.SQLITE_IOERR: f"the disk failed or is full ({exc}); check the disk",
+        sqlite3.SQLITE_IOERR: f"the disk failed ({exc}); check the disk",
         sqlite3.SQLITE_READONLY: "the file is read-only; make it and its folder writable",
         sqlite3.SQLITE_BUSY: (
             "another program, such as a sqlite3 shell, has locked it; end that program"
@@ -72,3 +81,16 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     }.get(code, f"{exc}; solve this problem")
     name = getattr(exc, "sqlite_errorname", "SQLITE_MISUSE")
     return JournalWriteError(reason, path=shown, code=name, errno=_ERRNOS.get(code))
+
+
+def _code_of(exc: sqlite3.Error, path: Path | None) -> int:
+    """Return the primary result code, and `SQLITE_FULL` for any failed I/O on a full disk.
+
+    SQLite says SQLITE_IOERR if there is no space for its -shm file.
+    """
+    code = primary_code(exc)
+    if code == sqlite3.SQLITE_IOERR and path is not None:
+        with suppress(OSError):
+            if shutil.disk_usage(path.parent).free < _FULL:
+                return sqlite3.SQLITE_FULL
+    return code

@@ -7,7 +7,6 @@ loading and running anything.
 import base64
 import functools
 import hashlib
-import shlex
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import PurePath
@@ -18,7 +17,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from adepoll.__about__ import __version__
-from adepoll.redaction import showable
+from adepoll.journal.schema import OUT_DIR
+from adepoll.redaction import shell_line, showable
 from adepoll.report import charts, formats
 from adepoll.report.facts import Facts, OutcomeKind
 
@@ -80,12 +80,16 @@ def render_facts(
         version=__version__,
         findings=list(_findings(facts, running=running)),
         next_steps="" if running else _next_steps(facts),
-        command=f"adepoll resume {shlex.quote(showable(name))}",
+        command=shell_line(["adepoll", "resume", name, *_out_words(notes)]),
         style=Markup(style),  # noqa: S704 - a file of this package
         # Forbids loading, running and submitting; allows only the style sheet with this digest.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'",
     )
+
+
+def _out_words(notes: Mapping[str, str]) -> list[str]:
+    return ["--out", notes[OUT_DIR]] if OUT_DIR in notes else []
 
 
 def _findings(facts: Facts, *, running: bool) -> Iterator[Finding]:

@@ -1,7 +1,9 @@
 """Batch options: what the journal saves of them, which notes are valid, and the resume command."""
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from adepoll.api.config import REGIONS
 from adepoll.cli.batch_options import BatchOptions
-from adepoll.errors import ConfigurationError
+from adepoll.errors import ConfigurationError, JournalDamagedError
 
 US, EU = REGIONS["us"], REGIONS["eu"]
 JOURNAL = Path("batch.db")
@@ -23,8 +25,10 @@ def empty_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def command(options=None, *, journal=JOURNAL, endpoint=US, note=None):
-    return (options or BatchOptions()).resume_command(journal, endpoint=endpoint, note=note)
+def command(options=None, *, journal=JOURNAL, endpoint=US, note=None, out=None):
+    return (options or BatchOptions()).resume_command(
+        journal, endpoint=endpoint, note=note, out=out
+    )
 
 
 # --- the endpoint --------------------------------------------------------------------------------
@@ -77,7 +81,35 @@ def test_the_command_names_the_endpoint_only_if_necessary(
 def test_the_command_is_quoted_for_a_shell():
     assert command(journal=Path("it's mine/b 1.db")) == "adepoll resume 'it'\"'\"'s mine/b 1.db'"
     assert command(journal=Path("-all.db")) == "adepoll resume ./-all.db"
-    assert "\x1b" not in command(journal=Path("a\x1b[31m.db"))
+    assert command(journal=Path("a\x1b[31m.db")) == "adepoll resume $'a\\x1b\\x5b31m\\x2edb'"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["basic plan.db", "bearer x.db", "a?sig=1&b.db", "$(touch x).db", "a\nb.db", "ü\udcff.db"],
+)
+def test_a_shell_reads_the_command_as_the_paths_that_were_named(path):
+    line = command(journal=Path(path), out=Path("/tmp") / path)
+    assert line.isprintable()
+    found = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True
+    )
+    words = [os.fsdecode(word) for word in found.stdout.split(b"\0")]
+    assert words == ["adepoll", "resume", path, "--out", f"/tmp/{path}", ""]
+
+
+def test_only_a_folder_that_the_user_names_is_used(tmp_path):
+    journal = Path("batch.db")
+    recorded = str(tmp_path / "it's")
+    with pytest.raises(ConfigurationError, match="names the folder") as caught:
+        BatchOptions().with_confirmed_folder(recorded, journal)
+    assert shlex.quote(recorded) in str(caught.value)
+    named = BatchOptions(out=tmp_path)
+    assert named.with_confirmed_folder(recorded, journal) is named
+    assert BatchOptions().with_confirmed_folder(None, journal) == BatchOptions()
+    for odd in ("results", "/a/../b", "/a\0b", ""):
+        with pytest.raises(JournalDamagedError, match="folder for results"):
+            BatchOptions().with_confirmed_folder(odd, journal)
 
 
 def test_the_command_contains_the_options_that_the_journal_does_not_save():

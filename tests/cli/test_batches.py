@@ -57,14 +57,16 @@ async def test_resume_prints_the_remaining_jobs_and_repeats_none(ade, journal, t
     ids += [ade.submit(JobPlan(processing_time=2.0, result_bytes=1_500_000)) for _ in range(3)]
     out_dir = str(tmp_path / "r")
     _, first, _ = await stopped_after_one_line(ade, journal, *ids, options=["--out", out_dir])
-    code, rest, err = await adepoll(ade, "resume", journal, real=True)
+    code, _, err = await adepoll(ade, "resume", journal)
+    assert (code, f"confirm it with --out {out_dir}" in err) == (2, True)
+    code, rest, err = await adepoll(ade, "resume", journal, "--out", out_dir, real=True)
     assert code == 0
     assert Counter(ids_of(first + rest)) == Counter(ids)
     for line in map(json.loads, (first + rest).splitlines()):
         assert sha256_of(line["result"]["path"]) == line["result"]["sha256"]
         assert line["result"]["path"].startswith(out_dir)
     assert "6 of 6 jobs settled (6 completed)" in err
-    code, again, _ = await adepoll(ade, "resume", journal)
+    code, again, _ = await adepoll(ade, "resume", journal, "--out", out_dir)
     assert (code, again) == (0, "")
 
 

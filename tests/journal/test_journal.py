@@ -27,7 +27,6 @@ from adepoll.errors import (
     JournalWriteError,
     ResultUnavailableError,
     ResultUrlError,
-    TargetExistsError,
     TransportError,
 )
 from adepoll.journal import (
@@ -110,8 +109,8 @@ async def test_waiting_jobs_are_returned_in_pages_by_number(memory):
     assert [job_id for _, job_id in first + second] == [f"j{n}" for n in range(10)]
 
 
-async def test_ids_with_control_characters_are_stored_unchanged(journal, path):
-    hostile = ["a\x1b[31m", "b\x00c", "\n", "'; DROP TABLE jobs; --", "ü", "\U0001f600"]
+async def test_unusual_ids_are_stored_unchanged(journal, path):
+    hostile = ["';DROPTABLEjobs;--", '"', "$(id)", "..a", "ü", "\U0001f600"]
     await journal.add(hostile)
     assert [job_id for _, job_id in await journal.waiting(after=0, limit=9)] == hostile
     await journal.write(*(GivenUp(job_id, not_found(job_id), lasting=True, at=1.0)
@@ -121,8 +120,8 @@ async def test_ids_with_control_characters_are_stored_unchanged(journal, path):
         assert [record.job_id for record in reader.records()] == hostile
 
 
-@pytest.mark.parametrize("bad", ["\udc80", 7j, None, b"a"])
-async def test_an_id_that_cannot_be_stored_is_named_and_nothing_of_its_chunk_is_added(memory, bad):
+@pytest.mark.parametrize("bad", ["\udc80", 7j, None, b"a", "a\x1b[31m", "b\x00c", "\n", "../a", ""])
+async def test_something_that_is_no_job_id_is_named_and_nothing_of_its_chunk_is_added(memory, bad):
     with pytest.raises(InvalidJobIdError):
         await memory.add(["a", bad, "c"])
     assert (await memory.counts()).jobs == 0
@@ -234,9 +233,7 @@ async def test_given_up_jobs_are_reopened_unless_their_error_is_lasting(journal)
         GivenUp("lasting", not_found("lasting"), lasting=True, at=1.0),
         Settled(snapshot("done", "failed", failure_reason="bad scan"), 1.0, fetching=False),
     )
-    assert [r.job_id for r in await journal.records(RecordFilter.FETCH_GIVEN_UP)] == ["settled"]
     assert await journal.reopen() == 2
-    assert await journal.records(RecordFilter.FETCH_GIVEN_UP) == []
     assert await journal.waiting(after=0, limit=9) == [(1, "unseen")]
     record = await one(journal, RecordFilter.FETCHING)
     assert (record.job_id, record.error, record.lasting, record.delivered_at) == (
@@ -249,20 +246,19 @@ async def test_given_up_jobs_are_reopened_unless_their_error_is_lasting(journal)
     assert await journal.reopen() == 0
 
 
-async def test_reopen_can_include_error_kinds_and_exclude_jobs(journal):
-    job_ids = ["unkept", "unknown", "blocked", "silent"]
+async def test_reopen_can_include_lasting_errors_of_some_kinds(journal):
+    job_ids = ["unkept", "unknown", "silent"]
     await journal.add(job_ids)
     errors = {
         "unkept": ResultUnavailableError(job_id="unkept"),
         "unknown": not_found("unknown"),
-        "blocked": TargetExistsError(job_id="blocked", path="/r"),
         "silent": TransportError("no answer", job_id="silent"),
     }
     for job_id, error in errors.items():
         lasting = job_id.startswith("un")
         await journal.write(GivenUp(job_id, error, lasting=lasting, at=1.0))
     kinds = {"ResultUnavailableError"}
-    assert await journal.reopen(kinds=kinds, but={"blocked"}) == 2
+    assert await journal.reopen(kinds=kinds) == 2
     waiting = await journal.waiting(after=0, limit=9)
     assert [job_id for _, job_id in waiting] == ["unkept", "silent"]
 

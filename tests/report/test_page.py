@@ -268,7 +268,7 @@ def test_texts_from_the_service_are_shown_as_text_without_secrets():
             record(4, "waiting", job_id=EVIL, reason=EVIL),
             record(5, schema_violation_error=EVIL, fallback_model_version=EVIL),
         ],
-        name=f"/tmp/{EVIL}",
+        name=f"/tmp/{EVIL}".replace("canary", "local"),  # a local path is shown as it is
         endpoint=EVIL,
         notes={EVIL: EVIL},
     )

@@ -203,7 +203,7 @@ async def test_a_full_disk_for_results_stops_the_batch_until_space_is_free(
     assert "No space left" in stderr
     assert f"adepoll resume {quote(str(journal))}" in stderr
     assert mount(small_disk, "remount,size=10m")
-    status, rest, stderr = await adepoll(ade, "resume", journal)
+    status, rest, stderr = await adepoll(ade, "resume", journal, "--out", out)
     assert status == 0, stderr
     assert sorted(printed + rest) == sorted(job_ids)
     files = {path.name for path in out.iterdir()}
@@ -260,8 +260,8 @@ async def test_a_read_only_result_folder_stops_the_batch(ade, tmp_path):
         )
     assert status == 74
     assert printed == []
-    assert f"adepoll resume {quote(str(journal))}" in stderr
-    status, printed, _ = await adepoll(ade, "resume", journal)
+    assert f"adepoll resume {quote(str(journal))} --out {quote(str(out))}" in stderr
+    status, printed, _ = await adepoll(ade, "resume", journal, "--out", out)
     assert status == 0
     assert sorted(printed) == sorted(job_ids)
 

@@ -109,7 +109,7 @@ class Place:
 
     def resume(self):
         """Return the command that continues the batch."""
-        return (*self.command, "resume", self.journal)
+        return (*self.command, "resume", self.journal, "--out", self.out)
 
     def records(self):
         """Return all records by id, read from a copy so that the journal is not changed."""

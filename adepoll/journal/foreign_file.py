@@ -1,0 +1,121 @@
+"""Protection from a file that somebody has crafted: its schema, its queries and its values.
+
+A journal may come from anyone, so each value that is read from it is checked like an answer from
+the network (sqlite.org/security.html, "Untrusted SQLite Database Files").
+"""
+
+import functools
+import os
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from adepoll.api.job_ids import is_job_id
+from adepoll.errors import JournalDamagedError
+from adepoll.journal.schema import STATEMENTS
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_LATEST: Final = 253_402_300_799.0  # Unix time of the last second of the year 9999
+# A query of a sound journal takes fewer virtual-machine instructions than this: the smallest row of
+# a table or an index has more than 10 bytes, and a query spends less than 100 instructions on it.
+# Pages that refer to each other could otherwise make a query go on for ever.
+_INSTRUCTIONS_PER_BYTE: Final = 10
+_INSTRUCTIONS: Final = 20_000_000
+_STEP: Final = 100_000  # instructions between two calls of the progress handler
+
+
+def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
+    """Interrupt the queries from now on if they need more than a file of `size` bytes can need."""
+    steps = (_INSTRUCTIONS + _INSTRUCTIONS_PER_BYTE * size) // _STEP
+
+    def count() -> bool:
+        nonlocal steps
+        steps -= 1
+        return steps < 0
+
+    connection.set_progress_handler(count, _STEP)
+
+
+def remove_limit(connection: sqlite3.Connection) -> None:
+    """Let queries need any number of instructions."""
+    connection.set_progress_handler(None, 0)
+
+
+def schema_problem(connection: sqlite3.Connection) -> str | None:
+    """Return how the schema differs from the one that adepoll creates; None if it does not.
+
+    A view, a trigger or a changed constraint would run the SQL of whoever wrote the file. As they
+    are refused, SQLite need not distrust the schema: old versions do not trust `json_valid` then.
+    """
+    found = _objects(connection)
+    for name, sql in _schema().items():
+        if name not in found:
+            return f"{name} is missing"
+        if found.pop(name) != sql:
+            return f"{name} has another definition"
+    return f"{next(iter(found))} does not belong to a journal" if found else None
+
+
+def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one return for each rule
+    """Return what is impossible in a row of `RECORD_COLUMNS`; None if nothing is."""
+    (number, job_id, _, status, added_at, settled_at, done_at, delivered_at, file_path, size,
+     sha256, modified_ns, kind, error, lasting, snapshot) = row  # fmt: skip
+    if type(number) is not int or number < 1:
+        return "its number is not positive"
+    if not isinstance(job_id, str) or not is_job_id(job_id):
+        return "its id is not a job id"
+    texts = (status, kind, error, snapshot)
+    if not all(text is None or isinstance(text, str) for text in texts):
+        return "a text has another type"
+    times = (added_at, settled_at, done_at, delivered_at)
+    if added_at is None or not all(time is None or is_time(time) for time in times):
+        return "a time is not a number"
+    if lasting not in {None, 0, 1} or (kind is None) != (error is None):
+        return "its error is incomplete"
+    if file_path is None:
+        return None
+    if not (type(size) is int and size >= 0 and type(modified_ns) is int):
+        return "its file has no size"
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        return "its file has no SHA-256"
+    if not isinstance(file_path, str | bytes) or not _is_plain_path(os.fsdecode(file_path)):
+        return "the path of its file is not absolute"
+    return None
+
+
+def is_time(value: object) -> bool:
+    """Return whether this is a Unix time between the years 1970 and 9999."""
+    return isinstance(value, int | float) and 0 <= value <= _LATEST
+
+
+def recorded_folder(text: str, journal: Path | None) -> Path:
+    """Return the folder for results that a journal names.
+
+    Raises:
+        JournalDamagedError: adepoll cannot have recorded that.
+    """
+    if not _is_plain_path(text):
+        problem = "its folder for results is not an absolute path"
+        raise JournalDamagedError([problem], path=None if journal is None else str(journal))
+    return Path(text)
+
+
+def _is_plain_path(text: str) -> bool:
+    path = Path(text)
+    return path.is_absolute() and "\0" not in text and ".." not in path.parts
+
+
+@functools.cache
+def _schema() -> dict[str, str]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in STATEMENTS:
+            connection.execute(statement)
+        return _objects(connection)
+
+
+def _objects(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the SQL of all objects but SQLite's own, such as statistics, by name."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_schema").fetchall()
+    return {name: sql for name, sql in rows if not str(name).startswith("sqlite_")}

@@ -1,0 +1,274 @@
+"""A journal that somebody has crafted is refused with its damage, and never does any harm."""
+
+import asyncio
+import itertools
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+from amounts import more
+from journalling import ENDPOINT, snapshot
+
+from adepoll import Journal
+from adepoll.cli.status import read_status, show_status
+from adepoll.errors import AdePollError, JournalAccessError, JournalDamagedError, NotAJournalError
+from adepoll.journal import Delivered, Fetched, GivenUp, JournalReader, RecordFilter, Settled
+from adepoll.journal.outcomes import ResultFile
+from adepoll.journal.schema import OUT_DIR
+from adepoll.report import write_report
+
+COLUMNS = {
+    "jobs": (
+        "number", "job_id", "stage", "status", "added_at", "settled_at", "done_at", "delivered_at",
+        "result_path", "result_bytes", "result_sha256", "result_modified_ns", "error_kind", "error",
+        "lasting", "snapshot",
+    ),
+    "notes": ("key", "value"),
+    "data": ("number", "json"),
+}  # fmt: skip
+VALUES = (None, 2**63 - 1, "\x1b]0;owned\x07\x1b[31m", b"\xff\xfe")
+MORE_VALUES = (-1, 0, 1.5, 9e999, "", "a/../b", "$(touch x)", "\0", "[" * 2_000, '{"job_id":7}')
+
+METADATA = {"job_id": "inline", "duration_ms": 1, "credit_usage": 1.0, "filename": "a.md"}
+DATA = {
+    "extraction": {},
+    "extraction_metadata": {},
+    "metadata": METADATA | {"org_id": None, "version": "1"},
+}
+
+
+@pytest.fixture
+def made(path, tmp_path):
+    """A journal with one job of each kind."""
+
+    async def make():
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.add(["waiting", "failed", "file", "given-up", "inline"])
+            file = ResultFile(path=tmp_path / "file.json", bytes=2, sha256="ab" * 32)
+            failed = snapshot("failed", "failed", failure_reason="bad scan")
+            inline = snapshot("inline", data=DATA)
+            await journal.write(
+                Settled(failed, 1.0, fetching=False),
+                Settled(snapshot("file"), 1.0, fetching=True),
+                Fetched("file", file, 1, 1.0),
+                Settled(inline, 1.0, fetching=False),
+                GivenUp("given-up", AdePollError("no answer"), lasting=False, at=1.0),
+                Delivered("file", 2.0),
+            )
+            await journal.set_note(OUT_DIR, str(tmp_path))
+
+    asyncio.run(make())
+    return path
+
+
+def rewrite(path, *statements, values=()):
+    """Change a journal without SQLite's checks of types and constraints."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        schema = db.execute("SELECT name, sql FROM sqlite_schema").fetchall()
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'STRICT, ', '')")
+        db.execute("UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '')")
+        for name in ("TEXT", "REAL", "KEY"):
+            db.execute(f"UPDATE sqlite_schema SET sql = replace(sql, '{name} NOT NULL', '{name}')")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        for statement in statements:
+            db.execute(statement, values)
+        db.execute("PRAGMA writable_schema = ON")
+        db.executemany(
+            "UPDATE sqlite_schema SET sql = ? WHERE name = ?", [(sql, name) for name, sql in schema]
+        )
+
+
+def use(path, out):
+    """Use a journal in all ways that need no service; return the errors."""
+    found = []
+
+    async def resume():
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.counts()
+            await journal.waiting(after=0, limit=9)
+            for which in RecordFilter:
+                await journal.records(which)
+
+    def show():
+        with JournalReader(path) as reader:
+            show_status(read_status(reader, path))
+
+    for action in (
+        lambda: asyncio.run(resume()),
+        show,
+        lambda: write_report(path, out),
+    ):
+        try:
+            action()
+        except JournalDamagedError as exc:
+            found.append(exc)
+    return found
+
+
+@pytest.mark.parametrize("values", more([VALUES], [(MORE_VALUES,)]), ids=len)
+@pytest.mark.parametrize(
+    ("table", "column"), [(table, name) for table, names in COLUMNS.items() for name in names]
+)
+def test_any_value_is_accepted_or_reported_as_damage(made, tmp_path, capsys, table, column, values):
+    intact = made.read_bytes()
+    refused = 0
+    for value in values:
+        made.write_bytes(intact)
+        try:
+            rewrite(made, f"UPDATE OR REPLACE {table} SET {column} = ?", values=(value,))
+        except sqlite3.Error:
+            continue  # SQLite itself cannot write that
+        errors = use(made, tmp_path / "report.html")
+        refused += len(errors)
+        for error in errors:
+            assert str(error).isprintable()
+        report = tmp_path / "report.html"
+        shown = capsys.readouterr().out + (report.read_text() if report.exists() else "")
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+        report.unlink(missing_ok=True)
+    assert refused or column == "number"  # a job with another number is another job
+
+
+@pytest.mark.parametrize("recorded", ["file.json", "/tmp/../etc/file.json", "", "/a\0b"])
+def test_a_file_without_an_absolute_path_is_damage(made, tmp_path, recorded):
+    rewrite(made, "UPDATE jobs SET result_path = ? WHERE job_id = 'file'", values=(recorded,))
+    errors = use(made, tmp_path / "report.html")
+    assert len(errors) == 2  # `status` reads no record
+    for error in errors:
+        assert "number 3: the path of its file is not absolute" in str(error)
+
+
+@pytest.mark.parametrize("job_id", ["../evil", "/etc/evil", "a b", "", "x" * 300, "..", "\x1b[31m"])
+@pytest.mark.parametrize("which", ["waiting", "file"])
+def test_an_id_that_is_not_a_job_id_is_damage(made, tmp_path, which, job_id):
+    rewrite(made, f"UPDATE jobs SET job_id = ? WHERE job_id = '{which}'", values=(job_id,))
+    errors = use(made, tmp_path / "report.html")
+    assert len(errors) == 2
+    for error in errors:
+        assert "its id is not a job id" in str(error)
+
+
+LOOP = """
+    CREATE VIEW jobs AS WITH RECURSIVE endless(n) AS (SELECT 1 UNION ALL SELECT n FROM endless)
+    SELECT n AS number, n AS job_id, n AS stage, n AS status, n AS added_at, n AS settled_at,
+        n AS done_at, n AS delivered_at, n AS result_path, n AS result_bytes, n AS result_sha256,
+        n AS result_modified_ns, n AS error_kind, n AS error, n AS lasting, n AS snapshot
+    FROM endless
+"""
+
+
+@pytest.mark.parametrize(
+    ("statements", "problem"),
+    [
+        (["ALTER TABLE jobs RENAME TO real_jobs", LOOP], "definition"),
+        (["CREATE VIEW v AS SELECT 1"], "v does not belong to a journal"),
+        (
+            ["CREATE TRIGGER t AFTER UPDATE ON jobs BEGIN DELETE FROM notes; END"],
+            "t does not belong to a journal",
+        ),
+        (["CREATE INDEX i ON jobs (length(snapshot))"], "i does not belong to a journal"),
+        (["DROP INDEX jobs_counted"], "jobs_counted is missing"),
+        (["ALTER TABLE notes ADD COLUMN x TEXT AS (hex(zeroblob(1000)))"], "notes has another"),
+    ],
+    ids=["endless view", "view", "trigger", "index", "no index", "computed column"],
+)
+def test_another_schema_is_damage(made, tmp_path, statements, problem):
+    with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+    errors = use(made, tmp_path / "report.html")
+    assert len(errors) == 3
+    for error in errors:
+        assert problem in str(error)
+
+
+def test_statistics_of_sqlite_are_accepted(made, tmp_path):
+    with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        db.execute("ANALYZE")
+    assert use(made, tmp_path / "report.html") == []
+
+
+def test_pages_that_refer_to_each_other_end_a_query(path, tmp_path):
+    """Each page of the tree names the next page hundreds of times: a query would not end."""
+
+    async def make():
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.add([f"job-{number:050}" for number in range(60_000)])
+
+    asyncio.run(make())
+    page = bytearray(path.read_bytes())
+    size = 4096
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name='jobs'").fetchone()
+    interior = [
+        number
+        for number in range(1, len(page) // size + 1)
+        if page[(number - 1) * size] == 5 and number != root
+    ]
+    assert page[(root - 1) * size] == 5
+    chain = [root, *interior]
+    for number, follower in itertools.pairwise(chain):
+        start = (number - 1) * size
+        cells = int.from_bytes(page[start + 3 : start + 5], "big")
+        page[start + 8 : start + 12] = follower.to_bytes(4, "big")
+        for cell in range(cells):
+            pointer = start + 12 + 2 * cell
+            offset = start + int.from_bytes(page[pointer : pointer + 2], "big")
+            page[offset : offset + 4] = follower.to_bytes(4, "big")
+    path.write_bytes(page)
+    errors = use(path, tmp_path / "report.html")
+    assert errors
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+async def test_a_special_file_beside_a_journal_is_refused(path, end, make):
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add(["a"])
+    make(path.with_name(path.name + end))
+    with pytest.raises(NotAJournalError, match="not a regular file"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    with pytest.raises(NotAJournalError, match="not a regular file"):
+        JournalReader(path)
+
+
+@pytest.mark.parametrize("text", ["precious", "12345\nprecious", "12345", "\n"])
+async def test_a_file_of_another_program_is_not_taken_for_the_lock(path, text):
+    lock = path.with_name(f"{path.name}.lock")
+    lock.write_text(text)
+    with pytest.raises(JournalAccessError, match="another file"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    assert lock.read_text() == text
+
+
+async def test_a_lock_that_is_a_hard_link_is_refused(path, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("12345\n")
+    os.link(precious, path.with_name(f"{path.name}.lock"))
+    with pytest.raises(JournalAccessError, match="another file"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    assert precious.read_text() == "12345\n"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://$(touch owned).example",
+        "https://a.example/`id`",
+        "https://a.example/'; id; '",
+        "https://a.example/\x1b[31m",
+        "ftp://a.example",
+        "https://a.example/",
+        "",
+    ],
+)
+def test_an_endpoint_that_adepoll_would_not_record_is_damage(made, tmp_path, endpoint):
+    rewrite(made, "UPDATE notes SET value = ? WHERE key = 'endpoint'", values=(endpoint,))
+    errors = use(made, tmp_path / "report.html")
+    assert len(errors) == 3
+    for error in errors:
+        assert "address of its service is not a valid URL" in str(error)
