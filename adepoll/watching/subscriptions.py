@@ -230,10 +230,10 @@ class Subscription:
             try:
                 async for job_id in self._job_ids:
                     count += 1
-                    if self._window is not None:
-                        await self._wait_for_window(self._window)
                     self._add(job_id, loop.time())
                     self._host.on_new_jobs()
+                    if self._window is not None:
+                        await self._wait_for_window(self._window)
                     if count % _CHUNK == 0:
                         await asyncio.sleep(0)
             finally:
@@ -242,15 +242,16 @@ class Subscription:
             return
         for job_id in self._job_ids:
             count += 1
+            self._add(job_id, loop.time())
             if self._window is not None:
                 await self._wait_for_window(self._window)
-            self._add(job_id, loop.time())
             if count % _CHUNK == 0:
                 self._host.on_new_jobs()
                 await asyncio.sleep(0)
         self._host.on_new_jobs()
 
     async def _wait_for_window(self, window: int) -> None:
+        """Wait before an id is read, not after that: a timeout would lose the id."""
         while self.open + len(self._to_yield) >= window:
             self._host.on_new_jobs()
             self._window_changed.clear()

@@ -139,6 +139,24 @@ def test_open_jobs_are_yielded_as_unresolved_when_the_timeout_is_over(replay, sc
     assert at == 25.0
 
 
+@pytest.mark.parametrize("make", [iter, generate])
+def test_no_id_that_was_read_is_lost_when_the_timeout_is_over(replay, scripted, make):
+    read = []
+
+    def ids():
+        for job_id in ("slow", "waiting"):
+            read.append(job_id)
+            yield job_id
+
+    async def script():
+        source = scripted({"slow": ["processing"], "waiting": ["processing"]})
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(make(ids()), window=1, timeout=25.0, errors="yield")
+            return [*await gather(watch)]
+
+    assert replay(script) == read == ["slow"]
+
+
 def test_polls_pause_while_the_buffer_is_full(replay, scripted):
     async def script():
         source = scripted()
