@@ -1,6 +1,7 @@
 """Fixtures that several test files share; the classes behind them are in `tests/support`."""
 
 import asyncio
+import functools
 import gc
 import os
 import re
@@ -58,7 +59,7 @@ def pytest_unconfigure():
 _NOBODY = 65534  # the id of the user "nobody"
 
 # No test asserts how long something takes, on a busy machine least of all.
-settings.register_profile("adepoll", deadline=None, max_examples=40)
+settings.register_profile("adepoll", deadline=None, max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile("adepoll")
 
@@ -178,10 +179,11 @@ async def other_storage():
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def result_body():
     """Make the JSON of a result, of about that many bytes."""
 
+    @functools.cache
     def make(size=2_000):
         metadata = {
             "filename": "document.md",

@@ -33,7 +33,16 @@ def test_a_hanging_test_fails_and_shows_the_stacks_of_threads_and_tasks(pytester
     """With the options of this project, in a worker of pytest-xdist; the next test still runs."""
     pytester.makepyfile(HANGING)
     pytester.makeconftest("from stacks import pytest_runtest_makereport")
-    options = ["-c", PROJECT, "--rootdir", pytester.path, "-o", f"pythonpath={SUPPORT}"]
+    options = [
+        "-p",
+        "no:schemathesis",
+        "-c",
+        PROJECT,
+        "--rootdir",
+        pytester.path,
+        "-o",
+        f"pythonpath={SUPPORT}",
+    ]
     result = pytester.runpytest_subprocess(
         *options, "-o", "timeout=2", "-n", "1", pytester.path, timeout=120
     )

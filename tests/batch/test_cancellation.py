@@ -246,7 +246,7 @@ async def test_a_batch_can_be_opened_again(scene, nothing_left):
 
 @pytest.mark.parametrize("with_folder", [True, False])
 async def test_a_slow_consumer_slows_the_batch_down(scene, nothing_left, with_folder):
-    job_ids = scene.many(400)
+    job_ids = scene.many(150)
     options = {} if with_folder else {"out_dir": None}
     async with scene.batch(concurrency=4, downloads=2, **options) as batch:
         run = batch.run(job_ids)
@@ -256,7 +256,7 @@ async def test_a_slow_consumer_slows_the_batch_down(scene, nothing_left, with_fo
             await asyncio.sleep(0.3)
         assert ahead < 60
         taken = 1 + len(await gather(run))
-    assert taken == 400
+    assert taken == 150
 
 
 @pytest.mark.parametrize("activity", ["replayed", "verified"])

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from amounts import more
 from commandline import (
     KEY,
     NEVER,
@@ -261,7 +262,7 @@ async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
     assert "adepoll: cannot read or write: No space left on device" in err.splitlines()
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+@pytest.mark.parametrize("closed", more([">&- 2>&-"], [">&-", "2>&-", "<&-"]))
 async def test_a_closed_standard_stream_does_not_crash_the_command(ade, closed):
     job_id = ade.submit(SOON)
     command = f'exec "$0" -W error -m adepoll watch {job_id} {closed}'
@@ -448,9 +449,9 @@ async def test_emulate_on_a_used_port_says_so(ade):
 
 
 async def test_demo_watches_downloads_and_compares_everything(ade):
-    code, out, err = await adepoll(ade, "demo", "--jobs", "200", "--median", "0.3", real=True)
+    code, out, err = await adepoll(ade, "demo", "--jobs", "60", "--median", "0.3")
     assert code == 0, err
-    assert "200 jobs" in out
+    assert "60 jobs" in out
     assert "no job lost or duplicated, every result identical" in out
 
 

@@ -12,10 +12,10 @@ from adepoll.emulator import Emulator, JobPlan, Outcome
 
 SPEC = Path(__file__).parents[3] / "shared" / "spec" / "ade-v1-extract-jobs.openapi.json"
 
-schemathesis = pytest.importorskip("schemathesis")
 if not SPEC.is_file():
     reason = f"the service's description is not part of this repository, and not at {SPEC}"
     pytest.skip(reason, allow_module_level=True)
+schemathesis = pytest.importorskip("schemathesis")
 
 SCHEMA = schemathesis.openapi.from_dict(json.loads(SPEC.read_text("utf-8")))
 PLANS = [

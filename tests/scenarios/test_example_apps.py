@@ -13,18 +13,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
+from browser import expect
 from clocks import LeapingClock
 from contrast import POOR_CONTRAST
 from ports import free_port
 
 from adepoll.emulator import JobPlan, Outcome, Profile
 
-playwright = pytest.importorskip(
-    "playwright.async_api", reason="Playwright for Python is not installed (pip's playwright)"
-)
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
-expect = playwright.expect
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop in which Chromium was started
 
 ROOT = Path(__file__).parent.parent.parent

@@ -3,15 +3,13 @@
 import random
 
 import pytest
+from browser import expect
 from contrast import POOR_CONTRAST
 from reporting import ADDED, record, warning
 
 from adepoll.journal.outcomes import RecordedError, Stage
 from adepoll.report import render
 
-playwright = pytest.importorskip(
-    "playwright.async_api", reason="Playwright for Python is not installed (pip's playwright)"
-)
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # the loop in which Chromium was started
 
 WIDE = {"width": 1100, "height": 800}
@@ -99,33 +97,33 @@ async def overflow(page):
 
 async def test_headings_charts_and_tables_are_found_by_role_and_text(report, open_page):
     page = await open_page(report(friday()))
-    await playwright.expect(page).to_have_title("friday.db: batch report")
+    await expect(page).to_have_title("friday.db: batch report")
     for heading in ("Outcomes", "Why jobs failed", "Durations", "Detection lag", "Slowest jobs"):
-        await playwright.expect(page.get_by_role("heading", name=heading)).to_be_visible()
+        await expect(page.get_by_role("heading", name=heading)).to_be_visible()
     for chart in ("Outcomes", "Settled over time", "Durations", "Detection lag, upper bound"):
         drawn = page.get_by_role("img", name=chart)
-        await playwright.expect(drawn).to_have_count(1)  # the drawing for the other width is hidden
-        await playwright.expect(drawn).to_be_visible()
-    await playwright.expect(page.get_by_text("still open.").first).to_be_visible()
-    await playwright.expect(page.get_by_text("adepoll resume friday.db")).to_be_visible()
+        await expect(drawn).to_have_count(1)  # the drawing for the other width is hidden
+        await expect(drawn).to_be_visible()
+    await expect(page.get_by_text("still open.").first).to_be_visible()
+    await expect(page.get_by_text("adepoll resume friday.db")).to_be_visible()
     slowest = page.get_by_role("region", name="Slowest jobs").get_by_role("row")
-    await playwright.expect(slowest).to_have_count(21)
+    await expect(slowest).to_have_count(21)
 
 
 async def test_the_numbers_of_a_chart_open_by_keyboard_without_a_script(report, open_page):
     page = await open_page(report(friday()), java_script_enabled=False)
     numbers = page.locator("#durations summary")
     table = page.locator("#durations table")
-    await playwright.expect(table).to_be_hidden()
+    await expect(table).to_be_hidden()
     await numbers.focus()
     await page.keyboard.press("Enter")
-    await playwright.expect(table).to_be_visible()
+    await expect(table).to_be_visible()
 
 
 async def test_a_link_of_the_summary_leads_to_its_section(report, open_page):
     page = await open_page(report(friday()))
     await page.get_by_role("link", name="Violations").click()
-    await playwright.expect(page.locator("#violations")).to_be_in_viewport()
+    await expect(page.locator("#violations")).to_be_in_viewport()
     assert [url.partition("#")[0] for url in page.requests] == page.requests[:1]
 
 
@@ -154,7 +152,7 @@ async def test_the_page_is_legible_and_fits_in_light_and_dark_mode(
 async def test_the_page_of_a_small_batch_fits_a_phone(report, open_page, records):
     page = await open_page(report(records), PHONE)
     assert await overflow(page) == 0
-    await playwright.expect(page.get_by_role("heading", level=1)).to_have_text("friday.db")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("friday.db")
 
 
 async def test_the_page_can_be_printed(report, open_page, tmp_path):
@@ -178,7 +176,7 @@ async def test_an_injected_script_does_not_run(report, new_page, tmp_path):
     async with page.expect_event("requestfailed") as refused:
         await page.goto(address)
     assert (await refused.value).failure == "csp"
-    await playwright.expect(page).to_have_title("friday.db: batch report")
+    await expect(page).to_have_title("friday.db: batch report")
 
 
 def luminance(color):

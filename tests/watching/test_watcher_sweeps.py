@@ -611,16 +611,16 @@ def test_jobs_whose_polls_fail_do_not_delay_sweeps(replay):
 def test_pages_and_polls_share_the_concurrency(replay):
     async def script():
         service = Service(latency=(0.5, 1.0))
-        service.submit(1_000, processing_time=1e6)
-        job_ids = service.submit(300, processing_time=spread)
+        service.submit(500, processing_time=1e6)
+        job_ids = service.submit(150, processing_time=spread)
         semaphore = asyncio.Semaphore(3)
         async with (
             watcher_of(service, concurrency=semaphore) as one,
             watcher_of(service, concurrency=semaphore, discovery="list") as two,
         ):
             await asyncio.gather(
-                lags_of(service, one.watch(job_ids[:150])),
-                lags_of(service, two.watch(job_ids[150:])),
+                lags_of(service, one.watch(job_ids[:75])),
+                lags_of(service, two.watch(job_ids[75:])),
             )
         assert service.most_in_flight == 3
         assert len(service.lists) > 10
