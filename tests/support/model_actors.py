@@ -74,7 +74,8 @@ class Actor:
                 "leave_after", "cancel_at", "broken_after",
             )
         }  # fmt: skip
-        shown = ", ".join(f"{name}={value}" for name, value in options.items() if value not in {None, ""})
+        given = {name: value for name, value in options.items() if value is not None}
+        shown = ", ".join(f"{name}={value}" for name, value in given.items())
         outcome = f"{self.outcome} {self.error!r}" if self.error else self.outcome
         return (
             f"{self.name}: {self.kind} of {len(self.ids)} ids {self.ids[:6]} by {self.source.name};"

@@ -243,17 +243,14 @@ def _is_excused(scenario, source, follow, begin, end):
         return True
     if any(p.cause for p in source.polls[follow.job_id] if p.ended >= begin and p.began <= end):
         return True
-    if any(begin <= at <= end for at in source.saturated):
+    if _overlap(source.saturated, begin, end) > (end - begin) / 2:
         return True
     if scenario.close_at is not None and end >= scenario.close_at:
         return True
-    slow = [actor for actor in scenario.actors if actor.slow and actor.source is source]
-    if slow or _overlap([*service.stops, *behaviour.outages], begin, end + 60.0):
+    if _overlap([*service.stops, *behaviour.outages], begin, end + 60.0):
         return True
-    return any(
-        options["buffer"] is not None and other is source
-        for other, options in zip(scenario.sources, scenario.watchers, strict=True)
-    )
+    buffer = scenario.watchers[scenario.sources.index(source)]["buffer"]
+    return follow.actor.slow > 0 or (buffer is not None and len(follow.actor.handed) > buffer)
 
 
 def _overlap(times, begin, end):

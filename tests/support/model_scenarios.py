@@ -221,7 +221,7 @@ def draw_scenario(seed):
     watchers = [
         {
             "discovery": rng.choice(("auto", "auto", "get", "list")),
-            "concurrency": rng.choice((1, 3, 8, 64)),
+            "concurrency": rng.choice((1, 3, 8, 64, 64)),
             "buffer": rng.choice((None, None, 1, 3)),
             "patience": rng.choice((300.0, 300.0, 60.0)),
             "timed": rng.random() < 0.7,
@@ -251,7 +251,7 @@ def draw_scenario(seed):
 
 def _draw_jobs(rng):
     count = rng.choice((1, 1, 2, 4, 8, 12, 16, 30, 60))
-    mean = rng.choice((0.0, 2.0, 10.0, 40.0, 40.0, 200.0))
+    mean = rng.choice((0.0, 2.0, 10.0, 40.0, 40.0, 200.0, 200.0, 600.0))
     spread = rng.choice((0.0, 0.1, 1.0))
     faulty = rng.choice((0.0, 0.0, 0.1, 0.3, 1.0))
     begin = rng.choice((0.0, 0.0, 0.0, -30.0, -3_000.0))

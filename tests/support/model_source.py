@@ -148,7 +148,7 @@ class ModelSource:
         limit: Most requests in flight.
         semaphore: The semaphore of the user; None if the watcher has its own.
         follows: When consumers followed a job.
-        saturated: Times at which as many requests were in flight as may be.
+        saturated: Begin and end of times in which as many requests were in flight as may be.
     """
 
     service: ModelService
@@ -294,8 +294,7 @@ class ModelSource:
             self.semaphore.check(service)
         elif self.in_flight > self.limit:
             service.violate(f"3: {self.in_flight} requests of {self.name} are in flight")
-        if self.in_flight >= self.limit or (self.semaphore is not None and self.semaphore.full):
-            self.saturated.append(service.now())
+        self._note_saturation()
 
     def _end(self):
         if self.semaphore is not None:
@@ -303,6 +302,16 @@ class ModelSource:
         self.in_flight -= 1
         if self.semaphore is not None:
             self.semaphore.in_flight -= 1
+        self._note_saturation()
+
+    def _note_saturation(self):
+        now = self.service.now()
+        full = self.semaphore.full if self.semaphore is not None else self.in_flight >= self.limit
+        if self.saturated and self.saturated[-1][1] == math.inf:
+            if not full:
+                self.saturated[-1] = (self.saturated[-1][0], now)
+        elif full:
+            self.saturated.append((now, math.inf))
 
 
 class TimedModelSource(ModelSource):
