@@ -1086,32 +1086,58 @@ async def test_disk_work_that_holds_its_lock_does_not_block_the_loop_when_cancel
     assert all(freed)  # by this loop, not by the timeout of a wait
 
 
-@pytest.mark.parametrize("use", ["result", "download", "stream"])
-@pytest.mark.parametrize("before_headers", [True, False])
-async def test_a_transfer_cancelled_while_waiting_for_bytes_leaves_nothing(
-    storage, fetch, stored, tmp_path, use, before_headers
-):
+async def _wait_for_bytes(storage, transfer, sent=b""):
+    """Start a transfer from a server that sends so much and no more; return its waiting task."""
     begun = asyncio.Event()
 
     async def half(reader, writer):
-        if not before_headers:
-            writer.write(storage.reply(b'{"', length=1_000))
+        writer.write(sent)
         begun.set()
         await reader.read()  # until the client disconnects
 
     storage.answers = [half]
-    before = asyncio.all_tasks()
-    fetcher = fetch()
-    task = asyncio.create_task(_use(fetcher, use, stored(storage.url()), tmp_path / "out"))
+    task = asyncio.create_task(transfer)
     await begun.wait()
     for _ in range(50):
         await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    return task
+
+
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+@pytest.mark.parametrize("before_headers", [True, False])
+@pytest.mark.parametrize(
+    ("end", "error"), [("cancel", asyncio.CancelledError), ("close", ClosedError)]
+)
+async def test_a_transfer_ended_while_waiting_for_bytes_leaves_nothing(
+    storage, fetch, stored, tmp_path, use, before_headers, end, error
+):
+    sent = b"" if before_headers else storage.reply(b'{"', length=1_000)
+    before = asyncio.all_tasks()
+    fetcher = fetch(attempts=1)
+    transfer = _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    task = await _wait_for_bytes(storage, transfer, sent)
+    if end == "cancel":
+        task.cancel()
+    else:
+        await fetcher.aclose()
+    with pytest.raises(error):
         await task
     await storage.left_alone()
     assert asyncio.all_tasks() == before
+    assert len(storage.heads) == 1
     assert names(tmp_path) == []
+    gc.collect()  # a ResourceWarning would be an error
+
+
+async def test_closing_the_fetcher_ends_the_reading_of_an_error_page(storage, fetch, stored):
+    sent = storage.reply(b"<Error>", status="503 Slow Down", length=1_000)
+    fetcher = fetch(attempts=1)
+    task = await _wait_for_bytes(storage, fetcher.result(stored(storage.url())), sent)
+    await fetcher.aclose()
+    async with asyncio.timeout(10):
+        with pytest.raises(ClosedError):
+            await task
+    await storage.left_alone()
 
 
 async def test_a_transfer_cancelled_between_attempts_leaves_nothing(
@@ -1138,57 +1164,6 @@ async def test_a_transfer_cancelled_between_attempts_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await task
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("use", ["result", "download", "stream"])
-@pytest.mark.parametrize("before_headers", [True, False])
-async def test_closing_the_fetcher_ends_transfers_and_leaves_nothing(
-    storage, fetch, stored, tmp_path, use, before_headers
-):
-    begun = asyncio.Event()
-
-    async def half(reader, writer):
-        if not before_headers:
-            writer.write(storage.reply(b'{"', length=1_000))
-        begun.set()
-        await reader.read()  # until the client disconnects
-
-    storage.answers = [half]
-    before = asyncio.all_tasks()
-    fetcher = fetch(attempts=1)
-    task = asyncio.create_task(_use(fetcher, use, stored(storage.url()), tmp_path / "out"))
-    await begun.wait()
-    for _ in range(50):
-        await asyncio.sleep(0)
-    await fetcher.aclose()
-    with pytest.raises(ClosedError):
-        await task
-    await storage.left_alone()
-    assert asyncio.all_tasks() == before
-    assert len(storage.heads) == 1
-    assert names(tmp_path) == []
-    gc.collect()  # a ResourceWarning would be an error
-
-
-async def test_closing_the_fetcher_ends_the_reading_of_an_error_page(storage, fetch, stored):
-    begun = asyncio.Event()
-
-    async def half(reader, writer):
-        writer.write(storage.reply(b"<Error>", status="503 Slow Down", length=1_000))
-        begun.set()
-        await reader.read()  # until the client disconnects
-
-    storage.answers = [half]
-    fetcher = fetch(attempts=1)
-    task = asyncio.create_task(fetcher.result(stored(storage.url())))
-    await begun.wait()
-    for _ in range(50):
-        await asyncio.sleep(0)
-    await fetcher.aclose()
-    async with asyncio.timeout(10):
-        with pytest.raises(ClosedError):
-            await task
-    await storage.left_alone()
 
 
 @pytest.mark.parametrize("use", ["result", "download", "stream"])
