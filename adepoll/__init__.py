@@ -84,6 +84,7 @@ if typing.TYPE_CHECKING:
     from adepoll.server.result_responses import ResultReply, reply_with_result
     from adepoll.server.sse import JobEventStream
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
+    from adepoll.throttling.rate_limiter import RateLimiter
     from adepoll.throttling.retrying import RetryPolicy
     from adepoll.throttling.statistics import ClientStats
     from adepoll.watching.statistics import LagHistogram, WatcherStats
@@ -147,6 +148,7 @@ __all__ = [
     "PermissionDeniedError",
     "PollContext",
     "RateLimitedError",
+    "RateLimiter",
     "RecordedError",
     "RedirectRefusedError",
     "RequestError",
@@ -219,6 +221,7 @@ _NAMES: typing.Final = {
     "server.result_responses": ["reply_with_result", "ResultReply"],
     "server.sse": ["JobEventStream"],
     "server.webhooks": ["job_ids_in", "WebhookVerifier"],
+    "throttling.rate_limiter": ["RateLimiter"],
     "throttling.retrying": ["RetryPolicy"],
     "throttling.statistics": ["ClientStats"],
     "watching.statistics": ["LagHistogram", "WatcherStats"],

@@ -65,6 +65,7 @@ PUBLIC = [
     "PermissionDeniedError",
     "PollContext",
     "RateLimitedError",
+    "RateLimiter",
     "RecordedError",
     "RedirectRefusedError",
     "RequestError",

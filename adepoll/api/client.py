@@ -20,7 +20,8 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.transport import Transport
 from adepoll.closing import AsyncCloseable
 from adepoll.redaction import showable
-from adepoll.throttling.rate_limiter import RateLimiter, Send
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.request_sender import RequestSender, Send
 from adepoll.throttling.retrying import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
@@ -31,7 +32,8 @@ class AdeClient(AsyncCloseable):
     """A client of the ADE service: polls one job, lists a page of jobs or all jobs.
 
     Use it as ``async with AdeClient() as client``, or close it with `aclose`. A client has one key,
-    one region and one request budget. Any number of tasks of one event loop can share it.
+    one region and one request budget. Any number of tasks of one event loop can share it; several
+    clients can share one budget (`rate_limiter`).
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class AdeClient(AsyncCloseable):
         timeout: float = 30.0,
         max_rate: float | None = None,
         retry: RetryPolicy | None = None,
+        rate_limiter: RateLimiter | None = None,
         max_body_bytes: int = 8 * 2**20,
-        max_connections: int = 256,
+        max_connections: int | None = None,
         rng: Random | None = None,
     ) -> None:
         """Create a client. Nothing is sent, and no connection opened, before the first call.
@@ -63,15 +66,19 @@ class AdeClient(AsyncCloseable):
                 no cookies and ignores netrc and proxy variables.
             timeout: Longest time of one request, connecting and body included, seconds.
             max_rate: Largest number of requests per second; None for no limit.
-            retry: When failed requests are sent again; None for the defaults.
+            retry: When failed requests are sent again; None for the policy of `rate_limiter`, or
+                the defaults.
+            rate_limiter: A request budget that this client shares with other clients of the same
+                organisation and event loop; None for an own one. The client does not close it.
             max_body_bytes: Largest accepted response body, bytes after decompression.
-            max_connections: Largest number of concurrent requests.
+            max_connections: Largest number of concurrent requests; None for 256.
             rng: Source of jitter, to make runs reproducible.
 
         Raises:
             MissingApiKeyError: There is no key.
             ConfigurationError: The key, region or base URL cannot be used.
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, or `max_rate` or `max_connections` was passed
+                together with `rate_limiter`, which has its own.
         """
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
@@ -81,16 +88,23 @@ class AdeClient(AsyncCloseable):
         self._base_url = read_base_url(base_url, region)
         self._kind = kind
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
-        self._retry = retry or RetryPolicy()
+        if rate_limiter is None:
+            rate_limiter = RateLimiter(
+                max_rate=max_rate,
+                max_connections=256 if max_connections is None else max_connections,
+                retry=retry,
+                rng=self._rng,
+            )
+        elif max_rate is not None or max_connections is not None:
+            raise ValueError("pass max_rate and max_connections to the RateLimiter, not the client")
+        self._retry = retry or rate_limiter.retry
+        self._sender = RequestSender(rate_limiter, retry=self._retry, rng=self._rng)
         self._transport = Transport(
             api_key=key,
             base_url=self._base_url,
             session=session,
             timeout=timeout,
             max_body_bytes=max_body_bytes,
-        )
-        self._limiter = RateLimiter(
-            retry=self._retry, rng=self._rng, max_rate=max_rate, max_connections=max_connections
         )
         self._unknown_statuses: set[str] = set()
 
@@ -100,7 +114,7 @@ class AdeClient(AsyncCloseable):
 
     async def aclose(self) -> None:
         """Close the client and its own session. All calls then raise ClosedError."""
-        self._limiter.close()
+        self._sender.close()
         await self._transport.aclose()
 
     @property
@@ -121,7 +135,7 @@ class AdeClient(AsyncCloseable):
     @property
     def stats(self) -> ClientStats:
         """A copy of the client's counters."""
-        return self._limiter.stats(bytes_received=self._transport.bytes_received)
+        return self._sender.stats(bytes_received=self._transport.bytes_received)
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, from its Date headers; None before a response."""
@@ -137,7 +151,7 @@ class AdeClient(AsyncCloseable):
                 have been retried.
             ClosedError: The client is closed.
         """
-        snapshot = await self._limiter.call(self._job_request(job_id))
+        snapshot = await self._sender.call(self._job_request(job_id))
         if snapshot.status is _UNKNOWN:
             self._warn_of_unknown_status(snapshot.status_text)
         return snapshot
@@ -157,7 +171,7 @@ class AdeClient(AsyncCloseable):
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """
-        return await self._limiter.call(self._page_request(page, page_size, status))
+        return await self._sender.call(self._page_request(page, page_size, status))
 
     async def iter_jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[JobSummary]:
         """Yield all jobs of the key, page by page, each id once.
@@ -221,7 +235,7 @@ class PollingClient:
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job once; raises as `AdeClient.get_job` does."""
         client = self._client
-        snapshot = await client._limiter.call_once(client._job_request(job_id), self._semaphore)  # noqa: SLF001 - a view of that class
+        snapshot = await client._sender.call_once(client._job_request(job_id), self._semaphore)  # noqa: SLF001 - a view of that class
         if snapshot.status is _UNKNOWN:
             client._warn_of_unknown_status(snapshot.status_text)  # noqa: SLF001 - as above
         return snapshot
@@ -232,7 +246,7 @@ class PollingClient:
         """List one page of jobs; raises as `AdeClient.list_jobs` does."""
         client = self._client
         request = client._page_request(page, page_size, status)  # noqa: SLF001 - as above
-        return await client._limiter.call_once(request, self._semaphore)  # noqa: SLF001 - as above
+        return await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
 
 
 _UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python

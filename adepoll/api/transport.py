@@ -25,7 +25,7 @@ from adepoll.api.service_clock import ServiceClock
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import AnswerTimeoutError, AnswerTooLargeError, ClosedError, TransportError
 from adepoll.redaction import REDACTED, showable
-from adepoll.throttling.rate_limiter import Send
+from adepoll.throttling.request_sender import Send
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -1,4 +1,5 @@
-"""The request budget of a client. Internal; imports errors only.
+"""The request budget. Internal, except `RateLimiter` and `RetryPolicy`; imports errors only.
 
-`RateLimiter` decides when a request may be sent, `RetryPolicy` whether and when it is repeated.
+`RateLimiter` decides when a request may be sent, `RequestSender` sends those of one client, and
+`RetryPolicy` says whether and when a request is repeated.
 """

@@ -1,40 +1,23 @@
-"""The request budget of a client: when each request is sent, and what a 429 changes.
+"""The request budget: when each request is sent, and what a 429 changes.
 
-Imports errors and the rest of throttling; knows nothing of HTTP. Times are seconds of
-`loop.time()`.
+Imports errors, estimators and retrying; knows nothing of HTTP. Times are seconds of `loop.time()`.
 """
 
 import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import Context
 from random import Random
-from typing import Final, TypeAlias, TypeVar
+from typing import Final
 
 from attrs import define
 
-from adepoll.errors import (
-    AuthenticationError,
-    ClosedError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RequestError,
-    StatusError,
-)
+from adepoll.errors import ClosedError, RateLimitedError, RequestError
 from adepoll.throttling.estimators import Outage, Rate, Window
 from adepoll.throttling.retrying import RetryPolicy
-from adepoll.throttling.statistics import ClientStats
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-Send: TypeAlias = Callable[[float], Awaitable[_T]]
-"""Sends one request; the argument is the loop time at which it is sent."""
-
-_NO_SEMAPHORE: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
 
 @define
@@ -51,14 +34,15 @@ class Sent:
 
 
 class RateLimiter:
-    """The request budget that all requests of one client share.
+    """The request budget of one client, or of several clients of the same organisation.
 
     Four things can hold a request back: the window (concurrent requests), the rate (requests per
     second, after a 429), the gate (closed for all requests after a 429 or a Retry-After) and an
-    outage (single probes). `call` and `call_once` take all steps of one request: `wait_for_turn`,
-    `start`, then `succeeded`, `failed` or `withdrawn`.
+    outage (single probes). Pass the same object to several `AdeClient`s of one event loop, and
+    all their requests share these limits. It holds no connections and need not be closed.
 
     Attributes:
+        retry: The policy for retries of clients that have no policy of their own.
         gate_opens_at: Loop time at which the gate opens; in the past while it is open.
         retry_budget: Retries that are available now.
     """
@@ -66,18 +50,29 @@ class RateLimiter:
     def __init__(
         self,
         *,
-        retry: RetryPolicy,
-        rng: Random,
         max_rate: float | None = None,
         max_connections: int = 256,
+        retry: RetryPolicy | None = None,
+        rng: Random | None = None,
     ) -> None:
-        """Create a budget; `AdeClient` explains the arguments. Raises ValueError for bad ones."""
+        """Create a budget.
+
+        Args:
+            max_rate: Largest number of requests per second; None for no limit.
+            max_connections: Largest number of concurrent requests.
+            retry: Size and refill of the retry budget, and waits between the probes of an outage;
+                None for the defaults.
+            rng: Source of jitter, to make runs reproducible.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
         if max_rate is not None and not (math.isfinite(max_rate) and max_rate > 0):
             raise ValueError(f"max_rate must be a positive number or None, got {max_rate}")
         if max_connections < 1:
             raise ValueError(f"max_connections must be positive, got {max_connections}")
-        self._retry = retry
-        self._rng = rng
+        self.retry = retry = retry or RetryPolicy()
+        self._rng = rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._window = Window(max_connections)
         self._rate = Rate()
         self._outage = Outage(lambda: retry.waits(rng))
@@ -93,102 +88,52 @@ class RateLimiter:
         self._woken = 0  # waiting callers that were woken, and have not continued yet
         self._rate_held_back = False  # the rate delayed the first waiting caller
         self._timer: asyncio.TimerHandle | None = None
-        self._is_closed = False
-        self._closed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._requests = self._retries = self._throttled = self._failures = 0
-        self._refused: int | None = None
 
-    async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
-        """Send a request, and repeat it after temporary errors while retries are left.
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their response now."""
+        return self._window.in_flight
 
-        Args:
-            send: Sends the request once.
-            attempts: Largest number of requests; None for that of the policy.
+    @property
+    def window(self) -> int:
+        """Largest number of concurrent requests now."""
+        return self._window.size
 
-        Raises:
-            RequestError: The error of the last attempt.
-            ClosedError: `close` was called.
-        """
-        attempt = 0
-        waits = None
-        while True:
-            try:
-                return await self.call_once(send)
-            except RequestError as error:
-                attempt += 1
-                is_last = attempt >= (attempts or self._retry.attempts)
-                if not error.transient or is_last or not self.take_retry():
-                    raise
-                _log.debug("attempt %d failed, will retry: %s", attempt, error)
-            waits = waits or self._retry.waits(self._rng)
-            await self._pause(next(waits))
-            self._retries += 1
+    @property
+    def rate_limit(self) -> float | None:
+        """Estimate of the service's limit, requests per second; None while none is known."""
+        return self._rate.value
 
-    async def call_once(
-        self, send: Send[_T], semaphore: AbstractAsyncContextManager[object] = _NO_SEMAPHORE
-    ) -> _T:
-        """Send a request once, when the budget allows it. Raises as `call` does.
+    @property
+    def failures_in_a_row(self) -> int:
+        """Failed requests since the last success, 429 not counted."""
+        return self._outage.failures
 
-        Args:
-            send: Sends the request.
-            semaphore: Held during the request, but not while the request waits for its turn.
-        """
-        while True:
-            due = self.ready() or await self.wait_for_turn()
-            async with semaphore:
-                sent = self.start(due)
-                if sent is None:
-                    continue  # others were sent, or the gate closed, during the wait above
-                self._requests += 1
-                try:
-                    response = await send(sent.at)
-                except RequestError as error:
-                    self.failed(error, sent)
-                    raise
-                except BaseException:
-                    self.withdrawn(sent)
-                    raise
-                self._refused = None
-                self.succeeded(sent)
-                return response
-
-    def close(self) -> None:
-        """Make all waiting and later calls raise `ClosedError`."""
-        self._is_closed = True
-        self._closed.set()
-        self._stop_timer()
-        for caller in self._waiting:
-            if not caller.done():
-                caller.set_result(math.inf)
-        self._waiting.clear()
-
-    def stats(self, *, bytes_received: int = 0) -> ClientStats:
-        """Return a copy of the counters. May be called from any thread, and after the loop."""
+    @property
+    def gate_closed_for(self) -> float:
+        """Seconds until the gate opens; 0.0 while it is open, and without a running loop."""
         loop = self._loop
         now = math.inf if loop is None or loop.is_closed() else loop.time()
-        return ClientStats(
-            requests=self._requests,
-            retries=self._retries,
-            throttled=self._throttled,
-            failures=self._failures,
-            bytes_received=bytes_received,
-            in_flight=self._window.in_flight,
-            window=self._window.size,
-            rate_limit=self._rate.value,
-            retry_budget=self.retry_budget,
-            gate_closed_for=max(0.0, self.gate_opens_at - now),
-            failures_in_a_row=self._outage.failures,
-            refused=self._refused,
-        )
+        return max(0.0, self.gate_opens_at - now)
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use `loop` from now on.
+
+        Raises:
+            ClosedError: The budget has been used in another loop.
+        """
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ClosedError(
+                "the rate limiter belongs to another event loop; create one for each loop"
+            )
 
     def ready(self) -> float | None:
         """Return what `wait_for_turn` would return without waiting; None if it would wait.
 
-        Minus infinity if only the window limits requests at present. Raises as `wait_for_turn`.
+        Minus infinity if only the window limits requests at present.
         """
-        if self._is_closed:
-            raise ClosedError(_CLOSED)
         if self._waiting or (self._woken and not self._has_room()):
             return None
         if self._only_window:
@@ -196,19 +141,22 @@ class RateLimiter:
         now = asyncio.get_running_loop().time()
         return now if self._due() <= now else None
 
-    async def wait_for_turn(self) -> float:
+    async def wait_for_turn(self, callers: set[asyncio.Future[float]] | None = None) -> float:
         """Wait until one more request may be sent. Nothing is counted before `start`.
 
-        Returns:
-            The time from which on it may be sent: in the past if a timer fired late.
+        Args:
+            callers: Contains the future of this caller during the wait, for `release`.
 
-        Raises:
-            ClosedError: `close` was called.
+        Returns:
+            The time from which on it may be sent: in the past if a timer fired late. Infinity if
+            the caller was released.
         """
         if (now := self.ready()) is not None:
             return now
         loop = asyncio.get_running_loop()
         caller: asyncio.Future[float] = loop.create_future()
+        callers = set() if callers is None else callers
+        callers.add(caller)
         self._waiting.append(caller)
         self._wake_waiting()
         try:
@@ -218,12 +166,18 @@ class RateLimiter:
                 self._woken -= 1
             self._wake_waiting()
             raise
+        finally:
+            callers.discard(caller)
         self._woken -= 1
-        if self._is_closed:
-            raise ClosedError(_CLOSED)
         # This caller starts its request in this step of the loop; then the next one is woken.
         loop.call_soon(self._wake_waiting, context=Context())
         return due
+
+    def release(self, caller: asyncio.Future[float]) -> None:
+        """Make a waiting caller continue immediately, without a turn."""
+        if not caller.done():
+            self._woken += 1
+            caller.set_result(math.inf)
 
     def start(self, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
@@ -231,9 +185,7 @@ class RateLimiter:
         Args:
             due: The result of `wait_for_turn`. The situation may have changed since then.
         """
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        now = self._loop.time()
+        now = (self._loop or asyncio.get_running_loop()).time()
         if self._only_window:
             if self._window.full:
                 return None
@@ -254,8 +206,8 @@ class RateLimiter:
         """Record that the service answered the request. A 404 is an answer, too."""
         window = self._window
         window.ended(sent.epoch, succeeded=True)
-        if self.retry_budget < self._retry.budget:
-            self.retry_budget = min(self._retry.budget, self.retry_budget + self._retry.refill)
+        if self.retry_budget < self.retry.budget:
+            self.retry_budget = min(self.retry.budget, self.retry_budget + self.retry.refill)
         if sent.epoch == window.epoch:
             self._jitter = self._first_jitter
             self._rate.granted += 1
@@ -272,9 +224,6 @@ class RateLimiter:
         outage. An error that is not temporary is the answer of a service that works.
         """
         throttled = isinstance(error, RateLimitedError)
-        self._failures += 1
-        self._throttled += throttled
-        self._note_key(error)
         if error.retry_after is None and not error.transient:
             self.succeeded(sent)
             return
@@ -285,7 +234,7 @@ class RateLimiter:
         closes_gate = throttled or error.retry_after is not None
         if closes_gate:
             if is_new:
-                self._jitter = min(self._retry.max_wait, self._jitter * self._retry.factor)
+                self._jitter = min(self.retry.max_wait, self._jitter * self.retry.factor)
             self._close_gate(now, error.retry_after)
         self._window.ended(sent.epoch)
         if closes_gate and is_new:
@@ -316,21 +265,6 @@ class RateLimiter:
             return False
         self.retry_budget -= 1
         return True
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._closed.wait()
-        except TimeoutError:
-            return
-        raise ClosedError(_CLOSED)
-
-    def _note_key(self, error: RequestError) -> None:
-        if isinstance(error, AuthenticationError):
-            self._refused = error.status
-        elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:
-            # A 404 shows that the key was accepted. A key that may not list jobs can be valid.
-            self._refused = error.status if isinstance(error, PermissionDeniedError) else None
 
     def _end_outage(self) -> bool:
         failures = self._outage.failures
@@ -395,7 +329,6 @@ class RateLimiter:
             self._timer = None
 
 
-_CLOSED: Final = "the client is closed"
 _MIN_JITTER: Final = 0.1  # seconds, added to a Retry-After
 _JITTER_SHARE: Final = 0.1  # of a Retry-After
 _MIN_WAIT: Final = 4e-9  # seconds

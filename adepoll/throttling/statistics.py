@@ -1,4 +1,4 @@
-"""The counters of a client; `RateLimiter` updates them. Imports estimators."""
+"""The counters of a client; `RequestSender` creates them. Imports estimators."""
 
 from attrs import frozen
 
@@ -8,6 +8,9 @@ from adepoll.throttling.estimators import OUTAGE
 @frozen(kw_only=True)
 class ClientStats:
     """The counters of a client at one moment.
+
+    `in_flight`, `window`, `rate_limit`, `retry_budget`, `gate_closed_for` and `failures_in_a_row`
+    belong to the request budget, and are the same for all clients that share it.
 
     Attributes:
         requests: Requests sent, retries included.

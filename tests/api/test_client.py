@@ -43,6 +43,7 @@ from adepoll.errors import (
     TransportError,
     WrongJobError,
 )
+from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.retrying import RetryPolicy
 
 KEY = "cAnArYkEy0123456789+/abc=="
@@ -903,6 +904,70 @@ def test_stats_can_be_read_after_the_loop_was_closed():
             return one
 
     assert run(main()).stats.gate_closed_for == 0.0
+
+
+# --- a budget that clients share -----------------------------------------------------------------
+
+
+def test_clients_with_one_rate_limiter_share_its_gate_and_count_for_themselves():
+    refusing, answering = FakeSession(plan={1: (429, 0.001, {"Retry-After": "30"})}), FakeSession()
+
+    async def main():
+        limiter = RateLimiter(rng=Random(1))
+        async with (
+            fake_client(refusing, rate_limiter=limiter, retry=ONCE) as one,
+            fake_client(answering, rate_limiter=limiter) as two,
+        ):
+            with pytest.raises(RateLimitedError):
+                await one.get_job("j-1")
+            await two.get_job("j-2")
+            return one.stats, two.stats
+
+    one, two = run(main())
+    assert answering.sent[0] >= 30.0
+    assert (one.requests, one.throttled, two.requests, two.throttled) == (1, 1, 1, 0)
+    assert one.rate_limit == two.rate_limit
+
+
+def test_closing_one_client_leaves_the_shared_rate_limiter_to_the_others():
+    async def main():
+        limiter = RateLimiter(max_rate=1)
+        one = fake_client(FakeSession(), rate_limiter=limiter)
+        two = fake_client(FakeSession(), rate_limiter=limiter)
+        await one.get_job("j-1")
+        waiting = asyncio.create_task(one.get_job("j-2"))
+        await asyncio.sleep(0.1)
+        await one.aclose()
+        with pytest.raises(ClosedError):
+            await waiting
+        async with two:
+            assert (await two.get_job("j-3")).job_id == "j-3"
+
+    run(main())
+
+
+def test_a_rate_limiter_of_another_event_loop_is_refused():
+    limiter = RateLimiter()
+
+    async def main():
+        async with fake_client(FakeSession(), rate_limiter=limiter) as client:
+            await client.get_job("j-1")
+
+    run(main())
+    with pytest.raises(ClosedError, match="create one for each loop"):
+        run(main())
+
+
+def test_a_client_with_a_rate_limiter_uses_its_retry_policy_or_an_own_one():
+    limiter = RateLimiter(retry=RetryPolicy(attempts=3))
+    assert AdeClient(KEY, rate_limiter=limiter).retry is limiter.retry
+    assert AdeClient(KEY, rate_limiter=limiter, retry=ONCE).retry is ONCE
+
+
+@pytest.mark.parametrize("option", ["max_rate", "max_connections"])
+def test_limits_beside_a_rate_limiter_are_refused(option):
+    with pytest.raises(ValueError, match="pass max_rate and max_connections to the RateLimiter"):
+        AdeClient(KEY, rate_limiter=RateLimiter(), **{option: 5})
 
 
 # --- configuration ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from adepoll.api.models import JobPage, JobSnapshot
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, make_fault, run
 from adepoll.scheduling.durations import Durations
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.request_sender import RequestSender
 
 N = 5_000
 EVENLY = 600.0  # seconds over which the jobs are submitted, where not all at once
@@ -152,7 +152,7 @@ class PacedSource:
     """A world behind the request budget of a client."""
 
     source: WorldSource
-    limiter: RateLimiter
+    sender: RequestSender
     slot: AbstractAsyncContextManager[object] = field(factory=nullcontext)
 
     def for_polling(self, slot: AbstractAsyncContextManager[object]) -> "PacedSource":
@@ -165,18 +165,18 @@ class PacedSource:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As the view that `AdeClient.for_polling` gives: tried once."""
-        return await self.limiter.call_once(lambda _at: self.source.get_job(job_id), self.slot)
+        return await self.sender.call_once(lambda _at: self.source.get_job(job_id), self.slot)
 
     async def list_jobs(self, **query: object) -> JobPage:
         """As `get_job`."""
-        return await self.limiter.call_once(lambda _at: self.source.list_jobs(**query), self.slot)
+        return await self.sender.call_once(lambda _at: self.source.list_jobs(**query), self.slot)
 
 
 def watched(durations: Durations, **options: object) -> Policy:
     """Follow jobs with a `JobWatcher`, which learns into `durations`, within a request budget."""
 
     async def subscribe(world: WorldSource, ids: Ids, rng: Random) -> AsyncIterator[JobSnapshot]:
-        source = PacedSource(world, RateLimiter(retry=RetryPolicy(), rng=rng))
+        source = PacedSource(world, RequestSender(RateLimiter(rng=rng), rng=rng))
         async with JobWatcher(source, durations=durations, rng=rng, **options) as watcher:
             async for job in watcher.watch(ids):
                 yield job

@@ -1,4 +1,4 @@
-"""The rate limiter with an emulated service: hours of requests in virtual time."""
+"""The request budget with a simulated service: minutes of requests in virtual time."""
 
 import asyncio
 import logging
@@ -8,9 +8,10 @@ from random import Random
 import attrs
 import pytest
 from amounts import more
+from limited_service import LimitedService, TokenBucket
 from watching import now
 
-from adepoll.emulator import JobPlan, World, WorldSource, loop_clock, run
+from adepoll.emulator import run
 from adepoll.errors import (
     AuthenticationError,
     ClosedError,
@@ -23,53 +24,35 @@ from adepoll.errors import (
     TransportError,
 )
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.statistics import ClientStats
 
-LATENCY = (0.02, 0.2)
 STEADY = (0.1, 0.1)
+SEEDS = more([0], range(1, 10))
 
 
 @attrs.define
 class Play:
-    """Callers that send requests to one world as fast as they can."""
+    """Callers that send requests to one service as fast as they can."""
 
-    world: World
-    limiter: RateLimiter
-    source: WorldSource
-    job_id: str
-    served: list = attrs.field(factory=list)  # times of successful responses
-    sent: list = attrs.field(factory=list)  # times of all requests
-
-    async def send(self, at):
-        assert at == now()
-        self.sent.append(at)
-        return await self.source.get_job(self.job_id)
+    service: LimitedService
+    sender: RequestSender
 
     async def call_repeatedly(self):
         while True:
-            try:
-                await self.limiter.call(self.send)
-            except RequestError:
-                continue
-            self.served.append(now())
-
-    def served_between(self, start, end):
-        return sum(start <= time < end for time in self.served)
-
-    def sent_between(self, start, end):
-        return sum(start <= time < end for time in self.sent)
+            with suppress(RequestError):
+                await self.sender.call(self.service.request)
 
 
-def play(script, *, callers=64, seconds=600.0, seed=1, latency=LATENCY, failures=None, **options):
-    """Run callers and a script in a world for some virtual time; return what happened."""
+def play(script, *, service=None, callers=64, seconds=300.0, seed=1, **options):
+    """Run callers and a script for some virtual time; return what happened."""
 
     async def main():
-        world = World(clock=loop_clock(), seed=seed)
-        job_id = world.submit(JobPlan(processing_time=1e9))
-        source = WorldSource(world=world, latency=latency, rng=Random(seed), failures=failures)
-        limiter = RateLimiter(retry=RetryPolicy(), rng=Random(seed), **options)
-        it = Play(world, limiter, source, job_id)
+        rng = Random(seed)
+        it = Play(
+            service or LimitedService(), RequestSender(RateLimiter(rng=rng, **options), rng=rng)
+        )
+        it.service.rng = Random(seed)
         tasks = [asyncio.create_task(script(it))]
         await asyncio.sleep(0)  # the script starts before the first call
         tasks += [asyncio.create_task(it.call_repeatedly()) for _ in range(callers)]
@@ -78,109 +61,103 @@ def play(script, *, callers=64, seconds=600.0, seed=1, latency=LATENCY, failures
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ended)
-        assert it.limiter.stats().in_flight == 0
+        assert it.sender.stats().in_flight == 0
         return it
 
     return run(main())
 
 
-def limit(**options):
-    async def script(it):
-        it.world.faults.add("rate-limit", **options)
-
-    return script
-
-
-async def no_limit(it):
-    """A script for a service without a limit."""
+async def nothing(it):
+    """A script that changes nothing."""
 
 
 # --- a limit that is not known --------------------------------------------------------------------
 
-SOME_SECONDS = {"retry_after": "seconds", "wait_min": 1, "wait_max": 5}
+SOME_SECONDS = (1.0, 5.0)
 LIMITS = {
-    "10/s, burst 10": (10, LATENCY, {"rate": 10, "burst": 10, **SOME_SECONDS}),
-    "10/s, burst 1": (10, STEADY, {"rate": 10, "burst": 1, **SOME_SECONDS}),
-    "10/s, burst 10, no Retry-After": (10, LATENCY, {"rate": 10, "retry_after": "absent"}),
-    "10/s, burst 1, no Retry-After": (
-        10,
-        STEADY,
-        {"rate": 10, "burst": 1, "retry_after": "absent"},
-    ),
-    "10/s, burst 100": (10, LATENCY, {"rate": 10, "burst": 100, **SOME_SECONDS}),
+    "burst 10": LimitedService(TokenBucket(10, 10), SOME_SECONDS),
+    "burst 1": LimitedService(TokenBucket(10, 1), SOME_SECONDS, STEADY),
+    "burst 10, no Retry-After": LimitedService(TokenBucket(10, 10), None),
+    "burst 1, no Retry-After": LimitedService(TokenBucket(10, 1), None, STEADY),
+    "burst 100": LimitedService(TokenBucket(10, 100), SOME_SECONDS),
 }
 
 
-@pytest.mark.parametrize("seed", more([0], [1, 2]))
-@pytest.mark.parametrize(("rate", "latency", "options"), LIMITS.values(), ids=LIMITS)
-def test_an_unknown_limit_is_found_and_kept(rate, latency, options, seed):
-    it = play(limit(**options), seed=seed, latency=latency)
-    stats = it.limiter.stats()
-    assert len(it.served) >= 0.92 * rate * 600
+def fresh(service):
+    return attrs.evolve(
+        service, limit=TokenBucket(service.limit.rate, service.limit.burst), sent=[], served=[]
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("service", LIMITS.values(), ids=LIMITS)
+def test_an_unknown_limit_is_found_and_kept(service, seed):
+    it = play(nothing, service=fresh(service), seed=seed, seconds=600, callers=16)
+    stats = it.sender.stats()
+    assert len(it.service.served) >= 0.92 * 10 * 600
     assert stats.throttled < 0.02 * stats.requests
-    assert it.world.request_log.early == 0
-    assert 0.8 * rate < stats.rate_limit < 1.3 * rate
+    assert it.service.early == 0
+    assert 0.8 * 10 < stats.rate_limit < 1.4 * 10
 
 
 def test_a_burst_of_one_with_uneven_latency_costs_speed_but_few_429s():
     """Requests sent evenly arrive unevenly, and a bucket of one token has no reserve."""
-    it = play(limit(rate=10, burst=1, **SOME_SECONDS))
-    stats = it.limiter.stats()
-    assert len(it.served) >= 0.45 * 10 * 600
-    assert stats.throttled < 0.01 * stats.requests
-    assert it.world.request_log.early == 0
+    it = play(nothing, service=LimitedService(TokenBucket(10, 1), SOME_SECONDS))
+    stats = it.sender.stats()
+    assert len(it.service.served) >= 0.4 * 10 * 300
+    assert stats.throttled < 0.02 * stats.requests
+    assert it.service.early == 0
 
 
 def test_a_lower_limit_is_found_within_20_seconds():
     async def script(it):
-        high = it.world.faults.add("rate-limit", rate=50, burst=50, **SOME_SECONDS)
-        await asyncio.sleep(150)
-        it.world.faults.remove(high)
-        it.world.faults.add("rate-limit", rate=5, burst=5, **SOME_SECONDS)
+        await asyncio.sleep(100)
+        it.service.limit = TokenBucket(5, 5)
 
-    it = play(script, seconds=450)
-    assert it.served_between(100, 150) >= 0.9 * 50 * 50
-    assert it.sent_between(170, 180) <= 1.3 * 5 * 10
-    assert it.served_between(150, 210) >= 0.7 * 5 * 60
-    assert it.served_between(210, 450) >= 0.85 * 5 * 240
-    assert it.world.request_log.early == 0
+    it = play(script, service=LimitedService(TokenBucket(50, 50), SOME_SECONDS), seconds=300)
+    service = it.service
+    assert service.served_between(20, 100) >= 0.9 * 50 * 80
+    assert service.sent_between(120, 130) <= 1.3 * 5 * 10
+    assert service.served_between(100, 160) >= 0.6 * 5 * 60
+    assert service.served_between(160, 300) >= 0.85 * 5 * 140
+    assert service.early == 0
 
 
 def test_a_removed_limit_is_forgotten_within_seven_minutes():
     async def script(it):
-        low = it.world.faults.add("rate-limit", rate=10, burst=10, **SOME_SECONDS)
-        await asyncio.sleep(120)
-        it.world.faults.remove(low)
+        await asyncio.sleep(60)
+        it.service.limit = None
 
-    it = play(script, seconds=540, latency=STEADY, callers=20)
-    assert it.limiter.stats().rate_limit is None
-    assert it.served_between(530, 540) >= 0.95 * 20 / 0.1 * 10
+    service = LimitedService(TokenBucket(10, 10), SOME_SECONDS, STEADY)
+    it = play(script, service=service, seconds=480, callers=10)
+    assert it.sender.stats().rate_limit is None
+    assert service.served_between(470, 480) >= 0.95 * 10 / 0.1 * 10
 
 
 def test_an_unused_limit_is_not_forgotten():
     """Hours with few requests do not show that a limit is gone."""
 
     async def script(it):
-        it.world.faults.add("rate-limit", rate=10, burst=1, retry_after="seconds")
         greedy = [asyncio.create_task(it.call_repeatedly()) for _ in range(10)]
         await asyncio.sleep(120)
         for task in greedy:
             task.cancel()
-        found = it.limiter.stats().rate_limit
+        found = it.sender.stats().rate_limit
         for _ in range(1_000):
             await asyncio.sleep(3)
-            await it.limiter.call(it.send)
-        assert it.limiter.stats().rate_limit == pytest.approx(found, rel=0.1)
+            await it.sender.call(it.service.request)
+        assert it.sender.stats().rate_limit == pytest.approx(found, rel=0.1)
 
-    play(script, callers=0, seconds=4_000, latency=STEADY)
+    service = LimitedService(TokenBucket(10, 1), SOME_SECONDS, STEADY)
+    play(script, service=service, callers=0, seconds=4_000)
 
 
 def test_max_rate_below_the_limit_avoids_429s():
-    it = play(limit(rate=10, burst=5, retry_after="seconds"), max_rate=4)
-    stats = it.limiter.stats()
+    it = play(nothing, service=LimitedService(TokenBucket(10, 5)), max_rate=4)
+    stats = it.sender.stats()
     assert stats.throttled == 0
     assert stats.rate_limit is None
-    assert len(it.served) == pytest.approx(4 * 600, rel=0.01)
+    assert len(it.service.served) == pytest.approx(4 * 300, rel=0.01)
 
 
 # --- no limit ------------------------------------------------------------------------------------
@@ -188,16 +165,16 @@ def test_max_rate_below_the_limit_avoids_429s():
 
 @pytest.mark.parametrize(("callers", "wide"), [(64, 64), (400, 256)])
 def test_without_a_limit_the_rate_limiter_costs_no_speed(callers, wide):
-    it = play(no_limit, callers=callers, seconds=6.0, latency=STEADY)
-    unpaced = wide / 0.1
-    assert it.served_between(2, 6) >= 0.95 * unpaced * 4
-    assert it.limiter.stats().window >= wide
+    it = play(nothing, service=LimitedService(latency=STEADY), callers=callers, seconds=3.0)
+    assert it.service.served_between(2, 3) >= 0.95 * wide / 0.1
+    assert it.sender.stats().window >= wide
 
 
-def test_the_number_of_requests_starts_small_and_doubles():
-    it = play(no_limit, callers=500, seconds=0.99, latency=STEADY)
+def test_the_number_of_requests_starts_small_and_grows_with_each_round_trip():
+    it = play(nothing, service=LimitedService(latency=STEADY), callers=500, seconds=0.99)
     for trip in range(6):
-        assert it.sent_between(0.1 * trip - 0.01, 0.1 * trip + 0.01) <= 8 * 2**trip
+        sent = it.service.sent_between(0.1 * trip - 0.01, 0.1 * trip + 0.01)
+        assert 0.9 * 8 * 2**trip <= sent <= 8 * 2**trip
 
 
 def test_sequential_calls_do_not_grow_the_window():
@@ -205,20 +182,17 @@ def test_sequential_calls_do_not_grow_the_window():
 
     async def script(it):
         for _ in range(1_000):
-            await it.limiter.call(it.send)
-        assert it.limiter.stats().window == 8
+            await it.sender.call(it.service.request)
+        assert it.sender.stats().window == 8
 
-    play(script, callers=0, latency=STEADY)
+    play(script, callers=0)
 
 
 # --- an outage -----------------------------------------------------------------------------------
 
 
 def in_an_outage(start, end, error):
-    def failures(_job_id):
-        return error() if start <= now() < end else None
-
-    return failures
+    return lambda time: error() if start <= time < end else None
 
 
 OUTAGES = {
@@ -227,22 +201,21 @@ OUTAGES = {
 }
 
 
-@pytest.mark.parametrize("seed", more([0], [1, 2]))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("error", OUTAGES.values(), ids=OUTAGES)
 def test_an_outage_is_probed_with_single_requests_and_ends_without_a_burst(error, seed):
-    start, end, trip = 20.0, 140.0, 1.0
-    failures = in_an_outage(start, end, error)
-    latency = (trip, trip)
-    it = play(no_limit, callers=500, seconds=200, seed=seed, latency=latency, failures=failures)
-    # Up to 256 are in flight and fail at the start; a few more until the tenth failure arrives.
-    assert it.sent_between(start + 2 * trip, end) <= 40
-    assert it.sent_between(start, end) <= 2 * 256 + 40
-    back = min(time for time in it.served if time > end)
+    start, end, trip, wide = 20.0, 140.0, 1.0, 64
+    service = LimitedService(latency=(trip, trip), fail=in_an_outage(start, end, error))
+    play(nothing, service=service, callers=100, seconds=190, seed=seed, max_connections=wide)
+    # Up to 64 are in flight and fail at the start; a few more until the tenth failure arrives.
+    assert service.sent_between(start + 2 * trip, end) <= 40
+    assert service.sent_between(start, end) <= 2 * wide + 40
+    back = min(time for time in service.served if time > end)
     assert back <= end + 30.0 + 2 * trip
-    for trips in range(8):  # after the first response: one, two, four ...
+    for trips in range(6):  # after the first response: one, two, four ...
         began = back + trips * trip
-        assert it.sent_between(began - trip / 2, began + trip / 2) <= 2**trips
-    assert it.served_between(back + 12 * trip, back + 22 * trip) >= 0.95 * 256 * 10
+        assert service.sent_between(began - trip / 2, began + trip / 2) <= 2**trips
+    assert service.served_between(back + 14 * trip, back + 18 * trip) >= 0.95 * wide * 4
 
 
 def test_three_jobs_that_always_fail_do_not_slow_other_calls_down():
@@ -254,14 +227,14 @@ def test_three_jobs_that_always_fail_do_not_slow_other_calls_down():
         async def insist():
             while True:
                 with pytest.raises(ServerError):
-                    await it.limiter.call(fail, attempts=1)
+                    await it.sender.call(fail, attempts=1)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
                 group.create_task(insist())
 
-    it = play(script, callers=20, seconds=60, latency=STEADY)
-    assert it.served_between(2, 60) >= 0.95 * 20 / 0.1 * 58
+    it = play(script, service=LimitedService(latency=STEADY), callers=20, seconds=12)
+    assert it.service.served_between(2, 12) >= 0.95 * 20 / 0.1 * 10
 
 
 def test_404s_are_not_an_outage():
@@ -272,26 +245,85 @@ def test_404s_are_not_an_outage():
 
         for _ in range(50):
             with pytest.raises(JobNotFoundError):
-                await it.limiter.call(miss)
+                await it.sender.call(miss)
         assert now() == pytest.approx(5.0, abs=0.1)
 
     play(script, callers=0, seconds=10)
 
 
 def test_the_rate_limit_is_remembered_during_an_outage():
-    failures = in_an_outage(200.0, 260.0, OUTAGES["503"])
-    it = play(limit(rate=10, burst=10, **SOME_SECONDS), failures=failures)
-    assert it.sent_between(200.0, 260.0) <= 60
-    assert it.served_between(300, 600) >= 0.9 * 10 * 300
-    assert it.world.request_log.early == 0
+    fail = in_an_outage(100.0, 160.0, OUTAGES["503"])
+    service = LimitedService(TokenBucket(10, 10), SOME_SECONDS, fail=fail)
+    play(nothing, service=service, seconds=300)
+    assert service.sent_between(100.0, 160.0) <= 60
+    assert service.served_between(200, 300) >= 0.9 * 10 * 100
+    assert service.early == 0
 
 
 def test_an_outage_and_its_end_are_logged_once(caplog):
-    play(no_limit, failures=in_an_outage(5, 20, OUTAGES["503"]), seconds=60, callers=50)
+    service = LimitedService(fail=in_an_outage(2, 17, OUTAGES["503"]))
+    play(nothing, service=service, seconds=40, callers=20)
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 2
     assert warnings[0].startswith("10 requests in a row failed, the last with: ")
     assert warnings[1].startswith("the service answers again, after ")
+
+
+# --- clients that share a budget ------------------------------------------------------------------
+
+
+def test_senders_with_one_limiter_share_its_limits_and_count_for_themselves():
+    async def main():
+        service = LimitedService(latency=STEADY)
+        limiter = RateLimiter(max_rate=10, rng=Random(1))
+        one, two = RequestSender(limiter), RequestSender(limiter)
+        calls = [sender.call(service.request) for sender in (one, two, one, two) for _ in range(5)]
+        await asyncio.gather(*calls)
+        assert service.sent == pytest.approx([0.1 * n for n in range(20)])
+        assert one.stats().requests == two.stats().requests == 10
+
+        async def refuse(_at):
+            raise RateLimitedError(status=429, retry_after=20.0)
+
+        with suppress(RateLimitedError):
+            await one.call_once(refuse)
+        await two.call(service.request)
+        assert service.sent[-1] >= 22.0
+        assert (one.stats().throttled, two.stats().throttled) == (1, 0)
+
+    run(main())
+
+
+def test_closing_one_sender_ends_its_calls_and_leaves_those_of_others():
+    async def main():
+        service = LimitedService(latency=STEADY)
+        limiter = RateLimiter(max_rate=1, rng=Random(1))
+        one, two = RequestSender(limiter), RequestSender(limiter)
+        calls = [
+            asyncio.create_task(sender.call(service.request))
+            for sender in (one, two, one, two, one, two)
+        ]
+        await asyncio.sleep(0.5)
+        one.close()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(end) for end in ended] == [type(None), type(None)] + [
+            ClosedError,
+            type(None),
+        ] * 2
+        assert service.sent == pytest.approx([0.0, 1.0, 2.0, 3.0])
+
+    run(main())
+
+
+def test_a_limiter_belongs_to_the_first_loop_that_uses_it():
+    limiter = RateLimiter()
+
+    async def call():
+        await RequestSender(limiter).call(LimitedService().request)
+
+    run(call())
+    with pytest.raises(ClosedError, match="the rate limiter belongs to another event loop"):
+        run(call())
 
 
 # --- one call ------------------------------------------------------------------------------------
@@ -299,7 +331,7 @@ def test_an_outage_and_its_end_are_logged_once(caplog):
 
 def alone(script):
     async def main():
-        return await script(RateLimiter(retry=RetryPolicy(), rng=Random(1)))
+        return await script(RequestSender(RateLimiter(rng=Random(1)), rng=Random(1)))
 
     return run(main())
 
@@ -311,28 +343,28 @@ def test_a_cancelled_request_frees_its_place_in_the_window():
     async def answer(_at):
         await asyncio.sleep(0.1)
 
-    async def script(limiter):
-        stuck = [asyncio.create_task(limiter.call(hang)) for _ in range(20)]
+    async def script(sender):
+        stuck = [asyncio.create_task(sender.call(hang)) for _ in range(20)]
         await asyncio.sleep(1)
-        assert limiter.stats().in_flight == limiter.stats().window == 8
+        assert sender.stats().in_flight == sender.stats().window == 8
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
-        assert limiter.stats().in_flight == 0
-        await limiter.call(answer)
+        assert sender.stats().in_flight == 0
+        await sender.call(answer)
 
     alone(script)
 
 
 def test_other_exceptions_are_raised_and_not_counted():
-    async def script(limiter):
+    async def script(sender):
         async def wrong(_at):
             raise KeyError("x")
 
         for _ in range(30):
             with pytest.raises(KeyError):
-                await limiter.call(wrong)
-        stats = limiter.stats()
+                await sender.call(wrong)
+        stats = sender.stats()
         assert (stats.requests, stats.failures, stats.retries, stats.in_flight) == (30, 0, 0, 0)
         assert now() == 0.0
 
@@ -340,23 +372,23 @@ def test_other_exceptions_are_raised_and_not_counted():
 
 
 def test_closing_ends_waiting_and_later_calls():
-    async def script(limiter):
+    async def script(sender):
         async def refuse(_at):
             raise RateLimitedError(status=429, retry_after=100.0)
 
-        tasks = [asyncio.create_task(limiter.call(refuse)) for _ in range(30)]
+        tasks = [asyncio.create_task(sender.call(refuse)) for _ in range(30)]
         await asyncio.sleep(1)
         tasks[20].cancel()
-        limiter.close()
+        sender.close()
         tasks[21].cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         kinds = [type(end) for end in ended]
         assert kinds.count(asyncio.CancelledError) == 2
         assert kinds.count(ClosedError) == 28
         with pytest.raises(ClosedError):
-            await limiter.call(refuse)
+            await sender.call(refuse)
         assert now() == 1.0
-        assert limiter.stats().requests == 1
+        assert sender.stats().requests == 1
 
     alone(script)
 
@@ -364,12 +396,12 @@ def test_closing_ends_waiting_and_later_calls():
 @pytest.mark.parametrize("number", [0, -3])
 def test_an_invalid_number_of_connections_is_refused(number):
     with pytest.raises(ValueError, match="max_connections must be positive"):
-        RateLimiter(retry=RetryPolicy(), rng=Random(1), max_connections=number)
+        RateLimiter(max_connections=number)
 
 
 def test_stats_show_what_holds_requests_back():
-    async def script(limiter):
-        assert limiter.stats() == ClientStats(
+    async def script(sender):
+        assert sender.stats() == ClientStats(
             requests=0,
             retries=0,
             throttled=0,
@@ -387,8 +419,8 @@ def test_stats_show_what_holds_requests_back():
             raise RateLimitedError(status=429, retry_after=10.0)
 
         with pytest.raises(RateLimitedError):
-            await limiter.call(refuse, attempts=1)
-        stats = limiter.stats(bytes_received=7)
+            await sender.call(refuse, attempts=1)
+        stats = sender.stats(bytes_received=7)
         assert (stats.requests, stats.throttled, stats.failures) == (1, 1, 1)
         assert (stats.window, stats.bytes_received) == (1, 7)
         assert stats.rate_limit > 0
@@ -410,7 +442,7 @@ def test_stats_show_what_holds_requests_back():
     ],
 )
 def test_stats_show_whether_the_key_was_refused_last(words, refused):
-    async def script(limiter):
+    async def script(sender):
         for word in words:
 
             async def answer(_at, word=word):
@@ -418,14 +450,14 @@ def test_stats_show_whether_the_key_was_refused_last(words, refused):
                     raise word
 
             with suppress(StatusError):
-                await limiter.call(answer, attempts=1)
-        assert limiter.stats().refused == refused
+                await sender.call(answer, attempts=1)
+        assert sender.stats().refused == refused
 
     alone(script)
 
 
 def test_stats_show_an_outage_and_its_end():
-    async def script(limiter):
+    async def script(sender):
         async def fail(_at):
             raise ServerError(status=503)
 
@@ -434,10 +466,10 @@ def test_stats_show_an_outage_and_its_end():
 
         for number in range(1, 11):
             with suppress(ServerError):
-                await limiter.call(fail, attempts=1)
-            assert limiter.stats().failures_in_a_row == number
-            assert limiter.stats().is_outage == (number == 10)
-        await limiter.call(succeed)
-        assert not limiter.stats().is_outage
+                await sender.call(fail, attempts=1)
+            assert sender.stats().failures_in_a_row == number
+            assert sender.stats().is_outage == (number == 10)
+        await sender.call(succeed)
+        assert not sender.stats().is_outage
 
     alone(script)

@@ -31,6 +31,7 @@ from adepoll import (
     Journal,
     LagHistogram,
     Outcome,
+    RateLimiter,
     ResultFetcher,
     ResultFile,
     ResultItems,
@@ -60,6 +61,11 @@ class Cache:
 
 async def ids() -> AsyncIterator[str]:
     yield "a"
+
+
+def client_of(limiter: RateLimiter) -> AdeClient:
+    assert_type(limiter.rate_limit, float | None)
+    return AdeClient("key", rate_limiter=limiter)
 
 
 async def main() -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
-from adepoll.throttling.rate_limiter import Send
+from adepoll.throttling.request_sender import Send
 
 
 class SelfClosingClient(AdeClient):

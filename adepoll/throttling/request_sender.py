@@ -1,0 +1,153 @@
+"""Sends the requests of one client within a request budget. Imports the rest of throttling."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from random import Random
+from typing import Final, TypeAlias, TypeVar
+
+from adepoll.errors import (
+    AuthenticationError,
+    ClosedError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestError,
+    StatusError,
+)
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.statistics import ClientStats
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+Send: TypeAlias = Callable[[float], Awaitable[_T]]
+"""Sends one request; the argument is the loop time at which it is sent."""
+
+_NO_SEMAPHORE: Final[AbstractAsyncContextManager[object]] = nullcontext()
+
+
+class RequestSender:
+    """Sends requests when the budget allows it, repeats failed ones, and counts them.
+
+    One for each client; several can share one `RateLimiter`.
+    """
+
+    def __init__(
+        self, limiter: RateLimiter, *, retry: RetryPolicy | None = None, rng: Random | None = None
+    ) -> None:
+        """Use a budget; `retry` is None for the policy of the budget."""
+        self._limiter = limiter
+        self._retry = retry or limiter.retry
+        self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
+        self._is_bound = False  # to an event loop
+        self._waiting: set[asyncio.Future[float]] = set()  # the callers that wait for their turn
+        self._closed = asyncio.Event()
+        self._requests = self._retries = self._throttled = self._failures = 0
+        self._refused: int | None = None
+
+    async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
+        """Send a request, and repeat it after temporary errors while retries are left.
+
+        Args:
+            send: Sends the request once.
+            attempts: Largest number of requests; None for that of the policy.
+
+        Raises:
+            RequestError: The error of the last attempt.
+            ClosedError: `close` was called, or the budget belongs to another event loop.
+        """
+        attempt = 0
+        waits = None
+        while True:
+            try:
+                return await self.call_once(send)
+            except RequestError as error:
+                attempt += 1
+                is_last = attempt >= (attempts or self._retry.attempts)
+                if not error.transient or is_last or not self._limiter.take_retry():
+                    raise
+                _log.debug("attempt %d failed, will retry: %s", attempt, error)
+            waits = waits or self._retry.waits(self._rng)
+            await self._pause(next(waits))
+            self._retries += 1
+
+    async def call_once(
+        self, send: Send[_T], semaphore: AbstractAsyncContextManager[object] = _NO_SEMAPHORE
+    ) -> _T:
+        """Send a request once, when the budget allows it. Raises as `call` does.
+
+        Args:
+            send: Sends the request.
+            semaphore: Held during the request, but not while the request waits for its turn.
+        """
+        limiter = self._limiter
+        if not self._is_bound:
+            limiter.bind(asyncio.get_running_loop())
+            self._is_bound = True
+        while True:
+            if self._closed.is_set():
+                raise ClosedError(_CLOSED)
+            due = limiter.ready() or await limiter.wait_for_turn(self._waiting)
+            async with semaphore:
+                sent = None if self._closed.is_set() else limiter.start(due)
+                if sent is None:
+                    continue  # others were sent, or the gate closed, during the wait above
+                self._requests += 1
+                try:
+                    response = await send(sent.at)
+                except RequestError as error:
+                    self._count(error)
+                    limiter.failed(error, sent)
+                    raise
+                except BaseException:
+                    limiter.withdrawn(sent)
+                    raise
+                self._refused = None
+                limiter.succeeded(sent)
+                return response
+
+    def close(self) -> None:
+        """Make all waiting and later calls raise `ClosedError`."""
+        self._closed.set()
+        for caller in self._waiting:
+            self._limiter.release(caller)
+
+    def stats(self, *, bytes_received: int = 0) -> ClientStats:
+        """Return a copy of the counters. May be called from any thread, and after the loop."""
+        limiter = self._limiter
+        return ClientStats(
+            requests=self._requests,
+            retries=self._retries,
+            throttled=self._throttled,
+            failures=self._failures,
+            bytes_received=bytes_received,
+            in_flight=limiter.in_flight,
+            window=limiter.window,
+            rate_limit=limiter.rate_limit,
+            retry_budget=limiter.retry_budget,
+            gate_closed_for=limiter.gate_closed_for,
+            failures_in_a_row=limiter.failures_in_a_row,
+            refused=self._refused,
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+        raise ClosedError(_CLOSED)
+
+    def _count(self, error: RequestError) -> None:
+        self._failures += 1
+        self._throttled += isinstance(error, RateLimitedError)
+        if isinstance(error, AuthenticationError):
+            self._refused = error.status
+        elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:
+            # A 404 shows that the key was accepted. A key that may not list jobs can be valid.
+            self._refused = error.status if isinstance(error, PermissionDeniedError) else None
+
+
+_CLOSED: Final = "the client is closed"
