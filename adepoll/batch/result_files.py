@@ -77,12 +77,15 @@ def _is_unchanged(record: Record) -> bool:
         status = os.fstat(file.fileno())
         if status.st_size != record.file.bytes:
             return False
-        if status.st_mtime_ns == record.modified_ns:
-            return True
-        try:
-            return hashlib.file_digest(file, "sha256").hexdigest() == record.file.sha256
-        except OSError:
-            return False
+        return status.st_mtime_ns == record.modified_ns or _sha256(file) == record.file.sha256
+
+
+def _sha256(file: BufferedReader) -> str | None:
+    """Return the SHA-256 of an open file in hexadecimal; None if it cannot be read."""
+    try:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _open_regular(path: Path) -> BufferedReader | None:
