@@ -30,6 +30,8 @@ EXAMPLES = [
     errors.ClosedError("text"),
     errors.RequestError("text", job_id=None),
     errors.TransportError("text", job_id="j-1"),
+    errors.ConnectionFailedError("text", job_id="j-1"),
+    errors.CertificateError("text", job_id="j-1"),
     errors.AnswerTimeoutError(timeout=30.0, job_id="j-1"),
     errors.AnswerError("text", job_id="j-1"),
     errors.MalformedAnswerError(["expected an object @ $.data"], job_id="j-1"),
@@ -135,6 +137,7 @@ def test_notes_are_pickled():
 def test_only_temporary_failures_are_transient():
     assert {cls.__name__ for cls in every_class() if cls.transient} == {
         "TransportError",
+        "ConnectionFailedError",
         "AnswerTimeoutError",
         "AnswerError",
         "MalformedAnswerError",
@@ -153,7 +156,8 @@ def test_only_errors_of_the_whole_client_are_fatal():
     assert {cls.__name__ for cls in every_class() if cls.fatal} == {
         "ClosedError",
         "AuthenticationError",
-        "PermissionDeniedError",
+        "CertificateError",
+        "PaymentRequiredError",
     }
 
 

@@ -23,7 +23,14 @@ from yarl import URL
 from adepoll.__about__ import __version__
 from adepoll.api.service_clock import ServiceClock
 from adepoll.closing import AsyncCloseable
-from adepoll.errors import AnswerTimeoutError, AnswerTooLargeError, ClosedError, TransportError
+from adepoll.errors import (
+    AnswerTimeoutError,
+    AnswerTooLargeError,
+    CertificateError,
+    ClosedError,
+    ConnectionFailedError,
+    TransportError,
+)
 from adepoll.redaction import REDACTED, showable
 from adepoll.throttling.request_sender import Send
 
@@ -176,7 +183,7 @@ class Transport(Connections):
                 timeout=self._time_limit.seconds, job_id=job_id
             )
         except (aiohttp.ClientError, OSError) as exc:
-            failure = TransportError(describe(exc), job_id=job_id)
+            failure = _class_of(exc)(describe(exc), job_id=job_id)
         else:
             if len(body) > self._max_body_bytes:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
@@ -337,6 +344,15 @@ async def send_once(
         raise _BrokenError(exc) from exc
 
 
+def _class_of(exc: BaseException) -> type[TransportError]:
+    if isinstance(exc, _BrokenError):
+        exc = exc.args[0]
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return CertificateError
+    is_connecting = isinstance(exc, aiohttp.ClientConnectorError)
+    return ConnectionFailedError if is_connecting else TransportError
+
+
 _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 
@@ -360,6 +376,8 @@ def describe(exc: BaseException) -> str:
 
 
 def _reason(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
+        return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
     # asyncio replaces the system's text by its own; DNS and TLS errors have numbers of their own.
     if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
         return os.strerror(exc.errno)

@@ -52,6 +52,7 @@ class Batch:
         discovery: Discovery = "auto",
         not_found_grace: float = 15.0,
         patience: float = 300.0,
+        outage_patience: float | None = None,
         allow_private: bool = False,
         resolve_url: ResolveUrl | None = None,
         overwrite: bool = False,
@@ -77,6 +78,7 @@ class Batch:
             discovery: How the watcher finds jobs that may have settled; see `JobWatcher`.
             not_found_grace: Seconds for which the service may answer 404; see `JobWatcher`.
             patience: Seconds for which polls of a job may fail; see `JobWatcher`.
+            outage_patience: Seconds for which the whole service may fail; see `JobWatcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.
             resolve_url: Returns URLs from which results can be read; see `ResultFetcher`.
             overwrite: If True, replace existing files. If False, a file that has exactly the bytes
@@ -112,6 +114,7 @@ class Batch:
         self._discovery: Discovery = discovery
         self._not_found_grace = not_found_grace
         self._patience = patience
+        self._outage_patience = outage_patience
         self._allow_private = allow_private
         self._resolve_url = resolve_url
         self._overwrite = overwrite
@@ -141,6 +144,7 @@ class Batch:
                     discovery=self._discovery,
                     not_found_grace=self._not_found_grace,
                     patience=self._patience,
+                    outage_patience=self._outage_patience,
                     durations=await _learnt_durations(journal),
                 )
             )

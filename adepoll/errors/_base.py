@@ -21,8 +21,8 @@ class AdePollError(Exception):
 
     Attributes:
         transient: Whether the same call can succeed later.
-        fatal: Whether the error concerns the client rather than one job, so that all other calls
-            will fail, too.
+        fatal: Whether the error concerns the client or the account rather than one job, so that
+            all other calls will fail, too.
     """
 
     transient: ClassVar[bool] = False

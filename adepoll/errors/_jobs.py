@@ -42,14 +42,32 @@ class JobTimeoutError(AdePollError, TimeoutError):
         job_id: The job.
         timeout: That timeout, in seconds.
         last_status: The status text of the last successful poll; None if no poll succeeded.
+        last_error: The last error since then, of a poll of the job, or of the service if no poll
+            of the job has finished; None if there was none.
+        polls: Number of finished polls of the job. Failed polls count since the last successful
+            one.
     """
 
-    def __init__(self, *, job_id: str, timeout: float, last_status: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        timeout: float,
+        last_status: str | None,
+        last_error: AdePollError | None = None,
+        polls: int = 0,
+    ) -> None:
         seen = "never seen" if last_status is None else f"last seen {showable(last_status, 40)}"
-        super().__init__(f"job {showable(job_id, 80)} did not settle in {timeout:g} s ({seen})")
+        number = f"{polls} poll{'s' * (polls != 1)}"
+        failed = "" if last_error is None else f"; the last error: {last_error}"
+        super().__init__(
+            f"job {showable(job_id, 80)} did not settle in {timeout:g} s ({seen}; {number}{failed})"
+        )
         self.job_id = job_id
         self.timeout = timeout
         self.last_status = last_status
+        self.last_error = last_error
+        self.polls = polls
 
 
 class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):

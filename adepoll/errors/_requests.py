@@ -29,6 +29,17 @@ class TransportError(RequestError):
     transient = True
 
 
+class ConnectionFailedError(TransportError):
+    """No connection could be opened: the name is unknown, or the host refuses or is unreachable."""
+
+
+class CertificateError(TransportError):
+    """The certificate of the service cannot be verified, so that the key was not sent."""
+
+    transient = False
+    fatal = True
+
+
 class AnswerTimeoutError(TransportError, TimeoutError):
     """The response was not complete within the client's `timeout`.
 
@@ -139,14 +150,14 @@ class AuthenticationError(StatusError):
 class PaymentRequiredError(StatusError):
     """402: the organisation has no credits left."""
 
-    hint = "the organisation has no credits left"
+    fatal = True
+    hint = "the organisation has no credits left; add credits, then try again"
 
 
 class PermissionDeniedError(StatusError):
-    """403: the key is valid, but does not permit this request."""
+    """403: the key does not permit this request, or a firewall before the service refused it."""
 
-    fatal = True
-    hint = "this key does not permit the request"
+    hint = "this key does not permit the request, or a firewall refused it"
 
 
 class JobNotFoundError(StatusError):

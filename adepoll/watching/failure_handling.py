@@ -1,78 +1,230 @@
-"""What a failed poll means: poll again, or give the job up. Imports job_state and errors.
+"""What a failed poll means: poll again, give the job up, or end all watches and waits.
 
-Times are seconds of one monotonic clock, passed in as `now`.
+A job is given up after a time *and* a number of failed polls since its last successful poll. The
+time is evidence, not elapsed time:
+
+- The seconds between two failed polls count, but at most a tenth of the limit (a fifth of the
+  grace). So time in which the process was stopped, or in which the request budget was short, counts
+  little, and no job is given up after a few polls. While a job fails, it is polled again within
+  that tenth, if the budget allows it.
+- After a failure that can concern all jobs (connection, 5xx, 408, and 401 or 403 from a key that
+  works), the seconds count in proportion to the share of other requests that the service answered
+  since the job's previous failed poll. If 5 of 100 requests fail, nearly all seconds count. If all
+  fail, the whole service is down, and none counts. If there was no other request, as with a single
+  job, none counts either: nothing tells a failing job from a failing service.
+- A malformed answer, and a 404 or 403 of a job never seen, count in full: the service responds.
+- The seconds before a 429 do not count.
+
+`outage_patience` is the limit for everything else. It bounds the failed polls of one job, whatever
+the share, and the time in which the service answered no request of the watcher. So a single job
+with a dead service is given up after `outage_patience`; of n jobs, each later one after one more
+failed poll.
+
+Imports service_evidence, job_state and errors. Times are seconds of one monotonic clock, passed in
+as `now`.
 """
 
 import math
+from enum import Enum
+from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
-from adepoll.errors import AdePollError, AnswerError, JobNotFoundError, RateLimitedError
-from adepoll.watching.job_state import JobState, PollFailures
+from adepoll.errors import (
+    AdePollError,
+    AnswerError,
+    AuthenticationError,
+    CertificateError,
+    JobNotFoundError,
+    JobTimeoutError,
+    PermissionDeniedError,
+    RateLimitedError,
+)
+from adepoll.watching.job_state import FailureKind, JobState, PollFailures
+from adepoll.watching.service_evidence import CONFIRMATION_STEP, ServiceEvidence
+
+
+class Verdict(Enum):
+    """What follows from a failed poll, if not another poll.
+
+    `GIVE_UP`: the job is unresolved. `END_ALL`: the error concerns the client or the account.
+    """
+
+    GIVE_UP = 1
+    END_ALL = 2
 
 
 @frozen(kw_only=True)
 class FailureRules:
-    """When failed polls make the watcher give a job up.
+    """When failed polls make the watcher give a job up, or end everything.
 
     Attributes:
-        not_found_grace: Seconds, from the first 404 on, for which a job may be unknown to the
-            service: a job just submitted can take a moment to appear.
-        patience: Seconds, from the first failure on, for which polls may fail for transient
-            reasons. Time spent throttled (429) does not count.
-        malformed_limit: Number of malformed answers in a row after which `malformed_patience`
-            applies, if it is shorter than `patience`.
-        malformed_patience: Seconds for which answers may be malformed. A malformed answer about
-            one job rarely improves, but a gateway's error page does not last.
+        not_found_grace: Seconds for which a job never seen may be unknown to the service (404) or
+            forbidden (403): a job just submitted can take a moment to appear.
+        patience: Seconds for which polls of a job may fail while the service answers others.
+        outage_patience: Seconds for which polls may fail for any reason; None for 12 times
+            `patience`.
+        malformed_patience: Seconds for which answers may be malformed, if that is shorter than
+            `patience`. A malformed answer about one job rarely improves.
+        service: What the requests of the watcher show.
     """
 
     not_found_grace: float
     patience: float
-    malformed_limit: int = 3
+    outage_patience: float | None = None
     malformed_patience: float = 60.0
+    service: ServiceEvidence = field(factory=ServiceEvidence)
 
-    def record(self, state: JobState, error: AdePollError, now: float) -> float | None:
+    def record(self, state: JobState, error: AdePollError, now: float) -> float | Verdict:
         """Record a failed poll of a job, and decide what follows.
 
         Returns:
             The seconds within which the job must be polled again, infinity if there is no bound;
-            None if the job is to be given up.
+            or a `Verdict`.
         """
+        if self._concerns_all(error, state.job_id, now):
+            return Verdict.END_ALL
         if state.failures is None:
-            state.failures = PollFailures(now)
+            state.failures = PollFailures(last_at=now, last_status=state.status)
         failures = state.failures
         failures.polls += 1
-        time_left: float | None = math.inf
+        failures.last_error = error
+        gap, failures.last_at = now - failures.last_at, now
         if isinstance(error, RateLimitedError):
-            _leave_out(failures, now - failures.last_at)
-        elif isinstance(error, JobNotFoundError):
-            time_left = self._grace_left(failures, now, known=state.status is not None)
-        elif not error.transient or self._patience_is_over(failures, error, now):
-            time_left = None
-        failures.last_at = now
-        return time_left
+            self.service.record_response()
+            return math.inf
+        kind = _kind(error, failures.last_status)
+        if kind is None:
+            self.service.record_response()
+            return Verdict.GIVE_UP
+        within = self._count(failures, kind, gap, now)
+        self._tell_service(error, kind, now)
+        failures.answered, failures.failed = self.service.answered, self.service.failed
+        if isinstance(within, float) and self.service.is_suspect(state.job_id):
+            return min(within, CONFIRMATION_STEP)
+        return within
 
-    def _grace_left(self, failures: PollFailures, now: float, *, known: bool) -> float | None:
-        if failures.not_found_since is None:
-            failures.not_found_since = now
+    def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
+        """Return the error for a job that has not settled in time; `state` is None if unknown."""
+        polls, last_status, last_error = 0, None, self.service.last_error
+        if state is not None and (state.polls or state.failures is not None):
+            failures = state.failures or PollFailures(last_at=0.0)
+            polls = state.polls + failures.polls
+            last_status = state.status or failures.last_status
+            last_error = failures.last_error
+        return JobTimeoutError(
+            job_id=job_id,
+            timeout=timeout,
+            last_status=last_status,
+            last_error=last_error,
+            polls=polls,
+        )
+
+    @property
+    def _total_limit(self) -> float:
+        if self.outage_patience is None:
+            return _OUTAGE_FACTOR * self.patience
+        return self.outage_patience
+
+    def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
+        """Return True if an error ends everything: immediately, or once it is confirmed."""
+        if isinstance(error, _REFUSALS):
+            return self.service.record_refusal(error, job_id, now)
+        return error.fatal
+
+    def _count(
+        self, failures: PollFailures, kind: FailureKind, gap: float, now: float
+    ) -> float | Verdict:
+        """Count the seconds since the previous failed poll, as far as they are evidence."""
+        weight = self._weight(failures, kind)
+        limit = self._limit(kind)
+        longest = limit / (_MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS)
+        failures.total += min(gap, self._total_limit / _MIN_POLLS)
+        if failures.kind is kind:  # else the seconds before it are evidence of something else
+            failures.seconds[kind] = failures.seconds.get(kind, 0.0) + weight * min(gap, longest)
+        failures.kind = kind
+        left = limit - failures.seconds.get(kind, 0.0)
+        longest_total = max(limit, self._total_limit)
+        total_left = longest_total - max(failures.total, self.service.silent_for)
+        if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
+            return Verdict.GIVE_UP
+        # While most requests fail, polls may become rarer.
+        return min(longest, left / weight) if weight >= _MOST else math.inf
+
+    def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
+        """Return the share of the seconds since the previous failed poll that counts."""
+        if kind in {FailureKind.NOT_FOUND, FailureKind.MALFORMED}:
+            return 1.0
+        share = self.service.share_answered(failures.answered, failures.failed)
+        if share is None:  # there was no other request
+            return 0.0 if kind is FailureKind.FAILED else 1.0
+        return share
+
+    def _limit(self, kind: FailureKind) -> float:
+        if kind in _OF_NEW_JOB:
+            return self.not_found_grace
+        if kind is FailureKind.MALFORMED:
+            return min(self.patience, self.malformed_patience)
+        if kind is FailureKind.LOST:
+            return max(self.patience, self.not_found_grace)
+        return self.patience
+
+    def _tell_service(self, error: AdePollError, kind: FailureKind, now: float) -> None:
+        if kind is FailureKind.NOT_FOUND:
+            self.service.record_answer()
+        elif kind is FailureKind.MALFORMED:
+            self.service.answered += 1
+            self.service.record_response()
+        else:
+            longest = self._total_limit / _MIN_POLLS
+            self.service.record_failure(error, now, longest=longest)
+
+
+class FailureMemory:
+    """Remembers the failures of jobs that nobody watches any more, for the next watch or wait.
+
+    Else a caller with a short timeout that waits again and again would restart grace and patience
+    each time.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._failures: dict[str, PollFailures] = {}  # oldest first
+
+    def keep(self, job_id: str, failures: PollFailures) -> None:
+        """Remember the failures of a job. The oldest job is forgotten if there are too many."""
+        self._failures[job_id] = failures
+        if len(self._failures) > _MOST_REMEMBERED:
+            del self._failures[next(iter(self._failures))]
+
+    def recall(self, job_id: str, now: float) -> PollFailures | None:
+        """Return the failures of a job, and forget them; None if they are unknown or old."""
+        failures = self._failures.pop(job_id, None)
+        if failures is None or now - failures.last_at > _REMEMBERED_FOR:
+            return None
+        return failures
+
+
+def _kind(error: AdePollError, last_status: str | None) -> FailureKind | None:
+    """Return the kind of a failure; None if another poll would fail in the same way."""
+    if isinstance(error, JobNotFoundError):
         # A job that was found before is not new; an error of the service hides it.
-        grace = max(self.not_found_grace, self.patience) if known else self.not_found_grace
-        left = grace - (now - failures.not_found_since)
-        return left if now + left > now else None  # `left > 0`, up to rounding
-
-    def _patience_is_over(self, failures: PollFailures, error: AdePollError, now: float) -> bool:
-        failures.malformed += isinstance(error, AnswerError)
-        if failures.failing_since is None:
-            failures.failing_since = now
-        patience = self.patience
-        if failures.malformed >= self.malformed_limit:
-            patience = min(patience, self.malformed_patience)
-        return now - failures.failing_since >= patience
+        return FailureKind.NOT_FOUND if last_status is None else FailureKind.LOST
+    if isinstance(error, PermissionDeniedError):
+        return FailureKind.FORBIDDEN if last_status is None else FailureKind.LOST
+    if isinstance(error, _REFUSALS):
+        return FailureKind.FAILED
+    if not error.transient:
+        return None
+    return FailureKind.MALFORMED if isinstance(error, AnswerError) else FailureKind.FAILED
 
 
-def _leave_out(failures: PollFailures, seconds: float) -> None:
-    """Leave the time up to a 429 out of account: it says nothing about the job."""
-    if failures.not_found_since is not None:
-        failures.not_found_since += seconds
-    if failures.failing_since is not None:
-        failures.failing_since += seconds
+_REFUSALS: Final = (AuthenticationError, CertificateError, PermissionDeniedError)
+_OF_NEW_JOB: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN})
+_MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts a tenth at most
+_MIN_POLLS_OF_NEW_JOB: Final = 5
+_OUTAGE_FACTOR: Final = 12.0
+_MOST: Final = 0.5
+_MOST_REMEMBERED: Final = 1_000  # jobs
+_REMEMBERED_FOR: Final = 600.0
+_ROUNDING: Final = 1e-9

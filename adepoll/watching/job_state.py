@@ -6,6 +6,7 @@ Times are seconds of one monotonic clock; ages are seconds since the service rec
 import math
 from collections import deque
 from collections.abc import Collection
+from enum import Enum
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -66,23 +67,46 @@ class SnapshotBuffer:
             self._prune_above = 2 * len(self.waiting) + _PRUNE_SLACK
 
 
-@define(eq=False, weakref_slot=False)
+class FailureKind(Enum):
+    """Kinds of failed polls, by what they say.
+
+    `NOT_FOUND`: a 404 of a job never seen. `FORBIDDEN`: a 403 of a job never seen. `LOST`: a 404 or
+    403 of a job that was found before. `MALFORMED`: an answer that could not be understood.
+    `FAILED`: no answer, or an error that can concern all jobs.
+    """
+
+    NOT_FOUND = 1
+    FORBIDDEN = 2
+    LOST = 3
+    MALFORMED = 4
+    FAILED = 5
+
+
+@define(eq=False, weakref_slot=False, kw_only=True)
 class PollFailures:
     """Failed polls of one job since the last successful one.
 
     Attributes:
         last_at: Time of the last failure.
-        not_found_since: Time of the first 404; None if there was none.
-        failing_since: Time of the first transient failure; None if there was none.
-        malformed: Number of malformed answers.
+        last_status: Status text of the last successful poll; None if there was none.
+        last_error: The last failure.
         polls: Number of failed polls.
+        kind: Kind of the last failure that was not a 429; None if there was none.
+        seconds: Seconds that count as evidence, by kind; see `failure_handling`.
+        total: Seconds of failed polls of any kind.
+        answered: `ServiceEvidence.answered` after the last failure.
+        failed: `ServiceEvidence.failed` after the last failure.
     """
 
     last_at: float
-    not_found_since: float | None = None
-    failing_since: float | None = None
-    malformed: int = 0
+    last_status: str | None = None
+    last_error: AdePollError | None = None
     polls: int = 0
+    kind: FailureKind | None = None
+    seconds: dict[FailureKind, float] = field(factory=dict)
+    total: float = 0.0
+    answered: int = 0
+    failed: int = 0
 
 
 @define(eq=False, weakref_slot=False)

@@ -150,6 +150,7 @@ class ListSweeper:
             listed = await self._request(status, number)
             if not silence.expired():
                 silence.reschedule(loop.time() + _PAGE_TIMEOUT)
+            self._watched_jobs.failure_rules.service.record_answer()
             sweep.record_page(status, number, listed)
             sweep.max_pages = self._policy.max_pages(self._situation())
             for job in listed.jobs:

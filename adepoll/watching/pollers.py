@@ -119,10 +119,9 @@ class Pollers:
             try:
                 snapshot = await get_job(state.job_id)
             except AdePollError as error:
-                if error.fatal:
+                if watched_jobs.failed(state, error, now := loop.time()):
                     self._on_fatal(error)
                     return
-                watched_jobs.failed(state, error, now := loop.time())
             except asyncio.CancelledError:
                 if task.cancelling():
                     raise

@@ -14,12 +14,7 @@ from attrs import define, field
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import (
-    AdePollError,
-    ClosedError,
-    InvalidJobIdError,
-    JobTimeoutError,
-)
+from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
 from adepoll.watching.pollers import Pollers
 from adepoll.watching.waiter import own_instance
@@ -215,8 +210,7 @@ class Subscription:
         pollers = self._host.pollers
         for job_id in self.open_ids():
             state = pollers.watched_jobs.get(job_id)
-            status = None if state is None else state.status
-            error = JobTimeoutError(job_id=job_id, timeout=timeout, last_status=status)
+            error = pollers.watched_jobs.failure_rules.timeout_error(job_id, state, timeout)
             self.give_up(job_id, error)
             pollers.unsubscribe(job_id, self)
         self._stop_reading()

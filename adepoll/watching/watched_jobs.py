@@ -8,7 +8,7 @@ from typing import Final
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
-from adepoll.watching.failure_handling import FailureRules
+from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import UNKNOWN_CHANCE
 from adepoll.watching.list_hints import ListHints
@@ -41,6 +41,7 @@ class WatchedJobs:
         self.poll_queue = PollQueue(self.learning.chance)
         self._states: dict[str, JobState] = {}
         self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
+        self._memory = FailureMemory()
         self._arrivals = self.learning.durations.arrivals
         self._known_resets = self._arrivals.resets
 
@@ -74,6 +75,7 @@ class WatchedJobs:
         if state is None:
             state = self._states[job_id] = JobState(job_id, alone, now, now)
             state.awaited_since = now
+            state.failures = self._memory.recall(job_id, now)
             trust = self.list_trust
             if trust.sweeping and can_wait and not trust.jobs_come_settled:
                 # The list may well show that the job is active, with 99 others in one request.
@@ -201,30 +203,37 @@ class WatchedJobs:
         """Deliver the snapshot that a poll returned, and choose the time of the next poll."""
         if snapshot.job_id != state.job_id:
             # AdeClient raises this itself; another source must not settle the wrong job either.
-            error = WrongJobError(job_id=state.job_id, answered=snapshot.job_id)
-            self.failed(state, error, now)
+            self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
         self.counts.polls += 1
+        self.failure_rules.service.record_answer()
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
         self._wake_after_release(reserved, now)
 
-    def failed(self, state: JobState, error: AdePollError, now: float) -> None:
-        """Record that a poll failed: poll the job again later, or give it up."""
+    def failed(self, state: JobState, error: AdePollError, now: float) -> bool:
+        """Record that a poll failed: poll the job again later, or give it up.
+
+        Returns:
+            True if the error ends all watches and waits; then nothing else was done.
+        """
         self.counts.polls += 1
+        verdict = self.failure_rules.record(state, error, now)
+        if verdict is Verdict.END_ALL:
+            return True
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
-            within = self.failure_rules.record(state, error, now)
-            if within is not None:
+            if isinstance(verdict, float):
                 self.list_trust.confirm_when_due(state)
-                self._put_by_schedule(state, now, within=within)
+                self._put_by_schedule(state, now, within=verdict)
             else:
                 self.counts.given_up += 1
                 for subscriber in tuple(state.subscribers):
                     subscriber.give_up(state.job_id, error)
                 self._remove(state)
         self._wake_after_release(reserved, now)
+        return False
 
     def cancelled(self, state: JobState, now: float) -> None:
         """Record that a poll ended without a result; poll the job again if it is still watched."""
@@ -335,6 +344,8 @@ class WatchedJobs:
 
     def _remove(self, state: JobState) -> None:
         del self._states[state.job_id]
+        if state.failures is not None:
+            self._memory.keep(state.job_id, state.failures)
         if state.ticket:
             self.poll_queue.drop(state)
         if state.ignore_list:

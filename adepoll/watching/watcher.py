@@ -15,7 +15,7 @@ from attrs import evolve
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, TimedSource, for_polling
-from adepoll.errors import ClosedError, JobTimeoutError
+from adepoll.errors import ClosedError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, LagSchedule, Schedule
 from adepoll.watching.failure_handling import FailureRules
@@ -56,6 +56,7 @@ class JobWatcher:
         buffer: int | None = None,
         not_found_grace: float = 15.0,
         patience: float = 300.0,
+        outage_patience: float | None = None,
         rng: Random | None = None,
     ) -> None:
         """Create a watcher; no request is sent before the first watch or wait.
@@ -73,12 +74,16 @@ class JobWatcher:
             durations: What an earlier watcher learnt of how long jobs take; None to start without.
             buffer: Most snapshots that wait for the consumer of one watch, each up to 1 MB of
                 JSON; polls pause while it is full. None for twice the concurrency.
-            not_found_grace: Seconds for which a job may be unknown to the service (404) before it
-                is given up; a job just submitted can take a moment to appear.
-            patience: Seconds for which polls of a job may fail for transient reasons (connection,
-                5xx) before it is given up. Malformed answers are accepted for at most a minute; a
-                404 of a job that was found before is accepted for `patience`. Time spent throttled
-                (429) does not count.
+            not_found_grace: Seconds for which a job never seen may be unknown to the service (404)
+                or forbidden (403) before it is given up; a job just submitted can take a moment to
+                appear.
+            patience: Seconds for which polls of a job may fail (connection, 5xx) before it is given
+                up, while the service answers other requests; also for a 404 or 403 of a job that
+                was found before. Malformed answers are accepted for at most a minute. Time does not
+                count while the process is stopped, the request budget is short, or the whole
+                service is down; the guide has the rules under "When a job is given up".
+            outage_patience: Seconds for which polls may fail for any reason, as while the whole
+                service is down; None for 12 times `patience`.
             rng: Source of jitter, to make runs reproducible.
 
         Raises:
@@ -96,7 +101,10 @@ class JobWatcher:
         self._buffer = 2 * workers if buffer is None else buffer
         if self._buffer < 1:
             raise ValueError(f"buffer must be positive, got {buffer}")
-        for name, value in (("not_found_grace", not_found_grace), ("patience", patience)):
+        given = {"not_found_grace": not_found_grace, "patience": patience}
+        if outage_patience is not None:
+            given["outage_patience"] = outage_patience
+        for name, value in given.items():
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
         if discovery not in get_args(Discovery):
@@ -111,7 +119,11 @@ class JobWatcher:
                 rng=rng or Random(),  # noqa: S311 - jitter, not a secret
                 learning=learning,
             ),
-            failure_rules=FailureRules(not_found_grace=not_found_grace, patience=patience),
+            failure_rules=FailureRules(
+                not_found_grace=not_found_grace,
+                patience=patience,
+                outage_patience=outage_patience,
+            ),
         )
         limited = for_polling(source, semaphore)
         self._pollers = Pollers(
@@ -289,7 +301,10 @@ class JobWatcher:
         timer = None
         if timeout is not None:
             # Not asyncio.timeout: the loop keeps a cancelled timer, and so the caller's context.
-            timer = loop.call_later(timeout, _expire, waiter, state, timeout, context=Context())
+            rules = self._watched_jobs.failure_rules
+            timer = loop.call_later(
+                timeout, _expire, waiter, rules, state, timeout, context=Context()
+            )
         try:
             return await waiter.future
         finally:
@@ -367,8 +382,8 @@ class JobWatcher:
             self._list_sweeper.cancel_all()
 
 
-def _expire(waiter: Waiter, state: JobState, timeout: float) -> None:
-    waiter.fail(JobTimeoutError(job_id=state.job_id, timeout=timeout, last_status=state.status))
+def _expire(waiter: Waiter, rules: FailureRules, state: JobState, timeout: float) -> None:
+    waiter.fail(rules.timeout_error(state.job_id, state, timeout))
 
 
 def check_ids(job_ids: JobIds) -> None:

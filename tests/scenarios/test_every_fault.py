@@ -128,6 +128,8 @@ AT_THE_API = {
 # job. In these cases, it ends with the caller's timeout.
 IN_A_WATCH = {
     **AT_THE_API,
+    "unauthorized": retried(AuthenticationError),  # the key works for other requests
+    "forbidden": retried(PermissionDeniedError),
     "rate-limit": retried(JobTimeoutError, rate=1e-6, burst=1, retry_after="absent"),
     "too-many-requests": retried(JobTimeoutError),
     "not-found": retried(JobNotFoundError),
@@ -295,7 +297,7 @@ async def settle(ade, watcher, job_ids, within=None):
                 body = ade.world.result(job.job_id)
                 assert job.data.metadata.job_id == job.job_id
                 assert hashlib.sha256(body.read()).hexdigest() == truth.result_sha256
-    except (UnresolvedJobsError, AuthenticationError, PermissionDeniedError) as error:
+    except (UnresolvedJobsError, PaymentRequiredError) as error:
         end = error
     causes = watch.unresolved
     assert set(ended.values()) <= {1}, "settled twice"
@@ -318,11 +320,13 @@ async def watch_with_fault(name, times, *, within, **options):
             client, schedule=Fixed(interval=0.01), not_found_grace=0.1, patience=0.1
         )
         async with watcher:
+            if name == "unauthorized":
+                await watcher.wait(ade.submit(JobPlan()))  # shows that the key works
             causes, end = await settle(ade, watcher, [victim, *others], within)
         assert ade.truth.faults[name] >= 1
         assert times is None or ade.truth.faults[name] == times
-        if isinstance(end, AuthenticationError | PermissionDeniedError):
-            assert isinstance(end, errors), "a refused key ends the whole watch"
+        if isinstance(end, PaymentRequiredError):
+            assert isinstance(end, errors), "an account without credits ends the whole watch"
             assert {type(cause) for cause in causes.values()} == {type(end)}
             return
         assert isinstance(causes.pop(victim, None), errors or NOTHING)
@@ -379,7 +383,7 @@ async def test_a_429_delays_all_following_requests():
 
 
 async def test_all_faults_together_by_chance():
-    fatal = {"unauthorized", "forbidden"}
+    fatal = {"unauthorized", "payment-required"}
     slow = {"latency", "silent", "stalled", "slow-body"}  # each takes a timeout
     async with service() as (ade, client):
         for name in IN_A_WATCH.keys() - fatal - slow - THROTTLING:

@@ -43,7 +43,7 @@ from adepoll.watching.watcher import JobWatcher
 SEEDS = seeds("ADEPOLL_SEEDS", default=30, most=500)
 WEEK = 7 * 86_400.0
 TIMEOUT = 4_000.0
-FATAL = {"unauthorized", "forbidden"}
+FATAL = {"unauthorized", "payment-required"}
 UNENDING = {"too-many-requests", "rate-limit", "unknown-status", "backward-status"}
 """Faults that a watch tolerates without limit, so that it can end only with its timeout."""
 

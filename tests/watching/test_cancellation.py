@@ -15,9 +15,9 @@ from watching import now
 
 from adepoll.emulator import run
 from adepoll.errors import (
-    AuthenticationError,
     ClosedError,
     JobTimeoutError,
+    PaymentRequiredError,
     UnresolvedJobsError,
 )
 from adepoll.scheduling.policies import Fixed
@@ -160,7 +160,7 @@ def test_leaving_a_watch_waits_until_the_iterable_is_closed(replay, scripted):
 def test_ids_of_an_iterable_that_ignores_its_cancellation_are_ignored(replay, scripted, end):
     async def script():
         source = endless(scripted)
-        source.scripts["bad"] = ["pending", AuthenticationError(status=401)]
+        source.scripts["bad"] = ["pending", PaymentRequiredError(status=402)]
 
         async def deaf():
             yield "bad" if end == "bad key" else "job0"
@@ -177,7 +177,7 @@ def test_ids_of_an_iterable_that_ignores_its_cancellation_are_ignored(replay, sc
                     known = watch.progress.known
                     await asyncio.sleep(100)
                     assert watch.progress.known == known <= 4
-                    with pytest.raises((UnresolvedJobsError, ClosedError, AuthenticationError)):
+                    with pytest.raises((UnresolvedJobsError, ClosedError, PaymentRequiredError)):
                         await anext(watch)
             assert not tasks_besides()
             assert_idle(watcher)
@@ -450,7 +450,7 @@ def test_cancelling_a_wait_leaves_nothing_behind(replay, scripted, moment):
     replay(script)
 
 
-@pytest.mark.parametrize("answer", ["completed", AuthenticationError(status=401), RuntimeError()])
+@pytest.mark.parametrize("answer", ["completed", PaymentRequiredError(status=402), RuntimeError()])
 def test_cancelling_a_wait_in_the_step_of_its_answer_leaves_nothing_behind(
     replay, scripted, answer
 ):
@@ -705,7 +705,9 @@ def test_cancellation_after_any_number_of_loop_steps_leaves_nothing_behind(repla
     """In every step of the loop: during a start, a poll, an end and a close."""
 
     async def script():
-        source = scripted({"b": ["pending", "completed"], "bad": [AuthenticationError(status=401)]})
+        source = scripted(
+            {"b": ["pending", "completed"], "bad": [PaymentRequiredError(status=402)]}
+        )
         watchers = []
 
         async def ids():
@@ -729,7 +731,7 @@ def test_cancellation_after_any_number_of_loop_steps_leaves_nothing_behind(repla
         await asyncio.wait([worker])
         assert worker.cancelled() is not was_done
         if was_done:
-            assert type(worker.exception()) is (AuthenticationError if step % 2 else type(None))
+            assert type(worker.exception()) is (PaymentRequiredError if step % 2 else type(None))
         assert not tasks_besides()
         assert source.in_flight.total() == 0
         for watcher in watchers:

@@ -5,51 +5,276 @@ import math
 import pytest
 
 from adepoll.errors import (
+    AuthenticationError,
+    CertificateError,
+    ClosedError,
     JobNotFoundError,
     MalformedAnswerError,
     PaymentRequiredError,
+    PermissionDeniedError,
     RateLimitedError,
     ServerError,
+    TransportError,
+    UnprocessableError,
 )
-from adepoll.watching.failure_handling import FailureRules
-from adepoll.watching.job_state import JobState
+from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
+from adepoll.watching.job_state import JobState, PollFailures
 
-RULES = FailureRules(not_found_grace=15.0, patience=300.0)
-
-
-def play(*failures, status=None):
-    """Record failures at their times; return the seconds that each leaves."""
-    state = JobState("a", (), added_at=0.0, received_at=0.0, status=status)
-    return [RULES.record(state, error, now) for now, error in failures]
-
-
-def unknown():
-    return JobNotFoundError(status=404, job_id="a")
+GIVE_UP, END_ALL = Verdict.GIVE_UP, Verdict.END_ALL
+UNKNOWN = JobNotFoundError(status=404, job_id="a")
+FORBIDDEN = PermissionDeniedError(status=403, job_id="a")
+REFUSED = AuthenticationError(status=401, job_id="a")
+BROKEN = ServerError(status=503, job_id="a")
+MALFORMED = MalformedAnswerError(["no JSON @ $"], job_id="a")
+THROTTLED = RateLimitedError(status=429, job_id="a")
 
 
-def test_the_grace_is_a_bound_of_the_next_poll():
-    assert play((100.0, unknown()), (110.0, unknown()), (115.0, unknown())) == [15.0, 5.0, None]
+def rules_of(**options):
+    return FailureRules(**{"not_found_grace": 15.0, "patience": 300.0} | options)
 
 
-def test_a_job_found_before_may_be_unknown_for_the_patience():
-    assert play((0.0, unknown()), (299.0, unknown()), status="pending") == [300.0, 1.0]
+def job(job_id="a", *, status=None):
+    return JobState(job_id, (), added_at=0.0, received_at=0.0, status=status)
 
 
-def test_transient_failures_have_no_bound_until_the_patience_is_over():
-    error = ServerError(status=503)
-    assert play((0.0, error), (299.9, error), (300.0, error)) == [math.inf, math.inf, None]
+def play(rules, *failures, state=None, answers=0):
+    """Record failures at their times, and `answers` to other requests before each."""
+    state = state or job()
+    verdicts = []
+    for now, error in failures:
+        for _ in range(answers):
+            rules.service.record_answer()
+        verdicts.append(rules.record(state, error, now))
+    return verdicts
+
+
+def time_of_the_end(rules, error, *, every, answers=0, failures=0, state=None):
+    """Return when a job is given up whose polls fail from 0 on, and with which poll."""
+    state = state or job()
+    for number in range(100_000):
+        for _ in range(answers):
+            rules.service.record_answer()
+        for _ in range(failures):
+            rules.service.record_failure(error, number * every, longest=math.inf)
+        if rules.record(state, error, number * every) is GIVE_UP:
+            return number * every, number
+    raise AssertionError("never given up")
+
+
+# --- jobs that the service denies ---------------------------------------------------------------
+
+
+def test_the_grace_bounds_the_next_poll_and_counts_polls():
+    assert play(rules_of(), *[(now, UNKNOWN) for now in (100, 101, 103, 106, 109, 112, 115)]) == [
+        3.0,
+        3.0,
+        3.0,
+        3.0,
+        3.0,
+        3.0,
+        GIVE_UP,
+    ]
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, FORBIDDEN])
+def test_a_job_never_seen_gets_the_grace_and_five_more_polls(error):
+    assert time_of_the_end(rules_of(), error, every=1.0) == (15.0, 15)
+    assert time_of_the_end(rules_of(), error, every=1_000.0) == (5_000.0, 5)
+
+
+@pytest.mark.parametrize("error", [UNKNOWN, FORBIDDEN])
+def test_a_job_found_before_gets_the_patience(error):
+    found = job(status="pending")
+    assert time_of_the_end(rules_of(), error, every=10.0, state=found) == (300.0, 30)
+
+
+def test_a_403_counts_little_while_most_requests_are_refused():
+    rules = rules_of()
+    assert time_of_the_end(rules, FORBIDDEN, every=1.0, answers=1, failures=9)[0] > 100
+
+
+# --- failures of the service --------------------------------------------------------------------
+
+
+def test_the_patience_counts_while_the_service_answers_other_requests():
+    assert time_of_the_end(rules_of(), BROKEN, every=10.0, answers=5) == (300.0, 30)
+
+
+def test_seconds_count_in_proportion_to_the_share_of_answers():
+    assert time_of_the_end(rules_of(), BROKEN, every=10.0, answers=1, failures=1) == (600.0, 60)
+
+
+def test_a_short_budget_or_a_stopped_process_gives_no_job_up_after_a_few_polls():
+    seconds, polls = time_of_the_end(rules_of(), BROKEN, every=1_000.0, answers=950, failures=50)
+    assert polls >= 10
+    assert seconds >= 10_000
+
+
+def test_a_failing_job_is_polled_again_within_a_tenth_of_the_patience():
+    assert play(rules_of(), (0.0, BROKEN), (30.0, BROKEN), answers=1) == [30.0, 30.0]
+
+
+def test_in_an_outage_there_is_no_bound_of_the_next_poll():
+    assert play(rules_of(), (0.0, BROKEN), (30.0, BROKEN)) == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize(("options", "limit"), [({}, 3_600.0), ({"outage_patience": 700.0}, 700.0)])
+def test_a_single_job_with_a_dead_service_ends_after_the_outage_patience(options, limit):
+    assert time_of_the_end(rules_of(**options), BROKEN, every=50.0)[0] == limit
+
+
+def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
+    rules = rules_of()
+    seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
+    assert rules.record(job("b"), BROKEN, seconds + 50.0) is GIVE_UP
+    rules.service.record_answer()
+    assert rules.record(job("c"), BROKEN, seconds + 100.0) is not GIVE_UP
+
+
+def test_no_job_waits_longer_than_the_outage_patience_beside_many_that_fail():
+    assert time_of_the_end(rules_of(), BROKEN, every=50.0, answers=1, failures=999)[0] == 3_600.0
 
 
 def test_throttled_time_is_left_out():
-    error, throttled = ServerError(status=503), RateLimitedError(status=429)
-    assert play((0.0, error), (250.0, throttled), (349.0, error)) == [math.inf] * 3
+    rules = rules_of()
+    throttled = [(10.0 * number, THROTTLED) for number in range(1, 1_000)]
+    assert GIVE_UP not in play(rules, (0.0, BROKEN), *throttled, (9_991.0, BROKEN), answers=1)
 
 
-def test_three_malformed_answers_shorten_the_patience():
-    error = MalformedAnswerError(["no JSON @ $"])
-    assert play((0.0, error), (60.0, error), (60.0, error)) == [math.inf, math.inf, None]
+def test_malformed_answers_are_accepted_for_a_minute_and_ten_polls():
+    assert time_of_the_end(rules_of(), MALFORMED, every=3.0) == (60.0, 20)
+    assert time_of_the_end(rules_of(), MALFORMED, every=100.0) == (1_000.0, 10)
+    assert time_of_the_end(rules_of(patience=10.0), MALFORMED, every=1.0) == (10.0, 10)
 
 
-@pytest.mark.parametrize("before", [(), ((0.0, ServerError(status=503)),)])
+def test_malformed_answers_of_all_jobs_are_no_outage():
+    rules = rules_of(patience=10.0)
+    states = [job(f"job-{number}") for number in range(200)]
+    ends = {rules.record(state, MALFORMED, float(now)) for now in range(10) for state in states}
+    assert ends == {1.0}
+    assert {rules.record(state, MALFORMED, 10.0) for state in states} == {GIVE_UP}
+
+
+@pytest.mark.parametrize("before", [(), ((0.0, BROKEN),)])
 def test_a_permanent_failure_gives_the_job_up(before):
-    assert play(*before, (1.0, PaymentRequiredError(status=402)))[-1] is None
+    assert play(rules_of(), *before, (1.0, UnprocessableError(status=422)))[-1] is GIVE_UP
+
+
+@pytest.mark.parametrize("options", [{"patience": 0.0}, {"outage_patience": 0.0, "patience": 0.0}])
+def test_without_patience_the_first_failure_gives_the_job_up(options):
+    assert play(rules_of(**options), (0.0, BROKEN)) == [GIVE_UP]
+    assert play(rules_of(not_found_grace=0.0), (0.0, UNKNOWN)) == [GIVE_UP]
+
+
+def test_the_grace_does_not_depend_on_the_patience():
+    assert play(rules_of(patience=0.0), (0.0, UNKNOWN)) == [3.0]
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [PaymentRequiredError(status=402, job_id="a"), ClosedError("closed")]
+)
+def test_an_error_of_the_account_ends_everything(error):
+    assert play(rules_of(), (0.0, error), answers=10) == [END_ALL]
+
+
+@pytest.mark.parametrize("error", [REFUSED, CertificateError("self-signed", job_id="a")])
+def test_a_key_that_never_worked_ends_everything_immediately(error):
+    assert play(rules_of(), (0.0, error)) == [END_ALL]
+
+
+def test_a_key_that_worked_is_refused_after_ten_seconds_without_an_answer():
+    rules = rules_of()
+    rules.service.record_answer()
+    times = (0.0, 2.5, 5.0, 7.5, 10.0)
+    assert play(rules, *[(now, REFUSED) for now in times]) == [2.5, 2.5, 2.5, 2.5, END_ALL]
+
+
+def test_a_stopped_process_confirms_no_refusal():
+    rules = rules_of()
+    rules.service.record_answer()
+    assert play(rules, (0.0, REFUSED), (9_999.0, REFUSED)) == [2.5, 2.5]
+
+
+def test_an_answer_to_another_request_shows_that_the_key_works():
+    assert END_ALL not in play(rules_of(), *[(2.5 * n, REFUSED) for n in range(20)], answers=1)
+
+
+def test_a_burst_of_refusals_is_not_believed_before_the_time_is_over():
+    rules = rules_of()
+    rules.service.record_answer()
+    states = [job(f"job-{number}") for number in range(60)]
+    assert {rules.record(state, REFUSED, 0.0) for state in states} == {2.5, 30.0, math.inf}
+    assert rules.record(states[7], REFUSED, 9.0) is not END_ALL
+    rules.service.record_answer()
+    assert rules.record(states[8], REFUSED, 99.0) is not END_ALL
+
+
+def test_a_403_of_one_job_never_ends_everything():
+    rules = rules_of()
+    state = job()
+    assert {rules.record(state, FORBIDDEN, float(now)) for now in range(16)} == {
+        2.5,
+        2.0,
+        1.0,
+        GIVE_UP,
+    }
+
+
+def test_a_key_that_may_read_no_job_ends_everything():
+    rules = rules_of()
+    one, two = job("a"), job("b")
+    verdicts = [rules.record(s, FORBIDDEN, 2.5 * n) for n in range(6) for s in (one, two)]
+    assert END_ALL in verdicts
+    assert GIVE_UP not in verdicts
+
+
+def test_a_firewall_that_refuses_all_jobs_of_a_key_that_worked_is_an_outage():
+    rules = rules_of()
+    rules.service.record_answer()
+    states = [job(f"job-{number}", status="pending") for number in range(60)]
+    verdicts = {rules.record(s, FORBIDDEN, 10.0 * n) for n in range(60) for s in states}
+    assert not verdicts & {GIVE_UP, END_ALL}
+
+
+# --- timeouts, and failures between two waits ---------------------------------------------------
+
+
+def test_a_timeout_error_says_what_polls_found():
+    rules, state = rules_of(), job(status="processing")
+    state.polls = 2
+    rules.record(state, BROKEN, 0.0)
+    error = rules.timeout_error("a", state, 5.0)
+    assert (error.last_status, error.last_error, error.polls) == ("processing", BROKEN, 3)
+    assert "last seen processing; 3 polls; the last error: job a: the service answered 503" in str(
+        error
+    )
+
+
+def test_a_timeout_error_of_a_job_not_polled_yet_says_why_the_service_is_silent():
+    rules = rules_of()
+    rules.record(job("b"), BROKEN, 0.0)
+    error = rules.timeout_error("a", job(), 5.0)
+    assert (error.last_status, error.last_error, error.polls) == (None, BROKEN, 0)
+    rules.service.record_answer()
+    assert rules.timeout_error("a", None, 5.0).last_error is None
+
+
+def test_failures_are_remembered_for_a_bounded_time_and_number_of_jobs():
+    memory, failures = FailureMemory(), PollFailures(last_at=0.0)
+    memory.keep("a", failures)
+    assert memory.recall("a", 600.0) is failures
+    assert memory.recall("a", 600.0) is None
+    memory.keep("a", failures)
+    assert memory.recall("a", 601.0) is None
+    for number in range(1_001):
+        memory.keep(f"job-{number}", failures)
+    assert memory.recall("job-0", 1.0) is None
+    assert memory.recall("job-1", 1.0) is failures
+
+
+def test_an_unknown_certificate_is_not_transient():
+    assert not CertificateError("self-signed", job_id=None).transient
+    assert TransportError("reset", job_id=None).transient

@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from adepoll.errors import (
-    AuthenticationError,
     ClosedError,
     InvalidJobIdError,
     JobNotFoundError,
     JobTimeoutError,
     PaymentRequiredError,
+    UnprocessableError,
 )
 from adepoll.scheduling.policies import Fixed
 from adepoll.watching.watch import UnresolvedJob
@@ -176,13 +176,13 @@ def test_polls_pause_while_the_buffer_is_full(replay, scripted):
 @pytest.mark.parametrize("how", ["close", "break", "fatal"])
 def test_a_watch_that_ends_early_leaves_nothing_behind(replay, scripted, how):
     async def script():
-        refused = AuthenticationError(status=401)
+        refused = PaymentRequiredError(status=402)
         source = scripted({"slow": ["processing"], "fatal": [refused]})
         job_ids = ["slow", "other", *(["fatal"] if how == "fatal" else [])]
         async with watcher_of(source) as watcher:
             watch = watcher.watch(generate(job_ids), window=5, errors="yield")
             if how == "fatal":
-                with pytest.raises(AuthenticationError):
+                with pytest.raises(PaymentRequiredError):
                     await gather(watch)
             elif how == "close":
                 await anext(watch)
@@ -340,7 +340,7 @@ def test_an_id_of_a_collection_counts_once_even_after_it_was_yielded(replay, scr
 def test_errors_are_yielded_while_other_jobs_are_open(replay, scripted):
     async def script():
         source = scripted(
-            {"slow": ["pending"] * 9 + ["completed"], "bad": [PaymentRequiredError(status=402)]}
+            {"slow": ["pending"] * 9 + ["completed"], "bad": [UnprocessableError(status=422)]}
         )
         async with watcher_of(source) as watcher:
             return [
@@ -353,7 +353,7 @@ def test_errors_are_yielded_while_other_jobs_are_open(replay, scripted):
 
 def test_ready_items_are_taken_without_waiting(replay, scripted):
     async def script():
-        source = scripted({"slow": ["pending"], "bad": [PaymentRequiredError(status=402)]})
+        source = scripted({"slow": ["pending"], "bad": [UnprocessableError(status=422)]})
         async with (
             watcher_of(source) as watcher,
             watcher.watch(["a", "bad", "slow", "b"], errors="yield") as watch,

@@ -20,6 +20,7 @@ from adepoll.errors import (
     ClosedError,
     JobNotFoundError,
     MalformedAnswerError,
+    PaymentRequiredError,
     PermissionDeniedError,
     RateLimitedError,
     ServerError,
@@ -683,9 +684,9 @@ def test_the_watcher_can_be_used_again_after_a_refused_key(replay, at):
         async with watcher_of(service) as watcher:
             task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
             await asyncio.sleep(at)
-            service.at_get = raising(lambda: AuthenticationError(status=401, job_id="any"))
+            service.at_get = raising(lambda: PaymentRequiredError(status=402, job_id="any"))
             watcher.poll_now(job_ids[0])
-            with pytest.raises(AuthenticationError):
+            with pytest.raises(PaymentRequiredError):
                 await task
             service.at_get = good
             begun = now()
@@ -707,9 +708,9 @@ def test_a_refused_key_ends_a_sweep(replay):
             task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
             await asyncio.sleep(1)
             assert service.in_flight == 3
-            service.at_get = raising(lambda: AuthenticationError(status=401, job_id="any"))
+            service.at_get = raising(lambda: PaymentRequiredError(status=402, job_id="any"))
             watcher.poll_now(job_ids[0])
-            with pytest.raises(AuthenticationError):
+            with pytest.raises(PaymentRequiredError):
                 await task
             pages = len(service.lists)
             assert pages < 9

@@ -1,0 +1,92 @@
+"""What the requests of a watcher show about the service and the key. Imports errors.
+
+Times are seconds of one monotonic clock, passed in as `now`.
+"""
+
+from typing import Final
+
+from attrs import define
+
+from adepoll.errors import AdePollError, PermissionDeniedError
+
+
+@define(eq=False)
+class ServiceEvidence:
+    """Whether the service answers, and whether it accepts the key.
+
+    Attributes:
+        answered: Number of requests that the service answered.
+        failed: Number of polls that failed for a reason that can concern all jobs.
+        silent_for: Seconds of failed polls since the last answer.
+        last_error: Last of these failures; None if there was none since the last answer.
+        key_works: True if an answer has shown that the service accepts the key.
+        refused_for: Seconds for which the key has been refused since it was last accepted.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    silent_for: float = 0.0
+    last_error: AdePollError | None = None
+    key_works: bool = False
+    refused_for: float = 0.0
+    _failed_at: float = 0.0  # time of the last failure, if there is a `last_error`
+    _refused_at: float | None = None  # time of the last refusal since the key was accepted
+    _refused_first: str = ""  # the first job that was refused since then
+
+    def record_answer(self) -> None:
+        """Record an answer, which shows that the service accepts the key."""
+        self.answered += 1
+        self.key_works = True
+        if self.last_error is not None:
+            self.record_response()
+            self.refused_for = 0.0
+            self._refused_at = None
+
+    def record_response(self) -> None:
+        """Record a response that says nothing about the key: the service is not down."""
+        self.silent_for = 0.0
+        self.last_error = None
+
+    def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
+        """Record a failed poll; at most `longest` seconds since the previous one count."""
+        if self.last_error is not None:
+            self.silent_for += min(now - self._failed_at, longest)
+        self.failed += 1
+        self._failed_at = now
+        self.last_error = error
+
+    def record_refusal(self, error: AdePollError, job_id: str, now: float) -> bool:
+        """Record that the key was refused for a job; return True if it is refused for all jobs."""
+        if self._refused_at is None:
+            self._refused_first = job_id
+        else:
+            self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
+        self._refused_at = now
+        if isinstance(error, PermissionDeniedError):
+            # Such a refusal can concern a single job. A key that works is not refused for all.
+            if self.key_works or job_id == self._refused_first:
+                return False
+        elif not self.key_works:
+            return True
+        return self.refused_for >= CONFIRMATION - _ROUNDING
+
+    def is_suspect(self, job_id: str) -> bool:
+        """Return True if the next poll of this job helps to decide whether the key is refused."""
+        return self._refused_at is not None and job_id == self._refused_first
+
+    def share_answered(self, answered: int, failed: int) -> float | None:
+        """Return the share of requests that were answered since the counts had these values.
+
+        None if there was no request.
+        """
+        answers, failures = self.answered - answered, self.failed - failed
+        return answers / (answers + failures) if answers or failures else None
+
+
+CONFIRMATION: Final = 10.0
+"""Seconds for which a key that has worked must be refused before adepoll believes it."""
+
+CONFIRMATION_STEP: Final = CONFIRMATION / 4
+"""Most seconds of them that count between two refusals."""
+
+_ROUNDING: Final = 1e-6

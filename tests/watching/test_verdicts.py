@@ -1,0 +1,252 @@
+"""When a watcher gives a job up and when it ends everything, in virtual time."""
+
+import asyncio
+from random import Random
+
+import pytest
+from scripted import snapshot
+from watching import now, watcher_of
+
+from adepoll.errors import (
+    AuthenticationError,
+    JobNotFoundError,
+    JobTimeoutError,
+    MalformedAnswerError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    RequestError,
+    ServerError,
+    UnresolvedJobsError,
+)
+from adepoll.scheduling.policies import Adaptive
+
+
+class Service:
+    """Answers polls by a function of job and time; sends at most `rate` requests per second.
+
+    Each job takes `takes` seconds.
+    """
+
+    def __init__(self, problem, *, rate=None, takes=60.0):
+        self.problem, self.takes = problem, takes
+        self.interval = 0.0 if rate is None else 1 / rate
+        self.next_turn = 0.0
+        self.polls = 0
+        self.stopped_until = 0.0
+
+    async def get_job(self, job_id):
+        self.polls += 1
+        turn = max(self.next_turn, now())
+        self.next_turn = turn + self.interval
+        await asyncio.sleep(turn - now() + 0.05)
+        if (error := self.problem(job_id, now())) is not None:
+            raise error
+        return snapshot(job_id, "completed" if now() >= self.takes else "processing")
+
+    async def list_jobs(self, *, page=0, page_size=100, status=None):
+        raise NotImplementedError
+
+
+def adaptive(source, **options):
+    return watcher_of(source, **({"schedule": Adaptive()} | options))
+
+
+async def settle(watch):
+    """Return the ids of the settled jobs, and the error at the end."""
+    settled = []
+    try:
+        async for job in watch:
+            settled.append(job.job_id)  # noqa: PERF401 - an error must not lose them
+    except (UnresolvedJobsError, AuthenticationError, PaymentRequiredError) as error:
+        return settled, error
+    return settled, None
+
+
+def ids(number):
+    return [f"job{n}" for n in range(number)]
+
+
+def broken(job_id):
+    return ServerError(status=502, job_id=job_id)
+
+
+def test_single_errors_under_a_short_budget_give_no_job_up(replay):
+    async def script():
+        rng = Random(1)
+        source = Service(lambda j, _: broken(j) if rng.random() < 0.05 else None, rate=1.0)
+        async with adaptive(source) as watcher:
+            settled, error = await settle(watcher.watch(ids(300)))
+        assert (len(settled), error) == (300, None)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("jobs", [1, 20, 60])
+def test_an_outage_of_ten_minutes_gives_no_job_up(replay, jobs):
+    async def script():
+        source = Service(lambda j, t: broken(j) if 30 < t < 630 else None)
+        async with adaptive(source) as watcher:
+            settled, error = await settle(watcher.watch(ids(jobs)))
+        assert (len(settled), error) == (jobs, None)
+
+    replay(script)
+
+
+def test_a_wait_outlasts_an_outage_of_ten_minutes(replay):
+    async def script():
+        source = Service(lambda j, t: broken(j) if t < 600 else None)
+        async with adaptive(source) as watcher:
+            assert (await watcher.wait("a")).job_id == "a"
+
+    replay(script)
+
+
+def test_a_single_job_with_a_dead_service_is_given_up_after_the_documented_time(replay):
+    async def script():
+        async with adaptive(Service(lambda j, _: broken(j)), patience=50) as watcher:
+            with pytest.raises(ServerError):
+                await watcher.wait("a")
+        assert 600 <= now() < 700
+
+    replay(script)
+
+
+def test_one_failing_job_beside_good_ones_is_given_up_after_the_patience(replay):
+    async def script():
+        source = Service(lambda j, _: broken(j) if j == "bad" else None, takes=400.0)
+        async with adaptive(source) as watcher:
+            times = {}
+            async for end in watcher.watch([*ids(20), "bad"], errors="yield"):
+                times[end.job_id] = now()
+        assert 300 <= times["bad"] < 360
+
+    replay(script)
+
+
+def test_malformed_jobs_end_soon_and_do_not_slow_down_others(replay):
+    async def script():
+        def problem(job_id, _):
+            if job_id.startswith("bad"):
+                return MalformedAnswerError(["no JSON @ $"], job_id=job_id)
+            return None
+
+        bad = [f"bad{n}" for n in range(12)]
+        async with adaptive(Service(problem, takes=5.0), patience=10) as watcher:
+            settled, error = await settle(watcher.watch([*bad, *ids(40)]))
+        assert sorted(settled) == sorted(ids(40))
+        assert sorted(error.causes) == sorted(bad)
+        assert 10 <= now() < 13
+
+    replay(script)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [AuthenticationError, PermissionDeniedError])
+@pytest.mark.parametrize("seconds", [0.06, 5.0])
+def test_a_key_that_works_survives_short_refusals(replay, cls, seconds):
+    async def script():
+        status = 401 if cls is AuthenticationError else 403
+        source = Service(
+            lambda j, t: cls(status=status, job_id=j) if 20 < t < 20 + seconds else None
+        )
+        async with adaptive(source) as watcher:
+            settled, error = await settle(watcher.watch(ids(60)))
+        assert (len(settled), error) == (60, None)
+
+    replay(script)
+
+
+def test_a_revoked_key_ends_everything_once(replay):
+    async def script():
+        source = Service(lambda j, t: AuthenticationError(status=401, job_id=j) if t > 20 else None)
+        async with adaptive(source) as watcher:
+            wait = asyncio.create_task(watcher.wait("other"))
+            _, error = await settle(watcher.watch(ids(60)))
+            assert isinstance(error, AuthenticationError)
+            with pytest.raises(AuthenticationError):
+                await wait
+            assert 30 <= now() < 45
+            polls = source.polls
+            await asyncio.sleep(1_000)
+            assert source.polls == polls
+
+    replay(script)
+
+
+def test_one_forbidden_job_concerns_no_other(replay):
+    async def script():
+        source = Service(
+            lambda j, _: PermissionDeniedError(status=403, job_id=j) if j == "bad" else None
+        )
+        async with adaptive(source) as watcher:
+            waits = [asyncio.create_task(watcher.wait(job_id)) for job_id in ("bad", *ids(3))]
+            settled, error = await settle(watcher.watch(["bad", *ids(20)]))
+            assert len(settled) == 20
+            assert isinstance(error.causes["bad"], PermissionDeniedError)
+            ends = await asyncio.gather(*waits, return_exceptions=True)
+            assert [type(end).__name__ for end in ends] == [
+                "PermissionDeniedError",
+                *["JobSnapshot"] * 3,
+            ]
+
+    replay(script)
+
+
+def test_an_account_without_credits_is_one_stop(replay):
+    async def script():
+        source = Service(
+            lambda j, t: PaymentRequiredError(status=402, job_id=j) if t > 20 else None
+        )
+        async with adaptive(source) as watcher:
+            watch = watcher.watch(ids(60))
+            _, error = await settle(watch)
+            assert isinstance(error, PaymentRequiredError)
+            assert len(watch.unresolved) == 60
+
+    replay(script)
+
+
+# --- long polling -------------------------------------------------------------------------------
+
+
+async def wait_repeatedly(watcher, most):
+    """Wait 5 seconds again and again; return the errors until one is no timeout of the wait."""
+    errors = []
+    while len(errors) < most:
+        try:
+            await watcher.wait("a", timeout=5)
+        except JobTimeoutError as error:
+            errors.append(error)
+        except RequestError as error:
+            return [*errors, error]
+        await asyncio.sleep(1)
+    return errors
+
+
+def test_short_waits_for_an_unknown_job_end_after_its_grace(replay):
+    async def script():
+        source = Service(lambda j, _: JobNotFoundError(status=404, job_id=j))
+        async with adaptive(source) as watcher:
+            errors = await wait_repeatedly(watcher, 10)
+            assert isinstance(errors[-1], JobNotFoundError)
+            assert len(errors) <= 5
+            assert isinstance(errors[0].last_error, JobNotFoundError)
+            assert (errors[0].last_status, errors[1].polls > errors[0].polls) == (None, True)
+            again = await wait_repeatedly(watcher, 10)
+            assert [type(error) for error in again] == [JobNotFoundError], "known by now"
+
+    replay(script)
+
+
+def test_short_waits_end_after_the_documented_time_while_the_service_is_down(replay):
+    async def script():
+        async with adaptive(Service(lambda j, _: broken(j)), patience=10) as watcher:
+            errors = await wait_repeatedly(watcher, 100)
+            assert isinstance(errors[-1], ServerError)
+            assert 120 <= now() < 180
+            assert all(isinstance(error.last_error, ServerError) for error in errors[:-1])
+            assert "502" in str(errors[0])
+
+    replay(script)
