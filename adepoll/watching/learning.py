@@ -146,7 +146,7 @@ class Learning:
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             self.durations.end(first, seen, age)
 
-    def was_old(self, state: JobState, received_at: datetime, now: float) -> bool:
+    def was_old(self, state: JobState, received_at: datetime | None, now: float) -> bool:
         """Return whether a job was old when the watcher got it, as far as ages are known."""
         return not self._date(state, received_at, now) or not is_new(
             state.added_at - state.received_at
