@@ -1,7 +1,8 @@
 """Polls and lag of the watcher beside the official SDK's waiter, for all kinds of workloads.
 
 In virtual time, over the emulator's world. Three tables: 5,000 jobs of four kinds with GETs alone;
-the laboratory, with every workload that is known to be hard; and how soon a settled job is polled.
+the laboratory, with every workload that is known to be hard; how soon a settled job is polled, and the
+estimated time left.
 ``--only TEXT`` plays the rows whose names contain the text, ``--list`` prints all names.
 """
 
@@ -13,6 +14,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from _first_poll import IMMEDIATELY, WAYS, play_first_polls, play_settled_window
 from _lab import PLAIN_LOOP, PRODUCT, SWEEP_REQUESTS, TARGET_LAG, Result
 from _lab_rows import ROWS
+from _time_left import ESTIMATED
 from _workloads import EVENLY, WORKLOADS, Batch, N, Outcome, as_official, mean, play, watched
 from attrs import evolve, frozen
 
@@ -103,8 +105,10 @@ def main() -> None:
     ways = [line for line in ways if is_chosen(line[0])]
     windows = [(f"settled through a window: {how}", how) for how in ("auto", "get")]
     windows = [line for line in windows if is_chosen(line[0])]
+    estimated = {f"time left: {name}": name for name in ESTIMATED}
+    estimated = {label: name for label, name in estimated.items() if is_chosen(label)}
     if options.list:
-        print(*batches, *rows, *(line[0] for line in (*ways, *windows)), sep="\n")
+        print(*batches, *rows, *(line[0] for line in (*ways, *windows)), *estimated, sep="\n")
         return
     with ProcessPoolExecutor(max_workers=options.processes) as pool:
         if batches:
@@ -114,9 +118,13 @@ def main() -> None:
         if ways:
             print_first_polls(pool, ways, seed=options.seed)
         for name, how in windows:
-            print(
-                f"{name:40} {pool.submit(play_settled_window, options.seed, how).result():6.1f} s"
-            )
+            took = pool.submit(play_settled_window, options.seed, how).result()
+            print(f"{name:40} {took:6.1f} s")
+        for label, name in estimated.items():
+            print(label)
+            for at, estimate, truth in pool.submit(play_time_left, name, options.seed).result():
+                shown = "unknown" if estimate is None else f"{estimate:.0f} s"
+                print(f"  at {at:.0f} s: {shown}; it takes {truth:.0f} s")
 
 
 def print_goals(pool: Executor, batches: Mapping[str, Batch]) -> None:
