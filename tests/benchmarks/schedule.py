@@ -1,8 +1,8 @@
 """Polls and lag of the watcher beside the official SDK's waiter, for all kinds of workloads.
 
 In virtual time, over the emulator's world. Three tables: 5,000 jobs of four kinds with GETs alone;
-the laboratory, with every workload that is known to be hard; how soon a settled job is polled, and the
-estimated time left.
+the laboratory, with every workload that is known to be hard; how soon a settled job is polled. Then
+the estimated time left.
 ``--only TEXT`` plays the rows whose names contain the text, ``--list`` prints all names.
 """
 
@@ -14,7 +14,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from _first_poll import IMMEDIATELY, WAYS, play_first_polls, play_settled_window
 from _lab import PLAIN_LOOP, PRODUCT, SWEEP_REQUESTS, TARGET_LAG, Result
 from _lab_rows import ROWS
-from _time_left import ESTIMATED
+from _time_left import ESTIMATED, play_time_left
 from _workloads import EVENLY, WORKLOADS, Batch, N, Outcome, as_official, mean, play, watched
 from attrs import evolve, frozen
 
