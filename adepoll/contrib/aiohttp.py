@@ -20,6 +20,7 @@ from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.errors import AdePollError, ClosedError, WebhookVerificationError
 from adepoll.fetcher import ResultFetcher
+from adepoll.redaction import showable
 from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE, report_problem
 from adepoll.server.resources import (
     ResourceOptions,
@@ -279,7 +280,7 @@ def _problem_response(error: AdePollError) -> web.Response:
 
 def _abort(request: web.Request, error: Exception) -> None:
     """Close the connection of a response that cannot be completed."""
-    _log.warning("a response to %s was aborted: %s", request.path, error)
+    _log.warning("a response to %s was aborted: %s", showable(request.path), error)
     if request.transport is not None:
         request.transport.abort()
 

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
+from adepoll.redaction import showable
 from adepoll.server.resources import ServerResources, limit_send_time
 from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
 
@@ -87,7 +88,7 @@ class EventsResponse(StreamingResponse):
         except ClientDisconnectedError:
             pass
         except (ClosedError, TimeoutError):
-            _log.warning("events at %s were aborted: the client accepts no data", scope["path"])
+            _log.warning("events at %s were aborted: the client accepts no data", _path(scope))
         if self.background is not None:
             await self.background()
 
@@ -139,7 +140,7 @@ class ResultResponse(Response):
         except (AdePollError, TimeoutError) as error:
             if response is None:
                 raise  # nothing was sent yet, so a problem can be sent
-            _log.warning("a response to %s was aborted: %s", scope["path"], error)
+            _log.warning("a response to %s was aborted: %s", _path(scope), error)
             if "Content-Length" not in response.headers:
                 raise  # otherwise a middleware would end the response as if it were complete
         if self.background is not None:
@@ -155,3 +156,8 @@ class ResultResponse(Response):
 async def _empty_body() -> AsyncGenerator[bytes, None]:
     return
     yield
+
+
+def _path(scope: Scope) -> str:
+    """Return the path of a request for a log: it can contain a decoded line break or an escape."""
+    return showable(str(scope["path"]))

@@ -26,6 +26,7 @@ _ID: Final = "webhook-id"
 _TIMESTAMP: Final = "webhook-timestamp"
 _SIGNATURE: Final = "webhook-signature"
 _PREFIX: Final = "whsec_"
+_SHORTEST_SECRET: Final = 24  # bytes
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,1000}")
 _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
@@ -46,7 +47,8 @@ class WebhookVerifier:
 
         Args:
             secrets: One secret, or several of which any is accepted, so that a secret can be
-                replaced. A secret is text of the form ``whsec_`` and base64, or raw bytes.
+                replaced. A secret is text of the form ``whsec_`` and base64, or raw bytes. It
+                has at least 24 bytes, as the specification of Standard Webhooks requires.
             tolerance: Most seconds between the timestamp of a webhook and now, before or after.
 
         Raises:
@@ -158,6 +160,10 @@ def _key(secret: str | bytes) -> bytes:
     if not key:
         raise ConfigurationError(
             "a webhook secret must be text of the form whsec_ and base64, or raw bytes"
+        )
+    if len(key) < _SHORTEST_SECRET:
+        raise ConfigurationError(
+            f"a webhook secret must have at least {_SHORTEST_SECRET} bytes, got {len(key)}"
         )
     return key
 

@@ -366,7 +366,9 @@ async def test_a_client_that_disconnects_midway_ends_the_transfer(server, ade, h
     assert server.fetcher.stats.abandoned == 1
 
 
-@pytest.mark.parametrize("path", ["events?id={}&padding=20000000", "result/{}"])
+@pytest.mark.parametrize(
+    "path", ["events?id={}&padding=20000000", "result/{}", "a%0AFORGED%1B[31m/result/{}"]
+)
 async def test_a_client_that_accepts_no_data_is_disconnected(
     server, ade, caplog, monkeypatch, path
 ):
@@ -377,6 +379,7 @@ async def test_a_client_that_accepts_no_data_is_disconnected(
     writer.write(f"GET /{path.format(job_id)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     await until(lambda: "aborted" in caplog.text)
+    assert all(record.getMessage().isprintable() for record in caplog.records)
     await until(lambda: not (server.watcher.stats.subscribers or server.fetcher.stats.under_way))
     writer.transport.abort()
 
@@ -384,7 +387,7 @@ async def test_a_client_that_accepts_no_data_is_disconnected(
 # --- webhooks ----------------------------------------------------------------------------------
 
 
-def signed(body, key=b"the secret of the hooks", moment=None):
+def signed(body, key=b"the secret of the webhooks", moment=None):
     moment = int(time.time() if moment is None else moment)
     digest = hmac.new(key, f"hook-1.{moment}.".encode() + body, "sha256").digest()
     return {

@@ -17,7 +17,7 @@ from adepoll.contrib import aiohttp as for_aiohttp
 from adepoll.contrib import fastapi as for_fastapi
 from adepoll.server.sse import as_event
 
-VERIFIER = WebhookVerifier(b"the secret of the hooks")
+VERIFIER = WebhookVerifier(b"the secret of the webhooks")
 
 
 @attrs.define
@@ -91,6 +91,7 @@ def aiohttp_app(**options):
     app.router.add_get("/all", wait_for_all)
     app.router.add_get("/events", events)
     app.router.add_get("/result/{job_id}", result)
+    app.router.add_get("/{tenant}/result/{job_id}", result)
     app.router.add_get("/ready", for_aiohttp.ready)
     app.router.add_post("/hook", for_aiohttp.webhook(VERIFIER))
     return app
@@ -120,6 +121,7 @@ def fastapi_app(**options):
         return for_fastapi.events(request, ids, heartbeat=heartbeat, encode=encoder(padding))
 
     @app.api_route("/result/{job_id}", methods=["GET", "HEAD"])
+    @app.api_route("/{tenant}/result/{job_id}", methods=["GET"])
     async def result(request: Request, job_id: str, name: str | None = None):
         return for_fastapi.send_result(request, job_id, filename=name)
 

@@ -158,7 +158,9 @@ async def serve(fetcher: ResultFetcher) -> None:
 
 
 def on_webhook(headers: Mapping[str, str], body: bytes, now: float) -> tuple[str, ...]:
-    WebhookVerifier(["whsec_AAAA", b"key"], tolerance=60).verify(headers, body, now=now)
+    WebhookVerifier(
+        ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz", b"0123456789" * 3], tolerance=60
+    ).verify(headers, body, now=now)
     assert_type(job_ids_in(body, lambda event: ["a"]), tuple[str, ...])
     return job_ids_in(body)
 
