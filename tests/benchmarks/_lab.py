@@ -27,7 +27,7 @@ from adepoll.emulator import run
 from adepoll.errors import UnresolvedJobsError
 from adepoll.scheduling.durations import Durations
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.request_sender import RequestSender
 
 Draw: TypeAlias = Callable[[Random, float], float]
 """Draws how long a job takes; the number is the share of the jobs that were submitted before."""
@@ -257,10 +257,8 @@ class Setting:
             clock_ahead=row.clock_ahead,
             rng=rng,
         )
-        limiter = RateLimiter(
-            retry=RetryPolicy(), rng=rng, max_rate=row.budget, max_connections=256
-        )
-        return cls(service=service, source=LabSource(service=service, limiter=limiter))
+        sender = RequestSender(RateLimiter(max_rate=row.budget, rng=rng), rng=rng)
+        return cls(service=service, source=LabSource(service=service, sender=sender))
 
     def now(self) -> float:
         """Return the seconds since the start."""

@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
 from adepoll.emulator import EPOCH
 from adepoll.errors import JobNotFoundError
-from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.request_sender import RequestSender
 
 
 @frozen(kw_only=True)
@@ -166,7 +166,7 @@ class LabSource:
     """A service behind the request budget of a client."""
 
     service: LabService
-    limiter: RateLimiter
+    sender: RequestSender
     slot: AbstractAsyncContextManager[object] = field(factory=nullcontext)
 
     def for_polling(self, slot: AbstractAsyncContextManager[object]) -> "LabSource":
@@ -180,8 +180,8 @@ class LabSource:
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """As the view that `AdeClient.for_polling` gives: tried once."""
-        return await self.limiter.call_once(lambda _at: self.service.get_job(job_id), self.slot)
+        return await self.sender.call_once(lambda _at: self.service.get_job(job_id), self.slot)
 
     async def list_jobs(self, **query: object) -> JobPage:
         """As `get_job`."""
-        return await self.limiter.call_once(lambda _at: self.service.list_jobs(**query), self.slot)
+        return await self.sender.call_once(lambda _at: self.service.list_jobs(**query), self.slot)
