@@ -282,7 +282,7 @@ def _draw_behaviour(rng):
     outages = []
     if rng.random() < 0.2:
         begin = rng.uniform(0, 60)
-        outages.append((begin, begin + rng.choice((5.0, 60.0, 400.0, 900.0))))
+        outages.append((begin, begin + rng.choice((5.0, 60.0, 400.0, 650.0))))
     return Behaviour(
         latency=rng.choice(((0.0, 0.0), (0.02, 0.2), (0.02, 0.2), (0.02, 0.2), (0.5, 3.0))),
         stray=stray,
