@@ -1,6 +1,7 @@
 """How long jobs take, learnt from censored observations. Decides nothing.
 
-Imports arrivals and errors. Times are seconds, ages seconds since the service received a job.
+Imports arrivals, lag_bound and errors. Times are seconds, ages seconds since the service received
+a job.
 """
 
 import json
@@ -15,6 +16,7 @@ from attrs import field, frozen
 
 from adepoll.errors import ConfigurationError
 from adepoll.scheduling.arrivals import Arrivals
+from adepoll.scheduling.lag_bound import quiet_until
 
 # Ages are counted in bins of half a second; from 16.5 s on, each is 3% wider than the one before.
 _STEP: Final = 0.5
@@ -54,11 +56,14 @@ class Distribution:
             the start of the bin.
         known: Number of the first bin beyond the last one in which a job was seen to end. From
             this bin on, the distribution is a guess.
+        quiet: For the first bins, the age at which the quiet ages around the bin end; 0 if the bin
+            is not quiet (see `lag_bound.quiet_until`).
         survival: For each bin, the chance that a job reaches it.
     """
 
     chances: Sequence[float] = field(repr=False)
     known: int = _LAST
+    quiet: Sequence[float] = field(default=(), repr=False)
     survival: tuple[float, ...] = field(init=False, repr=False)
     _areas: tuple[float, ...] = field(init=False, repr=False)  # under survival, from each edge on
     _falls: tuple[float, ...] = field(init=False, repr=False)  # of survival, per second of a bin
@@ -398,4 +403,4 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
         rate = (seen_ends + weight * assumed) / (max(seen_time, 0.0) + weight)
         chances.append(-math.expm1(-rate * _WIDTHS[number]))
         ratio = max(rate / _PRIOR_RATES[number], _MIN_RATIO)
-    return Distribution((*chances, 1.0), known=known)
+    return Distribution((*chances, 1.0), known=known, quiet=quiet_until(EDGES, ends, risk))

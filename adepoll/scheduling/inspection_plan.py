@@ -1,6 +1,6 @@
-"""The inspection plan behind the adaptive schedule: pure functions. Imports durations.
+"""The inspection plan behind the adaptive schedule: pure functions.
 
-All times are seconds; ages are those of a job.
+Imports durations and lag_bound. All times are seconds; ages are those of a job.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Final
 from attrs import field, frozen
 
 from adepoll.scheduling.durations import EDGES, Distribution, bin_index
+from adepoll.scheduling.lag_bound import LONGEST, bound_while_watching
 
 _WIDTHS: Final = (*map(operator.sub, EDGES[1:], EDGES), EDGES[-1])
 _MAX_CHANCE: Final = 1 - 1e-9  # a chance of 1 is an infinite hazard
@@ -31,7 +32,8 @@ class Plan:
         distribution: How long jobs take.
         step: Effort between two polls.
         minimum: Shortest delay.
-        maximum: Longest delay.
+        maximum: Longest delay at quiet ages (see `lag_bound`).
+        target_lag: Mean lag that the caller asked for; half of the longest delay at first.
         stride: Longest delay at ages beyond the known ones; a quarter of the age if that is more.
     """
 
@@ -39,16 +41,18 @@ class Plan:
     step: float
     minimum: float
     maximum: float
+    target_lag: float
     stride: float
     _roots: Sequence[float] = field(repr=False)  # square root of the hazard, by bin
     _efforts: Sequence[float] = field(repr=False)  # up to each edge
 
-    def delay(self, age: float, *, stretch: float = 1.0) -> float:
+    def delay(self, age: float, *, stretch: float = 1.0, shorten: float = 1.0) -> float:
         """Return the seconds until the next poll of a job that is active at an age.
 
         Args:
             age: Age of the job.
             stretch: Factor of the step, for jitter.
+            shorten: Factor of the lag bound, at most 1, for jitter.
         """
         number = bin_index(age)
         effort = self._efforts[number] + (age - EDGES[number]) * self._roots[number]
@@ -59,7 +63,15 @@ class Plan:
         # At unknown ages many jobs may settle, although few have at the known ones.
         unknown = max(age, EDGES[self.distribution.known])
         delay = min(delay, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
-        return min(max(delay, self.minimum), self.maximum)
+        return max(min(delay, self.bound(age, number) * shorten), self.minimum)
+
+    def bound(self, age: float, number: int) -> float:
+        """Return the lag bound: the longest delay at an age, which is in bin `number`."""
+        longest = max(LONGEST, 2 * self.target_lag)
+        quiet = self.distribution.quiet
+        if number < len(quiet) and quiet[number]:
+            longest += quiet[number] - age
+        return min(longest, bound_while_watching(age, self.target_lag), self.maximum)
 
     @property
     def price(self) -> float:
@@ -82,7 +94,8 @@ class Plan:
             if active <= _RARE:
                 break
             until, left = EDGES[number + 1], self.distribution.survival[number + 1]
-            delay = min(max(self.step / self._roots[number], self.minimum), self.maximum)
+            bound = self.bound(age, number)
+            delay = max(min(self.step / self._roots[number], bound), self.minimum)
             lag += (active - left) * delay / 2
             polls += (active + left) / 2 * (until - age) / delay
             age, active = until, left
@@ -95,9 +108,23 @@ _MAX_POLLS: Final = 200  # that are computed one by one
 
 
 def make_plan(
-    distribution: Distribution, *, target_lag: float, minimum: float, maximum: float
+    distribution: Distribution,
+    *,
+    target_lag: float,
+    minimum: float,
+    maximum: float,
+    correction: float = 1.0,
 ) -> Plan:
-    """Return the plan with that mean lag, as far as the bounds of a delay allow."""
+    """Return the plan with that mean lag, as far as the bounds of a delay allow.
+
+    Args:
+        distribution: How long jobs take.
+        target_lag: Mean lag that the caller asked for.
+        minimum: Shortest delay.
+        maximum: Longest delay at quiet ages.
+        correction: Factor of the mean lag at which the plan aims.
+    """
+    aim = target_lag * correction
     hazards = (
         -math.log1p(-min(chance, _MAX_CHANCE)) / width
         for chance, width in zip(distribution.chances, _WIDTHS, strict=True)
@@ -106,7 +133,7 @@ def make_plan(
     efforts = [*accumulate(map(operator.mul, roots[:-1], _WIDTHS), initial=0.0)]
 
     # Whatever happens at unknown ages, lag is half a delay, and only jobs that get there have it.
-    stride = 2 * target_lag / max(distribution.survival[distribution.known], _RARE)
+    stride = 2 * aim / max(distribution.survival[distribution.known], _RARE)
 
     def with_step(step: float) -> Plan:
         return Plan(
@@ -114,6 +141,7 @@ def make_plan(
             step=step,
             minimum=minimum,
             maximum=maximum,
+            target_lag=target_lag,
             stride=stride,
             roots=roots,
             efforts=efforts,
@@ -122,18 +150,18 @@ def make_plan(
     # In theory, lag = step / 2 * the integral of survival * sqrt(h). Where polls are few the true
     # lag differs, but it grows with the step.
     weights = zip(distribution.survival, distribution.survival[1:], roots, _WIDTHS, strict=False)
-    step = 2 * target_lag / sum((s + t) / 2 * root * width for s, t, root, width in weights)
+    step = 2 * aim / sum((s + t) / 2 * root * width for s, t, root, width in weights)
     low, high = 0.0, math.inf
     for _ in range(_MAX_TRIALS):
         plan = with_step(step)
         lag, _ = plan.cost()
-        if abs(lag - target_lag) < _TOLERANCE * target_lag:
+        if abs(lag - aim) < _TOLERANCE * aim:
             break
-        if lag < target_lag:
+        if lag < aim:
             low = step
         else:
             high = step
-        step *= min(max(target_lag / lag, 0.25), 4.0)
+        step *= min(max(aim / lag, 0.25), 4.0)
         if not low < step < high:
             step = (low + high) / 2
     return plan

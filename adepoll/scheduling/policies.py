@@ -1,4 +1,4 @@
-"""When to poll a job next: pure functions of what is known of it. Imports durations.
+"""When to poll a job next: pure functions of what is known of it. Imports the rest of scheduling.
 
 All times are seconds.
 """
@@ -11,6 +11,7 @@ from attrs import Attribute, define, field, frozen
 
 from adepoll.scheduling.durations import PRIOR, Distribution
 from adepoll.scheduling.inspection_plan import Plan, make_plan
+from adepoll.scheduling.lag_bound import bound_while_waiting, bound_while_watching
 
 
 @define(kw_only=True)  # created for every poll; frozen would take twice as long
@@ -141,8 +142,10 @@ class Adaptive:
 
     Attributes:
         target_lag: Mean detection lag to aim at, in seconds. Half of it costs twice as many polls.
-        minimum: Shortest delay, in seconds.
-        maximum: Longest delay, in seconds, however certain it seems that a job is active.
+        minimum: Shortest delay, in seconds, also where the lag bound is shorter.
+        maximum: Longest delay, in seconds, at ages at which jobs hardly ever end, and while polls
+            fail. Elsewhere a delay is 7.5 s or twice the target at most. The lag bound is below
+            both in a job's first seconds and if somebody waits for it (see `lag_bound`).
         jitter: Largest random change of the effort between two polls (see `Plan`), as a share of
             it, 0 to below 1.
     """
@@ -166,11 +169,16 @@ class Adaptive:
             job.distribution, lag_ratio=job.lag_ratio
         )
         age = job.watched_for if job.age is None else job.age
-        delay = plan.delay(age, stretch=rng.uniform(1 - self.jitter, 1 + self.jitter))
+        stretch = rng.uniform(1 - self.jitter, 1 + self.jitter)
+        shorten = (stretch + 1 - self.jitter) / 2  # 1 at most: jitter must not exceed the bound
+        delay = plan.delay(age, stretch=stretch, shorten=shorten)
         if job.awaited_for is not None:
-            # Never later than the official SDK's waiter, whatever was learnt.
-            bound = min(max(job.awaited_for / 2, _MIN_AWAITED), _MAX_AWAITED)
-            delay = min(delay, bound * rng.uniform(1 - self.jitter, 1))
+            bound = bound_while_waiting(job.awaited_for)
+        elif job.watched_for < age:
+            bound = bound_while_watching(job.watched_for, self.target_lag)
+        else:
+            bound = math.inf
+        delay = max(min(delay, bound * shorten), self.minimum)
         if job.failures:
             # Whatever is wrong with the service, fewer requests help it.
             delay = min(self.maximum, max(delay, self.target_lag * 2.0 ** min(job.failures, 32)))
@@ -197,9 +205,10 @@ class Adaptive:
             correction = min(max(1 / lag_ratio, 1 / _MAX_CORRECTION), _MAX_CORRECTION)
             plan = make_plan(
                 distribution,
-                target_lag=self.target_lag * correction,
+                target_lag=self.target_lag,
                 minimum=self.minimum,
                 maximum=self.maximum,
+                correction=correction,
             )
             while len(self._plans) >= _PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
@@ -208,7 +217,5 @@ class Adaptive:
         return plan
 
 
-_MIN_AWAITED: Final = 1.0  # seconds between two polls of a job that somebody waits for
-_MAX_AWAITED: Final = 10.0
 _MAX_CORRECTION: Final = 1.5
 _PLANS_KEPT: Final = 4  # more than one, as watchers may share a schedule

@@ -140,9 +140,13 @@ def learnt(mean, count=500, seed=0):
 MINUTE = learnt(60.0)
 
 
-def of_age(age, distribution=MINUTE, failures=0, polls=3):
+def of_age(age, distribution=MINUTE, failures=0, polls=3, watched_for=5.0):
     return PollContext(
-        polls=polls, watched_for=5.0, age=age, failures=failures, distribution=distribution
+        polls=polls,
+        watched_for=watched_for if age is None else age,
+        age=age,
+        failures=failures,
+        distribution=distribution,
     )
 
 
@@ -169,10 +173,10 @@ def test_adaptive_stays_within_its_bounds(schedule, distribution, age, failures,
 
 def test_adaptive_polls_when_jobs_are_likely_to_end():
     schedule = Adaptive(jitter=0)
-    early, near, late = (schedule.delay(of_age(age), Random(0)) for age in (0.0, 58.0, 66.0))
-    assert 40 < early < 60
-    assert near < 8
-    assert late < 20
+    early, near, late = (schedule.delay(of_age(age), Random(0)) for age in (40.0, 58.0, 66.0))
+    assert 7.5 < early < 15
+    assert near < 4.5
+    assert late < 7.5
 
 
 def test_adaptive_uses_the_watched_time_if_the_age_is_unknown():
@@ -198,17 +202,16 @@ def test_adaptive_spreads_polls():
     herd = {Adaptive().delay(of_age(10.0), Random(n)) for n in range(50)}
     assert len(herd) == 50
     plain = Adaptive(jitter=0).delay(of_age(10.0), Random(0))
-    assert min(herd) < plain < max(herd)
+    assert min(herd) < plain
+    assert max(herd) <= 5.0  # the lag bound at an age of 10 s
 
 
 def test_adaptive_postpones_the_first_poll_of_a_job_that_is_surely_new():
     schedule = Adaptive(jitter=0)
     new = PollContext(polls=0, watched_for=0.0, age=0.0, distribution=MINUTE)
     wait = schedule.first_delay(new, Random(0), old_share=0.0005)
-    assert wait == schedule.delay(new, Random(0)) > 40
-    # A poll is worth about 0.5 s of lag, and one job in ten would have 50 s.
-    assert 0.1 < schedule.plan(MINUTE).price < 2
-    assert schedule.first_delay(new, Random(0), old_share=0.1) == 0.0
+    assert wait == schedule.delay(new, Random(0)) == 4.0
+    assert schedule.first_delay(new, Random(0), old_share=0.9) == 0.0
     # A short delay costs less lag.
     assert 0 < Adaptive(jitter=0).first_delay(after(0), Random(0), old_share=0.03) < 5
 
@@ -251,3 +254,58 @@ def test_only_adaptive_has_a_target_lag():
 def test_a_minimum_above_the_maximum_is_refused():
     with pytest.raises(ValueError, match="minimum"):
         Adaptive(minimum=10, maximum=5)
+
+
+def delays(distribution, *, until, step=0.25, **known):
+    """Return the delays of jobs that are watched or waited for, by the time since the start."""
+    schedule = Adaptive(jitter=0)
+    times = [step * n for n in range(round(until / step))]
+    contexts = (
+        PollContext(
+            polls=3,
+            watched_for=time,
+            awaited_for=time if known.get("waits") else None,
+            age=time + known.get("older", 0.0),
+            distribution=distribution,
+        )
+        for time in times
+    )
+    return [
+        (time, schedule.delay(job, Random(0))) for time, job in zip(times, contexts, strict=True)
+    ]
+
+
+KNOWLEDGE = {
+    "nothing": PRIOR,
+    "5 s": learnt(5.0),
+    "a minute": MINUTE,
+    "ten minutes": learnt(600.0),
+}
+
+
+@pytest.mark.parametrize("older", [0.0, 7200.0, 1e6])
+@pytest.mark.parametrize("distribution", KNOWLEDGE.values(), ids=KNOWLEDGE)
+def test_a_wait_is_never_behind_the_official_waiter(distribution, older):
+    """The official SDK pauses 1 s, then 1.5 times as long after each poll, 10 s at most."""
+    for waited, delay in delays(distribution, until=200, waits=True, older=older):
+        assert delay <= min(max(1.0, waited / 2), 7.5)
+        assert delay <= min(1 + waited / 2, 10.0)
+
+
+@pytest.mark.parametrize("older", [0.0, 7200.0, 1e6])
+@pytest.mark.parametrize("distribution", KNOWLEDGE.values(), ids=KNOWLEDGE)
+def test_a_watch_keeps_the_lag_bound(distribution, older):
+    for watched, delay in delays(distribution, until=200, older=older):
+        assert delay <= min(max(4.0, watched / 2), 60.0)
+
+
+def test_a_job_older_than_those_known_is_polled_every_few_seconds():
+    assert max(delay for _, delay in delays(learnt(5.0), until=1000, step=5.0)) <= 7.5
+
+
+def test_delays_are_long_only_at_ages_that_many_jobs_have_passed():
+    few = dict(delays(learnt(600.0, count=100), until=900))
+    many = dict(delays(learnt(600.0, count=1000), until=900))
+    assert max(few.values()) <= 7.5
+    assert many[300.0] == 60.0
+    assert max(delay for age, delay in many.items() if age > 500) <= 7.5

@@ -1,0 +1,81 @@
+"""The lag bound: the longest delay until the next poll of a job. Imports nothing of adepoll.
+
+What was learnt of how long jobs take adds polls and moves them; this bound holds whatever was
+learnt. Times are seconds.
+
+*A job that somebody waits for.* The official SDK's waiter pauses for 1 s, then 1.5 times as long
+after each poll, 10 s at most: ``1 + w / 2`` after a wait of ``w`` seconds. The bound is ``w / 2``,
+1 s at least and 7.5 s at most, which is less at every ``w``. So the detection lag is at most as
+long as with that waiter. The delays grow in proportion to the wait, as the delays of a search for
+an unknown point do whose cost is to stay within a constant factor of the best (R. Beck & D. Newman,
+Israel J. Math. 8, 1970). Number of polls times mean lag hardly depends on the factor: delays of
+``c * w`` need ``log(w) / c`` polls and lead to a lag of ``c * w / 2``. The same holds for constant
+delays. Hence 7.5 s instead of 10 s: it makes up for the more frequent polls of the first seconds,
+and the product stays below that of the SDK's waiter.
+
+*Any other job.* The bound is half the time for which the job has been watched, or twice the
+target, as the mean lag of regular polls is half a delay. It is 7.5 s at most unless the ages are
+*quiet*: so many jobs were seen at these ages, and so few of them ended there, that a job ends there
+with a chance of 2% at most (see `quiet_until`). Only there may a delay grow up to the maximum of
+the schedule. A mean over all jobs would allow more: in a heavy-tailed batch, the last 1% of the
+jobs could be late by half a minute each, and the mean would hardly show it.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+LONGEST: Final = 7.5
+"""Longest delay where a job may end, in seconds."""
+
+_SHORTEST: Final = 1.0
+_SHARE: Final = 0.5  # of the time waited
+
+
+def bound_while_waiting(waited_for: float) -> float:
+    """Return the longest delay if somebody has waited for the job for `waited_for` seconds."""
+    return min(max(_SHORTEST, _SHARE * waited_for), LONGEST)
+
+
+def bound_while_watching(watched_for: float, target_lag: float) -> float:
+    """Return the longest delay of a job that has been watched for `watched_for` seconds."""
+    return max(2 * target_lag, _SHARE * watched_for)
+
+
+def quiet_until(
+    edges: Sequence[float], ends: Sequence[float], risk: Sequence[float]
+) -> tuple[float, ...]:
+    """Return for each bin the age at which the quiet ages around it end; 0 if it is not quiet.
+
+    A bin is quiet if a job that reaches it ends within the next quarter of its age with a chance of
+    at most 2%. The chance is an upper limit: if no end was seen, three might have been expected
+    ("rule of three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983), so that at least 150 jobs
+    must have been seen there.
+
+    Args:
+        edges: Ages at which the bins begin.
+        ends: Number of jobs seen to end in each bin.
+        risk: Number of jobs seen to reach each bin, at least as long as `ends`.
+    """
+    sums = [*accumulate(ends, initial=0.0)]
+    last = len(ends) - 1
+    quiet = []
+    stop = 0
+    for number in range(last + 1):
+        stop = max(stop, number)
+        while stop < last and edges[stop + 1] < _AHEAD * edges[number]:
+            stop += 1
+        expected = sums[stop + 1] - sums[number] + _THREE
+        seen = edges[stop + 1] >= _AHEAD * edges[number]
+        quiet.append(seen and expected <= _RARE * risk[stop])
+    until = [0.0] * (last + 1)
+    for number in range(last, -1, -1):
+        if quiet[number]:
+            after = until[number + 1] if number < last else 0.0
+            until[number] = after or edges[number + 1]
+    return tuple(until)
+
+
+_AHEAD: Final = 1.25
+_THREE: Final = 3.0
+_RARE: Final = 0.02
