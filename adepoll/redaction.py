@@ -7,21 +7,37 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
+
+Json: TypeAlias = Any
 
 REDACTED: Final = "REDACTED"
 _ASCII: Final = 128
 
-# All three patterns match too much rather than too little: they include a quote or comma after a
-# secret, since a secret can contain one. A backslash does not end a URL, since JSON can write "&"
-# as "\u0026".
-_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}:(?://|\\/\\/)[^\s\"<>]+")
-_BEARER: Final = re.compile(r"(?i)(?<![a-z])(bearer|basic)(?:\s|%20|\+)+[^\s\"]+")
-_SIGNATURE: Final = re.compile(
-    r"(?i)(?<![a-z])(X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
-    r"|Signature|AWSAccessKeyId|sig)(=|%3D|\\u003d)[^\s&\"<>]+"
+# The patterns match too much rather than too little: they include a quote or comma after a secret,
+# since a secret can contain one. A backslash does not end a URL, since JSON can write "&" as
+# "\u0026". Each needs time in proportion to the length of any text.
+_URL_MARK: Final = re.compile(r":(?://|\\/\\/)")
+_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}\Z")
+_URL_REST: Final = re.compile(r"[^\s\"<>]+")
+_LONGEST_SCHEME: Final = 16
+_BEARER: Final = re.compile(
+    r"(?<![a-zA-Z])([bB][eE][aA][rR][eE][rR]|[bB][aA][sS][iI][cC])(?:\s|%20|\+)+[^\s\"]+"
 )
+_NAMES: Final = (
+    r"X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
+    r"|Signature(?:Provided)?|AWSAccessKeyId|sig"
+)
+# As in a query, perhaps encoded; as in XML; and as in JSON or the representation of a dict.
+_SIGNATURE: Final = re.compile(
+    rf"(?i)(?<![a-z])({_NAMES})"
+    r"(=|%(?:25)*3D|\\u003d|&#(?:61|x3d);|>|\\?[\"']\s*:\s*\\?[\"']?)[^\s&\"<>]+"
+)
+_SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|Authorization")
+_SUSPICIOUS: Final = re.compile(r"[=:%&\\]|[bB][eEaA][aAsS][rRiI]")
+_LONGEST_JSON: Final = 262_144
+_LONGEST_URL: Final = 16_384  # S3 accepts 8 KiB
 
 
 def redact_url(url: str) -> str:
@@ -29,6 +45,8 @@ def redact_url(url: str) -> str:
 
     A query or fragment is replaced by ``?REDACTED``, so that the URL does not look complete.
     """
+    if len(url) > _LONGEST_URL:
+        return REDACTED
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -48,11 +66,66 @@ def is_redacted(url: str) -> bool:
     return url.endswith(REDACTED)
 
 
-def redact_text(text: str) -> str:
-    """Return the text without URL queries, bearer tokens and signatures."""
-    text = _URL.sub(lambda match: redact_url(match[0]), text)
+def redact_text(text: str, limit: int = 65_536) -> str:
+    """Return the text without URL queries, bearer tokens and signatures, cut after `limit`."""
+    if len(text) > limit:
+        return f"{redact_text(_cut(text, limit), limit)}..."
+    if _SUSPICIOUS.search(text) is None:  # most texts
+        return text
+    text = _redact_urls(text)
     text = _BEARER.sub(rf"\1 {REDACTED}", text)
     return _SIGNATURE.sub(rf"\1\2{REDACTED}", text)
+
+
+def _redact_urls(text: str) -> str:
+    parts: list[str] = []
+    done = 0  # characters of the text that are in `parts`
+    position = 0
+    while (mark := _URL_MARK.search(text, position)) is not None:
+        position = mark.end()
+        before = text[max(done, mark.start() - _LONGEST_SCHEME) : mark.start()]
+        scheme = _SCHEME.search(before)
+        if scheme is not None and (rest := _URL_REST.match(text, position)) is not None:
+            start = mark.start() - len(scheme[0])
+            parts += [text[done:start], redact_url(text[start : rest.end()])]
+            done = position = rest.end()
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def redact_json(value: Json) -> Json:
+    """Return a copy of parsed JSON with all its texts and names redacted, at any depth.
+
+    The value of a name like ``X-Amz-Signature`` is redacted completely. After 256 KiB of text, all
+    further texts are replaced and objects emptied, since redacting takes time.
+    """
+    rest = _LONGEST_JSON
+    root = [value]
+    containers: list[Any] = [root]  # copies whose values are still to be redacted
+    while containers:
+        container = containers.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, item in [*items]:
+            if isinstance(item, str):
+                rest -= len(item)
+                hidden = rest < 0 or (isinstance(key, str) and _SECRET_NAME.fullmatch(key))
+                container[key] = REDACTED if hidden else redact_text(item)
+            elif isinstance(item, list):
+                containers.append([*item])
+                container[key] = containers[-1]
+            elif isinstance(item, dict):
+                rest -= sum(map(len, item))
+                named = item if rest >= 0 else {}
+                containers.append({redact_text(name): inner for name, inner in named.items()})
+                container[key] = containers[-1]
+    return root[0]
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return the beginning of a text."""
+    if len(text) <= limit:
+        return text
+    # Without the last word, which the cut has split: half a secret may not look like one.
+    return (text[:limit].rsplit(maxsplit=1) or [""])[0]
 
 
 def showable(text: str, limit: int = 300) -> str:
@@ -60,10 +133,7 @@ def showable(text: str, limit: int = 300) -> str:
 
     Unprintable characters, such as terminal escapes, are written as ``\x1b``.
     """
-    cut = text[: 4 * limit]  # before redacting, which would search a hostile megabyte
-    if len(cut) < len(text):
-        # Without the last word, which the cut has split: half a secret may not look like one.
-        cut = (cut.rsplit(maxsplit=1) or [""])[0]
+    cut = _cut(text, 4 * limit)  # before redacting, which would search a hostile megabyte
     shown = redact_text(cut)
     if not shown.isprintable():
         shown = "".join(

@@ -165,43 +165,45 @@ def load_object(
 # --- writing ------------------------------------------------------------------------------------
 
 
-def dumps(raw: Json) -> str:
-    """Write JSON on one line, at any depth."""
-    with suppress(RecursionError):
-        return _encoder.encode(raw)
-    return "".join(_pieces(raw))
+def dumps(raw: Json, *, indent: int | None = None) -> str:
+    """Write JSON at any depth: on one line, or indented by `indent` spaces at each level."""
+    if indent is None:
+        with suppress(RecursionError):
+            return _encoder.encode(raw)
+    return "".join(_pieces(raw, indent))
 
 
 _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
-def _pieces(raw: Json) -> Iterator[str]:
+def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
     """Yield the parts of the JSON text without recursion."""
-    open_containers: list[tuple[Iterator[Any], bool, str]] = []
-    values: Iterator[Any] = iter([raw])
-    is_object, end, separator = False, "", ""
+    colon = ":" if indent is None else ": "
+    parents: list[tuple[Iterator[Any], bool]] = []  # the containers around the current one
+    values, is_object = iter([raw]), False
+    comma = ""
     while True:
+        line = "" if indent is None or not parents else f"\n{' ' * (indent * len(parents))}"
         for item in values:
-            yield separator
-            separator = ","
-            if is_object:
-                key, value = item
-                yield f"{_encoder.encode(key)}:"
-            else:
-                value = item
+            yield f"{comma}{line}"
+            key, value = item if is_object else (None, item)
+            if key is not None:
+                yield f"{_encoder.encode(key)}{colon}"
+            comma = ","
             if value and isinstance(value, dict | list):
-                open_containers.append((values, is_object, end))
+                parents.append((values, is_object))
                 is_object = isinstance(value, dict)
-                values = iter(value.items()) if isinstance(value, dict) else iter(value)
-                end, separator = ("}", "") if is_object else ("]", "")
+                values = iter(value.items() if isinstance(value, dict) else value)
                 yield "{" if is_object else "["
+                comma = ""
                 break
             yield _encoder.encode(value)
         else:
-            yield end
-            if not open_containers:
+            if not parents:
                 return
-            values, is_object, end = open_containers.pop()
+            end = "}" if is_object else "]"
+            values, is_object = parents.pop()
+            yield end if indent is None else f"\n{' ' * (indent * len(parents))}{end}"
 
 
 def bounded(value: Json) -> Json:

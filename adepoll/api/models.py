@@ -19,6 +19,7 @@ from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_IN_JSON, at_most
 from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as below
 from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import dumps, load_object
+from adepoll.api.redacting import redacted
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 from adepoll.redaction import redact_url, showable
 
@@ -165,6 +166,10 @@ class JobSummary:
         """Whether the job will never change again."""
         return self.status.is_terminal
 
+    def redacted(self) -> Self:
+        """Return a copy that may be logged or saved; see `JobSnapshot.redacted`."""
+        return redacted(self)
+
 
 @frozen(kw_only=True)
 class JobPage:
@@ -246,23 +251,23 @@ class JobSnapshot:
             raise JobCancelledError(job_id=self.job_id)
 
     def redacted(self) -> Self:
-        """Return a copy that may be logged or saved: `output_url` without its query.
+        """Return a copy that may be logged or saved, without possible secrets.
 
-        `ResultFetcher` accepts such a copy: it asks the service for a fresh URL.
+        `output_url` has no query. In all other texts and unknown fields, URLs have no query, and
+        signatures and tokens are replaced. `data.extraction` and `data.extraction_metadata`, which
+        are your own data, stay as they are. `ResultFetcher` accepts such a copy: it asks the
+        service for a fresh URL.
         """
-        return (
-            self
-            if self.output_url is None
-            else evolve(self, output_url=redact_url(self.output_url))
-        )
+        return redacted(self)
 
-    def to_json(self) -> str:
-        """Return the snapshot as one line of JSON: the fields of the service, and `conforms`.
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the snapshot as JSON: the fields of the service, and `conforms`.
 
+        The JSON is one line, or indented by `indent` spaces at each level.
         It contains the presigned `output_url`. Use ``job.redacted().to_json()`` for anything that
         other people can read.
         """
-        return dumps({**codec.flatten(self), "conforms": self.conforms})
+        return dumps({**codec.flatten(self), "conforms": self.conforms}, indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":

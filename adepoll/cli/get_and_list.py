@@ -1,6 +1,5 @@
 """``adepoll get`` and ``adepoll list``: print jobs as they are now, without waiting."""
 
-import json
 import sys
 from collections.abc import Callable
 
@@ -27,15 +26,14 @@ _STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNK
 def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
     """Print the current state of one job as JSON.
 
-    The secret query of a presigned output_url is removed. To download the result, use
+    The secret queries of presigned URLs are removed. To download the result, use
     "adepoll fetch".
     """
 
     async def main() -> ExitCode:
         async with connect() as client:
             job = await client.get_job(job_id)
-        text = job.redacted().to_json()
-        write_line(json.dumps(json.loads(text), indent=2) if sys.stdout.isatty() else text)
+        write_line(job.redacted().to_json(indent=2 if sys.stdout.isatty() else None))
         return exit_code_of_job(job)
 
     run(main)
@@ -62,7 +60,7 @@ def list_jobs(
                 if sys.stdout.isatty():
                     jobs.append(job)
                 else:
-                    write_line(codec.encode(job))
+                    write_line(codec.encode(job.redacted()))
                 if count == limit:
                     break
         if sys.stdout.isatty():

@@ -15,7 +15,7 @@ from attrs import evolve
 
 from adepoll.api.job_ids import check_job_id, is_job_id, is_plain
 from adepoll.api.kinds import v1_extract
-from adepoll.api.models import JobSnapshot, Json
+from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, JournalDamagedError, JournalError
 from adepoll.journal.changes import (
     Change,
@@ -31,7 +31,7 @@ from adepoll.journal.opening import open_file, open_in_memory
 from adepoll.journal.outcomes import Counts, Record, RecordedError
 from adepoll.journal.queries import RECORD_COLUMNS, RecordFilter, count_jobs, record_from_row
 from adepoll.journal.sqlite_errors import reading_error, writing_error
-from adepoll.redaction import redact_text, showable
+from adepoll.redaction import showable
 
 _PAGE_BYTES: Final = 4 * 2**20
 _CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before SQLite copies them into the file
@@ -341,20 +341,7 @@ def _snapshot_json(snapshot: JobSnapshot) -> str:
     Any text of the service can contain a presigned URL. For example, a failure reason contains one
     if the service could not store the result where the caller wanted it.
     """
-    text = evolve(snapshot.redacted(), data=None).to_json()
-    raw = json.loads(text)
-    redacted = _redacted(raw, snapshot.job_id)
-    return text if redacted == raw else json.dumps(redacted, allow_nan=False, separators=(",", ":"))
-
-
-def _redacted(value: Json, job_id: str) -> Json:
-    if isinstance(value, str):
-        return value if value == job_id else redact_text(value)
-    if isinstance(value, dict):
-        return {redact_text(key): _redacted(item, job_id) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_redacted(item, job_id) for item in value]
-    return value
+    return evolve(snapshot, data=None).redacted().to_json()
 
 
 def _path_value(path: Path) -> str | bytes:
