@@ -35,7 +35,7 @@ _SIGNATURE: Final = re.compile(
     r"(=|%(?:25)*3D|\\u003d|&#(?:61|x3d);|>|\\?[\"']\s*:\s*\\?[\"']?)[^\s&\"<>]+"
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|Authorization")
-_SUSPICIOUS: Final = re.compile(r"[=:%&\\]|[bB][eEaA][aAsS][rRiI]")
+_SUSPICIOUS: Final = re.compile(r"[=:%&>\\]|[bB][eEaA][aAsS][rRiI]")
 _LONGEST_JSON: Final = 262_144
 _LONGEST_URL: Final = 16_384  # S3 accepts 8 KiB
 

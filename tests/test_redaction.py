@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.redaction import REDACTED, is_redacted, redact_text, redact_url, showable
+from adepoll.redaction import REDACTED, is_redacted, redact_json, redact_text, redact_url, showable
 
 CANARY = "CaNaRy0123456789"
 URL_CHARS = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:%"
@@ -64,6 +64,12 @@ def test_a_bearer_token_is_never_shown(word, space, head, after):
         rf"a\u0026X-Amz-Signature={CANARY}",
         rf"a\u0026X-Amz-Signature\u003d{CANARY}",
         f"a&amp;X-Amz-Signature={CANARY}",
+        f"X-Amz-Signature%253D{CANARY}",
+        f"X-Amz-Signature&#61;{CANARY}",
+        f"<SignatureProvided>{CANARY}</SignatureProvided>",
+        f'{{"X-Amz-Signature": "{CANARY}"}}',
+        f"{{'sig': '{CANARY}'}}",
+        rf'"{{\"sig\": \"{CANARY}\"}}"',
     ],
 )
 def test_a_signature_without_a_url_is_never_shown(text):
@@ -88,8 +94,12 @@ def test_urls_are_recognised_in_any_quoting(text):
 
 
 def test_other_text_is_not_changed():
-    text = "GET https://api.example.com:8443/v1/jobs/j-1 answered 503: try the Signature page"
-    assert redact_text(text) == text
+    for text in (
+        "GET https://api.example.com:8443/v1/jobs/j-1 answered 503: try the Signature page",
+        "1://x is no URL: https://h/p is one",
+        "Invalid signature: expected a PNG, basically",
+    ):
+        assert redact_text(text) == text
 
 
 def test_a_redacted_url_shows_that_something_is_missing():
@@ -140,3 +150,35 @@ def test_the_beginning_of_a_secret_at_the_cut_is_not_shown():
     for start in range(1, 60):
         text = f"{before} {'a' * start} https://{CANARY * 5}@h"
         assert CANARY[:8] not in showable(text, 40)
+
+
+def test_redacted_text_is_cut_at_its_limit():
+    assert redact_text("a b" * 10, 6) == "a ba..."
+    assert len(redact_text("x " * 1_000_000)) < 70_000
+    assert redact_url(f"https://h/{'x' * 20_000}") == REDACTED
+
+
+def test_all_texts_and_names_of_json_are_redacted():
+    url = f"https://h/p?{CANARY}"
+    shown = f"https://h/p?{REDACTED}"
+    raw = {"a": [url, {"b": url, url: 1, "Signature": "x"}], "n": [None, 1, True]}
+    assert redact_json(raw) == {
+        "a": [shown, {"b": shown, shown: 1, "Signature": REDACTED}],
+        "n": [None, 1, True],
+    }
+    assert redact_json(url) == shown
+
+
+def test_redacting_json_does_not_change_the_original():
+    inner = [f"https://h/p?{CANARY}"]
+    raw = {"a": inner}
+    redact_json(raw)
+    assert raw == {"a": inner} == {"a": [f"https://h/p?{CANARY}"]}
+
+
+def test_only_the_first_texts_of_very_large_json_are_kept():
+    texts = [f"text {number} {'x' * 1_000}" for number in range(1_000)]
+    shown = redact_json(texts)
+    assert shown[:200] == texts[:200]
+    assert shown[-1] == REDACTED
+    assert redact_json({"a": {text: text for text in texts}}) == {"a": {}}

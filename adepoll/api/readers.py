@@ -46,6 +46,7 @@ def reader_of(cls: type) -> Callable[[Json], Any]:
         "ShapeError": ShapeError,
         "UNREADABLE": UNREADABLE,
         "bounded": bounded,
+        "set_aside": set_aside,
     }
     lines = [
         "def read(raw):",
@@ -60,6 +61,13 @@ def reader_of(cls: type) -> Callable[[Json], Any]:
     exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
     reader: Callable[[Json], Any] = names["read"]  # type: ignore[assignment]  # exec has set it
     return reader
+
+
+def set_aside(extra: dict[str, Json], key: str, value: Json) -> None:
+    """Keep the JSON of a field that cannot be read, or not completely."""
+    kept = bounded(value)
+    # The text of JSON that is nested too deeply must not become the value when it is read again.
+    extra[key if kept is value else f"{key}_json"] = kept
 
 
 # A value of the usual type needs no further check.
@@ -119,7 +127,7 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
         yield " if True:"
     yield f"  try: {read}"
     yield "  except UNREADABLE:"
-    yield f"   extra[{field.key!r}] = bounded({v})"
+    yield f"   set_aside(extra, {field.key!r}, {v})"
     yield f"   {v} = {default}"
 
 
@@ -134,10 +142,10 @@ def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
         except ShapeError:
             if is_required:
                 raise
-            extra[key] = bounded(value)
+            set_aside(extra, key, value)
             return default
         if type(value) in {dict, list}:
-            extra[key] = bounded(value)  # it contains more than what was read
+            set_aside(extra, key, value)  # it contains more than what was read
         return read_value
 
     return repair
@@ -155,7 +163,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
         if type(value) is not list:
             if field.required:
                 raise ShapeError
-            extra[key] = bounded(value)
+            set_aside(extra, key, value)
             return field.default  # type: ignore[no-any-return]  # a tuple
         if len(value) <= most:
             try:
@@ -170,7 +178,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
                 continue
         if field.required and not items:
             raise ShapeError
-        extra[key] = bounded(value)
+        set_aside(extra, key, value)
         return tuple(items)
 
     return read_array

@@ -1,11 +1,16 @@
 import copy
+import json
 import pickle
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import pytest
 from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 
+from adepoll.api import codec
+from adepoll.api.json_text import dumps
+from adepoll.api.kinds import v1_extract
 from adepoll.api.models import (
     ExtractMetadata,
     ExtractResult,
@@ -162,13 +167,95 @@ def test_each_model_has_its_own_extra():
     assert make_job().extra is not make_job().extra
 
 
-def test_a_redacted_copy_differs_in_the_query_only():
+def test_a_redacted_copy_differs_in_secrets_only():
     redacted = FULL.redacted()
     assert redacted.output_url == "https://bucket.s3.example/r.json?REDACTED"
-    assert evolve(redacted, output_url=PRESIGNED) == FULL
-    assert CANARY not in make_job(output_url=PRESIGNED).redacted().to_json()
+    assert redacted.failure_reason == "could not write https://bucket.s3.example/r.json?REDACTED"
+    assert redacted.metadata.warnings[0].msg == "at https://bucket.s3.example/r.json?REDACTED"
+    assert redacted.data == FULL.data
     assert FULL.output_url == PRESIGNED
-    assert make_job().redacted() == make_job()
+    plain = make_job(data=make_result(), metadata=make_metadata(), extra={"new": ["text", 1]})
+    assert plain.redacted() == plain
+
+
+URL = {
+    "url": [PRESIGNED],
+    PRESIGNED: 1,
+    "X-Amz-Signature": CANARY,
+    "deep": {"a": [{"b": PRESIGNED}]},
+}
+WITH_URL = make_metadata(
+    filename=PRESIGNED,
+    org_id=PRESIGNED,
+    job_id=PRESIGNED,
+    version=PRESIGNED,
+    schema_violation_error=f"sig={CANARY}",
+    fallback_model_version=PRESIGNED,
+    warnings=(ExtractWarning(code=PRESIGNED, msg=PRESIGNED, extra=URL),),
+    extra=URL,
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output_url": PRESIGNED},
+        {"failure_reason": f"Authorization: Bearer {CANARY}"},
+        {"status_text": PRESIGNED},
+        {"org_id": PRESIGNED},
+        {"version": PRESIGNED},
+        {"extra": URL},
+        {"metadata": WITH_URL},
+        {"data": ExtractResult(extraction={}, metadata=WITH_URL, extra=URL)},
+    ],
+)
+def test_a_redacted_copy_has_no_secret_in_any_text(change):
+    job = make_job(**change)
+    assert CANARY in job.to_json()
+    assert CANARY not in job.redacted().to_json()
+    assert evolve(job.redacted(), **change) == job
+
+
+def test_a_redacted_summary_has_no_secret_and_keeps_an_id_that_can_be_used():
+    summary = JobSummary(
+        job_id="sig=1",
+        status=JobStatus.FAILED,
+        status_text=PRESIGNED,
+        failure_reason=PRESIGNED,
+        extra=URL,
+    )
+    assert CANARY not in codec.encode(summary.redacted())
+    assert summary.redacted().job_id == "sig=1"
+    assert CANARY not in evolve(summary, job_id=PRESIGNED).redacted().job_id
+
+
+def test_the_customers_data_are_not_redacted():
+    result = ExtractResult(extraction={"link": PRESIGNED}, extraction_metadata=[PRESIGNED])
+    assert make_job(data=result).redacted().data == result
+
+
+@pytest.mark.parametrize("depth", [200, 500, 850])
+def test_json_of_any_depth_is_redacted_written_and_read(depth):
+    nested = json.loads('{"a":[' * (depth // 2) + f'"{PRESIGNED}"' + "]}" * (depth // 2))
+    for body in ({"new": nested}, {"metadata": {"new": nested}}, {"failure_reason": nested}):
+        job = v1_extract.decode_job(dumps({"job_id": "j", "status": "failed", **body}))
+        shown = job.redacted().to_json()
+        assert CANARY in job.to_json()
+        assert CANARY not in shown
+        assert JobSnapshot.from_json(job.to_json()) == job
+        assert copy.deepcopy(job) == pickle.loads(pickle.dumps(job)) == job
+        assert "new" in repr(job) or job.failure_reason is None
+        json.dumps(attrs.asdict(job), default=str, indent=1)
+
+
+def test_a_result_of_any_depth_is_written_in_both_forms():
+    deep = nested = {}
+    for _ in range(3_000):
+        deep["a"] = [{}, 1, {"b": "c"}, inner := {}]
+        deep = inner
+    job = make_job(data=ExtractResult(extraction=nested))
+    for text in (job.to_json(), job.redacted().to_json(indent=2)):
+        assert text.count('"b"') == 3_000
 
 
 def test_a_schema_violation_is_found_in_both_places():

@@ -83,8 +83,8 @@ def _interpret_odd_fields(snapshot: JobSnapshot) -> JobSnapshot:
     has_result = snapshot.data is not None or snapshot.output_url is not None
     if snapshot.status is JobStatus.COMPLETED and not has_result:
         problems = []
-        if "data" in extra:
-            problems += _problems_of_data(extra["data"])
+        if "data" in extra or "data_json" in extra:
+            problems += _problems_of_data(extra.get("data"))
         if "output_url" in extra:
             problems.append("expected a string @ $.output_url")
         if extra.get("result") is not None:
