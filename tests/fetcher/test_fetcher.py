@@ -1152,9 +1152,7 @@ async def test_a_transfer_cancelled_between_attempts_leaves_nothing(
                 waiting.set()
                 yield 3_600.0
 
-    client = answering()
-    client._retry = Patient()
-    async with ResultFetcher(client) as fetcher:
+    async with ResultFetcher(answering(retry=Patient())) as fetcher:
         task = asyncio.create_task(fetcher.download(stored(storage.url()), tmp_path / "out"))
         await waiting.wait()
         for _ in range(200):

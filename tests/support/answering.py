@@ -8,8 +8,8 @@ class AnsweringClient(AdeClient):
     """A client that makes no requests: each look at a job gives the next of its answers."""
 
     def __init__(self, *answers, base_url="http://127.0.0.1:9", attempts=3, **options):
-        retry = RetryPolicy(attempts=attempts, base=0.001, max_wait=0.001)
-        super().__init__("key", base_url=base_url, retry=retry, **options)
+        options.setdefault("retry", RetryPolicy(attempts=attempts, base=0.001, max_wait=0.001))
+        super().__init__("key", base_url=base_url, **options)
         self.answers = list(answers)
         self.asked = []
 
