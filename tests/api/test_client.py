@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from internals import responses_read
+from internals import clock_of, responses_read
 
 from adepoll import errors
 from adepoll.api import protocol
@@ -1364,7 +1364,7 @@ async def test_one_date_is_recorded_for_requests_sent_at_nearly_the_same_time(
     server = await start_server(answer_json(JOB))
     heard = []
     async with client_of(server) as client:
-        clock = client._transport.clock
+        clock = clock_of(client)
         monkeypatch.setattr(clock, "record", lambda *args: heard.append(args))
         for enough_until, count in ((-math.inf, 5), (math.inf, 0)):
             clock.enough_until = enough_until

@@ -6,6 +6,7 @@ import stat
 
 import pytest
 from batching import LARGE, NEVER, gather, gather_until, make_client
+from internals import watcher_of
 from waiting import until
 
 from adepoll import Batch, Journal
@@ -445,7 +446,7 @@ async def test_a_closed_client_stops_the_run(scene):
             first = asyncio.ensure_future(anext(run))
             await asyncio.sleep(0.05)
             await client.aclose()
-            batch._resources.watcher.poll_now(job_id)
+            watcher_of(batch).poll_now(job_id)
             with pytest.raises(ClosedError):
                 await first
 
@@ -458,7 +459,7 @@ async def test_the_next_run_has_the_learnt_durations(scene):
     with JournalReader(scene.journal) as reader:
         assert "durations" in reader.notes()
     async with scene.batch() as batch:
-        assert batch._resources.watcher.durations.ended == 5
+        assert watcher_of(batch).durations.ended == 5
 
 
 async def test_unreadable_durations_are_ignored(scene):

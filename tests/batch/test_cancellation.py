@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from batching import LARGE, NEVER, gather
+from internals import watcher_of
 from waiting import until
 
 from adepoll import Batch, Journal
@@ -196,7 +197,7 @@ async def test_a_cancelled_consumer_can_request_the_outcome_again(scene, nothing
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(run), 0.01)
         scene.end(job_id)
-        batch._resources.watcher.poll_now(job_id)
+        watcher_of(batch).poll_now(job_id)
         assert (await anext(run)).job_id == job_id
 
 

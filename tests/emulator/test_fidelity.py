@@ -6,6 +6,7 @@ from email.utils import formatdate
 import aiohttp
 import pytest
 from clocks import T0
+from internals import plan_of
 from yarl import URL
 
 from adepoll.api.models import JobStatus
@@ -202,7 +203,8 @@ class TestZeroDataRetention:
             assert problem["loc"] == ["body", "output_save_url"]
             async with api.post(JOBS, data=form(output_save_url=ade.save_url("x"))) as answer:
                 assert answer.status == 202
-            assert ade.world._jobs.popitem()[1].plan.zero_data_retention
+                job_id = (await answer.json())["job_id"]
+            assert plan_of(ade.world, job_id).zero_data_retention
 
 
 class TestConditions:

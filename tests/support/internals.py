@@ -45,6 +45,45 @@ def on_connection(journal, function, *args):
     return journal._thread.submit(function, journal._database._connection, *args).result()
 
 
+def watched_descriptors():
+    """Return the descriptors that the running loop watches: its sockets and pipes."""
+    return set(asyncio.get_running_loop()._selector.get_map())
+
+
+def watcher_of(batch):
+    """Return the watcher of an open batch, which has no method to poll a job immediately."""
+    return batch._resources.watcher
+
+
+def clock_of(client):
+    """Return the clock of a client, of which its users see only the time."""
+    return client._transport.clock
+
+
+def jobs_of(watch):
+    """Return the jobs that a watch has not yielded yet, by id: each takes memory."""
+    return watch._subscription._jobs
+
+
+def entries_of(watch, watcher):
+    """Return how many entries a watch and its watcher hold for jobs: each takes memory."""
+    subscription, watched_jobs = watch._subscription, watcher._watched_jobs
+    queue = watched_jobs.poll_queue
+    buffered = subscription.buffer.waiting
+    tables = (subscription._jobs, subscription.errors, buffered, watched_jobs)
+    return sum(map(len, (*tables, queue._heap, queue._overdue)))
+
+
+def errors_of(watch):
+    """Return the errors that a watch keeps, by job id: each takes memory."""
+    return watch._subscription.errors
+
+
+def plan_of(world, job_id):
+    """Return the plan of an emulated job, which the service shows to nobody."""
+    return world._jobs[job_id].plan
+
+
 def end_now(world, job_id):
     """Let an emulated job end now that would never; its plan is fixed when it is submitted."""
     world._jobs[job_id].plan = JobPlan()

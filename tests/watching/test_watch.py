@@ -6,6 +6,7 @@ import tracemalloc
 from random import Random
 
 import pytest
+from internals import entries_of, errors_of, jobs_of
 
 from adepoll.errors import (
     ClosedError,
@@ -99,9 +100,9 @@ def test_a_yielded_job_is_forgotten(replay, scripted):
                 generate(f"job{n}" for n in range(300)), window=50, errors="yield"
             )
             async for _ in watch:
-                assert len(watch._subscription._jobs) <= 50 + 128  # the window and the buffer
-            assert not watch._subscription._jobs
-            assert not watch._subscription.errors
+                assert len(jobs_of(watch)) <= 50 + 128  # the window and the buffer
+            assert not jobs_of(watch)
+            assert not errors_of(watch)
 
     replay(script)
 
@@ -257,16 +258,7 @@ def test_memory_does_not_grow_with_the_ids_of_an_endless_stream(replay, scripted
             count = 0
             async for _ in watch:
                 count += 1
-                subscription, watched_jobs = watch._subscription, watcher._watched_jobs
-                largest = max(
-                    largest,
-                    len(subscription._jobs)
-                    + len(subscription.errors)
-                    + len(subscription.buffer.waiting)
-                    + len(watched_jobs)
-                    + len(watched_jobs.poll_queue._heap)
-                    + len(watched_jobs.poll_queue._overdue),
-                )
+                largest = max(largest, entries_of(watch, watcher))
                 if count in {500, 2_500}:
                     gc.collect()
                     held.append(tracemalloc.get_traced_memory()[0])
