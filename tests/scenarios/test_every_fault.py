@@ -386,13 +386,14 @@ def test_no_request_is_sent_before_the_end_of_a_retry_after(name, options, form)
 
 async def test_a_429_delays_all_following_requests():
     async with service(timeout_of_requests=SAFETY) as (ade, client):
-        # A rate that a busy machine exceeds as well.
-        ade.faults.add("rate-limit", rate=4.0, burst=6, retry_after="seconds")
-        job_ids = [ade.submit(JobPlan()) for _ in range(12)]
-        async with JobWatcher(client, concurrency=20, schedule=Fixed(interval=0.01)) as watcher:
+        # A busy machine exceeds this rate as well.
+        ade.faults.add("rate-limit", rate=10.0, burst=8, retry_after="seconds")
+        job_ids = [ade.submit(JobPlan()) for _ in range(40)]
+        async with JobWatcher(client, concurrency=8, schedule=Fixed(interval=0.01)) as watcher:
             assert await settle(ade, watcher, job_ids) == ({}, None)
         assert ade.truth.refused[429] >= 1
-        assert ade.truth.early == 0
+        # Only requests that were on the wire when the client read the first 429.
+        assert ade.truth.early < 8
 
 
 async def test_all_faults_together_by_chance():
