@@ -1,7 +1,6 @@
 """AdeClient: polls and lists the jobs of one API key. Imports the rest of api and throttling."""
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -11,21 +10,18 @@ from typing import Final
 
 import aiohttp
 
-from adepoll.__about__ import __version__
 from adepoll.api import protocol
 from adepoll.api.config import read_base_url, read_key
 from adepoll.api.kinds.job_kind import JobKind
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
+from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
 from adepoll.closing import AsyncCloseable
-from adepoll.redaction import showable
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender, Send
 from adepoll.throttling.retrying import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
-
-_log = logging.getLogger(__name__)
 
 
 class AdeClient(AsyncCloseable):
@@ -106,7 +102,7 @@ class AdeClient(AsyncCloseable):
             timeout=timeout,
             max_body_bytes=max_body_bytes,
         )
-        self._unknown_statuses: set[str] = set()
+        self._odd_answers = OddAnswers()
 
     def __repr__(self) -> str:
         """Return the class and the address, without the key."""
@@ -152,8 +148,8 @@ class AdeClient(AsyncCloseable):
             ClosedError: The client is closed.
         """
         snapshot = await self._sender.call(self._job_request(job_id))
-        if snapshot.status is _UNKNOWN:
-            self._warn_of_unknown_status(snapshot.status_text)
+        if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
+            self._odd_answers.check(snapshot)
         return snapshot
 
     async def list_jobs(
@@ -171,7 +167,10 @@ class AdeClient(AsyncCloseable):
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """
-        return await self._sender.call(self._page_request(page, page_size, status))
+        listed = await self._sender.call(self._page_request(page, page_size, status))
+        if listed.extra:
+            self._odd_answers.check(listed)
+        return listed
 
     async def iter_jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[JobSummary]:
         """Yield all jobs of the key, page by page, each id once.
@@ -211,17 +210,6 @@ class AdeClient(AsyncCloseable):
         path = protocol.list_path(self._kind, page=page, page_size=page_size, status=status)
         return self._transport.request(path, partial(protocol.read_page, self._kind))
 
-    def _warn_of_unknown_status(self, text: str) -> None:
-        known = self._unknown_statuses
-        if text not in known and len(known) < _MAX_UNKNOWN_STATUSES:
-            known.add(text)
-            _log.warning(
-                "the service answered with a status that adepoll %s does not know, %r; "
-                "jobs with it count as active",
-                __version__,
-                showable(text, 40),
-            )
-
 
 class PollingClient:
     """A view of an `AdeClient` that sends each request once and holds a semaphore meanwhile."""
@@ -236,8 +224,8 @@ class PollingClient:
         """Poll one job once; raises as `AdeClient.get_job` does."""
         client = self._client
         snapshot = await client._sender.call_once(client._job_request(job_id), self._semaphore)  # noqa: SLF001 - a view of that class
-        if snapshot.status is _UNKNOWN:
-            client._warn_of_unknown_status(snapshot.status_text)  # noqa: SLF001 - as above
+        if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
+            client._odd_answers.check(snapshot)  # noqa: SLF001 - as above
         return snapshot
 
     async def list_jobs(
@@ -246,9 +234,11 @@ class PollingClient:
         """List one page of jobs; raises as `AdeClient.list_jobs` does."""
         client = self._client
         request = client._page_request(page, page_size, status)  # noqa: SLF001 - as above
-        return await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
+        listed = await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
+        if listed.extra:
+            client._odd_answers.check(listed)  # noqa: SLF001 - as above
+        return listed
 
 
 _UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python
 _MAX_PAGES_WITHOUT_NEW: Final = 3
-_MAX_UNKNOWN_STATUSES: Final = 20

@@ -63,7 +63,8 @@ def _null(_name: str) -> None:
 
 
 _MAX_DIGITS: Final = 20
-_LARGE: Final = 256 * 1024
+LARGE_TEXT: Final = 256 * 1024
+"""Bytes or characters of JSON from which on an event loop parses it in a thread."""
 _NUMBER: Final = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,20})?\s*", re.ASCII)
 
 
@@ -106,7 +107,7 @@ def loads(body: bytes | str) -> Json:
     try:
         # Nearly always UTF-8. Other encodings and errors are left to _loads_slowly.
         text = body if isinstance(body, str) else body.decode()
-        decoder = _decoder if len(text) < _LARGE else _switching_decoder
+        decoder = _decoder if len(text) < LARGE_TEXT else _switching_decoder
         value, end = decoder.raw_decode(text)
         if end == len(text) or not text[end:].strip(" \t\n\r"):
             return value

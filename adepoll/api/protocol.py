@@ -4,16 +4,17 @@ Imports kinds, models, retry_after and below.
 """
 
 import html
-import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
+from adepoll.api.json_text import dumps, loads
 from adepoll.api.kinds.job_kind import JobKind
-from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus, Json
+from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.retry_after import Headers, parse_retry_after
 from adepoll.errors import (
     AuthenticationError,
@@ -162,33 +163,21 @@ def status_error(
 
 
 def _detail(body: bytes, secret: str) -> str:
-    """Return what an error body says, on one line: its ``detail``, or the beginning of its text."""
+    """Return what an error body says, on one line: its message, or the beginning of its text."""
     # The secret is removed after decoding, because "=" can be written as \u003d or &#61;.
     try:
-        raw = json.loads(body[:_MAX_ERROR_BYTES])
-    except (ValueError, RecursionError):
+        raw = loads(body[:_MAX_ERROR_BYTES])
+    except MalformedAnswerError:
         # Removed before cutting, too, because the cut could split the secret.
         page = _without(secret, body[:_MAX_ERROR_BYTES].decode("utf-8", "replace"))[:4096]
-        text = _without(secret, html.unescape(re.sub(r"<[^>]*>", " ", page)))
+        text = _without(secret, html.unescape(re.sub(r"<[^<>]*>", " ", page)))
         return showable(" ".join(text.split()), 200)
-    detail = raw.get("detail", raw) if isinstance(raw, dict) else raw
-    if isinstance(detail, list):
-        problems = [_without(secret, _validation_problem(item)) for item in detail[:5]]
-        return "; ".join(showable(problem, 200) for problem in problems)
-    return showable(_without(secret, detail if isinstance(detail, str) else repr(detail)))
+    said = error_text(raw) or (dumps(raw) if raw else "")
+    return showable(_without(secret, said), 500)
 
 
 def _without(secret: str, text: str) -> str:
     return text.replace(secret, REDACTED) if secret else text
-
-
-def _validation_problem(item: Json) -> str:
-    """Return one problem of a FastAPI validation error as "message @ path"."""
-    if not isinstance(item, dict):
-        return repr(item)
-    location = item.get("loc")
-    path = ".".join(str(part) for part in location) if isinstance(location, list) else ""
-    return f"{item.get('msg')} @ {path}" if path else str(item.get("msg"))
 
 
 _MAX_ERROR_BYTES: Final = 65_536

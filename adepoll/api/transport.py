@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from adepoll.__about__ import __version__
+from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.service_clock import ServiceClock
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
@@ -188,9 +189,11 @@ class Transport(Connections):
             if len(body) > self._max_body_bytes:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
             self.bytes_received += len(body)
-            if response.status == _OK:
-                return read(_OK, headers, body)
-            return read(response.status, headers, body, now=datetime.now(UTC), secret=self._key)
+            if response.status != _OK:
+                read = partial(read, now=datetime.now(UTC), secret=self._key)
+            if len(body) < LARGE_TEXT:
+                return read(response.status, headers, body)
+            return await asyncio.to_thread(read, response.status, headers, body)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
         # Raised here, so that it has no foreign error as its context: these can carry the headers
         # of the request, and with them the key.

@@ -12,17 +12,20 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
 
 import aiohttp
 import pytest
+from attrs import evolve
 from internals import clock_of, responses_read
 
 from adepoll import errors
 from adepoll.api import protocol
 from adepoll.api.client import AdeClient
+from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.api.transport import USER_AGENT, describe
@@ -515,6 +518,43 @@ async def test_an_unknown_status_causes_one_warning(start_server, caplog):
     assert "paused" in record.getMessage()
     assert "\x1b" not in record.getMessage()
     assert_no_secret_in(record.getMessage())
+
+
+async def test_fields_that_cannot_be_read_cause_one_warning_each(start_server, caplog):
+    metadata = {"filename": SIGNATURE, "duration_ms": f"sig={SIGNATURE}", "warnings": 7, "new": 1}
+    data = {"extraction": {}, "metadata": metadata}
+    job = {**JOB, "status": "completed", "progress": [], "data": data}
+    page = {"jobs": [JOB, {}]}
+    server = await start_server(*[answer_json(job)] * 3, *[answer_json(page)] * 2)
+    async with client_of(server) as client:
+        for _ in range(3):
+            await client.get_job("j-1")
+        for _ in range(2):
+            assert len((await client.list_jobs()).jobs) == 1
+    texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    odd = ["$.progress", "$.data.metadata.duration_ms", "$.data.metadata.warnings", "$.jobs"]
+    assert [text.split(" for ")[1].split(" that ")[0] for text in texts] == odd
+    assert_no_secret_in("".join(texts))
+
+
+async def test_large_bodies_are_decoded_in_a_thread(start_server):
+    threads = []
+
+    def decode(body, status):
+        threads.append(threading.current_thread())
+        return V1_EXTRACT.decode_job(body, status)
+
+    small, large = ({**JOB, "new": "x" * size} for size in (100, LARGE_TEXT))
+    bad = answer(200, b"[" + b"0," * LARGE_TEXT)
+    server = await start_server(answer_json(small), answer_json(large), bad)
+    kind = evolve(V1_EXTRACT, decode_job=decode)
+    async with client_of(server, kind=kind, retry=ONCE) as client:
+        for _ in range(2):
+            assert (await client.get_job("j-1")).job_id == "j-1"
+        with pytest.raises(MalformedAnswerError):
+            await client.get_job("j-1")
+    here = threading.current_thread()
+    assert [thread is here for thread in threads] == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -208,17 +208,23 @@ def test_the_problems_of_a_fastapi_422_are_shown_with_their_paths():
             "no object",
         ]
     }
-    assert detail_of(body) == (
-        "must be at most 100 @ query.pageSize; no place; no loc; 'no object'"
-    )
+    assert detail_of(body) == ("must be at most 100 @ query.pageSize; no place; no loc; no object")
 
 
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
         ({"detail": "Not Found"}, "Not Found"),
-        ({"message": "Forbidden"}, "{'message': 'Forbidden'}"),
-        ({"detail": None}, "None"),
+        ({"message": "Forbidden"}, "Forbidden"),
+        ({"error": "Forbidden"}, "Forbidden"),
+        ({"code": "auth", "message": "Forbidden"}, "Forbidden (auth)"),
+        ({"code": "auth_error", "message": "auth_error: no"}, "auth_error: no"),
+        ({"error": {"code": "auth", "message": "Forbidden"}}, "Forbidden (auth)"),
+        ({"detail": {"error": ["a", {"msg": "b"}]}}, "a; b"),
+        ({"message": None, "error": "", "detail": "Forbidden"}, "Forbidden"),
+        ({"detail": None}, '{"detail":null}'),
+        ({"status": 7}, '{"status":7}'),
+        ({}, ""),
         ("plain", "plain"),
         (7, "7"),
         (b"", ""),

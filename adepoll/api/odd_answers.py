@@ -1,0 +1,63 @@
+"""Logs what a client could not interpret in answers, once for each kind. Imports models."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+
+from adepoll.__about__ import __version__
+from adepoll.api.json_fields import keys_of
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.redaction import showable
+
+_log = logging.getLogger("adepoll.api")
+
+_MAX_UNKNOWN_STATUSES: Final = 20
+
+
+class OddAnswers:
+    """Logs unknown statuses, and fields that could not be read, once each."""
+
+    def __init__(self) -> None:
+        """Nothing odd was seen yet."""
+        self._statuses: set[str] = set()
+        self._fields: set[str] = set()
+
+    def check(self, answer: JobSnapshot | JobPage) -> None:
+        """Log what is odd about an answer, unless an earlier answer was odd in the same manner."""
+        if isinstance(answer, JobSnapshot) and answer.status is JobStatus.UNKNOWN:
+            self._warn_of_status(answer.status_text)
+        for path in unread_fields(answer):
+            if path not in self._fields:
+                self._fields.add(path)
+                _log.warning(
+                    "the service sent a value for %s that adepoll %s cannot read, or not "
+                    "completely; its JSON is in the attribute `extra`",
+                    path,
+                    __version__,
+                )
+
+    def _warn_of_status(self, text: str) -> None:
+        known = self._statuses
+        if text not in known and len(known) < _MAX_UNKNOWN_STATUSES:
+            known.add(text)
+            _log.warning(
+                "the service answered with a status that adepoll %s does not know, %r; "
+                "jobs with it count as active",
+                __version__,
+                showable(text, 40),
+            )
+
+
+def unread_fields(model: Any, path: str = "$") -> Iterator[str]:
+    """Yield the paths of declared fields whose JSON is in `extra`; not within arrays."""
+    cls: type = type(model)
+    if model.extra:
+        for key in sorted(keys_of(cls)):
+            if key in model.extra or f"{key}_json" in model.extra:
+                yield f"{path}.{key}"
+    for field in attrs.fields(cls):
+        value = getattr(model, field.name)
+        if attrs.has(type(value)):
+            yield from unread_fields(value, f"{path}.{field.name}")
