@@ -57,15 +57,17 @@ class ServiceEvidence:
 
     def record_refusal(self, error: AdePollError, job_id: str, now: float) -> bool:
         """Record that the key was refused for a job; return True if it is refused for all jobs."""
+        forbidden = isinstance(error, PermissionDeniedError)
+        if forbidden and self.key_works:
+            return False  # a key that works is not refused for all: this concerns the job
         if self._refused_at is None:
             self._refused_first = job_id
         else:
             self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
         self._refused_at = now
-        if isinstance(error, PermissionDeniedError):
-            # Such a refusal can concern a single job. A key that works is not refused for all.
-            if self.key_works or job_id == self._refused_first:
-                return False
+        if forbidden:
+            if job_id == self._refused_first:
+                return False  # it can concern this job alone
         elif not self.key_works:
             return True
         return self.refused_for >= CONFIRMATION - _ROUNDING

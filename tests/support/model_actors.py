@@ -7,10 +7,13 @@ from collections import Counter
 from attrs import define, field
 from model_source import actor_name
 
-from adepoll.errors import AdePollError, UnresolvedJobsError
+from adepoll.errors import AdePollError, JobTimeoutError, UnresolvedJobsError
 
 AFTER_BREAK = 40.0
 """Seconds for which a consumer keeps a watch that it has left by `break`."""
+
+
+LONG_POLLS = 120
 
 
 @define(kw_only=True, eq=False)
@@ -18,7 +21,8 @@ class Actor:
     """A consumer: what it does, and what came of it.
 
     Attributes:
-        kind: "wait", "watch", "updates" or "status_updates".
+        kind: "wait", "long_poll" (many waits with a short timeout), "watch", "updates" or
+            "status_updates".
         ids: Ids as they are handed over; duplicates and invalid ids included.
         source_kind: "list", "iterator", "stream", or "endless": a stream that never ends.
         start: Time at which it starts.
@@ -28,6 +32,7 @@ class Actor:
         leave_after: Number of items after which it leaves.
         cancel_at: Time at which it is cancelled; None if it is not.
         broken_after: Number of ids after which the iterator raises; None for a good one.
+        broken_by: What it raises.
         outcome: "done", "unresolved", "failed", "left", "cancelled".
         items: Time and item of each that it was given.
         causes: Error of each unresolved job, in the order of giving up.
@@ -49,6 +54,7 @@ class Actor:
     leave_after: int = 1
     cancel_at: float | None = None
     broken_after: int | None = None
+    broken_by: type = LookupError
     cancelled: bool = False
     started: float = math.nan
     ended: float = math.nan
@@ -128,13 +134,13 @@ class Actor:
     def _iterate(self):
         for number, job_id in enumerate(self.ids):
             if number == self.broken_after:
-                raise LookupError("the ids end in an error")
+                raise self.broken_by("the ids end in an error")
             yield self._hand_over(job_id)
 
     async def _stream(self):
         for number, job_id in enumerate(self.ids):
             if number == self.broken_after:
-                raise LookupError("the ids end in an error")
+                raise self.broken_by("the ids end in an error")
             if number % 3 == 2:
                 await asyncio.sleep(number % 7 / 2)
             yield self._hand_over(job_id)
@@ -153,6 +159,26 @@ class Actor:
             self.causes.append((self.source.service.now(), job_id, error))
         else:
             self._take(snapshot)
+
+    async def _long_poll(self):
+        [job_id] = self.ids
+        for number in range(LONG_POLLS):
+            self._hand_over(job_id)
+            try:
+                snapshot = await self.watcher.wait(job_id, timeout=5.0)
+            except JobTimeoutError:
+                self._leave_all()
+                await asyncio.sleep(number % 3 / 2)
+            except AdePollError as error:
+                if error.fatal and not getattr(error, "job_id", None):
+                    raise
+                self.outcome = "unresolved"
+                self.causes.append((self.source.service.now(), job_id, error))
+                return
+            else:
+                self._take(snapshot)
+                return
+        self.outcome = "left"
 
     async def _watch(self):
         options = {"timeout": self.timeout, "window": self.window, "errors": self.errors}

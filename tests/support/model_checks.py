@@ -95,7 +95,9 @@ def _check_end(scenario, actor):
             for polls in actor.source.polls.values()
             for poll in polls
         )
-        is_broken = isinstance(error, LookupError) and actor.broken_after is not None
+        is_broken = actor.broken_after is not None and (
+            isinstance(error, LookupError) or actor.broken_by is not LookupError
+        )
         if not (is_fatal or is_closed or is_broken or refused):
             service.violate(f"1: {actor.name} ends with {error!r}")
     if actor.outcome in {"done", "unresolved"} and actor.broken_after is not None:
@@ -106,12 +108,29 @@ def _check_end(scenario, actor):
         late -= _overlap(service.stops, actor.started, actor.ended)
         if late > 0.1:
             service.violate(f"9: {actor.name} ends {late:.1f} s after its timeout")
+    if actor.kind == "long_poll" and actor.outcome == "left":
+        _check_long_poll(scenario, actor)
     options = scenario.watchers[scenario.sources.index(actor.source)]
     limit = options["buffer"] or 2 * (256 if scenario.shared_semaphore else options["concurrency"])
     if actor.most_buffered > limit:
         service.violate(f"4: {actor.most_buffered} snapshots wait for {actor.name}")
     if actor.window is not None and actor.most_open > actor.window:
         service.violate(f"4: {actor.name} has {actor.most_open} open jobs")
+
+
+def _check_long_poll(scenario, actor):
+    """Grace and patience belong to the job: a wait with a short timeout is told the truth, too."""
+    [job_id] = actor.ids
+    job, service, behaviour = (
+        actor.source.service.jobs[job_id],
+        actor.source.service,
+        scenario.behaviour,
+    )
+    disturbed = _overlap([*service.stops, *behaviour.outages], 0.0, actor.ended)
+    settled = job.fault is None and job.ended_at < actor.ended - 60.0
+    hopeless = job.fault not in {None, "down"}
+    if (settled or hopeless) and actor.ended - actor.started - disturbed > 400.0:
+        service.violate(f"11: {actor.name} waits for {job_id} ({job.fault}), and is told nothing")
 
 
 def _check_causes(scenario, actor):
@@ -125,10 +144,26 @@ def _check_causes(scenario, actor):
         elif isinstance(error, JobTimeoutError):
             if actor.timeout is None or at < actor.started + actor.timeout - 1e-6:
                 service.violate(f"9: {actor.name}: {job_id} times out at {at:.1f}")
+            _check_timeout_error(actor, job_id, at, error)
         elif not isinstance(error, fatal) and not (
             isinstance(error, ClosedError) and scenario.close_at is not None
         ):
             _check_given_up(scenario, actor, service.jobs[job_id], at, error)
+
+
+def _check_timeout_error(actor, job_id, at, error):
+    """A timeout says what was seen of the job."""
+    polls = [
+        poll
+        for poll in actor.source.polls.get(job_id, ())
+        if poll.ended < at and poll.began >= actor.started
+    ]
+    if actor.window is not None:
+        return  # the id may not have been read
+    if error.last_status is None and any(poll.cause is None for poll in polls):
+        actor.source.service.violate(f"9: {actor.name}: {job_id} times out, and was never seen")
+    if polls and all(poll.cause is not None for poll in polls) and error.last_error is None:
+        actor.source.service.violate(f"9: {actor.name}: {job_id} times out without a cause")
 
 
 def _check_given_up(scenario, actor, job, at, error):
@@ -154,6 +189,8 @@ def _check_evidence(scenario, actor, job, at):
     polls = [poll for poll in actor.source.polls[job.job_id] if poll.ended <= at]
     # A watch with errors="raise" is told at its end, so only the first polls are to blame.
     needed = {"unknown": (GRACE, 2), "down": (patience, 3)}.get(job.fault, (min(patience, 60.0), 3))
+    if _is_silent(actor.source, at, 12 * patience):
+        return  # then each job ends with its next failed poll
     if len(polls) < needed[1]:
         service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")
         return
@@ -165,6 +202,17 @@ def _check_evidence(scenario, actor, job, at):
         service.violate(
             f"11: {job.job_id} ({job.fault}) is given up after {counted:.1f} s that count"
         )
+
+
+def _is_silent(source, at, seconds):
+    """Return whether the service has answered no poll for about that time."""
+    answered = [
+        poll.ended
+        for polls in source.polls.values()
+        for poll in polls
+        if poll.cause in {None, "unknown", "malformed", "wrong"} and poll.ended <= at
+    ]
+    return at - max(answered, default=0.0) > 0.8 * seconds
 
 
 def _check_number_of_polls(scenario, source, job_id):
@@ -199,6 +247,8 @@ def _is_awaited(actor):
 
 
 def _check_first_poll(scenario, source, follow, job_id):
+    if follow.actor.handed[job_id] > 1:
+        return  # nothing tells whether the job was still open when its id came again
     job = source.service.jobs[job_id]
     began = follow.began
     first = next((p for p in source.polls[job_id] if p.ended >= began - 1.0), None)
@@ -257,7 +307,7 @@ def _is_excused(scenario, source, follow, begin, end):
         return True
     if any(p.cause for p in source.polls[follow.job_id] if p.ended >= begin and p.began <= end):
         return True
-    if _overlap(source.saturated, begin, end) > (end - begin) / 2:
+    if _overlap((source.semaphore or source).saturated, begin, end) > (end - begin) / 2:
         return True
     if scenario.close_at is not None and end >= scenario.close_at:
         return True

@@ -127,6 +127,15 @@ class Scenario:
                     **(given | {"concurrency": shared or options["concurrency"]}),
                 )
             )
+        # For each watcher its workers and sweeps, for each consumer itself and a reader of ids.
+        service.most_tasks = (
+            3
+            + 2 * len(self.actors)
+            + sum(
+                min(source.limit if shared is None else 256, len(self.jobs)) + 12
+                for source in self.sources
+            )
+        )
         tasks = {}
         for actor in self.actors:
             number = actor.source
@@ -302,10 +311,22 @@ def _draw_behaviour(rng):
 
 
 def _draw_actor(rng, jobs, number, watchers):
-    kind = rng.choice(("wait", "watch", "watch", "watch", "updates", "status_updates"))
+    kind = rng.choice(
+        (
+            "wait",
+            "wait",
+            "long_poll",
+            "watch",
+            "watch",
+            "watch",
+            "watch",
+            "updates",
+            "status_updates",
+        )
+    )
     ids = [job.job_id for job in jobs]
     source_kind = "list"
-    if kind == "wait":
+    if kind in {"wait", "long_poll"}:
         ids = [rng.choice(ids)]
     else:
         ids = rng.sample(ids, rng.randint(1, len(ids)))
@@ -319,9 +340,9 @@ def _draw_actor(rng, jobs, number, watchers):
     match rng.choice(
         ("timeout", "leave", "cancel") if never_ends else ("", "", "timeout", "leave", "cancel")
     ):
-        case "timeout" if kind != "status_updates" and source_kind != "endless":
+        case "timeout" if kind not in {"status_updates", "long_poll"} and source_kind != "endless":
             timeout = rng.choice((0.0, 1.0, 20.0, 100.0, 1_000.0))
-        case "leave" if kind != "wait" and not never_ends:
+        case "leave" if kind not in {"wait", "long_poll"} and not never_ends:
             leave = rng.choice(("break", "break by name", "async with", "aclose"))
         case "":
             pass
@@ -337,11 +358,12 @@ def _draw_actor(rng, jobs, number, watchers):
         timeout=timeout,
         window=rng.choice((None, None, 1, 5)) if kind == "watch" else None,
         errors=rng.choice(("raise", "yield")) if kind == "watch" else "raise",
-        slow=rng.choice((0.0, 0.0, 0.0, 0.1, 5.0)) if kind != "wait" else 0.0,
+        slow=rng.choice((0.0, 0.0, 0.0, 0.1, 5.0)) if kind not in {"wait", "long_poll"} else 0.0,
         leave=leave,
         leave_after=rng.randint(1, max(len(ids) // rng.choice((1, 4)), 1)),
         cancel_at=cancel_at,
         broken_after=rng.randrange(len(ids))
         if source_kind in {"iterator", "stream"} and rng.random() < 0.05
         else None,
+        broken_by=rng.choice((LookupError, asyncio.CancelledError)),
     )

@@ -90,6 +90,7 @@ class ModelService:
         violations: What went against an invariant.
         log: What happened: time and text.
         stops: Begin and end of the times at which the process was stopped.
+        most_tasks: Most tasks that there may be, those of the test included.
     """
 
     behaviour: Behaviour
@@ -98,8 +99,8 @@ class ModelService:
     violations: list = field(factory=list)
     log: list = field(factory=list)
     stops: list = field(factory=list)
+    most_tasks: int = 0
     numbers: object = field(factory=lambda: count(1))
-    worked: bool = False  # a GET has succeeded
     last_stray: bool = False
 
     def now(self):
@@ -112,6 +113,11 @@ class ModelService:
         self.note(f"VIOLATION {text}")
         self.violations.append(text)
 
+    def check_tasks(self):
+        """Check that there are as many tasks as requests may be in flight, and a few more."""
+        if len(asyncio.all_tasks()) > self.most_tasks:
+            self.violate(f"3: there are {len(asyncio.all_tasks())} tasks")
+
     def received_at(self, job):
         match self.behaviour.received_at:
             case "absent":
@@ -122,7 +128,7 @@ class ModelService:
                 return from_timestamp(int(EPOCH + job.received_at + 10_800))
         return from_timestamp(int(EPOCH + job.received_at))
 
-    def disturb(self, job_id, began):
+    def disturb(self, source, job_id, began):
         """Return the error that a request meets, whatever it asks for; None for none."""
         now, behaviour = self.now(), self.behaviour
         if behaviour.fatal is not None and now >= behaviour.fatal_at:
@@ -133,7 +139,7 @@ class ModelService:
             return "stopped", TransportError("the connection was reset", job_id=job_id)
         if not self.last_stray and self.rng.random() < behaviour.stray:
             kind = self.rng.choice(behaviour.stray_kinds)
-            if self.worked or kind not in {"401", "403"}:
+            if source.worked or kind not in {"401", "403"}:
                 self.last_stray = kind in {"401", "403"}  # never two in a row
                 return kind, STRAY[kind](job_id)
         self.last_stray = False
@@ -163,6 +169,7 @@ class ModelSource:
     saturated: list = field(factory=list)
     pages: int = 0
     closed: bool = False
+    worked: bool = False  # a GET has succeeded
 
     def follow(self, job_id, actor):
         """Record that a consumer follows a job from now on."""
@@ -205,7 +212,7 @@ class ModelSource:
         job = service.jobs[poll.job_id]
         poll.status = job.status_at(service.now())
         error = None
-        if (disturbed := service.disturb(poll.job_id, poll.began)) is not None:
+        if (disturbed := service.disturb(self, poll.job_id, poll.began)) is not None:
             poll.cause, error = disturbed
         elif service.now() < job.visible_at:
             poll.cause, error = "unknown", error_of("unknown", poll.job_id)
@@ -218,7 +225,7 @@ class ModelSource:
             service.note(f"{self.name} polled {poll.job_id}: {poll.cause}")
             raise error
         service.note(f"{self.name} polled {poll.job_id}: {poll.cause or poll.status}")
-        service.worked = True
+        self.worked |= poll.cause is None
 
     def _snapshot(self, poll):
         job = self.service.jobs[poll.job_id]
@@ -243,7 +250,7 @@ class ModelSource:
             if half:
                 await asyncio.sleep(half)
             listed = self._listed(status)
-            disturbed = service.disturb(None, began)
+            disturbed = service.disturb(self, None, began)
             if disturbed is None and service.rng.random() < behaviour.list_error:
                 kind = service.rng.choice(sorted(LIST_ERRORS))
                 disturbed = kind, LIST_ERRORS[kind]()
@@ -303,15 +310,18 @@ class ModelSource:
         if self.semaphore is not None:
             self.semaphore.in_flight -= 1
         self._note_saturation()
+        if self.service.rng.random() < 0.05:
+            self.service.check_tasks()
 
     def _note_saturation(self):
         now = self.service.now()
         full = self.semaphore.full if self.semaphore is not None else self.in_flight >= self.limit
-        if self.saturated and self.saturated[-1][1] == math.inf:
+        saturated = (self.semaphore or self).saturated
+        if saturated and saturated[-1][1] == math.inf:
             if not full:
-                self.saturated[-1] = (self.saturated[-1][0], now)
+                saturated[-1] = (saturated[-1][0], now)
         elif full:
-            self.saturated.append((now, math.inf))
+            saturated.append((now, math.inf))
 
 
 class TimedModelSource(ModelSource):
@@ -339,6 +349,7 @@ class CountingSemaphore(asyncio.Semaphore):
         self.places = value
         self.held = 0
         self.in_flight = 0
+        self.saturated = []
 
     async def acquire(self):
         await super().acquire()

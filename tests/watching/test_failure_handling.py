@@ -223,6 +223,13 @@ def test_a_403_of_one_job_never_ends_everything():
     }
 
 
+def test_403s_of_one_job_do_not_confirm_a_stray_401():
+    rules = rules_of()
+    rules.service.record_answer()
+    assert play(rules, *[(2.5 * n, FORBIDDEN) for n in range(6)])[-1] is not END_ALL
+    assert rules.record(job("b"), REFUSED, 15.0) is not END_ALL
+
+
 def test_a_key_that_may_read_no_job_ends_everything():
     rules = rules_of()
     one, two = job("a"), job("b")
