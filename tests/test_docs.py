@@ -51,7 +51,8 @@ async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factor
     else:
         command = ["bash", "-euc", code]
         variables["PATH"] = search_path(tmp_path_factory.mktemp("bin"))
-        variables |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        variables |= {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"}
     async with Emulator() as ade:
         for number in (1, 2, 3):
             size = 1_500_000 if number == 2 else 4_000

@@ -536,7 +536,7 @@ async def test_an_error_names_the_host_and_path_but_not_the_query(storage, fetch
 async def test_the_error_of_a_malformed_result_does_not_quote_the_document(
     storage, fetcher, stored
 ):
-    storage.answers = [storage.reply(b'{"extraction":{"iban":"CH93-0076"},"metadata":["secret"]}')]
+    storage.answers = [storage.reply(b'{"iban":"CH93-0076","metadata":["secret"]}')]
     with pytest.raises(ResultMalformedError) as caught:
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
     told = everything_told(caught.value)
