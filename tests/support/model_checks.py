@@ -153,10 +153,11 @@ def _check_causes(scenario, actor):
 
 def _check_timeout_error(actor, job_id, at, error):
     """A timeout says what was seen of the job."""
+    over = min(at, actor.started + actor.timeout)
     polls = [
         poll
         for poll in actor.source.polls.get(job_id, ())
-        if poll.ended < at and poll.began >= actor.started
+        if poll.ended < over and poll.began >= actor.started
     ]
     if actor.window is not None:
         return  # the id may not have been read

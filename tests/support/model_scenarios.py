@@ -59,7 +59,10 @@ class Scenario:
         begins = [actor.start + (actor.timeout or 0.0) for actor in self.actors]
         slow = sum(actor.slow * (3 * len(actor.ids) + 3) for actor in self.actors)
         outages = sum(end - begin for begin, end in self.behaviour.outages)
-        return max([*ends, *begins]) + slow + outages + sum(stop for _, stop in self.stops) + SLACK
+        stops = sum(stop for _, stop in self.stops)
+        # Behind a dead service, jobs of a small window end one after the other.
+        dead = sum(job.fault == "down" for job in self.jobs) * 13 * 300.0
+        return max([*ends, *begins]) + slow + outages + stops + dead + SLACK
 
     def play(self):
         """Play the scenario; return the violated invariants."""
