@@ -1,8 +1,12 @@
-"""A base class for objects that are closed with `aclose`. Imports nothing of adepoll."""
+"""Base classes for objects that are closed with `aclose`. Imports nothing of adepoll."""
 
+import weakref
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class AsyncCloseable(ABC):
@@ -26,3 +30,59 @@ class AsyncCloseable(ABC):
     ) -> None:
         """Close the object."""
         await self.aclose()
+
+
+class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
+    """An async iterator that ends when it is left, whether it has a name or not.
+
+    It is left when its ``async with`` block ends; without a block, when its ``async for`` loop ends
+    in any way (`break`, `return`, an error). It also ends when it is garbage collected.
+    """
+
+    _in_block = False
+    _loop: "weakref.ref[_Loop[T_co]] | None" = None
+
+    @abstractmethod
+    async def __anext__(self) -> T_co:
+        """Return the next item."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Let everything end soon, if it was started. May be called in any thread, repeatedly."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Return an iterator; when no loop uses it any more, this object is left."""
+        if self._in_block:
+            return self
+        loop = None if self._loop is None else self._loop()
+        if loop is None:
+            loop = _Loop(self)
+            self._loop = weakref.ref(loop)
+        return loop
+
+    async def __aenter__(self) -> Self:
+        """Return the object itself."""
+        self._in_block = True
+        return self
+
+    def __del__(self) -> None:
+        """Leave the object."""
+        self.leave()
+
+
+class _Loop(Generic[T_co]):
+    """What ``async for`` iterates over. Python drops it when the loop ends, however it ends."""
+
+    __slots__ = ("__weakref__", "_iterator")
+
+    def __init__(self, iterator: EndsWhenLeft[T_co]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[T_co]:
+        return self._iterator.__anext__()
+
+    def __del__(self) -> None:
+        self._iterator.leave()

@@ -50,6 +50,7 @@ EXAMPLES = [
     errors.UnexpectedStatusError(**_status),
     errors.JobFailedError(job_id="j-1", failure_reason="a reason"),
     errors.JobCancelledError(job_id="j-1"),
+    errors.JobIdsCancelledError(),
     errors.JobTimeoutError(job_id="j-1", timeout=5.0, last_status="processing"),
     errors.UnresolvedJobsError({"j-1": JobNotFoundError(status=404, job_id="j-1")}),
     errors.ResultError("text", job_id="j-1"),

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.batch.progress import RunCounters
-from adepoll.errors import InvalidJobIdError
+from adepoll.errors import InvalidJobIdError, JobIdsCancelledError
 from adepoll.journal import Journal
 
 JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
@@ -88,6 +88,10 @@ class IdIntake:
             try:
                 async for job_id in self._job_ids:
                     await self._put(job_id)
+            except asyncio.CancelledError as cancelled:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                raise JobIdsCancelledError from cancelled
             finally:
                 if isinstance(self._job_ids, AsyncGenerator):
                     await self._job_ids.aclose()  # here, not in a task of the garbage collector

@@ -1,33 +1,33 @@
 """BatchRun: one run of a batch, as its consumer sees it."""
 
-import weakref
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Self
 
 from adepoll.batch.run_tasks import RunTasks
-from adepoll.errors import InvalidJobIdError, JournalError
+from adepoll.closing import EndsWhenLeft
+from adepoll.errors import ClosedError, InvalidJobIdError, JournalError
 from adepoll.journal.outcomes import Outcome
 
 
-class BatchRun:
+class BatchRun(EndsWhenLeft[Outcome]):
     """An async iterator of outcomes, and an async context manager; created by `Batch.run`.
 
     A run starts with the first iteration or on entering. It ends when every job has an outcome,
-    when it is closed, left or garbage collected, or when its batch is closed.
+    when it is closed, left or garbage collected, or when its batch is closed. It is left when its
+    ``async with`` block ends; without a block, when a loop over it ends in any way, also by
+    `break`.
     """
+
+    _closed = True
+    _started = False
+    _left = False
 
     def __init__(self, tasks: RunTasks, start: Callable[[RunTasks], Awaitable[None]]) -> None:
         """Use `Batch.run`."""
         self._tasks = tasks
         self._start_tasks = start
-        self._finalizer: weakref.finalize[[], BatchRun] | None = None
         self._in_hand: str | None = None  # the job whose outcome was returned last
         self._closed = False
-
-    def __aiter__(self) -> Self:
-        """Return the run itself."""
-        return self
 
     async def __anext__(self) -> Outcome:
         """Return the next outcome, which is durable, and acknowledge the previous one.
@@ -36,8 +36,11 @@ class BatchRun:
             BatchStoppedError: Results cannot be written, for example to a full disk.
             JournalWriteError: The journal cannot be written.
             AuthenticationError: The service refused the API key; also `PermissionDeniedError`.
-            ClosedError: The batch or its client was closed, or another task closed the run.
+            ClosedError: The batch or its client was closed, another task closed the run, or an
+                earlier loop over it was left, which ended the run.
         """
+        if self._left:
+            raise ClosedError("the run ended when a loop over it was left; start another one")
         if self._closed or self._tasks.exhausted:
             raise StopAsyncIteration
         await self._start()
@@ -50,30 +53,23 @@ class BatchRun:
     async def __aenter__(self) -> Self:
         """Start the run."""
         await self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the run."""
-        await self.aclose()
+        return await super().__aenter__()
 
     async def aclose(self) -> None:
         """Stop the run and wait until its tasks have ended. The next run continues from here."""
-        self._closed = True
-        if self._finalizer is not None:
-            self._finalizer.detach()
+        self._closed, self._left = True, False
         await self._tasks.stop()
 
+    def leave(self) -> None:
+        """Stop the run soon. May be called in any thread."""
+        if self._started and not (self._closed or self._tasks.exhausted):
+            self._closed = self._left = True
+            self._tasks.abandon()
+
     async def _start(self) -> None:
-        if self._finalizer is None and not self._closed:
+        if not (self._started or self._closed):
             await self._start_tasks(self._tasks)
-            # `break` does not close an iterator; only its garbage collection shows that it is left.
-            self._finalizer = weakref.finalize(self, self._tasks.abandon)
-            self._finalizer.atexit = False
+            self._started = True
 
     async def _acknowledge(self) -> None:
         if self._in_hand is not None and not self._tasks.stopped:

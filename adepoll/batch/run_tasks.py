@@ -41,7 +41,7 @@ class RunTasks:
         counters: Numbers of the run.
         exhausted: True after `next` has reported the end of the run.
         stopped: True after `stop` was called.
-        abandoned: True if the consumer was garbage collected.
+        abandoned: True if the consumer has left the run without closing it.
     """
 
     def __init__(

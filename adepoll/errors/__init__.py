@@ -15,6 +15,7 @@ from adepoll.errors._base import (
 from adepoll.errors._jobs import (
     JobCancelledError,
     JobFailedError,
+    JobIdsCancelledError,
     JobTimeoutError,
     UnresolvedJobsError,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "InvalidJobIdError",
     "JobCancelledError",
     "JobFailedError",
+    "JobIdsCancelledError",
     "JobNotFoundError",
     "JobTimeoutError",
     "JournalAccessError",

@@ -70,6 +70,16 @@ class JobTimeoutError(AdePollError, TimeoutError):
         self.polls = polls
 
 
+class JobIdsCancelledError(AdePollError):
+    """The iterable of job ids ended because something that it waited for was cancelled.
+
+    Neither the caller nor adepoll cancelled it. Iterate over new ids to continue.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("no more job ids come: what their iterable waited for was cancelled")
+
+
 class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
     """The outcome of some jobs could not be found out. Raised after all other jobs were yielded.
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from adepoll.api.models import JobStatus, Json
+from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError
 from adepoll.redaction import showable
 from adepoll.watching.status_updates import StatusUpdate
@@ -54,7 +54,7 @@ def as_event(update: StatusUpdate) -> Json:
     return event
 
 
-class JobEventStream:
+class JobEventStream(EndsWhenLeft[bytes]):
     """Status updates of jobs as server-sent events: an async iterator of bytes.
 
     The first event of each job is its present status; then each change is an event. These events
@@ -69,8 +69,10 @@ class JobEventStream:
     stores nothing for this, so it works after a restart and with any worker. With more than 4,000
     jobs there is no id, and every status is sent again.
 
-    Use it as an async context manager, or close it with `aclose`.
+    It ends when it is left, closed or garbage collected, as a `Watch` does.
     """
+
+    _ended = True
 
     def __init__(
         self,
@@ -112,10 +114,6 @@ class JobEventStream:
         self._updates = watcher.status_updates(ordered, last_status=last_status)
         self._started = self._ended = False
 
-    def __aiter__(self) -> Self:
-        """Return the stream itself."""
-        return self
-
     async def __anext__(self) -> bytes:
         """Return the bytes of the next event or comment.
 
@@ -146,23 +144,16 @@ class JobEventStream:
             self._sent[index] = _LETTERS.get(update.status, _NOT_SENT)
         return self._frame("job", self._encode(update))
 
-    async def __aenter__(self) -> Self:
-        """Return the stream itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the stream."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Stop watching the jobs for this stream."""
         self._ended = True
         await self._updates.aclose()
+
+    def leave(self) -> None:
+        """Stop watching the jobs soon. May be called in any thread."""
+        if not self._ended:
+            self._ended = True
+            self._updates.leave()
 
     def _frame(self, name: str, data: Json) -> bytes:
         # JSON text has no line breaks, so it fits into one data line.

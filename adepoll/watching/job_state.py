@@ -4,6 +4,7 @@ Times are seconds of one monotonic clock; ages are seconds since the service rec
 """
 
 import math
+import sys
 from collections import deque
 from collections.abc import Collection
 from enum import Enum
@@ -54,6 +55,10 @@ class SnapshotBuffer:
     snapshots: deque[JobSnapshot] = field(factory=deque, init=False)
     waiting: "deque[JobState]" = field(factory=deque, init=False)
     _prune_above: int = field(default=64, init=False)
+
+    def close(self) -> None:
+        """Have no more room: the consumer has left."""
+        self.free = -sys.maxsize
 
     def add_waiting(self, state: "JobState", subscriber: Subscriber) -> None:
         """Remember a job of `subscriber`, the owner of this buffer, until there is room."""

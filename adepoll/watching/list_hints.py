@@ -82,29 +82,32 @@ class ListHints:
                 self.poll_queue.put(state, state.list_trusted_until)
         return True
 
-    def sweep_ended(self, requested_at: float, now: float) -> int:
-        """Make the jobs due that a sweep, started at `requested_at`, did not show; count them.
+    def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
+        """Make the jobs due that a sweep, started at `requested_at`, did not show.
 
-        A job that is newer than the list's lag is not expected in the list.
+        A job that is newer than the list's lag is not expected in the list. Exhaust the iterator,
+        which yields the number of missing jobs among each 500.
         """
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING
-        missing = [
-            state
-            for state in self.states.values()
-            if state.last_active_at < requested_at and state.added_at <= newest and state.ticket
-        ]
-        for state in missing:
-            if not state.ignore_list:
-                if state.not_before > now:
-                    self.list_trust.confirm_when_due(state)
-                else:
-                    self.list_trust.confirm_now(state)
-                state.missing_at = requested_at
-                self.poll_queue.put(state, max(now, state.not_before))
-        return len(missing)
+        states = iter([*self.states.values()])
+        while chunk := [*islice(states, _CHUNK)]:
+            missing = [
+                state
+                for state in chunk
+                if state.last_active_at < requested_at and state.added_at <= newest and state.ticket
+            ]
+            for state in missing:
+                if not state.ignore_list:
+                    if state.not_before > now:
+                        self.list_trust.confirm_when_due(state)
+                    else:
+                        self.list_trust.confirm_now(state)
+                    state.missing_at = requested_at
+                    self.poll_queue.put(state, max(now, state.not_before))
+            yield len(missing)
 
 
 _CHUNK: Final = 500

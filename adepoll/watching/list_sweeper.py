@@ -102,8 +102,9 @@ class ListSweeper:
             if await self._sweep(sweep):
                 self.sweeps += 1
                 if sweep.is_complete:
-                    self._watched_jobs.list_hints.sweep_ended(sweep.started, loop.time())
-                    self._on_due()
+                    for _ in self._watched_jobs.list_hints.sweep_ended(sweep.started, loop.time()):
+                        self._on_due()
+                        await asyncio.sleep(0)
                 self._policy.record_end(sweep, self._situation())
             else:
                 self._policy.record_failure(self._situation())

@@ -75,6 +75,11 @@ class PollQueue:
                 return state
         return self._take(heap, now)
 
+    @property
+    def overdue(self) -> int:
+        """Number of overdue jobs; some may be out of date."""
+        return len(self._overdue)
+
     def next_due(self) -> float | None:
         """Return the time at which the next job is due; None if there is no job."""
         due = math.inf

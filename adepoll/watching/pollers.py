@@ -6,7 +6,7 @@ run in an empty `Context`: none of them keeps or uses the context variables of o
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context
 
 from adepoll.api.source import JobSource
@@ -39,6 +39,7 @@ class Pollers:
         self._max_workers = max_workers
         self._on_fatal = on_fatal
         self._workers: set[asyncio.Task[None]] = set()
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._in_flight: dict[JobState, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -83,17 +84,24 @@ class Pollers:
 
     def cancel_all(self) -> None:
         """Forget all jobs, and cancel all polls but the one that calls this."""
-        self.watched_jobs.clear()
+        forgetting = self.watched_jobs.clear()
+        if next(forgetting, False) is None:  # there are more jobs than for one step
+            _ = start(_in_steps(forgetting), self._forgetting)
         for task in self._workers:
             if task is not asyncio.current_task():
                 task.cancel()
 
-    def close(self) -> set[asyncio.Task[None]]:
-        """Start no more polls; return the tasks that are still to end."""
+    async def aclose(self) -> None:
+        """Start no more polls, cancel those in flight, and wait until nothing runs."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        return set(self._workers)
+        await finish(self._workers)
+        await join(self._forgetting)
+
+    def ids_in_flight(self) -> list[str]:
+        """Return the ids of the jobs whose polls are in flight."""
+        return [state.job_id for state in self._in_flight]
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer_at <= due:
@@ -154,11 +162,15 @@ class Pollers:
 
 
 def start(
-    coroutine: Coroutine[None, None, None], tasks: set[asyncio.Task[None]]
+    coroutine: Coroutine[None, None, None],
+    tasks: set[asyncio.Task[None]],
+    *,
+    context: Context | None = None,
 ) -> asyncio.Task[None]:
-    """Start a task, in an empty `Context`, that is in `tasks` until it has ended."""
+    """Start a task that is in `tasks` until it has ended; without a `context`, in an empty one."""
     # Not loop.create_task: an eager task factory would run it before it is in `tasks`.
-    task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=Context())
+    context = Context() if context is None else context
+    task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
     tasks.add(task)
     task.add_done_callback(tasks.discard, context=Context())
     return task
@@ -169,6 +181,14 @@ async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
     pending = {task for task in tasks if task is not asyncio.current_task()}
     for task in pending:
         task.cancel()
+    await join(pending)
+
+
+async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for tasks, even if the waiting itself is cancelled."""
+    # Also tasks that are done: with the step of the loop that this takes, their callbacks run, and
+    # polls that an error has cancelled end.
+    pending = {task for task in tasks if task is not asyncio.current_task()}
     cancelled = None
     while pending:
         try:
@@ -178,3 +198,9 @@ async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
             pending = {task for task in pending if not task.done()}
     if cancelled is not None:
         raise cancelled
+
+
+async def _in_steps(steps: Iterator[None]) -> None:
+    """Exhaust an iterator, one item in each step of the loop."""
+    for _ in steps:
+        await asyncio.sleep(0)

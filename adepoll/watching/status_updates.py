@@ -84,7 +84,11 @@ class StatusUpdateSubscription(Subscription):
         job_id, update = self._updates.popitem(last=False)
         if update.is_last:
             self._forget(job_id)
+        self._room_changed.set()
         return update
+
+    def _untaken(self) -> int:
+        return len(self._updates)
 
     def _subscribe(self, job_id: str, now: float) -> JobState:
         self._jobs[job_id] = self._last_status.pop(job_id, None)
@@ -108,25 +112,9 @@ class StatusUpdateSubscription(Subscription):
         self.ready.set()
 
 
-class StatusUpdates(Stream[StatusUpdateSubscription]):
+class StatusUpdates(Stream[StatusUpdateSubscription, StatusUpdate]):
     """An async iterator of `StatusUpdate`, and an async context manager.
 
     It holds at most one update of each job, however slow its consumer is. Watching starts and ends
     as with `Watch`; jobs that are given up come like the others.
     """
-
-    async def __anext__(self) -> StatusUpdate:
-        """Return the next update, as soon as there is one.
-
-        Raises:
-            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The watcher or its client was closed; or another task closed this stream
-                during this call.
-        """
-        if self._finished:
-            raise StopAsyncIteration
-        if self._finalizer is None:
-            self._start()
-        while (update := self._subscription.take()) is None:
-            await self._wait()
-        return update

@@ -4,19 +4,28 @@ Imports pollers and what pollers imports. Subclasses decide what is delivered.
 """
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
-from contextvars import Context
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+)
+from contextvars import Context, copy_context
 from enum import Enum
+from itertools import islice
 from typing import Final, TypeAlias
 
 from attrs import define, field
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError
+from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, JobIdsCancelledError
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
-from adepoll.watching.pollers import Pollers
+from adepoll.watching.pollers import Pollers, join, start
 from adepoll.watching.waiter import own_instance
 
 JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
@@ -30,7 +39,7 @@ class SubscriptionHost:
         pollers: Poll the jobs.
         on_new_jobs: Called when jobs were added.
         subscriptions: Open subscriptions; a dict, as a set keeps no order.
-        readers: Tasks that read ids.
+        tasks: Tasks that read ids, or end subscriptions.
         closed: True if no subscription may start.
         loop: Event loop of the watcher; None before its first use.
     """
@@ -38,7 +47,7 @@ class SubscriptionHost:
     pollers: Pollers
     on_new_jobs: Callable[[], None]
     subscriptions: "dict[Subscription, None]" = field(factory=dict)
-    readers: set[asyncio.Task[None]] = field(factory=set)
+    tasks: set[asyncio.Task[None]] = field(factory=set)
     closed: bool = False
     loop: asyncio.AbstractEventLoop | None = None
 
@@ -99,7 +108,7 @@ class Subscription:
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no bound.
             window: Most jobs watched at the same time, errors to be taken included; None for no
-                bound.
+                bound if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
             every_change: As the attribute.
             buffer: As the attribute.
         """
@@ -120,13 +129,18 @@ class Subscription:
         self._host = host
         self._job_ids = job_ids
         self._timeout = timeout
+        self._paced = not isinstance(job_ids, Collection)
+        if window is None:
+            window = ITERATOR_WINDOW if self._paced else sys.maxsize
         self._window = window
-        self._window_changed = asyncio.Event()
+        self._room_changed = asyncio.Event()
         self._to_yield: deque[str] = deque()  # ids of jobs whose errors are to be taken
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._expiry: asyncio.Task[None] | None = None
+        self._stopped = False  # by `close` or `fail`
+        self._ending: list[asyncio.Task[None]] = []
 
     @property
     def awaits(self) -> bool:
@@ -135,6 +149,10 @@ class Subscription:
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Take a snapshot; return False if it is wanted and there is no room for it."""
+        raise NotImplementedError
+
+    def take(self) -> object:
+        """Return the next item for the consumer; None if there is none."""
         raise NotImplementedError
 
     def give_up(self, job_id: str, error: AdePollError) -> None:
@@ -158,12 +176,11 @@ class Subscription:
         if self._timeout is not None:
             # In an empty context: the loop keeps a cancelled timer, and so the caller's context.
             self._timer = loop.call_later(
-                self._timeout, self._expire, self._timeout, context=Context()
+                self._timeout, self._on_timeout, self._timeout, context=Context()
             )
-        # Not loop.create_task: an eager task factory would run it before it is in `readers`.
-        self._reader = asyncio.Task(self._read(), loop=loop)
-        self._host.readers.add(self._reader)
-        self._reader.add_done_callback(self._reader_ended)
+        # The iterable belongs to the caller: it is read in the caller's context.
+        self._reader = start(self._read(), self._host.tasks, context=copy_context())
+        self._reader.add_done_callback(self._task_ended)
 
     def end_of_ids(self) -> None:
         """Record that no more ids are read."""
@@ -180,16 +197,24 @@ class Subscription:
         self.end_of_ids()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Unsubscribe from all open jobs; return the tasks that end because of it."""
-        self._closed = True
-        if self not in self._host.subscriptions:
-            return []
-        del self._host.subscriptions[self]
+        """Unsubscribe from all open jobs; return the tasks that are still to end because of it.
+
+        If there are many jobs, one of these tasks unsubscribes from the rest.
+        """
         self._stop_reading()
-        tasks = [] if self._reader is None else [self._reader]
-        for job_id in self.open_ids() if self.open else ():
-            tasks += self._host.pollers.unsubscribe(job_id, self)
-        return tasks
+        self.ready.set()
+        if self not in self._host.subscriptions:
+            return self._ending
+        del self._host.subscriptions[self]
+        if self.buffer is not None:
+            self.buffer.close()  # no more polls for this subscription, even before the last step
+        self._ending = [task for task in (self._reader, self._expiry) if task is not None]
+        if self.open:
+            job_ids = iter([*self._host.pollers.ids_in_flight(), *self.open_ids()])
+            self._ending += self._unsubscribe(islice(job_ids, _JOBS_PER_STEP))
+            if self.open > _JOBS_PER_STEP:
+                self._ending.append(start(self._unsubscribe_all(job_ids), self._host.tasks))
+        return self._ending
 
     def close_soon(self) -> None:
         """As `close`, in the next step of the loop; may be called in any thread."""
@@ -197,88 +222,135 @@ class Subscription:
             self._loop.call_soon_threadsafe(self.close)
 
     def _stop_reading(self) -> None:
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        for task in (self._reader, self._expiry):
+            if task is not None:
+                task.cancel()
+
+    def _unsubscribe(self, job_ids: Iterable[str]) -> list[asyncio.Task[None]]:
+        """Unsubscribe from some jobs; return the tasks of the polls that are cancelled."""
+        unsubscribe = self._host.pollers.unsubscribe
+        return [task for job_id in job_ids for task in unsubscribe(job_id, self)]
+
+    async def _unsubscribe_all(self, job_ids: Iterator[str]) -> None:
+        cancelled = []
+        while step := [*islice(job_ids, _JOBS_PER_STEP)]:
+            cancelled += self._unsubscribe(step)
+            await asyncio.sleep(0)
+        await join(cancelled)
+
+    def _on_timeout(self, timeout: float) -> None:
         if self._reader is not None:
             self._reader.cancel()
+        self._expiry = start(self._expire(timeout), self._host.tasks)
+        self._expiry.add_done_callback(self._task_ended, context=Context())
 
-    def _expire(self, timeout: float) -> None:
-        if not self.complete and isinstance(self._job_ids, Collection):
-            now = asyncio.get_running_loop().time()
-            for job_id in self._job_ids:  # ids not read yet time out like the others
-                self._add(job_id, now)
-        pollers = self._host.pollers
-        for job_id in self.open_ids():
-            state = pollers.watched_jobs.get(job_id)
-            error = pollers.watched_jobs.failure_rules.timeout_error(job_id, state, timeout)
-            self.give_up(job_id, error)
-            pollers.unsubscribe(job_id, self)
-        self._stop_reading()
-        self.end_of_ids()
+    async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
+        """Give up all open jobs, and the ids of a collection that were not read yet."""
+        watched_jobs = self._host.pollers.watched_jobs
+        timeout_error = watched_jobs.failure_rules.timeout_error
+        job_ids = iter(self.open_ids())
+        while step := [*islice(job_ids, _JOBS_PER_STEP)]:
+            for job_id in step:
+                if not isinstance(self._jobs.get(job_id, UNRESOLVED), Ended):  # since then
+                    error = timeout_error(job_id, watched_jobs.get(job_id), timeout)
+                    self.give_up(job_id, error)
+                    self._host.pollers.unsubscribe(job_id, self)
+            await asyncio.sleep(0)
+        if self.complete or not isinstance(self._job_ids, Collection):
+            return
+        unread = iter(self._job_ids)
+        while step := [*islice(unread, _JOBS_PER_STEP)]:
+            for job_id in step:
+                if self._register(job_id):
+                    error = timeout_error(job_id, watched_jobs.get(job_id), timeout)
+                    self._record_error(job_id, error)
+            await asyncio.sleep(0)
 
     async def _read(self) -> None:
-        """Read the ids, a limited number in each turn of the loop."""
-        loop = asyncio.get_running_loop()
+        """Read the ids, a limited number in each step of the loop."""
+        now, on_new_jobs = asyncio.get_running_loop().time, self._host.on_new_jobs
         count = 0
         if isinstance(self._job_ids, AsyncIterable):
             try:
                 async for job_id in self._job_ids:
+                    self._add(job_id, now())
+                    on_new_jobs()
+                    await self._wait_for_room()
                     count += 1
-                    self._add(job_id, loop.time())
-                    self._host.on_new_jobs()
-                    if self._window is not None:
-                        await self._wait_for_window(self._window)
-                    if count % _CHUNK == 0:
-                        await asyncio.sleep(0)
+                    if count % _IDS_PER_STEP == 0:
+                        await self._wait_for_polls()
             finally:
                 if isinstance(self._job_ids, AsyncGenerator):
                     await self._job_ids.aclose()  # else the collector does, in a task of its own
             return
         for job_id in self._job_ids:
+            self._add(job_id, now())
+            await self._wait_for_room()
             count += 1
-            self._add(job_id, loop.time())
-            if self._window is not None:
-                await self._wait_for_window(self._window)
-            if count % _CHUNK == 0:
-                self._host.on_new_jobs()
-                await asyncio.sleep(0)
-        self._host.on_new_jobs()
+            if count % _IDS_PER_STEP == 0:
+                if count % _NEW_JOBS == 0:
+                    on_new_jobs()
+                await self._wait_for_polls()
+        on_new_jobs()
 
-    async def _wait_for_window(self, window: int) -> None:
-        """Wait before an id is read, not after that: a timeout would lose the id."""
-        while self.open + len(self._to_yield) >= window:
+    async def _wait_for_room(self) -> None:
+        """Wait for the window before an id is read, not after that: a timeout would lose the id."""
+        while self.open + self._untaken() >= self._window:
             self._host.on_new_jobs()
-            self._window_changed.clear()
-            await self._window_changed.wait()
+            self._room_changed.clear()
+            await self._room_changed.wait()
 
-    def _reader_ended(self, task: asyncio.Task[None]) -> None:
-        self._host.readers.discard(task)
-        if task.cancelled():
-            if not self.complete:  # not by the watcher: what the iterable waited for was cancelled
-                self.fail(asyncio.CancelledError("the iterable of job ids was cancelled"))
-        elif (error := task.exception()) is not None:
+    async def _wait_for_polls(self) -> None:
+        """Let other tasks run; with ids of an iterator, wait while many jobs wait for polls."""
+        await asyncio.sleep(0)
+        while self._paced and min(self.open, self._backlog()) > _READ_AHEAD:  # noqa: ASYNC110 - each poll would have to set an event
+            await asyncio.sleep(_BACKLOG_PAUSE)
+
+    def _backlog(self) -> int:
+        """Return the number of jobs that are due, and wait for a poller or for room."""
+        overdue = self._host.pollers.watched_jobs.poll_queue.overdue
+        return overdue if self.buffer is None else overdue + len(self.buffer.waiting)
+
+    def _untaken(self) -> int:
+        """Return the number of items beside snapshots that the consumer has not taken."""
+        return len(self._to_yield)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Continue after the end of the task that reads ids, or of the one that gives jobs up."""
+        if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
+        elif self._stopped or (task is self._reader and self._expiry is not None):
+            return  # it was cancelled, or ended although it was
+        elif task.cancelled():
+            self.fail(JobIdsCancelledError())
         else:
             self.end_of_ids()
 
-    def _add(self, job_id: str, now: float) -> None:
-        """Watch a job, unless its id is a duplicate or invalid."""
-        if self.complete or self._closed:
-            return  # the iterable goes on although its reader was cancelled
+    def _register(self, job_id: str) -> bool:
+        """Count a new id; return False if it is a duplicate or invalid."""
         invalid = None
         try:
             check_job_id(job_id)
         except InvalidJobIdError as error:
             invalid, job_id = error, error.job_id
         if job_id in self._jobs or (self._forgotten and job_id in self._forgotten):
-            return
+            return False
         self.known += 1
         if invalid is not None:
             self._record_error(job_id, invalid)
-            return
-        self._jobs[job_id] = None
-        self.open += 1
-        self._subscribe(job_id, now)
+        return invalid is None
+
+    def _add(self, job_id: str, now: float) -> None:
+        """Watch a job, unless its id is a duplicate or invalid."""
+        if self._stopped or self._expiry is not None:
+            return  # the iterable goes on although its reader was cancelled
+        if self._register(job_id):
+            self._jobs[job_id] = None
+            self.open += 1
+            self._subscribe(job_id, now)
 
     def _subscribe(self, job_id: str, now: float) -> JobState:
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
@@ -289,7 +361,7 @@ class Subscription:
         self._jobs[job_id] = UNRESOLVED
         self.errors[job_id] = error
         self.given_up += 1
-        self._window_changed.set()
+        self._room_changed.set()
         self.ready.set()
 
     def _forget(self, job_id: str) -> None:
@@ -299,6 +371,15 @@ class Subscription:
             self._forgotten.add(job_id)
 
 
-_CHUNK: Final = 500  # ids read in one turn of the loop
+ITERATOR_WINDOW: Final = 20_000
+"""Most jobs watched at the same time if their ids come from an iterator without a window."""
+
+_IDS_PER_STEP: Final = 100  # ids read in one step of the loop
+_NEW_JOBS: Final = (
+    500  # ids after which new jobs are announced; the first sweep estimates its pages
+)
+_JOBS_PER_STEP: Final = 500  # jobs left or given up in one step of the loop
+_READ_AHEAD: Final = 1_000  # jobs that wait for polls; with more of them, no more ids are read
+_BACKLOG_PAUSE: Final = 0.05  # seconds
 _MAX_AWAITED: Final = 8  # open jobs; more are a batch
 _FIRST_JOBS: Final = 8  # first jobs of a watch, polled immediately: they may be older than others

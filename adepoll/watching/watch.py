@@ -1,21 +1,21 @@
 """Watch: an async iterator over what becomes of many jobs. Imports subscriptions and below.
 
-`WatchSubscription` follows the jobs, `Watch` is the consumer's handle. They are two objects so that
-garbage collection of an abandoned handle can end the subscription.
+`WatchSubscription` follows the jobs, `Watch` is the consumer's handle. They are two objects because
+pollers hold the subscription: the garbage collector can find an abandoned handle nevertheless.
 """
 
-import weakref
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Final, Generic, Self, TypeVar, cast
 
 from attrs import field, frozen
 
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
-from adepoll.watching.pollers import finish
+from adepoll.watching.pollers import join
 from adepoll.watching.subscriptions import (
     BUFFERED,
     Ended,
@@ -110,7 +110,7 @@ class WatchSubscription(Subscription):
         if settled:
             self._jobs[job_id] = BUFFERED
             self.open -= 1
-            self._window_changed.set()
+            self._room_changed.set()
         else:
             self._jobs[job_id] = text
         self.ready.set()
@@ -123,7 +123,7 @@ class WatchSubscription(Subscription):
         """
         if self._to_yield:
             job_id = self._to_yield.popleft()
-            self._window_changed.set()
+            self._room_changed.set()
             self._forget(job_id)
             return UnresolvedJob(job_id, self.errors.pop(job_id))
         buffer = self._snapshots
@@ -161,54 +161,73 @@ class WatchSubscription(Subscription):
 
 
 SubscriptionT = TypeVar("SubscriptionT", bound=Subscription)
-ItemT_co = TypeVar("ItemT_co", bound=JobSnapshot | UnresolvedJob, covariant=True)
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
-class Stream(Generic[SubscriptionT]):
+class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
     """The consumer's handle of a subscription: what all such handles have in common."""
+
+    _finished = True  # closed, left, or the end was reached
+    _started = False
+    _left = False
+    _end_reached = False
+    _taken = 0  # items taken since the loop could serve others
 
     def __init__(self, subscription: SubscriptionT) -> None:
         """Created by a `JobWatcher`."""
         self._subscription = subscription
-        self._finalizer: weakref.finalize[[], Stream[SubscriptionT]] | None = None
-        self._finished = False  # closed, or the end was reached
-        self._end_reached = False
-
-    def __aiter__(self) -> Self:
-        """Return the stream itself."""
-        return self
+        self._finished = False
 
     async def __aenter__(self) -> Self:
         """Start to watch."""
         self._start()
-        return self
+        return await super().__aenter__()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop watching."""
-        await self.aclose()
+    async def __anext__(self) -> ItemT_co:
+        """Return the next item, as soon as there is one.
+
+        Raises:
+            UnresolvedJobsError: At the end of a `Watch`, once, if jobs were given up; not with
+                ``errors="yield"``.
+            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
+            JobIdsCancelledError: The iterable of job ids was cancelled.
+            ClosedError: The watcher or its client was closed; another task closed the watch during
+                this call; or an earlier loop over the watch was left, which ended the watch.
+        """
+        self._taken += 1
+        if self._taken >= _ITEMS_PER_STEP:
+            self._taken = 0
+            await asyncio.sleep(0)
+        if self._finished:
+            if self._left:
+                raise ClosedError(_LEFT)
+            raise StopAsyncIteration
+        if not self._started:
+            self._start()
+        while (item := self._subscription.take()) is None:
+            self._taken = 0
+            await self._wait()
+        return cast("ItemT_co", item)
 
     async def aclose(self) -> None:
         """Stop watching, and wait until nothing runs for this stream.
 
         Jobs that others watch are still polled.
         """
-        self._finished = True
-        self._subscription.ready.set()  # another task may be waiting for an item
-        if self._finalizer is not None and self._finalizer.detach():
-            # Even if none of these runs any more, tasks cancelled by an error end meanwhile.
-            await finish(self._subscription.close())
+        self._finished, self._left = True, False
+        if self._started:
+            await join(self._subscription.close())
+
+    def leave(self) -> None:
+        """Stop watching soon. May be called in any thread."""
+        if self._started and not self._finished:
+            self._finished = self._left = True
+            self._subscription.close_soon()
 
     def _start(self) -> None:
-        if self._finalizer is None and not self._finished:
+        if not (self._started or self._finished):
             self._subscription.start()
-            # `break` does not close an iterator: the garbage collector ends the subscription.
-            self._finalizer = weakref.finalize(self, self._subscription.close_soon)
-            self._finalizer.atexit = False
+            self._started = True
 
     async def _wait(self) -> None:
         """Wait until there may be an item, or raise what ends the iteration."""
@@ -229,36 +248,21 @@ class Stream(Generic[SubscriptionT]):
             raise ClosedError("the watch was closed")
 
 
-class Watch(Stream[WatchSubscription], Generic[ItemT_co]):
+class Watch(Stream[WatchSubscription, ItemT_co]):
     """An async iterator over what becomes of many jobs, and an async context manager.
 
     Watching starts with the first iteration, or on entering. It ends when every job has settled or
-    was given up, when the watch is closed, left or garbage collected, or with its watcher. A job is
-    forgotten when its last item has been yielded.
+    was given up, when the watch is closed, left or garbage collected, or with its watcher. It is
+    left when its ``async with`` block ends; without a block, when a loop over it ends in any way,
+    such as `break`. A job is forgotten when its last item has been yielded.
     """
 
-    async def __anext__(self) -> ItemT_co:
-        """Return the next item, as soon as there is one.
-
-        Raises:
-            UnresolvedJobsError: At the end, once, if jobs were given up; not with
-                ``errors="yield"``.
-            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
-            ClosedError: The watcher or its client was closed; or another task closed the watch
-                during this call.
-        """
-        if self._finished:
-            raise StopAsyncIteration
-        if self._finalizer is None:
-            self._start()
-        while (item := self._subscription.take()) is None:
-            await self._wait()
-        return cast("ItemT_co", item)
-
     def take_ready(self) -> list[ItemT_co]:
-        """Return the items that the next iterations would return without waiting."""
-        items = []
-        while not self._finished and (item := self._subscription.take()) is not None:
+        """Return the items, at most 500, that the next iterations would return without waiting."""
+        items: list[ItemT_co] = []
+        while not self._finished and len(items) < _ITEMS_PER_STEP:
+            if (item := self._subscription.take()) is None:
+                break
             items.append(cast("ItemT_co", item))
         return items
 
@@ -278,3 +282,10 @@ class Watch(Stream[WatchSubscription], Generic[ItemT_co]):
     def progress(self) -> WatchProgress:
         """How far the watch has come; a copy that does not change."""
         return self._subscription.progress()
+
+
+_ITEMS_PER_STEP: Final = 500  # items taken in one step of the loop
+_LEFT: Final = (
+    "the watch ended when a loop over it was left; to continue later, iterate within "
+    "`async with watcher.watch(...) as watch`"
+)

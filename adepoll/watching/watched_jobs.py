@@ -4,6 +4,7 @@ Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from adepoll.api.models import JobSnapshot
@@ -107,13 +108,22 @@ class WatchedJobs:
         self._remove(state)
         return state
 
-    def clear(self) -> None:
-        """Forget all jobs; results of polls in flight will be ignored."""
-        for state in self._states.values():
-            self.learning.record_dropped(state)
+    def clear(self) -> Iterator[None]:
+        """Forget all jobs; results of polls in flight will be ignored.
+
+        Exhaust the iterator, which yields now and then, so that `learning` forgets them too.
+        """
+        states = [*self._states.values()]
         self._states.clear()
         self.poll_queue.clear()
         self.list_trust.pending_confirmation = 0
+        return self._drop(states)
+
+    def _drop(self, states: Iterable[JobState]) -> Iterator[None]:
+        for number, state in enumerate(states, 1):
+            self.learning.record_dropped(state)
+            if number % _CHUNK == 0:
+                yield
 
     def next_due(self) -> float | None:
         """Return the time at which the next job is due; None if there is none."""
@@ -363,3 +373,4 @@ class WatchedJobs:
 
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
 _MAX_SET_ASIDE: Final = 256
+_CHUNK: Final = 500

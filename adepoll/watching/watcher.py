@@ -7,14 +7,14 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from random import Random
-from types import TracebackType
-from typing import Final, Literal, Self, get_args, overload
+from typing import Final, Literal, get_args, overload
 
 from attrs import evolve
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, TimedSource, for_polling
+from adepoll.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, LagSchedule, Schedule
@@ -37,7 +37,7 @@ from adepoll.watching.watched_jobs import WatchedJobs
 _WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
 
 
-class JobWatcher:
+class JobWatcher(AsyncCloseable):
     """Polls many jobs until they have settled, each by its own schedule.
 
     Use it as ``async with JobWatcher(client) as watcher``, or close it with `aclose`. It serves any
@@ -145,25 +145,13 @@ class JobWatcher:
         )
         self._waiters: set[Waiter] = set()
 
-    async def __aenter__(self) -> Self:
-        """Return the watcher itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the watcher."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Stop everything, and wait until nothing runs; open watches and waits get ClosedError."""
         self._host.closed = True
         self._end_all(ClosedError("the watcher was closed"))
         sweeps = set() if self._list_sweeper is None else self._list_sweeper.close()
-        await finish({*self._host.readers, *self._pollers.close(), *sweeps})
+        await finish({*self._host.tasks, *sweeps})
+        await self._pollers.aclose()
 
     @overload
     def watch(
@@ -211,7 +199,8 @@ class JobWatcher:
                 iterator; None for no bound. It also counts while polls pause because the consumer
                 is slow.
             window: Most jobs watched at the same time; more ids are read as jobs settle. None for
-                no bound.
+                20,000 if `job_ids` is an iterator, and for no bound if it is a collection. Ids of
+                an iterator are read no faster than jobs are polled and taken.
             errors: What becomes of jobs that are given up. "raise": `UnresolvedJobsError` is
                 raised at the end. "yield": each is yielded as an `UnresolvedJob` as soon as it is
                 given up.

@@ -124,6 +124,20 @@ async def test_no_task_of_a_run_continues_after_it_is_left(scene, nothing_left, 
         assert scene.requests == requests
 
 
+async def test_leaving_the_loop_over_a_run_with_a_name_ends_it(scene, nothing_left):
+    job_ids, _ = await slow_and_quick(scene)
+    async with scene.batch() as batch:
+        run = batch.run(job_ids)
+        async for _ in run:
+            break
+        await until(lambda: not tasks_of_batches())
+        requests = scene.requests
+        await asyncio.sleep(0.05)
+        assert scene.requests == requests
+        with pytest.raises(ClosedError, match="start another one"):
+            await anext(run)
+
+
 async def test_closing_a_run_waits_until_its_tasks_have_ended(scene, nothing_left):
     job_ids, _ = await slow_and_quick(scene)
     async with scene.batch() as batch:

@@ -8,6 +8,7 @@ from adepoll.api.models import JobStatus
 from adepoll.batch.id_intake import IdIntake
 from adepoll.batch.progress import RunCounters
 from adepoll.emulator import run
+from adepoll.errors import JobIdsCancelledError
 
 CHUNKS = 3
 CHUNK = 100_000
@@ -70,3 +71,20 @@ def test_the_first_ids_are_added_before_the_others_are_read():
     assert counts[0] == 1_000
     assert all(count <= max(1_000, sum(counts[:index])) for index, count in enumerate(counts))
     assert max(counts) == CHUNK
+
+
+def test_an_iterable_whose_awaitable_is_cancelled_ends_the_intake_with_a_typed_error():
+    async def main():
+        gone = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1, gone.cancel)
+
+        async def ids():
+            yield "job-1"
+            yield await gone
+
+        async with asyncio.timeout(60):
+            with pytest.raises(ExceptionGroup) as caught:
+                await IdIntake(SlowJournal(), ids(), RunCounters(), refuse).add_all()
+        assert caught.group_contains(JobIdsCancelledError)
+
+    run(main())

@@ -19,6 +19,9 @@ class FakePollers:
         self.calls.append(f"unsubscribe {job_id}")
         return []
 
+    def ids_in_flight(self):
+        return []
+
     def wake_waiting(self, subscriber):
         self.calls.append("wake")
 
@@ -39,7 +42,9 @@ class FakeSubscription(WatchSubscription):
         self.calls.append("start")
 
     def close(self):
-        self.calls.append("close")
+        self.ready.set()
+        if "close" not in self.calls:  # as a subscription, it may be closed again
+            self.calls.append("close")
         return []
 
     def close_soon(self):

@@ -44,7 +44,7 @@ def assert_idle(watcher, *, subscribers=0):
     stats = watcher.stats
     assert (stats.watched, stats.in_flight) == (0, 0)
     assert stats.subscribers == subscribers
-    assert not watcher._host.readers
+    assert not watcher._host.tasks
     assert not watcher._pollers._workers
 
 
@@ -542,9 +542,10 @@ def test_buffered_snapshots_are_yielded_after_the_watcher_was_closed(replay, scr
         source = endless(scripted)
         async with watcher_of(source) as watcher:
             watch = watcher.watch(["a", "b", *JOBS], timeout=600)
-            assert (await anext(watch)).job_id == "a"
+            first = await anext(watch)
         assert not timers()
-        assert (await anext(watch)).job_id == "b"
+        second = await anext(watch)
+        assert {first.job_id, second.job_id} == {"a", "b"}
         with pytest.raises(ClosedError):
             await anext(watch)
         assert isinstance(watch.unresolved["job1"], ClosedError)
@@ -748,3 +749,89 @@ def test_a_watcher_used_in_another_event_loop_raises_closed_error(scripted):
     assert run(script()) == "a"
     with pytest.raises(ClosedError, match="belongs to another event loop"):
         run(script())
+
+
+@pytest.mark.parametrize("how", ["break", "return", "error", "cancel"])
+@pytest.mark.parametrize("call", ["watch", "updates", "status_updates"])
+def test_leaving_the_loop_over_a_watch_with_a_name_ends_it(replay, scripted, call, how):
+    async def script():
+        source = endless(scripted)
+        async with watcher_of(source) as watcher:
+            watch = getattr(watcher, call)(["a", *JOBS])
+
+            async def consume():
+                async for _ in watch:
+                    if how == "break":
+                        break
+                    if how == "return":
+                        return
+                    if how == "error":
+                        raise LookupError
+                    await asyncio.sleep(100)
+
+            consumer = asyncio.create_task(consume())
+            await asyncio.sleep(5)
+            consumer.cancel()
+            with contextlib.suppress(LookupError, asyncio.CancelledError):
+                await consumer
+            await soon()
+            assert not tasks_besides()
+            await assert_quiet(watcher, source)
+            for _ in range(2):
+                with pytest.raises(ClosedError, match="async with"):
+                    await anext(watch)
+            await watch.aclose()
+
+    replay(script)
+
+
+def test_a_loop_within_the_block_of_a_watch_can_be_left_and_continued(replay, scripted):
+    async def script():
+        async with (
+            watcher_of(scripted()) as watcher,
+            watcher.watch([f"job{n}" for n in range(5)]) as watch,
+        ):
+            found = []
+            for _ in range(3):
+                async for job in watch:
+                    found.append(job.job_id)
+                    if len(found) in {1, 3}:
+                        break
+            assert len(set(found)) == 5
+
+    replay(script)
+
+
+def test_a_watch_ends_when_the_last_of_its_loops_is_left(replay, scripted):
+    async def script():
+        source = endless(scripted)
+        source.scripts["late"] = ["pending", "pending", "completed"]
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(["a", "late", *JOBS])
+
+            found = []
+
+            async def consume():
+                async for job in watch:
+                    found.append(job.job_id)
+                    break
+
+            await asyncio.gather(consume(), consume())
+            assert found == ["a", "late"]
+            await soon()
+            await assert_quiet(watcher, source)
+
+    replay(script)
+
+
+def test_closing_a_watch_whose_loop_was_left_waits_until_nothing_runs(replay, scripted):
+    async def script():
+        async with watcher_of(endless(scripted)) as watcher:
+            watch = watcher.watch(["a", *JOBS])
+            async for _ in watch:
+                break
+            await watch.aclose()
+            assert not tasks_besides()
+            assert [job async for job in watch] == []
+
+    replay(script)

@@ -139,18 +139,19 @@ def test_a_single_id_is_refused(replay, scripted):
 
 def test_a_job_whose_end_waits_for_a_full_consumer_ends_the_stream(replay, scripted):
     async def script():
-        async def ids():
-            yield "first"
-            await asyncio.sleep(5.05)
-            yield "shared"  # during its poll for the waiter
-
-        async with watcher_of(scripted(), buffer=1) as watcher, watcher.watch(ids()) as full:
-            await asyncio.sleep(5)
-            assert (await watcher.wait("shared")).status is JobStatus.COMPLETED
-            assert watcher.stats.watched == 1  # the watch has no room for its end yet
-            async with asyncio.timeout(60):
-                updates = await gather(watcher.status_updates(["shared"]))
-            assert [job.job_id async for job in full] == ["first", "shared"]
-            return updates
+        end = asyncio.get_running_loop().create_future()
+        source = scripted({"shared": [end, "completed"]})
+        async with watcher_of(source, buffer=1) as watcher:
+            waiter = asyncio.create_task(watcher.wait("shared"))
+            await asyncio.sleep(1)
+            async with watcher.watch(["first", "shared"]) as full:
+                await asyncio.sleep(1)
+                end.set_result("completed")
+                assert (await waiter).status is JobStatus.COMPLETED
+                assert watcher.stats.watched == 1  # the watch has no room for its end yet
+                async with asyncio.timeout(60):
+                    updates = await gather(watcher.status_updates(["shared"]))
+                assert [job.job_id async for job in full] == ["first", "shared"]
+                return updates
 
     assert replay(script) == [("shared", "completed")]

@@ -8,15 +8,18 @@ from random import Random
 import pytest
 from internals import entries_of, errors_of, jobs_of
 
+from adepoll.api.models import JobPage
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
+    JobIdsCancelledError,
     JobNotFoundError,
     JobTimeoutError,
     PaymentRequiredError,
     UnprocessableError,
 )
 from adepoll.scheduling.policies import Fixed
+from adepoll.watching import subscriptions
 from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher
 
@@ -367,3 +370,106 @@ def test_the_window_bounds_plain_iterables_too(replay, scripted):
         return most
 
     assert replay(script) == 7
+
+
+def test_an_iterable_whose_awaitable_is_cancelled_ends_the_watch_with_a_typed_error(
+    replay, scripted
+):
+    async def script():
+        gone = asyncio.get_running_loop().create_future()
+
+        async def ids():
+            yield "job"
+            yield await gone
+
+        async with watcher_of(scripted()) as watcher:
+            watch = watcher.watch(ids())
+            asyncio.get_running_loop().call_later(5, gone.cancel)
+            assert (await anext(watch)).job_id == "job"
+            with pytest.raises(JobIdsCancelledError, match="cancelled"):
+                await anext(watch)
+            assert not asyncio.current_task().cancelling()
+            assert asyncio.get_running_loop().time() == 5
+
+    replay(script)
+
+
+class Unreliable(list):
+    """A collection that can be iterated over once."""
+
+    iterations = 0
+
+    def __iter__(self):
+        self.iterations += 1
+        if self.iterations > 1:
+            raise LookupError("read once only")
+        return super().__iter__()
+
+
+def test_a_collection_that_fails_when_the_timeout_is_over_does_not_stop_it(replay, scripted):
+    async def script():
+        source = scripted({"slow": ["processing"], "waiting": ["processing"]})
+        async with watcher_of(source) as watcher:
+            watch = watcher.watch(Unreliable(["slow", "waiting"]), window=1, timeout=25.0)
+            with pytest.raises(LookupError, match="read once"):
+                await anext(watch)
+            assert asyncio.get_running_loop().time() == 25.0
+            assert isinstance(watch.unresolved["slow"], JobTimeoutError)
+            assert watcher.stats.watched == 0
+
+    replay(script)
+
+
+@pytest.mark.parametrize("kind", ["iterator", "async iterator"])
+def test_ids_of_an_iterator_are_read_as_fast_as_jobs_are_polled_and_taken(replay, scripted, kind):
+    async def script():
+        read = 0
+
+        def ids():
+            nonlocal read
+            for read in range(1, 50_001):
+                yield f"job{read}"
+
+        async with watcher_of(scripted()) as watcher:
+            job_ids = ids() if kind == "iterator" else generate(ids())
+            async with watcher.watch(job_ids) as watch:
+                await anext(watch)
+                await asyncio.sleep(30)
+                first = read
+                for _ in range(3_000):
+                    await anext(watch)
+                return first, read
+
+    first, later = replay(script)
+    assert first < 3_000
+    assert 3_000 < later < 6_000
+
+
+@pytest.mark.parametrize("call", ["watch", "status_updates"])
+def test_without_a_window_an_iterator_has_a_default_one(replay, scripted, monkeypatch, call):
+    monkeypatch.setattr(subscriptions, "ITERATOR_WINDOW", 300)
+
+    class Source(scripted):
+        async def list_jobs(self, *, page=0, page_size=100, status=None):
+            await asyncio.sleep(10)
+            return JobPage(jobs=(), has_more=False)
+
+    async def script():
+        read = 0
+
+        def ids():
+            nonlocal read
+            for read in range(1, 501):
+                yield f"job{read}"
+
+        async with (
+            watcher_of(Source(), discovery="list") as watcher,
+            getattr(watcher, call)(ids()) as watch,
+        ):
+            await asyncio.sleep(5)
+            assert read == 300
+            await asyncio.sleep(100)
+            assert read == (300 if call == "status_updates" else 428)  # with the full buffer
+            return len({job.job_id async for job in watch})
+
+    assert replay(script) == 500

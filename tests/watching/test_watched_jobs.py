@@ -688,7 +688,7 @@ def test_jobs_that_waited_for_room_do_not_come_back_after_clear():
     poll(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
     stale = watched_jobs.get("b")
-    watched_jobs.clear()
+    [*watched_jobs.clear()]
     assert len(watched_jobs) == 0
     assert watched_jobs.next_due() is None
     subscribe(watched_jobs, new, "b", now=1.0)
@@ -742,7 +742,7 @@ def test_a_new_job_waits_for_the_list():
     assert watched_jobs.pop_due(0.0) is None
     assert watched_jobs.next_due() == TRUST
     assert watched_jobs.list_hints.listed(summary("a"), 0.0, 1.0)
-    assert watched_jobs.list_hints.sweep_ended(0.0, 1.0) == 0
+    assert sum(watched_jobs.list_hints.sweep_ended(0.0, 1.0)) == 0
     assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
 
 
@@ -751,7 +751,7 @@ def test_a_job_missing_from_the_list_is_polled():
     for job_id in "ab":
         watched_jobs.list_hints.listed(summary(job_id), 1.0, 1.0)
     watched_jobs.list_hints.listed(summary("b"), 5.0, 5.0)
-    assert watched_jobs.list_hints.sweep_ended(5.0, 5.5) == 1
+    assert sum(watched_jobs.list_hints.sweep_ended(5.0, 5.5)) == 1
     assert watched_jobs.pop_due(5.5).job_id == "a"
     assert watched_jobs.pop_due(5.5) is None
 
@@ -759,9 +759,9 @@ def test_a_job_missing_from_the_list_is_polled():
 def test_a_job_newer_than_the_lag_of_the_list_is_not_missing():
     watched_jobs = make_sweeping("a")
     watched_jobs.list_trust.list_lag = 3.0
-    assert watched_jobs.list_hints.sweep_ended(2.9, 3.0) == 0
+    assert sum(watched_jobs.list_hints.sweep_ended(2.9, 3.0)) == 0
     assert watched_jobs.pop_due(3.0) is None
-    assert watched_jobs.list_hints.sweep_ended(6.0, 6.0) == 1
+    assert sum(watched_jobs.list_hints.sweep_ended(6.0, 6.0)) == 1
     assert watched_jobs.pop_due(6.0).job_id == "a"
 
 
@@ -769,7 +769,7 @@ def test_the_list_settles_nothing():
     watched_jobs = make_sweeping("a")
     assert not watched_jobs.list_hints.listed(summary("a", "completed"), 1.0, 1.0)
     assert watched_jobs.get("a") is not None
-    assert watched_jobs.list_hints.sweep_ended(2.0, 2.0) == 1
+    assert sum(watched_jobs.list_hints.sweep_ended(2.0, 2.0)) == 1
 
 
 def test_a_listed_job_that_is_not_watched_is_ignored():
@@ -780,11 +780,11 @@ def test_a_listed_job_that_is_not_watched_is_ignored():
 
 def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedule():
     watched_jobs = make_sweeping("a")
-    watched_jobs.list_hints.sweep_ended(1.0, 1.0)
+    sum(watched_jobs.list_hints.sweep_ended(1.0, 1.0))
     poll(watched_jobs, "pending", 1.0)
     assert watched_jobs.list_trust.wasted_polls == 1
     for second in range(40):
-        watched_jobs.list_hints.sweep_ended(2.0 + second, 2.0 + second)
+        sum(watched_jobs.list_hints.sweep_ended(2.0 + second, 2.0 + second))
     assert watched_jobs.next_due() == 1.0 + INTERVAL
 
 
@@ -795,7 +795,7 @@ def test_a_job_listed_during_its_poll_is_not_missing():
     state = watched_jobs.pop_due(0.0)
     watched_jobs.list_hints.listed(summary("a"), 1.0, 1.5)
     watched_jobs.succeeded(state, snapshot("a", "processing"), 2.0)
-    assert watched_jobs.list_hints.sweep_ended(1.0, 2.5) == 0
+    assert sum(watched_jobs.list_hints.sweep_ended(1.0, 2.5)) == 0
 
 
 def test_poll_now_during_a_poll_works_while_sweeping():
@@ -812,7 +812,7 @@ def test_poll_now_is_not_undone_by_a_page():
         watched_jobs = make_sweeping("a")
         if listed_before:
             watched_jobs.list_hints.listed(summary("a"), 1.0, 1.0)
-            watched_jobs.list_hints.sweep_ended(2.0, 2.0)
+            sum(watched_jobs.list_hints.sweep_ended(2.0, 2.0))
         watched_jobs.poll_now("a", 3.0)
         watched_jobs.list_hints.listed(summary("a"), 2.5, 3.0)
         assert watched_jobs.pop_due(3.0).job_id == "a"
@@ -831,7 +831,7 @@ def test_jobs_that_wait_for_room_or_fail_do_not_delay_sweeps():
     watched_jobs, subscription = make_watched_jobs(), make_subscription(limit=1)
     watched_jobs.list_hints.start_sweeping()
     subscribe(watched_jobs, subscription, "a", "b", "c")
-    watched_jobs.list_hints.sweep_ended(1.0, 1.0)
+    sum(watched_jobs.list_hints.sweep_ended(1.0, 1.0))
     assert watched_jobs.list_trust.pending_confirmation == 3
     poll(watched_jobs, broken(), 1.0)
     assert watched_jobs.list_trust.pending_confirmation == 2
@@ -1067,14 +1067,14 @@ class WatchedJobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sweeping)
     @rule()
     def end_the_list(self):
-        self.watched_jobs.list_hints.sweep_ended(self.asked_at, self.now)
+        sum(self.watched_jobs.list_hints.sweep_ended(self.asked_at, self.now))
         self.take_over(at_most=TRUST)
 
     @precondition(lambda self: self.now > 100)
     @rule()
     def stop(self):
         """As with a bad key: all jobs are forgotten, and results of polls in flight are ignored."""
-        self.watched_jobs.clear()
+        [*self.watched_jobs.clear()]
         self.model.clear()
         for number in range(3):
             self.subscriptions[number] = make_subscription(self.limits[number])
@@ -1315,7 +1315,7 @@ def test_only_polls_at_times_of_the_schedule_count_for_the_lag_ratio(sweeping):
     if sweeping:
         # These are missing from the list, so that their end is not unexpected.
         watched_jobs.list_hints.start_sweeping()
-        assert watched_jobs.list_hints.sweep_ended(5.0, 10.0) == len(job_ids)
+        assert sum(watched_jobs.list_hints.sweep_ended(5.0, 10.0)) == len(job_ids)
     for _ in job_ids:
         poll(watched_jobs, "completed", 10.0)
     assert (watched_jobs.learning.lag_ratio.value == 1.0) is sweeping
@@ -1350,7 +1350,7 @@ def test_a_lag_counts_from_the_last_list_that_showed_the_job_minus_the_lag_of_th
     watched_jobs = make_sweeping("a", "b")
     for job_id in "ab":
         watched_jobs.list_hints.listed(summary(job_id), 20.0, 20.0)
-    assert watched_jobs.list_hints.sweep_ended(24.0, 24.0) == 2
+    assert sum(watched_jobs.list_hints.sweep_ended(24.0, 24.0)) == 2
     poll(watched_jobs, "completed", 24.0)
     assert watched_jobs.counts.detection_lag().sum == 4.0
     watched_jobs.list_trust.list_lag = 3.0
