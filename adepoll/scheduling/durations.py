@@ -161,6 +161,8 @@ _FORMAT: Final = 1
 _REFIT_SHARE: Final = 0.1  # growth of the knowledge after which the distribution is refitted
 _REFIT_POLLS: Final = 1000
 _MEMORY: Final = 8000.0  # ended jobs; beyond, all counts are halved
+_CENSORED_PER_END: Final = 4.0
+_MIN_CENSORED: Final = 200.0
 _MIN_WEIGHT: Final = 0.05  # below, an observation is forgotten
 _ROUNDS: Final = 6
 _MIN_ENDS: Final = 16.0  # ends from which a hazard is estimated, or a share of all ends:
@@ -183,7 +185,9 @@ class Durations:
     (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard), starting from a weak prior, and
     smoothed (B. W. Silverman et al., JRSS B 52, 1990).
 
-    Old observations fade: the last 8,000 jobs count most. One object may serve several watchers of
+    Old observations fade: the last 8,000 jobs count most. Of jobs that were not seen to end, at
+    most four count for each that was, and 200 more: waits that are left early must not hide how
+    long jobs take now. One object may serve several watchers of
     one event loop, one after the other or at the same time.
 
     Attributes:
@@ -195,6 +199,7 @@ class Durations:
         """Start without observations."""
         self._gone: dict[_Observation, float] = {}  # weights of jobs that are not polled any more
         self._known = 0.0  # weight of those that ended
+        self._censored = 0.0  # weight of the others
         # Number of active jobs known to have passed each bin, as differences from bin to bin.
         self._passed = [0.0] * (_LAST + 1)
         self._running = 0
@@ -277,13 +282,17 @@ class Durations:
         self._known += 1
         self._record_gone(nearest_edge(first), nearest_edge(last), nearest_edge(age))
         if self._known > _MEMORY:
-            self._fade()
+            self._fade(0.5, censored=False)
+            self._fade(0.5, censored=True)
         if abs(self._known - self._known_at_fit) > _REFIT_SHARE * self._known_at_fit:
             self._refit()
 
     def censor(self, first: float, last: float) -> None:
         """Record the end of polling of a job that was seen active from age `first` to `last`."""
         self._record_gone(nearest_edge(first), nearest_edge(last), None)
+        self._censored += 1
+        if self._censored > _CENSORED_PER_END * self._known + _MIN_CENSORED:
+            self._fade(0.5, censored=True)
 
     def _record_gone(self, first: int, last: int, ended: int | None) -> None:
         self._running -= 1
@@ -297,12 +306,18 @@ class Durations:
         self._extended = 0
         self.distribution = _fit(self.distribution, self._gone, self._passed)
 
-    def _fade(self) -> None:
-        self._gone = {a: w / 2 for a, w in self._gone.items() if w / 2 >= _MIN_WEIGHT}
+    def _fade(self, factor: float, *, censored: bool) -> None:
+        """Multiply the weights of the jobs that ended, or of the others, by a factor."""
+        weights = (
+            (ages, weight * factor if (ages[2] is None) is censored else weight)
+            for ages, weight in self._gone.items()
+        )
+        self._gone = {ages: weight for ages, weight in weights if weight >= _MIN_WEIGHT}
         self._count_known()
 
     def _count_known(self) -> None:
         self._known = sum(w for (_, _, ended), w in self._gone.items() if ended is not None)
+        self._censored = sum(self._gone.values()) - self._known
 
 
 def _read(saved: Any) -> tuple[int, dict[_Observation, float]]:

@@ -4,17 +4,17 @@ What was learnt of how long jobs take adds polls and moves them; this bound hold
 learnt. Times are seconds.
 
 *A job that somebody waits for.* The official SDK's waiter pauses for 1 s, then 1.5 times as long
-after each poll, 10 s at most: ``1 + w / 2`` after a wait of ``w`` seconds. The bound is ``w / 2``,
-1 s at least and 7.5 s at most, which is less at every ``w``. So the detection lag is at most as
-long as with that waiter. The delays grow in proportion to the wait, as the delays of a search for
-an unknown point do whose cost is to stay within a constant factor of the best (R. Beck & D. Newman,
-Israel J. Math. 8, 1970). Number of polls times mean lag hardly depends on the factor: delays of
-``c * w`` need ``log(w) / c`` polls and lead to a lag of ``c * w / 2``. The same holds for constant
-delays. Hence 7.5 s instead of 10 s: it makes up for the more frequent polls of the first seconds,
-and the product stays below that of the SDK's waiter.
+after each poll, 10 s at most: ``1 + w / 2`` after a wait of ``w`` seconds. The bound is
+``0.4 * w``, 1 s at least and 7 s at most, which is less at every ``w``. So the detection lag is at
+most as long as with that waiter. Delays that grow in proportion to the wait keep the cost of a
+search for an unknown point within a constant factor of the best (A. Beck & D. Newman, Israel J.
+Math. 8, 1970). Number of polls times mean lag hardly depends on the factor: delays of ``c * w``
+need ``log(w) / c`` polls and lead to a lag of ``c * w / 2``. The same holds for constant delays.
+Hence 7 s instead of 10 s: shorter delays make up for the polls of the first seconds, which are more
+frequent than the SDK's, so that the product stays near that of the SDK's waiter or below it.
 
 *Any other job.* The bound is half the time for which the job has been watched, or twice the
-target, as the mean lag of regular polls is half a delay. It is 7.5 s at most unless the ages are
+target, as the mean lag of regular polls is half a delay. It is 7 s at most unless the ages are
 *quiet*: so many jobs were seen at these ages, and so few of them ended there, that a job ends there
 with a chance of 2% at most (see `quiet_until`). Only there may a delay grow up to the maximum of
 the schedule. A mean over all jobs would allow more: in a heavy-tailed batch, the last 1% of the
@@ -25,21 +25,22 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-LONGEST: Final = 7.5
+LONGEST: Final = 7.0
 """Longest delay where a job may end, in seconds."""
 
 _SHORTEST: Final = 1.0
-_SHARE: Final = 0.5  # of the time waited
+_SHARE_WAITED: Final = 0.4
+_SHARE_WATCHED: Final = 0.5
 
 
 def bound_while_waiting(waited_for: float) -> float:
     """Return the longest delay if somebody has waited for the job for `waited_for` seconds."""
-    return min(max(_SHORTEST, _SHARE * waited_for), LONGEST)
+    return min(max(_SHORTEST, _SHARE_WAITED * waited_for), LONGEST)
 
 
 def bound_while_watching(watched_for: float, target_lag: float) -> float:
     """Return the longest delay of a job that has been watched for `watched_for` seconds."""
-    return max(2 * target_lag, _SHARE * watched_for)
+    return max(2 * target_lag, _SHARE_WATCHED * watched_for)
 
 
 def quiet_until(

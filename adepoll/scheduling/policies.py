@@ -144,7 +144,7 @@ class Adaptive:
         target_lag: Mean detection lag to aim at, in seconds. Half of it costs twice as many polls.
         minimum: Shortest delay, in seconds, also where the lag bound is shorter.
         maximum: Longest delay, in seconds, at ages at which jobs hardly ever end, and while polls
-            fail. Elsewhere a delay is 7.5 s or twice the target at most. The lag bound is below
+            fail. Elsewhere a delay is 7 s or twice the target at most. The lag bound is below
             both in a job's first seconds and if somebody waits for it (see `lag_bound`).
         jitter: Largest random change of the effort between two polls (see `Plan`), as a share of
             it, 0 to below 1.

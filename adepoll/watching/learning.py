@@ -12,7 +12,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from adepoll.scheduling.arrivals import is_new
-from adepoll.scheduling.durations import Distribution, Durations, bin_index
+from adepoll.scheduling.durations import EDGES, Distribution, Durations, bin_index
 from adepoll.watching.job_state import JobState
 
 _TRUNCATED: Final = 0.5  # mean of the seconds lost, as received_at is in whole seconds
@@ -115,7 +115,7 @@ class Learning:
         as_of: float | None = None,
     ) -> None:
         """Record that a job was active at time `as_of`, which is now if None."""
-        dated = self._date(state, received_at, now)
+        dated = self._date(state, received_at, now, oldest=self._oldest_active())
         if state.first_active_age is None and dated:
             self._record_arrival(state, now)
         seen = state.last_active_age
@@ -167,15 +167,37 @@ class Learning:
         seen, age = state.last_active_age, now - state.received_at
         return self.durations.distribution.ends_between(seen, age) if age > seen else 0.0
 
-    def _date(self, state: JobState, received_at: datetime | None, now: float) -> bool:
-        """Record when the service received a job; return False if that or its clock is unknown."""
+    def _oldest_active(self) -> float:
+        """Return the age beyond which no job is expected to be active when the watcher gets it."""
+        return max(_OLDEST, 2 * EDGES[self.durations.distribution.known])
+
+    def _date(
+        self,
+        state: JobState,
+        received_at: datetime | None,
+        now: float,
+        *,
+        oldest: float | None = None,
+    ) -> bool:
+        """Record when the service received a job; return False if that or its clock is unknown.
+
+        The age of an active job is implausible if it is above `oldest`, or if the watcher got the
+        job before the service. Such an age is unknown: it counts from when the watcher got the job.
+        A later answer that contradicts an earlier one changes nothing.
+        """
         if received_at is None:
             return False
         offset = self._offset
         ahead = offset.seconds if now < offset.known_until else offset.read(now)
         if ahead is None:
             return False
-        state.received_at = received_at.timestamp() + _TRUNCATED - ahead
+        received = received_at.timestamp() + _TRUNCATED - ahead
+        if state.first_active_age is not None:
+            if abs(received - state.received_at) > _TOLERANCE:
+                return False
+        elif oldest is not None and not -_TOLERANCE <= state.added_at - received <= oldest:
+            return False
+        state.received_at = received
         return True
 
     def _record_arrival(self, state: JobState, now: float) -> None:
@@ -199,6 +221,8 @@ UNKNOWN_CHANCE: Final = 0.5
 """Chance that a job has settled of which nothing is known."""
 
 _KNOWN_FOR: Final = 0.1  # seconds; clocks are not known more exactly
+_OLDEST: Final = 3600.0  # seconds
+_TOLERANCE: Final = 2.0  # seconds; clocks and times of receipt are in whole seconds
 _ON_TIME: Final = 0.5  # seconds
 _SAMPLE_EVERY: Final = 2  # polls
 _FADING: Final = 1 - 1 / 40_000  # per poll of the sample

@@ -1,6 +1,6 @@
 """Asks the schedule (`scheduling.policies`), which decides when a job is polled next.
 
-Imports learning, job_state and scheduling.
+Imports learning, job_state, throughput and scheduling.
 Times are seconds of one monotonic clock, passed in as `now`.
 """
 
@@ -15,6 +15,7 @@ from adepoll.scheduling.durations import EDGES
 from adepoll.scheduling.policies import FirstPollSchedule, PollContext, Schedule
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
+from adepoll.watching.throughput import Throughput
 
 
 @define(eq=False, kw_only=True)
@@ -25,12 +26,14 @@ class PollTiming:
         schedule: Chooses the delay of each poll.
         rng: Source of jitter.
         learning: Knows the ages of jobs, and how long jobs take.
+        throughput: How fast jobs can be polled.
         mean_delay: Mean of about the last 32 delays, in seconds; None before the first.
     """
 
     schedule: Schedule
     rng: Random
     learning: Learning = field(factory=Learning)
+    throughput: Throughput = field(factory=Throughput)
     mean_delay: float | None = field(default=None, init=False)
     # Found once: isinstance with a protocol is slow.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
@@ -84,12 +87,25 @@ class PollTiming:
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown.
 
-        After that time half a job is expected to be active, judging by a sample of the ages. The
-        time is unknown while few jobs have settled, and where it depends on ages far beyond those
-        at which jobs settled.
+        The larger of two estimates. By the durations, it is the time after which half a job is
+        expected to be active, judging by a sample of the ages. By the request budget, it is the
+        time that one more poll of each job takes, if polls are held up.
+
+        The time is unknown while few jobs have settled, and where it depends on ages far beyond
+        those at which jobs settled. Only in a backlog of settled jobs the budget says enough.
         """
+        if not states:
+            return None
+        rate = self.throughput.rate(now)
+        by_budget = len(states) / rate if rate else 0.0
+        by_durations = self._time_left_by_durations(states, now)
+        if by_durations is not None:
+            return max(by_durations, by_budget)
+        return by_budget if by_budget and self.throughput.finds_settled_jobs else None
+
+    def _time_left_by_durations(self, states: Collection[JobState], now: float) -> float | None:
         durations = self.learning.durations
-        if durations.ended < _MIN_SETTLED or not states:
+        if durations.ended < _MIN_SETTLED:
             return None
         step = -(-len(states) // _SAMPLE)
         ages = [self.learning.age(state, now) for state in islice(states, 0, None, step)]

@@ -216,6 +216,7 @@ class WatchedJobs:
             self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
         self.counts.polls += 1
+        self.timing.throughput.record(state.due, now, settled=snapshot.is_terminal)
         self.failure_rules.service.record_answer()
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
@@ -229,6 +230,7 @@ class WatchedJobs:
             True if the error ends all watches and waits; then nothing else was done.
         """
         self.counts.polls += 1
+        self.timing.throughput.record(state.due, now, settled=False)
         verdict = self.failure_rules.record(state, error, now)
         if verdict is Verdict.END_ALL:
             return True

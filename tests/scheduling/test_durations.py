@@ -471,3 +471,32 @@ def test_any_json_is_read_or_refused(value):
         except ConfigurationError:
             continue
         assert durations.distribution.survival[0] == 1
+
+
+def test_waits_that_were_left_early_do_not_hide_how_long_jobs_take_now():
+    durations = Durations()
+    for _ in range(20_000):
+        durations.begin()
+        durations.extend(0.0, 20.0)
+        durations.censor(0.0, 20.0)
+    for _ in range(1_000):
+        durations.begin()
+        durations.extend(0.0, 4.5)
+        durations.end(0.0, 4.5, 5.5)
+    assert 4 < durations.quantile(0.5) < 6
+    saved = Durations.from_json(durations.to_json())
+    assert saved.quantile(0.5) == pytest.approx(durations.quantile(0.5), abs=0.5)
+
+
+def test_jobs_that_were_not_seen_to_end_count_next_to_those_that_were():
+    """Half of the jobs are left at 20 s, and the others end at 40 s."""
+    durations = Durations()
+    for number in range(2_000):
+        durations.begin()
+        if number % 2:
+            durations.extend(0.0, 20.0)
+            durations.censor(0.0, 20.0)
+        else:
+            durations.extend(0.0, 39.5)
+            durations.end(0.0, 39.5, 40.5)
+    assert durations.quantile(0.01) > 30

@@ -133,8 +133,8 @@ def test_the_lag_bound_holds_however_sure_it_is_that_jobs_are_active():
     plan = plan_of(normal(60.0, 3.0))
     assert plan.delay(0.0) == 4.0
     assert plan.delay(10.0) == 5.0
-    assert plan.delay(30.0) == 7.5
-    assert plan.delay(60.0) < 7.5
+    assert plan.delay(30.0) == 7.0
+    assert plan.delay(60.0) < 7.0
     assert plan_of(normal(60.0, 3.0), target_lag=0.5).delay(0.0) == 1.0
 
 
@@ -143,8 +143,8 @@ def test_delays_grow_at_quiet_ages_up_to_half_of_the_age_or_the_maximum():
     plan = make_plan(distribution, target_lag=2.0, minimum=0.25, maximum=60.0)
     assert plan.delay(40.0) == 20.0
     assert plan.delay(300.0) == 60.0
-    assert plan.delay(430.0) == 27.5  # 7.5 s beyond the end of the quiet ages
-    assert plan.delay(460.0) == 7.5
+    assert plan.delay(430.0) == 27.0  # 7 s beyond the end of the quiet ages
+    assert plan.delay(460.0) == 7.0
 
 
 def test_delays_at_unknown_ages_cost_at_most_the_target_lag():
@@ -154,8 +154,8 @@ def test_delays_at_unknown_ages_cost_at_most_the_target_lag():
         (*(0.0001 for _ in range(known)), *PRIOR.chances[known:]), known=known
     )
     plan = plan_of(distribution, target_lag=2.0)
-    assert plan.delay(30.0) <= 7.5
-    assert plan.delay(100.0) <= 7.5
+    assert plan.delay(30.0) <= 7.0
+    assert plan.delay(100.0) <= 7.0
 
 
 def test_half_the_lag_costs_about_twice_the_polls():

@@ -40,11 +40,38 @@ def test_with_a_service_clock_ages_count_from_when_the_service_received_the_job(
     assert learning.age(state, 110.0) == pytest.approx(39.5)
 
 
-def test_a_job_received_in_the_future_has_age_zero():
-    learning, state = make_learning(NOON.timestamp() - 3_600), make_state()
+@pytest.mark.parametrize("hours", [-14, -1, 3, 24, 500_000])
+def test_an_implausible_age_counts_from_when_the_watcher_got_the_job(hours):
+    """Its time of receipt or the clock of the service is wrong by hours."""
+    learning, state = make_learning(NOON.timestamp() + 3_600 * hours), make_state(added_at=100.0)
+    learning.record_active(state, NOON, 101.0)
+    assert state.first_active_age == state.last_active_age == 1.0
+    assert learning.age(state, 103.0) == 3.0
+    assert learning.durations.arrivals.old == 0
+
+
+def test_an_old_active_job_is_plausible_where_jobs_are_known_to_take_long():
+    learning, state = make_learning(NOON.timestamp() + 3 * 3_600), make_state(added_at=100.0)
+    for _ in range(100):
+        learning.durations.begin()
+        learning.durations.end(0.0, 7_190.0, 7_210.0)
+    learning.record_active(state, NOON, 101.0)
+    assert learning.age(state, 101.0) == pytest.approx(3 * 3_600, abs=1)
+
+
+def test_a_job_that_settled_long_ago_is_old_by_any_number_of_hours():
+    learning, state = make_learning(NOON.timestamp() + 86_400), make_state(added_at=100.0)
+    learning.record_settled(state, NOON, 101.0)
+    assert learning.durations.arrivals.old == 1
+
+
+def test_a_clock_that_jumps_does_not_change_the_age_of_a_known_job():
+    clock = [NOON.timestamp() + 10]
+    learning, state = Learning(service_time=lambda: clock[0]), make_state(added_at=100.0)
     learning.record_active(state, NOON, 100.0)
-    assert state.first_active_age == state.last_active_age == 0.0
-    assert learning.age(state, 101.0) == 0.0
+    clock[0] += 86_400 + 5
+    learning.record_active(state, NOON, 105.0)
+    assert learning.age(state, 105.0) == pytest.approx(14.5)
 
 
 def test_an_age_never_decreases():
@@ -54,10 +81,10 @@ def test_an_age_never_decreases():
     state = make_state()
     ahead.record_active(state, NOON, 100.0)
     behind.record_active(state, NOON, 101.0)
-    assert state.last_active_age == behind.age(state, 101.0) == pytest.approx(59.5)
+    assert state.last_active_age == behind.age(state, 101.0) == pytest.approx(60.5)
     # Nor if a list from before the last poll shows the job.
     ahead.record_active(state, NOON, 102.0, as_of=80.0)
-    assert state.last_active_age == pytest.approx(59.5)
+    assert state.last_active_age == pytest.approx(60.5)
     behind.record_settled(state, NOON, 103.0)
     assert at_risk(durations) == (0, {})
 

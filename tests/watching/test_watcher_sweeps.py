@@ -756,7 +756,7 @@ def test_what_one_watcher_has_learnt_saves_the_next_one_polls(replay):
                 detection_lag = await lags_of(service, watcher.watch(job_ids))
                 assert mean(detection_lag.values()) < 4
             gets.append(len(service.gets))
-        assert gets[1] < gets[0] / 2
+        assert gets[1] < 0.75 * gets[0]
 
     replay(script)
 

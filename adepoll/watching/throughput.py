@@ -1,0 +1,62 @@
+"""How fast jobs can be polled when the request budget is short. Imports nothing of adepoll.
+
+Times are seconds of one monotonic clock, passed in as `now`.
+"""
+
+import math
+from typing import Final
+
+from attrs import define
+
+
+@define(eq=False)
+class Throughput:
+    """Polls per second, as far as the budget and not the schedule decides when jobs are polled.
+
+    A poll that ends long after its job was due was held up: by other jobs, by the client's request
+    budget, or by a slow service. Where most polls are, their rate is the highest possible one. All
+    counts fade with time.
+    """
+
+    _started: float = math.nan  # time of the first poll
+    _updated: float = math.nan
+    _polls: float = 0.0
+    _late: float = 0.0
+    _settled: float = 0.0  # late polls that found a job settled
+
+    def record(self, due: float, now: float, *, settled: bool) -> None:
+        """Record the end of a poll of a job that was due at a time."""
+        if math.isnan(self._started):
+            self._started = self._updated = due
+        if now > self._updated:
+            self._fade(now)
+        self._polls += 1
+        if now - due > _LATE:
+            self._late += 1
+            self._settled += settled
+
+    def rate(self, now: float) -> float | None:
+        """Return the highest possible number of polls per second; None while it is not known."""
+        if not self._polls or self._late < _MOST * self._polls or self._late < _MIN_LATE:
+            return None
+        passed = max(now - self._started, _LATE)
+        counted = self._polls * math.exp(-(now - self._updated) / _MEMORY)
+        return counted / (_MEMORY * -math.expm1(-passed / _MEMORY))
+
+    @property
+    def finds_settled_jobs(self) -> bool:
+        """True if most of the late polls find a settled job, as in a backlog of settled jobs."""
+        return self._settled > _MOST * self._late
+
+    def _fade(self, now: float) -> None:
+        fading = math.exp(-(now - self._updated) / _MEMORY)
+        self._updated = now
+        self._polls *= fading
+        self._late *= fading
+        self._settled *= fading
+
+
+_LATE: Final = 2.0  # seconds; a poll without a queue takes less
+_MOST: Final = 0.5
+_MIN_LATE: Final = 3.0  # polls
+_MEMORY: Final = 20.0  # seconds
