@@ -56,6 +56,17 @@ def thorough(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try many inputs of the decoders of foreign data: ``-- --examples 1000000 -k answer``."""
+    parser = argparse.ArgumentParser(prog="nox -s fuzz --")
+    parser.add_argument("--examples", type=int, default=20_000, help="for each decoder")
+    options, others = parser.parse_known_args(session.posargs)
+    install(session)
+    examples = f"--fuzz-examples={options.examples}"
+    session.run("pytest", *PARALLEL, "--timeout=0", "tests/fuzz", examples, *others)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests, and tell what they do not reach; takes twice as long."""
     install(session)

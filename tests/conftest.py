@@ -30,6 +30,7 @@ from adepoll.fetcher import ResultFetcher
 def pytest_addoption(parser):
     group = parser.getgroup("adepoll")
     group.addoption("--model-seeds", type=int, help="number of scenarios of the model test")
+    group.addoption("--fuzz-examples", type=int, default=25, help="inputs for each decoder")
     group.addoption("--model-first", type=int, default=0, help="seed of its first scenario")
 
 

@@ -10,6 +10,7 @@ query or a customer's data.
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from itertools import islice
 from typing import Final, Self
 
 from attrs import evolve, field, frozen
@@ -59,9 +60,14 @@ _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not
 _BY_TEXT["canceled"] = JobStatus.CANCELLED  # the American spelling
 
 
+_SHOWN_ITEMS: Final = 20  # of an array or `extra`, so that a repr is short
+
+
 def _show_keys(extra: Mapping[str, Json]) -> str:
     # The value of an unknown field can be anything, even a presigned URL.
-    return f"<{', '.join(showable(key, 40) for key in extra)}>" if extra else "{}"
+    names = [showable(key, 40) for key in islice(extra, _SHOWN_ITEMS)]
+    more = [f"{len(extra) - len(names)} more"] if len(extra) > len(names) else []
+    return f"<{', '.join([*names, *more])}>" if extra else "{}"
 
 
 def _show_url(url: str | None) -> str:
@@ -70,6 +76,11 @@ def _show_url(url: str | None) -> str:
 
 def _show_text(text: str | None) -> str:
     return repr(None if text is None else showable(text))
+
+
+def _show_first(items: tuple[object, ...]) -> str:
+    rest = len(items) - _SHOWN_ITEMS
+    return f"{items[:_SHOWN_ITEMS]!r}{f' and {rest} more' if rest > 0 else ''}"
 
 
 def _show_size(value: Json) -> str:
@@ -85,7 +96,7 @@ class ExtractWarning:
         msg: Text for people; None if there is none.
     """
 
-    code: str | None = None
+    code: str | None = field(default=None, repr=_show_text)
     msg: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
@@ -107,16 +118,16 @@ class ExtractMetadata:
             `extra` has the JSON of all.
     """
 
-    filename: str | None = None
-    org_id: str | None = None
+    filename: str | None = field(default=None, repr=_show_text)
+    org_id: str | None = field(default=None, repr=_show_text)
     duration_ms: int | None = None
     credit_usage: float | None = None
-    job_id: str | None = None
-    version: str | None = None
+    job_id: str | None = field(default=None, repr=_show_text)
+    version: str | None = field(default=None, repr=_show_text)
     schema_violation_error: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
-    fallback_model_version: str | None = None
+    fallback_model_version: str | None = field(default=None, repr=_show_text)
     warnings: tuple[ExtractWarning, ...] = field(
-        default=(), metadata={**MESSAGES, **at_most(MAX_WARNINGS)}
+        default=(), repr=_show_first, metadata={**MESSAGES, **at_most(MAX_WARNINGS)}
     )
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
@@ -152,7 +163,7 @@ class JobSummary:
         failure_reason: Why the job failed, if it did.
     """
 
-    job_id: str
+    job_id: str = field(repr=_show_text)
     status: JobStatus
     status_text: str = field(repr=_show_text, metadata=json_name("status"))
     received_at: datetime | None = None
@@ -182,9 +193,9 @@ class JobPage:
         org_id: Id of the organisation.
     """
 
-    jobs: tuple[JobSummary, ...] = field(metadata=at_most(MAX_PAGE_SIZE))
+    jobs: tuple[JobSummary, ...] = field(repr=_show_first, metadata=at_most(MAX_PAGE_SIZE))
     has_more: bool = False
-    org_id: str | None = None
+    org_id: str | None = field(default=None, repr=_show_text)
     extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
 
 
@@ -211,14 +222,14 @@ class JobSnapshot:
         extra: JSON of fields that this version does not know or could not read, by name.
     """
 
-    job_id: str
+    job_id: str = field(repr=_show_text)
     status: JobStatus
     status_text: str = field(repr=_show_text, metadata=json_name("status"))
     received_at: datetime | None = None
     progress: float | None = None
     created_at: datetime | None = None
-    org_id: str | None = None
-    version: str | None = None
+    org_id: str | None = field(default=None, repr=_show_text)
+    version: str | None = field(default=None, repr=_show_text)
     data: ExtractResult | None = None
     output_url: str | None = field(default=None, repr=_show_url)
     metadata: ExtractMetadata | None = field(default=None, metadata=repeats("data"))

@@ -25,7 +25,7 @@ CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether the URL has expired
 _TRANSIENT: Final = frozenset({408, 429})  # besides 5xx
-_MESSAGE: Final = re.compile(rb"<Message>(.*?)</Message>", re.DOTALL)  # S3, Google, and Azure
+_MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
 _SHORTEST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
 
 

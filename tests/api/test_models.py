@@ -250,12 +250,12 @@ def test_json_of_any_depth_is_redacted_written_and_read(depth):
 
 def test_a_result_of_any_depth_is_written_in_both_forms():
     deep = nested = {}
-    for _ in range(3_000):
+    for _ in range(1_200):
         deep["a"] = [{}, 1, {"b": "c"}, inner := {}]
         deep = inner
     job = make_job(data=ExtractResult(extraction=nested))
     for text in (job.to_json(), job.redacted().to_json(indent=2)):
-        assert text.count('"b"') == 3_000
+        assert text.count('"b"') == 1_200
 
 
 def test_a_schema_violation_is_found_in_both_places():

@@ -1,0 +1,111 @@
+"""Any input of a decoder of foreign data is read or raises a typed error, in bounded time.
+
+``nox -s fuzz -- --examples 1000000`` tries a million inputs for each decoder, ``nox -s fuzz -- -k
+answer`` those of one decoder. A failure prints the smallest failing input: save it as a seed.
+"""
+
+import pytest
+from decoders import DECODERS, check
+from fuzzing import counted_calls, inputs_of, seeds_of
+from hypothesis import HealthCheck, given, seed, settings
+
+BY_NAME = {decoder.name: decoder for decoder in DECODERS}
+PER_ROUND = 5_000  # Hypothesis remembers all examples of a round, so memory bounds its length.
+MAX_CALLS = 6_000  # for an input of any size
+MAX_CALLS_PER_BYTE = 12
+
+
+def check_with_bounded_calls(decoder, body):
+    with counted_calls() as count:
+        check(decoder, body)
+    assert count() <= MAX_CALLS + MAX_CALLS_PER_BYTE * len(body)
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+def test_every_seed_is_decoded_or_raises_a_typed_error(decoder):
+    for body in seeds_of(decoder.name):
+        check_with_bounded_calls(decoder, body)
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
+def test_any_input_is_decoded_or_raises_a_typed_error(decoder, pytestconfig):
+    examples = pytestconfig.getoption("--fuzz-examples")
+    options = settings(
+        max_examples=min(examples, PER_ROUND),
+        deadline=None,
+        suppress_health_check=[*HealthCheck],
+        database=None,
+    )
+
+    @options
+    @given(inputs_of(decoder.name))
+    def try_input(body):
+        check_with_bounded_calls(decoder, body)
+
+    if examples <= PER_ROUND:
+        try_input()
+        return
+    for number in range(examples // PER_ROUND):
+        seed(number)(try_input)()
+
+
+def repeated(head, item, tail=b"", separator=b","):
+    return lambda count: head + separator.join([item] * count) + tail
+
+
+JOB = b'{"job_id":"j","status":"completed","received_at":1,"progress":1,'
+SHAPES = {
+    "list: empty objects": ("list", repeated(b'{"jobs":[', b"{}", b"]}")),
+    "list: arrays": ("list", repeated(b'{"jobs":[', b"[]", b"]}")),
+    "list: numbers": ("list", repeated(b'{"jobs":[', b"0", b"]}")),
+    "list: good items": (
+        "list",
+        repeated(b'{"jobs":[', b'{"job_id":"j","status":"failed","error":"x"}', b"]}"),
+    ),
+    "answer: malformed warnings": (
+        "answer",
+        repeated(JOB + b'"data":{"extraction":{},"metadata":{"warnings":[', b"{}", b"]}}}"),
+    ),
+    "answer: valid warnings": (
+        "answer",
+        repeated(
+            JOB + b'"data":{"extraction":{},"metadata":{"warnings":[', b'{"msg":"m"}', b"]}}}"
+        ),
+    ),
+    "answer: an unknown array": ("answer", repeated(JOB + b'"new":[', b"{}", b"]}")),
+    "answer: an unknown text": ("answer", repeated(JOB + b'"new":"', b"https://h?x ", b'"}', b"")),
+    "answer: a nested reason": ("answer", repeated(JOB + b'"failure_reason":', b"[", b"1", b"")),
+    "result: numbers": ("result", repeated(b'{"extraction":[', b"0.5", b"]}")),
+    "error-body: problems": ("error-body", repeated(b'{"detail":[', b'{"msg":"m"}', b"]}")),
+    "error-body: tags": ("error-body", repeated(b"", b"<", b"", b"")),
+    "storage-error: messages": ("storage-error", repeated(b"", b"<Message>", b"", b"")),
+    "text: schemes": ("text", repeated(b"", b"://", b"", b"")),
+    "text: URLs": ("text", repeated(b"", b"https://h/p?x ", b"", b"")),
+    "text: bearer": ("text", repeated(b"", b"bearer ", b"", b"")),
+    "text: signatures": ("text", repeated(b"", b"sig=", b"", b" ")),
+    "range: ranges": ("range", repeated(b"bytes=", b"0-1")),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), SHAPES.values(), ids=SHAPES)
+def test_the_work_grows_at_most_with_the_size(name, make):
+    """Twice the input causes at most twice the calls; all work in C is linear by construction."""
+    calls = []
+    for count in (1_500, 3_000):
+        with counted_calls() as count_of_calls:
+            check(BY_NAME[name], make(count))
+        calls.append(count_of_calls())
+    assert calls[1] <= 2.1 * calls[0] + 100
+
+
+def test_every_decoder_has_seeds_that_it_can_read():
+    for decoder in DECODERS:
+        assert any(_is_read(decoder, body) for body in seeds_of(decoder.name)), decoder.name
+
+
+def _is_read(decoder, body):
+    try:
+        decoder.check(body)
+    except decoder.errors:
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""Every decoder of foreign data, for `tests/fuzz`. Add one entry for each new decoder.
+
+An entry is a function that takes an input, as bytes, and asserts what holds for any input. It may
+raise one of the errors of its entry. Its seeds are in ``tests/fuzz/seeds/NAME``.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+
+from attrs import field, frozen
+
+from adepoll.api import protocol
+from adepoll.api.kinds import v1_extract
+from adepoll.api.models import JobSnapshot
+from adepoll.api.retry_after import MAX_RETRY_AFTER, parse_retry_after
+from adepoll.api.service_clock import parse_http_date
+from adepoll.errors import MalformedAnswerError
+from adepoll.fetcher.storage_rules import error_for
+from adepoll.redaction import redact_text, showable
+from adepoll.server.byte_ranges import ByteRange, if_range_matches, parse_range
+from adepoll.server.sse import JobEventStream
+
+DECODERS = []
+
+
+@frozen
+class Decoder:
+    """One decoder.
+
+    Attributes:
+        name: Name of the entry, and of the folder of its seeds.
+        check: Decodes an input and asserts what holds for any input.
+        errors: Errors that mean that the input is not usable.
+    """
+
+    name: str
+    check: Callable[[bytes], None] = field(repr=False)
+    errors: tuple[type[Exception], ...] = ()
+
+
+def entry(name, *errors):
+    """Add a function to the decoders."""
+
+    def add(check):
+        DECODERS.append(Decoder(name, check, errors))
+        return check
+
+    return add
+
+
+# --- answers of the service ---------------------------------------------------------------------
+
+
+def check_snapshot(job):
+    """Assert that each output of a snapshot works, and that it can be read back."""
+    written = job.to_json()
+    assert written.isascii()
+    assert JobSnapshot.from_json(written) == job
+    shown = job.redacted()
+    if len(written) < 50_000:  # a longer text is cut, and redacting can make it longer
+        assert shown.redacted() == shown
+    assert JobSnapshot.from_json(shown.to_json()) == shown
+    assert shown.to_json(indent=1).isascii()
+    assert len(repr(job)) < 20_000
+    assert repr(job).isprintable()
+    assert copy.copy(job) == job
+
+
+@entry("answer", MalformedAnswerError)
+def check_answer(body):
+    job = v1_extract.decode_job(body)
+    check_snapshot(job)
+    assert v1_extract.decode_job(body, 206).conforms is False
+
+
+@entry("list", MalformedAnswerError)
+def check_list(body):
+    page = v1_extract.decode_page(body)
+    assert len(page.jobs) <= 100
+    for job in page.jobs:
+        assert job.redacted().redacted() == job.redacted()
+        assert repr(job).isprintable()
+
+
+@entry("result", MalformedAnswerError)
+def check_result(body):
+    result = v1_extract.decode_result(body)
+    assert v1_extract.decode_result(v1_extract.encode_result(result)) == result
+
+
+@entry("snapshot", MalformedAnswerError)
+def check_saved_snapshot(body):
+    check_snapshot(JobSnapshot.from_json(body))
+
+
+@entry("error-body")
+def check_error_body(body):
+    for status in (401, 422, 503):
+        error = protocol.status_error(status, {}, body, job_id="j-1", secret="canary-key")
+        assert "canary-key" not in f"{error} {error.detail}"
+        assert error.detail.isprintable()
+        assert len(error.detail) < 1_000
+
+
+@entry("storage-error")
+def check_storage_error(body):
+    for status in (403, 500):
+        error = error_for("j-1", "https://h/p?sig=canary-signature-0123456789", status, body)
+        assert "canary-signature" not in str(error)
+        assert str(error).isprintable()
+
+
+@entry("text")
+def check_text(body):
+    text = body.decode("utf-8", "replace")
+    assert showable(text).isprintable()
+    assert len(showable(text)) <= 303
+    once = redact_text(text)
+    assert "canary-signature" not in once
+    if len(once) < 50_000:
+        assert redact_text(once) == once
+
+
+# --- headers ------------------------------------------------------------------------------------
+
+
+@entry("retry-after")
+def check_retry_after(body):
+    value, _, date = body.decode("latin-1").partition("|")
+    seconds = parse_retry_after({"Retry-After": value, "Date": date})
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER
+
+
+@entry("date")
+def check_date(body):
+    date = parse_http_date(body.decode("latin-1"))
+    assert date is None or date.utcoffset().total_seconds() == 0
+
+
+@entry("range")
+def check_range(body):
+    header = body.decode("latin-1")
+    for size in (0, 1, 1_000):
+        part = parse_range(header, size)
+        if isinstance(part, ByteRange):
+            assert 0 <= part.start < part.stop <= size
+
+
+@entry("if-range")
+def check_if_range(body):
+    header = body.decode("latin-1")
+    for etag in (None, "", '"v1"', 'W/"v1"', header):
+        if if_range_matches(header, etag):
+            assert etag == header.strip()
+            assert not etag.startswith("W/")
+
+
+@entry("last-event-id")
+def check_last_event_id(body):
+    header = body.decode("latin-1")
+    seen = {}
+    watcher = SimpleNamespace(status_updates=lambda ids, *, last_status: seen.update(last_status))
+    for count in (0, 1, 4):
+        job_ids = [f"j-{number}" for number in range(count)]
+        JobEventStream(watcher, job_ids, last_event_id=header)
+        assert seen.keys() <= {*job_ids}
+        seen.clear()
+
+
+def check(decoder, body):
+    """Check one input."""
+    with suppress(*decoder.errors):
+        decoder.check(body)
