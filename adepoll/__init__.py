@@ -14,6 +14,7 @@ from adepoll.errors import (
     BatchStoppedError,
     ClosedError,
     ConfigurationError,
+    HeadersTooLargeError,
     InvalidJobIdError,
     JobCancelledError,
     JobFailedError,
@@ -32,6 +33,8 @@ from adepoll.errors import (
     NotAJournalError,
     PaymentRequiredError,
     PermissionDeniedError,
+    ProxyError,
+    ProxyRefusedError,
     RateLimitedError,
     RedirectRefusedError,
     RequestError,
@@ -41,6 +44,7 @@ from adepoll.errors import (
     ResultForbiddenError,
     ResultMalformedError,
     ResultNotReadyError,
+    ResultProxyRefusedError,
     ResultRangeError,
     ResultRefusedError,
     ResultServerError,
@@ -74,6 +78,7 @@ if typing.TYPE_CHECKING:
         Json,
     )
     from adepoll.api.source import JobSource
+    from adepoll.api.transport_options import TransportOptions
     from adepoll.batch import Batch, BatchProgress, BatchRun
     from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
     from adepoll.journal import Journal
@@ -117,6 +122,7 @@ __all__ = [
     "ExtractWarning",
     "FetcherStats",
     "Fixed",
+    "HeadersTooLargeError",
     "InvalidJobIdError",
     "JobCancelledError",
     "JobEventStream",
@@ -147,6 +153,8 @@ __all__ = [
     "PaymentRequiredError",
     "PermissionDeniedError",
     "PollContext",
+    "ProxyError",
+    "ProxyRefusedError",
     "RateLimitedError",
     "RateLimiter",
     "RecordedError",
@@ -161,6 +169,7 @@ __all__ = [
     "ResultItems",
     "ResultMalformedError",
     "ResultNotReadyError",
+    "ResultProxyRefusedError",
     "ResultRangeError",
     "ResultRefusedError",
     "ResultReply",
@@ -180,6 +189,7 @@ __all__ = [
     "StorageError",
     "TargetExistsError",
     "TransportError",
+    "TransportOptions",
     "UnexpectedStatusError",
     "UnprocessableError",
     "UnresolvedJob",
@@ -211,6 +221,7 @@ _NAMES: typing.Final = {
         "Json",
     ],
     "api.source": ["JobSource"],
+    "api.transport_options": ["TransportOptions"],
     "batch": ["Batch", "BatchProgress", "BatchRun"],
     "fetcher": ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"],
     "journal": ["Journal"],

@@ -32,10 +32,13 @@ EXAMPLES = [
     errors.TransportError("text", job_id="j-1"),
     errors.ConnectionFailedError("text", job_id="j-1"),
     errors.CertificateError("text", job_id="j-1"),
+    errors.ProxyError("text", job_id="j-1"),
+    errors.ProxyRefusedError("text", job_id="j-1"),
     errors.AnswerTimeoutError(timeout=30.0, job_id="j-1"),
     errors.AnswerError("text", job_id="j-1"),
     errors.MalformedAnswerError(["expected an object @ $.data"], job_id="j-1"),
     errors.AnswerTooLargeError(limit=10, job_id="j-1"),
+    errors.HeadersTooLargeError("text", job_id="j-1"),
     errors.WrongJobError(job_id="j-1", answered="j-2"),
     errors.StatusError(**_status),
     errors.RedirectRefusedError(**_status),
@@ -62,6 +65,7 @@ EXAMPLES = [
     errors.ResultForbiddenError(**_refused),
     errors.ResultExpiredError(**_refused),
     errors.ResultTransferError("text", job_id="j-1", received=1, expected=None),
+    errors.ResultProxyRefusedError("text", job_id="j-1", received=0, expected=None),
     errors.ResultChangedError(job_id="j-1", received=1),
     errors.ResultMalformedError(["expected an object @ $"], job_id="j-1"),
     errors.ResultRangeError(job_id="j-1", start=20, size=10),
@@ -139,9 +143,11 @@ def test_only_temporary_failures_are_transient():
     assert {cls.__name__ for cls in every_class() if cls.transient} == {
         "TransportError",
         "ConnectionFailedError",
+        "ProxyError",
         "AnswerTimeoutError",
         "AnswerError",
         "MalformedAnswerError",
+        "HeadersTooLargeError",
         "WrongJobError",
         "ServerTimeoutError",
         "RateLimitedError",
@@ -159,6 +165,7 @@ def test_only_errors_of_the_whole_client_are_fatal():
         "AuthenticationError",
         "CertificateError",
         "PaymentRequiredError",
+        "ProxyRefusedError",
     }
 
 

@@ -17,6 +17,7 @@ from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
+from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender, Send
@@ -40,6 +41,7 @@ class AdeClient(AsyncCloseable):
         base_url: str | None = None,
         kind: JobKind = V1_EXTRACT,
         session: aiohttp.ClientSession | None = None,
+        transport: TransportOptions | None = None,
         timeout: float = 30.0,
         max_rate: float | None = None,
         retry: RetryPolicy | None = None,
@@ -59,7 +61,9 @@ class AdeClient(AsyncCloseable):
                 variable, as in the official SDK.
             kind: The kind of jobs that the client polls and lists.
             session: Your own session, which the client does not close. The client's own one keeps
-                no cookies and ignores netrc and proxy variables.
+                no cookies and ignores netrc.
+            transport: Proxies, certificates and header limits; None for the defaults, which read
+                the proxies of the environment. A `session` has its own.
             timeout: Longest time of one request, connecting and body included, seconds.
             max_rate: Largest number of requests per second; None for no limit.
             retry: When failed requests are sent again; None for the policy of `rate_limiter`, or
@@ -72,14 +76,16 @@ class AdeClient(AsyncCloseable):
 
         Raises:
             MissingApiKeyError: There is no key.
-            ConfigurationError: The key, region or base URL cannot be used.
-            ValueError: A number is out of range, or `max_rate` or `max_connections` was passed
-                together with `rate_limiter`, which has its own.
+            ConfigurationError: The key, region, base URL or a proxy cannot be used.
+            ValueError: A number is out of range; or `transport` was passed together with `session`,
+                or `max_rate` or `max_connections` together with `rate_limiter`.
         """
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
         if max_body_bytes < 1:
             raise ValueError(f"max_body_bytes must be positive, got {max_body_bytes}")
+        if session is not None and transport is not None:
+            raise ValueError("pass session or transport, not both")
         key = read_key(api_key)
         self._base_url = read_base_url(base_url, region)
         self._kind = kind
@@ -95,10 +101,12 @@ class AdeClient(AsyncCloseable):
             raise ValueError("pass max_rate and max_connections to the RateLimiter, not the client")
         self._retry = retry or rate_limiter.retry
         self._sender = RequestSender(rate_limiter, retry=self._retry, rng=self._rng)
+        self._transport_options = transport or TransportOptions()
         self._transport = Transport(
             api_key=key,
             base_url=self._base_url,
             session=session,
+            options=self._transport_options,
             timeout=timeout,
             max_body_bytes=max_body_bytes,
         )
@@ -122,6 +130,11 @@ class AdeClient(AsyncCloseable):
     def retry(self) -> RetryPolicy:
         """When failed requests are sent again."""
         return self._retry
+
+    @property
+    def transport(self) -> TransportOptions:
+        """How the client connects; a `ResultFetcher` without own options uses the same."""
+        return self._transport_options
 
     @property
     def rng(self) -> Random:

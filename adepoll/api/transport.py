@@ -1,14 +1,10 @@
-"""The boundary to aiohttp: sessions, GET requests, time limits, and the translation of its errors.
+"""The boundary to aiohttp: sessions, GET requests and time limits.
 
-Imports service_clock, errors, closing and redaction.
+Imports service_clock, transport_options, transport_errors and below.
 """
 
 import asyncio
 import logging
-import os
-import re
-import socket
-import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import Context
@@ -23,16 +19,16 @@ from yarl import URL
 from adepoll.__about__ import __version__
 from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.service_clock import ServiceClock
+from adepoll.api.transport_errors import error_of, send_once
+from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
-    CertificateError,
     ClosedError,
-    ConnectionFailedError,
-    TransportError,
+    RequestError,
 )
-from adepoll.redaction import REDACTED, showable
+from adepoll.redaction import REDACTED
 from adepoll.throttling.request_sender import Send
 
 _log = logging.getLogger(__name__)
@@ -116,6 +112,7 @@ class Transport(Connections):
         api_key: str,
         base_url: str,
         session: aiohttp.ClientSession | None,
+        options: TransportOptions,
         timeout: float,
         max_body_bytes: int,
     ) -> None:
@@ -130,6 +127,8 @@ class Transport(Connections):
         self._headers_of_request = None if session is None else self.headers
         self._root = URL(base_url, encoded=True)
         self._root_path = self._root.raw_path.rstrip("/")
+        self._options = options
+        self._proxy = options.proxies().for_url(self._root) if session is None else None
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self.clock = ServiceClock()
@@ -167,6 +166,7 @@ class Transport(Connections):
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have it on
                     timeout=_NO_TIMEOUT,
+                    proxy=self._proxy,
                 )
                 headers = response.headers
                 if sent_at >= self.clock.enough_until:
@@ -180,11 +180,11 @@ class Transport(Connections):
                     async with response:
                         body = await self._read(response)
         except TimeoutError:
-            failure: TransportError = AnswerTimeoutError(
+            failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
             )
         except (aiohttp.ClientError, OSError) as exc:
-            failure = _class_of(exc)(describe(exc), job_id=job_id)
+            failure = error_of(exc, job_id=job_id)
         else:
             if len(body) > self._max_body_bytes:
                 raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
@@ -219,9 +219,16 @@ class Transport(Connections):
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             headers=self.headers,
-            connector=aiohttp.TCPConnector(limit=0),  # the rate limiter limits them
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the rate limiter limits them
+                ssl=self._options.ssl,
+                resolver=self._options.resolver,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(send_once,),
+            max_line_size=self._options.max_header_bytes,
+            max_field_size=self._options.max_header_bytes,
+            max_headers=self._options.max_headers,
         )
 
 
@@ -327,61 +334,3 @@ class _Block:
         # If the task was also cancelled by others, they must see the CancelledError.
         if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise TimeoutError from exc
-
-
-class _BrokenError(aiohttp.ClientError):
-    """Wraps an aiohttp error (`args[0]`), so that aiohttp does not send the GET again."""
-
-
-async def send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Middleware that keeps aiohttp from sending a GET twice.
-
-    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
-    error classes below. The request budget would not count such a retry.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise _BrokenError(exc) from exc
-
-
-def _class_of(exc: BaseException) -> type[TransportError]:
-    if isinstance(exc, _BrokenError):
-        exc = exc.args[0]
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        return CertificateError
-    is_connecting = isinstance(exc, aiohttp.ClientConnectorError)
-    return ConnectionFailedError if is_connecting else TransportError
-
-
-_BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
-
-
-def describe(exc: BaseException) -> str:
-    """Return what an error of aiohttp means, without its URL, headers or body."""
-    if isinstance(exc, _BrokenError):
-        exc = exc.args[0]
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return f"cannot connect to {exc.host}:{exc.port}: {_reason(exc.os_error)}"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "the connection was closed before an answer came"
-    if isinstance(exc, aiohttp.ClientResponseError):
-        # The rest of the message can quote a document, or the query of the request.
-        message = showable(_BEFORE_QUOTE.split(exc.message, 1)[0], 120)
-        return f"the answer is not valid HTTP: {message}"
-    if isinstance(exc, aiohttp.ClientPayloadError):
-        return "the connection broke within the body"
-    if isinstance(exc, OSError):
-        return f"the connection failed: {_reason(exc)}"
-    return f"the connection failed ({type(exc).__name__})"
-
-
-def _reason(exc: OSError) -> str:
-    if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
-        return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
-    # asyncio replaces the system's text by its own; DNS and TLS errors have numbers of their own.
-    if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
-        return os.strerror(exc.errno)
-    return showable(exc.strerror or type(exc).__name__, 120)

@@ -65,6 +65,9 @@ class BatchOptions:
         region: Region of the API key.
         base_url: URL of the API, instead of a region.
         max_rate: Maximum number of requests per second.
+        proxy: URL of a proxy for all requests.
+        cacert: PEM file with certificate authorities to trust as well.
+        cert: PEM file with a client certificate and its key.
         out: Folder for results.
         timeout: Seconds after which jobs are given up.
         concurrency: Maximum number of simultaneous polls.
@@ -81,6 +84,9 @@ class BatchOptions:
     region: str | None = None
     base_url: str | None = None
     max_rate: float | None = None
+    proxy: str | None = None
+    cacert: Path | None = None
+    cert: Path | None = None
     out: Path | None = None
     timeout: float | None = None
     concurrency: int | None = None
@@ -95,7 +101,14 @@ class BatchOptions:
 
     def connect(self) -> "adepoll.AdeClient":
         """Create the client."""
-        return adepoll.AdeClient(region=self.region, base_url=self.base_url, max_rate=self.max_rate)
+        return adepoll.AdeClient(
+            region=self.region,
+            base_url=self.base_url,
+            max_rate=self.max_rate,
+            transport=adepoll.TransportOptions(
+                proxy=self.proxy, ca_file=self.cacert, client_certificate=self.cert
+            ),
+        )
 
     def to_note(self) -> str:
         """Return the options that the journal saves for the next run, as JSON without secrets."""
@@ -155,6 +168,10 @@ class BatchOptions:
         path = str(journal)
         words = ["adepoll", "resume", f"./{path}" if path.startswith("-") else path]
         words += _endpoint_words(endpoint)
+        if self.proxy is not None and "@" not in self.proxy:  # credentials are not shown
+            words += ["--proxy", self.proxy]
+        words += [] if self.cacert is None else ["--cacert", str(self.cacert)]
+        words += [] if self.cert is None else ["--cert", str(self.cert)]
         words += [] if out is None else ["--out", str(out)]
         in_journal = _read_note(note)
         for name, value in self._saved().items():

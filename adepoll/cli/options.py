@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -39,7 +40,7 @@ median_option = click.option(
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the client: `region`, `base_url` and `max_rate`."""
+    """Add the options of the client: `region`, `base_url`, `max_rate`, and how it connects."""
 
     @click.option(
         "--region",
@@ -54,6 +55,23 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
         callback=refuse_nan,
         metavar="N",
         help="Maximum number of requests per second.",
+    )
+    @click.option(
+        "--proxy",
+        metavar="URL",
+        help="Proxy for all requests. Default: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY.",
+    )
+    @click.option(
+        "--cacert",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="PEM file with certificate authorities to trust as well.",
+    )
+    @click.option(
+        "--cert",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="PEM file with a client certificate and its key.",
     )
     @functools.wraps(command)
     def with_endpoint(*args: object, **kwargs: object) -> None:
@@ -72,10 +90,20 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         region: str | None,
         base_url: str | None,
         max_rate: float | None,
+        proxy: str | None,
+        cacert: Path | None,
+        cert: Path | None,
         **kwargs: object,
     ) -> None:
         def connect() -> "adepoll.AdeClient":
-            return adepoll.AdeClient(region=region, base_url=base_url, max_rate=max_rate)
+            return adepoll.AdeClient(
+                region=region,
+                base_url=base_url,
+                max_rate=max_rate,
+                transport=adepoll.TransportOptions(
+                    proxy=proxy, ca_file=cacert, client_certificate=cert
+                ),
+            )
 
         command(*args, connect=connect, **kwargs)
 

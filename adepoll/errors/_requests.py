@@ -40,6 +40,17 @@ class CertificateError(TransportError):
     fatal = True
 
 
+class ProxyError(TransportError):
+    """The proxy cannot be reached, or failed to open a connection to the service."""
+
+
+class ProxyRefusedError(ProxyError):
+    """The proxy did not allow the connection: wrong credentials (407), or its rules (403)."""
+
+    transient = False
+    fatal = True
+
+
 class AnswerTimeoutError(TransportError, TimeoutError):
     """The response was not complete within the client's `timeout`.
 
@@ -92,6 +103,10 @@ class AnswerTooLargeError(AnswerError):
             job_id=job_id,
         )
         self.limit = limit
+
+
+class HeadersTooLargeError(AnswerError):
+    """A header of the response, or their number, is above the limits of `TransportOptions`."""
 
 
 class WrongJobError(AnswerError):

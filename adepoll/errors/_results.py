@@ -110,6 +110,12 @@ class ResultTransferError(ResultError):
         self.expected = expected
 
 
+class ResultProxyRefusedError(ResultTransferError):
+    """The proxy did not allow the connection to the storage, as `ProxyRefusedError` for the API."""
+
+    transient = False
+
+
 class ResultChangedError(ResultError):
     """The object in storage was replaced while a stream was read.
 

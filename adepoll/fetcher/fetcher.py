@@ -14,6 +14,7 @@ from attrs import frozen
 from adepoll.api.client import AdeClient
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import ExtractResult, JobSnapshot, JobStatus
+from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
     MalformedAnswerError,
@@ -85,6 +86,7 @@ class ResultFetcher(AsyncCloseable):
         min_rate: float = 1024.0,
         allow_private: bool = False,
         resolve_url: ResolveUrl | None = None,
+        transport: TransportOptions | None = None,
     ) -> None:
         """Make a fetcher; nothing is requested before the first call.
 
@@ -107,8 +109,10 @@ class ResultFetcher(AsyncCloseable):
                 results that the service does not keep (zero data retention). It is called with
                 the snapshot, and again with a new snapshot when that URL has expired; it may be a
                 coroutine function.
+            transport: Proxies, certificates and header limits; None for those of the client.
 
         Raises:
+            ConfigurationError: A proxy of the environment cannot be used.
             ValueError: A number is out of range.
             TypeError: `connections` is not an integer.
         """
@@ -128,8 +132,15 @@ class ResultFetcher(AsyncCloseable):
         self._connections = connections
         self._resolve_url = resolve_url
         self._counters = Counters()
+        options = transport or client.transport
         self._storage = StorageClient(
-            guard=SsrfGuard(api_url=client.base_url, allow_private=allow_private),
+            guard=SsrfGuard(
+                api_url=client.base_url,
+                allow_private=allow_private,
+                proxies=options.proxies(),
+                resolver=options.resolver,
+            ),
+            options=options,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
             min_rate=min_rate,

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 import aiohttp
 from attrs import frozen
 
-from adepoll.api.transport import describe
+from adepoll.api.transport_errors import describe
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Decoder, Read, ReadChunk
 from adepoll.fetcher.buffered_body import take_over

@@ -2,7 +2,8 @@
 
 A URL from the service or a redirect must not reach into the network that adepoll runs in (OWASP,
 SSRF). URLs are checked before the request, and addresses after name resolution: the connection
-goes to the checked address, so a name cannot change its address in between (DNS rebinding).
+goes to the checked address, so a name cannot change its address in between (DNS rebinding). A proxy
+resolves names itself: names of private addresses are refused if they can be resolved here, too.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from adepoll.api.transport_options import Proxies
 from adepoll.errors import ResultUrlError
 
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -42,19 +44,30 @@ class SsrfGuard(AbstractResolver):
     so, or if the API itself is at such an address.
     """
 
-    def __init__(self, *, api_url: str, allow_private: bool) -> None:
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        allow_private: bool,
+        proxies: Proxies | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         """Make a guard without resolving a name.
 
         Args:
             api_url: Base URL of the API.
             allow_private: True to allow private addresses and plain http.
+            proxies: The proxies in use; their own addresses may be private.
+            resolver: Resolves names; None for the default, which the guard creates and closes.
         """
+        self.proxies = proxies or Proxies()
         api = urlsplit(api_url)
         self._api_host = api.hostname or ""
         self._schemes = {"https", api.scheme, *(["http"] if allow_private else [])}
         self._private_is_allowed = allow_private or _is_private(self._api_host)
         self._api_is_resolved = False
-        self._resolver: AbstractResolver | None = None
+        self._resolver = resolver
+        self._owns_resolver = resolver is None
 
     async def check(self, job_id: str, url: str) -> URL:
         """Return the URL in the form that aiohttp sends unchanged.
@@ -72,7 +85,9 @@ class SsrfGuard(AbstractResolver):
                     reason = "the URL contains a user or password"
                 elif target.scheme not in self._schemes or not target.host:
                     reason = "results are only fetched over https"
-                elif _is_private(target.host) and not await self._allows_private():
+                elif target.host in self.proxies.hosts and not await self._allows_private():
+                    reason = "the host is that of the proxy"
+                elif not await self._is_allowed(target):
                     reason = _PRIVATE_HOST
                 else:
                     return target
@@ -91,6 +106,8 @@ class SsrfGuard(AbstractResolver):
             OSError: The name cannot be resolved.
         """
         results = await self._resolve(host, port, family)
+        if host in self.proxies.hosts:
+            return results
         is_private = any(_is_private(result["host"]) for result in results)
         if is_private and not await self._allows_private():
             raise PrivateAddressError(_PRIVATE_HOST)
@@ -98,9 +115,23 @@ class SsrfGuard(AbstractResolver):
 
     async def close(self) -> None:
         """Close the resolver."""
-        if self._resolver is not None:
+        if self._resolver is not None and self._owns_resolver:
             await self._resolver.close()
             self._resolver = None
+
+    async def _is_allowed(self, target: URL) -> bool:
+        """Return whether the host may be requested, as far as it is known before connecting."""
+        host = target.host or ""
+        is_private = _is_private(host)
+        if not is_private and self.proxies.for_url(target) is not None:
+            # The proxy resolves the name, so `resolve` will not see the address. A network with a
+            # proxy may have no name resolution for the internet; then the proxy decides alone.
+            try:
+                results = await self._resolve(host, target.port or 0, socket.AF_UNSPEC)
+            except OSError:
+                return True
+            is_private = any(_is_private(result["host"]) for result in results)
+        return not is_private or await self._allows_private()
 
     async def _allows_private(self) -> bool:
         """Return whether private addresses are allowed; may resolve the API's name, once."""

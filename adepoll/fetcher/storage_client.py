@@ -17,9 +17,17 @@ from yarl import URL
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot
-from adepoll.api.transport import USER_AGENT, Connections, describe, limit_read_size
+from adepoll.api.transport import USER_AGENT, Connections, limit_read_size
+from adepoll.api.transport_errors import describe, is_lasting_refusal
+from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
-from adepoll.errors import ResultError, ResultExpiredError, ResultTransferError, ResultUrlError
+from adepoll.errors import (
+    ResultError,
+    ResultExpiredError,
+    ResultProxyRefusedError,
+    ResultTransferError,
+    ResultUrlError,
+)
 from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, ResponseInterpreter
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 from adepoll.fetcher.statistics import Counters
@@ -58,6 +66,7 @@ class StorageClient(AsyncCloseable):
         self,
         *,
         guard: SsrfGuard,
+        options: TransportOptions | None = None,
         connect_timeout: float,
         read_timeout: float,
         min_rate: float,
@@ -65,12 +74,14 @@ class StorageClient(AsyncCloseable):
         """Make a client without opening a connection.
 
         Args:
-            guard: Decides which URLs may be requested.
+            guard: Decides which URLs may be requested, and by which proxy.
+            options: Certificates and header limits; None for the defaults.
             connect_timeout: Maximum seconds until a connection is established.
             read_timeout: Maximum seconds without a byte.
             min_rate: Minimum bytes per second, over each `read_timeout` of waiting for them.
         """
         self._guard = guard
+        self._options = options or TransportOptions()
         self._timeout = aiohttp.ClientTimeout(
             total=None,
             connect=connect_timeout,  # includes name resolution and TLS
@@ -99,6 +110,7 @@ class StorageClient(AsyncCloseable):
             auto_decompress=False,
             connector=aiohttp.TCPConnector(
                 limit=0,
+                ssl=self._options.ssl,
                 resolver=self._guard,
                 # If a body ends while reading is paused, aiohttp keeps the read timeout of that
                 # idle connection running, and could reuse the connection just before it fires.
@@ -107,6 +119,9 @@ class StorageClient(AsyncCloseable):
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={**DEFAULT_HEADERS, "User-Agent": USER_AGENT},
             timeout=self._timeout,
+            max_line_size=self._options.max_header_bytes,
+            max_field_size=self._options.max_header_bytes,
+            max_headers=self._options.max_headers,
         )
 
     @asynccontextmanager
@@ -178,6 +193,7 @@ class StorageClient(AsyncCloseable):
         self, job_id: str, url: str, target: URL, headers: dict[str, str], *, in_bulk: bool
     ) -> aiohttp.ClientResponse:
         private = ""
+        is_refused = False
         try:
             self.check_open()
             return await self._connections.session().get(
@@ -185,11 +201,12 @@ class StorageClient(AsyncCloseable):
                 headers=headers,
                 allow_redirects=False,
                 read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
+                proxy=self._guard.proxies.for_url(target),
             )
         except TimeoutError:
             reason = "the storage does not respond"
         except (aiohttp.ClientError, OSError) as exc:
-            reason = describe(exc)
+            reason, is_refused = describe(exc), is_lasting_refusal(exc)
             if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(
                 exc.os_error, PrivateAddressError
             ):
@@ -199,7 +216,8 @@ class StorageClient(AsyncCloseable):
         # the context of ours.
         if private:
             raise ResultUrlError(job_id=job_id, url=url, reason=private)
-        raise ResultTransferError(reason, job_id=job_id, received=0, expected=None)
+        cls = ResultProxyRefusedError if is_refused else ResultTransferError
+        raise cls(reason, job_id=job_id, received=0, expected=None)
 
 
 def _joined(base: URL, location: str) -> URL:

@@ -22,6 +22,7 @@ from commandline import (
     sha256_of,
     started,
 )
+from proxies import Proxy
 from waiting import supervised, until
 
 from adepoll import JobSnapshot
@@ -252,6 +253,19 @@ async def test_ids_from_a_named_pipe_are_read_as_they_arrive_and_do_not_delay_si
             process.send_signal(signal.SIGTERM)
             await process.wait()
     assert process.returncode == 143
+
+
+async def test_the_command_uses_the_proxy_of_its_options_or_of_the_environment(ade, tmp_path):
+    job_id = ade.submit(JobPlan(processing_time=0.0, result_bytes=2_000_000))
+    async with Proxy() as proxy:
+        out = tmp_path / "a.json"
+        options = ("--proxy", proxy.url, "--allow-private", "-o", out)
+        assert (await adepoll(ade, "fetch", job_id, *options))[0] == 0
+        assert {ade.base_url in target for target in proxy.targets} == {True, False}
+        proxy.refusal = "403 Forbidden"
+        code, _, err = await adepoll(ade, "get", job_id, variables={"HTTP_PROXY": proxy.url})
+    assert code != 0
+    assert "403" in err
 
 
 async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):

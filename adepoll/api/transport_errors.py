@@ -1,0 +1,117 @@
+"""What the errors of aiohttp mean: the translation into errors of adepoll.
+
+Imports errors and redaction.
+"""
+
+import os
+import re
+import socket
+import ssl
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+
+from adepoll.errors import (
+    CertificateError,
+    ConnectionFailedError,
+    HeadersTooLargeError,
+    ProxyError,
+    ProxyRefusedError,
+    RequestError,
+    TransportError,
+)
+from adepoll.redaction import showable
+
+
+class _BrokenError(aiohttp.ClientError):
+    """Wraps an aiohttp error (`args[0]`), so that aiohttp does not send the GET again."""
+
+
+async def send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware that keeps aiohttp from sending a GET twice.
+
+    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
+    error classes below. The request budget would not count such a retry.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise _BrokenError(exc) from exc
+
+
+def error_of(exc: BaseException, *, job_id: str | None) -> RequestError:
+    """Return the error of a request to the API that failed with an error of aiohttp."""
+    if isinstance(exc, _BrokenError):
+        exc = exc.args[0]
+    cls: type[RequestError] = TransportError
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        cls = ProxyRefusedError if is_lasting_refusal(exc) else ProxyError
+    elif isinstance(exc, aiohttp.ClientProxyConnectionError):
+        cls = ProxyError
+    elif isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        cls = CertificateError
+    elif isinstance(exc, aiohttp.ClientConnectorError):
+        cls = ConnectionFailedError
+    elif isinstance(exc, aiohttp.ClientResponseError) and _has_too_large_headers(exc):
+        cls = HeadersTooLargeError
+    return cls(describe(exc), job_id=job_id)
+
+
+def is_lasting_refusal(exc: BaseException) -> bool:
+    """Return whether a proxy refused the connection, and will do so again."""
+    return (
+        isinstance(exc, aiohttp.ClientHttpProxyError)
+        and exc.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        and exc.status not in {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+    )
+
+
+def _has_too_large_headers(exc: aiohttp.ClientResponseError) -> bool:
+    # aiohttp has no class for it; these are the beginnings of its messages.
+    return exc.message.startswith(("Got more than", "Too many headers"))
+
+
+_BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
+
+
+def describe(exc: BaseException) -> str:
+    """Return what an error of aiohttp means, without its URL, headers or body."""
+    if isinstance(exc, _BrokenError):
+        exc = exc.args[0]
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        what = "the proxy " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
+        return f"cannot connect to {what}{exc.host}:{exc.port}: {_reason(exc.os_error)}"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "the connection was closed before an answer came"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return _describe_response(exc)
+    if isinstance(exc, aiohttp.ClientPayloadError):
+        return "the connection broke within the body"
+    if isinstance(exc, OSError):
+        return f"the connection failed: {_reason(exc)}"
+    return f"the connection failed ({type(exc).__name__})"
+
+
+def _describe_response(exc: aiohttp.ClientResponseError) -> str:
+    # The rest of the message can quote a document, or the query of the request.
+    message = showable(_BEFORE_QUOTE.split(exc.message, 1)[0], 120)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused the connection: {exc.status} {message}".rstrip()
+    if _has_too_large_headers(exc):
+        return (
+            "the answer has too large or too many headers; to accept them, pass "
+            "transport=TransportOptions(max_header_bytes=..., max_headers=...)"
+        )
+    return f"the answer is not valid HTTP: {message}"
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_message:
+        return f"its certificate cannot be verified: {showable(exc.verify_message, 120)}"
+    # asyncio replaces the system's text by its own; DNS and TLS errors have numbers of their own.
+    if exc.errno is not None and not isinstance(exc, socket.gaierror | ssl.SSLError):
+        return os.strerror(exc.errno)
+    return showable(exc.strerror or type(exc).__name__, 120)

@@ -1,0 +1,196 @@
+"""How connections are made: proxies, certificates, header limits, name resolution.
+
+Imports errors and redaction.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+from os import PathLike
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
+
+from aiohttp.abc import AbstractResolver
+from attrs import field, frozen
+from yarl import URL
+
+from adepoll.errors import ConfigurationError
+from adepoll.redaction import redact_url, showable
+
+
+def _show_proxy(proxy: str | None) -> str:
+    return repr(proxy and redact_url(proxy))
+
+
+@frozen(kw_only=True)
+class TransportOptions:
+    """How an `AdeClient` and a `ResultFetcher` open their connections.
+
+    Attributes:
+        proxy: URL of a proxy for all requests: ``http://`` or ``https://``, with user and password
+            if it needs them. None for those of the environment.
+        trust_env: True to read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (or
+            the same in lower case, which take precedence) when the client or fetcher is created.
+            ``NO_PROXY`` also limits `proxy`. False to ignore them.
+        ca_file: PEM file with certificates of authorities that are trusted in addition to those of
+            the system, for a proxy that inspects TLS or a service in your own network.
+        client_certificate: PEM file with a certificate and its private key, for servers that
+            demand one.
+        ssl_context: Your own context instead of the two files.
+        max_header_bytes: Largest accepted line of a response header, bytes.
+        max_headers: Largest accepted number of response headers.
+        resolver: Your own name resolution; it is not closed.
+    """
+
+    proxy: str | None = field(default=None, repr=_show_proxy)
+    trust_env: bool = True
+    ca_file: str | PathLike[str] | None = None
+    client_certificate: str | PathLike[str] | None = None
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    max_header_bytes: int = 65_536
+    max_headers: int = 1_000
+    resolver: AbstractResolver | None = field(default=None, repr=False)
+    _loaded: ssl.SSLContext | None = field(init=False, default=None, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the options, and load the files.
+
+        Raises:
+            ConfigurationError: A file or a proxy cannot be used.
+            ValueError: A number is out of range, or options contradict each other.
+        """
+        for name in ("max_header_bytes", "max_headers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.proxy is not None:
+            proxy_url(self.proxy, "proxy")
+        if self.ca_file is None and self.client_certificate is None:
+            return
+        if self.ssl_context is not None:
+            raise ValueError("pass ssl_context or files with certificates, not both")
+        context = ssl.create_default_context()
+        if self.ca_file is not None:
+            _load(context.load_verify_locations, "ca_file", self.ca_file)
+        if self.client_certificate is not None:
+            _load(context.load_cert_chain, "client_certificate", self.client_certificate)
+        object.__setattr__(self, "_loaded", context)
+
+    @property
+    def ssl(self) -> ssl.SSLContext | bool:
+        """The context for TLS; True for the default of aiohttp."""
+        return self.ssl_context or self._loaded or True
+
+    def proxies(self) -> "Proxies":
+        """Return the proxies of these options, and of the environment as it is now.
+
+        Raises:
+            ConfigurationError: A proxy of the environment cannot be used.
+        """
+        environment = getproxies_environment() if self.trust_env else {}
+        no_proxy = environment.pop("no", "")
+        if self.proxy is not None:
+            environment = {"all": self.proxy}
+        return Proxies(
+            by_scheme={
+                scheme: proxy_url(text, f"{scheme.upper()}_PROXY")
+                for scheme, text in environment.items()
+                if scheme in _SCHEMES
+            },
+            no_proxy=tuple(re.split(r"[,\s]+", no_proxy.strip())) if no_proxy.strip() else (),
+        )
+
+
+@frozen(kw_only=True)
+class Proxies:
+    """Which proxy a request uses.
+
+    Attributes:
+        by_scheme: URL of the proxy for ``http``, ``https`` and ``all``.
+        no_proxy: Hosts that are requested directly.
+    """
+
+    by_scheme: Mapping[str, str] = field(factory=dict, repr=False)
+    no_proxy: tuple[str, ...] = ()
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts of the proxies."""
+        return frozenset(urlsplit(proxy).hostname or "" for proxy in self.by_scheme.values())
+
+    def for_url(self, url: URL) -> str | None:
+        """Return the proxy for a URL; None for a direct connection.
+
+        ``NO_PROXY`` is read as curl reads it (curl's manual, "Environment"): names include their
+        subdomains, a leading dot is ignored, addresses may be networks, ``*`` is every host. An
+        entry with a port is valid for this port only.
+        """
+        proxy = self.by_scheme.get(url.scheme) or self.by_scheme.get("all")
+        if proxy is None or url.host is None:
+            return None
+        host, port = url.host.lower().rstrip("."), url.port
+        return None if any(_matches(entry, host, port) for entry in self.no_proxy) else proxy
+
+
+_SCHEMES: Final = ("http", "https", "all")
+_WITH_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)")
+
+
+def proxy_url(text: str, name: str) -> str:
+    """Return the URL of a proxy; ``http`` is the default scheme, as for curl.
+
+    Args:
+        text: The value of an option or variable.
+        name: The name of the option or variable, for the error.
+
+    Raises:
+        ConfigurationError: It is not the URL of a proxy that can be used.
+    """
+    url = text.strip() if "://" in text else f"http://{text.strip()}"
+    shown = showable(redact_url(url), 120)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises if it is not a number
+    except ValueError:
+        raise ConfigurationError(f"{name} is not the URL of a proxy: {shown}") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ConfigurationError(f"{name} must be an http:// or https:// proxy: {shown}")
+    if not parts.hostname or not (url.isascii() and url.isprintable()) or " " in url:
+        raise ConfigurationError(f"{name} is not the URL of a proxy: {shown}")
+    return url
+
+
+def _matches(entry: str, host: str, port: int | None) -> bool:
+    entry = entry.lower()
+    if entry == "*":
+        return True
+    if with_port := _WITH_PORT.fullmatch(entry):
+        entry = with_port[1]
+        if int(with_port[2]) != port:
+            return False
+    entry = entry.strip("[]").lstrip(".").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return bool(entry) and (host == entry or host.endswith(f".{entry}"))
+    try:
+        return address in ip_network(entry, strict=False)
+    except ValueError:
+        return False
+
+
+def _load(
+    load: Callable[[str | PathLike[str]], None], name: str, path: str | PathLike[str]
+) -> None:
+    shown = showable(os.fspath(path), 200)
+    try:
+        load(path)
+    except ssl.SSLError as exc:
+        reason = exc.reason or "it is not a PEM file"
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+    else:
+        return
+    raise ConfigurationError(f"cannot read the {name} {shown}: {reason}")

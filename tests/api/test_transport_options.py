@@ -1,0 +1,417 @@
+"""Proxies, private certificate authorities and header limits, through a real proxy."""
+
+import json
+import ssl
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from proxies import Authority, Proxy
+from yarl import URL
+
+from adepoll.api.client import AdeClient
+from adepoll.api.transport_options import Proxies, TransportOptions
+from adepoll.errors import (
+    CertificateError,
+    ConfigurationError,
+    HeadersTooLargeError,
+    ProxyError,
+    ProxyRefusedError,
+    ResultProxyRefusedError,
+    ResultUrlError,
+    TransportError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.throttling.retrying import RetryPolicy
+
+KEY = "key-1"
+ONCE = RetryPolicy(attempts=1)
+JOB = {"job_id": "j-1", "status": "processing", "received_at": 1, "progress": 0.0}
+API = "api.ade.example"  # no such name: only the proxy knows where it is
+
+
+@pytest.fixture
+async def proxy():
+    async with Proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@asynccontextmanager
+async def serving(answer, context=None):
+    """Serve on loopback; yield the port and the requests."""
+    requests = []
+
+    async def handle(request):
+        requests.append(request)
+        return answer(request)
+
+    runner = web.AppRunner(_app(handle), handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    try:
+        yield site._server.sockets[0].getsockname()[1], requests
+    finally:
+        await runner.cleanup()
+
+
+def _app(handle):
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    return app
+
+
+def send_job(_request):
+    return web.json_response(JOB)
+
+
+def client_of(base_url=f"https://{API}", **options):
+    return AdeClient(KEY, base_url=base_url, retry=ONCE, transport=TransportOptions(**options))
+
+
+# --- a proxy ------------------------------------------------------------------------------------
+
+
+async def test_a_tunnel_leads_to_a_service_with_a_private_authority(proxy, authority):
+    async with serving(send_job, authority.server_context(API)) as (port, requests):
+        proxy.route = "127.0.0.1", port
+        async with client_of(proxy=proxy.url, ca_file=authority.file) as client:
+            assert (await client.get_job("j-1")).job_id == "j-1"
+            await client.get_job("j-1")
+    assert proxy.targets == [f"{API}:443"]  # one tunnel for both
+    assert requests[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert "Proxy-Authorization" not in requests[0].headers
+
+
+async def test_the_proxy_gets_its_credentials_and_the_service_does_not(proxy, authority):
+    proxy.credentials = "user:se cret"
+    url = proxy.url.replace("//", "//user:se%20cret@")
+    async with serving(send_job, authority.server_context(API)) as (port, requests):
+        proxy.route = "127.0.0.1", port
+        async with client_of(proxy=url, ca_file=authority.file) as client:
+            await client.get_job("j-1")
+    assert "Proxy-Authorization" not in requests[0].headers
+
+
+async def test_an_http_service_is_requested_through_the_proxy(proxy):
+    async with (
+        serving(send_job) as (port, requests),
+        client_of(f"http://127.0.0.1:{port}", proxy=proxy.url) as client,
+    ):
+        await client.get_job("j-1")
+    assert proxy.targets == [f"http://127.0.0.1:{port}/v1/ade/extract/jobs/j-1"]
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden"])
+async def test_a_refusal_of_the_proxy_is_the_proxys_and_is_not_retried(proxy, status):
+    proxy.refusal = status
+    options = TransportOptions(proxy=proxy.url)
+    async with AdeClient(KEY, base_url=f"https://{API}", transport=options) as client:
+        with pytest.raises(ProxyRefusedError, match=f"the proxy refused the connection: {status}"):
+            await client.get_job("j-1")
+        assert client.stats.refused is None
+    assert len(proxy.targets) == 1
+
+
+async def test_wrong_credentials_are_the_proxys_and_appear_in_no_message(proxy):
+    proxy.credentials = "user:right"
+    url = proxy.url.replace("//", "//user:canary@")
+    async with client_of(proxy=url) as client:
+        with pytest.raises(ProxyRefusedError, match="407") as caught:
+            await client.get_job("j-1")
+    assert "canary" not in f"{caught.value!r} {client.transport!r}"
+    assert caught.value.__context__ is None
+
+
+async def test_a_failure_of_the_proxy_is_the_proxys_and_is_retried(proxy):
+    proxy.refusal = "502 Bad Gateway"
+    retry = RetryPolicy(attempts=3, base=0.001)
+    options = TransportOptions(proxy=proxy.url)
+    async with AdeClient(KEY, base_url=f"https://{API}", retry=retry, transport=options) as client:
+        with pytest.raises(ProxyError, match="the proxy refused the connection: 502 Bad Gateway"):
+            await client.get_job("j-1")
+    assert len(proxy.targets) == 3
+
+
+async def test_a_proxy_that_cannot_be_reached_is_named():
+    async with client_of(proxy="http://127.0.0.1:1") as client:
+        with pytest.raises(ProxyError, match=r"cannot connect to the proxy 127\.0\.0\.1:1: "):
+            await client.get_job("j-1")
+
+
+# --- the environment ----------------------------------------------------------------------------
+
+
+async def test_the_proxy_of_the_environment_is_used_and_netrc_is_not(
+    proxy, authority, monkeypatch, tmp_path
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {API} login user password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    async with serving(send_job, authority.server_context(API)) as (port, requests):
+        proxy.route = "127.0.0.1", port
+        async with client_of(ca_file=authority.file) as client:
+            await client.get_job("j-1")
+    assert requests[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("options", [{"trust_env": False}, {}])
+async def test_the_environment_can_be_ignored_or_exclude_a_host(proxy, monkeypatch, options):
+    monkeypatch.setenv("http_proxy", proxy.url)
+    if not options:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with (
+        serving(send_job) as (port, _),
+        client_of(f"http://127.0.0.1:{port}", **options) as client,
+    ):
+        await client.get_job("j-1")
+    assert proxy.targets == []
+
+
+def chosen(url, monkeypatch, **environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return TransportOptions().proxies().for_url(URL(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "proxy"),
+    [
+        ("https://h", {}, None),
+        ("https://h", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://h", {"HTTPS_PROXY": "p:1"}, "http://p:1"),  # curl's default scheme
+        ("https://h", {"HTTP_PROXY": "http://p:1"}, None),
+        ("http://h", {"HTTP_PROXY": "http://p:1"}, "http://p:1"),
+        ("http://h", {"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, None),  # httpoxy
+        ("https://h", {"ALL_PROXY": "http://p:1"}, "http://p:1"),
+        ("https://h", {"ALL_PROXY": "http://p:1", "https_proxy": "http://q:1"}, "http://q:1"),
+        ("https://h", {"HTTPS_PROXY": "http://p:1", "https_proxy": "http://q:1"}, "http://q:1"),
+        ("https://h", {"HTTPS_PROXY": "http://p:1", "https_proxy": ""}, None),
+        ("https://h", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, None),
+    ],
+)
+def test_the_environment_is_read_as_curl_reads_it(url, environment, proxy, monkeypatch):
+    assert chosen(url, monkeypatch, **environment) == proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "direct"),
+    [
+        ("https://landing.ai", "landing.ai", True),
+        ("https://api.landing.ai", "landing.ai", True),
+        ("https://api.landing.ai", ".landing.ai", True),
+        ("https://landing.ai", ".landing.ai", True),
+        ("https://API.Landing.AI.", "landing.ai", True),
+        ("https://notlanding.ai", "landing.ai", False),
+        ("https://landing.ai", "a.example, landing.ai", True),
+        ("https://landing.ai", "a.example landing.ai", True),
+        ("https://landing.ai:444", "landing.ai:443", False),
+        ("https://landing.ai", "landing.ai:443", True),
+        ("https://10.1.2.3", "10.0.0.0/8", True),
+        ("https://11.1.2.3", "10.0.0.0/8", False),
+        ("https://10.1.2.3", "10.1.2.3", True),
+        ("https://110.1.2.3", "10.1.2.3", False),
+        ("https://[fd00::1]", "fd00::/8", True),
+        ("https://[fd00::1]:8443", "[fd00::1]:8443", True),
+        ("https://h", ",", False),
+        ("https://h", "", False),
+    ],
+)
+def test_no_proxy_names_hosts_domains_and_networks(url, no_proxy, direct, monkeypatch):
+    found = chosen(url, monkeypatch, HTTPS_PROXY="http://p:1", NO_PROXY=no_proxy)
+    assert found == (None if direct else "http://p:1")
+
+
+@pytest.mark.parametrize(
+    "value", ["socks5://p:1", "http://", "http://p:port", "http://p q:1", "ftp://p"]
+)
+def test_a_proxy_that_cannot_be_used_is_refused(value, monkeypatch):
+    with pytest.raises(ConfigurationError, match="proxy"):
+        TransportOptions(proxy=value)
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY"):
+        AdeClient(KEY)
+
+
+def test_session_and_transport_exclude_each_other():
+    with pytest.raises(ValueError, match="pass session or transport, not both"):
+        AdeClient(KEY, session=object(), transport=TransportOptions())
+
+
+# --- certificates -------------------------------------------------------------------------------
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused(authority):
+    async with (
+        serving(send_job, authority.server_context("127.0.0.1")) as (port, requests),
+        client_of(f"https://127.0.0.1:{port}") as client,
+    ):
+        with pytest.raises(CertificateError):
+            await client.get_job("j-1")
+    assert requests == []
+
+
+async def test_a_client_certificate_is_shown_to_servers_that_demand_one(authority):
+    context = authority.server_context("127.0.0.1", demand_certificate=True)
+    certificate = authority.certificate("client.example")
+    async with serving(send_job, context) as (port, _):
+        url = f"https://127.0.0.1:{port}"
+        async with client_of(url, ca_file=authority.file) as client:
+            with pytest.raises(TransportError):
+                await client.get_job("j-1")
+        own = {"ca_file": authority.file, "client_certificate": certificate}
+        async with client_of(url, **own) as client:
+            await client.get_job("j-1")
+
+
+async def test_an_own_context_is_used(authority):
+    context = ssl.create_default_context(cafile=authority.file)
+    async with (
+        serving(send_job, authority.server_context("127.0.0.1")) as (port, _),
+        client_of(f"https://127.0.0.1:{port}", ssl_context=context) as client,
+    ):
+        await client.get_job("j-1")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    no_pem = tmp_path / "no.pem"
+    no_pem.write_text("nothing")
+    for options in (
+        {"ca_file": tmp_path / "absent.pem"},
+        {"ca_file": no_pem},
+        {"client_certificate": no_pem},
+    ):
+        (name,) = options
+        with pytest.raises(ConfigurationError, match=f"cannot read the {name} .*pem: "):
+            TransportOptions(**options)
+    with pytest.raises(ValueError, match="pass ssl_context or files"):
+        TransportOptions(ca_file=no_pem, ssl_context=ssl.create_default_context())
+
+
+# --- headers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Big": "x" * 60_000}, {f"X-{n}": "y" for n in range(900)}], ids=["big", "many"]
+)
+async def test_large_and_many_headers_are_accepted(headers):
+    async with (
+        serving(lambda _: web.json_response(JOB, headers=headers)) as (port, _),
+        client_of(f"http://127.0.0.1:{port}") as client,
+    ):
+        assert (await client.get_job("j-1")).job_id == "j-1"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Big": "x" * 70_000}, {f"X-{n}": "y" for n in range(1_100)}], ids=["big", "many"]
+)
+async def test_headers_beyond_the_limits_are_reported_as_that(headers):
+    async with serving(lambda _: web.json_response(JOB, headers=headers)) as (port, _):
+        url = f"http://127.0.0.1:{port}"
+        async with client_of(url) as client:
+            with pytest.raises(HeadersTooLargeError, match="TransportOptions"):
+                await client.get_job("j-1")
+        async with client_of(url, max_header_bytes=100_000, max_headers=2_000) as client:
+            await client.get_job("j-1")
+
+
+@pytest.mark.parametrize("name", ["max_header_bytes", "max_headers"])
+def test_limits_must_be_positive(name):
+    with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+        TransportOptions(**{name: 0})
+
+
+# --- results ------------------------------------------------------------------------------------
+
+RESULT = {"extraction": {}, "extraction_metadata": {}, "metadata": {}}
+STORAGE = "storage.example"
+
+
+def stored_at(url):
+    return {**JOB, "status": "completed", "progress": 1.0, "output_url": url}
+
+
+def answer_with(url):
+    def answer(request):
+        is_api = "/v1/ade" in request.path
+        return web.Response(
+            body=json.dumps(stored_at(url) if is_api else RESULT), content_type="application/json"
+        )
+
+    return answer
+
+
+async def test_a_result_is_fetched_through_the_proxy_of_the_client(proxy, authority, tmp_path):
+    context = authority.server_context(API, STORAGE)
+    async with serving(answer_with(f"https://{STORAGE}/r.json"), context) as (port, requests):
+        proxy.route = "127.0.0.1", port
+        async with (
+            client_of(proxy=proxy.url, ca_file=authority.file) as client,
+            ResultFetcher(client) as fetcher,
+        ):
+            done = await fetcher.download("j-1", tmp_path / "r.json")
+    assert json.loads(done.path.read_text()) == RESULT
+    assert proxy.targets[0] == f"{API}:443"
+    assert f"{STORAGE}:443" in proxy.targets
+    assert "Authorization" not in requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "127.0.0.1", "localhost", "[::1]", "10.0.0.1", "private.example"]
+)
+async def test_the_proxy_is_not_asked_for_private_addresses(proxy, authority, host):
+    class Resolver:
+        async def resolve(self, host, port=0, family=0):
+            if host != "private.example":
+                raise OSError("no such name")
+            return [{"hostname": host, "host": "10.1.1.1", "port": port, "family": 2}]
+
+        async def close(self):
+            raise AssertionError("it belongs to the caller")
+
+    context = authority.server_context(API, STORAGE)
+    async with serving(answer_with(f"https://{host}/r.json"), context) as (port, _):
+        proxy.route = "127.0.0.1", port
+        options = {"proxy": proxy.url, "ca_file": authority.file, "resolver": Resolver()}
+        async with client_of(**options) as client, ResultFetcher(client) as fetcher:
+            with pytest.raises(ResultUrlError):
+                await fetcher.result("j-1")
+    assert proxy.targets == [f"{API}:443"]
+
+
+async def test_a_result_at_the_proxy_itself_is_refused(proxy, authority):
+    context = authority.server_context(API)
+    async with serving(answer_with(f"https://127.0.0.1:{proxy.port}/"), context) as (port, _):
+        proxy.route = "127.0.0.1", port
+        async with (
+            client_of(proxy=proxy.url, ca_file=authority.file) as client,
+            ResultFetcher(client) as fetcher,
+        ):
+            with pytest.raises(ResultUrlError):
+                await fetcher.result("j-1")
+
+
+async def test_a_refusal_of_the_proxy_ends_a_download_immediately(proxy, authority):
+    context = authority.server_context(API)
+    async with serving(answer_with(f"https://{STORAGE}/r.json"), context) as (port, _):
+        proxy.route = "127.0.0.1", port
+        async with client_of(proxy=proxy.url, ca_file=authority.file) as client:
+            job = await client.get_job("j-1")
+            async with ResultFetcher(client) as fetcher:
+                proxy.refusal = "403 Filtered"
+                with pytest.raises(ResultProxyRefusedError, match=r"the proxy refused .*403"):
+                    await fetcher.result(job)
+    assert len(proxy.targets) == 2
+
+
+def test_the_hosts_of_proxies_are_known():
+    found = Proxies(by_scheme={"http": "http://a:1", "all": "http://u:p@b:2"})
+    assert found.hosts == {"a", "b"}
