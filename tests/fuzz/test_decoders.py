@@ -10,7 +10,7 @@ from fuzzing import counted_calls, inputs_of, seeds_of
 from hypothesis import HealthCheck, given, seed, settings
 
 BY_NAME = {decoder.name: decoder for decoder in DECODERS}
-PER_ROUND = 5_000  # Hypothesis remembers all examples of a round, so memory bounds its length.
+PER_ROUND = 1_000  # Hypothesis remembers all examples of a round, so memory bounds its length.
 MAX_CALLS = 6_000  # for an input of any size
 MAX_CALLS_PER_BYTE = 12
 
