@@ -43,6 +43,7 @@ class AdeClient(AsyncCloseable):
         session: aiohttp.ClientSession | None = None,
         transport: TransportOptions | None = None,
         timeout: float = 30.0,
+        outage_wait: float = 60.0,
         max_rate: float | None = None,
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
@@ -65,6 +66,8 @@ class AdeClient(AsyncCloseable):
             transport: Proxies, certificates and header limits; None for the defaults, which read
                 the proxies of the environment. A `session` has its own.
             timeout: Longest time of one request, connecting and body included, seconds.
+            outage_wait: Seconds for which `get_job` and `list_jobs` wait while the service is down,
+                before they raise `ServiceDownError`. A watcher has its own patience.
             max_rate: Largest number of requests per second; None for no limit.
             retry: When failed requests are sent again; None for the policy of `rate_limiter`, or
                 the defaults.
@@ -82,6 +85,8 @@ class AdeClient(AsyncCloseable):
         """
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
+        if not outage_wait >= 0:
+            raise ValueError(f"outage_wait must be a number of 0 or more, got {outage_wait}")
         if max_body_bytes < 1:
             raise ValueError(f"max_body_bytes must be positive, got {max_body_bytes}")
         if session is not None and transport is not None:
@@ -100,7 +105,9 @@ class AdeClient(AsyncCloseable):
         elif max_rate is not None or max_connections is not None:
             raise ValueError("pass max_rate and max_connections to the RateLimiter, not the client")
         self._retry = retry or rate_limiter.retry
-        self._sender = RequestSender(rate_limiter, retry=self._retry, rng=self._rng)
+        self._sender = RequestSender(
+            rate_limiter, retry=self._retry, rng=self._rng, outage_wait=outage_wait
+        )
         self._transport_options = transport or TransportOptions()
         self._transport = Transport(
             api_key=key,
@@ -153,11 +160,14 @@ class AdeClient(AsyncCloseable):
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job once.
 
+        The guide says how long a call can take at most, under "The request budget".
+
         Raises:
             InvalidJobIdError: The id cannot be a job id; nothing was sent.
             RequestError: There was no usable response: a `StatusError` if the service answered
                 with an error status, a `TransportError` if no response arrived. Temporary failures
                 have been retried.
+            ServiceDownError: The service is down (a `TransportError`, too).
             ClosedError: The client is closed.
         """
         snapshot = await self._sender.call(self._job_request(job_id))

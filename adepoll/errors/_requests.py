@@ -51,6 +51,23 @@ class ProxyRefusedError(ProxyError):
     fatal = True
 
 
+class ServiceDownError(TransportError):
+    """No request was sent: the service is down, and the call did not get its turn to probe it.
+
+    Attributes:
+        failures: Number of requests in a row that failed.
+        cause: The error of the last of them; None if it is unknown.
+    """
+
+    def __init__(self, *, failures: int, cause: RequestError | None) -> None:
+        last = "" if cause is None else f", the last with: {cause}"
+        super().__init__(
+            f"the service is down: {failures} requests in a row failed{last}", job_id=None
+        )
+        self.failures = failures
+        self.cause = cause
+
+
 class AnswerTimeoutError(TransportError, TimeoutError):
     """The response was not complete within the client's `timeout`.
 

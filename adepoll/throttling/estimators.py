@@ -74,15 +74,16 @@ class Window:
 class Outage:
     """Whether the service is down, and when it may be probed again.
 
-    `OUTAGE` failures in a row are an outage. During an outage, single requests probe the service
-    after increasing waits, until one succeeds.
+    `OUTAGE` failures in a row, of at least three jobs, are an outage. During an outage, single
+    requests probe the service after increasing waits, until one succeeds. A job that has failed
+    lately while other requests succeeded does not count: its failures must not slow others down.
 
     Attributes:
-        failures: Failures since the last success.
+        failures: Failures that count, since the last success.
         probe_at: When the next probe may be sent; minus infinity without an outage.
     """
 
-    __slots__ = ("_new_waits", "_waits", "failures", "probe_at")
+    __slots__ = ("_failing", "_known", "_new_waits", "_unnamed", "_waits", "failures", "probe_at")
 
     def __init__(self, waits: Callable[[], Iterator[float]]) -> None:
         """Start without an outage.
@@ -92,6 +93,9 @@ class Outage:
         """
         self._new_waits = waits
         self._waits: Iterator[float] | None = None
+        self._failing: dict[str, float] = {}  # jobs that failed since the last success; when
+        self._unnamed = 0  # failures of requests without a job since then
+        self._known: dict[str, float] = {}  # jobs that failed before a success; when; oldest first
         self.failures = 0
         self.probe_at = -math.inf
 
@@ -100,16 +104,24 @@ class Outage:
         """Whether there is an outage now."""
         return self._waits is not None
 
-    def failed(self, now: float, *, is_new: bool) -> bool:
+    def failed(self, now: float, *, is_new: bool, job_id: str | None = None) -> bool:
         """Record a failure; return whether an outage starts with it.
 
         Args:
             now: When the request failed.
             is_new: Whether the request was sent after the last restart of the window. Only such
                 a failure moves the next probe.
+            job_id: The job that the request was about; None for none. Each request without a job
+                counts as another one.
         """
-        self.failures += 1
-        starts = self._waits is None and self.failures >= OUTAGE
+        if job_id is None:
+            self.failures += 1
+            self._unnamed += 1
+        elif now - self._known.get(job_id, -math.inf) > _KNOWN_FOR:
+            self.failures += 1
+            self._failing[job_id] = now
+        jobs = len(self._failing) + self._unnamed
+        starts = self._waits is None and self.failures >= OUTAGE and jobs >= _FEWEST_JOBS
         if starts:
             self._waits = self._new_waits()
         if self._waits is not None and (starts or is_new):
@@ -120,7 +132,13 @@ class Outage:
         """Record a success; return whether an outage ends with it."""
         ends = self._waits is not None
         self._waits = None
-        self.failures = 0
+        for job_id, failed_at in self._failing.items():
+            self._known.pop(job_id, None)  # moves it to the end
+            self._known[job_id] = failed_at
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._failing.clear()
+        self._unnamed = self.failures = 0
         self.probe_at = -math.inf
         return ends
 
@@ -271,13 +289,16 @@ class Rate:
 
 
 OUTAGE: Final = 10
-"""Failures in a row that are an outage."""
+"""Failures in a row that are an outage, if they are of several jobs."""
 
 SLOWEST: Final = 0.1
 """Lowest rate after 429s, requests per second. The gate can make longer pauses."""
 
 _FIRST_WINDOW: Final = 8
 _MAX_PROBE_WAIT: Final = 30.0  # seconds
+_FEWEST_JOBS: Final = 3  # whose failures are an outage
+_KNOWN_FOR: Final = 120.0  # seconds
+_MOST_KNOWN: Final = 1_000  # jobs
 
 # The following values were chosen by simulation: `Rate` against token buckets of 0.5 to 200
 # requests per second, bursts of 1 to 100, and all forms of Retry-After. Times are seconds.

@@ -13,7 +13,15 @@ from typing import Final
 
 from attrs import define
 
-from adepoll.errors import ClosedError, RateLimitedError, RequestError
+from adepoll.errors import (
+    AnswerError,
+    CertificateError,
+    ClosedError,
+    ConnectionFailedError,
+    RateLimitedError,
+    RequestError,
+    TransportError,
+)
 from adepoll.throttling.estimators import Outage, Rate, Window
 from adepoll.throttling.retrying import RetryPolicy
 
@@ -76,6 +84,8 @@ class RateLimiter:
         self._window = Window(max_connections)
         self._rate = Rate()
         self._outage = Outage(lambda: retry.waits(rng))
+        self._last_failure: RequestError | None = None
+        self._reported_at = -math.inf  # when a connection failure was logged last
         self._min_interval = 0.0 if max_rate is None else 1.0 / max_rate
         self._interval = self._min_interval  # seconds between two requests
         self._next_slot = -math.inf  # when the interval allows the next request
@@ -107,8 +117,18 @@ class RateLimiter:
 
     @property
     def failures_in_a_row(self) -> int:
-        """Failed requests since the last success, 429 not counted."""
+        """Failed requests since the last success; `ClientStats` says which ones count."""
         return self._outage.failures
+
+    @property
+    def last_failure(self) -> RequestError | None:
+        """The last of these failures; None if there is none."""
+        return self._last_failure if self._outage.failures else None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the service is down, so that only single requests are sent."""
+        return self._outage.is_on
 
     @property
     def gate_closed_for(self) -> float:
@@ -141,11 +161,17 @@ class RateLimiter:
         now = asyncio.get_running_loop().time()
         return now if self._due() <= now else None
 
-    async def wait_for_turn(self, callers: set[asyncio.Future[float]] | None = None) -> float:
+    async def wait_for_turn(
+        self,
+        callers: set[asyncio.Future[float]] | None = None,
+        *,
+        give_up_at: float = math.inf,
+    ) -> float:
         """Wait until one more request may be sent. Nothing is counted before `start`.
 
         Args:
             callers: Contains the future of this caller during the wait, for `release`.
+            give_up_at: Loop time from which on the caller is released if the service is down.
 
         Returns:
             The time from which on it may be sent: in the past if a timer fired late. Infinity if
@@ -159,6 +185,8 @@ class RateLimiter:
         callers.add(caller)
         self._waiting.append(caller)
         self._wake_waiting()
+        if give_up_at < math.inf:
+            self._release_in_outage(caller, give_up_at)
         try:
             due = await caller
         except asyncio.CancelledError:
@@ -178,6 +206,17 @@ class RateLimiter:
         if not caller.done():
             self._woken += 1
             caller.set_result(math.inf)
+
+    def _release_in_outage(self, caller: asyncio.Future[float], give_up_at: float) -> None:
+        loop = asyncio.get_running_loop()
+        if caller.done():
+            return
+        if (now := loop.time()) < give_up_at or not self.is_down:
+            again_at = max(give_up_at, now + _CHECK_EVERY)
+            call = self._release_in_outage
+            loop.call_at(again_at, call, caller, give_up_at, context=Context())
+        else:
+            self.release(caller)
 
     def start(self, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
@@ -220,11 +259,14 @@ class RateLimiter:
         """Record that the request failed.
 
         A 429, or any response with a Retry-After, closes the gate for all requests. Retry-After is
-        a lower bound, to which jitter is added. Many other temporary errors in a row are an
-        outage. An error that is not temporary is the answer of a service that works.
+        a lower bound, to which jitter is added. Many other failures in a row are an outage. A
+        malformed answer, and an error that is not temporary, come from a service that works.
         """
         throttled = isinstance(error, RateLimitedError)
-        if error.retry_after is None and not error.transient:
+        is_answer = not isinstance(error, TransportError) and (
+            isinstance(error, AnswerError) or not error.transient
+        )
+        if error.retry_after is None and is_answer:
             self.succeeded(sent)
             return
         now = asyncio.get_running_loop().time()
@@ -244,12 +286,10 @@ class RateLimiter:
                 self._rate.throttled(now, sent_at=sent.at)
                 self._interval = max(self._min_interval, self._rate.interval)
             self._rate.gate_closed_until(self.gate_opens_at)
-        elif not error.transient:
+        elif is_answer:
             self._end_outage()
-        elif self._outage.failed(now, is_new=is_new):
-            failures = self._outage.failures
-            _log.warning("%d requests in a row failed, the last with: %s", failures, error)
-            self._window.restart()
+        else:
+            self._record_failure(error, now, is_new=is_new)
         if self._waiting:
             self._wake_waiting()
 
@@ -265,6 +305,22 @@ class RateLimiter:
             return False
         self.retry_budget -= 1
         return True
+
+    def _record_failure(self, error: RequestError, now: float, *, is_new: bool) -> None:
+        is_first = not self._outage.failures
+        self._last_failure = error
+        if self._outage.failed(now, is_new=is_new, job_id=error.job_id):
+            failures = self._outage.failures
+            _log.warning("%d requests in a row failed, the last with: %s", failures, error)
+            self._window.restart()
+        elif (
+            is_first
+            and isinstance(error, ConnectionFailedError | CertificateError)
+            and now >= self._reported_at + _REPORT_EVERY
+        ):
+            # A wrong address would otherwise be noticed late: polls become rarer.
+            self._reported_at = now
+            _log.warning("%s", error)
 
     def _end_outage(self) -> bool:
         failures = self._outage.failures
@@ -331,4 +387,6 @@ class RateLimiter:
 
 _MIN_JITTER: Final = 0.1  # seconds, added to a Retry-After
 _JITTER_SHARE: Final = 0.1  # of a Retry-After
+_CHECK_EVERY: Final = 1.0  # seconds
+_REPORT_EVERY: Final = 60.0  # seconds
 _MIN_WAIT: Final = 4e-9  # seconds

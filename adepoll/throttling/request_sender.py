@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
@@ -10,9 +11,11 @@ from typing import Final, TypeAlias, TypeVar
 from adepoll.errors import (
     AuthenticationError,
     ClosedError,
+    PaymentRequiredError,
     PermissionDeniedError,
     RateLimitedError,
     RequestError,
+    ServiceDownError,
     StatusError,
 )
 from adepoll.throttling.rate_limiter import RateLimiter
@@ -35,12 +38,26 @@ class RequestSender:
     """
 
     def __init__(
-        self, limiter: RateLimiter, *, retry: RetryPolicy | None = None, rng: Random | None = None
+        self,
+        limiter: RateLimiter,
+        *,
+        retry: RetryPolicy | None = None,
+        rng: Random | None = None,
+        outage_wait: float = math.inf,
     ) -> None:
-        """Use a budget; `retry` is None for the policy of the budget."""
+        """Use a budget.
+
+        Args:
+            limiter: The budget.
+            retry: When failed requests are sent again; None for the policy of the budget.
+            rng: Source of jitter.
+            outage_wait: Seconds after which `call` gives up while the service is down.
+        """
         self._limiter = limiter
         self._retry = retry or limiter.retry
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
+        self._outage_wait = outage_wait
+        self._key_works = False  # True once an answer has shown that
         self._is_bound = False  # to an event loop
         self._waiting: set[asyncio.Future[float]] = set()  # the callers that wait for their turn
         self._closed = asyncio.Event()
@@ -50,23 +67,29 @@ class RequestSender:
     async def call(self, send: Send[_T], *, attempts: int | None = None) -> _T:
         """Send a request, and repeat it after temporary errors while retries are left.
 
+        A refusal (401, 403) of a key that has worked is repeated like a temporary error.
+
         Args:
             send: Sends the request once.
             attempts: Largest number of requests; None for that of the policy.
 
         Raises:
             RequestError: The error of the last attempt.
+            ServiceDownError: The service is down, and the call took `outage_wait` seconds.
             ClosedError: `close` was called, or the budget belongs to another event loop.
         """
         attempt = 0
         waits = None
+        started = asyncio.get_running_loop().time()
         while True:
             try:
-                return await self.call_once(send)
+                return await self.call_once(send, give_up_at=started + self._outage_wait)
+            except ServiceDownError:
+                raise
             except RequestError as error:
                 attempt += 1
                 is_last = attempt >= (attempts or self._retry.attempts)
-                if not error.transient or is_last or not self._limiter.take_retry():
+                if not self._may_retry(error) or is_last or not self._limiter.take_retry():
                     raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
             waits = waits or self._retry.waits(self._rng)
@@ -74,13 +97,18 @@ class RequestSender:
             self._retries += 1
 
     async def call_once(
-        self, send: Send[_T], semaphore: AbstractAsyncContextManager[object] = _NO_SEMAPHORE
+        self,
+        send: Send[_T],
+        semaphore: AbstractAsyncContextManager[object] = _NO_SEMAPHORE,
+        *,
+        give_up_at: float = math.inf,
     ) -> _T:
         """Send a request once, when the budget allows it. Raises as `call` does.
 
         Args:
             send: Sends the request.
             semaphore: Held during the request, but not while the request waits for its turn.
+            give_up_at: Loop time from which on the call does not wait for a service that is down.
         """
         limiter = self._limiter
         if not self._is_bound:
@@ -89,7 +117,14 @@ class RequestSender:
         while True:
             if self._closed.is_set():
                 raise ClosedError(_CLOSED)
-            due = limiter.ready() or await limiter.wait_for_turn(self._waiting)
+            if (due := limiter.ready()) is None:
+                if limiter.is_down and asyncio.get_running_loop().time() >= give_up_at:
+                    raise ServiceDownError(
+                        failures=limiter.failures_in_a_row, cause=limiter.last_failure
+                    )
+                due = await limiter.wait_for_turn(self._waiting, give_up_at=give_up_at)
+                if due == math.inf:
+                    continue  # released
             async with semaphore:
                 sent = None if self._closed.is_set() else limiter.start(due)
                 if sent is None:
@@ -105,6 +140,7 @@ class RequestSender:
                     limiter.withdrawn(sent)
                     raise
                 self._refused = None
+                self._key_works = True
                 limiter.succeeded(sent)
                 return response
 
@@ -129,6 +165,7 @@ class RequestSender:
             retry_budget=limiter.retry_budget,
             gate_closed_for=limiter.gate_closed_for,
             failures_in_a_row=limiter.failures_in_a_row,
+            last_failure=None if limiter.last_failure is None else str(limiter.last_failure),
             refused=self._refused,
         )
 
@@ -140,14 +177,22 @@ class RequestSender:
             return
         raise ClosedError(_CLOSED)
 
+    def _may_retry(self, error: RequestError) -> bool:
+        is_refusal = isinstance(error, AuthenticationError | PermissionDeniedError)
+        return error.transient or (is_refusal and self._key_works)
+
     def _count(self, error: RequestError) -> None:
         self._failures += 1
         self._throttled += isinstance(error, RateLimitedError)
-        if isinstance(error, AuthenticationError):
+        if isinstance(error, AuthenticationError | PaymentRequiredError):
             self._refused = error.status
+        elif isinstance(error, PermissionDeniedError):
+            # A key that may not list jobs, or read one of them, can be valid.
+            if error.job_id is not None and not self._key_works:
+                self._refused = error.status
         elif isinstance(error, StatusError) and not error.transient and error.job_id is not None:
-            # A 404 shows that the key was accepted. A key that may not list jobs can be valid.
-            self._refused = error.status if isinstance(error, PermissionDeniedError) else None
+            self._refused = None  # a 404, for example, shows that the key was accepted
+            self._key_works = True
 
 
 _CLOSED: Final = "the client is closed"

@@ -26,10 +26,13 @@ class ClientStats:
         retry_budget: Retries that are available now.
         gate_closed_for: Seconds until requests may be sent again after a 429; 0.0 if they may be
             sent now.
-        failures_in_a_row: Failed requests since the last success, 429 not counted; 10 or more
-            are an outage.
-        refused: The status (401 or 403) with which the service last refused the key; None if it
-            has accepted the key since. A 403 for a list does not count.
+        failures_in_a_row: Failed requests since the last success; 10 or more are an outage. A 429,
+            a malformed answer, and a job that has failed before while others succeeded do not
+            count.
+        last_failure: Text of the last of these failures; None if there is none.
+        refused: The status (401, 402 or 403) with which the service last refused the key or the
+            account; None if it has accepted the key since. A 403 for a list, or for one job of a
+            key that works, does not count.
     """
 
     requests: int
@@ -43,6 +46,7 @@ class ClientStats:
     retry_budget: float
     gate_closed_for: float
     failures_in_a_row: int = 0
+    last_failure: str | None = None
     refused: int | None = None
 
     @property

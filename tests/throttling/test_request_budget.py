@@ -16,6 +16,7 @@ from adepoll.errors import (
     AuthenticationError,
     ClosedError,
     JobNotFoundError,
+    PaymentRequiredError,
     PermissionDeniedError,
     RateLimitedError,
     RequestError,
@@ -196,7 +197,7 @@ def in_an_outage(start, end, error):
 
 
 OUTAGES = {
-    "no connection": lambda: TransportError("connection refused", job_id="j-1"),
+    "no connection": lambda: TransportError("connection refused", job_id=None),
     "503": lambda: ServerError(status=503),
 }
 
@@ -434,6 +435,8 @@ def test_stats_show_what_holds_requests_back():
     [
         ([AuthenticationError(status=401)], 401),
         ([PermissionDeniedError(status=403, job_id="a")], 403),
+        ([None, PermissionDeniedError(status=403, job_id="a")], None),  # of a key that works
+        ([None, PaymentRequiredError(status=402, job_id="a")], 402),
         ([PermissionDeniedError(status=403)], None),  # a list that the key may not have
         ([AuthenticationError(status=401), PermissionDeniedError(status=403)], 401),
         ([AuthenticationError(status=401), ServerError(status=503, job_id="a")], 401),

@@ -1,0 +1,148 @@
+"""What failures mean for the request budget, in virtual time."""
+
+import asyncio
+from contextlib import suppress
+from random import Random
+
+import pytest
+from watching import now
+
+from adepoll.emulator import run
+from adepoll.errors import (
+    AuthenticationError,
+    CertificateError,
+    ConnectionFailedError,
+    MalformedAnswerError,
+    PermissionDeniedError,
+    ServerError,
+    ServiceDownError,
+)
+from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.request_sender import RequestSender
+
+
+def alone(script):
+    async def main():
+        return await script(RequestSender(RateLimiter(rng=Random(1)), rng=Random(1)))
+
+    return run(main())
+
+
+def failing(job_id):
+    async def fail(_at):
+        raise ServerError(status=502, job_id=job_id)
+
+    return fail
+
+
+async def answer(_at):
+    """Answer immediately."""
+
+
+def test_malformed_answers_are_not_an_outage():
+    async def script(sender):
+        async def confuse(_at):
+            raise MalformedAnswerError(["no JSON @ $"], job_id="a")
+
+        for _ in range(50):
+            with suppress(MalformedAnswerError):
+                await sender.call_once(confuse)
+        assert now() == 0.0
+        assert sender.stats().failures_in_a_row == 0
+        assert not sender.stats().is_outage
+
+    alone(script)
+
+
+def test_jobs_that_fail_while_others_succeed_do_not_slow_down_others():
+    async def script(sender):
+        for _ in range(20):
+            for number in range(12):
+                with suppress(ServerError):
+                    await sender.call_once(failing(f"bad-{number}"))
+            await sender.call_once(answer)
+        assert now() < 3.0  # only the first round can be taken for an outage
+
+    alone(script)
+
+
+def test_a_single_job_is_no_outage_of_the_service():
+    async def script(sender):
+        for _ in range(100):
+            with suppress(ServerError):
+                await sender.call_once(failing("a"))
+        await sender.call_once(answer)
+        assert now() == 0.0
+
+    alone(script)
+
+
+@pytest.mark.parametrize("outage_wait", [0.0, 5.0])
+def test_a_call_gives_up_while_the_service_is_down_and_says_why(outage_wait):
+    async def main():
+        sender = RequestSender(RateLimiter(rng=Random(1)), rng=Random(1), outage_wait=outage_wait)
+        polls = [
+            asyncio.create_task(sender.call_once(failing(f"job-{number}"))) for number in range(90)
+        ]
+        await asyncio.sleep(1)
+        assert sender.stats().is_outage
+        started = now()
+        with pytest.raises(ServiceDownError) as caught:
+            await sender.call(answer)
+        assert now() <= started + outage_wait + 1
+        assert isinstance(caught.value.cause, ServerError)
+        assert "the service is down: 1" in str(caught.value)
+        assert "502" in str(caught.value)
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        await asyncio.sleep(60)
+        await sender.call(answer)
+
+    run(main())
+
+
+def test_a_call_waits_as_long_as_necessary_while_the_service_is_up():
+    async def main():
+        limiter = RateLimiter(max_rate=0.1, rng=Random(1))
+        sender = RequestSender(limiter, rng=Random(1), outage_wait=5.0)
+        await asyncio.gather(*(sender.call(answer) for _ in range(4)))
+        assert now() == pytest.approx(30.0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("cls", [AuthenticationError, PermissionDeniedError])
+def test_a_refusal_of_a_key_that_has_worked_is_repeated(cls):
+    async def script(sender):
+        ends = iter([None, cls(status=401, job_id="a"), None])
+
+        async def respond(_at):
+            if (error := next(ends)) is not None:
+                raise error
+
+        await sender.call(respond)
+        await sender.call(respond)
+        assert sender.stats().retries == 1
+
+    alone(script)
+
+
+@pytest.mark.parametrize("cls", [ConnectionFailedError, CertificateError])
+def test_the_first_connection_failure_is_logged_and_then_one_each_minute(cls, caplog):
+    async def script(sender):
+        async def fail(_at):
+            raise cls("cannot connect to ade.example:443: no such host", job_id="a")
+
+        for _ in range(30):
+            with suppress(cls):
+                await sender.call_once(fail)
+            if cls is ConnectionFailedError:
+                await sender.call_once(answer)
+            await asyncio.sleep(3)
+        assert "no such host" in str(sender.stats().last_failure or "no such host")
+
+    alone(script)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message.count("no such host") for message in messages][:1] == [1]
+    assert len(messages) == (2 if cls is ConnectionFailedError else 1)
