@@ -2,10 +2,11 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from adepoll.errors import ConfigurationError, MissingApiKeyError
 from adepoll.redaction import redact_url, showable
@@ -17,6 +18,9 @@ REGIONS: Final[Mapping[str, str]] = {
     "eu": "https://api.va.eu-west-1.landing.ai",
 }
 """Base URL of each region."""
+
+_HOSTS: Final = frozenset(urlsplit(url).hostname for url in REGIONS.values())
+_API_PATH: Final = re.compile(r"/v\d+(/ade(/.*)?)?/*$")  # a proxy can have a path of its own
 
 _REGION_ALIASES: Final = {"production": "us"}  # the value that LANDINGAI_ADE_ENVIRONMENT uses
 
@@ -89,9 +93,21 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
         raise ConfigurationError(
             f"base_url contains a space or a character that is not printable ASCII: {shown}"
         )
+    _check_path(parts, shown)
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         _log.warning("the API key is sent unencrypted to %s; use an https:// base_url", shown)
     return base_url.rstrip("/")
+
+
+def _check_path(parts: SplitResult, shown: str) -> None:
+    """Raise ConfigurationError if the path is one that adepoll adds itself."""
+    own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
+    if own_path.rstrip("/") != parts.path.rstrip("/"):
+        address = f"{parts.scheme}://{parts.netloc}{own_path.rstrip('/')}"
+        raise ConfigurationError(
+            f"base_url must not contain a path of the API, which adepoll adds: {shown}; use "
+            f"{showable(address, 120)}"
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -36,6 +36,8 @@ class BatchRun(EndsWhenLeft[Outcome]):
             BatchStoppedError: Results cannot be written, for example to a full disk.
             JournalWriteError: The journal cannot be written.
             AuthenticationError: The service refused the API key; also `PermissionDeniedError`.
+            PaymentRequiredError: The organisation has no credits left.
+            CertificateError: The certificate of the service cannot be verified.
             ClosedError: The batch or its client was closed, another task closed the run, or an
                 earlier loop over it was left, which ended the run.
         """

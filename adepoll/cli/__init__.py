@@ -23,7 +23,7 @@ Exit codes:
   2  wrong usage                     129  terminal closed (SIGHUP)
   3  jobs are unresolved, or their   130  interrupted (Ctrl-C)
      results could not be fetched    141  reader of stdout closed the pipe
-  4  API key refused                 143  terminated (SIGTERM)
+  4  API key refused, or no credits  143  terminated (SIGTERM)
 """
 
 

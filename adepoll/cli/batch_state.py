@@ -8,7 +8,9 @@ from attrs import field, frozen
 
 import adepoll
 from adepoll.api.models import JobStatus
+from adepoll.redaction import showable
 
+_LONGEST_FAILURE: Final = 160  # characters
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 
@@ -27,6 +29,7 @@ class BatchState:
         fetching: Downloads in progress.
         bytes_fetched: Bytes of results that this run has downloaded.
         requests: Requests that this run has sent to the service.
+        failure: Why the service cannot be used at present; None if it can.
         throttled_for: Seconds until the next request may be sent; 0.0 if not throttled.
         time_left: Estimated seconds until the last job settles; None if unknown.
     """
@@ -40,6 +43,7 @@ class BatchState:
     fetching: int = 0
     bytes_fetched: int = 0
     requests: int = 0
+    failure: str | None = None
     throttled_for: float = 0.0
     time_left: float | None = None
 
@@ -82,6 +86,7 @@ def state_of_watch(
         fetching=fetching,
         bytes_fetched=bytes_fetched,
         requests=stats.requests,
+        failure=_failure(stats),
         throttled_for=stats.gate_closed_for,
         time_left=watcher.time_left() if progress.complete else None,
     )
@@ -100,9 +105,15 @@ def state_of_batch(batch: "adepoll.Batch", client: "adepoll.AdeClient") -> Batch
         fetching=progress.fetching,
         bytes_fetched=progress.bytes_fetched,
         requests=stats.requests,
+        failure=_failure(stats),
         throttled_for=stats.gate_closed_for,
         time_left=batch.time_left() if progress.complete else None,
     )
+
+
+def _failure(stats: "adepoll.ClientStats") -> str | None:
+    """Return the text of the last failure, if it was not a single one."""
+    return stats.last_failure if stats.failures_in_a_row > 1 else None
 
 
 class Speed:
@@ -154,6 +165,8 @@ def describe_problems(state: BatchState) -> list[str]:
         phrases.append(f"{state.unresolved:,} unresolved")
     if state.not_fetched:
         phrases.append(f"{state.not_fetched:,} results not fetched")
+    if state.failure is not None:
+        phrases.append(f"requests fail: {showable(state.failure, _LONGEST_FAILURE)}")
     return phrases
 
 

@@ -17,6 +17,7 @@ from adepoll.errors import (
     JournalFormatError,
     JournalNotFoundError,
     NotAJournalError,
+    PaymentRequiredError,
     PermissionDeniedError,
     TargetExistsError,
 )
@@ -44,6 +45,7 @@ class ExitCode(IntEnum):
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (AuthenticationError, ExitCode.KEY_REFUSED),
     (PermissionDeniedError, ExitCode.KEY_REFUSED),
+    (PaymentRequiredError, ExitCode.KEY_REFUSED),
     (ConfigurationError, ExitCode.USAGE),
     (InvalidJobIdError, ExitCode.USAGE),
     (TargetExistsError, ExitCode.USAGE),

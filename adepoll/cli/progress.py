@@ -151,6 +151,7 @@ def _problems(state: BatchState) -> set[str]:
     kinds = {
         "unresolved": state.unresolved,
         "not fetched": state.not_fetched,
+        "failing": state.failure is not None,
         "throttled": state.throttled_for >= 1,
     }
     return {kind for kind, is_present in kinds.items() if is_present}

@@ -227,7 +227,7 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "failures_in_a_row",
-        "Failed requests since the last success, without 429 responses.",
+        "Failed requests since the last success that can concern all jobs.",
         lambda s: s.failures_in_a_row,
     ),
     _Spec(
@@ -239,7 +239,7 @@ _OF_CLIENTS: Final[tuple[_Spec[ClientStats], ...]] = (
     _Spec(
         _GAUGE,
         "key_refused",
-        "1 if the service refused the API key most recently, else 0.",
+        "1 if the service refused the API key or the account most recently, else 0.",
         lambda s: s.refused is not None,
     ),
 )

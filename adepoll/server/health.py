@@ -23,8 +23,9 @@ _PROBE_TIMEOUT: Final = 3.0  # seconds
 class Condition(Enum):
     """Whether a server can wait for jobs. In each condition but `OK` it should get no traffic.
 
-    `REFUSED`: the service refuses the key. `OUTAGE`: the service does not respond, or only with
-    errors. `CLOSED`: the watcher is closed, or the server is stopping.
+    `REFUSED`: the service refuses the key, or the account has no credits. `OUTAGE`: the service
+    does not respond, or only with errors. `CLOSED`: the watcher is closed, or the server is
+    stopping.
     """
 
     OK = "ok"
@@ -132,8 +133,9 @@ class HealthCheck:
 
 
 def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:
-    # JSON has no infinity, which a retry budget may be.
+    # JSON has no infinity, which a retry budget may be. The text of an error is for operators only.
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in attrs.asdict(stats).items()
+        if name != "last_failure"
     }

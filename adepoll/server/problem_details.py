@@ -105,6 +105,7 @@ _STATUS_AND_TITLE: Final[Mapping[type, tuple[int, str]]] = {
     errors.PaymentRequiredError: (502, "The extraction service refused this server"),
     errors.RateLimitedError: (503, "The extraction service limits the rate of requests"),
     errors.ServerError: (503, "The extraction service failed"),
+    errors.CertificateError: (502, "The extraction service cannot be verified"),
     errors.TransportError: (503, "The extraction service cannot be reached"),
     # Results.
     errors.ResultError: (502, "The result could not be fetched"),

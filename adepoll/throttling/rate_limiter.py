@@ -15,7 +15,6 @@ from attrs import define
 
 from adepoll.errors import (
     AnswerError,
-    CertificateError,
     ClosedError,
     ConnectionFailedError,
     RateLimitedError,
@@ -315,12 +314,12 @@ class RateLimiter:
             self._window.restart()
         elif (
             is_first
-            and isinstance(error, ConnectionFailedError | CertificateError)
+            and isinstance(error, ConnectionFailedError)
             and now >= self._reported_at + _REPORT_EVERY
         ):
             # A wrong address would otherwise be noticed late: polls become rarer.
             self._reported_at = now
-            _log.warning("%s", error)
+            _log.warning("no connection to the service, trying again: %s", error)
 
     def _end_outage(self) -> bool:
         failures = self._outage.failures

@@ -38,6 +38,7 @@ from adepoll.errors import (
     JobNotFoundError,
     JobTimeoutError,
     PermissionDeniedError,
+    ProxyRefusedError,
     RateLimitedError,
 )
 from adepoll.watching.job_state import FailureKind, JobState, PollFailures
@@ -219,7 +220,12 @@ def _kind(error: AdePollError, last_status: str | None) -> FailureKind | None:
     return FailureKind.MALFORMED if isinstance(error, AnswerError) else FailureKind.FAILED
 
 
-_REFUSALS: Final = (AuthenticationError, CertificateError, PermissionDeniedError)
+_REFUSALS: Final = (
+    AuthenticationError,
+    CertificateError,
+    PermissionDeniedError,
+    ProxyRefusedError,
+)
 _OF_NEW_JOB: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN})
 _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts a tenth at most
 _MIN_POLLS_OF_NEW_JOB: Final = 5

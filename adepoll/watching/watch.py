@@ -190,6 +190,8 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             UnresolvedJobsError: At the end of a `Watch`, once, if jobs were given up; not with
                 ``errors="yield"``.
             AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
+            PaymentRequiredError: The organisation has no credits left.
+            CertificateError: The certificate of the service cannot be verified.
             JobIdsCancelledError: The iterable of job ids was cancelled.
             ClosedError: The watcher or its client was closed; another task closed the watch during
                 this call; or an earlier loop over the watch was left, which ended the watch.

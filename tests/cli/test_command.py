@@ -81,7 +81,7 @@ async def test_watch_gives_up_after_its_timeout(ade):
     code, out, err = await adepoll(ade, "watch", never, "--timeout", "0.3")
     assert (code, ids_of(out)) == (3, [never])
     assert json.loads(out)["error_kind"] == "JobTimeoutError"
-    assert "did not settle in 0.3 s (last seen processing)" in err
+    assert "did not settle in 0.3 s (last seen processing; 1 poll)" in err
 
 
 async def test_watch_exits_with_4_and_one_line_if_the_key_is_refused(ade):
@@ -340,7 +340,10 @@ async def test_get_of_an_impossible_id_is_wrong_usage(ade):
 async def test_an_unreachable_service_is_reported_in_one_line(ade):
     code, _, err = await adepoll(ade, "get", "a", "--base-url", "http://127.0.0.1:9")
     assert code == 3
-    assert err.splitlines() == ["adepoll: job a: cannot connect to 127.0.0.1:9: Connection refused"]
+    reason = "job a: cannot connect to 127.0.0.1:9: Connection refused"
+    first, last = err.splitlines()
+    assert first.endswith(f"no connection to the service, trying again: {reason}")
+    assert last == f"adepoll: {reason}"
 
 
 async def test_an_unknown_region_is_wrong_usage(ade):

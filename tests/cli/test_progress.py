@@ -47,6 +47,7 @@ STATES = st.builds(
     fetching=st.integers(0, 64),
     bytes_fetched=st.integers(0, 10**14),
     requests=COUNT,
+    failure=st.none() | st.text(),
     throttled_for=st.floats(0, 10_000),
     time_left=st.none() | st.floats(0, 10**7),
 )
@@ -152,13 +153,15 @@ def test_a_line_describes_the_whole_state():
         complete=False,
         unresolved=1,
         not_fetched=2,
+        failure="cannot connect to ade.example:443",
         throttled_for=5,
         fetching=4,
         bytes_fetched=120_000_000,
     )
     assert describe(state, speed_of(35, 8_200_000)) == (
         "1,204 of at least 50,000 settled (1,180 completed, 24 failed), 1 unresolved, "
-        "2 results not fetched, 35/s, 1.08 requests per job, throttled for 5 s, 4 downloads, "
+        "2 results not fetched, requests fail: cannot connect to ade.example:443, 35/s, "
+        "1.08 requests per job, throttled for 5 s, 4 downloads, "
         "120 MB fetched, 8 MB/s"
     )
 
