@@ -221,6 +221,9 @@ class AdeClient(AsyncCloseable):
 
         The view holds `semaphore` during each request, but not while the request waits for the
         rate limit. It sends each request once, since its caller polls again anyway.
+
+        If `get_job` or `list_jobs` is overridden or patched, the view calls that method, and holds
+        `semaphore` during the whole call.
         """
         return PollingClient(self, semaphore)
 
@@ -246,6 +249,9 @@ class PollingClient:
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job once; raises as `AdeClient.get_job` does."""
         client = self._client
+        if getattr(client.get_job, "__func__", None) is not _GET_JOB:
+            async with self._semaphore:
+                return await client.get_job(job_id)
         snapshot = await client._sender.call_once(client._job_request(job_id), self._semaphore)  # noqa: SLF001 - a view of that class
         if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
             client._odd_answers.check(snapshot)  # noqa: SLF001 - as above
@@ -256,6 +262,9 @@ class PollingClient:
     ) -> JobPage:
         """List one page of jobs; raises as `AdeClient.list_jobs` does."""
         client = self._client
+        if getattr(client.list_jobs, "__func__", None) is not _LIST_JOBS:
+            async with self._semaphore:
+                return await client.list_jobs(page=page, page_size=page_size, status=status)
         request = client._page_request(page, page_size, status)  # noqa: SLF001 - as above
         listed = await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
         if listed.extra:
@@ -263,5 +272,7 @@ class PollingClient:
         return listed
 
 
+_GET_JOB: Final = AdeClient.get_job
+_LIST_JOBS: Final = AdeClient.list_jobs
 _UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python
 _MAX_PAGES_WITHOUT_NEW: Final = 3

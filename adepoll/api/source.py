@@ -1,7 +1,13 @@
-"""JobSource: what a watcher polls. Imports models only."""
+"""JobSource: what a watcher polls. Imports models only.
 
+Only `get_job` and `list_jobs` are required. The other methods are used if they are real ones: a
+`unittest.mock` object with the spec of a client has attributes of their names, too.
+"""
+
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from types import FunctionType, MethodType
+from typing import Final, Protocol, runtime_checkable
 
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 
@@ -40,9 +46,20 @@ class TimedSource(Protocol):
 
 def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> JobSource:
     """Return a view of any source that holds `semaphore` during each request."""
-    if isinstance(source, PollingSource):
-        return source.for_polling(semaphore)
+    if isinstance(source, PollingSource) and type(source.for_polling) in _REAL:
+        view: JobSource = source.for_polling(semaphore)
+        return view
     return _HeldDuringCalls(source, semaphore)
+
+
+def clock_of(source: JobSource) -> Callable[[], float | None] | None:
+    """Return the `service_time` of a source; None if it has none."""
+    if isinstance(source, TimedSource) and type(source.service_time) in _REAL:
+        return source.service_time
+    return None
+
+
+_REAL: Final = (FunctionType, MethodType)  # by `type`: a mock can pretend its `__class__`
 
 
 class _HeldDuringCalls:

@@ -22,7 +22,7 @@ from opentelemetry.trace import (
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus
-from adepoll.api.source import JobSource, TimedSource, for_polling
+from adepoll.api.source import JobSource, clock_of, for_polling
 from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
 from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
 
@@ -82,7 +82,8 @@ class TracedSource:
 
     def service_time(self) -> float | None:
         """As the source's method; None if the source does not know the time."""
-        return self._source.service_time() if isinstance(self._source, TimedSource) else None
+        clock = clock_of(self._source)
+        return None if clock is None else clock()
 
 
 class FetcherOptions(TypedDict, total=False):

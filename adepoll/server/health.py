@@ -12,6 +12,7 @@ from attrs import frozen
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import Json
+from adepoll.api.source import for_polling
 from adepoll.errors import ClosedError, RequestError
 from adepoll.fetcher import ResultFetcher
 from adepoll.watching.pollers import finish, start
@@ -127,7 +128,7 @@ class HealthCheck:
         # The client's statistics record the outcome, as for every other request.
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                await self._client.for_polling(nullcontext()).list_jobs(page_size=1)
+                await for_polling(self._client, nullcontext()).list_jobs(page_size=1)
         except (RequestError, ClosedError, TimeoutError):
             pass
 

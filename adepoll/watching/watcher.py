@@ -13,7 +13,7 @@ from attrs import evolve
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.models import JobSnapshot
-from adepoll.api.source import JobSource, TimedSource, for_polling
+from adepoll.api.source import JobSource, clock_of, for_polling
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 from adepoll.scheduling.durations import Durations
@@ -111,8 +111,8 @@ class JobWatcher(AsyncCloseable):
             raise ValueError(f"discovery must be auto, list or get, got {discovery!r}")
         schedule = schedule or Adaptive()
         learning = Learning(durations=Durations() if durations is None else durations)
-        if isinstance(source, TimedSource):
-            learning = evolve(learning, service_time=source.service_time)
+        if (clock := clock_of(source)) is not None:
+            learning = evolve(learning, service_time=clock)
         self._watched_jobs = WatchedJobs(
             timing=PollTiming(
                 schedule=schedule,

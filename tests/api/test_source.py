@@ -1,12 +1,16 @@
 """The semaphore is held during each request, for any source."""
 
 import asyncio
+from unittest.mock import AsyncMock, create_autospec
 
 import pytest
+from scripted import snapshot
 
+from adepoll import JobWatcher
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.api.source import PollingSource, for_polling
+from adepoll.emulator import Emulator, JobPlan
 
 
 class Plain:
@@ -106,3 +110,44 @@ def test_a_polling_source_decides_itself_when_it_holds_the_semaphore(replay):
 def test_the_client_is_a_polling_source():
     assert isinstance(AdeClient("key"), PollingSource)
     assert not isinstance(Plain(None), PollingSource)
+
+
+class Counting(AdeClient):
+    """A client whose methods are overridden, as for logging or a cache."""
+
+    calls = ()
+
+    async def get_job(self, job_id):
+        self.calls += (job_id,)
+        return await super().get_job(job_id)
+
+    async def list_jobs(self, **options):
+        self.calls += ("list",)
+        return await super().list_jobs(**options)
+
+
+async def test_a_watcher_calls_overridden_methods_of_a_client():
+    async with Emulator() as ade, Counting(ade.api_key, base_url=ade.base_url) as client:
+        job_ids = [ade.submit(JobPlan(processing_time=0.0)) for _ in range(20)]
+        async with JobWatcher(client, discovery="list") as watcher:
+            assert len([job async for job in watcher.watch(job_ids, timeout=30)]) == 20
+        assert {*job_ids, "list"} == {*client.calls}
+
+
+@pytest.mark.parametrize("where", ["class", "object"])
+async def test_a_watcher_calls_a_method_that_is_patched_while_it_runs(monkeypatch, where):
+    async with AdeClient("key") as client, JobWatcher(client, discovery="get") as watcher:
+        get_job = AsyncMock(return_value=snapshot("patched"))
+        monkeypatch.setattr(AdeClient if where == "class" else client, "get_job", get_job)
+        assert (await watcher.wait("patched", timeout=10)).job_id == "patched"
+
+
+@pytest.mark.parametrize(
+    "client", [AsyncMock(spec=AdeClient), create_autospec(AdeClient, instance=True)]
+)
+async def test_a_mock_with_the_spec_of_a_client_is_a_source(client):
+    client.get_job.side_effect = snapshot
+    async with JobWatcher(client) as watcher:
+        assert (await watcher.wait("mocked", timeout=10)).job_id == "mocked"
+        jobs = {job.job_id async for job in watcher.watch([f"job{n}" for n in range(30)])}
+    assert len(jobs) == 30
