@@ -17,6 +17,7 @@ from adepoll.errors import (
     AnswerError,
     ClosedError,
     ConnectionFailedError,
+    ProxyError,
     RateLimitedError,
     RequestError,
     TransportError,
@@ -314,7 +315,7 @@ class RateLimiter:
             self._window.restart()
         elif (
             is_first
-            and isinstance(error, ConnectionFailedError)
+            and isinstance(error, ConnectionFailedError | ProxyError)
             and now >= self._reported_at + _REPORT_EVERY
         ):
             # A wrong address would otherwise be noticed late: polls become rarer.
