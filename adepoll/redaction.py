@@ -6,14 +6,51 @@ Imports nothing of adepoll.
 import os
 import re
 import shlex
-from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 Json: TypeAlias = Any
 
 REDACTED: Final = "REDACTED"
 _ASCII: Final = 128
+_Value = TypeVar("_Value", bound=str | bytes)
+
+
+class Secret(Generic[_Value]):
+    """A value that nothing shows: no `repr`, text or format; it cannot be copied or pickled."""
+
+    __slots__ = ("_reveal",)
+
+    def __init__(self, value: _Value) -> None:
+        """Keep a value."""
+        # A function: debuggers and serialisers show attributes, but not what a function refers to.
+        self._reveal: Final[Callable[[], _Value]] = lambda: value
+
+    def reveal(self) -> _Value:
+        """Return the value, for use within an expression: error trackers record variables."""
+        return self._reveal()
+
+    def __repr__(self) -> str:
+        """Return the class only."""
+        return f"Secret({REDACTED})"
+
+    def __format__(self, spec: str) -> str:
+        """Return the class only."""
+        return repr(self)
+
+    def __copy__(self) -> Self:
+        """Return the same object."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the same object."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Raise a TypeError."""
+        raise TypeError("a secret cannot be pickled")
+
 
 # The patterns match too much rather than too little: they include a quote or comma after a secret,
 # since a secret can contain one. A backslash does not end a URL, since JSON can write "&" as

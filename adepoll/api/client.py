@@ -19,6 +19,7 @@ from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
+from adepoll.redaction import Secret
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender, Send
 from adepoll.throttling.retrying import RetryPolicy
@@ -83,6 +84,8 @@ class AdeClient(AsyncCloseable):
             ValueError: A number is out of range; or `transport` was passed together with `session`,
                 or `max_rate` or `max_connections` together with `rate_limiter`.
         """
+        given_key = None if api_key is None else Secret(api_key)
+        del api_key  # an error tracker would record it with any error below
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
         if not outage_wait >= 0:
@@ -91,7 +94,7 @@ class AdeClient(AsyncCloseable):
             raise ValueError(f"max_body_bytes must be positive, got {max_body_bytes}")
         if session is not None and transport is not None:
             raise ValueError("pass session or transport, not both")
-        key = read_key(api_key)
+        key = read_key(given_key)
         self._base_url = read_base_url(base_url, region)
         self._kind = kind
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
@@ -121,7 +124,8 @@ class AdeClient(AsyncCloseable):
 
     def __repr__(self) -> str:
         """Return the class and the address, without the key."""
-        return f"AdeClient(base_url={self._base_url!r})"
+        # A debugger asks before the attributes exist, too.
+        return f"AdeClient(base_url={getattr(self, '_base_url', None)!r})"
 
     async def aclose(self) -> None:
         """Close the client and its own session. All calls then raise ClosedError."""

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from adepoll.errors import ConfigurationError, MissingApiKeyError
-from adepoll.redaction import redact_url, showable
+from adepoll.redaction import Secret, redact_url, showable
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
 BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
 
 
+_KEY: Final = re.compile(r"[!-~]+")  # printable ASCII without spaces
+
+
 def region_url(region: str) -> str:
     """Return the base URL of a region: ``us`` (or ``production``) or ``eu``.
 
@@ -46,18 +49,18 @@ def region_url(region: str) -> str:
         ) from None
 
 
-def read_key(api_key: str | None) -> str:
+def read_key(api_key: Secret[str] | None) -> Secret[str]:
     """Return the key of the argument, or of the environment if that is None.
 
     Raises:
         MissingApiKeyError: There is no key.
         ConfigurationError: The key contains a character that a header must not contain.
     """
-    key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
-    key = key.strip()
-    if not key:
+    given = Secret(os.environ.get(API_KEY_VARIABLE, "")) if api_key is None else api_key
+    key = Secret(given.reveal().strip())
+    if not key.reveal():
         raise MissingApiKeyError(variable=API_KEY_VARIABLE)
-    if not (key.isascii() and key.isprintable()) or " " in key:
+    if not _KEY.fullmatch(key.reveal()):
         raise ConfigurationError(
             "the API key contains a space or a character that is not printable ASCII; "
             "check that it was copied correctly"

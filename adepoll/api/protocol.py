@@ -31,7 +31,7 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-from adepoll.redaction import REDACTED, showable
+from adepoll.redaction import REDACTED, Secret, showable
 
 
 def job_path(kind: JobKind, job_id: str) -> str:
@@ -71,7 +71,7 @@ def read_job(
     body: bytes,
     *,
     now: datetime | None = None,
-    secret: str = "",
+    secret: Secret[str] | None = None,
 ) -> JobSnapshot:
     """Read the response to a GET of one job.
 
@@ -109,7 +109,7 @@ def read_page(
     body: bytes,
     *,
     now: datetime | None = None,
-    secret: str = "",
+    secret: Secret[str] | None = None,
 ) -> JobPage:
     """Read the response to a GET of the list; raises as `read_job` does."""
     if status != 200:  # noqa: PLR2004 - an HTTP status
@@ -146,7 +146,7 @@ def status_error(
     *,
     job_id: str | None,
     now: datetime | None = None,
-    secret: str = "",
+    secret: Secret[str] | None = None,
 ) -> StatusError:
     """Return the error for a status that is not a success."""
     cls = _ERRORS.get(status, UnexpectedStatusError)
@@ -162,7 +162,7 @@ def status_error(
     )
 
 
-def _detail(body: bytes, secret: str) -> str:
+def _detail(body: bytes, secret: Secret[str] | None) -> str:
     """Return what an error body says, on one line: its message, or the beginning of its text."""
     # The secret is removed after decoding, because "=" can be written as \u003d or &#61;.
     try:
@@ -176,8 +176,8 @@ def _detail(body: bytes, secret: str) -> str:
     return showable(_without(secret, said), 500)
 
 
-def _without(secret: str, text: str) -> str:
-    return text.replace(secret, REDACTED) if secret else text
+def _without(secret: Secret[str] | None, text: str) -> str:
+    return text if secret is None else text.replace(secret.reveal(), REDACTED)
 
 
 _MAX_ERROR_BYTES: Final = 65_536

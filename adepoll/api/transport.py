@@ -28,7 +28,7 @@ from adepoll.errors import (
     ClosedError,
     RequestError,
 )
-from adepoll.redaction import REDACTED
+from adepoll.redaction import REDACTED, Secret
 from adepoll.throttling.request_sender import Send
 
 _log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Transport(Connections):
     def __init__(
         self,
         *,
-        api_key: str,
+        api_key: Secret[str],
         base_url: str,
         session: aiohttp.ClientSession | None,
         options: TransportOptions,
@@ -119,10 +119,11 @@ class Transport(Connections):
         """Open nothing yet; see `AdeClient` for the arguments."""
         super().__init__("client", self._make_session, session)
         self.headers = {
-            "Authorization": Bearer(f"Bearer {api_key}"),
+            "Authorization": Bearer(f"Bearer {api_key.reveal()}"),
             "Accept": "application/json",
             "User-Agent": USER_AGENT,
         }
+        self._key = api_key
         # A session of the caller has its own headers and middlewares, which stay as they are.
         self._headers_of_request = None if session is None else self.headers
         self._root = URL(base_url, encoded=True)
@@ -211,10 +212,6 @@ class Transport(Connections):
         finally:
             self.reading.discard(response)
         return b"".join(chunks)
-
-    @property
-    def _key(self) -> str:
-        return self.headers["Authorization"].removeprefix("Bearer ")
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -25,6 +25,7 @@ from adepoll.errors import (
     ResultTransferError,
     ResultUnavailableError,
 )
+from adepoll.errors._frames import hide_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import ResultDownload, write_inline
 from adepoll.fetcher.part_file import PartFile
@@ -161,6 +162,7 @@ class ResultFetcher(AsyncCloseable):
         """
         await self._storage.aclose()
 
+    @hide_frames
     async def result(self, job: JobSnapshot | str) -> ExtractResult:
         """Return the result of a job.
 
@@ -187,6 +189,7 @@ class ResultFetcher(AsyncCloseable):
                 problems = exc.problems
             raise ResultMalformedError(problems, job_id=job.job_id)
 
+    @hide_frames
     async def download(
         self,
         job: JobSnapshot | str,
@@ -273,15 +276,8 @@ class ResultFetcher(AsyncCloseable):
         if stop is not None and (start < 0 or stop <= start):
             raise ValueError(f"not a range: start {start}, stop {stop}")
         with self._counters.transfer() as transfer:
-            job = await self._completed(job)
             async with AsyncExitStack() as stack:
-                source: InlineResult | SequentialReader
-                if job.data is not None:
-                    source = await _inline(job.data, job.job_id, start, stop)
-                else:
-                    source = await make_reader(self._stored(job), start, stop)
-                    stack.push_async_callback(source.aclose)
-                    await source.begin()
+                source = await self._source(job, start, stop, stack)
                 try:
                     yield ResultStream(source, transfer)
                 finally:
@@ -308,6 +304,19 @@ class ResultFetcher(AsyncCloseable):
         job_id = job if isinstance(job, str) else job.job_id
         async with self.stream(job) as stream:
             yield ResultItems(stream, prefix, job_id=job_id, max_bytes=self._max_result_bytes)
+
+    @hide_frames
+    async def _source(
+        self, job: JobSnapshot | str, start: int, stop: int | None, stack: AsyncExitStack
+    ) -> InlineResult | SequentialReader:
+        """Return an open source of the bytes of a result, which `stack` closes."""
+        job = await self._completed(job)
+        if job.data is not None:
+            return await _inline(job.data, job.job_id, start, stop)
+        reader = await make_reader(self._stored(job), start, stop)
+        stack.push_async_callback(reader.aclose)
+        await reader.begin()
+        return reader
 
     async def _completed(self, job: JobSnapshot | str) -> JobSnapshot:
         """Return a snapshot with its data, or with a URL; raise if there is no result."""

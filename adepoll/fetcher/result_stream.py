@@ -3,6 +3,7 @@
 from typing import Protocol, Self
 
 from adepoll.errors import AdePollError, ResultRangeError
+from adepoll.errors._frames import hide_frames
 from adepoll.fetcher.statistics import Transfer
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -99,6 +100,7 @@ class ResultStream:
         """Return the stream itself."""
         return self
 
+    @hide_frames
     async def __anext__(self) -> bytes:
         """Return the next chunk.
 

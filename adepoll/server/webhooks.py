@@ -21,6 +21,7 @@ from adepoll.errors import (
     MalformedAnswerError,
     WebhookVerificationError,
 )
+from adepoll.redaction import Secret
 
 _ID: Final = "webhook-id"
 _TIMESTAMP: Final = "webhook-timestamp"
@@ -55,10 +56,12 @@ class WebhookVerifier:
             ConfigurationError: No secret was passed, or a secret is invalid.
             ValueError: `tolerance` is not a positive number.
         """
+        several = [secrets] if isinstance(secrets, str | bytes) else secrets
+        given: list[Secret[str | bytes]] = [Secret(secret) for secret in several]
+        del secrets, several  # an error tracker would record them with any error below
         if not (math.isfinite(tolerance) and tolerance > 0):
             raise ValueError(f"tolerance must be a positive number, got {tolerance}")
-        several = [secrets] if isinstance(secrets, str | bytes) else secrets
-        self._keys = [_key(secret) for secret in several]
+        self._keys = [_key(secret) for secret in given]
         self._tolerance = tolerance
         if not self._keys:
             raise ConfigurationError("no webhook secret")
@@ -97,7 +100,7 @@ class WebhookVerifier:
         encoded = [text.encode("utf-8", "replace") for text in signatures]
         matches = False
         for key in self._keys:
-            digest = hmac.new(key, signed, hashlib.sha256).digest()
+            digest = hmac.new(key.reveal(), signed, hashlib.sha256).digest()
             expected = b"v1," + base64.b64encode(digest)
             for signature in encoded:  # compare all, so that the time does not reveal which matches
                 matches |= hmac.compare_digest(expected, signature)
@@ -147,23 +150,26 @@ def job_ids_in(
     return tuple(found)
 
 
-def _key(secret: str | bytes) -> bytes:
-    if isinstance(secret, str):
-        head, prefix, text = secret.partition(_PREFIX)
-        try:
-            key = base64.b64decode(text, validate=True) if prefix and not head else b""
-        except (binascii.Error, ValueError):
-            key = b""
-    else:
-        key = b"" if secret.startswith(_PREFIX.encode()) else secret
-    # Raised outside of `except`, so that the secret is not in the error's context.
-    if not key:
+def _decoded(secret: str | bytes) -> bytes:
+    """Return the bytes of a secret; none if it is invalid."""
+    if isinstance(secret, bytes):
+        return b"" if secret.startswith(_PREFIX.encode()) else secret
+    head, prefix, text = secret.partition(_PREFIX)
+    try:
+        return base64.b64decode(text, validate=True) if prefix and not head else b""
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _key(secret: Secret[str | bytes]) -> Secret[bytes]:
+    key = Secret(_decoded(secret.reveal()))
+    if not key.reveal():
         raise ConfigurationError(
             "a webhook secret must be text of the form whsec_ and base64, or raw bytes"
         )
-    if len(key) < _SHORTEST_SECRET:
+    if (size := len(key.reveal())) < _SHORTEST_SECRET:
         raise ConfigurationError(
-            f"a webhook secret must have at least {_SHORTEST_SECRET} bytes, got {len(key)}"
+            f"a webhook secret must have at least {_SHORTEST_SECRET} bytes, got {size}"
         )
     return key
 

@@ -18,6 +18,7 @@ from adepoll.errors import (
     ServiceDownError,
     StatusError,
 )
+from adepoll.errors._frames import without_frames
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.retrying import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
@@ -90,7 +91,7 @@ class RequestSender:
                 attempt += 1
                 is_last = attempt >= (attempts or self._retry.attempts)
                 if not self._may_retry(error) or is_last or not self._limiter.take_retry():
-                    raise
+                    raise without_frames(error)  # noqa: B904 - the same error
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
             waits = waits or self._retry.waits(self._rng)
             await self._pause(next(waits))
@@ -135,7 +136,7 @@ class RequestSender:
                 except RequestError as error:
                     self._count(error)
                     limiter.failed(error, sent)
-                    raise
+                    raise without_frames(error)  # noqa: B904 - the same error
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise

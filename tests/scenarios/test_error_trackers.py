@@ -1,0 +1,119 @@
+"""No error shows a secret to an error tracker, which records the local variables of all frames."""
+
+import asyncio
+import copy
+import pickle
+
+import pytest
+from amounts import more
+from trackers import recorded
+
+from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy, WebhookVerifier
+from adepoll.emulator import FAULT_NAMES, Emulator, Endpoint, JobPlan, make_fault
+from adepoll.errors import AdePollError, ConfigurationError
+from adepoll.redaction import Secret
+
+KEY = "CaNaRy-KeY-8f2e1"
+SECRETS = (KEY, "X-Amz-Signature=", "X-Amz-Credential=", "CaNaRy-CoNtEnT")
+RETRY = RetryPolicy(attempts=1, base=0.001, max_wait=0.01)
+SLOW = {"latency": {"shape": "constant", "median": 3_600.0}, "slow-body": {"rate": 500.0}}
+
+
+def check(exc):
+    text = recorded(exc)
+    for secret in SECRETS:
+        at = text.find(secret)
+        assert at < 0, text[max(0, at - 300) : at + 100]
+
+
+def possible(endpoint):
+    return [name for name in FAULT_NAMES if endpoint in make_fault(name).effect.endpoints]
+
+
+async def errors_of(*calls):
+    """Return the errors of calls as they reach the caller of adepoll."""
+    found = []
+    for call in calls:
+        try:
+            async with asyncio.timeout(20):
+                await call()
+        except (AdePollError, TimeoutError) as exc:
+            found.append(exc)
+    return found
+
+
+USUAL = {
+    Endpoint.GET: ("unauthorized", "forbidden", "server-error", "not-found", "redirect", "html"),
+    Endpoint.LIST: ("unauthorized", "too-many-requests", "missing-status"),
+    Endpoint.RESULT: ("server-error", "truncated", "redirect", "expired-mid-download"),
+}
+FAULTS = [(endpoint, name) for endpoint, names in USUAL.items() for name in names]
+OTHERS = [(endpoint, name) for endpoint in USUAL for name in possible(endpoint)]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"), more(FAULTS, [case for case in OTHERS if case not in FAULTS])
+)
+async def test_no_error_shows_a_secret_in_the_locals_of_its_frames(tmp_path, endpoint, name):
+    async with (
+        Emulator(seed=3, api_key=KEY) as ade,
+        AdeClient(KEY, base_url=ade.base_url, timeout=0.3, retry=RETRY, max_body_bytes=400_000)
+        as client,
+        JobWatcher(client, patience=0.05, not_found_grace=0.05) as watcher,
+        ResultFetcher(client, read_timeout=0.3, connect_timeout=0.5) as fetcher,
+    ):  # fmt: skip
+        job_id = ade.submit(JobPlan(result_bytes=1_500_000))
+        job = await client.get_job(job_id)
+        ade.faults.add(name, endpoints=[endpoint], **SLOW.get(name, {}))
+
+        async def stream():
+            async with fetcher.stream(job) as chunks:
+                async for _ in chunks:
+                    pass
+
+        calls = {
+            Endpoint.GET: [
+                lambda: client.get_job(job_id),
+                lambda: watcher.wait(job_id, timeout=5),
+                lambda: fetcher.result(job_id),
+            ],
+            Endpoint.LIST: [client.list_jobs],
+            Endpoint.RESULT: [
+                lambda: fetcher.result(job),
+                lambda: fetcher.download(job, tmp_path / "result.json"),
+                stream,
+            ],
+        }[endpoint]
+        for exc in await errors_of(*calls):
+            check(exc)
+
+
+@pytest.mark.parametrize("call", [AdeClient, WebhookVerifier])
+def test_a_key_or_secret_that_is_refused_is_not_shown(call):
+    with pytest.raises(ConfigurationError) as caught:
+        call(KEY + " with a space")
+    check(caught.value)
+    with pytest.raises(ValueError, match="positive") as caught:
+        call(KEY, **{"timeout" if call is AdeClient else "tolerance": -1})
+    check(caught.value)
+
+
+async def test_connection_errors_show_no_secret():
+    async with AdeClient(KEY, base_url="http://127.0.0.1:9", retry=RETRY) as client:
+        (error,) = await errors_of(lambda: client.get_job("a"))
+    check(error)
+
+
+@pytest.mark.parametrize("value", [KEY, KEY.encode()])
+def test_a_secret_shows_nothing(value):
+    secret = Secret(value)
+    assert secret.reveal() == value
+    for shown in (repr(secret), str(secret), f"{secret}", f"{secret:>40}", "%s" % secret):  # noqa: UP031 - is tested, too
+        assert "CaNaRy" not in shown
+    assert copy.copy(secret) is copy.deepcopy([secret])[0] is secret
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(secret)
+
+
+def test_a_client_that_was_not_constructed_has_a_repr():
+    assert repr(AdeClient.__new__(AdeClient)) == "AdeClient(base_url=None)"
