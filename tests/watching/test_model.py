@@ -19,7 +19,6 @@ def seeds(request):
     return range(first, first + number)
 
 
-@pytest.mark.xfail(reason="invariants 1, 5, 10 and 11 do not hold yet (issue 18)", strict=False)
 @pytest.mark.parametrize(
     "seeds",
     [
