@@ -133,6 +133,8 @@ class JobState:
             after the job has settled.
         last_active_age: Age at which the job was last known to be active.
         last_active_at: Start of the last poll or list request that showed the job as active.
+        last_listed_at: Start of the last list request that showed the job as active.
+        is_compared: True if the list was compared with this job's arrival.
         missing_at: Time of the list request that did not show the job, if that is why the job is
             polled; else infinity.
         not_before: Earliest time of a poll because the job is missing from the list.
@@ -162,6 +164,8 @@ class JobState:
     first_active_age: float | None = None
     last_active_age: float = 0.0
     last_active_at: float = -math.inf
+    last_listed_at: float = -math.inf
+    is_compared: bool = False
     missing_at: float = math.inf
     not_before: float = 0.0
     list_trusted_until: float = 0.0

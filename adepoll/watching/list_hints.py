@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
 from adepoll.api.models import JobSummary
+from adepoll.scheduling.policies import LagSchedule
 from adepoll.watching.job_state import JobState
+from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.poll_timing import PollTiming
@@ -27,19 +29,34 @@ class ListHints:
         timing: Calls the schedule.
         list_trust: How far the list is trusted.
         poll_queue: The jobs that are due now or later.
+        accuracy: Compares the list with polls.
     """
 
     states: Mapping[str, JobState]
     timing: PollTiming
     list_trust: ListTrust
     poll_queue: PollQueue
+    accuracy: ListAccuracy = field(init=False)
+    _settled: int = field(default=0, init=False)  # jobs since the last sample was taken
+    _sample: list[JobState] = field(factory=list, init=False)
+    _swept_at: float = field(default=math.inf, init=False)  # start of the last complete sweep
+
+    @accuracy.default
+    def _make_accuracy(self) -> ListAccuracy:
+        schedule = self.timing.schedule
+        target_lag = schedule.target_lag if isinstance(schedule, LagSchedule) else _TARGET_LAG
+        return ListAccuracy(limit=_LIMIT * target_lag)
 
     def start_sweeping(self) -> None:
         """From now on, poll jobs when they are missing from the list."""
-        self.list_trust.sweeping = True
+        if not self.list_trust.sweeping:
+            self.list_trust.sweeping = True
+            self._swept_at = math.inf
 
     def stop_sweeping(self, now: float) -> Iterator[None]:
         """From now on, poll jobs by schedule; exhaust the iterator, which yields now and then."""
+        if not self.list_trust.sweeping:
+            return
         self.list_trust.sweeping = False
         for number, state in enumerate(tuple(self.states.values()), 1):
             watched = self.states.get(state.job_id) is state
@@ -59,18 +76,19 @@ class ListHints:
             True if the job is watched, and active according to the list.
         """
         state = self.states.get(job.job_id)
-        if state is None or job.is_terminal:
+        if job.is_terminal:
             return False
+        if state is None:
+            self.accuracy.record_listed(job.job_id, requested_at)
+            return False
+        state.last_listed_at = requested_at
         state.last_active_at = max(state.last_active_at, requested_at)
         requested = state.ignore_list and state.missing_at == math.inf  # by something else
         state.missing_at = math.inf
         if state.in_flight or state.failures is not None:
             return True
         new = state.first_active_age is None
-        as_of = requested_at - self.list_trust.list_lag
-        if new:
-            self.list_trust.record_first(settled=False)
-        self.timing.learning.record_active(state, job.received_at, now, as_of=as_of)
+        self._record_active(state, job, requested_at, now)
         if state.status != job.status_text and any(s.every_change for s in state.subscribers):
             if state.ticket:
                 self.list_trust.confirm_now(state)
@@ -82,34 +100,116 @@ class ListHints:
                 self.poll_queue.put(state, state.list_trusted_until)
         return True
 
+    def _record_active(
+        self, state: JobState, job: JobSummary, requested_at: float, now: float
+    ) -> None:
+        """Record that the list shows a job as active, and compare the list with its arrival."""
+        new = state.first_active_age is None
+        if new:
+            self.list_trust.record_first(settled=False)
+        if new or self.accuracy.is_proven:
+            as_of = requested_at - self.list_trust.list_lag
+            self.timing.learning.record_active(state, job.received_at, now, as_of=as_of)
+        if not state.is_compared and requested_at <= state.received_at + self.accuracy.limit:
+            state.is_compared = True
+            self.accuracy.arrivals.count(late=False)
+
     def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
         """Make the jobs due that a sweep, started at `requested_at`, did not show.
 
-        A job that is newer than the list's lag is not expected in the list. Exhaust the iterator,
-        which yields the number of missing jobs among each 500.
+        A job that is newer than the list's lag is not expected in the list. While jobs are polled
+        by schedule, it is only recorded that they are missing. Exhaust the iterator, which yields
+        the number of missing jobs among each 500.
         """
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING
-        states = iter([*self.states.values()])
-        while chunk := [*islice(states, _CHUNK)]:
-            missing = [
-                state
-                for state in chunk
-                if state.last_active_at < requested_at and state.added_at <= newest and state.ticket
-            ]
-            for state in missing:
-                if not state.ignore_list:
-                    if state.not_before > now:
-                        self.list_trust.confirm_when_due(state)
-                    else:
-                        self.list_trust.confirm_now(state)
-                    state.missing_at = requested_at
-                    self.poll_queue.put(state, max(now, state.not_before))
-            yield len(missing)
+        states = [*self.states.values()]
+        missing = 0
+        for start in range(0, len(states), _CHUNK):
+            before = missing
+            for state in states[start : start + _CHUNK]:
+                if (
+                    state.last_active_at < requested_at
+                    and state.added_at <= newest
+                    and state.ticket
+                ):
+                    missing += 1
+                    self._record_missing(state, requested_at, now)
+            yield missing - before
+        if self.list_trust.sweeping:
+            self._record_drops(missing, requested_at)
+            self._take_sample(states, requested_at, now)
+
+    def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
+        if not self.list_trust.sweeping:
+            state.missing_at = requested_at
+        elif not state.ignore_list:
+            if state.not_before > now:
+                self.list_trust.confirm_when_due(state)
+            else:
+                self.list_trust.confirm_now(state)
+            state.missing_at = requested_at
+            self.poll_queue.put(state, max(now, state.not_before))
+
+    def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
+        """Compare the answer to a poll with the list, before anything else is recorded of it."""
+        accuracy = self.accuracy
+        self._settled += settled
+        if state.missing_at < math.inf:
+            if settled:
+                accuracy.dropped += 1
+                if not self.list_trust.sweeping:
+                    accuracy.ends.count(late=False)  # the list was sooner than the schedule
+            elif not state.is_compared:
+                state.is_compared = accuracy.record_active(state.received_at, state.missing_at)
+            return
+        if settled:
+            accuracy.record_settled(state.job_id, now)
+        if self.list_trust.sweeping and state.last_listed_at > -math.inf and not state.awaited:
+            seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
+            durations = self.timing.learning.durations
+            if durations.ended < _MIN_ENDED:
+                return  # how many should have settled is a guess
+            distribution = durations.distribution
+            accuracy.record_expected(distribution.ends_between(seen, now - state.received_at))
+
+    def _record_drops(self, missing: int, requested_at: float) -> None:
+        """Compare the number of missing jobs with that of jobs that should have settled."""
+        durations, before = self.timing.learning.durations, self._swept_at
+        self._swept_at = requested_at
+        expected = 0.0
+        if durations.ended >= _MIN_ENDED:
+            step = -(-len(self.states) // _DROPS_SAMPLED) or 1
+            for state in islice(self.states.values(), 0, None, step):
+                age = requested_at - state.received_at
+                seen = max(before - state.received_at, 0.0)
+                if age > seen:
+                    expected += step * durations.distribution.ends_between(seen, age)
+        self.accuracy.record_drops(missing, expected=expected)
+
+    def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
+        """Make some listed jobs due, unless jobs of the last sample have not been polled yet."""
+        if any(state.ticket and state.ignore_list for state in self._sample):
+            return
+        age = now - states[len(states) // 2].received_at if states else 0.0
+        count = self.accuracy.samples(len(states), age=age, settled=self._settled)
+        self._settled = 0
+        self._sample = [
+            state
+            for state in self.timing.rng.sample(states, min(count, len(states)))
+            if state.ticket and state.last_listed_at >= requested_at and not state.ignore_list
+        ]
+        for state in self._sample:
+            self.list_trust.confirm_when_due(state)
+            self.poll_queue.put(state, now)
 
 
+_DROPS_SAMPLED: Final = 32  # jobs
+_MIN_ENDED: Final = 10  # jobs
+_LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target
+_TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
 _CHUNK: Final = 500
 _DELAYS_SAMPLED: Final = 8
 _LAG_FADING: Final = 0.99  # of the list's lag, per sweep

@@ -65,7 +65,11 @@ class ListSweeper:
             return
         if self._policy.should_sweep(self._situation()):
             self._running = True
-            self._watched_jobs.list_hints.start_sweeping()  # before any new job is polled
+            hints = self._watched_jobs.list_hints
+            if self._policy.is_trial:
+                hints.accuracy.restart()  # jobs are polled by schedule until the list is proven
+            elif not self._policy.pauses:
+                hints.start_sweeping()  # before any new job is polled
             task = start(self._run(), self._tasks)
             task.add_done_callback(self._run_ended, context=Context())
 
@@ -84,6 +88,7 @@ class ListSweeper:
 
     def _situation(self) -> Situation:
         watched_jobs = self._watched_jobs
+        accuracy = watched_jobs.list_hints.accuracy
         return Situation(
             now=asyncio.get_running_loop().time(),
             watched=len(watched_jobs),
@@ -92,19 +97,26 @@ class ListSweeper:
             pending_confirmation=watched_jobs.list_trust.pending_confirmation,
             polls=watched_jobs.counts.polls,
             mean_delay=watched_jobs.timing.mean_delay,
+            list_is_bad=accuracy.is_bad,
+            list_is_proven=accuracy.is_proven,
+            compare_at=accuracy.compare_at,
         )
 
     async def _run(self) -> None:
         """Sweep repeatedly; when that saves no more requests, poll by schedule."""
         loop = asyncio.get_running_loop()
+        hints = self._watched_jobs.list_hints
         while self._policy.should_sweep(at := self._situation()):
             sweep = self._policy.start(at)
             if await self._sweep(sweep):
                 self.sweeps += 1
                 if sweep.is_complete:
-                    for _ in self._watched_jobs.list_hints.sweep_ended(sweep.started, loop.time()):
+                    if self._is_useful(sweep.started):
+                        hints.start_sweeping()
+                    for _ in hints.sweep_ended(sweep.started, loop.time()):
                         self._on_due()
                         await asyncio.sleep(0)
+                    self._on_due()
                 self._policy.record_end(sweep, self._situation())
             else:
                 self._policy.record_failure(self._situation())
@@ -117,6 +129,12 @@ class ListSweeper:
             self._on_due()
             await asyncio.sleep(0)
         self._on_due()
+
+    def _is_useful(self, started: float) -> bool:
+        """Compare a complete sweep with polls; return whether the list decides what is polled."""
+        accuracy = self._watched_jobs.list_hints.accuracy
+        accuracy.record_sweep(started)
+        return accuracy.is_proven if self._policy.is_trial else not accuracy.is_bad
 
     async def _sweep(self, sweep: Sweep) -> bool:
         """Request all pages, a few at a time; return False if an error or a timeout ended it."""
@@ -134,9 +152,9 @@ class ListSweeper:
             if not silence.expired():
                 raise
         if failure is not None:
-            if isinstance(failure, NotImplementedError) or not failure.transient:
-                self._policy.forbidden = True
-                _log.info("polling each job by schedule, as jobs cannot be listed: %s", failure)
+            refused = isinstance(failure, NotImplementedError) or not failure.transient
+            if refused and not self._policy.pauses:
+                _log.info("polling each job by schedule, as jobs cannot be listed now: %s", failure)
             return False
         return not silence.expired() and (sweep.is_complete or sweep.is_too_long)
 
@@ -189,7 +207,9 @@ class ListSweeper:
             if self._retry is not None:
                 self._retry.cancel()
             loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(_RETRY_AFTER, self.pump, context=Context())
+            pause = self._policy.paused_until - loop.time()
+            delay = pause if pause > 0 else _RETRY_AFTER
+            self._retry = loop.call_later(delay, self.pump, context=Context())
 
 
 def _first(error: BaseException) -> Any:

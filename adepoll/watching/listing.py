@@ -5,6 +5,7 @@ are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Final, Literal, TypeAlias
 
 from attrs import define, field
@@ -44,6 +45,7 @@ class ListTrust:
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
+    _last_lag: float = 0.0  # of the job missing before
 
     @property
     def jobs_come_settled(self) -> bool:
@@ -113,7 +115,9 @@ class ListTrust:
         self.wasted_polls += 1
         lag = max(missing_at - state.received_at, 0.0) + _LAG_MARGIN
         if state.first_active_age is None and lag < _MAX_LAG:
-            self.list_lag = max(self.list_lag, lag)
+            # A single job that is never listed shows no lag: two jobs must agree.
+            self.list_lag = max(self.list_lag, min(lag, self._last_lag))
+            self._last_lag = lag
         return True
 
 
@@ -124,6 +128,7 @@ class _Pages:
     expected: int  # pages of the previous sweep
     requested: int = 0
     received: int = 0
+    jobs: int = 0
     total: float = math.inf
     without_new_jobs: int = 0  # in a row
 
@@ -150,7 +155,13 @@ class Sweep:
 
     @classmethod
     def start(
-        cls, now: float, *, max_pages: int, watched: int = 0, previous: "Sweep | None" = None
+        cls,
+        now: float,
+        *,
+        max_pages: int,
+        watched: int = 0,
+        previous: "Sweep | None" = None,
+        statuses: Sequence[JobStatus] = ACTIVE,
     ) -> "Sweep":
         """Start a sweep.
 
@@ -159,10 +170,11 @@ class Sweep:
             max_pages: Number of pages after which the sweep is abandoned.
             watched: Number of watched jobs; an estimate of the pages if there is no `previous`.
             previous: The last complete sweep.
+            statuses: Statuses whose jobs are listed.
         """
-        by_status = {status: _Pages(expected=1) for status in ACTIVE}
+        by_status = {status: _Pages(expected=1) for status in statuses}
         if previous is None:
-            by_status[ACTIVE[0]].expected = watched // PAGE_SIZE
+            by_status[statuses[0]].expected = watched // PAGE_SIZE
         else:
             for status, pages in by_status.items():
                 pages.expected = previous.pages_of(status)
@@ -180,7 +192,17 @@ class Sweep:
 
     def pages_of(self, status: JobStatus) -> int:
         """Return the number of pages received of one status."""
-        return self._by_status[status].received
+        pages = self._by_status.get(status)
+        return 0 if pages is None else pages.received
+
+    @property
+    def statuses(self) -> Collection[JobStatus]:
+        """Statuses whose jobs are listed."""
+        return self._by_status.keys()
+
+    def jobs_of(self, status: JobStatus) -> int:
+        """Return the number of jobs on the pages received of one status."""
+        return self._by_status[status].jobs
 
     def next_page(self) -> tuple[JobStatus, int] | None:
         """Return status and number of a page to request now; None if there is none for now."""
@@ -198,6 +220,7 @@ class Sweep:
         pages = self._by_status[status]
         self.pages += 1
         pages.received += 1
+        pages.jobs += len(page.jobs)
         before = len(self.job_ids)
         self.job_ids.update(job.job_id for job in page.jobs)
         pages.without_new_jobs = 0 if len(self.job_ids) > before else pages.without_new_jobs + 1

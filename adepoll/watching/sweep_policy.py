@@ -4,10 +4,12 @@ Imports listing. Times are seconds of one monotonic clock.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from attrs import define, frozen
 
+from adepoll.api.models import JobStatus
 from adepoll.watching.listing import ACTIVE, Discovery, Sweep
 
 
@@ -23,6 +25,10 @@ class Situation:
         pending_confirmation: Jobs that are to be polled immediately.
         polls: Polls so far.
         mean_delay: Mean seconds between two polls of a job by the schedule; None at first.
+        list_is_bad: True if the list turned out to be too late or wrong.
+        list_is_proven: True if it turned out to be right.
+        compare_at: Time of a sweep that can tell whether the list is late; infinity if there is
+            none.
     """
 
     now: float
@@ -32,6 +38,9 @@ class Situation:
     pending_confirmation: int
     polls: int
     mean_delay: float | None
+    list_is_bad: bool = False
+    list_is_proven: bool = False
+    compare_at: float = math.inf
 
 
 @define(kw_only=True, eq=False)
@@ -42,21 +51,27 @@ class SweepPolicy:
         discovery: The caller's choice.
         target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the
             schedule would poll.
-        min_watched: Watched jobs from which on "auto" sweeps.
-        forbidden: True if the service does not let this key list jobs.
+        min_watched: Watched jobs from which on "auto" begins to sweep.
         last: The last complete sweep.
         duration: Seconds that the last complete sweep took.
+        paused_until: Time until which the list is not requested, unless many jobs are added.
+        pauses: Number of pauses since the list was last useful; each is longer than the one before.
+        is_trial: True if the list was too late or wrong, and has not been proven to be right since.
     """
 
     discovery: Discovery
     target_lag: float | None
     min_watched: int = 10
-    forbidden: bool = False
     last: Sweep | None = None
     duration: float = 0.0
+    paused_until: float = -math.inf
+    pauses: int = 0
+    is_trial: bool = False
+    _trial_ends: float = -math.inf
+    _without_pending: int = 0  # complete sweeps in a row
+    _useful: int = 0  # complete sweeps since the last pause
     _started: float = -math.inf
     _failures: int = 0  # in a row
-    _paused_until: float = -math.inf  # or until `_until_watched` jobs are watched
     _until_watched: float = math.inf
     _counted: Situation | None = None  # at the last update of the sums below, which fade
     _requests: float = 0.0  # for sweeps
@@ -66,23 +81,33 @@ class SweepPolicy:
 
     def should_sweep(self, at: Situation) -> bool:
         """Return whether to sweep at all."""
-        if self.discovery == "get" or self.forbidden:
+        if self.discovery == "get":
             return False
-        if at.now < self._paused_until and at.watched < self._until_watched:
+        if at.now < self.paused_until and at.watched < self._until_watched:
             return False
         if self.discovery == "list":
             return at.watched > 0
         if self.last is not None and at.now > self.last.started + _PAUSE:
             self.last = None  # out of date
-        return at.watched >= self.min_watched and (
-            self.last is None or self.last.pages <= self._replaced_polls(at)
-        )
+        if self.last is None:
+            return at.watched >= self.min_watched
+        return at.watched >= _MIN_LEFT and self.last.pages <= self._replaced_polls(at)
 
     def start(self, at: Situation) -> Sweep:
         """Start a sweep."""
         self._started = at.now
+        statuses: Sequence[JobStatus] = ACTIVE
+        if self._without_pending >= _MIN_WITHOUT_PENDING:
+            wasted = self._counted is not None and at.wasted_polls > self._counted.wasted_polls
+            self._without_pending = 0 if wasted else self._without_pending + 1
+            if self._without_pending % _PENDING_EVERY:
+                statuses = ACTIVE[:1]  # no job was pending recently
         return Sweep.start(
-            at.now, max_pages=self.max_pages(at), watched=at.watched, previous=self.last
+            at.now,
+            max_pages=self.max_pages(at),
+            watched=at.watched,
+            previous=self.last,
+            statuses=statuses,
         )
 
     def max_pages(self, at: Situation) -> int:
@@ -97,17 +122,28 @@ class SweepPolicy:
         if sweep.is_complete:
             sweep.job_ids.clear()  # only the number of pages is still needed
             self.last = sweep
+            if JobStatus.PENDING in sweep.statuses:
+                none = not sweep.jobs_of(JobStatus.PENDING)
+                self._without_pending = self._without_pending + 1 if none else 0
             self.duration = at.now - sweep.started
-            if self._wasted > max(_MIN_WASTED, self._settled, at.watched):
-                self._pause(at.now)  # the list costs more polls than it saves
+            if at.list_is_proven:
+                self.is_trial = False
+            wastes = self._wasted > max(_MIN_WASTED, self._settled, at.watched)
+            if at.list_is_bad or wastes or (self.is_trial and at.now > self._trial_ends):
+                self.is_trial = True
+                self._pause(at.now, _PAUSE)  # polls by schedule are sooner, or fewer
+            elif not self.is_trial:
+                self._useful += 1
+                if self._useful >= _MIN_USEFUL:
+                    self.pauses = 0
         else:
-            self._pause(at.now, until_watched=2 * at.watched)
+            self._pause(at.now, _PAUSE, until_watched=2 * at.watched)
 
     def record_failure(self, at: Situation) -> None:
-        """Record that a transient error ended a sweep."""
+        """Record that an error or a timeout ended a sweep."""
         self._failures += 1
         if self.last is None or self._failures > _MAX_FAILURES:
-            self._pause(at.now)
+            self._pause(at.now, _SHORT_PAUSE)
 
     def delay(self, at: Situation) -> float:
         """Return the seconds until the next sweep."""
@@ -129,6 +165,8 @@ class SweepPolicy:
             busy = at.pending_confirmation / self._rate
         else:
             busy = every if at.pending_confirmation else 0.0
+        if at.compare_at > self._started:
+            every = min(every, max(at.compare_at - self._started, _MIN_APART))
         return max(self._started + every - at.now, busy - every / 2, 0.0)
 
     def _replaced_polls(self, at: Situation) -> float:
@@ -137,11 +175,14 @@ class SweepPolicy:
             return at.watched
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
 
-    def _pause(self, now: float, *, until_watched: float = math.inf) -> None:
+    def _pause(self, now: float, seconds: float, *, until_watched: float = math.inf) -> None:
         self.last = None
         self._until_watched = until_watched
-        self._failures = 0
-        self._paused_until = now + _PAUSE
+        self._failures = self._useful = 0
+        self._wasted = 0.0
+        self.paused_until = now + min(seconds * 2**self.pauses, _MAX_PAUSE)
+        self.pauses = min(self.pauses + 1, _MAX_PAUSES)
+        self._trial_ends = self.paused_until + _TRIAL
 
     def _count(self, at: Situation) -> None:
         before, self._counted = self._counted, at
@@ -156,12 +197,21 @@ class SweepPolicy:
         self._rate = self._rate * recent + (1 - recent) * (at.polls - before.polls) / passed
 
 
+_MIN_LEFT: Final = 3  # watched jobs down to which "auto" goes on
 _MAX_PAGES: Final = 10_000
 _MAX_FAILURES: Final = 2
-_PAUSE: Final = 60.0
+_PAUSE: Final = 60.0  # seconds; each pause is twice as long as the one before
+_SHORT_PAUSE: Final = 5.0
+_TRIAL: Final = 30.0
+_MIN_APART: Final = 1.0  # seconds between two sweeps that compare the list with polls
+_MAX_PAUSE: Final = 3600.0
+_MAX_PAUSES: Final = 16
+_MIN_WITHOUT_PENDING: Final = 3  # sweeps
+_PENDING_EVERY: Final = 8  # sweeps
+_MIN_USEFUL: Final = 5  # sweeps
 _MIN_WASTED: Final = 100.0
 _DEFAULT_DELAY: Final = 4.0
 _REQUEST_SHARE: Final = 0.2  # requests for sweeps, per job
-_MAX_STRETCH: Final = 3.0
+_MAX_STRETCH: Final = 1.2
 _MEMORY: Final = 300.0
 _RATE_MEMORY: Final = 10.0

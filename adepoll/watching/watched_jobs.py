@@ -299,6 +299,7 @@ class WatchedJobs:
 
     def _deliver(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         changed = state.status != snapshot.status_text
+        self.list_hints.record_poll(state, now, settled=snapshot.status.is_terminal)
         state.polls += 1
         state.status = snapshot.status_text
         state.failures = None

@@ -242,12 +242,68 @@ def test_get_never_sweeps_and_list_always_sweeps_if_there_are_jobs():
 
 
 @pytest.mark.parametrize("discovery", ["auto", "list"])
-def test_a_forbidden_list_is_never_requested_again(discovery):
-    policy = make_policy(discovery)
-    assert policy.should_sweep(at())
-    policy.forbidden = True
-    assert not policy.should_sweep(at())
-    assert not policy.should_sweep(at(now=1e6))
+def test_pauses_after_failures_grow_up_to_an_hour(discovery):
+    policy, now, pauses = make_policy(discovery), 0.0, []
+    for _ in range(16):
+        assert policy.should_sweep(at(now))
+        policy.record_failure(at(now))
+        pauses.append(policy.paused_until - now)
+        assert not policy.should_sweep(at(now + pauses[-1] - 0.1))
+        now = policy.paused_until
+    assert pauses[:4] == [5.0, 10.0, 20.0, 40.0]
+    assert pauses[-1] == 3600.0
+
+
+def test_pauses_are_short_again_when_the_list_was_useful_for_some_sweeps():
+    policy = make_policy()
+    for now in (0.0, 10.0):
+        policy.record_failure(at(now))
+    assert policy.pauses == 2
+    for now in range(30, 60, 5):
+        policy.record_end(sweep_of(policy, at(now), 3), at(now + 1.0))
+    policy.record_failure(at(60.0))
+    policy.record_failure(at(61.0))
+    policy.record_failure(at(62.0))
+    assert policy.paused_until == 67.0
+
+
+def test_after_a_bad_list_the_next_sweeps_are_a_trial():
+    policy = make_policy()
+    policy.record_end(sweep_of(policy, at(), 3), at(1.0, list_is_bad=True))
+    assert policy.is_trial
+    assert not policy.should_sweep(at(60.0))
+    assert policy.should_sweep(at(62.0))
+    # Nothing shows whether the list is useful: the next pause is longer.
+    policy.record_end(sweep_of(policy, at(62.0), 3), at(63.0))
+    assert policy.should_sweep(at(64.0))
+    policy.record_end(sweep_of(policy, at(95.0), 3), at(96.0))
+    assert policy.paused_until == 96.0 + 120.0
+    policy.record_end(sweep_of(policy, at(220.0), 3), at(221.0, list_is_proven=True))
+    assert not policy.is_trial
+    assert policy.should_sweep(at(300.0))
+
+
+def test_a_sweep_comes_sooner_if_it_can_tell_whether_the_list_is_late():
+    policy = make_policy(lag=2.0)
+    policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
+    assert policy.delay(at(1.0, watched=1_000, compare_at=3.2)) == pytest.approx(2.2)
+    assert policy.delay(at(0.5, watched=1_000, compare_at=0.6)) == pytest.approx(0.5)
+    assert policy.delay(at(1.0, watched=1_000, compare_at=60.0)) == pytest.approx(3.0)
+
+
+def test_pending_jobs_are_listed_less_often_while_there_are_none():
+    policy, statuses = make_policy(), []
+    ids = make_ids(5)
+    for now in range(0, 100, 5):
+        situation = at(float(now), wasted_polls=int(now >= 80))
+        sweep = policy.start(situation)
+        statuses.append(set(sweep.statuses))
+        walk(sweep, lambda status, n: listed(ids if status is PROCESSING else [], n))
+        policy.record_end(sweep, situation)
+    assert statuses[:3] == [set(ACTIVE)] * 3
+    assert 2 <= statuses[3:16].count(set(ACTIVE)) <= 3
+    assert all(PROCESSING in listed_statuses for listed_statuses in statuses)
+    assert statuses[16] == set(ACTIVE)  # a poll was wasted: the job may be pending
 
 
 def test_sweeping_stops_if_other_peoples_jobs_make_it_cost_more_than_polls():
@@ -347,7 +403,7 @@ def test_without_a_target_lag_sweeps_are_as_frequent_as_polls_by_schedule():
 
 def test_expensive_sweeps_become_rarer_up_to_a_bound():
     waits = []
-    for pages in (3, 30, 60, 300):
+    for pages in (3, 40, 300):
         policy = make_policy(lag=2.0)
         policy.record_end(sweep_of(policy, at(watched=400), pages), at(watched=400))
         policy.record_end(
@@ -355,9 +411,8 @@ def test_expensive_sweeps_become_rarer_up_to_a_bound():
         )
         waits.append(policy.delay(at(now=1.0, watched=400)))
     assert waits[0] == pytest.approx(4.0)
-    assert waits == sorted(waits)
-    assert 4 < waits[2] < 12
-    assert waits[-1] == pytest.approx(12.0)
+    assert 4 <= waits[1] <= 4.8
+    assert waits[-1] == pytest.approx(4.8)  # the lag stays within 20% of the target
 
 
 def test_the_next_sweep_waits_until_missing_jobs_were_polled():
@@ -532,10 +587,13 @@ def test_a_new_job_missing_from_the_list_shows_the_lag_of_the_list():
     state.missing_at = 12.0
     assert hints.record_active(state)
     assert hints.wasted_polls == 1
-    assert 2 <= hints.list_lag <= 3
+    assert hints.list_lag == 0  # a single job may never be listed
     assert state.missing_at == math.inf
     assert not hints.record_active(state)
     assert hints.wasted_polls == 1
+    state.missing_at = 20.0
+    assert hints.record_active(state)
+    assert 2 <= hints.list_lag <= 3
 
 
 @pytest.mark.parametrize(("added_at", "active_at"), [(10.0, None), (45.0, 50.0)])

@@ -16,6 +16,7 @@ from adepoll.api.models import JobStatus
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.errors import (
     AnswerTimeoutError,
+    AnswerTooLargeError,
     AuthenticationError,
     ClosedError,
     JobNotFoundError,
@@ -24,6 +25,7 @@ from adepoll.errors import (
     PermissionDeniedError,
     RateLimitedError,
     ServerError,
+    UnexpectedStatusError,
     UnresolvedJobsError,
 )
 from adepoll.scheduling.durations import Durations
@@ -128,7 +130,7 @@ def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
             stats = watcher.stats
         assert set(detection_lag) == set(job_ids)
         assert mean(detection_lag.values()) < 4
-        assert len(service.gets) < 1.1 * len(job_ids)
+        assert len(service.gets) < 1.3 * len(job_ids)
         assert len(service.lists) == stats.list_requests < 0.6 * len(job_ids)
         assert 0 < stats.sweeps <= stats.list_requests
         assert stats.polls == len(service.gets)
@@ -148,7 +150,9 @@ def test_first_polls_wait_for_the_first_sweep(replay, kind):
         assert service.lists[0] == 0
         first = {job_id: service.looks_at(job_id)[0] for job_id in detection_lag}
         assert min(first.values()) >= 2
-        assert {job_id for job_id, at in first.items() if at < 10} == set(ended)
+        early = {job_id for job_id, at in first.items() if at < 10}
+        assert early > set(ended)
+        assert len(early) < 3 + 10  # some listed jobs are polled to check the list
 
     replay(script)
 
@@ -237,10 +241,10 @@ def test_a_list_that_lags_does_not_cost_a_get_for_every_new_job(replay):
 
         async with watcher_of(service) as watcher:
             detection_lag = await lags_of(service, watcher.watch(come()))
-            assert watcher.stats.wasted_polls < 50
+            assert watcher.stats.wasted_polls < 70
         assert len(detection_lag) == 250
         assert mean(detection_lag.values()) < 8
-        assert len(service.gets) < 1.4 * 250
+        assert len(service.gets) < 1.9 * 250  # of them 50 before the lag is known
 
     replay(script)
 
@@ -267,7 +271,7 @@ def test_without_a_list_jobs_are_polled_by_schedule_without_a_warning(replay, ca
             assert not watcher.stats.sweeping
         assert len(detection_lag) == 100
         assert mean(detection_lag.values()) < 4
-        assert len(service.lists) <= 2  # processing and pending, at the same time
+        assert len(service.lists) <= 8  # processing and pending, after pauses of 5, 10 and 20 s
 
     with caplog.at_level(logging.INFO):
         replay(script)
@@ -326,7 +330,7 @@ def test_jobs_settle_while_the_list_hangs(replay, good_for):
 
 
 @pytest.mark.parametrize("frozen_at", [0.0, 20.0])
-def test_a_list_that_never_changes_costs_time_and_loses_no_job(replay, frozen_at):
+def test_a_list_that_never_changes_gives_way_to_polls(replay, frozen_at):
     async def script():
         service = Service()
         shown = {}
@@ -341,8 +345,105 @@ def test_a_list_that_never_changes_costs_time_and_loses_no_job(replay, frozen_at
         async with watcher_of(service) as watcher:
             detection_lag = await lags_of(service, watcher.watch(job_ids))
         assert len(detection_lag) == 100
-        assert max(detection_lag.values()) < 310
-        assert len(service.gets) < 500
+        assert max(detection_lag.values()) < 45
+        assert mean(detection_lag.values()) < 7
+        assert len(service.gets) < 1_500
+
+    replay(script)
+
+
+def keep_all(service):
+    """Make the list keep all jobs as active, as if none ever settled."""
+    shown = {}
+
+    def answer(page, status):
+        jobs = shown.setdefault(status, {})
+        jobs.update((job.job_id, job) for job in page.jobs)
+        return attrs.evolve(page, jobs=tuple(jobs.values()))
+
+    service.at_list = answer
+
+
+def late(seconds):
+    """Return the options of a service whose list is that many seconds behind."""
+    return {"list_lag": seconds}
+
+
+@pytest.mark.parametrize(
+    ("options", "bend"),
+    [(late(5.0), None), (late(60.0), None), ({}, keep_all)],
+    ids=["5 s late", "60 s late", "keeps all"],
+)
+@pytest.mark.parametrize("is_new", more([True], [False]))
+def test_a_list_that_is_too_late_gives_way_to_polls(replay, options, bend, is_new):
+    """The lag is that of the schedule, but for the time until the list is known to be late."""
+
+    async def script():
+        service = Service(**options)
+        await asyncio.sleep(61)
+        if bend is not None:
+            bend(service)
+        job_ids = service.submit(100, processing_time=lambda number: 40 + number * 0.7)
+        if not is_new:
+            await asyncio.sleep(25)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+            assert not watcher.stats.sweeping
+        lags = sorted(detection_lag.values())
+        assert len(lags) == 100
+        assert mean(lags) < 5
+        assert lags[94] < 10
+
+    replay(script)
+
+
+def test_a_list_that_is_late_for_a_while_is_used_again(replay):
+    async def script():
+        service = Service()
+        begun = service.world.now()
+        job_ids = service.submit(100, processing_time=lambda number: 5 + number * 6)
+        service.at_list = lambda page, _status: (
+            attrs.evolve(page, jobs=()) if service.world.now() < begun + 30 else page
+        )
+        async with watcher_of(service) as watcher:
+            states = {}
+            async for _ in watcher.watch(job_ids):
+                states[now() // 60] = watcher.stats.sweeping
+        assert not states[0]
+        assert states[4]
+
+    replay(script)
+
+
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        lambda: JobNotFoundError(status=404),
+        lambda: UnexpectedStatusError(status=400),
+        lambda: AuthenticationError(status=401),
+        lambda: PermissionDeniedError(status=403),
+        lambda: AnswerTooLargeError(limit=1, job_id=None),
+    ],
+)
+@pytest.mark.parametrize("fails_at", [0, 5])
+def test_no_single_response_ends_sweeping(replay, make_error, fails_at):
+    async def script():
+        service = Service()
+
+        def fail_once(page, _status):
+            if len(service.lists) == fails_at + 1:
+                raise make_error()
+            return page
+
+        service.at_list = fail_once
+        job_ids = service.submit(100, processing_time=spread)
+        async with watcher_of(service) as watcher:
+            async with watcher.watch(job_ids) as watch:
+                async for _ in watch:
+                    if now() > 20:
+                        break
+            assert watcher.stats.sweeping
+        assert len(service.lists) > 6
 
     replay(script)
 
@@ -479,7 +580,7 @@ def test_finished_jobs_do_not_wait_for_sweeps_one_window_after_the_other(replay)
             seen = [job.job_id async for job in watcher.watch(iter(finished), window=40)]
             assert sorted(seen) == sorted(finished)
             assert now() < 24
-            assert len(service.gets) <= 400 + 20
+            assert len(service.gets) <= 400 + 60
             task.cancel()
 
     replay(script)
@@ -492,16 +593,17 @@ def test_poll_now_polls_whatever_the_list_shows(replay):
         async with watcher_of(service) as watcher:
             task = asyncio.create_task(lags_of(service, watcher.watch(job_ids)))
             await asyncio.sleep(30)
-            assert service.looks_at(job_ids[7]) == []
+            before = len(service.looks_at(job_ids[7]))  # a sample of the listed jobs is polled
+            assert before < 3
             assert watcher.poll_now(job_ids[7])
             await asyncio.sleep(0)
-            assert service.looks_at(job_ids[7]) == [30]
+            assert service.looks_at(job_ids[7])[before:] == [30]
             # A call during a poll causes another poll after it.
             assert watcher.poll_now(job_ids[7])
             await asyncio.sleep(1)
-            assert service.looks_at(job_ids[7]) == pytest.approx([30, 30.1])
+            assert service.looks_at(job_ids[7])[before : before + 2] == pytest.approx([30, 30.1])
             await task
-        assert len(service.looks_at(job_ids[7])) == 3
+        assert len(service.looks_at(job_ids[7])) < before + 5
 
     replay(script)
 
@@ -521,7 +623,7 @@ def test_updates_yield_each_status_during_sweeps(replay):
         assert all(statuses == expected for statuses in told.values())
         assert max(t for (_, status), t in times.items() if status is JobStatus.PENDING) < 5
         assert max(t for (_, status), t in times.items() if status is JobStatus.PROCESSING) < 30
-        assert len(service.gets) < 3.3 * 50
+        assert len(service.gets) < 4.6 * 50
 
     replay(script)
 

@@ -1,0 +1,183 @@
+"""How late and how complete the job list is, measured with jobs that are known otherwise.
+
+Imports nothing of adepoll. Times are seconds of one monotonic clock.
+"""
+
+import math
+from typing import Final
+
+from attrs import define, field
+
+
+@define(eq=False)
+class Score:
+    """Jobs for which the list was late, and in time; older ones count less."""
+
+    late: float = 0.0
+    in_time: float = 0.0
+
+    def count(self, *, late: bool) -> None:
+        """Count one more job."""
+        self.late = self.late * _FADING + late
+        self.in_time = self.in_time * _FADING + (not late)
+
+    @property
+    def is_suspicious(self) -> bool:
+        """True if the list was late for a share of the jobs, however few they are."""
+        return self.late > _MAX_LATE_SHARE * (self.late + self.in_time)
+
+    @property
+    def is_bad(self) -> bool:
+        """True if, in addition, the list was late for more than a single odd job."""
+        return self.is_suspicious and self.late > _MIN_LATE
+
+
+@define(eq=False, kw_only=True)
+class ListAccuracy:
+    """Compares the list with polls.
+
+    Attributes:
+        limit: Largest lag, in seconds, at which the list is useful.
+        ends: Jobs that a poll found settled, and whether the list still showed them as active
+            `limit` seconds later.
+        arrivals: New jobs that a poll found active, and whether the list showed them `limit`
+            seconds after the service had received them.
+        dropped: Jobs that were missing from the list, and that a poll then found settled.
+        compare_at: Time of the next list request that can tell whether the list is late; infinity
+            if there is none, or enough is known.
+    """
+
+    limit: float
+    ends: Score = field(factory=Score, init=False)
+    arrivals: Score = field(factory=Score, init=False)
+    dropped: int = field(default=0, init=False)
+    compare_at: float = field(default=math.inf, init=False)
+    _expected: float = field(default=0.0, init=False)
+    _settled: dict[str, float] = field(factory=dict, init=False)  # id: when a poll found that
+    _shown: set[str] = field(factory=set, init=False)  # those that the present sweep shows
+    _without_drop: float = field(default=0.0, init=False)  # expected since the last missing job
+    _credit: float = field(default=0.0, init=False)  # polls that may be spent on samples
+
+    @property
+    def is_bad(self) -> bool:
+        """True if the list is too late, or wrong for too many jobs."""
+        return self.ends.is_bad or self.arrivals.is_bad
+
+    @property
+    def is_proven(self) -> bool:
+        """True if the list drops jobs that have settled, and enough shows that it does so soon."""
+        in_time = self.ends.in_time >= _MIN_IN_TIME
+        drops = in_time or self.dropped >= _MIN_IN_TIME
+        soon = in_time or self._expected >= _PROOF or self.arrivals.in_time >= _MIN_IN_TIME
+        return drops and soon and not (self.ends.is_suspicious or self.arrivals.is_suspicious)
+
+    def restart(self) -> None:
+        """Forget how the list was, but not which jobs have settled recently."""
+        self.ends, self.arrivals = Score(), Score()
+        self._expected = self._without_drop = 0.0
+        self.dropped = 0
+
+    def record_active(self, received_at: float, missing_at: float) -> bool:
+        """Record that a poll found a job active that was missing from the list.
+
+        Returns:
+            True if that shows that the list is late.
+        """
+        informative = received_at + self.limit + _TRUNCATED
+        if missing_at <= informative:
+            self.compare_at = min(self.compare_at, informative)
+            return False
+        self.arrivals.count(late=True)
+        return True
+
+    def record_settled(self, job_id: str, now: float) -> None:
+        """Record that a poll found a job settled that was not missing from the list."""
+        settled = self._settled
+        settled[job_id] = now
+        if not self.is_proven:
+            self.compare_at = min(self.compare_at, now + self.limit)
+        if len(settled) > _KEPT:
+            del settled[next(iter(settled))]
+
+    def record_expected(self, chance: float) -> None:
+        """Record a poll of a listed job.
+
+        Args:
+            chance: Probability that the job would have settled without the list showing it, if the
+                list had a lag of `limit`.
+        """
+        self._expected += chance
+
+    def record_drops(self, missing: int, *, expected: float) -> None:
+        """Record how many jobs a sweep did not show, and how many should have settled before it.
+
+        A list that shows all jobs although some should have settled is not proven any more.
+        """
+        self._without_drop = 0.0 if missing else self._without_drop + expected
+        if self._without_drop >= _MIN_IN_TIME:
+            self.dropped = 0
+            self._expected = self.ends.in_time = 0.0
+
+    def record_listed(self, job_id: str, requested_at: float) -> None:
+        """Record that a page requested at `requested_at` shows a job as active."""
+        settled_at = self._settled.get(job_id)
+        if settled_at is None:
+            return
+        if requested_at < settled_at + self.limit:
+            self._shown.add(job_id)
+        else:
+            del self._settled[job_id]
+            self.ends.count(late=True)
+
+    def record_sweep(self, started: float) -> None:
+        """Record that a complete sweep, begun at `started`, showed no other settled job."""
+        if started >= self.compare_at:
+            self.compare_at = math.inf
+        dropped = [
+            (job_id, settled_at)
+            for job_id, settled_at in self._settled.items()
+            if settled_at <= started and job_id not in self._shown
+        ]
+        self._shown.clear()
+        for job_id, settled_at in dropped:
+            del self._settled[job_id]
+            if (
+                started < settled_at + self.limit + _SLACK
+            ):  # later on, a late list may have dropped it, too
+                self.ends.count(late=False)
+
+    def samples(self, listed: int, *, age: float, settled: int) -> int:
+        """Return how many of the listed jobs to poll after a sweep, to check the list.
+
+        Args:
+            listed: Number of listed jobs that are watched.
+            age: Age of a typical job.
+            settled: Jobs that were found settled since the last call.
+        """
+        if self.is_proven:
+            self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
+        else:
+            # As with polls by schedule, fewer of the old jobs are likely to settle soon.
+            wanted = math.sqrt(listed) * min(1.0, _OLD / max(age, 1.0))
+            if self._settled or self._without_drop >= _MIN_IN_TIME:
+                wanted *= _SUSPICION  # listed jobs have settled, or should have
+            self._credit += min(max(_MIN_SAMPLE, wanted), _MAX_SAMPLE)
+        count = int(self._credit)
+        self._credit -= count
+        return count
+
+
+_MIN_LATE: Final = 1.5  # jobs
+_MAX_LATE_SHARE: Final = 0.15
+_FADING: Final = 0.99  # per job
+_KEPT: Final = 64  # settled jobs
+_PROOF: Final = 3.0  # jobs: by chance, none of them is found in 5% of the cases
+_MIN_IN_TIME: Final = 2.5  # jobs
+_TRUNCATED: Final = 0.6  # seconds by which `received_at` may be too early
+_MIN_SAMPLE: Final = 1.0
+_MAX_SAMPLE: Final = 32.0
+_SLACK: Final = 1.0  # seconds
+_SUSPICION: Final = 3.0
+_OLD: Final = 60.0  # seconds
+_SAMPLES_PER_SWEEP: Final = 0.25
+_SAMPLES_PER_JOB: Final = 0.03

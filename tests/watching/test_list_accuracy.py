@@ -1,0 +1,132 @@
+"""How late and how complete a list is, by jobs that are known otherwise."""
+
+import math
+
+import pytest
+
+from adepoll.watching.list_accuracy import ListAccuracy
+
+LIMIT = 3.0
+
+
+def make_accuracy():
+    return ListAccuracy(limit=LIMIT)
+
+
+def settle(accuracy, job_id, now, *, listed_until, every=1.0):
+    """Let a poll find a job settled at `now`; sweep until the list does not show the job."""
+    accuracy.record_settled(job_id, now)
+    started = now
+    while started < now + 10:
+        started += every
+        if started <= listed_until:
+            accuracy.record_listed(job_id, started)
+        accuracy.record_sweep(started)
+
+
+def test_nothing_is_known_at_first():
+    accuracy = make_accuracy()
+    assert not accuracy.is_bad
+    assert not accuracy.is_proven
+    assert accuracy.compare_at == math.inf
+
+
+def test_a_list_that_still_shows_several_settled_jobs_after_the_limit_is_bad():
+    accuracy = make_accuracy()
+    for number in range(2):
+        settle(accuracy, f"job{number}", 10.0, listed_until=14.0)
+    assert accuracy.is_bad
+
+
+def test_a_list_that_drops_settled_jobs_within_the_limit_is_proven():
+    accuracy = make_accuracy()
+    for number in range(3):
+        settle(accuracy, f"job{number}", 10.0 * number, listed_until=10.0 * number + 2)
+    assert accuracy.is_proven
+    assert not accuracy.is_bad
+
+
+def test_a_single_job_that_stays_in_the_list_does_not_make_the_list_bad():
+    accuracy = make_accuracy()
+    settle(accuracy, "odd", 10.0, listed_until=math.inf)
+    assert not accuracy.is_bad
+    for number in range(20):
+        settle(accuracy, f"job{number}", 10.0, listed_until=10.0)
+    settle(accuracy, "odd too", 10.0, listed_until=math.inf)
+    assert not accuracy.is_bad
+    assert accuracy.is_proven
+
+
+def test_a_job_that_no_sweep_within_the_limit_could_show_says_nothing():
+    accuracy = make_accuracy()
+    for number in range(9):
+        settle(accuracy, f"job{number}", 10.0, listed_until=0.0, every=60.0)
+    assert not accuracy.is_proven
+    assert not accuracy.is_bad
+
+
+def test_active_jobs_that_are_missing_after_the_limit_make_the_list_bad():
+    accuracy = make_accuracy()
+    assert not accuracy.record_active(received_at=100.0, missing_at=102.0)
+    assert 103 <= accuracy.compare_at <= 104  # then a sweep can tell
+    assert accuracy.record_active(received_at=100.0, missing_at=104.0)
+    assert not accuracy.is_bad
+    assert accuracy.record_active(received_at=100.0, missing_at=104.0)
+    assert accuracy.is_bad
+    accuracy.record_sweep(104.0)
+    assert accuracy.compare_at == math.inf
+
+
+def test_a_poll_of_a_listed_job_that_has_settled_asks_for_a_sweep():
+    accuracy = make_accuracy()
+    accuracy.record_settled("a", 10.0)
+    assert accuracy.compare_at == 13.0
+
+
+def test_a_restart_keeps_the_jobs_that_settled_recently():
+    accuracy = make_accuracy()
+    for number in range(2):
+        settle(accuracy, f"job{number}", 10.0, listed_until=20.0)
+        accuracy.record_settled(f"later{number}", 30.0)
+    assert accuracy.is_bad
+    accuracy.restart()
+    assert not accuracy.is_bad
+    for number in range(2):
+        accuracy.record_listed(f"later{number}", 90.0)
+    assert accuracy.is_bad
+
+
+def test_a_list_that_shows_all_jobs_although_some_should_have_settled_is_not_proven_any_more():
+    accuracy = make_accuracy()
+    for number in range(3):
+        settle(accuracy, f"job{number}", 10.0, listed_until=0.0)
+    accuracy.record_drops(0, expected=2.0)
+    assert accuracy.is_proven
+    accuracy.record_drops(1, expected=2.0)
+    accuracy.record_drops(0, expected=2.0)
+    assert accuracy.is_proven
+    accuracy.record_drops(0, expected=2.0)
+    assert not accuracy.is_proven
+    assert not accuracy.is_bad
+
+
+@pytest.mark.parametrize("listed", [10, 100, 1_000, 100_000])
+def test_samples_are_few_and_fewer_once_the_list_is_proven(listed):
+    accuracy = make_accuracy()
+    first = sum(accuracy.samples(listed, age=10.0, settled=0) for _ in range(10))
+    assert 10 <= first <= min(listed**0.5, 32) * 10
+    old = sum(accuracy.samples(listed, age=3_000.0, settled=0) for _ in range(10))
+    assert old <= first
+    for number in range(3):
+        settle(accuracy, f"job{number}", 10.0, listed_until=0.0)
+    assert sum(accuracy.samples(listed, age=10.0, settled=0) for _ in range(40)) == 10
+    assert accuracy.samples(listed, age=10.0, settled=100) == 3
+
+
+def test_few_settled_jobs_are_remembered():
+    accuracy = make_accuracy()
+    for number in range(10_000):
+        accuracy.record_settled(f"job{number}", 10.0)
+    for number in range(10_000):
+        accuracy.record_listed(f"job{number}", 20.0)
+    assert accuracy.ends.late < 65
