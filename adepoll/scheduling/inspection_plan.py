@@ -1,6 +1,6 @@
 """The inspection plan behind the adaptive schedule: pure functions.
 
-Imports durations and lag_bound. All times are seconds; ages are those of a job.
+Imports distribution and lag_bound. All times are seconds; ages are those of a job.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.scheduling.durations import EDGES, Distribution, bin_index
+from adepoll.scheduling.distribution import EDGES, Distribution, bin_index
 from adepoll.scheduling.lag_bound import LONGEST, bound_while_watching
 
 _WIDTHS: Final = (*map(operator.sub, EDGES[1:], EDGES), EDGES[-1])

@@ -16,9 +16,9 @@ frequent than the SDK's, so that the product stays near that of the SDK's waiter
 *Any other job.* The bound is half the time for which the job has been watched, or twice the
 target, as the mean lag of regular polls is half a delay. It is 7 s at most unless the ages are
 *quiet*: so many jobs were seen at these ages, and so few of them ended there, that a job ends there
-with a chance of 2% at most (see `quiet_until`). Only there may a delay grow up to the maximum of
-the schedule. A mean over all jobs would allow more: in a heavy-tailed batch, the last 1% of the
-jobs could be late by half a minute each, and the mean would hardly show it.
+with a chance of 2% at most (see `quiet_until`), and others ended later. Only there may a delay grow
+up to the maximum of the schedule. A mean over all jobs would allow more: in a heavy-tailed batch,
+the last 1% of the jobs could be late by half a minute each, and the mean would hardly show it.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def quiet_until(
     """
     sums = [*accumulate(ends, initial=0.0)]
     last = len(ends) - 1
-    quiet = []
+    quiet: list[bool] = []
     stop = 0
     for number in range(last + 1):
         stop = max(stop, number)

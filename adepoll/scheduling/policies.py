@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from attrs import Attribute, define, field, frozen
 
-from adepoll.scheduling.durations import PRIOR, Distribution
+from adepoll.scheduling.distribution import PRIOR, Distribution
 from adepoll.scheduling.inspection_plan import Plan, make_plan
 from adepoll.scheduling.lag_bound import bound_while_waiting, bound_while_watching
 

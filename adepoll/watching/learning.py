@@ -1,7 +1,7 @@
 """What polls and lists reveal of jobs' ages, and so of how long jobs take.
 
-Imports durations and job_state. Times are seconds of one monotonic clock; ages are seconds since
-the service received the job.
+Imports distribution, durations and job_state. Times are seconds of one monotonic clock; ages are
+seconds since the service received the job.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import Final
 from attrs import define, field, frozen
 
 from adepoll.scheduling.arrivals import is_new
-from adepoll.scheduling.durations import EDGES, Distribution, Durations, bin_index
+from adepoll.scheduling.distribution import EDGES, Distribution, bin_index
+from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
 
 _TRUNCATED: Final = 0.5  # mean of the seconds lost, as received_at is in whole seconds

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import define, field
 
 from adepoll.api.models import JobPage, JobStatus
-from adepoll.scheduling.durations import EDGES
+from adepoll.scheduling.distribution import EDGES
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 

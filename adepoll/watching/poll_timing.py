@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import define, field
 
-from adepoll.scheduling.durations import EDGES
+from adepoll.scheduling.distribution import EDGES
 from adepoll.scheduling.policies import FirstPollSchedule, PollContext, Schedule
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from internals import at_risk
 
 from adepoll.errors import ConfigurationError
-from adepoll.scheduling.durations import (
-    EDGES,
-    PRIOR,
-    Distribution,
-    Durations,
-    bin_index,
-    nearest_edge,
-)
+from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index, nearest_edge
+from adepoll.scheduling.durations import Durations
 
 DAY = 86_400.0
 ages = st.floats(min_value=0, max_value=2 * DAY)
@@ -500,3 +494,21 @@ def test_jobs_that_were_not_seen_to_end_count_next_to_those_that_were():
             durations.extend(0.0, 39.5)
             durations.end(0.0, 39.5, 40.5)
     assert durations.quantile(0.01) > 30
+
+
+def test_ages_are_quiet_only_below_those_at_which_jobs_end():
+    durations = Durations()
+    for _ in range(1_000):
+        durations.begin()
+        for age in range(0, 300, 5):
+            durations.extend(float(age), age + 5.0)
+    durations.begin()
+    durations.end(0.0, 5.0, 6.0)
+    assert durations.distribution.known < bin_index(10.0)
+    assert not any(durations.distribution.quiet[bin_index(7.0) :])  # all may end now
+    for _ in range(1_000):
+        durations.extend(300.0, 500.0)
+        durations.end(0.0, 500.0, 502.0)
+    quiet = durations.distribution.quiet
+    assert 380.0 < quiet[bin_index(100.0)] < 420.0
+    assert not any(quiet[bin_index(420.0) :])

@@ -9,7 +9,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adepoll.scheduling.durations import EDGES, PRIOR, Distribution, Durations, bin_index
+from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index
+from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.inspection_plan import Plan, make_plan
 
 WIDTHS = [b - a for a, b in itertools.pairwise(EDGES)]

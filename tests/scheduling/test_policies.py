@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.scheduling.durations import PRIOR, Durations
+from adepoll.scheduling.distribution import PRIOR
+from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import (
     Adaptive,
     Exponential,

@@ -9,7 +9,8 @@ import pytest
 from internals import at_risk
 
 from adepoll.api.models import from_timestamp
-from adepoll.scheduling.durations import Durations, nearest_edge
+from adepoll.scheduling.distribution import nearest_edge
+from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 

@@ -32,7 +32,7 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-from adepoll.scheduling.durations import nearest_edge
+from adepoll.scheduling.distribution import nearest_edge
 from adepoll.scheduling.policies import Exponential, Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
