@@ -153,7 +153,7 @@ class Actor:
         try:
             snapshot = await self.watcher.wait(job_id, timeout=self.timeout)
         except AdePollError as error:
-            if error.fatal and not getattr(error, "job_id", None):
+            if getattr(error, "job_id", None) != job_id:
                 raise
             self.outcome = "unresolved"
             self.causes.append((self.source.service.now(), job_id, error))
@@ -170,7 +170,7 @@ class Actor:
                 self._leave_all()
                 await asyncio.sleep(number % 3 / 2)
             except AdePollError as error:
-                if error.fatal and not getattr(error, "job_id", None):
+                if getattr(error, "job_id", None) != job_id:
                     raise
                 self.outcome = "unresolved"
                 self.causes.append((self.source.service.now(), job_id, error))
