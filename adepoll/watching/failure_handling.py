@@ -146,7 +146,9 @@ class FailureRules:
         failures.kind = kind
         left = limit - failures.seconds.get(kind, 0.0)
         longest_total = max(limit, self._total_limit)
-        total_left = longest_total - max(failures.total, self.service.silent_for)
+        # Such an answer shows that the service responds again.
+        silent_for = 0.0 if kind in _RESPONSES else self.service.silent_for
+        total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return Verdict.GIVE_UP
         # While most requests fail, polls may become rarer.
@@ -154,7 +156,7 @@ class FailureRules:
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
         """Return the share of the seconds since the previous failed poll that counts."""
-        if kind in {FailureKind.NOT_FOUND, FailureKind.MALFORMED}:
+        if kind in _RESPONSES:
             return 1.0
         share = self.service.share_answered(failures.answered, failures.failed)
         if share is None:  # there was no other request
@@ -227,6 +229,7 @@ _REFUSALS: Final = (
     ProxyRefusedError,
 )
 _OF_NEW_JOB: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN})
+_RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.MALFORMED})
 _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts a tenth at most
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0

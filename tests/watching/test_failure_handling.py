@@ -131,6 +131,13 @@ def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     assert rules.record(job("c"), BROKEN, seconds + 100.0) is not GIVE_UP
 
 
+@pytest.mark.parametrize("error", [UNKNOWN, MALFORMED])
+def test_a_response_after_a_long_outage_gives_no_job_up(error):
+    rules = rules_of()
+    seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
+    assert rules.record(job("b"), error, seconds + 50.0) is not GIVE_UP
+
+
 def test_no_job_waits_longer_than_the_outage_patience_beside_many_that_fail():
     assert time_of_the_end(rules_of(), BROKEN, every=50.0, answers=1, failures=999)[0] == 3_600.0
 
