@@ -4,7 +4,6 @@ A response that does not match the request raises here, before any byte of it is
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -23,6 +22,7 @@ from adepoll.fetcher.storage_rules import (
     ObjectVersion,
     Range,
     error_for,
+    parse_content_range,
 )
 from adepoll.redaction import showable
 
@@ -244,7 +244,7 @@ class ResponseInterpreter:
         if status == _PRECONDITION_FAILED and requested is not None:
             raise ObjectChangedError
         if status == RANGE_NOT_SATISFIABLE and requested is not None:
-            size = _content_range(response)[2]
+            size = parse_content_range(response.headers.get("Content-Range", ""))[2]
             if size is not None and size < requested.start:
                 raise RangePastEndError(size)
             if size == requested.start:
@@ -273,7 +273,7 @@ class ResponseInterpreter:
         return ResponseBody(read, job_id=self.job_id, version=version, stop=length)
 
     def _range(self, response: aiohttp.ClientResponse, requested: Range | None) -> ResponseBody:
-        start, stop, size = _content_range(response)
+        start, stop, size = parse_content_range(response.headers.get("Content-Range", ""))
         if requested is None:
             problem = "a byte range instead of the whole result @ $"
         elif _coding(response) != "identity":
@@ -317,18 +317,6 @@ class ResponseInterpreter:
 
 def _coding(response: aiohttp.ClientResponse) -> str:
     return (response.headers.get("Content-Encoding") or "identity").strip().lower()
-
-
-_CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
-
-
-def _content_range(response: aiohttp.ClientResponse) -> tuple[int, int, int | None]:
-    """Return start, stop and size of the Content-Range; (0, 0, None) if it is malformed."""
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if found is None:
-        return 0, 0, None
-    first, last, size = found.groups()
-    return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
 async def _read_nothing() -> bytes:

@@ -27,6 +27,7 @@ _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether t
 _TRANSIENT: Final = frozenset({408, 429})  # besides 5xx
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
 _SHORTEST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
+_CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
 
 
 @frozen
@@ -86,6 +87,15 @@ def request_headers(requested: Range | None, version: ObjectVersion | None) -> d
         # support only one of the two headers; those that support both evaluate If-Match first.
         headers["If-Match"] = headers["If-Range"] = version.etag
     return headers
+
+
+def parse_content_range(header: str) -> tuple[int, int, int | None]:
+    """Return start, stop and size of a ``Content-Range``; (0, 0, None) if it is malformed."""
+    found = _CONTENT_RANGE.fullmatch(header.strip())
+    if found is None:
+        return 0, 0, None
+    first, last, size = found.groups()
+    return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
 def error_for(job_id: str, url: str, status: int, body: bytes) -> ResultRefusedError:

@@ -70,7 +70,7 @@ async def reply_with_result(
     job_id = job if isinstance(job, str) else job.job_id
     headers = {
         "Content-Type": "application/json",
-        "Content-Disposition": _attachment(f"{job_id}.json" if filename is None else filename),
+        "Content-Disposition": attachment(f"{job_id}.json" if filename is None else filename),
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }
@@ -165,7 +165,7 @@ def _matches(header: str | None, etag: str | None) -> bool:
     return "*" in names or etag.removeprefix("W/") in names
 
 
-def _attachment(filename: str) -> str:
+def attachment(filename: str) -> str:
     """Return a ``Content-Disposition`` for any file name (RFC 6266, 2011, appendix D)."""
     name = filename[-_MAX_FILENAME_LENGTH:]
     plain = _NOT_IN_A_TOKEN.sub("_", name)
