@@ -182,7 +182,12 @@ def check_if_range(body):
 def check_last_event_id(body):
     header = body.decode("latin-1")
     seen = {}
-    watcher = SimpleNamespace(status_updates=lambda ids, *, last_status: seen.update(last_status))
+
+    def status_updates(_job_ids, *, last_status):
+        seen.update(last_status)
+        return SimpleNamespace(leave=lambda: None)
+
+    watcher = SimpleNamespace(status_updates=status_updates)
     for count in (0, 1, 4):
         job_ids = [f"j-{number}" for number in range(count)]
         JobEventStream(watcher, job_ids, last_event_id=header)
