@@ -8,10 +8,13 @@ time is evidence, not elapsed time:
   little, and no job is given up after a few polls. While a job fails, it is polled again within
   that tenth, if the budget allows it.
 - After a failure that can concern all jobs (connection, 5xx, 408, and 401 or 403 from a key that
-  works), the seconds count in proportion to the share of other requests that the service answered
-  since the job's previous failed poll. If 5 of 100 requests fail, nearly all seconds count. If all
-  fail, the whole service is down, and none counts. If there was no other request, as with a single
-  job, none counts either: nothing tells a failing job from a failing service.
+  works), the seconds count in proportion to the share of polls of other jobs that the service
+  answered since the job's previous failed poll. If 5 of 100 polls fail, nearly all seconds count.
+  If all fail, the whole service is down, and none counts. If there was no other poll, as with a
+  single job, none counts either: nothing tells a failing job from a failing service.
+- A job whose seconds have reached a tenth of the limit is a suspect: the service answered polls of
+  others meanwhile. Its later failures say nothing about the service, and its seconds count also
+  without other polls. So bad jobs that are left at the end do not look like an outage.
 - A malformed answer, and a 404 or 403 of a job never seen, count in full: the service responds.
 - The seconds before a 429 do not count.
 
@@ -99,7 +102,7 @@ class FailureRules:
             self.service.record_response()
             return Verdict.GIVE_UP
         within = self._count(failures, kind, gap, now)
-        self._tell_service(error, kind, now)
+        self._tell_service(failures, error, now)
         failures.answered, failures.failed = self.service.answered, self.service.failed
         if isinstance(within, float) and self.service.is_suspect(state.job_id):
             return min(within, CONFIRMATION_STEP)
@@ -159,9 +162,14 @@ class FailureRules:
         if kind in _RESPONSES:
             return 1.0
         share = self.service.share_answered(failures.answered, failures.failed)
-        if share is None:  # there was no other request
-            return 0.0 if kind is FailureKind.FAILED else 1.0
+        if share is None:  # there was no other poll
+            return 1.0 if kind is not FailureKind.FAILED or self._is_suspect(failures) else 0.0
         return share
+
+    def _is_suspect(self, failures: PollFailures) -> bool:
+        """Return True if the job itself, not the service, seems to be why its polls fail."""
+        seconds = failures.seconds.get(FailureKind.FAILED, 0.0)
+        return seconds >= _SUSPECT_FROM * self.patience
 
     def _limit(self, kind: FailureKind) -> float:
         if kind in _OF_NEW_JOB:
@@ -172,13 +180,14 @@ class FailureRules:
             return max(self.patience, self.not_found_grace)
         return self.patience
 
-    def _tell_service(self, error: AdePollError, kind: FailureKind, now: float) -> None:
+    def _tell_service(self, failures: PollFailures, error: AdePollError, now: float) -> None:
+        kind = failures.kind
         if kind is FailureKind.NOT_FOUND:
             self.service.record_answer()
         elif kind is FailureKind.MALFORMED:
             self.service.answered += 1
             self.service.record_response()
-        else:
+        elif not self._is_suspect(failures):
             longest = self._total_limit / _MIN_POLLS
             self.service.record_failure(error, now, longest=longest)
 
@@ -234,6 +243,7 @@ _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0
 _MOST: Final = 0.5
+_SUSPECT_FROM: Final = 0.1  # of the patience
 _MOST_REMEMBERED: Final = 1_000  # jobs
 _REMEMBERED_FOR: Final = 600.0
 _ROUNDING: Final = 1e-9

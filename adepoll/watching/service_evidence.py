@@ -15,8 +15,9 @@ class ServiceEvidence:
     """Whether the service answers, and whether it accepts the key.
 
     Attributes:
-        answered: Number of requests that the service answered.
-        failed: Number of polls that failed for a reason that can concern all jobs.
+        answered: Number of polls that the service answered.
+        failed: Number of polls that failed for a reason that can concern all jobs, without those
+            of jobs that seem to be the reason themselves.
         silent_for: Seconds of failed polls since the last answer.
         last_error: Last of these failures; None if there was none since the last answer.
         key_works: True if an answer has shown that the service accepts the key.
@@ -34,10 +35,14 @@ class ServiceEvidence:
     _refused_first: str = ""  # the first job that was refused since then
 
     def record_answer(self) -> None:
-        """Record an answer, which shows that the service accepts the key."""
+        """Record the answer to a poll."""
         self.answered += 1
+        self.record_accepted_key()
+
+    def record_accepted_key(self) -> None:
+        """Record an answer, also of the list, which shows that the service accepts the key."""
         self.key_works = True
-        if self.last_error is not None:
+        if self.last_error is not None or self._refused_at is not None:
             self.record_response()
             self.refused_for = 0.0
             self._refused_at = None
@@ -77,9 +82,9 @@ class ServiceEvidence:
         return self._refused_at is not None and job_id == self._refused_first
 
     def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return the share of requests that were answered since the counts had these values.
+        """Return the share of polls that were answered since the counts had these values.
 
-        None if there was no request.
+        None if there was no poll.
         """
         answers, failures = self.answered - answered, self.failed - failed
         return answers / (answers + failures) if answers or failures else None

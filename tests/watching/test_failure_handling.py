@@ -114,6 +114,23 @@ def test_a_failing_job_is_polled_again_within_a_tenth_of_the_patience():
     assert play(rules_of(), (0.0, BROKEN), (30.0, BROKEN), answers=1) == [30.0, 30.0]
 
 
+def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
+    rules, state = rules_of(), job()
+    for number in range(7):
+        rules.service.record_answer()
+        rules.record(state, BROKEN, 10.0 * number)
+    assert rules.service.failed == 3  # the later ones say nothing about the service
+    later = play(rules, *[(10.0 * number, BROKEN) for number in range(7, 40)], state=state)
+    assert later.index(GIVE_UP) == 300 / 10 - 7
+
+
+def test_the_list_does_not_show_that_polls_work():
+    rules, state = rules_of(), job()
+    for number in range(60):
+        rules.service.record_accepted_key()
+        assert rules.record(state, BROKEN, 10.0 * number) is not GIVE_UP
+
+
 def test_in_an_outage_there_is_no_bound_of_the_next_poll():
     assert play(rules_of(), (0.0, BROKEN), (30.0, BROKEN)) == [math.inf, math.inf]
 

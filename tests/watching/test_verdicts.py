@@ -123,6 +123,19 @@ def test_one_failing_job_beside_good_ones_is_given_up_after_the_patience(replay)
     replay(script)
 
 
+def test_failing_jobs_that_are_left_at_the_end_are_no_outage(replay):
+    async def script():
+        bad = [f"bad{n}" for n in range(12)]
+        source = Service(lambda j, _: broken(j) if j in bad else None, takes=90.0)
+        async with adaptive(source) as watcher:
+            settled, error = await settle(watcher.watch([*bad, *ids(40)]))
+        assert len(settled) == 40
+        assert sorted(error.causes) == sorted(bad)
+        assert 300 <= now() < 400
+
+    replay(script)
+
+
 def test_malformed_jobs_end_soon_and_do_not_slow_down_others(replay):
     async def script():
         def problem(job_id, _):
