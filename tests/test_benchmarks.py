@@ -31,6 +31,7 @@ def test_there_are_those_that_are_spoken_of():
         "schedule",
         "servers",
         "startup",
+        "steps",
         "sweep",
         "throughput",
     }

@@ -1,7 +1,7 @@
 """Which job is polled next: a heap with lazy deletion, and one for overdue jobs.
 
-Imports job_state. Every step costs O(log n) for n jobs, amortised; no job has a timer, a task or a
-closure of its own.
+Imports job_state. Every call costs O(log n) for n jobs, apart from the items that it removes, each
+of them once; no job has a timer, a task or a closure of its own.
 """
 
 import heapq
@@ -18,6 +18,48 @@ _Item: TypeAlias = tuple[float, int, JobState]
 
 
 @define(eq=False)
+class _Heap:
+    """A heap whose items may be out of date: then their number is not the ticket of their job.
+
+    Out-of-date items are removed at the top, and a few at a time in between: `items` becomes `old`,
+    from whose end items move to `items` while they are up to date. Both are heaps all the time.
+    """
+
+    items: list[_Item] = field(factory=list)
+    old: list[_Item] = field(factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of items, out-of-date ones included."""
+        return len(self.items) + len(self.old)
+
+    def push(self, item: _Item) -> None:
+        """Add an item."""
+        heapq.heappush(self.items, item)
+
+    def first(self) -> _Item | None:
+        """Return the first item; None if there is none."""
+        if self.old and not (self.items and self.items[0] < self.old[0]):
+            return self.old[0]
+        return self.items[0] if self.items else None
+
+    def pop(self) -> _Item:
+        """Remove and return the first item."""
+        old = self.old and not (self.items and self.items[0] < self.old[0])
+        return heapq.heappop(self.old if old else self.items)
+
+    def move(self, count: int) -> int:
+        """Move items out of `old`; return how many were out of date, and are removed."""
+        removed = 0
+        for _ in range(min(count, len(self.old))):
+            item = self.old.pop()
+            if item[1] == item[2].ticket:
+                heapq.heappush(self.items, item)
+            else:
+                removed += 1
+        return removed
+
+
+@define(eq=False)
 class PollQueue:
     """Jobs ordered by the time of their next poll; each job has at most one valid place.
 
@@ -29,9 +71,9 @@ class PollQueue:
     """
 
     chance: Callable[[JobState, float], float]
-    _heap: list[_Item] = field(factory=list, init=False)  # by due time
-    _overdue: list[_Item] = field(factory=list, init=False)  # by due time minus head start
-    _postponed: list[_Item] = field(factory=list, init=False)  # by due time
+    _heap: _Heap = field(factory=_Heap, init=False)  # by due time
+    _overdue: _Heap = field(factory=_Heap, init=False)  # by due time minus head start
+    _postponed: _Heap = field(factory=_Heap, init=False)  # by due time
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
     _recalled_at: float = field(default=math.inf, init=False)
     _stale: int = field(default=0, init=False)
@@ -42,13 +84,13 @@ class PollQueue:
             self.drop(state)
         state.ticket = next(self._tickets)
         state.due = due
-        heapq.heappush(self._postponed if postponed else self._heap, (due, state.ticket, state))
+        (self._postponed if postponed else self._heap).push((due, state.ticket, state))
 
     def put_overdue(self, state: JobState, now: float, chance: float) -> None:
         """Add a new job that is due now, with a known chance, to the overdue jobs."""
         state.ticket = next(self._tickets)
         state.due = now
-        heapq.heappush(self._overdue, (now - _HEAD_START * chance, state.ticket, state))
+        self._overdue.push((now - _HEAD_START * chance, state.ticket, state))
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due now; `pop` moves them, a limited number per call."""
@@ -63,14 +105,14 @@ class PollQueue:
             self._prune()
 
     def pop(self, now: float) -> JobState | None:
-        """Remove and return the job to poll now; None if no job is due."""
+        """Remove and return the job to poll now; None if no job is due, as `next_due` shows."""
         if self._postponed:
             self._move_postponed(now)
         heap = self._heap
         # More than one job may be due: the second and third items are next to the top of the heap.
-        if self._overdue or (len(heap) > 1 and min(heap[1:3])[0] <= now):
-            if heap and heap[0][0] <= now:
-                self._move_overdue(now)
+        items = heap.items
+        if self._overdue or heap.old or (len(items) > 1 and min(items[1:3])[0] <= now):
+            self._move_overdue(now)
             if (state := self._take(self._overdue, math.inf)) is not None:
                 return state
         return self._take(heap, now)
@@ -81,71 +123,74 @@ class PollQueue:
         return len(self._overdue)
 
     def next_due(self) -> float | None:
-        """Return the time at which the next job is due; None if there is no job."""
+        """Return the time at which the next job is due, or an earlier one; None without a job."""
         due = math.inf
         for heap in (self._overdue, self._heap, self._postponed):
-            while heap and heap[0][1] != heap[0][2].ticket:
-                heapq.heappop(heap)
-                self._stale -= 1
-            if heap:
-                due = min(due, heap[0][2].due)
+            if (item := self._first(heap)) is not None:
+                due = min(due, item[2].due if item[1] == item[2].ticket else item[0])
         if self._postponed:
             due = min(due, self._recalled_at)
         return due if due < math.inf else None
 
     def clear(self) -> None:
         """Remove all places."""
-        self._heap.clear()
-        self._overdue.clear()
-        self._postponed.clear()
+        self._heap, self._overdue, self._postponed = _Heap(), _Heap(), _Heap()
         self._recalled_at = math.inf
         self._stale = 0
+
+    def _first(self, heap: _Heap) -> _Item | None:
+        """Return the first item of a heap, after removing a limited number of out-of-date ones.
+
+        If there are more of them, it is out of date, too; the next call goes on.
+        """
+        for _ in range(_MAX_STALE):
+            item = heap.first()
+            if item is None or item[1] == item[2].ticket:
+                return item
+            heap.pop()
+            self._stale -= 1
+        return heap.first()
 
     def _move_postponed(self, now: float) -> None:
         latest = now if self._recalled_at == math.inf else math.inf
         for _ in range(_MAX_MOVED):
-            heap = self._postponed
-            while heap and heap[0][1] != heap[0][2].ticket:
-                heapq.heappop(heap)
-                self._stale -= 1
-            if not heap or heap[0][0] > latest:
+            item = self._first(self._postponed)
+            if item is None or item[0] > latest or item[1] != item[2].ticket:
                 break
-            due, ticket, state = heapq.heappop(heap)
+            due, ticket, state = self._postponed.pop()
             state.due = min(due, now)
-            heapq.heappush(self._heap, (state.due, ticket, state))
+            self._heap.push((state.due, ticket, state))
         if not self._postponed:
             self._recalled_at = math.inf
 
     def _move_overdue(self, now: float) -> None:
         for _ in range(_MAX_MOVED):
-            if not self._heap or self._heap[0][0] > now:
+            item = self._first(self._heap)
+            if item is None or item[0] > now or item[1] != item[2].ticket:
                 return
-            due, ticket, state = heapq.heappop(self._heap)
-            if ticket == state.ticket:
-                key = due - _HEAD_START * self.chance(state, now)
-                heapq.heappush(self._overdue, (key, ticket, state))
-            else:
-                self._stale -= 1
+            due, ticket, state = self._heap.pop()
+            self._overdue.push((due - _HEAD_START * self.chance(state, now), ticket, state))
 
-    def _take(self, heap: list[_Item], until: float) -> JobState | None:
-        while heap and heap[0][0] <= until:
-            _, ticket, state = heapq.heappop(heap)
-            if ticket == state.ticket:
-                state.ticket = 0
-                return state
-            self._stale -= 1
-        return None
+    def _take(self, heap: _Heap, until: float) -> JobState | None:
+        item = self._first(heap)
+        if item is None or item[0] > until or item[1] != item[2].ticket:
+            return None
+        heap.pop()
+        state = item[2]
+        state.ticket = 0
+        return state
 
     def _prune(self) -> None:
-        # Amortised: rebuilding costs O(n), and happens once per n / 2 dropped places.
         heaps = self._heap, self._overdue, self._postponed
-        if self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
+        if any(heap.old for heap in heaps):
+            self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps)
+        elif self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
             for heap in heaps:
-                heap[:] = [item for item in heap if item[1] == item[2].ticket]
-                heapq.heapify(heap)
-            self._stale = 0
+                heap.items, heap.old = [], heap.items
 
 
 _HEAD_START: Final = 30.0  # seconds
 _MAX_MOVED: Final = 64  # jobs per call of `pop`, which must be short
+_MAX_PRUNED: Final = 4  # items per call
+_MAX_STALE: Final = 1_024  # out-of-date items removed in one call
 _PRUNE_FROM: Final = 1024

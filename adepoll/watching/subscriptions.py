@@ -210,9 +210,9 @@ class Subscription:
             self.buffer.close()  # no more polls for this subscription, even before the last step
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
-            job_ids = iter([*self._host.pollers.ids_in_flight(), *self.open_ids()])
+            job_ids = iter([*self._host.pollers.ids_in_flight(), *self._jobs])
             self._ending += self._unsubscribe(islice(job_ids, _JOBS_PER_STEP))
-            if self.open > _JOBS_PER_STEP:
+            if len(self._jobs) > _JOBS_PER_STEP:
                 self._ending.append(start(self._unsubscribe_all(job_ids), self._host.tasks))
         return self._ending
 
@@ -251,10 +251,10 @@ class Subscription:
         """Give up all open jobs, and the ids of a collection that were not read yet."""
         watched_jobs = self._host.pollers.watched_jobs
         timeout_error = watched_jobs.failure_rules.timeout_error
-        job_ids = iter(self.open_ids())
+        job_ids = iter([*self._jobs])
         while step := [*islice(job_ids, _JOBS_PER_STEP)]:
             for job_id in step:
-                if not isinstance(self._jobs.get(job_id, UNRESOLVED), Ended):  # since then
+                if not isinstance(self._jobs.get(job_id, UNRESOLVED), Ended):
                     error = timeout_error(job_id, watched_jobs.get(job_id), timeout)
                     self.give_up(job_id, error)
                     self._host.pollers.unsubscribe(job_id, self)

@@ -318,3 +318,31 @@ PollQueueMachine.TestCase.settings = settings(
     max_examples=3 * settings().max_examples // 2, stateful_step_count=40
 )
 TestPollQueueMachine = PollQueueMachine.TestCase
+
+
+def test_no_call_removes_many_out_of_date_places():
+    """However many jobs were dropped or moved before."""
+    poll_queue, (first, *states) = PollQueue(even), make_states(5_001)
+    poll_queue.put(first, 0.0)
+    for state in states:
+        poll_queue.put(state, 1.0)
+    most = 0
+
+    def places_removed(call):
+        nonlocal most
+        before = places_of(states)
+        call()
+        most = max(most, before - places_of(states))
+
+    for state in states[:2_400]:
+        poll_queue.drop(state)
+    for state in states[2_400:2_402]:
+        places_removed(lambda state=state: poll_queue.drop(state))
+    assert poll_queue.pop(0.5) is first
+    for _ in range(3):
+        places_removed(poll_queue.next_due)
+    assert 0 < most <= 1_024
+    popped = []
+    while poll_queue.next_due() is not None:
+        popped += drain(poll_queue, 1.0)
+    assert len(popped) == 2_598
