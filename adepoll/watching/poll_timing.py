@@ -89,19 +89,20 @@ class PollTiming:
 
         The larger of two estimates. By the durations, it is the time after which half a job is
         expected to be active, judging by a sample of the ages. By the request budget, it is the
-        time that one more poll of each job takes, if polls are held up.
+        time that one more poll of each job takes, or two where few polls find a settled job, if
+        polls are held up.
 
         The time is unknown while few jobs have settled, and where it depends on ages far beyond
         those at which jobs settled. Only in a backlog of settled jobs the budget says enough.
         """
         if not states:
             return None
-        rate = self.throughput.rate(now)
-        by_budget = len(states) / rate if rate else 0.0
+        rate, share = self.throughput.rate(now), self.throughput.settled_share
+        by_budget = len(states) / (rate * max(share, _MIN_SHARE)) if rate else 0.0
         by_durations = self._time_left_by_durations(states, now)
         if by_durations is not None:
             return max(by_durations, by_budget)
-        return by_budget if by_budget and self.throughput.finds_settled_jobs else None
+        return by_budget if by_budget and share > _MIN_SHARE else None
 
     def _time_left_by_durations(self, states: Collection[JobState], now: float) -> float | None:
         durations = self.learning.durations
@@ -121,4 +122,5 @@ _MEAN_OF: Final = 32  # delays
 _PROBED: Final = 0.05  # share of the seemingly new jobs that are polled immediately
 _SAMPLE: Final = 64  # jobs
 _MIN_SETTLED: Final = 20  # jobs
+_MIN_SHARE: Final = 0.5  # of polls that find a settled job
 _FAR: Final = 2.0  # times the known ages

@@ -44,9 +44,9 @@ class Throughput:
         return counted / (_MEMORY * -math.expm1(-passed / _MEMORY))
 
     @property
-    def finds_settled_jobs(self) -> bool:
-        """True if most of the late polls find a settled job, as in a backlog of settled jobs."""
-        return self._settled > _MOST * self._late
+    def settled_share(self) -> float:
+        """Share of the late polls that find a settled job; high in a backlog of settled jobs."""
+        return self._settled / self._late if self._late else 0.0
 
     def _fade(self, now: float) -> None:
         fading = math.exp(-(now - self._updated) / _MEMORY)

@@ -42,4 +42,4 @@ def test_the_rate_follows_a_change():
 def test_it_knows_whether_late_polls_find_settled_jobs(settled):
     throughput = Throughput()
     play(throughput, rate=10, seconds=5, late=9.0, settled=settled)
-    assert throughput.finds_settled_jobs is settled
+    assert throughput.settled_share == settled

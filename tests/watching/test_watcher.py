@@ -29,7 +29,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.scheduling.policies import Fixed
+from adepoll.scheduling.policies import Adaptive, Fixed
 from adepoll.watching.watcher import JobWatcher
 
 
@@ -1352,5 +1352,27 @@ def test_time_left_is_none_unless_it_is_known(replay, scripted):
             assert few is None or few < 60  # no job has taken longer than half a minute
             await asyncio.sleep(100)
             assert watcher.time_left() is None  # this job is older than all that have settled
+
+    replay(script)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_time_left_is_at_least_what_one_more_poll_of_each_job_takes(replay, scripted, settled):
+    """One poll per second, for a backlog of settled jobs or for jobs that take ten seconds."""
+
+    async def script():
+        source = scripted({f"job{n}": statuses(0 if settled else 1) for n in range(120)}, latency=1)
+        async with (
+            watcher_of(source, concurrency=1, schedule=Adaptive()) as watcher,
+            watcher.watch(source.scripts) as watch,
+        ):
+            estimates = [(now(), watcher.time_left()) async for _ in watch]
+        took = now()
+        half = estimates[len(estimates) // 2 :]
+        assert len(half) > 40
+        for at, left in half[:-2]:
+            assert left >= 0.65 * (took - at) - 5
+            # How long the others take is hard to say, as they are polled so rarely.
+            assert not settled or left <= 1.35 * (took - at) + 5
 
     replay(script)
