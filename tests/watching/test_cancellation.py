@@ -65,8 +65,8 @@ async def soon():
         await asyncio.sleep(0)
 
 
-# Moments: during the first polls, between polls, and during the second polls.
-moments = pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 5.0, 10.15])
+# Moments: during the first polls, between polls and sweeps, and during the second polls.
+moments = pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 4.9, 10.15])
 
 
 # --- leaving a watch ----------------------------------------------------------------------------
