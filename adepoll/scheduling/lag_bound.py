@@ -28,6 +28,9 @@ from typing import Final
 LONGEST: Final = 7.0
 """Longest delay where a job may end, in seconds."""
 
+LONGEST_AFTER_FAILURE: Final = 10.0
+"""Longest delay after failed polls of a job that somebody waits for, in seconds."""
+
 _SHORTEST: Final = 1.0
 _SHARE_WAITED: Final = 0.4
 _SHARE_WATCHED: Final = 0.5

@@ -11,7 +11,11 @@ from attrs import Attribute, define, field, frozen
 
 from adepoll.scheduling.distribution import PRIOR, Distribution
 from adepoll.scheduling.inspection_plan import Plan, make_plan
-from adepoll.scheduling.lag_bound import bound_while_waiting, bound_while_watching
+from adepoll.scheduling.lag_bound import (
+    LONGEST_AFTER_FAILURE,
+    bound_while_waiting,
+    bound_while_watching,
+)
 
 
 @define(kw_only=True)  # created for every poll; frozen would take twice as long
@@ -181,7 +185,9 @@ class Adaptive:
         delay = max(min(delay, bound * shorten), self.minimum)
         if job.failures:
             # Whatever is wrong with the service, fewer requests help it.
-            delay = min(self.maximum, max(delay, self.target_lag * 2.0 ** min(job.failures, 32)))
+            delay = max(delay, self.target_lag * 2.0 ** min(job.failures, 32))
+            maximum = self.maximum if job.awaited_for is None else LONGEST_AFTER_FAILURE
+            delay = min(delay, maximum, self.maximum)
             delay *= rng.uniform(1 - self.jitter, 1)
         return delay
 

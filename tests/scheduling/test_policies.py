@@ -310,3 +310,13 @@ def test_delays_are_long_only_at_ages_that_many_jobs_have_passed():
     assert max(few.values()) <= 7.0
     assert many[300.0] == 60.0
     assert max(delay for age, delay in many.items() if age > 500) <= 7.0
+
+
+def test_after_failures_a_wait_is_polled_every_ten_seconds_at_least():
+    contexts = (
+        PollContext(polls=9, watched_for=100.0, awaited_for=100.0, failures=failures)
+        for failures in range(1, 12)
+    )
+    waits = [Adaptive(jitter=0).delay(job, Random(0)) for job in contexts]
+    assert waits == sorted(waits)
+    assert waits[-1] == 10.0
