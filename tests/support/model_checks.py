@@ -154,10 +154,12 @@ def _check_causes(scenario, actor):
 def _check_timeout_error(actor, job_id, at, error):
     """A timeout says what was seen of the job."""
     over = min(at, actor.started + actor.timeout)
+    follows = actor.source.follows[job_id]
+    began = min(follow.began for follow in follows if follow.actor is actor)
     polls = [
         poll
         for poll in actor.source.polls.get(job_id, ())
-        if poll.ended < over and poll.began >= actor.started
+        if poll.ended < over and poll.began >= began
     ]
     if actor.window is not None:
         return  # the id may not have been read
@@ -190,7 +192,7 @@ def _check_evidence(scenario, actor, job, at):
     polls = [poll for poll in actor.source.polls[job.job_id] if poll.ended <= at]
     # A watch with errors="raise" is told at its end, so only the first polls are to blame.
     needed = {"unknown": (GRACE, 2), "down": (patience, 3)}.get(job.fault, (min(patience, 60.0), 3))
-    if _is_silent(actor.source, at, 12 * patience):
+    if polls and _is_silent(actor.source, polls[-1].ended, 12 * patience):
         return  # then each job ends with its next failed poll
     if len(polls) < needed[1]:
         service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")

@@ -20,6 +20,10 @@ actor_name = ContextVar("actor_name", default=None)
 """Name of the consumer whose context it is; no shared poll may run in such a context."""
 
 
+BETWEEN_REFUSALS = 100.0
+"""Seconds without a stray 401 or 403 after each; many of them would be a bad key."""
+
+
 class StoppableLoop(VirtualTimeLoop):
     """A virtual loop whose process can be stopped: time passes, and nothing runs."""
 
@@ -101,7 +105,7 @@ class ModelService:
     stops: list = field(factory=list)
     most_tasks: int = 0
     numbers: object = field(factory=lambda: count(1))
-    last_stray: bool = False
+    refused_at: float = -math.inf  # time of the last stray 401 or 403
 
     def now(self):
         return asyncio.get_running_loop().time()
@@ -137,12 +141,13 @@ class ModelService:
             return "outage", TransportError("connection refused", job_id=job_id)
         if any(began <= begin < now for begin, _ in self.stops) and self.rng.random() < 0.5:
             return "stopped", TransportError("the connection was reset", job_id=job_id)
-        if not self.last_stray and self.rng.random() < behaviour.stray:
+        if self.rng.random() < behaviour.stray:
             kind = self.rng.choice(behaviour.stray_kinds)
-            if source.worked or kind not in {"401", "403"}:
-                self.last_stray = kind in {"401", "403"}  # never two in a row
+            if kind not in {"401", "403"}:
                 return kind, STRAY[kind](job_id)
-        self.last_stray = False
+            if source.worked and now > self.refused_at + BETWEEN_REFUSALS:
+                self.refused_at = now
+                return kind, STRAY[kind](job_id)
         return None
 
 
