@@ -6,12 +6,8 @@ other methods by one at a time.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
-import re
-import stat
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -21,6 +17,8 @@ from typing import Final
 
 from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
 from adepoll.fetcher.body_decoding import Chunk
+from adepoll.fetcher.json_end import ends_with_brace, is_cut
+from adepoll.fetcher.part_names import OwnFile, PartNames, copy
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -31,6 +29,7 @@ _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP,
 _NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 _MIN_RESUMABLE: Final = 2**20  # bytes; fewer are downloaded again
 _READ_SIZE: Final = 2**20
+_MAX_TRIES: Final = 3  # to get the shared name
 _MAX_CHUNKS_PER_CALL: Final = 1024  # IOV_MAX of Linux and the BSDs (pwritev(2))
 # Linux caches written data in memory blocks as large as the call, up to 2 MiB. Large blocks can be
 # slow to allocate: in a virtual machine that had returned its memory to the host, a gigabyte took
@@ -42,9 +41,13 @@ class PartFile:
     """Writes one result to disk, in any number of attempts; only `publish` makes it visible.
 
     Written bytes survive a failure, and the end of the process, together with a resume state that
-    is updated with each write. The part file of one target and job always has the same name, and
-    is locked (flock(2)) while it is written. If it is locked, or belongs to another user, a part
-    file with a random name is used instead, which is never resumed.
+    is updated with each write. The part file of one target and job always has the same name. If a
+    running process or another user has that name, a part file with a random name is used instead,
+    which is never resumed.
+
+    Only the process that has created a part file writes to it, and none truncates it: the others
+    may be reading. It is published under a random name, so that no other file can be published in
+    its place.
     """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
@@ -52,13 +55,8 @@ class PartFile:
         self._target = target
         self._job_id = job_id
         self._overwrite = overwrite
-        self._fd: int | None = None
-        key = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(key, digest_size=6).hexdigest()
-        # A name has at most 255 bytes, a character up to four, and suffixes follow.
-        self._stem = f".{target.name[:40]}."
-        self._fixed_path = Path(target.parent, f"{self._stem}{digest}.part")
-        self._path = self._fixed_path
+        self._names = PartNames(target, job_id)
+        self._own: OwnFile | None = None
         self._state_file: ResumeStateFile | None = None
         self._version = ObjectVersion()
         self._present: list[tuple[int, int]] = []
@@ -84,31 +82,52 @@ class PartFile:
             if not self._target.parent.is_dir():
                 raise NotADirectoryError(errno.ENOENT, "there is no such folder")
             # is_dir and lexists only return False for names that no file can have.
-            os.lstat(self._target)
+            found = os.lstat(self._target)
         except FileNotFoundError:
             return
         except (OSError, ValueError) as exc:
             raise self._storage_error(exc) from exc
         if not self._overwrite:
-            self._remove_published_part()
+            if found.st_nlink > 1:
+                self._names.remove_names_of(found)
             raise self._exists_error()
 
     def open(self) -> ResumeState | None:
-        """Open the part file; return the state that an earlier download has left."""
-        self._path = self._fixed_path
+        """Create the part file; return the state that an earlier download has left."""
         try:
-            self._fd = _open_locked(self._path)
-            if self._fd is None:
-                self._fd, name = tempfile.mkstemp(
-                    prefix=self._stem, suffix=".part", dir=self._target.parent
-                )
-                self._path = Path(name)
-                return None
-            self._state_file = ResumeStateFile(self._path)
-            state = self._state_file.read(self._job_id, os.fstat(self._fd).st_size)
+            for _ in range(_MAX_TRIES):
+                self._own = self._names.create_shared()
+                if self._own is not None:
+                    self._state_file = ResumeStateFile(self._names.shared)
+                    return None
+                with self._names.leftover() as leftover:
+                    if leftover is not None:
+                        return self._take_over(leftover)
+                if os.path.lexists(self._names.shared):
+                    break
+            self._own = self._names.create_private()
         except OSError as exc:
             raise self._storage_error(exc) from exc
+        return None
+
+    def _take_over(self, leftover: int) -> ResumeState | None:
+        """Copy what an earlier process has left to a new file, which gets its name."""
+        self._names.remove_unused()
+        found = os.fstat(leftover)
+        self._state_file = ResumeStateFile(self._names.shared)
+        state = self._state_file.read(self._job_id, found.st_size, found.st_ino)
+        own = self._names.create_private()
         if state is not None:
+            try:
+                for start, stop in state.present:
+                    copy(leftover, own.fd, start, stop)
+            except (OSError, EOFError):  # on a full disk, the leftover must make room
+                own.remove()
+                own = self._names.create_private()
+                state = None
+        self._own = self._names.move_to_shared(own)
+        if state is not None:
+            self._state_file.write(own.fd, self._job_id, state)
             self._version = state.version
             self._present = state.present
             self._resumable = self._has_state = True
@@ -117,10 +136,10 @@ class PartFile:
     @property
     def is_open(self) -> bool:
         """True from `open` until `publish` or `close` is called."""
-        return self._fd is not None
+        return self._own is not None
 
     def begin(self, version: ObjectVersion, *, multipart: bool, resumable: bool = False) -> None:
-        """Empty the file.
+        """Begin with an empty file.
 
         Args:
             version: What will be written, as far as known.
@@ -140,7 +159,8 @@ class PartFile:
         try:
             if self._state_file is not None:
                 self._state_file.remove()
-            os.ftruncate(self._open_fd(), 0)
+            if os.fstat(self._open_fd()).st_size:
+                self._replace_own()
         except OSError as exc:
             raise self._storage_error(exc) from exc
 
@@ -208,7 +228,7 @@ class PartFile:
                 raise self._storage_error(_truncated_error())
             # Braces within strings can make the quick count wrong, so the file is read again. A
             # cut stays undetected if braces within strings compensate for it exactly.
-            if not _ends_with_brace(fd, self.hashed) or (self._depth and _is_cut(self._path)):
+            if not ends_with_brace(fd, self.hashed) or (self._depth and is_cut(fd)):
                 self._present = []  # the next download must not resume this
                 raise ResultTransferError(
                     "the bytes ended within the result",
@@ -217,7 +237,8 @@ class PartFile:
                     expected=None,
                 )
             os.fsync(fd)
-            self._rename(self._path)
+            self._own = self._names.make_private(self._open_file())
+            self._rename(self._own.path)
             self._present = []  # whatever fails from here on, there is no part file to resume
             if self._state_file is not None:
                 self._state_file.remove()
@@ -235,19 +256,21 @@ class PartFile:
 
         It can be resumed if its version has a size and a strong ETag, and 1 MiB or more is there.
         """
-        if self._fd is None:
+        own = self._own
+        if own is None:
             return
+        size = sum(stop - start for start, stop in self._present)
+        state = ResumeState(self._version, self._present)
         # Errors here are ignored: the write has raised its own, and resuming is only a bonus.
-        with contextlib.suppress(OSError):
-            size = sum(stop - start for start, stop in self._present)
-            state = ResumeState(self._version, self._present)
-            if self._state_file is not None and state.is_resumable and size >= _MIN_RESUMABLE:
-                with contextlib.suppress(OSError):  # on a full disk, the last state stays valid
-                    self._state_file.write(self._fd, self._job_id, state)
-            else:
-                if self._state_file is not None:
+        if self._state_file is not None and state.is_resumable and size >= _MIN_RESUMABLE:
+            with contextlib.suppress(OSError):  # on a full disk, the last state stays valid
+                self._state_file.write(own.fd, self._job_id, state)
+        else:
+            if self._state_file is not None:
+                with contextlib.suppress(OSError):
                     self._state_file.remove()
-                self._path.unlink()
+            own.remove()
+            self._own = None
         self._close_files()
 
     def _record(self, start: int, stop: int) -> None:
@@ -273,15 +296,26 @@ class PartFile:
     def _close_files(self) -> None:
         if self._state_file is not None:
             self._state_file.close()
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-            self._fd = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    def _open_file(self) -> OwnFile:
+        if self._own is None:
+            raise self._storage_error(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+        return self._own
 
     def _open_fd(self) -> int:
-        if self._fd is None:
-            raise self._storage_error(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
-        return self._fd
+        return self._open_file().fd
+
+    def _replace_own(self) -> None:
+        """Replace the part file by an empty one; another process may be copying the old one."""
+        old = self._open_file()
+        new = self._names.create_private()
+        if old.path == self._names.shared:
+            new = self._names.move_to_shared(new)
+        self._own = new
+        old.remove()
 
     def _rename(self, part: Path) -> None:
         if self._overwrite:
@@ -299,13 +333,6 @@ class PartFile:
             part.replace(self._target)
         else:
             part.unlink(missing_ok=True)
-
-    def _remove_published_part(self) -> None:
-        """Remove the part file of a download that was killed just after it was published."""
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.lstat(self._fixed_path), os.lstat(self._target)):
-                self._fixed_path.unlink()
-                ResumeStateFile(self._fixed_path).remove()
 
     def _exists_error(self) -> TargetExistsError:
         return TargetExistsError(job_id=self._job_id, path=str(self._target))
@@ -328,57 +355,6 @@ def _first(chunks: Iterable[memoryview], size: int) -> list[memoryview]:
 
 def _truncated_error() -> OSError:
     return OSError(errno.EIO, "another process has truncated the part file")
-
-
-def _open_locked(path: Path) -> int | None:
-    """Open or create the file, and lock it; return None if another user or process has it."""
-    for _ in range(3):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(fd)
-            # In a folder that other users can write to, one of them may have created it.
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-                os.close(fd)
-                return None
-            if os.path.lexists(path) and os.path.samestat(found, os.lstat(path)):
-                if found.st_nlink == 1:
-                    os.fchmod(fd, 0o600)
-                    return fd
-                path.unlink()  # it was published, and its process was killed before it could unlink
-        except OSError:
-            os.close(fd)
-            return None
-        os.close(fd)  # the process that had locked it has published or removed it: try again
-    return None
-
-
-def _ends_with_brace(fd: int, size: int) -> bool:
-    """Return whether the last character that is not whitespace closes an object."""
-    for stop in range(size, 0, -(2**16)):
-        start = max(0, stop - 2**16)
-        if text := os.pread(fd, stop - start, start).rstrip():
-            return text.endswith(b"}")
-    return False
-
-
-# A JSON string (RFC 8259, section 7); possessive quantifiers, so that hostile text takes no longer.
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-
-
-def _is_cut(path: Path) -> bool:
-    """Return whether the braces outside of strings do not match, or a string does not end."""
-    depth = 0
-    open_string = b""  # a string whose end has not been read yet
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            text, quote, rest = _STRING.sub(b"", open_string + chunk).partition(b'"')
-            open_string = quote + rest
-            depth += text.count(b"{") - text.count(b"}")
-    return depth != 0 or bool(open_string)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ from attrs import frozen
 from adepoll.api.models import Json
 from adepoll.fetcher.storage_rules import ObjectVersion
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _MAX_BYTES: Final = 2**20
 _BYTES_PER_SYNC: Final = 2**23
 
@@ -74,8 +74,12 @@ class ResumeStateFile:
         self._fd: int | None = None
         self._last = b""  # contents of the file
 
-    def read(self, job_id: str, length: int) -> ResumeState | None:
-        """Return the state of a part file of this job and length; None if it is not reliable."""
+    def read(self, job_id: str, length: int, inode: int) -> ResumeState | None:
+        """Return the state of a part file of this job; None if it is not reliable.
+
+        The length and inode number are those of the part file, since another part file with the
+        same name may have left the state.
+        """
         try:
             # Another user may have put a link or a pipe there: do not follow, do not wait.
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -85,7 +89,7 @@ class ResumeStateFile:
                 os.close(fd)
         except (OSError, ValueError, RecursionError):
             return None
-        state = _validated(document, job_id, length)
+        state = _validated(document, job_id, length, inode)
         return state if state is not None and state.is_resumable else None
 
     def write(self, part_fd: int, job_id: str, state: ResumeState) -> None:
@@ -99,6 +103,7 @@ class ResumeStateFile:
             "size": state.version.size,
             "etag": state.version.etag,
             "boot": boot,
+            "inode": os.fstat(part_fd).st_ino,
             "done": state.present,
         }
         sealed = _seal(json.dumps(document))
@@ -170,17 +175,18 @@ def _unseal(sealed: bytes) -> Json:
     return json.loads(body)
 
 
-def _validated(document: Json, job_id: str, length: int) -> ResumeState | None:
-    """Return the state in a document of this job and machine run, if it is plausible."""
+def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeState | None:
+    """Return the state in a document of this job, file and machine run, if it is plausible."""
     match document:
         case {
-            "format": 2,
+            "format": 3,
             "job_id": str(found_id),
             "size": int(size),
             "etag": str(etag),
             "boot": str() | None as boot,
+            "inode": int(found_inode),
             "done": list(items),
-        } if found_id == job_id and boot == _boot_id():
+        } if found_id == job_id and boot == _boot_id() and found_inode == inode:
             present = [_span(item) for item in items]
             if all(0 <= start < stop <= min(size, length) for start, stop in present):
                 return ResumeState(ObjectVersion(size, etag), sorted(present))

@@ -20,7 +20,7 @@ from threading import Lock
 import forkserver
 import pytest
 from files import names
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import first_lines
 
@@ -258,9 +258,10 @@ def test_the_file_is_synced_before_and_the_folder_after_the_rename(
         events.append("name")
         real_link(*args, **kwargs)
 
-    def replace(*args, **kwargs):
-        events.append("name")
-        real_rename(*args, **kwargs)
+    def replace(source, into):
+        if into == tmp_path / "out":
+            events.append("name")
+        real_rename(source, into)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
@@ -438,7 +439,7 @@ def test_a_file_size_limit_of_the_kernel_raises_the_same_error(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("operation", ["fsync", "link", "ftruncate"])
+@pytest.mark.parametrize("operation", ["fsync", "link"])
 def test_a_failure_leaves_neither_target_nor_part_file(tmp_path, fail_os, operation):
     fail_os(operation, errno.EIO)
     part = part_file(tmp_path / "out")
@@ -535,16 +536,17 @@ def test_closing_a_removed_part_file_does_not_raise(tmp_path):
     part.close()
 
 
-def test_publishing_a_removed_part_file_raises(tmp_path):
-    part = begun(tmp_path / "out")
-    part.write(0, [b"{}"])
-    (part_path,) = tmp_path.iterdir()
-    part_path.unlink()
-    with pytest.raises(StorageError) as caught:
-        publish(part, 2)
-    assert caught.value.errno == errno.ENOENT
-    part.close()
-    assert names(tmp_path) == []
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_file_whose_part_file_was_removed_is_published(tmp_path, number):
+    parts = [begun(tmp_path / "out") for _ in range(number)]  # the second has a random name
+    parts[-1].write(0, [b"{}"])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert publish(parts[-1], 2) == hashlib.sha256(b"{}").hexdigest()
+    assert (tmp_path / "out").read_bytes() == b"{}"
+    for part in parts:
+        part.close()
+    assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize(
@@ -648,7 +650,7 @@ def test_a_full_disk_keeps_the_last_resume_state(tmp_path, fail_os):
     with pytest.raises(StorageError):
         part.write(MIB, [b"x" * MIB])
     part.close()
-    assert state_of(tmp_path / "out").present == [(0, MIB)]
+    assert recorded_state_of(tmp_path / "out").present == [(0, MIB)]
 
 
 def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
@@ -696,7 +698,7 @@ def fail_close(monkeypatch):
 def recorded_state_of(target):
     """Return the resume state of the part file while it is being written."""
     (path,) = target.parent.glob(".*.part")
-    return ResumeStateFile(path).read("job-1", path.stat().st_size)
+    return ResumeStateFile(path).read("job-1", path.stat().st_size, path.stat().st_ino)
 
 
 def test_each_write_updates_the_resume_state_immediately(tmp_path):
@@ -1005,6 +1007,107 @@ def test_a_part_file_readable_by_others_is_made_private_before_it_is_written(tmp
     part = begun(tmp_path / "out")
     assert stat.S_IMODE(part_path.stat().st_mode) == 0o600
     part.close()
+
+
+# --- Several processes, also without working locks -----------------------------------------------
+
+
+VERSIONS = [(ObjectVersion(3 * MIB, f'"{letter}"'), letter.encode()) for letter in "ab"]
+
+
+def whole_of(letter):
+    return b"{" + letter * (3 * MIB - 2) + b"}"
+
+
+class Writer:
+    """A process that downloads one of two versions to a target, step by step, and may be killed."""
+
+    def __init__(self, target, version, letter):
+        self.part = PartFile(target, job_id="job-1", overwrite=True)
+        self.version, self.whole = version, whole_of(letter)
+        self.left = [0, MIB, 2 * MIB]
+        state = self.part.open()
+        if state is None or state.version != version:
+            self.begin()
+        else:
+            present = {at for start, stop in state.present for at in range(start, stop, MIB)}
+            self.left = [at for at in self.left if at not in present]
+
+    def begin(self):
+        self.part.begin(self.version, multipart=True, resumable=True)
+        self.left = [0, MIB, 2 * MIB]
+
+    def step(self):
+        """Write the next bytes; return the digest if the file has been published."""
+        if self.left:
+            at = self.left.pop()
+            self.part.write(at, [self.whole[at : at + MIB]])
+            return None
+        digest = publish(self.part, len(self.whole))
+        assert digest == hashlib.sha256(self.whole).hexdigest()
+        return digest
+
+
+@settings(max_examples=20)
+@given(
+    actions=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from(["step"] * 5 + ["begin", "close", "kill"])),
+        min_size=8,
+        max_size=40,
+    ),
+    locks_work=st.booleans(),
+)
+def test_writers_of_one_target_publish_only_whole_results(actions, locks_work):
+    writers, killed = {}, []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if not locks_work:
+            patch.setattr(fcntl, "flock", lambda _fd, _operation: None)
+        target = Path(folder, "out")
+        for number, action in actions:
+            if number not in writers:
+                writers[number] = Writer(target, *VERSIONS[number % 2])
+            writer = writers[number]
+            if action == "step" and writer.step():
+                del writers[number]
+            elif action == "begin":
+                writer.begin()
+            elif action == "close":
+                writers.pop(number).part.close()
+            elif action == "kill":
+                killed.append(writers.pop(number))  # its lock stays, as in a stopped process
+            if target.exists():
+                assert target.read_bytes() in {whole_of(b"a"), whole_of(b"b")}
+        for writer in [*writers.values(), *killed]:
+            writer.part.close()
+
+
+def test_without_locks_a_second_writer_copies_the_bytes_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda _fd, _operation: None)
+    first = Writer(tmp_path / "out", *VERSIONS[0])
+    first.step()
+    second = Writer(tmp_path / "out", *VERSIONS[0])
+    assert second.left == [0, MIB]
+    for writer in (first, second):
+        while not writer.step():
+            pass
+        assert (tmp_path / "out").read_bytes() == whole_of(b"a")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_full_disk_during_the_copy_of_a_leftover_begins_again(tmp_path, fail_os):
+    left_behind(tmp_path / "out")
+    fail_os("pwrite", errno.ENOSPC)
+    assert state_of(tmp_path / "out") is None
+    assert names(tmp_path) == []
+
+
+def test_what_killed_writers_have_left_is_removed(tmp_path):
+    left_behind(tmp_path / "out")
+    (part_path,) = tmp_path.glob(".*.part")
+    orphan = part_path.with_name(f"{part_path.stem}.abc.part")
+    orphan.write_bytes(b"x")
+    write_whole(part_file(tmp_path / "out"), b"{}")
+    assert names(tmp_path) == ["out"]
 
 
 # --- Braces --------------------------------------------------------------------------------------

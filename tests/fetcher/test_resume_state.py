@@ -35,6 +35,11 @@ def write(part, state, *, job_id="job-1"):
         state_file.write(file.fileno(), job_id, state)
 
 
+def read(part, length=50):
+    inode = part.stat().st_ino if part.exists() else 0
+    return ResumeStateFile(part).read("job-1", length, inode)
+
+
 @pytest.fixture
 def document(part, state_path):
     """Return the JSON of a valid resume state."""
@@ -48,13 +53,20 @@ def seal(document):
 
 def test_a_written_state_is_read_again(part):
     write(part, ResumeState(SURE, DONE))
-    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
+    assert read(part) == ResumeState(SURE, DONE)
+
+
+def test_the_state_of_another_file_with_the_same_name_is_ignored(part, tmp_path):
+    write(part, ResumeState(SURE, DONE))
+    (tmp_path / "other").write_bytes(b"x" * 50)
+    (tmp_path / "other").replace(part)
+    assert read(part) is None
 
 
 def test_each_state_replaces_the_one_before(part, tmp_path):
     write(part, ResumeState(SURE, [(0, 10)]))
     write(part, ResumeState(SURE, [(0, 40)]))
-    assert ResumeStateFile(part).read("job-1", 50).present == [(0, 40)]
+    assert read(part).present == [(0, 40)]
     assert len([*tmp_path.iterdir()]) == 2
 
 
@@ -64,12 +76,12 @@ def test_states_are_overwritten_in_place(part, state_path, tmp_path):
     with part.open("rb") as file:
         for done in ([(0, 10)], [(0, 10), (20, 30), (40, 50)], [(0, 30)], [(0, 31)]):
             state_file.write(file.fileno(), "job-1", ResumeState(SURE, done))
-            assert ResumeStateFile(part).read("job-1", 50).present == done
+            assert read(part).present == done
             inodes.add(state_path.stat().st_ino)
     assert len(inodes) == 1
     state_file.close()
     state_file.close()
-    assert ResumeStateFile(part).read("job-1", 50).present == [(0, 31)]
+    assert read(part).present == [(0, 31)]
     assert {path.name for path in tmp_path.iterdir()} == {part.name, state_path.name}
 
 
@@ -82,7 +94,7 @@ def test_a_half_written_state_is_ignored(part, state_path):
     for cut in range(len(after)):
         torn = after[:cut] + before[cut:]
         state_path.write_bytes(torn)
-        state = ResumeStateFile(part).read("job-1", 50)
+        state = read(part)
         assert state is None or torn in (before, after)
 
 
@@ -103,9 +115,9 @@ def test_a_partial_write_keeps_the_last_state(part, monkeypatch, how):
         state_file.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10)]))
         with pytest.raises(OSError, match="No space left"):
             state_file.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 10), (20, 33)]))
-        assert ResumeStateFile(part).read("job-1", 50).present == [(0, 10)]
+        assert read(part).present == [(0, 10)]
         state_file.write(file.fileno(), "job-1", ResumeState(SURE, [(0, 40)]))
-    assert ResumeStateFile(part).read("job-1", 50).present == [(0, 40)]
+    assert read(part).present == [(0, 40)]
 
 
 def test_only_the_owner_may_read_it(part, state_path):
@@ -118,7 +130,7 @@ def test_only_the_owner_may_read_it(part, state_path):
 
 
 def test_the_file_contains_no_url(document):
-    assert set(document) == {"format", "job_id", "size", "etag", "boot", "done"}
+    assert set(document) == {"format", "job_id", "size", "etag", "boot", "inode", "done"}
 
 
 def test_removing_may_be_repeated(part, tmp_path):
@@ -126,30 +138,28 @@ def test_removing_may_be_repeated(part, tmp_path):
     for _ in range(2):
         ResumeStateFile(part).remove()
         assert [*tmp_path.iterdir()] == [part]
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 def test_a_state_of_another_job_is_ignored(part):
     write(part, ResumeState(SURE, DONE), job_id="job-2")
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 def test_a_state_from_before_a_reboot_is_ignored(part, monkeypatch):
     write(part, ResumeState(SURE, DONE))
     monkeypatch.setattr(resume_state, "_boot_id", lambda: "another")
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 def test_without_a_boot_id_bytes_are_synced_before_each_update(part, monkeypatch):
     events = []
     monkeypatch.setattr(resume_state, "_boot_id", lambda: None)
-    monkeypatch.setattr(
-        os, "fsync", lambda _fd: events.append(ResumeStateFile(part).read("job-1", 50))
-    )
+    monkeypatch.setattr(os, "fsync", lambda _fd: events.append(read(part)))
     write(part, ResumeState(SURE, [(0, 10)]))
     write(part, ResumeState(SURE, [(0, 20)]))
     assert events == [None, ResumeState(SURE, [(0, 10)])]  # the state at the time of each sync
-    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, [(0, 20)])
+    assert read(part) == ResumeState(SURE, [(0, 20)])
 
 
 def test_with_a_boot_id_nothing_is_synced(part, monkeypatch):
@@ -164,8 +174,8 @@ def test_with_a_boot_id_nothing_is_synced(part, monkeypatch):
 @pytest.mark.parametrize("length", [0, 10, 29])
 def test_a_state_with_bytes_beyond_the_end_of_the_file_is_ignored(part, length):
     write(part, ResumeState(SURE, DONE))
-    assert ResumeStateFile(part).read("job-1", length) is None
-    assert ResumeStateFile(part).read("job-1", 30) is not None
+    assert read(part, length) is None
+    assert read(part, 30) is not None
 
 
 @pytest.mark.parametrize(
@@ -180,7 +190,7 @@ def test_a_state_with_bytes_beyond_the_end_of_the_file_is_ignored(part, length):
 )
 def test_a_state_without_size_or_strong_etag_is_ignored(part, version):
     write(part, ResumeState(version, DONE))
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 @pytest.mark.parametrize(
@@ -205,18 +215,18 @@ def test_a_state_without_size_or_strong_etag_is_ignored(part, version):
 def test_garbage_is_ignored(part, state_path, garbage):
     for whole in (garbage, b"%08x %b\n" % (crc32(garbage), garbage)):
         state_path.write_bytes(whole)
-        assert ResumeStateFile(part).read("job-1", 50) is None
+        assert read(part) is None
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60, -2])
 def test_a_cut_state_is_ignored(part, document, state_path, cut):
     state_path.write_bytes(seal(document)[:cut])
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 def test_a_huge_state_is_not_read_completely(part, document, state_path):
     state_path.write_bytes(seal(document | {"filler": "x" * 2**21}))
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 @pytest.mark.parametrize("field", ["format", "job_id", "size", "etag", "boot", "done"])
@@ -227,7 +237,7 @@ def test_a_state_with_a_missing_or_wrong_field_is_ignored(part, document, state_
     else:
         document[field] = value
     state_path.write_bytes(seal(document))
-    state = ResumeStateFile(part).read("job-1", 50)
+    state = read(part)
     if field == "done" and value == []:
         assert state is None or state.present == []
     elif field == "etag" and value == "text":
@@ -262,7 +272,7 @@ def test_a_state_with_a_missing_or_wrong_field_is_ignored(part, document, state_
 )
 def test_a_state_with_an_invalid_span_is_ignored(part, document, state_path, done):
     state_path.write_bytes(seal(document | {"done": done}))
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 JSON = st.recursive(
@@ -276,10 +286,10 @@ def test_any_json_is_read_without_an_unexpected_error(tmp_path_factory, value):
     part = tmp_path_factory.mktemp("state_file") / ".out.0.part"
     path = part.with_name(f"{part.name}.json")
     path.write_bytes(seal(value))
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
     about = {"format": 2, "job_id": "job-1", "size": 100, "etag": '"a"'}
     path.write_bytes(seal(about | {"boot": resume_state._boot_id(), "done": value}))
-    state = ResumeStateFile(part).read("job-1", 50)
+    state = read(part)
     assert state is None or all(0 <= start < stop <= 50 for start, stop in state.present)
 
 
@@ -294,7 +304,7 @@ def test_something_other_than_a_file_is_ignored_without_waiting(part, state_path
         os.mkfifo(state_path)  # opening it could wait for a writer
     else:
         state_path.symlink_to("nowhere")
-    assert ResumeStateFile(part).read("job-1", 50) is None
+    assert read(part) is None
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
@@ -307,13 +317,13 @@ def test_a_link_in_place_of_the_file_is_replaced_without_changing_its_target(
     link(victim, f"{state_path}{suffix}")
     write(part, ResumeState(SURE, DONE))
     assert victim.read_bytes() == b"precious"
-    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
+    assert read(part) == ResumeState(SURE, DONE)
 
 
 def test_a_pipe_in_place_of_the_file_does_not_block(part, state_path):
     os.mkfifo(f"{state_path}.new")  # opening it could wait for a reader
     write(part, ResumeState(SURE, DONE))
-    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
+    assert read(part) == ResumeState(SURE, DONE)
 
 
 def test_a_failed_write_keeps_the_last_state(part, monkeypatch):
@@ -325,4 +335,4 @@ def test_a_failed_write_keeps_the_last_state(part, monkeypatch):
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
         write(part, ResumeState(SURE, [(0, 40)]))
-    assert ResumeStateFile(part).read("job-1", 50) == ResumeState(SURE, DONE)
+    assert read(part) == ResumeState(SURE, DONE)

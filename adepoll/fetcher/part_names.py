@@ -1,0 +1,202 @@
+"""The names of part files: which one a process creates, and what earlier processes have left.
+
+Locks (flock(2)) show which part files are in use. On some network file systems, they always
+succeed, or are unknown to other machines. So no process writes to a file that it did not create: it
+copies the bytes that an earlier one has left. Blocking code, called from threads.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from adepoll.fetcher.resume_state import ResumeStateFile
+
+_COPY_SIZE: Final = 2**20
+
+
+@frozen
+class OwnFile:
+    """A file that this process has created, open for reading and writing.
+
+    Attributes:
+        fd: Its descriptor, which has a lock.
+        path: Its name when it was created; another process may have given that name to its own
+            file if locks do not work.
+    """
+
+    fd: int
+    path: Path
+
+    def has_name(self) -> bool:
+        """Return whether `path` is still the name of this file."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.lstat(self.path), os.fstat(self.fd))
+        return False
+
+    def remove(self) -> None:
+        """Remove the name, if it is still that of this file, and close the file."""
+        if self.has_name():
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+class PartNames:
+    """The names for the part files of one target and job.
+
+    Attributes:
+        shared: The name that a later process finds. One process at a time can have it.
+    """
+
+    def __init__(self, target: Path, job_id: str) -> None:
+        """Touch no file yet."""
+        key = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(key, digest_size=6).hexdigest()
+        # A name has at most 255 bytes, a character up to four, and suffixes follow.
+        self._stem = f".{target.name[:40]}.{digest}"
+        self.shared = Path(target.parent, f"{self._stem}.part")
+
+    def create_shared(self) -> OwnFile | None:
+        """Create a file with the shared name; return None if that name exists. Raise `OSError`."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            fd = os.open(self.shared, flags, 0o600)
+        except FileExistsError:
+            return None
+        _lock(fd)
+        own = OwnFile(fd, self.shared)
+        if own.has_name():
+            return own
+        own.close()  # another process found it before it was locked, and took it for a leftover
+        return None
+
+    def create_private(self) -> OwnFile:
+        """Create a file with a random name, which no other process uses. Raise `OSError`."""
+        fd, name = tempfile.mkstemp(prefix=f"{self._stem}.", suffix=".part", dir=self.shared.parent)
+        _lock(fd)
+        return OwnFile(fd, Path(name))
+
+    @contextlib.contextmanager
+    def leftover(self) -> Generator[int | None, None, None]:
+        """Yield the file with the shared name, if it seems to be left by an ended process.
+
+        It is None if that process still runs, or belongs to another user. Only read from it.
+        """
+        fd = _open_unused(self.shared)
+        try:
+            yield fd
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def move_to_shared(self, own: OwnFile) -> OwnFile:
+        """Give the shared name to a private file, whoever has it now. Raise `OSError`."""
+        own.path.replace(self.shared)
+        return OwnFile(own.fd, self.shared)
+
+    def make_private(self, own: OwnFile) -> OwnFile:
+        """Give a file a random name, or copy it if its name has been taken. Raise `OSError`."""
+        if own.path != self.shared and own.has_name():
+            return own
+        private = self.create_private()
+        try:
+            if own.has_name():
+                own.path.replace(private.path)
+                moved = OwnFile(own.fd, private.path)
+                if moved.has_name():
+                    private.close()
+                    return moved
+                # Another process has taken the shared name in this moment: give it back.
+                private.path.replace(own.path)
+                private.close()
+                private = self.create_private()
+            copy(own.fd, private.fd, 0, os.fstat(own.fd).st_size)
+            os.fsync(private.fd)
+        except OSError:
+            private.remove()
+            raise
+        own.close()
+        return private
+
+    def remove_unused(self) -> None:
+        """Remove the private files that ended processes have left."""
+        for path in self._private_paths():
+            fd = _open_unused(path)
+            if fd is not None:
+                os.close(fd)
+                path.unlink(missing_ok=True)
+
+    def remove_names_of(self, published: os.stat_result) -> None:
+        """Remove the private names of the published file: its process was killed before it could.
+
+        The resume state goes with them unless it is that of another part file.
+        """
+        for path in self._private_paths():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.lstat(path), published):
+                    path.unlink()
+                    if not os.path.lexists(self.shared):
+                        ResumeStateFile(self.shared).remove()
+
+    def _private_paths(self) -> list[Path]:
+        try:
+            paths = [*self.shared.parent.iterdir()]
+        except OSError:  # a folder can be writable but not readable
+            return []
+        paths = [path for path in paths if path.name.startswith(f"{self._stem}.")]
+        return [path for path in paths if path.suffix == ".part" and path != self.shared]
+
+
+def copy(source: int, target: int, start: int, stop: int) -> None:
+    """Copy the bytes between two offsets of a file to the same offsets of another one.
+
+    Raises:
+        OSError: The copy failed.
+        EOFError: The source has fewer bytes.
+    """
+    while start < stop:
+        chunk = memoryview(os.pread(source, min(_COPY_SIZE, stop - start), start))
+        if not chunk:
+            raise EOFError
+        while chunk:
+            count = os.pwrite(target, chunk, start)
+            start += count
+            chunk = chunk[count:]
+
+
+def _lock(fd: int) -> None:
+    with contextlib.suppress(OSError):  # without locks, other processes copy this file
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _open_unused(path: Path) -> int | None:
+    """Open and lock a regular file of this user; return None if it is another file or locked."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags)
+    except OSError:
+        return None
+    try:
+        # In a folder that other users can write to, one of them may have created it.
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(found, os.lstat(path)):
+                return fd
+    except OSError:
+        pass  # a living process has it, or has just published or removed it
+    os.close(fd)
+    return None
