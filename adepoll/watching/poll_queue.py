@@ -106,12 +106,12 @@ class PollQueue:
 
     def pop(self, now: float) -> JobState | None:
         """Remove and return the job to poll now; None if no job is due, as `next_due` shows."""
-        if self._postponed:
+        if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
-        heap = self._heap
+        heap, overdue = self._heap, self._overdue
         # More than one job may be due: the second and third items are next to the top of the heap.
-        items = heap.items
-        if self._overdue or heap.old or (len(items) > 1 and min(items[1:3])[0] <= now):
+        several = len(heap.items) > 1 and min(heap.items[1:3])[0] <= now
+        if several or overdue.items or overdue.old or heap.old:
             self._move_overdue(now)
             if (state := self._take(self._overdue, math.inf)) is not None:
                 return state
@@ -126,10 +126,10 @@ class PollQueue:
         """Return the time at which the next job is due, or an earlier one; None without a job."""
         due = math.inf
         for heap in (self._overdue, self._heap, self._postponed):
-            if (item := self._first(heap)) is not None:
+            if (heap.items or heap.old) and (item := self._first(heap)) is not None:
                 due = min(due, item[2].due if item[1] == item[2].ticket else item[0])
-        if self._postponed:
-            due = min(due, self._recalled_at)
+                if heap is self._postponed:
+                    due = min(due, self._recalled_at)
         return due if due < math.inf else None
 
     def clear(self) -> None:
@@ -144,7 +144,10 @@ class PollQueue:
         If there are more of them, it is out of date, too; the next call goes on.
         """
         for _ in range(_MAX_STALE):
-            item = heap.first()
+            if heap.old:
+                item = heap.first()
+            else:
+                item = heap.items[0] if heap.items else None
             if item is None or item[1] == item[2].ticket:
                 return item
             heap.pop()
@@ -182,7 +185,7 @@ class PollQueue:
 
     def _prune(self) -> None:
         heaps = self._heap, self._overdue, self._postponed
-        if any(heap.old for heap in heaps):
+        if self._heap.old or self._overdue.old or self._postponed.old:
             self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps)
         elif self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
             for heap in heaps:
