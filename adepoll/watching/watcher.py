@@ -184,7 +184,7 @@ class JobWatcher(AsyncCloseable):
         """Poll jobs until each has settled, and yield its snapshot as soon as it has.
 
         The first poll of a job is immediate. Without a timeout, if jobs have always been new when
-        the watcher got them, `Adaptive` may postpone it until jobs are likely to settle.
+        the watcher got them, `Adaptive` may postpone it, by twice its target lag at most.
 
         Every id ends as exactly one snapshot or one unresolved job; a failed job has settled, and
         is yielded like the others. Of a collection, each id counts once. Of an iterator, which may

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import weakref
 from random import Random
@@ -29,6 +30,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
+from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, Fixed
 from adepoll.watching.watcher import JobWatcher
 
@@ -1374,5 +1376,41 @@ def test_time_left_is_at_least_what_one_more_poll_of_each_job_takes(replay, scri
             assert left >= 0.65 * (took - at) - 5
             # How long the others take is hard to say, as they are polled so rarely.
             assert not settled or left <= 1.35 * (took - at) + 5
+
+    replay(script)
+
+
+def minute():
+    """Return durations learnt from 300 jobs of about a minute."""
+    rng, durations = Random(1), Durations()
+    for _ in range(300):
+        ended = rng.gauss(60, 3)
+        durations.begin()
+        durations.extend(0.0, ended - 1)
+        durations.end(0.0, ended - 1, ended + 1)
+    return durations
+
+
+@pytest.mark.parametrize("how", ["wait", "updates", "watch with a timeout", "watch"])
+@pytest.mark.parametrize("learnt", [Durations, minute])
+def test_the_lag_bound_holds_whatever_was_learnt(replay, scripted, how, learnt):
+    async def script():
+        source = scripted({"a": statuses(25)}, latency=0.1)
+        options = {"schedule": Adaptive(), "durations": learnt(), "rng": Random(2)}
+        async with watcher_of(source, **options) as watcher:
+            if how == "wait":
+                await watcher.wait("a")
+            elif how == "updates":
+                assert [job.status_text async for job in watcher.updates(["a"])]
+            else:
+                timeout = None if how == "watch" else 3_600
+                assert [job async for job in watcher.watch(["a"], timeout=timeout)]
+        times = source.times("a")
+        assert times[0] == 0
+        for before, after in itertools.pairwise(times):
+            age = before + 0.1
+            bound = max(4.0, age / 2) if how == "watch" else min(max(1.0, 0.4 * age), 7.0)
+            assert after - before <= bound + 1e-6
+        assert len(times) == 26
 
     replay(script)
