@@ -45,7 +45,7 @@ from adepoll.errors import (
     RateLimitedError,
 )
 from adepoll.watching.job_state import FailureKind, JobState, PollFailures
-from adepoll.watching.service_evidence import CONFIRMATION_STEP, ServiceEvidence
+from adepoll.watching.service_evidence import ServiceEvidence
 
 
 class Verdict(Enum):
@@ -104,8 +104,8 @@ class FailureRules:
         within = self._count(failures, kind, gap, now)
         self._tell_service(failures, error, now)
         failures.answered, failures.failed = self.service.answered, self.service.failed
-        if isinstance(within, float) and self.service.is_suspect(state.job_id):
-            return min(within, CONFIRMATION_STEP)
+        if isinstance(within, float):
+            return min(within, self.service.confirm_within(error, state.job_id))
         return within
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:

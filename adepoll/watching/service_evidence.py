@@ -3,6 +3,7 @@
 Times are seconds of one monotonic clock, passed in as `now`.
 """
 
+import math
 from typing import Final
 
 from attrs import define
@@ -33,6 +34,7 @@ class ServiceEvidence:
     _failed_at: float = 0.0  # time of the last failure, if there is a `last_error`
     _refused_at: float | None = None  # time of the last refusal since the key was accepted
     _refused_first: str = ""  # the first job that was refused since then
+    _refusals: int = 0  # since then
 
     def record_answer(self) -> None:
         """Record the answer to a poll."""
@@ -46,6 +48,7 @@ class ServiceEvidence:
             self.record_response()
             self.refused_for = 0.0
             self._refused_at = None
+            self._refusals = 0
 
     def record_response(self) -> None:
         """Record a response that says nothing about the key: the service is not down."""
@@ -70,16 +73,24 @@ class ServiceEvidence:
         else:
             self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
         self._refused_at = now
+        self._refusals += 1
         if forbidden:
             if job_id == self._refused_first:
                 return False  # it can concern this job alone
         elif not self.key_works:
-            return True
+            return self._refusals >= _CONFIRMATIONS_OF_NEW_KEY
         return self.refused_for >= CONFIRMATION - _ROUNDING
 
-    def is_suspect(self, job_id: str) -> bool:
-        """Return True if the next poll of this job helps to decide whether the key is refused."""
-        return self._refused_at is not None and job_id == self._refused_first
+    def confirm_within(self, error: AdePollError, job_id: str) -> float:
+        """Return the seconds within which the next poll of a refused job must follow.
+
+        Infinity if the poll of another job is to show whether the key is refused for all jobs.
+        """
+        if self._refused_at is None or job_id != self._refused_first:
+            return math.inf
+        if self.key_works or isinstance(error, PermissionDeniedError):
+            return CONFIRMATION_STEP
+        return _CONFIRMATION_OF_NEW_KEY
 
     def share_answered(self, answered: int, failed: int) -> float | None:
         """Return the share of polls that were answered since the counts had these values.
@@ -96,4 +107,6 @@ CONFIRMATION: Final = 10.0
 CONFIRMATION_STEP: Final = CONFIRMATION / 4
 """Most seconds of them that count between two refusals."""
 
+_CONFIRMATIONS_OF_NEW_KEY: Final = 2  # refusals in a row: a single one can be a mistake
+_CONFIRMATION_OF_NEW_KEY: Final = 0.5  # seconds
 _ROUNDING: Final = 1e-6

@@ -21,6 +21,7 @@ from adepoll.errors import (
     JobNotFoundError,
     JobTimeoutError,
     JournalEndpointError,
+    PaymentRequiredError,
     ResultUnavailableError,
 )
 from adepoll.journal import JournalReader
@@ -419,6 +420,20 @@ async def test_a_refused_key_stops_the_run_after_recorded_outcomes(scene):
     found = await scene.run()
     assert {*delivered, *found} == {*done, *rest}
     assert not delivered.keys() & found.keys()
+
+
+async def test_missing_credits_stop_the_run_once_and_the_next_run_continues(scene):
+    job_ids = scene.many(20)
+    scene.ade.faults.add("payment-required", endpoints=["get"])
+    async with scene.batch() as batch:
+        delivered, error = await gather_until(batch.run(job_ids), PaymentRequiredError)
+    assert not delivered
+    assert "credits" in str(error)
+    assert {record.stage for record in scene.records().values()} == {Stage.WAITING}
+    scene.ade.faults.clear()
+    found = await scene.run()
+    assert found.keys() == {*job_ids}
+    assert all(outcome.error is None for outcome in found.values())
 
 
 async def test_a_refused_key_during_downloads_does_not_give_up_results(scene):

@@ -205,8 +205,15 @@ def test_an_error_of_the_account_ends_everything(error):
 
 
 @pytest.mark.parametrize("error", [REFUSED, CertificateError("self-signed", job_id="a")])
-def test_a_key_that_never_worked_ends_everything_immediately(error):
-    assert play(rules_of(), (0.0, error)) == [END_ALL]
+def test_a_key_that_never_worked_ends_everything_with_the_second_refusal(error):
+    assert play(rules_of(), (0.0, error), (0.5, error)) == [0.5, END_ALL]
+
+
+def test_a_single_refusal_among_the_first_polls_ends_nothing():
+    rules = rules_of()
+    assert rules.record(job("a"), REFUSED, 0.0) == 0.5
+    rules.service.record_answer()
+    assert rules.record(job("b"), REFUSED, 0.1) is not END_ALL
 
 
 def test_a_key_that_worked_is_refused_after_ten_seconds_without_an_answer():
