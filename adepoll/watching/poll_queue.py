@@ -144,10 +144,7 @@ class PollQueue:
         If there are more of them, it is out of date, too; the next call goes on.
         """
         for _ in range(_MAX_STALE):
-            if heap.old:
-                item = heap.first()
-            else:
-                item = heap.items[0] if heap.items else None
+            item = heap.items[0] if heap.items and not heap.old else heap.first()
             if item is None or item[1] == item[2].ticket:
                 return item
             heap.pop()
