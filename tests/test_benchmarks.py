@@ -25,6 +25,7 @@ def test_there_are_those_that_are_spoken_of():
     names = {path.stem for path in BENCHES}
     assert names >= {
         "batch",
+        "decode",
         "emulator",
         "fetch",
         "memory",

@@ -8,27 +8,21 @@ from functools import cache
 from types import ModuleType
 from typing import TypeVar
 
-from adepoll.api.json_text import Json, dumps, load_object
+from adepoll.api.json_text import Json, Limits, dumps, load_object
 from adepoll.api.readers import UNREADABLE, problems_of, reader_of
 from adepoll.errors import MalformedAnswerError
 
 _T = TypeVar("_T")
 
 
-def decode(
-    cls: type[_T],
-    body: bytes | str,
-    *,
-    max_containers: int | None = None,
-    max_values: int | None = None,
-) -> _T:
-    """Read an instance of an attrs class from JSON text; for the limits see `load_object`.
+def decode(cls: type[_T], body: bytes | str, limits: Limits | None = None) -> _T:
+    """Read an instance of an attrs class from JSON text.
 
     Raises:
         MalformedAnswerError: The text is not JSON, exceeds a limit, or a required field is missing
             or has another type.
     """
-    return read(cls, load_object(body, max_containers=max_containers, max_values=max_values))
+    return read(cls, load_object(body, limits))
 
 
 def read(cls: type[_T], raw: Json) -> _T:

@@ -35,7 +35,7 @@ def _texts(raw: Json, depth: int) -> Iterator[str]:
     elif depth and isinstance(raw, dict):
         for key in _KEYS:
             found = False
-            for text in _texts(raw.get(key), depth - 1):
+            for text in _texts(raw[key], depth - 1) if key in raw else ():
                 yield text if found else text + _suffix(raw, text)
                 found = True
             if found:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn, TypeAlias
 
+from attrs import frozen
+
 from adepoll.errors import MalformedAnswerError
 
 Json: TypeAlias = Any
@@ -134,29 +136,38 @@ def _decoded(body: bytes) -> str:
     return body.decode(json.detect_encoding(body), "surrogatepass")
 
 
-def load_object(
-    body: bytes | str, *, max_containers: int | None = None, max_values: int | None = None
-) -> dict[str, Json]:
+@frozen(kw_only=True)
+class Limits:
+    """How many values a text can have, at most. Parsing more takes seconds and 80 times the memory.
+
+    Attributes:
+        containers: Largest number of opening brackets and braces.
+        values: Largest number of commas, at least `containers`.
+    """
+
+    containers: int
+    values: int
+
+    def check(self, text: bytes | str) -> None:
+        """Raise `MalformedAnswerError` if the text exceeds a limit; does not parse it."""
+        marks: tuple[Any, Any, Any] = (
+            ("{", "[", ",") if isinstance(text, str) else (b"{", b"[", b",")
+        )
+        objects, arrays, commas = map(text.count, marks)
+        if objects + arrays > self.containers:
+            raise MalformedAnswerError([f"more than {self.containers} objects and arrays @ $"])
+        if commas > self.values:
+            raise MalformedAnswerError([f"more than {self.values} values @ $"])
+
+
+def load_object(body: bytes | str, limits: Limits | None = None) -> dict[str, Json]:
     """Parse a JSON object.
 
-    Args:
-        body: The JSON text.
-        max_containers: Largest number of opening brackets and braces; None for no limit.
-        max_values: Largest number of commas; None for no limit.
-
     Raises:
-        MalformedAnswerError: The text is not JSON or not an object, or exceeds a limit. The limits
-            are checked before the text is parsed, since parsing can take seconds and use 80 times
-            the memory of the text.
+        MalformedAnswerError: The text is not JSON or not an object, or exceeds a limit.
     """
-    if max_containers is not None and len(body) > max_containers:
-        marks: tuple[Any, ...] = ("{", "[") if isinstance(body, str) else (b"{", b"[")
-        if sum(map(body.count, marks)) > max_containers:
-            raise MalformedAnswerError([f"more than {max_containers} objects and arrays @ $"])
-    if max_values is not None and len(body) > max_values:
-        comma: Any = "," if isinstance(body, str) else b","
-        if body.count(comma) > max_values:
-            raise MalformedAnswerError([f"more than {max_values} values @ $"])
+    if limits is not None and len(body) > limits.containers:
+        limits.check(body)
     raw = loads(body)
     if not isinstance(raw, dict):
         raise MalformedAnswerError([f"expected an object, got {kind_of(raw)} @ $"])

@@ -5,7 +5,7 @@ A reader raises `UNREADABLE` if a required field is missing or has another type,
 JSON of unknown shape.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -94,7 +94,7 @@ def _lines_of(field: Field, names: dict[str, object]) -> Iterator[str]:
         yield " pass"
     elif field.many:
         names[f"read{v}"] = _array_reader(field)
-        yield f" {v} = read{v}({v}, extra)"
+        yield f" {v} = read{v}({v}, extra) if {v} or type({v}) is not list else ()"
     elif issubclass(field.type, Enum):
         names[f"members{v}"] = members_of(field.type)
         names[f"parse{v}"] = field.type.parse
@@ -156,8 +156,9 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
 
     It keeps the array in `extra` if that has other items, too.
     """
-    read = _message_reader(field.type) if field.is_message else reader_of(field.type)
-    key, most = field.key, field.most
+    read = reader_of(field.type)
+    read_odd = _message_reader(field.type) if field.is_message else read
+    key, most, is_message = field.key, field.most, field.is_message
 
     def read_array(value: Json, extra: dict[str, Json]) -> tuple[Any, ...]:
         if type(value) is not list:
@@ -167,21 +168,29 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
             return field.default  # type: ignore[no-any-return]  # a tuple
         if len(value) <= most:
             try:
-                return tuple([read(item) for item in value])
+                items = tuple([read(item) for item in value])
             except UNREADABLE:
                 pass
-        items = []
-        for item in value[:most]:
-            try:
-                items.append(read(item))
-            except UNREADABLE:
-                continue
+            else:
+                if not is_message or not any(item.extra for item in items):
+                    return items
+        items = tuple(_readable(read_odd, value[:most]))
         if field.required and not items:
             raise ShapeError
-        set_aside(extra, key, value)
-        return tuple(items)
+        if len(items) < len(value):
+            set_aside(extra, key, value)
+        return items
 
     return read_array
+
+
+def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[Any]:
+    """Yield the items that can be read."""
+    for item in items:
+        try:
+            yield read(item)
+        except UNREADABLE:
+            continue
 
 
 def _message_reader(cls: type) -> Callable[[Json], Any]:
@@ -192,7 +201,8 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
     def read_message(value: Json) -> Any:
         message = read({key: value} if type(value) is str else value)
         if message.extra and getattr(message, name) is None:
-            return attrs.evolve(message, **{name: error_text(message.extra)})
+            found = error_text(message.extra)
+            return message if found is None else attrs.evolve(message, **{name: found})
         return message
 
     return read_message

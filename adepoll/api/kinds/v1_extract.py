@@ -11,6 +11,7 @@ from attrs import evolve
 
 from adepoll.api import codec
 from adepoll.api.error_text import error_text
+from adepoll.api.json_text import Limits
 from adepoll.api.kinds.job_kind import JobKind
 from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus, JobSummary, Json
 from adepoll.api.readers import problems_of
@@ -21,10 +22,8 @@ _Job = TypeVar("_Job", JobSnapshot, JobSummary)
 _DOES_NOT_CONFORM: Final = 206
 
 # Far more than a result of 1 MB or a page of 100 jobs has, and few enough to be parsed quickly.
-_MAX_CONTAINERS: Final = 200_000
-_MAX_VALUES: Final = 600_000
-_MAX_CONTAINERS_OF_PAGE: Final = 10_000
-_MAX_VALUES_OF_PAGE: Final = 100_000
+_LIMITS: Final = Limits(containers=100_000, values=600_000)
+_LIMITS_OF_PAGE: Final = Limits(containers=10_000, values=100_000)
 
 # Fields of the results of other kinds of jobs.
 _OTHER_KINDS: Final = {"markdown": "parse", "chunks": "parse", "output": "workflow"}
@@ -43,9 +42,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
         body: The body, JSON.
         status: The HTTP status; 206 means that the data does not conform to the caller's schema.
     """
-    snapshot = codec.decode(
-        JobSnapshot, body, max_containers=_MAX_CONTAINERS, max_values=_MAX_VALUES
-    )
+    snapshot = codec.decode(JobSnapshot, body, _LIMITS)
     if snapshot.extra:
         snapshot = _interpret_odd_fields(snapshot)
     if status == _DOES_NOT_CONFORM or snapshot.schema_violation is not None:
@@ -55,9 +52,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
 
 def decode_page(body: bytes | str) -> JobPage:
     """Read one page of the job list; raises `MalformedAnswerError`."""
-    page = codec.decode(
-        JobPage, body, max_containers=_MAX_CONTAINERS_OF_PAGE, max_values=_MAX_VALUES_OF_PAGE
-    )
+    page = codec.decode(JobPage, body, _LIMITS_OF_PAGE)
     if any(job.extra for job in page.jobs):
         return evolve(page, jobs=tuple(_with_failure_reason(job) for job in page.jobs))
     return page
