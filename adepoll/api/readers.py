@@ -172,7 +172,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
             except UNREADABLE:
                 pass
             else:
-                if not is_message or not any(item.extra for item in items):
+                if not is_message or not [1 for item in items if item.extra]:
                     return items
         items = tuple(_readable(read_odd, value[:most]))
         if field.required and not items:

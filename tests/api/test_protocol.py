@@ -19,6 +19,7 @@ from adepoll.errors import (
     StatusError,
     WrongJobError,
 )
+from adepoll.redaction import Secret
 
 CANARY = "CaNaRy0123456789+/=="
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -144,8 +145,8 @@ def test_a_content_type_is_redacted_and_shortened():
         (308, "RedirectRefusedError", False, False),
         (400, "UnexpectedStatusError", False, False),
         (401, "AuthenticationError", False, True),
-        (402, "PaymentRequiredError", False, False),
-        (403, "PermissionDeniedError", False, True),
+        (402, "PaymentRequiredError", False, True),
+        (403, "PermissionDeniedError", False, False),
         (404, "JobNotFoundError", False, False),
         (408, "ServerTimeoutError", True, False),
         (418, "UnexpectedStatusError", False, False),
@@ -196,7 +197,8 @@ def test_any_status_and_body_raise_a_request_error(status, body):
 
 def detail_of(body: object, secret: str = "") -> str:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return protocol.status_error(500, JSON, raw, job_id=None, secret=secret).detail
+    hidden = Secret(secret) if secret else None
+    return protocol.status_error(500, JSON, raw, job_id=None, secret=hidden).detail
 
 
 def test_the_problems_of_a_fastapi_422_are_shown_with_their_paths():

@@ -256,7 +256,7 @@ def check_resume_state(body):
     with TemporaryDirectory() as folder:
         part = Path(folder, ".a.part")
         Path(folder, ".a.part.json").write_bytes(body)
-        state = ResumeStateFile(part).read("job-1", 100)
+        state = ResumeStateFile(part).read("job-1", 100, 7)
     assert state is None or all(0 <= start < stop <= 100 for start, stop in state.present)
 
 
