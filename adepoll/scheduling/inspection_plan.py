@@ -7,7 +7,7 @@ import math
 import operator
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 from attrs import field, frozen
@@ -169,3 +169,17 @@ def make_plan(
 
 _MAX_TRIALS: Final = 12
 _TOLERANCE: Final = 0.01
+
+
+def official_lag(distribution: Distribution) -> float:
+    """Return the mean lag of the official SDK's waiter: 1 s, x1.5 after each poll, at most 10 s."""
+    lag = distribution.survival_at(_OFFICIAL_POLLS[-1]) * OFFICIAL_LAG
+    for seen, age in pairwise(_OFFICIAL_POLLS):
+        lag += distribution.survival_at(seen) * distribution.expected_lag(seen, age)
+    return lag
+
+
+OFFICIAL_LAG: Final = 5.0
+"""Mean lag of the official SDK's waiter for long jobs, in seconds."""
+
+_OFFICIAL_POLLS: Final = (0.0, 1.0, 2.5, 4.75, 8.125, 13.1875, 20.78125)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from attrs import Attribute, define, field, frozen
 
 from adepoll.scheduling.distribution import PRIOR, Distribution
-from adepoll.scheduling.inspection_plan import Plan, make_plan
+from adepoll.scheduling.inspection_plan import OFFICIAL_LAG, Plan, make_plan, official_lag
 from adepoll.scheduling.lag_bound import (
     LONGEST_AFTER_FAILURE,
     bound_while_waiting,
@@ -146,6 +146,8 @@ class Adaptive:
 
     Attributes:
         target_lag: Mean detection lag to aim at, in seconds. Half of it costs twice as many polls.
+            The aim is the mean lag of the official SDK's waiter if that is shorter, as for jobs of
+            a few seconds, unless the target is above 5 s.
         minimum: Shortest delay, in seconds, also where the lag bound is shorter.
         maximum: Longest delay, in seconds, at ages at which jobs hardly ever end, and while polls
             fail. Elsewhere a delay is 7 s or twice the target at most. The lag bound is below
@@ -209,6 +211,9 @@ class Adaptive:
         plan = self._plans.get(id(distribution))
         if plan is None:
             correction = min(max(1 / lag_ratio, 1 / _MAX_CORRECTION), _MAX_CORRECTION)
+            if self.target_lag <= OFFICIAL_LAG:
+                # Jobs may be so short that the official SDK's waiter has a shorter lag.
+                correction *= min(1.0, official_lag(distribution) / self.target_lag)
             plan = make_plan(
                 distribution,
                 target_lag=self.target_lag,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from adepoll.scheduling.distribution import PRIOR
 from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.inspection_plan import official_lag
 from adepoll.scheduling.policies import (
     Adaptive,
     Exponential,
@@ -320,3 +321,17 @@ def test_after_failures_a_wait_is_polled_every_ten_seconds_at_least():
     waits = [Adaptive(jitter=0).delay(job, Random(0)) for job in contexts]
     assert waits == sorted(waits)
     assert waits[-1] == 10.0
+
+
+@pytest.mark.parametrize("seconds", [2.0, 3.5, 5.0, 9.0])
+def test_for_short_jobs_adaptive_aims_at_the_lag_of_the_official_waiter(seconds):
+    distribution = learnt(seconds)
+    assert official_lag(distribution) < 4.0
+    lag, polls = Adaptive(target_lag=4.0).plan(distribution).cost()
+    assert lag <= 1.02 * official_lag(distribution)
+    assert Adaptive(target_lag=6.0).plan(distribution).cost()[1] <= polls
+
+
+def test_for_long_jobs_the_official_waiter_takes_five_seconds():
+    assert official_lag(MINUTE) == pytest.approx(5.0, rel=0.01)
+    assert Adaptive().plan(MINUTE).cost()[0] == pytest.approx(2.0, rel=0.05)
