@@ -8,9 +8,9 @@ def main() -> None:
     """Run the command, or say how to install a missing dependency."""
     _open_closed_streams()
     try:
-        from adepoll.cli import cli  # noqa: PLC0415 - the extra may be missing
+        from adepoll import cli  # noqa: PLC0415 - the extra may be missing
 
-        cli(prog_name="adepoll")
+        cli.main()
     except ModuleNotFoundError as exc:
         if exc.name not in {"click", "jinja2", "rich"}:
             raise

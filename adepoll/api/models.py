@@ -249,6 +249,13 @@ class JobSnapshot:
             return self.metadata.schema_violation_error
         return None if self.data is None else self.data.metadata.schema_violation_error
 
+    @property
+    def partial(self) -> bool:
+        """Whether the job has completed, but its data does not fully conform to the schema."""
+        return self.status is JobStatus.COMPLETED and not (
+            self.conforms and self.schema_violation is None
+        )
+
     def raise_for_failure(self) -> None:
         """Raise if the job failed or was cancelled; otherwise do nothing.
 

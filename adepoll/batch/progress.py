@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from attrs import define, field, frozen
 
-from adepoll.api.models import JobStatus
-from adepoll.journal.outcomes import Counts, Stage
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.journal.outcomes import Counts, Stage, credits_of
 
 
 @frozen(kw_only=True)
@@ -23,6 +23,8 @@ class BatchProgress:
         fetching: Results being fetched.
         bytes_fetched: Bytes of the results that this run has fetched or is fetching, including
             bytes that an interrupted run had fetched of them.
+        partial: Completed jobs whose data does not fully conform to the caller's schema.
+        credits: Credits that the settled jobs have used, as far as the service states them.
         complete: True if all ids passed to the run are in the journal.
     """
 
@@ -34,6 +36,8 @@ class BatchProgress:
     open: int = 0
     fetching: int = 0
     bytes_fetched: int = 0
+    partial: int = 0
+    credits: float = 0.0
     complete: bool = False
 
 
@@ -54,6 +58,8 @@ class RunCounters:
     open: int = 0
     bytes_complete: int = 0
     bytes_partial: dict[str, int] = field(factory=dict)
+    partial: int = 0
+    credits: float = 0.0
     complete: bool = False
 
     def begin(self, counts: Counts) -> None:
@@ -66,8 +72,16 @@ class RunCounters:
         self.before = settled
         self.missed = settled - not_missed
         self.unresolved = given_up - self.missed
+        self.partial = counts.partial
+        self.credits = counts.credits
         for text, count in counts.by_status.items():
             self.settled[JobStatus.parse(text)] += count
+
+    def record_settled(self, job: JobSnapshot) -> None:
+        """Count a job that has settled."""
+        self.settled[job.status] += 1
+        self.partial += job.partial
+        self.credits += credits_of(job) or 0.0
 
     @property
     def ended(self) -> int:
@@ -85,5 +99,7 @@ class RunCounters:
             open=self.open,
             fetching=len(self.bytes_partial),
             bytes_fetched=self.bytes_complete + sum(self.bytes_partial.values()),
+            partial=self.partial,
+            credits=self.credits,
             complete=self.complete,
         )

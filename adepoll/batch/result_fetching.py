@@ -109,7 +109,7 @@ class ResultFetching:
         if self._unfinished and self._resources.out_dir is None:
             raise ConfigurationError(
                 f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
-                "the out_dir (--out) of the run before"
+                "the out_dir of the run before"
             )
 
     # --- results -----------------------------------------------------------------------------

@@ -153,6 +153,8 @@ class RunTasks:
         results = self._results
         try:
             await self._journal.reopen(kinds=self._resources.curable)
+            if self._resources.out_dir is not None:
+                await self._journal.reopen_without_file()
             self.counters.begin(await self._journal.counts())
             await self._deliver_earlier()
             await results.find_unfinished()
@@ -228,7 +230,7 @@ class RunTasks:
                 outcomes.append(Outcome(job_id=end.job_id, error=end.error))
                 self.counters.unresolved += 1
                 continue
-            self.counters.settled[end.status] += 1
+            self.counters.record_settled(end)
             changes.append(Settled(end, now, fetching=end.job_id in targets))
             if end.job_id not in targets:
                 outcomes.append(Outcome(job_id=end.job_id, snapshot=end))

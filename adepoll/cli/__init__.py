@@ -4,12 +4,15 @@
 """
 
 import logging
+import sys
+from typing import Final, NoReturn
 
 import click
 
 from adepoll.__about__ import __version__
 from adepoll.cli.lazy_commands import LazyCommand, LazyGroup
 
+_INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
   VISION_AGENT_API_KEY       API key (not an option: other users see options)
@@ -24,6 +27,8 @@ Exit codes:
   3  jobs are unresolved, or their   130  interrupted (Ctrl-C)
      results could not be fetched    141  reader of stdout closed the pipe
   4  API key refused, or no credits  143  terminated (SIGTERM)
+  5  with --strict: results are
+     partial
 """
 
 
@@ -46,6 +51,20 @@ def cli(*, debug: bool) -> None:
         format="%(asctime)s %(name)s: %(message)s" if debug else "adepoll: %(message)s",
         handlers=[LogHandler()],
     )
+
+
+def main() -> NoReturn:
+    """Run the command line, and exit. A usage error is one line on stderr."""
+    try:
+        code = cli.main(prog_name="adepoll", standalone_mode=False)
+    except click.UsageError as error:
+        path = "adepoll" if error.ctx is None else error.ctx.command_path
+        message = " ".join(error.format_message().split()).rstrip(".")
+        click.echo(f"{path}: {message}; see {path} --help", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 # Name, module and function, and the summary, which a test compares with the subcommand's help.

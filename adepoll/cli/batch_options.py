@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -34,6 +35,7 @@ GIVE_IDS_AGAIN: Final = (
 IDS_MAY_BE_MISSING: Final = (
     f"the last run may have ended before it had read all ids: {GIVE_IDS_AGAIN}"
 )
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)")  # Path has made one slash of two
 _MAX_COUNT: Final = 100_000
 _MAX_NUMBER: Final = 1e12
 
@@ -77,6 +79,7 @@ class BatchOptions:
         verify: True to check the files of earlier runs.
         allow_private: True to allow results at private addresses.
         replay: True to print the outcomes of earlier runs again.
+        strict: True if partial results have their own exit code.
         quiet: True to print only errors on stderr.
         as_json: True to print JSON on a terminal too.
     """
@@ -96,6 +99,7 @@ class BatchOptions:
     verify: bool = True
     allow_private: bool = False
     replay: bool = False
+    strict: bool = False
     quiet: bool = False
     as_json: bool = False
 
@@ -183,6 +187,8 @@ class BatchOptions:
             words.append("--allow-private")
         if not self.verify:
             words.append("--no-verify")
+        if self.strict:
+            words.append("--strict")
         return shell_line(words)
 
     def _saved(self) -> dict[str, Any]:
@@ -221,6 +227,15 @@ def _endpoint_words(endpoint: str) -> list[str]:
     return ["--region", official[endpoint]] if endpoint in official else ["--base-url", endpoint]
 
 
+def _refuse_url(
+    _context: click.Context, _parameter: click.Parameter, folder: Path | None
+) -> Path | None:
+    """Refuse a URL, which would otherwise be the name of a local folder."""
+    if folder is not None and (found := _URL.match(str(folder))):
+        raise click.BadParameter(f"results are written to local folders only, not to {found[1]}/")
+    return folder
+
+
 def batch_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a batch; the command receives them as one `options` argument."""
 
@@ -229,6 +244,7 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         "--out",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
+        callback=_refuse_url,
         help="Download each result to DIR/JOB_ID.json, and print its path.",
     )
     @overwrite_option
@@ -269,6 +285,11 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--all", "replay", is_flag=True, help="Print the outcomes of earlier runs again first."
+    )
+    @click.option(
+        "--strict",
+        is_flag=True,
+        help="Exit with 5 if all jobs completed, but results do not fully conform to their schema.",
     )
     @click.option("--quiet", is_flag=True, help="Print only errors on stderr.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on a terminal too.")

@@ -25,7 +25,8 @@ from adepoll.cli.batch_options import (
 from adepoll.cli.batch_state import format_bytes, state_of_batch
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_batch
 from adepoll.cli.messages import say, shown
-from adepoll.cli.output_lines import error_line, json_line, text_line
+from adepoll.cli.output_lines import json_line, text_line
+from adepoll.cli.problem_list import ProblemList
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.errors import JournalError
@@ -34,7 +35,6 @@ from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
 
-_MAX_ERRORS: Final = 20  # printed at the end; the others are counted
 _CHECK_INTERVAL: Final = 0.05  # seconds
 _CONCURRENCY: Final = 64
 _DOWNLOADS: Final = 8
@@ -59,8 +59,8 @@ class BatchRunner:
     _saved_options: str | None = field(default=None, init=False)
     _out: Path | None = field(default=None, init=False)
     _progress: BatchProgress = field(factory=BatchProgress, init=False)
-    _errors: list[str] = field(factory=list, init=False)
-    _error_count: int = field(default=0, init=False)
+    _problems: ProblemList = field(factory=ProblemList, init=False)
+    _not_included: int = field(default=0, init=False)  # completed jobs without their result
     _retryable: int = field(default=0, init=False)  # errors that another run may resolve
 
     def run(self) -> NoReturn:
@@ -108,7 +108,7 @@ class BatchRunner:
                     self._summarize(client)
         if self._retryable:
             self._say_how_to_continue()
-        return exit_code_of_batch(self._progress)
+        return exit_code_of_batch(self._progress, strict=self.options.strict)
 
     def _effective_options(self) -> BatchOptions:
         """Return the options, completed with those of the journal that is resumed."""
@@ -142,25 +142,38 @@ class BatchRunner:
         return json_line(outcome) if as_json else text_line(outcome)
 
     def _count(self, outcome: Outcome) -> None:
+        job = outcome.snapshot
         if outcome.error is None:
+            if job is not None and job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
+                self._problems.add(outcome)
+            self._not_included += (
+                job is not None
+                and job.status is JobStatus.COMPLETED
+                and job.data is None
+                and outcome.file is None
+            )
             return
-        self._error_count += 1
+        self._problems.add(outcome)
         # A recorded error is from an earlier run, which would retry it if that could help.
         self._retryable += not isinstance(outcome.error, (*LASTING_ERRORS, RecordedError))
-        if len(self._errors) < _MAX_ERRORS:
-            self._errors.append(error_line(outcome))
 
     def _summarize(self, client: AdeClient) -> None:
-        for line in self._errors:
+        for line in self._problems.lines():
             say(line)
-        if more := self._error_count - len(self._errors):
-            say(f"... and {more:,} more errors")
+        if self._not_included:
+            count, s = self._not_included, "s" * (self._not_included != 1)
+            say(f"adepoll: {count:,} result{s} not included (large); use --out DIR")
         if self.options.quiet:
             return
         progress = self._progress
         settled = sum(progress.settled.values())
         by_status = ", ".join(
             f"{progress.settled[status]:,} {status.value}"
+            + (
+                f", {progress.partial:,} of them partial"
+                if progress.partial and status is JobStatus.COMPLETED
+                else ""
+            )
             for status in JobStatus
             if status in progress.settled
         )
@@ -174,6 +187,8 @@ class BatchRunner:
             )
         if progress.missed:
             parts.append(f"{progress.missed:,} results not fetched")
+        if progress.credits:
+            parts.append(f"{progress.credits:,.6g} credits")
         requests = client.stats.requests
         parts.append(f"{requests:,} request{'s' * (requests != 1)}")
         say("adepoll: " + "; ".join(parts))

@@ -18,6 +18,7 @@ from adepoll.redaction import showable
 LONGEST_LINE: Final = 2**23
 """Maximum characters per line. A job with inline data can have several million."""
 
+_HEADERS: Final = frozenset({"job_id", "job id", "job-id", "jobid", "id"})  # of one column
 _DELIMITERS: Final = ",;\t|"
 # Excel writes and reads this as a first line.
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t|])"?')
@@ -79,6 +80,9 @@ def read_text(pieces: Iterable[str], *, source: str, field: str | None, emit: Em
         before += len(lines)
     if field is None:
         _refuse_table(first, source, before + 1)
+        if _unquoted(first).lower() in _HEADERS:  # a CSV file with one column
+            lines = next(batches)
+            batches = chain([lines[1:]], batches)
         for lines in batches:
             if found := _plain_ids(lines):
                 emit(found)
@@ -120,10 +124,16 @@ def _content(line: str) -> str:
 
 
 def _plain_ids(lines: list[str]) -> list[str]:
-    stripped = [text for line in lines if (text := line.strip()) and text[0] not in "#\ufeff"]
+    stripped = [text for line in lines if (text := line.strip()) and text[0] not in '#\ufeff"']
     if len(stripped) == len(lines):
         return stripped
-    return [text for line in lines if (text := _content(line))]
+    return [_unquoted(text) for line in lines if (text := _content(line))]
+
+
+def _unquoted(text: str) -> str:
+    """Return an id without the quotes that a CSV writer puts around it."""
+    is_quoted = len(text) > len('""') and text[0] == text[-1] == '"'
+    return text[1:-1] if is_quoted and '"' not in text[1:-1] else text
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:

@@ -25,7 +25,9 @@ def completion(ctx: click.Context, *, shell: str) -> None:
 
     def main() -> ExitCode:
         if maker := get_completion_class(shell):
-            write_line(maker(ctx.find_root().command, {}, _NAME, _VARIABLE).source())
+            script = maker(ctx.find_root().command, {}, _NAME, _VARIABLE).source()
+            # click's script for fish cuts descriptions at their first comma.
+            write_line(script.replace('string split ","', 'string split -m 1 ","'))
         return ExitCode.COMPLETED
 
     run_sync(main)

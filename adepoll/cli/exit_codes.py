@@ -11,6 +11,8 @@ from adepoll.errors import (
     BatchStoppedError,
     ConfigurationError,
     InvalidJobIdError,
+    JobCancelledError,
+    JobFailedError,
     JournalBusyError,
     JournalEndpointError,
     JournalError,
@@ -19,6 +21,7 @@ from adepoll.errors import (
     NotAJournalError,
     PaymentRequiredError,
     PermissionDeniedError,
+    StorageError,
     TargetExistsError,
 )
 
@@ -33,6 +36,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNRESOLVED = 3
     KEY_REFUSED = 4
+    PARTIAL = 5
     BUG = 70
     IO_ERROR = 74
     HUNG_UP = 129
@@ -56,6 +60,9 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (NotAJournalError, ExitCode.USAGE),
     (JournalError, ExitCode.IO_ERROR),
     (BatchStoppedError, ExitCode.IO_ERROR),
+    (StorageError, ExitCode.IO_ERROR),
+    (JobFailedError, ExitCode.FAILED_OR_CANCELLED),
+    (JobCancelledError, ExitCode.FAILED_OR_CANCELLED),
     (AdePollError, ExitCode.UNRESOLVED),
     (BrokenPipeError, ExitCode.BROKEN_PIPE),
     (OSError, ExitCode.IO_ERROR),
@@ -69,17 +76,24 @@ def exit_code_of_job(job: JobSnapshot) -> ExitCode:
     return ExitCode.COMPLETED
 
 
-def exit_code_of_batch(progress: "adepoll.BatchProgress") -> ExitCode:
-    """Return the exit code for a batch that was not interrupted."""
+def exit_code_of_batch(progress: "adepoll.BatchProgress", *, strict: bool = False) -> ExitCode:
+    """Return the exit code for a batch that was not interrupted.
+
+    Args:
+        progress: The batch.
+        strict: True if partial results have their own exit code.
+    """
     if progress.unresolved or progress.missed:
         return ExitCode.UNRESOLVED
     if progress.settled.get(JobStatus.FAILED) or progress.settled.get(JobStatus.CANCELLED):
         return ExitCode.FAILED_OR_CANCELLED
-    return ExitCode.COMPLETED
+    return ExitCode.PARTIAL if strict and progress.partial else ExitCode.COMPLETED
 
 
 def exit_code_of_error(error: Exception) -> ExitCode:
     """Return the exit code for an error that ended a command."""
+    if isinstance(error, ConfigurationError) and isinstance(error.__cause__, OSError):
+        return ExitCode.IO_ERROR  # a folder cannot be created
     for cls, code in _CODES:
         if isinstance(error, cls):
             return code

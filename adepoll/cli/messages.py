@@ -8,10 +8,17 @@ from typing import Final, TextIO
 import click
 
 from adepoll.api.config import API_KEY_VARIABLE
+from adepoll.errors import AdePollError
 from adepoll.redaction import REDACTED, showable
 
 _LONGEST_LOG_LINE: Final = 2_000  # characters
 _LONGEST_TEXT: Final = 200  # characters
+_OPTIONS: Final = (
+    (", or pass api_key= to AdeClient", ""),
+    ("pass overwrite=True", "use --overwrite"),
+    ("pass allow_private=True", "use --allow-private"),
+    ("pass the out_dir", "pass the --out"),
+)
 
 
 def say(text: str) -> None:
@@ -35,6 +42,14 @@ def discard(stream: TextIO | None) -> None:
 def shown(text: str) -> str:
     """Return text from the service or a file, escaped and cut to fit on a terminal."""
     return showable(text, _LONGEST_TEXT)
+
+
+def text_of(error: AdePollError) -> str:
+    """Return the text of an error, with the options of the command in place of Python arguments."""
+    text = str(error)
+    for argument, option in _OPTIONS:
+        text = text.replace(argument, option)
+    return text
 
 
 class LogHandler(logging.Handler):

@@ -10,7 +10,7 @@ from attrs import evolve
 from adepoll.api.file_names import result_name
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.batch_state import format_bytes, format_duration
-from adepoll.cli.messages import shown
+from adepoll.cli.messages import shown, text_of
 from adepoll.errors import InvalidJobIdError
 from adepoll.journal.outcomes import Outcome, RecordedError
 
@@ -37,7 +37,7 @@ def json_line(outcome: Outcome) -> str:
             "sha256": outcome.file.sha256,
         }
     if outcome.error is not None:
-        line["error"] = str(outcome.error)
+        line["error"] = text_of(outcome.error)
         line["error_kind"] = _kind_of(outcome)
     return json.dumps(line, separators=(",", ":"))
 
@@ -48,9 +48,13 @@ def text_line(outcome: Outcome) -> str:
 
 
 def error_line(outcome: Outcome) -> str:
-    """Return one line for stderr with the job id and its error."""
+    """Return one line for stderr with the job id and its error, or the reason of its failure."""
+    if outcome.error is None and outcome.snapshot is not None:
+        reason = shown(outcome.snapshot.failure_reason or "no reason given")
+        return f"{outcome.snapshot.status.value}: {shown(outcome.job_id)}: {reason}"
     what = "unresolved" if outcome.snapshot is None else "result not fetched"
-    text, job_id = str(outcome.error), shown(outcome.job_id)
+    text = "" if outcome.error is None else text_of(outcome.error)
+    job_id = shown(outcome.job_id)
     names_job = job_id in text or isinstance(outcome.error, InvalidJobIdError)
     return f"{what}: {text}" if names_job else f"{what}: {job_id}: {text}"
 
@@ -69,7 +73,7 @@ def _parts(outcome: Outcome) -> list[str]:
         path = _relative(file.path.parent if is_default else file.path)
         parts.append(f"{format_bytes(file.bytes)} in {path}")
     if outcome.error is not None:
-        text = str(outcome.error).removeprefix(f"job {shown(outcome.job_id)}: ")
+        text = text_of(outcome.error).removeprefix(f"job {shown(outcome.job_id)}: ")
         parts.append(text if job is None else f"result not fetched: {text}")
     return parts
 

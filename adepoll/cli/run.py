@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_error, exit_code_of_signal
-from adepoll.cli.messages import discard, say
+from adepoll.cli.messages import discard, say, text_of
 from adepoll.cli.signals import StopSignals
 from adepoll.errors import AdePollError
 from adepoll.redaction import showable
@@ -94,7 +94,7 @@ def _report(error: Exception) -> None:
     if isinstance(error, BrokenPipeError):
         discard(sys.__stdout__)
     elif isinstance(error, AdePollError):
-        say(f"adepoll: {error}")
+        say(f"adepoll: {text_of(error)}")
     elif isinstance(error, OSError):
         # For example, the disk is full, or a file of job ids cannot be read.
         name = "" if error.filename is None else f" {showable(os.fsdecode(error.filename))}"

@@ -111,6 +111,8 @@ class Status:
             "by_status": dict(self.counts.by_status),
             "delivered": self.counts.delivered,
             "undelivered": self.undelivered,
+            "partial": self.counts.partial,
+            "credits": self.counts.credits,
             "bytes": self.counts.bytes,
             "began_at": _utc_time(self.began_at, _ISO_FORMAT),
             "last_outcome_at": _utc_time(self.last_outcome_at, _ISO_FORMAT),
@@ -176,6 +178,10 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
         "delivered",
         f"{counts.delivered:,}" + (f"; {found.undelivered:,} not yet" if found.undelivered else ""),
     )
+    if counts.partial:
+        yield "partial", f"{counts.partial:,} of the completed jobs"
+    if counts.credits:
+        yield "credits", f"{counts.credits:,.6g}"
     if counts.bytes:
         yield "results", f"{format_bytes(counts.bytes)} in files"
     if (began := _utc_time(found.began_at, _TEXT_FORMAT)) is not None:

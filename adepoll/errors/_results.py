@@ -193,7 +193,7 @@ class TargetExistsError(ResultError, FileExistsError):
 
     def __init__(self, *, job_id: str, path: str) -> None:
         super().__init__(
-            f"{showable(path)} exists already; pass overwrite=True (--overwrite) to replace it",
+            f"{showable(path)} exists already; pass overwrite=True to replace it",
             job_id=job_id,
         )
         self.path = path

@@ -15,7 +15,7 @@ from attrs import evolve
 
 from adepoll.api.job_ids import check_job_id, is_job_id, is_plain
 from adepoll.api.kinds import v1_extract
-from adepoll.api.models import JobSnapshot
+from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError, JournalDamagedError, JournalError
 from adepoll.journal.changes import (
     Change,
@@ -28,7 +28,7 @@ from adepoll.journal.changes import (
 )
 from adepoll.journal.lock import JournalLock
 from adepoll.journal.opening import open_file, open_in_memory
-from adepoll.journal.outcomes import Counts, Record, RecordedError
+from adepoll.journal.outcomes import Counts, Record, RecordedError, credits_of
 from adepoll.journal.queries import RECORD_COLUMNS, RecordFilter, count_jobs, record_from_row
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 from adepoll.redaction import showable
@@ -57,7 +57,8 @@ _ADD: Final = """
 """
 _STATUS_CHANGED: Final = "UPDATE jobs SET status = ? WHERE job_id = ? AND stage = 'waiting'"
 _SETTLED: Final = """
-    UPDATE jobs SET stage = ?, status = ?, snapshot = ?, settled_at = ?, done_at = ?,
+    UPDATE jobs SET stage = ?, status = ?, snapshot = ?, partial = ?, credits = ?, settled_at = ?,
+        done_at = ?,
         delivered_at = NULL, error_kind = NULL, error = NULL, lasting = NULL, result_path = NULL,
         result_bytes = NULL, result_sha256 = NULL, result_modified_ns = NULL
     WHERE job_id = ?
@@ -83,6 +84,10 @@ _FILE_LOST: Final = """
     UPDATE jobs SET stage = 'fetching', result_path = NULL, result_bytes = NULL,
         result_sha256 = NULL, result_modified_ns = NULL, done_at = NULL, delivered_at = NULL
     WHERE job_id = ?
+"""
+_REOPEN_WITHOUT_FILE: Final = """
+    UPDATE jobs INDEXED BY jobs_counted SET stage = 'fetching', done_at = NULL, delivered_at = NULL
+    WHERE stage = 'done' AND stage <> 'waiting' AND status = ? AND result_bytes IS NULL
 """
 _REOPEN: Final = """
     UPDATE jobs SET stage = iif(snapshot IS NULL, 'waiting', 'fetching'), error_kind = NULL,
@@ -171,6 +176,17 @@ class Database:
         """Reopen given-up jobs; see `Journal.reopen`."""
         with self._transaction(durable=True):
             return self._connection.execute(_REOPEN, (json.dumps([*kinds]),)).rowcount
+
+    def reopen_without_file(self) -> int:
+        """Reopen completed jobs without a file; see `Journal.reopen_without_file`."""
+        statuses = [
+            text for text in self.counts().by_status if JobStatus.parse(text) is JobStatus.COMPLETED
+        ]
+        with self._transaction(durable=True):
+            return sum(
+                self._connection.execute(_REOPEN_WITHOUT_FILE, (text,)).rowcount
+                for text in statuses
+            )
 
     def set_note(self, key: str, value: str) -> None:
         """Add or replace a note."""
@@ -310,7 +326,9 @@ class Database:
         snapshot, at = change.snapshot, change.at
         stage, done_at = ("fetching", None) if change.fetching else ("done", at)
         status, text = _shown_status(snapshot.status_text), _snapshot_json(snapshot)
-        self._update(_SETTLED, snapshot.job_id, stage, status, text, at, done_at)
+        cost = credits_of(snapshot)
+        partial = int(snapshot.partial)
+        self._update(_SETTLED, snapshot.job_id, stage, status, text, partial, cost, at, done_at)
         if self.path is None:
             return
         if snapshot.data is None:

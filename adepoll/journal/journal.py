@@ -261,6 +261,13 @@ class Journal:
         """
         return await self._run(self._database.reopen, kinds)
 
+    async def reopen_without_file(self) -> int:
+        """Reopen completed jobs whose result is not in a file; return their number.
+
+        They become fetching again, so that a run that wants files writes them.
+        """
+        return await self._run(self._database.reopen_without_file)
+
     async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
         self._check_open()
         # A cancelled call still runs to its end in the thread, before all later ones.

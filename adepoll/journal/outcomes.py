@@ -6,11 +6,14 @@ Imports models and errors only, because batch, journal, report and command share
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from attrs import field, frozen
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
+
+_MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
 
 
 class Stage(StrEnum):
@@ -118,6 +121,8 @@ class Counts:
         by_status: Settled jobs by the status text of their snapshot.
         delivered: Jobs whose outcome the consumer has taken.
         bytes: Size of all result files in bytes.
+        partial: Completed jobs whose data does not fully conform to the caller's schema.
+        credits: Credits that the settled jobs have used, as far as the service states them.
     """
 
     jobs: int
@@ -125,6 +130,8 @@ class Counts:
     by_status: Mapping[str, int] = field(factory=dict)
     delivered: int = 0
     bytes: int = 0
+    partial: int = 0
+    credits: float = 0.0
 
     @property
     def open(self) -> int:
@@ -150,3 +157,10 @@ class Failure:
     lasting: bool
     jobs: int
     example: str
+
+
+def credits_of(job: JobSnapshot) -> float | None:
+    """Return the credits that a job has used; None if the service does not state them."""
+    metadata = job.metadata or (None if job.data is None else job.data.metadata)
+    used = None if metadata is None else metadata.credit_usage
+    return None if used is None or not 0 <= used <= _MOST_CREDITS else float(used)

@@ -87,25 +87,35 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
     ).fetchone()
     by_stage = Counter({Stage.WAITING: waiting} if waiting else {})
     by_status: Counter[str] = Counter()
-    all_delivered = all_bytes = 0
-    for stage, status, jobs, settled, delivered, size in connection.execute(
+    all_delivered = all_bytes = all_partial = 0
+    all_credits = 0.0
+    for stage, status, jobs, settled, delivered, size, partial, cost in connection.execute(
         "SELECT stage, status, count(*), count(settled_at), count(delivered_at),"
-        " coalesce(sum(result_bytes), 0)"
+        " coalesce(sum(result_bytes), 0), coalesce(sum(partial), 0), total(credits)"
         " FROM jobs INDEXED BY jobs_counted WHERE stage <> 'waiting' GROUP BY stage, status"
     ):
-        if stage not in _STAGES or not isinstance(status, str | None) or type(size) is not int:
+        if (
+            stage not in _STAGES
+            or not isinstance(status, str | None)
+            or type(size) is not int
+            or type(partial) is not int
+        ):
             raise _damaged("a job has an impossible stage, status or size", path)
         by_stage[Stage(stage)] += jobs
         if settled:
             by_status[status or "unknown"] += settled
         all_delivered += delivered
         all_bytes += size
+        all_partial += partial
+        all_credits += cost
     return Counts(
         jobs=by_stage.total(),
         by_stage=dict(by_stage),
         by_status=dict(by_status),
         delivered=all_delivered,
         bytes=all_bytes,
+        partial=all_partial,
+        credits=all_credits,
     )
 
 

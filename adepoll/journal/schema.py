@@ -55,6 +55,8 @@ STATEMENTS: Final = (
         error_kind TEXT,
         error TEXT,
         lasting INTEGER,
+        partial INTEGER,
+        credits REAL,
         snapshot TEXT,
         {_CONSTRAINTS}
     ) STRICT
@@ -68,7 +70,8 @@ STATEMENTS: Final = (
     """,
     # Holds all columns that are counted, so that no snapshot is read.
     """
-    CREATE INDEX jobs_counted ON jobs (stage, status, settled_at, delivered_at, result_bytes)
+    CREATE INDEX jobs_counted ON jobs
+        (stage, status, settled_at, delivered_at, result_bytes, partial, credits)
         WHERE stage <> 'waiting'
     """,
     """

@@ -278,8 +278,10 @@ async def test_progress_is_consistent_at_every_outcome(scene):
         unresolved=2,
         missed=2,
         bytes_fetched=sum(path.stat().st_size for path in scene.out_dir.iterdir()),
+        credits=last.credits,
         complete=True,
     )
+    assert last.credits > 0
     assert batch.progress == last  # also when it is closed
 
 

@@ -252,6 +252,44 @@ async def test_files_in_another_folder_than_that_of_earlier_runs_are_kept(
         assert (other / f"{outcome.job_id}.json").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_results_that_are_wanted_later_are_written_later(scene, delivered):
+    inline, large = scene.submit(), scene.submit(result_bytes=LARGE)
+    failed = scene.submit(outcome=Ends.FAILED)
+    async with scene.batch(out_dir=None) as batch:
+        run = batch.run([inline, large, failed])
+        if delivered:
+            assert {outcome.file async for outcome in run} == {None}
+        else:
+            await anext(run)
+            while batch.progress.open:
+                await anext(run)
+    gets = scene.ade.truth(inline).gets
+    found = await scene.run()
+    for job_id in (inline, large):
+        assert found[job_id].file.path == scene.path(job_id)
+        assert scene.path(job_id).read_bytes() == scene.truth(job_id)
+    assert scene.ade.truth(inline).gets == gets  # the journal has its result
+    assert scene.leftovers() == []
+    assert not scene.path(failed).exists()
+    assert await scene.run() == {}
+
+
+async def test_the_journal_counts_partial_results_and_credits(scene):
+    job_ids = [scene.submit(), scene.submit(outcome=Ends.NONCONFORMANT), scene.submit()]
+    used = 0.0
+    async with scene.batch() as batch:
+        async for outcome in batch.run(job_ids):
+            used += outcome.snapshot.metadata.credit_usage
+            assert outcome.snapshot.partial == (outcome.job_id == job_ids[1])
+        progress = batch.progress
+    assert used > 0
+    assert (progress.partial, progress.credits) == (1, pytest.approx(used))
+    async with scene.batch() as batch:
+        await gather(batch.run())
+        assert (batch.progress.partial, batch.progress.credits) == (1, pytest.approx(used))
+
+
 # --- lost files ----------------------------------------------------------------------------------
 
 

@@ -179,8 +179,67 @@ async def test_the_first_20_errors_are_printed_and_the_others_counted(ade):
     code, out, err = await adepoll(ade, "watch", *(f"bad/{n}" for n in range(25)))
     assert code == 3
     assert len(ids_of(out)) == 25
-    assert err.count("unresolved: ") == 20
-    assert "... and 5 more errors" in err
+    assert err.count("unresolved: invalid job id") == 20
+    assert "... and 5 more: unresolved: InvalidJobIdError" in err
+
+
+async def test_errors_of_one_kind_leave_room_for_the_others(ade, tmp_path):
+    job_ids = [ade.submit(SOON) for _ in range(25)]
+    failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="bad scan"))
+    for job_id in job_ids:
+        (tmp_path / f"{job_id}.json").write_text("{}")
+    code, _, err = await adepoll(ade, "watch", *job_ids, failed, "--out", tmp_path)
+    assert code == 3
+    assert f"failed: {failed}: bad scan" in err
+    assert err.count("result not fetched: ") == 4
+    assert "... and 22 more: result not fetched: the file exists with other contents" in err
+    assert "use --overwrite to replace it" in err
+    assert "overwrite=True" not in err
+
+
+async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal):
+    job_ids = [ade.submit(LARGE), ade.submit(SOON), ade.submit(LARGE)]
+    code, out, err = await adepoll(ade, "watch", *job_ids, "--journal", journal)
+    assert code == 0
+    assert "2 results not included (large); use --out DIR" in err
+    code, out, err = await adepoll(ade, "resume", journal, "--out", tmp_path / "r")
+    assert code == 0
+    assert sorted(ids_of(out)) == sorted(job_ids)
+    assert "not included" not in err
+    assert {path.stem for path in (tmp_path / "r").iterdir()} == {*job_ids}
+
+
+async def test_partial_results_and_credits_are_reported(ade, journal):
+    job_ids = [ade.submit(SOON), ade.submit(JobPlan(outcome=Outcome.NONCONFORMANT))]
+    code, _, err = await adepoll(ade, "watch", *job_ids, "--journal", journal)
+    assert code == 0
+    assert "(2 completed, 1 of them partial)" in err
+    assert " credits; " in err
+    code, _, _ = await adepoll(ade, "resume", journal, "--strict")
+    assert code == 5
+    _, out, _ = await adepoll(ade, "status", journal, "--json")
+    status = json.loads(out)
+    assert status["partial"] == 1
+    assert status["credits"] > 0
+    _, out, _ = await adepoll(ade, "status", journal)
+    assert "partial       1 of the completed jobs" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["watch", "--bogus"], "adepoll watch: No such option '--bogus'"),
+        (["watch", "a", "--discovery", "x"], "adepoll watch: Invalid value for '--discovery'"),
+        (["watch", "a", "--out", "s3://bucket/prefix"], "local folders only, not to s3://"),
+        (["get"], "adepoll get: Missing argument 'JOB_ID'; see adepoll get --help"),
+        (["frob"], "adepoll: No such command 'frob'; see adepoll --help"),
+    ],
+)
+async def test_a_usage_error_is_one_line(ade, words, said):
+    code, out, err = await adepoll(ade, *words)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert said in line
 
 
 async def test_a_terminal_gets_text_and_json_only_on_request(ade, tmp_path):

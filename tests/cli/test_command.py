@@ -512,3 +512,11 @@ async def test_the_help_of_every_command_fits_80_columns(ade):
         code, out, _ = await adepoll(ade, *command, "--help")
         assert code == 0
         assert all(len(line) <= 80 for line in out.splitlines())
+
+
+async def test_fetch_and_get_of_a_failed_job_have_the_code_of_a_failed_job(ade, tmp_path):
+    job_id = ade.submit(JobPlan(outcome=Outcome.FAILED))
+    for words in (["get", job_id], ["fetch", job_id, "-o", str(tmp_path / "r.json")]):
+        code, _, _ = await adepoll(ade, *words)
+        assert code == 1, words
+    assert not (tmp_path / "r.json").exists()

@@ -74,6 +74,12 @@ def test_the_shell_completes_files_and_folders(words, kind):
     assert completed(words) == [(kind, "re")]
 
 
+def test_the_script_for_fish_does_not_cut_descriptions_at_commas():
+    script = adepoll("completion", "fish")
+    assert 'string split -m 1 ","' in script
+    assert 'string split ","' not in script
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
 def test_bash_completes_with_the_script(tmp_path):
     (tmp_path / "completion").write_text(adepoll("completion", "bash"))

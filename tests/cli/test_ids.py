@@ -160,6 +160,16 @@ def test_a_single_column_needs_no_delimiter():
     assert ids_in('"job_id"\n"a"\nb\n', "job_id") == ["a", "b"]
 
 
+@pytest.mark.parametrize("header", ["job_id", "JOB_ID", '"job_id"', "id", "Job ID"])
+def test_the_header_of_a_single_column_is_not_an_id(header):
+    assert ids_in(f"{header}\njob-1\njob-2\n") == ["job-1", "job-2"]
+    assert ids_in(f"job-1\n{header}\n") != ["job-1"]  # only the first line is a header
+
+
+def test_quotes_around_an_id_are_removed():
+    assert ids_in('"job-1"\n"job-2\njob"3"\n') == ["job-1", '"job-2', 'job"3"']
+
+
 def test_a_missing_column_is_reported_with_the_available_columns():
     error = refusal_of("\nname;job id;\x1b[0m\n1;2;3\n", "job_id")
     assert (error.source, error.line) == ("ids.txt", 2)

@@ -240,7 +240,7 @@ async def test_a_read_only_folder_is_named_before_any_request(ade, tmp_path):
     with read_only(folder):
         for expected, *where in (
             (74, "--journal", folder / "batch.db"),
-            (2, "--journal", tmp_path / "batch.db", "--out", folder / "results"),
+            (74, "--journal", tmp_path / "batch.db", "--out", folder / "results"),
         ):
             status, printed, stderr = await adepoll(ade, "watch", job_id, *where)
             assert status == expected, stderr
