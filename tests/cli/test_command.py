@@ -91,6 +91,13 @@ async def test_watch_exits_with_4_and_one_line_if_the_key_is_refused(ade):
     assert "wrong-key" not in err
 
 
+async def test_watch_exits_with_4_and_one_line_if_credits_are_missing(ade):
+    ade.faults.add("payment-required", endpoints=["get"])
+    code, out, err = await adepoll(ade, "watch", ade.submit(SOON), ade.submit(SOON))
+    assert (code, out) == (4, "")
+    assert err.count("no credits left; add credits, then try again") == 1
+
+
 @pytest.mark.parametrize("arguments", [["watch", "a"], ["get", "a"], ["list"], ["fetch", "a"]])
 async def test_a_missing_key_is_wrong_usage_and_names_the_variable(ade, arguments):
     code, out, err = await adepoll(ade, *arguments, key="")
