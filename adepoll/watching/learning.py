@@ -11,7 +11,6 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from adepoll.scheduling.arrivals import is_new
 from adepoll.scheduling.distribution import EDGES, Distribution, bin_index
 from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
@@ -130,15 +129,22 @@ class Learning:
             self.durations.extend(seen, age)
         state.last_active_age = age
 
-    def record_settled(self, state: JobState, received_at: datetime | None, now: float) -> None:
+    def record_settled(
+        self, state: JobState, received_at: datetime | None, now: float
+    ) -> bool | None:
         """Record that a poll found a job settled.
 
         A job that was old on arrival and was never seen active is left out: it is not known how
         many other jobs were at risk to arrive at that age.
+
+        Returns:
+            For a job that was never seen active: True if it was old on arrival, or its age is
+            unknown. None for other jobs.
         """
-        never_active = state.first_active_age is None and state.polls <= 1
-        if never_active and self._date(state, received_at, now):
-            self._record_arrival(state, now)
+        was_old = None
+        if state.first_active_age is None and state.polls <= 1:
+            dated = self._date(state, received_at, now)
+            was_old = not (dated and self._record_arrival(state, now))
         if (first := state.first_active_age) is not None:
             state.first_active_age = None
             seen = state.last_active_age
@@ -146,12 +152,7 @@ class Learning:
             if state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             self.durations.end(first, seen, age)
-
-    def was_old(self, state: JobState, received_at: datetime | None, now: float) -> bool:
-        """Return whether a job was old when the watcher got it, as far as ages are known."""
-        return not self._date(state, received_at, now) or not is_new(
-            state.added_at - state.received_at
-        )
+        return was_old
 
     def record_dropped(self, state: JobState) -> None:
         """Record that a job is not polled any more; if it was active, its duration is censored."""
@@ -201,16 +202,18 @@ class Learning:
         state.received_at = received
         return True
 
-    def _record_arrival(self, state: JobState, now: float) -> None:
-        """Record how old a job was when the watcher got it.
+    def _record_arrival(self, state: JobState, now: float) -> bool:
+        """Record how old a job was when the watcher got it; return whether it was new.
 
         A new job is observed from its age 0 on, however late its first poll is, and whatever that
         poll finds: its duration is not truncated, and if it has settled, it did so in (0, age].
         """
         age = state.added_at - state.received_at
-        if self.durations.arrivals.record(age, added_at=state.added_at, now=now):
+        is_new = self.durations.arrivals.record(age, added_at=state.added_at, now=now)
+        if is_new:
             state.first_active_age = state.last_active_age = 0.0
             self.durations.begin()
+        return is_new
 
 
 def _is_on_time(state: JobState) -> bool:

@@ -314,12 +314,11 @@ class WatchedJobs:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             self.counts.record_settled(now - max(active_at, state.added_at))
-        if state.first_active_age is None and state.polls == 1:
-            was_old = self.learning.was_old(state, snapshot.received_at, now)
+        was_old = self.learning.record_settled(state, snapshot.received_at, now)
+        if was_old is not None:
             self.list_trust.record_first(settled=was_old)
             if was_old and self.list_trust.jobs_come_settled:
                 self.poll_queue.recall(now)  # jobs that wait for the list have probably settled
-        self.learning.record_settled(state, snapshot.received_at, now)
         if refused:
             # They subscribed during the poll, and had no room. They get the snapshot of another
             # poll when they have.
