@@ -12,9 +12,10 @@ from typing import Final
 class Window:
     """The largest number of concurrent requests: slow start (RFC 5681, 2009, section 3.1).
 
-    It starts small and grows by one with each success, so that it doubles with every round trip in
-    which it is used fully, up to `limit`. `restart` reduces it to one and starts a new epoch:
-    requests of earlier epochs do not count against the window, and do not change its size.
+    It starts small and grows by one with every second success, so that it grows by half with every
+    round trip in which it is used fully, up to `limit`. `restart` reduces it to one and starts a
+    new epoch: requests of earlier epochs do not count against the window, and do not change its
+    size. Then it grows by one with each success, since a rate or an outage limits requests, too.
 
     Attributes:
         limit: Largest size.
@@ -24,7 +25,16 @@ class Window:
         full: Whether a response must arrive before the next request may be sent.
     """
 
-    __slots__ = ("_growth", "_in_flight_of_epoch", "epoch", "full", "in_flight", "limit", "size")
+    __slots__ = (
+        "_grown",
+        "_growth",
+        "_in_flight_of_epoch",
+        "epoch",
+        "full",
+        "in_flight",
+        "limit",
+        "size",
+    )
 
     def __init__(self, limit: int) -> None:
         """Create an empty window."""
@@ -33,6 +43,7 @@ class Window:
         self.epoch = self.in_flight = 0
         self._in_flight_of_epoch = 0
         self._growth = 0  # successes that may still increase the size
+        self._grown = 0.0  # growth that is not yet a whole request
         self.full = False
 
     @property
@@ -56,7 +67,10 @@ class Window:
             self._in_flight_of_epoch -= 1
             if succeeded and self._growth and self.size < self.limit:
                 self._growth -= 1
-                self.size += 1
+                self._grown += 1.0 if self.epoch else _FIRST_GROWTH
+                if self._grown >= 1:
+                    self._grown -= 1
+                    self.size += 1
         if self.full:
             self._update_full()
 
@@ -146,20 +160,23 @@ class Outage:
 class Rate:
     """An estimate of the service's rate limit. There is none before the first 429.
 
-    Each 429 lowers the rate. Then it grows as in CUBIC (RFC 9438, 2023, section 4.2): steeply at
-    first, hardly at all near the last estimate (the plateau), then faster and faster in search of
-    a higher limit. So few requests are throttled, and a limit that is gone is forgotten.
+    Each 429 lowers the rate a little. Then it grows with the fourth power of the time, similar to
+    CUBIC in search of capacity (RFC 9438, 2023, section 4.2): hardly at first, and faster and
+    faster if no 429 comes. So few requests are throttled, capacity that becomes free is taken
+    within seconds, and a limit that is gone is forgotten.
 
-    A new estimate lies between the rate at the 429 and the average rate before it. A token bucket
-    that was full grants more than its rate for some time, so the average is the better guess
-    then: each 429 that comes before the search has begun lowers the weight of the former.
+    Several processes can share a limit without knowing of each other. Faster ones are throttled
+    more often, and growth is in proportion to the rate, so that their rates become equal (Bansal &
+    Balakrishnan, Binomial Congestion Control Algorithms, 2001, section 3).
 
-    If 429s follow each other quickly, the requests between them were paid by tokens of the whole
-    time, the closed gate included. The limit then lies between requests per open second and
-    requests per second, and the estimate is their geometric mean.
+    The new rate is the recent average. It is lowered by up to 40% if the 429 came soon after the
+    gate had opened: then the requests between two 429s were paid by tokens of the whole time, the
+    closed gate included. It is lowered by 1% if the last estimates were equal, and by up to 6% if
+    they differ, because then other processes use a share that changes.
 
-    The plateau is longer if the last one lasted longer, and if a 429 closes the gate for longer,
-    so that the search costs only a small share of the time.
+    The growth is slower if the estimates were equal, if the last rate lasted longer, if a 429
+    closes the gate for longer than a second, and if few requests are sent. So the search for a
+    higher limit costs only a small share of the time.
 
     Attributes:
         value: Requests per second; None while no limit is known.
@@ -169,15 +186,16 @@ class Rate:
 
     __slots__ = (
         "_average",
-        "_ceiling",
+        "_base",
         "_closed_for",
-        "_depth",
+        "_decrease",
+        "_deviation",
+        "_estimate",
         "_grown",
         "_last_sent",
         "_lasted",
+        "_lowest",
         "_open_for",
-        "_peak_weight",
-        "_plateau",
         "_rise",
         "_throttled_at",
         "granted",
@@ -189,18 +207,20 @@ class Rate:
         """Start without an estimate."""
         self.value: float | None = None
         self.interval = 0.0
-        self._last_sent = math.inf
-        self._open_for = 0.0  # seconds since the last 429 in which requests were sent
         self.granted = 0
-        self._lasted = 0.0  # seconds for which the rate before the last 429 was granted
+        self._last_sent = math.inf
         self._throttled_at = -math.inf
+        self._open_for = 0.0  # seconds since the last 429 in which requests were sent
         self._closed_for = 0.0  # seconds for which the last 429 closed the gate
-        # The curve: it starts at a share `_depth` below the ceiling, reaches the ceiling after
-        # `_plateau` seconds of growth, and doubles within another `_rise` seconds.
-        self._ceiling = self._depth = self._plateau = self._rise = 0.0
+        self._lasted = 0.0  # seconds for which the rate before the last 429 was granted
+        # The curve: it starts at `_base` and doubles within `_rise` seconds of growth.
+        self._base = self._rise = 1.0
         self._grown = 0.0  # seconds of growth
         self._average = 0.0  # recent average of the rate
-        self._peak_weight = 0.5  # weight of the rate at the 429 in an estimate
+        self._estimate = 0.0  # average before the last 429
+        self._deviation = _FIRST_DEVIATION  # mean relative difference of the last estimates
+        self._decrease = _DECREASES[1]
+        self._lowest = SLOWEST  # rate that 429s alone do not lower
 
     def sent(self, now: float, *, held_back: bool) -> bool:
         """Record a request; return whether the rate has changed.
@@ -221,71 +241,68 @@ class Rate:
         if self.value is None or not held_back:
             return False
         self._grown += passed
-        recent = min(self._grown / 3, _RECENT)
+        recent = min(_RECENT_SHARE * self._grown, _RECENT)
         self._average += (self.value - self._average) * min(1.0, passed / recent)
-        self.value = self._curve()
+        self.value = self._base * (1 + (self._grown / self._rise) ** _POWER)
         self.interval = 1.0 / self.value
-        if self.value > _DISPROVED * self._ceiling and self._open_for > _FORGET_AFTER:
+        disproved = _DISPROVED if self._open_for > _FORGET_AFTER else _DISPROVED_EARLY
+        if self.value > disproved * self._base:
             self.value, self.interval = None, 0.0
         return True
 
-    def throttled(self, now: float, *, sent_at: float) -> None:
+    def throttled(self, now: float, *, sent_at: float, gate_opens_at: float) -> None:
         """Lower the rate after a 429.
 
         Args:
             now: When the 429 arrived.
             sent_at: When its request was sent; must be after the last 429.
+            gate_opens_at: When the next request may be sent.
         """
         if self.value is None:
-            lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
-            self._ceiling = max(self.granted, 1) / lasted
-            value, self._lasted = self._ceiling / 2, 0.0
+            rate = self._first_rate(now, closed_for=max(0.0, gate_opens_at - now))
         elif not self.granted:
             # The gate was opened too early, which says little about the rate.
-            value = max(self.value / 2, min(self.value, self._ceiling / 8))
+            rate = max(_DECREASE_UNGRANTED * self.value, min(self.value, self._lowest))
             self._lasted /= 2
         else:
-            value = self._estimate(self.value, now - sent_at)
-        self.value = self._average = max(value, SLOWEST)
+            self._lasted = max(self._open_for - (now - sent_at), self.granted / self.value)
+            rate = self._next_rate()
+        self._base = self._average = self.value = max(rate, SLOWEST)
         self.interval = 1.0 / self.value
-        self._ceiling = max(self._ceiling, self.value)
-        self._depth = 1 - self.value / self._ceiling
+        if self.granted:
+            self._lowest = max(SLOWEST, _LOWEST_SHARE * self.value)
         self._grown = self._open_for = 0.0
         self.granted = 0
         self._throttled_at = now
+        self.gate_closed_until(gate_opens_at)
 
     def gate_closed_until(self, opens_at: float) -> None:
-        """Record for how long the last 429 keeps the gate closed."""
+        """Record how long the last 429, and others before the next request, close the gate."""
         self._closed_for = max(0.0, opens_at - self._throttled_at)
-        longest = min(
-            max(_PLATEAU_PER_CLOSED * self._closed_for, _LONG_PLATEAUS[0]), _LONG_PLATEAUS[1]
-        )
-        shortest = max(_MIN_PLATEAU, 2 * self._closed_for)
-        self._plateau = min(max(_PLATEAU_PER_LASTED * self._lasted, shortest), longest)
-        self._rise = min(max(self._plateau / 2, _RISES[0]), _RISES[1])
+        # While the gate is closed, a bucket saves tokens for about a second; the rest is lost.
+        lost = max(0.0, self._closed_for - _SAVED)
+        longest = max(_RISE + _RISE_PER_LOST * lost, _RISE_IN_REQUESTS / self._base)
+        longest *= _DECREASES[1] / self._decrease
+        shortest = max(_RISE_PER_LASTED * self._lasted, _SHORTEST_RISE)
+        self._rise = min(longest, _LONGEST_RISE, shortest)
         self._last_sent = max(self._last_sent, opens_at)
 
-    def _estimate(self, peak: float, ago: float) -> float:
-        """Set the ceiling from the rate at the 429; return the rate to start again with."""
-        lasted = max(self._open_for - ago, self.granted / peak)
-        searching = self._grown > self._plateau
-        self._peak_weight = (
-            min(1.0, self._peak_weight + 0.1) if searching else self._peak_weight / 2
-        )
-        estimate = self._average + self._peak_weight * (peak - self._average)
-        self._ceiling = estimate * (_MARGIN if searching else _LARGER_MARGIN)
-        value = self._ceiling * (1 - _DECREASE)
-        if lasted < _QUICK:
-            value = min(value, estimate * math.sqrt(lasted / (lasted + self._closed_for)))
-            self._ceiling = math.sqrt(self._ceiling * value)
-        self._lasted = lasted
-        return value
+    def _first_rate(self, now: float, *, closed_for: float) -> float:
+        lasted = self._open_for + max(now - self._last_sent, _MIN_ROUND_TRIP)
+        share = (lasted / (lasted + closed_for)) ** _FIRST_EXPONENT
+        self._estimate = max(self.granted, 1) / lasted * share
+        self._lasted = 0.0
+        self._deviation, self._decrease = _FIRST_DEVIATION, _DECREASES[1]
+        return self._estimate
 
-    def _curve(self) -> float:
-        beyond = self._grown - self._plateau
-        if beyond < 0:
-            return self._ceiling * (1 + self._depth * (beyond / self._plateau) ** 3)
-        return self._ceiling * (1 + (beyond / self._rise) ** 3)
+    def _next_rate(self) -> float:
+        difference = abs(math.log(self._average / self._estimate))
+        self._deviation = (self._deviation + difference) / 2
+        self._estimate = self._average
+        self._decrease = min(max(self._deviation, _DECREASES[0]), _DECREASES[1])
+        closed_for = self._closed_for * min(1.0, _QUICK / self._lasted)
+        share = math.sqrt(self._lasted / (self._lasted + closed_for))
+        return self._average * min(1 - self._decrease, max(share, _LOWEST_SHARE_OF_QUICK))
 
 
 OUTAGE: Final = 10
@@ -294,24 +311,34 @@ OUTAGE: Final = 10
 SLOWEST: Final = 0.1
 """Lowest rate after 429s, requests per second. The gate can make longer pauses."""
 
-_FIRST_WINDOW: Final = 8
+_FIRST_WINDOW: Final = 4
+_FIRST_GROWTH: Final = 0.5
 _MAX_PROBE_WAIT: Final = 30.0  # seconds
 _FEWEST_JOBS: Final = 3  # whose failures are an outage
 _KNOWN_FOR: Final = 120.0  # seconds
 _MOST_KNOWN: Final = 1_000  # jobs
 
-# The following values were chosen by simulation: `Rate` against token buckets of 0.5 to 200
-# requests per second, bursts of 1 to 100, and all forms of Retry-After. Times are seconds.
+# The following values were chosen by simulation of `Rate` with 1 to 8 processes: token buckets of
+# 5 to 200 requests per second and bursts of 1 to 400, windows of a minute, limits of concurrent
+# requests, and all forms of Retry-After (`tests/benchmarks/fleet.py`). Times are seconds.
 _MIN_ROUND_TRIP: Final = 0.01
-_RECENT: Final = 15.0  # time constant of the average
-_QUICK: Final = 6.0  # between 429s that follow each other quickly
-_DECREASE: Final = 0.03
-_MARGIN: Final = 0.995
-_LARGER_MARGIN: Final = 0.98
-_PLATEAU_PER_LASTED: Final = 8.0  # seconds of plateau for each second that the last rate lasted
-_PLATEAU_PER_CLOSED: Final = 40.0  # largest plateau for each second of a closed gate
-_LONG_PLATEAUS: Final = (40.0, 180.0)  # bounds of that
-_MIN_PLATEAU: Final = 3.0
-_RISES: Final = (5.0, 60.0)
-_DISPROVED: Final = 8.0  # times the ceiling
-_FORGET_AFTER: Final = 60.0  # without a 429
+_FIRST_EXPONENT: Final = 0.6  # of the share of time in which the gate was open, for the first 429
+_FIRST_DEVIATION: Final = 0.5
+_RECENT: Final = 2.0  # time constant of the average
+_RECENT_SHARE: Final = 0.4  # largest time constant, as a share of the time of growth
+_QUICK: Final = 3.0  # a 429 within this time after the last is a quick one
+_LOWEST_SHARE_OF_QUICK: Final = 0.6
+_DECREASES: Final = (0.01, 0.06)
+_DECREASE_UNGRANTED: Final = 0.65
+_LOWEST_SHARE: Final = 0.25  # of the last rate at which a request was granted
+_POWER: Final = 4
+_RISE: Final = 11.0
+_RISE_IN_REQUESTS: Final = 12.0
+_RISE_PER_LASTED: Final = 8.0
+_RISE_PER_LOST: Final = 40.0
+_SHORTEST_RISE: Final = 4.0
+_LONGEST_RISE: Final = 200.0
+_SAVED: Final = 1.1
+_DISPROVED: Final = 8.0  # times the rate after the last 429, if it is older than
+_FORGET_AFTER: Final = 60.0
+_DISPROVED_EARLY: Final = 64.0  # times that rate, at any time

@@ -283,9 +283,10 @@ class RateLimiter:
             self._window.restart()
         if throttled:
             if is_new:
-                self._rate.throttled(now, sent_at=sent.at)
+                self._rate.throttled(now, sent_at=sent.at, gate_opens_at=self.gate_opens_at)
                 self._interval = max(self._min_interval, self._rate.interval)
-            self._rate.gate_closed_until(self.gate_opens_at)
+            else:
+                self._rate.gate_closed_until(self.gate_opens_at)
         elif is_answer:
             self._end_outage()
         else:

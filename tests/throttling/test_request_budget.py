@@ -95,7 +95,9 @@ def fresh(service):
 def test_an_unknown_limit_is_found_and_kept(service, seed):
     it = play(nothing, service=fresh(service), seed=seed, seconds=600, callers=16)
     stats = it.sender.stats()
-    assert len(it.service.served) >= 0.92 * 10 * 600
+    # A bucket of one token saves nothing while the gate is closed or the rate is lower.
+    share = 0.82 if service.limit.burst == 1 else 0.9
+    assert len(it.service.served) >= share * 10 * 600
     assert stats.throttled < 0.02 * stats.requests
     assert it.service.early == 0
     assert 0.8 * 10 < stats.rate_limit < 1.4 * 10
@@ -112,27 +114,27 @@ def test_a_burst_of_one_with_uneven_latency_costs_speed_but_few_429s():
 
 def test_a_lower_limit_is_found_within_20_seconds():
     async def script(it):
-        await asyncio.sleep(100)
+        await asyncio.sleep(80)
         it.service.limit = TokenBucket(5, 5)
 
-    it = play(script, service=LimitedService(TokenBucket(50, 50), SOME_SECONDS), seconds=300)
+    it = play(script, service=LimitedService(TokenBucket(50, 50), SOME_SECONDS), seconds=280)
     service = it.service
-    assert service.served_between(20, 100) >= 0.9 * 50 * 80
-    assert service.sent_between(120, 130) <= 1.3 * 5 * 10
-    assert service.served_between(100, 160) >= 0.6 * 5 * 60
-    assert service.served_between(160, 300) >= 0.85 * 5 * 140
+    assert service.served_between(20, 80) >= 0.85 * 50 * 60
+    assert service.sent_between(100, 110) <= 1.3 * 5 * 10
+    assert service.served_between(80, 140) >= 0.6 * 5 * 60
+    assert service.served_between(140, 280) >= 0.8 * 5 * 140
     assert service.early == 0
 
 
-def test_a_removed_limit_is_forgotten_within_seven_minutes():
+def test_a_removed_limit_is_forgotten_within_six_minutes():
     async def script(it):
         await asyncio.sleep(60)
         it.service.limit = None
 
-    service = LimitedService(TokenBucket(10, 10), SOME_SECONDS, STEADY)
-    it = play(script, service=service, seconds=480, callers=10)
+    service = LimitedService(TokenBucket(3, 3), SOME_SECONDS, STEADY)
+    it = play(script, service=service, seconds=400, callers=4)
     assert it.sender.stats().rate_limit is None
-    assert service.served_between(470, 480) >= 0.95 * 10 / 0.1 * 10
+    assert service.served_between(390, 400) >= 0.95 * 4 / 0.1 * 10
 
 
 def test_an_unused_limit_is_not_forgotten():
@@ -166,16 +168,16 @@ def test_max_rate_below_the_limit_avoids_429s():
 
 @pytest.mark.parametrize(("callers", "wide"), [(64, 64), (400, 256)])
 def test_without_a_limit_the_rate_limiter_costs_no_speed(callers, wide):
-    it = play(nothing, service=LimitedService(latency=STEADY), callers=callers, seconds=3.0)
-    assert it.service.served_between(2, 3) >= 0.95 * wide / 0.1
+    it = play(nothing, service=LimitedService(latency=STEADY), callers=callers, seconds=2.5)
+    assert it.service.served_between(1.5, 2.5) >= 0.95 * wide / 0.1
     assert it.sender.stats().window >= wide
 
 
 def test_the_number_of_requests_starts_small_and_grows_with_each_round_trip():
     it = play(nothing, service=LimitedService(latency=STEADY), callers=500, seconds=0.99)
-    for trip in range(6):
+    for trip in range(8):
         sent = it.service.sent_between(0.1 * trip - 0.01, 0.1 * trip + 0.01)
-        assert 0.9 * 8 * 2**trip <= sent <= 8 * 2**trip
+        assert 0.8 * 4 * 1.5**trip <= sent <= 4 * 1.5**trip
 
 
 def test_sequential_calls_do_not_grow_the_window():
@@ -184,7 +186,7 @@ def test_sequential_calls_do_not_grow_the_window():
     async def script(it):
         for _ in range(1_000):
             await it.sender.call(it.service.request)
-        assert it.sender.stats().window == 8
+        assert it.sender.stats().window == 4
 
     play(script, callers=0)
 
@@ -347,7 +349,7 @@ def test_a_cancelled_request_frees_its_place_in_the_window():
     async def script(sender):
         stuck = [asyncio.create_task(sender.call(hang)) for _ in range(20)]
         await asyncio.sleep(1)
-        assert sender.stats().in_flight == sender.stats().window == 8
+        assert sender.stats().in_flight == sender.stats().window == 4
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)
@@ -409,7 +411,7 @@ def test_stats_show_what_holds_requests_back():
             failures=0,
             bytes_received=0,
             in_flight=0,
-            window=8,
+            window=4,
             rate_limit=None,
             retry_budget=50.0,
             gate_closed_for=0.0,
