@@ -15,6 +15,7 @@ from attrs import define
 
 from adepoll.errors import (
     AnswerError,
+    AnswerTimeoutError,
     ClosedError,
     ConnectionFailedError,
     ProxyError,
@@ -85,7 +86,7 @@ class RateLimiter:
         self._rate = Rate()
         self._outage = Outage(lambda: retry.waits(rng))
         self._last_failure: RequestError | None = None
-        self._reported_at = -math.inf  # when a connection failure was logged last
+        self._reported_at = -math.inf  # when it was last logged that the service does not respond
         self._min_interval = 0.0 if max_rate is None else 1.0 / max_rate
         self._interval = self._min_interval  # seconds between two requests
         self._next_slot = -math.inf  # when the interval allows the next request
@@ -316,12 +317,12 @@ class RateLimiter:
             self._window.restart()
         elif (
             is_first
-            and isinstance(error, ConnectionFailedError | ProxyError)
+            and isinstance(error, ConnectionFailedError | ProxyError | AnswerTimeoutError)
             and now >= self._reported_at + _REPORT_EVERY
         ):
             # A wrong address would otherwise be noticed late: polls become rarer.
             self._reported_at = now
-            _log.warning("no connection to the service, trying again: %s", error)
+            _log.warning("the service does not respond, trying again: %s", error)
 
     def _end_outage(self) -> bool:
         failures = self._outage.failures

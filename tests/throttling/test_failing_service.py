@@ -143,6 +143,6 @@ def test_the_first_connection_failure_is_logged_and_then_at_most_one_each_minute
 
     alone(script)
     assert [record.getMessage() for record in caplog.records] == [
-        f"no connection to the service, trying again: {job_id}: cannot connect: no such host"
+        f"the service does not respond, trying again: {job_id}: cannot connect: no such host"
         for job_id in ("job job-0", "job job-20")
     ]
