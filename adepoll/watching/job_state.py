@@ -134,7 +134,7 @@ class JobState:
         last_active_age: Age at which the job was last known to be active.
         last_active_at: Start of the last poll or list request that showed the job as active.
         last_listed_at: Start of the last list request that showed the job as active.
-        is_compared: True if the list was compared with this job's arrival.
+        is_compared: True if the list has shown the job, or has turned out to be late for it.
         missing_at: Time of the list request that did not show the job, if that is why the job is
             polled; else infinity.
         not_before: Earliest time of a poll because the job is missing from the list.

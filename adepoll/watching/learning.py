@@ -161,8 +161,11 @@ class Learning:
             state.first_active_age = None
 
     def chance(self, state: JobState, now: float) -> float:
-        """Return the chance that a job has settled; 1 if it is missing from the list."""
-        if state.missing_at < math.inf:
+        """Return the chance that a job has settled; 1 if its poll is urgent.
+
+        That is so if somebody waits for the job, and if it is missing from the list.
+        """
+        if state.missing_at < math.inf or state.awaited:
             return 1.0
         if state.first_active_age is None:
             return UNKNOWN_CHANCE

@@ -110,9 +110,10 @@ class ListHints:
         if new or self.accuracy.is_proven:
             as_of = requested_at - self.list_trust.list_lag
             self.timing.learning.record_active(state, job.received_at, now, as_of=as_of)
-        if not state.is_compared and requested_at <= state.received_at + self.accuracy.limit:
+        if not state.is_compared:
             state.is_compared = True
-            self.accuracy.arrivals.count(late=False)
+            if requested_at <= state.received_at + self.accuracy.limit:
+                self.accuracy.arrivals.count(late=False)
 
     def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
         """Make the jobs due that a sweep, started at `requested_at`, did not show.
@@ -196,6 +197,8 @@ class ListHints:
         age = now - states[len(states) // 2].received_at if states else 0.0
         count = self.accuracy.samples(len(states), age=age, settled=self._settled)
         self._settled = 0
+        is_short = self.timing.throughput.rate(now) is not None
+        count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
         self._sample = [
             state
             for state in self.timing.rng.sample(states, min(count, len(states)))

@@ -73,10 +73,11 @@ class ListSweeper:
             task = start(self._run(), self._tasks)
             task.add_done_callback(self._run_ended, context=Context())
 
-    def cancel_all(self) -> None:
-        """Cancel what runs; sweeping starts again when jobs are added."""
+    def cancel_all(self) -> list[asyncio.Task[None]]:
+        """Cancel what runs, and return it; sweeping starts again when jobs are added."""
         for task in self._tasks:
             task.cancel()
+        return list(self._tasks)
 
     def close(self) -> set[asyncio.Task[None]]:
         """Start no more sweeps; return the tasks that are still to end."""

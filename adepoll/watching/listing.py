@@ -45,6 +45,7 @@ class ListTrust:
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
+    _checks: float = 1.0  # polls that may check the list while the budget is short
     _last_lag: float = 0.0  # of the job missing before
 
     @property
@@ -70,6 +71,18 @@ class ListTrust:
         """From now on, trust the list if it says that the job is active."""
         self.pending_confirmation -= state.pending_confirmation
         state.ignore_list = state.pending_confirmation = False
+
+    def record_poll(self) -> None:
+        """Count a poll: while the budget is short, a share of the polls may check the list."""
+        if self._checks < _MAX_CHECKS:
+            self._checks += _CHECK_SHARE
+
+    def may_check(self, *, is_short: bool) -> bool:
+        """Return whether to poll a job only to check the list, and count that poll."""
+        if is_short and self._checks < 1:
+            return False
+        self._checks = max(self._checks - 1, 0.0)
+        return True
 
     def trusted_until(self, state: JobState, now: float) -> float:
         """Return the time until which the list replaces a poll of the job."""
@@ -232,6 +245,8 @@ class Sweep:
 
 _MAX_SETTLED_SHARE: Final = 0.5
 _SHARE_OF: Final = 8  # jobs
+_CHECK_SHARE: Final = 0.05
+_MAX_CHECKS: Final = 4.0
 _ALMOST_ALL: Final = 0.99  # share of the jobs
 _KNOWN_SHARE: Final = 0.95  # share that must settle within the known ages
 _MIN_TRUST: Final = 10.0

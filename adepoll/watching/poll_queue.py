@@ -63,20 +63,25 @@ class _Heap:
 class PollQueue:
     """Jobs ordered by the time of their next poll; each job has at most one valid place.
 
-    If more jobs are due than can be polled, those with the highest chance of having settled come
-    first. A chance of 1 is worth `_HEAD_START` seconds of waiting, so that no job starves.
+    If more jobs are due than can be polled, those that are urgent come first: jobs that somebody
+    waits for, and jobs that are missing from the list. The others come in the order of their chance
+    of having settled; a chance of 1 is worth `_HEAD_START` seconds of waiting. One of ten polls is
+    kept for them, so that no job starves.
 
     Attributes:
-        chance: Returns the chance, 0 to 1, that a job has settled at a given time.
+        chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 if it is
+            urgent.
     """
 
     chance: Callable[[JobState, float], float]
     _heap: _Heap = field(factory=_Heap, init=False)  # by due time
+    _urgent: _Heap = field(factory=_Heap, init=False)  # overdue, by due time
     _overdue: _Heap = field(factory=_Heap, init=False)  # by due time minus head start
     _postponed: _Heap = field(factory=_Heap, init=False)  # by due time
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
     _recalled_at: float = field(default=math.inf, init=False)
     _stale: int = field(default=0, init=False)
+    _polls: int = field(default=0, init=False)  # of overdue jobs
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
         """Add a job, or move it; `recall` makes postponed jobs due."""
@@ -90,7 +95,7 @@ class PollQueue:
         """Add a new job that is due now, with a known chance, to the overdue jobs."""
         state.ticket = next(self._tickets)
         state.due = now
-        self._overdue.push((now - _HEAD_START * chance, state.ticket, state))
+        self._push_overdue(state, now, chance)
 
     def recall(self, now: float) -> None:
         """Make all postponed jobs due now; `pop` moves them, a limited number per call."""
@@ -108,24 +113,29 @@ class PollQueue:
         """Remove and return the job to poll now; None if no job is due, as `next_due` shows."""
         if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
-        heap, overdue = self._heap, self._overdue
+        heap, urgent, overdue = self._heap, self._urgent, self._overdue
         # More than one job may be due: the second and third items are next to the top of the heap.
         several = len(heap.items) > 1 and min(heap.items[1:3])[0] <= now
-        if several or overdue.items or overdue.old or heap.old:
+        waiting = urgent.items or urgent.old or overdue.items or overdue.old
+        if several or waiting or heap.old:
             self._move_overdue(now)
-            if (state := self._take(self._overdue, math.inf)) is not None:
-                return state
+            self._polls += 1
+            if self._polls % _KEPT_POLL == 0:
+                urgent, overdue = overdue, urgent
+            for first in (urgent, overdue):
+                if (state := self._take(first, math.inf)) is not None:
+                    return state
         return self._take(heap, now)
 
     @property
     def overdue(self) -> int:
         """Number of overdue jobs; some may be out of date."""
-        return len(self._overdue)
+        return len(self._urgent) + len(self._overdue)
 
     def next_due(self) -> float | None:
         """Return the time at which the next job is due, or an earlier one; None without a job."""
         due = math.inf
-        for heap in (self._overdue, self._heap, self._postponed):
+        for heap in (self._urgent, self._overdue, self._heap, self._postponed):
             if (heap.items or heap.old) and (item := self._first(heap)) is not None:
                 due = min(due, item[2].due if item[1] == item[2].ticket else item[0])
                 if heap is self._postponed:
@@ -134,7 +144,8 @@ class PollQueue:
 
     def clear(self) -> None:
         """Remove all places."""
-        self._heap, self._overdue, self._postponed = _Heap(), _Heap(), _Heap()
+        self._heap, self._postponed = _Heap(), _Heap()
+        self._urgent, self._overdue = _Heap(), _Heap()
         self._recalled_at = math.inf
         self._stale = 0
 
@@ -168,8 +179,14 @@ class PollQueue:
             item = self._first(self._heap)
             if item is None or item[0] > now or item[1] != item[2].ticket:
                 return
-            due, ticket, state = self._heap.pop()
-            self._overdue.push((due - _HEAD_START * self.chance(state, now), ticket, state))
+            due, _, state = self._heap.pop()
+            self._push_overdue(state, due, self.chance(state, now))
+
+    def _push_overdue(self, state: JobState, due: float, chance: float) -> None:
+        if chance >= 1:
+            self._urgent.push((due, state.ticket, state))
+        else:
+            self._overdue.push((due - _HEAD_START * chance, state.ticket, state))
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         item = self._first(heap)
@@ -181,15 +198,16 @@ class PollQueue:
         return state
 
     def _prune(self) -> None:
-        heaps = self._heap, self._overdue, self._postponed
-        if self._heap.old or self._overdue.old or self._postponed.old:
+        heaps = self._heap, self._urgent, self._overdue, self._postponed
+        if any(heap.old for heap in heaps):
             self._stale -= sum(heap.move(_MAX_PRUNED) for heap in heaps)
         elif self._stale > _PRUNE_FROM and self._stale * 2 > sum(map(len, heaps)):
             for heap in heaps:
                 heap.items, heap.old = [], heap.items
 
 
-_HEAD_START: Final = 30.0  # seconds
+_HEAD_START: Final = 600.0  # seconds
+_KEPT_POLL: Final = 10  # one of so many polls of overdue jobs
 _MAX_MOVED: Final = 64  # jobs per call of `pop`, which must be short
 _MAX_PRUNED: Final = 4  # items per call
 _MAX_STALE: Final = 1_024  # out-of-date items removed in one call

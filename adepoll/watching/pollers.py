@@ -12,11 +12,18 @@ from contextvars import Context
 from adepoll.api.source import JobSource
 from adepoll.errors import AdePollError, TransportError
 from adepoll.watching.job_state import JobState, Subscriber
+from adepoll.watching.turns import Turns
 from adepoll.watching.watched_jobs import WatchedJobs
 
 
 class Pollers:
-    """Polls each watched job when it is due, and passes on the result."""
+    """Polls each watched job when it is due, and passes on the result.
+
+    Attributes:
+        watched_jobs: Knows which jobs are due.
+        on_idle: Called when a subscriber has left and no job is watched any more; cancels tasks,
+            and returns them.
+    """
 
     def __init__(
         self,
@@ -24,6 +31,7 @@ class Pollers:
         source: JobSource,
         *,
         max_workers: int,
+        turns: Turns,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         """Create pollers; nothing is polled yet.
@@ -32,11 +40,16 @@ class Pollers:
             watched_jobs: Knows which jobs are due.
             source: Answers the polls.
             max_workers: Most polls in flight.
+            turns: The semaphore that `source` holds during each poll.
             on_fatal: Called with an error that ends everything, such as a bad key or a bug.
         """
         self.watched_jobs = watched_jobs
         self._source = source
         self._max_workers = max_workers
+        self._turns = turns
+        self.on_idle: Callable[[], list[asyncio.Task[None]]] = list
+        self._held_back = False  # as many polls as may wait for their turn do so
+        turns.on_turn = self._on_turn
         self._on_fatal = on_fatal
         self._workers: set[asyncio.Task[None]] = set()
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -58,6 +71,9 @@ class Pollers:
         loop = asyncio.get_running_loop()
         pop_due, next_due = self.watched_jobs.pop_due, self.watched_jobs.poll_queue.next_due
         while len(self._workers) < self._max_workers and not self._closed:
+            if self._turns.enough_wait(loop.time()):
+                self._held_back = True
+                return
             state = pop_due(loop.time())
             if state is None:
                 if (due := next_due()) is not None:
@@ -65,17 +81,20 @@ class Pollers:
                 return
             task = asyncio.Task(self._work(state), loop=loop, context=Context())  # see `start`
             self._workers.add(task)
+            self._turns.waiting[task] = loop.time()
             self._in_flight[state] = task
             task.add_done_callback(self._worker_ended, context=Context())
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
-        """Remove `subscriber` from a job; return the task of the poll that is cancelled for it."""
+        """Remove `subscriber` from a job; return the tasks that are cancelled for it."""
         state = self.watched_jobs.unsubscribe(job_id, subscriber)
-        task = None if state is None else self._in_flight.get(state)
-        if task is None:
+        if state is None:
             return []
-        task.cancel()  # `pump` starts another worker in its place
-        return [task]
+        tasks = [] if len(self.watched_jobs) else self.on_idle()
+        if (task := self._in_flight.get(state)) is not None:
+            task.cancel()  # `pump` starts another worker in its place
+            tasks.append(task)
+        return tasks
 
     def wake_waiting(self, subscriber: Subscriber) -> None:
         """Poll the jobs that wait for room in the buffer of `subscriber`, as far as there is."""
@@ -103,6 +122,11 @@ class Pollers:
         """Return the ids of the jobs whose polls are in flight."""
         return [state.job_id for state in self._in_flight]
 
+    def _on_turn(self) -> None:
+        if self._held_back:
+            self._held_back = False
+            self.pump()
+
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer_at <= due:
             return  # a timer that fires earlier sets the next one
@@ -121,9 +145,10 @@ class Pollers:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight
-        next_due = watched_jobs.poll_queue.next_due
+        next_due, waiting = watched_jobs.poll_queue.next_due, self._turns.waiting
         while state is not None and task is not None:
             in_flight[state] = task
+            waiting[task] = loop.time()
             try:
                 snapshot = await get_job(state.job_id)
             except AdePollError as error:
@@ -141,8 +166,10 @@ class Pollers:
             finally:
                 if state.reserved_by is not None:
                     watched_jobs.cancelled(state, loop.time())
+                waiting.pop(task, None)
                 del in_flight[state]
-            state = watched_jobs.pop_due(now)
+            self._held_back = self._turns.enough_wait(now)
+            state = None if self._held_back else watched_jobs.pop_due(now)
             if state is None:
                 self._workers.discard(task)  # from now on `pump` may start another one
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:
@@ -152,6 +179,7 @@ class Pollers:
         if task not in self._workers:
             return  # it ended because no job was due
         self._workers.remove(task)
+        self._turns.waiting.pop(task, None)
         for state in [state for state, worker in self._in_flight.items() if worker is task]:
             # It was cancelled before its first step, and could not clean up after itself.
             self.watched_jobs.cancelled(state, asyncio.get_running_loop().time())

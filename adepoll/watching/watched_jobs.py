@@ -78,17 +78,18 @@ class WatchedJobs:
             state.awaited_since = now
             state.failures = self._memory.recall(job_id, now)
             trust = self.list_trust
+            chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
             if trust.sweeping and can_wait and not trust.jobs_come_settled:
                 # The list may well show that the job is active, with 99 others in one request.
                 until = now + trust.max_trust
                 self.poll_queue.put(state, until, postponed=True)
             elif trust.sweeping:
                 trust.confirm_now(state)
-                self.poll_queue.put_overdue(state, now, UNKNOWN_CHANCE)
+                self.poll_queue.put_overdue(state, now, chance)
             elif can_wait and self._arrivals.trusted and (delay := self.timing.first_delay()):
                 self.poll_queue.put(state, now + delay, postponed=True)
             else:
-                self.poll_queue.put_overdue(state, now, UNKNOWN_CHANCE)
+                self.poll_queue.put_overdue(state, now, chance)
         elif subscriber not in state.subscribers:
             was_awaited = state.awaited
             state.add_subscriber(subscriber)
@@ -148,12 +149,8 @@ class WatchedJobs:
             state = self.poll_queue.pop(now)
             if state is None:
                 return None
-            if (
-                sweeping
-                and not state.awaited
-                and (trusted := self.list_trust.trusted_until(state, now)) > now
-            ):
-                self.poll_queue.put(state, trusted)
+            if sweeping and (later := self._later(state, now)) > now:
+                self.poll_queue.put(state, later)
                 continue
             for subscriber in state.subscribers:
                 if (buffer := subscriber.buffer) is None or buffer.free > 0:
@@ -166,12 +163,24 @@ class WatchedJobs:
             if ignore_list:
                 self.list_trust.trust(state)
             state.polled_at = now
+            self.list_trust.record_poll()
             reserved = state.reserved_by = tuple(state.subscribers)
             for subscriber in reserved:
                 if (buffer := subscriber.buffer) is not None:
                     buffer.free -= 1
             return state
         return None
+
+    def _later(self, state: JobState, now: float) -> float:
+        """Return when a job that is due is to be polled although the list may show it."""
+        if state.awaited:
+            return now
+        trusted = self.list_trust.trusted_until(state, now)
+        if trusted > now or trusted == -math.inf:
+            return trusted
+        # A check of the list: not while the budget is too short even for jobs that it has dropped.
+        is_short = self.timing.throughput.rate(now) is not None
+        return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
 
     def wake(self, state: JobState, now: float) -> bool:
         """Make a job due that waits for room; return False if it does not wait any more."""
@@ -374,5 +383,6 @@ class WatchedJobs:
 
 
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
+_CHECK_LATER: Final = 30.0  # seconds
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many workers can call it in one turn
 _CHUNK: Final = 500

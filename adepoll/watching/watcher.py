@@ -30,6 +30,7 @@ from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
 from adepoll.watching.subscriptions import JobIds, SubscriptionHost
 from adepoll.watching.sweep_policy import SweepPolicy
+from adepoll.watching.turns import Turns
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
 from adepoll.watching.watched_jobs import WatchedJobs
@@ -125,20 +126,25 @@ class JobWatcher(AsyncCloseable):
                 outage_patience=outage_patience,
             ),
         )
-        limited = for_polling(source, semaphore)
+        turns = Turns(semaphore)
         self._pollers = Pollers(
-            self._watched_jobs, limited, max_workers=workers, on_fatal=self._end_all
+            self._watched_jobs,
+            for_polling(source, turns),
+            max_workers=workers,
+            turns=turns,
+            on_fatal=self._end_all,
         )
         self._list_sweeper: ListSweeper | None = None
         if discovery != "get":
             target_lag = schedule.target_lag if isinstance(schedule, LagSchedule) else None
             self._list_sweeper = ListSweeper(
                 self._watched_jobs,
-                limited,
+                for_polling(source, semaphore),
                 SweepPolicy(discovery=discovery, target_lag=target_lag),
                 on_due=self._pollers.pump,
                 on_fatal=self._end_all,
             )
+            self._pollers.on_idle = self._list_sweeper.cancel_all
         self._host = SubscriptionHost(
             pollers=self._pollers,
             on_new_jobs=self._pollers.pump if discovery == "get" else self._pump,

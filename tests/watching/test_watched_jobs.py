@@ -42,7 +42,7 @@ from adepoll.watching.watched_jobs import WatchedJobs
 
 INTERVAL = 10.0
 TRUST = 300.0
-HEADSTART = 30.0
+HEADSTART = 600.0
 
 
 def summary(job_id, status="processing"):

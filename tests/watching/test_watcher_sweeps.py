@@ -442,7 +442,7 @@ def test_no_single_response_ends_sweeping(replay, make_error, fails_at):
                 async for _ in watch:
                     if now() > 20:
                         break
-            assert watcher.stats.sweeping
+                assert watcher.stats.sweeping
         assert len(service.lists) > 6
 
     replay(script)
@@ -893,5 +893,23 @@ def test_jobs_that_never_appear_are_given_up_during_sweeps(replay):
             assert isinstance(watch.unresolved["unheard-of"], JobNotFoundError)
         assert sorted(seen) == sorted(job_ids)
         assert 15 <= max(service.looks_at("unheard-of")) < 25
+
+    replay(script)
+
+
+def test_a_sweep_ends_when_nobody_watches_any_more(replay):
+    async def script():
+        service = Service(latency=(5.0, 5.0))
+        service.submit(1_000, processing_time=1e6)
+        job_ids = service.submit(300, processing_time=100.0)
+        async with watcher_of(service, discovery="list") as watcher:
+            async with watcher.watch(job_ids) as watch:
+                task = asyncio.create_task(anext(watch))
+                await asyncio.sleep(7)
+                task.cancel()
+            assert service.in_flight == 0
+            pages = len(service.lists)
+            await asyncio.sleep(60)
+            assert len(service.lists) == pages
 
     replay(script)
