@@ -19,7 +19,7 @@ from yarl import URL
 from adepoll.__about__ import __version__
 from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.service_clock import ServiceClock
-from adepoll.api.transport_errors import error_of, send_once
+from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
@@ -331,3 +331,17 @@ class _Block:
         # If the task was also cancelled by others, they must see the CancelledError.
         if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise TimeoutError from exc
+
+
+async def send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware that keeps aiohttp from sending a GET twice.
+
+    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
+    error classes below. The request budget would not count such a retry.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise BrokenError(exc) from exc

@@ -24,27 +24,13 @@ from adepoll.errors import (
 from adepoll.redaction import showable
 
 
-class _BrokenError(aiohttp.ClientError):
+class BrokenError(aiohttp.ClientError):
     """Wraps an aiohttp error (`args[0]`), so that aiohttp does not send the GET again."""
-
-
-async def send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Middleware that keeps aiohttp from sending a GET twice.
-
-    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
-    error classes below. The request budget would not count such a retry.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise _BrokenError(exc) from exc
 
 
 def error_of(exc: BaseException, *, job_id: str | None) -> RequestError:
     """Return the error of a request to the API that failed with an error of aiohttp."""
-    if isinstance(exc, _BrokenError):
+    if isinstance(exc, BrokenError):
         exc = exc.args[0]
     cls: type[RequestError] = TransportError
     if isinstance(exc, aiohttp.ClientHttpProxyError):
@@ -79,7 +65,7 @@ _BEFORE_QUOTE: Final = re.compile(r"[:\n\"']")
 
 def describe(exc: BaseException) -> str:
     """Return what an error of aiohttp means, without its URL, headers or body."""
-    if isinstance(exc, _BrokenError):
+    if isinstance(exc, BrokenError):
         exc = exc.args[0]
     if isinstance(exc, aiohttp.ClientConnectorError):
         what = "the proxy " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""

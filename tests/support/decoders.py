@@ -17,7 +17,7 @@ from adepoll.api import protocol
 from adepoll.api.job_ids import is_job_id
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot
-from adepoll.api.retry_after import MAX_RETRY_AFTER, parse_retry_after
+from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.cli.batch_options import BatchOptions
 from adepoll.cli.columns import IdsError, read_text
