@@ -437,12 +437,11 @@ def test_no_single_response_ends_sweeping(replay, make_error, fails_at):
 
         service.at_list = fail_once
         job_ids = service.submit(100, processing_time=spread)
-        async with watcher_of(service) as watcher:
-            async with watcher.watch(job_ids) as watch:
-                async for _ in watch:
-                    if now() > 20:
-                        break
-                assert watcher.stats.sweeping
+        async with watcher_of(service) as watcher, watcher.watch(job_ids) as watch:
+            async for _ in watch:
+                if now() > 20:
+                    break
+            assert watcher.stats.sweeping
         assert len(service.lists) > 6
 
     replay(script)
