@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adepoll.api.kinds import v1_extract
 from adepoll.errors import ResultChangedError, ResultForbiddenError, ResultNotReadyError
-from adepoll.server.result_responses import _attachment, _matches, reply_with_result
+from adepoll.server.result_responses import attachment, _matches, reply_with_result
 
 SIZE = 5_000
 ETAG = '"one"'
@@ -178,7 +178,7 @@ async def test_the_repr_of_a_reply_shows_no_url(bucket, body, fetch, stored):
 
 @given(st.text(max_size=400))
 def test_any_file_name_makes_a_header_of_one_line(name):
-    header = _attachment(name)
+    header = attachment(name)
     assert re.fullmatch(r'attachment; filename="[\w.-]*"(; filename\*=UTF-8\'\'[\w.%~-]*)?', header)
     assert header.isascii()
 
