@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adepoll.api.kinds import v1_extract
 from adepoll.errors import ResultChangedError, ResultForbiddenError, ResultNotReadyError
-from adepoll.server.result_responses import attachment, _matches, reply_with_result
+from adepoll.server.result_responses import _matches, attachment, reply_with_result
 
 SIZE = 5_000
 ETAG = '"one"'
