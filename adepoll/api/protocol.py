@@ -200,7 +200,8 @@ _SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float | None:
     """Return the seconds of Retry-After (RFC 9110, section 10.2.3); None if unreadable or absent.
 
-    The result is between 0 and `MAX_RETRY_AFTER`. A date is counted from the response's own Date header, since the two clocks can differ.
+    The result is between 0 and `MAX_RETRY_AFTER`. A date is counted from the response's own Date
+    header, since the two clocks can differ.
 
     Args:
         headers: Headers of the response.
