@@ -159,7 +159,7 @@ def _check_timeout_error(actor, job_id, at, error):
     polls = [
         poll
         for poll in actor.source.polls.get(job_id, ())
-        if poll.ended < over and poll.began >= began
+        if poll.ended < over and poll.began >= began and poll.cause != "CancelledError"
     ]
     if actor.window is not None:
         return  # the id may not have been read
@@ -198,7 +198,9 @@ def _check_evidence(scenario, actor, job, at):
         service.violate(f"11: {job.job_id} ({job.fault}) is given up after {len(polls)} polls")
         return
     counted = polls[-1].ended - polls[0].ended
-    disturbed = [*service.stops, *scenario.behaviour.outages]
+    # A job that failed while others did not is to blame during an outage, too.
+    outages = [] if job.fault == "down" else scenario.behaviour.outages
+    disturbed = [*service.stops, *outages]
     counted -= _overlap(disturbed, polls[0].ended, polls[-1].ended)
     # A gap counts up to a fifth of the limit, even if the process was stopped for a part of it.
     if counted < needed[0] * (1 - 0.2 * len(disturbed)) - 0.5:
@@ -294,6 +296,8 @@ def _check_detection(scenario, source, follow, job_id):
     due = end + _bound(follow, end - job.received_at) + SLACK + latency
     if due > follow.ended or _is_excused(scenario, source, follow, end - MAXIMUM - 30, due):
         return
+    if _is_saturated(source, end, due):
+        return
     polls = [poll for poll in source.polls[job_id] if poll.began >= end - latency]
     seen = next((p.ended for p in polls if p.cause is None and p.status == job.final), math.inf)
     if seen > due:
@@ -310,7 +314,7 @@ def _is_excused(scenario, source, follow, begin, end):
         return True
     if any(p.cause for p in source.polls[follow.job_id] if p.ended >= begin and p.began <= end):
         return True
-    if _overlap((source.semaphore or source).saturated, begin, end) > (end - begin) / 2:
+    if _is_saturated(source, begin, end):
         return True
     if scenario.close_at is not None and end >= scenario.close_at:
         return True
@@ -318,6 +322,11 @@ def _is_excused(scenario, source, follow, begin, end):
         return True
     buffer = scenario.watchers[scenario.sources.index(source)]["buffer"]
     return follow.actor.slow > 0 or (buffer is not None and len(follow.actor.handed) > buffer)
+
+
+def _is_saturated(source, begin, end):
+    """Return whether as many requests as may be were in flight for most of a time."""
+    return _overlap((source.semaphore or source).saturated, begin, end) > (end - begin) / 2
 
 
 def _overlap(times, begin, end):
