@@ -82,11 +82,14 @@ class HealthCheck:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self._probed_at: float | None = None
+        # Requests that had succeeded when a probe failed; None if the last probe did not fail.
+        self._successes_before: int | None = None
 
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If there was no request yet, or the last ones failed, one request probes the service first.
+        If there was no request yet, or the last ones failed, a probe included, one request probes
+        the service first.
         Without it, a server that gets no traffic would never notice that the service is back.
         """
         condition = self._condition(is_stopping=is_stopping)
@@ -111,7 +114,16 @@ class HealthCheck:
         stats = self._client.stats
         if stats.refused is not None:
             return Condition.REFUSED
-        return Condition.OUTAGE if stats.is_outage else Condition.OK
+        return Condition.OUTAGE if stats.is_outage or self._probe_has_failed() else Condition.OK
+
+    def _probe_has_failed(self) -> bool:
+        """Return True if the last probe failed, and no request has succeeded since then."""
+        before = self._successes_before
+        return before is not None and self._successes() <= before
+
+    def _successes(self) -> int:
+        stats = self._client.stats
+        return stats.requests - stats.failures - stats.in_flight
 
     async def _probe_service(self) -> None:
         """Wait for a probe that all callers share, if one is running or due."""
@@ -129,8 +141,12 @@ class HealthCheck:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await for_polling(self._client, nullcontext()).list_jobs(page_size=1)
-        except (RequestError, ClosedError, TimeoutError):
-            pass
+        except ClosedError:
+            return
+        except (RequestError, TimeoutError):
+            self._successes_before = self._successes()
+        else:
+            self._successes_before = None
 
 
 def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:

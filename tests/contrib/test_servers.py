@@ -521,6 +521,22 @@ async def test_a_probe_notices_that_the_key_is_accepted_again(kind, ade, http):
             assert response.status == 200
 
 
+async def test_an_idle_server_whose_service_is_down_is_not_ready_until_it_is_back(kind, ade, http):
+    """One failed probe is no outage by the client's own rule, but nobody else sends requests."""
+    ade.faults.add(make_fault("server-error"))
+    async with server_apps.run_server(kind, ade, probe_every=0.0) as server:
+
+        async def status():
+            async with http.get(f"{server.url}/ready") as response:
+                return response.status, (await response.json())["status"]
+
+        for number in range(1, 4):
+            assert await status() == (503, "outage")
+            assert server.client.stats.requests == number  # each check probes again
+        ade.faults.clear()
+        assert await status() == (200, "ok")
+
+
 async def test_an_outage_is_reported(kind, ade, http):
     async with server_apps.run_server(kind, ade, probe_every=0.0) as server:
         ade.faults.add(make_fault("server-error"))
