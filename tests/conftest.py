@@ -224,6 +224,7 @@ async def fetch(answering):
     def make(*answers, attempts=3, **options):
         client = answering(*answers, attempts=attempts)
         client.asked = make.asked
+        options.setdefault("patience", 0)
         fetcher = ResultFetcher(client, **options)
         made.append(fetcher)
         return fetcher

@@ -53,6 +53,7 @@ class Batch:
         not_found_grace: float = 15.0,
         patience: float = 300.0,
         outage_patience: float | None = None,
+        download_patience: float = 120.0,
         allow_private: bool = False,
         resolve_url: ResolveUrl | None = None,
         overwrite: bool = False,
@@ -79,6 +80,8 @@ class Batch:
             not_found_grace: Seconds for which the service may answer 404; see `JobWatcher`.
             patience: Seconds for which polls of a job may fail; see `JobWatcher`.
             outage_patience: Seconds for which the whole service may fail; see `JobWatcher`.
+            download_patience: Seconds without progress after which a download is given up; see
+                `ResultFetcher`.
             allow_private: If True, results may come from private addresses; see `ResultFetcher`.
             resolve_url: Returns URLs from which results can be read; see `ResultFetcher`.
             overwrite: If True, replace existing files. If False, a file that has exactly the bytes
@@ -115,6 +118,7 @@ class Batch:
         self._not_found_grace = not_found_grace
         self._patience = patience
         self._outage_patience = outage_patience
+        self._download_patience = download_patience
         self._allow_private = allow_private
         self._resolve_url = resolve_url
         self._overwrite = overwrite
@@ -154,6 +158,7 @@ class Batch:
                     connections=self._connections,
                     allow_private=self._allow_private,
                     resolve_url=self._resolve_url,
+                    patience=self._download_patience,
                 )
             )
             self._open = stack.pop_all()

@@ -75,9 +75,25 @@ class ResultRefusedError(ResultError):
 
 
 class ResultServerError(ResultRefusedError):
-    """5xx and similar: the storage failed, or asks to try again later."""
+    """5xx and similar: the storage failed, or asks to try again later.
+
+    Attributes:
+        retry_after: Seconds that the storage asked to wait, at most 300; None if it did not ask.
+    """
 
     transient = True
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        status: int,
+        detail: str,
+        url: str,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(job_id=job_id, status=status, detail=detail, url=url)
+        self.retry_after = retry_after
 
 
 class ResultForbiddenError(ResultRefusedError):
@@ -99,15 +115,26 @@ class ResultTransferError(ResultError):
     Attributes:
         received: Bytes received in the last attempt.
         expected: Announced bytes; None if there was no announcement.
+        is_object_at_fault: True if the storage sent all of what it has, but that is incomplete or
+            was replaced meanwhile.
     """
 
     transient = True
 
-    def __init__(self, message: str, *, job_id: str, received: int, expected: int | None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str,
+        received: int,
+        expected: int | None,
+        is_object_at_fault: bool = False,
+    ) -> None:
         of = "" if expected is None else f" of {expected}"
         super().__init__(f"{message} (after {received}{of} bytes)", job_id=job_id)
         self.received = received
         self.expected = expected
+        self.is_object_at_fault = is_object_at_fault
 
 
 class ResultProxyRefusedError(ResultTransferError):

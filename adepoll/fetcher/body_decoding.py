@@ -47,7 +47,11 @@ class Decoder:
                 if not self._encoded and not self._zlib.eof:
                     reason = "the bytes ended within their encoding"
                     raise ResultTransferError(
-                        reason, job_id=self._job_id, received=self._bytes_out, expected=None
+                        reason,
+                        job_id=self._job_id,
+                        received=self._bytes_out,
+                        expected=None,
+                        is_object_at_fault=True,
                     )
                 if not self._encoded:
                     return b""

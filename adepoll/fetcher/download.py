@@ -156,9 +156,7 @@ class ResultDownload:
         return reader.version
 
     async def _wait_or_raise(self, error: ResultError, started: float) -> None:
-        # size=None: the download starts again, so its size adds no attempts.
-        retries = self._stored.retries
-        await retries.wait_or_raise(error, started=started, received=0, size=None)
+        await self._stored.retries.wait_or_raise(error, started=started, received=0)
 
     def _changed_error(self) -> ResultTransferError:
         return ResultTransferError(
@@ -166,6 +164,7 @@ class ResultDownload:
             job_id=self._stored.job_id,
             received=self._disk.written,
             expected=self._disk.size,
+            is_object_at_fault=True,
         )
 
 

@@ -29,6 +29,7 @@ from adepoll.errors._frames import hide_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import ResultDownload, write_inline
 from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.result_items import ResultItems
 from adepoll.fetcher.result_stream import InlineResult, ResultStream
 from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
@@ -39,7 +40,6 @@ from adepoll.fetcher.storage_client import (
     ResolveUrl,
     StorageClient,
     StoredResult,
-    TransferRetries,
 )
 from adepoll.redaction import is_redacted
 
@@ -85,6 +85,7 @@ class ResultFetcher(AsyncCloseable):
         connect_timeout: float = 30.0,
         read_timeout: float = 60.0,
         min_rate: float = 1024.0,
+        patience: float = 120.0,
         allow_private: bool = False,
         resolve_url: ResolveUrl | None = None,
         transport: TransportOptions | None = None,
@@ -92,8 +93,7 @@ class ResultFetcher(AsyncCloseable):
         """Make a fetcher; nothing is requested before the first call.
 
         Args:
-            client: Client of the API, which provides URLs. Its retry policy also limits how often
-                a transfer is retried.
+            client: Client of the API, which provides URLs.
             max_result_bytes: Size of the largest result that `result` reads into memory, and of
                 the largest item that `items` does.
             connections: Maximum number of connections per `download`. More than one is used if
@@ -102,6 +102,8 @@ class ResultFetcher(AsyncCloseable):
             read_timeout: Maximum seconds without a byte.
             min_rate: Minimum bytes per second, averaged over each `read_timeout`; a slower
                 transfer fails, and is retried, as if no byte had arrived.
+            patience: Seconds without progress, and with as many failures as the client's retry
+                policy has attempts, after which a transfer is given up.
             allow_private: True to fetch results from private, loopback and link-local addresses,
                 and over plain http, for a storage in your own network. Otherwise this is only
                 allowed if the API is there, too.
@@ -125,10 +127,12 @@ class ResultFetcher(AsyncCloseable):
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if not (math.isfinite(min_rate) and min_rate >= 0):
-            raise ValueError(f"min_rate must be a number of 0 or more, got {min_rate}")
+        for name, value in (("min_rate", min_rate), ("patience", patience)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a number of 0 or more, got {value}")
         self._client = client
-        self._retry, self._rng = client.retry, client.rng
+        self._patience = patience
+        self._origins = StorageOrigins(client.retry, client.rng)
         self._max_result_bytes = max_result_bytes
         self._connections = connections
         self._resolve_url = resolve_url
@@ -341,9 +345,15 @@ class ResultFetcher(AsyncCloseable):
                 self._client, job, self._resolve_url, self._counters
             )
         retries = TransferRetries(
-            self._retry, self._rng, check_open=self._storage.check_open, counters=self._counters
+            self._client.retry,
+            self._client.rng,
+            patience=self._patience,
+            check_open=self._storage.check_open,
+            counters=self._counters,
         )
-        return StoredResult(self._storage, url, retries, job_id=job.job_id, in_bulk=in_bulk)
+        return StoredResult(
+            self._storage, url, retries, self._origins, job_id=job.job_id, in_bulk=in_bulk
+        )
 
     async def _into_memory(self, job: JobSnapshot) -> bytes:
         too_large = ResultTooLargeError(job_id=job.job_id, limit=self._max_result_bytes)
@@ -366,11 +376,12 @@ class ResultFetcher(AsyncCloseable):
                     job_id=job.job_id,
                     received=changed.received,
                     expected=reader.version.size,
+                    is_object_at_fault=True,
                 )
             finally:
                 await reader.aclose()
             now = asyncio.get_running_loop().time()
-            await stored.retries.wait_or_raise(error, started=now, received=0, size=None)
+            await stored.retries.wait_or_raise(error, started=now, received=0)
 
 
 def _needs_url(job: JobSnapshot) -> bool:

@@ -235,6 +235,7 @@ class PartFile:
                     job_id=self._job_id,
                     received=self.hashed,
                     expected=None,
+                    is_object_at_fault=True,
                 )
             os.fsync(fd)
             self._own = self._names.make_private(self._open_file())

@@ -6,12 +6,14 @@ A response that does not match the request raises here, before any byte of it is
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import aiohttp
 from attrs import frozen
 
+from adepoll.api.protocol import parse_retry_after
 from adepoll.api.transport_errors import describe
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Decoder, Read, ReadChunk
@@ -155,7 +157,11 @@ class ResponseBody:
         if not text and is_whole:
             reason = "the bytes ended within the result"
             raise ResultTransferError(
-                reason, job_id=self._job_id, received=self._position, expected=None
+                reason,
+                job_id=self._job_id,
+                received=self._position,
+                expected=None,
+                is_object_at_fault=True,
             )
         if text and not text.startswith(b"{"):
             raise ResultMalformedError(["expected an object @ $"], job_id=self._job_id)
@@ -312,7 +318,13 @@ class ResponseInterpreter:
             async with asyncio.timeout(self.period):  # the body could arrive slowly for hours
                 while chunk := await response.content.read(_MAX_ERROR_BODY - len(body)):
                     body += chunk
-        return error_for(self.job_id, url, response.status, body)
+        return error_for(
+            self.job_id,
+            url,
+            response.status,
+            body,
+            retry_after=parse_retry_after(response.headers, now=datetime.now(UTC)),
+        )
 
 
 def _coding(response: aiohttp.ClientResponse) -> str:

@@ -294,7 +294,7 @@ class DownloadConnections:
             self._plan.limit(self._open - 1)
             return
         await self._stored.retries.wait_or_raise(
-            failure, started=started, received=claim.start - start, size=self._segments.size
+            failure, started=started, received=claim.start - start
         )
         self.resumed += 1
 

@@ -200,7 +200,6 @@ class SequentialReader:
             error,
             started=self._request_started,
             received=self.received - self._received_before,
-            size=self.version.size,
         )
 
     def _check_start(self) -> None:
@@ -250,6 +249,7 @@ class SequentialReader:
             job_id=self._stored.job_id,
             received=received,
             expected=expected,
+            is_object_at_fault=True,
         )
 
     def _changed_error(self) -> ResultChangedError:

@@ -5,10 +5,9 @@ No GET sends the API key or cookies. The URL is sent unchanged. Each redirect is
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
-from random import Random
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -22,18 +21,17 @@ from adepoll.api.transport_errors import describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
-    ResultError,
     ResultExpiredError,
     ResultProxyRefusedError,
     ResultTransferError,
     ResultUrlError,
 )
+from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, ResponseInterpreter
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_rules import DEFAULT_HEADERS, ObjectVersion, Range, request_headers
 from adepoll.redaction import REDACTED, redact_url
-from adepoll.throttling.retrying import RetryPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -50,9 +48,6 @@ _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _MAX_EXPIRED_URLS: Final = 2  # renewed URLs in a row that have expired on arrival
-_BYTES_PER_ATTEMPT: Final = 2**24
-_MAX_EXTRA_ATTEMPTS: Final = 2**10  # a storage may announce any size
-_PROGRESS: Final = 2**20  # bytes
 
 
 class StorageClient(AsyncCloseable):
@@ -279,64 +274,6 @@ class PresignedUrl:
         return await url if isawaitable(url) else url
 
 
-class TransferRetries:
-    """Limits the failures of one transfer; all its connections share one object.
-
-    A transfer may fail as often as the retry policy allows, and once more for each 16 MiB of the
-    result: a long transfer meets more failures. Received bytes do not add attempts, so that a
-    transfer without progress ends, too.
-    """
-
-    def __init__(
-        self,
-        retry: RetryPolicy,
-        rng: Random,
-        *,
-        check_open: Callable[[], None],
-        counters: Counters | None = None,
-    ) -> None:
-        """`check_open` raises if retrying is pointless; `counters` counts resumptions."""
-        self._counters = counters or Counters()
-        self._retry = retry
-        self._rng = rng
-        self._check_open = check_open
-        self._waits: Iterator[float] | None = None
-        self._failures = 0
-        self._last_failure = -1.0  # time of the loop
-        self._resume_at = 0.0
-
-    async def wait_or_raise(
-        self, error: ResultError, *, started: float, received: int, size: int | None
-    ) -> None:
-        """Wait until the next attempt may start, or raise the error.
-
-        Simultaneous failures of several connections count as one: a request that started before
-        the last failure adds none.
-
-        Args:
-            error: The error of the failed request.
-            started: When that request started, in seconds of the loop.
-            received: Bytes that it received.
-            size: Size of the result in bytes; None if not known.
-        """
-        self._check_open()
-        if not error.transient:
-            raise error
-        now = asyncio.get_running_loop().time()
-        if started >= self._last_failure:
-            self._failures += 1
-            self._last_failure = now
-            if self._waits is None or received >= _PROGRESS:
-                self._waits = self._retry.waits(self._rng)
-            self._resume_at = now + next(self._waits)
-        extra = min((size or 0) // _BYTES_PER_ATTEMPT, _MAX_EXTRA_ATTEMPTS)
-        if self._failures >= self._retry.attempts + extra:
-            raise error
-        _log.debug("attempt %d failed, will retry: %s", self._failures, error)
-        await asyncio.sleep(self._resume_at - now)
-        self._counters.resumed += 1
-
-
 class StoredResult:
     """One result in storage, which can be requested any number of times.
 
@@ -350,6 +287,7 @@ class StoredResult:
         storage: StorageClient,
         url: PresignedUrl,
         retries: TransferRetries,
+        origins: StorageOrigins,
         *,
         job_id: str,
         in_bulk: bool = False,
@@ -360,6 +298,7 @@ class StoredResult:
         self._in_bulk = in_bulk
         self._storage = storage
         self._url = url
+        self._origins = origins
 
     @asynccontextmanager
     async def open(
@@ -376,8 +315,10 @@ class StoredResult:
                 opening = self._storage.open(
                     self.job_id, url, requested=requested, version=version, in_bulk=self._in_bulk
                 )
+                origin = self.retries.origin = self._origins.of(url)
                 try:
-                    body = await stack.enter_async_context(opening)
+                    async with origin.request(self.retries):
+                        body = await stack.enter_async_context(opening)
                 except ResultExpiredError as error:
                     await self._url.renew(url, error)
                 else:

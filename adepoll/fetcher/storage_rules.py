@@ -98,7 +98,9 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
     return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
-def error_for(job_id: str, url: str, status: int, body: bytes) -> ResultRefusedError:
+def error_for(
+    job_id: str, url: str, status: int, body: bytes, *, retry_after: float | None = None
+) -> ResultRefusedError:
     """Return the error for a response without success, with the message in its body."""
     found = _MESSAGE.search(body)
     message = unescape((found[1] if found else b"").decode("utf-8", "replace"))
@@ -107,7 +109,9 @@ def error_for(job_id: str, url: str, status: int, body: bytes) -> ResultRefusedE
     if status in _MAY_MEAN_EXPIRED:
         cls = ResultExpiredError if b"expired" in body.lower() else ResultForbiddenError
     elif status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
-        cls = ResultServerError
+        return ResultServerError(
+            job_id=job_id, status=status, detail=detail, url=url, retry_after=retry_after
+        )
     return cls(job_id=job_id, status=status, detail=detail, url=url)
 
 

@@ -355,7 +355,7 @@ async def test_a_result_is_fetched_through_the_proxy_of_the_client(proxy, author
         proxy.route = "127.0.0.1", port
         async with (
             client_of(proxy=proxy.url, ca_file=authority.file) as client,
-            ResultFetcher(client) as fetcher,
+            ResultFetcher(client, patience=0) as fetcher,
         ):
             done = await fetcher.download("j-1", tmp_path / "r.json")
     assert json.loads(done.path.read_text()) == RESULT
@@ -381,7 +381,7 @@ async def test_the_proxy_is_not_asked_for_private_addresses(proxy, authority, ho
     async with serving(answer_with(f"https://{host}/r.json"), context) as (port, _):
         proxy.route = "127.0.0.1", port
         options = {"proxy": proxy.url, "ca_file": authority.file, "resolver": Resolver()}
-        async with client_of(**options) as client, ResultFetcher(client) as fetcher:
+        async with client_of(**options) as client, ResultFetcher(client, patience=0) as fetcher:
             with pytest.raises(ResultUrlError):
                 await fetcher.result("j-1")
     assert proxy.targets == [f"{API}:443"]
@@ -393,7 +393,7 @@ async def test_a_result_at_the_proxy_itself_is_refused(proxy, authority):
         proxy.route = "127.0.0.1", port
         async with (
             client_of(proxy=proxy.url, ca_file=authority.file) as client,
-            ResultFetcher(client) as fetcher,
+            ResultFetcher(client, patience=0) as fetcher,
         ):
             with pytest.raises(ResultUrlError):
                 await fetcher.result("j-1")
@@ -405,7 +405,7 @@ async def test_a_refusal_of_the_proxy_ends_a_download_immediately(proxy, authori
         proxy.route = "127.0.0.1", port
         async with client_of(proxy=proxy.url, ca_file=authority.file) as client:
             job = await client.get_job("j-1")
-            async with ResultFetcher(client) as fetcher:
+            async with ResultFetcher(client, patience=0) as fetcher:
                 proxy.refusal = "403 Filtered"
                 with pytest.raises(ResultProxyRefusedError, match=r"the proxy refused .*403"):
                     await fetcher.result(job)

@@ -54,7 +54,7 @@ async def resources_of(ade):
     async with (
         AdeClient(ade.api_key, base_url=ade.base_url) as client,
         JobWatcher(client, schedule=Fixed(interval=0.05, jitter=0)) as watcher,
-        ResultFetcher(client) as fetcher,
+        ResultFetcher(client, patience=0) as fetcher,
     ):
         yield {"client": client, "watcher": watcher, "fetcher": fetcher}
 

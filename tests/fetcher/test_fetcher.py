@@ -67,7 +67,7 @@ async def client(ade):
 
 @pytest.fixture
 async def fetcher(client):
-    async with ResultFetcher(client) as running:
+    async with ResultFetcher(client, patience=0) as running:
         yield running
 
 
@@ -1167,7 +1167,7 @@ async def test_a_transfer_cancelled_between_attempts_leaves_nothing(
 async def test_a_closed_fetcher_raises_without_a_request(ade, client, tmp_path, use, size):
     job_id = ade.submit(JobPlan(result_bytes=size))
     job = await client.get_job(job_id)
-    fetcher = ResultFetcher(client)
+    fetcher = ResultFetcher(client, patience=0)
     await fetcher.aclose()
     await fetcher.aclose()
     for asked in (job, job_id):
@@ -1179,7 +1179,7 @@ async def test_a_closed_fetcher_raises_without_a_request(ade, client, tmp_path, 
 
 async def test_closing_the_fetcher_leaves_the_client_open(ade, client):
     job_id = ade.submit(JobPlan(result_bytes=LARGE))
-    async with ResultFetcher(client) as fetcher:
+    async with ResultFetcher(client, patience=0) as fetcher:
         await fetcher.result(job_id)
     assert (await client.get_job(job_id)).job_id == job_id
 
@@ -1227,7 +1227,7 @@ async def test_an_idle_connection_closed_by_the_storage_costs_no_attempt(
 
 async def test_nothing_is_opened_before_the_first_request(answering):
     before = sessions()
-    fetcher = ResultFetcher(answering())
+    fetcher = ResultFetcher(answering(), patience=0)
     assert sessions() == before
     await fetcher.aclose()
 

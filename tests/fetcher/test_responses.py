@@ -183,7 +183,7 @@ async def test_an_unrequested_206_is_not_a_result(storage, answering, stored, tm
     storage.answers = [range_response(storage, 0, SIZE, SIZE)]
     if use == "download":  # which requests a range first
         storage.answers = [storage.reply(BODY, status="206 Partial Content")]
-    async with ResultFetcher(answering()) as fetcher:
+    async with ResultFetcher(answering(), patience=0) as fetcher:
         with pytest.raises(ResultMalformedError):
             await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
@@ -326,7 +326,7 @@ async def test_an_encoded_whole_is_decoded(
             await writer.drain()
 
     storage.answers = [piecemeal]
-    async with ResultFetcher(answering()) as fetcher:
+    async with ResultFetcher(answering(), patience=0) as fetcher:
         got = await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
     if use == "stream":
         assert got == body
@@ -341,7 +341,7 @@ async def test_a_stream_of_an_encoded_body_has_no_size(storage, answering, store
     headers = ["Content-Encoding: gzip", 'ETag: "one"']
     storage.answers = [storage.reply(encoded, headers=headers)]
     async with (
-        ResultFetcher(answering()) as fetcher,
+        ResultFetcher(answering(), patience=0) as fetcher,
         fetcher.stream(stored(storage.url())) as stream,
     ):
         assert (stream.size, stream.etag) == (None, None)
@@ -356,7 +356,7 @@ async def test_a_broken_encoded_body_is_read_again_and_resumes(
     half = storage.reply(encoded[: len(encoded) // 2], length=len(encoded), headers=headers)
     storage.answers = [half, half, storage.reply(encoded, headers=headers)]
     async with (
-        ResultFetcher(answering()) as fetcher,
+        ResultFetcher(answering(), patience=0) as fetcher,
         fetcher.stream(stored(storage.url())) as stream,
     ):
         assert b"".join([chunk async for chunk in stream]) == body
@@ -371,7 +371,7 @@ async def test_a_cut_encoded_body_is_never_complete(
 ):
     encoded = gzip.compress(result_body())[:cut]
     storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
-    async with ResultFetcher(answering()) as fetcher:
+    async with ResultFetcher(answering(), patience=0) as fetcher:
         with pytest.raises(ResultTransferError, match="ended within"):
             await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
     assert len(storage.heads) == 3
@@ -383,7 +383,7 @@ async def test_a_corrupted_encoded_body_is_malformed(storage, answering, stored,
     encoded = bytearray(gzip.compress(BODY))
     encoded[at] ^= 0xFF
     storage.answers = [storage.reply(bytes(encoded), headers=["Content-Encoding: gzip"])]
-    async with ResultFetcher(answering()) as fetcher:
+    async with ResultFetcher(answering(), patience=0) as fetcher:
         with pytest.raises((ResultMalformedError, ResultTransferError)) as caught:
             await fetcher.result(stored(storage.url()))
     assert "encoding" in str(caught.value)
@@ -402,7 +402,7 @@ async def test_a_decompression_bomb_raises_early(
         nonlocal most
         most = max(most, count)
 
-    async with ResultFetcher(answering(attempts=1)) as fetcher:
+    async with ResultFetcher(answering(attempts=1), patience=0) as fetcher:
         with pytest.raises(ResultMalformedError, match="decodes to more than"):  # noqa: PT012 - download or stream
             if use == "download":
                 await fetcher.download(stored(storage.url()), tmp_path / "out", progress=progress)
@@ -421,7 +421,7 @@ async def test_well_compressed_text_is_not_a_bomb(storage, answering, stored, mo
     encoded = gzip.compress(body[:-2] + noise + body[-2:], 1)
     storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
     async with (
-        ResultFetcher(answering()) as fetcher,
+        ResultFetcher(answering(), patience=0) as fetcher,
         fetcher.stream(stored(storage.url())) as stream,
     ):
         assert sum([len(chunk) async for chunk in stream]) == len(body) + len(noise)
@@ -430,7 +430,7 @@ async def test_well_compressed_text_is_not_a_bomb(storage, answering, stored, mo
 async def test_a_bomb_does_not_bypass_the_memory_limit(storage, answering, stored):
     bomb = gzip.compress(b'{"a":"' + b"0" * (8 * MIB))
     storage.answers = [storage.reply(bomb, headers=["Content-Encoding: gzip"])]
-    async with ResultFetcher(answering(), max_result_bytes=MIB) as fetcher:
+    async with ResultFetcher(answering(), patience=0, max_result_bytes=MIB) as fetcher:
         with pytest.raises(ResultTooLargeError):
             await fetcher.result(stored(storage.url()))
     assert len(storage.heads) == 1
@@ -439,7 +439,7 @@ async def test_a_bomb_does_not_bypass_the_memory_limit(storage, answering, store
 async def test_an_encoded_page_is_not_a_result(storage, answering, stored):
     page = gzip.compress(b"<html>Sign in</html>")
     storage.answers = [storage.reply(page, headers=["Content-Encoding: gzip"])]
-    async with ResultFetcher(answering()) as fetcher:
+    async with ResultFetcher(answering(), patience=0) as fetcher:
         with pytest.raises(ResultMalformedError, match="expected an object"):
             await fetcher.result(stored(storage.url()))
 
@@ -457,7 +457,7 @@ async def test_endless_whitespace_is_not_a_result(storage, answering, stored, tm
             await writer.drain()
 
     storage.answers = [endless]
-    async with ResultFetcher(answering(attempts=1)) as fetcher:
+    async with ResultFetcher(answering(attempts=1), patience=0) as fetcher:
         with pytest.raises(ResultMalformedError, match="endless whitespace"):
             await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
@@ -472,7 +472,7 @@ async def test_a_slow_error_page_is_not_waited_for(storage, answering, stored):
             await asyncio.sleep(0.02)
 
     storage.answers = [trickle]
-    async with ResultFetcher(answering(attempts=1), read_timeout=0.1) as fetcher:
+    async with ResultFetcher(answering(attempts=1), patience=0, read_timeout=0.1) as fetcher:
         with pytest.raises(ResultForbiddenError):
             await fetcher.result(stored(storage.url()))
     await storage.left_alone()

@@ -11,6 +11,7 @@ from watching import now
 from adepoll.errors import (
     ClosedError,
     JobNotFoundError,
+    ResultError,
     ResultExpiredError,
     ResultForbiddenError,
     ResultServerError,
@@ -18,7 +19,7 @@ from adepoll.errors import (
     ResultUrlError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.fetcher.storage_client import TransferRetries
+from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.throttling.retrying import RetryPolicy
 
 MIB = 2**20
@@ -34,14 +35,15 @@ class Waits(RetryPolicy):
         return map(float, count(1))
 
 
-def retries(attempts=3, *, check_open=lambda: None):
-    return TransferRetries(Waits(attempts=attempts), Random(0), check_open=check_open)
+def retries(attempts=3, *, patience=0, check_open=lambda: None):
+    policy = Waits(attempts=attempts)
+    return TransferRetries(policy, Random(0), patience=patience, check_open=check_open)
 
 
-async def failures_until_the_end(retries, *, size=None, received=0):
+async def failures_until_the_end(retries, *, received=0):
     for number in range(1, 100_000):
         try:
-            await retries.wait_or_raise(BROKEN, started=now(), received=received, size=size)
+            await retries.wait_or_raise(BROKEN, started=now(), received=received)
         except ResultTransferError:
             return number
     raise AssertionError("there is no end")
@@ -55,15 +57,154 @@ def test_a_transfer_may_fail_as_often_as_the_policy_allows(replay, attempts):
     assert replay(lambda: failures_until_the_end(retries(attempts))) == attempts
 
 
-@pytest.mark.parametrize(
-    ("size", "more"), [(0, 0), (16 * MIB - 1, 0), (16 * MIB, 1), (100 * MIB, 6), (2**62, 1_024)]
-)
-def test_large_results_get_one_more_attempt_per_16_mebibytes(replay, size, more):
-    assert replay(lambda: failures_until_the_end(retries(), size=size)) == 3 + more
+def test_a_transfer_without_progress_is_given_up_after_its_patience(replay):
+    async def script():
+        await failures_until_the_end(retries(3, patience=20))
+        return now()
+
+    assert replay(script) == 21.0  # after waits of 1 + 2 + 3 + 4 + 5 + 6 seconds
 
 
-def test_received_bytes_add_no_attempts(replay):
-    assert replay(lambda: failures_until_the_end(retries(), received=10**9)) == 3
+def test_patience_does_not_shorten_the_attempts(replay):
+    assert replay(lambda: failures_until_the_end(retries(9, patience=1))) == 9
+
+
+def test_one_attempt_means_no_retry_whatever_the_patience(replay):
+    assert replay(lambda: failures_until_the_end(retries(1, patience=100))) == 1
+
+
+def test_an_incomplete_object_is_not_retried_for_the_whole_patience(replay):
+    async def script():
+        cut = ResultTransferError(
+            "cut", job_id="job-1", received=0, expected=None, is_object_at_fault=True
+        )
+        enduring = retries(3, patience=1_000)
+        for _ in range(2):
+            await enduring.wait_or_raise(cut, started=now(), received=5 * MIB)
+        with pytest.raises(ResultTransferError):
+            await enduring.wait_or_raise(cut, started=now(), received=5 * MIB)
+
+    replay(script)
+
+
+def test_each_new_mebibyte_restores_the_patience(replay):
+    async def script():
+        enduring = retries(3, patience=20)
+        for _ in range(100):
+            await enduring.wait_or_raise(BROKEN, started=now(), received=MIB // 2)
+        assert now() == 149.0
+        await failures_until_the_end(enduring)
+        return now()
+
+    assert replay(script) == 169.0
+
+
+def test_retry_after_is_a_lower_bound_of_the_wait(replay):
+    async def script():
+        enduring = retries()
+        await enduring.wait_or_raise(slow_down(20.0), started=now(), received=0)
+        assert now() == 20.0
+        await enduring.wait_or_raise(slow_down(0.5), started=now(), received=0)
+        return now()
+
+    assert replay(script) == 22.0
+
+
+def slow_down(retry_after):
+    return ResultServerError(
+        job_id="job-1", status=503, detail="", url="https://a/p", retry_after=retry_after
+    )
+
+
+# --- Origins -------------------------------------------------------------------------------------
+
+
+class Outage:
+    """A storage that fails until a time, and the transfers that request from it."""
+
+    def __init__(self, *, until, error=BROKEN, patience=60):
+        self.until, self.error, self.patience = until, error, patience
+        self.origin = StorageOrigins(Waits(attempts=3), Random(0)).of("https://a.example/p?s")
+        self.sent = []
+
+    async def transfer(self):
+        enduring = retries(3, patience=self.patience)
+        enduring.origin = self.origin
+        while True:
+            started = now()
+            try:
+                async with self.origin.request(enduring):
+                    self.sent.append(now())
+                    await asyncio.sleep(0.1)
+                    if now() < self.until:
+                        raise self.error
+            except ResultError as error:
+                await enduring.wait_or_raise(error, started=started, received=0)
+            else:
+                return now()
+
+    async def run(self, number=200):
+        transfers = (self.transfer() for _ in range(number))
+        return await asyncio.gather(*transfers, return_exceptions=True)
+
+
+def test_no_transfer_is_lost_in_an_outage_and_few_requests_are_sent(replay):
+    outage = Outage(until=10.0)
+    ends = replay(outage.run)
+    assert all(10.0 < end < 17.0 for end in ends)
+    assert len([at for at in outage.sent if 5.0 < at < 10.0]) <= 5  # the probes
+    assert outage.origin.failures == 0
+
+
+def test_each_transfer_is_given_up_after_an_outage_beyond_its_patience(replay):
+    outage = Outage(until=1_000.0)
+
+    async def script():
+        errors = await outage.run(20)
+        return errors, now()
+
+    errors, ended = replay(script)
+    assert {type(error) for error in errors} == {ResultTransferError}
+    assert 60.0 < ended < 80.0
+
+
+def test_retry_after_holds_back_all_transfers_from_the_origin(replay):
+    outage = Outage(until=3.0, error=slow_down(30.0))
+
+    async def script():
+        first = asyncio.create_task(outage.transfer())
+        await asyncio.sleep(1.0)
+        return await outage.transfer(), await first
+
+    assert all(end >= 30.0 for end in replay(script))
+    assert [at for at in outage.sent if 0.1 <= at < 30.0] == []
+
+
+def test_a_response_that_refuses_shows_that_the_storage_is_not_down(replay):
+    outage = Outage(until=1.0)
+    origin = outage.origin
+
+    async def script():
+        await outage.run(3)
+        assert origin.failures == 0
+        origin.failures = 7
+        with pytest.raises(ResultForbiddenError):
+            async with origin.request(retries()):
+                raise DENIED
+        return origin.failures
+
+    assert replay(script) == 0
+
+
+def test_origins_are_told_apart_by_host_and_port():
+    origins = StorageOrigins(Waits(), Random(0))
+    assert origins.of("https://a.example/p?q") is origins.of("https://A.example/other")
+    assert origins.of("https://a.example/p") is not origins.of("https://a.example:8443/p")
+    assert origins.of("https://[") is origins.of("")
+
+
+def test_received_bytes_below_a_mebibyte_add_no_attempts(replay):
+    assert replay(lambda: failures_until_the_end(retries(), received=1_000)) == 3
 
 
 def test_each_failure_waits_as_the_policy_says(replay):
@@ -72,7 +213,7 @@ def test_each_failure_waits_as_the_policy_says(replay):
         enduring = retries(9)
         for _ in range(4):
             began = now()
-            await enduring.wait_or_raise(BROKEN, started=began, received=0, size=None)
+            await enduring.wait_or_raise(BROKEN, started=began, received=0)
             times.append(now() - began)
         return times
 
@@ -85,7 +226,7 @@ def test_after_a_received_mebibyte_the_waits_start_again(replay):
         enduring = retries(9)
         for received in (0, 0, MIB - 1, MIB, 0):
             began = now()
-            await enduring.wait_or_raise(BROKEN, started=began, received=received, size=None)
+            await enduring.wait_or_raise(BROKEN, started=began, received=received)
             times.append(now() - began)
         return times
 
@@ -98,13 +239,11 @@ def test_simultaneous_failures_of_connections_count_once(replay):
         await asyncio.sleep(5)
         began = now()
         await asyncio.sleep(1)
-        enduring_all = [
-            enduring.wait_or_raise(BROKEN, started=began, received=0, size=None) for _ in range(8)
-        ]
+        enduring_all = [enduring.wait_or_raise(BROKEN, started=began, received=0) for _ in range(8)]
         await asyncio.gather(*enduring_all)
         assert now() == began + 2.0
         with pytest.raises(ResultTransferError):
-            await enduring.wait_or_raise(BROKEN, started=now(), received=0, size=None)
+            await enduring.wait_or_raise(BROKEN, started=now(), received=0)
 
     replay(script)
 
@@ -112,7 +251,7 @@ def test_simultaneous_failures_of_connections_count_once(replay):
 def test_a_permanent_error_is_raised_immediately(replay):
     async def script():
         with pytest.raises(ResultForbiddenError):
-            await retries(9).wait_or_raise(DENIED, started=now(), received=0, size=None)
+            await retries(9).wait_or_raise(DENIED, started=now(), received=0)
         return now()
 
     assert replay(script) == 0.0
@@ -125,7 +264,7 @@ def test_after_closing_nothing_is_retried(replay):
     async def script():
         enduring = retries(9, check_open=closed)
         with pytest.raises(ClosedError):
-            await enduring.wait_or_raise(BROKEN, started=now(), received=0, size=None)
+            await enduring.wait_or_raise(BROKEN, started=now(), received=0)
 
     replay(script)
 
@@ -299,7 +438,7 @@ async def test_an_error_of_resolve_url_is_raised_and_leaves_nothing(
 )
 async def test_a_resolved_url_is_checked_like_any_url(answering, stored, url):
     client = answering(base_url="https://93.184.216.34")
-    async with ResultFetcher(client, resolve_url=lambda _: url) as fetcher:
+    async with ResultFetcher(client, patience=0, resolve_url=lambda _: url) as fetcher:
         with pytest.raises(ResultUrlError):
             await fetcher.result(stored("https://bucket.example/p"))
 

@@ -44,7 +44,7 @@ async def client():
 
 @pytest.fixture
 async def fetcher(client):
-    async with ResultFetcher(client) as running:
+    async with ResultFetcher(client, patience=0) as running:
         yield running
 
 
@@ -53,7 +53,7 @@ async def https_fetcher():
     """A fetcher whose API uses https, as the real one."""
     async with (
         AdeClient(KEY, base_url="https://127.0.0.1:9", retry=RETRY) as client,
-        ResultFetcher(client) as running,
+        ResultFetcher(client, patience=0) as running,
     ):
         yield running
 
@@ -147,7 +147,7 @@ async def test_neither_key_nor_cookie_reaches_the_storage_of_a_real_job(tmp_path
         job_id = ade.submit(JobPlan(result_bytes=1_100_000))
         async with (
             AdeClient(KEY, base_url=ade.base_url) as client,
-            ResultFetcher(client) as fetcher,
+            ResultFetcher(client, patience=0) as fetcher,
         ):
             await fetcher.result(job_id)
             await fetcher.download(job_id, tmp_path / "out")
@@ -303,7 +303,7 @@ async def test_a_renewed_url_is_checked_like_the_first(storage, other_storage, a
     expired = b"<Error><Message>Request has expired</Message></Error>"
     storage.answers = [storage.reply(expired, status="403 Forbidden")]
     fresh = other_storage.url().replace("//", "//user:password@")
-    async with ResultFetcher(answering(stored(fresh))) as fetcher:
+    async with ResultFetcher(answering(stored(fresh)), patience=0) as fetcher:
         with pytest.raises(ResultUrlError):
             await fetcher.result(stored(storage.url("/p?" + QUERY)))
     assert other_storage.connections == 0
@@ -430,7 +430,7 @@ async def test_no_error_and_no_log_line_shows_a_secret(
     storage.answers = [troubles(storage, result_body())[trouble]]
     job = stored(storage.url("/p?" + QUERY))
     client = answering(job, attempts=2)
-    async with ResultFetcher(client) as fetcher:
+    async with ResultFetcher(client, patience=0) as fetcher:
         if use != "result" and trouble in {"malformed", "no result"}:
             return  # only `result` parses the JSON
         with pytest.raises(AdePollError) as caught:
@@ -445,7 +445,7 @@ async def test_a_retry_is_logged_at_debug_level(storage, fetcher, stored, caplog
     with pytest.raises(ResultRefusedError):
         await fetcher.result(stored(storage.url("/p?" + QUERY)))
     places = [record.name.removeprefix("adepoll.fetcher.") for record in caplog.records]
-    assert places == ["storage_client"] * 3
+    assert places == ["storage_client", "patience", "storage_client"]
     assert "?REDACTED: 500 (whole)" in caplog.text
     assert "?REDACTED answered 500" in caplog.text
 

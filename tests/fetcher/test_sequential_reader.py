@@ -315,27 +315,6 @@ async def test_one_byte_per_connection_does_not_prolong_the_transfer(
     assert len(bucket.heads) == 5
 
 
-async def test_a_large_result_may_break_once_more_per_16_mebibytes(bucket, fetch, stored):
-    bucket.answers = [bucket.reply(b"{", length=40 * MIB, headers=['ETag: "one"'])]
-    response = bucket.reply(
-        b"x",
-        status="206 Partial Content",
-        length=40 * MIB - 1,
-        headers=['ETag: "one"', f"Content-Range: bytes 1-{40 * MIB - 1}/{40 * MIB}"],
-    )
-    nothing = bucket.reply(
-        b"",
-        status="206 Partial Content",
-        length=40 * MIB - 2,
-        headers=['ETag: "one"', f"Content-Range: bytes 2-{40 * MIB - 1}/{40 * MIB}"],
-    )
-    bucket.answers += [response, nothing]
-    got, _, error = await read_all(fetch(attempts=3), stored(bucket.url()))
-    assert isinstance(error, ResultTransferError)
-    assert got == b"{x"
-    assert len(bucket.heads) == 3 + 2
-
-
 async def test_failures_of_all_kinds_share_one_limit(bucket, body, fetch, stored):
     page = bucket.reply(b"<html>wait</html>")
     busy = bucket.reply(status="503 Slow Down")

@@ -174,7 +174,7 @@ async def test_old_spellings_of_an_address_are_not_resolved(answering, stored, h
     async with await asyncio.start_server(note, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         client = answering(base_url=PUBLIC_API, attempts=1)
-        async with ResultFetcher(client) as fetcher:
+        async with ResultFetcher(client, patience=0) as fetcher:
             with pytest.raises((ResultUrlError, ResultTransferError)):
                 await fetcher.result(stored(f"https://{host}:{port}/p"))
     assert connected == []
@@ -225,7 +225,7 @@ async def test_no_connection_is_made_to_a_name_with_a_private_address(
     resolving(storage_example=["127.0.0.1"])
     port = storage.origin.rpartition(":")[2]
     client = answering(base_url=PUBLIC_API)
-    async with ResultFetcher(client) as fetcher:
+    async with ResultFetcher(client, patience=0) as fetcher:
         with pytest.raises(ResultUrlError, match="private network") as caught:
             await _use(fetcher, use, stored(f"https://storage.example:{port}/p?x=1"), tmp_path)
     assert caught.value.url == f"https://storage.example:{port}/p?REDACTED"
@@ -241,7 +241,7 @@ async def test_the_connection_goes_to_the_checked_address(
     storage.answers = [storage.reply(result_body())]
     port = storage.origin.rpartition(":")[2]
     client = answering(base_url=PUBLIC_API)
-    async with ResultFetcher(client, allow_private=True) as fetcher:
+    async with ResultFetcher(client, patience=0, allow_private=True) as fetcher:
         assert await fetcher.result(stored(f"http://storage.example:{port}/p"))
     assert names.asked == ["storage.example"]
     assert names.closed == 1

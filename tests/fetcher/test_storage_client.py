@@ -32,7 +32,7 @@ async def fetcher():
     retry = RetryPolicy(attempts=1, base=0.001, max_wait=0.001)
     async with (
         AdeClient(KEY, base_url="http://127.0.0.1:9", retry=retry) as client,
-        ResultFetcher(client) as running,
+        ResultFetcher(client, patience=0) as running,
     ):
         yield running
 
@@ -120,7 +120,7 @@ async def test_five_redirects_are_followed(storage, storage_client):
 
 async def test_a_sixth_redirect_raises_without_a_retry(storage, answering, stored):
     storage.answers = [moved(storage, f"/{hop}?{TOKEN}") for hop in range(1, 9)]
-    async with ResultFetcher(answering(attempts=3)) as fetcher:
+    async with ResultFetcher(answering(attempts=3), patience=0) as fetcher:
         with pytest.raises(ResultUrlError, match="more than 5 times") as caught:
             await fetcher.result(stored(storage.url("/0")))
     assert storage.targets == ["/0", *(f"/{hop}?{TOKEN}" for hop in range(1, 6))]
@@ -306,7 +306,7 @@ async def test_each_attempt_starts_at_the_first_url(storage, answering, stored, 
         moved(storage, "/2"),
         storage.reply(result_body()),
     ]
-    async with ResultFetcher(answering()) as fetcher:
+    async with ResultFetcher(answering(), patience=0) as fetcher:
         assert await fetcher.result(stored(storage.url("/0")))
     assert storage.targets == ["/0", "/1", "/0", "/2"]
 

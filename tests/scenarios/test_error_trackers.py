@@ -60,7 +60,7 @@ async def test_no_error_shows_a_secret_in_the_locals_of_its_frames(tmp_path, end
         AdeClient(KEY, base_url=ade.base_url, timeout=0.3, retry=RETRY, max_body_bytes=400_000)
         as client,
         JobWatcher(client, patience=0.05, not_found_grace=0.05) as watcher,
-        ResultFetcher(client, read_timeout=0.3, connect_timeout=0.5) as fetcher,
+        ResultFetcher(client, patience=0, read_timeout=0.3, connect_timeout=0.5) as fetcher,
     ):  # fmt: skip
         job_id = ade.submit(JobPlan(result_bytes=1_500_000))
         job = await client.get_job(job_id)

@@ -492,7 +492,7 @@ async def storage(name, times):
         job_id = ade.submit(JobPlan(result_bytes=LARGE))
         options = AT_A_RESULT[name].options
         ade.faults.add(name, endpoints=["result"], times=times, **options)
-        async with ResultFetcher(client, read_timeout=longest_request(name)) as fetcher:
+        async with ResultFetcher(client, patience=0, read_timeout=longest_request(name)) as fetcher:
             yield ade, fetcher, await client.get_job(job_id)
         assert ade.world.traffic.leaks == 0
         assert ade.truth.faults[name] >= 1
@@ -566,6 +566,6 @@ async def test_an_announced_length_that_is_one_byte_short_is_detected(tmp_path):
     async with service() as (ade, client):
         job_id = ade.submit(JobPlan(result_bytes=LARGE))
         ade.faults.add("wrong-length", endpoints=["result"], by=-1, times=1)
-        async with ResultFetcher(client) as fetcher:
+        async with ResultFetcher(client, patience=0) as fetcher:
             report = await fetcher.download(job_id, path)
         assert report.sha256 == ade.truth(job_id).result_sha256

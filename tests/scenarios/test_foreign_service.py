@@ -177,7 +177,7 @@ async def test_every_job_settles_once_and_large_results_are_complete(tmp_path, j
         async with (
             AdeClient(KEY, base_url=base_url, retry=retry) as client,
             JobWatcher(client, schedule=Exponential(initial=0.3, maximum=1.0)) as watcher,
-            ResultFetcher(client) as fetcher,
+            ResultFetcher(client, patience=0) as fetcher,
         ):
             unresolved = {}
             try:

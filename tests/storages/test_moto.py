@@ -214,7 +214,9 @@ async def fetch(answering, stored):
 
         async def make(url, *fresh, **options):
             client = answering(*map(stored, fresh or (url,)))
-            return await stack.enter_async_context(ResultFetcher(client, **options)), stored(url)
+            return await stack.enter_async_context(
+                ResultFetcher(client, patience=0, **options)
+            ), stored(url)
 
         yield make
 

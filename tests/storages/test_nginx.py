@@ -33,7 +33,7 @@ async def fetch(answering, stored):
 
         async def make(url, *, attempts=3, **options):
             job = stored(url)
-            fetcher = ResultFetcher(answering(job, attempts=attempts), **options)
+            fetcher = ResultFetcher(answering(job, attempts=attempts), patience=0, **options)
             return await stack.enter_async_context(fetcher), job
 
         yield make

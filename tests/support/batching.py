@@ -38,7 +38,7 @@ class Scene:
         return [self.submit(**plan) for _ in range(count)]
 
     def batch(self, **options):
-        defaults = {"journal": self.journal, "out_dir": self.out_dir}
+        defaults = {"journal": self.journal, "out_dir": self.out_dir, "download_patience": 0.0}
         if self.grace is not None:
             defaults |= {"not_found_grace": self.grace, "patience": self.grace}
         return Batch(self.client, **(defaults | options))
