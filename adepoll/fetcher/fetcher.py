@@ -99,7 +99,8 @@ class ResultFetcher(AsyncCloseable):
             connections: Maximum number of connections per `download`. More than one is used if
                 the storage serves byte ranges and a single connection is slow.
             connect_timeout: Maximum seconds until a connection is established.
-            read_timeout: Maximum seconds without a byte.
+            read_timeout: Maximum seconds without a byte of the body, and from the connection to
+                the end of the headers.
             min_rate: Minimum bytes per second, averaged over each `read_timeout`; a slower
                 transfer fails, and is retried, as if no byte had arrived.
             patience: Seconds without progress, and with as many failures as the client's retry

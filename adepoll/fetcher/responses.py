@@ -92,7 +92,8 @@ class PacedReader(Generic[_ChunkT]):
     async def read(self) -> _ChunkT:
         """Return the next bytes, none at the end; raises `TooSlowError`."""
         started = self._time()
-        chunk = await self._read()
+        async with asyncio.timeout(self._period):  # chunk extensions can arrive without end
+            chunk = await self._read()
         self._waited += self._time() - started
         self._received += len(chunk)
         if self._waited >= self._period:

@@ -72,7 +72,8 @@ class StorageClient(AsyncCloseable):
             guard: Decides which URLs may be requested, and by which proxy.
             options: Certificates and header limits; None for the defaults.
             connect_timeout: Maximum seconds until a connection is established.
-            read_timeout: Maximum seconds without a byte.
+            read_timeout: Maximum seconds without a byte of the body, and from the connection to
+                the end of the headers.
             min_rate: Minimum bytes per second, over each `read_timeout` of waiting for them.
         """
         self._guard = guard
@@ -83,6 +84,7 @@ class StorageClient(AsyncCloseable):
             sock_connect=connect_timeout,
             sock_read=read_timeout,
         )
+        self._header_timeout = connect_timeout + read_timeout
         self._read_timeout = read_timeout
         self._min_rate = min_rate
         self._connections = Connections("fetcher", self._make_session)
@@ -191,13 +193,15 @@ class StorageClient(AsyncCloseable):
         is_refused = False
         try:
             self.check_open()
-            return await self._connections.session().get(
-                target,
-                headers=headers,
-                allow_redirects=False,
-                read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
-                proxy=self._guard.proxies.for_url(target),
-            )
+            # aiohttp's read timeout starts again with each byte, also of an endless header.
+            async with asyncio.timeout(self._header_timeout):
+                return await self._connections.session().get(
+                    target,
+                    headers=headers,
+                    allow_redirects=False,
+                    read_bufsize=_READ_BUFFER_IN_BULK if in_bulk else _READ_BUFFER,
+                    proxy=self._guard.proxies.for_url(target),
+                )
         except TimeoutError:
             reason = "the storage does not respond"
         except (aiohttp.ClientError, OSError) as exc:

@@ -46,7 +46,7 @@ def test_a_low_rate_does_not_raise_before_the_period_is_over(replay):
 
 def test_a_burst_does_not_count_in_later_periods(replay):
     with pytest.raises(TooSlowError):
-        replay(paced((10.0, 10**6), *[(1.0, 1)] * 10))
+        replay(paced((9.9, 10**6), *[(1.0, 1)] * 11))
 
 
 def test_a_slow_beginning_does_not_count_in_later_periods(replay):
@@ -58,4 +58,9 @@ def test_time_between_reads_does_not_count(replay):
 
 
 def test_a_late_end_of_the_body_does_not_raise(replay):
-    assert replay(paced((1.0, 100), (30.0, 0))) == 100
+    assert replay(paced((1.0, 100), (9.5, 0))) == 100
+
+
+def test_a_read_that_takes_longer_than_the_period_raises(replay):
+    with pytest.raises(TimeoutError):
+        replay(paced((10.1, 100), min_rate=0))

@@ -485,3 +485,47 @@ async def _use(fetcher, use, job, path):
         return await fetcher.download(job, path)
     async with fetcher.stream(job) as stream:
         return b"".join([chunk async for chunk in stream])
+
+
+# --- Responses without end ------------------------------------------------------------------------
+
+
+def endless(begin, part):
+    """Send `begin`, then `part` again and again, slowly enough for any timeout between bytes."""
+
+    async def send(_reader, writer):
+        writer.write(begin)
+        while True:  # until the client disconnects
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.005)
+
+    return send
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("use", ["result", "download", "stream"])
+@pytest.mark.parametrize(
+    ("begin", "part", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x", "does not respond"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "does not respond"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 50, "does not respond"),
+        (CHUNKED + b"1;x=", b"x", "stopped sending"),
+        (CHUNKED + b"2\r\n{}\r\n0\r\nTrailer: ", b"x", "stopped sending"),
+    ],
+    ids=["headers", "100", "103", "chunk extension", "trailer"],
+)
+async def test_a_response_whose_next_byte_never_comes_is_given_up(
+    storage, answering, stored, tmp_path, use, begin, part, message
+):
+    storage.answers = [endless(begin, part)]
+    client = answering(attempts=2)
+    options = {"connect_timeout": 0.1, "read_timeout": 0.1, "min_rate": 0, "patience": 0}
+    async with ResultFetcher(client, **options) as fetcher:
+        with pytest.raises(ResultTransferError, match=message):
+            await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    assert len(storage.heads) == 2
+    assert [*tmp_path.iterdir()] == []
