@@ -203,6 +203,10 @@ class FailureMemory:
         """Remember nothing yet."""
         self._failures: dict[str, PollFailures] = {}  # oldest first
 
+    def __len__(self) -> int:
+        """Return the number of jobs whose failures are remembered."""
+        return len(self._failures)
+
     def keep(self, job_id: str, failures: PollFailures) -> None:
         """Remember the failures of a job. The oldest job is forgotten if there are too many."""
         self._failures[job_id] = failures

@@ -157,6 +157,7 @@ class ListHints:
     def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
         """Compare the answer to a poll with the list, before anything else is recorded of it."""
         accuracy = self.accuracy
+        self.list_trust.record_poll()
         self._settled += settled
         if state.missing_at < math.inf:
             if settled:

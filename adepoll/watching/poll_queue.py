@@ -32,10 +32,6 @@ class _Heap:
         """Return the number of items, out-of-date ones included."""
         return len(self.items) + len(self.old)
 
-    def push(self, item: _Item) -> None:
-        """Add an item."""
-        heapq.heappush(self.items, item)
-
     def first(self) -> _Item | None:
         """Return the first item; None if there is none."""
         if self.old and not (self.items and self.items[0] < self.old[0]):
@@ -89,7 +85,8 @@ class PollQueue:
             self.drop(state)
         state.ticket = next(self._tickets)
         state.due = due
-        (self._postponed if postponed else self._heap).push((due, state.ticket, state))
+        heap = self._postponed if postponed else self._heap
+        heapq.heappush(heap.items, (due, state.ticket, state))
 
     def put_overdue(self, state: JobState, now: float, chance: float) -> None:
         """Add a new job that is due now, with a known chance, to the overdue jobs."""
@@ -114,18 +111,21 @@ class PollQueue:
         if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
         heap, urgent, overdue = self._heap, self._urgent, self._overdue
+        items = heap.items
         # More than one job may be due: the second and third items are next to the top of the heap.
-        several = len(heap.items) > 1 and min(heap.items[1:3])[0] <= now
+        several = len(items) > 1 and min(items[1:3])[0] <= now
         waiting = urgent.items or urgent.old or overdue.items or overdue.old
-        if several or waiting or heap.old:
+        more = several or heap.old or (waiting and items and items[0][0] <= now)
+        if more:
             self._move_overdue(now)
+        if more or waiting:
             self._polls += 1
             if self._polls % _KEPT_POLL == 0:
                 urgent, overdue = overdue, urgent
             for first in (urgent, overdue):
-                if (state := self._take(first, math.inf)) is not None:
+                if (first.items or first.old) and (state := self._take(first, math.inf)):
                     return state
-        return self._take(heap, now)
+        return self._take(heap, now) if items or heap.old else None
 
     @property
     def overdue(self) -> int:
@@ -155,7 +155,7 @@ class PollQueue:
         If there are more of them, it is out of date, too; the next call goes on.
         """
         for _ in range(_MAX_STALE):
-            item = heap.items[0] if heap.items and not heap.old else heap.first()
+            item = heap.first() if heap.old or not heap.items else heap.items[0]
             if item is None or item[1] == item[2].ticket:
                 return item
             heap.pop()
@@ -170,7 +170,7 @@ class PollQueue:
                 break
             due, ticket, state = self._postponed.pop()
             state.due = min(due, now)
-            self._heap.push((state.due, ticket, state))
+            heapq.heappush(self._heap.items, (state.due, ticket, state))
         if not self._postponed:
             self._recalled_at = math.inf
 
@@ -184,15 +184,19 @@ class PollQueue:
 
     def _push_overdue(self, state: JobState, due: float, chance: float) -> None:
         if chance >= 1:
-            self._urgent.push((due, state.ticket, state))
+            heapq.heappush(self._urgent.items, (due, state.ticket, state))
         else:
-            self._overdue.push((due - _HEAD_START * chance, state.ticket, state))
+            due -= _HEAD_START * chance
+            heapq.heappush(self._overdue.items, (due, state.ticket, state))
 
     def _take(self, heap: _Heap, until: float) -> JobState | None:
         item = self._first(heap)
         if item is None or item[0] > until or item[1] != item[2].ticket:
             return None
-        heap.pop()
+        if heap.old:
+            heap.pop()
+        else:
+            heapq.heappop(heap.items)
         state = item[2]
         state.ticket = 0
         return state

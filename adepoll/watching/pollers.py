@@ -48,8 +48,7 @@ class Pollers:
         self._max_workers = max_workers
         self._turns = turns
         self.on_idle: Callable[[], list[asyncio.Task[None]]] = list
-        self._held_back = False  # as many polls as may wait for their turn do so
-        turns.on_turn = self._on_turn
+        turns.on_turn = self.pump
         self._on_fatal = on_fatal
         self._workers: set[asyncio.Task[None]] = set()
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -71,8 +70,7 @@ class Pollers:
         loop = asyncio.get_running_loop()
         pop_due, next_due = self.watched_jobs.pop_due, self.watched_jobs.poll_queue.next_due
         while len(self._workers) < self._max_workers and not self._closed:
-            if self._turns.enough_wait(loop.time()):
-                self._held_back = True
+            if self._turns.hold_back(loop.time()):
                 return
             state = pop_due(loop.time())
             if state is None:
@@ -122,11 +120,6 @@ class Pollers:
         """Return the ids of the jobs whose polls are in flight."""
         return [state.job_id for state in self._in_flight]
 
-    def _on_turn(self) -> None:
-        if self._held_back:
-            self._held_back = False
-            self.pump()
-
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer_at <= due:
             return  # a timer that fires earlier sets the next one
@@ -168,8 +161,7 @@ class Pollers:
                     watched_jobs.cancelled(state, loop.time())
                 waiting.pop(task, None)
                 del in_flight[state]
-            self._held_back = self._turns.enough_wait(now)
-            state = None if self._held_back else watched_jobs.pop_due(now)
+            state = None if self._turns.hold_back(now) else watched_jobs.pop_due(now)
             if state is None:
                 self._workers.discard(task)  # from now on `pump` may start another one
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:

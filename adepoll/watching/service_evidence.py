@@ -39,16 +39,16 @@ class ServiceEvidence:
     def record_answer(self) -> None:
         """Record the answer to a poll."""
         self.answered += 1
-        self.record_accepted_key()
+        if not self.key_works or self.last_error is not None or self._refused_at is not None:
+            self.record_accepted_key()
 
     def record_accepted_key(self) -> None:
         """Record an answer, also of the list, which shows that the service accepts the key."""
         self.key_works = True
-        if self.last_error is not None or self._refused_at is not None:
-            self.record_response()
-            self.refused_for = 0.0
-            self._refused_at = None
-            self._refusals = 0
+        self.record_response()
+        self.refused_for = 0.0
+        self._refused_at = None
+        self._refusals = 0
 
     def record_response(self) -> None:
         """Record a response that says nothing about the key: the service is not down."""

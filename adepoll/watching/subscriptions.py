@@ -288,7 +288,8 @@ class Subscription:
             return
         for job_id in self._job_ids:
             self._add(job_id, now())
-            await self._wait_for_room()
+            if self.open + self._untaken() >= self._window:
+                await self._wait_for_room()
             count += 1
             if count % _IDS_PER_STEP == 0:
                 if count % _NEW_JOBS == 0:

@@ -26,9 +26,9 @@ class Throughput:
 
     def record(self, due: float, now: float, *, settled: bool) -> None:
         """Record the end of a poll of a job that was due at a time."""
-        if math.isnan(self._started):
+        if not self._polls:
             self._started = self._updated = due
-        if now > self._updated:
+        if now > self._updated + _FADE_EVERY:
             self._fade(now)
         self._polls += 1
         if now - due > _LATE:
@@ -60,3 +60,4 @@ _LATE: Final = 2.0  # seconds; a poll without a queue takes less
 _MOST: Final = 0.5
 _MIN_LATE: Final = 3.0  # polls
 _MEMORY: Final = 20.0  # seconds
+_FADE_EVERY: Final = 0.1  # seconds; a poll is too frequent an occasion

@@ -4,10 +4,10 @@ Imports nothing of adepoll.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 
 class Turns:
@@ -16,21 +16,26 @@ class Turns:
     Attributes:
         waiting: Tasks of the polls whose request was not sent yet, and the times at which the polls
             began; the oldest comes first.
-        on_turn: Called when a poll gets its turn.
+        held_back: True if no other poll should begin yet, as polls wait long for their turn.
+        on_turn: Called when a poll gets its turn while others are held back.
     """
 
     def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
         """`semaphore` is held during each poll."""
         self.waiting: dict[asyncio.Task[None], float] = {}
+        self.held_back = False
         self.on_turn: Callable[[], None] = _do_nothing
         self._semaphore = semaphore
         self._last_wait = 0.0  # seconds
 
-    def enough_wait(self, now: float) -> bool:
-        """Return whether no other poll should begin yet, as polls wait long for their turn."""
-        if len(self.waiting) < _MAX_WAITING:
-            return False
-        return max(self._last_wait, now - next(iter(self.waiting.values()))) > _LONG
+    def hold_back(self, now: float) -> bool:
+        """Decide and return whether the next poll is held back."""
+        waiting = self.waiting
+        self.held_back = (
+            len(waiting) >= _MAX_WAITING
+            and max(self._last_wait, now - next(iter(waiting.values()))) > _LONG
+        )
+        return self.held_back
 
     async def __aenter__(self) -> None:
         """Take a place; this poll does not wait any more."""
@@ -38,16 +43,18 @@ class Turns:
         task = asyncio.current_task()
         if task is not None and (began := self.waiting.pop(task, None)) is not None:
             self._last_wait = asyncio.get_running_loop().time() - began
-            self.on_turn()
+            if self.held_back:
+                self.held_back = False
+                self.on_turn()
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        """Release the place."""
-        await self._semaphore.__aexit__(exc_type, exc, traceback)
+    ) -> Coroutine[Any, Any, bool | None]:
+        """Return what releases the place."""
+        return self._semaphore.__aexit__(exc_type, exc, traceback)
 
 
 # What is polled next is decided as late as possible: a poll that waits long for its turn, while the

@@ -28,14 +28,18 @@ class WatchedJobs:
         learning: Keeps the ages of jobs, and learns how long jobs take.
         counts: What has happened so far.
         list_trust: How far the list is trusted.
+        uses_list: True if the list may be swept; else nothing is compared with it.
         list_hints: Takes in what the list shows.
         poll_queue: The jobs that are due now or later.
     """
 
-    def __init__(self, timing: PollTiming, failure_rules: FailureRules) -> None:
+    def __init__(
+        self, timing: PollTiming, failure_rules: FailureRules, *, uses_list: bool = True
+    ) -> None:
         """Watch no jobs yet; for the arguments, see the attributes."""
         self.timing = timing
         self.failure_rules = failure_rules
+        self.uses_list = uses_list
         self.learning = timing.learning
         self.counts = PollCounts()
         self.list_trust = ListTrust(learning=self.learning)
@@ -76,7 +80,8 @@ class WatchedJobs:
         if state is None:
             state = self._states[job_id] = JobState(job_id, alone, now, now)
             state.awaited_since = now
-            state.failures = self._memory.recall(job_id, now)
+            if self._memory:
+                state.failures = self._memory.recall(job_id, now)
             trust = self.list_trust
             chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
             if trust.sweeping and can_wait and not trust.jobs_come_settled:
@@ -163,7 +168,6 @@ class WatchedJobs:
             if ignore_list:
                 self.list_trust.trust(state)
             state.polled_at = now
-            self.list_trust.record_poll()
             reserved = state.reserved_by = tuple(state.subscribers)
             for subscriber in reserved:
                 if (buffer := subscriber.buffer) is not None:
@@ -225,7 +229,7 @@ class WatchedJobs:
             self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
         self.counts.polls += 1
-        self.timing.throughput.record(state.due, now, settled=snapshot.is_terminal)
+        self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.service.record_answer()
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
@@ -308,7 +312,9 @@ class WatchedJobs:
 
     def _deliver(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         changed = state.status != snapshot.status_text
-        self.list_hints.record_poll(state, now, settled=snapshot.status.is_terminal)
+        settled = snapshot.status.is_terminal
+        if self.uses_list:
+            self.list_hints.record_poll(state, now, settled=settled)
         state.polls += 1
         state.status = snapshot.status_text
         state.failures = None
@@ -316,7 +322,7 @@ class WatchedJobs:
         for subscriber in state.subscribers:
             if not subscriber.deliver(snapshot):
                 refused.append(subscriber)  # noqa: PERF401 - a comprehension costs a call
-        if not snapshot.status.is_terminal:
+        if not settled:
             self._continue(state, snapshot, now)
             return
         if changed:
@@ -324,7 +330,7 @@ class WatchedJobs:
             active_at = state.last_active_at - self.list_trust.list_lag
             self.counts.record_settled(now - max(active_at, state.added_at))
         was_old = self.learning.record_settled(state, snapshot.received_at, now)
-        if was_old is not None:
+        if was_old is not None and self.uses_list:
             self.list_trust.record_first(settled=was_old)
             if was_old and self.list_trust.jobs_come_settled:
                 self.poll_queue.recall(now)  # jobs that wait for the list have probably settled

@@ -125,6 +125,7 @@ class JobWatcher(AsyncCloseable):
                 patience=patience,
                 outage_patience=outage_patience,
             ),
+            uses_list=discovery != "get",
         )
         turns = Turns(semaphore)
         self._pollers = Pollers(

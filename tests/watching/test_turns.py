@@ -95,12 +95,12 @@ def test_without_a_short_budget_all_polls_may_wait_at_the_same_time(replay):
         turns = Turns(asyncio.Semaphore(2))
         tasks = [asyncio.create_task(turns.__aenter__()) for _ in range(5)]
         turns.waiting = dict.fromkeys(tasks, 0.0)
-        assert not turns.enough_wait(0.1)
+        assert not turns.hold_back(0.1)
         await asyncio.sleep(0)
         assert len(turns.waiting) == 3
-        assert not turns.enough_wait(1.0)  # few wait
+        assert not turns.hold_back(1.0)  # few wait
         turns.waiting |= dict.fromkeys(range(3), 0.9)
-        assert turns.enough_wait(1.0)  # the oldest has waited long
+        assert turns.hold_back(1.0)  # the oldest has waited long
         for task in tasks:
             task.cancel()
 
