@@ -1,4 +1,4 @@
-"""Decompression of bodies, with a limit on their growth. Imports errors only."""
+"""Decompression of bodies, with a limit on their size. Imports errors only."""
 
 import zlib
 from collections.abc import Awaitable, Callable
@@ -17,12 +17,16 @@ ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
 
 _GZIP_OR_ZLIB: Final = 47  # zlib's wbits for: detect the format by its header
 _MAX_CHUNK: Final = 2**18
-_MAX_GROWTH: Final = 200  # JSON shrinks to about a tenth, a decompression bomb to a thousandth
-_GROWTH_CHECKED_FROM: Final = 2**26  # bytes
+_MAX_DECODED: Final = 2**34  # bytes; equal rows shrink as much as a decompression bomb does
+_MAX_WITHOUT_TEXT: Final = 2**20  # bytes that decode to fewer bytes: compressed data hardly grows
+_PLAIN: Final = b"{ \t\r\n"  # no compressed data begins with one of these
 
 
 class Decoder:
-    """Decodes gzip and deflate, which some storages send although they were not requested."""
+    """Decodes gzip and deflate, which some storages send although they were not requested.
+
+    Some storages also send the header with a text that is not encoded; it is left unchanged.
+    """
 
     def __init__(self, read: Read, *, job_id: str) -> None:
         """`read` returns the next encoded bytes."""
@@ -32,19 +36,23 @@ class Decoder:
         self._encoded = b""  # received, not decoded yet
         self._bytes_in = 0
         self._bytes_out = 0
+        self._is_plain = False
 
     async def read(self) -> bytes:
         """Return the next decoded bytes, none at the end.
 
         Raises:
             ResultTransferError: The body ended within the compressed data.
-            ResultMalformedError: It is not compressed data, or grows beyond the limit.
+            ResultMalformedError: It is not compressed data, or decodes to too many bytes or hardly
+                any.
         """
         while True:
             if not self._encoded:
                 self._encoded = await self._read()
+                if not self._bytes_in and self._encoded[:1] and self._encoded[:1] in _PLAIN:
+                    self._is_plain = True
                 self._bytes_in += len(self._encoded)
-                if not self._encoded and not self._zlib.eof:
+                if not self._encoded and not (self._zlib.eof or self._is_plain):
                     reason = "the bytes ended within their encoding"
                     raise ResultTransferError(
                         reason,
@@ -55,6 +63,10 @@ class Decoder:
                     )
                 if not self._encoded:
                     return b""
+                if self._is_plain:
+                    chunk, self._encoded = self._encoded, b""
+                    self._bytes_out += len(chunk)
+                    return chunk
             if chunk := self._decode():
                 return chunk
 
@@ -69,8 +81,11 @@ class Decoder:
         else:
             self._encoded = self._zlib.unconsumed_tail or self._zlib.unused_data
             self._bytes_out += len(chunk)
-            if self._bytes_out <= max(_GROWTH_CHECKED_FROM, _MAX_GROWTH * self._bytes_in):
+            if self._bytes_out > _MAX_DECODED:
+                problem = f"it decodes to more than {_MAX_DECODED} bytes @ $"
+            elif self._bytes_in > 2 * self._bytes_out + _MAX_WITHOUT_TEXT:
+                problem = "it decodes to hardly any bytes @ $"
+            else:
                 return chunk
-            problem = f"it decodes to more than {_MAX_GROWTH} times its size @ $"
         # Raised here, so that zlib's error is not its context.
         raise ResultMalformedError([problem], job_id=self._job_id)

@@ -21,6 +21,7 @@ from adepoll.fetcher.buffered_body import take_over
 from adepoll.fetcher.storage_rules import (
     CODINGS,
     RANGE_NOT_SATISFIABLE,
+    UNSUPPORTED_CODINGS,
     ObjectVersion,
     Range,
     error_for,
@@ -124,15 +125,28 @@ class ResponseBody:
         start: int = 0,
         stop: int | None = None,
         is_partial: bool = False,
+        coding: str = "",
         take_over: TakeOver | None = None,
     ) -> None:
-        """`read` returns the next bytes, none at the end; `take_over` serves `read_in_blocks`."""
+        """Read a body; the attributes are described above.
+
+        Args:
+            read: Returns the next bytes, none at the end.
+            job_id: The job, for errors.
+            version: Sets the attribute, as do `start`, `stop` and `is_partial`.
+            start: See `version`.
+            stop: See `version`.
+            is_partial: See `version`.
+            coding: Content coding of the body if it may be one that cannot be decoded.
+            take_over: Serves `read_in_blocks`.
+        """
         self.version = version
         self.start = start
         self.stop = stop
         self.is_partial = is_partial
         self._job_id = job_id
         self._read = read
+        self._coding = coding
         self._take_over = take_over
         self._position = start
         self._unread: list[bytes] = []  # received chunks, the next one last
@@ -165,7 +179,10 @@ class ResponseBody:
                 is_object_at_fault=True,
             )
         if text and not text.startswith(b"{"):
-            raise ResultMalformedError(["expected an object @ $"], job_id=self._job_id)
+            problem = "expected an object @ $"
+            if self._coding:
+                problem = f"unsupported content encoding {showable(self._coding, 20)} @ $"
+            raise ResultMalformedError([problem], job_id=self._job_id)
         self._unread = chunks[::-1]
         self._is_checked = True
 
@@ -267,23 +284,29 @@ class ResponseInterpreter:
 
     def _whole(self, response: aiohttp.ClientResponse) -> ResponseBody:
         read = self._paced(response)
-        coding = _coding(response)
-        if coding in CODINGS:
-            # Length and ranges of the response refer to the encoded bytes, so both are ignored.
-            decoder = Decoder(read, job_id=self.job_id)
-            return ResponseBody(decoder.read, job_id=self.job_id, version=ObjectVersion())
-        if coding != "identity":
-            problem = f"unsupported content encoding {showable(coding, 20)} @ $"
-            raise ResultMalformedError([problem], job_id=self.job_id)
-        length = response.content_length
-        version = ObjectVersion(length, response.headers.get("ETag"))
-        return ResponseBody(read, job_id=self.job_id, version=version, stop=length)
+        codings = _codings(response)
+        # Storages name codings that they have not applied, so the bytes decide.
+        unsupported = [coding for coding in codings if coding in UNSUPPORTED_CODINGS]
+        if is_decoded := not CODINGS.isdisjoint(codings):
+            for coding in reversed(codings):
+                if coding in CODINGS:
+                    read = Decoder(read, job_id=self.job_id).read
+        # Length and ranges of the response refer to the encoded bytes, so both are ignored.
+        length = None if is_decoded else response.content_length
+        version = ObjectVersion(length, None if is_decoded else response.headers.get("ETag"))
+        return ResponseBody(
+            read,
+            job_id=self.job_id,
+            version=version,
+            stop=length,
+            coding=unsupported[0] if unsupported else "",
+        )
 
     def _range(self, response: aiohttp.ClientResponse, requested: Range | None) -> ResponseBody:
         start, stop, size = parse_content_range(response.headers.get("Content-Range", ""))
         if requested is None:
             problem = "a byte range instead of the whole result @ $"
-        elif _coding(response) != "identity":
+        elif not (CODINGS | UNSUPPORTED_CODINGS).isdisjoint(_codings(response)):
             problem = "an encoded byte range @ $"
         elif (
             size is None
@@ -328,8 +351,10 @@ class ResponseInterpreter:
         )
 
 
-def _coding(response: aiohttp.ClientResponse) -> str:
-    return (response.headers.get("Content-Encoding") or "identity").strip().lower()
+def _codings(response: aiohttp.ClientResponse) -> list[str]:
+    """Return the content codings in the order in which they were applied."""
+    values = ",".join(response.headers.getall("Content-Encoding", ()))
+    return [coding.strip().lower() for coding in values.split(",")]
 
 
 async def _read_nothing() -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import gzip
 import hashlib
 import json
 import math
@@ -739,24 +740,42 @@ async def test_a_broken_error_page_still_raises_its_status(storage, fetch, store
 
 
 @USES
-@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, identity", "gzip, gzip"])
+@pytest.mark.parametrize("coding", ["br", "zstd", "aws-chunked, BR"])
 async def test_an_unsupported_content_encoding_is_malformed(
     storage, fetch, stored, result_body, tmp_path, coding, use
 ):
     headers = [f"Content-Encoding: {coding}"]
-    storage.answers = [storage.reply(result_body(), headers=headers)]
+    storage.answers = [storage.reply(b"\x8b\x0f" + result_body(), headers=headers)]
     with pytest.raises(ResultMalformedError, match="unsupported content encoding"):
         await _use(fetch(), use, stored(storage.url()), tmp_path / "out")
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
-async def test_the_content_encoding_identity_is_accepted(
-    storage, fetch, stored, result_body, coding
+NOT_ENCODING = ["", "identity", "Identity", "aws-chunked", "utf-8", "binary", "none", "json"]
+NOT_ENCODING += ["base64", "8bit", "aws-chunked,identity", "aws-chunked, aws-chunked", "br", "gzip"]
+
+
+@USES
+@pytest.mark.parametrize("coding", NOT_ENCODING)
+async def test_bytes_that_are_not_encoded_are_accepted_whatever_the_header_says(
+    storage, fetch, stored, result_body, tmp_path, coding, use
 ):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [storage.reply(result_body(), headers=headers)]
-    assert await fetch().result(stored(storage.url()))
+    await _use(fetch(attempts=1), use, stored(storage.url()), tmp_path / "out")
+
+
+@USES
+@pytest.mark.parametrize("coding", ["gzip, aws-chunked", "aws-chunked,gzip", "gzip, gzip"])
+async def test_lists_of_content_encodings_are_decoded(
+    storage, fetch, stored, result_body, tmp_path, coding, use
+):
+    body = result_body()
+    for _ in range(coding.count("gzip")):
+        body = gzip.compress(body)
+    storage.answers = [storage.reply(body, headers=[f"Content-Encoding: {coding}"])]
+    await _use(fetch(attempts=1), use, stored(storage.url()), tmp_path / "out")
+    assert use != "download" or (tmp_path / "out").read_bytes() == result_body()
 
 
 # --- Expiry -------------------------------------------------------------------------------------

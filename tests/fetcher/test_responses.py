@@ -170,7 +170,7 @@ async def test_an_unrequested_range_is_unusable(storage, storage_client):
         await fetch_body(storage_client, storage.url())
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "aws-chunked"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "aws-chunked, gzip"])
 async def test_an_encoded_range_is_unusable(storage, storage_client, coding):
     headers = [f"Content-Encoding: {coding}"]
     storage.answers = [range_response(storage, 10, 20, SIZE, headers=headers)]
@@ -393,7 +393,7 @@ async def test_a_corrupted_encoded_body_is_malformed(storage, answering, stored,
 async def test_a_decompression_bomb_raises_early(
     storage, answering, stored, tmp_path, monkeypatch, use
 ):
-    monkeypatch.setattr(body_decoding, "_GROWTH_CHECKED_FROM", MIB)
+    monkeypatch.setattr(body_decoding, "_MAX_DECODED", 16 * MIB)
     bomb = gzip.compress(b'{"a":"' + b"0" * (64 * MIB))
     storage.answers = [storage.reply(bomb, headers=["Content-Encoding: gzip"])]
     most = 0
@@ -410,21 +410,8 @@ async def test_a_decompression_bomb_raises_early(
                 async with fetcher.stream(stored(storage.url())) as stream:
                     async for _ in stream:
                         most = stream.received
-    assert most < 250 * len(bomb) < 32 * MIB
+    assert most <= 16 * MIB
     assert [*tmp_path.iterdir()] == []
-
-
-async def test_well_compressed_text_is_not_a_bomb(storage, answering, stored, monkeypatch):
-    monkeypatch.setattr(body_decoding, "_GROWTH_CHECKED_FROM", MIB)
-    body = b'{"a":"' + (b"0123456789" * 9 + b"%d") % 7 * 100_000 + b'"}'
-    noise = bytes(range(256)).translate(None, b'\\"{}') * 800
-    encoded = gzip.compress(body[:-2] + noise + body[-2:], 1)
-    storage.answers = [storage.reply(encoded, headers=["Content-Encoding: gzip"])]
-    async with (
-        ResultFetcher(answering(), patience=0) as fetcher,
-        fetcher.stream(stored(storage.url())) as stream,
-    ):
-        assert sum([len(chunk) async for chunk in stream]) == len(body) + len(noise)
 
 
 async def test_a_bomb_does_not_bypass_the_memory_limit(storage, answering, stored):
