@@ -203,10 +203,15 @@ class Sweep:
         """True if the sweep has more pages than it may."""
         return self.pages >= self.max_pages and not self.is_complete
 
+    @property
+    def needed_pages(self) -> int:
+        """Number of pages received, without those requested beyond the end of the list."""
+        return sum(self.pages_of(status) for status in self._by_status)
+
     def pages_of(self, status: JobStatus) -> int:
-        """Return the number of pages received of one status."""
+        """Return the number of pages received of one status that are part of the list."""
         pages = self._by_status.get(status)
-        return 0 if pages is None else pages.received
+        return 0 if pages is None else int(min(pages.received, pages.total))
 
     @property
     def statuses(self) -> Collection[JobStatus]:

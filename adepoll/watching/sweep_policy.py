@@ -91,7 +91,7 @@ class SweepPolicy:
             self.last = None  # out of date
         if self.last is None:
             return at.watched >= self.min_watched
-        return at.watched >= _MIN_LEFT and self.last.pages <= self._replaced_polls(at)
+        return at.watched >= _MIN_LEFT and self.last.needed_pages <= self._replaced_polls(at)
 
     def start(self, at: Situation) -> Sweep:
         """Start a sweep."""
@@ -153,7 +153,7 @@ class SweepPolicy:
             # By the schedule's own price of a request, a sweep that replaces many polls may come
             # more often than each of them. It need not come more often than the target asks for:
             # half of the time between sweeps is lag, and so is the time of the polls that follow.
-            pages = len(ACTIVE) if self.last is None else self.last.pages
+            pages = len(ACTIVE) if self.last is None else self.last.needed_pages
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
             every = max(every, 2 * max(self.target_lag - self.duration, self.target_lag / 2))
         if self.discovery == "auto":

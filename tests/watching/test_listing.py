@@ -108,6 +108,21 @@ def test_the_next_sweep_expects_as_many_pages_as_the_previous_one():
 
 
 @pytest.mark.parametrize("in_flight", [1, 8])
+def test_sweeps_become_shorter_with_the_list(in_flight):
+    sweep = begin(watched=800)
+    for count, needed in ((750, 8), (250, 3), (40, 1)):
+        ids = make_ids(count)
+        for _ in range(2):  # the first one finds out that the list has become shorter
+            sweep = begin(previous=sweep)
+            walk(
+                sweep,
+                lambda status, n, ids=ids: listed(ids if status is PROCESSING else [], n),
+                in_flight=in_flight,
+            )
+        assert sweep.pages == sweep.needed_pages == needed + 1
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
 @pytest.mark.parametrize(("before", "after"), [(850, 120), (120, 850), (850, 0)])
 def test_a_list_that_has_shrunk_or_grown_is_read_to_its_end(in_flight, before, after):
     last = begin()
