@@ -1,13 +1,13 @@
 """Logs what a client could not interpret in answers, once for each kind. Imports models."""
 
 import logging
-from collections.abc import Iterator
+from functools import cache
 from typing import Any, Final
 
 import attrs
 
 from adepoll.__about__ import __version__
-from adepoll.api.json_fields import keys_of
+from adepoll.api.json_fields import fields_of, keys_of
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.redaction import showable
 
@@ -50,14 +50,22 @@ class OddAnswers:
             )
 
 
-def unread_fields(model: Any, path: str = "$") -> Iterator[str]:
-    """Yield the paths of declared fields whose JSON is in `extra`; not within arrays."""
+def unread_fields(model: Any, path: str = "$") -> list[str]:
+    """Return the paths of declared fields whose JSON is in `extra`; not within arrays."""
     cls: type = type(model)
-    if model.extra:
-        for key in sorted(keys_of(cls)):
-            if key in model.extra or f"{key}_json" in model.extra:
-                yield f"{path}.{key}"
-    for field in attrs.fields(cls):
-        value = getattr(model, field.name)
-        if attrs.has(type(value)):
-            yield from unread_fields(value, f"{path}.{field.name}")
+    paths = []
+    if extra := getattr(model, "extra", None):
+        keys = sorted(key for key in keys_of(cls) if key in extra or f"{key}_json" in extra)
+        paths = [f"{path}.{key}" for key in keys]
+    for name in _models_in(cls):
+        if (value := getattr(model, name)) is not None:
+            paths += unread_fields(value, f"{path}.{name}")
+    return paths
+
+
+@cache
+def _models_in(cls: type) -> tuple[str, ...]:
+    """Return the names of the fields that contain an instance of an attrs class."""
+    if not attrs.has(cls):
+        return ()  # `data` of another kind of job
+    return tuple(f.name for f in fields_of(cls) if attrs.has(f.type) and not f.many)
