@@ -201,7 +201,7 @@ class Transport(Connections):
         raise failure
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the body, or its beginning if that is too large already."""
+        """Return the body; only its beginning if the body is larger than `max_body_bytes`."""
         chunks: list[bytes] = []
         size = 0
         self.reading.add(response)

@@ -38,8 +38,8 @@ class BatchRun(EndsWhenLeft[Outcome]):
             AuthenticationError: The service refused the API key; also `PermissionDeniedError`.
             PaymentRequiredError: The organisation has no credits left.
             CertificateError: The certificate of the service cannot be verified.
-            ClosedError: The batch or its client was closed, another task closed the run, or an
-                earlier loop over it was left, which ended the run.
+            ClosedError: The batch or its client was closed, another task closed the run, or you
+                left an earlier loop over this run, which ended it.
         """
         if self._left:
             raise ClosedError("the run ended when a loop over it was left; start another one")

@@ -142,7 +142,7 @@ class BatchOptions:
         )
 
     def with_confirmed_folder(self, recorded: str | None, journal: Path) -> "BatchOptions":
-        """Return these options if they name the folder for results that the journal has recorded.
+        """Return these options, unless only the journal names the folder for results.
 
         A journal may come from anyone, and a file with a certain name can do harm in some folders.
 
@@ -253,7 +253,7 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.FloatRange(min=0),
         callback=refuse_nan,
         metavar="SECONDS",
-        help="Give up jobs that have not settled after this time.",
+        help="Give up jobs that have not settled this many seconds after the start of this run.",
     )
     @click.option(
         "--concurrency",
@@ -270,8 +270,8 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--discovery",
         type=click.Choice(get_args(Discovery)),
-        help="How to find settled jobs: read the job list, get each job, or use the cheaper one.  "
-        "[default: auto]",
+        help="How to find settled jobs. auto: the cheaper way; list: read the job list; get: poll each "
+        "job.  [default: auto]",
     )
     @endpoint_options
     @allow_private_option
@@ -281,10 +281,14 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         is_flag=True,
         flag_value=False,
         default=True,
-        help="Do not check that the result files of earlier runs still exist and are unchanged.",
+        help="With a journal: do not check that the result files of earlier runs still exist and are "
+        "unchanged.",
     )
     @click.option(
-        "--all", "replay", is_flag=True, help="Print the outcomes of earlier runs again first."
+        "--all",
+        "replay",
+        is_flag=True,
+        help="With a journal: print the outcomes of earlier runs again first.",
     )
     @click.option(
         "--strict",

@@ -32,6 +32,7 @@ from adepoll.emulator import (
 EXAMPLE = """\b
 Start an emulator with 100 jobs and use it from this shell:
   adepoll emulate --jobs 100 > ade.env &
+  until grep -q KEY ade.env; do sleep 0.1; done
   . ./ade.env && adepoll list
 
 \b

@@ -34,7 +34,8 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
         multiple=True,
         type=click.Path(allow_dash=True),
         metavar="FILE",
-        help='Read ids from a file, one per line; "-" is standard input. Repeatable.',
+        help='Read ids from a file, one per line; lines that begin with "#" are skipped; "-" is '
+        "standard input. Repeatable.",
     )
     @click.option(
         "--field",

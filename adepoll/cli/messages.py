@@ -45,7 +45,7 @@ def shown(text: str) -> str:
 
 
 def text_of(error: AdePollError) -> str:
-    """Return the text of an error, with the options of the command in place of Python arguments."""
+    """Return the text of an error; `overwrite=True` and the like become command-line options."""
     text = str(error)
     for argument, option in _OPTIONS:
         text = text.replace(argument, option)

@@ -311,7 +311,7 @@ class DownloadView:
         self._progress.stop()
 
     def update(self, received: int, size: int | None) -> None:
-        """Show that `received` of `size` bytes are on disk; None if the size is unknown."""
+        """Show that `received` of `size` bytes are on disk; `size` is None if it is unknown."""
         self._progress.update(self._bar, completed=received, total=size)
 
 

@@ -61,11 +61,12 @@ def resume(journal: Path, *, options: BatchOptions) -> None:
     First prints the recorded outcomes that have not been printed yet, without requests to the
     service. Then waits for the remaining jobs.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It contains the API URL,
-    --out, --timeout, --concurrency, --downloads, --max-rate and --discovery of that command;
-    options of this command override them. --overwrite, --allow-private and --no-verify are not
-    saved. A journal may come from anyone: confirm its folder for results with --out, and an API URL
-    that is not a region of LandingAI with --base-url.
+    JOURNAL is the file that was passed to "adepoll watch --journal". It contains --timeout,
+    --concurrency, --downloads, --max-rate and --discovery of that command, which replace the
+    defaults below; options of this command override them. Other options are not saved.
+
+    A journal may come from anyone: confirm its folder for results with --out, and an API URL that
+    is not a region of LandingAI with --base-url.
     """
     from adepoll.cli.batch_runner import BatchRunner  # noqa: PLC0415 - --help works without it
 

@@ -99,7 +99,7 @@ class Integration:
     async def running(
         self, app: FastAPI, **options: Unpack[ResourceOptions]
     ) -> AsyncGenerator[ServerResources, None]:
-        """As `lifespan`, for use within your own lifespan.
+        """Do what `lifespan` does, as a context manager for your own lifespan.
 
         ``async with running(app) as resources: yield``. Mounted applications have access to the
         resources only if your lifespan yields ``{"adepoll": resources}``, or is the `inner` of

@@ -76,7 +76,10 @@ class TracedSource:
             return listed
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "TracedSource":
-        """Return a view that holds `semaphore` during each request, as that of the source does."""
+        """Return a traced source that holds `semaphore` during each request.
+
+        See `JobSource.for_polling`.
+        """
         held = for_polling(self._source, _MarkedSlot(semaphore))
         return TracedSource(held, self._tracer, with_ids=self._with_ids)
 

@@ -103,7 +103,7 @@ class Presigner:
 
 
 def expires_at(raw_query: str) -> float:
-    """Return until when a URL of `Presigner` with this query is valid, in Unix seconds."""
+    """Return the Unix time at which a URL of `Presigner` with this query expires."""
     fields = dict(part.split("=", 1) for part in raw_query.split("&"))
     signed = timegm(time.strptime(unquote(fields["X-Amz-Date"]), _DATE_FORMAT))
     return signed + int(fields["X-Amz-Expires"])

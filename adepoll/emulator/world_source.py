@@ -82,7 +82,7 @@ class WorldSource:
             JobNotFoundError: There is no such job, or it has not arrived yet.
             RequestError: A fault applied: `StatusError` and its subclasses, `TransportError`,
                 `AnswerError`.
-            AdePollError: `failures` returned it.
+            AdePollError: The error that `failures` returned.
         """
         latency = self.rng.uniform(*self.latency)
         await asyncio.sleep(latency / 2)
@@ -110,7 +110,7 @@ class WorldSource:
         Raises:
             ValueError: `page` or `page_size` is out of range, or no job can have that `status`.
             RequestError: As for `get_job`.
-            AdePollError: `failures` returned it.
+            AdePollError: The error that `failures` returned.
         """
         if page < 0 or not 1 <= page_size <= 100 or status is JobStatus.UNKNOWN:  # noqa: PLR2004 - as documented
             raise ValueError(f"no such page: {page=}, {page_size=}, {status=}")

@@ -116,6 +116,6 @@ def _schema() -> dict[str, str]:
 
 
 def _objects(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return the SQL of all objects but SQLite's own, such as statistics, by name."""
+    """Return the SQL of tables, indexes and so on by name, without those that SQLite creates."""
     rows = connection.execute("SELECT name, sql FROM sqlite_schema").fetchall()
     return {name: sql for name, sql in rows if not str(name).startswith("sqlite_")}

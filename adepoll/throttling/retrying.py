@@ -1,4 +1,7 @@
-"""When a failed request is repeated. Imports nothing of adepoll; the only importer of backoff."""
+"""When a failed request is repeated. A 429 is handled in `rate_limiter`.
+
+Imports nothing of adepoll; the only importer of backoff.
+"""
 
 import math
 from collections.abc import Iterator

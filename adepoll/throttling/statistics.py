@@ -1,4 +1,7 @@
-"""The counters of a client; `RequestSender` creates them. Imports estimators."""
+"""The counters of a client, as `request_sender` and `rate_limiter` count them.
+
+Imports estimators.
+"""
 
 from attrs import frozen
 

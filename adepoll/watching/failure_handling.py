@@ -15,7 +15,7 @@ time is evidence, not elapsed time:
 - A job whose seconds have reached a tenth of the limit is a suspect: the service answered polls of
   others meanwhile. Its later failures say nothing about the service, and its seconds count also
   without other polls. So bad jobs that are left at the end do not look like an outage.
-- A malformed answer, and a 404 or 403 of a job never seen, count in full: the service responds.
+- A malformed answer, a 404 and a 403 count in full: the service responds.
 - The seconds before a 429 do not count.
 
 `outage_patience` is the limit for everything else. It bounds the failed polls of one job, whatever
@@ -158,7 +158,7 @@ class FailureRules:
         return min(longest, left / weight) if weight >= _MOST else math.inf
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
-        """Return the share of the seconds since the previous failed poll that counts."""
+        """Return the how much, 0 to 1, of the time since the previous failed poll is evidence."""
         if kind in _RESPONSES:
             return 1.0
         share = self.service.share_answered(failures.answered, failures.failed)
@@ -195,8 +195,8 @@ class FailureRules:
 class FailureMemory:
     """Remembers the failures of jobs that nobody watches any more, for the next watch or wait.
 
-    Else a caller with a short timeout that waits again and again would restart grace and patience
-    each time.
+    Without this, a caller that waits repeatedly with a short timeout would start `not_found_grace`
+    and `patience` anew each time.
     """
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ _REFUSALS: Final = (
     ProxyRefusedError,
 )
 _OF_NEW_JOB: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN})
-_RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.MALFORMED})
+_RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.MALFORMED})
 _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts a tenth at most
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0

@@ -80,7 +80,7 @@ class ListSweeper:
         return list(self._tasks)
 
     def close(self) -> set[asyncio.Task[None]]:
-        """Start no more sweeps; return the tasks that are still to end."""
+        """Cancel sweeping; return the cancelled tasks, for which the caller waits."""
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()

@@ -1,4 +1,7 @@
-"""What a watcher counts, and the figures that it shows. Imports nothing of adepoll."""
+"""What a watcher counts, and the figures that it shows. Imports nothing of adepoll.
+
+Polls are counted in `watched_jobs`, sweeps in `list_sweeper`, wasted polls in `listing`.
+"""
 
 from bisect import bisect_left
 from typing import Final

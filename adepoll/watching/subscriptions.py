@@ -79,7 +79,7 @@ class Subscription:
     the number of ids.
 
     Attributes:
-        alone: Tuple of this subscription alone, which its jobs share.
+        alone: ``(self,)``: one tuple for all its jobs, to save memory.
         every_change: True if every change of status is delivered, False if only the final one.
         buffer: Room for snapshots; None if there is always room.
         ready: Set when there may be something to take, or the end.
@@ -88,7 +88,7 @@ class Subscription:
         known: Number of ids read, without duplicates.
         open: Number of jobs that are still watched.
         given_up: Number of jobs that were given up.
-        complete: True if no more ids are read.
+        complete: True after the last id was read.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Watch: an async iterator over what becomes of many jobs. Imports subscriptions and below.
 
-`WatchSubscription` follows the jobs, `Watch` is the consumer's handle. They are two objects because
-pollers hold the subscription: the garbage collector can find an abandoned handle nevertheless.
+`WatchSubscription` follows the jobs, `Watch` is the consumer's handle. Pollers refer to the
+subscription. Only the consumer refers to the `Watch`, so an abandoned `Watch` is collected, which
+ends the subscription.
 """
 
 import asyncio
