@@ -270,8 +270,8 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--discovery",
         type=click.Choice(get_args(Discovery)),
-        help="How to find settled jobs. auto: the cheaper way; list: read the job list; get: poll each "
-        "job.  [default: auto]",
+        help="How to find settled jobs. auto: the cheaper way; list: read the job list; get: poll "
+        "each job.  [default: auto]",
     )
     @endpoint_options
     @allow_private_option
@@ -281,8 +281,8 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         is_flag=True,
         flag_value=False,
         default=True,
-        help="With a journal: do not check that the result files of earlier runs still exist and are "
-        "unchanged.",
+        help="With a journal: do not check that the result files of earlier runs still exist and "
+        "are unchanged.",
     )
     @click.option(
         "--all",

@@ -15,7 +15,8 @@ time is evidence, not elapsed time:
 - A job whose seconds have reached a tenth of the limit is a suspect: the service answered polls of
   others meanwhile. Its later failures say nothing about the service, and its seconds count also
   without other polls. So bad jobs that are left at the end do not look like an outage.
-- A malformed answer, a 404 and a 403 count in full: the service responds.
+- A malformed answer and a 404 count in full: the service responds. A 403 counts like other
+  failures, because it can concern the key of all jobs.
 - The seconds before a 429 do not count.
 
 `outage_patience` is the limit for everything else. It bounds the failed polls of one job, whatever
@@ -242,7 +243,7 @@ _REFUSALS: Final = (
     ProxyRefusedError,
 )
 _OF_NEW_JOB: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN})
-_RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN, FailureKind.MALFORMED})
+_RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.MALFORMED})
 _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts a tenth at most
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0
