@@ -5,7 +5,12 @@ from contextlib import AsyncExitStack
 
 from attrs import evolve, frozen
 
-from adepoll.errors import ResultChangedError, ResultError, ResultTransferError
+from adepoll.errors import (
+    ResultChangedError,
+    ResultError,
+    ResultRefusedError,
+    ResultTransferError,
+)
 from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, UnusableRangeError
@@ -14,7 +19,7 @@ from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
-from adepoll.fetcher.storage_rules import ObjectVersion, Range
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
 
 @frozen
@@ -62,7 +67,6 @@ class ResultDownload:
             resume = found
             self._resumed += resume is not None
             while True:
-                started = asyncio.get_running_loop().time()
                 try:
                     if in_segments:
                         version = await self._in_segments(resume)
@@ -76,6 +80,8 @@ class ResultDownload:
                         resume = None  # the bytes were of an earlier download: not a failure
                         self._resumed = 0
                         continue
+                    # Its replicas may have different ETags, or it may misunderstand If-Match.
+                    in_segments = False
                     error = self._changed_error()
                 else:
                     try:
@@ -86,7 +92,7 @@ class ResultDownload:
                         return PublishedFile(
                             self._disk.written, digest, version.etag, self._resumed
                         )
-                await self._wait_or_raise(error, started)
+                await self._wait_or_raise(error)
                 resume = None
 
     async def _in_segments(self, resume: ResumeState | None) -> ObjectVersion:
@@ -125,14 +131,17 @@ class ResultDownload:
 
     async def _first_segment(self, stack: AsyncExitStack) -> ResponseBody:
         while True:
-            started = asyncio.get_running_loop().time()
             opening = self._stored.open(requested=Range(0, FIRST_SEGMENT))
             try:
                 return await stack.enter_async_context(opening)
             except UnusableRangeError:
                 break
+            except ResultRefusedError as error:
+                if may_refuse_range(error):
+                    break
+                await self._wait_or_raise(error)
             except ResultError as error:
-                await self._wait_or_raise(error, started)
+                await self._wait_or_raise(error)
         raise NoRangesError
 
     async def _in_order(
@@ -155,8 +164,10 @@ class ResultDownload:
             await reader.aclose()
         return reader.version
 
-    async def _wait_or_raise(self, error: ResultError, started: float) -> None:
-        await self._stored.retries.wait_or_raise(error, started=started, received=0)
+    async def _wait_or_raise(self, error: ResultError) -> None:
+        # The attempt contains failures of its connections, and counts in addition to them.
+        now = asyncio.get_running_loop().time()
+        await self._stored.retries.wait_or_raise(error, started=now, received=0)
 
     def _changed_error(self) -> ResultTransferError:
         return ResultTransferError(

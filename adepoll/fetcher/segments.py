@@ -10,13 +10,13 @@ from typing import Final
 
 from attrs import define, field
 
-from adepoll.errors import ResultError, ResultServerError
+from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
 from adepoll.fetcher.buffered_body import BLOCK_BYTES
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
 from adepoll.fetcher.responses import ResponseBody, UnusableRangeError
 from adepoll.fetcher.resume_state import merged
 from adepoll.fetcher.storage_client import StoredResult
-from adepoll.fetcher.storage_rules import ObjectVersion, Range
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
 FIRST_SEGMENT: Final = 2**23
 """Bytes of the first requested range."""
@@ -36,7 +36,7 @@ _MAX_UNUSABLE_RANGES: Final = 3
 
 
 class NoRangesError(Exception):
-    """The storage sends the whole object where a range is requested."""
+    """The storage refuses ranges, or sends the whole object instead."""
 
 
 @define(eq=False)
@@ -285,6 +285,10 @@ class DownloadConnections:
             if self._unusable_ranges >= _MAX_UNUSABLE_RANGES:
                 raise NoRangesError from None
             failure: ResultError = error.as_public()
+        except ResultRefusedError as error:
+            if may_refuse_range(error):
+                raise NoRangesError from None
+            failure = error
         except ResultError as error:
             failure = error
         finally:

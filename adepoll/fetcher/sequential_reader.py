@@ -23,7 +23,7 @@ from adepoll.fetcher.responses import (
     UnusableRangeError,
 )
 from adepoll.fetcher.storage_client import StoredResult
-from adepoll.fetcher.storage_rules import RANGE_NOT_SATISFIABLE, ObjectVersion, Range
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
 
 class SequentialReader:
@@ -159,9 +159,9 @@ class SequentialReader:
             # from None: the internal error says nothing more.
             raise self._changed_error() from None
         except ResultRefusedError as error:
-            if error.status != RANGE_NOT_SATISFIABLE or requested is None or self.received:
+            if requested is None or not may_refuse_range(error):
                 raise
-            self._ranges_work = False  # request the whole object, which shows its size
+            self._ranges_work = False  # request the whole object, which also shows its size
             return await self._open()
         self.resumed += self.received > 0
         self._body = body

@@ -19,6 +19,7 @@ from adepoll.errors import (
 from adepoll.redaction import REDACTED, showable
 
 RANGE_NOT_SATISFIABLE: Final = 416
+_REFUSE_RANGES: Final = frozenset({400, 403, 405, RANGE_NOT_SATISFIABLE, 501})
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """Content codings that are decoded, although `Accept-Encoding` forbids all of them."""
 
@@ -99,6 +100,11 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
         return 0, 0, None
     first, last, size = found.groups()
     return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
+
+
+def may_refuse_range(error: ResultRefusedError) -> bool:
+    """Return whether a storage may answer the same request without a range or condition."""
+    return error.status in _REFUSE_RANGES and not isinstance(error, ResultExpiredError)
 
 
 def error_for(

@@ -213,6 +213,78 @@ async def test_an_unusable_first_range_makes_it_request_the_whole(
     assert bucket.ranges == [(0, PART), None]
 
 
+def refusing(bucket, header, status, *, but_first=0):
+    """Refuse requests with this header, except the first ones."""
+    give = bucket.give()
+    refuse = bucket.keeping(bucket.reply(b"<Error/>", status=status))
+
+    async def answer(reader, writer):
+        has_it = header.lower() in bucket.heads[-1].decode("latin-1").lower()
+        is_refused = has_it and len(bucket.heads) > but_first
+        return await (refuse if is_refused else give)(reader, writer)
+
+    return answer
+
+
+REFUSALS = ["400 Bad", "403 Forbidden", "405 Not Allowed", "416 Range", "501 Not Implemented"]
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_where_the_first_range_is_refused_the_whole_is_requested(
+    bucket, fetch, stored, result_body, tmp_path, status
+):
+    bucket.body = result_body(5_000)
+    bucket.answers = [refusing(bucket, "\r\nRange:", status)]
+    await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == bucket.body
+    assert bucket.ranges == [(0, PART), None]
+
+
+@pytest.mark.parametrize(("but_first", "status"), [(1, "416 Range"), (2, "501 Not Implemented")])
+async def test_where_later_ranges_are_refused_the_whole_is_requested(
+    bucket, body, fetch, stored, tmp_path, status, but_first
+):
+    bucket.answers = [refusing(bucket, "\r\nRange:", status, but_first=but_first)]
+    report = await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [("If-Match", "412 Precondition Failed"), ("If-Range", "400 Bad")]
+)
+async def test_where_conditions_are_refused_the_whole_is_requested(
+    bucket, body, fetch, stored, tmp_path, header, status
+):
+    bucket.answers = [refusing(bucket, f"\r\n{header}:", status)]
+    report = await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+
+
+async def test_replicas_with_different_etags_are_read_from_one_of_them(
+    bucket, body, fetch, stored, tmp_path
+):
+    give = bucket.give()
+
+    async def answer(reader, writer):
+        bucket.etag = f'"{len(bucket.heads) % 2}"'
+        return await give(reader, writer)
+
+    bucket.answers = [answer]
+    report = await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_a_broken_stream_is_read_again_where_ranges_are_refused(
+    bucket, fetch, stored, result_body, status
+):
+    body = bucket.body = result_body(5_000)
+    cut = bucket.give(3_000, then="close")
+    bucket.answers = [cut, refusing(bucket, "\r\nRange:", status)]
+    async with fetch(attempts=2).stream(stored(bucket.url())) as stream:
+        assert b"".join([chunk async for chunk in stream]) == body
+
+
 @pytest.mark.parametrize("how", ["tag", "size"])
 async def test_a_segment_of_another_object_is_never_joined_even_if_the_storage_ignores_conditions(
     bucket, body, fetch, stored, tmp_path, how
@@ -241,7 +313,7 @@ async def test_an_object_that_changes_in_each_attempt_is_given_up(
     def change(number):
         bucket.etag = f'"{number}"'
 
-    bucket.answers = [bucket.give(before=change)]
+    bucket.answers = [bucket.give(9 * MIB, then="close", before=change)]
     error = await fails(
         fetch(attempts=4), stored(bucket.url()), tmp_path / "out", ResultTransferError
     )
