@@ -299,7 +299,8 @@ class ResultFetcher(AsyncCloseable):
         Args:
             job: A snapshot of the job, or its id.
             prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
-                There are no items if nothing has that path.
+                An empty array has no items; if nothing has that path, the iteration raises
+                `ResultMalformedError` at its end.
 
         Raises:
             ConfigurationError: ijson is not installed.

@@ -28,10 +28,12 @@ class ItemBuilder:
     Attributes:
         prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
         items: Complete items, the oldest first.
+        is_found: True if there was an item, or an array on the path of the items, possibly empty.
     """
 
     prefix: str
     items: deque[Json] = field(factory=deque, init=False)
+    is_found: bool = field(default=False, init=False)
     _path: list[str] = field(factory=list, init=False)  # of the parser, outside of items
     _joined_path: str = field(default="", init=False)  # the same, as a string
     _open: list[dict[str, Json] | list[Json]] = field(factory=list, init=False)  # within an item
@@ -71,11 +73,14 @@ class ItemBuilder:
         if len(self._path) + len(self._open) >= _MAX_DEPTH:
             raise ValueError("nested too deeply")
         if self._open or self._joined_path == self.prefix:
+            self.is_found = True
             self._open.append(container)
             self._keys.append("")
         else:
             self._path.append("item" if isinstance(container, list) else "")
             self._joined_path = ".".join(self._path)
+            if isinstance(container, list) and not self.is_found:
+                self.is_found = f"{self.prefix}.".startswith(f"{self._joined_path}.")
 
     def _end(self) -> None:
         if self._open:
@@ -88,6 +93,7 @@ class ItemBuilder:
     def _add_value(self, value: Json) -> None:
         if not self._open:
             if self._joined_path == self.prefix:
+                self.is_found = True
                 self.items.append(value)
             return
         parent = self._open[-1]
@@ -135,7 +141,7 @@ class ResultItems:
         """Return the next item.
 
         Raises:
-            ResultMalformedError: The result is not JSON.
+            ResultMalformedError: The result is not JSON, or nothing has the path of the items.
             ResultTooLargeError: One item is larger than `max_result_bytes`.
             AdePollError: As for `ResultStream`.
         """
@@ -163,6 +169,8 @@ class ResultItems:
             self._held = 0 if events and not builder.is_within_item else self._held + len(chunk)
             builder.add(events)
             events.clear()
+        except SystemError:  # of ijson, which ignores an error of Python's conversion
+            problem = "a number has too many digits @ $"
         except ValueError as exc:
             problem = f"{exc} @ $"
         except self._ijson.JSONError:
@@ -174,7 +182,9 @@ class ResultItems:
                 raise ResultTooLargeError(
                     job_id=self._job_id, limit=self._max_bytes, what="an item"
                 )
-            return
+            if chunk or builder.is_found:
+                return
+            problem = "nothing has the path of the items @ $"
         raise ResultMalformedError([problem], job_id=self._job_id)
 
 
