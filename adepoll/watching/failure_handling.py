@@ -198,25 +198,24 @@ class FailureMemory:
 
     Without this, a caller that waits repeatedly with a short timeout would start `not_found_grace`
     and `patience` anew each time.
+
+    Attributes:
+        failures: The failures by job id, oldest first.
     """
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._failures: dict[str, PollFailures] = {}  # oldest first
-
-    def __len__(self) -> int:
-        """Return the number of jobs whose failures are remembered."""
-        return len(self._failures)
+        self.failures: dict[str, PollFailures] = {}
 
     def keep(self, job_id: str, failures: PollFailures) -> None:
         """Remember the failures of a job. The oldest job is forgotten if there are too many."""
-        self._failures[job_id] = failures
-        if len(self._failures) > _MOST_REMEMBERED:
-            del self._failures[next(iter(self._failures))]
+        self.failures[job_id] = failures
+        if len(self.failures) > _MOST_REMEMBERED:
+            del self.failures[next(iter(self.failures))]
 
     def recall(self, job_id: str, now: float) -> PollFailures | None:
         """Return the failures of a job, and forget them; None if they are unknown or old."""
-        failures = self._failures.pop(job_id, None)
+        failures = self.failures.pop(job_id, None)
         if failures is None or now - failures.last_at > _REMEMBERED_FOR:
             return None
         return failures

@@ -12,7 +12,7 @@ from contextvars import Context
 from adepoll.api.source import JobSource
 from adepoll.errors import AdePollError, TransportError
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.turns import Turns
+from adepoll.watching.semaphore import Turns
 from adepoll.watching.watched_jobs import WatchedJobs
 
 

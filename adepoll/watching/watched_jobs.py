@@ -80,7 +80,7 @@ class WatchedJobs:
         if state is None:
             state = self._states[job_id] = JobState(job_id, alone, now, now)
             state.awaited_since = now
-            if self._memory:
+            if self._memory.failures:
                 state.failures = self._memory.recall(job_id, now)
             trust = self.list_trust
             chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE

@@ -25,12 +25,11 @@ from adepoll.watching.list_sweeper import ListSweeper
 from adepoll.watching.listing import Discovery
 from adepoll.watching.poll_timing import PollTiming
 from adepoll.watching.pollers import Pollers, finish
-from adepoll.watching.semaphore import Semaphore
+from adepoll.watching.semaphore import Semaphore, Turns
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
 from adepoll.watching.subscriptions import JobIds, SubscriptionHost
 from adepoll.watching.sweep_policy import SweepPolicy
-from adepoll.watching.turns import Turns
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
 from adepoll.watching.watched_jobs import WatchedJobs
