@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -179,7 +179,7 @@ class StorageClient(AsyncCloseable):
                 return response, url
             response.release()
             try:
-                url = location if urlsplit(location).scheme else str(_joined(target, location))
+                url = location if urlsplit(location).scheme else _joined(target, location)
             except ValueError:
                 url = REDACTED  # not a URL, so the next check raises
         raise ResultUrlError(
@@ -219,8 +219,12 @@ class StorageClient(AsyncCloseable):
         raise cls(reason, job_id=job_id, received=0, expected=None)
 
 
-def _joined(base: URL, location: str) -> URL:
-    return base.join(URL(location, encoded=True))
+def _joined(base: URL, location: str) -> str:
+    """Return the URL of a relative location (RFC 3986, section 5.2), without decoding any part."""
+    if not location.startswith(("/", "?", "#")) and location:
+        # urljoin would join empty segments of a relative path.
+        location = f"{base.raw_path.rpartition('/')[0]}/{location}"
+    return urljoin(str(base), location)
 
 
 class PresignedUrl:

@@ -78,6 +78,24 @@ async def test_a_relative_location_is_relative_to_the_redirecting_url(
     assert storage.targets == ["/a/b?q=1", target]
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("d", "/a%2Fb/d"),
+        ("../d", "/d"),
+        ("./d%2F..%2Fe?x=%2F", "/a%2Fb/d%2F..%2Fe?x=%2F"),
+        ("?x=%2f", "/a%2Fb/c%2Fc?x=%2f"),
+        ("d//e", "/a%2Fb/d//e"),
+    ],
+)
+async def test_a_location_relative_to_a_path_with_encoded_slashes_goes_where_curl_goes(
+    storage, storage_client, location, target
+):
+    storage.answers = [moved(storage, location), storage.reply(BODY)]
+    assert await read(storage_client, storage.url("/a%2Fb/c%2Fc?q=1")) == BODY
+    assert storage.targets == ["/a%2Fb/c%2Fc?q=1", target]
+
+
 async def test_a_location_without_scheme_keeps_the_scheme(storage, other_storage, storage_client):
     storage.answers = [moved(storage, other_storage.url("/p?x=%2F").removeprefix("http:"))]
     other_storage.answers = [other_storage.reply(BODY)]
