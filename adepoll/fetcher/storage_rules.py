@@ -19,7 +19,8 @@ from adepoll.errors import (
 from adepoll.redaction import REDACTED, showable
 
 RANGE_NOT_SATISFIABLE: Final = 416
-_REFUSE_RANGES: Final = frozenset({400, 403, 405, RANGE_NOT_SATISFIABLE, 501})
+_NOT_IMPLEMENTED: Final = 501
+_REFUSE_RANGES: Final = frozenset({400, 403, 405, RANGE_NOT_SATISFIABLE, _NOT_IMPLEMENTED})
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """Content codings that are decoded, although `Accept-Encoding` forbids all of them."""
 
@@ -28,6 +29,9 @@ UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", 
 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether the URL has expired
+# S3, Google and CloudFront say "expired"; Azure only says that the time is outside the time frame.
+_EXPIRED: Final = (b"expired", b"not valid in the specified time frame")
+_TOO_EARLY: Final = (b"requesttimetooskewed", b"not yet valid")  # a clock is wrong: try again
 _TRANSIENT: Final = frozenset({408, 429})  # besides 5xx
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
 _SHORTEST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
@@ -104,7 +108,8 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
 
 def may_refuse_range(error: ResultRefusedError) -> bool:
     """Return whether a storage may answer the same request without a range or condition."""
-    return error.status in _REFUSE_RANGES and not isinstance(error, ResultExpiredError)
+    is_permanent = not isinstance(error, ResultExpiredError | ResultServerError)
+    return error.status in _REFUSE_RANGES and (is_permanent or error.status == _NOT_IMPLEMENTED)
 
 
 def error_for(
@@ -115,9 +120,13 @@ def error_for(
     message = unescape((found[1] if found else b"").decode("utf-8", "replace"))
     detail = showable(_without_query_values(message, url), 200)
     cls: type[ResultRefusedError] = ResultRefusedError
-    if status in _MAY_MEAN_EXPIRED:
-        cls = ResultExpiredError if b"expired" in body.lower() else ResultForbiddenError
-    elif status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
+    said = body.lower()
+    is_refused = status in _MAY_MEAN_EXPIRED
+    if is_refused and any(text in said for text in _EXPIRED):
+        cls = ResultExpiredError
+    elif is_refused and not any(text in said for text in _TOO_EARLY):
+        cls = ResultForbiddenError
+    elif is_refused or status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
         return ResultServerError(
             job_id=job_id, status=status, detail=detail, url=url, retry_after=retry_after
         )

@@ -843,6 +843,38 @@ async def test_expiry_is_recognised_by_the_message_for_several_statuses(
     assert storage.targets == ["/stale", "/fresh"]
 
 
+AZURE = (
+    b"<Error><Code>AuthenticationFailed</Code><Message>Server failed to authenticate the request."
+    b"</Message><AuthenticationErrorDetail>Signature not valid in the specified time frame: Start "
+    b"[Sat, 28 Nov 2026 10:00:00 GMT] - Expiry [Sat, 28 Nov 2026 11:00:00 GMT] - Current [Sun, 29 "
+    b"Nov 2026 00:00:00 GMT]</AuthenticationErrorDetail></Error>"
+)
+
+
+async def test_the_expiry_of_azure_renews_the_url(storage, fetch, stored, result_body):
+    storage.answers = [storage.reply(AZURE, status="403 Forbidden"), storage.reply(result_body())]
+    fetcher = fetch(stored(storage.url("/fresh")), attempts=1)
+    assert await fetcher.result(stored(storage.url("/stale")))
+    assert storage.targets == ["/stale", "/fresh"]
+
+
+@USES
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"<Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message>",
+        b"<Code>AccessDenied</Code><Message>Request is not yet valid</Message>",
+    ],
+)
+async def test_a_url_that_is_too_early_for_the_storage_is_requested_again(
+    storage, fetch, stored, result_body, tmp_path, said, use
+):
+    early = storage.reply(b"<Error>" + said + b"</Error>", status="403 Forbidden")
+    storage.answers = [early, storage.reply(result_body())]
+    await _use(fetch(attempts=2), use, stored(storage.url()), tmp_path / "out")
+    assert len(storage.heads) == 2
+
+
 async def test_a_failed_renewal_raises_the_error_of_the_api(storage, fetch, stored):
     storage.answers = [storage.reply(EXPIRED, status="403 Forbidden")]
     fetcher = fetch(JobNotFoundError(status=404, job_id="job-1"))
