@@ -383,7 +383,7 @@ def troubles(storage, body):
         "html": reply(f"<html>{quoted}</html>".encode()),
         "malformed": reply(b'{"extraction":' + quoted.encode() + b"}"),
         "no result": reply(f'{{"metadata":"{quoted}"}}'.encode()),
-        "encoded": reply(body, headers=["Content-Encoding: gzip"]),
+        "encoded": reply(b"\x1f\x8b" + body, headers=["Content-Encoding: gzip"]),
     }
 
 
