@@ -49,7 +49,7 @@ def lost(records: Sequence[Record]) -> list[Record]:
 
 async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile | None:
     """Compare a file with a result; return the file if it has the same bytes, else None."""
-    file = await asyncio.to_thread(_open_regular, path)
+    file = _open_regular(path)  # not in a thread, which could open it after a cancellation
     if file is None:
         return None
     digest = hashlib.sha256()

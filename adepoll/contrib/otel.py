@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 from adepoll.api.client import AdeClient
 from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus
 from adepoll.api.source import JobSource, clock_of, for_polling
+from adepoll.api.transport_options import TransportOptions
 from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
 from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
 
@@ -97,8 +98,10 @@ class FetcherOptions(TypedDict, total=False):
     connect_timeout: float
     read_timeout: float
     min_rate: float
+    patience: float
     allow_private: bool
     resolve_url: ResolveUrl | None
+    transport: TransportOptions | None
 
 
 class TracedFetcher(ResultFetcher):

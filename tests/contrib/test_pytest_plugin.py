@@ -228,7 +228,7 @@ def test_marks_set_options_and_the_nearest_mark_wins(project):
                 assert [fault.name for fault in ade.faults] == ["not-found"]
                 truth = ade.truth(ade.submit())
                 assert round(truth.finished_at - truth.received_at, 3) == 60.0
-                assert ade_client._transport._key == "module-key"
+                assert ade_client._transport._key.reveal() == "module-key"
 
             def test_replayed(self, ade_world):
                 assert (ade_world.world.seed, ade_world.world.list_lag) == (2, 2.0)
