@@ -81,7 +81,18 @@ def completed(job_id: str) -> dict[str, object]:
     return {**processing(job_id), **ended, "data": data, "metadata": metadata}
 
 
-ANSWERS = {"processing": processing, "completed, 1 kB": completed}
+def completed_small(job_id: str) -> dict[str, object]:
+    """A job that has ended, with a result of about 600 bytes."""
+    job = completed(job_id)
+    data = {"extraction": {"total": 1_204.5}, "metadata": job["metadata"]}
+    return {**job, "data": data}
+
+
+ANSWERS = {
+    "processing": processing,
+    "completed, 600 B": completed_small,
+    "completed, 1 kB": completed,
+}
 
 
 class Answers(asyncio.Protocol):
