@@ -85,7 +85,8 @@ class ListAccuracy:
         """
         informative = received_at + self.limit + _TRUNCATED
         if missing_at <= informative:
-            self.compare_at = min(self.compare_at, informative)
+            if not self.is_proven:
+                self.compare_at = min(self.compare_at, informative)
             return False
         self.arrivals.count(late=True)
         return True

@@ -82,6 +82,7 @@ class ListHints:
             self.accuracy.record_listed(job.job_id, requested_at)
             return False
         state.last_listed_at = requested_at
+        state.not_before = 0.0  # if it is missing later, that is news
         state.last_active_at = max(state.last_active_at, requested_at)
         requested = state.ignore_list and state.missing_at == math.inf  # by something else
         state.missing_at = math.inf
@@ -157,7 +158,7 @@ class ListHints:
     def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
         """Compare the answer to a poll with the list, before anything else is recorded of it."""
         accuracy = self.accuracy
-        self.list_trust.record_poll()
+        self.list_trust.record_request()
         self._settled += settled
         if state.missing_at < math.inf:
             if settled:

@@ -118,7 +118,9 @@ class ListSweeper:
                         self._on_due()
                         await asyncio.sleep(0)
                     self._on_due()
-                self._policy.record_end(sweep, self._situation())
+                at = self._situation()
+                self._policy.record_end(sweep, at)
+                self._watched_jobs.list_trust.sweeps_are_late = self._policy.is_late(at)
             else:
                 self._policy.record_failure(self._situation())
             while self._policy.should_sweep(at := self._situation()):
@@ -167,6 +169,7 @@ class ListSweeper:
         while page is not None:
             status, number = page
             requested_at = loop.time()
+            self._watched_jobs.list_trust.record_request()
             listed = await self._request(status, number)
             if not silence.expired():
                 silence.reschedule(loop.time() + _PAGE_TIMEOUT)
@@ -221,7 +224,7 @@ def _first(error: BaseException) -> Any:
 
 
 _PAGES_IN_FLIGHT: Final = 8
-_MAX_SLEEP: Final = 1.0
+_MAX_SLEEP: Final = 0.25
 _PAGE_TIMEOUT: Final = 30.0  # seconds without a page; the list is out of date then
 _MAX_TRIES: Final = 20
 _RETRY_DELAY: Final = 1.0

@@ -36,16 +36,19 @@ class ListTrust:
         pending_confirmation: Number of jobs that are to be polled immediately.
         wasted_polls: Polls of jobs missing from the list that were still active.
         settled_share: Share of the recent jobs that had settled before the list could show them.
+        sweeps_are_late: True if a sweep takes more than half of the wanted time between two sweeps,
+            as when pages wait for the request budget.
     """
 
     learning: Learning
     max_trust: float = 300.0
     sweeping: bool = False
     settled_share: float = 0.0
+    sweeps_are_late: bool = False
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
-    _checks: float = 1.0  # polls that may check the list while the budget is short
+    _checks: float = 1.0  # polls that may check the list now while the budget is short
     _last_lag: float = 0.0  # of the job missing before
 
     @property
@@ -72,14 +75,18 @@ class ListTrust:
         self.pending_confirmation -= state.pending_confirmation
         state.ignore_list = state.pending_confirmation = False
 
-    def record_poll(self) -> None:
-        """Count a poll: while the budget is short, a share of the polls may check the list."""
+    def record_request(self) -> None:
+        """Count a poll, or a page: while the budget is short, a share of them may be checks."""
         if self._checks < _MAX_CHECKS:
             self._checks += _CHECK_SHARE
 
     def may_check(self, *, is_short: bool) -> bool:
-        """Return whether to poll a job only to check the list, and count that poll."""
-        if is_short and self._checks < 1:
+        """Return whether to poll a job only to check the list, and count that poll.
+
+        Args:
+            is_short: True if polls wait for the request budget.
+        """
+        if (is_short or self.sweeps_are_late) and self._checks < 1:
             return False
         self._checks = max(self._checks - 1, 0.0)
         return True
@@ -250,7 +257,7 @@ class Sweep:
 
 _MAX_SETTLED_SHARE: Final = 0.5
 _SHARE_OF: Final = 8  # jobs
-_CHECK_SHARE: Final = 0.05
+_CHECK_SHARE: Final = 0.03  # of the requests
 _MAX_CHECKS: Final = 4.0
 _ALMOST_ALL: Final = 0.99  # share of the jobs
 _KNOWN_SHARE: Final = 0.95  # share that must settle within the known ages

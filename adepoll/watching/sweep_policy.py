@@ -148,6 +148,22 @@ class SweepPolicy:
     def delay(self, at: Situation) -> float:
         """Return the seconds until the next sweep."""
         self._count(at)
+        every = self._interval(at)
+        # Jobs known to be missing come first; before they are polled, finding more is of no use.
+        if self._rate:
+            busy = at.pending_confirmation / self._rate
+        else:
+            busy = every if at.pending_confirmation else 0.0
+        if at.compare_at > self._started:
+            every = min(every, max(at.compare_at - self._started, _MIN_APART))
+        return max(self._started + every - at.now, busy - every / 2, 0.0)
+
+    def is_late(self, at: Situation) -> bool:
+        """Return whether a sweep takes more than half of the wanted time between two sweeps."""
+        return self.duration > self._interval(at) / 2
+
+    def _interval(self, at: Situation) -> float:
+        """Return the wanted seconds from the start of a sweep to that of the next one."""
         every = at.mean_delay or _DEFAULT_DELAY
         if self.target_lag is not None:
             # By the schedule's own price of a request, a sweep that replaces many polls may come
@@ -160,14 +176,7 @@ class SweepPolicy:
             # Other people's jobs make the list longer. Rarer sweeps cost less, and lag more.
             cost = self._requests / (_REQUEST_SHARE * max(self._settled + at.watched, 1))
             every *= min(max(cost, 1.0), _MAX_STRETCH)
-        # Jobs known to be missing come first; before they are polled, finding more is of no use.
-        if self._rate:
-            busy = at.pending_confirmation / self._rate
-        else:
-            busy = every if at.pending_confirmation else 0.0
-        if at.compare_at > self._started:
-            every = min(every, max(at.compare_at - self._started, _MIN_APART))
-        return max(self._started + every - at.now, busy - every / 2, 0.0)
+        return every
 
     def _replaced_polls(self, at: Situation) -> float:
         """Return the number of polls that the schedule would make from sweep to sweep."""

@@ -77,6 +77,15 @@ def test_active_jobs_that_are_missing_after_the_limit_make_the_list_bad():
     assert accuracy.compare_at == math.inf
 
 
+def test_a_proven_list_needs_no_sweep_for_a_new_job():
+    accuracy = make_accuracy()
+    for number in range(3):
+        settle(accuracy, f"job{number}", 10.0 * number, listed_until=10.0 * number + 2)
+    assert accuracy.is_proven
+    assert not accuracy.record_active(received_at=100.0, missing_at=102.0)
+    assert accuracy.compare_at == math.inf
+
+
 def test_a_poll_of_a_listed_job_that_has_settled_asks_for_a_sweep():
     accuracy = make_accuracy()
     accuracy.record_settled("a", 10.0)

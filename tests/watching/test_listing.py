@@ -306,6 +306,14 @@ def test_a_sweep_comes_sooner_if_it_can_tell_whether_the_list_is_late():
     assert policy.delay(at(1.0, watched=1_000, compare_at=60.0)) == pytest.approx(3.0)
 
 
+def test_sweeps_are_late_if_one_takes_most_of_the_wanted_time_between_two():
+    policy = make_policy(lag=2.0)
+    policy.record_end(sweep_of(policy, at(), 3), at(now=1.0))
+    assert not policy.is_late(at(now=1.0))
+    policy.record_end(sweep_of(policy, at(now=5.0), 3), at(now=11.0))
+    assert policy.is_late(at(now=11.0))
+
+
 def test_pending_jobs_are_listed_less_often_while_there_are_none():
     policy, statuses = make_policy(), []
     ids = make_ids(5)
@@ -494,6 +502,21 @@ def test_delays_are_never_negative_and_pauses_end(steps, lag, discovery):
 
 def make_hints(durations=None, **options):
     return ListTrust(learning=Learning(durations=durations or Durations()), **options)
+
+
+@pytest.mark.parametrize(("is_short", "late"), [(True, False), (False, True)])
+def test_a_small_share_of_the_requests_checks_the_list_while_the_budget_is_short(is_short, late):
+    trust = make_hints(sweeps_are_late=late)
+    checks = 0
+    for _ in range(1_000):  # polls, or pages if the list shows every job as active
+        trust.record_request()
+        checks += trust.may_check(is_short=is_short)
+    assert 20 <= checks <= 50
+
+
+def test_every_check_of_the_list_is_made_while_the_budget_suffices():
+    trust = make_hints()
+    assert all(trust.may_check(is_short=False) for _ in range(100))
 
 
 def make_state(hints, *, added_at=0.0, active_at=None):

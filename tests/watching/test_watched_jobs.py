@@ -790,6 +790,17 @@ def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedu
     assert watched_jobs.next_due() == 1.0 + INTERVAL
 
 
+def test_a_job_that_is_missing_again_after_it_was_listed_is_polled_immediately():
+    """As when it moved to a page that the sweep before had already requested."""
+    watched_jobs = make_sweeping("a")
+    sum(watched_jobs.list_hints.sweep_ended(1.0, 1.0))
+    poll(watched_jobs, "pending", 1.0)
+    watched_jobs.list_hints.listed(summary("a"), 2.0, 2.0)
+    assert watched_jobs.pop_due(2.5) is None
+    sum(watched_jobs.list_hints.sweep_ended(3.0, 3.0))
+    assert watched_jobs.pop_due(3.0).job_id == "a"
+
+
 def test_a_job_listed_during_its_poll_is_not_missing():
     """Otherwise a job that was listed during its poll would be missing from the list."""
     watched_jobs = make_sweeping("a")
