@@ -271,9 +271,9 @@ class FastLoop(asyncio.SelectorEventLoop):
 
 
 class SlowerFastLoop(FastLoop):
-    """A loop 100 times as fast, for tests that are sensitive to delays of a busy machine."""
+    """A loop 30 times as fast, for tests that are sensitive to delays of a busy machine."""
 
-    SPEED = 100.0
+    SPEED = 30.0
 
 
 def run_fast(coroutine, loop_factory=FastLoop):
@@ -375,11 +375,12 @@ def test_no_request_is_sent_before_the_end_of_a_retry_after(name, options, form)
         ) as (ade, client):
             ade.faults.add(name, retry_after=form, **options)
             job_ids = [ade.submit() for _ in range(12)]
-            # One request at a time, so that no other is on its way when a Retry-After arrives.
-            async with JobWatcher(client, concurrency=1, patience=LONG) as watcher:
+            # One request at a time, so that no other is on its way when a Retry-After arrives. A
+            # sweep that is cancelled can leave one on its way, so there are none.
+            async with JobWatcher(client, concurrency=1, patience=LONG, discovery="get") as watcher:
                 assert await settle(ade, watcher, job_ids) == ({}, None)
             assert ade.truth.faults[name] >= 1
-            assert ade.truth.early == 0
+            assert ade.truth.early_requests == ()
 
     run_fast(main(), SlowerFastLoop)
 
@@ -512,7 +513,9 @@ async def test_a_file_appears_completely_or_not_at_all(name, times, tmp_path):
             report = await fetcher.download(job, path)
         except ResultError as raised:
             error = raised
-        assert isinstance(error, error_of_a_result(name, times))
+        # A download that is refused requests the whole result once more, without a redirect then.
+        survives = name == "redirect" and times is not None
+        assert isinstance(error, NOTHING if survives else error_of_a_result(name, times))
         if error is not None:
             assert error.job_id == job.job_id
             # Hidden files allow the next download of the job to resume.
