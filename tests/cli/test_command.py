@@ -78,10 +78,10 @@ async def test_watch_exits_with_3_and_names_the_job_if_one_is_unresolved(ade):
 
 async def test_watch_gives_up_after_its_timeout(ade):
     never = ade.submit(NEVER)
-    code, out, err = await adepoll(ade, "watch", never, "--timeout", "0.3")
+    code, out, err = await adepoll(ade, "watch", never, "--timeout", "1.5")
     assert (code, ids_of(out)) == (3, [never])
     assert json.loads(out)["error_kind"] == "JobTimeoutError"
-    assert "did not settle in 0.3 s (last seen processing; 1 poll)" in err
+    assert "did not settle in 1.5 s (last seen processing; " in err
 
 
 async def test_watch_exits_with_4_and_one_line_if_the_key_is_refused(ade):
