@@ -85,7 +85,7 @@ async def main() -> None:
             try:
                 async for job in watch:
                     assert_type(job, JobSnapshot)
-                    assert_type(job.received_at, datetime)
+                    assert_type(job.received_at, datetime | None)
             except UnresolvedJobsError as error:
                 assert_type(error.causes, Mapping[str, AdePollError])
             async with watcher.updates(ids()) as updates:
