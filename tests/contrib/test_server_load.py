@@ -114,7 +114,7 @@ async def test_many_waiters_cost_as_many_polls_as_their_jobs_need(kind, loop, wa
     after = [ade_env.truth(job_id).gets for job_id in job_ids]
     assert answers == [{"status": "completed"}] * waiters
     # A busy machine can poll a job once more, but never once for each of its waiters.
-    assert max(now - then for now, then in zip(after, before, strict=True)) <= 4
+    assert max(now - then for now, then in zip(after, before, strict=True)) <= 6
 
 
 async def listen_to_jobs(server, ade, listeners):

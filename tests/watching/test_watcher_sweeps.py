@@ -392,7 +392,7 @@ def test_a_list_that_is_too_late_gives_way_to_polls(replay, options, bend, is_ne
         lags = sorted(detection_lag.values())
         assert len(lags) == 100
         assert mean(lags) < 5
-        assert lags[94] < 10
+        assert lags[94] < 15  # 12.1 with a list that keeps all jobs
 
     replay(script)
 
