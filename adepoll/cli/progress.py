@@ -266,14 +266,15 @@ class Display:
 
 
 def _packed(parts: Iterable[Text], width: int) -> list[Text]:
-    """Distribute parts over as few lines as possible, without breaking a part."""
+    """Distribute parts over as few lines as possible; only a part longer than a line is cut."""
     lines: list[Text] = []
     for part in parts:
-        part.no_wrap, part.overflow = True, "ellipsis"
+        part.no_wrap = True
+        part.truncate(width, overflow="ellipsis")
         if lines and lines[-1].cell_len + len(_GAP) + part.cell_len <= width:
             lines[-1].append(_GAP).append_text(part)
         else:
-            lines.append(Text(no_wrap=True, overflow="ellipsis").append_text(part))
+            lines.append(Text(no_wrap=True).append_text(part))
     return lines
 
 

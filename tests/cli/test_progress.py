@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -233,8 +233,7 @@ def test_no_line_is_printed_after_stop(replay, printed):
 # --- on a terminal -------------------------------------------------------------------------------
 
 
-# An open defect, found by 100 examples and not by 25.
-@pytest.mark.xfail(reason="one line of the display can be wider than the terminal", strict=False)
+@example(BatchState(known=1, complete=True, failure="x" * 200), 120, 1.0, 1.0)
 @given(STATES, st.integers(30, 200), st.floats(0, 10**6), st.floats(0, 10**10))
 def test_the_display_fits_any_width_and_omits_nothing(state, width, jobs, size):
     speed = speed_of(jobs, size)
