@@ -58,9 +58,12 @@ def main() -> NoReturn:
     try:
         code = cli.main(prog_name="adepoll", standalone_mode=False)
     except click.UsageError as error:
-        path = "adepoll" if error.ctx is None else error.ctx.command_path
-        message = " ".join(error.format_message().split()).rstrip(".")
-        click.echo(f"{path}: {message}; see {path} --help", err=True)
+        if sys.argv[1:]:
+            path = "adepoll" if error.ctx is None else error.ctx.command_path
+            message = " ".join(error.format_message().split()).rstrip(".")
+            click.echo(f"{path}: {message}; see {path} --help", err=True)
+        else:
+            error.show()  # the help
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(_INTERRUPTED)

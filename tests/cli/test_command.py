@@ -502,6 +502,12 @@ async def test_without_the_cli_extra_the_command_says_how_to_install_it(ade):
     assert 'pip install "adepoll[cli]"' in err.decode()
 
 
+async def test_without_a_command_the_help_is_printed(ade):
+    _, out, _ = await adepoll(ade, "--help")
+    code, _, err = await adepoll(ade)
+    assert (code, err) == (2, out)
+
+
 async def test_the_help_of_every_command_fits_80_columns(ade):
     for command in (
         [],
