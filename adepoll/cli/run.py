@@ -70,7 +70,7 @@ def run_sync(
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except click.ClickException:
-        raise  # click prints it together with the usage
+        raise  # `main` prints it
     except Exception as error:  # noqa: BLE001 - reports every bug in one line
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
         cause = _cause_of(error)
