@@ -135,6 +135,7 @@ class FailureRules:
         """Return True if an error ends everything: immediately, or once it is confirmed."""
         if isinstance(error, _REFUSALS):
             return self.service.record_refusal(error, job_id, now)
+        self.service.record_other_failure()
         return error.fatal
 
     def _count(
@@ -159,7 +160,7 @@ class FailureRules:
         return min(longest, left / weight) if weight >= _MOST else math.inf
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
-        """Return the how much, 0 to 1, of the time since the previous failed poll is evidence."""
+        """Return how much, 0 to 1, of the time since the previous failed poll is evidence."""
         if kind in _RESPONSES:
             return 1.0
         share = self.service.share_answered(failures.answered, failures.failed)

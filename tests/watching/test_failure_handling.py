@@ -229,6 +229,39 @@ def test_a_stopped_process_confirms_no_refusal():
     assert play(rules, (0.0, REFUSED), (9_999.0, REFUSED)) == [2.5, 2.5]
 
 
+@pytest.mark.parametrize("other", [BROKEN, MALFORMED, THROTTLED])
+def test_stray_refusals_among_other_failures_end_nothing(other):
+    """As with the last job of a watch, which fails for hours, and nothing else is polled."""
+    rules = rules_of(outage_patience=1e9, malformed_patience=1e9, patience=1e9)
+    rules.service.record_answer()
+    state = job()
+    for step in range(2_000):
+        (result,) = play(rules, (2.6 * step, REFUSED if step % 7 == 0 else other), state=state)
+        assert result is not END_ALL
+        if step % 7:
+            assert result > 5.0  # no confirmation is sought while the key is not refused
+
+
+def test_a_revoked_key_is_recognised_among_a_few_other_failures():
+    rules = rules_of()
+    rules.service.record_answer()
+    for step in range(1_000):
+        error = BROKEN if step % 20 == 5 else REFUSED
+        (result,) = play(rules, (0.02 * step, error), state=job(f"job-{step % 50}"))
+        if result is END_ALL:
+            break
+    assert 10.0 <= 0.02 * step < 11.0
+
+
+def test_a_gateway_that_mostly_fails_and_sometimes_refuses_is_an_outage():
+    rules = rules_of()
+    rules.service.record_answer()
+    for step in range(5_000):
+        error = REFUSED if step % 5 == 0 else BROKEN
+        (result,) = play(rules, (0.02 * step, error), state=job(f"job-{step % 50}"))
+        assert result is not END_ALL
+
+
 def test_an_answer_to_another_request_shows_that_the_key_works():
     assert END_ALL not in play(rules_of(), *[(2.5 * n, REFUSED) for n in range(20)], answers=1)
 

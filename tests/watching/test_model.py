@@ -23,18 +23,7 @@ def seeds(request):
     "seeds",
     [
         pytest.param(DEFAULT, id="some"),
-        pytest.param(
-            THOROUGH,
-            id="many",
-            marks=[
-                pytest.mark.thorough,
-                pytest.mark.timeout(1_800),
-                # An open defect: stray 401s that are far apart can end all watches.
-                pytest.mark.xfail(
-                    reason="sparse 401s add up while nothing else is answered", strict=False
-                ),
-            ],
-        ),
+        pytest.param(THOROUGH, id="many", marks=[pytest.mark.thorough, pytest.mark.timeout(1_800)]),
     ],
     indirect=True,
 )
