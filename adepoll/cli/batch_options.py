@@ -30,7 +30,8 @@ IDS_NOTE: Final = "ids"  # note in the journal: READING until all ids have been 
 READING: Final = "reading"
 READ: Final = "read"
 GIVE_IDS_AGAIN: Final = (
-    "pass them again with the same --journal; ids that it already contains are skipped"
+    "pass them again with the same --journal and --out; ids that the journal already contains are "
+    "skipped"
 )
 IDS_MAY_BE_MISSING: Final = (
     f"the last run may have ended before it had read all ids: {GIVE_IDS_AGAIN}"
@@ -141,8 +142,8 @@ class BatchOptions:
             f"with {shell_line(['--base-url', endpoint])} or {BASE_URL_VARIABLE}"
         )
 
-    def with_confirmed_folder(self, recorded: str | None, journal: Path) -> "BatchOptions":
-        """Return these options, unless only the journal names the folder for results.
+    def check_folder(self, recorded: str | None, journal: Path) -> None:
+        """Raise if only the journal names the folder for results.
 
         A journal may come from anyone, and a file with a certain name can do harm in some folders.
 
@@ -151,7 +152,7 @@ class BatchOptions:
             JournalDamagedError: The journal has something else in place of a folder.
         """
         if self.out is not None or recorded is None:
-            return self
+            return
         folder = str(recorded_folder(recorded, journal))
         raise ConfigurationError(
             f"the journal {showable(str(journal))} names the folder for its results; if that "

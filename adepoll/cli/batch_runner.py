@@ -31,7 +31,6 @@ from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.errors import JournalError
 from adepoll.journal import Journal, JournalReader
-from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
 
@@ -87,7 +86,7 @@ class BatchRunner:
                 )
             )
             self._endpoint = client.base_url if journal is None else journal.endpoint
-            self._out = await _out_dir_of(journal) or options.out
+            self._out = None if options.out is None else options.out.absolute()
             view = stack.enter_context(
                 progress_view(lambda: state_of_batch(batch, client), quiet=options.quiet)
             )
@@ -115,10 +114,8 @@ class BatchRunner:
         if self.job_ids is not None or self.journal is None:
             return self.options
         with JournalReader(self.journal) as reader:
-            notes = reader.notes()
             options = self.options.with_endpoint_of(reader.endpoint, self.journal)
-            options = options.with_confirmed_folder(notes.get(OUT_DIR), self.journal)
-        return options.with_note(notes.get(OPTIONS_NOTE))
+            return options.with_note(reader.notes().get(OPTIONS_NOTE))
 
     async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
         if self.journal is None:
@@ -127,6 +124,7 @@ class BatchRunner:
         journal = await stack.enter_async_context(
             await Journal.open(self.journal, endpoint=client.base_url, must_exist=resumes)
         )
+        self.options.check_folder(await journal.note(OUT_DIR), self.journal)
         self._saved_options = await journal.note(OPTIONS_NOTE)
         if resumes:
             if await journal.note(IDS_NOTE) == READING:
@@ -228,8 +226,3 @@ async def _ids_note_kept(batch: Batch, journal: Journal) -> AsyncGenerator[None,
         task.cancel()
         if batch.progress.complete:
             await set_note()
-
-
-async def _out_dir_of(journal: Journal | None) -> Path | None:
-    noted = None if journal is None else await journal.note(OUT_DIR)
-    return None if journal is None or noted is None else recorded_folder(noted, journal.path)

@@ -102,14 +102,13 @@ def test_only_a_folder_that_the_user_names_is_used(tmp_path):
     journal = Path("batch.db")
     recorded = str(tmp_path / "it's")
     with pytest.raises(ConfigurationError, match="names the folder") as caught:
-        BatchOptions().with_confirmed_folder(recorded, journal)
+        BatchOptions().check_folder(recorded, journal)
     assert shlex.quote(recorded) in str(caught.value)
-    named = BatchOptions(out=tmp_path)
-    assert named.with_confirmed_folder(recorded, journal) is named
-    assert BatchOptions().with_confirmed_folder(None, journal) == BatchOptions()
+    BatchOptions(out=tmp_path).check_folder(recorded, journal)
+    BatchOptions().check_folder(None, journal)
     for odd in ("results", "/a/../b", "/a\0b", ""):
         with pytest.raises(JournalDamagedError, match="folder for results"):
-            BatchOptions().with_confirmed_folder(odd, journal)
+            BatchOptions().check_folder(odd, journal)
 
 
 def test_the_command_contains_the_options_that_the_journal_does_not_save():

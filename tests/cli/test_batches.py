@@ -16,6 +16,7 @@ from waiting import until
 from adepoll import AdePollError, Journal
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import GivenUp
+from adepoll.journal.schema import OUT_DIR
 
 LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
 
@@ -258,6 +259,25 @@ async def test_a_terminal_gets_text_and_json_only_on_request(ade, tmp_path):
             assert json.loads(shown)["failure_reason"] == "\x1b[31mbad [b]scan[/]"
         else:
             assert shown.split() == ["failed", job_id, r"\x1b[31mbad", "[b]scan[/]"]
+
+
+@pytest.mark.parametrize("command", ["watch", "resume"])
+async def test_nothing_is_written_to_a_folder_that_only_the_journal_names(
+    ade, journal, tmp_path, command
+):
+    out_dir = tmp_path / "results"
+    async with await Journal.open(journal, endpoint=ade.base_url) as made:
+        await made.set_note(OUT_DIR, str(out_dir))
+        await made.add([ade.submit(SOON)])
+    more = [ade.submit(SOON), "--journal"] if command == "watch" else []
+    code, out, err = await adepoll(ade, command, *more, journal)
+    assert (code, out) == (2, "")
+    assert f"confirm it with --out {quote(str(out_dir))}" in err
+    assert not out_dir.exists()
+    assert ade.truth.requests.get == 0
+    code, out, _ = await adepoll(ade, command, *more, journal, "--out", out_dir)
+    assert code == 0
+    assert len(list(out_dir.iterdir())) == len(ids_of(out)) == 1 + bool(more)
 
 
 # --- the endpoint --------------------------------------------------------------------------------
