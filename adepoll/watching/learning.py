@@ -115,7 +115,7 @@ class Learning:
         as_of: float | None = None,
     ) -> None:
         """Record that a job was active at time `as_of`, which is now if None."""
-        dated = self._date(state, received_at, now, oldest=self._oldest_active())
+        dated = self._date(state, received_at, now, is_active=True)
         if state.first_active_age is None and dated:
             self._record_arrival(state, now)
         seen = state.last_active_age
@@ -143,7 +143,7 @@ class Learning:
         """
         was_old = None
         if state.first_active_age is None and state.polls <= 1:
-            dated = self._date(state, received_at, now)
+            dated = self._date(state, received_at, now, is_active=False)
             was_old = not (dated and self._record_arrival(state, now))
         if (first := state.first_active_age) is not None:
             state.first_active_age = None
@@ -163,7 +163,7 @@ class Learning:
     def chance(self, state: JobState, now: float) -> float:
         """Return the chance that a job has settled; 1 if its poll is urgent.
 
-        That is so if somebody waits for the job, and if it is missing from the list.
+        A poll is urgent if somebody waits for the job, or if the job is missing from the list.
         """
         if state.missing_at < math.inf or state.awaited:
             return 1.0
@@ -172,23 +172,14 @@ class Learning:
         seen, age = state.last_active_age, now - state.received_at
         return self.durations.distribution.ends_between(seen, age) if age > seen else 0.0
 
-    def _oldest_active(self) -> float:
-        """Return the age beyond which no job is expected to be active when the watcher gets it."""
-        return max(_OLDEST, 2 * EDGES[self.durations.distribution.known])
-
     def _date(
-        self,
-        state: JobState,
-        received_at: datetime | None,
-        now: float,
-        *,
-        oldest: float | None = None,
+        self, state: JobState, received_at: datetime | None, now: float, *, is_active: bool
     ) -> bool:
         """Record when the service received a job; return False if that or its clock is unknown.
 
-        The age of an active job is implausible if it is above `oldest`, or if the watcher got the
-        job before the service. Such an age is unknown: it counts from when the watcher got the job.
-        A later answer that contradicts an earlier one changes nothing.
+        The age of an active job is implausible if the watcher got the job before the service, or at
+        more than an hour and twice the known ages. Such an age is unknown: it counts from when the
+        watcher got the job. A later answer that contradicts an earlier one changes nothing.
         """
         if received_at is None:
             return False
@@ -200,8 +191,10 @@ class Learning:
         if state.first_active_age is not None:
             if abs(received - state.received_at) > _TOLERANCE:
                 return False
-        elif oldest is not None and not -_TOLERANCE <= state.added_at - received <= oldest:
-            return False
+        elif is_active:
+            oldest = max(_OLDEST, 2 * EDGES[self.durations.distribution.known])
+            if not -_TOLERANCE <= state.added_at - received <= oldest:
+                return False
         state.received_at = received
         return True
 
