@@ -140,8 +140,6 @@ class Pollers:
         get_job, watched_jobs, in_flight = self._source.get_job, self.watched_jobs, self._in_flight
         next_due, waiting = watched_jobs.poll_queue.next_due, self._turns.waiting
         while state is not None and task is not None:
-            in_flight[state] = task
-            waiting[task] = loop.time()
             try:
                 snapshot = await get_job(state.job_id)
             except AdePollError as error:
@@ -164,6 +162,9 @@ class Pollers:
             state = None if self._turns.hold_back(now) else watched_jobs.pop_due(now)
             if state is None:
                 self._workers.discard(task)  # from now on `pump` may start another one
+            else:
+                in_flight[state] = task
+                waiting[task] = now
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:
                 self._set_timer(loop, due)  # the next poll of this worker may take long
 
