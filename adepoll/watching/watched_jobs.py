@@ -82,18 +82,12 @@ class WatchedJobs:
             state.awaited_since = now
             if self._memory.failures:
                 state.failures = self._memory.recall(job_id, now)
-            trust = self.list_trust
-            chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
-            if trust.sweeping and can_wait and not trust.jobs_come_settled:
-                # The list may well show that the job is active, with 99 others in one request.
-                until = now + trust.max_trust
-                self.poll_queue.put(state, until, postponed=True)
-            elif trust.sweeping:
-                trust.confirm_now(state)
-                self.poll_queue.put_overdue(state, now, chance)
-            elif can_wait and self._arrivals.trusted and (delay := self.timing.first_delay()):
+            if can_wait and (delay := self._first_delay()):
                 self.poll_queue.put(state, now + delay, postponed=True)
             else:
+                if self.list_trust.sweeping:
+                    self.list_trust.confirm_now(state)
+                chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
                 self.poll_queue.put_overdue(state, now, chance)
         elif subscriber not in state.subscribers:
             was_awaited = state.awaited
@@ -268,6 +262,14 @@ class WatchedJobs:
                 self.list_trust.confirm_when_due(state)
                 self._put_by_schedule(state, now)
             self._wake_after_release(reserved, now)
+
+    def _first_delay(self) -> float:
+        """Return the seconds until the first poll of a new job that can wait; 0 for now."""
+        trust = self.list_trust
+        if trust.sweeping:
+            # The list may well show that the job is active, with 99 others in one request.
+            return 0.0 if trust.jobs_come_settled else trust.max_trust
+        return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
         sweeping = self.list_trust.sweeping
