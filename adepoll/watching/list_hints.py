@@ -171,12 +171,12 @@ class ListHints:
         if settled:
             accuracy.record_settled(state.job_id, now)
         if self.list_trust.sweeping and state.last_listed_at > -math.inf and not state.awaited:
-            seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
             durations = self.timing.learning.durations
             if durations.ended < _MIN_ENDED:
                 return  # how many should have settled is a guess
-            distribution = durations.distribution
-            accuracy.record_expected(distribution.ends_between(seen, now - state.received_at))
+            seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
+            age = now - state.received_at
+            accuracy.record_expected(durations.distribution.ends_between(seen, age))
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
         """Compare the number of missing jobs with that of jobs that should have settled."""
@@ -199,7 +199,7 @@ class ListHints:
         age = now - states[len(states) // 2].received_at if states else 0.0
         count = self.accuracy.samples(len(states), age=age, settled=self._settled)
         self._settled = 0
-        is_short = self.timing.throughput.rate(now) is not None
+        is_short = self.timing.throughput.is_short
         count = sum(self.list_trust.may_check(is_short=is_short) for _ in range(count))
         self._sample = [
             state

@@ -35,9 +35,14 @@ class Throughput:
             self._late += 1
             self._settled += settled
 
+    @property
+    def is_short(self) -> bool:
+        """True if most polls are held up."""
+        return self._late >= max(_MOST * self._polls, _MIN_LATE)
+
     def rate(self, now: float) -> float | None:
         """Return the highest possible number of polls per second; None while it is not known."""
-        if not self._polls or self._late < _MOST * self._polls or self._late < _MIN_LATE:
+        if not self.is_short:
             return None
         passed = max(now - self._started, _LATE)
         counted = self._polls * math.exp(-(now - self._updated) / _MEMORY)

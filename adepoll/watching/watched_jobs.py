@@ -177,7 +177,7 @@ class WatchedJobs:
         if trusted > now or trusted == -math.inf:
             return trusted
         # A check of the list: not while the budget is too short even for jobs that it has dropped.
-        is_short = self.timing.throughput.rate(now) is not None
+        is_short = self.timing.throughput.is_short
         return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
 
     def wake(self, state: JobState, now: float) -> bool:
