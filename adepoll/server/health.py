@@ -13,7 +13,7 @@ from attrs import frozen
 from adepoll.api.client import AdeClient
 from adepoll.api.models import Json
 from adepoll.api.source import for_polling
-from adepoll.errors import ClosedError, RequestError
+from adepoll.errors import ClosedError, PermissionDeniedError, RequestError
 from adepoll.fetcher import ResultFetcher
 from adepoll.watching.pollers import finish, start
 from adepoll.watching.watcher import JobWatcher
@@ -82,15 +82,14 @@ class HealthCheck:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self._probed_at: float | None = None
-        # Requests that had succeeded when a probe failed; None if the last probe did not fail.
-        self._successes_before: int | None = None
+        self._probe_failed = False  # the last one
 
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If there was no request yet, or the last ones failed, a probe included, one request probes
-        the service first.
-        Without it, a server that gets no traffic would never notice that the service is back.
+        If there was no request yet, or the last ones failed, or the last probe failed, one request
+        probes the service first. Without it, a server that gets no traffic would never notice that
+        the service is back.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
@@ -114,16 +113,7 @@ class HealthCheck:
         stats = self._client.stats
         if stats.refused is not None:
             return Condition.REFUSED
-        return Condition.OUTAGE if stats.is_outage or self._probe_has_failed() else Condition.OK
-
-    def _probe_has_failed(self) -> bool:
-        """Return True if the last probe failed, and no request has succeeded since then."""
-        before = self._successes_before
-        return before is not None and self._successes() <= before
-
-    def _successes(self) -> int:
-        stats = self._client.stats
-        return stats.requests - stats.failures - stats.in_flight
+        return Condition.OUTAGE if stats.is_outage or self._probe_failed else Condition.OK
 
     async def _probe_service(self) -> None:
         """Wait for a probe that all callers share, if one is running or due."""
@@ -137,16 +127,17 @@ class HealthCheck:
         await asyncio.wait({self._probe})
 
     async def _request(self) -> None:
-        # The client's statistics record the outcome, as for every other request.
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await for_polling(self._client, nullcontext()).list_jobs(page_size=1)
         except ClosedError:
             return
+        except PermissionDeniedError:  # a key that may not list jobs can be valid
+            self._probe_failed = False
         except (RequestError, TimeoutError):
-            self._successes_before = self._successes()
+            self._probe_failed = True
         else:
-            self._successes_before = None
+            self._probe_failed = False
 
 
 def _as_json(stats: attrs.AttrsInstance) -> dict[str, Json]:

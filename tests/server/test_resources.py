@@ -5,6 +5,7 @@ import inspect
 from functools import partial
 
 import pytest
+from waiting import until
 
 from adepoll import AdeClient, ClosedError, JobWatcher
 from adepoll.emulator import JobPlan
@@ -45,7 +46,7 @@ async def test_the_client_is_closed_if_the_watcher_cannot_be_created(client):
 async def test_stop_ends_waits_immediately_and_streams_after_the_grace_time(ade, client):
     async with open_resources(client=client, grace=0.2) as resources:
         waiting = asyncio.create_task(resources.wait(ade.submit(ENDLESS)))
-        await asyncio.sleep(0.05)
+        await until(lambda: resources.watcher.stats.subscribers)
 
         async def stream():
             async with resources.until_stopped():
@@ -71,6 +72,25 @@ async def test_a_timeout_error_of_the_block_itself_is_unchanged(client):
         with pytest.raises(TimeoutError):
             async with resources.until_stopped():
                 raise TimeoutError
+
+
+async def test_only_a_probe_ends_an_outage_that_a_probe_has_found(ade, client):
+    """A request that is cancelled has neither failed nor succeeded."""
+    ade.faults.add("server-error", endpoints=["list"])
+    ade.faults.add("stalled", endpoints=["get"])
+    async with open_resources(client=client) as resources:
+        assert (await resources.health()).condition is Condition.OUTAGE
+        request = asyncio.create_task(resources.client.get_job("a"))
+        await until(lambda: resources.client.stats.in_flight)
+        request.cancel()
+        await asyncio.wait([request])
+        assert (await resources.health()).condition is Condition.OUTAGE
+
+
+async def test_a_server_whose_key_may_not_list_jobs_is_ready(ade, client):
+    ade.faults.add("forbidden", endpoints=["list"])
+    async with open_resources(client=client) as resources:
+        assert (await resources.health()).condition is Condition.OK
 
 
 async def test_health_has_the_statistics_of_each_resource(ade, client):
