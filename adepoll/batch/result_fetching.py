@@ -192,7 +192,7 @@ class ResultFetching:
 
         overwrite = self._resources.overwrite
         if overwrite and fetch.path in self._resources.protected:
-            raise TargetExistsError(job_id=snapshot.job_id, path=str(fetch.path))
+            raise TargetExistsError(job_id=snapshot.job_id, path=str(fetch.path), protected=True)
         try:
             download = await fetcher.download(
                 snapshot, fetch.path, progress=progress, overwrite=overwrite

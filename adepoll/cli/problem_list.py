@@ -45,7 +45,5 @@ def _group_of(outcome: Outcome) -> str:
         return "unknown" if outcome.snapshot is None else outcome.snapshot.status.value
     kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
     if kind == TargetExistsError.__name__:
-        return (
-            "result not fetched: the file exists with other contents; replace it with --overwrite"
-        )
+        return "result not fetched: the file exists with other contents"
     return f"{'unresolved' if outcome.snapshot is None else 'result not fetched'}: {kind}"

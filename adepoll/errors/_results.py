@@ -212,17 +212,19 @@ class ResultTooLargeError(ResultError):
 
 
 class TargetExistsError(ResultError, FileExistsError):
-    """The target file exists already. Nothing was requested.
+    """The target file exists already, and was not replaced.
 
     Attributes:
         path: The file.
     """
 
-    def __init__(self, *, job_id: str, path: str) -> None:
-        super().__init__(
-            f"{showable(path)} exists already; pass overwrite=True to replace it",
-            job_id=job_id,
+    def __init__(self, *, job_id: str, path: str, protected: bool = False) -> None:
+        advice = (
+            "the batch needs it and never replaces it; use another folder"
+            if protected
+            else "pass overwrite=True to replace it"
         )
+        super().__init__(f"{showable(path)} exists already; {advice}", job_id=job_id)
         self.path = path
 
 

@@ -167,7 +167,10 @@ async def test_no_result_replaces_the_journal_or_a_protected_file(scene, tmp_pat
         protected = tmp_path / "link"
         protected.symlink_to(ids)
     found = await scene.run(job_ids, overwrite=True, protected=[protected])
-    assert kind_of(found["run"].error) == kind_of(found["ids"].error) == "TargetExistsError"
+    for job_id in ("run", "ids"):
+        assert kind_of(found[job_id].error) == "TargetExistsError"
+        assert "use another folder" in str(found[job_id].error)
+        assert "overwrite" not in str(found[job_id].error)
     assert found["other"].error is None
     assert ids.read_text() == "run\nids\nother\n"
     assert set(scene.records()) == set(job_ids)
