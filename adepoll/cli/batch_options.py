@@ -16,6 +16,7 @@ from adepoll.api.config import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read
 from adepoll.cli.options import (
     allow_private_option,
     endpoint_options,
+    make_client,
     overwrite_option,
     refuse_nan,
 )
@@ -106,13 +107,13 @@ class BatchOptions:
 
     def connect(self) -> "adepoll.AdeClient":
         """Create the client."""
-        return adepoll.AdeClient(
+        return make_client(
             region=self.region,
             base_url=self.base_url,
             max_rate=self.max_rate,
-            transport=adepoll.TransportOptions(
-                proxy=self.proxy, ca_file=self.cacert, client_certificate=self.cert
-            ),
+            proxy=self.proxy,
+            cacert=self.cacert,
+            cert=self.cert,
         )
 
     def to_note(self) -> str:

@@ -4,12 +4,15 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
 
 import adepoll
 from adepoll.api.config import REGIONS
+
+_CLIENT: Final = ("region", "base_url", "max_rate", "proxy", "cacert", "cert")
 
 allow_private_option = click.option(
     "--allow-private",
@@ -37,6 +40,24 @@ median_option = click.option(
     metavar="SECONDS",
     help="Median duration of a job; durations are log-normal.",
 )
+
+
+def make_client(
+    *,
+    region: str | None,
+    base_url: str | None,
+    max_rate: float | None,
+    proxy: str | None,
+    cacert: Path | None,
+    cert: Path | None,
+) -> "adepoll.AdeClient":
+    """Create the client that the options describe."""
+    return adepoll.AdeClient(
+        region=region,
+        base_url=base_url,
+        max_rate=max_rate,
+        transport=adepoll.TransportOptions(proxy=proxy, ca_file=cacert, client_certificate=cert),
+    )
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,26 +106,8 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @endpoint_options
     @functools.wraps(command)
-    def with_client(
-        *args: object,
-        region: str | None,
-        base_url: str | None,
-        max_rate: float | None,
-        proxy: str | None,
-        cacert: Path | None,
-        cert: Path | None,
-        **kwargs: object,
-    ) -> None:
-        def connect() -> "adepoll.AdeClient":
-            return adepoll.AdeClient(
-                region=region,
-                base_url=base_url,
-                max_rate=max_rate,
-                transport=adepoll.TransportOptions(
-                    proxy=proxy, ca_file=cacert, client_certificate=cert
-                ),
-            )
-
+    def with_client(*args: object, **kwargs: Any) -> None:
+        connect = functools.partial(make_client, **{name: kwargs.pop(name) for name in _CLIENT})
         command(*args, connect=connect, **kwargs)
 
     return with_client

@@ -12,7 +12,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.batch_state import format_bytes, format_duration
 from adepoll.cli.messages import shown, text_of
 from adepoll.errors import InvalidJobIdError
-from adepoll.journal.outcomes import Outcome, RecordedError
+from adepoll.journal.outcomes import Outcome, kind_of, metadata_of
 
 _STATUS_WIDTH: Final = len("unresolved")
 
@@ -38,7 +38,7 @@ def json_line(outcome: Outcome) -> str:
         }
     if outcome.error is not None:
         line["error"] = text_of(outcome.error)
-        line["error_kind"] = _kind_of(outcome)
+        line["error_kind"] = kind_of(outcome.error)
     return json.dumps(line, separators=(",", ":"))
 
 
@@ -79,7 +79,7 @@ def _parts(outcome: Outcome) -> list[str]:
 
 
 def _duration(job: JobSnapshot) -> str:
-    metadata = job.metadata or (None if job.data is None else job.data.metadata)
+    metadata = metadata_of(job)
     milliseconds = None if metadata is None else metadata.duration_ms
     if milliseconds is None or milliseconds < 0 or job.status is not JobStatus.COMPLETED:
         return ""
@@ -91,8 +91,3 @@ def _relative(path: Path) -> str:
     with suppress(ValueError, OSError):  # not inside, or the current folder was deleted
         path = path.relative_to(Path.cwd())
     return shown(str(path))
-
-
-def _kind_of(outcome: Outcome) -> str:
-    error = outcome.error
-    return error.kind if isinstance(error, RecordedError) else type(error).__name__

@@ -7,7 +7,7 @@ from attrs import define, field
 
 from adepoll.cli.output_lines import error_line
 from adepoll.errors import TargetExistsError
-from adepoll.journal.outcomes import Outcome, RecordedError
+from adepoll.journal.outcomes import Outcome, kind_of
 
 _MOST: Final = 20  # lines
 _FIRST: Final = 3  # lines of a group that has more jobs than there is room for
@@ -43,7 +43,7 @@ def _group_of(outcome: Outcome) -> str:
     error = outcome.error
     if error is None:
         return "unknown" if outcome.snapshot is None else outcome.snapshot.status.value
-    kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
+    kind = kind_of(error)
     if kind == TargetExistsError.__name__:
         return "result not fetched: the file exists with other contents"
     return f"{'unresolved' if outcome.snapshot is None else 'result not fetched'}: {kind}"

@@ -28,7 +28,7 @@ from adepoll.journal.changes import (
 )
 from adepoll.journal.lock import JournalLock
 from adepoll.journal.opening import open_file, open_in_memory
-from adepoll.journal.outcomes import Counts, Record, RecordedError, credits_of
+from adepoll.journal.outcomes import Counts, Record, credits_of, kind_of
 from adepoll.journal.queries import RECORD_COLUMNS, RecordFilter, count_jobs, record_from_row
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 from adepoll.redaction import showable
@@ -349,8 +349,7 @@ def _shown_status(status_text: str) -> str:
 
 def _shown_error(error: AdePollError) -> tuple[str, str]:
     """Return kind and text of an error without unprintable characters and secrets."""
-    kind = error.kind if isinstance(error, RecordedError) else type(error).__name__
-    return showable(kind, _LONGEST_KIND), showable(str(error), _LONGEST_ERROR)
+    return showable(kind_of(error), _LONGEST_KIND), showable(str(error), _LONGEST_ERROR)
 
 
 def _snapshot_json(snapshot: JobSnapshot) -> str:

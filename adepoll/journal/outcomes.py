@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.api.models import JobSnapshot
+from adepoll.api.models import ExtractMetadata, JobSnapshot
 from adepoll.errors import AdePollError
 
 _MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
@@ -159,8 +159,18 @@ class Failure:
     example: str
 
 
+def kind_of(error: AdePollError) -> str:
+    """Return the name of an error's class; of a `RecordedError`, the name that was recorded."""
+    return error.kind if isinstance(error, RecordedError) else type(error).__name__
+
+
+def metadata_of(job: JobSnapshot) -> ExtractMetadata | None:
+    """Return the metadata of a job, or of its inline result; None if the service sent neither."""
+    return job.metadata or (None if job.data is None else job.data.metadata)
+
+
 def credits_of(job: JobSnapshot) -> float | None:
     """Return the credits that a job has used; None if the service does not state them."""
-    metadata = job.metadata or (None if job.data is None else job.data.metadata)
+    metadata = metadata_of(job)
     used = None if metadata is None else metadata.credit_usage
     return None if used is None or not 0 <= used <= _MOST_CREDITS else float(used)

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.api.models import ExtractMetadata, JobSnapshot, JobStatus
-from adepoll.journal.outcomes import Record, Stage
+from adepoll.journal.outcomes import Record, Stage, metadata_of
 from adepoll.redaction import showable
 from adepoll.report.chart_numbers import bins, quantile, summarize
 from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
@@ -102,9 +102,7 @@ class Collector:
             )
 
     def _add_snapshot(self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind) -> None:
-        metadata = snapshot.metadata
-        if metadata is None and snapshot.data is not None:
-            metadata = snapshot.data.metadata
+        metadata = metadata_of(snapshot)
         if record.settled_at is not None:
             self._settled_at.append(record.settled_at)
             self._add_times(record, record.settled_at, snapshot, metadata, outcome)
