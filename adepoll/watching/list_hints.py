@@ -12,7 +12,6 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.api.models import JobSummary
-from adepoll.scheduling.policies import LagSchedule
 from adepoll.watching.job_state import JobState
 from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.listing import ListTrust
@@ -43,9 +42,7 @@ class ListHints:
 
     @accuracy.default
     def _make_accuracy(self) -> ListAccuracy:
-        schedule = self.timing.schedule
-        target_lag = schedule.target_lag if isinstance(schedule, LagSchedule) else _TARGET_LAG
-        return ListAccuracy(limit=_LIMIT * target_lag)
+        return ListAccuracy(limit=_LIMIT * (self.timing.target_lag or _TARGET_LAG))
 
     def start_sweeping(self) -> None:
         """From now on, poll jobs when they are missing from the list."""

@@ -12,7 +12,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.scheduling.distribution import EDGES
-from adepoll.scheduling.policies import FirstPollSchedule, PollContext, Schedule
+from adepoll.scheduling.policies import FirstPollSchedule, LagSchedule, PollContext, Schedule
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 from adepoll.watching.throughput import Throughput
@@ -41,6 +41,11 @@ class PollTiming:
     @_first_poll_schedule.default
     def _find_first_poll_schedule(self) -> FirstPollSchedule | None:
         return self.schedule if isinstance(self.schedule, FirstPollSchedule) else None
+
+    @property
+    def target_lag(self) -> float | None:
+        """Mean detection lag to aim at, in seconds; None if the schedule has no target."""
+        return self.schedule.target_lag if isinstance(self.schedule, LagSchedule) else None
 
     def delay(self, state: JobState, now: float) -> float:
         """Return the seconds until the next poll of a job."""

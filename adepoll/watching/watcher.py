@@ -17,7 +17,7 @@ from adepoll.api.source import JobSource, clock_of, for_polling
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.policies import Adaptive, LagSchedule, Schedule
+from adepoll.scheduling.policies import Adaptive, Schedule
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
@@ -109,13 +109,12 @@ class JobWatcher(AsyncCloseable):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
         if discovery not in get_args(Discovery):
             raise ValueError(f"discovery must be auto, list or get, got {discovery!r}")
-        schedule = schedule or Adaptive()
         learning = Learning(durations=Durations() if durations is None else durations)
         if (clock := clock_of(source)) is not None:
             learning = evolve(learning, service_time=clock)
         self._watched_jobs = WatchedJobs(
             timing=PollTiming(
-                schedule=schedule,
+                schedule=schedule or Adaptive(),
                 rng=rng or Random(),  # noqa: S311 - jitter, not a secret
                 learning=learning,
             ),
@@ -136,11 +135,10 @@ class JobWatcher(AsyncCloseable):
         )
         self._list_sweeper: ListSweeper | None = None
         if discovery != "get":
-            target_lag = schedule.target_lag if isinstance(schedule, LagSchedule) else None
             self._list_sweeper = ListSweeper(
                 self._watched_jobs,
                 for_polling(source, semaphore),
-                SweepPolicy(discovery=discovery, target_lag=target_lag),
+                SweepPolicy(discovery=discovery, target_lag=self._watched_jobs.timing.target_lag),
                 on_due=self._pollers.pump,
                 on_fatal=self._end_all,
             )
