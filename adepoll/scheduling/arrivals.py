@@ -40,7 +40,7 @@ class Arrivals:
             added_at: When the watcher got the job.
             now: The time.
         """
-        new = is_new(age)
+        new = abs(age) <= _MAX_NEW_AGE
         if new:
             self.new += 1
             # A job that arrived before the last old one was found says nothing about later ones.
@@ -78,11 +78,6 @@ class Arrivals:
         if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in saved):
             raise ValueError(f"{saved} are not counts of arrivals")
         return cls(float(new), float(old), int(run))
-
-
-def is_new(age: float) -> bool:
-    """Return whether a job that arrives at an age counts as new."""
-    return abs(age) <= _MAX_NEW_AGE
 
 
 _MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds

@@ -28,8 +28,8 @@ class Durations:
 
     Old observations fade: the last 8,000 jobs count most. Of jobs that were not seen to end, at
     most four count for each that was, and 200 more: waits that are left early must not hide how
-    long jobs take now. One object may serve several watchers of
-    one event loop, one after the other or at the same time.
+    long jobs take now. One object may serve several watchers of one event loop, one after the other
+    or at the same time.
 
     Attributes:
         distribution: What is known now; a new object whenever about 10% more is known.

@@ -12,10 +12,10 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.scheduling.distribution import EDGES, Distribution, bin_index
+from adepoll.scheduling.distribution import EDGES, WIDTHS, Distribution, bin_index
 from adepoll.scheduling.lag_bound import LONGEST, bound_while_watching
 
-_WIDTHS: Final = (*map(operator.sub, EDGES[1:], EDGES), EDGES[-1])
+_WIDTHS: Final = (*WIDTHS, EDGES[-1])  # the last bin has no end
 _MAX_CHANCE: Final = 1 - 1e-9  # a chance of 1 is an infinite hazard
 
 
