@@ -144,7 +144,7 @@ class Subscription:
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for each job itself: a few jobs with a timeout, or updates."""
+        """True if somebody waits for each job itself: at most eight, with a timeout or updates."""
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
@@ -159,10 +159,6 @@ class Subscription:
         """Record that an open job is not polled any more, and why."""
         self.open -= 1
         self._record_error(job_id, error)
-
-    def open_ids(self) -> list[str]:
-        """Return the ids of the jobs that are still watched."""
-        return [job_id for job_id, last in self._jobs.items() if not isinstance(last, Ended)]
 
     def last_statuses(self) -> dict[str, str]:
         """Return the last status text of each open job, if one was seen."""
@@ -376,9 +372,8 @@ ITERATOR_WINDOW: Final = 20_000
 """Most jobs watched at the same time if their ids come from an iterator without a window."""
 
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
-_NEW_JOBS: Final = (
-    500  # ids after which new jobs are announced; the first sweep estimates its pages
-)
+# Ids after which new jobs are announced; the first sweep estimates its pages by their number.
+_NEW_JOBS: Final = 500
 _JOBS_PER_STEP: Final = 500  # jobs left or given up in one step of the loop
 _READ_AHEAD: Final = 1_000  # jobs that wait for polls; with more of them, no more ids are read
 _BACKLOG_PAUSE: Final = 0.05  # seconds

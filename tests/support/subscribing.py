@@ -1,7 +1,7 @@
 """Subscriptions without a watcher around them."""
 
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscriptions import SubscriptionHost
+from adepoll.watching.subscriptions import Ended, SubscriptionHost
 from adepoll.watching.watch import WatchSubscription
 
 
@@ -37,6 +37,10 @@ class FakeSubscription(WatchSubscription):
     @property
     def calls(self):
         return self._host.pollers.calls
+
+    def open_ids(self):
+        """Return the ids of the jobs that are still watched."""
+        return [job_id for job_id, last in self._jobs.items() if not isinstance(last, Ended)]
 
     def start(self):
         self.calls.append("start")
