@@ -21,8 +21,9 @@ _Item: TypeAlias = tuple[float, int, JobState]
 class _Heap:
     """A heap whose items may be out of date: then their number is not the ticket of their job.
 
-    Out-of-date items are removed at the top, and a few at a time in between: `items` becomes `old`,
-    from whose end items move to `items` while they are up to date. Both are heaps all the time.
+    Out-of-date items are removed when they reach the top. If they are many, `items` becomes `old`,
+    and `move` moves the items at its end that are up to date back to `items`. Both are heaps all
+    the time.
     """
 
     items: list[_Item] = field(factory=list)
@@ -211,7 +212,7 @@ class PollQueue:
 
 
 _HEAD_START: Final = 600.0  # seconds
-_KEPT_POLL: Final = 10  # one of so many polls of overdue jobs
+_KEPT_POLL: Final = 10  # every tenth poll of an overdue job is kept for those not urgent
 _MAX_MOVED: Final = 64  # jobs per call of `pop`, which must be short
 _MAX_PRUNED: Final = 4  # items per call
 _MAX_STALE: Final = 1_024  # out-of-date items removed in one call

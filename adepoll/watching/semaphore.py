@@ -152,4 +152,4 @@ _LONG: Final = 0.25  # seconds
 
 
 def _do_nothing() -> None:
-    """Do nothing, as nobody wants to know."""
+    """Do nothing: the default of `Turns.on_turn`."""
