@@ -1254,9 +1254,8 @@ def test_stats_contain_upper_bounds_of_detection_lags(replay, scripted):
             await watcher.wait("b")
             detection_lag = watcher.stats.detection_lag
             assert detection_lag.counts == (1, 0, 0, 0, 1, 0, 0, 0, 0)
-            assert detection_lag.sum == pytest.approx(
-                7.1 + 0.1
-            )  # from the start of a poll to its answer
+            # The 0.1 s are the time from the start of a poll to its answer.
+            assert detection_lag.sum == pytest.approx(7.1 + 0.1)
             assert before.detection_lag.sum == 0.0  # a copy
 
     replay(script)

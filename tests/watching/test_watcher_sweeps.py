@@ -130,6 +130,7 @@ def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
             stats = watcher.stats
         assert set(detection_lag) == set(job_ids)
         assert mean(detection_lag.values()) < 4
+        # One finds each job settled, and about 70 samples of the listed jobs check the list.
         assert len(service.gets) < 1.3 * len(job_ids)
         assert len(service.lists) == stats.list_requests < 0.6 * len(job_ids)
         assert 0 < stats.sweeps <= stats.list_requests
@@ -241,10 +242,12 @@ def test_a_list_that_lags_does_not_cost_a_get_for_every_new_job(replay):
 
         async with watcher_of(service) as watcher:
             detection_lag = await lags_of(service, watcher.watch(come()))
-            assert watcher.stats.wasted_polls < 70
+            assert watcher.stats.wasted_polls < 60
         assert len(detection_lag) == 250
         assert mean(detection_lag.values()) < 8
-        assert len(service.gets) < 1.9 * 250  # of them 50 before the lag is known
+        # 250 find a job settled, about 50 are wasted before the lag is known, and 140 are samples
+        # of listed jobs: a list that lags is not proven for long.
+        assert len(service.gets) < 1.9 * 250
 
     replay(script)
 
@@ -345,9 +348,9 @@ def test_a_list_that_never_changes_gives_way_to_polls(replay, frozen_at):
         async with watcher_of(service) as watcher:
             detection_lag = await lags_of(service, watcher.watch(job_ids))
         assert len(detection_lag) == 100
-        assert max(detection_lag.values()) < 45
-        assert mean(detection_lag.values()) < 7
-        assert len(service.gets) < 1_500
+        assert max(detection_lag.values()) < 20
+        assert mean(detection_lag.values()) < 4
+        assert len(service.gets) < 1_000  # the schedule alone makes 1,331
 
     replay(script)
 
@@ -602,7 +605,8 @@ def test_poll_now_polls_whatever_the_list_shows(replay):
             await asyncio.sleep(1)
             assert service.looks_at(job_ids[7])[before : before + 2] == pytest.approx([30, 30.1])
             await task
-        assert len(service.looks_at(job_ids[7])) < before + 8
+        # The two of `poll_now`, one at the end, and samples of the listed jobs.
+        assert 3 <= len(service.looks_at(job_ids[7])) - before <= 5
 
     replay(script)
 
@@ -622,6 +626,7 @@ def test_updates_yield_each_status_during_sweeps(replay):
         assert all(statuses == expected for statuses in told.values())
         assert max(t for (_, status), t in times.items() if status is JobStatus.PENDING) < 5
         assert max(t for (_, status), t in times.items() if status is JobStatus.PROCESSING) < 30
+        # Three changes of status each, and about 80 samples of the listed jobs that check the list.
         assert len(service.gets) < 4.6 * 50
 
     replay(script)
@@ -857,7 +862,7 @@ def test_what_one_watcher_has_learnt_saves_the_next_one_polls(replay):
                 detection_lag = await lags_of(service, watcher.watch(job_ids))
                 assert mean(detection_lag.values()) < 4
             gets.append(len(service.gets))
-        assert gets[1] < 0.75 * gets[0]
+        assert gets[1] < 0.75 * gets[0]  # the lag bound limits how many polls learning can save
 
     replay(script)
 
