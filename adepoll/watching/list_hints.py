@@ -51,7 +51,7 @@ class ListHints:
             self._swept_at = math.inf
 
     def stop_sweeping(self, now: float) -> Iterator[None]:
-        """From now on, poll jobs by schedule; exhaust the iterator, which yields now and then."""
+        """From now on, poll jobs by schedule; exhaust the iterator, which yields every 500 jobs."""
         if not self.list_trust.sweeping:
             return
         self.list_trust.sweeping = False
@@ -66,25 +66,21 @@ class ListHints:
             if number % _CHUNK == 0:
                 yield
 
-    def listed(self, job: JobSummary, requested_at: float, now: float) -> bool:
-        """Record what a list requested at `requested_at` shows of a job.
-
-        Returns:
-            True if the job is watched, and active according to the list.
-        """
-        state = self.states.get(job.job_id)
+    def listed(self, job: JobSummary, requested_at: float, now: float) -> None:
+        """Record what a list requested at `requested_at` shows of a job."""
         if job.is_terminal:
-            return False
+            return
+        state = self.states.get(job.job_id)
         if state is None:
             self.accuracy.record_listed(job.job_id, requested_at)
-            return False
+            return
         state.last_listed_at = requested_at
         state.not_before = 0.0  # if it is missing later, that is news
         state.last_active_at = max(state.last_active_at, requested_at)
         requested = state.ignore_list and state.missing_at == math.inf  # by something else
         state.missing_at = math.inf
         if state.in_flight or state.failures is not None:
-            return True
+            return
         new = state.first_active_age is None
         self._record_active(state, job, requested_at, now)
         if state.status != job.status_text and any(s.every_change for s in state.subscribers):
@@ -96,7 +92,6 @@ class ListHints:
             if new and self.list_trust.sweeping:
                 state.list_trusted_until = self.list_trust.next_check(state, now)
                 self.poll_queue.put(state, state.list_trusted_until)
-        return True
 
     def _record_active(
         self, state: JobState, job: JobSummary, requested_at: float, now: float

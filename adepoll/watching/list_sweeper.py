@@ -1,6 +1,6 @@
 """The task that sweeps the job list. Imports listing, watched_jobs and source.
 
-There is one task, and a few more while a sweep is in progress.
+There is one task, and up to eight more while a sweep is in progress.
 """
 
 import asyncio
@@ -128,7 +128,7 @@ class ListSweeper:
                 if not delay:
                     break
                 await asyncio.sleep(min(delay, _MAX_SLEEP))
-        for _ in self._watched_jobs.list_hints.stop_sweeping(loop.time()):
+        for _ in hints.stop_sweeping(loop.time()):
             self._on_due()
             await asyncio.sleep(0)
         self._on_due()
@@ -140,7 +140,7 @@ class ListSweeper:
         return accuracy.is_proven if self._policy.is_trial else not accuracy.is_bad
 
     async def _sweep(self, sweep: Sweep) -> bool:
-        """Request all pages, a few at a time; return False if an error or a timeout ended it."""
+        """Request all pages, up to eight at a time; return False after an error or a timeout."""
         failure: RequestError | NotImplementedError | None = None
         silence = asyncio.timeout(_PAGE_TIMEOUT)
         try:
@@ -165,6 +165,7 @@ class ListSweeper:
         self, sweep: Sweep, page: tuple[JobStatus, int] | None, silence: asyncio.Timeout
     ) -> None:
         loop = asyncio.get_running_loop()
+        hints = self._watched_jobs.list_hints
         await asyncio.sleep(0)  # an eager task that fails here would close its group to the others
         while page is not None:
             status, number = page
@@ -176,8 +177,9 @@ class ListSweeper:
             self._watched_jobs.failure_rules.service.record_accepted_key()
             sweep.record_page(status, number, listed)
             sweep.max_pages = self._policy.max_pages(self._situation())
+            now = loop.time()
             for job in listed.jobs:
-                self._watched_jobs.list_hints.listed(job, requested_at, loop.time())
+                hints.listed(job, requested_at, now)
             page = sweep.next_page()
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:

@@ -111,7 +111,7 @@ class WatchedJobs:
     def clear(self) -> Iterator[None]:
         """Forget all jobs; results of polls in flight will be ignored.
 
-        Exhaust the iterator, which yields now and then, so that `learning` forgets them too.
+        Exhaust the iterator, which yields every 500 jobs, so that `learning` forgets them too.
         """
         states = [*self._states.values()]
         self._states.clear()

@@ -375,14 +375,15 @@ def test_throttling_never_gives_a_job_up():
     assert not subscription.errors
 
 
-@pytest.mark.parametrize("failure", [broken, missing])
-def test_throttling_between_failures_does_not_restart_the_patience(failure):
+# Without polls of other jobs, `outage_patience` bounds the failures that can concern all jobs.
+@pytest.mark.parametrize(("failure", "most"), [(broken, 146), (missing, 20)])
+def test_throttling_between_failures_does_not_restart_the_patience(failure, most):
     """Else a job that fails, seen through a limit that is often hit, would never end."""
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
     subscribe(watched_jobs, subscription, "a")
     times = poll_when_due(watched_jobs, *[failure(), throttled()] * 100)
     assert "a" in subscription.errors
-    assert len(times) < 160
+    assert len(times) <= most
 
 
 def test_a_job_that_fails_in_different_ways_is_given_up():
@@ -743,7 +744,7 @@ def test_a_new_job_waits_for_the_list():
     watched_jobs = make_sweeping("a")
     assert watched_jobs.pop_due(0.0) is None
     assert watched_jobs.next_due() == TRUST
-    assert watched_jobs.list_hints.listed(summary("a"), 0.0, 1.0)
+    watched_jobs.list_hints.listed(summary("a"), 0.0, 1.0)
     assert sum(watched_jobs.list_hints.sweep_ended(0.0, 1.0)) == 0
     assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
 
@@ -769,14 +770,14 @@ def test_a_job_newer_than_the_lag_of_the_list_is_not_missing():
 
 def test_the_list_settles_nothing():
     watched_jobs = make_sweeping("a")
-    assert not watched_jobs.list_hints.listed(summary("a", "completed"), 1.0, 1.0)
+    watched_jobs.list_hints.listed(summary("a", "completed"), 1.0, 1.0)
     assert watched_jobs.get("a") is not None
     assert sum(watched_jobs.list_hints.sweep_ended(2.0, 2.0)) == 1
 
 
 def test_a_listed_job_that_is_not_watched_is_ignored():
     watched_jobs = make_sweeping("a")
-    assert not watched_jobs.list_hints.listed(summary("b"), 1.0, 1.0)
+    watched_jobs.list_hints.listed(summary("b"), 1.0, 1.0)
     assert len(watched_jobs) == 1
 
 
@@ -904,9 +905,8 @@ class WatchedJobsMachine(RuleBasedStateMachine):
         self.sweeping = False
         self.asked_at = 0.0
         self.looking = []  # (state, those it was reserved by)
-        self.ended = {
-            subscription: [] for subscription in self.subscriptions
-        }  # final snapshots that each has got
+        # The final snapshots that each has got.
+        self.ended = {subscription: [] for subscription in self.subscriptions}
         self.given = {subscription: set() for subscription in self.subscriptions}
 
     # What the caller does.
@@ -1072,9 +1072,7 @@ class WatchedJobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sweeping)
     @rule(job_id=jobs, status=st.sampled_from(["pending", "processing", "completed"]))
     def list_a_job(self, job_id, status):
-        state = self.watched_jobs.get(job_id)
-        told = self.watched_jobs.list_hints.listed(summary(job_id, status), self.asked_at, self.now)
-        assert told is (state is not None and status != "completed")
+        self.watched_jobs.list_hints.listed(summary(job_id, status), self.asked_at, self.now)
         self.take_over(at_most=TRUST)
 
     @precondition(lambda self: self.sweeping)
