@@ -395,7 +395,9 @@ def test_a_list_that_is_too_late_gives_way_to_polls(replay, options, bend, is_ne
         lags = sorted(detection_lag.values())
         assert len(lags) == 100
         assert mean(lags) < 5
-        assert lags[94] < 15  # 12.1 with a list that keeps all jobs
+        # The first poll of old jobs finds none settled. Then only samples show that the list keeps
+        # settled jobs, and with 100 jobs they need 12 s: longer than the official waiter's p95.
+        assert lags[94] < (10 if is_new or bend is None else 13)
 
     replay(script)
 
