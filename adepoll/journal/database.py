@@ -13,10 +13,10 @@ from typing import Final, Self
 
 from attrs import evolve
 
-from adepoll.api.job_ids import check_job_id, is_job_id, is_plain
+from adepoll.api.job_ids import check_job_id
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.errors import AdePollError, JournalDamagedError, JournalError
+from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
     Change,
     Delivered,
@@ -27,9 +27,15 @@ from adepoll.journal.changes import (
     StatusChanged,
 )
 from adepoll.journal.lock import JournalLock
-from adepoll.journal.opening import open_file, open_in_memory
+from adepoll.journal.opening import open_file, open_in_memory, read_notes
 from adepoll.journal.outcomes import Counts, Record, credits_of, kind_of
-from adepoll.journal.queries import RECORD_COLUMNS, RecordFilter, count_jobs, record_from_row
+from adepoll.journal.queries import (
+    RECORD_COLUMNS,
+    RecordFilter,
+    count_jobs,
+    record_from_row,
+    waiting_jobs,
+)
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 from adepoll.redaction import showable
 
@@ -204,28 +210,12 @@ class Database:
     def note(self, key: str) -> str | None:
         """Return the value of a note; None if the note does not exist."""
         with self._reading():
-            row = self._connection.execute(
-                "SELECT value FROM notes WHERE key = ?", (key,)
-            ).fetchone()
-        if row is None:
-            return None
-        if not isinstance(row[0], str):
-            raise JournalDamagedError([f"the note {key!r} is not text"], path=self._shown_path)
-        return row[0]
+            return read_notes(self._connection, self.path).get(key)
 
     def waiting(self, after: int, limit: int) -> list[tuple[int, str]]:
         """Return number and id of waiting jobs, by number."""
         with self._reading():
-            rows = self._connection.execute(
-                "SELECT number, job_id FROM jobs INDEXED BY jobs_waiting"
-                " WHERE stage = 'waiting' AND number > ? ORDER BY number LIMIT ?",
-                (after, limit),
-            ).fetchall()
-        for number, job_id in rows:
-            if not (isinstance(job_id, str) and (is_plain(job_id) or is_job_id(job_id))):
-                problem = f"the record of job number {number}: its id is not a job id"
-                raise JournalDamagedError([problem], path=self._shown_path)
-        return rows
+            return waiting_jobs(self.path, after, limit, self._connection)
 
     def records(self, which: RecordFilter, after: int, limit: int, data: bool) -> list[Record]:  # noqa: FBT001 - as in `write`
         """Return at most `limit` records in the order of their numbers, about 4 MB in total."""

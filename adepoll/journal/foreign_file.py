@@ -26,6 +26,11 @@ _INSTRUCTIONS: Final = 20_000_000
 _STEP: Final = 100_000  # instructions between two calls of the progress handler
 
 
+def damaged(problem: str, path: Path | None) -> JournalDamagedError:
+    """Return the error for a journal with one problem; its `path` is None in memory."""
+    return JournalDamagedError([problem], path=None if path is None else str(path))
+
+
 def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
     """Interrupt the queries from now on if they need more than a file of `size` bytes can need."""
     steps = (_INSTRUCTIONS + _INSTRUCTIONS_PER_BYTE * size) // _STEP
@@ -64,7 +69,7 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
      sha256, modified_ns, kind, error, lasting, snapshot) = row  # fmt: skip
     if type(number) is not int or number < 1:
         return "its number is not positive"
-    if not isinstance(job_id, str) or not is_job_id(job_id):
+    if not is_stored_id(job_id):
         return "its id is not a job id"
     texts = (status, kind, error, snapshot)
     if not all(text is None or isinstance(text, str) for text in texts):
@@ -85,6 +90,11 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
     return None
 
 
+def is_stored_id(value: object) -> bool:
+    """Return whether this is a job id."""
+    return isinstance(value, str) and is_job_id(value)
+
+
 def is_time(value: object) -> bool:
     """Return whether this is a Unix time between the years 1970 and 9999."""
     return isinstance(value, int | float) and 0 <= value <= _LATEST
@@ -97,8 +107,7 @@ def recorded_folder(text: str, journal: Path | None) -> Path:
         JournalDamagedError: adepoll cannot have recorded that.
     """
     if not _is_plain_path(text):
-        problem = "its folder for results is not an absolute path"
-        raise JournalDamagedError([problem], path=None if journal is None else str(journal))
+        raise damaged("its folder for results is not an absolute path", journal)
     return Path(text)
 
 

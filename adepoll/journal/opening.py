@@ -24,7 +24,7 @@ from adepoll.errors import (
     JournalNotFoundError,
     NotAJournalError,
 )
-from adepoll.journal.foreign_file import limit_instructions, remove_limit, schema_problem
+from adepoll.journal.foreign_file import damaged, limit_instructions, remove_limit, schema_problem
 from adepoll.journal.lock import JournalLock
 from adepoll.journal.schema import APPLICATION_ID, FORMAT, JOURNAL_FILES, RULES, STATEMENTS
 from adepoll.journal.sqlite_errors import primary_code, reading_error
@@ -220,11 +220,11 @@ def has_tables(connection: sqlite3.Connection, path: Path) -> bool:
     if version > FORMAT:
         raise JournalFormatError(path=str(path), found=version, known=FORMAT)
     if (problem := schema_problem(connection)) is not None:
-        raise JournalDamagedError([problem], path=str(path))
+        raise damaged(problem, path)
     return True
 
 
-def read_notes(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+def read_notes(connection: sqlite3.Connection, path: Path | None) -> dict[str, str]:
     """Return all notes.
 
     Raises:
@@ -233,7 +233,7 @@ def read_notes(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     notes = dict(connection.execute("SELECT key, value FROM notes").fetchall())
     if all(isinstance(text, str) for note in notes.items() for text in note):
         return notes
-    raise JournalDamagedError(["a note is not text"], path=str(path))
+    raise damaged("a note is not text", path)
 
 
 def recorded_endpoint(notes: Mapping[str, str], path: Path) -> str:
@@ -244,13 +244,13 @@ def recorded_endpoint(notes: Mapping[str, str], path: Path) -> str:
     """
     endpoint = notes.get("endpoint")
     if endpoint is None:
-        raise JournalDamagedError(["the address of its service is missing"], path=str(path))
+        raise damaged("the address of its service is missing", path)
     try:
         if read_endpoint(endpoint) == endpoint:
             return endpoint
     except ConfigurationError:
         pass
-    raise JournalDamagedError(["the address of its service is not a valid URL"], path=str(path))
+    raise damaged("the address of its service is not a valid URL", path)
 
 
 def _check_sqlite_version() -> None:

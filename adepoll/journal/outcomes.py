@@ -13,7 +13,7 @@ from attrs import field, frozen
 from adepoll.api.models import ExtractMetadata, JobSnapshot
 from adepoll.errors import AdePollError
 
-_MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
+MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
 
 
 class Stage(StrEnum):
@@ -173,4 +173,4 @@ def credits_of(job: JobSnapshot) -> float | None:
     """Return the credits that a job has used; None if the service does not state them."""
     metadata = metadata_of(job)
     used = None if metadata is None else metadata.credit_usage
-    return None if used is None or not 0 <= used <= _MOST_CREDITS else float(used)
+    return None if used is None or not 0 <= used <= MOST_CREDITS else float(used)

@@ -11,16 +11,22 @@ from attrs import evolve
 
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import AdePollError, JournalDamagedError
-from adepoll.journal.foreign_file import is_time, row_problem
-from adepoll.journal.outcomes import Counts, Failure, Record, RecordedError, ResultFile, Stage
+from adepoll.errors import AdePollError
+from adepoll.journal.foreign_file import damaged, is_stored_id, is_time, row_problem
+from adepoll.journal.outcomes import (
+    MOST_CREDITS,
+    Counts,
+    Failure,
+    Record,
+    RecordedError,
+    ResultFile,
+    Stage,
+)
 
 RECORD_COLUMNS: Final = (
     "number, job_id, stage, status, added_at, settled_at, done_at, delivered_at, result_path,"
     " result_bytes, result_sha256, result_modified_ns, error_kind, error, lasting, snapshot"
 )
-
-
 _STAGES: Final = frozenset(stage.value for stage in Stage)
 
 
@@ -46,7 +52,7 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
     (number, job_id, stage, status, added_at, settled_at, done_at, delivered_at, file_path, size,
      sha256, modified_ns, kind, error, lasting, text) = row  # fmt: skip
     if (problem := row_problem(row)) is not None:
-        raise _damaged(f"the record of job number {number!r}: {problem}", path)
+        raise damaged(f"the record of job number {number!r}: {problem}", path)
     try:
         snapshot = None if text is None else JobSnapshot.from_json(text)
         if snapshot is not None and snapshot.job_id != job_id:
@@ -73,14 +79,33 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
     except (AdePollError, ValueError, TypeError):
         # Raised outside of this block: the text of these errors may quote a customer's document.
         pass
-    raise _damaged(f"the record of job number {number} cannot be read", path)
+    raise damaged(f"the record of job number {number} cannot be read", path)
+
+
+def waiting_jobs(
+    path: Path | None, after: int, limit: int, connection: sqlite3.Connection
+) -> list[tuple[int, str]]:
+    """Return number and id of at most `limit` waiting jobs after the job number `after`, by number.
+
+    Raises:
+        JournalDamagedError: An id is not a job id; `path` is the journal.
+    """
+    rows = connection.execute(
+        "SELECT number, job_id FROM jobs INDEXED BY jobs_waiting"
+        " WHERE stage = 'waiting' AND number > ? ORDER BY number LIMIT ?",
+        (after, limit),
+    ).fetchall()
+    for number, job_id in rows:
+        if not is_stored_id(job_id):
+            raise damaged(f"the record of job number {number}: its id is not a job id", path)
+    return rows
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
     """Count the jobs; reads indexes only.
 
     Raises:
-        JournalDamagedError: A stage or status is impossible; `path` is the journal.
+        JournalDamagedError: One of the counted values is impossible; `path` is the journal.
     """
     (waiting,) = connection.execute(
         "SELECT count(*) FROM jobs INDEXED BY jobs_waiting WHERE stage = 'waiting'"
@@ -99,8 +124,9 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
             or not isinstance(status, str | None)
             or type(size) is not int
             or type(partial) is not int
+            or not 0 <= cost <= jobs * MOST_CREDITS
         ):
-            raise _damaged("a job has an impossible stage, status or size", path)
+            raise damaged("a job has an impossible stage, status, size or cost", path)
         by_stage[Stage(stage)] += jobs
         if settled:
             by_status[status or "unknown"] += settled
@@ -130,7 +156,7 @@ def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None,
     ).fetchone()
     if all(time is None or is_time(time) for time in (first, last)):
         return first, last
-    raise _damaged("a time is not a number", path)
+    raise damaged("a time is not a number", path)
 
 
 def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> list[Failure]:
@@ -155,17 +181,13 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
         """,
         (limit,),
     )
-    failures = [row[:4] + row[5:] for row in rows]
-    if not all(
-        isinstance(kind, str) and isinstance(reason, str | None) and isinstance(job_id, str)
-        for kind, reason, _, _, job_id in failures
-    ):
-        raise _damaged("an error is not text", path)
-    return [
-        Failure(kind=kind, reason=reason, lasting=bool(lasting), jobs=jobs, example=job_id)
-        for kind, reason, lasting, jobs, job_id in failures
-    ]
-
-
-def _damaged(problem: str, path: Path | None) -> JournalDamagedError:
-    return JournalDamagedError([problem], path=None if path is None else str(path))
+    failures = []
+    for kind, reason, lasting, jobs, _, job_id in rows:
+        if not (
+            isinstance(kind, str) and isinstance(reason, str | None) and isinstance(job_id, str)
+        ):
+            raise damaged("an error is not text", path)
+        failures.append(
+            Failure(kind=kind, reason=reason, lasting=bool(lasting), jobs=jobs, example=job_id)
+        )
+    return failures

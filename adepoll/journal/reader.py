@@ -10,8 +10,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from adepoll.errors import ClosedError, JournalDamagedError, JournalNotFoundError, NotAJournalError
-from adepoll.journal.foreign_file import limit_instructions
+from adepoll.errors import ClosedError, JournalNotFoundError, NotAJournalError
+from adepoll.journal.foreign_file import damaged, limit_instructions
 from adepoll.journal.lock import holder_of
 from adepoll.journal.opening import (
     absolute_path,
@@ -122,7 +122,7 @@ class JournalReader:
             for row in rows:
                 record = record_from_row(row, None, self.path)
                 if record.number <= after:
-                    raise JournalDamagedError(["its jobs are not in order"], path=str(self.path))
+                    raise damaged("its jobs are not in order", self.path)
                 after = record.number
                 yield record
 

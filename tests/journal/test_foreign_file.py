@@ -22,7 +22,7 @@ COLUMNS = {
     "jobs": (
         "number", "job_id", "stage", "status", "added_at", "settled_at", "done_at", "delivered_at",
         "result_path", "result_bytes", "result_sha256", "result_modified_ns", "error_kind", "error",
-        "lasting", "snapshot",
+        "lasting", "partial", "credits", "snapshot",
     ),
     "notes": ("key", "value"),
     "data": ("number", "json"),
