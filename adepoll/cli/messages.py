@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from typing import Final, TextIO
 
@@ -13,11 +14,17 @@ from adepoll.redaction import REDACTED, showable
 
 _LONGEST_LOG_LINE: Final = 2_000  # characters
 _LONGEST_TEXT: Final = 200  # characters
+# What the library advises in Python, and the same advice for the command line. It is looked up by
+# the text of the error, because a journal records nothing else but the name of the class.
 _OPTIONS: Final = (
-    (", or pass api_key= to AdeClient", ""),
-    ("pass overwrite=True", "use --overwrite"),
-    ("pass allow_private=True", "use --allow-private"),
-    ("pass the out_dir", "pass the --out"),
+    (re.compile(", or pass api_key= to AdeClient"), ""),
+    (re.compile("pass overwrite=True"), "use --overwrite"),
+    (re.compile("pass allow_private=True"), "use --allow-private"),
+    (re.compile("pass region= or base_url="), "pass --region or --base-url"),
+    (re.compile("pass the out_dir"), "pass the --out"),
+    (re.compile("^out_dir "), "--out "),
+    (re.compile("^cannot read the ca_file"), "cannot read the --cacert file"),
+    (re.compile("^cannot read the client_certificate"), "cannot read the --cert file"),
 )
 
 
@@ -47,8 +54,8 @@ def shown(text: str) -> str:
 def text_of(error: AdePollError) -> str:
     """Return the text of an error; `overwrite=True` and the like become command-line options."""
     text = str(error)
-    for argument, option in _OPTIONS:
-        text = text.replace(argument, option)
+    for advice, ours in _OPTIONS:
+        text = advice.sub(ours, text)
     return text
 
 
