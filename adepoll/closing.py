@@ -33,7 +33,7 @@ class AsyncCloseable(ABC):
 
 
 class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
-    """An async iterator that ends when it is left, whether it has a name or not.
+    """An async iterator that ends when it is left, even if a variable still refers to it.
 
     It is left when its ``async with`` block ends; without a block, when its ``async for`` loop ends
     in any way (`break`, `return`, an error). It also ends when it is garbage collected.

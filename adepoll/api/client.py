@@ -57,7 +57,7 @@ class AdeClient(AsyncCloseable):
         Args:
             api_key: The key; None reads the environment variable ``VISION_AGENT_API_KEY``.
             region: ``us`` or ``eu``; None reads ``LANDINGAI_ADE_ENVIRONMENT`` (``production`` or
-                ``eu``), and is ``us`` without it.
+                ``eu``); without that variable, ``us``.
             base_url: The address of the API instead of a region: a proxy, an emulator. Without
                 either argument, ``LANDINGAI_ADE_BASE_URL`` takes precedence over the region's
                 variable, as in the official SDK.
@@ -73,7 +73,8 @@ class AdeClient(AsyncCloseable):
             retry: When failed requests are sent again; None for the policy of `rate_limiter`, or
                 the defaults.
             rate_limiter: A request budget that this client shares with other clients of the same
-                organisation and event loop; None for an own one. The client does not close it.
+                organisation and event loop; None for a budget of its own. The client does not close
+                it.
             max_body_bytes: Largest accepted response body, bytes after decompression.
             max_connections: Largest number of concurrent requests; None for 256.
             rng: Source of jitter, to make runs reproducible.
@@ -144,7 +145,7 @@ class AdeClient(AsyncCloseable):
 
     @property
     def transport(self) -> TransportOptions:
-        """How the client connects; a `ResultFetcher` without own options uses the same."""
+        """How the client connects; a `ResultFetcher` without options of its own uses the same."""
         return self._transport_options
 
     @property

@@ -158,7 +158,7 @@ class Field:
         type: Declared type without None; for a tuple, the type of its items.
         many: Whether the value is a tuple of items.
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
-        most: Largest number of items that are read of an array.
+        most: Largest number of items that are read from an array.
         is_message: Whether the value is a text for people; for an array, whether the items are.
         repeats: Earlier field that usually contains a copy of this field's JSON, or None.
     """

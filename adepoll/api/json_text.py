@@ -138,7 +138,7 @@ def _decoded(body: bytes) -> str:
 
 @frozen(kw_only=True)
 class Limits:
-    """How many values a text can have, at most. Parsing more takes seconds and 80 times the memory.
+    """The size of the largest accepted text. Parsing more takes seconds and 80 times the memory.
 
     Attributes:
         containers: Largest number of opening brackets and braces.

@@ -27,7 +27,7 @@ from adepoll.redaction import redact_url, showable
 MAX_PAGE_SIZE: Final = 100
 """Largest number of jobs in one page of the list."""
 MAX_WARNINGS: Final = 1_000
-"""Largest number of warnings that are read of one job."""
+"""Largest number of warnings that are read from one job."""
 
 
 class JobStatus(Enum):

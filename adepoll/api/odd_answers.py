@@ -20,7 +20,7 @@ class OddAnswers:
     """Logs unknown statuses, and fields that could not be read, once each."""
 
     def __init__(self) -> None:
-        """Nothing odd was seen yet."""
+        """Start without odd answers."""
         self._statuses: set[str] = set()
         self._fields: set[str] = set()
 

@@ -194,7 +194,7 @@ def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[An
 
 
 def _message_reader(cls: type) -> Callable[[Json], Any]:
-    """Return a reader of a class with a text for people, which can stand alone or in `extra`."""
+    """Return a reader of a message class; its text can replace the object, or be in `extra`."""
     [text] = [field for field in fields_of(cls) if field.is_message]
     read, key, name = reader_of(cls), text.key, text.name
 

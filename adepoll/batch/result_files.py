@@ -89,7 +89,7 @@ def _sha256(file: BufferedReader) -> str | None:
 
 
 def _open_regular(path: Path) -> BufferedReader | None:
-    """Open a regular file; None if there is none that can be read."""
+    """Open a file; return None if it is not a regular file that can be read."""
     try:
         file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - a descriptor; closed by the caller
     except OSError:

@@ -199,7 +199,7 @@ class RunTasks:
             await self._give_up_waiting(self._timeout)
 
     async def _give_up_waiting(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
-        """Give up the jobs that were not watched yet, but waited in the journal, at the timeout."""
+        """At the timeout, give up the jobs that are not watched yet but wait in the journal."""
         after = 0
         while page := await self._journal.waiting(after=after, limit=_PAGE):
             after = page[-1][0]

@@ -1,4 +1,4 @@
-"""The jobs that went wrong, as a batch prints them at its end: grouped, the first of each group."""
+"""The problems that a batch prints at its end: grouped, with the first jobs of each group."""
 
 from collections import Counter
 from typing import Final

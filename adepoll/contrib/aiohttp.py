@@ -323,7 +323,7 @@ class _DisconnectMonitor:
             handler.cancel()
         self._timer = None
         if self._requests:
-            # It serves all requests, so that it keeps the context of none.
+            # The timer serves all requests, so it must not keep the context of one of them.
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_CHECK_INTERVAL, self._check, context=Context())
 

@@ -77,7 +77,7 @@ class JobIdsCancelledError(AdePollError):
     """
 
     def __init__(self) -> None:
-        super().__init__("no more job ids come: what their iterable waited for was cancelled")
+        super().__init__("the iterable of job ids ended: something it waited for was cancelled")
 
 
 class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):

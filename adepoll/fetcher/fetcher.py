@@ -90,12 +90,12 @@ class ResultFetcher(AsyncCloseable):
         resolve_url: ResolveUrl | None = None,
         transport: TransportOptions | None = None,
     ) -> None:
-        """Make a fetcher; nothing is requested before the first call.
+        """Create a fetcher; nothing is requested before the first call.
 
         Args:
             client: Client of the API, which provides URLs.
-            max_result_bytes: Size of the largest result that `result` reads into memory, and of
-                the largest item that `items` does.
+            max_result_bytes: Size of the largest result that `result` reads into memory, and of the
+                largest item that `items` builds.
             connections: Maximum number of connections per `download`. More than one is used if
                 the storage serves byte ranges and a single connection is slow.
             connect_timeout: Maximum seconds until a connection is established.

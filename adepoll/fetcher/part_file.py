@@ -111,7 +111,7 @@ class PartFile:
         return None
 
     def _take_over(self, leftover: int) -> ResumeState | None:
-        """Copy what an earlier process has left to a new file, which gets its name."""
+        """Copy what an earlier process has left to a new file, and give that the shared name."""
         self._names.remove_unused()
         found = os.fstat(leftover)
         self._state_file = ResumeStateFile(self._names.shared)
@@ -121,7 +121,7 @@ class PartFile:
             try:
                 for start, stop in state.present:
                     copy(leftover, own.fd, start, stop)
-            except (OSError, EOFError):  # on a full disk, the leftover must make room
+            except (OSError, EOFError):  # on a full disk, the old file must make room
                 own.remove()
                 own = self._names.create_private()
                 state = None
@@ -310,7 +310,7 @@ class PartFile:
         return self._open_file().fd
 
     def _replace_own(self) -> None:
-        """Replace the part file by an empty one; another process may be copying the old one."""
+        """Replace the part file with an empty one; another process may be copying the old one."""
         old = self._open_file()
         new = self._names.create_private()
         if old.path == self._names.shared:

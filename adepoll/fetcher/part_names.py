@@ -62,7 +62,7 @@ class PartNames:
     """
 
     def __init__(self, target: Path, job_id: str) -> None:
-        """Touch no file yet."""
+        """Compute the names; no file is created yet."""
         key = f"{target.name}\0{job_id}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(key, digest_size=6).hexdigest()
         # A name has at most 255 bytes, a character up to four, and suffixes follow.
@@ -93,7 +93,8 @@ class PartNames:
     def leftover(self) -> Generator[int | None, None, None]:
         """Yield the file with the shared name, if it seems to be left by an ended process.
 
-        It is None if that process still runs, or belongs to another user. Only read from it.
+        Yield None if that process still runs, or belongs to another user. The caller may only read
+        from the file.
         """
         fd = _open_unused(self.shared)
         try:

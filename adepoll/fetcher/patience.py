@@ -59,8 +59,8 @@ class StorageOrigin:
     async def request(self, retries: "TransferRetries") -> AsyncGenerator[None, None]:
         """Wait until a request of this transfer may be sent, and record how it ends.
 
-        When the patience of the transfer is at its end, the request is sent, so that the transfer
-        fails with an error of its own. But a Retry-After is always awaited.
+        When the patience of the transfer has ended, the request is sent without waiting for a
+        probe, so that the transfer fails with an error of its own. A Retry-After is always awaited.
         """
         is_probe = await self._wait_for_turn(retries.give_up_at, retries.check_open)
         started = asyncio.get_running_loop().time()
@@ -116,7 +116,7 @@ class StorageOrigins:
     """The origins of all results of one fetcher."""
 
     def __init__(self, retry: RetryPolicy, rng: Random) -> None:
-        """Know none yet."""
+        """Start without origins."""
         self._retry = retry
         self._rng = rng
         self._origins: dict[str, StorageOrigin] = {}
@@ -158,7 +158,7 @@ class TransferRetries:
         check_open: Callable[[], None],
         counters: Counters | None = None,
     ) -> None:
-        """`patience` is in seconds; `RetryPolicy(attempts=1)` allows no retry despite it."""
+        """`patience` is in seconds; `RetryPolicy(attempts=1)` allows no retry in any case."""
         self.counters = counters or Counters()
         self.check_open = check_open
         self.origin: StorageOrigin | None = None
@@ -167,11 +167,11 @@ class TransferRetries:
         self._patience = patience if retry.attempts > 1 else 0.0
         self._waits: Iterator[float] = retry.waits(rng)
         self._failures = 0  # since the last progress
-        self._faults = 0  # of those in all, which are no outage
+        self._faults = 0  # failures in total that are not an outage
         self._last_failure = -1.0
         self._resume_at = 0.0
         self._new_bytes = 0  # since the last progress
-        self._patient_since: float | None = None  # the first failure after it
+        self._patient_since: float | None = None  # time of the first failure since then
 
     @property
     def give_up_at(self) -> float:
@@ -190,8 +190,8 @@ class TransferRetries:
     ) -> None:
         """Wait until the next attempt may start, or raise the error.
 
-        Simultaneous failures of several connections count as one: a request that started before
-        the last failure adds none.
+        Simultaneous failures of several connections count as one: the failure of a request that
+        started before the last failure is not counted again.
 
         Args:
             error: The error of the failed request.

@@ -128,7 +128,7 @@ class ResponseBody:
         coding: str = "",
         take_over: TakeOver | None = None,
     ) -> None:
-        """Read a body; the attributes are described above.
+        """Create a body; the class documents the attributes.
 
         Args:
             read: Returns the next bytes, none at the end.

@@ -52,7 +52,7 @@ class SsrfGuard(AbstractResolver):
         proxies: Proxies | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """Make a guard without resolving a name.
+        """Create a guard; no name is resolved yet.
 
         Args:
             api_url: Base URL of the API.

@@ -66,7 +66,7 @@ class StorageClient(AsyncCloseable):
         read_timeout: float,
         min_rate: float,
     ) -> None:
-        """Make a client without opening a connection.
+        """Create a client; no connection is opened yet.
 
         Args:
             guard: Decides which URLs may be requested, and by which proxy.
@@ -74,7 +74,7 @@ class StorageClient(AsyncCloseable):
             connect_timeout: Maximum seconds until a connection is established.
             read_timeout: Maximum seconds without a byte of the body, and from the connection to
                 the end of the headers.
-            min_rate: Minimum bytes per second, over each `read_timeout` of waiting for them.
+            min_rate: Minimum bytes per second, averaged over each `read_timeout` of waiting.
         """
         self._guard = guard
         self._options = options or TransportOptions()

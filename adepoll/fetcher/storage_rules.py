@@ -25,7 +25,7 @@ CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """Content codings that are decoded, although `Accept-Encoding` forbids all of them."""
 
 UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""Other registered codings. Any further value, such as ``aws-chunked``, encodes nothing."""
+"""Other registered codings. Any other value, such as ``aws-chunked``, encodes nothing."""
 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether the URL has expired

@@ -44,15 +44,16 @@ def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
 
 
 def remove_limit(connection: sqlite3.Connection) -> None:
-    """Let queries need any number of instructions."""
+    """Remove the limit, so that queries may need any number of instructions."""
     connection.set_progress_handler(None, 0)
 
 
 def schema_problem(connection: sqlite3.Connection) -> str | None:
     """Return how the schema differs from the one that adepoll creates; None if it does not.
 
-    A view, a trigger or a changed constraint would run the SQL of whoever wrote the file. As they
-    are refused, SQLite need not distrust the schema: old versions do not trust `json_valid` then.
+    A view, a trigger or a changed constraint would run the SQL of whoever wrote the file. Such
+    schemas are refused, so adepoll leaves `PRAGMA trusted_schema` on: if it is off, old versions of
+    SQLite refuse `json_valid`.
     """
     found = _objects(connection)
     for name, sql in _schema().items():
@@ -104,7 +105,7 @@ def recorded_folder(text: str, journal: Path | None) -> Path:
     """Return the folder for results that a journal names.
 
     Raises:
-        JournalDamagedError: adepoll cannot have recorded that.
+        JournalDamagedError: adepoll cannot have recorded that text.
     """
     if not _is_plain_path(text):
         raise damaged("its folder for results is not an absolute path", journal)

@@ -200,7 +200,7 @@ class Journal:
         self._calls.append(call)
         if self._idle.is_set():
             self._idle.clear()
-            # With all calls of this loop iteration.
+            # One transaction contains all calls of this loop iteration.
             self._loop.call_soon(self._write_next, context=Context())
         await call.done
 

@@ -149,7 +149,7 @@ def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None,
     """Return when the first job was added and when the last outcome was recorded.
 
     Raises:
-        JournalDamagedError: That is not a time; `path` is the journal.
+        JournalDamagedError: A time is not a number; `path` is the journal.
     """
     first, last = connection.execute(
         "SELECT (SELECT added_at FROM jobs ORDER BY number LIMIT 1), max(done_at) FROM jobs"

@@ -11,7 +11,7 @@ from attrs import define
 
 @define(eq=False)
 class Arrivals:
-    """Whether a watcher gets new jobs, according to the first answers about earlier ones.
+    """An estimate of whether the next jobs are new, from the first answers about earlier jobs.
 
     An immediate poll of a new job finds it active, and is wasted. One old job makes adepoll poll
     all waiting and later jobs immediately, until 32 new jobs in a row have arrived: old jobs rarely

@@ -73,7 +73,7 @@ class Distribution:
 
     @_areas.default
     def _compute_areas(self) -> tuple[float, ...]:
-        # Summed from the end, as what is left at a high age may be tiny.
+        # Summed from the end, since the areas at high ages may be tiny.
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         areas = [w * (s + t) / 2 for w, s, t in bins]
         return tuple(accumulate(reversed(areas), initial=0.0))[::-1]

@@ -26,10 +26,10 @@ class Durations:
     (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard), starting from a weak prior, and
     smoothed (B. W. Silverman et al., JRSS B 52, 1990).
 
-    Old observations fade: the last 8,000 jobs count most. Of jobs that were not seen to end, at
-    most four count for each that was, and 200 more: waits that are left early must not hide how
-    long jobs take now. One object may serve several watchers of one event loop, one after the other
-    or at the same time.
+    Old observations fade: the last 8,000 jobs count most. Jobs that were not seen to end count at
+    most four times as much as the ended ones, plus 200 jobs: otherwise waits that are left early
+    would hide how long jobs take now. One object may serve several watchers of one event loop, one
+    after the other or at the same time.
 
     Attributes:
         distribution: What is known now; a new object whenever about 10% more is known.
@@ -40,7 +40,7 @@ class Durations:
         """Start without observations."""
         self._gone: dict[Observation, float] = {}  # weights of jobs that are not polled any more
         self._known = 0.0  # weight of those that ended
-        self._censored = 0.0  # weight of the others
+        self._censored = 0.0  # weight of the jobs that were not seen to end
         # Number of active jobs known to have passed each bin, as differences from bin to bin.
         self._passed = [0.0] * (LAST + 1)
         self._running = 0

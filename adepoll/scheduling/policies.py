@@ -151,8 +151,9 @@ class Adaptive:
             a few seconds, unless the target is above 5 s.
         minimum: Shortest delay, in seconds, also where the lag bound is shorter.
         maximum: Longest delay, in seconds, at ages at which jobs hardly ever end, and while polls
-            fail. Elsewhere a delay is 7 s or twice the target at most. The lag bound is below
-            both in a job's first seconds and if somebody waits for it (see `lag_bound`).
+            fail. Elsewhere a delay is at most 7 s, or twice the target if that is more. The lag
+            bound is shorter in a job's first seconds, and if somebody waits for it (see
+            `lag_bound`).
         jitter: Largest random change of the effort between two polls (see `Plan`), as a share of
             it, 0 to below 1.
     """

@@ -87,9 +87,9 @@ class HealthCheck:
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If there was no request yet, or the last ones failed, or the last probe failed, one request
-        probes the service first. Without it, a server that gets no traffic would never notice that
-        the service is back.
+        If there was no request yet, or the last requests or the last probe failed, one request
+        probes the service first. Without this probe, a server that gets no traffic would never
+        notice that the service is back.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}

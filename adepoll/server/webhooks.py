@@ -50,7 +50,7 @@ class WebhookVerifier:
             secrets: One secret, or several of which any is accepted, so that a secret can be
                 replaced. A secret is text of the form ``whsec_`` and base64, or raw bytes. It
                 has at least 24 bytes, as the specification of Standard Webhooks requires.
-            tolerance: Most seconds between the timestamp of a webhook and now, before or after.
+            tolerance: Maximum seconds between the timestamp of a webhook and now, before or after.
 
         Raises:
             ConfigurationError: No secret was passed, or a secret is invalid.

@@ -107,9 +107,9 @@ class Outage:
         """
         self._new_waits = waits
         self._waits: Iterator[float] | None = None
-        self._failing: dict[str, float] = {}  # jobs that failed since the last success; when
+        self._failing: dict[str, float] = {}  # by job: when it failed, since the last success
         self._unnamed = 0  # failures of requests without a job since then
-        self._known: dict[str, float] = {}  # jobs that failed before a success; when; oldest first
+        self._known: dict[str, float] = {}  # by job: when it failed, before a success; oldest first
         self.failures = 0
         self.probe_at = -math.inf
 
@@ -126,7 +126,7 @@ class Outage:
             is_new: Whether the request was sent after the last restart of the window. Only such
                 a failure moves the next probe.
             job_id: The job that the request was about; None for none. Each request without a job
-                counts as another one.
+                counts as a job of its own.
         """
         if job_id is None:
             self.failures += 1
@@ -161,9 +161,9 @@ class Rate:
     """An estimate of the service's rate limit. There is none before the first 429.
 
     Each 429 lowers the rate a little. Then it grows with the fourth power of the time, similar to
-    CUBIC in search of capacity (RFC 9438, 2023, section 4.2): hardly at first, and faster and
-    faster if no 429 comes. So few requests are throttled, capacity that becomes free is taken
-    within seconds, and a limit that is gone is forgotten.
+    CUBIC in search of capacity (RFC 9438, 2023, section 4.2): slowly at first, then faster, if no
+    429 comes. So few requests are throttled, free capacity is used within seconds, and a limit that
+    no longer exists is forgotten.
 
     Several processes can share a limit without knowing of each other. Faster ones are throttled
     more often, and growth is in proportion to the rate, so that their rates become equal (Bansal &

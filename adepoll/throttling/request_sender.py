@@ -76,7 +76,8 @@ class RequestSender:
 
         Raises:
             RequestError: The error of the last attempt.
-            ServiceDownError: The service is down, and the call took `outage_wait` seconds.
+            ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
+                call began.
             ClosedError: `close` was called, or the budget belongs to another event loop.
         """
         attempt = 0
@@ -152,7 +153,7 @@ class RequestSender:
             self._limiter.release(caller)
 
     def stats(self, *, bytes_received: int = 0) -> ClientStats:
-        """Return a copy of the counters. May be called from any thread, and after the loop."""
+        """Return a copy of the counters. May be called in any thread, also after the loop's end."""
         limiter = self._limiter
         return ClientStats(
             requests=self._requests,

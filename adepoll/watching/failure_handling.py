@@ -14,7 +14,7 @@ time is evidence, not elapsed time:
   single job, none counts either: nothing tells a failing job from a failing service.
 - A job whose seconds have reached a tenth of the limit is a suspect: the service answered polls of
   others meanwhile. Its later failures say nothing about the service, and its seconds count also
-  without other polls. So bad jobs that are left at the end do not look like an outage.
+  without other polls. So the bad jobs that remain at the end do not look like an outage.
 - A malformed answer and a 404 count in full: the service responds. A 403 counts like other
   failures, because it can concern the key of all jobs.
 - The seconds before a 429 do not count.
@@ -64,8 +64,8 @@ class FailureRules:
     """When failed polls make the watcher give a job up, or end everything.
 
     Attributes:
-        not_found_grace: Seconds for which a job never seen may be unknown to the service (404) or
-            forbidden (403): a job just submitted can take a moment to appear.
+        not_found_grace: Seconds for which a job that was never found may be unknown to the service
+            (404) or forbidden (403): a new job can take a moment to appear.
         patience: Seconds for which polls of a job may fail while the service answers others.
         outage_patience: Seconds for which polls may fail for any reason; None for 12 times
             `patience`.

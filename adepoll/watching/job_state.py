@@ -32,7 +32,7 @@ class Subscriber(Protocol):
         """Room for snapshots; None if the subscriber can always take one."""
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
-        """Take a snapshot; return False if it is wanted and the buffer is full."""
+        """Accept a snapshot; return False if it is wanted and the buffer is full."""
 
     def give_up(self, job_id: str, error: AdePollError) -> None:
         """Record that the job is not polled any more, and why."""
@@ -40,7 +40,7 @@ class Subscriber(Protocol):
 
 @define(eq=False)
 class SnapshotBuffer:
-    """Bounded room for the snapshots of one subscriber; its polls pause while there is none.
+    """Bounded room for the snapshots of one subscriber; its polls pause while there is no room.
 
     A poll reserves a place before its request is sent, so that its snapshot has room.
 
@@ -57,7 +57,7 @@ class SnapshotBuffer:
     _prune_above: int = field(default=64, init=False)
 
     def close(self) -> None:
-        """Have no more room: the consumer has left."""
+        """Offer no room any longer: the consumer has left."""
         self.free = -sys.maxsize
 
     def add_waiting(self, state: "JobState", subscriber: Subscriber) -> None:
@@ -75,8 +75,8 @@ class SnapshotBuffer:
 class FailureKind(Enum):
     """Kinds of failed polls, by what they say.
 
-    `NOT_FOUND`: a 404 of a job never seen. `FORBIDDEN`: a 403 of a job never seen. `LOST`: a 404 or
-    403 of a job that was found before. `MALFORMED`: an answer that could not be understood.
+    `NOT_FOUND`: a 404 of a job that was never found. `FORBIDDEN`: a 403 of such a job. `LOST`: a
+    404 or 403 of a job that was found before. `MALFORMED`: an answer that could not be understood.
     `FAILED`: no answer, or an error that can concern all jobs.
     """
 
@@ -145,7 +145,7 @@ class JobState:
             such poll.
         poll_again: True if another poll follows immediately when the one in flight ends.
         ignore_list: True if the job is polled when it is due, whatever the list says.
-        pending_confirmation: True if, in addition, it is due immediately.
+        pending_confirmation: True if, in addition, its next poll is due immediately.
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
         awaited_since: Time from which on somebody has waited for the job itself, if it is
             `awaited`.

@@ -23,12 +23,12 @@ class Score:
 
     @property
     def is_suspicious(self) -> bool:
-        """True if the list was late for a share of the jobs, however few they are."""
+        """True if the list was late for more than 15% of the jobs, even if that is one job."""
         return self.late > _MAX_LATE_SHARE * (self.late + self.in_time)
 
     @property
     def is_bad(self) -> bool:
-        """True if, in addition, the list was late for more than a single odd job."""
+        """True if, in addition, the list was late for at least two jobs."""
         return self.is_suspicious and self.late > _MIN_LATE
 
 
@@ -65,14 +65,14 @@ class ListAccuracy:
 
     @property
     def is_proven(self) -> bool:
-        """True if the list drops jobs that have settled, and enough shows that it does so soon."""
+        """True if there is evidence that the list drops settled jobs, and drops them in time."""
         in_time = self.ends.in_time >= _MIN_IN_TIME
         drops = in_time or self.dropped >= _MIN_IN_TIME
         soon = in_time or self._expected >= _PROOF or self.arrivals.in_time >= _MIN_IN_TIME
         return drops and soon and not (self.ends.is_suspicious or self.arrivals.is_suspicious)
 
     def restart(self) -> None:
-        """Forget how the list was, but not which jobs have settled recently."""
+        """Forget the scores, but not which jobs have settled recently."""
         self.ends, self.arrivals = Score(), Score()
         self._expected = self._without_drop = 0.0
         self.dropped = 0

@@ -21,7 +21,7 @@ from adepoll.watching.poll_timing import PollTiming
 
 @define(eq=False)
 class ListHints:
-    """Takes in what the list shows.
+    """Applies what the list shows to the watched jobs.
 
     Attributes:
         states: The watched jobs, by id.
@@ -109,7 +109,7 @@ class ListHints:
                 self.accuracy.arrivals.count(late=False)
 
     def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
-        """Make the jobs due that a sweep, started at `requested_at`, did not show.
+        """Make the jobs due that were missing from a sweep started at `requested_at`.
 
         A job that is newer than the list's lag is not expected in the list. While jobs are polled
         by schedule, it is only recorded that they are missing. Exhaust the iterator, which yields

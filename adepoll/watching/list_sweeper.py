@@ -74,7 +74,7 @@ class ListSweeper:
             task.add_done_callback(self._run_ended, context=Context())
 
     def cancel_all(self) -> list[asyncio.Task[None]]:
-        """Cancel what runs, and return it; sweeping starts again when jobs are added."""
+        """Cancel and return the running tasks; sweeping starts again when jobs are added."""
         for task in self._tasks:
             task.cancel()
         return list(self._tasks)
@@ -104,7 +104,7 @@ class ListSweeper:
         )
 
     async def _run(self) -> None:
-        """Sweep repeatedly; when that saves no more requests, poll by schedule."""
+        """Sweep repeatedly, as long as that saves requests; then poll by schedule."""
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
         while self._policy.should_sweep(at := self._situation()):

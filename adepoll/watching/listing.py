@@ -30,7 +30,7 @@ class ListTrust:
 
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
-        max_trust: Most seconds for which the list alone says that a job is active.
+        max_trust: Maximum seconds for which the list alone says that a job is active.
         sweeping: True while the list decides when jobs are polled.
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
         pending_confirmation: Number of jobs that are to be polled immediately.

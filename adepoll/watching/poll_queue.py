@@ -19,7 +19,7 @@ _Item: TypeAlias = tuple[float, int, JobState]
 
 @define(eq=False)
 class _Heap:
-    """A heap whose items may be out of date: then their number is not the ticket of their job.
+    """A heap whose items may be out of date: their number is then not the ticket of their job.
 
     Out-of-date items are removed when they reach the top. If they are many, `items` becomes `old`,
     and `move` moves the items at its end that are up to date back to `items`. Both are heaps all
@@ -45,7 +45,7 @@ class _Heap:
         return heapq.heappop(self.old if old else self.items)
 
     def move(self, count: int) -> int:
-        """Move items out of `old`; return how many were out of date, and are removed."""
+        """Move items out of `old`; return how many were out of date, and were removed."""
         removed = 0
         for _ in range(min(count, len(self.old))):
             item = self.old.pop()
@@ -153,7 +153,7 @@ class PollQueue:
     def _first(self, heap: _Heap) -> _Item | None:
         """Return the first item of a heap, after removing a limited number of out-of-date ones.
 
-        If there are more of them, it is out of date, too; the next call goes on.
+        If more of them remain, the returned item is out of date, too; the next call continues.
         """
         for _ in range(_MAX_STALE):
             item = heap.first() if heap.old or not heap.items else heap.items[0]

@@ -1,7 +1,7 @@
 """Asks the schedule (`scheduling.policies`), which decides when a job is polled next.
 
-Imports learning, job_state, throughput and scheduling.
-Times are seconds of one monotonic clock, passed in as `now`.
+Imports learning, job_state, throughput and scheduling. Times are seconds of one monotonic clock,
+passed in as `now`.
 """
 
 from collections.abc import Collection
@@ -92,13 +92,14 @@ class PollTiming:
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown.
 
-        The larger of two estimates. By the durations, it is the time after which half a job is
-        expected to be active, judging by a sample of the ages. By the request budget, it is the
-        time that one more poll of each job takes, or two where few polls find a settled job, if
-        polls are held up.
+        Return the larger of two estimates. The estimate by the durations is the time after which
+        half a job is expected to be active, from a sample of the ages. The estimate by the request
+        budget applies if polls are held up. It is the time that one more poll of each job takes, or
+        two polls where few of them find a settled job.
 
-        The time is unknown while few jobs have settled, and where it depends on ages far beyond
-        those at which jobs settled. Only in a backlog of settled jobs the budget says enough.
+        The durations give no estimate while few jobs have settled, or if the time depends on ages
+        far beyond those at which jobs settled. Then the result is the estimate by the budget if
+        most polls find a settled job; otherwise the time is unknown.
         """
         if not states:
             return None

@@ -39,7 +39,7 @@ class Pollers:
         Args:
             watched_jobs: Knows which jobs are due.
             source: Answers the polls.
-            max_workers: Most polls in flight.
+            max_workers: Maximum number of polls in flight.
             turns: The semaphore that `source` holds during each poll.
             on_fatal: Called with an error that ends everything, such as a bad key or a bug.
         """
@@ -102,14 +102,14 @@ class Pollers:
     def cancel_all(self) -> None:
         """Forget all jobs, and cancel all polls but the one that calls this."""
         forgetting = self.watched_jobs.clear()
-        if next(forgetting, False) is None:  # there are more jobs than for one step
+        if next(forgetting, False) is None:  # there are more jobs than one step can forget
             _ = start(_in_steps(forgetting), self._forgetting)
         for task in self._workers:
             if task is not asyncio.current_task():
                 task.cancel()
 
     async def aclose(self) -> None:
-        """Start no more polls, cancel those in flight, and wait until nothing runs."""
+        """Start no further polls, cancel those in flight, and wait for the end of all tasks."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

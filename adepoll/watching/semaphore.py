@@ -23,7 +23,7 @@ class Semaphore:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __aenter__(self) -> None:
-        """Take a place, or wait for one."""
+        """Acquire a place; wait until one is free."""
         if self._free:
             self._free -= 1
             return
@@ -86,7 +86,7 @@ class Turns:
         return self.held_back
 
     async def __aenter__(self) -> None:
-        """Take a place; this poll does not wait any more."""
+        """Acquire a place; this poll no longer waits for its turn."""
         await self._semaphore.__aenter__()
         task = asyncio.current_task()
         if task is not None and (began := self.waiting.pop(task, None)) is not None:

@@ -121,7 +121,7 @@ CONFIRMATION: Final = 10.0
 """Seconds for which a key that has worked must be refused before adepoll believes it."""
 
 CONFIRMATION_STEP: Final = CONFIRMATION / 4
-"""Most seconds of them that count between two refusals."""
+"""Maximum number of these seconds that count between two refusals."""
 
 _CONFIRMATIONS_OF_NEW_KEY: Final = 2  # refusals in a row: a single one can be a mistake
 _CONFIRMATION_OF_NEW_KEY: Final = 0.5  # seconds

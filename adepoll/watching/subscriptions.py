@@ -104,11 +104,11 @@ class Subscription:
         """Create a subscription; `start` starts it.
 
         Args:
-            host: The watcher's part.
+            host: What the subscriptions of the watcher share.
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no bound.
-            window: Most jobs watched at the same time, errors to be taken included; None for no
-                bound if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
+            window: Maximum number of jobs that are watched, or whose error was not taken yet; None
+                for no bound if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
             every_change: As the attribute.
             buffer: As the attribute.
         """
@@ -144,11 +144,11 @@ class Subscription:
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for each job itself: at most eight, with a timeout or updates."""
+        """True if somebody waits for each job: at most eight jobs with a timeout or updates."""
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
-        """Take a snapshot; return False if it is wanted and there is no room for it."""
+        """Accept a snapshot; return False if it is wanted and there is no room for it."""
         raise NotImplementedError
 
     def take(self) -> object:
@@ -320,7 +320,7 @@ class Subscription:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
         elif self._stopped or (task is self._reader and self._expiry is not None):
-            return  # it was cancelled, or ended although it was
+            return  # `close`, `fail` or `_expire` has cancelled it
         elif task.cancelled():
             self.fail(JobIdsCancelledError())
         else:
@@ -343,7 +343,7 @@ class Subscription:
     def _add(self, job_id: str, now: float) -> None:
         """Watch a job, unless its id is a duplicate or invalid."""
         if self._stopped or self._expiry is not None:
-            return  # the iterable goes on although its reader was cancelled
+            return  # the iterable ignored the cancellation of its reader
         if self._register(job_id):
             self._jobs[job_id] = None
             self.open += 1
@@ -369,7 +369,7 @@ class Subscription:
 
 
 ITERATOR_WINDOW: Final = 20_000
-"""Most jobs watched at the same time if their ids come from an iterator without a window."""
+"""Default of `window` if the ids come from an iterator."""
 
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
 # Ids after which new jobs are announced; the first sweep estimates its pages by their number.

@@ -131,7 +131,7 @@ class SweepPolicy:
             wastes = self._wasted > max(_MIN_WASTED, self._settled, at.watched)
             if at.list_is_bad or wastes or (self.is_trial and at.now > self._trial_ends):
                 self.is_trial = True
-                self._pause(at.now, _PAUSE)  # polls by schedule are sooner, or fewer
+                self._pause(at.now, _PAUSE)  # polls by schedule find ends earlier, or cost less
             elif not self.is_trial:
                 self._useful += 1
                 if self._useful >= _MIN_USEFUL:
@@ -149,7 +149,7 @@ class SweepPolicy:
         """Return the seconds until the next sweep."""
         self._count(at)
         every = self._interval(at)
-        # Jobs known to be missing come first; before they are polled, finding more is of no use.
+        # Jobs known to be missing are polled first; more of them are not needed before that.
         if self._rate:
             busy = at.pending_confirmation / self._rate
         else:
@@ -173,7 +173,7 @@ class SweepPolicy:
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
             every = max(every, 2 * max(self.target_lag - self.duration, self.target_lag / 2))
         if self.discovery == "auto":
-            # Other people's jobs make the list longer. Rarer sweeps cost less, and lag more.
+            # Other people's jobs make the list longer. Rarer sweeps cost less and lead to more lag.
             cost = self._requests / (_REQUEST_SHARE * max(self._settled + at.watched, 1))
             every *= min(max(cost, 1.0), _MAX_STRETCH)
         return every

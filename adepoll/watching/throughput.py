@@ -14,8 +14,8 @@ class Throughput:
     """Polls per second, as far as the budget and not the schedule decides when jobs are polled.
 
     A poll that ends long after its job was due was held up: by other jobs, by the client's request
-    budget, or by a slow service. Where most polls are, their rate is the highest possible one. All
-    counts fade with time.
+    budget, or by a slow service. While most polls are held up, their rate is the highest possible
+    rate. All counts fade with time.
     """
 
     _started: float = math.nan  # time of the first poll
@@ -65,4 +65,4 @@ _LATE: Final = 2.0  # seconds; a poll without a queue takes less
 _MOST: Final = 0.5
 _MIN_LATE: Final = 3.0  # polls
 _MEMORY: Final = 20.0  # seconds
-_FADE_EVERY: Final = 0.1  # seconds; a poll is too frequent an occasion
+_FADE_EVERY: Final = 0.1  # seconds; fading at every poll would be too expensive

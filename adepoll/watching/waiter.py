@@ -21,7 +21,7 @@ class Waiter:
         self.buffer: SnapshotBuffer | None = None
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
-        """Take the snapshot of a settled job."""
+        """Accept the snapshot of a settled job."""
         if snapshot.is_terminal and not self.future.done():
             self.future.set_result(snapshot)
         return True

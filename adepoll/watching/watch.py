@@ -1,6 +1,6 @@
 """Watch: an async iterator over what becomes of many jobs. Imports subscriptions and below.
 
-`WatchSubscription` follows the jobs, `Watch` is the consumer's handle. Pollers refer to the
+`WatchSubscription` watches the jobs, `Watch` is the consumer's handle. Pollers refer to the
 subscription. Only the consumer refers to the `Watch`, so an abandoned `Watch` is collected, which
 ends the subscription.
 """
@@ -172,7 +172,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
     _started = False
     _left = False
     _end_reached = False
-    _taken = 0  # items taken since the loop could serve others
+    _taken = 0  # items taken since other tasks could run
 
     def __init__(self, subscription: SubscriptionT) -> None:
         """Created by a `JobWatcher`."""

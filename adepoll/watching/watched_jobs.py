@@ -28,8 +28,8 @@ class WatchedJobs:
         learning: Keeps the ages of jobs, and learns how long jobs take.
         counts: What has happened so far.
         list_trust: How far the list is trusted.
-        uses_list: True if the list may be swept; else nothing is compared with it.
-        list_hints: Takes in what the list shows.
+        uses_list: True if the list may be read; otherwise nothing is compared with it.
+        list_hints: Applies what the list shows.
         poll_queue: The jobs that are due now or later.
     """
 
@@ -170,7 +170,7 @@ class WatchedJobs:
         return None
 
     def _later(self, state: JobState, now: float) -> float:
-        """Return when a job that is due is to be polled although the list may show it."""
+        """Return when to poll a job that is due, but that the list may still show as active."""
         if state.awaited:
             return now
         trusted = self.list_trust.trusted_until(state, now)
@@ -284,9 +284,10 @@ class WatchedJobs:
                 buffer.add_waiting(state, new)
 
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
-        """Poll a job immediately, as somebody starts to wait for it.
+        """Make a job due because somebody starts to wait for it.
 
-        If others wait for it already, they have it polled, and the poll comes within a second.
+        The poll is immediate. If others already wait for the job, it may come up to a second after
+        the previous one.
         """
         due = now
         if was_awaited:

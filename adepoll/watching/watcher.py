@@ -63,8 +63,8 @@ class JobWatcher(AsyncCloseable):
 
         Args:
             source: An `AdeClient`, or anything with its `get_job` and `list_jobs`.
-            concurrency: Most requests in flight; or a semaphore that is held during each request,
-                to share the bound with something else.
+            concurrency: Maximum number of requests in flight; or a semaphore that is held during
+                each request, to share the bound with something else.
             schedule: Chooses when a job is polled again; None for `Adaptive()`.
             discovery: How the watcher finds out that jobs have settled. "get": each job is polled
                 by schedule. "list": jobs are polled when they are missing from the list of active
@@ -72,11 +72,11 @@ class JobWatcher(AsyncCloseable):
                 requests. The list is only a hint; if it is wrong, fails or is forbidden, polls
                 come later or more often, and no job is lost.
             durations: What an earlier watcher learnt of how long jobs take; None to start without.
-            buffer: Most snapshots that wait for the consumer of one watch, each up to 1 MB of
-                JSON; polls pause while it is full. None for twice the concurrency.
-            not_found_grace: Seconds for which a job never seen may be unknown to the service (404)
-                or forbidden (403) before it is given up; a job just submitted can take a moment to
-                appear.
+            buffer: Maximum number of snapshots that wait for the consumer of one watch, each up to
+                1 MB of JSON; polls pause while it is full. None for twice the concurrency.
+            not_found_grace: Seconds for which a job that was never found may be unknown to the
+                service (404) or forbidden (403) before it is given up; a new job can take a moment
+                to appear.
             patience: Seconds for which polls of a job may fail (connection, 5xx) before it is given
                 up, while the service answers other requests; also for a 404 or 403 of a job that
                 was found before. Malformed answers are accepted for at most a minute. Time does not
@@ -191,7 +191,7 @@ class JobWatcher(AsyncCloseable):
         the watcher got them, `Adaptive` may postpone it, by twice its target lag at most.
 
         Every id ends as exactly one snapshot or one unresolved job; a failed job has settled, and
-        is yielded like the others. Of a collection, each id counts once. Of an iterator, which may
+        is yielded like the others. In a collection, each id counts once. In an iterator, which may
         be endless, an id is a duplicate as long as its job is open or waits to be yielded; later it
         is watched again. So memory grows with the open jobs only, and with those that were given up
         if `errors` is "raise".
@@ -202,9 +202,9 @@ class JobWatcher(AsyncCloseable):
                 settled are given up with `JobTimeoutError`, and no more ids are read from an
                 iterator; None for no bound. It also counts while polls pause because the consumer
                 is slow.
-            window: Most jobs watched at the same time; more ids are read as jobs settle. None for
-                20,000 if `job_ids` is an iterator, and for no bound if it is a collection. Ids of
-                an iterator are read no faster than jobs are polled and taken.
+            window: Maximum number of jobs watched at the same time; more ids are read as jobs
+                settle. None for 20,000 if `job_ids` is an iterator, and for no bound if it is a
+                collection. Ids of an iterator are read no faster than jobs are polled and taken.
             errors: What becomes of jobs that are given up. "raise": `UnresolvedJobsError` is
                 raised at the end. "yield": each is yielded as an `UnresolvedJob` as soon as it is
                 given up.
