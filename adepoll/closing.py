@@ -48,7 +48,7 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
 
     @abstractmethod
     def leave(self) -> None:
-        """Let everything end soon, if it was started. May be called in any thread, repeatedly."""
+        """End everything soon, if it was started. May be called in any thread, repeatedly."""
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         """Return an iterator; when no loop uses it any more, this object is left."""

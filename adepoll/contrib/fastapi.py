@@ -143,7 +143,7 @@ class Integration:
             request: The request, whose body was read or is not needed; or an accepted websocket,
                 whose messages are discarded meanwhile.
             job_id: The job.
-            timeout: Most seconds to wait; None for no limit.
+            timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
             JobTimeoutError: The job has not settled within `timeout` seconds.

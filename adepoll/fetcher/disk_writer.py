@@ -79,7 +79,7 @@ class DiskWriter:
     """
 
     def __init__(self, part: PartFile, progress: Progress | None) -> None:
-        """Touch no file yet."""
+        """No file is opened yet."""
         self.size: int | None = None
         self.written = 0
         self.part = part

@@ -51,7 +51,7 @@ class PartFile:
     """
 
     def __init__(self, target: Path, *, job_id: str, overwrite: bool) -> None:
-        """Touch no file before `check`."""
+        """No file is created before `check`."""
         self._target = target
         self._job_id = job_id
         self._overwrite = overwrite

@@ -129,7 +129,7 @@ def job_ids_in(
             `default_job_ids` reads ``job_id`` in the body and in its ``data``. Candidates that are
             not valid job ids are left out.
         max_bytes: Largest body that is parsed.
-        max_ids: Most ids in one webhook.
+        max_ids: Maximum number of ids in one webhook.
 
     Raises:
         WebhookVerificationError: The body is not JSON, is too large, or has too many ids.

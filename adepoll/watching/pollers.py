@@ -63,7 +63,7 @@ class Pollers:
         return len(self._in_flight)
 
     def pump(self) -> None:
-        """Start workers for all jobs that are due, and set the timer for the next one.
+        """Start pollers for all jobs that are due, and set the timer for the next one.
 
         To be called when a job may be due, or a subscriber's buffer may have room again.
         """
@@ -90,7 +90,7 @@ class Pollers:
             return []
         tasks = [] if len(self.watched_jobs) else self.on_idle()
         if (task := self._in_flight.get(state)) is not None:
-            task.cancel()  # `pump` starts another worker in its place
+            task.cancel()  # `pump` starts another poller in its place
             tasks.append(task)
         return tasks
 
@@ -166,7 +166,7 @@ class Pollers:
                 in_flight[state] = task
                 waiting[task] = now
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:
-                self._set_timer(loop, due)  # the next poll of this worker may take long
+                self._set_timer(loop, due)  # the next poll of this poller may take long
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         if task not in self._workers:

@@ -106,9 +106,9 @@ class Subscription:
         Args:
             host: What the subscriptions of the watcher share.
             job_ids: Ids of the jobs.
-            timeout: Seconds after which the jobs still open are given up; None for no bound.
+            timeout: Seconds after which the jobs still open are given up; None for no limit.
             window: Maximum number of jobs that are watched, or whose error was not taken yet; None
-                for no bound if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
+                for no limit if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
             every_change: As the attribute.
             buffer: As the attribute.
         """

@@ -393,5 +393,5 @@ class WatchedJobs:
 
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
 _CHECK_LATER: Final = 30.0  # seconds
-_MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many workers can call it in one turn
+_MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one turn
 _CHUNK: Final = 500

@@ -200,10 +200,10 @@ class JobWatcher(AsyncCloseable):
             job_ids: An iterable or async iterable of any size, read while jobs are polled.
             timeout: Seconds, counted from the first iteration, after which jobs that have not
                 settled are given up with `JobTimeoutError`, and no more ids are read from an
-                iterator; None for no bound. It also counts while polls pause because the consumer
+                iterator; None for no limit. It also counts while polls pause because the consumer
                 is slow.
             window: Maximum number of jobs watched at the same time; more ids are read as jobs
-                settle. None for 20,000 if `job_ids` is an iterator, and for no bound if it is a
+                settle. None for 20,000 if `job_ids` is an iterator, and for no limit if it is a
                 collection. Ids of an iterator are read no faster than jobs are polled and taken.
             errors: What becomes of jobs that are given up. "raise": `UnresolvedJobsError` is
                 raised at the end. "yield": each is yielded as an `UnresolvedJob` as soon as it is
@@ -275,7 +275,7 @@ class JobWatcher(AsyncCloseable):
 
         Args:
             job_id: Id of the job.
-            timeout: Most seconds to wait; None for no bound.
+            timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
             JobTimeoutError: The job has not settled in time.
