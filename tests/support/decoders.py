@@ -5,6 +5,8 @@ raise one of the errors of its entry. Its seeds are in ``tests/fuzz/seeds/NAME``
 """
 
 import copy
+import json
+from binascii import crc32
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ from adepoll.errors import (
     MalformedAnswerError,
     WebhookVerificationError,
 )
-from adepoll.fetcher.resume_state import ResumeStateFile
+from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile
 from adepoll.fetcher.storage_rules import (
     ObjectVersion,
     Range,
@@ -251,13 +253,28 @@ def check_note(body):
     Durations.from_json(text)
 
 
-@entry("resume-state")
+class NotResumableError(Exception):
+    """The resume state is not reliable: the download begins again."""
+
+
+@entry("resume-state", NotResumableError)
 def check_resume_state(body):
+    """Read a document with the boot id of this machine and the checksum that belong to it."""
     with TemporaryDirectory() as folder:
         part = Path(folder, ".a.part")
-        Path(folder, ".a.part.json").write_bytes(body)
+        path = Path(folder, ".a.part.json")
+        with part.open("wb") as opened:
+            states = ResumeStateFile(part)
+            states.write(opened.fileno(), "job-1", ResumeState(ObjectVersion(1_000, "v1"), []))
+            states.close()
+        boot = json.loads(path.read_bytes().partition(b" ")[2])["boot"]
+        document = body.replace(b'"BOOT"', json.dumps(boot).encode())
+        path.write_bytes(b"%08x %b\n" % (crc32(document), document))
         state = ResumeStateFile(part).read("job-1", 100, 7)
-    assert state is None or all(0 <= start < stop <= 100 for start, stop in state.present)
+    if state is None:
+        raise NotResumableError
+    assert state.is_resumable
+    assert all(0 <= start < stop <= 100 for start, stop in state.present)
 
 
 @entry("journal", JournalError)
