@@ -196,6 +196,7 @@ class Rate:
         "_lasted",
         "_lowest",
         "_open_for",
+        "_opened_early",
         "_rise",
         "_throttled_at",
         "granted",
@@ -212,6 +213,7 @@ class Rate:
         self._throttled_at = -math.inf
         self._open_for = 0.0  # seconds since the last 429 in which requests were sent
         self._closed_for = 0.0  # seconds for which the last 429 closed the gate
+        self._opened_early = False  # no request was granted between the last two 429s
         self._lasted = 0.0  # seconds for which the rate before the last 429 was granted
         # The curve: it starts at `_base` and doubles within `_rise` seconds of growth.
         self._base = self._rise = 1.0
@@ -261,14 +263,17 @@ class Rate:
         if self.value is None:
             rate = self._first_rate(now, closed_for=max(0.0, gate_opens_at - now))
         elif not self.granted:
-            # The gate was opened too early, which says little about the rate.
-            rate = max(_DECREASE_UNGRANTED * self.value, min(self.value, self._lowest))
-            self._lasted /= 2
+            # The gate was opened too early, which says little about the rate if it happens once.
+            rate = self.value
+            if self._opened_early:
+                rate = max(_DECREASE_UNGRANTED * rate, min(rate, self._lowest))
+                self._lasted /= 2
         else:
             self._lasted = max(self._open_for - (now - sent_at), self.granted / self.value)
             rate = self._next_rate()
         self._base = self._average = self.value = max(rate, SLOWEST)
         self.interval = 1.0 / self.value
+        self._opened_early = not self.granted
         if self.granted:
             self._lowest = max(SLOWEST, _LOWEST_SHARE * self.value)
         self._grown = self._open_for = 0.0

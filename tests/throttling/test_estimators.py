@@ -286,6 +286,20 @@ def test_a_429_at_a_steady_limit_lowers_the_rate_slightly():
     assert 0.9 * before < rate.value < before
 
 
+def test_a_gate_that_opens_too_early_lowers_the_rate_only_if_that_happens_again():
+    rate, now = found()
+    before = rate.value
+    rates = []
+    for _ in range(3):
+        now += 1
+        rate.sent(now, held_back=True)
+        rate.throttled(now, sent_at=now, gate_opens_at=now + 1)
+        rates.append(rate.value)
+    assert rates[0] == pytest.approx(before, rel=0.01)
+    assert rates[1] < 0.7 * before
+    assert rates[2] < 0.7 * rates[1]
+
+
 def test_429s_in_quick_succession_lower_the_rate_strongly():
     rate, now = found(100.0)
     start = rate.value

@@ -96,12 +96,11 @@ def test_an_unknown_limit_is_found_and_kept(service, seed):
     it = play(nothing, service=fresh(service), seed=seed, seconds=600, callers=16)
     stats = it.sender.stats()
     # A bucket of one token saves nothing while the gate is closed or the rate is lower.
-    share = 0.82 if service.limit.burst == 1 else 0.9
+    share = 0.84 if service.limit.burst == 1 else 0.9
     assert len(it.service.served) >= share * 10 * 600
     assert stats.throttled < 0.02 * stats.requests
     assert it.service.early == 0
-    # With a burst of one and no Retry-After, three of ten seeds end at 6.4/s.
-    assert 0.6 * 10 < stats.rate_limit < 1.4 * 10
+    assert 0.8 * 10 < stats.rate_limit < 1.4 * 10
 
 
 def test_a_burst_of_one_with_uneven_latency_costs_speed_but_few_429s():
