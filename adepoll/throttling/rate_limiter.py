@@ -96,6 +96,8 @@ class RateLimiter:
         self._jitter = self._first_jitter  # bound; grows with each 429 in a row
         self.retry_budget = retry.budget
         self._waiting: deque[asyncio.Future[float]] = deque()  # may contain cancelled futures
+        self._give_up_at: dict[asyncio.Future[float], float] = {}  # of those that have a time
+        self._patience_timer: asyncio.TimerHandle | None = None
         self._woken = 0  # waiting callers that were woken, and have not continued yet
         self._rate_held_back = False  # the rate delayed the first waiting caller
         self._timer: asyncio.TimerHandle | None = None
@@ -185,9 +187,12 @@ class RateLimiter:
         callers = set() if callers is None else callers
         callers.add(caller)
         self._waiting.append(caller)
-        self._wake_waiting()
+        if self._timer is None:
+            self._wake_waiting()
         if give_up_at < math.inf:
-            self._release_in_outage(caller, give_up_at)
+            self._give_up_at[caller] = give_up_at
+            if self._patience_timer is None:
+                self._release_impatient()
         try:
             due = await caller
         except asyncio.CancelledError:
@@ -197,6 +202,7 @@ class RateLimiter:
             raise
         finally:
             callers.discard(caller)
+            self._give_up_at.pop(caller, None)
         self._woken -= 1
         # This caller starts its request in this step of the loop; then the next one is woken.
         loop.call_soon(self._wake_waiting, context=Context())
@@ -208,16 +214,17 @@ class RateLimiter:
             self._woken += 1
             caller.set_result(math.inf)
 
-    def _release_in_outage(self, caller: asyncio.Future[float], give_up_at: float) -> None:
-        loop = asyncio.get_running_loop()
-        if caller.done():
+    def _release_impatient(self) -> None:
+        """Release the callers that wait no longer, now and every second while there is an outage."""
+        self._patience_timer = None
+        if not (self.is_down and self._give_up_at):
             return
-        if (now := loop.time()) < give_up_at or not self.is_down:
-            again_at = max(give_up_at, now + _CHECK_EVERY)
-            call = self._release_in_outage
-            loop.call_at(again_at, call, caller, give_up_at, context=Context())
-        else:
-            self.release(caller)
+        loop = asyncio.get_running_loop()
+        for caller, give_up_at in self._give_up_at.items():
+            if loop.time() >= give_up_at:
+                self.release(caller)
+        again = self._release_impatient
+        self._patience_timer = loop.call_later(_CHECK_EVERY, again, context=Context())
 
     def start(self, due: float) -> Sent | None:
         """Count one request as sent now; return None if it must wait for its turn again.
@@ -315,6 +322,8 @@ class RateLimiter:
             failures = self._outage.failures
             _log.warning("%d requests in a row failed, the last with: %s", failures, error)
             self._window.restart()
+            if self._patience_timer is None:
+                self._release_impatient()
         elif (
             is_first
             and isinstance(error, ConnectionFailedError | ProxyError | AnswerTimeoutError)
@@ -358,7 +367,9 @@ class RateLimiter:
         Args:
             due_at: When the timer that calls this was due; infinity if no timer calls it.
         """
-        self._stop_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._waiting and self._waiting[0].done():
             del self._waiting[0]  # cancelled
         if self._woken or not self._waiting:
@@ -380,11 +391,6 @@ class RateLimiter:
             # A timer can fire early by the clock's resolution, which must not end in a busy loop.
             wait = max(due - now, _MIN_WAIT)
             self._timer = loop.call_later(wait, self._wake_waiting, due, context=Context())
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 _MIN_JITTER: Final = 0.1  # seconds, added to a Retry-After

@@ -111,6 +111,36 @@ def test_a_call_waits_as_long_as_necessary_while_the_service_is_up():
     run(main())
 
 
+def test_calls_that_wait_give_up_when_an_outage_begins():
+    async def main():
+        sender = RequestSender(RateLimiter(max_rate=1, rng=Random(1)), outage_wait=5.0)
+        polls = [asyncio.create_task(sender.call_once(failing(f"j-{n}"))) for n in range(10)]
+        await asyncio.sleep(0)
+        calls = [asyncio.create_task(sender.call(answer)) for _ in range(100)]
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(end) for end in ended} == {ServiceDownError}
+        assert now() == pytest.approx(9.0)  # the tenth poll begins the outage
+        await asyncio.gather(*polls, return_exceptions=True)
+
+    run(main())
+
+
+def test_calls_that_wait_set_no_timer_each():
+    async def main():
+        sender = RequestSender(RateLimiter(max_rate=1, rng=Random(1)), outage_wait=5.0)
+        loop = asyncio.get_running_loop()
+        timers = []
+        call_at = loop.call_at
+        loop.call_at = lambda *args, **options: timers.append(args) or call_at(*args, **options)
+        calls = [asyncio.create_task(sender.call(answer)) for _ in range(100)]
+        await asyncio.sleep(0.5)
+        assert len(timers) <= 3  # one of them is that of the sleep
+        for call in calls:
+            call.cancel()
+
+    run(main())
+
+
 @pytest.mark.parametrize("cls", [AuthenticationError, PermissionDeniedError])
 def test_a_refusal_of_a_key_that_has_worked_is_repeated(cls):
     async def script(sender):
