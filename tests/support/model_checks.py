@@ -12,6 +12,7 @@ from adepoll.api.job_ids import is_job_id
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
+    JobIdsCancelledError,
     JobTimeoutError,
     PermissionDeniedError,
 )
@@ -95,9 +96,8 @@ def _check_end(scenario, actor):
             for polls in actor.source.polls.values()
             for poll in polls
         )
-        is_broken = actor.broken_after is not None and (
-            isinstance(error, LookupError) or actor.broken_by is not LookupError
-        )
+        broken = LookupError if actor.broken_by is LookupError else JobIdsCancelledError
+        is_broken = actor.broken_after is not None and isinstance(error, broken)
         if not (is_fatal or is_closed or is_broken or refused):
             service.violate(f"1: {actor.name} ends with {error!r}")
     if actor.outcome in {"done", "unresolved"} and actor.broken_after is not None:
@@ -153,6 +153,8 @@ def _check_causes(scenario, actor):
 
 def _check_timeout_error(actor, job_id, at, error):
     """A timeout says what was seen of the job."""
+    if actor.window is not None:
+        return  # the id may not have been read
     over = min(at, actor.started + actor.timeout)
     follows = actor.source.follows[job_id]
     began = min(follow.began for follow in follows if follow.actor is actor)
@@ -161,8 +163,6 @@ def _check_timeout_error(actor, job_id, at, error):
         for poll in actor.source.polls.get(job_id, ())
         if poll.ended < over and poll.began >= began and poll.cause != "CancelledError"
     ]
-    if actor.window is not None:
-        return  # the id may not have been read
     if error.last_status is None and any(poll.cause is None for poll in polls):
         actor.source.service.violate(f"9: {actor.name}: {job_id} times out, and was never seen")
     if polls and all(poll.cause is not None for poll in polls) and error.last_error is None:
@@ -221,10 +221,10 @@ def _is_silent(source, at, seconds):
 
 
 def _check_number_of_polls(scenario, source, job_id):
-    """No storm of polls: on average at most one in 0.25 s, and a few more."""
+    """No storm of polls: on average at most four a second, and 20 more."""
     polls = source.polls[job_id]
     followed = sum(follow.ended - follow.began for follow in source.follows[job_id])
-    most = 20 + 6 * followed + 2 * len(scenario.polled_now)
+    most = 20 + 4 * followed + 2 * len(scenario.polled_now)
     if len(polls) > most:
         source.service.violate(f"10: {source.name} polls {job_id} {len(polls)} times")
 
