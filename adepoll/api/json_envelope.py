@@ -1,0 +1,300 @@
+"""ObjectScanner: the top level of a JSON object of any size, read while its bytes arrive.
+
+A poll of a v2 job contains the whole result. This module finds out what such an answer says of the
+job, and cuts the result out byte for byte, without holding all of it. Pure; imports errors only.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+from typing import Final, TypeAlias
+
+from adepoll.errors import MalformedAnswerError
+
+_State: TypeAlias = Callable[[bytes, int], int]
+"""Reads one part of the object, from an offset in a chunk; returns the offset after that part."""
+
+# Windows grow with the value, so that many short values in one chunk do not take quadratic time.
+_FIRST_WINDOW: Final = 2**8
+_MAX_WINDOW: Final = 2**18
+_LEVELS_IN_ADVANCE: Final = 3  # of nesting that are removed by fast calls
+_MAX_KEY: Final = 2**12  # bytes
+_MAX_MEMBERS: Final = 4096  # each takes time, however short it is
+
+_KEYS: Final = json.JSONDecoder(strict=False)
+_SPACE: Final = re.compile(rb"[ \t\r\n]*+")
+_SPACE_OR_MARK: Final = re.compile(rb"[\xef\xbb\xbf \t\r\n]*+")  # the mark is U+FEFF in UTF-8
+_SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
+_BRACKET: Final = re.compile(rb"[\[\]{}]")
+_NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1 as signed bytes
+
+
+class ObjectScanner:
+    """Reads the members of one JSON object while its bytes arrive in chunks of any size.
+
+    It takes linear time, and memory for short values only. Nested values are not checked: only
+    their end is found.
+
+    Attributes:
+        members: JSON text of each complete value of at most `max_value` bytes, by name. If a name
+            occurs twice, the last value counts.
+        long_members: Names of the complete members with longer values.
+        is_complete: True if the object has ended.
+    """
+
+    def __init__(
+        self, *, cut: str | None = None, max_value: int = 2**16, max_total: int = 2**20
+    ) -> None:
+        """Begin before the first byte.
+
+        Args:
+            cut: Name of a member whose value `feed` returns, and which is not kept.
+            max_value: Size in bytes of the longest value to keep.
+            max_total: Size in bytes of all names and values to keep. Members after that are
+                ignored, except `cut`.
+        """
+        self.members: dict[str, bytes] = {}
+        self.long_members: set[str] = set()
+        self.is_complete = False
+        self._cut = cut
+        self._max_value = max_value
+        self._left = max_total
+        self._count = 0  # members begun
+        self._read: _State = self._begin
+        self._offset = 0  # of the current chunk in the text
+        self._name: str | None = None  # of the current member; None if it is too long
+        self._has_cut = False
+        self._is_cutting = False
+        self._pieces: list[memoryview] = []
+        self._kept = bytearray()  # the current key or value, up to one byte more than the limit
+        self._limit = 0  # bytes to keep of it
+        self._depth = 0  # open brackets of the current value
+        self._in_string = False
+        self._is_escaped = False  # the text so far ends with the backslash of an escape
+        self._window = _FIRST_WINDOW
+
+    def feed(self, chunk: bytes | memoryview) -> list[memoryview]:
+        """Read the next bytes; return those that belong to the value of `cut`.
+
+        Raises:
+            MalformedAnswerError: The text is not a JSON object, or has the member `cut` twice, or
+                thousands of members.
+        """
+        text = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        position = 0
+        while position < len(text):
+            position = self._read(text, position)
+        self._offset += len(text)
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def has(self, name: str) -> bool:
+        """Return whether the object has this member, as far as the object was read."""
+        is_cut = self._has_cut and name == self._cut
+        return is_cut or name in self.members or name in self.long_members
+
+    def short_members(self) -> bytes:
+        """Return the JSON text of an object with `members`."""
+        return b"{%b}" % b",".join(
+            [b"%b:%b" % (json.dumps(name).encode(), text) for name, text in self.members.items()]
+        )
+
+    # States, in the order in which they read an object.
+
+    def _begin(self, text: bytes, position: int) -> int:
+        return self._expect(text, position, {b"{": self._first_key}, space=_SPACE_OR_MARK)
+
+    def _first_key(self, text: bytes, position: int) -> int:
+        return self._expect(text, position, {b'"': self._key, b"}": self._end})
+
+    def _next_key(self, text: bytes, position: int) -> int:
+        return self._expect(text, position, {b'"': self._key})
+
+    def _key(self, text: bytes, position: int) -> int:
+        self._count += 1
+        if self._count > _MAX_MEMBERS:
+            raise MalformedAnswerError([f"more than {_MAX_MEMBERS} members @ $"])
+        self._start(is_string=True, limit=_MAX_KEY)
+        self._read = self._rest_of_key
+        return self._rest_of_key(text, position)
+
+    def _rest_of_key(self, text: bytes, position: int) -> int:
+        stop = self._scan(text, position)
+        self._keep(text, position, stop)
+        if not self._in_string:
+            self._name = self._decoded_key(stop)
+            self._read = self._colon
+        return stop
+
+    def _colon(self, text: bytes, position: int) -> int:
+        return self._expect(text, position, {b":": self._value})
+
+    def _value(self, text: bytes, position: int) -> int:
+        start = _skip(_SPACE, text, position)
+        if start == len(text):
+            return start
+        first = text[start : start + 1]
+        if first not in b'"[{' and _skip(_SCALAR, text, start) == start:
+            raise self._error("a value", start)
+        self._is_cutting = self._name is not None and self._name == self._cut
+        if self._is_cutting and self._has_cut:
+            raise self._error("no second value of the same name", start)
+        self._has_cut = self._has_cut or self._is_cutting
+        self._start(is_string=first == b'"', limit=0 if self._is_cutting else self._max_value)
+        if first not in b'"[{':
+            self._read = self._rest_of_scalar
+            return start
+        self._depth = int(first != b'"')
+        self._keep(text, start, start + 1)
+        self._read = self._rest_of_value
+        return start + 1
+
+    def _rest_of_value(self, text: bytes, position: int) -> int:
+        stop = self._scan(text, position)
+        self._keep(text, position, stop)
+        if not (self._depth or self._in_string):
+            self._finish_value()
+        return stop
+
+    def _rest_of_scalar(self, text: bytes, position: int) -> int:
+        stop = _skip(_SCALAR, text, position)
+        self._keep(text, position, stop)
+        if stop < len(text):
+            self._finish_value()
+        return stop
+
+    def _after_value(self, text: bytes, position: int) -> int:
+        return self._expect(text, position, {b",": self._next_key, b"}": self._end})
+
+    def _end(self, text: bytes, position: int) -> int:
+        return self._expect(text, position, {})
+
+    def _expect(
+        self,
+        text: bytes,
+        position: int,
+        states: Mapping[bytes, _State],
+        *,
+        space: re.Pattern[bytes] = _SPACE,
+    ) -> int:
+        """Skip whitespace; the byte after it decides about the next state."""
+        position = _skip(space, text, position)
+        if position == len(text):
+            return position
+        state = states.get(text[position : position + 1])
+        if state is None:
+            expected = " or ".join(character.decode() for character in states)
+            raise self._error(expected or "nothing more", position)
+        self._read = state
+        self.is_complete = state == self._end
+        return position + 1
+
+    # The current key or value.
+
+    def _start(self, *, is_string: bool, limit: int) -> None:
+        self._kept = bytearray()
+        self._limit = limit
+        self._depth = 0
+        self._in_string = is_string
+        self._is_escaped = False
+        self._window = _FIRST_WINDOW
+
+    def _keep(self, text: bytes, start: int, stop: int) -> None:
+        if self._is_cutting:
+            self._pieces.append(memoryview(text)[start:stop])
+        else:
+            stop = min(stop, start + self._limit + 1 - len(self._kept))
+            self._kept += text[start:stop]
+
+    def _finish_value(self) -> None:
+        self._read = self._after_value
+        name = self._name
+        if self._is_cutting or name is None:
+            self._is_cutting = False
+            return
+        self.members.pop(name, None)
+        is_long = len(self._kept) > self._limit
+        self._left -= len(name) + (0 if is_long else len(self._kept))
+        if self._left < 0:
+            return
+        if is_long:
+            self.long_members.add(name)
+        else:
+            self.members[name] = bytes(self._kept)
+
+    def _decoded_key(self, position: int) -> str | None:
+        if len(self._kept) > self._limit:
+            return None
+        text = self._kept.decode("utf-8", "replace")
+        try:
+            return str(_KEYS.decode(f'"{text}'))
+        except ValueError:
+            pass
+        raise self._error("a key", position)
+
+    def _scan(self, text: bytes, position: int) -> int:
+        """Read on in a string or in brackets; return the offset after their end or the window."""
+        window = text[position : position + self._window]
+        stop = position + len(window)
+        self._window = min(2 * self._window, _MAX_WINDOW)
+        if self._is_escaped:
+            window = b" " + window[1:]
+        if self._is_escaped or b"\\" in window:
+            # Without escapes, each quotation mark begins or ends a string.
+            window = window.replace(rb"\\", b"  ").replace(rb"\"", b"  ")
+            self._is_escaped = window.endswith(b"\\")
+        if not self._depth:
+            end = window.find(b'"')
+            self._in_string = end < 0
+            return stop if self._in_string else position + end + 1
+        starts_in_string = self._in_string
+        brackets = self._brackets_outside(window)
+        depths = [*accumulate(memoryview(brackets).cast("b"), initial=self._depth)]
+        if 0 not in depths:
+            self._depth = depths[-1]
+            return stop
+        end = self._end_of_value(window, is_string=starts_in_string)
+        self._depth = 0
+        self._in_string = False
+        return position + end
+
+    def _brackets_outside(self, window: bytes) -> bytes:
+        """Return the brackets outside of strings as 1 and -1, without pairs that enclose nothing.
+
+        Also find out whether the window ends within a string.
+        """
+        marks = window.translate(None, _NO_MARKS)
+        if self._in_string:
+            marks = b'"' + marks
+        self._in_string = marks.count(b'"') % 2 == 1
+        parts = marks.replace(b'""', b"").split(b'"')
+        brackets = b"".join(parts[::2]).translate(_STEPS)
+        for _ in range(_LEVELS_IN_ADVANCE):
+            brackets = brackets.replace(b"\x01\xff", b"")
+        return brackets
+
+    def _end_of_value(self, window: bytes, *, is_string: bool) -> int:
+        """Return the offset after the bracket that closes the value."""
+        depth = self._depth
+        offset = 0
+        for part in window.split(b'"'):
+            if not is_string:
+                for bracket in _BRACKET.finditer(part):
+                    depth += 1 if bracket[0] in b"[{" else -1
+                    if not depth:
+                        return offset + bracket.end()
+            is_string = not is_string
+            offset += len(part) + 1
+        return offset
+
+    def _error(self, expected: str, position: int) -> MalformedAnswerError:
+        problem = f"not JSON: expected {expected} @ byte {self._offset + position}"
+        return MalformedAnswerError([problem])
+
+
+def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
+    """Return the offset after a match of the pattern, which may be empty."""
+    found = pattern.match(text, position)
+    return position if found is None else found.end()

@@ -1,0 +1,141 @@
+"""ObjectScanner finds what json.loads finds, whatever the chunks, and keeps short values only."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.api.json_envelope import ObjectScanner
+from adepoll.errors import MalformedAnswerError
+
+_TEXT = st.text(st.sampled_from('"\\{}[],: \n/bué€😀'), max_size=12) | st.text(max_size=5)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+_SPACE = st.sampled_from(["", "", " ", "\n\t ", "\r\n"])
+
+
+@st.composite
+def _members(draw):
+    """Names with the JSON text of their values."""
+    names = draw(st.lists(_TEXT, max_size=5, unique=True))
+    return {
+        name: json.dumps(
+            draw(_VALUES), indent=draw(st.sampled_from([None, 1])), ensure_ascii=draw(st.booleans())
+        )
+        for name in names
+    }
+
+
+@st.composite
+def _document(draw, members):
+    """The JSON text of an object, with whitespace wherever it is allowed."""
+    pairs = []
+    for name, text in members.items():
+        key = json.dumps(name, ensure_ascii=draw(st.booleans()))
+        before, after, last = draw(_SPACE), draw(_SPACE), draw(_SPACE)
+        pairs.append(f"{draw(_SPACE)}{key}{before}:{after}{text}{last}")
+    begin = draw(st.sampled_from(["", " ", "\ufeff"]))
+    return f"{begin}{{{','.join(pairs) or draw(_SPACE)}}}{draw(_SPACE)}".encode()
+
+
+def _fed(scanner, text, cuts=()):
+    """Feed the text in chunks that end at the offsets `cuts`; return what was cut out."""
+    offsets = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = []
+    for start, stop in pairwise(offsets):
+        pieces += [bytes(piece) for piece in scanner.feed(text[start:stop])]
+    return b"".join(pieces)
+
+
+@given(st.data())
+def test_scanner_agrees_with_json_loads(data):
+    """It finds the same members as json.loads, and cuts one out byte for byte, for any chunks."""
+    members = data.draw(_members())
+    text = data.draw(_document(members))
+    cut = data.draw(st.sampled_from([*members, "absent"]))
+    scanner = ObjectScanner(cut=cut)
+
+    found = _fed(scanner, text, data.draw(st.lists(st.integers(0, len(text)))))
+
+    assert scanner.is_complete
+    assert found == members.get(cut, "").encode()
+    assert all(scanner.has(name) for name in members)
+    assert not scanner.has("absent")
+    expected = {name: json.loads(text) for name, text in members.items() if name != cut}
+    assert json.loads(scanner.short_members()) == expected
+
+
+@given(st.data())
+def test_scanner_is_complete_at_the_last_brace_only(data):
+    """A text that is cut anywhere is not complete."""
+    text = data.draw(_document(data.draw(_members()))).rstrip()
+    scanner = ObjectScanner()
+    _fed(scanner, text[: data.draw(st.integers(0, len(text) - 1))])
+    assert not scanner.is_complete
+
+
+def test_scanner_reads_every_chunking_of_a_tricky_text():
+    """Escapes and brackets in strings are read alike, whether they come byte by byte or not."""
+    result = rb'{"a\\\"}": ["\\", "]", {"\\\\": "}"}, "\u007d{"], "": ""}'
+    text = b'{"x": "\\\\", "\\u0072esult":' + result + b', "y": -1.5e3}'
+    for size in range(1, 9):
+        scanner = ObjectScanner(cut="result")
+        found = _fed(scanner, text, range(0, len(text), size))
+        assert found == result, size
+        assert scanner.members == {"x": b'"\\\\"', "y": b"-1.5e3"}
+        assert scanner.is_complete
+
+
+def test_long_values_are_left_out():
+    """Values over the limit are named, not kept; the last of two equal names counts."""
+    text = b'{"a": "' + b"x" * 62 + b'", "b": "' + b"x" * 63 + b'", "c": 1, "c": {"d": []}}'
+    scanner = ObjectScanner(max_value=64)
+    _fed(scanner, text, range(0, len(text), 50))
+    assert scanner.members == {"a": b'"' + b"x" * 62 + b'"', "c": b'{"d": []}'}
+    assert scanner.long_members == {"b"}
+    assert scanner.has("b")
+
+
+def test_kept_bytes_are_limited_in_total():
+    """Members beyond the total are ignored, and the object is still read to its end."""
+    scanner = ObjectScanner(cut="z", max_total=10)
+    assert _fed(scanner, b'{"a": 12345, "b": 12345, "c": 1, "z": [1]}') == b"[1]"
+    assert scanner.members == {"a": b"12345"}
+    assert scanner.is_complete
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"[1]", "not JSON: expected { @ byte 0"),
+        (b"<html>", "not JSON: expected { @ byte 0"),
+        (b'{"a" 1}', "not JSON: expected : @ byte 5"),
+        (b'{"a": }', "not JSON: expected a value @ byte 6"),
+        (b'{"a": 1 "b"', "not JSON: expected , or } @ byte 8"),
+        (b'{"a": 1,}', 'not JSON: expected " @ byte 8'),
+        (b'{"\\x": 1}', "not JSON: expected a key @ byte 5"),
+        (b"{} {", "not JSON: expected nothing more @ byte 3"),
+        (b'{"z": 1, "z": 2}', "not JSON: expected no second value of the same name @ byte 14"),
+        (b"{%b}" % b",".join([b'"a":1'] * 5000), "more than 4096 members @ $"),
+    ],
+)
+def test_text_that_is_no_object_is_malformed(text, problem):
+    """The error says what was expected, and where."""
+    with pytest.raises(MalformedAnswerError) as caught:
+        _fed(ObjectScanner(cut="z"), text)
+    assert caught.value.problems == (problem,)
+
+
+def test_memory_stays_constant_for_a_long_value():
+    """A chunk of reused memory is read like bytes, and nothing of a long value is kept."""
+    scanner = ObjectScanner(cut="z", max_value=100)
+    scanner.feed(memoryview(b'{"a": "'))
+    for _ in range(50):
+        assert scanner.feed(memoryview(b"x" * 1000)) == []
+    assert b"".join(scanner.feed(memoryview(b'", "z": {}}'))) == b"{}"
+    assert scanner.short_members() == b"{}"
