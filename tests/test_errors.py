@@ -27,7 +27,7 @@ EXAMPLES = [
     errors.ConfigurationError("text"),
     errors.MissingApiKeyError(variable="A_KEY"),
     errors.InvalidJobIdError(job_id="a/b", reason="it holds '/'"),
-    errors.ClosedError("text"),
+    errors.ClosedError("text"),  # outside of the tree
     errors.RequestError("text", job_id=None),
     errors.TransportError("text", job_id="j-1"),
     errors.ConnectionFailedError("text", job_id="j-1"),
@@ -97,7 +97,12 @@ def every_class(base: type[AdePollError] = AdePollError) -> set[type[AdePollErro
 
 def test_every_class_of_the_tree_has_an_example_here():
     ours = {cls for cls in every_class() if cls.__module__ == errors.__name__}
-    assert {type(example) for example in EXAMPLES} == ours
+    assert {type(example) for example in EXAMPLES} == ours | {errors.ClosedError}
+
+
+def test_a_shutdown_is_no_error_of_a_job():
+    """`except AdePollError: mark_as_unresolved(job)` must not run when a server stops."""
+    assert not issubclass(errors.ClosedError, AdePollError)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
@@ -163,7 +168,6 @@ def test_only_temporary_failures_are_transient():
 
 def test_only_errors_of_the_whole_client_are_fatal():
     assert {cls.__name__ for cls in every_class() if cls.fatal} == {
-        "ClosedError",
         "AuthenticationError",
         "CertificateError",
         "PaymentRequiredError",

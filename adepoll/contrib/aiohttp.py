@@ -197,7 +197,7 @@ class Integration:
             except ConnectionError:
                 if response is None:
                     raise
-            except (AdePollError, TimeoutError) as error:
+            except (AdePollError, ClosedError, TimeoutError) as error:
                 if response is None:
                     raise  # nothing was sent yet, so a problem can be sent
                 _abort(request, error)
@@ -262,13 +262,13 @@ async def problem_details_middleware(request: web.Request, handler: Handler) -> 
     """
     try:
         return await handler(request)
-    except AdePollError as error:
+    except (AdePollError, ClosedError) as error:
         if request.writer.output_size:  # a second response would look like more of the first
             _abort(request, error)
         return _problem_response(error)
 
 
-def _problem_response(error: AdePollError) -> web.Response:
+def _problem_response(error: AdePollError | ClosedError) -> web.Response:
     problem = report_problem(error)
     return web.Response(
         status=problem.status,

@@ -21,7 +21,7 @@ from adepoll.contrib.starlette import (
     ResultResponse,
     cancel_on_disconnect,
 )
-from adepoll.errors import AdePollError, WebhookVerificationError
+from adepoll.errors import AdePollError, ClosedError, WebhookVerificationError
 from adepoll.fetcher import ResultFetcher
 from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE, problem_details, report_problem
 from adepoll.server.resources import ResourceOptions, ServerResources, open_resources
@@ -261,10 +261,13 @@ def add_problem_details(app: FastAPI) -> None:
     A websocket is closed with the code 1013 (try again later) if a later attempt may succeed, else
     with 1011 (internal error).
     """
-    app.add_exception_handler(AdePollError, _handle)  # type: ignore[arg-type]  # it gets only AdePollErrors
+    for kind in (AdePollError, ClosedError):
+        app.add_exception_handler(kind, _handle)  # type: ignore[arg-type]  # it gets only these errors
 
 
-async def _handle(connection: Request | WebSocket, error: AdePollError) -> Response | None:
+async def _handle(
+    connection: Request | WebSocket, error: AdePollError | ClosedError
+) -> Response | None:
     if not isinstance(connection, WebSocket):
         return _problem_response(error)
     problem = problem_details(error)
@@ -276,7 +279,7 @@ async def _handle(connection: Request | WebSocket, error: AdePollError) -> Respo
     return None
 
 
-def _problem_response(error: AdePollError) -> Response:
+def _problem_response(error: AdePollError | ClosedError) -> Response:
     problem = report_problem(error)
     return JSONResponse(
         problem.body,

@@ -137,7 +137,7 @@ class ResultResponse(Response):
                     await response(scope, receive, send)
         except ClientDisconnectedError:
             pass
-        except (AdePollError, TimeoutError) as error:
+        except (AdePollError, ClosedError, TimeoutError) as error:
             if response is None:
                 raise  # nothing was sent yet, so a problem can be sent
             _log.warning("a response to %s was aborted: %s", _path(scope), error)

@@ -1,4 +1,6 @@
-"""The errors of adepoll: one tree under `AdePollError`. Import them from here. Imports redaction.
+"""The errors of adepoll: a tree under `AdePollError`, and `ClosedError`. Imports redaction.
+
+Import the errors from here.
 
 Every class carries data, not only text. Text of the service passes `redaction.showable` before it
 enters a message.

@@ -15,14 +15,19 @@ def _rebuild(
 
 
 class AdePollError(Exception):
-    """The base of all errors that adepoll raises on purpose.
+    """The base of all errors about jobs, requests, results, files and settings.
+
+    The only error of adepoll outside of this tree is `ClosedError`.
 
     All of them can be pickled and copied, so that they can cross process boundaries.
 
     Attributes:
-        transient: Whether the same call can succeed later.
-        fatal: Whether the error concerns the client or the account rather than one job, so that
-            all other calls will fail, too.
+        transient: True if the same call can succeed later, without a change by anybody: after a
+            connection that failed, a 5xx, a 408, a 429 or a malformed answer.
+        fatal: True if the error concerns the account or the client rather than one job, so that
+            other calls fail as well, until an operator removes the cause: a refused key, no
+            credits, a certificate that cannot be verified. An error can be neither: a job that does
+            not exist concerns this job only, and stays unknown.
     """
 
     transient: ClassVar[bool] = False
@@ -65,10 +70,12 @@ class InvalidJobIdError(AdePollError, ValueError):
         self.reason = reason
 
 
-class ClosedError(AdePollError, RuntimeError):
-    """The client, watcher or fetcher was used after it was closed, or was closed while in use."""
+class ClosedError(RuntimeError):
+    """The client, watcher or fetcher was used after it was closed, or was closed while in use.
 
-    fatal = True
+    Not an `AdePollError`: it says nothing about a job or the service. At the shutdown of a server,
+    code such as ``except AdePollError: mark_as_unresolved(job)`` must not run.
+    """
 
 
 class WebhookVerificationError(AdePollError):

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from adepoll.errors._base import AdePollError
+from adepoll.errors._base import AdePollError, ClosedError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ def hide_frames(
     async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return await function(*args, **kwargs)
-        except AdePollError as error:
+        except (AdePollError, ClosedError) as error:
             raise without_frames(error)  # noqa: B904 - the same error
 
     return call

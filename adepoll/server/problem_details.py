@@ -4,6 +4,7 @@ Problem details contain no text from the extraction service, only the kind of er
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
@@ -12,14 +13,18 @@ from typing import Final
 from attrs import frozen
 
 from adepoll import errors
-from adepoll.api.models import Json
-from adepoll.errors import AdePollError, RequestError
+from adepoll.api.models import JobStatus, Json
+from adepoll.errors import AdePollError, ClosedError, RequestError
 from adepoll.redaction import showable
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 """The media type of `ProblemDetails.body`."""
 
-_DEFAULT_RETRY_AFTER: Final = 2.0  # seconds
+RETRY_AFTER: Final = 2
+"""Seconds after which a client should repeat a request, if the service names no other time."""
+
+_RETRYABLE: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+_NEXT_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +36,12 @@ class ProblemDetails:
     Attributes:
         status: The HTTP status.
         title: A summary for people, the same for all errors of a kind.
+        detail: What happened this time, for people; None if the title says it all.
         error: The name of the error's class, for programs.
-        headers: Headers of the response, with ``Retry-After`` if the status is 503.
+        headers: Headers of the response, with ``Retry-After`` if the status is 503 or 504.
+        instance: Path of the request; None if it is unknown.
         job_id: The job; None if the error concerns no single job.
+        last_status: After the timeout of a wait, the last known status of the job.
         is_fault: True if an operator should look into the error. False for errors of the client,
             for timeouts of a wait, and while the server stops.
     """
@@ -42,49 +50,103 @@ class ProblemDetails:
     title: str
     error: str
     headers: Mapping[str, str]
+    detail: str | None = None
+    instance: str | None = None
     job_id: str | None = None
+    last_status: str | None = None
     is_fault: bool = False
+
+    @property
+    def type(self) -> str:
+        """URI of the kind of problem, such as ``urn:adepoll:problem:job-timeout``."""
+        words = _NEXT_WORD.split(self.error.removesuffix("Error"))
+        return f"urn:adepoll:problem:{'-'.join(words).lower()}"
 
     @property
     def body(self) -> dict[str, Json]:
         """The JSON of the response, whose media type is `PROBLEM_MEDIA_TYPE`."""
-        body: dict[str, Json] = {"status": self.status, "title": self.title, "error": self.error}
-        if self.job_id is not None:
-            body["job_id"] = self.job_id
-        return body
+        optional: dict[str, str | None] = {
+            "detail": self.detail,
+            "instance": self.instance,
+            "job_id": self.job_id,
+            "last_status": self.last_status,
+        }
+        return {
+            "type": self.type,
+            "title": self.title,
+            "status": self.status,
+            "error": self.error,
+            **{name: text for name, text in optional.items() if text is not None},
+        }
 
 
-def problem_details(error: AdePollError) -> ProblemDetails:
-    """Return the HTTP response for an error, without the error's text.
+def problem_details(
+    error: AdePollError | ClosedError, *, instance: str | None = None
+) -> ProblemDetails:
+    """Return the HTTP response for an error, without text from the service.
 
     The status is 4xx if the client can correct the error, 502 if the service failed or refused the
     server, 503 if a later attempt may succeed, 504 after a timeout, and 500 if this server failed.
+
+    Args:
+        error: The error.
+        instance: Path of the request.
     """
-    status, title = next(
-        _STATUS_AND_TITLE[c] for c in type(error).__mro__ if c in _STATUS_AND_TITLE
-    )
+    status, title = status_and_title(type(error))
     headers = {"Cache-Control": "no-store"}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        retry_after = error.retry_after if isinstance(error, RequestError) else None
-        seconds = _DEFAULT_RETRY_AFTER if retry_after is None else max(1.0, retry_after)
-        headers["Retry-After"] = str(ceil(seconds))
+    retry_after = None
+    if status in _RETRYABLE:
+        asked = error.retry_after if isinstance(error, RequestError) else None
+        retry_after = RETRY_AFTER if asked is None else ceil(max(1.0, asked))
+        headers["Retry-After"] = str(retry_after)
     job_id = getattr(error, "job_id", None)
     return ProblemDetails(
         status=status,
         title=title,
+        detail=_detail(error, retry_after),
         error=type(error).__name__,
         headers=headers,
+        instance=None if instance is None else showable(instance, 200),
         job_id=None if job_id is None else showable(job_id, 80),
+        last_status=last_status_of(error) if isinstance(error, errors.JobTimeoutError) else None,
         is_fault=status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _EXPECTED),
     )
 
 
-def report_problem(error: AdePollError) -> ProblemDetails:
+def status_and_title(kind: type[AdePollError | ClosedError]) -> tuple[int, str]:
+    """Return the HTTP status of a class of errors, and a summary for people."""
+    return next(_STATUS_AND_TITLE[base] for base in kind.__mro__ if base in _STATUS_AND_TITLE)
+
+
+def last_status_of(error: errors.JobTimeoutError) -> str | None:
+    """Return the last known status of a job as adepoll spells it; None if it is unknown."""
+    return None if error.last_status is None else JobStatus.parse(error.last_status).value
+
+
+def report_problem(
+    error: AdePollError | ClosedError, *, instance: str | None = None
+) -> ProblemDetails:
     """Return the problem details of an error, and log a warning if it is a fault."""
-    problem = problem_details(error)
+    problem = problem_details(error, instance=instance)
     if problem.is_fault:
         _log.warning("responded with status %d: %s", problem.status, error)
     return problem
+
+
+def _detail(error: AdePollError | ClosedError, retry_after: int | None) -> str | None:
+    """Return what happened, in words of adepoll only."""
+    sentences = []
+    if isinstance(error, errors.JobTimeoutError):
+        sentences.append(f"The wait ended after {error.timeout:g} seconds.")
+        if (status := last_status_of(error)) is not None:
+            sentences.append(f"The job is {status}.")
+    elif isinstance(error, errors.InvalidJobIdError | errors.WebhookVerificationError):
+        sentences.append(f"{showable(error.reason, 200).capitalize()}.")
+    elif isinstance(error, errors.StatusError):
+        sentences.append(f"The extraction service responded with the status {error.status}.")
+    if retry_after is not None:
+        sentences.append(f"Try again in {retry_after} seconds.")
+    return " ".join(sentences) or None
 
 
 _EXPECTED: Final = (errors.ClosedError, errors.JobTimeoutError)

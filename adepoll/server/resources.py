@@ -16,9 +16,16 @@ from typing import Final, TypedDict, TypeVar
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot, Json
-from adepoll.errors import AdePollError, ClosedError
+from adepoll.errors import (
+    AdePollError,
+    AnswerTimeoutError,
+    ClosedError,
+    JobTimeoutError,
+    ServiceDownError,
+)
 from adepoll.fetcher import ResultFetcher
 from adepoll.server.health import Health, HealthCheck
+from adepoll.server.job_responses import StatusReply, active_reply, settled_reply
 from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
 from adepoll.server.webhooks import WebhookVerifier, default_job_ids, job_ids_in
@@ -120,14 +127,55 @@ class ServerResources:
         raise ClosedError("the server stopped before the response was complete")
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
-        """As `JobWatcher.wait`. If many tasks wait for a job, few continue in each loop turn."""
+        """As `JobWatcher.wait`, but a timeout says only of an active job that it has not settled.
+
+        If many tasks wait for a job, few of them continue in each turn of the loop.
+
+        Raises:
+            JobTimeoutError: The job has not settled in time. Its last status is known.
+            JobNotFoundError: The service does not know the job; or it did not know it yet when the
+                time was over.
+            RequestError: Polls failed for too long; or the service was down, or had not responded,
+                when the time was over.
+            InvalidJobIdError: The id is not valid; no request was sent.
+            ClosedError: The server is stopping.
+        """
         try:
             job = await self.watcher.wait(job_id, timeout=timeout)
-        except AdePollError:
+        except JobTimeoutError as error:
+            await self.take_turn()
+            if (cause := self._why_unknown(error)) is None:
+                raise
+            raise cause from error
+        except (AdePollError, ClosedError):
             await self.take_turn()
             raise
         await self.take_turn()
         return job
+
+    def _why_unknown(self, timeout: JobTimeoutError) -> AdePollError | None:
+        """Return why the status of a job is unknown; None if it is known."""
+        stats = self.client.stats
+        if stats.is_outage:
+            return timeout.last_error or ServiceDownError(
+                failures=stats.failures_in_a_row, cause=None
+            )
+        if timeout.last_status is not None:
+            return None
+        if timeout.last_error is not None:
+            return timeout.last_error
+        return AnswerTimeoutError(timeout=timeout.timeout, job_id=timeout.job_id)
+
+    async def wait_and_reply(self, job_id: str, *, timeout: float | None) -> StatusReply:  # noqa: ASYNC109 - as for `wait`
+        """Wait for a job, and return its status as a response: 200 if it has settled, else 202.
+
+        Raises:
+            JobNotFoundError: As for `wait`; likewise its other errors but `JobTimeoutError`.
+        """
+        try:
+            return settled_reply(await self.wait(job_id, timeout=timeout))
+        except JobTimeoutError as error:
+            return active_reply(error)
 
     def events(
         self,

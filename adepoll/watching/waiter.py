@@ -4,7 +4,7 @@ import asyncio
 import copy
 
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import AdePollError
+from adepoll.errors import AdePollError, ClosedError
 from adepoll.watching.job_state import SnapshotBuffer
 
 
@@ -43,4 +43,4 @@ class Waiter:
 
 def own_instance(error: BaseException) -> BaseException:
     """Return a copy of an error for one consumer: a shared one would collect all tracebacks."""
-    return copy.copy(error) if isinstance(error, AdePollError) else error
+    return copy.copy(error) if isinstance(error, AdePollError | ClosedError) else error

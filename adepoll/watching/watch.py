@@ -140,7 +140,7 @@ class WatchSubscription(Subscription):
         return snapshot
 
     def unresolved(self) -> dict[str, AdePollError | None]:
-        """Return why jobs are unresolved, by id; None for those that still can be resolved."""
+        """Return why jobs are unresolved, by id; None for those that can still be resolved."""
         fatal = self.error if isinstance(self.error, AdePollError) else None
         return {job_id: self.errors.get(job_id, fatal) for job_id in self._jobs}
 
@@ -277,7 +277,8 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
     def unresolved(self) -> Mapping[str, AdePollError | None]:
         """Why jobs are unresolved, by id, while that was not yielded.
 
-        None for jobs that are still watched, and for those whose snapshot waits to be taken.
+        None for jobs that are still watched, for those whose snapshot waits to be taken, and after
+        the watcher was closed, which says nothing about a job.
         """
         return self._subscription.unresolved()
 

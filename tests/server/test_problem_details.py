@@ -5,11 +5,11 @@ import json
 import pytest
 
 from adepoll import errors
-from adepoll.server.problem_details import problem_details
+from adepoll.server.problem_details import problem_details, status_and_title
 
 
 def error_classes():
-    found, todo = [], [errors.AdePollError]
+    found, todo = [], [errors.AdePollError, errors.ClosedError]
     while todo:
         kind = todo.pop()
         found.append(kind)
@@ -34,7 +34,7 @@ def error_classes():
         (errors.JobFailedError(job_id="a", failure_reason="blurred"), 409),
         (errors.ResultUnavailableError(job_id="a"), 410),
         (errors.ResultForbiddenError(job_id="a", status=403, detail="", url="https://x/"), 502),
-        (errors.UnresolvedJobsError({"a": errors.ClosedError("x")}), 502),
+        (errors.UnresolvedJobsError({"a": errors.TransportError("x", job_id="a")}), 502),
         (errors.MissingApiKeyError(variable="KEY"), 500),
         (errors.WebhookVerificationError("old"), 400),
     ],
@@ -43,14 +43,37 @@ def test_each_kind_of_error_has_its_status(error, status):
     problem = problem_details(error)
     assert problem.status == problem.body["status"] == status
     assert problem.body["error"] == type(error).__name__
-    assert ("Retry-After" in problem.headers) == (status == 503)
+    assert ("Retry-After" in problem.headers) == (status in {503, 504})
 
 
 def test_every_error_class_has_a_status_and_a_title():
     for kind in error_classes():
-        problem = problem_details(kind.__new__(kind, {"a": errors.ClosedError("x")}))
-        assert 400 <= problem.status < 600
-        assert problem.title
+        status, title = status_and_title(kind)
+        assert 400 <= status < 600
+        assert title
+
+
+def test_a_timeout_of_a_wait_says_what_is_known():
+    error = errors.JobTimeoutError(job_id="a", timeout=5, last_status="Processing", polls=3)
+    problem = problem_details(error, instance="/jobs/a")
+    assert problem.body == {
+        "type": "urn:adepoll:problem:job-timeout",
+        "title": "The job has not settled yet",
+        "status": 504,
+        "detail": "The wait ended after 5 seconds. The job is processing. Try again in 2 seconds.",
+        "instance": "/jobs/a",
+        "error": "JobTimeoutError",
+        "job_id": "a",
+        "last_status": "processing",
+    }
+    assert problem.headers["Retry-After"] == "2"
+
+
+def test_a_path_with_a_line_break_or_a_secret_is_made_harmless():
+    path = "/jobs/a\r\n\x1b[2J?X-Amz-Signature=canary"
+    instance = problem_details(errors.TransportError("x", job_id=None), instance=path).instance
+    assert instance.isprintable()
+    assert "canary" not in instance
 
 
 def test_text_from_the_service_is_left_out():

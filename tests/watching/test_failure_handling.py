@@ -7,7 +7,6 @@ import pytest
 from adepoll.errors import (
     AuthenticationError,
     CertificateError,
-    ClosedError,
     JobNotFoundError,
     MalformedAnswerError,
     PaymentRequiredError,
@@ -197,10 +196,8 @@ def test_the_grace_does_not_depend_on_the_patience():
 # --- refusals -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "error", [PaymentRequiredError(status=402, job_id="a"), ClosedError("closed")]
-)
-def test_an_error_of_the_account_ends_everything(error):
+def test_an_error_of_the_account_ends_everything():
+    error = PaymentRequiredError(status=402, job_id="a")
     assert play(rules_of(), (0.0, error), answers=10) == [END_ALL]
 
 

@@ -1,0 +1,71 @@
+"""The status of a job as JSON, and as an HTTP response."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+
+from adepoll.api.models import JobSnapshot, JobStatus, Json
+from adepoll.errors import JobTimeoutError
+from adepoll.redaction import showable
+from adepoll.server.problem_details import RETRY_AFTER
+
+_MAX_TEXT_LENGTH: Final = 500  # characters of a reason
+
+
+@frozen(kw_only=True)
+class StatusReply:
+    """A response with the status of a job.
+
+    Attributes:
+        status: 200 if the job has settled, 202 if it has not settled yet.
+        headers: Headers of the response, with ``Retry-After`` in seconds if the status is 202.
+        body: The JSON of the response, as of `job_as_json`.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: dict[str, Json]
+
+
+def job_as_json(job: JobSnapshot) -> dict[str, Json]:
+    """Return what clients of a server may know of a job: no result, no presigned URL.
+
+    The keys are ``job_id``, ``status``, ``is_terminal``, ``partial``, ``received_at``,
+    ``created_at``, ``progress``, ``version``, ``failure_reason`` and ``schema_violation``. All are
+    present; a value that is unknown is null. Times are ISO 8601 in UTC.
+    """
+    return {
+        "job_id": job.job_id,
+        "status": job.status.value,
+        "is_terminal": job.is_terminal,
+        "partial": job.partial,
+        "received_at": None if job.received_at is None else job.received_at.isoformat(),
+        "created_at": None if job.created_at is None else job.created_at.isoformat(),
+        "progress": job.progress,
+        "version": job.version,
+        "failure_reason": _short(job.failure_reason),
+        "schema_violation": _short(job.schema_violation),
+    }
+
+
+def settled_reply(job: JobSnapshot) -> StatusReply:
+    """Return the response about a settled job."""
+    return StatusReply(status=200, headers=_HEADERS, body=job_as_json(job))
+
+
+def active_reply(error: JobTimeoutError) -> StatusReply:
+    """Return the response about a job that has not settled in time."""
+    status = JobStatus.UNKNOWN if error.last_status is None else JobStatus.parse(error.last_status)
+    return StatusReply(
+        status=202,
+        headers={**_HEADERS, "Retry-After": str(RETRY_AFTER)},
+        body=job_as_json(JobSnapshot(job_id=error.job_id, status=status, status_text=status.value)),
+    )
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else showable(text, _MAX_TEXT_LENGTH)
+
+
+_HEADERS: Final = {"Cache-Control": "no-store"}
