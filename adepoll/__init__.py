@@ -1,4 +1,4 @@
-"""Wait for LandingAI ADE extract jobs, one or a hundred thousand, and download their results."""
+"""Wait for LandingAI ADE jobs, one or a hundred thousand, and download their results."""
 
 import importlib
 import sys
@@ -70,15 +70,22 @@ from adepoll.errors import (
 
 if typing.TYPE_CHECKING:
     from adepoll.api.client import AdeClient
-    from adepoll.api.models import (
+    from adepoll.api.job_kind import JobKind, JobRef
+    from adepoll.api.kinds.kind_rules import KindRules
+    from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, Json
+    from adepoll.api.results import (
         ExtractMetadata,
         ExtractResult,
         ExtractWarning,
-        JobPage,
-        JobSnapshot,
-        JobStatus,
-        JobSummary,
-        Json,
+        ParseMetadata,
+        ParseResult,
+        SpreadsheetParseMetadata,
+        SpreadsheetParseResult,
+        V2Billing,
+        V2ExtractResult,
+        V2Metadata,
+        V2ParseResult,
+        WorkflowResult,
     )
     from adepoll.api.source import JobSource
     from adepoll.api.transport_options import TransportOptions
@@ -132,8 +139,10 @@ __all__ = [
     "JobCancelledError",
     "JobEventStream",
     "JobFailedError",
+    "JobKind",
     "JobNotFoundError",
     "JobPage",
+    "JobRef",
     "JobSnapshot",
     "JobSource",
     "JobStatus",
@@ -150,11 +159,14 @@ __all__ = [
     "JournalNotFoundError",
     "JournalWriteError",
     "Json",
+    "KindRules",
     "LagHistogram",
     "MalformedAnswerError",
     "MissingApiKeyError",
     "NotAJournalError",
     "Outcome",
+    "ParseMetadata",
+    "ParseResult",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "PollContext",
@@ -189,6 +201,8 @@ __all__ = [
     "ServerError",
     "ServerTimeoutError",
     "ServiceDownError",
+    "SpreadsheetParseMetadata",
+    "SpreadsheetParseResult",
     "StatusError",
     "StatusUpdate",
     "StatusUpdates",
@@ -200,11 +214,16 @@ __all__ = [
     "UnprocessableError",
     "UnresolvedJob",
     "UnresolvedJobsError",
+    "V2Billing",
+    "V2ExtractResult",
+    "V2Metadata",
+    "V2ParseResult",
     "Watch",
     "WatchProgress",
     "WatcherStats",
     "WebhookVerificationError",
     "WebhookVerifier",
+    "WorkflowResult",
     "WrongJobError",
     "__version__",
     "job_ids_in",
@@ -216,15 +235,22 @@ __all__ = [
 # take ten times as long to import as the interpreter takes to start.
 _NAMES: typing.Final = {
     "api.client": ["AdeClient"],
-    "api.models": [
+    "api.job_kind": ["JobKind", "JobRef"],
+    "api.kinds.kind_rules": ["KindRules"],
+    "api.models": ["JobPage", "JobSnapshot", "JobStatus", "JobSummary", "Json"],
+    "api.results": [
         "ExtractMetadata",
         "ExtractResult",
         "ExtractWarning",
-        "JobPage",
-        "JobSnapshot",
-        "JobStatus",
-        "JobSummary",
-        "Json",
+        "ParseMetadata",
+        "ParseResult",
+        "SpreadsheetParseMetadata",
+        "SpreadsheetParseResult",
+        "V2Billing",
+        "V2ExtractResult",
+        "V2Metadata",
+        "V2ParseResult",
+        "WorkflowResult",
     ],
     "api.source": ["JobSource"],
     "api.transport_options": ["TransportOptions"],

@@ -2,23 +2,26 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from random import Random
 from typing import Final
 
 import aiohttp
+from attrs import evolve
 
 from adepoll.api import protocol
-from adepoll.api.config import read_base_url, read_key
-from adepoll.api.kinds.job_kind import JobKind
-from adepoll.api.kinds.v1_extract import V1_EXTRACT
+from adepoll.api.config import read_base_urls, read_key
+from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.api.kinds.kind_rules import Api, KindRules
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
+from adepoll.errors import ConfigurationError
 from adepoll.redaction import Secret
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender, Send
@@ -27,7 +30,10 @@ from adepoll.throttling.statistics import ClientStats
 
 
 class AdeClient(AsyncCloseable):
-    """A client of the ADE service: polls one job, lists a page of jobs or all jobs.
+    """A client of the ADE service: polls one job, lists a page of jobs or all jobs, of any kind.
+
+    A job is named by its id or a `JobRef`. An id has the kind that its form says, as ids of v2 jobs
+    do, or else the client's kind.
 
     Use it as ``async with AdeClient() as client``, or close it with `aclose`. A client has one key,
     one region and one request budget. Any number of tasks of one event loop can share it; several
@@ -40,7 +46,9 @@ class AdeClient(AsyncCloseable):
         *,
         region: str | None = None,
         base_url: str | None = None,
-        kind: JobKind = V1_EXTRACT,
+        v2_base_url: str | None = None,
+        kind: JobKind = JobKind.V1_EXTRACT,
+        kinds: Iterable[KindRules] = (),
         session: aiohttp.ClientSession | None = None,
         transport: TransportOptions | None = None,
         timeout: float = 30.0,
@@ -61,7 +69,11 @@ class AdeClient(AsyncCloseable):
             base_url: The address of the API instead of a region: a proxy, an emulator. Without
                 either argument, ``LANDINGAI_ADE_BASE_URL`` takes precedence over the region's
                 variable, as in the official SDK.
-            kind: The kind of jobs that the client polls and lists.
+            v2_base_url: The address of the API for v2 jobs; None reads
+                ``LANDINGAI_ADE_V2_BASE_URL``, and without that variable follows `base_url`, or else
+                the region.
+            kind: Kind of the jobs that are named by an id whose form does not say its kind.
+            kinds: Rules of further kinds of jobs; those of the service are known.
             session: Your own session, which the client does not close. The client's own one keeps
                 no cookies and ignores netrc.
             transport: Proxies, certificates and header limits; None for the defaults, which read
@@ -96,8 +108,9 @@ class AdeClient(AsyncCloseable):
         if session is not None and transport is not None:
             raise ValueError("pass session or transport, not both")
         key = read_key(given_key)
-        self._base_url = read_base_url(base_url, region)
-        self._kind = kind
+        self._base_url, v2_base_url = read_base_urls(base_url, v2_base_url, region)
+        self._rules = {**RULES, **{rules.kind: rules for rules in kinds}}
+        self._kind = self.rules_of(kind).kind
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         if rate_limiter is None:
             rate_limiter = RateLimiter(
@@ -115,12 +128,15 @@ class AdeClient(AsyncCloseable):
         self._transport_options = transport or TransportOptions()
         self._transport = Transport(
             api_key=key,
-            base_url=self._base_url,
             session=session,
             options=self._transport_options,
             timeout=timeout,
             max_body_bytes=max_body_bytes,
         )
+        self._roots = {
+            Api.V1: self._transport.root(self._base_url),
+            Api.V2: self._transport.root(v2_base_url),
+        }
         self._odd_answers = OddAnswers()
 
     def __repr__(self) -> str:
@@ -135,8 +151,26 @@ class AdeClient(AsyncCloseable):
 
     @property
     def base_url(self) -> str:
-        """The address of the API: scheme, host and an optional path, without a slash at the end."""
+        """The address of the API for v1 jobs: scheme, host and path, without a slash at the end."""
         return self._base_url
+
+    @property
+    def v2_base_url(self) -> str:
+        """The address of the API for v2 jobs, without a slash at the end."""
+        return str(self._roots[Api.V2].url).rstrip("/")
+
+    @property
+    def kind(self) -> JobKind:
+        """Kind of the jobs that are named by an id whose form does not say its kind."""
+        return self._kind
+
+    def rules_of(self, kind: JobKind) -> KindRules:
+        """Return how jobs of a kind are polled; raises `ConfigurationError` for an unknown kind."""
+        if (rules := self._rules.get(kind)) is None:
+            raise ConfigurationError(
+                f"no rules for jobs of the kind {kind.name!r}; pass them as kinds=[...]"
+            )
+        return rules
 
     @property
     def retry(self) -> RetryPolicy:
@@ -162,7 +196,7 @@ class AdeClient(AsyncCloseable):
         """Return the Unix time of the service, from its Date headers; None before a response."""
         return self._transport.clock.unix_time(asyncio.get_running_loop().time())
 
-    async def get_job(self, job_id: str) -> JobSnapshot:
+    async def get_job(self, job: str | JobRef) -> JobSnapshot:
         """Poll one job once.
 
         The guide says how long a call can take at most, under "The request budget".
@@ -175,41 +209,56 @@ class AdeClient(AsyncCloseable):
             ServiceDownError: The service is down (a `TransportError`, too).
             ClosedError: The client is closed.
         """
-        snapshot = await self._sender.call(self._job_request(job_id))
+        ref = JobRef.of(job).resolved(self._kind)
+        rules = self.rules_of(ref.kind or self._kind)
+        snapshot = await self._sender.call(self._job_request(rules, ref.job_id))
         if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
             self._odd_answers.check(snapshot)
-        return snapshot
+        return snapshot if ref.label is None else evolve(snapshot, label=ref.label)
 
     async def list_jobs(
-        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+        self,
+        *,
+        page: int = 0,
+        page_size: int = 100,
+        status: JobStatus | None = None,
+        kind: JobKind | None = None,
     ) -> JobPage:
-        """List one page of the key's jobs.
+        """List one page of the key's jobs of one kind.
 
         Args:
             page: Number of the page, counted from 0.
             page_size: 1 to 100.
             status: List only jobs with this status; None for all.
+            kind: Kind of the jobs; None for the client's kind.
 
         Raises:
             ValueError: An argument is out of range; nothing was sent.
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """
-        listed = await self._sender.call(self._page_request(page, page_size, status))
+        rules = self.rules_of(kind or self._kind)
+        listed = await self._sender.call(self._page_request(rules, page, page_size, status))
         if listed.extra:
             self._odd_answers.check(listed)
         return listed
 
-    async def iter_jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[JobSummary]:
-        """Yield all jobs of the key, page by page, each id once.
+    async def iter_jobs(
+        self, *, status: JobStatus | None = None, kind: JobKind | None = None
+    ) -> AsyncIterator[JobSummary]:
+        """Yield all jobs of the key of one kind, page by page, each id once.
 
         The order is not documented, and jobs move between pages in the meantime, so a job can be
         missed. Ends at the last page, and after 3 pages in a row without a new job.
+
+        Args:
+            status: Yield only jobs with this status; None for all.
+            kind: Kind of the jobs; None for the client's kind.
         """
         seen: set[str] = set()
         page = pages_without_new = 0
         while pages_without_new < _MAX_PAGES_WITHOUT_NEW:
-            listed = await self.list_jobs(page=page, status=status)
+            listed = await self.list_jobs(page=page, status=status, kind=kind)
             any_new = False
             for job in listed.jobs:
                 if job.job_id not in seen:
@@ -221,6 +270,14 @@ class AdeClient(AsyncCloseable):
             pages_without_new = 0 if any_new else pages_without_new + 1
             page += 1
 
+    def for_kind(self, kind: JobKind) -> "ClientOfKind":
+        """Return a view of this client whose ids mean jobs of one kind.
+
+        Raises:
+            ConfigurationError: The kind is not known.
+        """
+        return ClientOfKind(self, self.rules_of(kind))
+
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
         """Return a view of this client for callers that poll on a schedule, such as a watcher.
 
@@ -230,34 +287,78 @@ class AdeClient(AsyncCloseable):
         If `get_job` or `list_jobs` is overridden or patched, the view calls that method, and holds
         `semaphore` during the whole call.
         """
-        return PollingClient(self, semaphore)
+        return PollingClient(self, semaphore, self.rules_of(self._kind))
 
-    def _job_request(self, job_id: str) -> Send[JobSnapshot]:
-        path = protocol.job_path(self._kind, job_id)
-        read = partial(protocol.read_job, self._kind, job_id)
-        return self._transport.request(path, read, job_id)
+    def _job_request(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
+        path = protocol.job_path(rules, job_id)
+        read = partial(protocol.read_job, rules, job_id)
+        return self._transport.request(self._roots[rules.api], path, read, job_id)
 
-    def _page_request(self, page: int, page_size: int, status: JobStatus | None) -> Send[JobPage]:
-        path = protocol.list_path(self._kind, page=page, page_size=page_size, status=status)
-        return self._transport.request(path, partial(protocol.read_page, self._kind))
+    def _page_request(
+        self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
+    ) -> Send[JobPage]:
+        path = protocol.list_path(rules, page=page, page_size=page_size, status=status)
+        read = partial(protocol.read_page, rules)
+        return self._transport.request(self._roots[rules.api], path, read)
+
+
+class ClientOfKind:
+    """A view of an `AdeClient` whose ids mean jobs of one kind."""
+
+    def __init__(self, client: AdeClient, rules: KindRules) -> None:
+        """Create a view; see `AdeClient.for_kind`."""
+        self._client = client
+        self._rules = rules
+        self.kind = rules.kind
+        self.service_time = client.service_time
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        """Poll one job once; raises as `AdeClient.get_job` does."""
+        return await self._client.get_job(JobRef(job_id, kind=self.kind))
+
+    async def list_jobs(
+        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+    ) -> JobPage:
+        """List one page of jobs; raises as `AdeClient.list_jobs` does."""
+        return await self._client.list_jobs(
+            page=page, page_size=page_size, status=status, kind=self.kind
+        )
+
+    def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
+        """Return a view for callers that poll on a schedule; see `AdeClient.for_polling`."""
+        return PollingClient(self._client, semaphore, self._rules)
 
 
 class PollingClient:
-    """A view of an `AdeClient` that sends each request once and holds a semaphore meanwhile."""
+    """A view of an `AdeClient` that sends each request once and holds a semaphore meanwhile.
 
-    def __init__(self, client: AdeClient, semaphore: AbstractAsyncContextManager[object]) -> None:
+    All its jobs are of one kind.
+    """
+
+    def __init__(
+        self,
+        client: AdeClient,
+        semaphore: AbstractAsyncContextManager[object],
+        rules: KindRules,
+    ) -> None:
         """Create a view; see `AdeClient.for_polling`."""
         self._client = client
         self._semaphore = semaphore
+        self._rules = rules
+        self.kind = rules.kind
         self.service_time = client.service_time
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job once; raises as `AdeClient.get_job` does."""
         client = self._client
         if getattr(client.get_job, "__func__", None) is not _GET_JOB:
+            is_default = self.kind == client.kind
             async with self._semaphore:
-                return await client.get_job(job_id)
-        snapshot = await client._sender.call_once(client._job_request(job_id), self._semaphore)  # noqa: SLF001 - a view of that class
+                return await client.get_job(
+                    job_id if is_default else JobRef(job_id, kind=self.kind)
+                )
+        request = client._job_request(self._rules, job_id)  # noqa: SLF001 - a view of that class
+        snapshot = await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
         if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
             client._odd_answers.check(snapshot)  # noqa: SLF001 - as above
         return snapshot
@@ -268,9 +369,12 @@ class PollingClient:
         """List one page of jobs; raises as `AdeClient.list_jobs` does."""
         client = self._client
         if getattr(client.list_jobs, "__func__", None) is not _LIST_JOBS:
+            of_kind = {} if self.kind == client.kind else {"kind": self.kind}
             async with self._semaphore:
-                return await client.list_jobs(page=page, page_size=page_size, status=status)
-        request = client._page_request(page, page_size, status)  # noqa: SLF001 - as above
+                return await client.list_jobs(
+                    page=page, page_size=page_size, status=status, **of_kind
+                )
+        request = client._page_request(self._rules, page, page_size, status)  # noqa: SLF001 - as above
         listed = await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
         if listed.extra:
             client._odd_answers.check(listed)  # noqa: SLF001 - as above

@@ -8,6 +8,7 @@ from functools import cache
 from types import ModuleType
 from typing import TypeVar
 
+from adepoll.api.json_fields import Shape
 from adepoll.api.json_text import Json, Limits, dumps, load_object
 from adepoll.api.readers import UNREADABLE, problems_of, reader_of
 from adepoll.errors import MalformedAnswerError
@@ -15,31 +16,38 @@ from adepoll.errors import MalformedAnswerError
 _T = TypeVar("_T")
 
 
-def decode(cls: type[_T], body: bytes | str, limits: Limits | None = None) -> _T:
+def decode(
+    cls: type[_T],
+    body: bytes | str,
+    limits: Limits | None = None,
+    *,
+    shape: Shape | None = None,
+) -> _T:
     """Read an instance of an attrs class from JSON text.
 
     Raises:
         MalformedAnswerError: The text is not JSON, exceeds a limit, or a required field is missing
             or has another type.
     """
-    return read(cls, load_object(body, limits))
+    return read(cls, load_object(body, limits), shape=shape)
 
 
-def read(cls: type[_T], raw: Json) -> _T:
+def read(cls: type[_T], raw: Json, *, shape: Shape | None = None) -> _T:
     """Read an instance of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
     model: type = cls  # mypy does not take a type[_T] for a hashable object
     try:
-        instance: _T = reader_of(model)(raw)
+        instance: _T = reader_of(model, shape)(raw)
     except UNREADABLE:
         pass  # else the error of the reader would be the context of the next one
     else:
         return instance
-    raise MalformedAnswerError(problems_of(cls, raw))
+    raise MalformedAnswerError(problems_of(cls, raw, shape=shape))
 
 
 def encode(model: object) -> str:
-    """Write an instance of an attrs class as one line of JSON."""
-    return dumps(flatten(model))
+    """Write an instance of an attrs class, or JSON that was parsed, as one line of JSON."""
+    is_json = model is None or isinstance(model, dict | list | str | int | float)
+    return dumps(model if is_json else flatten(model))
 
 
 def flatten(model: object) -> dict[str, Json]:

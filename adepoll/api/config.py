@@ -1,4 +1,4 @@
-"""The API key and base URL: arguments first, then the environment. Imports errors and below."""
+"""The API key and base URLs: arguments first, then the environment. Imports errors and below."""
 
 import logging
 import os
@@ -17,9 +17,16 @@ REGIONS: Final[Mapping[str, str]] = {
     "us": "https://api.va.landing.ai",
     "eu": "https://api.va.eu-west-1.landing.ai",
 }
-"""Base URL of each region."""
+"""Base URL of each region, for v1 jobs."""
+V2_REGIONS: Final[Mapping[str, str]] = {
+    "us": "https://api.ade.landing.ai",
+    "eu": "https://api.ade.eu-west-1.landing.ai",
+}
+"""Base URL of each region, for v2 jobs."""
 
-_HOSTS: Final = frozenset(urlsplit(url).hostname for url in REGIONS.values())
+_HOSTS: Final = frozenset(
+    urlsplit(url).hostname for url in (*REGIONS.values(), *V2_REGIONS.values())
+)
 _API_PATH: Final = re.compile(r"/v\d+(/ade(/.*)?)?/*$")  # a proxy can have a path of its own
 
 _REGION_ALIASES: Final = {"production": "us"}  # the value that LANDINGAI_ADE_ENVIRONMENT uses
@@ -28,20 +35,25 @@ _REGION_ALIASES: Final = {"production": "us"}  # the value that LANDINGAI_ADE_EN
 API_KEY_VARIABLE: Final = "VISION_AGENT_API_KEY"
 REGION_VARIABLE: Final = "LANDINGAI_ADE_ENVIRONMENT"
 BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_BASE_URL"
+V2_BASE_URL_VARIABLE: Final = "LANDINGAI_ADE_V2_BASE_URL"
 
 
 _KEY: Final = re.compile(r"[!-~]+")  # printable ASCII without spaces
 
 
-def region_url(region: str) -> str:
+def region_url(region: str, urls: Mapping[str, str] = REGIONS) -> str:
     """Return the base URL of a region: ``us`` (or ``production``) or ``eu``.
+
+    Args:
+        region: Name of the region.
+        urls: Base URL of each region.
 
     Raises:
         ConfigurationError: The region is not known.
     """
     name = region.strip().lower()
     try:
-        return REGIONS[_REGION_ALIASES.get(name, name)]
+        return urls[_REGION_ALIASES.get(name, name)]
     except KeyError:
         known = ", ".join(sorted({*REGIONS, *_REGION_ALIASES}))
         raise ConfigurationError(
@@ -69,7 +81,7 @@ def read_key(api_key: Secret[str] | None) -> Secret[str]:
 
 
 def read_base_url(base_url: str | None, region: str | None) -> str:
-    """Return the address of the API, without a slash at the end.
+    """Return the address of the API for v1 jobs, without a slash at the end.
 
     Raises:
         ConfigurationError: Both arguments were passed, or one cannot be used.
@@ -81,34 +93,61 @@ def read_base_url(base_url: str | None, region: str | None) -> str:
     base_url = base_url or os.environ.get(BASE_URL_VARIABLE)
     if not base_url:
         return region_url(os.environ.get(REGION_VARIABLE) or "us")
+    return _checked(base_url, "base_url")
+
+
+def read_base_urls(
+    base_url: str | None, v2_base_url: str | None, region: str | None
+) -> tuple[str, str]:
+    """Return the addresses of the API for v1 and v2 jobs, without a slash at the end.
+
+    The second one is, in this order: `v2_base_url`; that of the argument `region`; that of the
+    environment variable; the first one, if that was set by argument or environment; that of the
+    region of the environment. The official SDK has the same rule.
+
+    Raises:
+        ConfigurationError: An argument or a variable cannot be used.
+    """
+    v1 = read_base_url(base_url, region)
+    if v2_base_url is None and region is not None:
+        return v1, region_url(region, V2_REGIONS)
+    if v2_base_url := v2_base_url or os.environ.get(V2_BASE_URL_VARIABLE):
+        return v1, _checked(v2_base_url, "v2_base_url")
+    if base_url or os.environ.get(BASE_URL_VARIABLE):
+        return v1, v1
+    return v1, region_url(os.environ.get(REGION_VARIABLE) or "us", V2_REGIONS)
+
+
+def _checked(base_url: str, name: str) -> str:
+    """Return an address without a slash at the end; raise ConfigurationError if it is not one."""
     shown = showable(redact_url(base_url), 120)
     try:
         parts = urlsplit(base_url)
         _ = parts.port  # raises if it is not a number
     except ValueError:
-        raise ConfigurationError(f"base_url is not a valid URL: {shown}") from None
+        raise ConfigurationError(f"{name} is not a valid URL: {shown}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(f"base_url must start with https:// or http://: {shown}")
+        raise ConfigurationError(f"{name} must start with https:// or http://: {shown}")
     # Searched in the text: urlsplit does not show an empty user or query, which breaks requests.
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:
-        raise ConfigurationError(f"base_url must have no user, query or fragment: {shown}")
+        raise ConfigurationError(f"{name} must have no user, query or fragment: {shown}")
     if not (base_url.isascii() and base_url.isprintable()) or " " in base_url:
         raise ConfigurationError(
-            f"base_url contains a space or a character that is not printable ASCII: {shown}"
+            f"{name} contains a space or a character that is not printable ASCII: {shown}"
         )
-    _check_path(parts, shown)
+    _check_path(parts, shown, name)
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        _log.warning("the API key is sent unencrypted to %s; use an https:// base_url", shown)
+        _log.warning("the API key is sent unencrypted to %s; use an https:// %s", shown, name)
     return base_url.rstrip("/")
 
 
-def _check_path(parts: SplitResult, shown: str) -> None:
+def _check_path(parts: SplitResult, shown: str, name: str) -> None:
     """Raise ConfigurationError if the path is one that adepoll adds itself."""
     own_path = "" if parts.hostname in _HOSTS else _API_PATH.split(parts.path)[0]
     if own_path.rstrip("/") != parts.path.rstrip("/"):
         address = f"{parts.scheme}://{parts.netloc}{own_path.rstrip('/')}"
         raise ConfigurationError(
-            f"base_url must not contain a path of the API, which adepoll adds: {shown}; use "
+            f"{name} must not contain a path of the API, which adepoll adds: {shown}; use "
             f"{showable(address, 120)}"
         )
 

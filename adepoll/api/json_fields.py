@@ -22,6 +22,12 @@ _REPEATS: Final = "adepoll.repeats"
 _MOST: Final = "adepoll.at_most"
 _TEXT: Final = "adepoll.message_text"
 _MESSAGES: Final = "adepoll.messages"
+_UNWRITTEN: Final = "adepoll.unwritten"
+NOT_WRITTEN_IF_NONE: Final[Mapping[str, object]] = {_UNWRITTEN: True}
+"""Metadata of a field that only some kinds of jobs have."""
+_OWN: Final = "adepoll.own_data"
+OWN_DATA: Final[Mapping[str, object]] = {_OWN: True}
+"""Metadata of a text that is the customer's own data, which is not redacted."""
 NOT_IN_JSON: Final[Mapping[str, object]] = {_NAME: None}
 """Metadata of a field that is not part of the JSON object."""
 MESSAGE_TEXT: Final[Mapping[str, object]] = {_TEXT: True}
@@ -148,6 +154,22 @@ _SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
 }
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Shape:
+    """How the JSON of one class differs from its declaration, as between kinds of jobs.
+
+    Attributes:
+        names: Name in JSON of an attribute. The declared name is read, too, if that one is absent.
+        types: Class of an attribute's value.
+        defaults: Default of an attribute, in place of the declared one. An attribute without a
+            declared default may then be absent.
+    """
+
+    names: Mapping[str, str] = attrs.field(factory=dict)
+    types: Mapping[str, type] = attrs.field(factory=dict)
+    defaults: Mapping[str, object] = attrs.field(factory=dict)
+
+
 @attrs.frozen(kw_only=True)
 class Field:
     """One field of an attrs class, as it is read from JSON.
@@ -155,21 +177,25 @@ class Field:
     Attributes:
         name: Name of the attribute.
         key: Name in the JSON object.
+        other_key: Name that a `Shape` replaces `key` by; `key` if there is none.
         type: Declared type without None; for a tuple, the type of its items.
         many: Whether the value is a tuple of items.
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
         most: Largest number of items that are read from an array.
         is_message: Whether the value is a text for people; for an array, whether the items are.
+        optional: Whether the field is not written if it is None.
         repeats: Earlier field that usually contains a copy of this field's JSON, or None.
     """
 
     name: str
     key: str
+    other_key: str
     type: Any
     many: bool
     default: Any
     most: int
     is_message: bool
+    optional: bool
     repeats: str | None
 
     @property
@@ -186,9 +212,19 @@ class Field:
 
 
 @cache
-def fields_of(cls: type) -> tuple[Field, ...]:
+def fields_of(cls: type, shape: Shape | None = None) -> tuple[Field, ...]:
     """Return the fields of an attrs class that are read from JSON."""
-    return tuple(_declared(field) for field in attrs.fields(cls) if json_key(field) is not None)
+    declared = [_declared(field) for field in attrs.fields(cls) if json_key(field) is not None]
+    return tuple(declared if shape is None else [_shaped(field, shape) for field in declared])
+
+
+def _shaped(field: Field, shape: Shape) -> Field:
+    return attrs.evolve(
+        field,
+        other_key=shape.names.get(field.name, field.key),
+        type=shape.types.get(field.name, field.type),
+        default=shape.defaults.get(field.name, field.default),
+    )
 
 
 def json_key(field: "attrs.Attribute[Any]") -> str | None:
@@ -206,19 +242,26 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
     return Field(
         name=field.name,
         key=field.metadata.get(_NAME, field.name),
+        other_key=field.metadata.get(_NAME, field.name),
         type=alternatives[0] if many or nullable else field.type,
         many=many,
         default=field.default,
         most=field.metadata.get(_MOST, 1_000),
         is_message=_TEXT in field.metadata or _MESSAGES in field.metadata,
+        optional=_UNWRITTEN in field.metadata,
         repeats=field.metadata.get(_REPEATS),
     )
 
 
+def is_own_data(field: "attrs.Attribute[Any]") -> bool:
+    """Return whether a field has the customer's own data."""
+    return _OWN in field.metadata
+
+
 @cache
-def keys_of(cls: type) -> frozenset[str]:
+def keys_of(cls: type, shape: Shape | None = None) -> frozenset[str]:
     """Return the names in JSON of all fields."""
-    return frozenset(field.key for field in fields_of(cls))
+    return frozenset(key for f in fields_of(cls, shape) for key in (f.key, f.other_key))
 
 
 @cache

@@ -1,33 +1,41 @@
-"""What the service says about jobs, as frozen attrs classes. Imports codec and below.
+"""What the service says about jobs, as frozen attrs classes. Imports codec, results and below.
 
 To add a field of the service, declare it in its class: the JSON reader is generated from it. A
 field without a default must be present and readable. Any other field is None or its default if the
 service does not send it or sends something else. The attribute `extra` has the JSON of fields that
 adepoll does not know, could not read, or could not read completely. No `repr` shows a presigned
-query or a customer's data.
+query or a customer's data. A kind of jobs can write a field under another name; `kinds` says which.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from itertools import islice
-from typing import Final, Self
+from functools import cache
+from typing import Any, Final, Self
 
 from attrs import evolve, field, frozen
 
 from adepoll.api import codec
-from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_IN_JSON, at_most, json_name, repeats
+from adepoll.api.job_kind import JobKind
+from adepoll.api.json_fields import (
+    MESSAGE_TEXT,
+    NOT_IN_JSON,
+    NOT_WRITTEN_IF_NONE,
+    Shape,
+    at_most,
+    json_name,
+    repeats,
+)
 from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as below
 from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import dumps, load_object
 from adepoll.api.redacting import redacted
+from adepoll.api.results import JobMetadata, JobResult, result_classes
+from adepoll.api.shown import show_first, show_keys, show_text, show_url
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
-from adepoll.redaction import redact_url, showable
 
 MAX_PAGE_SIZE: Final = 100
 """Largest number of jobs in one page of the list."""
-MAX_WARNINGS: Final = 1_000
-"""Largest number of warnings that are read from one job."""
 
 
 class JobStatus(Enum):
@@ -60,95 +68,6 @@ _BY_TEXT: Final = {status.value: status for status in JobStatus if status is not
 _BY_TEXT["canceled"] = JobStatus.CANCELLED  # the American spelling
 
 
-_SHOWN_ITEMS: Final = 20  # of an array or `extra`, so that a repr is short
-
-
-def _show_keys(extra: Mapping[str, Json]) -> str:
-    # The value of an unknown field can be anything, even a presigned URL.
-    names = [showable(key, 40) for key in islice(extra, _SHOWN_ITEMS)]
-    more = [f"{len(extra) - len(names)} more"] if len(extra) > len(names) else []
-    return f"<{', '.join([*names, *more])}>" if extra else "{}"
-
-
-def _show_url(url: str | None) -> str:
-    return repr(None if url is None else showable(redact_url(url)))
-
-
-def _show_text(text: str | None) -> str:
-    return repr(None if text is None else showable(text))
-
-
-def _show_first(items: tuple[object, ...]) -> str:
-    rest = len(items) - _SHOWN_ITEMS
-    return f"{items[:_SHOWN_ITEMS]!r}{f' and {rest} more' if rest > 0 else ''}"
-
-
-def _show_size(value: Json) -> str:
-    return f"<{type(value).__name__} of {len(value)}>" if hasattr(value, "__len__") else "<...>"
-
-
-@frozen(kw_only=True)
-class ExtractWarning:
-    """A structured warning of an extraction.
-
-    Attributes:
-        code: Machine-readable kind, such as ``nonconformant_schema``; None if there is none.
-        msg: Text for people; None if there is none.
-    """
-
-    code: str | None = field(default=None, repr=_show_text)
-    msg: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
-    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
-
-
-@frozen(kw_only=True)
-class ExtractMetadata:
-    """Facts about one extraction.
-
-    Attributes:
-        filename: Name of the document.
-        org_id: Id of the organisation.
-        duration_ms: Duration of the extraction, milliseconds.
-        credit_usage: Price of the extraction, credits.
-        job_id: Id of the job.
-        version: The requested model snapshot.
-        schema_violation_error: Why the data does not conform to the schema; None if it does.
-        fallback_model_version: The model that was used after the first attempt had failed.
-        warnings: Structured warnings, at most 1,000. If there are more, or one is not an object,
-            `extra` has the JSON of all.
-    """
-
-    filename: str | None = field(default=None, repr=_show_text)
-    org_id: str | None = field(default=None, repr=_show_text)
-    duration_ms: int | None = None
-    credit_usage: float | None = None
-    job_id: str | None = field(default=None, repr=_show_text)
-    version: str | None = field(default=None, repr=_show_text)
-    schema_violation_error: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
-    fallback_model_version: str | None = field(default=None, repr=_show_text)
-    warnings: tuple[ExtractWarning, ...] = field(
-        default=(), repr=_show_first, metadata={**MESSAGES, **at_most(MAX_WARNINGS)}
-    )
-    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
-
-
-@frozen(kw_only=True)
-class ExtractResult:
-    """The result of an extract job.
-
-    Attributes:
-        extraction: The extracted data, in the shape of the caller's schema.
-        extraction_metadata: The same shape, with the chunk references of each value; None if the
-            service does not send it.
-        metadata: Facts about the extraction.
-    """
-
-    extraction: Json = field(repr=_show_size)
-    extraction_metadata: Json = field(default=None, repr=_show_size)
-    metadata: ExtractMetadata = ExtractMetadata()
-    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
-
-
 @frozen(kw_only=True)
 class JobSummary:
     """One entry of the job list. It never contains a result.
@@ -159,18 +78,24 @@ class JobSummary:
         status_text: The status as the service wrote it.
         received_at: When the service received the job, UTC; None if the service does not say.
         created_at: When the job was created, UTC; None if the service does not say.
-        progress: 0.0 until an extract job is complete, then 1.0; None if the service does not say.
+        completed_at: When the job settled, UTC; None if the service does not say.
+        progress: As in `JobSnapshot`.
+        version: The model of the job.
         failure_reason: Why the job failed, if it did.
     """
 
-    job_id: str = field(repr=_show_text)
+    job_id: str = field(repr=show_text)
     status: JobStatus
-    status_text: str = field(repr=_show_text, metadata=json_name("status"))
+    status_text: str = field(repr=show_text, metadata=json_name("status"))
     received_at: datetime | None = None
     progress: float | None = None
     created_at: datetime | None = None
-    failure_reason: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
-    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
+    completed_at: datetime | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
+    version: str | None = field(
+        default=None, repr=show_text, metadata={**json_name("model_version"), **NOT_WRITTEN_IF_NONE}
+    )
+    failure_reason: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
     @property
     def is_terminal(self) -> bool:
@@ -193,49 +118,66 @@ class JobPage:
         org_id: Id of the organisation.
     """
 
-    jobs: tuple[JobSummary, ...] = field(repr=_show_first, metadata=at_most(MAX_PAGE_SIZE))
+    jobs: tuple[JobSummary, ...] = field(repr=show_first, metadata=at_most(MAX_PAGE_SIZE))
     has_more: bool = False
-    org_id: str | None = field(default=None, repr=_show_text)
-    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
+    org_id: str | None = field(default=None, repr=show_text)
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
 
 @frozen(kw_only=True)
 class JobSnapshot:
-    """The state of a job at one poll.
+    """The state of a job of any kind at one poll.
 
     Attributes:
         job_id: Id of the job.
+        kind: Kind of the job.
+        label: The caller's own name for the job; None without one.
         status: Status of the job; `JobStatus.UNKNOWN` if this version does not know it.
         status_text: The status as the service wrote it.
-        received_at: When the service received the job, UTC; None if the service does not say.
+        received_at: When the service received the job, UTC; None if the service does not say, as
+            for v2 jobs.
         created_at: When the job was created, UTC; None if the service does not say.
-        progress: 0.0 until an extract job is complete, then 1.0; None if the service does not say.
+        completed_at: When the job settled, UTC; None if the service does not say, as for v1 jobs.
+        progress: An estimate between 0.0 and 1.0, which can be 1.0 while the job is active, and
+            need not reach 1.0. An extract job of v1 has 0.0 until it is complete. None if the
+            service does not say.
         org_id: Id of the organisation.
         version: The model snapshot that was used.
-        data: The result, if the response contains it (at most 1 MB).
+        data: The result, if the response contains it: a class for each kind, to be told apart by
+            `match`. v1 jobs have it up to 1 MB; see also `data_omitted`.
+        data_omitted: True if the response contained a result that was too large to be kept in
+            memory. `ResultFetcher` fetches it.
         output_url: Where to download the result otherwise. A presigned URL, so a secret; it
-            expires one hour after the poll. `ResultFetcher` handles both.
-        metadata: Facts about the extraction.
+            expires one hour after the poll. `ResultFetcher` handles both. A v2 job has it if it
+            was created with `output_save_url`, and it may not be readable.
+        metadata: Facts about the job.
         failure_reason: Why the job failed, if it did.
-        conforms: False if the data does not fully conform to the caller's schema (HTTP 206); then
-            `schema_violation` says why.
+        conforms: False if the data of an extract job does not fully conform to the caller's schema;
+            then `schema_violation` says why. None for kinds without a schema.
+        incomplete: True if the service said that pages of the document could not be parsed (HTTP
+            206).
         extra: JSON of fields that this version does not know or could not read, by name.
     """
 
-    job_id: str = field(repr=_show_text)
+    job_id: str = field(repr=show_text)
+    kind: JobKind = field(default=JobKind.V1_EXTRACT, repr=str, metadata=NOT_IN_JSON)
+    label: str | None = field(default=None, repr=show_text, metadata=NOT_IN_JSON)
     status: JobStatus
-    status_text: str = field(repr=_show_text, metadata=json_name("status"))
+    status_text: str = field(repr=show_text, metadata=json_name("status"))
     received_at: datetime | None = None
     progress: float | None = None
     created_at: datetime | None = None
-    org_id: str | None = field(default=None, repr=_show_text)
-    version: str | None = field(default=None, repr=_show_text)
-    data: ExtractResult | None = None
-    output_url: str | None = field(default=None, repr=_show_url)
-    metadata: ExtractMetadata | None = field(default=None, metadata=repeats("data"))
-    failure_reason: str | None = field(default=None, repr=_show_text, metadata=MESSAGE_TEXT)
-    conforms: bool = field(default=True, metadata=NOT_IN_JSON)
-    extra: Mapping[str, Json] = field(factory=dict, repr=_show_keys)
+    completed_at: datetime | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
+    org_id: str | None = field(default=None, repr=show_text)
+    version: str | None = field(default=None, repr=show_text)
+    data: JobResult | None = None
+    data_omitted: bool = field(default=False, metadata=NOT_IN_JSON)
+    output_url: str | None = field(default=None, repr=show_url)
+    metadata: JobMetadata | None = field(default=None, metadata=repeats("data"))
+    failure_reason: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
+    conforms: bool | None = field(default=True, metadata=NOT_IN_JSON)
+    incomplete: bool = field(default=False, metadata=NOT_IN_JSON)
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
     @property
     def is_terminal(self) -> bool:
@@ -245,15 +187,55 @@ class JobSnapshot:
     @property
     def schema_violation(self) -> str | None:
         """Why the data does not conform to the caller's schema; None if it does."""
-        if self.metadata is not None and self.metadata.schema_violation_error is not None:
-            return self.metadata.schema_violation_error
-        return None if self.data is None else self.data.metadata.schema_violation_error
+        for holder in (self.metadata, self.data, getattr(self.data, "metadata", None)):
+            violation: str | None = getattr(holder, "schema_violation_error", None)
+            if violation is not None:
+                return violation
+        return None
+
+    @property
+    def error_code(self) -> str | None:
+        """The service's code of the failure, such as ``internal_error``; None without one."""
+        for name in ("failure_reason", "error"):
+            error = self.extra.get(name)
+            if isinstance(error, dict) and isinstance(code := error.get("code"), str):
+                return code
+        return None
+
+    @property
+    def facts(self) -> JobMetadata | None:
+        """The metadata of the job, or of its result in `data`; None if there is neither."""
+        if self.metadata is not None:
+            return self.metadata
+        facts: JobMetadata | None = getattr(self.data, "metadata", None)
+        return facts
+
+    @property
+    def credits(self) -> float | None:
+        """Price of the job in credits; None if the service does not say."""
+        return None if (facts := self.facts) is None else facts.credits
+
+    @property
+    def page_count(self) -> int | None:
+        """Number of pages of the document; None if the service does not say."""
+        return None if (facts := self.facts) is None else facts.page_count
+
+    @property
+    def failed_pages(self) -> tuple[int, ...]:
+        """Pages that could not be parsed, counted from 0 for every kind."""
+        return () if (facts := self.facts) is None else facts.failed_page_indexes
 
     @property
     def partial(self) -> bool:
-        """Whether the job has completed, but its data does not fully conform to the schema."""
-        return self.status is JobStatus.COMPLETED and not (
-            self.conforms and self.schema_violation is None
+        """Whether the job has completed, but not with all that was asked for.
+
+        That is: the data does not conform to the schema, or pages could not be parsed.
+        """
+        return self.status is JobStatus.COMPLETED and (
+            self.conforms is False
+            or self.incomplete
+            or self.schema_violation is not None
+            or bool(self.failed_pages)
         )
 
     def raise_for_failure(self) -> None:
@@ -272,20 +254,26 @@ class JobSnapshot:
         """Return a copy that may be logged or saved, without possible secrets.
 
         `output_url` has no query. In all other texts and unknown fields, URLs have no query, and
-        signatures and tokens are replaced. `data.extraction` and `data.extraction_metadata`, which
-        are your own data, stay as they are. `ResultFetcher` accepts such a copy: it asks the
-        service for a fresh URL.
+        signatures and tokens are replaced. The extracted data and the Markdown, which are your own
+        data, stay as they are. `ResultFetcher` accepts such a copy: it asks the service for a fresh
+        URL.
         """
         return redacted(self)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the snapshot as JSON: the fields of the service, and `conforms`.
+        """Return the snapshot as JSON: the fields of the service, and what adepoll adds to them.
 
-        The JSON is one line, or indented by `indent` spaces at each level.
-        It contains the presigned `output_url`. Use ``job.redacted().to_json()`` for anything that
-        other people can read.
+        The JSON is one line, or indented by `indent` spaces at each level. For every kind, the
+        result is called `data`, and times are Unix timestamps. It contains the presigned
+        `output_url`. Use ``job.redacted().to_json()`` for anything that other people can read.
         """
-        return dumps({**codec.flatten(self), "conforms": self.conforms}, indent=indent)
+        added: dict[str, Json] = {"conforms": self.conforms, "kind": self.kind.name}
+        if self.label is not None:
+            added["label"] = self.label
+        for name in _FLAGS:
+            if getattr(self, name):
+                added[name] = True
+        return dumps({**codec.flatten(self), **added}, indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
@@ -295,7 +283,45 @@ class JobSnapshot:
             MalformedAnswerError: The text was not written by `to_json`.
         """
         raw = load_object(text)
+        name = raw.pop("kind", JobKind.V1_EXTRACT.name)
+        added: dict[str, Json] = {"label": raw.pop("label", None)}
+        added |= {flag: raw.pop(flag, False) for flag in _FLAGS}
         conforms = raw.pop("conforms", True)
-        if not isinstance(conforms, bool):
-            raise MalformedAnswerError(["expected a boolean @ $.conforms"])
-        return evolve(codec.read(JobSnapshot, raw), conforms=conforms)
+        problems = [
+            f"expected {what} @ $.{name}"
+            for name, what, is_right in (
+                ("kind", "a string", isinstance(name, str)),
+                ("label", "a string", isinstance(added["label"], str | None)),
+                ("conforms", "a boolean", isinstance(conforms, bool | None)),
+                *((flag, "a boolean", isinstance(added[flag], bool)) for flag in _FLAGS),
+            )
+            if not is_right
+        ]
+        if problems:
+            raise MalformedAnswerError(problems)
+        kind = JobKind(str(name))
+        shape = shape_of(kind, *result_classes(kind, raw.get("data")))
+        snapshot = codec.read(JobSnapshot, raw, shape=shape)
+        return evolve(snapshot, conforms=conforms, **added)
+
+
+_FLAGS: Final = ("data_omitted", "incomplete")
+
+
+@cache
+def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
+    """Return the JSON shape of a snapshot whose result and metadata have these classes.
+
+    For `object`, `data` stays parsed JSON.
+    """
+    types: dict[str, Any] = {"data": Json if result is object else result, "metadata": metadata}
+    has_schema = kind in {JobKind.V1_EXTRACT, JobKind.V2_EXTRACT}
+    defaults = {"kind": kind, "conforms": True if has_schema else None}
+    if kind in _V2:
+        # `error` is an object; the declared name was used before.
+        names = {"data": "result", "failure_reason": "error"}
+        return Shape(types=types, names=names, defaults={**defaults, "job_id": ""})
+    return Shape(types=types, defaults=defaults)
+
+
+_V2: Final = {JobKind.V2_PARSE, JobKind.V2_EXTRACT, JobKind.V2_WORKFLOW}

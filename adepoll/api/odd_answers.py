@@ -8,6 +8,7 @@ import attrs
 
 from adepoll.__about__ import __version__
 from adepoll.api.json_fields import fields_of, keys_of
+from adepoll.api.json_text import Json
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.redaction import showable
 
@@ -55,12 +56,21 @@ def unread_fields(model: Any, path: str = "$") -> list[str]:
     cls: type = type(model)
     paths = []
     if extra := getattr(model, "extra", None):
-        keys = sorted(key for key in keys_of(cls) if key in extra or f"{key}_json" in extra)
+        keys = sorted(
+            key
+            for key in keys_of(cls)
+            if (key in extra and not is_error(extra[key])) or f"{key}_json" in extra
+        )
         paths = [f"{path}.{key}" for key in keys]
     for name in _models_in(cls):
         if (value := getattr(model, name)) is not None:
             paths += unread_fields(value, f"{path}.{name}")
     return paths
+
+
+def is_error(value: Json) -> bool:
+    """Return whether this is an error object as documented, whose text and code are both read."""
+    return isinstance(value, dict) and value.keys() <= {"code", "message"}
 
 
 @cache

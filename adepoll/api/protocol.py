@@ -11,10 +11,12 @@ from datetime import datetime
 from typing import Final, Protocol
 from urllib.parse import quote, urlencode
 
+from attrs import evolve
+
 from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.api.json_text import dumps, loads
-from adepoll.api.kinds.job_kind import JobKind
+from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.service_clock import parse_http_date
 from adepoll.errors import (
@@ -42,18 +44,18 @@ class Headers(Protocol):
         """Return the value of a header, None if it is absent."""
 
 
-def job_path(kind: JobKind, job_id: str) -> str:
+def job_path(rules: KindRules, job_id: str) -> str:
     """Return the path of one job, with the id encoded; raises `InvalidJobIdError`."""
     if type(job_id) is not str or PLAIN_JOB_ID.fullmatch(job_id) is None:
         job_id = quote(check_job_id(job_id), safe="")
-    return f"{kind.path}/{job_id}"
+    return f"{rules.path}/{job_id}"
 
 
-def list_path(kind: JobKind, *, page: int, page_size: int, status: JobStatus | None) -> str:
+def list_path(rules: KindRules, *, page: int, page_size: int, status: JobStatus | None) -> str:
     """Return the path and query of one page of the list.
 
     Args:
-        kind: Kind of the jobs.
+        rules: Rules of the kind of the jobs.
         page: Number of the page, counted from 0.
         page_size: 1 to 100.
         status: List only jobs with this status; None for all.
@@ -68,11 +70,11 @@ def list_path(kind: JobKind, *, page: int, page_size: int, status: JobStatus | N
     wanted = None if status is None else JobStatus(status)  # accepts the text, too
     if wanted is JobStatus.UNKNOWN:
         raise ValueError("status must be one that the service documents, got JobStatus.UNKNOWN")
-    return f"{kind.path}?{urlencode(kind.list_query(page, page_size, wanted))}"
+    return f"{rules.path}?{urlencode(rules.list_query(page, page_size, wanted))}"
 
 
 def read_job(
-    kind: JobKind,
+    rules: KindRules,
     job_id: str,
     status: int,
     headers: Headers,
@@ -84,7 +86,7 @@ def read_job(
     """Read the response to a GET of one job.
 
     Args:
-        kind: Kind of the job.
+        rules: Rules of the kind of the job.
         job_id: The requested job.
         status: HTTP status.
         headers: Headers of the response.
@@ -97,21 +99,23 @@ def read_job(
         MalformedAnswerError: The body is not as documented.
         WrongJobError: The response is about another job.
     """
-    if status not in kind.success:
+    if status not in rules.success:
         raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
     try:
-        snapshot = kind.decode_job(body, status)
+        snapshot = rules.decode_job(body, status)
     except MalformedAnswerError as exc:
         problems = exc.problems
     else:
+        if not snapshot.job_id:
+            snapshot = evolve(snapshot, job_id=job_id)
         if snapshot.job_id != job_id:
             raise WrongJobError(job_id=job_id, answered=snapshot.job_id)
-        return snapshot
+        return snapshot if snapshot.kind is rules.kind else evolve(snapshot, kind=rules.kind)
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)], job_id=job_id)
 
 
 def read_page(
-    kind: JobKind,
+    rules: KindRules,
     status: int,
     headers: Headers,
     body: bytes,
@@ -123,7 +127,7 @@ def read_page(
     if status != 200:  # noqa: PLR2004 - an HTTP status
         raise status_error(status, headers, body, job_id=None, now=now, secret=secret)
     try:
-        return kind.decode_page(body)
+        return rules.decode_page(body)
     except MalformedAnswerError as exc:
         problems = exc.problems
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)])

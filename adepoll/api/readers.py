@@ -19,6 +19,7 @@ from adepoll.api.json_fields import (
     EPOCH,
     LATEST_SECONDS,
     Field,
+    Shape,
     ShapeError,
     fields_of,
     json_key,
@@ -34,11 +35,11 @@ _MAX_PROBLEMS: Final = 20
 
 
 @cache
-def reader_of(cls: type) -> Callable[[Json], Any]:
+def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
     """Generate the function that reads an instance of the class from parsed JSON."""
     names: dict[str, object] = {
         "cls": cls,
-        "keys": keys_of(cls),
+        "keys": keys_of(cls, shape),
         "epoch": EPOCH,
         "timedelta": timedelta,
         "latest": LATEST_SECONDS,
@@ -54,9 +55,11 @@ def reader_of(cls: type) -> Callable[[Json], Any]:
         " if raw.keys() <= keys: extra = {}",
         " else: extra = {k: bounded(raw[k]) for k in raw if k not in keys}",
     ]
-    for field in fields_of(cls):
-        lines += [f" {line}" for line in _lines_of(field, names)]
-    lines += _lines_that_construct(cls, names)
+    fields = fields_of(cls, shape)
+    repeated = {field.repeats for field in fields}
+    for field in fields:
+        lines += [f" {line}" for line in _lines_of(field, names, keep=field.name in repeated)]
+    lines += _lines_that_construct(cls, names, {} if shape is None else shape.defaults)
     code = compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec")
     exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
     reader: Callable[[Json], Any] = names["read"]  # type: ignore[assignment]  # exec has set it
@@ -79,12 +82,23 @@ _USUAL: Final[Mapping[type, str]] = {
 }
 
 
-def _lines_of(field: Field, names: dict[str, object]) -> Iterator[str]:
-    """Yield the lines that read one field into a variable, and define the names they use."""
+def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator[str]:
+    """Yield the lines that read one field into a variable, and define the names they use.
+
+    Args:
+        field: The field.
+        names: The names that the lines can use.
+        keep: Whether the JSON is needed again, for the field that repeats it.
+    """
     v = f"_{field.name}"
     default = "None" if field.required or field.default is None else f"default{v}"
     names[f"default{v}"] = field.default
-    yield f"{v} = raw[{field.key!r}]" if field.required else f"{v} = raw.get({field.key!r})"
+    key, other = field.key, field.other_key
+    yield f"{v} = raw[{key!r}]" if field.required else f"{v} = raw.get({other!r})"
+    if other != key:
+        yield f"if {v} is None: {v} = raw.get({key!r})"
+    if keep:
+        yield f"raw{v} = {v}"
     if not field.required and field.default is not None:
         yield f"if {v} is None: {v} = {default}"
         yield "else:"
@@ -119,7 +133,7 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
         return
     if field.repeats:
         other = field.repeats
-        yield f" try: same = _{other} is not None and raw[{other!r}].get({field.key!r}) == {v}"
+        yield f" try: same = _{other} is not None and raw_{other}.get({field.key!r}) == {v}"
         yield " except RecursionError: same = False"
         yield f" if same: {v} = _{other}.{field.name}"
         yield " else:"
@@ -156,7 +170,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
 
     It keeps the array in `extra` if that has other items, too.
     """
-    read = reader_of(field.type)
+    read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
     read_odd = _message_reader(field.type) if field.is_message else read
     key, most, is_message = field.key, field.most, field.is_message
 
@@ -208,14 +222,16 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
     return read_message
 
 
-def _lines_that_construct(cls: type, names: dict[str, object]) -> Iterator[str]:
+def _lines_that_construct(
+    cls: type, names: dict[str, object], defaults: Mapping[str, object]
+) -> Iterator[str]:
     """Yield the lines that return the instance."""
     values = {}
     for field in attrs.fields(cls):
         is_read = field.name == "extra" or json_key(field) is not None
         values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
         if not is_read:
-            names[f"_{field.name}"] = field.default
+            names[f"_{field.name}"] = defaults.get(field.name, field.default)
     hooks = any(field.validator or field.converter for field in attrs.fields(cls))
     slots = all(isinstance(getattr(cls, name, None), MemberDescriptorType) for name in values)
     if hooks or hasattr(cls, "__attrs_post_init__") or not slots:
@@ -230,12 +246,12 @@ def _lines_that_construct(cls: type, names: dict[str, object]) -> Iterator[str]:
     yield " return self"
 
 
-def problems_of(cls: type, raw: Json, path: str = "$") -> list[str]:
+def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = None) -> list[str]:
     """Return why a reader refuses the JSON, each as "problem @ path"; at most about 20."""
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]
     problems: list[str] = []
-    for field in fields_of(cls):
+    for field in fields_of(cls, shape):
         if field.required:
             problems += _problems_of_field(field, raw, f"{path}.{field.key}")
     return [*dict.fromkeys(problems)]  # two fields can share a key

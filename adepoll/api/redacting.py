@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from adepoll.api.job_ids import is_job_id
+from adepoll.api.json_fields import is_own_data
 from adepoll.redaction import redact_json, redact_text, redact_url
 
 _T = TypeVar("_T")
@@ -15,8 +16,8 @@ _T = TypeVar("_T")
 def redacted(model: _T) -> _T:
     """Return a copy of a model whose texts contain neither URL queries nor signatures.
 
-    JSON of unknown fields is redacted as well. JSON in a declared field stays as it is: this is
-    the customer's own result. Returns the model itself if there is nothing to redact.
+    JSON of unknown fields is redacted as well. Declared fields with the customer's
+    own result stay as they are. Returns the model itself if there is nothing to redact.
     """
     cls: type = type(model)  # mypy does not take a type[_T] for a hashable object
     changes = {}
@@ -40,7 +41,7 @@ def _redacted_value(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         items = tuple([redacted(item) for item in value])
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
-    return redacted(value)
+    return redacted(value) if attrs.has(type(value)) else value
 
 
 @cache
@@ -49,7 +50,7 @@ def _names_of(cls: type) -> tuple[str, ...]:
     return tuple(
         field.name
         for field in attrs.fields(cls)
-        if field.name == "extra" or _contains_text(field.type)
+        if field.name == "extra" or (_contains_text(field.type) and not is_own_data(field))
     )
 
 

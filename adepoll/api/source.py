@@ -1,4 +1,4 @@
-"""JobSource: what a watcher polls. Imports models only.
+"""JobSource: what a watcher polls. Imports job_kind and models.
 
 Only `get_job` and `list_jobs` are required. The other methods are used if they are real ones: a
 `unittest.mock` object with the spec of a client has attributes of their names, too.
@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from types import FunctionType, MethodType
 from typing import Final, Protocol, runtime_checkable
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 
 
@@ -17,9 +18,11 @@ class JobSource(Protocol):
 
     It raises the errors of `adepoll.errors`. Any other exception is treated as a bug and stops the
     watcher.
+
+    All its jobs are of one kind, `JobKind.V1_EXTRACT` unless it is a `SourceOfKinds`.
     """
 
-    async def get_job(self, job_id: str) -> JobSnapshot:
+    async def get_job(self, job_id: str, /) -> JobSnapshot:
         """Poll one job once."""
 
     async def list_jobs(
@@ -37,6 +40,18 @@ class PollingSource(Protocol):
 
 
 @runtime_checkable
+class SourceOfKinds(Protocol):
+    """A source that has jobs of several kinds, such as an `AdeClient`."""
+
+    @property
+    def kind(self) -> JobKind:
+        """Kind of the jobs of the source itself."""
+
+    def for_kind(self, kind: JobKind) -> JobSource:
+        """Return a view of the jobs of one kind; raise `ConfigurationError` if it is unknown."""
+
+
+@runtime_checkable
 class TimedSource(Protocol):
     """A source that knows the time of the service's clock, which sets `received_at`."""
 
@@ -50,6 +65,26 @@ def for_polling(source: JobSource, semaphore: AbstractAsyncContextManager[object
         view: JobSource = source.for_polling(semaphore)
         return view
     return _HeldDuringCalls(source, semaphore)
+
+
+def kind_of(source: JobSource) -> JobKind:
+    """Return the kind of the jobs of a source."""
+    kind = getattr(source, "kind", None)
+    return kind if isinstance(kind, JobKind) else JobKind.V1_EXTRACT
+
+
+def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
+    """Return a view of the jobs of one kind; None if the source has none of them.
+
+    Raises:
+        ConfigurationError: The source does not know the kind.
+    """
+    if kind == kind_of(source):
+        return source
+    if isinstance(source, SourceOfKinds) and type(source.for_kind) in _REAL:
+        view: JobSource = source.for_kind(kind)
+        return view
+    return None
 
 
 def clock_of(source: JobSource) -> Callable[[], float | None] | None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 import aiohttp
+from attrs import frozen
 from yarl import URL
 
 from adepoll.__about__ import __version__
@@ -110,7 +111,6 @@ class Transport(Connections):
         self,
         *,
         api_key: Secret[str],
-        base_url: str,
         session: aiohttp.ClientSession | None,
         options: TransportOptions,
         timeout: float,
@@ -126,19 +126,25 @@ class Transport(Connections):
         self._key = api_key
         # A session of the caller has its own headers and middlewares, which stay as they are.
         self._headers_of_request = None if session is None else self.headers
-        self._root = URL(base_url, encoded=True)
-        self._root_path = self._root.raw_path.rstrip("/")
         self._options = options
-        self._proxy = options.proxies().for_url(self._root) if session is None else None
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
         self.clock = ServiceClock()
         self.bytes_received = 0
 
-    def request(self, path: str, read: Callable[..., _T], job_id: str | None = None) -> Send[_T]:
+    def root(self, base_url: str) -> "Root":
+        """Return an address of the service, for `request`; raises `ConfigurationError`."""
+        url = URL(base_url, encoded=True)
+        proxy = self._options.proxies().for_url(url) if self.owns_session else None
+        return Root(url, url.raw_path.rstrip("/"), proxy)
+
+    def request(
+        self, root: "Root", path: str, read: Callable[..., _T], job_id: str | None = None
+    ) -> Send[_T]:
         """Return a function that sends one GET and returns what `read` makes of the response.
 
         Args:
+            root: Address of the service.
             path: Encoded path, and query if there is one.
             read: Called with status, headers and body; for an error status also with ``now`` and
                 ``secret``, as `protocol.read_job` takes them.
@@ -150,13 +156,18 @@ class Transport(Connections):
         self.check_open()
         path, _, query = path.partition("?")
         # Encoded by the caller: yarl would send "%25" for "%".
-        url = self._root.with_path(self._root_path + path, encoded=True)
+        url = root.url.with_path(root.path + path, encoded=True)
         if query:
             url = url.with_query(query)
-        return partial(self._send, url, read, job_id)
+        return partial(self._send, url, root.proxy, read, job_id)
 
     async def _send(
-        self, url: URL, read: Callable[..., _T], job_id: str | None, sent_at: float
+        self,
+        url: URL,
+        proxy: str | None,
+        read: Callable[..., _T],
+        job_id: str | None,
+        sent_at: float,
     ) -> _T:
         loop = self.loop or asyncio.get_running_loop()
         try:
@@ -167,7 +178,7 @@ class Transport(Connections):
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have it on
                     timeout=_NO_TIMEOUT,
-                    proxy=self._proxy,
+                    proxy=proxy,
                 )
                 headers = response.headers
                 if sent_at >= self.clock.enough_until:
@@ -227,6 +238,21 @@ class Transport(Connections):
             max_field_size=self._options.max_header_bytes,
             max_headers=self._options.max_headers,
         )
+
+
+@frozen
+class Root:
+    """An address of the service.
+
+    Attributes:
+        url: The address.
+        path: Its path, without a slash at the end.
+        proxy: Proxy for requests to it; None without one.
+    """
+
+    url: URL
+    path: str
+    proxy: str | None
 
 
 _OK: Final = 200

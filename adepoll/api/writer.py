@@ -1,4 +1,4 @@
-"""Writes attrs classes as JSON objects with cattrs. Imports json_fields.
+"""Writes attrs classes as JSON objects with cattrs. Imports results and below.
 
 Slow to import: codec imports this module when it is first needed.
 """
@@ -14,6 +14,7 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from adepoll.api.json_fields import fields_of
 from adepoll.api.json_text import Json
+from adepoll.api.results import JobMetadata, JobResult
 
 _Hook: TypeAlias = Callable[..., Any]
 
@@ -35,12 +36,19 @@ def _timestamp(time: datetime | None) -> float:
 _converter.register_unstructure_hook(datetime, _timestamp)
 _converter.register_unstructure_hook_func(lambda kind: kind == _OPTIONAL_TIME, _timestamp)
 _converter.register_unstructure_hook_factory(lambda kind: kind is Json, lambda _kind: identity)
+_converter.register_unstructure_hook_func(
+    lambda kind: kind == JobResult | None or kind == JobMetadata | None,
+    lambda value: value if not attrs.has(type(value)) else _converter.unstructure(value),
+)
 
 
 def _overrides(cls: type) -> dict[str, Any]:
     """Return the JSON name of each attribute for cattrs, or that it is not in JSON."""
     omitted = dict.fromkeys(attrs.fields_dict(cls), override(omit=True))
-    return omitted | {field.name: override(rename=field.key) for field in fields_of(cls)}
+    return omitted | {
+        field.name: override(rename=field.key, omit_if_default=field.optional)
+        for field in fields_of(cls)
+    }
 
 
 @_converter.register_unstructure_hook_factory(attrs.has)

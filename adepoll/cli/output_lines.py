@@ -12,7 +12,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.batch_state import format_bytes, format_duration
 from adepoll.cli.messages import shown, text_of
 from adepoll.errors import InvalidJobIdError
-from adepoll.journal.outcomes import Outcome, kind_of, metadata_of
+from adepoll.journal.outcomes import Outcome, kind_of
 
 _STATUS_WIDTH: Final = len("unresolved")
 
@@ -79,7 +79,7 @@ def _parts(outcome: Outcome) -> list[str]:
 
 
 def _duration(job: JobSnapshot) -> str:
-    metadata = metadata_of(job)
+    metadata = job.facts
     milliseconds = None if metadata is None else metadata.duration_ms
     if milliseconds is None or milliseconds < 0 or job.status is not JobStatus.COMPLETED:
         return ""

@@ -21,10 +21,12 @@ from opentelemetry.trace import (
 )
 
 from adepoll.api.client import AdeClient
-from adepoll.api.models import ExtractResult, JobPage, JobSnapshot, JobStatus
-from adepoll.api.source import JobSource, clock_of, for_polling
+from adepoll.api.job_kind import JobKind
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.api.results import JobResult
+from adepoll.api.source import JobSource, clock_of, for_kind, for_polling, kind_of
 from adepoll.api.transport_options import TransportOptions
-from adepoll.errors import RateLimitedError, ResultRefusedError, StatusError
+from adepoll.errors import ConfigurationError, RateLimitedError, ResultRefusedError, StatusError
 from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
 
 __all__ = ["FetcherOptions", "TracedFetcher", "TracedSource"]
@@ -84,6 +86,17 @@ class TracedSource:
         held = for_polling(self._source, _MarkedSlot(semaphore))
         return TracedSource(held, self._tracer, with_ids=self._with_ids)
 
+    @property
+    def kind(self) -> JobKind:
+        """Kind of the jobs of the source."""
+        return kind_of(self._source)
+
+    def for_kind(self, kind: JobKind) -> "TracedSource":
+        """Return a traced view of the jobs of one kind; see `AdeClient.for_kind`."""
+        if (source := for_kind(self._source, kind)) is None:
+            raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
+        return TracedSource(source, self._tracer, with_ids=self._with_ids)
+
     def service_time(self) -> float | None:
         """As the source's method; None if the source does not know the time."""
         clock = clock_of(self._source)
@@ -135,7 +148,7 @@ class TracedFetcher(ResultFetcher):
         self._tracer = tracer
         self._with_ids = with_ids
 
-    async def result(self, job: JobSnapshot | str) -> ExtractResult:
+    async def result(self, job: JobSnapshot | str) -> JobResult:
         """As `ResultFetcher.result`, with a span."""
         with _span(self._tracer, "adepoll.result") as span:
             self._add_job_id(span, job)

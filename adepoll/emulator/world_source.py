@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 from attrs import field, frozen
 
 from adepoll.api.kinds import v1_extract
+from adepoll.api.kinds.envelope import decode_page
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.emulator import validators
 from adepoll.emulator.combined_effect import CombinedEffect
@@ -124,7 +125,7 @@ class WorldSource:
         if effect is not None:
             body = await self._receive(body, effect, None, good=True)
         await asyncio.sleep(latency / 2)
-        return v1_extract.decode_page(body)
+        return decode_page(body)
 
     def service_time(self) -> float:
         """Return the time of the world, in Unix seconds."""

@@ -11,9 +11,10 @@ from weakref import WeakValueDictionary
 
 from attrs import frozen
 
+from adepoll.api import codec
 from adepoll.api.client import AdeClient
-from adepoll.api.kinds import v1_extract
-from adepoll.api.models import ExtractResult, JobSnapshot, JobStatus
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
@@ -168,7 +169,7 @@ class ResultFetcher(AsyncCloseable):
         await self._storage.aclose()
 
     @hide_frames
-    async def result(self, job: JobSnapshot | str) -> ExtractResult:
+    async def result(self, job: JobSnapshot | str) -> JobResult:
         """Return the result of a job.
 
         Args:
@@ -187,9 +188,10 @@ class ResultFetcher(AsyncCloseable):
             job = await self._completed(job)
             if job.data is not None:
                 return job.data
+            decode = self._client.rules_of(job.kind).decode_result
             body = await self._into_memory(job)
             try:
-                return await asyncio.to_thread(v1_extract.decode_result, body)
+                return await asyncio.to_thread(decode, body)
             except MalformedAnswerError as exc:
                 problems = exc.problems
             raise ResultMalformedError(problems, job_id=job.job_id)
@@ -391,8 +393,8 @@ def _needs_url(job: JobSnapshot) -> bool:
 
 
 async def _inline(
-    data: ExtractResult, job_id: str, start: int = 0, stop: int | None = None
+    data: JobResult, job_id: str, start: int = 0, stop: int | None = None
 ) -> InlineResult:
     """Return the result in a snapshot as the bytes that a storage would serve."""
-    body = await asyncio.to_thread(v1_extract.encode_result, data)
-    return InlineResult(body, job_id=job_id, start=start, stop=stop)
+    body = await asyncio.to_thread(codec.encode, data)
+    return InlineResult(body.encode(), job_id=job_id, start=start, stop=stop)

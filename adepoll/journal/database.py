@@ -13,8 +13,8 @@ from typing import Final, Self
 
 from attrs import evolve
 
+from adepoll.api import codec
 from adepoll.api.job_ids import check_job_id
-from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
@@ -324,7 +324,7 @@ class Database:
         if snapshot.data is None:
             self._connection.execute(_DROP_DATA, (snapshot.job_id,))
         else:
-            data = v1_extract.encode_result(snapshot.data).decode()
+            data = codec.encode(snapshot.data)
             self._connection.execute(_KEEP_DATA, (data, snapshot.job_id))
 
     def _update(self, statement: str, job_id: str, *values: str | bytes | float | None) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.api.models import ExtractMetadata, JobSnapshot
+from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
 
 MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
@@ -164,13 +164,7 @@ def kind_of(error: AdePollError) -> str:
     return error.kind if isinstance(error, RecordedError) else type(error).__name__
 
 
-def metadata_of(job: JobSnapshot) -> ExtractMetadata | None:
-    """Return the metadata of a job, or of its inline result; None if the service sent neither."""
-    return job.metadata or (None if job.data is None else job.data.metadata)
-
-
 def credits_of(job: JobSnapshot) -> float | None:
     """Return the credits that a job has used; None if the service does not state them."""
-    metadata = metadata_of(job)
-    used = None if metadata is None else metadata.credit_usage
+    used = job.credits
     return None if used is None or not 0 <= used <= MOST_CREDITS else float(used)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from adepoll.api.kinds import v1_extract
+from adepoll.api.kinds.registry import decode_result
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
 from adepoll.journal.foreign_file import damaged, is_stored_id, is_time, row_problem
@@ -58,7 +58,7 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
         if snapshot is not None and snapshot.job_id != job_id:
             raise ValueError  # noqa: TRY301 - the same error as for a snapshot that cannot be read
         if snapshot is not None and data is not None:
-            snapshot = evolve(snapshot, data=v1_extract.decode_result(data))
+            snapshot = evolve(snapshot, data=decode_result(snapshot.kind, data))
         return Record(
             number=number,
             job_id=job_id,

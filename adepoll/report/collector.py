@@ -8,8 +8,9 @@ from typing import Final
 
 from attrs import define, field
 
-from adepoll.api.models import ExtractMetadata, JobSnapshot, JobStatus
-from adepoll.journal.outcomes import Record, Stage, metadata_of
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.results import JobMetadata
+from adepoll.journal.outcomes import Record, Stage
 from adepoll.redaction import showable
 from adepoll.report.chart_numbers import bins, quantile, summarize
 from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
@@ -102,7 +103,7 @@ class Collector:
             )
 
     def _add_snapshot(self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind) -> None:
-        metadata = metadata_of(snapshot)
+        metadata = snapshot.facts
         if record.settled_at is not None:
             self._settled_at.append(record.settled_at)
             self._add_times(record, record.settled_at, snapshot, metadata, outcome)
@@ -128,7 +129,7 @@ class Collector:
         record: Record,
         settled_at: float,
         snapshot: JobSnapshot,
-        metadata: ExtractMetadata | None,
+        metadata: JobMetadata | None,
         outcome: OutcomeKind,
     ) -> None:
         known = snapshot.received_at
@@ -162,9 +163,7 @@ class Collector:
         if len(self._slowest) > _SLOWEST:
             heapq.heappop(self._slowest)
 
-    def _add_metadata(
-        self, record: Record, snapshot: JobSnapshot, metadata: ExtractMetadata
-    ) -> None:
+    def _add_metadata(self, record: Record, snapshot: JobSnapshot, metadata: JobMetadata) -> None:
         self._warned += bool(metadata.warnings)
         for warning in metadata.warnings:
             code = showable(warning.code, 80) if warning.code else "no code"
@@ -176,7 +175,7 @@ class Collector:
             version = version if len(self._costs) < _MOST_VERSIONS else ""
             cost = self._costs.setdefault(version, [0, 0.0, 0])
         cost[0] += 1
-        cost[1] += metadata.credit_usage or 0.0
+        cost[1] += metadata.credits or 0.0
         cost[2] += metadata.fallback_model_version is not None
 
     def facts(self) -> Facts:
@@ -246,11 +245,11 @@ def outcome_kind_of(record: Record) -> OutcomeKind:
     return _BY_STATUS.get(record.snapshot.status, OutcomeKind.OTHER)
 
 
-def _filename(metadata: ExtractMetadata | None) -> str:
+def _filename(metadata: JobMetadata | None) -> str:
     return (metadata.filename or "") if metadata is not None else ""
 
 
-def _version(snapshot: JobSnapshot, metadata: ExtractMetadata | None) -> str:
+def _version(snapshot: JobSnapshot, metadata: JobMetadata | None) -> str:
     requested = snapshot.version or (metadata.version if metadata is not None else None)
     fallback = metadata.fallback_model_version if metadata is not None else None
     return fallback or requested or ""

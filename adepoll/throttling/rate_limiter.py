@@ -215,7 +215,7 @@ class RateLimiter:
             caller.set_result(math.inf)
 
     def _release_impatient(self) -> None:
-        """Release the callers that wait no longer, now and every second while there is an outage."""
+        """Release callers that wait no longer, now and every second while there is an outage."""
         self._patience_timer = None
         if not (self.is_down and self._give_up_at):
             return

@@ -550,8 +550,8 @@ async def test_large_bodies_are_decoded_in_a_thread(start_server):
     small, large = ({**JOB, "new": "x" * size} for size in (100, LARGE_TEXT))
     bad = answer(200, b"[" + b"0," * LARGE_TEXT)
     server = await start_server(answer_json(small), answer_json(large), bad)
-    kind = evolve(V1_EXTRACT, decode_job=decode)
-    async with client_of(server, kind=kind, retry=ONCE) as client:
+    rules = evolve(V1_EXTRACT, decode_job=decode)
+    async with client_of(server, kinds=[rules], retry=ONCE) as client:
         for _ in range(2):
             assert (await client.get_job("j-1")).job_id == "j-1"
         with pytest.raises(MalformedAnswerError):

@@ -10,15 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.api import codec, json_text
+from adepoll.api.json_fields import json_key
 from adepoll.api.kinds import v1_extract
-from adepoll.api.models import (
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
+from adepoll.api.results import (
     ExtractMetadata,
     ExtractResult,
     ExtractWarning,
-    JobPage,
-    JobSnapshot,
-    JobStatus,
-    JobSummary,
+    ParseResult,
+    SpreadsheetParseResult,
+    V2ExtractResult,
+    V2ParseResult,
+    WorkflowResult,
 )
 from adepoll.errors import MalformedAnswerError
 
@@ -251,7 +254,7 @@ def distinct(declared):
     """Return JSON for the declared type of a field, and the value that must be read from it."""
     [alternative, *_] = get_args(declared) or [declared]
     if get_origin(declared) is tuple:
-        raw, value = sample(alternative)
+        raw, value = distinct(alternative)
         return [raw], (value,)
     if attrs.has(alternative):
         return sample(alternative)
@@ -262,9 +265,8 @@ def sample(cls):
     """Return JSON for all declared fields of a class, and the instance that must be read."""
     raw, expected = {}, {}
     for field in attrs.fields(cls):
-        if field.name in {"extra", "conforms"}:
+        if (name := json_key(field)) is None:
             continue
-        name = "status" if field.name == "status_text" else field.name
         value, expected[field.name] = distinct(field.type)
         raw.setdefault(name, value)
     if "status_text" in expected:
@@ -272,7 +274,19 @@ def sample(cls):
     return raw, cls(**expected)
 
 
-MODELS = [JobSnapshot, JobPage, JobSummary, ExtractResult, ExtractMetadata, ExtractWarning]
+MODELS = [
+    JobSnapshot,
+    JobPage,
+    JobSummary,
+    ExtractResult,
+    ExtractMetadata,
+    ExtractWarning,
+    ParseResult,
+    SpreadsheetParseResult,
+    V2ParseResult,
+    V2ExtractResult,
+    WorkflowResult,
+]
 
 
 @pytest.mark.parametrize("model", MODELS)

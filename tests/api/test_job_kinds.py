@@ -7,8 +7,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from adepoll import AdeClient, Fixed, JobPage, JobSnapshot, JobStatus, JobSummary, JobWatcher
+from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import loads
-from adepoll.api.kinds.job_kind import JobKind
+from adepoll.api.kinds.kind_rules import KindRules
 
 STATUSES = {"running": JobStatus.PROCESSING, "done": JobStatus.COMPLETED}
 
@@ -19,8 +20,8 @@ def envelope(raw):
     return {**shared, "received_at": started, "progress": raw["percent"] / 100}
 
 
-TASKS = JobKind(
-    name="toy-task",
+TASKS = KindRules(
+    kind=JobKind("toy-task"),
     path="/toy/tasks",
     success=frozenset({203}),
     list_query=lambda page, size, _status: {"offset": page * size, "limit": size},
@@ -28,6 +29,9 @@ TASKS = JobKind(
     decode_page=lambda body: JobPage(jobs=tuple(JobSummary(**envelope(r)) for r in loads(body))),
     decode_result=loads,
 )
+
+
+OF_TASKS = {"kind": TASKS.kind, "kinds": [TASKS]}
 
 
 async def test_jobs_of_another_kind_are_listed_and_watched_to_their_end():
@@ -49,7 +53,7 @@ async def test_jobs_of_another_kind_are_listed_and_watched_to_their_end():
     app.add_routes([web.get("/toy/tasks/{id}", get), web.get("/toy/tasks", list_tasks)])
     async with (
         TestServer(app) as server,
-        AdeClient("key", base_url=str(server.make_url("/")), kind=TASKS) as client,
+        AdeClient("key", base_url=str(server.make_url("/")), **OF_TASKS) as client,
         JobWatcher(client, schedule=Fixed(interval=0.01)) as watcher,
     ):
         listed = [job.job_id async for job in client.iter_jobs()]

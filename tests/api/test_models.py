@@ -11,16 +11,8 @@ from attrs.exceptions import FrozenInstanceError
 from adepoll.api import codec
 from adepoll.api.json_text import dumps
 from adepoll.api.kinds import v1_extract
-from adepoll.api.models import (
-    ExtractMetadata,
-    ExtractResult,
-    ExtractWarning,
-    JobPage,
-    JobSnapshot,
-    JobStatus,
-    JobSummary,
-    from_timestamp,
-)
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
+from adepoll.api.results import ExtractMetadata, ExtractResult, ExtractWarning
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 
 CANARY = "CaNaRy0123456789"

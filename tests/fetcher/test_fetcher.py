@@ -12,6 +12,7 @@ import stat
 import threading
 
 import pytest
+from attrs import evolve
 from files import names, sha256
 from internals import sessions
 from streams import collect
@@ -274,13 +275,13 @@ async def test_reading_a_large_result_does_not_block_the_loop(
     storage, fetch, stored, result_body, monkeypatch
 ):
     threads = []
-    real = v1_extract.decode_result
 
     def decode(body):
         threads.append(threading.current_thread())
-        return real(body)
+        return v1_extract.decode_result(body)
 
-    monkeypatch.setattr(v1_extract, "decode_result", decode)
+    rules = evolve(v1_extract.V1_EXTRACT, decode_result=decode)
+    monkeypatch.setattr(AdeClient, "rules_of", lambda _client, _kind: rules)
     storage.answers = [storage.reply(result_body())]
     await fetch().result(stored(storage.url()))
     assert threads

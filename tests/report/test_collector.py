@@ -108,7 +108,7 @@ def test_the_duration_of_an_inline_result_is_used(build_snapshot):
 def build_snapshot():
     def build(job_id):
         snapshot = record(1, job_id=job_id).snapshot
-        from adepoll.api.models import ExtractResult  # noqa: PLC0415 - used by this fixture only
+        from adepoll.api.results import ExtractResult  # noqa: PLC0415 - used by this fixture only
 
         data = ExtractResult(extraction={}, extraction_metadata={}, metadata=snapshot.metadata)
         return evolve(snapshot, metadata=None, data=data)

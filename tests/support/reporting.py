@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-from adepoll.api.models import (
-    ExtractMetadata,
-    ExtractWarning,
-    JobSnapshot,
-    JobStatus,
-    from_timestamp,
-)
+from adepoll.api.models import JobSnapshot, JobStatus, from_timestamp
+from adepoll.api.results import ExtractMetadata, ExtractWarning
 from adepoll.journal.outcomes import Record, RecordedError, ResultFile, Stage
 
 ADDED = 1_763_744_000.0  # 2025-11-21 16:53:20 UTC, a Friday

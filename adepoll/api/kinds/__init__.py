@@ -1,5 +1,4 @@
-"""The kinds of jobs that adepoll can poll: one module per kind.
+"""The kinds of jobs that adepoll can poll: one module per kind, each with its `KindRules`.
 
-A kind is a `job_kind.JobKind`, which is passed to `AdeClient(kind=...)`. Client and watcher use any
-kind; fetcher and journal read and write the results of `v1_extract` only.
+A kind of your own is a `kind_rules.KindRules`, passed to ``AdeClient(kinds=[...])``.
 """

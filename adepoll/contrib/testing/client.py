@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from adepoll.api.client import AdeClient
+from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.throttling.request_sender import Send
 
@@ -27,13 +28,15 @@ class SelfClosingClient(AdeClient):
         if not (self._loop.is_closed() or self._loop.is_running()):
             self._loop.run_until_complete(self._closer.aclose())
 
-    def _job_request(self, job_id: str) -> Send[JobSnapshot]:
+    def _job_request(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
         self._close_with_the_loop()
-        return super()._job_request(job_id)
+        return super()._job_request(rules, job_id)
 
-    def _page_request(self, page: int, page_size: int, status: JobStatus | None) -> Send[JobPage]:
+    def _page_request(
+        self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
+    ) -> Send[JobPage]:
         self._close_with_the_loop()
-        return super()._page_request(page, page_size, status)
+        return super()._page_request(rules, page, page_size, status)
 
     def _close_with_the_loop(self) -> None:
         if self._closer is None:

@@ -1,39 +1,58 @@
-"""JobKind: what the client needs to know about one kind of jobs. Imports models only."""
+"""KindRules: what differs between the kinds of jobs. Imports models only."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from enum import Enum
+from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 
 ListQuery: TypeAlias = Callable[[int, int, JobStatus | None], Mapping[str, str | int]]
 DecodeJob: TypeAlias = Callable[[bytes, int], JobSnapshot]
 DecodePage: TypeAlias = Callable[[bytes], JobPage]
-DecodeResult: TypeAlias = Callable[[bytes], object]
+DecodeResult: TypeAlias = Callable[[bytes | str], Any]
+
+
+class Api(Enum):
+    """The two generations of the service, each with its own hosts."""
+
+    V1 = 1
+    V2 = 2
 
 
 @frozen(kw_only=True)
-class JobKind:
-    """One kind of jobs of the service: its paths, parameters and payloads.
+class KindRules:
+    """How the jobs of one kind are polled, listed and read.
 
     The functions that decode a body raise `MalformedAnswerError` if it is not as documented.
 
     Attributes:
-        name: Short name, such as ``v1-extract``.
+        kind: The kind.
+        api: Generation of the service, which decides the host.
         path: Path of the job list. The path of a job is this path, a slash and the job's id.
         success: HTTP statuses of a response that contains a job.
         list_query: Returns the query of a page of the list, from the number of the page (from 0),
             its size and the wanted status (None for all).
+        newest_first: True if the list is documented to show the newest jobs first.
+        result_field: Name of the result in the response to a poll.
+        result_keys: Keys that the JSON object of a result must contain.
         decode_job: Reads a response about one job, from its body and its status.
         decode_page: Reads a page of the list.
         decode_result: Reads a result that was downloaded.
+        can_be_large: True if a response contains its result at any size.
     """
 
-    name: str
+    kind: JobKind
+    api: Api = Api.V1
     path: str
     success: frozenset[int] = frozenset({200})
     list_query: ListQuery = field(repr=False)
+    newest_first: bool = False
+    result_field: str = "data"
+    result_keys: frozenset[str] = frozenset()
     decode_job: DecodeJob = field(repr=False)
     decode_page: DecodePage = field(repr=False)
     decode_result: DecodeResult = field(repr=False)
+    can_be_large: bool = False

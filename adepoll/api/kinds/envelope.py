@@ -1,0 +1,82 @@
+"""What the responses of all kinds have in common: limits, reasons of failures, odd answers.
+
+Imports models.
+"""
+
+from typing import Any, Final, TypeVar
+
+from attrs import evolve
+
+from adepoll.api import codec
+from adepoll.api.error_text import error_text
+from adepoll.api.json_text import Json, Limits
+from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
+from adepoll.api.readers import problems_of
+from adepoll.errors import MalformedAnswerError
+
+_Job = TypeVar("_Job", JobSnapshot, JobSummary)
+
+SOME_FAILED: Final = 206
+"""HTTP status of a completed job whose result is partial."""
+
+# Far more than a result of 1 MB or a page of 100 jobs has, and few enough to be parsed quickly.
+LIMITS: Final = Limits(containers=100_000, values=600_000)
+_LIMITS_OF_PAGE: Final = Limits(containers=10_000, values=100_000)
+
+# What the result of a job looks like, by a field that only this result has.
+_LOOKS: Final = {
+    "extraction": "an extract job",
+    "markdown": "a parse job",
+    "chunks": "a parse job",
+    "output": "a workflow job",
+}
+
+
+def decode_page(body: bytes | str) -> JobPage:
+    """Read one page of the job list of any kind; raises `MalformedAnswerError`."""
+    page = codec.decode(JobPage, body, _LIMITS_OF_PAGE)
+    if any(job.extra for job in page.jobs):
+        return evolve(page, jobs=tuple(with_failure_reason(job) for job in page.jobs))
+    return page
+
+
+def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") -> JobSnapshot:
+    """Find the reason of a failure in another field, and refuse a result that cannot be read.
+
+    Args:
+        snapshot: The snapshot; its `extra` is not empty.
+        result: Class of the result.
+        name: Name of the result in JSON.
+
+    Raises:
+        MalformedAnswerError: The job has completed, and neither `data` nor `output_url` is usable.
+    """
+    extra = snapshot.extra
+    has_result = snapshot.data is not None or snapshot.output_url is not None
+    if snapshot.status is JobStatus.COMPLETED and not has_result:
+        problems = []
+        if "data" in extra or "data_json" in extra:
+            problems += _problems_of_data(result, extra.get("data"), name)
+        if "output_url" in extra:
+            problems.append("expected a string @ $.output_url")
+        if extra.get("result") is not None and name != "result":
+            problems.append("it looks like the answer to a v2 job, with `result` instead of `data`")
+        if problems:
+            raise MalformedAnswerError(problems)
+    return with_failure_reason(snapshot)
+
+
+def with_failure_reason(job: _Job) -> _Job:
+    """Return a job with the reason of its failure, which can be in a field of another name."""
+    if job.status is JobStatus.FAILED and job.failure_reason is None and job.extra:
+        return evolve(job, failure_reason=error_text(job.extra))
+    return job
+
+
+def _problems_of_data(result: type, data: Json, name: str) -> list[str]:
+    problems = problems_of(result, data, f"$.{name}")
+    own: Any = getattr(result, "__slots__", ())
+    for key, job in _LOOKS.items():
+        if isinstance(data, dict) and key in data and key not in own:
+            return [f"it looks like the answer to {job}, which is of another kind", *problems]
+    return problems

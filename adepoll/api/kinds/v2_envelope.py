@@ -1,0 +1,62 @@
+"""What v2 jobs of all kinds have in common. Imports envelope.
+
+The result is in `result` at any size, `error` says why a job failed, and times are ISO 8601 texts.
+Nothing is documented as required; a response without an id is about the job that was requested.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from adepoll.api import codec
+from adepoll.api.job_kind import JobKind
+from adepoll.api.kinds.envelope import LIMITS, SOME_FAILED, check_odd_fields, decode_page
+from adepoll.api.kinds.kind_rules import Api, KindRules
+from adepoll.api.models import JobSnapshot, JobStatus, shape_of
+from adepoll.api.results import V2Metadata
+
+
+def list_query(page: int, page_size: int, status: JobStatus | None) -> Mapping[str, str | int]:
+    """Return the query parameters of one page of the list."""
+    query: dict[str, str | int] = {"page": page, "page_size": page_size}
+    return query if status is None else {**query, "status": status.value}
+
+
+def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules:
+    """Return the rules of a kind of v2 jobs.
+
+    Args:
+        kind: The kind.
+        result: Class of its result, which has a `metadata` of class `V2Metadata`.
+        path: Path of the job list.
+        required: Key that the JSON object of a result must contain.
+    """
+    shape = shape_of(kind, result, V2Metadata)
+    has_schema = kind == JobKind.V2_EXTRACT
+
+    def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
+        snapshot = codec.decode(JobSnapshot, body, LIMITS, shape=shape)
+        if snapshot.extra:
+            snapshot = check_odd_fields(snapshot, result, "result")
+        if has_schema and (status == SOME_FAILED or snapshot.schema_violation is not None):
+            return evolve(snapshot, conforms=False)
+        return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
+
+    def decode_result(body: bytes | str) -> Any:
+        return codec.decode(result, body)
+
+    return KindRules(
+        kind=kind,
+        api=Api.V2,
+        path=path,
+        success=frozenset({200, SOME_FAILED}),
+        list_query=list_query,
+        newest_first=True,
+        result_field="result",
+        result_keys=frozenset({required}),
+        decode_job=decode_job,
+        decode_page=decode_page,
+        decode_result=decode_result,
+        can_be_large=True,
+    )

@@ -1,0 +1,311 @@
+"""Jobs of every kind of the service: their envelopes, results, odd values and lists."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from adepoll import (
+    ConfigurationError,
+    InvalidJobIdError,
+    JobKind,
+    JobRef,
+    JobSnapshot,
+    JobStatus,
+    MalformedAnswerError,
+    ParseResult,
+    SpreadsheetParseResult,
+)
+from adepoll.api.job_kind import created_at_of_id, kind_of_id
+from adepoll.api.kinds.registry import RULES, decode_result
+
+ULID = "01k0c1sm00abcdefghjkmnpqrs"
+V1_PARSE_METADATA = {
+    "filename": "a.pdf",
+    "org_id": "org",
+    "page_count": 3,
+    "duration_ms": 4_000,
+    "credit_usage": 6.0,
+    "job_id": "j-1",
+    "version": "dpt-2",
+}
+V2_METADATA = {
+    "job_id": "j-1",
+    "model_version": "m-1",
+    "duration_ms": 4_000,
+    "openapi_spec": "1.0",
+    "billing": {"service_tier": "priority", "total_credits": 6.0},
+}
+RESULTS = {
+    JobKind.V1_EXTRACT: {
+        "extraction": {"total": 7},
+        "extraction_metadata": {},
+        "metadata": {key: value for key, value in V1_PARSE_METADATA.items() if key != "page_count"},
+    },
+    JobKind.V1_PARSE: {
+        "markdown": "# A?sig=x",
+        "chunks": [{"id": "c", "type": "text", "markdown": "# A"}],
+        "splits": [],
+        "grounding": {},
+        "metadata": V1_PARSE_METADATA,
+    },
+    JobKind.V2_PARSE: {
+        "markdown": "# A",
+        "structure": {"type": "document"},
+        "metadata": V2_METADATA,
+    },
+    JobKind.V2_EXTRACT: {
+        "extraction": {"total": 7},
+        "extraction_metadata": {},
+        "markdown": "# A",
+        "warnings": [],
+        "metadata": V2_METADATA,
+    },
+    JobKind.V2_WORKFLOW: {"output": {"steps": []}, "metadata": V2_METADATA},
+}
+V2 = [JobKind.V2_PARSE, JobKind.V2_EXTRACT, JobKind.V2_WORKFLOW]
+V1 = [JobKind.V1_EXTRACT, JobKind.V1_PARSE]
+kinds = pytest.mark.parametrize("kind", JobKind.all(), ids=str)
+
+
+def envelope(kind, status="completed"):
+    """Return the response to a poll, as the service sends it."""
+    if kind in V2:
+        raw = {"job_id": "j-1", "status": status, "created_at": "2026-07-01T12:00:00Z"}
+        if status == "completed":
+            raw |= {"completed_at": "2026-07-01T12:01:00.500Z", "result": RESULTS[kind]}
+    else:
+        raw = {"job_id": "j-1", "status": status, "received_at": 1_782_907_200, "progress": 0.5}
+        if status == "completed":
+            raw |= {
+                "data": RESULTS[kind],
+                "metadata": RESULTS[kind]["metadata"],
+                "output_url": None,
+            }
+    return raw
+
+
+def decode(kind, http_status=200, status="completed", **fields):
+    raw = envelope(kind, status) | fields
+    return RULES[kind].decode_job(json.dumps(raw).encode(), http_status)
+
+
+@kinds
+def test_a_completed_job_has_its_result_and_the_facts_that_all_kinds_share(kind):
+    job = decode(kind)
+    assert (job.job_id, job.kind, job.status) == ("j-1", kind, JobStatus.COMPLETED)
+    assert (job.credits, job.failed_pages, job.partial) == (6.0, (), False)
+    assert job.page_count == (3 if kind == JobKind.V1_PARSE else None)
+    assert job.data == decode_result(kind, json.dumps(RESULTS[kind]))
+    assert not job.extra
+    assert not job.data.extra
+    started = job.created_at if kind in V2 else job.received_at
+    assert started == datetime(2026, 7, 1, 12, tzinfo=UTC)
+    if kind in V2:
+        assert job.completed_at == datetime(2026, 7, 1, 12, 1, 0, 500_000, tzinfo=UTC)
+
+
+@kinds
+@pytest.mark.parametrize("http_status", [200, 206])
+@pytest.mark.parametrize("status", ["pending", "processing", "completed", "failed"])
+def test_a_snapshot_is_the_same_after_it_was_saved(kind, status, http_status):
+    job = decode(kind, http_status, status=status, message="why", new={"a": [1]})
+    assert JobSnapshot.from_json(job.to_json()) == job
+    assert json.loads(job.to_json())["kind"] == kind.name
+
+
+@kinds
+def test_206_makes_a_completed_job_partial(kind):
+    job = decode(kind, 206)
+    has_schema = kind in {JobKind.V1_EXTRACT, JobKind.V2_EXTRACT}
+    assert job.partial
+    assert job.conforms is (False if has_schema else None)
+    assert decode(kind).conforms is (True if has_schema else None)
+    assert job.incomplete is not has_schema
+
+
+@pytest.mark.parametrize(
+    ("kind", "listed"), [(JobKind.V1_PARSE, [0, 2]), (JobKind.V2_PARSE, [1, 3])], ids=str
+)
+def test_failed_pages_are_counted_from_0_for_every_kind(kind, listed):
+    result = RESULTS[kind] | {"metadata": RESULTS[kind]["metadata"] | {"failed_pages": listed}}
+    job = decode(kind, **{RULES[kind].result_field: result, "metadata": result["metadata"]})
+    assert job.failed_pages == (0, 2)
+    assert job.partial
+
+
+def test_an_extraction_of_v2_that_violates_its_schema_is_partial():
+    result = RESULTS[JobKind.V2_EXTRACT] | {"schema_violation_error": "total: not a string"}
+    job = decode(JobKind.V2_EXTRACT, result=result)
+    assert (job.conforms, job.partial) == (False, True)
+    assert job.schema_violation == "total: not a string"
+
+
+def test_a_spreadsheet_has_a_class_of_its_own():
+    metadata = {"filename": "a.xlsx", "sheet_count": 2, "total_rows": 5, "total_cells": 9}
+    data = {"markdown": "| |", "chunks": [], "splits": [], "metadata": metadata}
+    job = decode(JobKind.V1_PARSE, data=data, metadata=None)
+    assert isinstance(job.data, SpreadsheetParseResult)
+    assert (job.data.metadata.sheet_count, job.data.metadata.total_rows) == (2, 5)
+    assert not job.data.extra
+    assert JobSnapshot.from_json(job.to_json()) == job
+    assert isinstance(decode(JobKind.V1_PARSE).data, ParseResult)
+
+
+@pytest.mark.parametrize("kind", V2, ids=str)
+def test_v2_says_why_a_job_failed_in_an_object(kind):
+    error = {"code": "internal_error", "message": "try again"}
+    job = decode(kind, status="failed", error=error)
+    assert (job.error_code, job.failure_reason) == ("internal_error", "try again (internal_error)")
+    assert JobSnapshot.from_json(job.redacted().to_json()).error_code == "internal_error"
+    older = decode(kind, status="failed", failure_reason="try again")
+    assert (older.error_code, older.failure_reason) == (None, "try again")
+
+
+@pytest.mark.parametrize("kind", V2, ids=str)
+def test_v2_may_leave_the_id_out_and_write_times_as_numbers(kind):
+    raw = envelope(kind) | {"created_at": 1_782_907_200.25}
+    del raw["job_id"]
+    job = RULES[kind].decode_job(json.dumps(raw), 200)
+    assert job.job_id == ""
+    assert job.created_at == datetime(2026, 7, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"filename": None},
+        {"warnings": None},
+        {"warnings": [{"message": "m"}, {"any": 1}, 7]},
+        {"duration_ms": 1234.5},
+        {"org_id": ...},
+        {"failed_pages": None},
+        {"failed_pages": ["x", {}]},
+        {"billing": 7},
+        {"page_count": "3"},
+    ],
+)
+@kinds
+def test_an_odd_value_in_the_metadata_never_costs_a_result(kind, odd):
+    metadata = RESULTS[kind]["metadata"] | odd
+    metadata = {key: value for key, value in metadata.items() if value is not ...}
+    result = RESULTS[kind] | {"metadata": metadata}
+    within = decode(kind, **{RULES[kind].result_field: result})
+    beside = decode(kind, metadata=metadata)
+    for job in (within, beside):
+        assert job.status is JobStatus.COMPLETED
+        assert job.data is not None
+        assert JobSnapshot.from_json(job.to_json()) == job
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"received_at": 1_782_907_200_000},
+        {"received_at": "2026-07-01T12:00:00Z"},
+        {"received_at": None},
+        {"created_at": "1782907200"},
+        {"created_at": {"at": 1}},
+        {"completed_at": "soon"},
+        {"progress": None},
+        {"progress": "0.5"},
+        {"progress": [1]},
+        {"metadata": None},
+        {"metadata": [1]},
+        {"error": None},
+        {"output_url": None},
+    ],
+)
+@kinds
+def test_an_odd_value_in_the_envelope_never_costs_a_result(kind, odd):
+    job = decode(kind, **odd)
+    assert job.status is JobStatus.COMPLETED
+    assert job.data is not None
+    assert JobSnapshot.from_json(job.to_json()) == job
+
+
+@kinds
+def test_statuses_in_capitals_are_understood(kind):
+    raw = envelope(kind) | {"status": "COMPLETED"}
+    job = RULES[kind].decode_job(json.dumps(raw).encode(), 200)
+    assert (job.status, job.status_text) == (JobStatus.COMPLETED, "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "job"),
+    [
+        (JobKind.V1_EXTRACT, JobKind.V1_PARSE, "a parse job"),
+        (JobKind.V1_EXTRACT, JobKind.V2_WORKFLOW, "a workflow job"),
+        (JobKind.V1_PARSE, JobKind.V1_EXTRACT, "an extract job"),
+        (JobKind.V2_WORKFLOW, JobKind.V2_PARSE, "a parse job"),
+        (JobKind.V2_PARSE, JobKind.V1_EXTRACT, "an extract job"),
+    ],
+    ids=str,
+)
+def test_an_answer_of_another_kind_says_so(kind, other, job):
+    with pytest.raises(MalformedAnswerError, match=f"it looks like the answer to {job}"):
+        decode(kind, **{RULES[kind].result_field: RESULTS[other]})
+
+
+@kinds
+def test_a_list_of_any_kind_is_read(kind):
+    job = {"job_id": "j-1", "status": "failed", "failure_reason": "why", "model_version": "m"}
+    listed = [job | {"created_at": "2026-07-01T12:00:00Z", "completed_at": None, "progress": 1}]
+    body = json.dumps({"jobs": listed, "has_more": True, "page": 0, "page_size": 10})
+    page = RULES[kind].decode_page(body.encode())
+    assert page.has_more
+    [summary] = page.jobs
+    assert (summary.job_id, summary.status, summary.version) == ("j-1", JobStatus.FAILED, "m")
+    assert not summary.extra
+    size = "page_size" if kind in V2 else "pageSize"
+    assert RULES[kind].list_query(2, 50, JobStatus.PENDING) == {
+        "page": 2, size: 50, "status": "pending",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (f"parse-{ULID}", JobKind.V2_PARSE),
+        (f"extract-{ULID}", JobKind.V2_EXTRACT),
+        (f"v2-workflow-{ULID}", JobKind.V2_WORKFLOW),
+        (f"parse-{ULID}x", None),
+        (f"parse-{ULID[:-1]}u", None),  # a letter that Crockford's alphabet lacks
+        (f"PARSE-{ULID}", None),
+        ("cmg4x0q5p0001", None),
+    ],
+)
+def test_the_form_of_an_id_says_its_kind(text, kind):
+    assert kind_of_id(text) == kind
+    assert JobRef.of(text).resolved(JobKind.V1_PARSE).kind == (kind or JobKind.V1_PARSE)
+    assert (created_at_of_id(text) is not None) == (kind is not None)
+
+
+def test_the_time_within_an_id_is_read():
+    # The example of https://github.com/ulid/spec, with its time in milliseconds.
+    at = created_at_of_id("parse-01aryz6s41tsv4rrffq69g5fav")
+    assert at == datetime.fromtimestamp(1_469_918_176.385, UTC)
+
+
+def test_a_reference_is_written_as_text_and_read_from_it():
+    ref = JobRef("cmg1", kind=JobKind.V1_PARSE, label="invoice-17.pdf")
+    assert str(ref) == "v1-parse/cmg1"
+    assert JobRef.of(str(ref)) == ref
+    assert str(JobRef("cmg1", kind=JobKind.V1_EXTRACT)) == "cmg1"
+    assert str(JobRef(f"parse-{ULID}", kind=JobKind.V2_PARSE)) == f"parse-{ULID}"
+    assert JobRef("cmg1").text(JobKind.V1_PARSE) == "cmg1"
+    assert JobRef("cmg1", kind=JobKind.V1_EXTRACT).text(JobKind.V1_PARSE) == "v1-extract/cmg1"
+    for bad in ("v3-parse/cmg1", "v1-parse/", "v1-parse/a/b", "/cmg1"):
+        with pytest.raises(InvalidJobIdError):
+            JobRef.of(bad)
+
+
+def test_a_kind_is_found_by_its_name():
+    assert [JobKind.named(kind.name) for kind in JobKind.all()] == list(JobKind.all())
+    with pytest.raises(ConfigurationError, match="unknown kind 'v3-parse'; there are v1-extract"):
+        JobKind.named("v3-parse")
+
+
+def test_the_markdown_of_a_customer_is_not_redacted():
+    job = decode(JobKind.V1_PARSE)
+    assert job.redacted().data.markdown == "# A?sig=x"
