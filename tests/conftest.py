@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import os
+import random
 import re
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from scripted import ScriptedSource
 from stacks import pytest_runtest_makereport  # noqa: F401 - the import registers the hook
 
 from adepoll.emulator import Emulator, run
-from adepoll.emulator.results import build_result
+from adepoll.emulator.kinds.v1_extract import extraction_parts
 from adepoll.fetcher import ResultFetcher
 
 
@@ -194,7 +195,8 @@ def result_body():
             "job_id": "job-1",
             "version": None,
         }
-        return build_result(seed=0, job_id="job-1", size=size, metadata=metadata).read()
+        parts = extraction_parts(None, metadata, random.Random("0/job-1"))
+        return parts.fit(size, modified=0.0).read()
 
     return make
 

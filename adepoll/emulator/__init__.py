@@ -20,20 +20,25 @@ from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.faults import Fault, Faults, When, make_fault
 from adepoll.emulator.ground_truth import GroundTruth
 from adepoll.emulator.job_list import ListOrder
-from adepoll.emulator.jobs import JobPlan, JobTruth, Outcome, Profile
+from adepoll.emulator.jobs import JobPlan, JobTruth, Outcome
+from adepoll.emulator.kinds import KINDS
+from adepoll.emulator.kinds.v1 import INLINE_LIMIT
+from adepoll.emulator.odd_values import OddValue
+from adepoll.emulator.profiles import Profile
 from adepoll.emulator.refusals import RateLimit, Refusal, RefusalKind, RetryAfter
 from adepoll.emulator.request_log import EarlyRequest, Leak, Traffic
 from adepoll.emulator.results import ResultBody
 from adepoll.emulator.service import Emulator
 from adepoll.emulator.settings import Settings, SettingsError, read_settings
 from adepoll.emulator.virtual_time import VirtualTimeLoop, run
-from adepoll.emulator.world import INLINE_LIMIT, World
+from adepoll.emulator.world import World
 from adepoll.emulator.world_source import EPOCH, WorldSource, loop_clock
 
 __all__ = [
     "EPOCH",
     "FAULT_NAMES",
     "INLINE_LIMIT",
+    "KINDS",
     "ConnectionFailure",
     "Corruption",
     "EarlyRequest",
@@ -50,6 +55,7 @@ __all__ = [
     "Leak",
     "ListDistortion",
     "ListOrder",
+    "OddValue",
     "Outcome",
     "OverlongBody",
     "Profile",

@@ -1,59 +1,67 @@
 """The two aiohttp applications of the emulator: the API, and the storage of large results."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
+from typing import Final
 
 from aiohttp import hdrs, web
 
-from adepoll.emulator.api_handlers import ApiHandlers
+from adepoll.emulator.api_handlers import ApiHandlers, answer_truth
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.fault_handlers import FaultHandlers, Handler
+from adepoll.emulator.kinds import DEFAULT_KIND, KINDS
+from adepoll.emulator.kinds.rules import KindRules
 from adepoll.emulator.response_sender import Sleep
 from adepoll.emulator.result_saver import ResultSaver
 from adepoll.emulator.storage_handlers import StorageHandlers
 from adepoll.emulator.world import World
 
-_JOBS = "/v1/ade/extract/jobs"
+_LARGEST_REQUEST: Final = 2**30  # bytes of Markdown in a submission
 
 
-def make_api_app(world: World, *, api_key: str, sleep: Sleep = asyncio.sleep) -> web.Application:
-    """Return the API. Every route requires ``Authorization: Bearer <api_key>``.
+def make_api_app(
+    world: World, *, api_keys: Iterable[str], sleep: Sleep = asyncio.sleep
+) -> web.Application:
+    """Return the API of all kinds of jobs. It requires ``Authorization: Bearer`` and a key.
 
     Set `world.results_origin` to the origin of the application of `make_results_app` before the
     first poll of a job with a large result.
 
     Args:
         world: The world that the API serves.
-        api_key: The key.
+        api_keys: The keys; every other key is answered 401.
         sleep: Waits for the delays that faults cause.
     """
-    saver = ResultSaver(world)
-    api, faults = ApiHandlers(world, saver), FaultHandlers(world, sleep)
-    bearer = f"Bearer {api_key}"
+    saver, faults = ResultSaver(world), FaultHandlers(world, sleep)
+    bearers = {f"Bearer {key}" for key in api_keys}
 
-    def authorized(handler: Handler) -> Handler:
+    def authorized(rules: KindRules, handler: Handler) -> Handler:
         async def check_key(request: web.Request) -> web.StreamResponse:
-            if request.headers.get(hdrs.AUTHORIZATION) != bearer:
-                world.traffic.unauthorized += 1
-                return web.json_response(
-                    {"detail": "Invalid or missing API key"},
-                    status=401,
-                    headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
-                )
-            return await handler(request)
+            if request.headers.get(hdrs.AUTHORIZATION) in bearers:
+                return await handler(request)
+            world.traffic.unauthorized += 1
+            return web.json_response(
+                rules.error(Endpoint.GET, 401),
+                status=401,
+                headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
+            )
 
         return check_key
 
-    app = web.Application()
-    app.router.add_get(
-        _JOBS + "/{job_id}", authorized(faults.wrap_api(Endpoint.GET, api.get)), allow_head=False
-    )
-    app.router.add_get(
-        _JOBS, authorized(faults.wrap_api(Endpoint.LIST, api.list)), allow_head=False
-    )
-    app.router.add_post(_JOBS, authorized(faults.wrap_api(Endpoint.CREATE, api.create)))
-    app.router.add_get("/_emulator/truth", authorized(api.truth), allow_head=False)
+    app = web.Application(client_max_size=_LARGEST_REQUEST)
+    router = app.router
+    for rules in KINDS.values():
+        api = ApiHandlers(world, rules, saver)
+        get = authorized(rules, faults.wrap_api(Endpoint.GET, rules, api.get))
+        page = authorized(rules, faults.wrap_api(Endpoint.LIST, rules, api.list))
+        create = authorized(rules, faults.wrap_api(Endpoint.CREATE, rules, api.create))
+        router.add_get(rules.path + "/{job_id}", get, allow_head=False)
+        router.add_get(rules.path, page, allow_head=False)
+        router.add_post(rules.path, create)
+    truth = authorized(KINDS[DEFAULT_KIND], functools.partial(answer_truth, world))
+    router.add_get("/_emulator/truth", truth, allow_head=False)
     app.cleanup_ctx.append(saver.running)
     app.on_response_prepare.append(_date_setter(world))
     return app

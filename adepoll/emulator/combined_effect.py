@@ -96,6 +96,11 @@ class CombinedEffect:
             or StorageEffect.UNREQUESTED_GZIP in self.storage_effects
         )
 
+    @property
+    def is_corrupting(self) -> bool:
+        """True if the body of a good answer becomes a wrong one."""
+        return any(isinstance(f.effect, ListDistortion | Corruption) for f in self._applied)
+
     def corrupt(self, body: bytes) -> tuple[bytes, str]:
         """Return the wrong version of a good answer's body, and its content type."""
         kind = "application/json"

@@ -12,13 +12,16 @@ from adepoll.emulator.api_handlers import LIST_SHIFT
 from adepoll.emulator.combined_effect import CombinedEffect
 from adepoll.emulator.effects import ConnectionFailure, Redirect, StorageEffect
 from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.kinds.rules import KindRules
 from adepoll.emulator.refusals import RefusalResponse
 from adepoll.emulator.response_sender import FaultySender, Sleep, send
 from adepoll.emulator.responses import ResponseData
+from adepoll.emulator.result_parts import dump
 from adepoll.emulator.storage_handlers import StorageHandlers
 from adepoll.emulator.world import World
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ApiHandler: TypeAlias = Callable[[web.Request], Awaitable[ResponseData]]
 
 FLIGHT_TIME: Final = 0.1
 """Seconds after a `Retry-After` during which arriving requests may have been on their way."""
@@ -27,16 +30,6 @@ _GATEWAY_PAGE: Final = (
     "<html><body><center><h1>{0}</h1></center><hr><center>nginx</center></body></html>"
 )
 _GATEWAY_TITLES: Final = {502: "502 Bad Gateway", 504: "504 Gateway Time-out"}
-_DETAILS: Final[Mapping[int, str]] = {
-    401: "Invalid or missing API key",
-    402: "User balance is insufficient",
-    403: "Forbidden",
-    404: "Job ID not found",
-    408: "Request timeout",
-    429: "Rate limit exceeded",
-    500: "Internal server error",
-    503: "Service unavailable",
-}
 _S3_ERRORS: Final[Mapping[int, tuple[str, str]]] = {
     500: ("InternalError", "We encountered an internal error. Please try again."),
     503: ("SlowDown", "Please reduce your request rate."),
@@ -55,19 +48,19 @@ class FaultHandlers:
     world: World
     sleep: Sleep = asyncio.sleep
 
-    def wrap_api(self, endpoint: Endpoint, handler: Handler) -> Handler:
-        """Wrap a handler of the API."""
+    def wrap_api(self, endpoint: Endpoint, rules: KindRules, handler: ApiHandler) -> Handler:
+        """Wrap a handler of the API for one kind of jobs."""
         faults = self.world.faults
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if not len(faults):
-                return await handler(request)
+                return await send(request, await handler(request))
             job_id, now = request.match_info.get("job_id"), self.world.now()
-            if not (applied := faults.select(endpoint, job_id, now)):
-                return await handler(request)
+            if not (applied := faults.select(endpoint, job_id, now, kind=rules.name)):
+                return await send(request, await handler(request))
             effect = CombinedEffect.of(applied, now)
             try:
-                data = await self._replacement(request, effect)
+                data = await self._replacement(request, effect, endpoint, rules)
             except asyncio.CancelledError:
                 # The client disconnected during the delay, but it has sent a request.
                 self.world.count(endpoint, job_id)
@@ -88,11 +81,12 @@ class FaultHandlers:
             if not len(faults):
                 return await storage.get(request)
             job_id, now = world.job_id_at(request.raw_path.partition("?")[0]), world.now()
-            if not (applied := faults.select(Endpoint.RESULT, job_id, now)):
+            kind = world.kind_of(job_id)
+            if not (applied := faults.select(Endpoint.RESULT, job_id, now, kind=kind)):
                 return await storage.get(request)
             storage.record(request)
             effect = CombinedEffect.of(applied, now)
-            data = await self._replacement(request, effect, at_storage=True)
+            data = await self._replacement(request, effect, Endpoint.RESULT, None)
             if data is None:
                 if StorageEffect.CHANGING_ETAG in effect.storage_effects and job_id is not None:
                     world.replace_result(job_id)
@@ -107,30 +101,38 @@ class FaultHandlers:
         return handle
 
     async def _replacement(
-        self, request: web.Request, effect: CombinedEffect, *, at_storage: bool = False
+        self,
+        request: web.Request,
+        effect: CombinedEffect,
+        endpoint: Endpoint,
+        rules: KindRules | None,
     ) -> ResponseData | None:
         """Wait for the delay, then return the refusal or redirect sent instead of the answer."""
         if effect.delay:
             await self.sleep(effect.delay)
         if effect.refusal is not None:
-            return self._refuse(effect.refusal, at_storage=at_storage)
+            return self._refuse(effect.refusal, endpoint, rules)
         if effect.redirect is not None:
             location = self._location(effect.redirect, request)
             return ResponseData(status=307, headers={hdrs.LOCATION: location})
         return None
 
-    def _refuse(self, refusal: RefusalResponse, *, at_storage: bool) -> ResponseData:
+    def _refuse(
+        self, refusal: RefusalResponse, endpoint: Endpoint, rules: KindRules | None
+    ) -> ResponseData:
         log, now, status = self.world.request_log, self.world.now(), refusal.status
         log.statuses[status] += 1
-        if refusal.until and not at_storage:
+        if refusal.until and rules is not None:
             log.record_retry_after(known_at=now + FLIGHT_TIME, until=refusal.until)
         if (title := _GATEWAY_TITLES.get(status)) is not None:
-            kind, body = "text/html", _GATEWAY_PAGE.format(title)
-        else:
-            kind, body = "application/json", f'{{"detail":"{_DETAILS[status]}"}}'
-        data = ResponseData(status=status, headers={hdrs.CONTENT_TYPE: kind}, body=body.encode())
-        if at_storage and title is None:
+            page = _GATEWAY_PAGE.format(title).encode()
+            data = ResponseData(status=status, headers={hdrs.CONTENT_TYPE: "text/html"}, body=page)
+        elif rules is None:
             data = ResponseData.s3_error(status, *_S3_ERRORS[status])
+        else:
+            body = dump(rules.error(endpoint, status)).encode()
+            kind: Mapping[str, str] = {hdrs.CONTENT_TYPE: "application/json"}
+            data = ResponseData(status=status, headers=kind, body=body)
         if refusal.retry_after is None:
             return data
         headers = {**data.headers, hdrs.RETRY_AFTER: refusal.retry_after}
@@ -144,16 +146,15 @@ class FaultHandlers:
         return f"{origin.scheme}://{other}:{origin.port}{request.raw_path}"
 
     async def _corrupted(
-        self, request: web.Request, effect: CombinedEffect, handler: Handler
+        self, request: web.Request, effect: CombinedEffect, handler: ApiHandler
     ) -> ResponseData:
         request[LIST_SHIFT] = effect.shift
-        response = await handler(request)
-        if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
-            raise AssertionError("the API answers from memory")  # noqa: TRY004 - our own mistake
-        body, kind = response.body, response.content_type
-        if response.status < 300 and request.method == hdrs.METH_GET:  # noqa: PLR2004 - success
-            body, kind = effect.corrupt(body)
-        return ResponseData(status=response.status, headers={hdrs.CONTENT_TYPE: kind}, body=body)
+        data = await handler(request)
+        is_success = data.status < 300 and request.method == hdrs.METH_GET  # noqa: PLR2004 - HTTP
+        if not is_success or not effect.is_corrupting:
+            return data
+        body, kind = effect.corrupt(data.read())
+        return ResponseData(status=data.status, headers={hdrs.CONTENT_TYPE: kind}, body=body)
 
     async def _send(
         self, request: web.Request, data: ResponseData, effect: CombinedEffect

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from adepoll.emulator import validators
 from adepoll.emulator.effects import Effect, make_effect, name_of
 from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.kinds import DEFAULT_KIND, rules_of
 from adepoll.emulator.refusals import RateLimit
 
 _CHANCE_SCALE: Final = 2**64
@@ -35,6 +36,12 @@ def _set_of_jobs(values: Iterable[str] | None) -> frozenset[str] | None:
     return None if values is None else frozenset(values)
 
 
+def _set_of_kinds(values: Iterable[str] | None) -> frozenset[str] | None:
+    if isinstance(values, str):
+        raise TypeError("kinds must be several kinds of jobs, not one string")
+    return None if values is None else frozenset(rules_of(kind).name for kind in values)
+
+
 @frozen(kw_only=True)
 class When:
     """The requests to which a fault applies; all conditions must hold.
@@ -46,6 +53,7 @@ class When:
         every: Seconds after which the window repeats; None for a single window.
         endpoints: Endpoints of the requests; None for all endpoints at which the effect can happen.
         jobs: Ids of the jobs whose requests are affected, results included; None for all requests.
+        kinds: Kinds of jobs whose requests are affected, such as ``v2-parse``; None for all.
         times: Largest number of affected requests; None for no limit.
     """
 
@@ -54,6 +62,7 @@ class When:
     every: float | None = None
     endpoints: frozenset[Endpoint] | None = field(default=None, converter=_set_of_endpoints)
     jobs: frozenset[str] | None = field(default=None, converter=_set_of_jobs)
+    kinds: frozenset[str] | None = field(default=None, converter=_set_of_kinds)
     times: int | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -105,6 +114,7 @@ def make_fault(
     every: float | None = None,
     endpoints: Iterable[Endpoint | str] | None = None,
     jobs: Iterable[str] | None = None,
+    kinds: Iterable[str] | None = None,
     times: int | None = None,
     **options: object,
 ) -> Fault:
@@ -114,8 +124,9 @@ def make_fault(
         ValueError: There is no such fault, option or endpoint, or a value is out of range.
     """
     when = When(
-        chance=chance, window=window, every=every, endpoints=endpoints, jobs=jobs, times=times
-    )
+        chance=chance, window=window, every=every, endpoints=endpoints, jobs=jobs, kinds=kinds,
+        times=times,
+    )  # fmt: skip
     return Fault(effect=make_effect(name, **options), when=when)
 
 
@@ -165,6 +176,15 @@ class _ActiveFault:
     bucket: _TokenBucket | None = None
 
 
+@frozen
+class _Request:
+    endpoint: Endpoint
+    job_id: str | None
+    kind: str
+    now: float
+    text: str  # the n-th request to an endpoint about a job; the same in every run
+
+
 @define(kw_only=True, eq=False)
 class Faults:
     """The active faults of a world. Several can apply to the same request.
@@ -183,7 +203,7 @@ class Faults:
     clock: Callable[[], float] = field(default=time.time, repr=False)
     counts: Counter[str] = field(init=False, factory=Counter)
     _active: list[_ActiveFault] = field(init=False, factory=list)
-    _requests: Counter[tuple[Endpoint, str | None]] = field(init=False, factory=Counter, repr=False)
+    _requests: Counter[tuple[Endpoint, str]] = field(init=False, factory=Counter, repr=False)
     _added: int = field(init=False, default=0)
 
     def add(self, fault: Fault | str, **options: object) -> Fault:
@@ -227,7 +247,7 @@ class Faults:
         return iter([active.fault for active in self._active])
 
     def select(
-        self, endpoint: Endpoint, job_id: str | None, now: float
+        self, endpoint: Endpoint, job_id: str | None, now: float, *, kind: str = DEFAULT_KIND
     ) -> tuple[AppliedFault, ...]:
         """Count a request, and return the faults that apply to it, in the order of their addition.
 
@@ -235,35 +255,36 @@ class Faults:
             endpoint: The request's endpoint.
             job_id: The job that the request is about; None for the list and for a submission.
             now: Unix seconds; they must not decrease from call to call.
+            kind: Name of the kind of jobs that the request is about.
         """
         if not self._active:
             return ()
-        nth = self._requests[endpoint, job_id]
-        self._requests[endpoint, job_id] += 1
-        request = f"{endpoint.value}/{nth}/{job_id or ''}"
-        applied = (self._apply(active, endpoint, job_id, now, request) for active in self._active)
+        subject = job_id or (kind if kind != DEFAULT_KIND else "")
+        nth = self._requests[endpoint, subject]
+        self._requests[endpoint, subject] += 1
+        request = _Request(endpoint, job_id, kind, now, f"{endpoint.value}/{nth}/{subject}")
+        applied = (self._apply(active, request) for active in self._active)
         return tuple(fault for fault in applied if fault is not None)
 
-    def _apply(
-        self, active: _ActiveFault, endpoint: Endpoint, job_id: str | None, now: float, request: str
-    ) -> AppliedFault | None:
+    def _apply(self, active: _ActiveFault, request: _Request) -> AppliedFault | None:
         fault, when = active.fault, active.fault.when
         if (
-            endpoint not in (when.endpoints or fault.effect.endpoints)
-            or (when.jobs is not None and job_id not in when.jobs)
+            request.endpoint not in (when.endpoints or fault.effect.endpoints)
+            or (when.jobs is not None and request.job_id not in when.jobs)
+            or (when.kinds is not None and request.kind not in when.kinds)
             or (when.times is not None and active.applied >= when.times)
-            or not when.is_open(now - active.added_at)
+            or not when.is_open(request.now - active.added_at)
         ):
             return None
-        text = f"{self.seed}/{active.number}/{request}".encode("utf-8", "surrogatepass")
+        text = f"{self.seed}/{active.number}/{request.text}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(text, digest_size=16).digest()
         if int.from_bytes(digest[:8]) >= when.chance * _CHANCE_SCALE:
             return None
         until_token = 0.0
         if isinstance(fault.effect, RateLimit):
             if active.bucket is None:
-                active.bucket = _TokenBucket(fault.effect.burst, now)
-            if not (until_token := active.bucket.take(fault.effect, now)):
+                active.bucket = _TokenBucket(fault.effect.burst, request.now)
+            if not (until_token := active.bucket.take(fault.effect, request.now)):
                 return None
         active.applied += 1
         self.counts[fault.name] += 1

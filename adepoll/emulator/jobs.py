@@ -1,22 +1,24 @@
 """One job: its plan, which is fixed when it is submitted, and its state at any time. Pure."""
 
 import math
-import random
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
+from attrs.validators import optional
 
 from adepoll.api.models import JobStatus, Json
 from adepoll.emulator import validators
+from adepoll.emulator.odd_values import OddValue
 from adepoll.emulator.results import ResultBody
 
 
 class Outcome(Enum):
     """How a job ends.
 
-    `NONCONFORMANT` is a completed job whose data violates the caller's schema: the service answers
-    206 and gives the reason in ``metadata.schema_violation_error``.
+    `NONCONFORMANT` is a completed job with a partial result: the data of an extract job violates
+    the caller's schema, and some pages of a parse job failed. v1 answers 206.
     """
 
     COMPLETED = "completed"
@@ -35,6 +37,7 @@ class Outcome(Enum):
         return self.status is JobStatus.COMPLETED
 
 
+_SLOWNESS: Final = 60.0  # seconds after which an endless job is half done
 _DEFAULT_FAILURE: Final = "The document could not be processed."
 _STATUS: Final = {
     Outcome.COMPLETED: JobStatus.COMPLETED,
@@ -42,6 +45,11 @@ _STATUS: Final = {
     Outcome.FAILED: JobStatus.FAILED,
     Outcome.CANCELLED: JobStatus.CANCELLED,
 }
+
+
+def set_of_odd_values(values: Iterable[OddValue | str]) -> frozenset[OddValue]:
+    """Return odd values that can be given by name."""
+    return frozenset(map(OddValue, values))
 
 
 @frozen(kw_only=True)
@@ -52,80 +60,50 @@ class JobPlan:
         queue_time: Seconds from arrival to the start of processing.
         processing_time: Seconds of processing; ``math.inf`` for a job that never ends.
         outcome: How the job ends.
-        result_bytes: Size of the JSON of `data`, in bytes. A smaller value than the smallest
-            possible result gives the smallest result. Above 1,000,000 bytes, the result is behind
-            `output_url`.
-        failure_reason: `failure_reason` of a failed job; None for a general sentence.
+        result_bytes: Size of the JSON of the result, in bytes. A smaller value than the smallest
+            possible result gives the smallest result. On v1, a result above 1,000,000 bytes is
+            behind `output_url`; on v2, a result of any size is part of the answer.
+        pages: Number of pages of the document; for a spreadsheet, of its sheets.
+        failed_pages: Pages that failed, from 1, of a parse job with a partial result; if empty, the
+            last one failed.
+        failure_reason: Why a failed job failed; None for a general sentence.
+        error_code: `error.code` of a failed v2 job.
         zero_data_retention: True if the service does not keep the result: the completed job then
-            has neither `data` nor `output_url`.
+            has neither a result nor `output_url`.
+        result_reads: Number of polls that get the result; later ones get the completed job without
+            it. None for no limit.
+        retention: Seconds from the end of the job until it is deleted: its polls then answer 404.
+        partial_status: HTTP status of a partial result; None for 206 on v1 and 200 on v2.
+        odd_values: What is odd in the answers about the job.
     """
 
     queue_time: float = field(default=0.0, validator=validators.NOT_NEGATIVE)
     processing_time: float = field(default=0.0, validator=validators.NOT_NEGATIVE)
     outcome: Outcome = Outcome.COMPLETED
     result_bytes: int = field(default=4_000, validator=validators.NOT_NEGATIVE)
+    pages: int = field(default=3, validator=validators.AT_LEAST_ONE)
+    failed_pages: tuple[int, ...] = field(default=(), converter=tuple)
     failure_reason: str | None = None
+    error_code: str = "internal_error"
     zero_data_retention: bool = False
-
-
-@frozen(kw_only=True)
-class Profile:
-    """The distribution from which the plans of jobs without a plan are drawn.
-
-    Attributes:
-        median: Median time from arrival to end, in seconds; the time is log-normal.
-        sigma: Standard deviation of the logarithm of that time.
-        queue_share: Share of that time that a job is pending.
-        failed: Share of jobs that fail.
-        cancelled: Share of jobs that are cancelled.
-        nonconformant: Share of jobs that complete without conforming to the schema.
-        large: Share of results behind `output_url`.
-        large_bytes: Smallest and largest size of these results, in bytes; log-uniform.
-        small_bytes: Smallest and largest size of the other results, in bytes; log-uniform.
-        zero_data_retention: True for an organisation with zero data retention; see `JobPlan`.
-    """
-
-    median: float = field(default=8.0, validator=validators.FINITE)
-    sigma: float = field(default=0.5, validator=validators.FINITE)
-    queue_share: float = field(default=0.2, validator=validators.SHARE)
-    failed: float = field(default=0.03, validator=validators.SHARE)
-    cancelled: float = field(default=0.01, validator=validators.SHARE)
-    nonconformant: float = field(default=0.01, validator=validators.SHARE)
-    large: float = field(default=0.05, validator=validators.SHARE)
-    large_bytes: tuple[int, int] = field(
-        default=(2_000_000, 20_000_000), validator=validators.size_range
-    )
-    small_bytes: tuple[int, int] = field(default=(2_000, 100_000), validator=validators.size_range)
-    zero_data_retention: bool = False
+    result_reads: int | None = field(default=None, validator=optional(validators.NOT_NEGATIVE))
+    retention: float = field(default=math.inf, validator=validators.NOT_NEGATIVE)
+    partial_status: int | None = None
+    odd_values: frozenset[OddValue] = field(default=frozenset(), converter=set_of_odd_values)
 
     def __attrs_post_init__(self) -> None:
-        """Raise `ValueError` if the shares exceed all jobs."""
-        if self.failed + self.cancelled + self.nonconformant > 1:
-            raise ValueError("the sum of failed, cancelled and nonconformant must be <= 1")
+        """Raise `ValueError` for failed pages that the document does not have."""
+        if not all(1 <= page <= self.pages for page in self.failed_pages):
+            raise ValueError(
+                f"failed_pages must be between 1 and {self.pages}: {self.failed_pages!r}"
+            )
 
-    def draw(self, rng: random.Random) -> JobPlan:
-        """Draw the plan of one job. Every plan takes the same number of random numbers."""
-        total = self.median * math.exp(rng.gauss(0.0, self.sigma))
-        outcome = self._outcome(rng.random())
-        low, high = self.large_bytes if rng.random() < self.large else self.small_bytes
-        return JobPlan(
-            queue_time=total * self.queue_share,
-            processing_time=total * (1 - self.queue_share),
-            outcome=outcome,
-            result_bytes=round(low * (high / low) ** rng.random()),
-            zero_data_retention=self.zero_data_retention,
-        )
-
-    def _outcome(self, draw: float) -> Outcome:
-        for outcome, share in (
-            (Outcome.FAILED, self.failed),
-            (Outcome.CANCELLED, self.cancelled),
-            (Outcome.NONCONFORMANT, self.nonconformant),
-        ):
-            if draw < share:
-                return outcome
-            draw -= share
-        return Outcome.COMPLETED
+    @property
+    def pages_that_failed(self) -> tuple[int, ...]:
+        """The pages that failed if the job is a parse job, from 1."""
+        if self.outcome is not Outcome.NONCONFORMANT:
+            return ()
+        return self.failed_pages or (self.pages,)
 
 
 @define(kw_only=True, eq=False)
@@ -134,14 +112,19 @@ class Job:
 
     Attributes:
         job_id: Its id.
+        kind: Name of its kind, such as ``v1-extract``.
         received_at: Arrival, in Unix seconds; the API does not know the job before.
         number: Its number in the order of submission; the tiebreaker of the list.
         plan: What happens to it.
         version: Model version that the answers name.
         filename: Name of the document.
+        tier: `service_tier` of a v2 job; None for other jobs.
         schema: JSON schema from the submission; None without a schema.
+        markdown: Markdown from the submission of a v2 extract job, which its result repeats.
+        options: Other parts of the submission on which the result depends.
         output_save_url: URL to which the result is saved; None if it is not saved by URL.
         gets: Polls of the job, that is GETs by id.
+        result_polls: Polls whose answer contained the result.
         result_requests: Requests for the result at the storage.
         save_status: HTTP status of the PUT to `output_save_url`; None before the PUT.
         result_version: Number of times that the result was replaced.
@@ -149,14 +132,19 @@ class Job:
     """
 
     job_id: str
+    kind: str
     received_at: float
     number: int
     plan: JobPlan
     version: str
     filename: str
+    tier: str | None = None
     schema: Json = None
+    markdown: str | None = field(default=None, repr=False)
+    options: Mapping[str, Json] = Factory(dict)
     output_save_url: str | None = field(default=None, repr=False)
     gets: int = 0
+    result_polls: int = 0
     result_requests: int = 0
     save_status: int | None = None
     result_version: int = 0
@@ -171,6 +159,22 @@ class Job:
     def finished_at(self) -> float:
         """End of the job, in Unix seconds; ``math.inf`` if it never ends."""
         return self.started_at + self.plan.processing_time
+
+    @property
+    def duration_ms(self) -> int:
+        """Time of processing, in milliseconds; 0 if the job never ends."""
+        seconds = self.plan.processing_time
+        return round(seconds * 1_000) if seconds < math.inf else 0
+
+    def share_done(self, now: float) -> float:
+        """Return how much of the processing is done at `now`, from 0 to 1.
+
+        For a job that never ends, the share grows more and more slowly.
+        """
+        elapsed = max(now - self.started_at, 0.0)
+        if self.plan.processing_time == math.inf:
+            return elapsed / (elapsed + _SLOWNESS)
+        return min(elapsed / self.plan.processing_time, 1.0) if self.plan.processing_time else 1.0
 
     def status_at(self, now: float) -> JobStatus | None:
         """Return the status at `now`; None before the job arrives."""
@@ -200,24 +204,30 @@ class JobTruth:
 
     Attributes:
         job_id: The job.
+        kind: Name of its kind, such as ``v1-extract``.
+        tier: `service_tier` of a v2 job; None for other jobs.
         received_at: Arrival, in Unix seconds, with the fraction that the API omits.
         finished_at: End of the job, in Unix seconds; ``math.inf`` if it never ends.
         outcome: How the job ends.
-        result_bytes: Size of the JSON of `data`, in bytes; 0 without a result.
+        result_bytes: Size of the JSON of the result, in bytes; 0 without a result.
         result_sha256: SHA-256 of these bytes, in hex; None without a result, or if digests were
             not requested.
         gets: Polls of the job, that is GETs by id.
+        result_polls: Polls whose answer contained the result.
         result_requests: Requests for its result at the storage.
         save_status: HTTP status of the PUT to its `output_save_url`; 0 if the PUT got no answer,
             None before the PUT.
     """
 
     job_id: str
+    kind: str
+    tier: str | None
     received_at: float
     finished_at: float
     outcome: Outcome
     result_bytes: int
     result_sha256: str | None
     gets: int
+    result_polls: int = 0
     result_requests: int = 0
     save_status: int | None = None

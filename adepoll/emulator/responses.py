@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from attrs import field, frozen
 
-from adepoll.emulator.stored_objects import StoredObject
+from adepoll.emulator.stored_objects import Chunked, StoredObject
 
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?", re.ASCII)
 _NOT_MODIFIED: Final = 304
@@ -30,7 +30,7 @@ class ResponseData:
     status: int
     headers: Mapping[str, str]
     body: bytes = field(default=b"", repr=False)
-    stored: StoredObject | None = None
+    stored: Chunked | None = None
     start: int = 0
     stop: int = 0
 
@@ -38,6 +38,10 @@ class ResponseData:
     def size(self) -> int:
         """Length of the body, in bytes."""
         return len(self.body) if self.stored is None else self.stop - self.start
+
+    def read(self) -> bytes:
+        """Return the whole body."""
+        return b"".join(self.chunks(chunk_bytes=max(self.size, 1)))
 
     def chunks(self, *, chunk_bytes: int, stop: int | None = None) -> Iterator[bytes]:
         """Yield the body up to `stop`, in chunks of at most `chunk_bytes` bytes."""

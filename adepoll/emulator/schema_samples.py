@@ -22,13 +22,36 @@ def sample_of(schema: Json, rng: random.Random) -> Json:
     return _Sampler(root=schema, rng=rng).value(schema, depth=0)
 
 
+def sample_object(schema: Json, rng: random.Random) -> dict[str, Json]:
+    """Return a JSON object like `sample_of`; it is empty if the schema asks for something else."""
+    value = sample_of(schema, rng)
+    return value if isinstance(value, dict) else {}
+
+
+def invoice(rng: random.Random) -> dict[str, Json]:
+    """Return what is extracted without a schema."""
+    return {
+        "document_type": "invoice",
+        "number": f"INV-{rng.randrange(10**8):08d}",
+        "issued_on": f"2025-{rng.randrange(1, 13):02d}-{rng.randrange(1, 29):02d}",
+        "currency": rng.choice(("CHF", "EUR", "USD")),
+        "total": rng.randrange(10**7) / 100,
+        "paid": rng.choice((True, False, None)),
+    }
+
+
 def references_for(value: Json, rng: random.Random) -> Json:
     """Return a copy of `value` with a chunk reference in place of every leaf."""
+    return leaves_replaced(value, lambda _leaf: {"references": [f"{rng.getrandbits(48):012x}"]})
+
+
+def leaves_replaced(value: Json, replace: Callable[[Json], Json]) -> Json:
+    """Return a copy of `value` with another value in place of every leaf."""
     if isinstance(value, dict):
-        return {name: references_for(part, rng) for name, part in value.items()}
+        return {name: leaves_replaced(part, replace) for name, part in value.items()}
     if isinstance(value, list):
-        return [references_for(part, rng) for part in value]
-    return {"references": [f"{rng.getrandbits(48):012x}"]}
+        return [leaves_replaced(part, replace) for part in value]
+    return replace(value)
 
 
 @frozen

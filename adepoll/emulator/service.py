@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
@@ -10,12 +10,15 @@ from typing import Final, Self
 from aiohttp import web
 from attrs import define, field
 
+from adepoll.api.kinds.job_kind import JobKind
 from adepoll.api.models import Json
 from adepoll.emulator.app import make_api_app, make_results_app
 from adepoll.emulator.faults import Fault, Faults
 from adepoll.emulator.ground_truth import GroundTruth
 from adepoll.emulator.job_list import ListOrder
-from adepoll.emulator.jobs import JobPlan, Profile
+from adepoll.emulator.jobs import JobPlan
+from adepoll.emulator.kinds import DEFAULT_KIND
+from adepoll.emulator.profiles import Profile
 from adepoll.emulator.response_sender import Sleep
 from adepoll.emulator.stored_objects import saved_path
 from adepoll.emulator.world import World
@@ -38,6 +41,8 @@ class Emulator:
         api_key: The key that the API requires.
         seed: Determines everything random.
         profile: Distribution of the jobs without a plan; None for the default of `Profile`.
+        profiles: Distributions for single kinds of jobs, by the name of the kind, such as
+            ``v2-parse``.
         host: Address to listen on.
         port: Port of the API; 0 for any free port.
         results_port: Port of the storage of large results; 0 for any free port.
@@ -46,6 +51,8 @@ class Emulator:
             delays instead of waiting.
         list_order: Order of the job list.
         list_lag: Seconds by which the list lags behind the GET of a job.
+        more_keys: Other keys that it accepts; every other key is answered 401. All keys belong to
+            one organisation.
         initial_faults: Faults that are active from the start; ``faults=`` of the constructor.
         truth: The facts to compare with what a client found out: ``truth(job_id)``, and more.
         world: The state of the service.
@@ -54,6 +61,7 @@ class Emulator:
     api_key: str = field(default="emulator-key", repr=False)
     seed: int = 0
     profile: Profile | None = None
+    profiles: Mapping[str, Profile] = field(factory=dict)
     host: str = "127.0.0.1"
     port: int = 0
     results_port: int = 0
@@ -61,6 +69,7 @@ class Emulator:
     sleep: Sleep = field(default=asyncio.sleep, repr=False)
     list_order: ListOrder = field(default=ListOrder.NEWEST, converter=ListOrder)
     list_lag: float = 0.0
+    more_keys: Iterable[str] = field(default=(), converter=tuple, repr=False)
     initial_faults: Iterable[Fault | str] = field(default=(), alias="faults", converter=_tuple_of)
     world: World = field(init=False, repr=False)
     truth: GroundTruth = field(init=False, repr=False)
@@ -74,6 +83,7 @@ class Emulator:
             clock=self.clock,
             seed=self.seed,
             profile=profile,
+            profiles=self.profiles,
             list_order=self.list_order,
             list_lag=self.list_lag,
         )
@@ -110,18 +120,24 @@ class Emulator:
         self,
         plan: JobPlan | None = None,
         *,
+        kind: str | JobKind = DEFAULT_KIND,
         job_id: str | None = None,
         received_at: float | None = None,
         schema: Json = None,
+        filename: str = "document.md",
         output_save_url: str | None = None,
+        tier: str | None = None,
     ) -> str:
         """Add a job without a request, and return its id; see `World.submit`."""
         return self.world.submit(
             plan,
+            kind=kind,
             job_id=job_id,
             received_at=received_at,
             schema=schema,
+            filename=filename,
             output_save_url=output_save_url,
+            tier=tier,
         )
 
     def save_url(self, name: str, *, readable: bool = False) -> str:
@@ -147,7 +163,8 @@ class Emulator:
         async with AsyncExitStack() as stack:
             results_app = make_results_app(self.world, sleep=self.sleep)
             results_origin = await self._serve(results_app, self.results_port, stack)
-            api_app = make_api_app(self.world, api_key=self.api_key, sleep=self.sleep)
+            keys = (self.api_key, *self.more_keys)
+            api_app = make_api_app(self.world, api_keys=keys, sleep=self.sleep)
             self._base_url = await self._serve(api_app, self.port, stack)
             self.world.results_origin = results_origin
             self._stack = stack.pop_all()

@@ -2,10 +2,10 @@
 
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from types import GenericAlias
-from typing import Final, TypeAlias, get_args, get_origin
+from typing import Any, Final, TypeAlias, get_args, get_origin
 
 import attrs
 from attrs import Factory, field, frozen
@@ -18,7 +18,8 @@ from adepoll.emulator import validators
 from adepoll.emulator.effects import effect_class, make_effect, option_names
 from adepoll.emulator.faults import Fault, When
 from adepoll.emulator.job_list import ListOrder
-from adepoll.emulator.jobs import Profile
+from adepoll.emulator.kinds import DEFAULT_KIND, rules_of
+from adepoll.emulator.profiles import Profile
 from adepoll.emulator.refusals import Refusal
 
 _Hook: TypeAlias = Callable[[Json, Json], Json]
@@ -28,6 +29,13 @@ class SettingsError(ValueError):
     """A settings file is wrong. The message contains each problem and the path of its key."""
 
 
+def _check_kinds(
+    _instance: object, _attribute: "attrs.Attribute[Any]", kinds: Iterable[str]
+) -> None:
+    for kind in kinds:
+        rules_of(kind)
+
+
 @frozen(kw_only=True)
 class Settings:
     """The settings of an emulator.
@@ -35,25 +43,30 @@ class Settings:
     Attributes:
         seed: Determines everything random.
         jobs: Number of jobs at the start.
+        kinds: Kinds of these jobs, in turn.
         list_order: Order of the job list.
         list_lag: Seconds by which the list lags behind the GET of a job.
         profile: Distribution of the jobs.
+        profiles: Distributions for single kinds of jobs, by the name of the kind.
         faults: Faults that are active from the start.
     """
 
     seed: int = 0
     jobs: int = field(default=0, validator=validators.NOT_NEGATIVE)
+    kinds: tuple[str, ...] = field(default=(DEFAULT_KIND,), validator=_check_kinds)
     list_order: ListOrder = field(default=ListOrder.NEWEST, converter=ListOrder)
     list_lag: float = field(default=0.0, validator=validators.FINITE)
     profile: Profile = Factory(Profile)
+    profiles: dict[str, Profile] = field(factory=dict, validator=_check_kinds)
     faults: tuple[Fault, ...] = ()
 
 
 def read_settings(text: str) -> Settings:
     """Read settings from TOML with the fields of `Settings`.
 
-    The table ``[profile]`` has the fields of `Profile`. Each table ``[[faults]]`` has the `name`
-    of a fault, the fields of `When`, and the options of that fault.
+    The table ``[profile]`` has the fields of `Profile`, and so have tables for single kinds of
+    jobs, such as ``[profiles.v2-parse]``. Each table ``[[faults]]`` has the `name` of a fault, the
+    fields of `When`, and the options of that fault.
 
     Raises:
         SettingsError: The text is not TOML, or a key is unknown, or a value has the wrong type or

@@ -11,12 +11,19 @@ SAVED_PREFIX: Final = "/ade-saved/"
 """Prefix of the raw paths to which jobs can save results."""
 
 
-class StoredObject(Protocol):
-    """An object in the storage."""
+class Chunked(Protocol):
+    """Bytes that are read in chunks."""
 
     @property
     def size(self) -> int:
         """Length, in bytes."""
+
+    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
+
+
+class StoredObject(Chunked, Protocol):
+    """An object in the storage."""
 
     @property
     def etag(self) -> str:
@@ -25,9 +32,6 @@ class StoredObject(Protocol):
     @property
     def modified(self) -> float:
         """Time of the last change, in Unix seconds."""
-
-    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
 
 
 @define(eq=False)

@@ -17,9 +17,9 @@ AT_LEAST_ONE: Final[_Validator] = and_(ge(1), lt(math.inf))
 
 
 def size_range(_instance: object, attribute: "Attribute[Any]", value: tuple[int, int]) -> None:
-    """Raise `ValueError` unless the value is two positive sizes in ascending order."""
+    """Raise `ValueError` unless the value is two positive numbers in ascending order."""
     smallest, largest = value
     if not 0 < smallest <= largest:
         raise ValueError(
-            f"'{attribute.name}' must be two sizes in bytes, 0 < smallest <= largest: {value!r}"
+            f"'{attribute.name}' must be two numbers, 0 < smallest <= largest: {value!r}"
         )

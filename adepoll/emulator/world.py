@@ -6,30 +6,36 @@ There is no timer: the status of a job is computed from its plan and the current
 import json
 import math
 import random
-import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
-from attrs import Factory, define, field
+from attrs import Factory, define, evolve, field
 
+from adepoll.api.kinds.job_kind import JobKind
 from adepoll.api.models import JobStatus, Json
 from adepoll.emulator import validators
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.faults import Faults
 from adepoll.emulator.job_list import JobList, ListOrder
-from adepoll.emulator.jobs import Job, JobPlan, JobTruth, Outcome, Profile
-from adepoll.emulator.payloads import dump, job_payload, result_metadata, summary_payload
+from adepoll.emulator.jobs import Job, JobPlan, JobTruth, Outcome
+from adepoll.emulator.kinds import DEFAULT_KIND, KINDS, rules_of
+from adepoll.emulator.kinds.forms import Submission
+from adepoll.emulator.kinds.rules import JobAnswer, KindRules, PageQuery
 from adepoll.emulator.presigned_urls import ANY_METHOD, Presigner, Verdict
+from adepoll.emulator.profiles import TIERS, Profile
 from adepoll.emulator.request_log import RequestLog, Traffic
-from adepoll.emulator.results import ResultBody, build_result
+from adepoll.emulator.result_parts import dump
+from adepoll.emulator.results import ResultBody
 from adepoll.emulator.stored_objects import SavedObject, StoredObject, saved_path
 
-INLINE_LIMIT: Final = 1_000_000
-"""Largest result sent as `data`, in bytes; larger results are behind `output_url`."""
+_CACHED_RESULT: Final = 1_000_000  # bytes from which a result is cached: it can be read in ranges
+_LARGEST_PAGE: Final = 2**31  # larger page numbers are just as empty
 
-LATEST_VERSION: Final = "extract-20260314"
-_ALIASES_OF_LATEST: Final = (None, "", "extract-latest")
+
+def _by_name(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    return {rules_of(kind).name: profile for kind, profile in profiles.items()}
 
 
 @define(kw_only=True, eq=False)
@@ -40,9 +46,10 @@ class World:
         clock: Returns Unix seconds, with a fraction. While it goes back, the world's time stops.
         seed: Determines everything random.
         profile: Distribution of the jobs without a plan.
+        profiles: Distributions for single kinds of jobs, by the name of the kind.
         org_id: Id of the organisation.
         results_origin: Scheme, host and port of every `output_url`.
-        list_order: Order of the job list.
+        list_order: Order of the v1 job lists; the v2 lists begin with the newest jobs.
         list_lag: Seconds by which the list lags behind the GET of a job.
         faults: The active faults.
         request_log: The requests so far.
@@ -53,6 +60,7 @@ class World:
     clock: Callable[[], float]
     seed: int = 0
     profile: Profile = Factory(Profile)
+    profiles: Mapping[str, Profile] = field(factory=dict, converter=_by_name)
     org_id: str = "org-emulated"
     results_origin: str = "https://results.invalid"
     list_order: ListOrder = ListOrder.NEWEST
@@ -64,7 +72,7 @@ class World:
     _rng: random.Random = field(init=False)
     _now: float = field(init=False, default=-math.inf)
     _jobs: dict[str, Job] = field(init=False, factory=dict)
-    _list: JobList = field(init=False)
+    _lists: dict[str, JobList] = field(init=False)
     _expired: set[str] = field(init=False, factory=set)
 
     @_rng.default
@@ -75,9 +83,13 @@ class World:
     def _make_faults(self) -> Faults:
         return Faults(seed=self.seed, clock=self.now)
 
-    @_list.default
-    def _make_list(self) -> JobList:
-        return JobList(self.list_order, self.seed)
+    @_lists.default
+    def _make_lists(self) -> dict[str, JobList]:
+        newest = ListOrder.NEWEST
+        return {
+            name: JobList(newest if rules.is_newest_first else self.list_order, self.seed)
+            for name, rules in KINDS.items()
+        }
 
     @presigner.default
     def _make_presigner(self) -> Presigner:
@@ -99,49 +111,103 @@ class World:
         self._now = max(self._now, self.clock())
         return self._now
 
+    def profile_of(self, kind: str) -> Profile:
+        """Return the distribution of the jobs of a kind."""
+        return self.profiles.get(kind, self.profile)
+
     def submit(
         self,
         plan: JobPlan | None = None,
         *,
+        kind: str | JobKind = DEFAULT_KIND,
         job_id: str | None = None,
         received_at: float | None = None,
         schema: Json = None,
         filename: str = "document.md",
         model: str | None = None,
         output_save_url: str | None = None,
+        tier: str | None = None,
     ) -> str:
         """Add a job and return its id.
 
         Args:
             plan: What happens to the job; None to draw it from the profile.
-            job_id: Id of the job; None for a UUID drawn from the seed.
+            kind: Its kind, by name, such as ``v2-parse``, or as `adepoll.JobKind`.
+            job_id: Id of the job; None for an id of the form that the kind has, drawn from the
+                seed.
             received_at: Arrival, in Unix seconds; None for now. Before a later arrival, the job is
                 not found and not listed.
             schema: JSON schema of the extraction, as parsed JSON.
-            filename: Name of the document.
+            filename: Name of the document. A v1 parse job with the name of a spreadsheet, such as
+                ``book.xlsx``, gets the result of one.
             model: Requested model.
             output_save_url: URL to which the result is PUT; see `save_url`.
+            tier: `service_tier` of a v2 job, ``standard`` or ``priority``; None to draw it.
 
         Raises:
-            ValueError: There is a job with that id already.
+            ValueError: There is a job with that id already, or no such kind, or a job of that kind
+                cannot have that outcome or tier.
         """
+        rules = rules_of(kind)
+        submission = Submission(
+            filename=filename, model=model, output_save_url=output_save_url, tier=tier,
+            schema=schema,
+        )  # fmt: skip
+        if tier is not None and not (rules.has_tiers and tier in TIERS):
+            raise ValueError(f"a {rules.name} job cannot have the tier {tier!r}")
+        if plan is not None and plan.outcome not in rules.outcomes:
+            raise ValueError(f"a {rules.name} job cannot end {plan.outcome.value}")
+        job = self.add(rules, submission, plan=plan, job_id=job_id, received_at=received_at)
+        return job.job_id
+
+    def add(
+        self,
+        rules: KindRules,
+        submission: Submission,
+        *,
+        plan: JobPlan | None = None,
+        job_id: str | None = None,
+        received_at: float | None = None,
+    ) -> Job:
+        """Add a job of a kind; see `submit`."""
+        received_at = self.now() if received_at is None else received_at
         if job_id is None:
-            job_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+            job_id = rules.new_id(received_at, self._rng)
         if job_id in self._jobs:
             raise ValueError(f"job_id {job_id!r} is taken")
+        tier = submission.tier
+        if plan is None or (tier is None and rules.has_tiers):
+            profile = self.profile_of(rules.name)
+            # A generator for each job, so that more details do not change the jobs that follow.
+            details = random.Random(f"{self.seed}/{len(self._jobs)}")  # noqa: S311 - reproducible, not secret
+            if tier is None and rules.has_tiers:
+                tier = profile.draw_tier(details)
+            if plan is None:
+                plan = profile.draw(self._rng, details, tier=tier)
+                if plan.outcome not in rules.outcomes:
+                    plan = evolve(plan, outcome=Outcome.FAILED)
         job = Job(
             job_id=job_id,
-            received_at=self.now() if received_at is None else received_at,
+            kind=rules.name,
+            received_at=received_at,
             number=len(self._jobs),
-            plan=self.profile.draw(self._rng) if plan is None else plan,
-            version=LATEST_VERSION if model in _ALIASES_OF_LATEST else str(model),
-            filename=filename,
-            schema=schema,
-            output_save_url=output_save_url or None,
+            plan=plan,
+            version=rules.model(submission.model),
+            filename=submission.filename,
+            tier=tier,
+            schema=submission.schema,
+            markdown=submission.markdown,
+            options=submission.options,
+            output_save_url=submission.output_save_url or None,
         )
         self._jobs[job_id] = job
-        self._list.add(job)
-        return job_id
+        self._lists[rules.name].add(job)
+        return job
+
+    def kind_of(self, job_id: str | None) -> str:
+        """Return the name of the kind of a job; that of v1 extract jobs for an unknown job."""
+        job = None if job_id is None else self._jobs.get(job_id)
+        return DEFAULT_KIND if job is None else job.kind
 
     def job(self, job_id: str) -> tuple[int, Json]:
         """Answer a GET of one job: return the HTTP status, and the body as parsed JSON."""
@@ -149,28 +215,28 @@ class World:
         return status, json.loads(body)
 
     def job_json(self, job_id: str) -> tuple[int, bytes]:
-        """Answer a GET of one job: return 200, 206 or 404, and the body as JSON."""
+        """Answer a GET of one job: return the HTTP status, and the body as JSON."""
+        answer = self.answer(KINDS[self.kind_of(job_id)], job_id)
+        return answer.status, answer.read()
+
+    def answer(self, rules: KindRules, job_id: str) -> JobAnswer:
+        """Answer a GET of one job at the path of a kind: 200, 206 or 404."""
         now = self.now()
         self.count(Endpoint.GET, job_id)
         job = self._jobs.get(job_id)
-        status = None if job is None else job.status_at(now)
-        if job is None or status is None:
-            return 404, b'{"detail":"Job ID not found"}'
-        body = job_payload(job, now=now, org_id=self.org_id)
-        if status is not JobStatus.COMPLETED:
-            return 200, dump(body | {"data": None})
-        http_status = 206 if job.plan.outcome is Outcome.NONCONFORMANT else 200
-        if not job.plan.zero_data_retention:
-            body["output_url"] = job.output_save_url
-            if body["output_url"] is None:
+        status = None if job is None or job.kind != rules.name else job.status_at(now)
+        if job is None or status is None or now >= job.finished_at + job.plan.retention:
+            return JobAnswer(status=404, head=dump(rules.error(Endpoint.GET, 404)).encode())
+        result = url = None
+        if status is JobStatus.COMPLETED and self._has_result(job):
+            job.result_polls += 1
+            if (url := job.output_save_url) is None:
                 result = self._result(job)
-                if result.size <= INLINE_LIMIT:
-                    # Insert the bytes unchanged: parsing and dumping up to 1 MB again is slow.
-                    return http_status, dump(body)[:-1] + b',"data":' + result.read() + b"}"
-                body["output_url"] = self.presigner.presign(
-                    origin=self.results_origin, raw_path=self.result_path(job_id), now=now
-                )
-        return http_status, dump(body | {"data": None})
+                if rules.inline_limit is not None and result.size > rules.inline_limit:
+                    result, path = None, self.result_path(job_id)
+                    origin = self.results_origin
+                    url = self.presigner.presign(origin=origin, raw_path=path, now=now)
+        return rules.answer(job, now=now, org_id=self.org_id, result=result, url=url)
 
     def count(self, endpoint: Endpoint, job_id: str | None) -> None:
         """Count a request; `job`, `job_json` and `page` do that themselves."""
@@ -184,34 +250,43 @@ class World:
     def page(
         self,
         *,
+        kind: str | JobKind = DEFAULT_KIND,
         page: int = 0,
         page_size: int = 10,
         status: JobStatus | None = None,
         shift: int = 0,
     ) -> Json:
-        """Answer a GET of the list: return the body as parsed JSON.
+        """Answer a GET of the list of a kind: return the body as parsed JSON.
 
         Args:
+            kind: The kind of the jobs.
             page: Page number, from 0.
             page_size: 1 to 100.
             status: Only jobs with this status; None for all.
             shift: Number of places by which the list has moved since the previous page.
         """
+        query = PageQuery(page=page, page_size=page_size, status=status)
+        return self.answer_page(rules_of(kind), query, shift=shift)
+
+    def answer_page(self, rules: KindRules, query: PageQuery, *, shift: int = 0) -> Json:
+        """Answer a request for a page of the list of a kind; see `page`."""
         self.count(Endpoint.LIST, None)
         now = self._now - self.list_lag
-        self._list.update(now)
-        skip = max(page * page_size + shift, 0)
-        jobs, has_more = self._list.page(skip=skip, count=page_size, status=status)
-        return {
-            "jobs": [summary_payload(job, now=now) for job in jobs],
-            "org_id": self.org_id,
-            "has_more": has_more,
-        }
+        listed = self._lists[rules.name]
+        listed.update(now)
+        skip = max(min(query.page, _LARGEST_PAGE) * query.page_size + shift, 0)
+        jobs, has_more = listed.page(skip=skip, count=query.page_size, status=query.status)
+        if query.impossible:
+            jobs, has_more = [], False
+        return rules.page(jobs, query, now=now, org_id=self.org_id, has_more=has_more)
 
     def listed(self) -> dict[JobStatus, int]:
-        """Return the number of listed jobs by status, without counting a request."""
-        self._list.update(self.now() - self.list_lag)
-        return self._list.counts()
+        """Return the number of listed jobs of all kinds by status, without counting a request."""
+        counts: Counter[JobStatus] = Counter()
+        for listed in self._lists.values():
+            listed.update(self.now() - self.list_lag)
+            counts.update(listed.counts())
+        return counts
 
     def result(self, job_id: str) -> ResultBody | None:
         """Return the result that a job has or will have; None if it ends without a result.
@@ -227,8 +302,9 @@ class World:
 
         It contains a blank, a plus and an escaped plus, to detect clients that quote a URL again.
         """
+        kind = self.kind_of(job_id).rpartition("-")[2]
         job_part = quote(job_id, safe="")
-        return f"/ade-results/{self.org_id}/extract%20jobs/{job_part}/data+v1%2Bfull.json"
+        return f"/ade-results/{self.org_id}/{kind}%20jobs/{job_part}/data+v1%2Bfull.json"
 
     def job_id_at(self, raw_path: str) -> str | None:
         """Return the id of the job whose result belongs at a raw path; None without such a job."""
@@ -241,11 +317,12 @@ class World:
         if (job_id := self.job_id_at(raw_path)) is None:
             return self.saved.get(raw_path)
         job = self._jobs[job_id]
+        limit = KINDS[job.kind].inline_limit
         kept = job.output_save_url is None and not job.plan.zero_data_retention
-        if not kept or job.status_at(self.now()) is not JobStatus.COMPLETED:
+        if limit is None or not kept or job.status_at(self.now()) is not JobStatus.COMPLETED:
             return None
         result = self._result(job)
-        return result if result.size > INLINE_LIMIT else None
+        return result if result.size > limit else None
 
     def replace_result(self, job_id: str) -> None:
         """Replace the result of a job permanently by another result of the same size.
@@ -319,28 +396,38 @@ class World:
         result = self._result(job) if job.plan.outcome.has_result else None
         return JobTruth(
             job_id=job.job_id,
+            kind=job.kind,
+            tier=job.tier,
             received_at=job.received_at,
             finished_at=job.finished_at,
             outcome=job.plan.outcome,
             result_bytes=0 if result is None else result.size,
             result_sha256=result.sha256() if result is not None and digest else None,
             gets=job.gets,
+            result_polls=job.result_polls,
             result_requests=job.result_requests,
             save_status=job.save_status,
         )
 
+    def _has_result(self, job: Job) -> bool:
+        """Return whether the service still has the result of a completed job."""
+        plan = job.plan
+        read = plan.result_reads is not None and job.result_polls >= plan.result_reads
+        return not (plan.zero_data_retention or read)
+
     def _result(self, job: Job) -> ResultBody:
         if job.result is not None:
             return job.result
-        result = build_result(
-            seed=f"{self.seed}/{job.result_version}" if job.result_version else self.seed,
-            job_id=job.job_id,
-            size=job.plan.result_bytes,
-            metadata=result_metadata(job, org_id=self.org_id),
-            schema=job.schema,
-            modified=min(job.finished_at, self._now),
+        result = (
+            KINDS[job.kind]
+            .result(
+                job,
+                seed=f"{self.seed}/{job.result_version}" if job.result_version else self.seed,
+                org_id=self.org_id,
+            )
+            .fit(job.plan.result_bytes, modified=min(job.finished_at, self._now))
         )
-        if result.size > INLINE_LIMIT:
+        if result.size > _CACHED_RESULT:
             # Only large results are read in many ranges; caching every result would cost memory.
             job.result = result
         return result

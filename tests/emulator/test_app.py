@@ -125,10 +125,10 @@ class TestGet:
             assert answer.content_type == "application/json"
             assert (status, await answer.json()) == ade.world.job(job_id)
 
-    async def test_an_unknown_job_is_404_with_a_detail(self, api):
+    async def test_an_unknown_job_is_404_with_a_message(self, api):
         async with api.get(f"{JOBS}/nobody") as answer:
             assert answer.status == 404
-            assert (await answer.json())["detail"]
+            assert (await answer.json())["message"]
 
     async def test_the_date_header_is_the_time_of_the_world(self, ade, api, clock):
         job_id = ade.submit(JobPlan())
@@ -203,7 +203,7 @@ class TestKey:
         ade.submit(JobPlan(), job_id="one")
         async with storage.get(ade.base_url + path, headers=headers) as answer:
             assert answer.status == 401
-            assert "detail" in await answer.json()
+            assert (await answer.json()).keys() == {"error"}
         assert ade.world.traffic.unauthorized == 1
         assert ade.truth("one").gets == 0
 

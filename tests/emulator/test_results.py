@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.emulator.results import build_result
+from adepoll.emulator.kinds.v1_extract import extraction_parts
 
 METADATA = {"filename": "a.md", "job_id": "j"}
 
@@ -37,7 +38,8 @@ schemas = st.recursive(
 
 
 def build(size, *, schema=None, seed=0, job_id="j"):
-    return build_result(seed=seed, job_id=job_id, size=size, metadata=METADATA, schema=schema)
+    parts = extraction_parts(schema, METADATA, random.Random(f"{seed}/{job_id}"))
+    return parts.fit(size, modified=0.0)
 
 
 SMALLEST = build(0).size

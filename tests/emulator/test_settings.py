@@ -6,6 +6,7 @@ from adepoll.emulator import (
     FAULT_NAMES,
     Endpoint,
     ListOrder,
+    OddValue,
     Profile,
     RateLimit,
     RetryAfter,
@@ -18,6 +19,7 @@ from adepoll.emulator.effects import option_names
 EVERYTHING = """
 seed = 7
 jobs = 100
+kinds = ["v1-extract", "v2-parse"]
 list_order = "shuffled"
 list_lag = 2
 
@@ -27,6 +29,11 @@ sigma = 1
 failed = 0.1
 large_bytes = [2_000_000, 5_000_000]
 zero_data_retention = true
+
+[profiles.v2-parse]
+median = 5
+odd = 0.5
+odd_values = ["null-times"]
 
 [[faults]]
 name = "rate-limit"
@@ -40,6 +47,7 @@ window = [10, 20]
 every = 60
 endpoints = ["get", "list"]
 jobs = ["job-1"]
+kinds = ["v2-parse"]
 times = 3
 """
 
@@ -56,12 +64,15 @@ def test_every_key_is_read():
         median=20.0, sigma=1, failed=0.1, large_bytes=(2_000_000, 5_000_000),
         zero_data_retention=True,
     )  # fmt: skip
+    assert settings.kinds == ("v1-extract", "v2-parse")
+    odd = Profile(median=5, odd=0.5, odd_values=[OddValue.NULL_TIMES])
+    assert settings.profiles == {"v2-parse": odd}
     limit, storm = settings.faults
     assert limit.effect == RateLimit(rate=20, retry_after=RetryAfter.DATE)
     assert storm.name == "server-error"
     assert (storm.when.window, storm.when.every, storm.when.times) == ((10, 20), 60, 3)
     assert storm.when.endpoints == {Endpoint.GET, Endpoint.LIST}
-    assert storm.when.jobs == {"job-1"}
+    assert (storm.when.jobs, storm.when.kinds) == ({"job-1"}, {"v2-parse"})
 
 
 @pytest.mark.parametrize("name", FAULT_NAMES)
@@ -83,7 +94,10 @@ def test_the_type_of_every_option_is_checked():
     ("text", "message"),
     [
         ("seed = ", "not TOML: Invalid value"),
-        ("sed = 1", "unknown key sed; keys: seed, jobs, list_order, list_lag, profile, faults @ $"),
+        ("sed = 1", "unknown key sed; keys: seed, jobs, kinds, list_order, list_lag, profile, "),
+        ("kinds = ['v3']", "no kind of job is named 'v3'; kinds: v1-extract, v1-parse, v2-parse"),
+        ("[profiles.v3]", "no kind of job is named 'v3'"),
+        ("[profiles.v1-parse]\nmedain = 1", "unknown key medain; keys: median"),
         ("seed = 1.5", "expected a whole number, not 1.5 @ $.seed"),
         ("seed = true", "expected a whole number, not True @ $.seed"),
         ("jobs = -1", "'jobs' must be >= 0: -1 @ $"),

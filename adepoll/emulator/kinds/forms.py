@@ -1,0 +1,179 @@
+"""Submissions: the fields of a form or of a JSON body, and what is wrong with them. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from attrs import Factory, define, field, frozen
+
+from adepoll.api.models import Json
+
+Problem: TypeAlias = tuple[tuple[str, ...], str, str]
+"""Where the problem is, a text for people, and FastAPI's type of the problem."""
+
+_BOOLEANS: Final = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off"})
+
+
+class InvalidRequestError(ValueError):
+    """A request is answered 422.
+
+    Attributes:
+        problems: What is wrong.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Create the error."""
+        super().__init__("; ".join(message for _, message, _ in problems))
+        self.problems = problems
+
+
+@frozen(kw_only=True)
+class Form:
+    """The body of a submission: a form, or a JSON object.
+
+    Attributes:
+        fields: The fields. Those of a form are texts; those of a JSON object have any type.
+        filenames: Names of the files that were sent and are not empty, by field.
+        is_json: True for a JSON object.
+    """
+
+    fields: Mapping[str, Json] = Factory(dict)
+    filenames: Mapping[str, str] = Factory(dict)
+    is_json: bool = False
+
+    def has(self, name: str) -> bool:
+        """Return whether a field or a file is present and not empty."""
+        return name in self.filenames or self.fields.get(name) not in (None, "")
+
+
+@frozen(kw_only=True)
+class Submission:
+    """What a job is created from.
+
+    Attributes:
+        filename: Name of the document.
+        model: Requested model.
+        output_save_url: URL to which the result is PUT.
+        tier: Requested `service_tier`.
+        schema: JSON schema of the extraction.
+        markdown: Markdown that the result repeats.
+        options: Other parts on which the result depends.
+    """
+
+    filename: str = "document.md"
+    model: str | None = None
+    output_save_url: str | None = None
+    tier: str | None = None
+    schema: Json = None
+    markdown: str | None = field(default=None, repr=False)
+    options: Mapping[str, Json] = Factory(dict)
+
+
+@define
+class FormReader:
+    """Reads the fields of a form, and collects what is wrong with them.
+
+    Attributes:
+        form: The form.
+        problems: The problems so far.
+    """
+
+    form: Form
+    problems: list[Problem] = Factory(list)
+
+    def text(self, name: str) -> str | None:
+        """Return a text; None if it is absent."""
+        value = self.form.fields.get(name)
+        if value is None or isinstance(value, str):
+            return value or None
+        self.problem(name, "Input should be a valid string", "string_type")
+        return None
+
+    def choice(self, name: str, choices: Sequence[str]) -> str | None:
+        """Return one of several texts; None if it is absent."""
+        value = self.text(name)
+        if value is not None and value not in choices:
+            expected = " or ".join(f"'{choice}'" for choice in choices)
+            self.problem(name, f"Input should be {expected}", "literal_error")
+        return value
+
+    def check_boolean(self, name: str) -> None:
+        """Check that a text is a boolean, if it is present."""
+        if (self.text(name) or "false").lower() not in _BOOLEANS:
+            message = "Input should be a valid boolean, unable to interpret input"
+            self.problem(name, message, "bool_parsing")
+
+    def document(self, *names: str) -> None:
+        """Check that one of the fields with the document, or with its URL, is present."""
+        if not any(self.form.has(name) for name in names):
+            message = f"Value error, {' or '.join(names)} is required"
+            self.problem(names[0], message, "value_error")
+
+    def json_object(self, name: str, *, required: bool = False) -> dict[str, Json]:
+        """Return a JSON object, which a form contains as text; it is empty if it is absent."""
+        value = self.json(name)
+        if isinstance(value, dict):
+            return value
+        if value is not None:
+            self.problem(name, "Value error, must be a valid JSON object", "value_error")
+        elif required:
+            self.missing(name)
+        return {}
+
+    def json(self, name: str) -> Json:
+        """Return JSON, which a form contains as text; None if it is absent."""
+        value = self.form.fields.get(name)
+        if self.form.is_json or not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+
+    def missing(self, name: str) -> None:
+        """Record that a required field is absent."""
+        self.problem(name, "Field required", "missing")
+
+    def problem(self, name: str, message: str, kind: str) -> None:
+        """Record what is wrong with a field."""
+        self.problems.append((("body", name), message, kind))
+
+    def check(self) -> None:
+        """Raise `InvalidRequestError` if a problem was recorded."""
+        if self.problems:
+            raise InvalidRequestError(self.problems)
+
+
+def read_integer(
+    query: Mapping[str, str],
+    name: str,
+    problems: list[Problem],
+    *,
+    default: int,
+    minimum: int,
+    maximum: int | None = None,
+) -> int:
+    """Return an integer of a query; record a problem if it is out of range.
+
+    Args:
+        query: The query.
+        name: Name of the parameter.
+        problems: The problems so far.
+        default: The value of an absent parameter.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value; None for no limit.
+    """
+    where = ("query", name)
+    try:
+        value = int(query.get(name, default))
+    except ValueError:
+        message = "Input should be a valid integer, unable to parse string as an integer"
+        problems.append((where, message, "int_parsing"))
+        return default
+    if value < minimum:
+        message = f"Input should be greater than or equal to {minimum}"
+        problems.append((where, message, "greater_than_equal"))
+    elif maximum is not None and value > maximum:
+        message = f"Input should be less than or equal to {maximum}"
+        problems.append((where, message, "less_than_equal"))
+    return value

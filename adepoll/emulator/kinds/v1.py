@@ -1,0 +1,144 @@
+"""What both v1 kinds have in common: envelope, list and errors. Pure."""
+
+import random
+import uuid
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from adepoll.api.models import JobStatus, Json
+from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.jobs import Job, Outcome
+from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
+from adepoll.emulator.kinds.rules import (
+    NAMED_STATUSES,
+    JobAnswer,
+    KindRules,
+    PageQuery,
+    message_of,
+)
+from adepoll.emulator.odd_values import OddValue, odd_envelope
+from adepoll.emulator.result_parts import dump
+from adepoll.emulator.results import ResultBody
+
+INLINE_LIMIT: Final = 1_000_000
+"""Largest result sent as `data`, in bytes; larger results are behind `output_url`."""
+
+_STATUSES: Final = {status.value: status for status in NAMED_STATUSES}
+_PARTIAL: Final = 206
+
+
+class V1Rules(KindRules):
+    """A v1 kind. Its modules add submissions, results and metadata."""
+
+    outcomes = frozenset(Outcome)
+    has_tiers = False
+    inline_limit = INLINE_LIMIT
+    is_newest_first = False
+
+    @abstractmethod
+    def metadata(self, job: Job, *, org_id: str) -> dict[str, Json]:
+        """Return the `metadata` of a completed job."""
+
+    @abstractmethod
+    def progress(self, job: Job, *, now: float) -> float:
+        """Return the progress of a job that is being processed."""
+
+    def new_id(self, now: float, rng: random.Random) -> str:  # noqa: ARG002 - as overridden
+        """Return a UUID."""
+        return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+
+    def created(self, job: Job, *, now: float) -> Json:  # noqa: ARG002 - as overridden
+        """Return the answer to a submission."""
+        return {"job_id": job.job_id}
+
+    def answer(
+        self, job: Job, *, now: float, org_id: str, result: ResultBody | None, url: str | None
+    ) -> JobAnswer:
+        """Return the answer to a GET of a job, with the members in the documented order."""
+        body = self._summary(job, now=now)
+        completed = job.status_at(now) is JobStatus.COMPLETED
+        body |= {
+            "org_id": org_id,
+            "version": job.version if completed else None,
+            "metadata": self.metadata(job, org_id=org_id) if completed else None,
+            "output_url": url,
+        }
+        status = 200
+        if completed and job.plan.outcome is Outcome.NONCONFORMANT:
+            status = job.plan.partial_status or _PARTIAL
+        odd = job.plan.odd_values
+        if odd:
+            body = odd_envelope(body, odd, _moments(job))
+        if result is None:
+            return JobAnswer(status=status, head=dump(body | {"data": None}).encode())
+        envelope = dump(body).encode()
+        if OddValue.RESULT_FIRST in odd:
+            tail = b"," + envelope[1:]
+            return JobAnswer(status=status, head=b'{"data":', result=result, tail=tail)
+        head = envelope[:-1] + b',"data":'
+        return JobAnswer(status=status, head=head, result=result, tail=b"}")
+
+    def read_query(self, query: Mapping[str, str]) -> PageQuery:
+        """Read the query of a request for a page; raises `InvalidRequestError`."""
+        problems: list[Problem] = []
+        page = read_integer(query, "page", problems, default=0, minimum=0)
+        size = read_integer(query, "pageSize", problems, default=10, minimum=1, maximum=100)
+        status = query.get("status")
+        if status is not None and status not in _STATUSES:
+            expected = "'cancelled', 'completed', 'failed', 'pending' or 'processing'"
+            problems.append((("query", "status"), f"Input should be {expected}", "literal_error"))
+        if problems:
+            raise InvalidRequestError(problems)
+        wanted = None if status is None else _STATUSES[status]
+        return PageQuery(page=page, page_size=size, status=wanted)
+
+    def page(
+        self,
+        jobs: Sequence[Job],
+        query: PageQuery,  # noqa: ARG002 - as overridden
+        *,
+        now: float,
+        org_id: str,
+        has_more: bool,
+    ) -> Json:
+        """Return a page of the list."""
+        items = []
+        for job in jobs:
+            item = self._summary(job, now=now)
+            odd = job.plan.odd_values
+            items.append(odd_envelope(item, odd, _moments(job)) if odd else item)
+        return {"jobs": items, "org_id": org_id, "has_more": has_more}
+
+    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:
+        """Return the body of an error: the layer that checks keys and a submission say `error`."""
+        key = "error" if endpoint is Endpoint.CREATE or status in {401, 403} else "message"
+        return {key: message or message_of(status)}
+
+    def invalid(self, problems: Sequence[Problem]) -> Json:
+        """Return the body of 422, which is that of FastAPI."""
+        return {
+            "detail": [
+                {"loc": [*where], "msg": message, "type": kind} for where, message, kind in problems
+            ]
+        }
+
+    def _summary(self, job: Job, *, now: float) -> dict[str, Json]:
+        if (status := job.status_at(now)) is None:
+            raise AssertionError("a job that is answered has arrived")
+        received_at = int(job.received_at)
+        progress = 1.0 if status is JobStatus.COMPLETED else 0.0
+        if status is JobStatus.PROCESSING:
+            progress = self.progress(job, now=now)
+        return {
+            "job_id": job.job_id,
+            "status": status.value,
+            "received_at": received_at,
+            "progress": progress,
+            "created_at": received_at,
+            "failure_reason": job.failure_reason_at(now),
+        }
+
+
+def _moments(job: Job) -> dict[str, float]:
+    return {"received_at": job.received_at, "created_at": job.received_at}

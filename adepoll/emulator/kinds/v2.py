@@ -1,0 +1,201 @@
+"""What the v2 kinds have in common: ids, envelope, list and errors. Pure."""
+
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from adepoll.api.models import JobStatus, Json
+from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.jobs import Job, Outcome
+from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
+from adepoll.emulator.kinds.rules import (
+    NAMED_STATUSES,
+    JobAnswer,
+    KindRules,
+    PageQuery,
+    message_of,
+)
+from adepoll.emulator.odd_values import OddValue, iso_time, odd_envelope, odd_metadata
+from adepoll.emulator.result_parts import dump
+from adepoll.emulator.results import ResultBody
+
+OPENAPI_SPEC: Final = "https://api.ade.landing.ai/openapi.json"
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_ULID_LETTERS: Final = 26
+_RANDOM_BITS: Final = 80
+_STATUSES: Final = {status.value: status for status in NAMED_STATUSES}
+_MOST_PROGRESS: Final = 0.98
+_GOLDEN: Final = 0.6180339887
+_CODES: Final = {
+    401: "invalid_api_key",
+    402: "insufficient_credits",
+    403: "forbidden",
+    404: "not_found",
+    408: "request_timeout",
+    409: "conflict",
+    429: "rate_limit_exceeded",
+}
+
+
+class V2Rules(KindRules):
+    """A v2 kind. Its modules add submissions, results and metadata.
+
+    Attributes:
+        id_prefix: What the ids begin with.
+    """
+
+    id_prefix: str
+
+    outcomes = frozenset(Outcome) - {Outcome.CANCELLED}
+    has_tiers = True
+    inline_limit = None
+    is_newest_first = True
+
+    @abstractmethod
+    def metadata(self, job: Job) -> dict[str, Json]:
+        """Return the `metadata` of the result of a job."""
+
+    def new_id(self, now: float, rng: random.Random) -> str:
+        """Return a prefix and a ULID, whose first 48 bits are the time in milliseconds."""
+        number = int(now * 1_000) << _RANDOM_BITS | rng.getrandbits(_RANDOM_BITS)
+        letters = [
+            _ALPHABET[number >> 5 * place & 31] for place in range(_ULID_LETTERS - 1, -1, -1)
+        ]
+        return self.id_prefix + "".join(letters)
+
+    def created(self, job: Job, *, now: float) -> Json:
+        """Return the answer to a submission, in which the job can have ended already."""
+        status = job.status_at(now)
+        if status is None or not status.is_terminal:
+            status = JobStatus.PENDING
+        body: dict[str, Json] = {
+            "job_id": job.job_id,
+            "status": status.value,
+            "created_at": iso_time(job.received_at),
+        }
+        return odd_envelope(body, job.plan.odd_values, _moments(job))
+
+    def answer(
+        self,
+        job: Job,
+        *,
+        now: float,
+        org_id: str,  # noqa: ARG002 - as overridden
+        result: ResultBody | None,
+        url: str | None,
+    ) -> JobAnswer:
+        """Return the answer to a GET of a job."""
+        if (status := job.status_at(now)) is None:
+            raise AssertionError("a job that is answered has arrived")
+        body: dict[str, Json] = {
+            "job_id": job.job_id,
+            "status": status.value,
+            "created_at": iso_time(job.received_at),
+        }
+        if status is JobStatus.PROCESSING:
+            body["progress"] = _progress(job, now=now)
+        if status.is_terminal:
+            body["completed_at"] = iso_time(job.finished_at)
+        if status is JobStatus.FAILED:
+            reason = job.failure_reason_at(now)
+            body["error"] = {"code": job.plan.error_code, "message": reason}
+        if url is not None:
+            body |= {"output_url": url, "metadata": self.metadata(job)}
+        http_status = 200
+        if status is JobStatus.COMPLETED and job.plan.outcome is Outcome.NONCONFORMANT:
+            http_status = job.plan.partial_status or 200
+        odd = job.plan.odd_values
+        if odd:
+            body = odd_envelope(body, odd, _moments(job))
+        envelope = dump(body).encode()
+        if result is None:
+            return JobAnswer(status=http_status, head=envelope)
+        if OddValue.RESULT_FIRST in odd:
+            tail = b"," + envelope[1:]
+            return JobAnswer(status=http_status, head=b'{"result":', result=result, tail=tail)
+        head = envelope[:-1] + b',"result":'
+        return JobAnswer(status=http_status, head=head, result=result, tail=b"}")
+
+    def read_query(self, query: Mapping[str, str]) -> PageQuery:
+        """Read the query of a request for a page; raises `InvalidRequestError`.
+
+        The description says `page_size`; the official SDK sends `pageSize` for parse jobs. Both
+        are read here. Any text is allowed as `status`.
+        """
+        problems: list[Problem] = []
+        name = "page_size" if "page_size" in query else "pageSize"
+        page = read_integer(query, "page", problems, default=0, minimum=0)
+        size = read_integer(query, name, problems, default=10, minimum=1, maximum=100)
+        if problems:
+            raise InvalidRequestError(problems)
+        text = query.get("status") or None
+        status = None if text is None else _STATUSES.get(text)
+        impossible = text is not None and status is None
+        return PageQuery(page=page, page_size=size, status=status, impossible=impossible)
+
+    def page(
+        self,
+        jobs: Sequence[Job],
+        query: PageQuery,
+        *,
+        now: float,
+        org_id: str,  # noqa: ARG002 - as overridden
+        has_more: bool,
+    ) -> Json:
+        """Return a page of the list."""
+        return {
+            "jobs": [_summary(job, now=now) for job in jobs],
+            "has_more": has_more,
+            "page": query.page,
+            "page_size": query.page_size,
+        }
+
+    def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:  # noqa: ARG002 - as overridden
+        """Return the body of an error; the layer that checks keys says `error`."""
+        text = message or message_of(status)
+        if status in {401, 403}:
+            return {"error": text}
+        return {"code": _CODES.get(status, "internal_error"), "message": text}
+
+    def invalid(self, problems: Sequence[Problem]) -> Json:
+        """Return the body of 422."""
+        texts = [f"{'.'.join(where)}: {message}" for where, message, _ in problems]
+        return {"code": "validation_error", "message": "; ".join(texts)}
+
+
+def billing(job: Job, credits_used: float) -> dict[str, Json]:
+    """Return the `billing` of the metadata."""
+    return {"service_tier": job.tier, "total_credits": credits_used}
+
+
+def with_odd_values(job: Job, metadata: dict[str, Json]) -> dict[str, Json]:
+    """Return metadata with the odd values of a job."""
+    odd = job.plan.odd_values
+    return odd_metadata(metadata, odd) if odd else metadata
+
+
+def _progress(job: Job, *, now: float) -> float:
+    """Return an estimate that is wrong by a factor of 0.6 to 1.6 and never above 0.98."""
+    factor = 0.6 + job.number * _GOLDEN % 1
+    return round(min(job.share_done(now) * factor, _MOST_PROGRESS), 4)
+
+
+def _summary(job: Job, *, now: float) -> dict[str, Json]:
+    if (status := job.status_at(now)) is None:
+        raise AssertionError("a job that is listed has arrived")
+    item: dict[str, Json] = {
+        "job_id": job.job_id,
+        "status": status.value,
+        "created_at": iso_time(job.received_at),
+        "completed_at": iso_time(job.finished_at) if status.is_terminal else None,
+        "failure_reason": job.failure_reason_at(now),
+        "model_version": job.version if status is JobStatus.COMPLETED else None,
+    }
+    odd = job.plan.odd_values
+    return odd_envelope(item, odd, _moments(job)) if odd else item
+
+
+def _moments(job: Job) -> dict[str, float]:
+    return {"created_at": job.received_at, "completed_at": job.finished_at}

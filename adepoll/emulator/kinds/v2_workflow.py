@@ -1,0 +1,145 @@
+"""v2 workflow jobs: their submissions, results and metadata. Pure."""
+
+import random
+from typing import Final
+
+from adepoll.api.models import Json
+from adepoll.emulator.jobs import Job, Outcome
+from adepoll.emulator.kinds.forms import Form, FormReader, Submission
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Rules, billing, with_odd_values
+from adepoll.emulator.kinds.v2_extract import VIOLATION, extraction_of
+from adepoll.emulator.kinds.v2_parse import parse_metadata, parse_parts
+from adepoll.emulator.odd_values import odd_warnings
+from adepoll.emulator.profiles import TIERS
+from adepoll.emulator.result_parts import ResultParts, dump, make_row
+from adepoll.emulator.results import FIRST_ROW
+from adepoll.emulator.schema_samples import leaves_replaced
+
+STEP: Final = "parse-extract"
+"""The only step that a workflow can have, and its name in `output`."""
+
+_INPUTS: Final = "$inputs."
+_OUTPUT: Final = f"$output.{STEP}."
+
+
+class V2Workflow(V2Rules):
+    """A workflow: a document is parsed, and its Markdown is extracted from."""
+
+    name = "v2-workflow"
+    path = "/v2/workflow/jobs"
+    id_prefix = "v2-workflow-"
+    latest_model = "workflow-20260710"
+
+    def read_submission(self, form: Form) -> Submission:
+        """Read a form or JSON; raises `InvalidRequestError`."""
+        reader = FormReader(form)
+        inputs = reader.json_object("inputs", required=True)
+        schema, document = _read_steps(reader)
+        source = inputs.get(document.removeprefix(_INPUTS))
+        if not reader.problems and not isinstance(source, dict):
+            message = f"Value error, {document!r} is not one of the inputs"
+            reader.problem("steps", message, "value_error")
+            source = {}
+        filename = "document.pdf"
+        if not reader.problems and isinstance(source, dict):
+            filename = _filename(source, reader)
+        projection = reader.json_object("output")
+        submission = Submission(
+            filename=filename,
+            tier=reader.choice("service_tier", TIERS),
+            schema=schema,
+            options={"output": projection} if projection else {},
+        )
+        reader.check()
+        return submission
+
+    def metadata(self, job: Job) -> dict[str, Json]:
+        """Return the `metadata` of the result of a job."""
+        metadata = {
+            "job_id": job.job_id,
+            "duration_ms": job.duration_ms,
+            "openapi_spec": OPENAPI_SPEC,
+            "billing": billing(job, 4.0 * job.plan.pages),
+        }
+        return with_odd_values(job, metadata)
+
+    def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - as overridden
+        """Return the parts of the `result` of a job.
+
+        The rows are in the parsed document; with a projection, they are in a field `_rows`.
+        """
+        rng = random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
+        after = f',"metadata":{dump(self.metadata(job))}}}'
+        steps = _steps(job, rng)
+        if projection := job.options.get("output"):
+            values = {name: _projected(steps, path) for name, path in projection.items()}
+            return ResultParts(
+                head=f'{{"output":{dump(values)[:-1]},"_rows":[{{"row":{FIRST_ROW - 1}}}',
+                row=make_row(',{"row":', ',"text":"', '"}'),
+                middle=',"',
+                tail=f'"]}}{after}',
+            )
+        before = f'{{"output":{{"{STEP}":{dump(steps)[:-1]},"parse":'
+        return parse_parts(job, parse_metadata(job)).within(before, f"}}}}{after}")
+
+
+def _read_steps(reader: FormReader) -> tuple[Json, str]:
+    """Return the schema of the only step, and its reference to an input."""
+    steps = reader.json("steps")
+    step = steps[0] if isinstance(steps, list) and len(steps) == 1 else None
+    if steps is None:
+        reader.missing("steps")
+    elif not isinstance(step, dict) or step.get("name") != STEP:
+        message = f"Value error, steps must be an array of one step, {STEP!r}"
+        reader.problem("steps", message, "value_error")
+    elif not isinstance(step.get("schema"), dict) or not isinstance(step.get("document"), str):
+        message = "Value error, a step must have a schema and a document"
+        reader.problem("steps", message, "value_error")
+    else:
+        return step["schema"], step["document"]
+    return None, ""
+
+
+def _filename(source: dict[str, Json], reader: FormReader) -> str:
+    """Return the name of the document of an input, which is a file of the form or a URL."""
+    part, url = source.get("document"), source.get("document_url")
+    if isinstance(url, str) and url:
+        return url.rpartition("/")[2] or "document.pdf"
+    if isinstance(part, str) and part in reader.form.filenames:
+        return reader.form.filenames[part]
+    message = "Value error, an input must have a document, a file of the form, or a document_url"
+    reader.problem("inputs", message, "value_error")
+    return "document.pdf"
+
+
+def _steps(job: Job, rng: random.Random) -> dict[str, Json]:
+    """Return the extraction and the grounding of the step; its document is added later."""
+    extraction, references = extraction_of(job.schema, rng)
+    partial = job.plan.outcome is Outcome.NONCONFORMANT
+    box = {"xmin": 0.08, "ymin": 0.1, "xmax": 0.92, "ymax": 0.35}
+    grounding = {"page": 1, "range": {"start": 0, "end": 9}, "box": box}
+    block = [{"block_id": "text-1", "type": "text", "grounding": grounding}]
+    extract = {
+        "extraction": extraction,
+        "extraction_metadata": references,
+        "schema_violation_error": VIOLATION if partial else None,
+        "warnings": odd_warnings([], job.plan.odd_values),
+    }
+    return {"extract": extract, "ground": leaves_replaced(extraction, lambda _leaf: block)}
+
+
+def _projected(steps: dict[str, Json], path: Json) -> Json:
+    """Return the value at a reference such as ``$output.parse-extract.extract.extraction.total``.
+
+    It is null if there is no such value, and for references into the parsed document.
+    """
+    if not isinstance(path, str) or not path.startswith(_OUTPUT):
+        return None
+    value: Json = steps
+    for name in path.removeprefix(_OUTPUT).split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+V2_WORKFLOW: Final = V2Workflow()
+"""The rules of v2 workflow jobs."""

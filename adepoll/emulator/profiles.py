@@ -1,0 +1,115 @@
+"""Profiles: the distributions from which the plans of jobs are drawn. Pure."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import field, frozen
+
+from adepoll.emulator import validators
+from adepoll.emulator.jobs import JobPlan, Outcome, set_of_odd_values
+from adepoll.emulator.odd_values import OddValue
+
+STANDARD: Final = "standard"
+PRIORITY: Final = "priority"
+TIERS: Final = (STANDARD, PRIORITY)
+"""The values of `service_tier`."""
+
+
+@frozen(kw_only=True)
+class Profile:
+    """The distribution from which the plans of jobs without a plan are drawn.
+
+    Attributes:
+        median: Median time from arrival to end, in seconds; the time is log-normal.
+        sigma: Standard deviation of the logarithm of that time.
+        queue_share: Share of that time that a job is pending.
+        failed: Share of jobs that fail.
+        cancelled: Share of jobs that are cancelled.
+        nonconformant: Share of jobs that complete without conforming to the schema.
+        large: Share of results of `large_bytes`: on v1, they are behind `output_url`.
+        large_bytes: Smallest and largest size of these results, in bytes; log-uniform.
+        small_bytes: Smallest and largest size of the other results, in bytes; log-uniform.
+        zero_data_retention: True for an organisation with zero data retention; see `JobPlan`.
+        pages: Smallest and largest number of pages of a document; log-uniform.
+        priority: Share of the v2 jobs without a `service_tier` that have the tier `priority`
+            instead of `standard`. A submission over HTTP without a tier is always `standard`.
+        priority_speed: How many times faster a job of the tier `priority` ends.
+        odd: Share of jobs with odd values.
+        odd_values: The odd values of these jobs, of which each has one to three.
+    """
+
+    median: float = field(default=8.0, validator=validators.FINITE)
+    sigma: float = field(default=0.5, validator=validators.FINITE)
+    queue_share: float = field(default=0.2, validator=validators.SHARE)
+    failed: float = field(default=0.03, validator=validators.SHARE)
+    cancelled: float = field(default=0.01, validator=validators.SHARE)
+    nonconformant: float = field(default=0.01, validator=validators.SHARE)
+    large: float = field(default=0.05, validator=validators.SHARE)
+    large_bytes: tuple[int, int] = field(
+        default=(2_000_000, 20_000_000), validator=validators.size_range
+    )
+    small_bytes: tuple[int, int] = field(default=(2_000, 100_000), validator=validators.size_range)
+    zero_data_retention: bool = False
+    pages: tuple[int, int] = field(default=(1, 40), validator=validators.size_range)
+    priority: float = field(default=0.0, validator=validators.SHARE)
+    priority_speed: float = field(default=10.0, validator=validators.POSITIVE)
+    odd: float = field(default=0.0, validator=validators.SHARE)
+    odd_values: frozenset[OddValue] = field(
+        default=frozenset(OddValue), converter=set_of_odd_values
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Raise `ValueError` if the shares exceed all jobs."""
+        if self.failed + self.cancelled + self.nonconformant > 1:
+            raise ValueError("the sum of failed, cancelled and nonconformant must be <= 1")
+
+    def draw(
+        self, rng: random.Random, details: random.Random, *, tier: str | None = None
+    ) -> JobPlan:
+        """Draw the plan of one job.
+
+        Args:
+            rng: Draws when and how the job ends, and the size of its result. Every plan takes the
+                same number of random numbers from it.
+            details: Draws everything else.
+            tier: The `service_tier` of the job.
+        """
+        total = self.median * math.exp(rng.gauss(0.0, self.sigma))
+        if tier == PRIORITY:
+            total /= self.priority_speed
+        outcome = self._outcome(rng.random())
+        low, high = self.large_bytes if rng.random() < self.large else self.small_bytes
+        result_bytes = round(low * (high / low) ** rng.random())
+        fewest, most = self.pages
+        return JobPlan(
+            queue_time=total * self.queue_share,
+            processing_time=total * (1 - self.queue_share),
+            outcome=outcome,
+            result_bytes=result_bytes,
+            pages=round(fewest * (most / fewest) ** details.random()),
+            zero_data_retention=self.zero_data_retention,
+            odd_values=self._odd_values(details) if self.odd else (),
+        )
+
+    def draw_tier(self, details: random.Random) -> str:
+        """Draw the `service_tier` of a v2 job."""
+        return PRIORITY if self.priority and details.random() < self.priority else STANDARD
+
+    def _odd_values(self, details: random.Random) -> Sequence[OddValue]:
+        if not self.odd_values or details.random() >= self.odd:
+            return ()
+        candidates = sorted(self.odd_values, key=lambda odd: odd.value)
+        return details.sample(candidates, min(details.randrange(1, 4), len(candidates)))
+
+    def _outcome(self, draw: float) -> Outcome:
+        for outcome, share in (
+            (Outcome.FAILED, self.failed),
+            (Outcome.CANCELLED, self.cancelled),
+            (Outcome.NONCONFORMANT, self.nonconformant),
+        ):
+            if draw < share:
+                return outcome
+            draw -= share
+        return Outcome.COMPLETED
