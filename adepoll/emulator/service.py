@@ -10,7 +10,7 @@ from typing import Final, Self
 from aiohttp import web
 from attrs import define, field
 
-from adepoll.api.kinds.job_kind import JobKind
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import Json
 from adepoll.emulator.app import make_api_app, make_results_app
 from adepoll.emulator.faults import Fault, Faults

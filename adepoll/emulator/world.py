@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 from attrs import Factory, define, evolve, field
 
-from adepoll.api.kinds.job_kind import JobKind
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus, Json
 from adepoll.emulator import validators
 from adepoll.emulator.endpoints import Endpoint

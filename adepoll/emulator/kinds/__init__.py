@@ -8,7 +8,7 @@ other.
 from collections.abc import Mapping
 from typing import Final
 
-from adepoll.api.kinds.job_kind import JobKind
+from adepoll.api.job_kind import JobKind
 from adepoll.emulator.kinds.rules import KindRules
 from adepoll.emulator.kinds.v1_extract import V1_EXTRACT
 from adepoll.emulator.kinds.v1_parse import V1_PARSE
