@@ -12,8 +12,8 @@ from attrs import frozen
 from adepoll.api.models import Json
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.ground_truth import GroundTruth
+from adepoll.emulator.kinds.emulated_kind import EmulatedKind
 from adepoll.emulator.kinds.forms import Form, InvalidRequestError
-from adepoll.emulator.kinds.rules import KindRules
 from adepoll.emulator.responses import ResponseData
 from adepoll.emulator.result_saver import ResultSaver
 from adepoll.emulator.world import World
@@ -36,7 +36,7 @@ class ApiHandlers:
     """
 
     world: World
-    rules: KindRules
+    rules: EmulatedKind
     saver: ResultSaver
 
     async def create(self, request: web.Request) -> ResponseData:

@@ -12,7 +12,7 @@ from adepoll.emulator.api_handlers import ApiHandlers, answer_truth
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.fault_handlers import FaultHandlers, Handler
 from adepoll.emulator.kinds import DEFAULT_KIND, KINDS
-from adepoll.emulator.kinds.rules import KindRules
+from adepoll.emulator.kinds.emulated_kind import EmulatedKind
 from adepoll.emulator.response_sender import Sleep
 from adepoll.emulator.result_saver import ResultSaver
 from adepoll.emulator.storage_handlers import StorageHandlers
@@ -37,7 +37,7 @@ def make_api_app(
     saver, faults = ResultSaver(world), FaultHandlers(world, sleep)
     bearers = {f"Bearer {key}" for key in api_keys}
 
-    def authorized(rules: KindRules, handler: Handler) -> Handler:
+    def authorized(rules: EmulatedKind, handler: Handler) -> Handler:
         async def check_key(request: web.Request) -> web.StreamResponse:
             if request.headers.get(hdrs.AUTHORIZATION) in bearers:
                 return await handler(request)

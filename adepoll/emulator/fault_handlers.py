@@ -12,7 +12,7 @@ from adepoll.emulator.api_handlers import LIST_SHIFT
 from adepoll.emulator.combined_effect import CombinedEffect
 from adepoll.emulator.effects import ConnectionFailure, Redirect, StorageEffect
 from adepoll.emulator.endpoints import Endpoint
-from adepoll.emulator.kinds.rules import KindRules
+from adepoll.emulator.kinds.emulated_kind import EmulatedKind
 from adepoll.emulator.refusals import RefusalResponse
 from adepoll.emulator.response_sender import FaultySender, Sleep, send
 from adepoll.emulator.responses import ResponseData
@@ -48,7 +48,7 @@ class FaultHandlers:
     world: World
     sleep: Sleep = asyncio.sleep
 
-    def wrap_api(self, endpoint: Endpoint, rules: KindRules, handler: ApiHandler) -> Handler:
+    def wrap_api(self, endpoint: Endpoint, rules: EmulatedKind, handler: ApiHandler) -> Handler:
         """Wrap a handler of the API for one kind of jobs."""
         faults = self.world.faults
 
@@ -105,7 +105,7 @@ class FaultHandlers:
         request: web.Request,
         effect: CombinedEffect,
         endpoint: Endpoint,
-        rules: KindRules | None,
+        rules: EmulatedKind | None,
     ) -> ResponseData | None:
         """Wait for the delay, then return the refusal or redirect sent instead of the answer."""
         if effect.delay:
@@ -118,7 +118,7 @@ class FaultHandlers:
         return None
 
     def _refuse(
-        self, refusal: RefusalResponse, endpoint: Endpoint, rules: KindRules | None
+        self, refusal: RefusalResponse, endpoint: Endpoint, rules: EmulatedKind | None
     ) -> ResponseData:
         log, now, status = self.world.request_log, self.world.now(), refusal.status
         log.statuses[status] += 1

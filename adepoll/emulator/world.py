@@ -21,8 +21,8 @@ from adepoll.emulator.faults import Faults
 from adepoll.emulator.job_list import JobList, ListOrder
 from adepoll.emulator.jobs import Job, JobPlan, JobTruth, Outcome
 from adepoll.emulator.kinds import DEFAULT_KIND, KINDS, rules_of
+from adepoll.emulator.kinds.emulated_kind import EmulatedKind, JobAnswer, PageQuery
 from adepoll.emulator.kinds.forms import Submission
-from adepoll.emulator.kinds.rules import JobAnswer, KindRules, PageQuery
 from adepoll.emulator.presigned_urls import ANY_METHOD, Presigner, Verdict
 from adepoll.emulator.profiles import TIERS, Profile
 from adepoll.emulator.request_log import RequestLog, Traffic
@@ -162,7 +162,7 @@ class World:
 
     def add(
         self,
-        rules: KindRules,
+        rules: EmulatedKind,
         submission: Submission,
         *,
         plan: JobPlan | None = None,
@@ -219,7 +219,7 @@ class World:
         answer = self.answer(KINDS[self.kind_of(job_id)], job_id)
         return answer.status, answer.read()
 
-    def answer(self, rules: KindRules, job_id: str) -> JobAnswer:
+    def answer(self, rules: EmulatedKind, job_id: str) -> JobAnswer:
         """Answer a GET of one job at the path of a kind: 200, 206 or 404."""
         now = self.now()
         self.count(Endpoint.GET, job_id)
@@ -268,7 +268,7 @@ class World:
         query = PageQuery(page=page, page_size=page_size, status=status)
         return self.answer_page(rules_of(kind), query, shift=shift)
 
-    def answer_page(self, rules: KindRules, query: PageQuery, *, shift: int = 0) -> Json:
+    def answer_page(self, rules: EmulatedKind, query: PageQuery, *, shift: int = 0) -> Json:
         """Answer a request for a page of the list of a kind; see `page`."""
         self.count(Endpoint.LIST, None)
         now = self._now - self.list_lag

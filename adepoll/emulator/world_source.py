@@ -1,27 +1,30 @@
 """A `JobSource` that reads a world in memory: the real codec and virtual time, without sockets."""
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from adepoll.api.kinds import v1_extract
-from adepoll.api.kinds.envelope import decode_page
+from adepoll.api.job_kind import JobKind
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.emulator import validators
 from adepoll.emulator.combined_effect import CombinedEffect
 from adepoll.emulator.effects import ConnectionFailure
 from adepoll.emulator.endpoints import Endpoint
+from adepoll.emulator.kinds import rules_of
+from adepoll.emulator.kinds.emulated_kind import PageQuery
+from adepoll.emulator.result_parts import dump
 from adepoll.emulator.world import World
 from adepoll.errors import (
     AdePollError,
     AnswerTimeoutError,
     AnswerTooLargeError,
     AuthenticationError,
+    ConfigurationError,
     JobNotFoundError,
     MalformedAnswerError,
     PaymentRequiredError,
@@ -61,6 +64,7 @@ class WorldSource:
 
     Attributes:
         world: The world. In a virtual loop, its clock must be a `loop_clock`.
+        kind: Kind of the jobs; `for_kind` returns a view of the jobs of another kind.
         latency: Shortest and longest latency, in seconds; uniform.
         rng: Draws the latencies.
         failures: Called in the middle of every request with the job id, or with None for a list.
@@ -70,11 +74,22 @@ class WorldSource:
     """
 
     world: World
+    kind: JobKind = JobKind.V1_EXTRACT
     latency: tuple[float, float] = (0.02, 0.2)
     rng: random.Random = field(factory=_default_rng, repr=False)
     failures: Callable[[str | None], AdePollError | None] | None = field(default=None, repr=False)
     timeout: float = field(default=30.0, validator=validators.POSITIVE)
     max_body_bytes: int = field(default=8 * 2**20, validator=validators.POSITIVE)
+
+    def for_kind(self, kind: JobKind) -> Self:
+        """Return a view of the jobs of one kind.
+
+        Raises:
+            ConfigurationError: There is no such kind.
+        """
+        if kind not in RULES:
+            raise ConfigurationError(f"the emulator has no jobs of the kind {kind.name}")
+        return evolve(self, kind=kind)
 
     async def get_job(self, job_id: str) -> JobSnapshot:
         """Poll one job.
@@ -89,14 +104,15 @@ class WorldSource:
         await asyncio.sleep(latency / 2)
         self._raise_failure(job_id)
         effect = await self._apply_faults(Endpoint.GET, job_id, latency)
-        status, body = self.world.job_json(job_id)
+        answer = self.world.answer(rules_of(self.kind), job_id)
+        status, body = answer.status, answer.read()
         if effect is not None:
             body = await self._receive(body, effect, job_id, good=status in {200, 206})
         await asyncio.sleep(latency / 2)
         if status == 404:  # noqa: PLR2004 - HTTP
             raise JobNotFoundError(status=status, detail="Job ID not found", job_id=job_id)
         try:
-            snapshot = v1_extract.decode_job(body, status)
+            snapshot = RULES[self.kind].decode_job(body, status)
         except MalformedAnswerError as exc:
             raise MalformedAnswerError(exc.problems, job_id=job_id) from exc
         if snapshot.job_id != job_id:
@@ -120,12 +136,13 @@ class WorldSource:
         self._raise_failure(None)
         effect = await self._apply_faults(Endpoint.LIST, None, latency)
         shift = 0 if effect is None else effect.shift
-        listed = self.world.page(page=page, page_size=page_size, status=status, shift=shift)
-        body = json.dumps(listed, separators=(",", ":")).encode()
+        query = PageQuery(page=page, page_size=page_size, status=status)
+        listed = self.world.answer_page(rules_of(self.kind), query, shift=shift)
+        body = dump(listed).encode()
         if effect is not None:
             body = await self._receive(body, effect, None, good=True)
         await asyncio.sleep(latency / 2)
-        return decode_page(body)
+        return RULES[self.kind].decode_page(body)
 
     def service_time(self) -> float:
         """Return the time of the world, in Unix seconds."""
@@ -140,7 +157,7 @@ class WorldSource:
     ) -> CombinedEffect | None:
         """Wait for delays, raise refusals, and return the effect on the answer, if there is any."""
         now = self.world.now()
-        if not (applied := self.world.faults.select(endpoint, job_id, now)):
+        if not (applied := self.world.faults.select(endpoint, job_id, now, kind=self.kind.name)):
             return None
         effect = CombinedEffect.of(applied, now)
         if effect.delay >= self.timeout:

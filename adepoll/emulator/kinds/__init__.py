@@ -1,22 +1,22 @@
 """The kinds of jobs of the emulated service: the shapes of requests, answers and results.
 
-Each kind is a `KindRules` object in a module of its own. The shapes are written from the service's
-description, and share nothing with the decoders of `adepoll.api`, so that each side checks the
-other.
+Each kind is an `EmulatedKind` object in a module of its own. The shapes are written from the
+description of the service, and share nothing with the decoders of `adepoll.api`: each side checks
+the other.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 from adepoll.api.job_kind import JobKind
-from adepoll.emulator.kinds.rules import KindRules
+from adepoll.emulator.kinds.emulated_kind import EmulatedKind
 from adepoll.emulator.kinds.v1_extract import V1_EXTRACT
 from adepoll.emulator.kinds.v1_parse import V1_PARSE
 from adepoll.emulator.kinds.v2_extract import V2_EXTRACT
 from adepoll.emulator.kinds.v2_parse import V2_PARSE
 from adepoll.emulator.kinds.v2_workflow import V2_WORKFLOW
 
-KINDS: Final[Mapping[str, KindRules]] = {
+KINDS: Final[Mapping[str, EmulatedKind]] = {
     rules.name: rules for rules in (V1_EXTRACT, V1_PARSE, V2_PARSE, V2_EXTRACT, V2_WORKFLOW)
 }
 """The rules of all kinds, by the name of the kind."""
@@ -25,7 +25,7 @@ DEFAULT_KIND: Final = V1_EXTRACT.name
 """The kind of jobs for which no kind is given."""
 
 
-def rules_of(kind: str | JobKind) -> KindRules:
+def rules_of(kind: str | JobKind) -> EmulatedKind:
     """Return the rules of a kind, which is given by name or as `adepoll.JobKind`.
 
     Raises:

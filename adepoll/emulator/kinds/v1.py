@@ -9,14 +9,14 @@ from typing import Final
 from adepoll.api.models import JobStatus, Json
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.jobs import Job, Outcome
-from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
-from adepoll.emulator.kinds.rules import (
+from adepoll.emulator.kinds.emulated_kind import (
     NAMED_STATUSES,
+    EmulatedKind,
     JobAnswer,
-    KindRules,
     PageQuery,
     message_of,
 )
+from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
 from adepoll.emulator.odd_values import OddValue, odd_envelope
 from adepoll.emulator.result_parts import dump
 from adepoll.emulator.results import ResultBody
@@ -28,7 +28,7 @@ _STATUSES: Final = {status.value: status for status in NAMED_STATUSES}
 _PARTIAL: Final = 206
 
 
-class V1Rules(KindRules):
+class V1Kind(EmulatedKind):
     """A v1 kind. Its modules add submissions, results and metadata."""
 
     outcomes = frozenset(Outcome)

@@ -6,7 +6,7 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v1 import V1Rules
+from adepoll.emulator.kinds.v1 import V1Kind
 from adepoll.emulator.odd_values import odd_metadata
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
@@ -16,7 +16,7 @@ VIOLATION: Final = "'total' is not of type 'string'"
 """Why the data of a job with a partial result does not conform to the schema."""
 
 
-class V1Extract(V1Rules):
+class V1Extract(V1Kind):
     """Extraction from Markdown."""
 
     name = "v1-extract"

@@ -6,7 +6,7 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v1 import V1Rules
+from adepoll.emulator.kinds.v1 import V1Kind
 from adepoll.emulator.odd_values import odd_metadata
 from adepoll.emulator.result_parts import ResultParts, dump, make_row
 from adepoll.emulator.results import FIRST_ROW
@@ -19,7 +19,7 @@ _BOX: Final = {"left": 0.08, "top": 0.1, "right": 0.92, "bottom": 0.35}
 _CELL_ID: Final = "cell-0"
 
 
-class V1Parse(V1Rules):
+class V1Parse(V1Kind):
     """Parsing of a document or a spreadsheet."""
 
     name = "v1-parse"

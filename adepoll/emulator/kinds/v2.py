@@ -8,14 +8,14 @@ from typing import Final
 from adepoll.api.models import JobStatus, Json
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.jobs import Job, Outcome
-from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
-from adepoll.emulator.kinds.rules import (
+from adepoll.emulator.kinds.emulated_kind import (
     NAMED_STATUSES,
+    EmulatedKind,
     JobAnswer,
-    KindRules,
     PageQuery,
     message_of,
 )
+from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
 from adepoll.emulator.odd_values import OddValue, iso_time, odd_envelope, odd_metadata
 from adepoll.emulator.result_parts import dump
 from adepoll.emulator.results import ResultBody
@@ -39,7 +39,7 @@ _CODES: Final = {
 }
 
 
-class V2Rules(KindRules):
+class V2Kind(EmulatedKind):
     """A v2 kind. Its modules add submissions, results and metadata.
 
     Attributes:

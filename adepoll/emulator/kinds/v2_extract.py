@@ -7,7 +7,7 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Rules, billing, with_odd_values
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, with_odd_values
 from adepoll.emulator.odd_values import odd_warnings
 from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
@@ -22,7 +22,7 @@ _DOC_ID: Final = re.compile(r"<!-- doc_id=(\S{1,200}) -->")
 _OPTIONS: Final = frozenset({"strict", "grounding"})  # the SDK sends both
 
 
-class V2Extract(V2Rules):
+class V2Extract(V2Kind):
     """Extraction from Markdown, which the result repeats."""
 
     name = "v2-extract"

@@ -5,7 +5,7 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Rules, billing, with_odd_values
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, with_odd_values
 from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
@@ -15,7 +15,7 @@ _WHOLE_PAGE: Final = {"xmin": 0, "ymin": 0, "xmax": 1, "ymax": 1}
 _OPTIONS: Final = frozenset({"atomic_grounding", "blocks", "inline_markdown", "pages", "password"})
 
 
-class V2Parse(V2Rules):
+class V2Parse(V2Kind):
     """Parsing of a document."""
 
     name = "v2-parse"

@@ -6,7 +6,7 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Rules, billing, with_odd_values
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, with_odd_values
 from adepoll.emulator.kinds.v2_extract import VIOLATION, extraction_of
 from adepoll.emulator.kinds.v2_parse import parse_metadata, parse_parts
 from adepoll.emulator.odd_values import odd_warnings
@@ -22,7 +22,7 @@ _INPUTS: Final = "$inputs."
 _OUTPUT: Final = f"$output.{STEP}."
 
 
-class V2Workflow(V2Rules):
+class V2Workflow(V2Kind):
     """A workflow: a document is parsed, and its Markdown is extracted from."""
 
     name = "v2-workflow"

@@ -1,4 +1,4 @@
-"""KindRules: what differs between the kinds of jobs. Pure."""
+"""EmulatedKind: the rules of one kind, that is what differs between the kinds of jobs. Pure."""
 
 import random
 from abc import ABC, abstractmethod
@@ -77,7 +77,7 @@ class JobAnswer:
             yield self.read(offset, min(offset + chunk_bytes, stop))
 
 
-class KindRules(ABC):
+class EmulatedKind(ABC):
     """One kind of jobs: its paths, its ids, and the JSON of its requests, answers and results.
 
     Attributes:
