@@ -5,6 +5,8 @@ import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -16,6 +18,7 @@ from adepoll.api.config import read_base_urls, read_key
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
+from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
@@ -57,6 +60,8 @@ class AdeClient(AsyncCloseable):
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
         max_body_bytes: int = 8 * 2**20,
+        inline_limit: int = 2**20,
+        result_dir: str | PathLike[str] | None = None,
         max_connections: int | None = None,
         rng: Random | None = None,
     ) -> None:
@@ -88,6 +93,10 @@ class AdeClient(AsyncCloseable):
                 organisation and event loop; None for a budget of its own. The client does not close
                 it.
             max_body_bytes: Largest accepted response body, bytes after decompression.
+            inline_limit: Size in bytes from which the result in an answer about a v2 job is not
+                kept in memory; see `JobSnapshot.data_omitted`.
+            result_dir: Existing folder for such results, so that they need not be requested again.
+                Each file is deleted with its snapshot. None to leave them out.
             max_connections: Largest number of concurrent requests; None for 256.
             rng: Source of jitter, to make runs reproducible.
 
@@ -105,6 +114,8 @@ class AdeClient(AsyncCloseable):
             raise ValueError(f"outage_wait must be a number of 0 or more, got {outage_wait}")
         if max_body_bytes < 1:
             raise ValueError(f"max_body_bytes must be positive, got {max_body_bytes}")
+        if inline_limit < 1:
+            raise ValueError(f"inline_limit must be positive, got {inline_limit}")
         if session is not None and transport is not None:
             raise ValueError("pass session or transport, not both")
         key = read_key(given_key)
@@ -132,7 +143,9 @@ class AdeClient(AsyncCloseable):
             options=self._transport_options,
             timeout=timeout,
             max_body_bytes=max_body_bytes,
+            inline_limit=inline_limit,
         )
+        self._result_dir = None if result_dir is None else Path(result_dir)
         self._roots = {
             Api.V1: self._transport.root(self._base_url),
             Api.V2: self._transport.root(v2_base_url),
@@ -292,7 +305,14 @@ class AdeClient(AsyncCloseable):
     def _job_request(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
         path = protocol.job_path(rules, job_id)
         read = partial(protocol.read_job, rules, job_id)
-        return self._transport.request(self._roots[rules.api], path, read, job_id)
+        large = partial(LargeAnswer, rules.result_field, self._result_dir)
+        return self._transport.request(
+            self._roots[rules.api],
+            path,
+            read,
+            job_id,
+            large=large if rules.can_be_large else None,
+        )
 
     def _page_request(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None

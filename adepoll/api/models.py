@@ -29,6 +29,7 @@ from adepoll.api.json_fields import (
 from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as below
 from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import dumps, load_object
+from adepoll.api.kept_result import KeptResult
 from adepoll.api.redacting import redacted
 from adepoll.api.results import JobMetadata, JobResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url
@@ -147,6 +148,8 @@ class JobSnapshot:
             `match`. v1 jobs have it up to 1 MB; see also `data_omitted`.
         data_omitted: True if the response contained a result that was too large to be kept in
             memory. `ResultFetcher` fetches it.
+        kept_result: The bytes of that result, if the client has a `result_dir` and they could be
+            written. The file is deleted with the last snapshot that refers to it.
         output_url: Where to download the result otherwise. A presigned URL, so a secret; it
             expires one hour after the poll. `ResultFetcher` handles both. A v2 job has it if it
             was created with `output_save_url`, and it may not be readable.
@@ -172,6 +175,7 @@ class JobSnapshot:
     version: str | None = field(default=None, repr=show_text)
     data: JobResult | None = None
     data_omitted: bool = field(default=False, metadata=NOT_IN_JSON)
+    kept_result: KeptResult | None = field(default=None, repr=False, eq=False, metadata=NOT_IN_JSON)
     output_url: str | None = field(default=None, repr=show_url)
     metadata: JobMetadata | None = field(default=None, metadata=repeats("data"))
     failure_reason: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)

@@ -16,7 +16,8 @@ from attrs import evolve
 from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.api.json_text import dumps, loads
-from adepoll.api.kinds.kind_rules import KindRules
+from adepoll.api.kept_result import ReadAnswer
+from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.service_clock import parse_http_date
 from adepoll.errors import (
@@ -80,6 +81,7 @@ def read_job(
     headers: Headers,
     body: bytes,
     *,
+    large: ReadAnswer | None = None,
     now: datetime | None = None,
     secret: Secret[str] | None = None,
 ) -> JobSnapshot:
@@ -91,6 +93,7 @@ def read_job(
         status: HTTP status.
         headers: Headers of the response.
         body: The complete body.
+        large: What `body` remains of; None if `body` is the answer itself.
         now: The local time, for a Retry-After date without a Date header.
         secret: The API key, which an error page can quote.
 
@@ -101,6 +104,8 @@ def read_job(
     """
     if status not in rules.success:
         raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
+    if large is not None and large.violates_schema:
+        status = SOME_FAILED
     try:
         snapshot = rules.decode_job(body, status)
     except MalformedAnswerError as exc:
@@ -110,6 +115,8 @@ def read_job(
             snapshot = evolve(snapshot, job_id=job_id)
         if snapshot.job_id != job_id:
             raise WrongJobError(job_id=job_id, answered=snapshot.job_id)
+        if large is not None:
+            return evolve(snapshot, data_omitted=True, kept_result=large.result)
         return snapshot if snapshot.kind is rules.kind else evolve(snapshot, kind=rules.kind)
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)], job_id=job_id)
 

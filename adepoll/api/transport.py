@@ -6,12 +6,9 @@ Imports service_clock, transport_options, transport_errors and below.
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import aiohttp
 from attrs import frozen
@@ -19,7 +16,10 @@ from yarl import URL
 
 from adepoll.__about__ import __version__
 from adepoll.api.json_text import LARGE_TEXT
+from adepoll.api.kept_result import ReadAnswer
+from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.service_clock import ServiceClock
+from adepoll.api.time_limit import Block, TimeLimit
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
@@ -115,6 +115,7 @@ class Transport(Connections):
         options: TransportOptions,
         timeout: float,
         max_body_bytes: int,
+        inline_limit: int,
     ) -> None:
         """Open nothing yet; see `AdeClient` for the arguments."""
         super().__init__("client", self._make_session, session)
@@ -129,6 +130,7 @@ class Transport(Connections):
         self._options = options
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
+        self._inline_limit = inline_limit
         self.clock = ServiceClock()
         self.bytes_received = 0
 
@@ -139,7 +141,13 @@ class Transport(Connections):
         return Root(url, url.raw_path.rstrip("/"), proxy)
 
     def request(
-        self, root: "Root", path: str, read: Callable[..., _T], job_id: str | None = None
+        self,
+        root: "Root",
+        path: str,
+        read: Callable[..., _T],
+        job_id: str | None = None,
+        *,
+        large: Callable[[], LargeAnswer] | None = None,
     ) -> Send[_T]:
         """Return a function that sends one GET and returns what `read` makes of the response.
 
@@ -149,6 +157,8 @@ class Transport(Connections):
             read: Called with status, headers and body; for an error status also with ``now`` and
                 ``secret``, as `protocol.read_job` takes them.
             job_id: The job that the request is about, for errors.
+            large: Begins to read an answer that is larger than `inline_limit`; `read` then gets
+                what remains of it as ``large``. None for answers that are never large.
 
         Raises:
             ClosedError: The client is closed.
@@ -159,38 +169,36 @@ class Transport(Connections):
         url = root.url.with_path(root.path + path, encoded=True)
         if query:
             url = url.with_query(query)
-        return partial(self._send, url, root.proxy, read, job_id)
+        most = self._max_body_bytes if large is None else self._inline_limit
+        return partial(self._send, _Request(url, root.proxy, read, job_id, most, large))
 
-    async def _send(
-        self,
-        url: URL,
-        proxy: str | None,
-        read: Callable[..., _T],
-        job_id: str | None,
-        sent_at: float,
-    ) -> _T:
+    async def _send(self, request: "_Request[_T]", sent_at: float) -> _T:
         loop = self.loop or asyncio.get_running_loop()
+        job_id, answer = request.job_id, None
         try:
-            with self._time_limit.block(loop, sent_at):
+            with self._time_limit.block(loop, sent_at) as block:
                 response = await self.session().get(
-                    url,
+                    request.url,
                     headers=self._headers_of_request,
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have it on
                     timeout=_NO_TIMEOUT,
-                    proxy=proxy,
+                    proxy=request.proxy,
                 )
                 headers = response.headers
                 if sent_at >= self.clock.enough_until:
                     self.clock.record(headers.get("Date"), sent_at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
                     milliseconds = 1000 * (loop.time() - sent_at)
-                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
+                    path = request.url.path_qs
+                    _log.debug("%s: %d in %.0f ms", path, response.status, milliseconds)
                 if response.closed:  # the body has arrived already
                     body = response.content.read_nowait()
                 else:
                     async with response:
-                        body = await self._read(response)
+                        body = await self._read(response, request.most)
+                        if len(body) > request.most and response.status in _SUCCESS:
+                            answer = await self._read_large(response, body, request, block)
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -198,11 +206,9 @@ class Transport(Connections):
         except (aiohttp.ClientError, OSError) as exc:
             failure = error_of(exc, job_id=job_id)
         else:
-            if len(body) > self._max_body_bytes:
-                raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=job_id)
-            self.bytes_received += len(body)
-            if response.status != _OK:
-                read = partial(read, now=datetime.now(UTC), secret=self._key)
+            read = self._reader(request, response.status, len(body), answer)
+            if answer is not None:
+                body = answer.body
             if len(body) < LARGE_TEXT:
                 return read(response.status, headers, body)
             return await asyncio.to_thread(read, response.status, headers, body)
@@ -211,18 +217,66 @@ class Transport(Connections):
         # of the request, and with them the key.
         raise failure
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the body; only its beginning if the body is larger than `max_body_bytes`."""
+    def _reader(
+        self, request: "_Request[_T]", status: int, size: int, answer: ReadAnswer | None
+    ) -> Callable[..., _T]:
+        """Return the function that reads a complete body; raise if the body is too large."""
+        read = request.read
+        if answer is not None:
+            read = partial(read, large=answer)
+        elif size > self._max_body_bytes:
+            raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=request.job_id)
+        self.bytes_received += size
+        if status != _OK:
+            read = partial(read, now=datetime.now(UTC), secret=self._key)
+        return read
+
+    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes:
+        """Return the body; only its beginning if the body is larger than `most` bytes."""
         chunks: list[bytes] = []
         size = 0
         self.reading.add(response)
         try:
-            while size <= self._max_body_bytes and (chunk := await response.content.readany()):
+            while size <= most and (chunk := await response.content.readany()):
                 size += len(chunk)
                 chunks.append(chunk)
         finally:
             self.reading.discard(response)
         return b"".join(chunks)
+
+    async def _read_large(
+        self,
+        response: aiohttp.ClientResponse,
+        beginning: bytes,
+        request: "_Request[_T]",
+        block: Block,
+    ) -> ReadAnswer | None:
+        """Read the rest of a large answer; the time limit holds for each part of it.
+
+        Returns None for an answer that must not be large.
+        """
+        if request.large is None:
+            return None
+        answer = request.large()
+        loop = asyncio.get_running_loop()
+        chunk, size, since_restart = beginning, 0, 0
+        self.reading.add(response)
+        try:
+            while chunk:
+                await answer.feed(chunk)
+                size += len(chunk)
+                since_restart += len(chunk)
+                if since_restart >= _MIN_PROGRESS:
+                    since_restart = 0
+                    block.restart(loop.time())
+                if size > _LARGEST:
+                    raise AnswerTooLargeError(limit=_LARGEST, job_id=request.job_id)
+                chunk = await response.content.readany()
+            self.bytes_received += size - len(beginning)
+            return await answer.finish()
+        finally:
+            answer.close()
+            self.reading.discard(response)
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -241,6 +295,18 @@ class Transport(Connections):
 
 
 @frozen
+class _Request(Generic[_T]):
+    """One GET request; see `Transport.request`. At most `most` bytes of the body are kept."""
+
+    url: URL
+    proxy: str | None
+    read: Callable[..., _T]
+    job_id: str | None
+    most: int
+    large: Callable[[], LargeAnswer] | None
+
+
+@frozen
 class Root:
     """An address of the service.
 
@@ -256,6 +322,9 @@ class Root:
 
 
 _OK: Final = 200
+_SUCCESS: Final = frozenset({200, 206})
+_MIN_PROGRESS: Final = 2**16  # bytes of a large answer, for which its time limit starts again
+_LARGEST: Final = 2**30  # bytes of an answer
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it
 
 
@@ -281,82 +350,6 @@ class Bearer(str):
 
     def __repr__(self) -> str:
         return f"'Bearer {REDACTED}'"
-
-
-class TimeLimit:
-    """`asyncio.timeout` for any number of blocks with the same limit, with one timer in total.
-
-    All blocks have the same limit, so they expire in the order of their start. One timer for each
-    block would cost 10% of the CPU time of a request.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        """Create a limit of `seconds` for each block."""
-        self.seconds = seconds
-        self.running: dict[_Block, float] = {}  # deadlines; the earliest first
-        self.timer: asyncio.TimerHandle | None = None
-
-    def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager[None]:
-        """Return a context manager that raises `TimeoutError` if its block takes too long.
-
-        Args:
-            loop: The running loop.
-            now: Loop time at which the block begins, not earlier than that of the last block.
-        """
-        return _Block(self, loop, now)
-
-    def expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the blocks whose time is over, and set the timer for the next block."""
-        self.timer = None
-        now = loop.time()
-        for block, deadline in [*self.running.items()]:
-            if deadline > now:
-                self.timer = loop.call_at(deadline, self.expire, loop, context=Context())
-                return
-            del self.running[block]
-            block.cancel()
-
-
-class _Block:
-    """One block under a `TimeLimit`. It cancels its task as `asyncio.Timeout` does."""
-
-    __slots__ = ("_cancelling", "_limit", "_loop", "_now", "_task")
-
-    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        self._limit = limit
-        self._loop = loop
-        self._now = now
-
-    def cancel(self) -> None:
-        self._task.cancel()
-
-    def __enter__(self) -> None:
-        limit, loop = self._limit, self._loop
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a time limit works within a task only")
-        self._task = task
-        self._cancelling = task.cancelling()
-        deadline = limit.running[self] = self._now + limit.seconds
-        if limit.timer is None:
-            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        limit = self._limit
-        in_time = limit.running.pop(self, None) is not None
-        if not limit.running and limit.timer is not None:
-            limit.timer.cancel()
-            limit.timer = None
-        if in_time:
-            return
-        # If the task was also cancelled by others, they must see the CancelledError.
-        if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
-            raise TimeoutError from exc
 
 
 async def send_once(

@@ -16,9 +16,6 @@ from adepoll.errors import MalformedAnswerError
 
 _Job = TypeVar("_Job", JobSnapshot, JobSummary)
 
-SOME_FAILED: Final = 206
-"""HTTP status of a completed job whose result is partial."""
-
 # Far more than a result of 1 MB or a page of 100 jobs has, and few enough to be parsed quickly.
 LIMITS: Final = Limits(containers=100_000, values=600_000)
 _LIMITS_OF_PAGE: Final = Limits(containers=10_000, values=100_000)

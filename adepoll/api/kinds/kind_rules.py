@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
 
@@ -13,6 +13,10 @@ ListQuery: TypeAlias = Callable[[int, int, JobStatus | None], Mapping[str, str |
 DecodeJob: TypeAlias = Callable[[bytes, int], JobSnapshot]
 DecodePage: TypeAlias = Callable[[bytes], JobPage]
 DecodeResult: TypeAlias = Callable[[bytes | str], Any]
+
+
+SOME_FAILED: Final = 206
+"""HTTP status of a completed job whose result is partial."""
 
 
 class Api(Enum):

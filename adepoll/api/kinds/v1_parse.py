@@ -10,8 +10,8 @@ from attrs import evolve
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import load_object
-from adepoll.api.kinds.envelope import LIMITS, SOME_FAILED, check_odd_fields, decode_page
-from adepoll.api.kinds.kind_rules import KindRules
+from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
+from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.kinds.v1_extract import list_query
 from adepoll.api.models import JobSnapshot, shape_of
 from adepoll.api.results import ParseResult, SpreadsheetParseResult, result_classes

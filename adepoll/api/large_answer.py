@@ -1,0 +1,117 @@
+"""LargeAnswer: an answer about a job whose result is too large to be kept in memory.
+
+Its envelope and the metadata of its result are kept. The result itself goes to a file, if there is
+a folder for it, and is left out otherwise. Imports json_envelope and kept_result.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.kept_result import KeptResult, ReadAnswer, remove
+from adepoll.errors import MalformedAnswerError
+
+_log = logging.getLogger(__name__)
+
+_WRITE_SIZE: Final = 2**20  # bytes that are collected before they are written
+
+
+class LargeAnswer:
+    """Reads one large answer while its bytes arrive."""
+
+    def __init__(self, result_field: str, folder: Path | None) -> None:
+        """Begin before the first byte.
+
+        Args:
+            result_field: Name of the result in the answer.
+            folder: Folder for the result; None to leave the result out.
+        """
+        self._envelope = ObjectScanner(cut=result_field)
+        self._result = ObjectScanner()
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._pieces: list[memoryview] = []
+        self._waiting = 0  # bytes in `_pieces`
+        self._size = 0
+
+    async def feed(self, chunk: bytes) -> None:
+        """Read the next bytes; raise `MalformedAnswerError` if they are not as documented.
+
+        If the result cannot be written, as on a full disk, it is left out.
+        """
+        for piece in self._envelope.feed(chunk):
+            self._result.feed(piece)
+            if self._folder is not None:
+                self._pieces.append(piece)
+                self._waiting += len(piece)
+        if self._waiting >= _WRITE_SIZE:
+            await self._flush()
+
+    async def finish(self) -> ReadAnswer:
+        """Return what remains, after the last byte.
+
+        Raises:
+            MalformedAnswerError: The answer is not complete.
+        """
+        if not self._envelope.is_complete:
+            raise MalformedAnswerError(["the answer ends too early"])
+        if self._waiting:
+            await self._flush()
+        body = self._envelope.short_members()
+        metadata = self._result.members.get("metadata")
+        if metadata is not None and not self._envelope.has("metadata"):
+            comma = b"," if self._envelope.members else b""
+            body = b'%b%b"metadata":%b}' % (body[:-1], comma, metadata)
+        violation = self._result.members.get("schema_violation_error", b"null")
+        return ReadAnswer(body=body, violates_schema=violation != b"null", result=self._keep())
+
+    def close(self) -> None:
+        """Delete the file, unless `finish` has returned it."""
+        if self._file is not None:
+            name = self._file.name
+            with suppress(OSError):  # it could not be written
+                self._file.close()
+            self._file = None
+            remove(name)
+
+    async def _flush(self) -> None:
+        pieces, self._pieces, self._waiting = self._pieces, [], 0
+        try:
+            await asyncio.to_thread(self._write, pieces)
+        except OSError as exc:
+            self._leave_out(exc)
+
+    def _write(self, pieces: Iterable[memoryview]) -> None:
+        if self._file is None:
+            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - `_keep` or `close` closes it
+                dir=self._folder, prefix=".adepoll-", suffix=".result", delete=False
+            )
+        for piece in pieces:
+            self._file.write(piece)
+            self._size += len(piece)
+
+    def _leave_out(self, cause: OSError) -> None:
+        _log.warning(
+            "a result of more than %d bytes cannot be kept: %s; it is fetched later",
+            self._size,
+            cause.strerror,
+        )
+        self._folder = None
+        self.close()
+
+    def _keep(self) -> KeptResult | None:
+        if self._file is None:
+            return None
+        file = self._file
+        try:
+            file.close()
+        except OSError as exc:  # the last bytes are written now
+            self._leave_out(exc)
+            return None
+        self._file = None
+        return KeptResult(Path(file.name), self._size)

@@ -1,0 +1,155 @@
+"""Answers about v2 jobs that contain a result of any size."""
+
+import asyncio
+import gc
+import json
+import tracemalloc
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from files import names
+
+from adepoll import (
+    AdeClient,
+    AnswerTimeoutError,
+    JobKind,
+    JobRef,
+    JobStatus,
+    MalformedAnswerError,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+    WrongJobError,
+)
+
+REF = JobRef("j-1", kind=JobKind.V2_EXTRACT, label="a.pdf")
+RESULT = {
+    "extraction": {"total": 7},
+    "markdown": "x" * 3_000_000,
+    "metadata": {"job_id": "j-1", "billing": {"total_credits": 2.5}},
+}
+ENVELOPE = {"job_id": "j-1", "status": "completed", "completed_at": "2026-07-01T12:00:00Z"}
+
+
+async def poll(body, *, status=200, pause=0.0, end=True, **options):
+    """Return the snapshot of a job whose answer has this body, sent in pieces of 200 kB."""
+
+    async def answer(request):
+        if not body:
+            return web.Response(status=status)
+        response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for start in range(0, len(body), 200_000):
+            await response.write(body[start : start + 200_000])
+            await asyncio.sleep(pause)
+        if not end:
+            request.transport.close()
+        return response
+
+    app = web.Application()
+    app.add_routes([web.get("/v2/extract/jobs/j-1", answer)])
+    once = RetryPolicy(attempts=1)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/"))
+        async with AdeClient("key", base_url=url, retry=once, **options) as client:
+            return await client.get_job(REF)
+
+
+def answer_with(result=RESULT, *, first=False, **fields):
+    """Return a body whose result is the first or the last member."""
+    parts = [{"result": result}, {**ENVELOPE, **fields}]
+    return json.dumps({**parts[not first], **parts[first]}).encode()
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_large_answer_settles_the_job_without_its_result(first):
+    job = await poll(answer_with(first=first))
+    assert (job.status, job.label, job.kind) == (JobStatus.COMPLETED, "a.pdf", REF.kind)
+    assert (job.data, job.data_omitted, job.kept_result) == (None, True, None)
+    assert (job.credits, job.conforms) == (2.5, True)
+    assert job.completed_at is not None
+
+
+async def test_a_small_answer_has_its_result():
+    job = await poll(answer_with({**RESULT, "markdown": "x"}))
+    assert (job.data.extraction, job.data_omitted) == ({"total": 7}, False)
+
+
+async def test_the_limit_is_that_of_the_whole_answer():
+    body = answer_with({**RESULT, "markdown": "x" * 500_000})
+    assert (await poll(body, inline_limit=len(body))).data is not None
+    assert (await poll(body, inline_limit=len(body) - 1)).data_omitted
+
+
+async def test_a_result_that_violates_its_schema_is_partial():
+    result = {**RESULT, "schema_violation_error": "total: not a string"}
+    assert (await poll(answer_with(result))).partial
+    assert (await poll(answer_with(), status=206)).partial
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_the_result_is_kept_byte_for_byte_until_the_snapshot_is_forgotten(tmp_path, first):
+    job = await poll(answer_with(first=first), result_dir=tmp_path)
+    kept = job.kept_result
+    assert kept.path.parent == tmp_path
+    assert kept.path.read_bytes() == json.dumps(RESULT).encode()
+    assert kept.size == kept.path.stat().st_size
+    assert kept.path.stat().st_mode & 0o777 == 0o600
+    del job, kept
+    gc.collect()
+    assert names(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_written_costs_no_job(tmp_path, caplog):
+    job = await poll(answer_with(), result_dir=tmp_path / "absent")
+    assert (job.data_omitted, job.kept_result) == (True, None)
+    assert "cannot be kept: No such file or directory; it is fetched later" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (answer_with()[:-1], MalformedAnswerError),
+        (answer_with() + b"{}", MalformedAnswerError),
+        (b"[" + b"0," * 600_000 + b"0]", MalformedAnswerError),
+        (answer_with(["x" * 2_000_000]), MalformedAnswerError),
+        (answer_with(job_id="j-2"), WrongJobError),
+    ],
+)
+async def test_a_malformed_large_answer_is_an_error_and_leaves_no_file(tmp_path, body, error):
+    with pytest.raises(error):
+        await poll(body, result_dir=tmp_path)
+    gc.collect()
+    assert names(tmp_path) == []
+
+
+async def test_a_connection_that_breaks_within_a_large_answer_leaves_no_file(tmp_path):
+    with pytest.raises(TransportError):
+        await poll(answer_with()[:2_000_000], end=False, result_dir=tmp_path)
+    assert names(tmp_path) == []
+
+
+async def test_an_error_page_of_any_size_is_an_error_of_its_status():
+    with pytest.raises(ServerError):
+        await poll(b"<html>" * 500_000, status=503)
+
+
+async def test_the_time_limit_of_a_large_answer_is_for_each_part():
+    body = answer_with()  # 16 pieces, which take longer than the limit together
+    assert (await poll(body, pause=0.03, timeout=0.4)).data_omitted
+    with pytest.raises(AnswerTimeoutError):
+        await poll(body, pause=0.6, timeout=0.3)
+
+
+async def test_the_memory_of_a_large_answer_does_not_grow_with_its_size(tmp_path):
+    body = answer_with({**RESULT, "markdown": "x" * 20_000_000})
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        job = await poll(body, result_dir=tmp_path)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert job.kept_result.size > 20_000_000
+    assert peak < 8_000_000
