@@ -164,8 +164,8 @@ class ResultChangedError(ResultError):
 class ResultMalformedError(ResultError):
     """The bytes from the storage are not a result.
 
-    A response such as a gateway's error page is retried; a complete download that is not a result
-    is not.
+    A response such as a gateway's error page is requested again. A download of more than 1 MiB is
+    not.
 
     Attributes:
         problems: What is wrong, each as "problem @ path".

@@ -1,7 +1,7 @@
 """Writes and hashes a download in threads, while the event loop receives the next bytes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from typing import Final, TypeAlias, TypeVar, TypeVarTuple, Unpack
@@ -78,12 +78,15 @@ class DiskWriter:
         part: The part file.
     """
 
-    def __init__(self, part: PartFile, progress: Progress | None) -> None:
-        """No file is opened yet."""
+    def __init__(
+        self, part: PartFile, progress: Progress | None, *, result_keys: Collection[str] = ()
+    ) -> None:
+        """No file is opened yet; a result must have the top-level keys `result_keys`."""
         self.size: int | None = None
         self.written = 0
         self.part = part
         self._progress = progress
+        self._result_keys = result_keys
         self._prefix = 0  # bytes written before the first missing one
         self._unhashed: list[Chunk] = []  # chunks in memory to hash next
         self._unhashed_bytes = 0  # of those chunks, and of those being hashed
@@ -97,7 +100,7 @@ class DiskWriter:
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
         """Open the part file for a block; yield the state that an earlier download has left."""
         try:
-            yield await run_in_thread(self.part.open)
+            yield await run_in_thread(self.part.open, self._result_keys)
         finally:
             try:
                 await self._stop_hashing()

@@ -2,12 +2,14 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Final
 
 from attrs import evolve, frozen
 
 from adepoll.errors import (
     ResultChangedError,
     ResultError,
+    ResultMalformedError,
     ResultRefusedError,
     ResultTransferError,
 )
@@ -20,6 +22,8 @@ from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRange
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
+
+_MAX_ERROR_PAGE: Final = 2**20  # bytes; what is larger and not a result stays what it is
 
 
 @frozen
@@ -82,18 +86,28 @@ class ResultDownload:
                         continue
                     # Its replicas may have different ETags, or it may misunderstand If-Match.
                     in_segments = False
-                    error = self._changed_error()
+                    error: ResultError = self._changed_error()
                 else:
-                    try:
-                        digest = await self._disk.publish()
-                    except ResultTransferError as cut:
-                        error = cut
-                    else:
-                        return PublishedFile(
-                            self._disk.written, digest, version.etag, self._resumed
-                        )
+                    published = await self._publish(version, is_resumed=resume is not None)
+                    if isinstance(published, PublishedFile):
+                        return published
+                    error = published
                 await self._wait_or_raise(error)
                 resume = None
+
+    async def _publish(
+        self, version: ObjectVersion, *, is_resumed: bool
+    ) -> PublishedFile | ResultError:
+        """Publish the file; return the error if another attempt can help."""
+        try:
+            digest = await self._disk.publish()
+        except ResultTransferError as cut:
+            return cut
+        except ResultMalformedError as no_result:
+            if not is_resumed and self._disk.written > _MAX_ERROR_PAGE:
+                raise
+            return no_result
+        return PublishedFile(self._disk.written, digest, version.etag, self._resumed)
 
     async def _in_segments(self, resume: ResumeState | None) -> ObjectVersion:
         """Request ranges; the first response may contain the whole result."""

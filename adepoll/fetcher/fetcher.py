@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Final
 from weakref import WeakValueDictionary
 
 from attrs import frozen
@@ -43,6 +44,8 @@ from adepoll.fetcher.storage_client import (
     StoredResult,
 )
 from adepoll.redaction import is_redacted
+
+_RESULT_KEYS: Final = frozenset({"extraction"})  # top-level keys of a result of v1 extract
 
 
 @frozen(kw_only=True)
@@ -234,7 +237,7 @@ class ResultFetcher(AsyncCloseable):
             part = PartFile(target, job_id=job_id, overwrite=overwrite)
             await asyncio.to_thread(part.check)
             job = await self._completed(job)
-            disk = DiskWriter(part, progress)
+            disk = DiskWriter(part, progress, result_keys=_RESULT_KEYS)
             if job.data is None:
                 published = await ResultDownload(
                     self._stored(job, in_bulk=True),

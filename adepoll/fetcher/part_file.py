@@ -9,16 +9,21 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from adepoll.errors import ResultTransferError, StorageError, TargetExistsError
+from adepoll.errors import (
+    ResultMalformedError,
+    ResultTransferError,
+    StorageError,
+    TargetExistsError,
+)
 from adepoll.fetcher.body_decoding import Chunk
-from adepoll.fetcher.json_end import ends_with_brace, is_cut
 from adepoll.fetcher.part_names import OwnFile, PartNames, copy
+from adepoll.fetcher.result_check import ResultCheck
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -65,8 +70,8 @@ class PartFile:
         self._has_state = False
         self._recording = Lock()
         self._hash = hashlib.sha256()
-        self._counts_braces = False
-        self._depth = 0  # opening minus closing braces, including those within strings
+        self._keys: Collection[str] = ()
+        self._check = ResultCheck((), counts_braces=False)
         self.hashed = 0
 
     def check(self) -> None:
@@ -92,8 +97,13 @@ class PartFile:
                 self._names.remove_names_of(found)
             raise self._exists_error()
 
-    def open(self) -> ResumeState | None:
-        """Create the part file; return the state that an earlier download has left."""
+    def open(self, result_keys: Collection[str] = ()) -> ResumeState | None:
+        """Create the part file; return the state that an earlier download has left.
+
+        Only a result that contains all these top-level keys will be published.
+        """
+        self._keys = result_keys
+        self._check = ResultCheck(result_keys, counts_braces=False)
         try:
             for _ in range(_MAX_TRIES):
                 self._own = self._names.create_shared()
@@ -149,13 +159,13 @@ class PartFile:
             resumable: True if the storage serves ranges, so that a part is worth keeping.
         """
         self._version = version
-        self._counts_braces = not multipart
         self._resumable = resumable and ResumeState(version, []).is_resumable
         self._present = []
         self._unrecorded = 0
         self._has_state = False
         self._hash = hashlib.sha256()
-        self._depth = self.hashed = 0
+        self._check = ResultCheck(self._keys, counts_braces=not multipart)
+        self.hashed = 0
         try:
             if self._state_file is not None:
                 self._state_file.remove()
@@ -219,6 +229,7 @@ class PartFile:
 
         Raises:
             ResultTransferError: The text is not complete JSON, whatever length was announced.
+            ResultMalformedError: It is not a result.
             TargetExistsError: A file has been created at the target meanwhile.
             StorageError: The file cannot be written.
         """
@@ -226,10 +237,8 @@ class PartFile:
         try:
             if os.fstat(fd).st_size != self.hashed:
                 raise self._storage_error(_truncated_error())
-            # Braces within strings can make the quick count wrong, so the file is read again. A
-            # cut stays undetected if braces within strings compensate for it exactly.
-            if not ends_with_brace(fd, self.hashed) or (self._depth and is_cut(fd)):
-                self._present = []  # the next download must not resume this
+            present, self._present = self._present, []  # what is no result must not be resumed
+            if self._check.is_cut(fd, self.hashed):
                 raise ResultTransferError(
                     "the bytes ended within the result",
                     job_id=self._job_id,
@@ -237,6 +246,9 @@ class PartFile:
                     expected=None,
                     is_object_at_fault=True,
                 )
+            if problems := self._check.problems:
+                raise ResultMalformedError(problems, job_id=self._job_id)
+            self._present = present
             os.fsync(fd)
             self._own = self._names.make_private(self._open_file())
             self._rename(self._own.path)
@@ -289,9 +301,7 @@ class PartFile:
 
     def _hash_chunk(self, chunk: Chunk) -> None:
         self._hash.update(chunk)
-        if self._counts_braces:
-            text = bytes(chunk)
-            self._depth += text.count(b"{") - text.count(b"}")
+        self._check.add(chunk)
         self.hashed += len(chunk)
 
     def _close_files(self) -> None:

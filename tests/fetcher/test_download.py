@@ -18,6 +18,7 @@ from waiting import supervised
 
 from adepoll.errors import (
     ResultError,
+    ResultMalformedError,
     ResultServerError,
     ResultTransferError,
     StorageError,
@@ -47,8 +48,10 @@ def slow(monkeypatch):
 
 
 def other_of(body):
-    """Return another result of the same length, with the same braces and quotes."""
-    return body.translate(bytes.maketrans(b"aeinorst0123", b"eaniosrt1032"))
+    """Return another result of the same length, with the same braces, quotes and first key."""
+    key = b'{"extraction":'
+    other = body.removeprefix(key).translate(bytes.maketrans(b"aeinorst0123", b"eaniosrt1032"))
+    return key + other
 
 
 async def fails(fetcher, job, target, error=ResultError, **options):
@@ -337,6 +340,47 @@ async def test_a_cut_object_of_the_announced_length_is_not_a_result(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b'{"message": "Internal server error"}', "required field missing @ $.extraction"),
+        (b'{"metadata": {"extraction": 1}}', "required field missing @ $.extraction"),
+        (b'{"message" "extraction": {}}', "not JSON: expected : @ byte 11"),
+    ],
+)
+async def test_an_object_that_is_not_a_result_is_requested_again(
+    bucket, fetch, stored, result_body, tmp_path, text, problem
+):
+    """A gateway can answer an error with status 200 and an object of its own."""
+    bucket.answers = [bucket.reply(text)]
+    error = await fails(
+        fetch(attempts=2), stored(bucket.url()), tmp_path / "out", ResultMalformedError
+    )
+    assert error.problems == (problem,)
+    assert len(bucket.heads) == 2
+    assert names(tmp_path) == []
+
+    bucket.body = result_body()
+    bucket.answers = [bucket.reply(text), bucket.give()]
+    await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == bucket.body
+
+
+async def test_a_large_object_that_is_not_a_result_is_requested_once(
+    bucket, body, fetch, stored, tmp_path
+):
+    bucket.body = body.replace(b'"extraction"', b'"extractor"', 1)
+    await fails(fetch(), stored(bucket.url()), tmp_path / "out", ResultMalformedError)
+    assert joined(bucket.ranges) == [(0, len(bucket.body))]
+    assert names(tmp_path) == []
+
+
+async def test_the_keys_of_a_result_may_have_any_order(bucket, fetch, stored, tmp_path):
+    bucket.body = b'{"metadata": {"a": "' + b"x" * MIB + b'"}, "\\u0065xtraction": null}'
+    await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == bucket.body
+
+
 async def test_one_byte_per_connection_does_not_prolong_the_transfer(
     bucket, body, fetch, stored, tmp_path
 ):
@@ -469,7 +513,7 @@ async def test_only_the_gaps_left_by_several_connections_are_requested(
     assert joined(bucket.ranges) == gaps
 
 
-@pytest.mark.parametrize("where", [0, MIB, 2 * MIB - 1])
+@pytest.mark.parametrize("where", [64, MIB, 2 * MIB - 1])
 async def test_bytes_changed_in_the_part_file_show_in_the_digest_only(
     bucket, body, fetch, stored, tmp_path, where
 ):
@@ -481,6 +525,14 @@ async def test_bytes_changed_in_the_part_file_show_in_the_digest_only(
         file.write(b"!")
     report = await fetch().download(stored(bucket.url()), tmp_path / "out")
     assert report.sha256 == sha256((tmp_path / "out").read_bytes()) != sha256(body)
+
+
+async def test_a_part_file_that_is_no_result_any_more_is_discarded(
+    bucket, body, fetch, stored, tmp_path
+):
+    left_behind(tmp_path / "out", b"!" + body[1:], [(0, 2 * MIB)])
+    await fetch().download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == body
 
 
 @pytest.mark.parametrize("changed", [True, False])

@@ -18,7 +18,7 @@ EACH = 5 * 2**20  # of the object, for each kill
 @pytest.mark.parametrize("kills", counts("ADEPOLL_KILLS", default=4, most=12))
 async def test_a_killed_download_resumes_and_fetches_little_again(tmp_path, kills):
     rng = Random(1)
-    body = b'{"text":"' + rng.randbytes(kills * EACH // 2).hex().encode() + b'"}'
+    body = b'{"extraction":"' + rng.randbytes(kills * EACH // 2).hex().encode() + b'"}'
     tally = await download_and_kill(body, tmp_path, kills=kills, rng=rng)
     assert tally.kills >= kills
     assert tally.most_open > 1

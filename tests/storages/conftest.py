@@ -36,11 +36,11 @@ def out(tmp_path):
 
 @pytest.fixture
 def make_json():
-    """Return a JSON object of exactly that many bytes, at least 16, without repetitions."""
+    """Return a result of exactly that many bytes, at least 20, without repetitions."""
 
     def make(size, *, seed=0):
         text = Random(seed).randbytes(size // 2).hex().encode()
-        return b'{"text":"' + (text + b"0")[: size - 11] + b'"}'
+        return b'{"extraction":"' + (text + b"0")[: size - 17] + b'"}'
 
     return make
 

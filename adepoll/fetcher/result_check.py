@@ -1,0 +1,90 @@
+"""Whether the bytes of a file are a complete result, found out in constant memory. Blocking code.
+
+Imports errors and api.json_envelope.
+"""
+
+import os
+import re
+from collections.abc import Collection
+from typing import Final
+
+from adepoll.api.json_envelope import ObjectScanner
+from adepoll.errors import MalformedAnswerError
+from adepoll.fetcher.body_decoding import Chunk
+
+_READ_SIZE: Final = 2**20
+
+# A JSON string (RFC 8259, section 7); possessive quantifiers, so that hostile text takes no longer.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+class ResultCheck:
+    """Checks the bytes of one result, which are added in order."""
+
+    def __init__(self, keys: Collection[str], *, counts_braces: bool) -> None:
+        """Begin before the first byte.
+
+        Args:
+            keys: Top-level keys that a result must contain.
+            counts_braces: True to detect a text that ends too early, although it ends with a brace.
+        """
+        self._counts_braces = counts_braces
+        self._depth = 0  # opening minus closing braces, including those within strings
+        self._missing = {*keys}
+        self._scanner = ObjectScanner(max_value=0)
+        self._malformed: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What shows that the text is not a result, each as "problem @ path".
+
+        All bytes must have been added.
+        """
+        missing = [f"required field missing @ $.{key}" for key in sorted(self._missing)]
+        return self._malformed or tuple(missing)
+
+    def add(self, chunk: Chunk) -> None:
+        """Check the next bytes."""
+        if self._missing and not self._malformed:
+            self._look_for_keys(chunk)
+        if self._counts_braces:
+            text = bytes(chunk)
+            self._depth += text.count(b"{") - text.count(b"}")
+
+    def is_cut(self, fd: int, size: int) -> bool:
+        """Return whether the text ends before its object does; all of its bytes were added.
+
+        Braces within strings can make the quick count wrong, so the file is read again. A cut stays
+        undetected if braces within strings compensate for it exactly.
+        """
+        return not _ends_with_brace(fd, size) or bool(self._depth and _is_unbalanced(fd))
+
+    def _look_for_keys(self, chunk: Chunk) -> None:
+        """Read the top level until all keys are found: usually, only the first chunk."""
+        try:
+            self._scanner.feed(chunk)
+        except MalformedAnswerError as exc:
+            self._malformed = exc.problems
+        self._missing = {key for key in self._missing if not self._scanner.has(key)}
+
+
+def _ends_with_brace(fd: int, size: int) -> bool:
+    """Return whether the last character that is not whitespace closes an object."""
+    for stop in range(size, 0, -(2**16)):
+        start = max(0, stop - 2**16)
+        if text := os.pread(fd, stop - start, start).rstrip():
+            return text.endswith(b"}")
+    return False
+
+
+def _is_unbalanced(fd: int) -> bool:
+    """Return whether the braces outside of strings do not match, or a string does not end."""
+    depth = 0
+    open_string = b""  # a string whose end has not been read yet
+    position = 0
+    while chunk := os.pread(fd, _READ_SIZE, position):
+        position += len(chunk)
+        text, quote, rest = _STRING.sub(b"", open_string + chunk).partition(b'"')
+        open_string = quote + rest
+        depth += text.count(b"{") - text.count(b"}")
+    return depth != 0 or bool(open_string)
