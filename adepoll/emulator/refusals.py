@@ -109,6 +109,7 @@ class RefusalKind(Enum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not-found"
     REQUEST_TIMEOUT = "request-timeout"
+    CONFLICT = "conflict"
 
 
 STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
@@ -119,6 +120,7 @@ STATUSES: Final[Mapping[RefusalKind, tuple[int, ...]]] = {
     RefusalKind.FORBIDDEN: (403,),
     RefusalKind.NOT_FOUND: (404,),
     RefusalKind.REQUEST_TIMEOUT: (408,),
+    RefusalKind.CONFLICT: (409,),
 }
 """The HTTP statuses that each `RefusalKind` draws from."""
 
@@ -145,6 +147,8 @@ class Refusal:
     @property
     def endpoints(self) -> frozenset[Endpoint]:
         """The endpoints at which the effect can happen."""
+        if self.kind is RefusalKind.CONFLICT:  # a job with the same identifier is being created
+            return frozenset({Endpoint.CREATE})
         return ALL_ENDPOINTS if self.kind is RefusalKind.SERVER_ERROR else API_ENDPOINTS
 
 

@@ -6,11 +6,12 @@ import json
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 from clocks import T0
 from yarl import URL
 
-from adepoll.emulator import FAULT_NAMES, Emulator, JobPlan
+from adepoll.emulator import FAULT_NAMES, KINDS, Emulator, JobPlan
 from adepoll.emulator.corruption import DEPTH, DIGITS
 from adepoll.emulator.refusals import ABSURD_VALUES
 from adepoll.emulator.response_sender import STALL_SECONDS
@@ -194,6 +195,19 @@ async def test_a_refusal_has_a_status_and_a_text(ade, name, status):
     assert answer.status == status
     key = "error" if status in {401, 403} else "message"  # another layer checks keys
     assert json.loads(answer.body).keys() == {key}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_submission_can_meet_a_conflict(clock, kind):
+    keys = {"code", "message"} if kind.startswith("v2") else {"error"}
+    async with Emulator(clock=clock, faults=["conflict"]) as ade:
+        headers = {"Authorization": f"Bearer {ade.api_key}"}
+        async with aiohttp.ClientSession(ade.base_url, headers=headers) as api:
+            async with api.post(KINDS[kind].path, data={}) as answer:
+                assert answer.status == 409
+                assert (await answer.json()).keys() == keys
+            async with api.get(KINDS[kind].path) as answer:
+                assert answer.status == 200
 
 
 async def test_a_server_error_has_one_of_four_statuses_and_gateways_answer_in_html(ade):

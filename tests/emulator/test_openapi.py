@@ -1,4 +1,4 @@
-"""Schemathesis finds no violation of the service's public OpenAPI description."""
+"""Schemathesis finds no violation of the service's public OpenAPI descriptions."""
 
 import asyncio
 import json
@@ -8,24 +8,50 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from adepoll.emulator import Emulator, JobPlan, Outcome
+from adepoll.emulator import KINDS, Emulator, JobPlan, Outcome, Profile
 
-SPEC = Path(__file__).parents[3] / "shared" / "spec" / "ade-v1-extract-jobs.openapi.json"
+FOLDER = Path(__file__).parents[3] / "shared" / "spec"
 
-if not SPEC.is_file():
-    reason = f"the service's description is not part of this repository, and not at {SPEC}"
+if not FOLDER.is_dir():
+    reason = f"the service's descriptions are not part of this repository, and not in {FOLDER}"
     pytest.skip(reason, allow_module_level=True)
 schemathesis = pytest.importorskip("schemathesis")
 
-SCHEMA = schemathesis.openapi.from_dict(json.loads(SPEC.read_text("utf-8")))
-PLANS = [
-    *(JobPlan(outcome=outcome) for outcome in Outcome),
-    JobPlan(queue_time=1e6),
-    JobPlan(processing_time=1e6),
-    JobPlan(result_bytes=1_200_000),
-    JobPlan(zero_data_retention=True),
-]
-JOB_IDS = [f"job-{number}" for number in range(len(PLANS))]
+
+def read(name):
+    text = (FOLDER / f"{name}.openapi.json").read_text("utf-8")
+    return schemathesis.openapi.from_dict(json.loads(text))
+
+
+V1_EXTRACT, V1_PARSE, V2 = map(read, ("ade-v1-extract-jobs", "ade-v1-parse-jobs", "ade-v2-jobs"))
+SCHEMAS = dict.fromkeys(KINDS, V2) | {"v1-extract": V1_EXTRACT, "v1-parse": V1_PARSE}
+PLANS = {
+    **{outcome.value: JobPlan(outcome=outcome) for outcome in Outcome},
+    "pending": JobPlan(queue_time=1e6),
+    "processing": JobPlan(processing_time=1e6),
+    "large": JobPlan(result_bytes=1_200_000),
+    "not kept": JobPlan(zero_data_retention=True),
+    "one page": JobPlan(outcome=Outcome.NONCONFORMANT, pages=1),
+}
+JOBS = {
+    f"{kind} {name}".replace(" ", "-"): (kind, plan)
+    for kind, rules in KINDS.items()
+    for name, plan in PLANS.items()
+    if plan.outcome in rules.outcomes
+}
+DOCUMENT = {"document": b"%PDF-1.7"}
+STEP = {"name": "parse-extract", "document": "$inputs.a", "schema": {"type": "object"}}
+BODIES = {
+    "v1-extract": {"schema": '{"type": "object"}', "markdown": "# Invoice"},
+    "v1-parse": DOCUMENT,
+    "v2-parse": DOCUMENT,
+    "v2-extract": {"schema": '{"type": "object"}', "markdown": "# Invoice"},
+    "v2-workflow": {
+        "inputs": '{"a": {"document_url": "https://example.com/a.pdf"}}',
+        "steps": json.dumps([STEP]),
+    },
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +61,13 @@ def ade():
     running = {}
 
     async def main():
-        async with Emulator() as emulator:
-            for job_id, plan in zip(JOB_IDS, PLANS, strict=True):
-                emulator.submit(plan, job_id=job_id)
+        async with Emulator(profile=Profile(median=0)) as emulator:
+            for job_id, (kind, plan) in JOBS.items():
+                emulator.submit(plan, job_id=job_id, kind=kind)
+            emulator.submit(JobPlan(), job_id="spreadsheet", kind="v1-parse", filename="a.xlsx")
+            url = emulator.save_url("saved")
+            for kind in KINDS:
+                emulator.submit(JobPlan(), job_id=f"{kind}-saved", kind=kind, output_save_url=url)
             running.update(loop=asyncio.get_running_loop(), emulator=emulator)
             started.set()
             await stop.wait()
@@ -50,10 +80,11 @@ def ade():
     thread.join(10)
 
 
-# Only the text of the description requires a JSON object as `schema`, and markdown or markdown_url.
-# Its formal part allows forms that the service correctly answers 422.
+# Only the text of a description requires a JSON object as `schema`, a document or its URL, and so
+# on. Its formal part allows forms that the service correctly answers 422.
 REQUIRED_BY_TEXT = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
-# All fields of a form are text: 0, a wrong type in the description, is False to FastAPI.
+# All fields of a form are text: 0, a wrong type in the description, is False to FastAPI. A field
+# with the content of a file is a file without a name.
 AS_TEXT = [schemathesis.checks.CHECKS.get_one("negative_data_rejection")]
 
 
@@ -66,49 +97,87 @@ def check(ade, case, excluded=()):
 
 
 BOUNDED = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=settings.default.max_examples // 2,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
 )
 
 
-@SCHEMA.include(method="GET").parametrize()
+@V1_EXTRACT.include(method="GET").parametrize()
 @BOUNDED
-def test_answers_to_queries_and_ids_conform(ade, case):
+def test_answers_to_v1_extract_queries_and_ids_conform(ade, case):
     check(ade, case)
 
 
-@SCHEMA.include(method="POST").parametrize()
+@V1_PARSE.include(method="GET").parametrize()
 @BOUNDED
-def test_answers_to_forms_conform(ade, case):
+def test_answers_to_v1_parse_queries_and_ids_conform(ade, case):
+    check(ade, case)
+
+
+@V2.include(method="GET").parametrize()
+@BOUNDED
+def test_answers_to_v2_queries_and_ids_conform(ade, case):
+    check(ade, case)
+
+
+@V1_EXTRACT.include(method="POST").parametrize()
+@BOUNDED
+def test_answers_to_v1_extract_forms_conform(ade, case):
     check(ade, case, REQUIRED_BY_TEXT)
 
 
-@SCHEMA.include(method="POST").parametrize()
+@V1_PARSE.include(method="POST").parametrize()
 @BOUNDED
-def test_answers_to_forms_with_all_required_fields_conform(ade, case):
-    if isinstance(case.body, dict):
-        case.body |= {"schema": '{"type": "object"}', "markdown": "# Invoice"}
+def test_answers_to_v1_parse_forms_conform(ade, case):
     check(ade, case, REQUIRED_BY_TEXT + AS_TEXT)
 
 
-def test_the_answer_for_a_created_job_conforms(ade):
-    form = {"schema": "{}", "markdown": "# Invoice"}
-    create = SCHEMA["/v1/ade/extract/jobs"]["POST"]
-    made = check(ade, create.Case(body=form, media_type="multipart/form-data"))
+@V2.include(method="POST").parametrize()
+@settings(BOUNDED, max_examples=BOUNDED.max_examples // 2)  # slow to generate
+def test_answers_to_v2_submissions_conform(ade, case):
+    check(ade, case, REQUIRED_BY_TEXT + AS_TEXT)
+
+
+@V1_EXTRACT.include(method="POST").parametrize()
+@BOUNDED
+def test_answers_to_forms_with_all_required_fields_conform(ade, case):
+    if isinstance(case.body, dict):
+        case.body |= BODIES["v1-extract"]
+    check(ade, case, REQUIRED_BY_TEXT + AS_TEXT)
+
+
+@every_kind
+def test_the_answer_for_a_created_job_conforms(ade, kind):
+    path = KINDS[kind].path
+    create = SCHEMAS[kind][path]["POST"]
+    made = check(ade, create.Case(body=BODIES[kind], media_type="multipart/form-data"))
     assert made.status_code == 202
-    get = SCHEMA["/v1/ade/extract/jobs/{job_id}"]["GET"]
+    get = SCHEMAS[kind][f"{path}/{{job_id}}"]["GET"]
     found = check(ade, get.Case(path_parameters={"job_id": made.json()["job_id"]}))
     assert found.status_code == 200
 
 
-@pytest.mark.parametrize("job_id", JOB_IDS)
-def test_the_answer_for_every_plan_conforms(ade, job_id):
-    operation = SCHEMA["/v1/ade/extract/jobs/{job_id}"]["GET"]
-    check(ade, operation.Case(path_parameters={"job_id": job_id}))
-
-
 @pytest.mark.parametrize(
-    "query",
-    [{}, {"pageSize": 100}, {"page": 1, "pageSize": 3}, {"status": "failed"}],
+    ("kind", "job_id"),
+    [
+        *((kind, job_id) for job_id, (kind, _) in JOBS.items()),
+        ("v1-parse", "spreadsheet"),
+        *((kind, f"{kind}-saved") for kind in KINDS),
+    ],
 )
-def test_pages_with_jobs_conform(ade, query):
-    check(ade, SCHEMA["/v1/ade/extract/jobs"]["GET"].Case(query=query))
+def test_the_answer_for_every_plan_conforms(ade, kind, job_id):
+    operation = SCHEMAS[kind][f"{KINDS[kind].path}/{{job_id}}"]["GET"]
+    answer = check(ade, operation.Case(path_parameters={"job_id": job_id}))
+    assert answer.json()["job_id"] == job_id
+
+
+@every_kind
+@pytest.mark.parametrize("query", [{}, {"page": 1}, {"status": "failed"}])
+@pytest.mark.parametrize("size", [3, 100])
+def test_pages_with_jobs_conform(ade, kind, query, size):
+    name = "pageSize" if kind.startswith("v1") else "page_size"
+    operation = SCHEMAS[kind][KINDS[kind].path]["GET"]
+    page = check(ade, operation.Case(query={**query, name: size})).json()
+    assert len(page["jobs"]) <= size
