@@ -22,9 +22,15 @@ HTML_PAGE: Final = (
 
 _JOB_ID: Final = re.compile(rb'"job_id":"(?:[^"\\]|\\.)*"')
 _STATUS: Final = re.compile(rb'"status":"([^"]*)"')
-_RECEIVED_AT: Final = re.compile(rb'"received_at":\d+')
+_TIME: Final = re.compile(rb'"(received_at|created_at)":(\d+|"[^"]*")')
 _PROGRESS: Final = re.compile(rb'"progress":[\d.]+')
 _STRANGE_STATUSES: Final = (b"archived", b"complete", b"", b"done", b"\\u0000", b"queued")
+_FIELDS_OF_ENDED_JOBS: Final = frozenset(
+    {
+        *("data", "metadata", "output_url", "failure_reason", "version"),
+        *("result", "error", "completed_at"),
+    }
+)
 _EARLIER: Final = {"processing": "pending"}  # every later status becomes processing
 
 
@@ -72,19 +78,25 @@ def _backward_status(body: bytes, _rng: random.Random) -> bytes:
         return body
     raw["status"] = _EARLIER.get(raw["status"], "processing")
     raw["progress"] = 0.0
-    for name in ("data", "metadata", "output_url", "failure_reason", "version"):
-        raw[name] = None
+    for name in _FIELDS_OF_ENDED_JOBS & raw.keys():
+        if "received_at" in raw:  # v1 sends null, v2 no field
+            raw[name] = None
+        else:
+            del raw[name]
     return json.dumps(raw, separators=(",", ":")).encode()
 
 
 def _not_a_number(body: bytes, rng: random.Random) -> bytes:
     number = rng.choice((b"NaN", b"Infinity", b"-Infinity"))
-    return _PROGRESS.sub(b'"progress":' + number, body, count=1)
+    progress = b'"progress":' + number
+    if _PROGRESS.search(body) is None and b'"jobs":' not in body:
+        return _with_member(body, progress)
+    return _PROGRESS.sub(progress, body, count=1)
 
 
 def _huge_integer(body: bytes, rng: random.Random) -> bytes:
     digits = b"".join(b"%d" % rng.randrange(1, 10) for _ in range(DIGITS))
-    return _RECEIVED_AT.sub(b'"received_at":' + digits, body, count=1)
+    return _TIME.sub(lambda found: b'"%b":%b' % (found[1], digits), body, count=1)
 
 
 def _deep_nesting(body: bytes, _rng: random.Random) -> bytes:

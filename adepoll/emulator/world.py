@@ -5,21 +5,21 @@ There is no timer: the status of a job is computed from its plan and the current
 
 import json
 import math
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
-from attrs import Factory, define, evolve, field
+from attrs import Factory, define, field
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus, Json
 from adepoll.emulator import validators
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.faults import Faults
+from adepoll.emulator.job_factory import JobFactory
 from adepoll.emulator.job_list import JobList, ListOrder
-from adepoll.emulator.jobs import Job, JobPlan, JobTruth, Outcome
+from adepoll.emulator.jobs import Job, JobPlan, JobTruth
 from adepoll.emulator.kinds import DEFAULT_KIND, KINDS, rules_of
 from adepoll.emulator.kinds.emulated_kind import EmulatedKind, JobAnswer, PageQuery
 from adepoll.emulator.kinds.forms import Submission
@@ -32,10 +32,6 @@ from adepoll.emulator.stored_objects import SavedObject, StoredObject, saved_pat
 
 _CACHED_RESULT: Final = 1_000_000  # bytes from which a result is cached: it can be read in ranges
 _LARGEST_PAGE: Final = 2**31  # larger page numbers are just as empty
-
-
-def _by_name(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
-    return {rules_of(kind).name: profile for kind, profile in profiles.items()}
 
 
 @define(kw_only=True, eq=False)
@@ -60,7 +56,7 @@ class World:
     clock: Callable[[], float]
     seed: int = 0
     profile: Profile = Factory(Profile)
-    profiles: Mapping[str, Profile] = field(factory=dict, converter=_by_name)
+    profiles: Mapping[str, Profile] = field(factory=dict)
     org_id: str = "org-emulated"
     results_origin: str = "https://results.invalid"
     list_order: ListOrder = ListOrder.NEWEST
@@ -69,15 +65,15 @@ class World:
     request_log: RequestLog = field(init=False, factory=RequestLog)
     saved: dict[str, SavedObject] = field(init=False, factory=dict, repr=False)
     presigner: Presigner = field(init=False)
-    _rng: random.Random = field(init=False)
+    _factory: JobFactory = field(init=False)
     _now: float = field(init=False, default=-math.inf)
     _jobs: dict[str, Job] = field(init=False, factory=dict)
     _lists: dict[str, JobList] = field(init=False)
     _expired: set[str] = field(init=False, factory=set)
 
-    @_rng.default
-    def _seed_rng(self) -> random.Random:
-        return random.Random(self.seed)  # noqa: S311 - reproducible, not secret
+    @_factory.default
+    def _make_factory(self) -> JobFactory:
+        return JobFactory(seed=self.seed, profile=self.profile, profiles=self.profiles)
 
     @faults.default
     def _make_faults(self) -> Faults:
@@ -93,13 +89,7 @@ class World:
 
     @presigner.default
     def _make_presigner(self) -> Presigner:
-        # Its own generator, so that signing does not change what is drawn for the jobs.
-        rng = random.Random(f"{self.seed}/presigner")  # noqa: S311 - it guards nothing
-        return Presigner(
-            secret=rng.randbytes(32),
-            access_key=f"ASIA{rng.getrandbits(64):016X}",
-            session_token=f"{rng.getrandbits(256):064x}/+==",
-        )
+        return Presigner.seeded(f"{self.seed}/presigner")
 
     @property
     def traffic(self) -> Traffic:
@@ -113,7 +103,7 @@ class World:
 
     def profile_of(self, kind: str) -> Profile:
         """Return the distribution of the jobs of a kind."""
-        return self.profiles.get(kind, self.profile)
+        return self._factory.profile_of(kind)
 
     def submit(
         self,
@@ -172,33 +162,11 @@ class World:
         """Add a job of a kind; see `submit`."""
         received_at = self.now() if received_at is None else received_at
         if job_id is None:
-            job_id = rules.new_id(received_at, self._rng)
+            job_id = self._factory.new_id(rules, received_at)
         if job_id in self._jobs:
             raise ValueError(f"job_id {job_id!r} is taken")
-        tier = submission.tier
-        if plan is None or (tier is None and rules.has_tiers):
-            profile = self.profile_of(rules.name)
-            # A generator for each job, so that more details do not change the jobs that follow.
-            details = random.Random(f"{self.seed}/{len(self._jobs)}")  # noqa: S311 - reproducible, not secret
-            if tier is None and rules.has_tiers:
-                tier = profile.draw_tier(details)
-            if plan is None:
-                plan = profile.draw(self._rng, details, tier=tier)
-                if plan.outcome not in rules.outcomes:
-                    plan = evolve(plan, outcome=Outcome.FAILED)
-        job = Job(
-            job_id=job_id,
-            kind=rules.name,
-            received_at=received_at,
-            number=len(self._jobs),
-            plan=plan,
-            version=rules.model(submission.model),
-            filename=submission.filename,
-            tier=tier,
-            schema=submission.schema,
-            markdown=submission.markdown,
-            options=submission.options,
-            output_save_url=submission.output_save_url or None,
+        job = self._factory.make(
+            rules, submission, plan=plan, job_id=job_id, received_at=received_at
         )
         self._jobs[job_id] = job
         self._lists[rules.name].add(job)
@@ -418,15 +386,9 @@ class World:
     def _result(self, job: Job) -> ResultBody:
         if job.result is not None:
             return job.result
-        result = (
-            KINDS[job.kind]
-            .result(
-                job,
-                seed=f"{self.seed}/{job.result_version}" if job.result_version else self.seed,
-                org_id=self.org_id,
-            )
-            .fit(job.plan.result_bytes, modified=min(job.finished_at, self._now))
-        )
+        seed = f"{self.seed}/{job.result_version}" if job.result_version else self.seed
+        parts = KINDS[job.kind].result(job, seed=seed, org_id=self.org_id)
+        result = parts.fit(job.plan.result_bytes, modified=min(job.finished_at, self._now))
         if result.size > _CACHED_RESULT:
             # Only large results are read in many ranges; caching every result would cost memory.
             job.result = result

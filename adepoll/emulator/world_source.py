@@ -10,6 +10,7 @@ from attrs import evolve, field, frozen
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.kinds.registry import RULES
+from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.emulator import validators
 from adepoll.emulator.combined_effect import CombinedEffect
@@ -70,7 +71,8 @@ class WorldSource:
         failures: Called in the middle of every request with the job id, or with None for a list.
             If it returns an error, the request raises it.
         timeout: Seconds after which a request that a fault delays raises a timeout error.
-        max_body_bytes: Largest accepted answer, in bytes.
+        max_body_bytes: Largest accepted answer, in bytes; answers about v2 jobs can be larger.
+        inline_limit: Size in bytes of an answer from which the result of a v2 job is left out.
     """
 
     world: World
@@ -80,6 +82,7 @@ class WorldSource:
     failures: Callable[[str | None], AdePollError | None] | None = field(default=None, repr=False)
     timeout: float = field(default=30.0, validator=validators.POSITIVE)
     max_body_bytes: int = field(default=8 * 2**20, validator=validators.POSITIVE)
+    inline_limit: int = field(default=2**20, validator=validators.POSITIVE)
 
     def for_kind(self, kind: JobKind) -> Self:
         """Return a view of the jobs of one kind.
@@ -112,9 +115,11 @@ class WorldSource:
         if status == 404:  # noqa: PLR2004 - HTTP
             raise JobNotFoundError(status=status, detail="Job ID not found", job_id=job_id)
         try:
-            snapshot = RULES[self.kind].decode_job(body, status)
+            snapshot = await self._decode(body, status)
         except MalformedAnswerError as exc:
             raise MalformedAnswerError(exc.problems, job_id=job_id) from exc
+        if not snapshot.job_id:
+            snapshot = evolve(snapshot, job_id=job_id)
         if snapshot.job_id != job_id:
             raise WrongJobError(job_id=job_id, answered=snapshot.job_id)
         return snapshot
@@ -196,9 +201,8 @@ class WorldSource:
             if size / effect.rate >= self.timeout:
                 await self._time_out(job_id)
             await asyncio.sleep(size / effect.rate)
-        if (
-            effect.connection_failure is ConnectionFailure.NEVER_ENDING
-            or size > self.max_body_bytes
+        if effect.connection_failure is ConnectionFailure.NEVER_ENDING or (
+            size > self.max_body_bytes and not RULES[self.kind].can_be_large
         ):
             raise AnswerTooLargeError(limit=self.max_body_bytes, job_id=job_id)
         if effect.connection_failure is not None:
@@ -209,11 +213,23 @@ class WorldSource:
             raise TransportError("the body does not have the announced length", job_id=job_id)
         return body
 
+    async def _decode(self, body: bytes, status: int) -> JobSnapshot:
+        """Read an answer about a job; leave out a large result of a v2 job, as a client does."""
+        rules = RULES[self.kind]
+        if not rules.can_be_large or len(body) <= self.inline_limit:
+            return rules.decode_job(body, status)
+        large = LargeAnswer(rules.result_field, None)
+        await large.feed(body)
+        read = await large.finish()
+        snapshot = rules.decode_job(read.body, _PARTIAL if read.violates_schema else status)
+        return evolve(snapshot, data_omitted=True)
+
     async def _time_out(self, job_id: str | None) -> NoReturn:
         await asyncio.sleep(self.timeout)
         raise AnswerTimeoutError(timeout=self.timeout, job_id=job_id)
 
 
+_PARTIAL: Final = 206
 _SILENT: Final = frozenset({ConnectionFailure.SILENT, ConnectionFailure.STALLED})
 _ERRORS: Final[Mapping[int, type[StatusError]]] = {
     401: AuthenticationError,

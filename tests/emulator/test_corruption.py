@@ -1,6 +1,7 @@
 """Corrupted bodies: the same seed gives the same bytes, and the codec detects them."""
 
 import contextlib
+import itertools
 import json
 import random
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.api.kinds import v1_extract
+from adepoll import JobKind
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobStatus
-from adepoll.emulator import Corruption, JobPlan, ListDistortion, Outcome, World
+from adepoll.emulator import KINDS, Corruption, JobPlan, ListDistortion, Outcome, World
 from adepoll.emulator.corruption import content_type, corrupt, distort, shift
 from adepoll.errors import MalformedAnswerError
 
@@ -24,14 +26,22 @@ DETECTED = {
 }
 
 world = World(clock=lambda: 1_750_000_000.0)
-BODIES = [
-    world.job_json(world.submit(JobPlan(outcome=outcome, processing_time=time)))[1]
-    for outcome in Outcome
-    for time in (0, 10)
-]
-PAGE = json.dumps(world.page(), separators=(",", ":")).encode()
+BODIES = {
+    RULES[JobKind.named(name)]: [
+        world.job_json(world.submit(JobPlan(outcome=outcome, processing_time=time), kind=name))[1]
+        for outcome in Outcome
+        if outcome in kind.outcomes
+        for time in (0, 10)
+    ]
+    for name, kind in KINDS.items()
+}
+PAGES = {
+    rules: json.dumps(world.page(kind=rules.kind), separators=(",", ":")).encode()
+    for rules in BODIES
+}
+EMPTY_PAGE = b'{"jobs":[],"org_id":null,"has_more":false}'
 
-bodies = st.sampled_from(BODIES)
+bodies = st.sampled_from([(rules, body) for rules, found in BODIES.items() for body in found])
 seeds = st.integers(0, 1_000)
 
 
@@ -44,6 +54,7 @@ def test_only_html_has_the_content_type_of_html():
 @pytest.mark.parametrize("kind", Corruption)
 @given(body=bodies, seed=seeds)
 def test_the_same_seed_gives_the_same_wrong_body(kind, body, seed):
+    _, body = body
     corrupted = corrupt(kind, body, random.Random(seed))
     assert corrupted == corrupt(kind, body, random.Random(seed))
     if kind is not Corruption.BACKWARD_STATUS:
@@ -53,12 +64,13 @@ def test_the_same_seed_gives_the_same_wrong_body(kind, body, seed):
 @pytest.mark.parametrize("kind", Corruption)
 @given(body=bodies, seed=seeds)
 def test_the_codec_reads_a_corrupted_job_or_raises_an_error(kind, body, seed):
+    rules, body = body
     corrupted = corrupt(kind, body, random.Random(seed))
     if kind in DETECTED:
         with pytest.raises(MalformedAnswerError):
-            v1_extract.decode_job(corrupted)
+            rules.decode_job(corrupted, 200)
         return
-    before, after = v1_extract.decode_job(body), v1_extract.decode_job(corrupted)
+    before, after = rules.decode_job(body, 200), rules.decode_job(corrupted, 200)
     assert (after.job_id == before.job_id) == (kind is not Corruption.WRONG_JOB_ID)
     assert (after.status is JobStatus.UNKNOWN) == (kind is Corruption.UNKNOWN_STATUS)
     if kind is Corruption.BACKWARD_STATUS:
@@ -70,17 +82,16 @@ def test_the_codec_reads_a_corrupted_job_or_raises_an_error(kind, body, seed):
 @pytest.mark.parametrize("kind", Corruption)
 @given(seed=seeds)
 def test_a_corrupted_page_is_read_or_raises_an_error(kind, seed):
-    for page in (PAGE, b'{"jobs":[],"org_id":null,"has_more":false}'):
+    for rules, page in [*PAGES.items(), *((rules, EMPTY_PAGE) for rules in PAGES)]:
         if kind is Corruption.BACKWARD_STATUS:  # concerns single jobs only
             assert corrupt(kind, page, random.Random(seed)) == page
         with contextlib.suppress(MalformedAnswerError):
-            v1_extract.decode_page(corrupt(kind, page, random.Random(seed)))
+            rules.decode_page(corrupt(kind, page, random.Random(seed)))
 
 
 @given(seed=seeds)
 def test_list_distortions_do_not_change_the_items(seed):
-    page = json.loads(PAGE)
-    for kind in ListDistortion:
+    for page, kind in itertools.product(map(json.loads, PAGES.values()), ListDistortion):
         distorted = distort(kind, page, random.Random(seed))
         assert distorted.keys() == page.keys()
         assert all(job in page["jobs"] for job in distorted["jobs"])
@@ -90,7 +101,8 @@ def test_list_distortions_do_not_change_the_items(seed):
 
 @given(body=bodies, kinds=st.lists(st.sampled_from(Corruption), max_size=6), seed=seeds)
 def test_a_corrupted_body_can_be_corrupted_again(body, kinds, seed):
+    rules, body = body
     for kind in kinds:
         body = corrupt(kind, body, random.Random(seed))
     with contextlib.suppress(MalformedAnswerError):
-        v1_extract.decode_job(body)
+        rules.decode_job(body, 200)

@@ -1,12 +1,24 @@
 """A world as a JobSource: virtual time, and the real codec."""
 
+import asyncio
 import random
 
 import pytest
 
+from adepoll import JobKind
 from adepoll.api.models import JobStatus, from_timestamp
-from adepoll.emulator import EPOCH, JobPlan, Outcome, World, WorldSource, loop_clock, run
-from adepoll.errors import JobNotFoundError, TransportError
+from adepoll.emulator import (
+    EPOCH,
+    KINDS,
+    JobPlan,
+    Outcome,
+    Profile,
+    World,
+    WorldSource,
+    loop_clock,
+    run,
+)
+from adepoll.errors import ConfigurationError, JobNotFoundError, TransportError
 
 
 def replay(script, *, latency=(0.0, 0.0), failures=None):
@@ -154,3 +166,43 @@ def test_a_failure_is_raised_instead_of_the_answer():
 
     replay(script, failures=failures)
     assert requests == ["one", "one", None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jobs_of_every_kind_are_polled_and_listed(kind):
+    async def main():
+        world = World(clock=loop_clock(), profile=Profile(failed=0, cancelled=0))
+        source = WorldSource(world=world).for_kind(JobKind.named(kind))
+        job_ids = [world.submit(JobPlan(processing_time=90), kind=kind) for _ in range(3)]
+        page = await source.list_jobs()
+        assert {job.job_id for job in page.jobs} == {*job_ids}
+        await asyncio.sleep(100)
+        for job_id in job_ids:
+            job = await source.get_job(job_id)
+            assert job.status is JobStatus.COMPLETED
+            assert job.kind == source.kind
+            assert job.data is not None
+        with pytest.raises(JobNotFoundError):
+            await source.get_job("nobody")
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["v2-parse", "v2-extract", "v2-workflow"])
+def test_a_large_v2_result_is_left_out(kind):
+    async def main():
+        world = World(clock=loop_clock())
+        source = WorldSource(world=world, kind=JobKind.named(kind))
+        job_id = world.submit(JobPlan(result_bytes=9_000_000), kind=kind)
+        job = await source.get_job(job_id)
+        assert job.data_omitted
+        assert job.data is None
+        assert job.credits
+
+    run(main())
+
+
+def test_a_kind_of_your_own_is_unknown():
+    world = World(clock=lambda: 0.0)
+    with pytest.raises(ConfigurationError, match="no jobs of the kind mine"):
+        WorldSource(world=world).for_kind(JobKind("mine"))

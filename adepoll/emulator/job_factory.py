@@ -1,0 +1,90 @@
+"""Makes jobs: draws what a submission or a test leaves open. Pure."""
+
+import random
+from collections.abc import Mapping
+
+from attrs import Factory, define, evolve, field
+
+from adepoll.emulator.jobs import Job, JobPlan, Outcome
+from adepoll.emulator.kinds import rules_of
+from adepoll.emulator.kinds.emulated_kind import EmulatedKind
+from adepoll.emulator.kinds.forms import Submission
+from adepoll.emulator.profiles import Profile
+
+
+def _by_name(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
+    return {rules_of(kind).name: profile for kind, profile in profiles.items()}
+
+
+@define(kw_only=True, eq=False)
+class JobFactory:
+    """Makes the jobs of a world, in the order of their submission.
+
+    Attributes:
+        seed: Determines everything random.
+        profile: Distribution of the jobs without a plan.
+        profiles: Distributions for single kinds of jobs, by the name of the kind.
+    """
+
+    seed: int = 0
+    profile: Profile = Factory(Profile)
+    profiles: Mapping[str, Profile] = field(factory=dict, converter=_by_name)
+    _made: int = field(init=False, default=0)
+    _rng: random.Random = field(init=False)
+
+    @_rng.default
+    def _seed_rng(self) -> random.Random:
+        return random.Random(self.seed)  # noqa: S311 - reproducible, not secret
+
+    def profile_of(self, kind: str) -> Profile:
+        """Return the distribution of the jobs of a kind."""
+        return self.profiles.get(kind, self.profile)
+
+    def new_id(self, rules: EmulatedKind, now: float) -> str:
+        """Draw the id of a job that is created at `now`, in Unix seconds."""
+        return rules.new_id(now, self._rng)
+
+    def make(
+        self,
+        rules: EmulatedKind,
+        submission: Submission,
+        *,
+        plan: JobPlan | None,
+        job_id: str,
+        received_at: float,
+    ) -> Job:
+        """Make a job.
+
+        Args:
+            rules: Its kind.
+            submission: What it is created from.
+            plan: What happens to it; None to draw it.
+            job_id: Its id.
+            received_at: Arrival, in Unix seconds.
+        """
+        tier = submission.tier
+        if plan is None or (tier is None and rules.has_tiers):
+            profile = self.profile_of(rules.name)
+            # A generator for each job, so that more details do not change the jobs that follow.
+            details = random.Random(f"{self.seed}/{self._made}")  # noqa: S311 - reproducible, not secret
+            if tier is None and rules.has_tiers:
+                tier = profile.draw_tier(details)
+            if plan is None:
+                plan = profile.draw(self._rng, details, tier=tier)
+                if plan.outcome not in rules.outcomes:
+                    plan = evolve(plan, outcome=Outcome.FAILED)
+        number, self._made = self._made, self._made + 1
+        return Job(
+            job_id=job_id,
+            kind=rules.name,
+            received_at=received_at,
+            number=number,
+            plan=plan,
+            version=rules.model(submission.model),
+            filename=submission.filename,
+            tier=tier,
+            schema=submission.schema,
+            markdown=submission.markdown,
+            options=submission.options,
+            output_save_url=submission.output_save_url or None,
+        )
