@@ -56,6 +56,16 @@ def thorough(session: nox.Session) -> None:
 
 
 @nox.session
+def portable(session: nox.Session) -> None:
+    """Run tests without the names that Windows does not have; see tests/support/portable.py."""
+    install(session)
+    session.env["PYTHONPATH"] = "tests/support"  # the plugin is loaded before pytest reads its file
+    areas = ("api", "batch", "fetcher", "journal", "report", "throttling", "watching")
+    paths = [f"tests/{area}" for area in areas]
+    session.run("pytest", "-p", "portable", *PARALLEL, *paths, *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Try many inputs of the decoders of foreign data: ``-- --examples 1000000 -k answer``."""
     parser = argparse.ArgumentParser(prog="nox -s fuzz --")

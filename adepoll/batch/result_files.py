@@ -8,11 +8,12 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
 
+from adepoll import file_system
 from adepoll.api.file_names import result_name
 from adepoll.journal.outcomes import Record, ResultFile
 
 # A journal may name any file, such as a FIFO, which would block.
-_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | file_system.PLAIN
 
 
 class ProtectedFiles:

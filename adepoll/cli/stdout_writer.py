@@ -9,7 +9,8 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-_PIPE_BUF: Final = select.PIPE_BUF  # bytes that a writable pipe takes without blocking
+# Bytes that a writable pipe takes without blocking. Windows cannot tell whether one is writable.
+_PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 
 
 def write_line(text: str) -> None:
@@ -45,7 +46,9 @@ def _is_ready(fd: int, size: int) -> bool:
     """Return whether writing `size` bytes will not block."""
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return True
-    return size <= _PIPE_BUF and bool(select.select([], [fd], [], 0)[1])
+    if _PIPE_BUF is None or size > _PIPE_BUF:
+        return False
+    return bool(select.select([], [fd], [], 0)[1])
 
 
 def _write(fd: int, line: bytes) -> None:

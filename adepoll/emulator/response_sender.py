@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from email.utils import formatdate
@@ -27,7 +28,8 @@ _CHUNK_BYTES: Final = 256 * 1024
 _FAULTY_CHUNK_BYTES: Final = 64 * 1024
 _PAUSES_PER_SECOND: Final = 10  # of a slow body
 _SHORT_PAUSE: Final = 0.01  # seconds between the chunks of a body that never ends
-_LINGER_OFF: Final = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing sends RST instead of FIN
+# SO_LINGER of 0 s: closing sends RST instead of FIN. The two numbers are short on Windows.
+_LINGER_OFF: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 async def send(request: web.Request, data: ResponseData) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from adepoll import file_system
 from adepoll.errors import (
     ResultMalformedError,
     ResultTransferError,
@@ -28,10 +29,9 @@ from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 # Errors of link(2) on file systems without hard links.
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-# Errors for folders that can be written but not synced: the file system does not support it, or
-# this process may not read the folder.
-_NO_FOLDER_SYNC: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+_NO_HARD_LINKS: Final = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # EINVAL: Windows
+)
 _MIN_RESUMABLE: Final = 2**20  # bytes; fewer are downloaded again
 _READ_SIZE: Final = 2**20
 _MAX_TRIES: Final = 3  # to get the shared name
@@ -111,8 +111,9 @@ class PartFile:
                     self._state_file = ResumeStateFile(self._names.shared)
                     return None
                 with self._names.leftover() as leftover:
-                    if leftover is not None:
-                        return self._take_over(leftover)
+                    copied = None if leftover is None else self._copy_of(leftover)
+                if copied is not None:
+                    return self._take_over(*copied)
                 if os.path.lexists(self._names.shared):
                     break
             self._own = self._names.create_private()
@@ -120,12 +121,12 @@ class PartFile:
             raise self._storage_error(exc) from exc
         return None
 
-    def _take_over(self, leftover: int) -> ResumeState | None:
-        """Copy what an earlier process has left to a new file, and give that the shared name."""
+    def _copy_of(self, leftover: int) -> tuple[OwnFile, ResumeState | None]:
+        """Copy what an earlier process has left to a new file; return it with its state."""
         self._names.remove_unused()
         found = os.fstat(leftover)
-        self._state_file = ResumeStateFile(self._names.shared)
-        state = self._state_file.read(self._job_id, found.st_size, found.st_ino)
+        state_file = ResumeStateFile(self._names.shared)
+        state = state_file.read(self._job_id, found.st_size, found.st_ino)
         own = self._names.create_private()
         if state is not None:
             try:
@@ -135,9 +136,18 @@ class PartFile:
                 own.remove()
                 own = self._names.create_private()
                 state = None
-        self._own = self._names.move_to_shared(own)
+        return own, state
+
+    def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
+        """Give a copy the shared name; return its state."""
+        self._own = own
+        # Windows: a running process has the file with the shared name open.
+        with contextlib.suppress(PermissionError):
+            self._own = self._names.move_to_shared(own)
+            self._state_file = ResumeStateFile(self._names.shared)
         if state is not None:
-            self._state_file.write(own.fd, self._job_id, state)
+            if self._state_file is not None:
+                self._state_file.write(own.fd, self._job_id, state)
             self._version = state.version
             self._present = state.present
             self._resumable = self._has_state = True
@@ -183,7 +193,7 @@ class PartFile:
         left = deque([memoryview(chunk) for chunk in chunks])
         try:
             while left:
-                count = os.pwritev(fd, _first(left, _MAX_BYTES_PER_CALL), offset)
+                count = file_system.write_chunks_at(fd, _first(left, _MAX_BYTES_PER_CALL), offset)
                 offset += count
                 while left and count >= len(left[0]):
                     count -= len(left.popleft())
@@ -206,7 +216,7 @@ class PartFile:
         view = memoryview(buffer)
         try:
             while self.hashed < stop:
-                count = os.preadv(fd, [view[: stop - self.hashed]], self.hashed)
+                count = file_system.read_into(fd, view[: stop - self.hashed], self.hashed)
                 if not count:
                     break
                 self._hash_chunk(view[:count])
@@ -218,7 +228,7 @@ class PartFile:
     def sync(self) -> None:
         """Sync the bytes written so far to the disk."""
         try:
-            os.fdatasync(self._open_fd())
+            file_system.sync_data(self._open_fd())
         except OSError as exc:
             raise self._storage_error(exc) from exc
 
@@ -251,12 +261,12 @@ class PartFile:
             self._present = present
             os.fsync(fd)
             self._own = self._names.make_private(self._open_file())
-            self._rename(self._own.path)
+            self._rename(self._own)
             self._present = []  # whatever fails from here on, there is no part file to resume
             if self._state_file is not None:
                 self._state_file.remove()
             self._close_files()
-            _sync_folder(self._target.parent)
+            file_system.sync_folder(self._target.parent)
         except OSError as exc:
             if isinstance(exc, TargetExistsError):
                 self._present = []  # it will not be resumed
@@ -322,18 +332,19 @@ class PartFile:
     def _replace_own(self) -> None:
         """Replace the part file with an empty one; another process may be copying the old one."""
         old = self._open_file()
-        new = self._names.create_private()
+        self._own = new = self._names.create_private()
         if old.path == self._names.shared:
-            new = self._names.move_to_shared(new)
-        self._own = new
-        old.remove()
+            old.close()
+            self._own = self._names.move_to_shared(new)
+        else:
+            old.remove()
 
-    def _rename(self, part: Path) -> None:
+    def _rename(self, own: OwnFile) -> None:
         if self._overwrite:
-            part.replace(self._target)
+            file_system.rename_open(own.fd, own.path, self._target)
             return
         try:
-            os.link(part, self._target)  # rename(2) would replace a file created meanwhile
+            os.link(own.path, self._target)  # rename(2) would replace a file created meanwhile
         except FileExistsError:
             raise self._exists_error() from None
         except OSError as exc:
@@ -341,9 +352,10 @@ class PartFile:
                 raise
             if os.path.lexists(self._target):
                 raise self._exists_error() from None
-            part.replace(self._target)
+            file_system.rename_open(own.fd, own.path, self._target)
         else:
-            part.unlink(missing_ok=True)
+            self._own = None
+            file_system.remove_open(own.fd, own.path)
 
     def _exists_error(self) -> TargetExistsError:
         return TargetExistsError(job_id=self._job_id, path=str(self._target))
@@ -366,16 +378,3 @@ def _first(chunks: Iterable[memoryview], size: int) -> list[memoryview]:
 
 def _truncated_error() -> OSError:
     return OSError(errno.EIO, "another process has truncated the part file")
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this, a power cut can lose the name even if the bytes are on the disk (fsync(2)).
-    try:
-        fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as exc:
-        if exc.errno not in _NO_FOLDER_SYNC:
-            raise

@@ -1,22 +1,22 @@
 """The names of part files: which one a process creates, and what earlier processes have left.
 
 Locks (flock(2)) show which part files are in use. On some network file systems, they always
-succeed, or are unknown to other machines. So no process writes to a file that it did not create: it
-copies the bytes that an earlier one has left. Blocking code, called from threads.
+succeed, or are unknown to other machines; Windows has none. So no process writes to a file that it
+did not create: it copies the bytes that an earlier one has left. Blocking code, called from
+threads.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import stat
-import tempfile
+import secrets
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
+from adepoll import file_system
 from adepoll.fetcher.resume_state import ResumeStateFile
 
 _COPY_SIZE: Final = 2**20
@@ -43,10 +43,11 @@ class OwnFile:
 
     def remove(self) -> None:
         """Remove the name, if it is still that of this file, and close the file."""
-        if self.has_name():
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-        self.close()
+        if not self.has_name():
+            self.close()
+            return
+        with contextlib.suppress(OSError):
+            file_system.remove_open(self.fd, self.path)
 
     def close(self) -> None:
         """Close the file; it stays."""
@@ -71,13 +72,10 @@ class PartNames:
 
     def create_shared(self) -> OwnFile | None:
         """Create a file with the shared name; return None if that name exists. Raise `OSError`."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            fd = os.open(self.shared, flags, 0o600)
+            own = _create(self.shared)
         except FileExistsError:
             return None
-        _lock(fd)
-        own = OwnFile(fd, self.shared)
         if own.has_name():
             return own
         own.close()  # another process found it before it was locked, and took it for a leftover
@@ -85,9 +83,7 @@ class PartNames:
 
     def create_private(self) -> OwnFile:
         """Create a file with a random name, which no other process uses. Raise `OSError`."""
-        fd, name = tempfile.mkstemp(prefix=f"{self._stem}.", suffix=".part", dir=self.shared.parent)
-        _lock(fd)
-        return OwnFile(fd, Path(name))
+        return _create(self._random_path())
 
     @contextlib.contextmanager
     def leftover(self) -> Generator[int | None, None, None]:
@@ -105,25 +101,22 @@ class PartNames:
 
     def move_to_shared(self, own: OwnFile) -> OwnFile:
         """Give the shared name to a private file, whoever has it now. Raise `OSError`."""
-        own.path.replace(self.shared)
+        file_system.rename_open(own.fd, own.path, self.shared)
         return OwnFile(own.fd, self.shared)
 
     def make_private(self, own: OwnFile) -> OwnFile:
         """Give a file a random name, or copy it if its name has been taken. Raise `OSError`."""
         if own.path != self.shared and own.has_name():
             return own
+        if own.has_name():
+            moved = OwnFile(own.fd, self._random_path())
+            file_system.rename_open(own.fd, own.path, moved.path)
+            if moved.has_name():
+                return moved
+            # Another process has taken the shared name in this moment: give it back.
+            moved.path.replace(own.path)
         private = self.create_private()
         try:
-            if own.has_name():
-                own.path.replace(private.path)
-                moved = OwnFile(own.fd, private.path)
-                if moved.has_name():
-                    private.close()
-                    return moved
-                # Another process has taken the shared name in this moment: give it back.
-                private.path.replace(own.path)
-                private.close()
-                private = self.create_private()
             copy(own.fd, private.fd, 0, os.fstat(own.fd).st_size)
             os.fsync(private.fd)
         except OSError:
@@ -138,7 +131,8 @@ class PartNames:
             fd = _open_unused(path)
             if fd is not None:
                 os.close(fd)
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # Windows: a running process has it open
+                    path.unlink(missing_ok=True)
 
     def remove_names_of(self, published: os.stat_result) -> None:
         """Remove the private names of the published file: its process was killed before it could.
@@ -151,6 +145,9 @@ class PartNames:
                     path.unlink()
                     if not os.path.lexists(self.shared):
                         ResumeStateFile(self.shared).remove()
+
+    def _random_path(self) -> Path:
+        return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
     def _private_paths(self) -> list[Path]:
         try:
@@ -169,32 +166,34 @@ def copy(source: int, target: int, start: int, stop: int) -> None:
         EOFError: The source has fewer bytes.
     """
     while start < stop:
-        chunk = memoryview(os.pread(source, min(_COPY_SIZE, stop - start), start))
+        chunk = memoryview(file_system.read_at(source, min(_COPY_SIZE, stop - start), start))
         if not chunk:
             raise EOFError
         while chunk:
-            count = os.pwrite(target, chunk, start)
+            count = file_system.write_at(target, chunk, start)
             start += count
             chunk = chunk[count:]
 
 
-def _lock(fd: int) -> None:
+def _create(path: Path) -> OwnFile:
+    """Create and lock a file of mode 0600; raise `OSError`, also if the name exists."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
     with contextlib.suppress(OSError):  # without locks, other processes copy this file
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file_system.lock(fd)
+    return OwnFile(fd, path)
 
 
 def _open_unused(path: Path) -> int | None:
     """Open and lock a regular file of this user; return None if it is another file or locked."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags)
+        fd = file_system.open_without_following(path, os.O_RDWR)
     except OSError:
         return None
     try:
         # In a folder that other users can write to, one of them may have created it.
         found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if file_system.is_own_file(found):
+            file_system.lock(fd)
             if os.path.samestat(found, os.lstat(path)):
                 return fd
     except OSError:

@@ -1,13 +1,13 @@
 """Whether the bytes of a file are a complete result, found out in constant memory. Blocking code.
 
-Imports errors and api.json_envelope.
+Imports errors, api.json_envelope and file_system.
 """
 
-import os
 import re
 from collections.abc import Collection
 from typing import Final
 
+from adepoll import file_system
 from adepoll.api.json_envelope import ObjectScanner
 from adepoll.errors import MalformedAnswerError
 from adepoll.fetcher.body_decoding import Chunk
@@ -72,7 +72,7 @@ def _ends_with_brace(fd: int, size: int) -> bool:
     """Return whether the last character that is not whitespace closes an object."""
     for stop in range(size, 0, -(2**16)):
         start = max(0, stop - 2**16)
-        if text := os.pread(fd, stop - start, start).rstrip():
+        if text := file_system.read_at(fd, stop - start, start).rstrip():
             return text.endswith(b"}")
     return False
 
@@ -82,7 +82,7 @@ def _is_unbalanced(fd: int) -> bool:
     depth = 0
     open_string = b""  # a string whose end has not been read yet
     position = 0
-    while chunk := os.pread(fd, _READ_SIZE, position):
+    while chunk := file_system.read_at(fd, _READ_SIZE, position):
         position += len(chunk)
         text, quote, rest = _STRING.sub(b"", open_string + chunk).partition(b'"')
         open_string = quote + rest

@@ -20,6 +20,7 @@ from typing import Final
 
 from attrs import frozen
 
+from adepoll import file_system
 from adepoll.api.models import Json
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -82,7 +83,7 @@ class ResumeStateFile:
         """
         try:
             # Another user may have put a link or a pipe there: do not follow, do not wait.
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = file_system.open_without_following(self._path, os.O_RDONLY)
             try:
                 document = _unseal(os.read(fd, _MAX_BYTES))
             finally:
@@ -136,11 +137,11 @@ class ResumeStateFile:
         """Write a new file, and rename it over whatever is there."""
         with suppress(FileNotFoundError):
             self._new.unlink()  # another user may have put a link or a pipe here, too
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN
         fd = os.open(self._new, flags, 0o600)
         try:
             _write(fd, sealed)
-            self._new.replace(self._path)
+            file_system.rename_open(fd, self._new, self._path)
         except OSError:
             _close(fd)
             with suppress(OSError):
@@ -157,7 +158,7 @@ def _close(fd: int) -> None:
 
 
 def _write(fd: int, sealed: bytes) -> None:
-    if os.pwrite(fd, sealed, 0) < len(sealed):
+    if file_system.write_at(fd, sealed, 0) < len(sealed):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

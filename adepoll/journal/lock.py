@@ -1,134 +1,33 @@
-"""JournalLock: only one process has a journal open, and others can find out its pid.
+"""The lock of a journal: only one process has a journal open, and others can find out its pid."""
 
-It is a flock(2) on a separate file. Only SQLite may open the journal itself, because closing a file
-releases all fcntl(2) locks of the process on it, SQLite's included. Windows has no flock.
-"""
-
-import contextlib
-import errno
-import fcntl
-import os
-import re
-import stat
-import time
 from pathlib import Path
-from typing import Final, Self
+from typing import Protocol
 
-from adepoll.errors import JournalAccessError, JournalBusyError
-
-_TRIES: Final = 10
-_PAUSE: Final = 0.01  # seconds between two tries; longer than `holder_of` holds the lock
-_PID: Final = re.compile(rb"(?:\d{1,20}\n)?")  # the whole contents of a lock file
-_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+from adepoll import file_system
+from adepoll.journal import database_lock, file_lock
 
 
-class JournalLock:
+class JournalLock(Protocol):
     """A lock that is held until `release` or until the process ends, killed or not."""
-
-    def __init__(self, path: Path, fd: int) -> None:
-        """Keep the locked file `path`, open as `fd`; use `take` instead."""
-        self._path = path
-        self._fd: int | None = fd
-
-    @classmethod
-    def take(cls, journal: Path) -> Self:
-        """Take the lock of a journal.
-
-        Raises:
-            JournalBusyError: Another process, or another `Journal` of this process, holds it.
-            JournalAccessError: The lock file cannot be created.
-        """
-        path = _lock_path(journal)
-        pid = None
-        for _ in range(_TRIES):
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
-                try:
-                    _check_is_lock(fd)
-                    if _try_lock(fd, path):
-                        _write_pid(fd)
-                        return cls(path, fd)
-                    pid = _read_pid(fd)
-                except BaseException:
-                    os.close(fd)
-                    raise
-                os.close(fd)
-            except OSError as exc:
-                raise JournalAccessError(
-                    f"its lock file {path.name} cannot be created: {exc.strerror}",
-                    path=str(journal),
-                    errno=exc.errno,
-                ) from exc
-            # Try again: `holder_of` may hold it for a moment, or its holder has just removed it.
-            time.sleep(_PAUSE)
-        raise JournalBusyError(path=str(journal), pid=pid)
 
     def release(self) -> None:
         """Release the lock; may be called again."""
-        if self._fd is None:
-            return
-        fd, self._fd = self._fd, None
-        # Remove the file before unlocking it. A process that has opened it in the meantime then
-        # sees that its file is no longer the one of that name (see `_try_lock`).
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(fd), os.lstat(self._path)):
-                self._path.unlink()
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if a forked child has it open
-        os.close(fd)
+
+
+def take_lock(journal: Path) -> JournalLock:
+    """Take the lock of a journal.
+
+    Raises:
+        JournalBusyError: Another process, or another `Journal` of this process, holds it.
+        JournalAccessError: The lock file cannot be created.
+    """
+    if file_system.HAS_FLOCK:
+        return file_lock.FileLock.take(journal)
+    return database_lock.DatabaseLock.take(journal)
 
 
 def holder_of(journal: Path) -> int | None:
     """Return the pid of the process that has the journal open; None if no process has."""
-    try:
-        fd = os.open(_lock_path(journal), os.O_RDONLY | _FLAGS)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _read_pid(fd)
-    else:
-        return None  # the lock file of a killed process
-    finally:
-        os.close(fd)
-
-
-def _lock_path(journal: Path) -> Path:
-    return journal.with_name(f"{journal.name}.lock")
-
-
-def _try_lock(fd: int, path: Path) -> bool:
-    """Lock the file; return True if it is locked now and is still the file at `path`."""
-    found = os.fstat(fd)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(found, os.lstat(path))
-    return False
-
-
-def _check_is_lock(fd: int) -> None:
-    """Raise unless this is a lock file: empty, or with a pid. Any other file stays unchanged."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EEXIST, "its name is taken by something that is not a file")
-    if found.st_nlink > 1 or not _PID.fullmatch(os.pread(fd, 32, 0)):
-        raise OSError(errno.EEXIST, "its name is taken by another file")
-
-
-def _write_pid(fd: int) -> None:
-    os.fchmod(fd, 0o600)
-    # The lock works on a full disk, too; only its holder's pid is unknown then.
-    with contextlib.suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-
-
-def _read_pid(fd: int) -> int | None:
-    try:
-        return int(os.pread(fd, 32, 0))
-    except (OSError, ValueError):
-        return None
+    if file_system.HAS_FLOCK:
+        return file_lock.holder_of(journal)
+    return database_lock.holder_of(journal)

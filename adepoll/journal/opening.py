@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes, urlsplit
 
+from adepoll import file_system
 from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
@@ -25,7 +26,7 @@ from adepoll.errors import (
     NotAJournalError,
 )
 from adepoll.journal.foreign_file import damaged, limit_instructions, remove_limit, schema_problem
-from adepoll.journal.lock import JournalLock
+from adepoll.journal.lock import JournalLock, take_lock
 from adepoll.journal.schema import APPLICATION_ID, FORMAT, JOURNAL_FILES, RULES, STATEMENTS
 from adepoll.journal.sqlite_errors import primary_code, reading_error
 from adepoll.redaction import redact_url, showable
@@ -97,7 +98,7 @@ def open_file(
     status = file_status(path)
     if status is None and must_exist:
         raise JournalNotFoundError(path=str(path))
-    lock = JournalLock.take(path)
+    lock = take_lock(path)
     try:
         status = file_status(path)  # again: another process may have created it before the lock
         if status is None:
@@ -271,18 +272,12 @@ def _access_error(path: Path, exc: OSError | ValueError) -> JournalAccessError:
 def _create_file(path: Path) -> None:
     """Create the file with mode 0600 whatever the umask; SQLite gives -wal and -shm the same."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o600)
         try:
-            os.fchmod(fd, 0o600)
+            file_system.make_private(fd, path)
         finally:
             os.close(fd)
-        # A power cut could remove the file's name if the folder was not synced (fsync(2)).
-        with suppress(PermissionError):  # some folders can be written but not read
-            fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        file_system.sync_folder(path.parent)
     except OSError as exc:
         raise _access_error(path, exc) from exc
 
@@ -313,7 +308,9 @@ def _has_rollback_journal(path: Path) -> bool:
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"file:{quote_from_bytes(os.fsencode(path))}?{mode}"
+    # Windows: file:///C:/folder/file (sqlite.org/uri.html, section 3.1).
+    prefix = "file:///" if path.drive else "file:"
+    uri = f"{prefix}{quote_from_bytes(os.fsencode(path.as_posix()))}?{mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT)
     connection.execute("PRAGMA cell_size_check = ON")
     limit_instructions(connection, size_of(path))

@@ -138,6 +138,7 @@ def test_a_partial_write_is_continued(tmp_path, monkeypatch):
     assert digest == hashlib.sha256(b"{0123456789}").hexdigest()
 
 
+@pytest.mark.posix
 def test_no_call_writes_more_than_half_a_mebibyte(tmp_path, monkeypatch):
     sizes, real = [], os.pwritev
 
@@ -240,6 +241,7 @@ def test_two_writers_in_one_folder_do_not_interfere(tmp_path):
 # --- Durability ---------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_file_is_synced_before_and_the_folder_after_the_rename(
     tmp_path, monkeypatch, overwrite
@@ -283,6 +285,7 @@ def test_a_folder_that_is_writable_but_not_readable_is_accepted(tmp_path, fail_o
     assert (tmp_path / "out").read_bytes() == b"{}"
 
 
+@pytest.mark.posix
 def test_a_failed_sync_of_the_folder_raises(tmp_path, fail_os):
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
@@ -413,6 +416,7 @@ def test_a_folder_that_accepts_no_file_raises_with_errno_and_cause(tmp_path, fai
     assert names(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_a_full_disk_raises_after_a_partial_write(tmp_path, fail_os):
     part = begun(tmp_path / "out")
     part.write(0, [b"{"])
@@ -482,6 +486,7 @@ def test_a_part_file_truncated_after_hashing_raises(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_an_unreadable_part_file_raises(tmp_path, fail_os):
     fail_os("preadv", errno.EIO)
     part = begun(tmp_path / "out")
@@ -529,6 +534,7 @@ def test_closing_never_raises(tmp_path, fail_os):
     part.close()
 
 
+@pytest.mark.posix
 def test_closing_a_removed_part_file_does_not_raise(tmp_path):
     part = begun(tmp_path / "out")
     (part_path,) = tmp_path.iterdir()
@@ -536,6 +542,7 @@ def test_closing_a_removed_part_file_does_not_raise(tmp_path):
     part.close()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_file_whose_part_file_was_removed_is_published(tmp_path, number):
     parts = [begun(tmp_path / "out") for _ in range(number)]  # the second has a random name
@@ -641,6 +648,7 @@ def test_beginning_again_removes_the_resume_state(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_a_full_disk_keeps_the_last_resume_state(tmp_path, fail_os):
     part = part_file(tmp_path / "out")
     part.open()
@@ -665,6 +673,7 @@ def test_a_target_created_meanwhile_leaves_nothing_to_resume(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 def test_a_failed_sync_of_the_folder_leaves_no_resume_state(tmp_path, fail_os):
     fail_os("fsync", errno.EIO, when=lambda fd: stat.S_ISDIR(os.fstat(fd).st_mode))
     part = part_file(tmp_path / "out")
@@ -805,6 +814,7 @@ def part_path_of(target):
     return path
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 def test_a_part_file_in_use_is_not_touched(tmp_path):
     first = part_file(tmp_path / "out")
@@ -821,6 +831,7 @@ def test_a_part_file_in_use_is_not_touched(tmp_path):
     assert state_of(tmp_path / "out").present == [(0, 2 * MIB + 2)]
 
 
+@pytest.mark.posix
 def test_a_part_file_in_use_by_another_process_is_not_touched(tmp_path):
     left_behind(tmp_path / "out")
     script = (
@@ -876,6 +887,7 @@ def test_a_published_file_of_a_killed_writer_is_not_written_to(tmp_path):
     assert names(tmp_path) == ["copy", "out"]
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "foreign"])
 def test_other_things_in_place_of_the_part_file_are_left_alone(tmp_path, monkeypatch, kind):
@@ -925,6 +937,7 @@ def begin_and_write(part, text):
     part.write(0, [text])
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_file_published_just_before_its_part_file_is_locked_is_not_written_to(
@@ -944,6 +957,7 @@ def test_a_file_published_just_before_its_part_file_is_locked_is_not_written_to(
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
@@ -970,6 +984,7 @@ def test_a_file_published_while_a_third_writer_begins_is_not_written_to(
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 @pytest.mark.parametrize(("removals", "gets_the_name"), [(1, True), (2, True), (3, False)])
 def test_after_three_vanished_part_files_another_name_is_used(
@@ -985,6 +1000,7 @@ def test_after_three_vanished_part_files_another_name_is_used(
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_descriptor_is_left_open")
 def test_a_part_file_with_a_second_name_is_unlinked_and_not_written_to(tmp_path, before_lock):
     """Its writer was killed between link(2) and unlink(2), just before the lock."""
@@ -1094,6 +1110,7 @@ def test_without_locks_a_second_writer_copies_the_bytes_of_the_first(tmp_path, m
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 def test_a_full_disk_during_the_copy_of_a_leftover_begins_again(tmp_path, fail_os):
     left_behind(tmp_path / "out")
     fail_os("pwrite", errno.ENOSPC)
@@ -1169,6 +1186,7 @@ def test_the_last_byte_before_whitespace_must_close_the_result(tmp_path, text, w
     assert names(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_the_part_file_of_a_published_file_is_removed_later(tmp_path, monkeypatch):
     target = tmp_path / "out"
 

@@ -98,6 +98,7 @@ def test_a_half_written_state_is_ignored(part, state_path):
         assert state is None or torn in (before, after)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("how", ["some of it", "an error"])
 def test_a_partial_write_keeps_the_last_state(part, monkeypatch, how):
     real = os.pwrite
@@ -296,6 +297,7 @@ def test_any_json_is_read_without_an_unexpected_error(tmp_path_factory, value):
 # --- Other things in place of the file ----------------------------------------------------------
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
 def test_something_other_than_a_file_is_ignored_without_waiting(part, state_path, kind):
     if kind == "folder":
@@ -326,6 +328,7 @@ def test_a_pipe_in_place_of_the_file_does_not_block(part, state_path):
     assert read(part) == ResumeState(SURE, DONE)
 
 
+@pytest.mark.posix
 def test_a_failed_write_keeps_the_last_state(part, monkeypatch):
     write(part, ResumeState(SURE, DONE))
 

@@ -39,6 +39,7 @@ def is_sound(path):
         connection.close()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kills", counts("ADEPOLL_KILLS", default=3, most=12))
 async def test_acknowledged_writes_survive_a_kill(path, kills):
     rng = random.Random(6)
@@ -76,6 +77,7 @@ async def test_acknowledged_writes_survive_a_kill(path, kills):
     assert is_sound(path)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("moment", range(6))
 async def test_a_kill_during_creation_leaves_a_usable_file_or_no_file(path, moment):
     """The process is killed after `moment` of the statements that create the file."""
@@ -104,6 +106,7 @@ opening.open_file({str(path)!r}, {ENDPOINT!r}, must_exist=False)
     assert is_sound(path)
 
 
+@pytest.mark.posix
 async def test_a_second_process_gets_the_pid_of_the_first_which_continues(path):
     async with await Journal.open(path, endpoint=ENDPOINT) as journal:
         await journal.add(["a"])
@@ -116,6 +119,7 @@ async def test_a_second_process_gets_the_pid_of_the_first_which_continues(path):
     assert is_sound(path)
 
 
+@pytest.mark.posix
 async def test_the_error_names_the_process_that_has_the_journal(path):
     first = await start(path, 0, 20_000)
     try:

@@ -237,6 +237,7 @@ async def test_a_special_file_beside_a_journal_is_refused(path, end, make):
         JournalReader(path)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("text", ["precious", "12345\nprecious", "12345", "\n"])
 async def test_a_file_of_another_program_is_not_taken_for_the_lock(path, text):
     lock = path.with_name(f"{path.name}.lock")

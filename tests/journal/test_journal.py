@@ -714,6 +714,7 @@ async def test_an_inline_result_is_kept_unchanged_with_its_urls(journal):
     assert (await one(journal)).snapshot.data.extraction == {"a": PRESIGNED}
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("mask", [0o000, 0o277])
 async def test_only_the_owner_can_read_the_files_with_any_umask(path, tmp_path, mask):
     before = os.umask(mask)

@@ -28,7 +28,7 @@ from adepoll.errors import (
     NotAJournalError,
 )
 from adepoll.journal import JournalReader, RecordFilter, Settled
-from adepoll.journal.lock import JournalLock, holder_of
+from adepoll.journal.lock import holder_of, take_lock
 
 ENDPOINT = "https://api.example"
 PAGE = 4096
@@ -418,6 +418,7 @@ async def test_a_link_to_the_journal_is_the_same_journal(path, tmp_path):
     assert {found.name for found in tmp_path.iterdir()} == {"link.db", "batch.db"}
 
 
+@pytest.mark.posix
 async def test_the_lock_file_of_a_killed_process_does_not_lock(path):
     path.with_name("batch.db.lock").write_text("4711\n")
     async with await open_(path) as journal:
@@ -446,7 +447,7 @@ def test_a_lock_is_never_held_twice_when_it_is_often_released(path):
     def take():
         for _ in range(200):
             try:
-                lock = JournalLock.take(path)
+                lock = take_lock(path)
             except JournalBusyError:
                 continue
             held.append(1)
@@ -464,10 +465,11 @@ def test_a_lock_is_never_held_twice_when_it_is_often_released(path):
     assert set(counts) == {1}
 
 
+@pytest.mark.posix
 def test_a_release_does_not_remove_another_lock(path):
-    ours = JournalLock.take(path)
+    ours = take_lock(path)
     path.with_name("batch.db.lock").unlink()  # as a user might do
-    theirs = JournalLock.take(path)
+    theirs = take_lock(path)
     ours.release()
     assert holder_of(path) == os.getpid()
     theirs.release()

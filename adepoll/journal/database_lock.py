@@ -1,0 +1,141 @@
+"""DatabaseLock: locks a journal on systems without flock(2), such as Windows.
+
+SQLite has locks on every system, and a process that ends, killed or not, loses them. So the lock is
+an unfinished transaction on a second, nearly empty database beside the journal.
+"""
+
+import errno
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Self
+
+from adepoll.errors import JournalAccessError, JournalBusyError
+from adepoll.journal.schema import JOURNAL_FILES
+from adepoll.journal.sqlite_errors import primary_code
+
+_TIMEOUT: Final = 0.1  # seconds to wait for the lock; longer than `holder_of` holds it
+_TRIES: Final = 10
+
+
+class DatabaseLock:
+    """A lock that is held until `release` or until the process ends, killed or not."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Keep a connection to `path` with an unfinished transaction; use `take` instead."""
+        self._path = path
+        self._connection: sqlite3.Connection | None = connection
+
+    @classmethod
+    def take(cls, journal: Path) -> Self:
+        """Take the lock of a journal.
+
+        Raises:
+            JournalBusyError: Another process, or another `Journal` of this process, holds it.
+            JournalAccessError: The lock file cannot be created.
+        """
+        path = _lock_path(journal)
+        try:
+            if not _is_lock(path):
+                raise JournalAccessError(
+                    f"its lock file {path.name} cannot be created: its name is taken by another "
+                    "file",
+                    path=str(journal),
+                    errno=errno.EEXIST,
+                )
+            for _ in range(_TRIES):
+                if (connection := _locked(path)) is not None:
+                    return cls(path, connection)
+        except sqlite3.Error as exc:
+            if primary_code(exc) != sqlite3.SQLITE_BUSY:
+                raise JournalAccessError(
+                    f"its lock file {path.name} cannot be created: {exc}",
+                    path=str(journal),
+                    errno=errno.EACCES,
+                ) from exc
+        raise JournalBusyError(path=str(journal), pid=holder_of(journal))
+
+    def release(self) -> None:
+        """Release the lock; may be called again."""
+        if self._connection is None:
+            return
+        connection, self._connection = self._connection, None
+        # Windows removes no open file. There, nobody else can have it open when it is removed.
+        try:
+            self._path.unlink()
+        except OSError:
+            connection.close()
+            with suppress(OSError):
+                self._path.unlink()
+        else:
+            connection.close()
+
+
+def holder_of(journal: Path) -> int | None:
+    """Return the pid of the process that has the journal open; None if no process has."""
+    path = _lock_path(journal)
+    try:
+        if not path.exists() or _can_lock(path):
+            return None
+        with closing(_connect(path, timeout=0)) as connection:
+            (pid,) = connection.execute("PRAGMA user_version").fetchone()
+            return int(pid)
+    except (OSError, sqlite3.Error):
+        return None
+
+
+def _lock_path(journal: Path) -> Path:
+    return journal.with_name(journal.name + JOURNAL_FILES[-1])
+
+
+def _is_lock(path: Path) -> bool:
+    """Return whether nothing has that name, or a database without tables, as locks are."""
+    if not os.path.lexists(path):
+        return True
+    if path.is_symlink():
+        return False
+    try:
+        with closing(_connect(path, timeout=_TIMEOUT)) as connection:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return not tables
+    except sqlite3.Error as exc:
+        if primary_code(exc) == sqlite3.SQLITE_NOTADB:
+            return False
+        raise
+
+
+def _locked(path: Path) -> sqlite3.Connection | None:
+    """Return a connection with the lock; None if its last holder has just removed the file.
+
+    Raises:
+        sqlite3.Error: Another connection has the lock, or the file cannot be written.
+    """
+    connection = _connect(path, timeout=_TIMEOUT)
+    try:
+        # Others can read the pid while the transaction keeps other writers out.
+        connection.execute(f"PRAGMA user_version = {os.getpid()}")
+        connection.execute("BEGIN IMMEDIATE")
+    except BaseException as exc:
+        connection.close()
+        if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_DBMOVED:
+            return None
+        raise
+    return connection
+
+
+def _can_lock(path: Path) -> bool:
+    """Return whether nobody has locked the database; raise `sqlite3.Error` if it is none."""
+    with closing(_connect(path, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as exc:
+            if primary_code(exc) == sqlite3.SQLITE_BUSY:
+                return False
+            raise
+        return True
+
+
+def _connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+    # A journal is opened and closed in different threads.
+    return sqlite3.connect(path, isolation_level=None, timeout=timeout, check_same_thread=False)

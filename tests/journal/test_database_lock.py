@@ -1,0 +1,88 @@
+"""DatabaseLock, the lock of journals where there is no flock(2)."""
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from adepoll.errors import JournalAccessError, JournalBusyError
+from adepoll.journal.database_lock import DatabaseLock, holder_of
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from adepoll.journal.database_lock import DatabaseLock
+lock = DatabaseLock.take(Path(sys.argv[1]))
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "batch.db"
+
+
+def test_one_holder_at_a_time_and_no_file_stays(journal, tmp_path):
+    first = DatabaseLock.take(journal)
+    with pytest.raises(JournalBusyError):
+        DatabaseLock.take(journal)
+    first.release()
+    first.release()
+    assert holder_of(journal) is None
+    assert [*tmp_path.iterdir()] == []
+    second = DatabaseLock.take(journal)
+    second.release()
+
+
+def test_the_lock_ends_with_its_process_and_names_it_before(journal):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(journal)], stdout=subprocess.PIPE
+    ) as process:
+        pid = int(process.stdout.readline())
+        assert holder_of(journal) == pid
+        with pytest.raises(JournalBusyError) as caught:
+            DatabaseLock.take(journal)
+        assert caught.value.pid == pid
+        process.kill()
+    assert holder_of(journal) is None
+    DatabaseLock.take(journal).release()
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(journal, tmp_path, monkeypatch):
+    """The last holder removed the file between our opening it and our lock."""
+    real, left = sqlite3.connect, [1]
+
+    def connect(path, **options):
+        connection = real(path, **options)
+        if left and options["timeout"]:
+            left.pop()
+            connection.execute("PRAGMA user_version = 1")  # opens the file
+            (tmp_path / "batch.db.lock").unlink()
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    lock = DatabaseLock.take(journal)
+    with pytest.raises(JournalBusyError):
+        DatabaseLock.take(journal)
+    lock.release()
+
+
+@pytest.mark.parametrize("kind", ["text", "database", "link"])
+def test_another_file_is_not_taken_for_the_lock(journal, tmp_path, kind):
+    path = tmp_path / "batch.db.lock"
+    if kind == "text":
+        path.write_text("precious")
+    elif kind == "database":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE precious (x)")
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+    before = path.read_bytes() if kind != "link" else None
+    with pytest.raises(JournalAccessError, match="taken by another file"):
+        DatabaseLock.take(journal)
+    assert holder_of(journal) is None
+    assert (path.read_bytes() if kind != "link" else None) == before
+    assert not (tmp_path / "elsewhere").exists()
