@@ -1,6 +1,7 @@
 """``adepoll emulate``: run an emulated ADE service on loopback ports."""
 
 import asyncio
+import itertools
 import shutil
 import sys
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ from adepoll.cli.run import run
 from adepoll.cli.stdout_writer import write_line
 from adepoll.emulator import (
     FAULT_NAMES,
+    KINDS,
     Emulator,
     Fault,
     Settings,
@@ -98,6 +100,24 @@ def _read_profile(ctx: click.Context, param: click.Parameter, file: Path | None)
     metavar="N",
     help="Number of jobs at the start.",
 )
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([*KINDS]),
+    metavar="KIND",
+    help="Kind of these jobs: v1-extract (default), v1-parse, v2-parse, v2-extract or v2-workflow. "
+    "Repeatable: the kinds take turns.",
+)
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    default=["emulator-key"],
+    show_default=True,
+    metavar="KEY",
+    help="Key that the API accepts; every other key is rejected. Repeatable.",
+)
 @median_option
 @click.option("--seed", default=0, show_default=True, help="Seed of all random values.")
 @click.option(
@@ -129,6 +149,8 @@ def emulate(
     port: int,
     results_port: int,
     jobs: int,
+    kinds: tuple[str, ...],
+    api_keys: tuple[str, ...],
     median: float,
     seed: int,
     settings: Settings,
@@ -136,7 +158,7 @@ def emulate(
     verbose: bool,
     until_eof: bool,
 ) -> None:
-    """Run an emulated ADE service; needs no API key.
+    """Run an emulated ADE service with all kinds of jobs; needs no API key.
 
     Prints two environment variables that direct adepoll and the official SDK to the emulator.
     """
@@ -145,6 +167,8 @@ def emulate(
         chosen = attrs.evolve(chosen, profile=attrs.evolve(chosen.profile, median=median))
     if _is_given(ctx, "jobs"):
         chosen = attrs.evolve(chosen, jobs=jobs)
+    if kinds:
+        chosen = attrs.evolve(chosen, kinds=kinds)
     if _is_given(ctx, "seed"):
         chosen = attrs.evolve(chosen, seed=seed)
 
@@ -152,9 +176,12 @@ def emulate(
         emulator = Emulator(
             seed=chosen.seed,
             profile=chosen.profile,
+            profiles=chosen.profiles,
             list_order=chosen.list_order,
             list_lag=chosen.list_lag,
             faults=[*chosen.faults, *faults],
+            api_key=api_keys[0],
+            more_keys=api_keys[1:],
             host=host,
             port=port,
             results_port=results_port,
@@ -165,8 +192,8 @@ def emulate(
             except OSError as exc:
                 say(f"adepoll: cannot listen on {host}, port {port} or {results_port}: {exc}")
                 return ExitCode.USAGE
-            for _ in range(chosen.jobs):
-                emulator.submit()
+            for _, kind in zip(range(chosen.jobs), itertools.cycle(chosen.kinds), strict=False):
+                emulator.submit(kind=kind)
             write_line(f"export {BASE_URL_VARIABLE}={emulator.base_url}")
             write_line(f"export {API_KEY_VARIABLE}={emulator.api_key}")
             say(

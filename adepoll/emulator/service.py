@@ -30,6 +30,12 @@ def _tuple_of(faults: Iterable[Fault | str]) -> tuple[Fault | str, ...]:
     return tuple(faults)
 
 
+def _tuple_of_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(keys, str):  # each of its letters would be a key
+        raise TypeError("more_keys must be several keys, not one string")
+    return tuple(keys)
+
+
 @define(kw_only=True, eq=False)
 class Emulator:
     """A local ADE service for tests.
@@ -69,7 +75,7 @@ class Emulator:
     sleep: Sleep = field(default=asyncio.sleep, repr=False)
     list_order: ListOrder = field(default=ListOrder.NEWEST, converter=ListOrder)
     list_lag: float = 0.0
-    more_keys: Iterable[str] = field(default=(), converter=tuple, repr=False)
+    more_keys: Iterable[str] = field(default=(), converter=_tuple_of_keys, repr=False)
     initial_faults: Iterable[Fault | str] = field(default=(), alias="faults", converter=_tuple_of)
     world: World = field(init=False, repr=False)
     truth: GroundTruth = field(init=False, repr=False)

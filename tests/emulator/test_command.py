@@ -70,6 +70,15 @@ async def test_options_override_the_settings_file(tmp_path):
     assert err.count(b"\n") == 1
 
 
+async def test_the_jobs_at_the_start_can_have_several_kinds():
+    options = ["--jobs", "5", "--kind", "v2-parse", "--kind", "v1-extract", "--api-key", "mine"]
+    async with emulating(*options, "--api-key", "other") as (process, request_list):
+        status, body = await request_list()
+        err = await ended(process)
+    assert (status, len(json.loads(body)["jobs"])) == (200, 2)
+    assert b"with 5 jobs" in err
+
+
 async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
     ours, theirs = pty.openpty()
     try:
@@ -97,6 +106,7 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
         (["--fault", "fire"], "no fault is named 'fire'"),
         (["--fault", "nan:2"], "'chance' must be <= 1: 2.0"),
         (["--fault", "nan:often"], "could not convert string to float"),
+        (["--kind", "v3-parse"], "'v3-parse' is not one of 'v1-extract', 'v1-parse'"),
         (["--profile", "nowhere.toml"], "No such file"),
         (["--profile", "{bad}"], "unknown key sed"),
     ],
