@@ -77,6 +77,7 @@ EXAMPLES = [
         errors.StorageError(job_id="j-1", path="/out/a.json", cause=OSError(28, "No space left"))
     ),
     errors.WebhookVerificationError("it is too old"),
+    errors.TooManyTenantsError(limit=100),
     errors.JournalError("has no job 'j-1'", path="/batch.db"),
     errors.JournalNotFoundError(path="/batch.db"),
     errors.JournalBusyError(path="/batch.db", pid=4711),
@@ -159,6 +160,7 @@ def test_only_temporary_failures_are_transient():
         "ServerTimeoutError",
         "RateLimitedError",
         "ServerError",
+        "TooManyTenantsError",
         "ResultMalformedError",
         "UnusableRangeError",  # internal to the fetcher; public as ResultMalformedError
         "ResultServerError",

@@ -12,6 +12,7 @@ from adepoll.errors._base import (
     ConfigurationError,
     InvalidJobIdError,
     MissingApiKeyError,
+    TooManyTenantsError,
     WebhookVerificationError,
 )
 from adepoll.errors._jobs import (
@@ -134,6 +135,7 @@ __all__ = [
     "StatusError",
     "StorageError",
     "TargetExistsError",
+    "TooManyTenantsError",
     "TransportError",
     "UnexpectedStatusError",
     "UnprocessableError",

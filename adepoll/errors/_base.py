@@ -78,6 +78,20 @@ class ClosedError(RuntimeError):
     """
 
 
+class TooManyTenantsError(AdePollError):
+    """All tenants that a server may have open at the same time are in use.
+
+    Attributes:
+        limit: Maximum number of tenants.
+    """
+
+    transient = True
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"all {limit} tenants are in use; pass a larger limit= to allow more")
+        self.limit = limit
+
+
 class WebhookVerificationError(AdePollError):
     """A webhook is malformed, or is not proven to come from the service. Answer with 400 or 401.
 

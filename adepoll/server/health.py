@@ -19,6 +19,11 @@ from adepoll.watching.pollers import finish, start
 from adepoll.watching.watcher import JobWatcher
 
 _PROBE_TIMEOUT: Final = 3.0  # seconds
+_IDLE: Final = 30.0  # seconds after which earlier requests say nothing about the service
+
+LIVE: Final[Mapping[str, str]] = {"status": "ok"}
+"""The JSON of a liveness response. The process works if it can send this, whatever the service
+does: a restart does not repair the service."""
 
 
 class Condition(Enum):
@@ -74,7 +79,7 @@ class HealthCheck:
         *,
         probe_every: float | None,
     ) -> None:
-        """Create a health check; `open_resources` describes `probe_every`."""
+        """Create a health check; `create_resources` describes `probe_every`."""
         self._client = client
         self._watcher = watcher
         self._fetcher = fetcher
@@ -83,17 +88,19 @@ class HealthCheck:
         self._probe: asyncio.Task[None] | None = None
         self._probed_at: float | None = None
         self._probe_failed = False  # the last one
+        self._seen = 0  # requests that the client had sent at the last check
+        self._seen_at = -math.inf  # loop time of the last check with a further request
 
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If there was no request yet, or the last requests or the last probe failed, one request
-        probes the service first. Without this probe, a server that gets no traffic would never
-        notice that the service is back.
+        If the last requests or the last probe failed, or there was no other request for `_IDLE`
+        seconds, one request probes the service first. Without this probe, a server that gets no
+        traffic would notice neither that the service is down nor that it is back.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
-        if not is_stopping and (is_bad or not self._client.stats.requests):
+        if not is_stopping and (is_bad or self._is_idle()):
             await self._probe_service()
             condition = self._condition(is_stopping=is_stopping)
         stats = {
@@ -114,6 +121,13 @@ class HealthCheck:
         if stats.refused is not None:
             return Condition.REFUSED
         return Condition.OUTAGE if stats.is_outage or self._probe_failed else Condition.OK
+
+    def _is_idle(self) -> bool:
+        """Return True if the client has sent no request for some time."""
+        now = asyncio.get_running_loop().time()
+        if (requests := self._client.stats.requests) != self._seen:
+            self._seen, self._seen_at = requests, now
+        return now - self._seen_at >= _IDLE
 
     async def _probe_service(self) -> None:
         """Wait for a probe that all callers share, if one is running or due."""

@@ -1,6 +1,7 @@
 """The status of a job as JSON, and as an HTTP response."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from attrs import frozen
@@ -40,8 +41,8 @@ def job_as_json(job: JobSnapshot) -> dict[str, Json]:
         "status": job.status.value,
         "is_terminal": job.is_terminal,
         "partial": job.partial,
-        "received_at": None if job.received_at is None else job.received_at.isoformat(),
-        "created_at": None if job.created_at is None else job.created_at.isoformat(),
+        "received_at": _utc(job.received_at),
+        "created_at": _utc(job.created_at),
         "progress": job.progress,
         "version": job.version,
         "failure_reason": _short(job.failure_reason),
@@ -62,6 +63,10 @@ def active_reply(error: JobTimeoutError) -> StatusReply:
         headers={**_HEADERS, "Retry-After": str(RETRY_AFTER)},
         body=job_as_json(JobSnapshot(job_id=error.job_id, status=status, status_text=status.value)),
     )
+
+
+def _utc(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat().replace("+00:00", "Z")
 
 
 def _short(text: str | None) -> str | None:

@@ -153,6 +153,7 @@ _EXPECTED: Final = (errors.ClosedError, errors.JobTimeoutError)
 _STATUS_AND_TITLE: Final[Mapping[type, tuple[int, str]]] = {
     errors.AdePollError: (500, "Internal error of this server"),
     errors.ClosedError: (503, "This server is starting or stopping; try again"),
+    errors.TooManyTenantsError: (503, "This server is busy; try again"),
     errors.InvalidJobIdError: (422, "Invalid job id"),
     errors.JobCancelledError: (409, "The job was cancelled"),
     errors.JobFailedError: (409, "The job failed"),

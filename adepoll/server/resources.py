@@ -12,7 +12,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, TypedDict, TypeVar
+from typing import Final, TypedDict, TypeVar, Unpack
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot, Json
@@ -42,7 +42,7 @@ _BODY_TIMEOUT: Final = 60.0  # seconds for the body of a webhook
 
 
 class ResourceOptions(TypedDict, total=False):
-    """The options of `open_resources`, which describes them."""
+    """The options of `create_resources`, which describes them."""
 
     client: AdeClient | Callable[[], AdeClient]
     watcher: Callable[[AdeClient], JobWatcher]
@@ -54,8 +54,8 @@ class ResourceOptions(TypedDict, total=False):
 class ServerResources:
     """Client, watcher and fetcher of one key and region, for all requests of a server.
 
-    `open_resources` creates an instance. Two instances share no connections, no request budget and
-    no job states.
+    `open_resources` creates and closes an instance. Two instances share no connections, no request
+    budget and no job states.
 
     Attributes:
         client: The client.
@@ -69,11 +69,13 @@ class ServerResources:
         watcher: JobWatcher,
         fetcher: ResultFetcher,
         *,
+        owns_client: bool,
         grace: float,
         probe_every: float | None,
     ) -> None:
         """Use `open_resources` instead."""
         self.client = client
+        self._owns_client = owns_client
         self.watcher = watcher
         self.fetcher = fetcher
         self._grace = grace
@@ -88,6 +90,11 @@ class ServerResources:
     def is_stopping(self) -> bool:
         """True after `stop` was called."""
         return self._ends_at is not None
+
+    @property
+    def is_in_use(self) -> bool:
+        """True while a request waits for a job, receives events, or receives a result."""
+        return bool(self._streams or self.watcher.stats.subscribers or self.fetcher.stats.under_way)
 
     def stop(self) -> None:
         """Close the watcher, because the server is stopping.
@@ -277,11 +284,16 @@ class ServerResources:
         return HTTPStatus.NO_CONTENT
 
     async def aclose(self) -> None:
-        """Stop, and wait until all tasks have ended."""
-        self.stop()
-        await self._health.aclose()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Stop, wait until all tasks have ended, and close fetcher, watcher and client."""
+        async with AsyncExitStack() as stack:
+            if self._owns_client:
+                stack.push_async_callback(self.client.aclose)
+            stack.push_async_callback(self.watcher.aclose)
+            stack.push_async_callback(self.fetcher.aclose)
+            self.stop()
+            await self._health.aclose()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
 
 
 def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awaitable[None]]:
@@ -296,24 +308,43 @@ def limit_send_time(send: Callable[[_T], Awaitable[None]]) -> Callable[[_T], Awa
 
 @asynccontextmanager
 async def open_resources(
+    **options: Unpack[ResourceOptions],
+) -> AsyncGenerator[ServerResources, None]:
+    """Create client, watcher and fetcher, and close them when the block ends.
+
+    Args:
+        **options: As for `create_resources`.
+
+    Raises:
+        ConfigurationError: The API key is missing, or another setting is invalid.
+        ValueError: `grace` or `probe_every` is negative or not a number.
+    """
+    resources = create_resources(**options)
+    try:
+        yield resources
+    finally:
+        await resources.aclose()
+
+
+def create_resources(
     *,
     client: AdeClient | Callable[[], AdeClient] = AdeClient,
     watcher: Callable[[AdeClient], JobWatcher] = JobWatcher,
     fetcher: Callable[[AdeClient], ResultFetcher] = ResultFetcher,
     grace: float = 3.0,
     probe_every: float | None = 10.0,
-) -> AsyncGenerator[ServerResources, None]:
-    """Create client, watcher and fetcher, and close them when the block ends.
+) -> ServerResources:
+    """Create client, watcher and fetcher, which `ServerResources.aclose` closes.
 
     Args:
         client: Creates the client, such as ``functools.partial(AdeClient, region="eu")``; or an
-            existing client, which the block does not close.
+            existing client, which is not closed.
         watcher: Creates the watcher from the client, such as ``partial(JobWatcher,
             concurrency=128)``.
         fetcher: Creates the fetcher from the client.
         grace: Seconds that results have to complete after the server was stopped.
-        probe_every: Least seconds between two probes of a service that failed; None to send no
-            probes.
+        probe_every: Seconds after which readiness probes the service again: after a failure, or
+            while there are no other requests; None to send no probes.
 
     Raises:
         ConfigurationError: The API key is missing, or another setting is invalid.
@@ -322,18 +353,14 @@ async def open_resources(
     for name, value in (("grace", grace), ("probe_every", probe_every)):
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be a number of 0 or more, got {value}")
-    async with AsyncExitStack() as stack:
-        if isinstance(client, AdeClient):
-            opened = client
-        else:
-            opened = client()
-            stack.push_async_callback(opened.aclose)
-        watching = watcher(opened)
-        stack.push_async_callback(watching.aclose)
-        fetching = fetcher(opened)
-        stack.push_async_callback(fetching.aclose)
-        resources = ServerResources(
-            opened, watching, fetching, grace=grace, probe_every=probe_every
-        )
-        stack.push_async_callback(resources.aclose)
-        yield resources
+    opened = client if isinstance(client, AdeClient) else client()
+    # A client without a request has opened nothing, so that no error below leaves something open.
+    watching = watcher(opened)
+    return ServerResources(
+        opened,
+        watching,
+        fetcher(opened),
+        owns_client=opened is not client,
+        grace=grace,
+        probe_every=probe_every,
+    )

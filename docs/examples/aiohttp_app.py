@@ -25,14 +25,14 @@ from aiohttp import web
 from adepoll import Adaptive, AdeClient, JobWatcher, WebhookVerifier
 from adepoll.contrib.aiohttp import (
     events,
+    live,
     problem_details_middleware,
     ready,
     send_result,
+    send_status,
     setup,
-    wait,
     webhook,
 )
-from adepoll.errors import JobTimeoutError
 
 SUBMITTING = web.AppKey("SUBMITTING", aiohttp.ClientSession)
 PAGE = Path(__file__).with_name("page.html")
@@ -112,12 +112,7 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
 @routes.get("/jobs/{job_id}")
 async def job(request: web.Request) -> web.Response:
     """Return the status of a job when it has settled, or after 20 seconds."""
-    job_id = request.match_info["job_id"]
-    try:
-        settled = await wait(request, job_id, timeout=20)
-    except JobTimeoutError as error:
-        return web.json_response({"job_id": job_id, "status": error.last_status}, status=202)
-    return web.json_response({"job_id": job_id, "status": settled.status.value})
+    return await send_status(request, request.match_info["job_id"], timeout=20)
 
 
 @routes.get("/jobs/{job_id}/result")
@@ -133,6 +128,7 @@ def make_app() -> web.Application:
     app.cleanup_ctx.append(submitting)
     app.add_routes(routes)
     app.router.add_get("/ready", ready)
+    app.router.add_get("/live", live)
     if secret := os.environ.get("WEBHOOK_SECRET"):
         app.router.add_post("/webhook", webhook(WebhookVerifier(secret)))
     return app

@@ -23,19 +23,20 @@ from typing import Annotated, TypedDict
 
 import aiohttp
 from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 
 from adepoll import Adaptive, AdeClient, JobWatcher, WebhookVerifier
 from adepoll.contrib.fastapi import (
     add_problem_details,
     adepoll_lifespan,
     events,
+    live,
+    openapi,
     ready,
     send_result,
-    wait,
+    send_status,
     webhook,
 )
-from adepoll.errors import JobTimeoutError
 
 PAGE = Path(__file__).with_name("page.html")
 SCHEMA = json.dumps({"type": "object", "properties": {"total": {"type": "string"}}})
@@ -94,9 +95,10 @@ app = FastAPI(
     title="Batches of jobs", lifespan=adepoll_lifespan(watcher=watcher, inner=own_lifespan)
 )
 add_problem_details(app)
-app.get("/ready")(ready)
+app.get("/ready", **openapi.READY)(ready)
+app.get("/live", **openapi.LIVE)(live)
 if secret := os.environ.get("WEBHOOK_SECRET"):
-    app.post("/webhook")(webhook(WebhookVerifier(secret)))
+    app.post("/webhook", **openapi.WEBHOOK)(webhook(WebhookVerifier(secret)))
 
 
 @app.get("/", include_in_schema=False)
@@ -117,7 +119,7 @@ async def start(
     return {"job_ids": [job_id for job_id in answers if job_id is not None]}
 
 
-@app.get("/events")
+@app.get("/events", **openapi.EVENTS)
 async def subscribe(request: Request, ids: str) -> Response:
     """Send the status of the jobs ``?ids=one,two`` as server-sent events."""
     job_ids = ids.split(",")
@@ -126,17 +128,14 @@ async def subscribe(request: Request, ids: str) -> Response:
     return events(request, job_ids)
 
 
-@app.get("/jobs/{job_id}")
+@app.get("/jobs/{job_id}", **openapi.STATUS)
 async def job(request: Request, job_id: str) -> Response:
     """Return the status of a job when it has settled, or after 20 seconds."""
-    try:
-        settled = await wait(request, job_id, timeout=20)
-    except JobTimeoutError as error:
-        return JSONResponse({"job_id": job_id, "status": error.last_status}, status_code=202)
-    return JSONResponse({"job_id": job_id, "status": settled.status.value})
+    return await send_status(request, job_id, timeout=20)
 
 
-@app.api_route("/jobs/{job_id}/result", methods=["GET", "HEAD"])
+@app.head("/jobs/{job_id}/result", include_in_schema=False)
+@app.get("/jobs/{job_id}/result", **openapi.RESULT)
 async def result(request: Request, job_id: str) -> Response:
     """Send a result, whole or a range of it."""
     return send_result(request, job_id)

@@ -1,4 +1,4 @@
-"""Features of the aiohttp adapter: application keys, sub-applications, several integrations."""
+"""Features of the aiohttp adapter: application keys, sub-applications, tenants."""
 
 import asyncio
 from functools import partial
@@ -14,7 +14,7 @@ from adepoll.contrib.aiohttp import (
     CLIENT,
     FETCHER,
     WATCHER,
-    Integration,
+    Tenant,
     problem_details_middleware,
     ready,
     setup,
@@ -99,8 +99,8 @@ async def test_sub_applications_with_own_keys_share_nothing(ade, other_ade):
     assert ade.truth.requests.unauthorized == other_ade.truth.requests.unauthorized == 0
 
 
-async def test_integrations_of_one_application_share_nothing(ade, other_ade):
-    us, eu = Integration("us"), Integration("eu")
+async def test_tenants_of_one_application_share_nothing(ade, other_ade):
+    us, eu = Tenant("us"), Tenant("eu")
     app = web.Application()
     us.setup(app, **server_apps.options_for(ade))
     eu.setup(app, **server_apps.options_for(other_ade))

@@ -1,4 +1,4 @@
-"""Features of the FastAPI adapter: lifespans, dependencies, websockets, several integrations."""
+"""Features of the FastAPI adapter: lifespans, dependencies, websockets, tenants."""
 
 import asyncio
 import warnings
@@ -16,7 +16,7 @@ from adepoll import AdeClient, JobWatcher, ResultFetcher
 from adepoll.contrib.fastapi import (
     Client,
     Fetcher,
-    Integration,
+    Tenant,
     Watcher,
     add_problem_details,
     adepoll_lifespan,
@@ -101,8 +101,8 @@ async def test_a_mounted_application_uses_the_outer_resources(ade):
         assert await get(f"{server.url}/sub/kinds") == (200, [True, True, True])
 
 
-async def test_integrations_share_nothing(ade, other_ade):
-    us, eu = Integration("us"), Integration("eu")
+async def test_tenants_share_nothing(ade, other_ade):
+    us, eu = Tenant("us"), Tenant("eu")
     inner = eu.lifespan(**server_apps.options_for(other_ade))
     app = FastAPI(lifespan=us.lifespan(**server_apps.options_for(ade), inner=inner))
     add_problem_details(app)
@@ -177,7 +177,7 @@ async def test_websockets_have_the_same_dependencies(ade):
         assert await socket.receive_json() == {"status": "completed"}
 
 
-@pytest.mark.parametrize(("stops", "code"), [(False, 1011), (True, 1013)])
+@pytest.mark.parametrize(("stops", "code"), [(False, 1008), (True, 1013)])
 async def test_an_error_closes_a_websocket_with_its_name(ade, stops, code):
     job_id = ade.submit(ENDLESS) if stops else "none"
     async with (
@@ -192,6 +192,17 @@ async def test_an_error_closes_a_websocket_with_its_name(ade, stops, code):
         message = await socket.receive()
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, code)
         assert message.extra == ("ClosedError" if stops else "JobNotFoundError")
+
+
+async def test_an_error_of_the_service_closes_a_websocket_with_1011(ade):
+    ade.faults.add("unauthorized")
+    async with (
+        server_apps.run_uvicorn(sockets_app(ade)) as server,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"{server.url}/job") as socket,
+    ):
+        message = await socket.receive()
+        assert (message.data, message.extra) == (1011, "AuthenticationError")
 
 
 async def test_a_websocket_that_disconnects_ends_only_its_own_wait(ade):

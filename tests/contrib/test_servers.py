@@ -45,6 +45,12 @@ async def until(condition):
             await asyncio.sleep(0.01)
 
 
+async def until_true(call, *, equals):
+    async with asyncio.timeout(10):
+        while await call() != equals:
+            pass
+
+
 def events_in(text):
     """Return the events of a stream as (name, data)."""
     found = []
@@ -72,7 +78,63 @@ async def test_a_wait_that_times_out_gets_504_with_problem_details(server, ade, 
         assert response.content_type == "application/problem+json"
         problem = await response.json()
     assert (problem["error"], problem["job_id"]) == ("JobTimeoutError", job_id)
+    assert (problem["last_status"], problem["instance"]) == ("processing", f"/wait/{job_id}")
     await until(lambda: server.watcher.stats.watched == 0)
+
+
+async def test_a_wait_for_an_unknown_job_that_times_out_gets_404(kind, ade, http):
+    """It is not pending: a client that tries again would do so for ever."""
+    watcher = partial(JobWatcher, schedule=Fixed(interval=0.05), not_found_grace=600)
+    async with server_apps.run_server(kind, ade, watcher=watcher) as server:
+        for path in ("wait", "status"):
+            async with http.get(f"{server.url}/{path}/no-such-job?timeout=0.2") as response:
+                assert response.status == 404
+                assert (await response.json())["error"] == "JobNotFoundError"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [("server-error", 503), ("stalled", 504), ("unauthorized", 502)]
+)
+async def test_a_wait_that_times_out_during_an_outage_is_an_error(kind, ade, http, fault, status):
+    ade.faults.add(fault)
+    job_id = ade.submit(ENDLESS)
+    async with server_apps.run_server(kind, ade) as server:
+        for path in ("wait", "status"):
+            async with http.get(f"{server.url}/{path}/{job_id}?timeout=0.2") as response:
+                assert response.status == status
+                assert (await response.json())["job_id"] == job_id
+                assert ("Retry-After" in response.headers) == (status != 502)
+
+
+async def test_a_job_that_was_active_before_an_outage_is_not_active_for_ever(kind, ade, http):
+    job_id = ade.submit(ENDLESS)
+    async with server_apps.run_server(kind, ade) as server:
+
+        async def status():
+            async with http.get(f"{server.url}/status/{job_id}?timeout=0.3") as response:
+                return response.status
+
+        assert await status() == 202
+        ade.faults.add("server-error")
+        await until_true(status, equals=503)
+
+
+async def test_the_status_of_a_job_is_200_once_it_has_settled_and_202_before(server, ade, http):
+    active, failed = ade.submit(ENDLESS), ade.submit(JobPlan(outcome=Outcome.FAILED))
+    async with http.get(f"{server.url}/status/{active}?timeout=0.2") as response:
+        assert response.status == 202
+        assert int(response.headers["Retry-After"]) > 0
+        body = await response.json()
+        assert (body["job_id"], body["status"], body["is_terminal"]) == (
+            active,
+            "processing",
+            False,
+        )
+    async with http.get(f"{server.url}/status/{failed}?timeout=10") as response:
+        assert response.status == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        body = await response.json()
+        assert (body["job_id"], body["status"], body["is_terminal"]) == (failed, "failed", True)
 
 
 @pytest.mark.parametrize(

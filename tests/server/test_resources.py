@@ -1,6 +1,7 @@
 """Client, watcher and fetcher of a server start and end together; tests/contrib tests the rest."""
 
 import asyncio
+import gc
 import inspect
 from functools import partial
 
@@ -9,8 +10,9 @@ from waiting import until
 
 from adepoll import AdeClient, ClosedError, JobWatcher
 from adepoll.emulator import JobPlan
+from adepoll.server import health
 from adepoll.server.health import Condition
-from adepoll.server.resources import ResourceOptions, open_resources
+from adepoll.server.resources import ResourceOptions, create_resources, open_resources
 
 ENDLESS = JobPlan(processing_time=float("inf"))
 
@@ -29,18 +31,11 @@ async def test_all_resources_are_closed_at_the_end(ade, client):
             await call("a")
 
 
-async def test_the_client_is_closed_if_the_watcher_cannot_be_created(client):
-    clients = []
-
-    def watcher(client):
-        clients.append(client)
-        return JobWatcher(client, concurrency=0)
-
+async def test_resources_that_cannot_be_created_leave_nothing_open(client):
     with pytest.raises(ValueError, match="concurrency"):
-        async with open_resources(client=client, watcher=watcher):
-            pass
-    with pytest.raises(ClosedError):
-        await clients[0].get_job("a")
+        create_resources(client=client, watcher=partial(JobWatcher, concurrency=0))
+    gc.collect()  # an unclosed session would warn, and warnings are errors
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_stop_ends_waits_immediately_and_streams_after_the_grace_time(ade, client):
@@ -101,9 +96,20 @@ async def test_health_has_the_statistics_of_each_resource(ade, client):
         assert body["fetcher"]["under_way"] == 0
 
 
-def test_the_options_of_adapters_are_those_of_open_resources():
+def test_the_options_of_adapters_are_those_of_create_resources():
     options = inspect.get_annotations(ResourceOptions)
     assert {
         name: parameter.annotation
-        for name, parameter in inspect.signature(open_resources).parameters.items()
+        for name, parameter in inspect.signature(create_resources).parameters.items()
     } == options
+
+
+async def test_an_idle_server_notices_that_its_service_has_died(ade, client, monkeypatch):
+    monkeypatch.setattr(health, "_IDLE", 0.0)
+    async with open_resources(client=client, probe_every=0.0) as resources:
+        assert (await resources.health()).condition is Condition.OK
+        ade.faults.add("server-error")
+        assert (await resources.health()).condition is Condition.OUTAGE
+        assert (await resources.health()).condition is Condition.OUTAGE
+        ade.faults.clear()
+        assert (await resources.health()).condition is Condition.OK

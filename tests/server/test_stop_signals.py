@@ -1,8 +1,11 @@
 """A stop signal calls a callback, and the old handler still runs."""
 
 import asyncio
+import contextvars
+import gc
 import signal
 import threading
+import weakref
 
 import pytest
 
@@ -41,6 +44,35 @@ async def test_the_old_handler_is_restored(received):
     with on_stop_signal(lambda: None):
         assert signal.getsignal(signal.SIGTERM) is not own
     assert signal.getsignal(signal.SIGTERM) is own
+
+
+async def test_blocks_that_end_in_the_order_of_their_beginning_leave_nothing(received):
+    own = signal.getsignal(signal.SIGTERM)
+    callbacks = [Callback() for _ in range(50)]
+    alive = [weakref.ref(callback) for callback in callbacks]
+    blocks = [on_stop_signal(callback) for callback in callbacks]
+    for block in blocks:
+        block.__enter__()
+    del callbacks
+    for _ in range(50):
+        blocks.pop(0).__exit__(None, None, None)
+    assert signal.getsignal(signal.SIGTERM) is own
+    gc.collect()
+    assert [ref for ref in alive if ref() is not None] == []
+
+
+class Callback:
+    def __call__(self):
+        pass
+
+
+async def test_a_callback_runs_without_the_context_that_the_signal_interrupts(received):
+    request = contextvars.ContextVar("request", default=None)
+    seen = asyncio.get_running_loop().create_future()
+    with on_stop_signal(lambda: seen.set_result(request.get())):
+        request.set("17")
+        signal.raise_signal(signal.SIGTERM)
+        assert await seen is None
 
 
 async def test_a_handler_installed_within_the_block_stays(received):

@@ -73,6 +73,10 @@ def aiohttp_app(**options):
         waits = (for_aiohttp.wait(request, job_id) for job_id in request.query.getall("id"))
         return web.json_response([job.status.value for job in await asyncio.gather(*waits)])
 
+    async def status(request):
+        timeout = float(request.query.get("timeout", 20))
+        return await for_aiohttp.send_status(request, request.match_info["job_id"], timeout=timeout)
+
     async def events(request):
         return await for_aiohttp.events(
             request,
@@ -88,11 +92,13 @@ def aiohttp_app(**options):
     app = web.Application(middlewares=[for_aiohttp.problem_details_middleware])
     for_aiohttp.setup(app, **options)
     app.router.add_get("/wait/{job_id}", wait)
+    app.router.add_get("/status/{job_id}", status)
     app.router.add_get("/all", wait_for_all)
     app.router.add_get("/events", events)
     app.router.add_get("/result/{job_id}", result)
     app.router.add_get("/{tenant}/result/{job_id}", result)
     app.router.add_get("/ready", for_aiohttp.ready)
+    app.router.add_get("/live", for_aiohttp.live)
     app.router.add_post("/hook", for_aiohttp.webhook(VERIFIER))
     return app
 
@@ -106,12 +112,17 @@ def fastapi_app(**options):
         job = await for_fastapi.wait(request, job_id, timeout=timeout)
         return {"status": job.status.value}
 
+    @app.get("/status/{job_id}", **for_fastapi.openapi.STATUS)
+    async def status(request: Request, job_id: str, timeout: float = 20):  # noqa: ASYNC109 - a query parameter
+        return await for_fastapi.send_status(request, job_id, timeout=timeout)
+
     @app.get("/all")
     async def wait_for_all(request: Request, ids: Annotated[list[str], Query(alias="id")]):
         waits = (for_fastapi.wait(request, job_id) for job_id in ids)
         return [job.status.value for job in await asyncio.gather(*waits)]
 
-    @app.api_route("/events", methods=["GET", "HEAD"])
+    @app.head("/events", include_in_schema=False)
+    @app.get("/events", **for_fastapi.openapi.EVENTS)
     async def events(
         request: Request,
         ids: Annotated[list[str], Query(alias="id")],
@@ -120,13 +131,15 @@ def fastapi_app(**options):
     ):
         return for_fastapi.events(request, ids, heartbeat=heartbeat, encode=encoder(padding))
 
-    @app.api_route("/result/{job_id}", methods=["GET", "HEAD"])
+    @app.head("/result/{job_id}", include_in_schema=False)
+    @app.get("/result/{job_id}", **for_fastapi.openapi.RESULT)
     @app.api_route("/{tenant}/result/{job_id}", methods=["GET"])
     async def result(request: Request, job_id: str, name: str | None = None):
         return for_fastapi.send_result(request, job_id, filename=name)
 
-    app.get("/ready")(for_fastapi.ready)
-    app.post("/hook")(for_fastapi.webhook(VERIFIER))
+    app.get("/ready", **for_fastapi.openapi.READY)(for_fastapi.ready)
+    app.get("/live", **for_fastapi.openapi.LIVE)(for_fastapi.live)
+    app.post("/hook", **for_fastapi.openapi.WEBHOOK)(for_fastapi.webhook(VERIFIER))
     return app
 
 

@@ -1,4 +1,4 @@
-"""Responses and disconnection of clients in a Starlette server, and thus in FastAPI."""
+"""Responses with events and results, and clients that disconnect, in a Starlette server."""
 
 import asyncio
 import logging
@@ -16,8 +16,6 @@ from adepoll.errors import AdePollError, ClosedError
 from adepoll.redaction import showable
 from adepoll.server.resources import ServerResources, limit_send_time
 from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
-
-__all__ = ["ClientDisconnectedError", "EventsResponse", "ResultResponse", "cancel_on_disconnect"]
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,54 @@
+"""Handlers whose client has disconnected are cancelled, in an aiohttp server."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Final
+
+from aiohttp import web
+
+_CHECK_INTERVAL: Final = 0.25  # seconds between two checks for disconnected clients
+
+
+class DisconnectMonitor:
+    """Cancels handlers whose client has disconnected.
+
+    aiohttp does so only if the server was started with ``handler_cancellation``. So this class
+    checks the connections of all requests that wait for something, four times per second.
+    """
+
+    def __init__(self) -> None:
+        # By block, because a request may wait for several jobs at the same time.
+        self._requests: dict[object, web.Request] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def cancelling(self, request: web.Request) -> Iterator[None]:
+        """Cancel the handler of the request if its client disconnects within the block."""
+        block = object()
+        self._requests[block] = request
+        if self._timer is None:
+            self._check()
+        try:
+            yield
+        finally:
+            self._requests.pop(block, None)
+            if not self._requests and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _check(self) -> None:
+        handlers: set[asyncio.Task[None]] = set()
+        for block, request in list(self._requests.items()):
+            if request.transport is None or request.transport.is_closing():
+                del self._requests[block]
+                # aiohttp sets the task to None after the response.
+                handlers |= {request.task} - {None}
+        for handler in handlers:
+            handler.cancel()
+        self._timer = None
+        if self._requests:
+            # The timer serves all requests, so it must not keep the context of one of them.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_CHECK_INTERVAL, self._check, context=Context())

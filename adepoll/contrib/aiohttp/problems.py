@@ -1,0 +1,45 @@
+"""Errors of adepoll as responses, in an aiohttp server."""
+
+import json
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from adepoll.errors import AdePollError, ClosedError
+from adepoll.redaction import showable
+from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE, report_problem
+
+_log = logging.getLogger("adepoll.contrib.aiohttp")
+
+
+@web.middleware
+async def problem_details_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Respond to an `AdePollError` with problem details (RFC 9457), as a middleware.
+
+    If the response or a websocket has already started, the connection is aborted.
+    """
+    try:
+        return await handler(request)
+    except (AdePollError, ClosedError) as error:
+        if request.writer.output_size:  # a second response would look like more of the first
+            abort(request, error)
+        return problem_response(request, error)
+
+
+def problem_response(request: web.Request, error: AdePollError | ClosedError) -> web.Response:
+    """Return the response to an error, for your own middleware."""
+    problem = report_problem(error, instance=request.path)
+    return web.Response(
+        status=problem.status,
+        headers=problem.headers,
+        text=json.dumps(problem.body),
+        content_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+def abort(request: web.Request, error: Exception) -> None:
+    """Close the connection of a response that cannot be completed."""
+    _log.warning("a response to %s was aborted: %s", showable(request.path), error)
+    if request.transport is not None:
+        request.transport.abort()

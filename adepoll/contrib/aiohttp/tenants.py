@@ -1,0 +1,376 @@
+"""The functions of the aiohttp adapter, for one API key and for many."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable
+from http import HTTPStatus
+from typing import Final, Unpack
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from adepoll.api.client import AdeClient
+from adepoll.api.models import JobSnapshot, Json
+from adepoll.contrib.aiohttp.disconnects import DisconnectMonitor
+from adepoll.contrib.aiohttp.problems import abort, problem_response
+from adepoll.errors import (
+    AdePollError,
+    ClosedError,
+    ConfigurationError,
+    WebhookVerificationError,
+)
+from adepoll.fetcher import ResultFetcher
+from adepoll.redaction import Secret
+from adepoll.server.health import LIVE
+from adepoll.server.resources import (
+    ResourceOptions,
+    ServerResources,
+    limit_send_time,
+    open_resources,
+)
+from adepoll.server.sse import EVENT_STREAM_HEADERS, as_event
+from adepoll.server.tenant_pool import TenantOptions, TenantPool
+from adepoll.server.webhooks import WebhookVerifier, default_job_ids
+from adepoll.watching.status_updates import StatusUpdate
+from adepoll.watching.watcher import JobWatcher
+
+_DEFAULT_NAME: Final = "adepoll"
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class JobFunctions:
+    """What handlers do with jobs; a `Tenant`, or one of `Tenants`."""
+
+    @abstractmethod
+    def resources(self, request: web.Request) -> ServerResources:
+        """Return client, watcher and fetcher, for a request."""
+
+    @abstractmethod
+    def disconnects(self, request: web.Request) -> DisconnectMonitor:
+        """Return what cancels handlers whose client has disconnected."""
+
+    async def wait(
+        self,
+        request: web.Request,
+        job_id: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
+    ) -> JobSnapshot:
+        """Wait until a job has settled. Any number of requests share its polls.
+
+        If the client disconnects, the handler is cancelled; other requests continue to wait. If the
+        time is over, the error says what is known, and `problem_details_middleware` turns it into
+        the response: 504 if the job is active, 404 if the service does not know it, 502 to 504 if
+        the service is down.
+
+        Raises:
+            JobTimeoutError: The job is active, and has not settled within `timeout` seconds.
+            AdePollError: As for `ServerResources.wait`.
+            ClosedError: The server is stopping.
+        """
+        with self.disconnects(request).cancelling(request):
+            return await self.resources(request).wait(job_id, timeout=timeout)
+
+    async def send_status(
+        self,
+        request: web.Request,
+        job_id: str,
+        *,
+        timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
+    ) -> web.Response:
+        """Wait as `wait` does, and respond with the status of the job as JSON.
+
+        The response is 200 if the job has settled. It is 202, with ``Retry-After``, if the job is
+        active after `timeout` seconds. `adepoll.server.job_responses.job_as_json` lists the keys.
+
+        Raises:
+            AdePollError: As for `wait`, but no `JobTimeoutError`.
+            ClosedError: The server is stopping.
+        """
+        with self.disconnects(request).cancelling(request):
+            reply = await self.resources(request).wait_and_reply(job_id, timeout=timeout)
+        return web.json_response(reply.body, status=reply.status, headers=reply.headers)
+
+    async def events(
+        self,
+        request: web.Request,
+        job_ids: Iterable[str],
+        *,
+        heartbeat: float = 15.0,
+        encode: Callable[[StatusUpdate], Json] = as_event,
+    ) -> web.StreamResponse:
+        """Respond with server-sent events about jobs until all have settled.
+
+        `adepoll.JobEventStream` describes the arguments. A client that accepts no data for a minute
+        is disconnected.
+
+        Raises:
+            ClosedError: The server is stopping.
+        """
+        resources = self.resources(request)
+        events = resources.events(
+            job_ids, headers=request.headers, heartbeat=heartbeat, encode=encode
+        )
+        response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
+        if request.method == hdrs.METH_HEAD:
+            return response
+        with self.disconnects(request).cancelling(request):
+            try:
+                # When the server stops, the events end, unless the client accepts no data.
+                async with resources.until_stopped(), events:
+                    await response.prepare(request)
+                    write = limit_send_time(response.write)
+                    async for event in events:
+                        await resources.take_turn()
+                        await write(event)
+                    await limit_send_time(response.write_eof)(b"")
+            except ConnectionError:
+                pass  # aiohttp handles the disconnection of the client
+            except (ClosedError, TimeoutError) as error:
+                abort(request, error)
+        return response
+
+    async def send_result(
+        self, request: web.Request, job: JobSnapshot | str, *, filename: str | None = None
+    ) -> web.StreamResponse:
+        """Respond with the result of a job, as fast as the client accepts it.
+
+        The result is not stored, and the use of memory does not depend on its size. ``Range``,
+        ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
+        completely, the connection is aborted, so that the client notices.
+
+        Args:
+            request: The request.
+            job: A snapshot of the job, or its id.
+            filename: Name under which a browser saves the result; None for the job id and
+                ``.json``.
+
+        Raises:
+            AdePollError: As for `ResultFetcher.stream`, before anything was sent.
+        """
+        opening = self.resources(request).open_result(
+            job, method=request.method, headers=request.headers, filename=filename
+        )
+        response: web.StreamResponse | None = None
+        with self.disconnects(request).cancelling(request):
+            try:
+                async with opening as reply:
+                    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+                    await response.prepare(request)
+                    if reply.has_body:
+                        write = limit_send_time(response.write)
+                        async for chunk in reply.chunks:
+                            await write(chunk)
+                        await limit_send_time(response.write_eof)(b"")
+            except ConnectionError:
+                if response is None:
+                    raise
+            except (AdePollError, ClosedError, TimeoutError) as error:
+                if response is None:
+                    raise  # nothing was sent yet, so a problem can be sent
+                abort(request, error)
+        return response
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Respond with 200 if the server can wait for jobs, else 503, and with statistics as JSON.
+
+        This is a handler: ``app.router.add_get("/ready", ready)``. `adepoll.server.health`
+        describes the JSON.
+        """
+        health = await self.resources(request).health()
+        return web.json_response(health.body, status=health.http_status, headers=health.headers)
+
+    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002 - a handler
+        """Respond with 200 as long as the process works, whatever the service does.
+
+        This is a handler: ``app.router.add_get("/live", live)``.
+        """
+        return web.json_response(dict(LIVE), headers=_NO_STORE)
+
+    def webhook(
+        self,
+        verifier: WebhookVerifier,
+        *,
+        job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
+        max_bytes: int = 2**16,
+    ) -> Handler:
+        """Return a handler of webhooks, for ``app.router.add_post("/hook", ...)``.
+
+        After a genuine webhook the watcher polls its jobs immediately, and the response is 204. A
+        webhook settles no job; only the poll does. The response to other webhooks is 400.
+
+        Args:
+            verifier: Checks the signature.
+            job_ids: Returns the job ids in the parsed body.
+            max_bytes: Largest body that is read; beyond it the response is 413.
+        """
+
+        async def receive(request: web.Request) -> web.StreamResponse:
+            try:
+                status = await self.resources(request).receive_webhook(
+                    verifier,
+                    headers=request.headers,
+                    body=request.content.iter_any(),
+                    job_ids=job_ids,
+                    max_bytes=max_bytes,
+                )
+            except WebhookVerificationError as error:
+                return problem_response(request, error)
+            except ConnectionError:  # the sender has disconnected and reads no response
+                status = HTTPStatus.BAD_REQUEST
+            return web.Response(status=status)
+
+        return receive
+
+
+class Tenant(JobFunctions):
+    """adepoll with one API key and region in an application.
+
+    The functions of this module are the methods of a default instance. Create your own instances
+    for several keys or regions that are known when the server starts; for others, use `Tenants`.
+    Each has its own client, watcher and fetcher, under its own application keys. A sub-application
+    uses the tenant that was set up nearest to it.
+
+    Attributes:
+        CLIENT: Application key of the `AdeClient`.
+        WATCHER: Application key of the `JobWatcher`.
+        FETCHER: Application key of the `ResultFetcher`.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Create the application keys; `name` appears in their `repr`, and in errors."""
+        self._name = name
+        self.CLIENT = web.AppKey(f"{name}.client", AdeClient)
+        self.WATCHER = web.AppKey(f"{name}.watcher", JobWatcher)
+        self.FETCHER = web.AppKey(f"{name}.fetcher", ResultFetcher)
+        self._RESOURCES = web.AppKey(f"{name}.resources", ServerResources)
+        self._DISCONNECTS = web.AppKey(f"{name}.disconnects", DisconnectMonitor)
+
+    def setup(self, app: web.Application, **options: Unpack[ResourceOptions]) -> None:
+        """Create client, watcher and fetcher when an application starts; close them when it stops.
+
+        When the server stops, calls of `wait` in progress raise `ClosedError`, event streams end,
+        and results have `grace` seconds to complete.
+
+        Args:
+            app: The application, or a sub-application.
+            **options: Options of `adepoll.server.resources.create_resources`: `client`, `watcher`,
+                `fetcher`, `grace`, `probe_every`. Only the default tenant has a default `client`.
+
+        Raises:
+            ConfigurationError: A named tenant has no `client`.
+        """
+        if self._name != _DEFAULT_NAME and "client" not in options:
+            raise ConfigurationError(
+                f"the tenant {self._name!r} has no client of its own; pass for example "
+                "client=partial(AdeClient, key, region=...)"
+            )
+
+        async def lifespan(app: web.Application) -> AsyncIterator[None]:
+            async with open_resources(**options) as resources:
+                app[self._RESOURCES] = resources
+                app[self._DISCONNECTS] = DisconnectMonitor()
+                app[self.CLIENT] = resources.client
+                app[self.WATCHER] = resources.watcher
+                app[self.FETCHER] = resources.fetcher
+                yield
+
+        async def stop(app: web.Application) -> None:
+            if (resources := app.get(self._RESOURCES)) is not None:
+                resources.stop()
+
+        app.cleanup_ctx.append(lifespan)
+        app.on_shutdown.append(stop)  # runs before aiohttp waits for open responses
+
+    def resources(self, request: web.Request) -> ServerResources:
+        """Return client, watcher and fetcher."""
+        if (resources := request.config_dict.get(self._RESOURCES)) is None:
+            raise _not_set_up(f"the tenant {self._name!r}")
+        return resources
+
+    def disconnects(self, request: web.Request) -> DisconnectMonitor:
+        """Return what cancels handlers whose client has disconnected."""
+        return request.config_dict[self._DISCONNECTS]
+
+
+class Tenants:
+    """adepoll with many API keys that are known only at run time, such as one per customer.
+
+    ``TENANTS.get(key)`` has the functions of a `Tenant`, with its own client, watcher and fetcher.
+    They are created when the key is used, and closed when they were not used for some time.
+
+    Attributes:
+        POOL: Application key of the `TenantPool`.
+    """
+
+    def __init__(self, name: str = "tenants") -> None:
+        """Create the application keys; `name` appears in their `repr`, and in errors."""
+        self._name = name
+        self.POOL = web.AppKey(f"{name}.pool", TenantPool)
+        self._DISCONNECTS = web.AppKey(f"{name}.disconnects", DisconnectMonitor)
+
+    def setup(self, app: web.Application, **options: Unpack[TenantOptions]) -> None:
+        """Let an application have tenants from its start to its end; see `Tenant.setup`.
+
+        Args:
+            app: The application, or a sub-application.
+            **options: Options of `adepoll.server.tenant_pool.TenantPool`: `client`, `limit`,
+                `idle_after`, `watcher`, `fetcher`, `grace`.
+        """
+
+        async def lifespan(app: web.Application) -> AsyncIterator[None]:
+            app[self.POOL] = pool = TenantPool(**options)
+            app[self._DISCONNECTS] = DisconnectMonitor()
+            yield
+            await pool.aclose()
+
+        async def stop(app: web.Application) -> None:
+            if (pool := app.get(self.POOL)) is not None:
+                pool.stop()
+
+        app.cleanup_ctx.append(lifespan)
+        app.on_shutdown.append(stop)
+
+    def get(self, key: str) -> JobFunctions:
+        """Return the functions of the tenant with this key; nothing is opened yet.
+
+        Args:
+            key: The API key; or what your function `client` creates a client from.
+        """
+        return _OneTenant(self, Secret(key))
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Respond with 200 if the server accepts requests, else with 503."""
+        pool = self.pool(request)
+        body = {"status": "closed" if pool.is_stopping else "ok", "tenants": len(pool)}
+        return web.json_response(body, status=503 if pool.is_stopping else 200, headers=_NO_STORE)
+
+    def pool(self, request: web.Request) -> TenantPool:
+        """Return the open tenants."""
+        if (pool := request.config_dict.get(self.POOL)) is None:
+            raise _not_set_up(f"the tenants {self._name!r}")
+        return pool
+
+    def disconnects(self, request: web.Request) -> DisconnectMonitor:
+        """Return what cancels handlers whose client has disconnected."""
+        return request.config_dict[self._DISCONNECTS]
+
+
+class _OneTenant(JobFunctions):
+    """The functions of one of many tenants."""
+
+    def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
+        self._tenants = tenants
+        self._key = key
+
+    def resources(self, request: web.Request) -> ServerResources:
+        return self._tenants.pool(request).get(self._key)
+
+    def disconnects(self, request: web.Request) -> DisconnectMonitor:
+        return self._tenants.disconnects(request)
+
+
+def _not_set_up(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} is not running in this application: call its setup(app) before the application "
+        "starts"
+    )

@@ -1,0 +1,57 @@
+"""Response models of jobs and problems, for FastAPI and its OpenAPI description."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.server.job_responses import job_as_json
+
+
+class JobModel(BaseModel):
+    """A job. It contains neither the result nor its presigned URL.
+
+    A route with this response model can return a `JobSnapshot`. To publish more of the snapshot,
+    declare it in a subclass: ``data: dict[str, Any] | None``, or ``output_url: str | None``, which
+    is a secret that gives everybody access to the result for an hour.
+    """
+
+    model_config = ConfigDict(title="Job", frozen=True)
+
+    job_id: str = Field(description="Id of the job.")
+    status: JobStatus = Field(description="Status of the job.")
+    is_terminal: bool = Field(description="True if the job has settled: it never changes again.")
+    partial: bool = Field(description="True if the result does not fully conform to the schema.")
+    received_at: datetime | None = Field(description="When the service received the job.")
+    created_at: datetime | None = Field(description="When the job was created.")
+    progress: float | None = Field(description="Progress, 0 to 1.")
+    version: str | None = Field(description="The model snapshot that was used.")
+    failure_reason: str | None = Field(description="Why the job failed.")
+    schema_violation: str | None = Field(description="Why the result does not conform.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_snapshot(cls, value: Any) -> Any:
+        if not isinstance(value, JobSnapshot):
+            return value
+        fields = job_as_json(value)
+        if cls.model_fields.keys() <= fields.keys():
+            return fields
+        return {**json.loads(value.to_json()), **fields}
+
+
+class ProblemModel(BaseModel):
+    """Problem details of an error (RFC 9457)."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(description="URI of the kind of problem.")
+    title: str = Field(description="Summary for people, the same for all problems of a kind.")
+    status: int = Field(description="The HTTP status.")
+    error: str = Field(description="Name of the error's class, for programs.")
+    detail: str | None = Field(None, description="What happened this time, for people.")
+    instance: str | None = Field(None, description="Path of the request.")
+    job_id: str | None = Field(None, description="The job that the problem concerns.")
+    last_status: str | None = Field(None, description="After a timeout, the job's last status.")

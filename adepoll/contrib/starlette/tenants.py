@@ -1,0 +1,365 @@
+"""The functions of the Starlette adapter, for one API key and for many."""
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias, Unpack
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from adepoll.api.models import JobSnapshot, Json
+from adepoll.contrib.starlette.problems import problem_response
+from adepoll.contrib.starlette.responses import (
+    ClientDisconnectedError,
+    EventsResponse,
+    ResultResponse,
+    cancel_on_disconnect,
+)
+from adepoll.errors import ConfigurationError, WebhookVerificationError
+from adepoll.redaction import Secret
+from adepoll.server.health import LIVE
+from adepoll.server.resources import ResourceOptions, ServerResources, open_resources
+from adepoll.server.sse import as_event
+from adepoll.server.stop_signals import on_stop_signal
+from adepoll.server.tenant_pool import TenantOptions, TenantPool
+from adepoll.server.webhooks import WebhookVerifier, default_job_ids
+from adepoll.watching.status_updates import StatusUpdate
+
+_ABNORMAL_CLOSURE: Final = 1006  # a WebSocket close code
+_DEFAULT_NAME: Final = "adepoll"
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+# `Any`: the application is the caller's own subclass of Starlette.
+Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
+OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+
+class JobFunctions:
+    """What routes do with jobs; a `Tenant`, or one of `Tenants`."""
+
+    @abstractmethod
+    def resources(self, connection: HTTPConnection) -> ServerResources:
+        """Return client, watcher and fetcher, for a request or a websocket."""
+
+    async def wait(
+        self,
+        request: Request | WebSocket,
+        job_id: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
+    ) -> JobSnapshot:
+        """Wait until a job has settled. Any number of requests share its polls.
+
+        If the client disconnects, the wait ends; other requests continue to wait. If the time is
+        over, the error says what is known, and `add_problem_details` turns it into the response:
+        504 if the job is active, 404 if the service does not know it, 502 to 504 if the service is
+        down.
+
+        Args:
+            request: The request, whose body was read or is not needed; or an accepted websocket,
+                whose messages are discarded meanwhile.
+            job_id: The job.
+            timeout: Maximum seconds to wait; None for no limit.
+
+        Raises:
+            JobTimeoutError: The job is active, and has not settled within `timeout` seconds.
+            ClientDisconnectedError: The client of the request has disconnected.
+            WebSocketDisconnect: The client of the websocket has disconnected.
+            AdePollError: As for `ServerResources.wait`.
+            ClosedError: The server is stopping.
+        """
+        try:
+            async with cancel_on_disconnect(request.receive):
+                job = await self.resources(request).wait(job_id, timeout=timeout)
+        except ClientDisconnectedError:
+            if isinstance(request, WebSocket):
+                raise WebSocketDisconnect(_ABNORMAL_CLOSURE) from None
+            raise
+        return job
+
+    async def send_status(
+        self,
+        request: Request,
+        job_id: str,
+        *,
+        timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
+    ) -> Response:
+        """Wait as `wait` does, and respond with the status of the job as JSON.
+
+        The response is 200 if the job has settled. It is 202, with ``Retry-After``, if the job is
+        active after `timeout` seconds. `adepoll.server.job_responses.job_as_json` lists the keys.
+
+        Raises:
+            AdePollError: As for `wait`, but no `JobTimeoutError`.
+            ClosedError: The server is stopping.
+        """
+        async with cancel_on_disconnect(request.receive):
+            reply = await self.resources(request).wait_and_reply(job_id, timeout=timeout)
+        return JSONResponse(reply.body, status_code=reply.status, headers=reply.headers)
+
+    def events(
+        self,
+        request: Request,
+        job_ids: Iterable[str],
+        *,
+        heartbeat: float = 15.0,
+        encode: Callable[[StatusUpdate], Json] = as_event,
+    ) -> Response:
+        """Respond with server-sent events about jobs until all have settled.
+
+        `adepoll.JobEventStream` describes the arguments. A client that accepts no data for a minute
+        is disconnected.
+
+        Raises:
+            ClosedError: The server is stopping.
+        """
+        resources = self.resources(request)
+        events = resources.events(
+            job_ids, headers=request.headers, heartbeat=heartbeat, encode=encode
+        )
+        return EventsResponse(resources, events)
+
+    def send_result(
+        self, request: Request, job: JobSnapshot | str, *, filename: str | None = None
+    ) -> Response:
+        """Respond with the result of a job, as fast as the client accepts it.
+
+        The result is not stored, and the use of memory does not depend on its size. ``Range``,
+        ``If-Range``, ``If-None-Match`` and ``HEAD`` are supported. If the result cannot be sent
+        completely, the connection is aborted, so that the client notices. After an `AdePollError`
+        before the first byte, `add_problem_details` determines the response.
+
+        Args:
+            request: The request.
+            job: A snapshot of the job, or its id.
+            filename: Name under which a browser saves the result; None for the job id and
+                ``.json``.
+        """
+        return ResultResponse(self.resources(request), request, job, filename)
+
+    def webhook(
+        self,
+        verifier: WebhookVerifier,
+        *,
+        job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
+        max_bytes: int = 2**16,
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Return a route for webhooks, for the method POST.
+
+        After a genuine webhook the watcher polls its jobs immediately, and the response is 204. A
+        webhook settles no job; only the poll does. The response to other webhooks is 400.
+
+        Args:
+            verifier: Checks the signature.
+            job_ids: Returns the job ids in the parsed body.
+            max_bytes: Largest body that is read; beyond it the response is 413.
+        """
+
+        async def receive_webhook(request: Request) -> Response:
+            try:
+                status = await self.resources(request).receive_webhook(
+                    verifier,
+                    headers=request.headers,
+                    body=request.stream(),
+                    job_ids=job_ids,
+                    max_bytes=max_bytes,
+                )
+            except WebhookVerificationError as error:
+                return problem_response(request, error)
+            except ClientDisconnect:  # the sender reads no response
+                status = HTTPStatus.BAD_REQUEST
+            return Response(status_code=status)
+
+        return receive_webhook
+
+    async def ready(self, request: Request) -> Response:
+        """Respond with 200 if the server can wait for jobs, else with 503."""
+        health = await self.resources(request).health()
+        return JSONResponse(health.body, status_code=health.http_status, headers=health.headers)
+
+    async def live(self, request: Request) -> Response:  # noqa: ARG002 - a route
+        """Respond with 200 as long as the process works, whatever the service does."""
+        return JSONResponse(dict(LIVE), headers=_NO_STORE)
+
+
+class Tenant(JobFunctions):
+    """adepoll with one API key and region in an application.
+
+    The functions of this module are the methods of a default instance. Create your own instances
+    for several keys or regions that are known when the server starts; for others, use `Tenants`.
+    Each has its own client, watcher and fetcher. Nest the lifespans:
+    ``FastAPI(lifespan=one.lifespan(client=..., inner=other.lifespan(client=...)))``.
+    """
+
+    def __init__(self, name: str) -> None:
+        """`name` is the attribute of ``app.state`` that holds the `ServerResources`."""
+        self._name = name
+
+    def lifespan(
+        self, *, inner: OwnLifespan | None = None, **options: Unpack[ResourceOptions]
+    ) -> Lifespan:
+        """Return a lifespan for ``FastAPI(lifespan=...)`` or ``Starlette(lifespan=...)``.
+
+        When the server receives SIGTERM or SIGINT, calls of `wait` in progress raise
+        `ClosedError`, event streams end, and results have `grace` seconds to complete.
+
+        Args:
+            inner: Your own lifespan, which starts after this one and ends before it. The state that
+                it yields is kept.
+            **options: Options of `adepoll.server.resources.create_resources`: `client`, `watcher`,
+                `fetcher`, `grace`, `probe_every`. Only the default tenant has a default `client`.
+        """
+        return _nested(self._name, lambda app: self.running(app, **options), inner)
+
+    @asynccontextmanager
+    async def running(
+        self, app: Starlette, **options: Unpack[ResourceOptions]
+    ) -> AsyncGenerator[ServerResources, None]:
+        """Do what `lifespan` does, as a context manager for your own lifespan.
+
+        ``async with running(app) as resources: yield``. Mounted applications have access to the
+        resources only if your lifespan yields ``{"adepoll": resources}``, or is the `inner` of
+        `lifespan`.
+
+        Raises:
+            ConfigurationError: Another tenant with this name runs in the application, or a named
+                tenant has no `client`.
+        """
+        if self._name != _DEFAULT_NAME and "client" not in options:
+            raise ConfigurationError(
+                f"the tenant {self._name!r} has no client of its own; pass for example "
+                "client=partial(AdeClient, key, region=...)"
+            )
+        async with open_resources(**options) as resources:
+            # uvicorn ends the lifespan only after the last response, which event streams delay.
+            with _in_state(app, self._name, resources), on_stop_signal(resources.stop):
+                yield resources
+
+    def resources(self, connection: HTTPConnection) -> ServerResources:
+        """Return client, watcher and fetcher."""
+        resources = _found(connection, self._name, self.resources)
+        if isinstance(resources, ServerResources):
+            return resources
+        name = "adepoll_lifespan" if self._name == _DEFAULT_NAME else f"{self._name}.lifespan"
+        raise _not_running(f"the tenant {self._name!r}", f"{name}(...)")
+
+
+class Tenants:
+    """adepoll with many API keys that are known only at run time, such as one per customer.
+
+    ``TENANTS.get(key)`` has the functions of a `Tenant`, with its own client, watcher and fetcher.
+    They are created when the key is used, and closed when they were not used for some time.
+    """
+
+    def __init__(self, name: str = "tenants") -> None:
+        """`name` is the attribute of ``app.state`` that holds the `TenantPool`."""
+        self._name = name
+
+    def lifespan(
+        self, *, inner: OwnLifespan | None = None, **options: Unpack[TenantOptions]
+    ) -> Lifespan:
+        """Return a lifespan for ``FastAPI(lifespan=...)``; see `Tenant.lifespan`.
+
+        Args:
+            inner: Your own lifespan, which starts after this one and ends before it.
+            **options: Options of `adepoll.server.tenant_pool.TenantPool`: `client`, `limit`,
+                `idle_after`, `watcher`, `fetcher`, `grace`.
+        """
+        return _nested(self._name, lambda app: self.running(app, **options), inner)
+
+    @asynccontextmanager
+    async def running(
+        self, app: Starlette, **options: Unpack[TenantOptions]
+    ) -> AsyncGenerator[TenantPool, None]:
+        """Do what `lifespan` does, as a context manager for your own lifespan."""
+        pool = TenantPool(**options)
+        try:
+            with _in_state(app, self._name, pool), on_stop_signal(pool.stop):
+                yield pool
+        finally:
+            await pool.aclose()
+
+    def get(self, key: str) -> JobFunctions:
+        """Return the functions of the tenant with this key; nothing is opened yet.
+
+        Args:
+            key: The API key; or what your function `client` creates a client from.
+        """
+        return _OneTenant(self, Secret(key))
+
+    async def ready(self, request: Request) -> Response:
+        """Respond with 200 if the server accepts requests, else with 503."""
+        pool = self.pool(request)
+        body = {"status": "closed" if pool.is_stopping else "ok", "tenants": len(pool)}
+        return JSONResponse(body, status_code=503 if pool.is_stopping else 200, headers=_NO_STORE)
+
+    def pool(self, connection: HTTPConnection) -> TenantPool:
+        """Return the open tenants."""
+        pool = _found(connection, self._name, self.pool)
+        if isinstance(pool, TenantPool):
+            return pool
+        raise _not_running(f"the tenants {self._name!r}", "TENANTS.lifespan(...)")
+
+
+class _OneTenant(JobFunctions):
+    """The functions of one of many tenants."""
+
+    def __init__(self, tenants: Tenants, key: Secret[str]) -> None:
+        self._tenants = tenants
+        self._key = key
+
+    def resources(self, connection: HTTPConnection) -> ServerResources:
+        return self._tenants.pool(connection).get(self._key)
+
+
+def _nested(
+    name: str,
+    run: Callable[[Starlette], AbstractAsyncContextManager[object]],
+    inner: OwnLifespan | None,
+) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[Mapping[str, Any], None]:
+        async with run(app) as resources:
+            if inner is None:
+                yield {name: resources}
+                return
+            async with inner(app) as state:
+                yield {**(state or {}), name: resources}
+
+    return lifespan
+
+
+@contextmanager
+def _in_state(app: Starlette, name: str, resources: object) -> Iterator[None]:
+    if hasattr(app.state, name):
+        raise ConfigurationError(
+            f"app.state.{name} exists already: give each tenant of an application its own name"
+        )
+    setattr(app.state, name, resources)
+    try:
+        yield
+    finally:
+        delattr(app.state, name)
+
+
+def _found(connection: HTTPConnection, name: str, dependency: object) -> object:
+    # In FastAPI, a test can replace a dependency.
+    overrides = getattr(connection.app, "dependency_overrides", {})
+    if (override := overrides.get(dependency)) is not None:
+        return override()
+    # A lifespan's state also reaches mounted applications. Without it, use the application's.
+    for state in (connection.state, connection.app.state):
+        if (resources := getattr(state, name, None)) is not None:
+            return resources
+    return None
+
+
+def _not_running(what: str, lifespan: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} is not running in this application: create the application with "
+        f"lifespan={lifespan}, and start it; in tests, use `with TestClient(app)`"
+    )

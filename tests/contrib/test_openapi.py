@@ -1,0 +1,111 @@
+"""What FastAPI publishes about the routes of adepoll, and its response models."""
+
+import json
+import warnings
+from datetime import UTC, datetime
+
+import aiohttp
+import pytest
+import server_apps
+from fastapi import FastAPI, Request
+
+from adepoll import JobSnapshot, JobStatus
+from adepoll.contrib.fastapi import JobModel, add_problem_details, adepoll_lifespan, openapi, wait
+from adepoll.emulator import JobPlan
+from adepoll.server.job_responses import job_as_json
+from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE
+
+URL = "https://bucket.s3.example/r.json?X-Amz-Signature=canary"
+
+
+@pytest.fixture(scope="module")
+def paths():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return server_apps.fastapi_app().openapi()["paths"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status", "media_type"),
+    [
+        ("/status/{job_id}", "get", "200", "application/json"),
+        ("/status/{job_id}", "get", "202", "application/json"),
+        ("/status/{job_id}", "get", "404", PROBLEM_MEDIA_TYPE),
+        ("/status/{job_id}", "get", "503", PROBLEM_MEDIA_TYPE),
+        ("/status/{job_id}", "get", "504", PROBLEM_MEDIA_TYPE),
+        ("/events", "get", "200", "text/event-stream"),
+        ("/result/{job_id}", "get", "200", "application/json"),
+        ("/result/{job_id}", "get", "206", "application/json"),
+        ("/result/{job_id}", "get", "410", PROBLEM_MEDIA_TYPE),
+        ("/ready", "get", "200", "application/json"),
+        ("/ready", "get", "503", "application/json"),
+        ("/live", "get", "200", "application/json"),
+        ("/hook", "post", "400", PROBLEM_MEDIA_TYPE),
+    ],
+)
+def test_each_response_of_a_route_is_described(paths, path, method, status, media_type):
+    response = paths[path][method]["responses"][status]
+    assert media_type in response["content"]
+    assert response["description"]
+    if media_type == PROBLEM_MEDIA_TYPE:
+        schema = response["content"][media_type]["schema"]
+        assert {"type", "title", "status", "detail", "instance"} <= schema["properties"].keys()
+
+
+def test_each_route_has_a_summary_and_no_internal_text(paths):
+    for path in ("/status/{job_id}", "/events", "/result/{job_id}", "/ready", "/live", "/hook"):
+        (operation,) = paths[path].values()
+        assert operation["summary"][0].isupper()
+        assert "`" not in operation.get("description", "")
+
+
+def test_the_webhook_has_a_body_and_its_headers(paths):
+    hook = paths["/hook"]["post"]
+    assert hook["requestBody"]["required"]
+    assert [header["name"] for header in hook["parameters"]] == [
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    ]
+    assert "204" in hook["responses"]
+    assert "200" not in hook["responses"]
+
+
+def snapshot(**fields):
+    return JobSnapshot(
+        job_id="a", status=JobStatus.COMPLETED, status_text="done", output_url=URL, **fields
+    )
+
+
+def test_the_model_and_the_json_of_a_job_are_the_same():
+    job = snapshot(received_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    model = JobModel.model_validate(job)
+    assert model.model_dump(mode="json") == job_as_json(job)
+    assert "canary" not in model.model_dump_json()
+
+
+def test_a_subclass_can_publish_more_of_a_snapshot():
+    class WithUrl(JobModel):
+        output_url: str | None = None
+
+    assert WithUrl.model_validate(snapshot()).output_url == URL
+
+
+async def test_a_route_can_return_a_snapshot(ade):
+    app = FastAPI(lifespan=adepoll_lifespan(**server_apps.options_for(ade)))
+    add_problem_details(app)
+
+    @app.get("/{job_id}", **openapi.WAIT)
+    async def settled(request: Request, job_id: str):
+        return await wait(request, job_id)
+
+    job_id = ade.submit(JobPlan(result_bytes=2_000_000))
+    async with (
+        server_apps.run_uvicorn(app) as server,
+        aiohttp.ClientSession() as http,
+        http.get(f"{server.url}/{job_id}") as response,
+    ):
+        body = await response.text()
+    assert json.loads(body)["status"] == "completed"
+    assert "X-Amz" not in body
+    assert ade.results_url not in body
