@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from attrs import Factory, define, evolve, field
 
 from adepoll.emulator.jobs import Job, JobPlan, Outcome
-from adepoll.emulator.kinds import rules_of
 from adepoll.emulator.kinds.emulated_kind import EmulatedKind
 from adepoll.emulator.kinds.forms import Submission
 from adepoll.emulator.profiles import Profile
-
-
-def _by_name(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
-    return {rules_of(kind).name: profile for kind, profile in profiles.items()}
 
 
 @define(kw_only=True, eq=False)
@@ -28,7 +23,7 @@ class JobFactory:
 
     seed: int = 0
     profile: Profile = Factory(Profile)
-    profiles: Mapping[str, Profile] = field(factory=dict, converter=_by_name)
+    profiles: Mapping[str, Profile] = field(factory=dict)
     _made: int = field(init=False, default=0)
     _rng: random.Random = field(init=False)
 

@@ -2,11 +2,13 @@
 
 import math
 import random
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Self
 
+import attrs
 from attrs import field, frozen
 
+from adepoll.api.models import Json
 from adepoll.emulator import validators
 from adepoll.emulator.jobs import JobPlan, Outcome, set_of_odd_values
 from adepoll.emulator.odd_values import OddValue
@@ -65,6 +67,11 @@ class Profile:
         if self.failed + self.cancelled + self.nonconformant > 1:
             raise ValueError("the sum of failed, cancelled and nonconformant must be <= 1")
 
+    @classmethod
+    def quick(cls) -> Self:
+        """Return a profile for tests in real time: each job completes in 0.05 s, none is large."""
+        return cls(median=0.05, sigma=0.0, failed=0.0, cancelled=0.0, nonconformant=0.0, large=0.0)
+
     def draw(
         self, rng: random.Random, details: random.Random, *, tier: str | None = None
     ) -> JobPlan:
@@ -113,3 +120,20 @@ class Profile:
                 return outcome
             draw -= share
         return Outcome.COMPLETED
+
+
+def profile_of(profile: Profile | Mapping[str, Json] | None) -> Profile:
+    """Return a profile that can be given by its fields; the default one for None.
+
+    Raises:
+        TypeError: A field does not exist.
+        ValueError: A value is out of range.
+    """
+    if isinstance(profile, Profile):
+        return profile
+    fields, known = profile or {}, [attribute.name for attribute in attrs.fields(Profile)]
+    if unknown := [name for name in fields if name not in known]:
+        raise TypeError(
+            f"a profile has no field {unknown[0]!r}; the fields are: {', '.join(known)}"
+        )
+    return Profile(**fields)

@@ -17,8 +17,8 @@ from adepoll.emulator.faults import Fault, Faults
 from adepoll.emulator.ground_truth import GroundTruth
 from adepoll.emulator.job_list import ListOrder
 from adepoll.emulator.jobs import JobPlan
-from adepoll.emulator.kinds import DEFAULT_KIND
-from adepoll.emulator.profiles import Profile
+from adepoll.emulator.kinds import DEFAULT_KIND, rules_of
+from adepoll.emulator.profiles import Profile, profile_of
 from adepoll.emulator.response_sender import Sleep
 from adepoll.emulator.stored_objects import saved_path
 from adepoll.emulator.world import World
@@ -28,6 +28,12 @@ _SHUTDOWN_TIMEOUT: Final = 0.1  # seconds for answers in progress, which no test
 
 def _tuple_of(faults: Iterable[Fault | str]) -> tuple[Fault | str, ...]:
     return tuple(faults)
+
+
+def _profiles_of(
+    profiles: Mapping[str, Profile | Mapping[str, Json]],
+) -> dict[str, Profile]:
+    return {rules_of(kind).name: profile_of(profile) for kind, profile in profiles.items()}
 
 
 def _tuple_of_keys(keys: Iterable[str]) -> tuple[str, ...]:
@@ -46,7 +52,8 @@ class Emulator:
     Attributes:
         api_key: The key that the API requires.
         seed: Determines everything random.
-        profile: Distribution of the jobs without a plan; None for the default of `Profile`.
+        profile: Distribution of the jobs without a plan: a `Profile`, or a dict of its fields; None
+            for the default of `Profile`.
         profiles: Distributions for single kinds of jobs, by the name of the kind, such as
             ``v2-parse``.
         host: Address to listen on.
@@ -66,8 +73,8 @@ class Emulator:
 
     api_key: str = field(default="emulator-key", repr=False)
     seed: int = 0
-    profile: Profile | None = None
-    profiles: Mapping[str, Profile] = field(factory=dict)
+    profile: Profile = field(default=None, converter=profile_of)
+    profiles: Mapping[str, Profile] = field(factory=dict, converter=_profiles_of)
     host: str = "127.0.0.1"
     port: int = 0
     results_port: int = 0
@@ -84,11 +91,10 @@ class Emulator:
 
     @world.default
     def _make_world(self) -> World:
-        profile = Profile() if self.profile is None else self.profile
         world = World(
             clock=self.clock,
             seed=self.seed,
-            profile=profile,
+            profile=self.profile,
             profiles=self.profiles,
             list_order=self.list_order,
             list_lag=self.list_lag,

@@ -243,11 +243,36 @@ def test_marks_set_options_and_the_nearest_mark_wins(project):
     outcome.assert_outcomes(passed=3)
 
 
+def test_jobs_without_a_plan_are_quick_unless_a_mark_sets_a_profile(project):
+    outcome = project.run(
+        """
+        import pytest
+
+        def duration(ade, **options):
+            truth = ade.truth(ade.submit(**options))
+            return truth.finished_at - truth.received_at
+
+        def test_quick(ade):
+            assert duration(ade, kind="v2-parse") == pytest.approx(0.05)
+
+        @pytest.mark.ade(profile={"median": 60, "sigma": 0}, profiles={"v1-parse": {"median": 0}})
+        def test_slow(ade):
+            assert duration(ade) == pytest.approx(60)
+            assert duration(ade, kind="v1-parse") == 0
+        """,
+        *PLAIN,
+    )
+    outcome.assert_outcomes(passed=2)
+
+
 WRONG = [
     ("sed=3", "ade", "unknown option 'sed'; the options are: api_key, seed, *faults*"),
     ("sed=3", "ade_world", "unknown option 'sed'; the options are: api_key, seed, *faults*"),
     ("clock=print", "ade_world", "unknown option 'clock'; the options are: *"),
     ("3", "ade", "options must be passed by name, as in seed=3"),
+    ("profile={'medain': 1}", "ade", "a profile has no field 'medain'; the fields are: median, *"),
+    ("profile={'failed': 2}", "ade_world", "'failed' must be <= 1: 2"),
+    ("profiles={'v3': {}}", "ade", "no kind of job is named 'v3'; kinds: v1-extract, *"),
     ("list_order='sideways'", "ade", "*'sideways'*"),
     ("faults=['no-such-fault']", "ade_world", "*no-such-fault*"),
 ]

@@ -6,6 +6,7 @@ from random import Random
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import Json
 from adepoll.emulator import (
     EPOCH,
@@ -95,12 +96,23 @@ class AdeWorld:
         self,
         plan: JobPlan | None = None,
         *,
+        kind: str | JobKind = "v1-extract",
         job_id: str | None = None,
         received_at: float | None = None,
         schema: Json = None,
+        filename: str = "document.md",
+        tier: str | None = None,
     ) -> str:
         """Submit a job, as `World.submit` does, and return its id; by default it arrives now."""
-        return self.world.submit(plan, job_id=job_id, received_at=received_at, schema=schema)
+        return self.world.submit(
+            plan,
+            kind=kind,
+            job_id=job_id,
+            received_at=received_at,
+            schema=schema,
+            filename=filename,
+            tier=tier,
+        )
 
     def run(self, main: Coroutine[Json, Json, _T], *, timeout: float = SIX_HOURS) -> _T:
         """Run a coroutine in virtual time, and return its result.
