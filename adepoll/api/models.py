@@ -99,6 +99,11 @@ class JobSummary:
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
     @property
+    def submitted_at(self) -> datetime | None:
+        """When the service got the job, UTC: `received_at`, or else `created_at`."""
+        return self.created_at if self.received_at is None else self.received_at
+
+    @property
     def is_terminal(self) -> bool:
         """Whether the job will never change again."""
         return self.status.is_terminal
@@ -182,6 +187,11 @@ class JobSnapshot:
     conforms: bool | None = field(default=True, metadata=NOT_IN_JSON)
     incomplete: bool = field(default=False, metadata=NOT_IN_JSON)
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
+
+    @property
+    def submitted_at(self) -> datetime | None:
+        """When the service got the job, UTC: `received_at`, or else `created_at`."""
+        return self.created_at if self.received_at is None else self.received_at
 
     @property
     def is_terminal(self) -> bool:

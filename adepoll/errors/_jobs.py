@@ -86,7 +86,8 @@ class UnresolvedJobsError(ExceptionGroup[AdePollError], AdePollError):
     An `ExceptionGroup` of the causes, so that ``except*`` works with it.
 
     Attributes:
-        causes: The error of each unresolved job, by job id, in the order of giving up.
+        causes: The error of each unresolved job, by job id, in the order of giving up. A job of
+            another kind than the watcher's own has its kind before the id: ``v1-parse/cmg4x0q5``.
     """
 
     causes: Mapping[str, AdePollError]

@@ -6,14 +6,25 @@ Times are seconds of one monotonic clock; ages are seconds since the service rec
 import math
 import sys
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Final, Protocol
 
 from attrs import define, field
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
+
+
+class JobOwner(Protocol):
+    """Holds the states of jobs of one kind."""
+
+    def wake(self, state: "JobState", now: float) -> bool:
+        """Make a job due that waits for room; return False if it does not wait any more."""
+
+    on_due: Callable[[], None]
+    """To be called when jobs were made due by something else than their owner."""
 
 
 class Subscriber(Protocol):
@@ -34,7 +45,7 @@ class Subscriber(Protocol):
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Accept a snapshot; return False if it is wanted and the buffer is full."""
 
-    def give_up(self, job_id: str, error: AdePollError) -> None:
+    def give_up(self, kind: JobKind, job_id: str, error: AdePollError) -> None:
         """Record that the job is not polled any more, and why."""
 
 
@@ -149,6 +160,7 @@ class JobState:
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
         awaited_since: Time from which on somebody has waited for the job itself, if it is
             `awaited`.
+        owner: Holds this state.
     """
 
     job_id: str
@@ -176,6 +188,7 @@ class JobState:
     pending_confirmation: bool = False
     waits_for_room: bool = False
     awaited_since: float = 0.0
+    owner: JobOwner | None = None
 
     @property
     def in_flight(self) -> bool:

@@ -102,7 +102,7 @@ class ListHints:
             self.list_trust.record_first(settled=False)
         if new or self.accuracy.is_proven:
             as_of = requested_at - self.list_trust.list_lag
-            self.timing.learning.record_active(state, job.received_at, now, as_of=as_of)
+            self.timing.learning.record_active(state, job.submitted_at, now, as_of=as_of)
         if not state.is_compared:
             state.is_compared = True
             if requested_at <= state.received_at + self.accuracy.limit:

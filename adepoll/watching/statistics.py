@@ -4,9 +4,10 @@ Polls are counted in `watched_jobs`, sweeps in `list_sweeper`, wasted polls in `
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field, fields_dict, frozen
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the histogram's buckets, in seconds."""
@@ -63,6 +64,25 @@ class WatcherStats:
     wasted_polls: int
     pending_confirmation: int
     detection_lag: LagHistogram
+
+
+def total(parts: Sequence[WatcherStats], *, subscribers: int) -> WatcherStats:
+    """Return the sum of the figures of several kinds, with this number of subscribers.
+
+    `sweeping` is True if it is so for any kind.
+    """
+    histograms = [part.detection_lag for part in parts]
+    lags = LagHistogram(
+        counts=tuple(map(sum, zip(*[lag.counts for lag in histograms], strict=True))),
+        sum=sum(lag.sum for lag in histograms),
+    )
+    names = [name for name in fields_dict(WatcherStats) if name not in _NOT_ADDED]
+    sums = {name: sum(getattr(part, name) for part in parts) for name in names}
+    sweeping = any(part.sweeping for part in parts)
+    return WatcherStats(**sums, subscribers=subscribers, sweeping=sweeping, detection_lag=lags)
+
+
+_NOT_ADDED: Final = {"subscribers", "sweeping", "detection_lag"}
 
 
 @define(eq=False)

@@ -9,10 +9,16 @@ from collections.abc import Mapping
 
 from attrs import evolve, frozen
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscriptions import BUFFERED, JobIds, Subscription, SubscriptionHost
+from adepoll.watching.subscription_host import NamedJob, SubscriptionHost
+from adepoll.watching.subscriptions import (
+    BUFFERED,
+    JobIds,
+    Subscription,
+)
 from adepoll.watching.watch import Stream
 
 
@@ -22,6 +28,8 @@ class StatusUpdate:
 
     Attributes:
         job_id: Id of the job.
+        kind: Kind of the job.
+        label: The caller's own name for the job; None without one.
         status: Its status; None if the job was given up.
         status_text: The status as the service wrote it.
         snapshot: Snapshot of the poll, without the result, and with an `output_url` without its
@@ -31,6 +39,8 @@ class StatusUpdate:
     """
 
     job_id: str
+    kind: JobKind = JobKind.V1_EXTRACT
+    label: str | None = None
     status: JobStatus | None = None
     status_text: str | None = None
     snapshot: JobSnapshot | None = None
@@ -58,22 +68,18 @@ class StatusUpdateSubscription(Subscription):
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Keep a changed status, in place of an earlier update of the job."""
-        job_id, text = snapshot.job_id, snapshot.status_text
-        last = self._jobs.get(job_id, BUFFERED)
+        key, text = self._host.key_of(snapshot.kind, snapshot.job_id), snapshot.status_text
+        last = self._jobs.get(key, BUFFERED)
         if last == text or not (last is None or isinstance(last, str)):
             return True
         if snapshot.status.is_terminal:
-            self._jobs[job_id] = BUFFERED
+            self._jobs[key] = BUFFERED
             self.open -= 1
         else:
-            self._jobs[job_id] = text
+            self._jobs[key] = text
+        without_result = evolve(self.labelled(key, snapshot), data=None, kept_result=None)
         self._keep(
-            StatusUpdate(
-                job_id=job_id,
-                status=snapshot.status,
-                status_text=text,
-                snapshot=evolve(snapshot, data=None).redacted(),
-            )
+            key, status=snapshot.status, status_text=text, snapshot=without_result.redacted()
         )
         return True
 
@@ -81,34 +87,52 @@ class StatusUpdateSubscription(Subscription):
         """Return the update that has waited longest; None if there is none."""
         if not self._updates:
             return None
-        job_id, update = self._updates.popitem(last=False)
+        key, update = self._updates.popitem(last=False)
         if update.is_last:
-            self._forget(job_id)
+            self._forget(key)
         self._room_changed.set()
         return update
 
     def _untaken(self) -> int:
         return len(self._updates)
 
-    def _subscribe(self, job_id: str, now: float) -> JobState:
-        self._jobs[job_id] = self._last_status.pop(job_id, None)
-        state = super()._subscribe(job_id, now)
+    def _subscribe(self, job: NamedJob, now: float) -> JobState:
+        self._jobs[job.key] = self._last_status.pop(job.key, None)
+        state = super()._subscribe(job, now)
         text = state.status
-        if text is not None and text != self._jobs[job_id]:  # known from polls for others
+        if text is not None and text != self._jobs[job.key]:  # known from polls for others
             status = JobStatus.parse(text)
             # A settled job that is still watched waits for another subscriber's room. This one has
             # room, so that a poll follows immediately and delivers the end.
             if not status.is_terminal:
-                self._jobs[job_id] = text
-                self._keep(StatusUpdate(job_id=job_id, status=status, status_text=text))
+                self._jobs[job.key] = text
+                self._keep(job.key, status=status, status_text=text)
         return state
 
-    def _record_error(self, job_id: str, error: AdePollError) -> None:
-        self._jobs[job_id] = BUFFERED
-        self._keep(StatusUpdate(job_id=job_id, error=error))
+    def _record_error(self, key: str, error: AdePollError) -> None:
+        self._jobs[key] = BUFFERED
+        self._keep(key, error=error)
 
-    def _keep(self, update: StatusUpdate) -> None:
-        self._updates[update.job_id] = update  # in the place of the one that it replaces
+    def _keep(
+        self,
+        key: str,
+        *,
+        status: JobStatus | None = None,
+        status_text: str | None = None,
+        snapshot: JobSnapshot | None = None,
+        error: AdePollError | None = None,
+    ) -> None:
+        """Keep an update, in the place of the one that it replaces."""
+        job = self._host.find(key)
+        self._updates[key] = StatusUpdate(
+            job_id=key if job is None else job.job_id,
+            kind=self._host.kind if job is None else job.pollers.watched_jobs.kind,
+            label=self._labels.get(key),
+            status=status,
+            status_text=status_text,
+            snapshot=snapshot,
+            error=error,
+        )
         self.ready.set()
 
 

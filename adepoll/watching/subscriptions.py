@@ -1,6 +1,6 @@
 """Subscriptions: how the jobs of one consumer are watched, from reading their ids to the end.
 
-Imports pollers and what pollers imports. Subclasses decide what is delivered.
+Imports subscription_host and below. Subclasses decide what is delivered.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    Callable,
     Collection,
     Iterable,
     Iterator,
@@ -19,46 +18,22 @@ from enum import Enum
 from itertools import islice
 from typing import Final, TypeAlias
 
-from attrs import define, field
+from attrs import evolve
 
-from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, JobIdsCancelledError
+from adepoll.errors import (
+    AdePollError,
+    InvalidJobIdError,
+    JobIdsCancelledError,
+    JobTimeoutError,
+)
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
-from adepoll.watching.pollers import Pollers, join, start
+from adepoll.watching.pollers import join, start
+from adepoll.watching.subscription_host import NamedJob, SubscriptionHost
 from adepoll.watching.waiter import own_instance
 
-JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
-
-
-@define(eq=False, kw_only=True)
-class SubscriptionHost:
-    """What the subscriptions of one watcher share.
-
-    Attributes:
-        pollers: Poll the jobs.
-        on_new_jobs: Called when jobs were added.
-        subscriptions: Open subscriptions; a dict, as a set keeps no order.
-        tasks: Tasks that read ids, or end subscriptions.
-        closed: True if no subscription may start.
-        loop: Event loop of the watcher; None before its first use.
-    """
-
-    pollers: Pollers
-    on_new_jobs: Callable[[], None]
-    subscriptions: "dict[Subscription, None]" = field(factory=dict)
-    tasks: set[asyncio.Task[None]] = field(factory=set)
-    closed: bool = False
-    loop: asyncio.AbstractEventLoop | None = None
-
-    def check_open(self) -> None:
-        """Raise ClosedError if no subscription may start in the running loop."""
-        if self.closed:
-            raise ClosedError("the watcher is closed")
-        loop = asyncio.get_running_loop()
-        self.loop = self.loop or loop
-        if self.loop is not loop:
-            raise ClosedError("the watcher belongs to another event loop; make one for each")
+JobIds: TypeAlias = Iterable[str | JobRef] | AsyncIterable[str | JobRef]
 
 
 class Ended(Enum):
@@ -84,7 +59,7 @@ class Subscription:
         buffer: Room for snapshots; None if there is always room.
         ready: Set when there may be something to take, or the end.
         error: Error that ended the whole subscription.
-        errors: Why jobs are unresolved, by id, until the consumer has taken the error.
+        errors: Why jobs are unresolved, by key, until the consumer has taken the error.
         known: Number of ids read, without duplicates.
         open: Number of jobs that are still watched.
         given_up: Number of jobs that were given up.
@@ -122,8 +97,9 @@ class Subscription:
         self.open = 0
         self.given_up = 0
         self.complete = False
-        # By id: the last status text, or None, while the job is open; then why it is not.
+        # By key: the last status text, or None, while the job is open; then why it is not.
         self._jobs: dict[str, str | Ended | None] = {}
+        self._labels: dict[str, str] = {}  # of the jobs that have one, until they are forgotten
         # Ids of a collection that were forgotten before all of it was read.
         self._forgotten: set[str] | None = set() if isinstance(job_ids, Collection) else None
         self._host = host
@@ -134,7 +110,7 @@ class Subscription:
             window = ITERATOR_WINDOW if self._paced else sys.maxsize
         self._window = window
         self._room_changed = asyncio.Event()
-        self._to_yield: deque[str] = deque()  # ids of jobs whose errors are to be taken
+        self._to_yield: deque[str] = deque()  # keys of jobs whose errors are to be taken
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -155,14 +131,19 @@ class Subscription:
         """Return the next item for the consumer; None if there is none."""
         raise NotImplementedError
 
-    def give_up(self, job_id: str, error: AdePollError) -> None:
+    def give_up(self, kind: JobKind, job_id: str, error: AdePollError) -> None:
         """Record that an open job is not polled any more, and why."""
-        self.open -= 1
-        self._record_error(job_id, error)
+        self._give_up(self._host.key_of(kind, job_id), error)
+
+    def labelled(self, key: str, snapshot: JobSnapshot) -> JobSnapshot:
+        """Return the snapshot with the caller's own name for the job, if there is one."""
+        if not self._labels or (label := self._labels.get(key)) is None:
+            return snapshot
+        return evolve(snapshot, label=label)
 
     def last_statuses(self) -> dict[str, str]:
         """Return the last status text of each open job, if one was seen."""
-        return {job_id: last for job_id, last in self._jobs.items() if isinstance(last, str)}
+        return {key: last for key, last in self._jobs.items() if isinstance(last, str)}
 
     def start(self) -> None:
         """Read the ids, and watch the jobs."""
@@ -206,10 +187,10 @@ class Subscription:
             self.buffer.close()  # no more polls for this subscription, even before the last step
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
-            job_ids = iter([*self._host.pollers.ids_in_flight(), *self._jobs])
-            self._ending += self._unsubscribe(islice(job_ids, _JOBS_PER_STEP))
+            keys = iter([*self._host.keys_in_flight(), *self._jobs])
+            self._ending += self._unsubscribe(islice(keys, _JOBS_PER_STEP))
             if len(self._jobs) > _JOBS_PER_STEP:
-                self._ending.append(start(self._unsubscribe_all(job_ids), self._host.tasks))
+                self._ending.append(start(self._unsubscribe_all(keys), self._host.tasks))
         return self._ending
 
     def close_soon(self) -> None:
@@ -225,14 +206,14 @@ class Subscription:
             if task is not None:
                 task.cancel()
 
-    def _unsubscribe(self, job_ids: Iterable[str]) -> list[asyncio.Task[None]]:
+    def _unsubscribe(self, keys: Iterable[str]) -> list[asyncio.Task[None]]:
         """Unsubscribe from some jobs; return the tasks of the polls that are cancelled."""
-        unsubscribe = self._host.pollers.unsubscribe
-        return [task for job_id in job_ids for task in unsubscribe(job_id, self)]
+        jobs = [job for key in keys if (job := self._host.find(key)) is not None]
+        return [task for job in jobs for task in job.pollers.unsubscribe(job.job_id, self)]
 
-    async def _unsubscribe_all(self, job_ids: Iterator[str]) -> None:
+    async def _unsubscribe_all(self, keys: Iterator[str]) -> None:
         cancelled = []
-        while step := [*islice(job_ids, _JOBS_PER_STEP)]:
+        while step := [*islice(keys, _JOBS_PER_STEP)]:
             cancelled += self._unsubscribe(step)
             await asyncio.sleep(0)
         await join(cancelled)
@@ -245,24 +226,21 @@ class Subscription:
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
         """Give up all open jobs, and the ids of a collection that were not read yet."""
-        watched_jobs = self._host.pollers.watched_jobs
-        timeout_error = watched_jobs.failure_rules.timeout_error
-        job_ids = iter([*self._jobs])
-        while step := [*islice(job_ids, _JOBS_PER_STEP)]:
-            for job_id in step:
-                if not isinstance(self._jobs.get(job_id, UNRESOLVED), Ended):
-                    error = timeout_error(job_id, watched_jobs.get(job_id), timeout)
-                    self.give_up(job_id, error)
-                    self._host.pollers.unsubscribe(job_id, self)
+        keys = iter([*self._jobs])
+        while step := [*islice(keys, _JOBS_PER_STEP)]:
+            for key in step:
+                job = self._host.find(key)
+                if job is not None and not isinstance(self._jobs.get(key, UNRESOLVED), Ended):
+                    self._give_up(key, _timeout_error(job, timeout))
+                    job.pollers.unsubscribe(job.job_id, self)
             await asyncio.sleep(0)
         if self.complete or not isinstance(self._job_ids, Collection):
             return
         unread = iter(self._job_ids)
-        while step := [*islice(unread, _JOBS_PER_STEP)]:
-            for job_id in step:
-                if self._register(job_id):
-                    error = timeout_error(job_id, watched_jobs.get(job_id), timeout)
-                    self._record_error(job_id, error)
+        while more := [*islice(unread, _JOBS_PER_STEP)]:
+            for given in more:
+                if (job := self._register(given)) is not None:
+                    self._record_error(job.key, _timeout_error(job, timeout))
             await asyncio.sleep(0)
 
     async def _read(self) -> None:
@@ -308,7 +286,7 @@ class Subscription:
 
     def _backlog(self) -> int:
         """Return the number of jobs that are due, and wait for a poller or for room."""
-        overdue = self._host.pollers.watched_jobs.poll_queue.overdue
+        overdue = self._host.overdue()
         return overdue if self.buffer is None else overdue + len(self.buffer.waiting)
 
     def _untaken(self) -> int:
@@ -326,46 +304,61 @@ class Subscription:
         else:
             self.end_of_ids()
 
-    def _register(self, job_id: str) -> bool:
-        """Count a new id; return False if it is a duplicate or invalid."""
-        invalid = None
+    def _register(self, given: str | JobRef) -> NamedJob | None:
+        """Count a new job; return None if it is a duplicate or its id is invalid."""
+        job, invalid = None, None
         try:
-            check_job_id(job_id)
+            job = self._host.named(given)
         except InvalidJobIdError as error:
-            invalid, job_id = error, error.job_id
-        if job_id in self._jobs or (self._forgotten and job_id in self._forgotten):
-            return False
+            invalid = error
+        key = invalid.job_id if job is None and invalid is not None else job.key  # type: ignore[union-attr]  # one of them is set
+        if key in self._jobs or (self._forgotten and key in self._forgotten):
+            return None
         self.known += 1
         if invalid is not None:
-            self._record_error(job_id, invalid)
-        return invalid is None
+            self._record_error(key, invalid)
+        return job
 
-    def _add(self, job_id: str, now: float) -> None:
-        """Watch a job, unless its id is a duplicate or invalid."""
+    def _add(self, given: str | JobRef, now: float) -> None:
+        """Watch a job, unless it is a duplicate or its id is invalid."""
         if self._stopped or self._expiry is not None:
             return  # the iterable ignored the cancellation of its reader
-        if self._register(job_id):
-            self._jobs[job_id] = None
+        if (job := self._register(given)) is not None:
+            self._jobs[job.key] = None
+            if job.label is not None:
+                self._labels[job.key] = job.label
             self.open += 1
-            self._subscribe(job_id, now)
+            self._subscribe(job, now)
 
-    def _subscribe(self, job_id: str, now: float) -> JobState:
+    def _subscribe(self, job: NamedJob, now: float) -> JobState:
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
-        watched_jobs = self._host.pollers.watched_jobs
-        return watched_jobs.subscribe(job_id, self, self.alone, now, can_wait=can_wait)
+        watched_jobs = job.pollers.watched_jobs
+        return watched_jobs.subscribe(job.job_id, self, self.alone, now, can_wait=can_wait)
 
-    def _record_error(self, job_id: str, error: AdePollError) -> None:
-        self._jobs[job_id] = UNRESOLVED
-        self.errors[job_id] = error
+    def _give_up(self, key: str, error: AdePollError) -> None:
+        self.open -= 1
+        self._record_error(key, error)
+
+    def _record_error(self, key: str, error: AdePollError) -> None:
+        self._jobs[key] = UNRESOLVED
+        self.errors[key] = error
         self.given_up += 1
         self._room_changed.set()
         self.ready.set()
 
-    def _forget(self, job_id: str) -> None:
+    def _forget(self, key: str) -> None:
         """Forget a job: the consumer has its last item."""
-        del self._jobs[job_id]
+        del self._jobs[key]
+        if self._labels:
+            self._labels.pop(key, None)
         if self._forgotten is not None:
-            self._forgotten.add(job_id)
+            self._forgotten.add(key)
+
+
+def _timeout_error(job: NamedJob, timeout: float) -> JobTimeoutError:
+    watched_jobs = job.pollers.watched_jobs
+    rules = watched_jobs.failure_rules
+    return rules.timeout_error(job.job_id, watched_jobs.get(job.job_id), timeout)
 
 
 ITERATOR_WINDOW: Final = 20_000

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
 from adepoll.watching.job_state import SnapshotBuffer
@@ -26,7 +27,7 @@ class Waiter:
             self.future.set_result(snapshot)
         return True
 
-    def give_up(self, job_id: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
+    def give_up(self, kind: JobKind, job_id: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
         """Raise the error in the caller."""
         self.fail(error)
 

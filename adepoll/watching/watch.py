@@ -12,17 +12,18 @@ from typing import Final, Generic, Self, TypeVar, cast
 
 from attrs import field, frozen
 
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.closing import EndsWhenLeft
-from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
+from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.pollers import join
+from adepoll.watching.subscription_host import SubscriptionHost
 from adepoll.watching.subscriptions import (
     BUFFERED,
     Ended,
     JobIds,
     Subscription,
-    SubscriptionHost,
 )
 
 
@@ -33,10 +34,14 @@ class UnresolvedJob:
     Attributes:
         job_id: Id of the job.
         error: Why it was given up.
+        kind: Kind of the job.
+        label: The caller's own name for the job; None without one.
     """
 
     job_id: str
     error: AdePollError
+    kind: JobKind = field(default=JobKind.V1_EXTRACT, kw_only=True)
+    label: str | None = field(default=None, kw_only=True)
 
 
 @frozen(kw_only=True)
@@ -93,8 +98,8 @@ class WatchSubscription(Subscription):
 
     def deliver(self, snapshot: JobSnapshot) -> bool:
         """Buffer a snapshot if it is wanted; return False if there is no room for it."""
-        job_id, text = snapshot.job_id, snapshot.status_text
-        last = self._jobs.get(job_id, BUFFERED)
+        key, text = self._host.key_of(snapshot.kind, snapshot.job_id), snapshot.status_text
+        last = self._jobs.get(key, BUFFERED)
         if isinstance(last, Ended):
             return True  # its last item is buffered, or was taken
         settled = snapshot.status.is_terminal
@@ -102,18 +107,18 @@ class WatchSubscription(Subscription):
             if last == text:
                 return True
             if not self.every_change:
-                self._jobs[job_id] = text
+                self._jobs[key] = text
                 return True
         if self._snapshots.free <= 0:
             return False
         self._snapshots.snapshots.append(snapshot)
         self._snapshots.free -= 1
         if settled:
-            self._jobs[job_id] = BUFFERED
+            self._jobs[key] = BUFFERED
             self.open -= 1
             self._room_changed.set()
         else:
-            self._jobs[job_id] = text
+            self._jobs[key] = text
         self.ready.set()
         return True
 
@@ -123,26 +128,35 @@ class WatchSubscription(Subscription):
         Errors come first. They are few, and a slow consumer should know of them.
         """
         if self._to_yield:
-            job_id = self._to_yield.popleft()
-            self._room_changed.set()
-            self._forget(job_id)
-            return UnresolvedJob(job_id, self.errors.pop(job_id))
+            return self._take_error(self._to_yield.popleft())
         buffer = self._snapshots
         if not buffer.snapshots:
             return None
         snapshot = buffer.snapshots.popleft()
         buffer.free += 1
+        key = self._host.key_of(snapshot.kind, snapshot.job_id)
+        snapshot = self.labelled(key, snapshot)
         if snapshot.status.is_terminal:
             self.settled[snapshot.status] += 1
-            self._forget(snapshot.job_id)
+            self._forget(key)
         if buffer.waiting:
             self._host.pollers.wake_waiting(self)
         return snapshot
 
+    def _take_error(self, key: str) -> UnresolvedJob:
+        self._room_changed.set()
+        label, error = self._labels.get(key), self.errors.pop(key)
+        self._forget(key)
+        try:
+            ref = JobRef.of(key).resolved(self._host.kind)
+        except InvalidJobIdError:
+            return UnresolvedJob(key, error, label=label)
+        return UnresolvedJob(ref.job_id, error, kind=ref.kind or self._host.kind, label=label)
+
     def unresolved(self) -> dict[str, AdePollError | None]:
-        """Return why jobs are unresolved, by id; None for those that can still be resolved."""
+        """Return why jobs are unresolved, by key; None for those that can still be resolved."""
         fatal = self.error if isinstance(self.error, AdePollError) else None
-        return {job_id: self.errors.get(job_id, fatal) for job_id in self._jobs}
+        return {key: self.errors.get(key, fatal) for key in self._jobs}
 
     def progress(self) -> WatchProgress:
         """Return the present progress."""
@@ -155,10 +169,10 @@ class WatchSubscription(Subscription):
             complete=self.complete,
         )
 
-    def _record_error(self, job_id: str, error: AdePollError) -> None:
+    def _record_error(self, key: str, error: AdePollError) -> None:
         if self._yield_errors:
-            self._to_yield.append(job_id)
-        super()._record_error(job_id, error)
+            self._to_yield.append(key)
+        super()._record_error(key, error)
 
 
 SubscriptionT = TypeVar("SubscriptionT", bound=Subscription)
@@ -276,6 +290,9 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
     @property
     def unresolved(self) -> Mapping[str, AdePollError | None]:
         """Why jobs are unresolved, by id, while that was not yielded.
+
+        The id of a job of another kind than the watcher's own has its kind before it, as in
+        ``v1-parse/cmg4x0q5p0001``, unless its form says the kind: `str` of a `JobRef`.
 
         None for jobs that are still watched, for those whose snapshot waits to be taken, and after
         the watcher was closed, which says nothing about a job.

@@ -4,13 +4,16 @@ Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from attrs import evolve
+
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
-from adepoll.watching.job_state import JobState, Subscriber
+from adepoll.watching.job_state import JobOwner, JobState, Subscriber
 from adepoll.watching.learning import UNKNOWN_CHANCE
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
@@ -31,15 +34,24 @@ class WatchedJobs:
         uses_list: True if the list may be read; otherwise nothing is compared with it.
         list_hints: Applies what the list shows.
         poll_queue: The jobs that are due now or later.
+        kind: Kind of the jobs.
+        on_due: Called when a subscriber's room has made jobs of another kind due, on their owner.
     """
 
     def __init__(
-        self, timing: PollTiming, failure_rules: FailureRules, *, uses_list: bool = True
+        self,
+        timing: PollTiming,
+        failure_rules: FailureRules,
+        *,
+        uses_list: bool = True,
+        kind: JobKind = JobKind.V1_EXTRACT,
     ) -> None:
         """Watch no jobs yet; for the arguments, see the attributes."""
         self.timing = timing
         self.failure_rules = failure_rules
         self.uses_list = uses_list
+        self.kind = kind
+        self.on_due: Callable[[], None] = _do_nothing
         self.learning = timing.learning
         self.counts = PollCounts()
         self.list_trust = ListTrust(learning=self.learning)
@@ -78,7 +90,7 @@ class WatchedJobs:
         """
         state = self._states.get(job_id)
         if state is None:
-            state = self._states[job_id] = JobState(job_id, alone, now, now)
+            state = self._states[job_id] = JobState(job_id, alone, now, now, owner=self)
             state.awaited_since = now
             if self._memory.failures:
                 state.failures = self._memory.recall(job_id, now)
@@ -195,11 +207,18 @@ class WatchedJobs:
         To be called whenever a buffer may have more room than before.
         """
         woken = 0
+        others: set[JobOwner] = set()
         if (buffer := subscriber.buffer) is not None:
             while woken < buffer.free and buffer.waiting:
                 state = buffer.waiting.popleft()
                 # The job may wait for other subscribers alone by now.
-                woken += subscriber in state.subscribers and self.wake(state, now)
+                owner = state.owner or self
+                if subscriber in state.subscribers and owner.wake(state, now):
+                    woken += 1
+                    if owner is not self:
+                        others.add(owner)
+        for owner in others:
+            owner.on_due()
         return woken
 
     def poll_now(self, job_id: str, now: float) -> bool:
@@ -222,6 +241,8 @@ class WatchedJobs:
             # AdeClient raises this itself; another source must not settle the wrong job either.
             self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
+        if snapshot.kind is not self.kind:  # from a source that knows one kind only
+            snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.service.record_answer()
@@ -249,7 +270,7 @@ class WatchedJobs:
             else:
                 self.counts.given_up += 1
                 for subscriber in tuple(state.subscribers):
-                    subscriber.give_up(state.job_id, error)
+                    subscriber.give_up(self.kind, state.job_id, error)
                 self._remove(state)
         self._wake_after_release(reserved, now)
         return False
@@ -332,7 +353,7 @@ class WatchedJobs:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             self.counts.record_settled(now - max(active_at, state.added_at))
-        was_old = self.learning.record_settled(state, snapshot.received_at, now)
+        was_old = self.learning.record_settled(state, snapshot.submitted_at, now)
         if was_old is not None and self.uses_list:
             self.list_trust.record_first(settled=was_old)
             if was_old and self.list_trust.jobs_come_settled:
@@ -350,7 +371,7 @@ class WatchedJobs:
         if state.first_active_age is None:
             self.list_trust.record_first(settled=False)
         was_missing = state.missing_at < math.inf and self.list_trust.record_active(state)
-        self.learning.record_active(state, snapshot.received_at, now)
+        self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
         if not self.list_trust.sweeping or state.poll_again or state.awaited:
             self._put_by_schedule(state, now)
@@ -389,6 +410,10 @@ class WatchedJobs:
         for subscriber in state.subscribers:
             if (buffer := subscriber.buffer) is not None:
                 buffer.add_waiting(state, subscriber)
+
+
+def _do_nothing() -> None:
+    """Do nothing: the default of `WatchedJobs.on_due`."""
 
 
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too

@@ -1,4 +1,7 @@
-"""JobWatcher: watches many jobs of one `JobSource`, which need not be a client."""
+"""JobWatcher: watches many jobs of one `JobSource`, which need not be a client.
+
+Jobs can be of several kinds: a `KindPolling` polls those of each.
+"""
 
 import asyncio
 import math
@@ -11,28 +14,25 @@ from typing import Final, Literal, get_args, overload
 
 from attrs import evolve
 
-from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.api.source import JobSource, clock_of, for_polling
+from adepoll.api.source import JobSource, for_kind, kind_of
 from adepoll.closing import AsyncCloseable
-from adepoll.errors import ClosedError
+from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, Schedule
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
-from adepoll.watching.learning import Learning
-from adepoll.watching.list_sweeper import ListSweeper
+from adepoll.watching.kind_polling import KindPolling, PollingOptions
 from adepoll.watching.listing import Discovery
-from adepoll.watching.poll_timing import PollTiming
 from adepoll.watching.pollers import Pollers, finish
-from adepoll.watching.semaphore import Semaphore, Turns
-from adepoll.watching.statistics import WatcherStats
+from adepoll.watching.semaphore import Semaphore
+from adepoll.watching.statistics import WatcherStats, total
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
-from adepoll.watching.subscriptions import JobIds, SubscriptionHost
-from adepoll.watching.sweep_policy import SweepPolicy
+from adepoll.watching.subscription_host import SubscriptionHost
+from adepoll.watching.subscriptions import JobIds
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
-from adepoll.watching.watched_jobs import WatchedJobs
 
 _WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
 
@@ -52,7 +52,7 @@ class JobWatcher(AsyncCloseable):
         concurrency: int | asyncio.Semaphore = 64,
         schedule: Schedule | None = None,
         discovery: Discovery = "auto",
-        durations: Durations | None = None,
+        durations: Durations | Mapping[JobKind, Durations] | None = None,
         buffer: int | None = None,
         not_found_grace: float = 15.0,
         patience: float = 300.0,
@@ -71,7 +71,8 @@ class JobWatcher(AsyncCloseable):
                 jobs, of which one request shows 100. "auto": the list, if that costs fewer
                 requests. The list is only a hint; if it is wrong, fails or is forbidden, polls
                 come later or more often, and no job is lost.
-            durations: What an earlier watcher learnt of how long jobs take; None to start without.
+            durations: What an earlier watcher learnt of how long jobs take: of the source's own
+                kind, or by kind. None to start without.
             buffer: Maximum number of snapshots that wait for the consumer of one watch, each up to
                 1 MB of JSON; polls pause while it is full. None for twice the concurrency.
             not_found_grace: Seconds for which a job that was never found may be unknown to the
@@ -109,43 +110,31 @@ class JobWatcher(AsyncCloseable):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
         if discovery not in get_args(Discovery):
             raise ValueError(f"discovery must be auto, list or get, got {discovery!r}")
-        learning = Learning(durations=Durations() if durations is None else durations)
-        if (clock := clock_of(source)) is not None:
-            learning = evolve(learning, service_time=clock)
-        self._watched_jobs = WatchedJobs(
-            timing=PollTiming(
-                schedule=schedule or Adaptive(),
-                rng=rng or Random(),  # noqa: S311 - jitter, not a secret
-                learning=learning,
-            ),
+        self._options = PollingOptions(
+            semaphore=semaphore,
+            workers=workers,
+            schedule=schedule or Adaptive(),
+            discovery=discovery,
             failure_rules=FailureRules(
                 not_found_grace=not_found_grace,
                 patience=patience,
                 outage_patience=outage_patience,
             ),
-            uses_list=discovery != "get",
-        )
-        turns = Turns(semaphore)
-        self._pollers = Pollers(
-            self._watched_jobs,
-            for_polling(source, turns),
-            max_workers=workers,
-            turns=turns,
+            rng=rng or Random(),  # noqa: S311 - jitter, not a secret
             on_fatal=self._end_all,
         )
-        self._list_sweeper: ListSweeper | None = None
-        if discovery != "get":
-            self._list_sweeper = ListSweeper(
-                self._watched_jobs,
-                for_polling(source, semaphore),
-                SweepPolicy(discovery=discovery, target_lag=self._watched_jobs.timing.target_lag),
-                on_due=self._pollers.pump,
-                on_fatal=self._end_all,
-            )
-            self._pollers.on_idle = self._list_sweeper.cancel_all
+        self._source = source
+        own = kind_of(source)
+        if durations is None:
+            durations = {}
+        self._learnt = durations if isinstance(durations, Mapping) else {own: durations}
+        self._polling: dict[JobKind, KindPolling] = {}
+        self._own = self._add(own, source)
         self._host = SubscriptionHost(
-            pollers=self._pollers,
-            on_new_jobs=self._pollers.pump if discovery == "get" else self._pump,
+            kind=own,
+            pollers=self._own.pollers,
+            add_kind=self._add_kind,
+            on_new_jobs=self._pump,
         )
         self._waiters: set[Waiter] = set()
 
@@ -153,9 +142,9 @@ class JobWatcher(AsyncCloseable):
         """Stop everything, and wait until nothing runs; open watches and waits get ClosedError."""
         self._host.closed = True
         self._end_all(ClosedError("the watcher was closed"))
-        sweeps = set() if self._list_sweeper is None else self._list_sweeper.close()
-        await finish({*self._host.tasks, *sweeps})
-        await self._pollers.aclose()
+        await finish(self._host.tasks)
+        for polling in [*self._polling.values()]:
+            await polling.aclose()
 
     @overload
     def watch(
@@ -270,11 +259,11 @@ class JobWatcher(AsyncCloseable):
         self._host.check_open()
         return StatusUpdates(subscription)
 
-    async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the bound has an error of its own
+    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the bound has an error of its own
         """Wait until one job has settled. Any number of callers share its polls.
 
         Args:
-            job_id: Id of the job.
+            job: Id of the job, or a reference.
             timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
@@ -284,60 +273,60 @@ class JobWatcher(AsyncCloseable):
             ClosedError: The watcher or its client was closed.
         """
         check_timeout(timeout)
-        check_job_id(job_id)
         self._host.check_open()
+        named = self._host.named(job)
+        polling = self._polling[named.pollers.watched_jobs.kind]
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
-        state = self._watched_jobs.subscribe(job_id, waiter, (waiter,), loop.time())
-        self._pump()
+        watched_jobs = polling.watched_jobs
+        state = watched_jobs.subscribe(named.job_id, waiter, (waiter,), loop.time())
+        polling.pump()
         timer = None
         if timeout is not None:
             # Not asyncio.timeout: the loop keeps a cancelled timer, and so the caller's context.
-            rules = self._watched_jobs.failure_rules
+            rules = self._options.failure_rules
             timer = loop.call_later(
                 timeout, _expire, waiter, rules, state, timeout, context=Context()
             )
         try:
-            return await waiter.future
+            snapshot = await waiter.future
         finally:
             if timer is not None:
                 timer.cancel()
             self._waiters.discard(waiter)
-            self._pollers.unsubscribe(job_id, waiter)
+            named.pollers.unsubscribe(named.job_id, waiter)
             waiter.forget()
+        return snapshot if named.label is None else evolve(snapshot, label=named.label)
 
-    def poll_now(self, job_id: str) -> bool:
+    def poll_now(self, job: str | JobRef) -> bool:
         """Poll a job immediately, for example because a webhook says that it has settled.
+
+        Args:
+            job: A reference, or an id, which stands for the watched jobs of any kind with that id.
 
         Returns:
             True if the job is being watched; else nothing happens.
         """
-        if self._host.closed or not self._watched_jobs.poll_now(
-            job_id, asyncio.get_running_loop().time()
-        ):
+        if self._host.closed:
             return False
-        self._pollers.pump()
-        return True
+        try:
+            ref = JobRef.of(job)
+        except InvalidJobIdError:
+            return False
+        now, found = asyncio.get_running_loop().time(), False
+        for kind, polling in self._polling.items():
+            if ref.kind in {None, kind} and polling.watched_jobs.poll_now(ref.job_id, now):
+                polling.pollers.pump()
+                found = True
+        return found
 
     @property
     def stats(self) -> WatcherStats:
         """What the watcher does now, and has done so far; a copy that does not change."""
-        counts, list_trust = self._watched_jobs.counts, self._watched_jobs.list_trust
-        sweeper = self._list_sweeper
-        return WatcherStats(
-            watched=len(self._watched_jobs),
-            in_flight=self._pollers.in_flight,
+        return total(
+            [polling.stats() for polling in self._polling.values()],
             subscribers=len(self._host.subscriptions) + len(self._waiters),
-            polls=counts.polls,
-            settled=counts.settled,
-            given_up=counts.given_up,
-            sweeping=list_trust.sweeping,
-            sweeps=0 if sweeper is None else sweeper.sweeps,
-            list_requests=0 if sweeper is None else sweeper.requests,
-            wasted_polls=list_trust.wasted_polls,
-            pending_confirmation=list_trust.pending_confirmation,
-            detection_lag=counts.detection_lag(),
         )
 
     @property
@@ -348,21 +337,44 @@ class JobWatcher(AsyncCloseable):
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled.
 
-        None if no job is watched, and while fewer than 20 jobs have settled, or the watched jobs
-        are much older than those.
+        None if no job is watched, and while fewer than 20 jobs of a kind have settled, or the
+        watched jobs are much older than those.
         """
-        return self._watched_jobs.time_left(asyncio.get_running_loop().time())
+        busy = [polling for polling in self._polling.values() if len(polling.watched_jobs)]
+        times = [polling.time_left() for polling in busy]
+        known = [time for time in times if time is not None]
+        return max(known) if known and len(known) == len(times) else None
 
     @property
     def durations(self) -> Durations:
-        """What was learnt of how long jobs take; it can be passed to the next watcher."""
-        return self._watched_jobs.learning.durations
+        """What was learnt of how long jobs take; it can be passed to the next watcher.
+
+        Of the source's own kind; `durations_by_kind` has all.
+        """
+        return self._own.watched_jobs.learning.durations
+
+    @property
+    def durations_by_kind(self) -> Mapping[JobKind, Durations]:
+        """What was learnt of how long jobs take, of each kind that was watched."""
+        return {
+            kind: polling.watched_jobs.learning.durations for kind, polling in self._polling.items()
+        }
 
     def _pump(self) -> None:
-        """Start to sweep if that saves requests, then poll the jobs that are due."""
-        if self._list_sweeper is not None:
-            self._list_sweeper.pump()
-        self._pollers.pump()
+        """Start to sweep where that saves requests, then poll the jobs that are due."""
+        for polling in self._polling.values():
+            polling.pump()
+
+    def _add_kind(self, kind: JobKind) -> Pollers:
+        """Return the pollers of another kind than the source's own."""
+        if (source := for_kind(self._source, kind)) is None:
+            raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
+        return self._add(kind, source).pollers
+
+    def _add(self, kind: JobKind, source: JobSource) -> KindPolling:
+        durations = self._learnt.get(kind) or Durations()
+        polling = self._polling[kind] = KindPolling(kind, source, self._options, durations)
+        return polling
 
     def _end_all(self, error: BaseException) -> None:
         """End all watches and waits with an error, and all that runs for them."""
@@ -370,9 +382,8 @@ class JobWatcher(AsyncCloseable):
             waiter.fail(error)
         for subscription in self._host.subscriptions:
             subscription.fail(error)
-        self._pollers.cancel_all()
-        if self._list_sweeper is not None:
-            self._list_sweeper.cancel_all()
+        for polling in self._polling.values():
+            polling.cancel_all()
 
 
 def _expire(waiter: Waiter, rules: FailureRules, state: JobState, timeout: float) -> None:

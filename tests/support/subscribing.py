@@ -1,7 +1,8 @@
 """Subscriptions without a watcher around them."""
 
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscriptions import Ended, SubscriptionHost
+from adepoll.watching.subscription_host import SubscriptionHost
+from adepoll.watching.subscriptions import Ended
 from adepoll.watching.watch import WatchSubscription
 
 

@@ -7,6 +7,7 @@ import pytest
 from scripted import snapshot
 from subscribing import add_id, subscription_of
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus
 from adepoll.errors import (
     AuthenticationError,
@@ -109,7 +110,7 @@ def test_every_id_is_accounted_for():
     subscription.deliver(snapshot("yielded", "failed"))
     subscription.deliver(snapshot("buffered"))
     missing = JobNotFoundError(status=404, job_id="gone")
-    subscription.give_up("gone", missing)
+    subscription.give_up(JobKind.V1_EXTRACT, "gone", missing)
     assert subscription.take().job_id == "yielded"
     unresolved = subscription.unresolved()
     assert list(unresolved) == ["buffered", "gone", "open", "a/b"]
@@ -130,7 +131,7 @@ def test_every_id_is_accounted_for():
 
 def test_a_fatal_error_is_why_the_open_jobs_are_unresolved():
     subscription = subscription_of("gone", "open")
-    subscription.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
+    subscription.give_up(JobKind.V1_EXTRACT, "gone", JobNotFoundError(status=404, job_id="gone"))
     subscription.fail(AuthenticationError(status=401))
     subscription.fail(ClosedError("later"))
     assert isinstance(subscription.error, AuthenticationError)
@@ -185,7 +186,7 @@ def test_taking_a_snapshot_wakes_jobs_that_wait_for_room(replay):
 def test_a_watch_that_has_ended_stays_ended(replay):
     async def script():
         subscription = subscription_of("a")
-        subscription.give_up("a", JobNotFoundError(status=404, job_id="a"))
+        subscription.give_up(JobKind.V1_EXTRACT, "a", JobNotFoundError(status=404, job_id="a"))
         subscription.end_of_ids()
         watch = Watch(subscription)
         with pytest.raises(UnresolvedJobsError) as caught:
@@ -304,7 +305,9 @@ def test_two_consumers_share_a_watch_and_one_of_them_gets_the_error_at_the_end(r
         subscription.deliver(snapshot("a"))
         subscription.deliver(snapshot("b"))
         await asyncio.sleep(1)
-        subscription.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
+        subscription.give_up(
+            JobKind.V1_EXTRACT, "gone", JobNotFoundError(status=404, job_id="gone")
+        )
         subscription.end_of_ids()
         ends = await asyncio.gather(*consumers, return_exceptions=True)
         assert sorted(type(end).__name__ for end in ends) == ["UnresolvedJobsError", "list"]

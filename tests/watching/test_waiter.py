@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from scripted import snapshot
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus
 from adepoll.errors import AnswerTimeoutError, ClosedError, TransportError
 from adepoll.watching.waiter import Waiter
@@ -31,7 +32,7 @@ def test_each_waiter_raises_its_own_instance_of_an_error(replay):
         raised = []
         for _ in range(2):
             waiter = Waiter(loop.create_future())
-            waiter.give_up("a", error)
+            waiter.give_up(JobKind.V1_EXTRACT, "a", error)
             with pytest.raises(AnswerTimeoutError) as caught:
                 await waiter.future
             raised.append(caught.value)

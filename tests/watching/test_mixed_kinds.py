@@ -1,0 +1,273 @@
+"""One watcher for jobs of several kinds, in virtual time."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from adepoll import (
+    AuthenticationError,
+    Durations,
+    Fixed,
+    InvalidJobIdError,
+    JobKind,
+    JobNotFoundError,
+    JobPage,
+    JobRef,
+    JobSnapshot,
+    JobStatus,
+    JobSummary,
+    JobTimeoutError,
+    JobWatcher,
+    UnresolvedJob,
+    UnresolvedJobsError,
+)
+from adepoll.emulator import VirtualTimeLoop
+
+PARSE, EXTRACT, V2 = JobKind.V1_PARSE, JobKind.V1_EXTRACT, JobKind.V2_PARSE
+V2_ID = "parse-01aryz6s41tsv4rrffq69g5fav"
+
+
+class Service:
+    """Jobs that settle at a loop time, by kind and id; a source of all kinds."""
+
+    def __init__(self, ends, *, kind=EXTRACT, polls=None, refusals=None):
+        self.ends = {JobRef(job_id, kind=kind): end for (kind, job_id), end in ends.items()}
+        self.kind = kind
+        self.polls = [] if polls is None else polls
+        self.refusals = {} if refusals is None else refusals  # errors of the first polls
+
+    def for_kind(self, kind):
+        ends = {(ref.kind, ref.job_id): end for ref, end in self.ends.items()}
+        return Service(ends, kind=kind, polls=self.polls, refusals=self.refusals)
+
+    def status(self, ref):
+        ended = asyncio.get_running_loop().time() >= self.ends[ref]
+        return JobStatus.COMPLETED if ended else JobStatus.PROCESSING
+
+    async def get_job(self, job_id):
+        ref = JobRef(job_id, kind=self.kind)
+        self.polls.append(str(ref))
+        await asyncio.sleep(0.05)
+        if ref not in self.ends:
+            raise JobNotFoundError(status=404, job_id=job_id)
+        if refusals := self.refusals.get((self.kind, job_id)):
+            raise refusals.pop()
+        status = self.status(ref)
+        return JobSnapshot(job_id=job_id, kind=self.kind, status=status, status_text=status.value)
+
+    async def list_jobs(self, *, page=0, page_size=100, status=None):
+        await asyncio.sleep(0.05)
+        found = [ref for ref in self.ends if ref.kind == self.kind and self.status(ref) is status]
+        jobs = [
+            JobSummary(job_id=ref.job_id, status=status, status_text=status.value) for ref in found
+        ]
+        start = page * page_size
+        return JobPage(jobs=tuple(jobs[start : start + page_size]), has_more=len(jobs) > page_size)
+
+
+def run(main):
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main)
+
+
+def watcher_of(service, **options):
+    return JobWatcher(service, **{"rng": Random(1), "schedule": Fixed(interval=1.0)} | options)
+
+
+ENDS = {(EXTRACT, "a"): 1.0, (PARSE, "a"): 2.0, (PARSE, "b"): 3.0, (V2, V2_ID): 4.0}
+REFS = ["a", JobRef("a", kind=PARSE, label="a.pdf"), "v1-parse/b", V2_ID]
+
+
+@pytest.mark.parametrize("discovery", ["get", "list", "auto"])
+def test_jobs_of_all_kinds_settle_in_one_watch_each_once(discovery):
+    async def main():
+        async with watcher_of(Service(ENDS), discovery=discovery) as watcher:
+            jobs = [job async for job in watcher.watch(REFS)]
+            stats = watcher.stats
+        assert [(job.kind, job.job_id, job.label) for job in jobs] == [
+            (EXTRACT, "a", None),
+            (PARSE, "a", "a.pdf"),
+            (PARSE, "b", None),
+            (V2, V2_ID, None),
+        ]
+        assert (stats.settled, stats.watched) == (4, 0)
+        assert {*watcher.durations_by_kind} == {EXTRACT, PARSE, V2}
+
+    run(main())
+
+
+def test_waiters_of_the_same_id_get_the_job_of_their_kind():
+    async def main():
+        async with watcher_of(Service(ENDS)) as watcher:
+            refs = ["a", JobRef("a", kind=PARSE, label="x"), JobRef("a", kind=PARSE, label="y")]
+            jobs = await asyncio.gather(*[watcher.wait(ref) for ref in refs])
+        assert [(job.kind, job.label) for job in jobs] == [
+            (EXTRACT, None),
+            (PARSE, "x"),
+            (PARSE, "y"),
+        ]
+
+    run(main())
+
+
+def test_a_string_has_the_kind_of_the_source():
+    async def main():
+        async with watcher_of(Service(ENDS, kind=PARSE)) as watcher:
+            jobs = [job async for job in watcher.watch(["a", "v1-extract/a", V2_ID, "v1-parse/a"])]
+        assert [(job.kind, job.job_id) for job in jobs] == [
+            (EXTRACT, "a"),
+            (PARSE, "a"),
+            (V2, V2_ID),
+        ]
+
+    run(main())
+
+
+def test_an_unresolved_job_is_named_with_its_kind_and_label():
+    ids = ["lost", JobRef("lost", kind=PARSE, label="l.pdf"), "v1-parse/b", "v1-parse/?"]
+
+    async def main():
+        async with watcher_of(Service(ENDS), not_found_grace=2.0) as watcher:
+            with pytest.raises(UnresolvedJobsError) as caught:
+                _ = [job async for job in watcher.watch(ids)]
+            yielded = [
+                item
+                async for item in watcher.watch(ids, errors="yield")
+                if isinstance(item, UnresolvedJob)
+            ]
+        assert {*caught.value.causes} == {"lost", "v1-parse/lost", "?"}
+        assert {(job.job_id, job.kind, job.label) for job in yielded} == {
+            ("lost", EXTRACT, None),
+            ("lost", PARSE, "l.pdf"),
+            ("?", EXTRACT, None),
+        }
+
+    run(main())
+
+
+def test_a_kind_that_the_source_does_not_have_is_the_error_of_its_job():
+    class Plain:
+        async def get_job(self, job_id):
+            return JobSnapshot(job_id=job_id, status=JobStatus.COMPLETED, status_text="completed")
+
+        async def list_jobs(self, **_options):
+            raise NotImplementedError
+
+    async def main():
+        async with watcher_of(Plain()) as watcher:
+            with pytest.raises(UnresolvedJobsError) as caught:
+                _ = [job async for job in watcher.watch(["a", "v1-parse/b"])]
+            with pytest.raises(InvalidJobIdError, match="no jobs of the kind v1-parse"):
+                await watcher.wait("v1-parse/b")
+        assert {*caught.value.causes} == {"v1-parse/b"}
+
+    run(main())
+
+
+def test_a_timeout_gives_up_jobs_of_every_kind():
+    async def main():
+        async with watcher_of(Service(ENDS)) as watcher:
+            with pytest.raises(UnresolvedJobsError) as caught:
+                _ = [job async for job in watcher.watch(REFS, timeout=2.5)]
+        errors = caught.value.causes
+        assert {*errors} == {"v1-parse/b", V2_ID}
+        assert all(isinstance(error, JobTimeoutError) for error in errors.values())
+        assert all(error.last_status == "processing" for error in errors.values())
+
+    run(main())
+
+
+def test_a_slow_consumer_wakes_jobs_of_the_other_kind():
+    ends = {(kind, f"j{n}"): 0.0 for kind in (EXTRACT, PARSE) for n in range(20)}
+    refs = [JobRef(job_id, kind=kind) for kind, job_id in ends]
+
+    async def main():
+        found = []
+        async with watcher_of(Service(ends), buffer=1, discovery="get") as watcher:
+            async for job in watcher.watch(refs):
+                found.append((job.kind, job.job_id))
+                await asyncio.sleep(0.2)
+        assert sorted(map(str, found)) == sorted(map(str, ends))
+        assert asyncio.get_running_loop().time() < 30
+
+    run(main())
+
+
+def test_closing_a_watch_ends_the_polls_of_every_kind():
+    async def main():
+        service = Service(dict.fromkeys(ENDS, 1000000.0))
+        async with watcher_of(service) as watcher:
+            async with watcher.watch(REFS):
+                await asyncio.sleep(5)
+            assert watcher.stats.watched == 0
+            polls = len(service.polls)
+            await asyncio.sleep(100)
+        assert len(service.polls) == polls
+
+    run(main())
+
+
+def test_updates_of_the_same_id_are_told_apart():
+    async def main():
+        async with watcher_of(Service(ENDS)) as watcher:
+            refs = ["a", JobRef("a", kind=PARSE, label="a.pdf")]
+            seen = [(job.kind, job.status_text) async for job in watcher.updates(refs)]
+            updates = [
+                (update.kind, update.label, update.status_text)
+                async for update in watcher.status_updates(refs, last_status={"a": "completed"})
+            ]
+        assert sorted(map(str, seen)) == sorted(
+            f"({kind!r}, {text!r})"
+            for kind in (EXTRACT, PARSE)
+            for text in ("processing", "completed")
+        )
+        assert updates == [(PARSE, "a.pdf", "completed")]
+
+    run(main())
+
+
+def test_poll_now_finds_a_job_of_any_kind():
+    async def main():
+        async with watcher_of(Service(ENDS), schedule=Fixed(interval=50.0)) as watcher:
+            waits = [asyncio.create_task(watcher.wait(ref)) for ref in REFS]
+            await asyncio.sleep(5)
+            assert watcher.poll_now("b")
+            assert watcher.poll_now("v1-extract/a")
+            assert watcher.poll_now(JobRef(V2_ID))
+            assert not watcher.poll_now("v2-parse/b")
+            assert not watcher.poll_now("bad/id")
+            await asyncio.sleep(0.1)
+            assert [wait.done() for wait in waits] == [True, False, True, True]
+            for wait in waits:
+                wait.cancel()
+
+    run(main())
+
+
+def test_a_key_that_has_just_worked_for_one_kind_is_not_bad_for_another():
+    ends = {(EXTRACT, f"j{n}"): 20.0 for n in range(30)} | {(PARSE, "x"): 0.0}
+    refused = AuthenticationError(status=401, detail="no", job_id="x")
+
+    async def main():
+        service = Service(ends, refusals={(PARSE, "x"): [refused]})
+        async with (
+            watcher_of(service, discovery="get") as watcher,
+            watcher.watch([f"j{n}" for n in range(30)]) as watch,
+        ):
+            await asyncio.sleep(2)
+            assert (await watcher.wait("v1-parse/x")).kind == PARSE
+            assert len([job async for job in watch]) == 30
+
+    run(main())
+
+
+def test_what_was_learnt_can_be_passed_by_kind():
+    async def main():
+        learnt = {PARSE: Durations()}
+        async with watcher_of(Service(ENDS), durations=learnt) as watcher:
+            await watcher.wait("v1-parse/a")
+        assert watcher.durations_by_kind[PARSE] is learnt[PARSE]
+        assert watcher.durations is watcher.durations_by_kind[EXTRACT]
+
+    run(main())
