@@ -31,6 +31,7 @@ class OddValue(Enum):
     OBJECT_WARNINGS = "object-warnings"
     TEXT_ERROR = "text-error"
     RESULT_FIRST = "result-first"
+    EARLY_URL = "early-url"
 
 
 _TIMES: Final = ("received_at", "created_at", "completed_at")

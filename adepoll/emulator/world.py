@@ -200,7 +200,7 @@ class World:
             job.result_polls += 1
             if (url := job.output_save_url) is None:
                 result = self._result(job)
-                if rules.inline_limit is not None and result.size > rules.inline_limit:
+                if (limit := rules.limit_of(job)) is not None and result.size > limit:
                     result, path = None, self.result_path(job_id)
                     origin = self.results_origin
                     url = self.presigner.presign(origin=origin, raw_path=path, now=now)
@@ -285,7 +285,7 @@ class World:
         if (job_id := self.job_id_at(raw_path)) is None:
             return self.saved.get(raw_path)
         job = self._jobs[job_id]
-        limit = KINDS[job.kind].inline_limit
+        limit = KINDS[job.kind].limit_of(job)
         kept = job.output_save_url is None and not job.plan.zero_data_retention
         if limit is None or not kept or job.status_at(self.now()) is not JobStatus.COMPLETED:
             return None

@@ -12,6 +12,7 @@ from adepoll.api.models import JobStatus, Json
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, Problem, Submission
+from adepoll.emulator.odd_values import OddValue
 from adepoll.emulator.result_parts import ResultParts
 from adepoll.emulator.results import ResultBody
 
@@ -103,6 +104,11 @@ class EmulatedKind(ABC):
         if not requested or requested.endswith("-latest"):
             return self.latest_model
         return requested
+
+    def limit_of(self, job: Job) -> int | None:
+        """Return the size above which the result of a job is behind a URL; None for no limit."""
+        early = self.inline_limit is not None and OddValue.EARLY_URL in job.plan.odd_values
+        return 0 if early else self.inline_limit
 
     @abstractmethod
     def new_id(self, now: float, rng: random.Random) -> str:
