@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from adepoll.api.client import AdeClient
+from adepoll.api.file_names import check_is_local
 from adepoll.batch.id_intake import JobIds
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.resources import BatchResources
@@ -97,6 +98,7 @@ class Batch:
         Raises:
             ValueError: A number is out of range.
             TypeError: A number is not an integer.
+            ConfigurationError: `out_dir` is a URL.
         """
         for name, value in (
             ("concurrency", concurrency),
@@ -106,6 +108,8 @@ class Batch:
         ):
             if operator.index(value) < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if out_dir is not None:
+            check_is_local(out_dir, "out_dir")
         self._client = client
         self._journal_argument = journal
         self._out_dir = None if out_dir is None else Path(out_dir).absolute()

@@ -1,6 +1,7 @@
-"""The `adepoll` command (extra "cli"): one module per subcommand, built on the public library.
+"""The `adepoll` command (extra "cli"), built on the public library.
 
-`run` runs a subcommand, `signals` handles SIGINT, `exit_codes` decides the exit code.
+`commands` declares the subcommands; each has a module. `run` runs a subcommand, `signals` handles
+SIGINT, `exit_codes` decides the exit code.
 """
 
 import logging
@@ -10,7 +11,7 @@ from typing import Final, NoReturn
 import click
 
 from adepoll.__about__ import __version__
-from adepoll.cli.lazy_commands import LazyCommand, LazyGroup
+from adepoll.cli.commands import COMMANDS
 
 _INTERRUPTED: Final = 130
 EPILOG = """\b
@@ -33,7 +34,6 @@ Exit codes:
 
 
 @click.group(
-    cls=LazyGroup,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -70,17 +70,5 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-# Name, module and function, and the summary, which a test compares with the subcommand's help.
-for _name, _path, _summary in (
-    ("completion", "completion:completion", "Print the completion script for a shell."),
-    ("demo", "demo:demo", "Watch 2,000 emulated jobs on this machine; needs no API key."),
-    ("emulate", "emulate:emulate", "Run an emulated ADE service; needs no API key."),
-    ("fetch", "fetch:fetch", "Download the result of a completed job."),
-    ("get", "get_and_list:get", "Print the current state of one job as JSON."),
-    ("list", "get_and_list:list_jobs", "List the jobs of the API key."),
-    ("report", "report:report", "Write an HTML report about a batch."),
-    ("resume", "watch:resume", "Continue the batch of a journal."),
-    ("status", "status:status", "Show the state of a batch, and its errors."),
-    ("watch", "watch:watch", "Wait for jobs, and print each one when it has settled."),
-):
-    cli.add_command(LazyCommand(_name, f"adepoll.cli.{_path}", _summary))
+for _command in COMMANDS:
+    cli.add_command(_command)

@@ -1,25 +1,16 @@
-"""The options of `watch` and `resume`: on the command line, in the journal, and to resume with."""
+"""The options of `watch` and `resume`: from the command line, in the journal, to resume with."""
 
-import functools
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import click
-from attrs import asdict, evolve, fields_dict, frozen
+from attrs import asdict, evolve, frozen
 
 import adepoll
 from adepoll.api.config import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
-from adepoll.cli.options import (
-    allow_private_option,
-    endpoint_options,
-    make_client,
-    overwrite_option,
-    refuse_nan,
-)
+from adepoll.cli.options import make_client
 from adepoll.errors import ConfigurationError
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.opening import read_endpoint
@@ -37,7 +28,6 @@ GIVE_IDS_AGAIN: Final = (
 IDS_MAY_BE_MISSING: Final = (
     f"the last run may have ended before it had read all ids: {GIVE_IDS_AGAIN}"
 )
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)")  # Path has made one slash of two
 _MAX_COUNT: Final = 100_000
 _MAX_NUMBER: Final = 1e12
 
@@ -227,81 +217,3 @@ def _endpoint_words(endpoint: str) -> list[str]:
     elif endpoint in official:
         return []  # `with_endpoint_of` takes it from the journal
     return ["--region", official[endpoint]] if endpoint in official else ["--base-url", endpoint]
-
-
-def _refuse_url(
-    _context: click.Context, _parameter: click.Parameter, folder: Path | None
-) -> Path | None:
-    """Refuse a URL, which would otherwise be the name of a local folder."""
-    if folder is not None and (found := _URL.match(str(folder))):
-        raise click.BadParameter(f"results are written to local folders only, not to {found[1]}/")
-    return folder
-
-
-def batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a batch; the command receives them as one `options` argument."""
-
-    @click.option(
-        "-o",
-        "--out",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="DIR",
-        callback=_refuse_url,
-        help="Download each result to DIR/JOB_ID.json, and print its path.",
-    )
-    @overwrite_option
-    @click.option(
-        "--timeout",
-        type=click.FloatRange(min=0),
-        callback=refuse_nan,
-        metavar="SECONDS",
-        help="Give up jobs that have not settled this many seconds after the start of this run.",
-    )
-    @click.option(
-        "--concurrency",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Maximum number of simultaneous requests.  [default: 64]",
-    )
-    @click.option(
-        "--downloads",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Maximum number of simultaneous downloads.  [default: 8]",
-    )
-    @click.option(
-        "--discovery",
-        type=click.Choice(get_args(Discovery)),
-        help="How to find settled jobs. auto: the cheaper way; list: read the job list; get: poll "
-        "each job.  [default: auto]",
-    )
-    @endpoint_options
-    @allow_private_option
-    @click.option(
-        "--no-verify",
-        "verify",
-        is_flag=True,
-        flag_value=False,
-        default=True,
-        help="With a journal: do not check that the result files of earlier runs still exist and "
-        "are unchanged.",
-    )
-    @click.option(
-        "--all",
-        "replay",
-        is_flag=True,
-        help="With a journal: print the outcomes of earlier runs again first.",
-    )
-    @click.option(
-        "--strict",
-        is_flag=True,
-        help="Exit with 5 if all jobs completed, but results do not fully conform to their schema.",
-    )
-    @click.option("--quiet", is_flag=True, help="Print only errors on stderr.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on a terminal too.")
-    @functools.wraps(command)
-    def with_options(*args: object, **kwargs: Any) -> None:
-        values = {name: kwargs.pop(name) for name in fields_dict(BatchOptions)}
-        command(*args, options=BatchOptions(**values), **kwargs)
-
-    return with_options

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from adepoll.api.client import AdeClient
 from adepoll.api.models import JobStatus
@@ -24,12 +24,13 @@ from adepoll.cli.batch_options import (
 )
 from adepoll.cli.batch_state import format_bytes, state_of_batch
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_batch
+from adepoll.cli.ids import InvalidIdPlaces
 from adepoll.cli.messages import say, shown
 from adepoll.cli.output_lines import json_line, text_line
 from adepoll.cli.problem_list import ProblemList
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
-from adepoll.errors import JournalError
+from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
 from adepoll.journal import Journal, JournalReader
 from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
@@ -48,18 +49,21 @@ class BatchRunner:
         journal: Path of the journal; None for no journal.
         job_ids: Returns the ids to add; None to resume the journal, which must exist.
         id_files: Files with ids, which no result may replace.
+        places: Where invalid ids are in these files.
     """
 
     options: BatchOptions
     journal: Path | None
     job_ids: Callable[[], AsyncIterator[str]] | None = None
     id_files: Collection[str] = ()
+    places: InvalidIdPlaces = field(factory=InvalidIdPlaces)
     _endpoint: str | None = field(default=None, init=False)  # set when the batch has started
     _saved_options: str | None = field(default=None, init=False)
     _out: Path | None = field(default=None, init=False)
     _progress: BatchProgress = field(factory=BatchProgress, init=False)
     _problems: ProblemList = field(factory=ProblemList, init=False)
-    _not_included: int = field(default=0, init=False)  # completed jobs without their result
+    _not_included: int = field(default=0, init=False)  # results that are at a URL
+    _not_kept: int = field(default=0, init=False)  # results that the service did not keep
     _retryable: int = field(default=0, init=False)  # errors that another run may resolve
 
     def run(self) -> NoReturn:
@@ -95,7 +99,8 @@ class BatchRunner:
             if journal is not None and self.job_ids is not None:
                 await stack.enter_async_context(_ids_note_kept(batch, journal))
             try:
-                async for outcome in outcomes:
+                async for found in outcomes:
+                    outcome = self._with_place(found)
                     # Requesting the next outcome acknowledges this one, so its line is written
                     # before.
                     await view.line(self._line(outcome))
@@ -103,7 +108,8 @@ class BatchRunner:
             finally:
                 view.stop()
                 self._progress = batch.progress
-                if not isinstance(sys.exception(), BrokenPipeError):
+                failed_before_any_job = sys.exception() is not None and not self._progress.known
+                if not (failed_before_any_job or isinstance(sys.exception(), BrokenPipeError)):
                     self._summarize(client)
         if self._retryable:
             self._say_how_to_continue()
@@ -135,6 +141,11 @@ class BatchRunner:
             await journal.set_note(IDS_NOTE, READING)
         return journal
 
+    def _with_place(self, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome.error, InvalidJobIdError):
+            return outcome
+        return evolve(outcome, error=self.places.with_place(outcome.error))
+
     def _line(self, outcome: Outcome) -> str:
         as_json = self.options.as_json or not sys.stdout.isatty()
         return json_line(outcome) if as_json else text_line(outcome)
@@ -144,16 +155,15 @@ class BatchRunner:
         if outcome.error is None:
             if job is not None and job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
                 self._problems.add(outcome)
-            self._not_included += (
-                job is not None
-                and job.status is JobStatus.COMPLETED
-                and job.data is None
-                and outcome.file is None
-            )
+            if job is not None and job.status is JobStatus.COMPLETED and outcome.file is None:
+                self._not_included += job.data is None and job.output_url is not None
+                self._not_kept += job.data is None and job.output_url is None
             return
         self._problems.add(outcome)
         # A recorded error is from an earlier run, which would retry it if that could help.
-        self._retryable += not isinstance(outcome.error, (*LASTING_ERRORS, RecordedError))
+        self._retryable += not isinstance(
+            outcome.error, (*LASTING_ERRORS, RecordedError, TargetExistsError)
+        )
 
     def _summarize(self, client: AdeClient) -> None:
         for line in self._problems.lines():
@@ -161,6 +171,9 @@ class BatchRunner:
         if self._not_included:
             count, s = self._not_included, "s" * (self._not_included != 1)
             say(f"adepoll: {count:,} result{s} not included (large); use --out DIR")
+        if self._not_kept:
+            count, s = self._not_kept, "s" * (self._not_kept != 1)
+            say(f"adepoll: {count:,} completed job{s} without a result: the service keeps none")
         if self.options.quiet:
             return
         progress = self._progress
@@ -180,22 +193,29 @@ class BatchRunner:
         if progress.unresolved:
             parts.append(f"{progress.unresolved:,} unresolved")
         if self._out is not None and progress.bytes_fetched:
-            parts.append(
-                f"{format_bytes(progress.bytes_fetched)} of results in {shown(str(self._out))}"
-            )
+            parts.append(f"{format_bytes(progress.bytes_fetched)} of results in {self._out_shown}")
         if progress.missed:
-            parts.append(f"{progress.missed:,} results not fetched")
+            parts.append(f"{progress.missed:,} result{'s' * (progress.missed != 1)} not fetched")
         if progress.credits:
-            parts.append(f"{progress.credits:,.6g} credits")
+            parts.append(f"{progress.credits:,.6g} credit{'s' * (progress.credits != 1)}")
         requests = client.stats.requests
         parts.append(f"{requests:,} request{'s' * (requests != 1)}")
         say("adepoll: " + "; ".join(parts))
+
+    @property
+    def _out_shown(self) -> str:
+        return shown(str(self._out))
 
     def _say_how_to_continue(self) -> None:
         if self._endpoint is None:
             return  # the batch has not started
         if self.journal is None:
-            say("adepoll: progress was not saved; with --journal FILE, a later run can continue")
+            if self._progress.known:
+                kept = "" if self._out is None else f" except for the files in {self._out_shown}"
+                say(
+                    f"adepoll: progress was not saved{kept}; with --journal FILE, a later run can "
+                    "continue"
+                )
             return
         if self.job_ids is not None and not self._progress.complete:
             say(f"adepoll: not all ids had been read: {GIVE_IDS_AGAIN}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
+from adepoll.api.job_ids import is_job_id, is_plain
 from adepoll.api.models import Json
 from adepoll.errors import ConfigurationError
 from adepoll.redaction import showable
@@ -18,7 +19,9 @@ from adepoll.redaction import showable
 LONGEST_LINE: Final = 2**23
 """Maximum characters per line. A job with inline data can have several million."""
 
-_HEADERS: Final = frozenset({"job_id", "job id", "job-id", "jobid", "id"})  # of one column
+# The header of a table with one column, such as "Job ID" or "extract_job_ids".
+_HEADER: Final = re.compile(r"(?:[a-z]+[ _-])*(?:job[ _-]?)?(?:ids?|uuids?)", re.IGNORECASE)
+_QUOTES: Final = "\"'`"
 _DELIMITERS: Final = ",;\t|"
 # Excel writes and reads this as a first line.
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t|])"?')
@@ -27,6 +30,37 @@ _COLUMNS_SHOWN: Final = 20
 _MAX_HEADER_LINES: Final = 100
 
 Emit = Callable[[list[str]], None]
+NoteInvalid = Callable[[str, int], None]
+
+
+def _ignore(_job_id: str, _line: int) -> None:
+    """Take note of nothing."""
+
+
+class _Found:
+    """Collects ids until they are passed on."""
+
+    def __init__(self, emit: Emit, note_invalid: NoteInvalid) -> None:
+        self._emit = emit
+        self._note_invalid = note_invalid
+        self._ids: list[str] = []
+
+    def add(self, job_id: str, line: int) -> None:
+        """Add the id of a line; an empty text is skipped."""
+        if job_id:
+            self._ids.append(job_id)
+            if not is_job_id(job_id):
+                self._note_invalid(job_id, line)
+
+    def add_plain(self, job_ids: list[str]) -> None:
+        """Add valid ids."""
+        self._ids += job_ids
+
+    def flush(self) -> None:
+        """Pass the ids on."""
+        if self._ids:
+            self._emit(self._ids)
+            self._ids = []
 
 
 class IdsError(ConfigurationError):
@@ -52,7 +86,14 @@ class IdsError(ConfigurationError):
         self.columns = tuple(columns)
 
 
-def read_text(pieces: Iterable[str], *, source: str, field: str | None, emit: Emit) -> None:
+def read_text(
+    pieces: Iterable[str],
+    *,
+    source: str,
+    field: str | None,
+    emit: Emit,
+    note_invalid: NoteInvalid = _ignore,
+) -> None:
     r"""Parse the job ids of a text, and pass them to `emit` in batches that are never empty.
 
     Skips blank lines, lines that begin with ``#``, and rows whose cell or key is empty or null.
@@ -63,11 +104,14 @@ def read_text(pieces: Iterable[str], *, source: str, field: str | None, emit: Em
         field: The column or key, with dots between the keys of nested objects; None if each line
             is an id.
         emit: Receives a batch, before the next piece is read.
+        note_invalid: Called with each text that cannot be a job id, and its line number, before
+            the text is passed to `emit`.
 
     Raises:
         IdsError: `field` does not exist, or a line is malformed or too long.
     """
     batches = _lines(pieces, source)
+    found = _Found(emit, note_invalid)
     before = 0  # skipped lines at the top
     first = ""
     for lines in batches:
@@ -80,16 +124,14 @@ def read_text(pieces: Iterable[str], *, source: str, field: str | None, emit: Em
         before += len(lines)
     if field is None:
         _refuse_table(first, source, before + 1)
-        if _unquoted(first).lower() in _HEADERS:  # a CSV file with one column
+        if _HEADER.fullmatch(_bare(first)):  # a CSV file with one column
             lines = next(batches)
-            batches = chain([lines[1:]], batches)
-        for lines in batches:
-            if found := _plain_ids(lines):
-                emit(found)
+            batches = chain([["", *lines[1:]]], batches)
+        _read_plain(batches, before, found)
     elif first.startswith("{"):
-        _read_json(batches, before, source, field, emit)
+        _read_json(batches, before, source, field, found)
     elif first:
-        _read_csv(batches, before, source, field, emit)
+        _read_csv(batches, before, source, field, found)
 
 
 def _lines(pieces: Iterable[str], source: str) -> Iterator[list[str]]:
@@ -123,17 +165,24 @@ def _content(line: str) -> str:
     return "" if text.startswith("#") else text
 
 
-def _plain_ids(lines: list[str]) -> list[str]:
-    stripped = [text for line in lines if (text := line.strip()) and text[0] not in '#\ufeff"']
-    if len(stripped) == len(lines):
-        return stripped
-    return [_unquoted(text) for line in lines if (text := _content(line))]
+def _read_plain(batches: Iterable[list[str]], number: int, found: _Found) -> None:
+    for lines in batches:
+        stripped = [line.strip() for line in lines]
+        if all(map(is_plain, stripped)):  # nearly all files have no other lines
+            found.add_plain(stripped)
+        else:
+            for offset, line in enumerate(lines, 1):
+                found.add(_bare(_content(line)), number + offset)
+        found.flush()
+        number += len(lines)
 
 
-def _unquoted(text: str) -> str:
-    """Return an id without the quotes that a CSV writer puts around it."""
-    is_quoted = len(text) > len('""') and text[0] == text[-1] == '"'
-    return text[1:-1] if is_quoted and '"' not in text[1:-1] else text
+def _bare(text: str) -> str:
+    """Return an id without what surrounds the cells of a table or list: quotes, a delimiter."""
+    bare = text.rstrip(",;|\t ")
+    if len(bare) > len("''") and bare[0] in _QUOTES and bare[0] == bare[-1]:
+        bare = bare[1:-1].strip()
+    return bare or text
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
@@ -150,7 +199,8 @@ def _refuse_table(first: str, source: str, line: int) -> None:
             line=line,
             columns=keys,
         )
-    columns = max((_split(first, delimiter) for delimiter in _DELIMITERS), key=len)
+    bare = _bare(first)
+    columns = max((_split(bare, delimiter) for delimiter in _DELIMITERS), key=len)
     if len(columns) > 1:
         raise IdsError(
             "this is a table, not a job id: name the column of the ids with --field NAME",
@@ -161,10 +211,9 @@ def _refuse_table(first: str, source: str, line: int) -> None:
 
 
 def _read_json(
-    batches: Iterable[list[str]], number: int, source: str, field: str, emit: Emit
+    batches: Iterable[list[str]], number: int, source: str, field: str, found: _Found
 ) -> None:
     for lines in batches:
-        found = []
         for line in lines:
             number += 1
             text = _content(line)
@@ -180,10 +229,8 @@ def _read_json(
             except (ValueError, RecursionError) as exc:  # too many digits, or nested too deeply
                 problem = f"JSON that cannot be read ({type(exc).__name__})"
                 raise IdsError(problem, source=source, line=number) from None
-            if job_id := _value_at(value, field, source, number):
-                found.append(job_id)
-        if found:
-            emit(found)
+            found.add(_value_at(value, field, source, number), number)
+        found.flush()
 
 
 def _value_at(value: Json, field: str, source: str, line: int) -> str:
@@ -213,18 +260,15 @@ def _value_at(value: Json, field: str, source: str, line: int) -> str:
 
 
 def _read_csv(
-    batches: Iterable[list[str]], before: int, source: str, field: str, emit: Emit
+    batches: Iterable[list[str]], before: int, source: str, field: str, found: _Found
 ) -> None:
     # A global setting, acceptable in the process of a command. Other cells can hold long texts.
     csv.field_size_limit(LONGEST_LINE)
-    found: list[str] = []
 
     def feed() -> Iterator[str]:
         for lines in batches:
             yield from [f"{line}\n" for line in lines]
-            if found:  # the csv reader needs another line, which may arrive late
-                emit(found.copy())
-                found.clear()
+            found.flush()  # the csv reader needs another line, which may arrive late
 
     lines = feed()
     header, delimiter = _read_header(lines)
@@ -237,8 +281,7 @@ def _read_csv(
     try:
         for row in reader:
             if len(row) > index:
-                if job_id := row[index].strip():
-                    found.append(job_id)
+                found.add(row[index].strip(), before + row_start)
             elif any(cell.strip() for cell in row):
                 # Not skipped: if the header had another delimiter, every row would be skipped.
                 problem = (
@@ -250,8 +293,7 @@ def _read_csv(
     except csv.Error as exc:
         problem = f"the row that begins here cannot be read: {showable(str(exc))}"
         raise IdsError(problem, source=source, line=before + row_start) from None
-    if found:
-        emit(found)
+    found.flush()
 
 
 def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int:

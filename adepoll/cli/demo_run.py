@@ -20,6 +20,7 @@ from adepoll.cli.demo_emulator import emulator_process
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say
 from adepoll.cli.progress import progress_view
+from adepoll.cli.run import run
 from adepoll.errors import ResultError, UnresolvedJobsError
 from adepoll.fetcher import ResultFetcher
 from adepoll.watching.watch import Watch
@@ -33,6 +34,11 @@ _STATUS_OF_OUTCOME: Final = {
     "failed": JobStatus.FAILED,
     "cancelled": JobStatus.CANCELLED,
 }
+
+
+def demo(*, jobs: int, median: float, seed: int) -> None:
+    """Run the demo; see `commands.demo`."""
+    run(lambda: run_demo(jobs=jobs, median=median, seed=seed))
 
 
 async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:

@@ -5,38 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import click
-
 import adepoll
 from adepoll.api.file_names import result_name
 from adepoll.api.job_ids import check_job_id
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
-from adepoll.cli.options import allow_private_option, client_options, overwrite_option
 from adepoll.cli.progress import DownloadView
 from adepoll.cli.run import run
 
 
-@click.command()
-@click.argument("job_id")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    metavar="FILE",
-    help='Output file; "-" for standard output. Default: JOB_ID.json in the current folder.',
-)
-@overwrite_option
-@click.option(
-    "--connections",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of connections for one large result.",
-)
-@allow_private_option
-@client_options
 def fetch(
     job_id: str,
     *,
@@ -46,11 +23,7 @@ def fetch(
     allow_private: bool,
     connect: Callable[[], "adepoll.AdeClient"],
 ) -> None:
-    """Download the result of a completed job.
-
-    The file appears only when it is complete. If a large download is interrupted, its bytes are
-    kept in a hidden file in the same folder if possible; the same command continues it.
-    """
+    """Download the result; see `commands.fetch`."""
     target: Path | None = None
 
     async def main() -> ExitCode:

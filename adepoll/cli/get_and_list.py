@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 
-import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,22 +12,12 @@ from adepoll.api import codec
 from adepoll.api.models import JobStatus, JobSummary
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_job
 from adepoll.cli.messages import shown
-from adepoll.cli.options import client_options
 from adepoll.cli.run import run
 from adepoll.cli.stdout_writer import write_line
 
-_STATUSES = [status.value for status in JobStatus if status is not JobStatus.UNKNOWN]
 
-
-@click.command()
-@click.argument("job_id")
-@client_options
 def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
-    """Print the current state of one job as JSON.
-
-    The secret queries of presigned URLs are removed. To download the result, use
-    "adepoll fetch".
-    """
+    """Print one job; see `commands.get`."""
 
     async def main() -> ExitCode:
         async with connect() as client:
@@ -39,17 +28,10 @@ def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
     run(main)
 
 
-@click.command("list")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs with this status.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N jobs.")
-@client_options
 def list_jobs(
     *, status: str | None, limit: int | None, connect: Callable[[], "adepoll.AdeClient"]
 ) -> None:
-    """List the jobs of the API key.
-
-    Prints a table on a terminal, and JSON lines otherwise.
-    """
+    """Print the jobs; see `commands.list_jobs`."""
 
     async def main() -> ExitCode:
         jobs: list[JobSummary] = []
@@ -71,7 +53,12 @@ def list_jobs(
 
 
 def _table(jobs: list[JobSummary]) -> Table:
-    table = Table("job", "status", "received (UTC)", "failure", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    longest = max((len(shown(job.job_id)) for job in jobs), default=0)
+    table.add_column("job", no_wrap=True, min_width=longest)  # so that ids can be copied
+    table.add_column("status")
+    table.add_column("received (UTC)", no_wrap=True)
+    table.add_column("failure")
     for job in jobs:
         # Text and not str, in which rich would interpret brackets as markup.
         table.add_row(

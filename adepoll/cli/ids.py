@@ -9,7 +9,7 @@ import os
 import select
 import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
@@ -17,50 +17,51 @@ from typing import Final
 import click
 
 from adepoll.cli.columns import read_text
+from adepoll.errors import InvalidJobIdError
+from adepoll.redaction import showable
 
 STDIN: Final = "-"
+_MOST_PLACES: Final = 10_000
 _CHUNK_SIZE: Final = 2**18  # bytes; several thousand ids
 _BATCHES_AHEAD: Final = 4
 
 
-def ids_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and options for the job ids: `job_ids`, `files` and `field`."""
+class InvalidIdPlaces:
+    """Remembers in which line of which file the first 10,000 invalid ids are."""
 
-    @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
-    @click.option(
-        "-f",
-        "--file",
-        "files",
-        multiple=True,
-        type=click.Path(allow_dash=True),
-        metavar="FILE",
-        help='Read ids from a file, one per line; lines that begin with "#" are skipped; "-" is '
-        "standard input. Repeatable.",
-    )
-    @click.option(
-        "--field",
-        metavar="NAME",
-        help="Read ids from this CSV column or JSON key of the files; a.b for nested keys.",
-    )
-    @functools.wraps(command)
-    def with_ids(*args: object, **kwargs: object) -> None:
-        command(*args, **kwargs)
+    def __init__(self) -> None:
+        self._places: dict[str, str] = {}
 
-    return with_ids
+    def note(self, source: str, job_id: str, line: int) -> None:
+        """Record a place; may be called in any thread."""
+        if len(self._places) < _MOST_PLACES:
+            self._places.setdefault(job_id, f"{showable(source)}, line {line}")
+
+    def with_place(self, error: InvalidJobIdError) -> InvalidJobIdError:
+        """Return the error, with the place of the id if it is known."""
+        if (place := self._places.get(error.job_id)) is None:
+            return error
+        return InvalidJobIdError(job_id=error.job_id, reason=f"{error.reason} ({place})")
 
 
 async def read_ids(
-    arguments: Sequence[str], files: Sequence[str], field: str | None = None
+    arguments: Sequence[str],
+    files: Sequence[str],
+    field: str | None = None,
+    places: InvalidIdPlaces | None = None,
 ) -> AsyncIterator[str]:
     """Yield the ids of `read_id_batches` one by one."""
-    async with aclosing(read_id_batches(arguments, files, field)) as batches:
+    async with aclosing(read_id_batches(arguments, files, field, places)) as batches:
         async for batch in batches:
             for job_id in batch:
                 yield job_id
 
 
 async def read_id_batches(
-    arguments: Sequence[str], files: Sequence[str], field: str | None = None
+    arguments: Sequence[str],
+    files: Sequence[str],
+    field: str | None = None,
+    places: InvalidIdPlaces | None = None,
 ) -> AsyncGenerator[Sequence[str], None]:
     """Yield the ids of the arguments, then those of the files.
 
@@ -72,6 +73,7 @@ async def read_id_batches(
         arguments: Job ids.
         files: File names; ``-`` is standard input.
         field: The column or key of the files that holds the ids; None if each line is an id.
+        places: Receives the places of invalid ids.
 
     Raises:
         IdsError: `field` does not exist in a file, or the file is malformed.
@@ -80,7 +82,7 @@ async def read_id_batches(
     if arguments:
         yield tuple(arguments)
     for name in files:
-        async with aclosing(_batches_of(name, field)) as batches:
+        async with aclosing(_batches_of(name, field, places or InvalidIdPlaces())) as batches:
             async for batch in batches:
                 yield batch
 
@@ -157,7 +159,9 @@ class _ClosedError(Exception):
     """The consumer of the ids has closed the generator."""
 
 
-async def _batches_of(name: str, field: str | None) -> AsyncGenerator[list[str], None]:
+async def _batches_of(
+    name: str, field: str | None, places: InvalidIdPlaces
+) -> AsyncGenerator[list[str], None]:
     """Read a file in a thread, because a pipe or a terminal can block."""
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[list[str] | BaseException | None] = asyncio.Queue()
@@ -177,7 +181,13 @@ async def _batches_of(name: str, field: str | None) -> AsyncGenerator[list[str],
         source = "standard input" if name == STDIN else name
         with suppress(_ClosedError):
             try:
-                read_text(_text_of(name), source=source, field=field, emit=put)
+                read_text(
+                    _text_of(name),
+                    source=source,
+                    field=field,
+                    emit=put,
+                    note_invalid=functools.partial(places.note, source),
+                )
             except _ClosedError:
                 raise
             except BaseException as exc:  # noqa: BLE001 - raised again in the event loop

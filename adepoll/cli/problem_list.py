@@ -1,49 +1,90 @@
-"""The problems that a batch prints at its end: grouped, with the first jobs of each group."""
+"""The problems that a batch prints at its end: jobs with the same message are one group."""
 
 from collections import Counter
 from typing import Final
 
 from attrs import define, field
 
+from adepoll.cli.messages import shown
 from adepoll.cli.output_lines import error_line
-from adepoll.errors import TargetExistsError
 from adepoll.journal.outcomes import Outcome, kind_of
 
-_MOST: Final = 20  # lines
-_FIRST: Final = 3  # lines of a group that has more jobs than there is room for
+_MOST: Final = 20  # jobs that are listed
+
+
+@define
+class _Group:
+    """Jobs with the same message.
+
+    Attributes:
+        line: The whole line of the first job.
+        message: The message without the job.
+        job_ids: The first jobs.
+        jobs: Number of jobs.
+    """
+
+    line: str
+    message: str
+    job_ids: list[str] = field(factory=list)
+    jobs: int = 0
 
 
 @define
 class ProblemList:
-    """Collects outcomes, and returns at most twenty lines about them in constant memory."""
+    """Collects outcomes, and lists the first twenty jobs by message in constant memory."""
 
-    _first: dict[str, list[str]] = field(factory=dict, init=False)  # lines by group
-    _jobs: Counter[str] = field(factory=Counter, init=False)  # by group
+    _groups: dict[str, _Group] = field(factory=dict, init=False)  # by message
+    _others: Counter[str] = field(factory=Counter, init=False)  # by kind; messages after the first
 
     def add(self, outcome: Outcome) -> None:
         """Add the outcome of a job that failed, is unresolved, or whose result was not fetched."""
-        group = _group_of(outcome)
-        self._jobs[group] += 1
-        lines = self._first.setdefault(group, [])
-        if len(lines) < _MOST:
-            lines.append(error_line(outcome))
+        line = error_line(outcome)
+        job_id = shown(outcome.job_id)
+        message = _without_job(line, job_id)
+        group = self._groups.get(message)
+        if group is None:
+            if len(self._groups) >= _MOST:
+                self._others[_kind_of(outcome)] += 1
+                return
+            group = self._groups[message] = _Group(line, message)
+        group.jobs += 1
+        if len(group.job_ids) < _MOST:
+            group.job_ids.append(job_id)
 
     def lines(self) -> list[str]:
-        """Return the lines, one for each job, and one for the jobs of a group that are left out."""
-        shown = _MOST if len(self._first) == 1 or self._jobs.total() <= _MOST else _FIRST
+        """Return the lines: a message and its jobs, or one line for a message of a single job."""
         lines = []
-        for group, first in self._first.items():
-            lines += first[:shown]
-            if more := self._jobs[group] - len(first[:shown]):
-                lines.append(f"... and {more:,} more: {group}")
+        for group, listed in zip(self._groups.values(), self._numbers_listed(), strict=True):
+            if group.jobs == 1:
+                lines.append(group.line)
+                continue
+            lines.append(f"{group.message} ({group.jobs:,} jobs)")
+            lines += [f"  {job_id}" for job_id in group.job_ids[:listed]]
+            if more := group.jobs - listed:
+                lines.append(f"  ... and {more:,} more")
+        lines += [f"... and {jobs:,} more: {kind}" for kind, jobs in self._others.items()]
         return lines
 
+    def _numbers_listed(self) -> list[int]:
+        """Return how many jobs of each group are listed: the groups take turns."""
+        jobs = [group.jobs for group in self._groups.values()]
+        listed = [0] * len(jobs)
+        for _ in range(_MOST):
+            if open_groups := [
+                index for index, all_jobs in enumerate(jobs) if all_jobs > listed[index]
+            ]:
+                listed[min(open_groups, key=listed.__getitem__)] += 1
+        return listed
 
-def _group_of(outcome: Outcome) -> str:
-    error = outcome.error
-    if error is None:
+
+def _without_job(line: str, job_id: str) -> str:
+    for prefix in (f"result of job {job_id}: ", f"job {job_id}: ", f"{job_id}: "):
+        line = line.replace(prefix, "")
+    return line.replace(job_id, "JOB_ID")
+
+
+def _kind_of(outcome: Outcome) -> str:
+    if outcome.error is None:
         return "unknown" if outcome.snapshot is None else outcome.snapshot.status.value
-    kind = kind_of(error)
-    if kind == TargetExistsError.__name__:
-        return "result not fetched: the file exists with other contents"
-    return f"{'unresolved' if outcome.snapshot is None else 'result not fetched'}: {kind}"
+    what = "unresolved" if outcome.snapshot is None else "result not fetched"
+    return f"{what}: {kind_of(outcome.error)}"

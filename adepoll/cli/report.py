@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import click
-
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run
@@ -18,24 +16,8 @@ from adepoll.report import Collector, render_journal, write_atomically
 _RECORDS_PER_STEP: Final = 500  # take less than 0.1 s
 
 
-@click.command()
-@click.argument("journal", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    metavar="FILE",
-    help='Output file; "-" for standard output. Default: JOURNAL-report.html in the folder of '
-    "the journal.",
-)
 def report(journal: Path, *, out: str | None) -> None:
-    """Write an HTML report about a batch.
-
-    The report shows the outcomes of the jobs and their reasons, durations, costs, and open jobs. It
-    is one file without scripts or external content.
-
-    JOURNAL is the file that was passed to "adepoll watch --journal". The batch may still be
-    running.
-    """
+    """Write the report; see `commands.report`."""
 
     async def main() -> ExitCode:
         path = journal.with_name(f"{journal.stem}-report.html") if out is None else Path(out)

@@ -38,7 +38,8 @@ def run(
         main: The command.
         on_stop: Called after a signal has cancelled the command and cleanup is done; prints how to
             continue.
-        on_error: Called after an error was printed; prints how to continue.
+        on_error: Called after an error was printed, or before that of wrong usage; prints how to
+            continue.
     """
 
     def run_loop() -> ExitCode:
@@ -75,9 +76,13 @@ def run_sync(
         _log.debug("%s was raised", type(error).__name__, exc_info=error)
         cause = _cause_of(error)
         code = exit_code_of_error(cause)
-        _report(cause)
+        is_usage_error = code is ExitCode.USAGE  # then the error is what the user has to read last
+        if not is_usage_error:
+            _report(cause)
         if on_error is not None and code is not ExitCode.BROKEN_PIPE:
             on_error()
+        if is_usage_error:
+            _report(cause)
     sys.exit(code)
 
 

@@ -1,12 +1,12 @@
 """``adepoll status``: print the state of a batch, read from its journal."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import click
 from attrs import asdict, evolve, frozen
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,7 @@ from adepoll.journal.outcomes import Counts, Stage
 from adepoll.journal.schema import OUT_DIR
 
 _FAILURES_SHOWN: Final = 10  # kinds
+_UNLIMITED: Final = 10_000  # columns
 _NAME_WIDTH: Final = len("last outcome")
 _ISO_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _TEXT_FORMAT: Final = "%Y-%m-%d %H:%M:%S UTC"
@@ -42,15 +43,8 @@ _STAGES: Final = {
 }
 
 
-@click.command()
-@click.argument("journal", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(journal: Path, *, as_json: bool) -> None:
-    """Show the state of a batch, and its errors.
-
-    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
-    may still be running. Needs no API key.
-    """
+    """Print the state; see `commands.status`."""
 
     def main() -> ExitCode:
         with JournalReader(journal) as reader:
@@ -156,7 +150,9 @@ def show_status(found: Status) -> None:
         write_line(f"{name:<{_NAME_WIDTH}}  {text}")
     if found.failures:
         write_line("")
-        Console().print(_failure_table(found.failures[:_FAILURES_SHOWN]))
+        table = _failure_table(found.failures[:_FAILURES_SHOWN])
+        # In a pipe, each row is one line, so that ids can be found and copied.
+        Console(width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
         if (more := len(found.failures) - _FAILURES_SHOWN) > 0:
             write_line(f'... and {more} more kinds of errors; "adepoll report" lists them')
     if found.ids_may_be_missing:
@@ -210,7 +206,8 @@ def _failure_table(failures: Sequence[Failure]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("jobs", justify="right")
     table.add_column("error", overflow="fold")
-    table.add_column("example", overflow="fold")
+    longest = max(len(shown(failure.example)) for failure in failures)
+    table.add_column("example", no_wrap=True, min_width=longest)  # so that ids can be copied
     table.add_column("retried", no_wrap=True)
     for failure in failures:
         reason = failure.reason or "no reason given"

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import quote_from_bytes, urlsplit
 
 from adepoll import file_system
+from adepoll.api.file_names import check_is_local
 from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
@@ -126,7 +127,9 @@ def absolute_path(given_path: str | os.PathLike[str]) -> Path:
 
     Raises:
         JournalAccessError: A file cannot have that name.
+        ConfigurationError: The path is a URL.
     """
+    check_is_local(given_path, "the journal")
     try:
         return Path(os.path.realpath(given_path))
     except ValueError as exc:

@@ -130,7 +130,7 @@ def _problems(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             kind="bad",
             text=f"{_jobs(failed)} failed{share if failed > 1 else ''}: "
-            f"{showable(first.pattern, 120)}.",
+            f"{_sentence(showable(first.pattern, 120))}",
             target="failures",
             link="All reasons",
         )
@@ -160,6 +160,11 @@ def _next_steps(facts: Facts) -> str:
     if not steps:
         return ""
     return " and ".join([", ".join(steps[:-1]), steps[-1]] if steps[:-1] else steps) + "."
+
+
+def _sentence(text: str) -> str:
+    """Return a text of the service with one period at its end."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _jobs(number: int) -> str:

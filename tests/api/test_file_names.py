@@ -1,10 +1,12 @@
 """File names of results."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
-from adepoll.api.file_names import result_name
+from adepoll.api.file_names import check_is_local, result_name
+from adepoll.errors import ConfigurationError
 
 
 @pytest.mark.parametrize("job_id", ["a", "a" * 200, "é" * 100])
@@ -19,3 +21,23 @@ def test_the_file_name_of_a_short_id_is_the_id(job_id):
 def test_the_file_name_of_a_long_id_is_its_first_100_bytes_and_a_hash(job_id, head):
     digest = hashlib.sha256(job_id.encode()).hexdigest()
     assert result_name(job_id) == f"{head}-{digest[:32]}.json"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "s3://bucket/results",
+        Path("gs://bucket"),
+        "https://a.example/x",
+        b"s3://bucket",
+        "file:///a",
+    ],
+)
+def test_a_url_is_not_a_local_path(path):
+    with pytest.raises(ConfigurationError, match="out_dir must be a local path, not a URL"):
+        check_is_local(path, "out_dir")
+
+
+@pytest.mark.parametrize("path", ["results", "/a/s3://b", "./s3:/bucket", "c:/a", "a:b", Path("x")])
+def test_other_paths_are_local(path):
+    check_is_local(path, "out_dir")

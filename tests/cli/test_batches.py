@@ -18,6 +18,7 @@ from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import GivenUp
 from adepoll.journal.schema import OUT_DIR
 
+FAILED = JobPlan(outcome=Outcome.FAILED, failure_reason="bad scan")
 LARGE = JobPlan(processing_time=0.05, result_bytes=1_500_000)
 
 
@@ -180,22 +181,69 @@ async def test_the_first_20_errors_are_printed_and_the_others_counted(ade):
     code, out, err = await adepoll(ade, "watch", *(f"bad/{n}" for n in range(25)))
     assert code == 3
     assert len(ids_of(out)) == 25
-    assert err.count("unresolved: invalid job id") == 20
+    assert "unresolved: invalid job id 'JOB_ID': it holds '/' (25 jobs)\n  bad/" in err
+    assert err.count("\n  bad/") == 20
+    assert "  ... and 5 more\n" in err
+
+
+async def test_the_first_20_different_errors_are_printed_and_the_others_counted(ade, tmp_path):
+    (tmp_path / "ids.txt").write_text("\n".join(f"bad/{n}" for n in range(25)))
+    code, _, err = await adepoll(ade, "watch", "--file", tmp_path / "ids.txt")
+    assert code == 3
+    for n in range(20):
+        assert f"'bad/{n}': it holds '/' ({tmp_path}/ids.txt, line {n + 1})\n" in err
     assert "... and 5 more: unresolved: InvalidJobIdError" in err
+
+
+async def test_wrong_usage_is_the_last_line(ade, tmp_path):
+    (tmp_path / "ids.csv").write_text("name,job_id\na,b\n")
+    code, out, err = await adepoll(ade, "watch", "--file", tmp_path / "ids.csv")
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert "name the column of the ids with --field" in line
+    done = ade.submit(SOON)
+    (tmp_path / "ids.jsonl").write_text(f'{{"id": "{done}"}}\n{{"id": 1.5}}\n')
+    words = ["watch", "--file", tmp_path / "ids.jsonl", "--field", "id", "-j", tmp_path / "b.db"]
+    code, out, err = await adepoll(ade, *words)
+    assert code == 2
+    assert "not all ids had been read" in err
+    assert "is not a string" in err.splitlines()[-1]
+
+
+async def test_a_table_in_a_pipe_has_one_line_for_each_row(ade, tmp_path, journal):
+    reason = "the document has no text at all, " * 6
+    job_id = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason=reason))
+    await adepoll(ade, "watch", job_id, "--journal", journal)
+    _, out, _ = await adepoll(ade, "status", journal)
+    (row,) = [line for line in out.splitlines() if job_id in line]
+    assert row.split()[0] == "1"
+    assert row.split()[-1] == "no"
+
+
+async def test_a_message_of_several_jobs_is_printed_once_with_these_jobs(ade):
+    job_ids = [ade.submit(FAILED) for _ in range(3)]
+    code, _, err = await adepoll(ade, "watch", *job_ids)
+    assert code == 1
+    first, *rest = err.splitlines()
+    assert first == "failed: bad scan (3 jobs)"
+    assert sorted(rest[:3]) == sorted(f"  {job_id}" for job_id in job_ids)
 
 
 async def test_errors_of_one_kind_leave_room_for_the_others(ade, tmp_path):
     job_ids = [ade.submit(SOON) for _ in range(25)]
-    failed = ade.submit(JobPlan(outcome=Outcome.FAILED, failure_reason="bad scan"))
+    failed = ade.submit(FAILED)
     for job_id in job_ids:
         (tmp_path / f"{job_id}.json").write_text("{}")
     code, _, err = await adepoll(ade, "watch", *job_ids, failed, "--out", tmp_path)
     assert code == 3
     assert f"failed: {failed}: bad scan" in err
-    assert err.count("result not fetched: ") == 4
-    assert "... and 22 more: result not fetched: the file exists with other contents" in err
-    assert "use --overwrite to replace it" in err
+    message = f"result not fetched: {tmp_path}/JOB_ID.json exists already; use --overwrite"
+    assert err.count("result not fetched: ") == 1
+    assert f"{message} to replace it (25 jobs)\n  " in err
+    assert sum(f"  {job_id}\n" in err for job_id in job_ids) == 19
+    assert "  ... and 6 more\n" in err
     assert "overwrite=True" not in err
+    assert "a later run can continue" not in err  # it would meet the same files
 
 
 async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal):
@@ -231,7 +279,10 @@ async def test_partial_results_and_credits_are_reported(ade, journal):
     [
         (["watch", "--bogus"], "adepoll watch: No such option '--bogus'"),
         (["watch", "a", "--discovery", "x"], "adepoll watch: Invalid value for '--discovery'"),
-        (["watch", "a", "--out", "s3://bucket/prefix"], "local folders only, not to s3://"),
+        (["watch", "a", "--out", "s3://bucket/prefix"], "must be a local path, not a URL"),
+        (["watch", "a", "--journal", "gs://bucket/b.db"], "begins with gs://"),
+        (["fetch", "a", "--out", "https://a.example/b.json"], "begins with https://"),
+        (["report", "b.db", "--out", "s3://bucket/b.html"], "must be a local path"),
         (["get"], "adepoll get: Missing argument 'JOB_ID'; see adepoll get --help"),
         (["frob"], "adepoll: No such command 'frob'; see adepoll --help"),
     ],

@@ -97,6 +97,48 @@ async def test_control_characters_make_one_bad_id_that_is_printed_escaped(tmp_pa
     assert [found[0], found[-1]] == ["good", "also-good"]
 
 
+@pytest.mark.parametrize(
+    "line", ['"a-1"', "'a-1'", "`a-1`", "a-1,", '"a-1",', "a-1;", "a-1\t", ' "a-1" , ', '" a-1 "']
+)
+def test_quotes_and_a_last_delimiter_are_no_part_of_an_id(line):
+    assert ids_in(f"{line}\n{line}\nb-2\n") == ["a-1", "a-1", "b-2"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["job_id", "Job ID", '"JobId"', "ids", "job-ids", "extract_job_id", "ADE Job Ids,", "uuid"],
+)
+def test_the_header_of_a_table_with_one_column_is_no_id(header):
+    assert ids_in(f"# export\n\n{header}\na-1\n{header}\n")[:1] == ["a-1"]
+
+
+@pytest.mark.parametrize("first", ["job-1", "ident", "paid", "a-id-1", "jobs"])
+def test_an_id_that_resembles_a_header_is_an_id(first):
+    assert ids_in(f"{first}\na-1\n") == [first, "a-1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "lines"),
+    [
+        ("# ids\n\njob_id\na-1\na/2\n\nb c\n", None, [("a/2", 5), ("b c", 7)]),
+        ("a-1\na/2\n" + "b-1\n" * 9, None, [("a/2", 2)]),
+        ('n,id\n1,a-1\n2,a/2\n"x\ny",b/3\n', "id", [("a/2", 3), ("b/3", 4)]),
+        ('{"id": "a-1"}\n\n{"id": "a/2"}\n', "id", [("a/2", 3)]),
+    ],
+)
+@given(CUTS)
+def test_the_line_of_an_invalid_id_is_known(text, field, lines, cuts):
+    noted = []
+    read_text(
+        pieces_of(text, cuts),
+        source="ids.txt",
+        field=field,
+        emit=lambda _ids: None,
+        note_invalid=lambda job_id, line: noted.append((job_id, line)),
+    )
+    assert noted == lines
+
+
 def test_an_endless_line_is_refused_in_bounded_memory():
     sent = 0
 
