@@ -12,7 +12,7 @@ import adepoll
 from adepoll.api.config import REGIONS
 from adepoll.api.models import JobStatus
 from adepoll.cli import cli, options
-from adepoll.emulator import FAULT_NAMES
+from adepoll.emulator import FAULT_NAMES, KINDS
 from adepoll.watching.listing import Discovery
 
 SLOW = {"aiohttp", "asyncio", "attrs", "backoff", "cattrs", "jinja2", "rich", "sqlite3", "ssl"}
@@ -218,6 +218,7 @@ def test_the_options_offer_the_values_that_the_library_has():
     assert tuple(sorted(REGIONS)) == options.REGION_NAMES
     assert get_args(Discovery) == options.DISCOVERY_CHOICES
     assert options.FAULT_CHOICES == FAULT_NAMES
+    assert options.KIND_CHOICES == tuple(KINDS)
     [status] = [param for param in cli.commands["list"].params if param.name == "status"]
     assert list(status.type.choices) == [s.value for s in JobStatus if s is not JobStatus.UNKNOWN]
 

@@ -58,7 +58,7 @@ def _table(jobs: list[JobSummary]) -> Table:
     table.add_column("job", no_wrap=True, min_width=longest)  # so that ids can be copied
     table.add_column("status")
     table.add_column("received (UTC)", no_wrap=True)
-    table.add_column("failure")
+    table.add_column("failure", overflow="fold")
     for job in jobs:
         # Text and not str, in which rich would interpret brackets as markup.
         table.add_row(

@@ -35,6 +35,7 @@ FAULT_CHOICES: Final = (
     "forbidden",
     "not-found",
     "request-timeout",
+    "conflict",
     "silent",
     "reset-before-headers",
     "reset-in-headers",
