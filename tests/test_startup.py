@@ -218,7 +218,7 @@ def test_the_options_offer_the_values_that_the_library_has():
     assert tuple(sorted(REGIONS)) == options.REGION_NAMES
     assert get_args(Discovery) == options.DISCOVERY_CHOICES
     assert options.FAULT_CHOICES == FAULT_NAMES
-    assert options.KIND_CHOICES == tuple(KINDS)
+    assert tuple(KINDS) == options.KIND_CHOICES
     [status] = [param for param in cli.commands["list"].params if param.name == "status"]
     assert list(status.type.choices) == [s.value for s in JobStatus if s is not JobStatus.UNKNOWN]
 
