@@ -30,7 +30,7 @@ _MAX_DOWNLOADS: Final = 8  # at the same time
 _INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are downloaded
 _STATUS_OF_OUTCOME: Final = {
     "completed": JobStatus.COMPLETED,
-    "nonconformant": JobStatus.COMPLETED,
+    "partial": JobStatus.COMPLETED,
     "failed": JobStatus.FAILED,
     "cancelled": JobStatus.CANCELLED,
 }
@@ -226,13 +226,13 @@ def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> 
     lags = sorted(at - finished[job_id] for job_id, at in observations.settled_at.items())
     count = max(len(lags), 1)
     statuses = Counter(status.value for status in observations.statuses.values())
-    nonconformant = sum(job["outcome"] == "nonconformant" for job in truth["jobs"])
+    partial = sum(job["outcome"] == "partial" for job in truth["jobs"])
     by_status = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
     table.add_row("settled", f"{len(lags)} jobs: {by_status}")
-    table.add_row("", f"{nonconformant} completed jobs do not conform to their schema (206)")
+    table.add_row("", f"{partial} completed jobs do not conform to their schema (206)")
     table.add_row("requests per job", f"{observations.requests / count:.2f}")
     table.add_row(
         "detection lag", f"p50 {_quantile(lags, 0.5):.2f} s, p95 {_quantile(lags, 0.95):.2f} s"

@@ -17,12 +17,12 @@ from adepoll.emulator.results import ResultBody
 class Outcome(Enum):
     """How a job ends.
 
-    `NONCONFORMANT` is a completed job with a partial result: the data of an extract job violates
+    `PARTIAL` is a completed job with a partial result: the data of an extract job violates
     the caller's schema, and some pages of a parse job failed. v1 answers 206.
     """
 
     COMPLETED = "completed"
-    NONCONFORMANT = "nonconformant"
+    PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -41,7 +41,7 @@ _SLOWNESS: Final = 60.0  # seconds after which an endless job is half done
 _DEFAULT_FAILURE: Final = "The document could not be processed."
 _STATUS: Final = {
     Outcome.COMPLETED: JobStatus.COMPLETED,
-    Outcome.NONCONFORMANT: JobStatus.COMPLETED,
+    Outcome.PARTIAL: JobStatus.COMPLETED,
     Outcome.FAILED: JobStatus.FAILED,
     Outcome.CANCELLED: JobStatus.CANCELLED,
 }
@@ -101,7 +101,7 @@ class JobPlan:
     @property
     def pages_that_failed(self) -> tuple[int, ...]:
         """The pages that failed if the job is a parse job, from 1."""
-        if self.outcome is not Outcome.NONCONFORMANT:
+        if self.outcome is not Outcome.PARTIAL:
             return ()
         return self.failed_pages or (self.pages,)
 

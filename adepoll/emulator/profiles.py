@@ -29,7 +29,7 @@ class Profile:
         queue_share: Share of that time that a job is pending.
         failed: Share of jobs that fail.
         cancelled: Share of jobs that are cancelled.
-        nonconformant: Share of jobs that complete without conforming to the schema.
+        partial: Share of jobs that complete with a partial result.
         large: Share of results of `large_bytes`: on v1, they are behind `output_url`.
         large_bytes: Smallest and largest size of these results, in bytes; log-uniform.
         small_bytes: Smallest and largest size of the other results, in bytes; log-uniform.
@@ -47,7 +47,7 @@ class Profile:
     queue_share: float = field(default=0.2, validator=validators.SHARE)
     failed: float = field(default=0.03, validator=validators.SHARE)
     cancelled: float = field(default=0.01, validator=validators.SHARE)
-    nonconformant: float = field(default=0.01, validator=validators.SHARE)
+    partial: float = field(default=0.01, validator=validators.SHARE)
     large: float = field(default=0.05, validator=validators.SHARE)
     large_bytes: tuple[int, int] = field(
         default=(2_000_000, 20_000_000), validator=validators.size_range
@@ -64,13 +64,13 @@ class Profile:
 
     def __attrs_post_init__(self) -> None:
         """Raise `ValueError` if the shares exceed all jobs."""
-        if self.failed + self.cancelled + self.nonconformant > 1:
-            raise ValueError("the sum of failed, cancelled and nonconformant must be <= 1")
+        if self.failed + self.cancelled + self.partial > 1:
+            raise ValueError("the sum of failed, cancelled and partial must be <= 1")
 
     @classmethod
     def quick(cls) -> Self:
         """Return a profile for tests in real time: each job completes in 0.05 s, none is large."""
-        return cls(median=0.05, sigma=0.0, failed=0.0, cancelled=0.0, nonconformant=0.0, large=0.0)
+        return cls(median=0.05, sigma=0.0, failed=0.0, cancelled=0.0, partial=0.0, large=0.0)
 
     def draw(
         self, rng: random.Random, details: random.Random, *, tier: str | None = None
@@ -114,7 +114,7 @@ class Profile:
         for outcome, share in (
             (Outcome.FAILED, self.failed),
             (Outcome.CANCELLED, self.cancelled),
-            (Outcome.NONCONFORMANT, self.nonconformant),
+            (Outcome.PARTIAL, self.partial),
         ):
             if draw < share:
                 return outcome

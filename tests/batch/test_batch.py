@@ -37,7 +37,7 @@ async def test_each_job_has_one_outcome_of_every_kind(scene, with_journal, with_
     job_ids = {
         "inline": scene.submit(),
         "large": scene.submit(result_bytes=LARGE),
-        "nonconformant": scene.submit(outcome=Ends.NONCONFORMANT),
+        "nonconformant": scene.submit(outcome=Ends.PARTIAL),
         "failed": scene.submit(outcome=Ends.FAILED, failure_reason="no such page"),
         "cancelled": scene.submit(outcome=Ends.CANCELLED),
         "not kept": scene.submit(zero_data_retention=True),

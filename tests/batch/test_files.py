@@ -32,7 +32,7 @@ def moved_in_time(path, seconds=60):
 
 
 @pytest.mark.parametrize("size", [3_000, LARGE])
-@pytest.mark.parametrize("outcome", [Ends.COMPLETED, Ends.NONCONFORMANT])
+@pytest.mark.parametrize("outcome", [Ends.COMPLETED, Ends.PARTIAL])
 async def test_a_file_is_private_and_equals_the_result(scene, size, outcome):
     job_id = scene.submit(result_bytes=size, outcome=outcome)
     outcome = (await scene.run([job_id]))[job_id]
@@ -280,7 +280,7 @@ async def test_results_that_are_wanted_later_are_written_later(scene, delivered)
 
 
 async def test_the_journal_counts_partial_results_and_credits(scene):
-    job_ids = [scene.submit(), scene.submit(outcome=Ends.NONCONFORMANT), scene.submit()]
+    job_ids = [scene.submit(), scene.submit(outcome=Ends.PARTIAL), scene.submit()]
     used = 0.0
     async with scene.batch() as batch:
         async for outcome in batch.run(job_ids):

@@ -131,7 +131,7 @@ async def test_a_replayed_outcome_equals_the_first_one(scene):
     job_ids = [
         scene.submit(),
         scene.submit(result_bytes=LARGE),
-        scene.submit(outcome=Ends.NONCONFORMANT),
+        scene.submit(outcome=Ends.PARTIAL),
         scene.submit(outcome=Ends.CANCELLED),
         scene.submit(zero_data_retention=True),
         "unknown",

@@ -268,7 +268,7 @@ def intake(folder: Path, options: "Options") -> None:
 def kills(folder: Path, options: "Options") -> None:
     """The command killed again and again, beside one that nobody kills."""
     profile = {
-        "median": 60.0, "sigma": 0.4, "failed": 0.05, "cancelled": 0.03, "nonconformant": 0.02,
+        "median": 60.0, "sigma": 0.4, "failed": 0.05, "cancelled": 0.03, "partial": 0.02,
         "large": 0.05, "large_bytes": [1_000_001, 3_000_000], "small_bytes": [2_000, 20_000],
     }  # fmt: skip
     with Service(folder, jobs=KILLED, **profile) as service:

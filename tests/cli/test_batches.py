@@ -259,7 +259,7 @@ async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal)
 
 
 async def test_partial_results_and_credits_are_reported(ade, journal):
-    job_ids = [ade.submit(SOON), ade.submit(JobPlan(outcome=Outcome.NONCONFORMANT))]
+    job_ids = [ade.submit(SOON), ade.submit(JobPlan(outcome=Outcome.PARTIAL))]
     code, _, err = await adepoll(ade, "watch", *job_ids, "--journal", journal)
     assert code == 0
     assert "(2 completed, 1 of them partial)" in err

@@ -116,7 +116,7 @@ class TestCreate:
 
 class TestGet:
     @pytest.mark.parametrize(
-        ("outcome", "status"), [(Outcome.COMPLETED, 200), (Outcome.NONCONFORMANT, 206)]
+        ("outcome", "status"), [(Outcome.COMPLETED, 200), (Outcome.PARTIAL, 206)]
     )
     async def test_a_poll_returns_the_answer_of_the_world(self, ade, api, outcome, status):
         job_id = ade.submit(JobPlan(outcome=outcome))

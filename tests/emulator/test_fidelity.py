@@ -117,7 +117,7 @@ class TestSaving:
         assert ade.truth.requests.result == 1
 
     async def test_a_job_can_be_created_with_a_save_url(self, clock):
-        profile = Profile(failed=0, cancelled=0, nonconformant=0)
+        profile = Profile(failed=0, cancelled=0, partial=0)
         async with (
             Emulator(clock=clock, profile=profile) as ade,
             aiohttp.ClientSession(

@@ -154,7 +154,7 @@ class TestV2Envelope:
     def test_no_v2_job_is_cancelled(self, world):
         with pytest.raises(ValueError, match="a v2-parse job cannot end cancelled"):
             world.submit(JobPlan(outcome=Outcome.CANCELLED), kind="v2-parse")
-        profile = Profile(cancelled=1.0, failed=0, nonconformant=0)
+        profile = Profile(cancelled=1.0, failed=0, partial=0)
         drawing = World(clock=world.clock, profiles={"v2-parse": profile})
         assert drawing.truth(drawing.submit(kind="v2-parse")).outcome is Outcome.FAILED
 
@@ -184,7 +184,7 @@ class TestV2Envelope:
 
 
 class TestPartialResults:
-    PLAN = JobPlan(outcome=Outcome.NONCONFORMANT, pages=5, failed_pages=[2, 4])
+    PLAN = JobPlan(outcome=Outcome.PARTIAL, pages=5, failed_pages=[2, 4])
 
     def test_of_a_v1_parse_job(self, world):
         status, body = world.job(world.submit(self.PLAN, kind="v1-parse"))
@@ -200,7 +200,7 @@ class TestPartialResults:
         assert body["result"]["metadata"]["failed_pages"] == [2, 4]
         pages = body["result"]["structure"]["children"]
         assert [page["status"] for page in pages] == ["ok", "failed", "ok", "failed", "ok"]
-        plan = JobPlan(outcome=Outcome.NONCONFORMANT, partial_status=206)
+        plan = JobPlan(outcome=Outcome.PARTIAL, partial_status=206)
         assert world.job(world.submit(plan, kind="v2-parse"))[0] == 206
 
     def test_of_a_v2_extract_job(self, world):
@@ -214,7 +214,7 @@ class TestPartialResults:
         assert step["extract"]["schema_violation_error"]
 
     def test_all_pages_can_fail(self, world):
-        plan = JobPlan(outcome=Outcome.NONCONFORMANT, pages=1)
+        plan = JobPlan(outcome=Outcome.PARTIAL, pages=1)
         for kind in ("v1-parse", "v2-parse", "v2-workflow"):
             assert world.job(world.submit(plan, kind=kind))[1]["status"] == "completed"
 
@@ -278,7 +278,7 @@ class TestOddValues:
     @pytest.mark.parametrize("odd", OddValue)
     @every_kind
     def test_the_job_settles_and_the_truth_covers_its_result(self, world, kind, odd):
-        plan = JobPlan(odd_values=[odd], outcome=Outcome.NONCONFORMANT)
+        plan = JobPlan(odd_values=[odd], outcome=Outcome.PARTIAL)
         job_id = world.submit(plan, kind=kind)
         status, text = world.job_json(job_id)
         if odd is OddValue.EARLY_URL and kind in V1:
@@ -347,7 +347,7 @@ class TestOddValues:
 class TestHttp:
     @pytest.fixture
     async def ade(self, clock):
-        profile = Profile(median=0, failed=0, cancelled=0, nonconformant=0)
+        profile = Profile(median=0, failed=0, cancelled=0, partial=0)
         async with Emulator(clock=clock, profile=profile, more_keys=["second"]) as ade:
             yield ade
 

@@ -53,8 +53,8 @@ async def test_the_data_of_a_completed_job_conforms_to_the_schema(ade, sdk):
     assert job.output_url is None
 
 
-async def test_a_nonconformant_job_is_completed_and_has_its_violation(ade, sdk):
-    job = await sdk.extract_jobs.get(ade.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
+async def test_a_partial_job_is_completed_and_has_its_violation(ade, sdk):
+    job = await sdk.extract_jobs.get(ade.submit(JobPlan(outcome=Outcome.PARTIAL)))
     assert job.status == "completed"
     assert job.metadata.schema_violation_error
     assert job.metadata.warnings[0].code == "nonconformant_schema"
@@ -165,7 +165,7 @@ class TestRetries:
 
 async def test_the_same_submission_gives_the_same_data(clock):
     async def submitted():
-        profile = Profile(failed=0, cancelled=0, nonconformant=0, large=0)
+        profile = Profile(failed=0, cancelled=0, partial=0, large=0)
         async with (
             Emulator(clock=clock, seed=9, profile=profile) as ade,
             landingai_ade.AsyncLandingAIADE(apikey=ade.api_key, base_url=ade.base_url) as sdk,

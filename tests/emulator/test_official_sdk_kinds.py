@@ -11,7 +11,7 @@ from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 landingai_ade = pytest.importorskip("landingai_ade")
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
-GOOD = Profile(median=0.03, sigma=0, failed=0, cancelled=0, nonconformant=0, large=0)
+GOOD = Profile(median=0.03, sigma=0, failed=0, cancelled=0, partial=0, large=0)
 PDF = ("invoice.pdf", b"%PDF-1.7", "application/pdf")
 
 

@@ -31,7 +31,7 @@ PLANS = {
     "processing": JobPlan(processing_time=1e6),
     "large": JobPlan(result_bytes=1_200_000),
     "not kept": JobPlan(zero_data_retention=True),
-    "one page": JobPlan(outcome=Outcome.NONCONFORMANT, pages=1),
+    "one page": JobPlan(outcome=Outcome.PARTIAL, pages=1),
 }
 JOBS = {
     f"{kind} {name}".replace(" ", "-"): (kind, plan)

@@ -89,8 +89,8 @@ def test_an_active_job_has_no_result(world):
     assert body["data"] is body["output_url"] is body["metadata"] is body["version"] is None
 
 
-def test_a_nonconformant_job_is_completed_and_206_with_the_violation(world):
-    status, body = world.job(world.submit(JobPlan(outcome=Outcome.NONCONFORMANT)))
+def test_a_partial_job_is_completed_and_206_with_the_violation(world):
+    status, body = world.job(world.submit(JobPlan(outcome=Outcome.PARTIAL)))
     assert status == 206
     assert body["status"] == "completed"
     assert body["metadata"]["schema_violation_error"]
@@ -351,7 +351,7 @@ def test_a_profile_refuses_a_wrong_value_with_its_name(options, named):
 
 
 def test_a_profile_draws_its_shares_and_sizes(world):
-    profile = Profile(failed=0.2, cancelled=0.1, nonconformant=0.1, large=0.3)
+    profile = Profile(failed=0.2, cancelled=0.1, partial=0.1, large=0.3)
     world = World(clock=Clock(), profile=profile)
     for _ in range(2_000):
         world.submit()
@@ -361,7 +361,7 @@ def test_a_profile_draws_its_shares_and_sizes(world):
     assert 7 < times[1_000] < 9
     assert shares[Outcome.FAILED] == pytest.approx(0.2, abs=0.04)
     assert shares[Outcome.CANCELLED] == pytest.approx(0.1, abs=0.03)
-    assert shares[Outcome.NONCONFORMANT] == pytest.approx(0.1, abs=0.03)
+    assert shares[Outcome.PARTIAL] == pytest.approx(0.1, abs=0.03)
     sizes = [truth.result_bytes for truth in truths if truth.result_bytes]
     large = [size for size in sizes if size > INLINE_LIMIT]
     assert len(large) / len(sizes) == pytest.approx(0.3, abs=0.05)

@@ -89,7 +89,7 @@ async def test_an_inline_result_needs_no_request(ade, client, fetcher):
 
 
 @pytest.mark.parametrize("size", [3_000, LARGE])
-@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.NONCONFORMANT])
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PARTIAL])
 async def test_a_job_id_is_enough(ade, fetcher, size, outcome):
     job_id = ade.submit(JobPlan(result_bytes=size, outcome=outcome))
     result = await fetcher.result(job_id)

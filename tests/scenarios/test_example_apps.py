@@ -29,7 +29,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 SOON = JobPlan(processing_time=0.3)
 ENDLESS = JobPlan(processing_time=float("inf"))
 QUICK = Profile(
-    median=2.5, failed=0.15, cancelled=0.1, nonconformant=0.1, large=0.2,
+    median=2.5, failed=0.15, cancelled=0.1, partial=0.1, large=0.2,
     large_bytes=(2_000_000, 6_000_000),
 )  # fmt: skip
 SLOW = Profile(median=1e6)
@@ -185,7 +185,7 @@ async def test_a_batch_is_started_and_watched_and_its_results_are_downloaded(
         row = shown[truth.job_id]
         status = row.locator(".status")
         await expect(status).to_have_text(truth.outcome.status.value.capitalize())
-        has_result = truth.outcome in {Outcome.COMPLETED, Outcome.NONCONFORMANT}
+        has_result = truth.outcome in {Outcome.COMPLETED, Outcome.PARTIAL}
         await expect(row.get_by_role("link")).to_have_count(int(has_result))
     assert {truth.outcome for truth in truths} == set(Outcome)
     with_result = [t for t in truths if t.result_bytes and t.outcome is Outcome.COMPLETED]

@@ -127,7 +127,7 @@ class Storm:
             small_bytes=(1, 2),
             failed=0.1,
             cancelled=0.05,
-            nonconformant=0.05,
+            partial=0.05,
         )
         self.world = World(
             clock=loop_clock(),

@@ -10,7 +10,7 @@ from amounts import counts
 from batch_kills import COMMAND, Place, Service, kill_again_and_again, undisturbed, write_ids
 
 PROFILE = {
-    "median": 0.5, "failed": 0.05, "cancelled": 0.05, "nonconformant": 0.05,
+    "median": 0.5, "failed": 0.05, "cancelled": 0.05, "partial": 0.05,
     "large": 0.05, "large_bytes": [1_000_001, 3_000_000], "small_bytes": [2_000, 20_000],
 }  # fmt: skip
 

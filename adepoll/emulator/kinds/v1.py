@@ -65,7 +65,7 @@ class V1Kind(EmulatedKind):
             "output_url": url,
         }
         status = 200
-        if completed and job.plan.outcome is Outcome.NONCONFORMANT:
+        if completed and job.plan.outcome is Outcome.PARTIAL:
             status = job.plan.partial_status or _PARTIAL
         odd = job.plan.odd_values
         if odd:

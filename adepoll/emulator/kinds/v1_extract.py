@@ -44,7 +44,7 @@ class V1Extract(V1Kind):
 
     def metadata(self, job: Job, *, org_id: str) -> dict[str, Json]:
         """Return the `metadata` of a completed job, which its result contains, too."""
-        violation = VIOLATION if job.plan.outcome is Outcome.NONCONFORMANT else None
+        violation = VIOLATION if job.plan.outcome is Outcome.PARTIAL else None
         metadata: dict[str, Json] = {
             "filename": job.filename,
             "org_id": org_id,

@@ -104,7 +104,7 @@ class V2Kind(EmulatedKind):
         if url is not None:
             body |= {"output_url": url, "metadata": self.metadata(job)}
         http_status = 200
-        if status is JobStatus.COMPLETED and job.plan.outcome is Outcome.NONCONFORMANT:
+        if status is JobStatus.COMPLETED and job.plan.outcome is Outcome.PARTIAL:
             http_status = job.plan.partial_status or 200
         odd = job.plan.odd_values
         if odd:

@@ -89,7 +89,7 @@ def _parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultPar
     `extraction_metadata`. Otherwise, the rows are lines of the Markdown.
     """
     extraction, references = extraction_of(job.schema, rng)
-    partial = job.plan.outcome is Outcome.NONCONFORMANT
+    partial = job.plan.outcome is Outcome.PARTIAL
     rest = dump(
         {
             "schema_violation_error": VIOLATION if partial else None,

@@ -115,7 +115,7 @@ def _filename(source: dict[str, Json], reader: FormReader) -> str:
 def _steps(job: Job, rng: random.Random) -> dict[str, Json]:
     """Return the extraction and the grounding of the step; its document is added later."""
     extraction, references = extraction_of(job.schema, rng)
-    partial = job.plan.outcome is Outcome.NONCONFORMANT
+    partial = job.plan.outcome is Outcome.PARTIAL
     box = {"xmin": 0.08, "ymin": 0.1, "xmax": 0.92, "ymax": 0.35}
     grounding = {"page": 1, "range": {"start": 0, "end": 9}, "box": box}
     block = [{"block_id": "text-1", "type": "text", "grounding": grounding}]
