@@ -102,6 +102,7 @@ if typing.TYPE_CHECKING:
     from adepoll.throttling.rate_limiter import RateLimiter
     from adepoll.throttling.retrying import RetryPolicy
     from adepoll.throttling.statistics import ClientStats
+    from adepoll.watching.outcome_storing import repeat_query, store_outcomes
     from adepoll.watching.statistics import LagHistogram, WatcherStats
     from adepoll.watching.status_updates import StatusUpdate, StatusUpdates
     from adepoll.watching.watch import UnresolvedJob, Watch, WatchProgress
@@ -228,7 +229,9 @@ __all__ = [
     "__version__",
     "job_ids_in",
     "parse_range",
+    "repeat_query",
     "reply_with_result",
+    "store_outcomes",
 ]
 
 # Each module is imported when one of its names is first used: the HTTP client, the codec and SQLite
@@ -267,6 +270,7 @@ _NAMES: typing.Final = {
     "throttling.rate_limiter": ["RateLimiter"],
     "throttling.retrying": ["RetryPolicy"],
     "throttling.statistics": ["ClientStats"],
+    "watching.outcome_storing": ["repeat_query", "store_outcomes"],
     "watching.statistics": ["LagHistogram", "WatcherStats"],
     "watching.status_updates": ["StatusUpdate", "StatusUpdates"],
     "watching.watch": ["UnresolvedJob", "Watch", "WatchProgress"],

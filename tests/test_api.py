@@ -130,7 +130,9 @@ PUBLIC = [
     "__version__",
     "job_ids_in",
     "parse_range",
+    "repeat_query",
     "reply_with_result",
+    "store_outcomes",
 ]
 
 

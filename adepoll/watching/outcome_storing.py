@@ -1,0 +1,216 @@
+"""Store the outcome of every job, for months: in a database, a queue, or anything else.
+
+Imports watcher and below. What must survive a restart is yours: the ids of the jobs whose outcome
+was not stored yet. `store_outcomes` keeps nothing that cannot be found out again.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+from adepoll.api.models import JobSnapshot
+from adepoll.errors import ClosedError, RequestError
+from adepoll.watching.subscriptions import JobIds
+from adepoll.watching.watch import UnresolvedJob
+from adepoll.watching.watcher import JobWatcher
+
+Store: TypeAlias = Callable[[JobSnapshot | UnresolvedJob], Awaitable[None]]
+Query: TypeAlias = Callable[[], Awaitable[Iterable[str]]]
+
+_FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; it doubles
+_LONGEST_DELAY: Final = 30.0
+_READ_AHEAD: Final = 100  # ids
+
+_log = logging.getLogger(__name__)
+
+
+async def store_outcomes(
+    watcher: JobWatcher,
+    job_ids: JobIds,
+    store: Store,
+    *,
+    concurrency: int = 8,
+    unstored: int = 100,
+) -> None:
+    """Watch jobs until each has an outcome, and store each outcome.
+
+    A job is finished when `store` has returned for its outcome. If `store` raises an error, it is
+    called again with the same outcome, after 1 to 30 seconds, for as long as it takes; other jobs
+    continue meanwhile. An error that concerns all jobs, such as a refused key or no credits, marks
+    no job: it is logged, and the jobs are watched again until an operator has removed the cause.
+
+    It returns when all ids were read and all outcomes are stored, and soon after the watcher was
+    closed, as at the shutdown of a server. Then the calls of `store` in progress are completed, and
+    the other jobs stay as they are. Pass their ids again after the restart. A process that is
+    killed between the call of `store` and its return may store an outcome twice, so storing should
+    have the same effect if it is repeated.
+
+    Args:
+        watcher: Watches the jobs.
+        job_ids: Ids of any number, which may be endless, such as `repeat_query`. An id is ignored
+            while its job is watched or its outcome is being stored.
+        store: Stores an outcome: a `JobSnapshot` of a settled job, or an `UnresolvedJob` whose
+            `error` says why it was given up. With `error.transient`, the same job may have an
+            outcome later: leave it unmarked if it should be watched again.
+        concurrency: Maximum number of calls of `store` at the same time.
+        unstored: Maximum number of outcomes in memory, each up to 1 MB of JSON. Polls pause when it
+            is reached.
+
+    Raises:
+        ValueError: `concurrency` or `unstored` is not positive.
+        TypeError: `job_ids` is a single string, or not iterable.
+    """
+    for name, value in (("concurrency", concurrency), ("unstored", unstored)):
+        if value < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if isinstance(job_ids, str | bytes) or not isinstance(job_ids, Iterable | AsyncIterable):
+        raise TypeError("job_ids must be an iterable of ids, and not one id")
+    await _Storing(watcher, store, concurrency=concurrency, unstored=unstored).run(job_ids)
+
+
+async def repeat_query(query: Query, *, every: float = 2.0) -> AsyncGenerator[str, None]:
+    """Yield the ids that a query returns, and query again after `every` seconds, for ever.
+
+    An error of the query is logged, and the query is repeated: a database that restarts ends
+    nothing.
+
+    Args:
+        query: Returns the ids of all jobs whose outcome is not stored yet, or some of them.
+        every: Seconds between two queries.
+    """
+    if not (math.isfinite(every) and every > 0):
+        raise ValueError(f"every must be a positive number, got {every}")
+    delay = _FIRST_DELAY
+    while True:
+        try:
+            job_ids = await query()
+        except Exception as error:  # noqa: BLE001 - the query is the caller's code
+            _log.warning("the query of open jobs failed: %s", type(error).__name__, exc_info=error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+            continue
+        delay = _FIRST_DELAY
+        for job_id in job_ids:
+            yield job_id
+        await asyncio.sleep(every)
+
+
+class _Storing:
+    """One call of `store_outcomes`."""
+
+    def __init__(
+        self, watcher: JobWatcher, store: Store, *, concurrency: int, unstored: int
+    ) -> None:
+        self._watcher = watcher
+        self._store = store
+        self._stores = asyncio.Semaphore(concurrency)
+        self._room = asyncio.Semaphore(unstored)
+        self._open: dict[str, str] = {}  # without an outcome, by id
+        self._storing: set[str] = set()
+        self._read: asyncio.Queue[str | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
+        self._all_read = False
+        self._closed = asyncio.Event()  # the watcher was closed
+
+    async def run(self, job_ids: JobIds) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                # A task of its own: leaving a watch would end a generator that it reads from.
+                reading = tasks.create_task(self._read_ids(job_ids))
+                await self._watch(tasks)
+                reading.cancel()
+        except BaseExceptionGroup as group:  # an error of the caller's ids
+            raise group.exceptions[0] from None
+
+    async def _read_ids(self, job_ids: JobIds) -> None:
+        if isinstance(job_ids, AsyncIterable):
+            async for job in job_ids:
+                await self._add(job)
+        else:
+            for job in job_ids:
+                await self._add(job)
+        await self._read.put(None)
+
+    async def _add(self, job: str) -> None:
+        if (key := _key(job)) not in self._open and key not in self._storing:
+            self._open[key] = job
+            await self._read.put(job)
+
+    async def _watch(self, tasks: asyncio.TaskGroup) -> None:
+        """Watch jobs until all ids were read, or the watcher was closed."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                async with self._watcher.watch(self._unsettled(), errors="yield") as watch:
+                    async for outcome in watch:
+                        delay = _FIRST_DELAY
+                        await self._room.acquire()
+                        job_id = _key(outcome.job_id)
+                        if job_id in self._storing:
+                            self._room.release()
+                            continue
+                        self._open.pop(job_id, None)
+                        self._storing.add(job_id)
+                        tasks.create_task(self._store_one(job_id, outcome))
+            except ClosedError:
+                self._closed.set()
+                return
+            except RequestError as error:
+                _log.error("no job can be polled; trying again in %g s: %s", delay, error)
+                await self._pause(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+            else:
+                return
+
+    async def _unsettled(self) -> AsyncGenerator[str, None]:
+        """Yield the jobs that have no outcome: first those that were read before, then others."""
+        for job in list(self._open.values()):
+            yield job
+        while not self._all_read:
+            job_or_end = await self._read.get()
+            if job_or_end is None:
+                self._all_read = True
+            elif _key(job_or_end) in self._open:
+                yield job_or_end
+
+    async def _store_one(self, job_id: str, outcome: JobSnapshot | UnresolvedJob) -> None:
+        delay = _FIRST_DELAY
+        try:
+            while True:
+                try:
+                    async with self._stores:
+                        await self._store(outcome)
+                except Exception as error:  # noqa: BLE001 - `store` is the caller's code
+                    _log.warning(
+                        "the outcome of job %s could not be stored: %s",
+                        job_id,
+                        type(error).__name__,
+                        exc_info=error,
+                        extra={"job_id": job_id},
+                    )
+                else:
+                    return
+                if self._closed.is_set():
+                    return  # the job has no stored outcome, so the next process gets its id again
+                await self._pause(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+        finally:
+            self._storing.discard(job_id)
+            self._room.release()
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; end early when the watcher is closed."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while not self._watcher.is_closed and (left := end - loop.time()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), min(left, 0.5))
+        if self._watcher.is_closed:
+            self._closed.set()
+
+
+def _key(job: str) -> str:
+    """Return the id of a job without its kind."""
+    return str(job).rpartition("/")[2]

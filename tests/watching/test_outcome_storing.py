@@ -1,0 +1,217 @@
+"""Storing each outcome: nothing is lost, marked wrongly or stored twice, at any shutdown."""
+
+import asyncio
+
+import pytest
+
+from adepoll import (
+    AdePollError,
+    AuthenticationError,
+    JobWatcher,
+    PaymentRequiredError,
+    UnresolvedJob,
+    repeat_query,
+    store_outcomes,
+)
+
+JOBS = [f"job{number}" for number in range(50)]
+
+
+class Table:
+    """A table of jobs; its outcomes survive a restart, and nothing else does."""
+
+    def __init__(self, job_ids, *, failing=0):
+        self.outcomes = dict.fromkeys(job_ids)
+        self.stored = []
+        self.failing = failing  # calls of `store` that will fail
+        self.storing = 0
+        self.most = 0
+
+    async def open_ids(self):
+        return [job_id for job_id, outcome in self.outcomes.items() if outcome is None]
+
+    async def store(self, outcome):
+        self.storing += 1
+        self.most = max(self.most, self.storing)
+        try:
+            await asyncio.sleep(0.05)
+            if self.failing:
+                self.failing -= 1
+                raise ConnectionError("the database restarts")
+        finally:
+            self.storing -= 1
+        self.stored.append(outcome.job_id)
+        self.outcomes[outcome.job_id] = (
+            outcome.error if isinstance(outcome, UnresolvedJob) else outcome.status.value
+        )
+
+
+def test_all_outcomes_of_a_finite_source_are_stored_once(replay, scripted):
+    async def script():
+        table = Table(JOBS)
+        async with JobWatcher(scripted()) as watcher:
+            await store_outcomes(watcher, JOBS, table.store, concurrency=3)
+        assert sorted(table.stored) == sorted(JOBS)
+        assert table.most == 3
+
+    replay(script)
+
+
+def test_a_job_that_is_given_up_is_stored_with_its_cause(replay, scripted):
+    async def script():
+        source = scripted({"bad": [AdePollError("impossible")]})
+        table = Table(["bad", "good"])
+        async with JobWatcher(source) as watcher:
+            await store_outcomes(watcher, ["bad", "good"], table.store)
+        assert str(table.outcomes["bad"]) == "impossible"
+        assert table.outcomes["good"] == "completed"
+
+    replay(script)
+
+
+def test_a_database_that_restarts_loses_nothing(replay, scripted):
+    async def script():
+        table = Table(JOBS, failing=30)
+        async with JobWatcher(scripted()) as watcher:
+            await store_outcomes(watcher, JOBS, table.store)
+        assert sorted(table.stored) == sorted(JOBS)
+
+    replay(script)
+
+
+def test_an_outcome_that_cannot_be_stored_does_not_stop_the_others(replay, scripted):
+    async def script():
+        table = Table(JOBS)
+
+        async def store(outcome):
+            if outcome.job_id == "job0":
+                raise ValueError("a text that the database does not accept")
+            await table.store(outcome)
+
+        async with JobWatcher(scripted()) as watcher:
+            storing = asyncio.create_task(store_outcomes(watcher, JOBS, store, concurrency=1))
+            await asyncio.sleep(600)
+            assert sorted(table.stored) == sorted(JOBS[1:])
+        await storing  # it returns, because the watcher is closed
+        assert table.outcomes["job0"] is None
+
+    replay(script)
+
+
+@pytest.mark.parametrize(
+    "error", [AuthenticationError(status=401), PaymentRequiredError(status=402)]
+)
+def test_an_error_of_the_account_marks_no_job_and_is_waited_out(replay, scripted, error):
+    async def script():
+        broken = {job_id: [error, error, error, "processing", "completed"] for job_id in JOBS}
+        table = Table(JOBS)
+        async with JobWatcher(scripted(broken)) as watcher:
+            await store_outcomes(watcher, JOBS, table.store)
+        assert set(table.outcomes.values()) == {"completed"}
+        assert sorted(table.stored) == sorted(JOBS)
+
+    replay(script)
+
+
+def test_fifty_deploys_lose_no_job_and_mark_none_wrongly(replay, scripted):
+    async def script():
+        scripts = {
+            job_id: ["processing"] * (number % 7) + ["completed"]
+            for number, job_id in enumerate(JOBS)
+        }
+        source, table = scripted(scripts), Table(JOBS, failing=20)
+        for deploy in range(50):
+            async with JobWatcher(source) as watcher:
+                ids = repeat_query(table.open_ids, every=0.5)
+                storing = asyncio.create_task(store_outcomes(watcher, ids, table.store))
+                await asyncio.sleep(0.03 * deploy)
+            await storing  # the watcher was closed
+            await ids.aclose()
+        assert set(table.outcomes.values()) == {"completed"}
+        assert sorted(table.stored) == sorted(JOBS)
+
+    replay(script)
+
+
+def test_new_rows_of_a_table_are_watched(replay, scripted):
+    async def script():
+        table = Table(JOBS[:1])
+        async with JobWatcher(scripted()) as watcher:
+            ids = repeat_query(table.open_ids, every=1)
+            storing = asyncio.create_task(store_outcomes(watcher, ids, table.store))
+            for job_id in JOBS[1:]:
+                await asyncio.sleep(1)
+                table.outcomes[job_id] = None
+            await asyncio.sleep(10)
+            assert table.stored == JOBS
+            storing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+        await ids.aclose()
+
+    replay(script)
+
+
+def test_a_job_is_polled_once_although_every_query_returns_it(replay, scripted):
+    async def script():
+        async def query():
+            return ["a"]
+
+        async def store(_outcome):
+            await asyncio.sleep(100)  # the query returns the job meanwhile
+            storing.cancel()
+
+        source = scripted()
+        async with JobWatcher(source) as watcher:
+            storing = asyncio.create_task(
+                store_outcomes(watcher, repeat_query(query, every=1), store)
+            )
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+        assert source.count("a") == 1
+
+    replay(script)
+
+
+def test_a_query_that_fails_is_repeated(replay):
+    async def script():
+        calls = []
+
+        async def query():
+            calls.append(asyncio.get_running_loop().time())
+            if len(calls) < 3:
+                raise ConnectionError
+            return ["a"]
+
+        ids = repeat_query(query)
+        assert await anext(ids) == "a"
+        assert calls == [0, 1, 3]
+        await ids.aclose()
+
+    replay(script)
+
+
+def test_an_error_of_the_ids_is_raised(replay, scripted):
+    async def script():
+        async def ids():
+            yield "a"
+            raise LookupError("queue")
+
+        table = Table(["a"])
+        async with JobWatcher(scripted()) as watcher:
+            with pytest.raises(LookupError):
+                await store_outcomes(watcher, ids(), table.store)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"unstored": 0}])
+def test_a_number_out_of_range_is_refused(replay, scripted, options):
+    async def script():
+        async with JobWatcher(scripted()) as watcher:
+            with pytest.raises(ValueError, match=next(iter(options))):
+                await store_outcomes(watcher, [], Table([]).store, **options)
+            with pytest.raises(TypeError, match="one id"):
+                await store_outcomes(watcher, "a", Table([]).store)
+
+    replay(script)
