@@ -436,6 +436,35 @@ class TestHttp:
         assert body["metadata"]["job_id"] == job_id
         assert ade.saved("saved") == ade.world.result(job_id).read()
 
+    @pytest.mark.parametrize("kind", KINDS)
+    async def test_faults_happen_to_every_kind(self, ade, api, kind):
+        path, job_id = KINDS[kind].path, ade.submit(JobPlan(), kind=kind)
+
+        async def faulty(name, url=f"{path}/{job_id}"):
+            fault = ade.faults.add(name, kinds=[kind])
+            try:
+                async with api.get(url) as answer:
+                    return answer.status, await answer.read()
+            except aiohttp.ClientError:
+                return None
+            finally:
+                ade.faults.remove(fault)
+
+        assert (await faulty("payment-required"))[0] == 402
+        assert await faulty("reset-before-headers") is None
+        assert await faulty("truncated") is None
+        assert (await faulty("html"))[1].startswith(b"<!DOCTYPE html>")
+        wrong = await faulty("wrong-job-id")
+        backward = await faulty("backward-status")
+        assert json.loads(wrong[1])["job_id"] != job_id
+        body = json.loads(backward[1])
+        assert body["status"] == "processing"
+        assert body.get(RESULT[kind]) is None
+        assert body.get("completed_at") is None
+        assert re.search(b'"progress":(NaN|-?Infinity)', (await faulty("nan"))[1])
+        page = json.loads((await faulty("missing-page", path))[1])
+        assert page["jobs"] == []
+
     async def test_a_large_v2_answer_is_sent_completely(self, ade, api):
         job_id = ade.submit(JobPlan(result_bytes=5_000_000), kind="v2-extract")
         async with api.get(f"/v2/extract/jobs/{job_id}") as answer:

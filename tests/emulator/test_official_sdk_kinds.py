@@ -99,6 +99,19 @@ async def test_the_v2_results_are_those_of_the_submission(sdk):
     assert job.result.metadata.doc_id == parsed.job_id
 
 
+async def test_documents_can_be_given_by_url(ade, sdk):
+    url = "https://example.com/documents/report.pdf"
+    created = [
+        await sdk.parse_jobs.create(document_url=url, split="page", custom_prompts={"figure": "x"}),
+        await sdk.v2.parse_jobs.create(document_url=url, options={"pages": [1]}, password="p"),
+        await sdk.v2.extract_jobs.create(markdown_url=url, schema=SCHEMA, grounding=False),
+    ]
+    kinds = [ade.truth(job.job_id).kind for job in created]
+    assert kinds == ["v1-parse", "v2-parse", "v2-extract"]
+    job = await completed(sdk.parse_jobs, created[0].job_id)
+    assert job.metadata.filename == "report.pdf"
+
+
 async def test_a_spreadsheet_has_sheets(sdk):
     created = await sdk.parse_jobs.create(document=("book.xlsx", b"PK"), split="page")
     job = await completed(sdk.parse_jobs, created.job_id)
