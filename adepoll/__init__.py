@@ -99,6 +99,7 @@ if typing.TYPE_CHECKING:
     from adepoll.server.result_responses import ResultReply, reply_with_result
     from adepoll.server.sse import JobEventStream
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
+    from adepoll.tables import ExportReport, TypeConflict, export
     from adepoll.throttling.rate_limiter import RateLimiter
     from adepoll.throttling.retrying import RetryPolicy
     from adepoll.throttling.statistics import ClientStats
@@ -130,6 +131,7 @@ __all__ = [
     "Download",
     "Durations",
     "Exponential",
+    "ExportReport",
     "ExtractMetadata",
     "ExtractResult",
     "ExtractWarning",
@@ -211,6 +213,7 @@ __all__ = [
     "TargetExistsError",
     "TransportError",
     "TransportOptions",
+    "TypeConflict",
     "UnexpectedStatusError",
     "UnprocessableError",
     "UnresolvedJob",
@@ -227,6 +230,7 @@ __all__ = [
     "WorkflowResult",
     "WrongJobError",
     "__version__",
+    "export",
     "job_ids_in",
     "parse_range",
     "repeat_query",
@@ -267,6 +271,7 @@ _NAMES: typing.Final = {
     "server.result_responses": ["reply_with_result", "ResultReply"],
     "server.sse": ["JobEventStream"],
     "server.webhooks": ["job_ids_in", "WebhookVerifier"],
+    "tables": ["ExportReport", "TypeConflict", "export"],
     "throttling.rate_limiter": ["RateLimiter"],
     "throttling.retrying": ["RetryPolicy"],
     "throttling.statistics": ["ClientStats"],

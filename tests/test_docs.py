@@ -27,6 +27,9 @@ RUN_ELSEWHERE = {
     'pip install "nox[uv]" && nox -s tests\n',
 }
 
+# The examples of these pages build on each other.
+PAGES_RUN_AS_A_WHOLE = {"tables.md"}  # in tests/tables/test_recipes.py
+
 # Test files are run by pytest, in tests/contrib/test_pytest_plugin.py; SQL is asked of a journal,
 # in tests/journal/test_docs.py.
 IS_TEST_FILE = re.compile(r"^(async )?def test_", re.MULTILINE)
@@ -36,6 +39,7 @@ def examples() -> list:
     return [
         pytest.param(language, code, id=f"{page.stem}-{number}")
         for page in PAGES
+        if page.name not in PAGES_RUN_AS_A_WHOLE
         for number, (language, code) in enumerate(BLOCK.findall(page.read_text("utf-8")), 1)
         if code not in RUN_ELSEWHERE
         and not IS_TEST_FILE.search(code)

@@ -33,6 +33,7 @@ from adepoll.api.kept_result import KeptResult
 from adepoll.api.redacting import redacted
 from adepoll.api.results import JobMetadata, JobResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url
+from adepoll.api.table_row import FACTS, TableRow, document_of, facts_of
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 
 MAX_PAGE_SIZE: Final = 100
@@ -131,8 +132,8 @@ class JobPage:
 
 
 @frozen(kw_only=True)
-class JobSnapshot:
-    """The state of a job of any kind at one poll.
+class JobSnapshot(TableRow):
+    """The state of a job of any kind at one poll. A list of them can become a DataFrame.
 
     Attributes:
         job_id: Id of the job.
@@ -274,6 +275,27 @@ class JobSnapshot:
         """
         return redacted(self)
 
+    def to_dict(self) -> dict[str, Json]:
+        """Return the columns of the job for a table, as in docs/tables.md, without `output_url`.
+
+        Times are datetimes in UTC. The result is not flattened: "extraction", "markdown" and
+        "output" have it if it is in `data`, depending on the kind of the job.
+        """
+        known = self.status is not JobStatus.UNKNOWN
+        return {
+            "job_id": self.job_id,
+            "label": self.label,
+            "kind": self.kind.name,
+            "status": self.status.value if known else self.status_text,
+            "received_at": self.received_at,
+            "created_at": self.created_at,
+            "completed_at": self.completed_at,
+            **dict(zip(FACTS, facts_of(self), strict=True)),
+            "failure": self.failure_reason,
+            "document": document_of(self),
+            **{name: getattr(self.data, name, None) for name in _RESULT_COLUMNS},
+        }
+
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the snapshot as JSON: the fields of the service, and what adepoll adds to them.
 
@@ -320,6 +342,7 @@ class JobSnapshot:
 
 
 _FLAGS: Final = ("data_omitted", "incomplete")
+_RESULT_COLUMNS: Final = ("extraction", "markdown", "output")
 
 
 @cache

@@ -147,6 +147,52 @@ def emulate() -> None:
 
 
 @click.command()
+@click.argument("journal", type=LocalPath(dir_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
+    help="Format of the table. Default: by the name of FILE, or parquet. parquet and arrow need "
+    'the extra "table".',
+)
+@click.option(
+    "-o",
+    "--out",
+    type=LocalPath(allow_dash=True),
+    metavar="FILE",
+    help='Output file; "-" for standard output. Default: JOURNAL with the ending of the format.',
+)
+@click.option(
+    "--explode",
+    multiple=True,
+    metavar="PATH",
+    help="Write the elements of the list at PATH, such as line_items, as rows of a table of their "
+    "own beside FILE. Repeatable.",
+)
+@click.option("--references", is_flag=True, help="Add the chunk references of each value.")
+@click.option(
+    "--dates",
+    is_flag=True,
+    help="Make texts that are all ISO 8601 dates, or times with an offset, dates and times.",
+)
+@click.option(
+    "--results",
+    type=LocalPath(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that has the result files now, if they were moved.",
+)
+@runs("export:export_tables")
+def export() -> None:
+    """Write the jobs and results of a batch as a table.
+
+    The table has one row for each job, and one column for each path of the extracted data. It is
+    written to FILE when it is complete.
+
+    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
+    may still be running. Needs no API key.
+    """
+
+
+@click.command()
 @click.argument("job_id")
 @click.option(
     "-o",
@@ -285,6 +331,7 @@ COMMANDS: Final = (
     completion,
     demo,
     emulate,
+    export,
     fetch,
     get,
     list_jobs,

@@ -10,10 +10,16 @@ from typing import Final
 
 from attrs import field, frozen
 
-from adepoll.api.models import JobSnapshot
+from adepoll.api.models import JobSnapshot, JobStatus, Json
+from adepoll.api.table_row import TableRow
 from adepoll.errors import AdePollError
 
 MOST_CREDITS: Final = 1e12  # for one job; a larger number is an error
+
+_NO_SNAPSHOT: Final = tuple(
+    JobSnapshot(job_id="-", status=JobStatus.PENDING, status_text="pending").to_dict()
+)
+_ERRORS: Final = {JobStatus.FAILED: "JobFailedError", JobStatus.CANCELLED: "JobCancelledError"}
 
 
 class Stage(StrEnum):
@@ -53,8 +59,8 @@ class ResultFile:
 
 
 @frozen(kw_only=True)
-class Outcome:
-    """The outcome of one job of a batch.
+class Outcome(TableRow):
+    """The outcome of one job of a batch. A list of outcomes can become a DataFrame.
 
     Attributes:
         job_id: The job.
@@ -69,6 +75,20 @@ class Outcome:
     snapshot: JobSnapshot | None = None
     file: ResultFile | None = None
     error: AdePollError | None = None
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return the columns of the job for a table, as in docs/tables.md.
+
+        They are those of `JobSnapshot.to_dict`, with "error" and "file".
+        """
+        columns = dict.fromkeys(_NO_SNAPSHOT) if self.snapshot is None else self.snapshot.to_dict()
+        columns |= {"job_id": self.job_id, "error": None}
+        columns["file"] = None if self.file is None else str(self.file.path)
+        if self.error is not None:
+            columns |= {"error": kind_of(self.error), "failure": str(self.error)}
+        elif self.snapshot is not None:
+            columns["error"] = _ERRORS.get(self.snapshot.status)
+        return columns
 
 
 @frozen(kw_only=True)

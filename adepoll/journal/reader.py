@@ -38,6 +38,9 @@ _T = TypeVar("_T")
 _PAGE: Final = 200  # rows of one query
 _RECORDS: Final = f"SELECT {RECORD_COLUMNS} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - built from constants
 
+_DATA: Final = "SELECT number, json FROM data WHERE number BETWEEN ? AND ? ORDER BY number"
+_PAGE_BYTES: Final = 4 * 2**20
+
 
 class JournalReader:
     """Reads a journal, also while a batch writes it or in a folder without write access.
@@ -126,6 +129,15 @@ class JournalReader:
                 after = record.number
                 yield record
 
+    def inline_results(self, first: int, last: int) -> dict[int, str]:
+        """Return the JSON of inline results by the numbers of their jobs, the lowest ones first.
+
+        Args:
+            first: The lowest number.
+            last: The highest number. With about 4 MB of results, there are fewer.
+        """
+        return self._read(partial(_data_between, first, last))
+
     def span(self) -> tuple[float | None, float | None]:
         """Return when the first job was added and when the last outcome was recorded.
 
@@ -173,6 +185,21 @@ class JournalReader:
         if status is None:
             raise JournalNotFoundError(path=str(self.path))
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _data_between(first: int, last: int, connection: sqlite3.Connection) -> dict[int, str]:
+    found: dict[int, str] = {}
+    size = 0
+    rows = connection.execute(_DATA, (first, last))
+    for number, text in rows:
+        if not isinstance(text, str):
+            continue
+        found[number] = text
+        size += len(text)
+        if size >= _PAGE_BYTES:
+            rows.close()
+            break
+    return found
 
 
 def _rows_after(number: int, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:

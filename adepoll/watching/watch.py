@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.table_row import TableRow
 from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
@@ -28,7 +29,7 @@ from adepoll.watching.subscriptions import (
 
 
 @frozen
-class UnresolvedJob:
+class UnresolvedJob(TableRow):
     """A job whose outcome could not be found out.
 
     Attributes:
@@ -42,6 +43,14 @@ class UnresolvedJob:
     error: AdePollError
     kind: JobKind = field(default=JobKind.V1_EXTRACT, kw_only=True)
     label: str | None = field(default=None, kw_only=True)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return job id, class of the error, and its text, for a table."""
+        return {
+            "job_id": self.job_id,
+            "error": type(self.error).__name__,
+            "failure": str(self.error),
+        }
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,91 @@
+"""What a job is as a row of a table: `to_dict`, and a mapping that pandas and polars accept.
+
+Imports nothing of adepoll.
+"""
+
+from collections.abc import Iterator, KeysView, Mapping
+from typing import Any, Final, Protocol
+
+FACTS: Final = ("seconds", "credits", "pages", "failed_pages", "partial")
+"""Names of the values of `facts_of`."""
+_MAX_INTEGER: Final = 2**63
+
+
+class TableRow:
+    """An object that is also a mapping from column names to values.
+
+    So ``pandas.DataFrame(jobs)`` and ``polars.DataFrame(jobs)`` work for a list of them, and so
+    does ``dict(job)``. Equality and hash are those of the class, not of a mapping.
+    """
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns and their values."""
+        raise NotImplementedError
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the columns."""
+        return self.to_dict().keys()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a column."""
+        return self.to_dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the columns."""
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.to_dict())
+
+
+Mapping.register(TableRow)
+
+
+class HasFacts(Protocol):
+    """The part of a snapshot that `facts_of` reads."""
+
+    @property
+    def facts(self) -> object:
+        """The metadata of the job, or of its result."""
+
+    @property
+    def credits(self) -> float | None:
+        """Price of the job in credits."""
+
+    @property
+    def page_count(self) -> int | None:
+        """Number of pages of the document."""
+
+    @property
+    def failed_pages(self) -> tuple[int, ...]:
+        """Pages that could not be parsed."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether the job has completed, but not with all that was asked for."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job will never change again."""
+
+
+def facts_of(job: HasFacts) -> tuple[Any, ...]:
+    """Return the values of `FACTS`; numbers that no table can hold are None."""
+    milliseconds = getattr(job.facts, "duration_ms", None)
+    pages = job.page_count
+    return (
+        None if milliseconds is None or abs(milliseconds) > _MAX_INTEGER else milliseconds / 1000,
+        job.credits,
+        None if pages is None or abs(pages) >= _MAX_INTEGER else pages,
+        [page for page in job.failed_pages if abs(page) < _MAX_INTEGER] or None,
+        job.partial if job.is_terminal else None,
+    )
+
+
+def document_of(job: HasFacts) -> str | None:
+    """Return the name of the document; None if the service does not say."""
+    name: str | None = getattr(job.facts, "filename", None)
+    return name

@@ -1,0 +1,74 @@
+"""``adepoll export``: write the jobs and results of a batch as tables."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from adepoll.cli.exit_codes import ExitCode
+from adepoll.cli.messages import say, shown
+from adepoll.cli.run import run_sync
+from adepoll.redaction import shell_line
+from adepoll.tables import ExportReport, Format, export
+
+_SHOWN: Final = 20  # conflicts or unreadable results
+
+
+def export_tables(
+    journal: Path,
+    *,
+    to: Format | None,
+    out: str | None,
+    explode: tuple[str, ...],
+    references: bool,
+    dates: bool,
+    results: Path | None,
+) -> None:
+    """Write the tables; see `commands.export`."""
+
+    def main() -> ExitCode:
+        if out == "-" and explode:
+            raise click.UsageError("--explode needs files: name one with --out")
+        named = None if out in {None, "-"} else Path(str(out))
+        kind = to
+        if kind is None and (named is None or not named.suffix):
+            kind = "parquet"
+        target = journal.with_suffix(f".{kind}") if out is None else named
+        report = export(
+            journal,
+            sys.stdout.buffer if target is None else target,
+            to=kind,
+            explode=explode,
+            references=references,
+            dates=dates,
+            results=results,
+        )
+        _say_report(report, journal)
+        incomplete = report.missing or report.unreadable
+        return ExitCode.UNRESOLVED if incomplete else ExitCode.COMPLETED
+
+    run_sync(main)
+
+
+def _say_report(report: ExportReport, journal: Path) -> None:
+    for file, rows in zip(report.files, report.rows, strict=True):
+        say(f"{shown(str(file))}: {rows:,} {'row' if rows == 1 else 'rows'}")
+    for conflict in report.conflicts[:_SHOWN]:
+        say(f"adepoll: {shown(str(conflict))}")
+    if (more := len(report.conflicts) - _SHOWN) > 0:
+        say(f"adepoll: {more:,} more paths with values of several types")
+    for job_id, problem in list(report.problems.items())[:_SHOWN]:
+        say(f"adepoll: the result of {shown(job_id)} is not in the table: {shown(problem)}")
+    if (more := report.unreadable - min(len(report.problems), _SHOWN)) > 0:
+        say(f"adepoll: {more:,} more results could not be read")
+    if report.missing:
+        command = shell_line(["adepoll", "resume", str(journal), "--out"])
+        say(
+            f"adepoll: {_jobs(report.missing)} no result in the table, because it "
+            f"was not downloaded; download it with {command} DIR"
+        )
+
+
+def _jobs(number: int) -> str:
+    return "1 completed job has" if number == 1 else f"{number:,} completed jobs have"

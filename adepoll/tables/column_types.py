@@ -1,0 +1,158 @@
+"""The types of columns, and how a JSON value becomes a value of such a type.
+
+A value of a column is None, bool, int, float, Decimal, str, date, datetime, or a list or dict of
+these. Imports exact_json.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from attrs import frozen
+
+from adepoll.api.json_text import Json
+from adepoll.tables.exact_json import dump
+
+MAX_DIGITS: Final = 38
+"""Digits of a decimal number in all formats; pandas, polars and DuckDB read that many."""
+
+
+class Scalar(Enum):
+    """A type without parameters."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"  # 64 bits
+    DOUBLE = "double"
+    TEXT = "text"
+    JSON = "JSON text"
+    DATE = "date"
+    TIME = "time"  # UTC, microseconds
+
+
+@frozen
+class DecimalType:
+    """Exact decimal numbers.
+
+    Attributes:
+        digits: Number of digits, at most 38.
+        scale: How many of them stand after the point.
+    """
+
+    digits: int
+    scale: int
+
+
+@frozen
+class ListType:
+    """Lists of one type."""
+
+    item: "ColumnType"
+
+
+@frozen
+class StructType:
+    """Objects with known keys, as they occur within lists."""
+
+    fields: Mapping[str, "ColumnType"]
+
+
+ColumnType: TypeAlias = Scalar | DecimalType | ListType | StructType
+Convert: TypeAlias = Callable[[Json], Any]
+
+
+@frozen(kw_only=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: Its name in the file.
+        type: Its type.
+        get: Returns the value from what a row is made of; None if there is none.
+        convert: Converts a value of JSON to the type; None if the value has the type already.
+    """
+
+    name: str
+    type: ColumnType
+    get: Callable[[Any], Any]
+    convert: Convert | None = None
+
+
+def converter(kind: ColumnType) -> Convert | None:
+    """Return the function that converts a value other than None; None if the value stays."""
+    match kind:
+        case Scalar():
+            return _SCALARS.get(kind)
+        case DecimalType():
+            return _to_decimal
+        case ListType(item):
+            return _list_converter(converter(item))
+        case StructType(fields):
+            return _struct_converter({name: converter(field) for name, field in fields.items()})
+
+
+def name_of(kind: ColumnType) -> str:
+    """Return how a type is called in messages."""
+    match kind:
+        case Scalar():
+            return kind.value
+        case DecimalType(digits, scale):
+            return f"decimal({digits}, {scale})"
+        case ListType(item):
+            return f"list of {name_of(item)}"
+        case StructType():
+            return "object"
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the time, UTC, of an ISO 8601 text with a time and an offset; None for other texts."""
+    try:
+        found = datetime.fromisoformat(text)
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_date(text: str) -> date | None:
+    """Return the date of a text such as ``2026-02-28``; None for any other text."""
+    if len(text) != len("2026-02-28") or text[4] != "-" or text[7] != "-":
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _to_text(value: Json) -> str:
+    return value if isinstance(value, str) else dump(value)
+
+
+def _to_decimal(value: Json) -> Decimal:
+    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+
+
+def _list_converter(convert: Convert | None) -> Convert | None:
+    if convert is None:
+        return None
+    return lambda value: [None if item is None else convert(item) for item in value]
+
+
+def _struct_converter(converters: Mapping[str, Convert | None]) -> Convert:
+    def convert(value: Json) -> Any:
+        found = {}
+        for name, of_field in converters.items():
+            item = value.get(name)
+            found[name] = item if item is None or of_field is None else of_field(item)
+        return found
+
+    return convert
+
+
+_SCALARS: Final[Mapping[Scalar, Convert]] = {
+    Scalar.DOUBLE: float,
+    Scalar.TEXT: _to_text,
+    Scalar.JSON: dump,
+    Scalar.DATE: parse_date,
+    Scalar.TIME: parse_time,
+}

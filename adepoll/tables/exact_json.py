@@ -1,0 +1,106 @@
+"""Reads JSON without changing a number, and writes such values as JSON text.
+
+A number that a double holds as written is a float; any other number with a point or an exponent is
+a `Decimal`. Imports api.json_text and errors.
+"""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, Final
+
+from adepoll.api.json_text import MAX_NESTING, Json, bounded, loads
+
+_EXACT_LENGTH: Final = 16  # a point and 15 digits, which a double always holds
+_BRACKETS: Final = MAX_NESTING  # a text with fewer of them needs no check of its depth
+_MAX_EXPONENT: Final = 400  # beyond any double
+
+
+class UnreadableError(Exception):
+    """A text is not JSON, or cannot be a result; the message says why, without quoting it."""
+
+
+def load(text: bytes | str) -> Json:
+    """Read JSON exactly.
+
+    NaN and Infinity are read as None, and numbers that Python cannot represent as their text.
+    Halves of surrogate pairs, which no file can contain, become U+FFFD.
+
+    Raises:
+        MalformedAnswerError: The text is not JSON.
+        UnreadableError: It has more than 100 levels.
+    """
+    value = _parse(text)
+    opening, brace, escape = ("[", "{", "\\ud") if isinstance(text, str) else (b"[", b"{", b"\\ud")
+    brackets = text.count(opening) + text.count(brace)  # type: ignore[arg-type]  # both are of one type
+    if brackets > _BRACKETS and bounded(value) is not value:
+        raise UnreadableError(f"it has more than {MAX_NESTING} levels")
+    if escape in text.lower():  # type: ignore[operator]  # as above
+        return _without_surrogates(value)
+    return value
+
+
+def dump(value: Json) -> str:
+    """Return a value as JSON on one line, with each number as it was read."""
+    try:
+        return _encoder.encode(value)
+    except TypeError:  # it contains a Decimal, which the encoder cannot write as a number
+        return "".join(_pieces(value))
+
+
+def _parse(text: bytes | str) -> Json:
+    try:
+        decoded = text if isinstance(text, str) else text.decode("utf-8")
+        return _decoder.decode(decoded)
+    except (ValueError, RecursionError):
+        return loads(text)  # accepts other encodings and odd numbers, or says what is wrong
+
+
+def _exact(text: str) -> float | Decimal:
+    number = float(text)
+    if len(text) <= _EXACT_LENGTH and number and "e" not in text and "E" not in text:
+        return number
+    exact = Decimal(text)
+    if abs(exact.adjusted()) > _MAX_EXPONENT:
+        if exact:
+            raise ValueError("a number is out of range")  # `loads` keeps its text
+        return number
+    return number if Decimal(repr(number)) == exact else exact
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)  # `loads` reads it as None
+
+
+def _pieces(value: Json) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield "{"
+        for number, (key, item) in enumerate(value.items()):
+            yield f"{',' if number else ''}{_encoder.encode(key)}:"
+            yield from _pieces(item)
+        yield "}"
+    elif isinstance(value, list):
+        yield "["
+        for number, item in enumerate(value):
+            if number:
+                yield ","
+            yield from _pieces(item)
+        yield "]"
+    elif isinstance(value, Decimal):
+        yield str(value)
+    else:
+        yield _encoder.encode(value)
+
+
+def _without_surrogates(value: Json) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(v) for key, v in value.items()}
+    return value
+
+
+_decoder: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

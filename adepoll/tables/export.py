@@ -1,0 +1,361 @@
+"""export: write the jobs of a journal and their results as tables. Imports all of the package."""
+
+import os
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
+
+from attrs import evolve, field, frozen
+
+from adepoll.api.json_text import Json
+from adepoll.errors import ConfigurationError
+from adepoll.journal.reader import JournalReader
+from adepoll.journal.schema import JOURNAL_FILES
+from adepoll.redaction import showable
+from adepoll.tables.column_types import Column, Scalar
+from adepoll.tables.inference import (
+    Observer,
+    TypeConflict,
+    format_path,
+    parse_path,
+)
+from adepoll.tables.inference import (
+    Path as KeyPath,
+)
+from adepoll.tables.job_rows import JOB_COLUMNS, Row, RowReader
+from adepoll.tables.spool import Spool
+from adepoll.tables.table_files import replacing
+from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
+
+Format = Literal["parquet", "csv", "jsonl", "arrow"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+_SUFFIXES: Final[dict[str, Format]] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+_INPUT: Final = "input"
+_EXTRACTION: Final = "extraction"
+_REFERENCES: Final = "references"
+_RESERVED: Final = frozenset({*JOB_COLUMNS, _INPUT, _EXTRACTION, _REFERENCES})
+_ELEMENT_COLUMNS: Final = ("job_id", "index", "path")
+_ELEMENT: Final = "value"
+_ROWS_BETWEEN_REPORTS: Final = 1_000
+
+
+class Writer(Protocol):
+    """Writes the rows of one table."""
+
+    def write(self, values: Sequence[Sequence[Any]]) -> None:
+        """Write rows, which are passed as the values of each column."""
+
+    def close(self) -> None:
+        """Finish; does not close the file."""
+
+
+@frozen(kw_only=True)
+class ExportReport:
+    """What `export` has written.
+
+    Attributes:
+        files: The files: the table of jobs, then one for each path of `explode`.
+        rows: Number of rows in each of these files.
+        columns: Names of the columns of the table of jobs.
+        results: Number of results in the tables.
+        missing: Number of completed jobs whose result is neither in a file nor in the journal.
+        unreadable: Number of results that could not be read; their rows have no extracted values.
+        problems: Why, by job id, of the first 100 of them.
+        conflicts: Paths whose values have no common type.
+    """
+
+    files: tuple[Path, ...]
+    rows: tuple[int, ...]
+    columns: tuple[str, ...] = field(repr=lambda names: f"<{len(names)} names>")
+    results: int
+    missing: int
+    unreadable: int
+    problems: dict[str, str] = field(repr=lambda found: f"<{len(found)} problems>")
+    conflicts: tuple[TypeConflict, ...]
+
+
+def export(
+    journal: str | os.PathLike[str],
+    out: str | os.PathLike[str] | BinaryIO,
+    *,
+    to: Format | None = None,
+    explode: Collection[str] = (),
+    references: bool = False,
+    dates: bool = False,
+    results: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Write a table with one row for each job of a journal. Blocks; the batch may still be running.
+
+    The columns are those of the job, which docs/tables.md explains, and one for each path of the
+    extracted data. Each result is read once into a temporary file beside `out`, which then needs
+    room for the extracted data; memory does not grow with the number of jobs.
+
+    Args:
+        journal: Path of the journal.
+        out: Path of the file, which is replaced when the new one is complete; only its owner can
+            read it. Or an open binary file.
+        to: The format; None for the one that the ending of `out` names. "parquet" and "arrow" need
+            the extra "table".
+        explode: Paths of lists, such as ``line_items``. The elements of each become the rows of a
+            table of their own, in a file beside `out`: ``invoices-line_items.parquet``.
+        references: If True, the chunk references of each value are columns, too.
+        dates: If True, texts that are all ISO 8601 dates, or times with an offset, become dates and
+            times. If False, they stay texts.
+        results: Folder that has the result files now; None if they are where the batch wrote them.
+        progress: Called with the number of jobs that were read, and the number of all jobs.
+
+    Raises:
+        JournalError: The journal cannot be read.
+        ConfigurationError: The format is unknown, the extra "table" is missing, `out` belongs to
+            the journal, or no result has a path of `explode`.
+        OSError: A file cannot be written.
+    """
+    if isinstance(explode, str):
+        raise TypeError("explode must be a collection of paths, not one path; use [path]")
+    target = None if not isinstance(out, str | os.PathLike) else Path(out)
+    kind = _format_of(to, target)
+    make_writer = _writer_of(kind)
+    paths = [parse_path(path) for path in dict.fromkeys(explode)]
+    folder = Path(tempfile.gettempdir())
+    if target is not None and (target.is_file() or not target.exists()):
+        folder = target.resolve().parent
+    if paths and target is None:
+        raise ConfigurationError("tables of lists need a file: pass a path as out")
+    with JournalReader(journal) as reader, Spool(folder) as spool:
+        if target is not None:
+            _check_not_journal(target, reader.path)
+        rows = RowReader(
+            journal=reader,
+            folder=None if results is None else Path(results),
+            references=references,
+            parts=[path[0] for path in paths],
+        )
+        jobs = _JobTable(paths, dates=dates, references=references)
+        tables: list[_Table] = [jobs, *(_ListTable(path, dates=dates) for path in paths)]
+        total = reader.counts().jobs if progress is not None else 0
+        for number, row in enumerate(rows.rows(), 1):
+            for table in tables:
+                table.observe(row)
+            spool.append(row)
+            if progress is not None and number % _ROWS_BETWEEN_REPORTS == 0:
+                progress(number, total)
+        _check_paths(jobs, paths)
+        names = [out if target is None else target]
+        if target is not None:
+            names += [_name_of_list(target, path) for path in paths]
+        counts = _write(tables, names, spool, make_writer)
+    return ExportReport(
+        files=() if target is None else tuple(Path(str(name)) for name in names),
+        rows=tuple(counts),
+        columns=tuple(column.name for column in jobs.columns),
+        results=rows.results,
+        missing=rows.missing,
+        unreadable=rows.unreadable,
+        problems=rows.problems,
+        conflicts=tuple(conflict for table in tables for conflict in table.conflicts),
+    )
+
+
+class _Table(Protocol):
+    columns: list[Column]
+    conflicts: list[TypeConflict]
+
+    def observe(self, row: Row) -> None: ...
+    def decide(self) -> None: ...
+    def rows(self, block: Sequence[Row]) -> Sequence[Any]: ...
+
+
+class _JobTable:
+    """The table with one row for each job; its rows are made from `Row`."""
+
+    def __init__(self, explode: Collection[KeyPath], *, dates: bool, references: bool) -> None:
+        self.values = Observer(explode=explode, dates=dates)
+        self._input = Observer()
+        self._references = Observer(explode=explode) if references else None
+        self.columns: list[Column] = []
+        self.conflicts: list[TypeConflict] = []
+
+    def observe(self, row: Row) -> None:
+        self.values.observe(row.value, row.job[0])
+        self._input.observe(row.input, row.job[0])
+        if self._references is not None:
+            self._references.observe(row.references, row.job[0])
+
+    def decide(self) -> None:
+        self.columns = [
+            Column(name=name, type=kind, get=_job_value(index))
+            for index, (name, kind) in enumerate(JOB_COLUMNS.items())
+        ]
+        found, _ = self._input.columns(root="", reserved=(), get=lambda row: row.input)
+        self.columns += [_prefixed(column, _INPUT) for column in found]
+        found, self.conflicts = self.values.columns(
+            root=_EXTRACTION, reserved=_RESERVED, get=lambda row: row.value
+        )
+        self.columns += found
+        if self._references is not None:
+            found, conflicts = self._references.columns(
+                root="", reserved=(), get=lambda row: row.references
+            )
+            self.columns += [_prefixed(column, _REFERENCES) for column in found]
+            self.conflicts += conflicts
+
+    def rows(self, block: Sequence[Row]) -> Sequence[Row]:
+        return block
+
+
+class _ListTable:
+    """The table of the elements of one list; its rows are (job id, index, path, element)."""
+
+    def __init__(self, path: KeyPath, *, dates: bool) -> None:
+        self._path = path
+        self._values = Observer(dates=dates)
+        self.columns: list[Column] = []
+        self.conflicts: list[TypeConflict] = []
+
+    def observe(self, row: Row) -> None:
+        for _, _, _, element in self.rows([row]):
+            self._values.observe(element, row.job[0])
+
+    def decide(self) -> None:
+        kinds = (Scalar.TEXT, Scalar.INTEGER, Scalar.TEXT)
+        self.columns = [
+            Column(name=name, type=kind, get=_item(index))
+            for index, (name, kind) in enumerate(zip(_ELEMENT_COLUMNS, kinds, strict=True))
+        ]
+        found, self.conflicts = self._values.columns(
+            root=_ELEMENT, reserved={*_ELEMENT_COLUMNS, _ELEMENT}, get=_item(len(kinds))
+        )
+        self.columns += found
+
+    def rows(self, block: Sequence[Row]) -> Sequence[tuple[str, int, str, Json]]:
+        return [
+            (row.job[0], index, path, element)
+            for row in block
+            for index, path, element in _elements(row.value, self._path, "")
+        ]
+
+
+def _elements(value: Json, keys: KeyPath, where: str) -> Iterator[tuple[int, str, Json]]:
+    """Yield index, path and value of each element of the lists at a path."""
+    if value is None:
+        return
+    if not keys:
+        items = value if isinstance(value, list) else [value]
+        for index, item in enumerate(items):
+            yield index, f"{where}[{index}]", item
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _elements(item, keys, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        name = format_path(keys[:1])
+        yield from _elements(value.get(keys[0]), keys[1:], f"{where}.{name}" if where else name)
+
+
+def _write(
+    tables: Sequence[_Table],
+    names: Sequence[Any],
+    spool: Spool,
+    make_writer: Callable[[BinaryIO, Sequence[Column]], Writer],
+) -> list[int]:
+    """Write all tables; return the number of rows of each."""
+    counts = [0] * len(tables)
+    with ExitStack() as files:
+        outputs = []
+        for table, name in zip(tables, names, strict=True):
+            table.decide()
+            file = files.enter_context(replacing(name)) if isinstance(name, Path) else name
+            outputs.append((table, make_writer(file, table.columns)))
+        for block in spool.blocks():
+            for index, (table, writer) in enumerate(outputs):
+                rows = table.rows(block)
+                counts[index] += len(rows)
+                writer.write([_values(column, rows) for column in table.columns])
+        for _, writer in outputs:
+            writer.close()
+    return counts
+
+
+def _values(column: Column, rows: Sequence[Any]) -> list[Any]:
+    found = [column.get(row) for row in rows]
+    if (convert := column.convert) is None:
+        return found
+    return [None if value is None else convert(value) for value in found]
+
+
+def _format_of(to: str | None, target: Path | None) -> Format:
+    known = ", ".join(FORMATS)
+    if to is None:
+        if target is not None and (found := _SUFFIXES.get(target.suffix.lower())):
+            return found
+        raise ConfigurationError(f"the name of the file does not say the format; pass to={known}")
+    for name in FORMATS:
+        if to == name:
+            return name
+    raise ConfigurationError(f"unknown format {showable(str(to), 40)!r}; known are {known}")
+
+
+def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
+    if kind == "csv":
+        return CsvWriter
+    if kind == "jsonl":
+        return JsonLinesWriter
+    try:
+        from adepoll.tables.arrow_writers import ArrowWriter, ParquetWriter  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise ConfigurationError(
+            f'the format {kind} needs pyarrow: pip install "adepoll[table]"; csv and jsonl do not'
+        ) from None
+    return ParquetWriter if kind == "parquet" else ArrowWriter
+
+
+def _check_not_journal(target: Path, journal: Path) -> None:
+    own = {journal.with_name(journal.name + end) for end in JOURNAL_FILES}
+    if target.resolve() in own:
+        raise ConfigurationError(
+            f"the table would overwrite the journal {showable(str(target))}; choose another file"
+        )
+
+
+def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
+    for path in paths:
+        if not table.values.has_seen(path):
+            lists = ", ".join(showable(name, 60) for name in table.values.lists()[:20])
+            raise ConfigurationError(
+                f"no result has the path {showable(format_path(path), 60)!r}; "
+                + (f"paths of lists are: {lists}" if lists else "the results have no lists")
+            )
+
+
+def _name_of_list(target: Path, path: KeyPath) -> Path:
+    """Return the file for a list: ``invoices-line_items.parquet``."""
+    text = "".join(
+        character if character.isalnum() or character in "._-" else "_"
+        for character in format_path(path)
+    )
+    return target.with_name(f"{target.stem}-{text[:80]}{target.suffix}")
+
+
+def _job_value(index: int) -> Callable[[Row], Any]:
+    return lambda row: row.job[index]
+
+
+def _item(index: int) -> Callable[[Sequence[Any]], Any]:
+    return lambda row: row[index]
+
+
+def _prefixed(column: Column, prefix: str) -> Column:
+    name = f"{prefix}.{column.name}" if column.name else prefix
+    return evolve(column, name=name)

@@ -1,0 +1,342 @@
+"""Finds the columns and types of results: observes each result once, then decides.
+
+Memory does not grow with the number of results: a tree has at most 10,000 nodes, and an object with
+more than 1,000 different keys is one column of JSON text.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from adepoll.api.json_text import Json
+from adepoll.tables.column_types import (
+    MAX_DIGITS,
+    Column,
+    ColumnType,
+    DecimalType,
+    ListType,
+    Scalar,
+    StructType,
+    converter,
+    name_of,
+    parse_date,
+    parse_time,
+)
+
+Path: TypeAlias = tuple[str, ...]
+
+_MAX_KEYS: Final = 1_000  # of one object
+_MAX_NODES: Final = 10_000
+_MAX_DEPTH: Final = 30
+_MAX_INT: Final = 2**63
+_MAX_EXACT_INT: Final = 2**53  # of a double
+
+_KINDS: Final = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    Decimal: "number",
+    str: "text",
+    list: "array",
+    dict: "object",
+}
+_NUMBERS: Final = frozenset({"integer", "number"})
+_SCALARS: Final = frozenset({"boolean", "integer", "number", "text"})
+_CONTAINERS: Final = frozenset({"array", "object"})
+
+
+@frozen(kw_only=True)
+class TypeConflict:
+    """A path whose values have no common type, and how that was resolved.
+
+    Attributes:
+        path: The path of the values; ``[]`` stands for the elements of a list.
+        found: The kinds of values, each with its number of values and the first job that has one.
+        reason: What is wrong.
+        type: The type of the column.
+    """
+
+    path: str
+    found: dict[str, tuple[int, str]]
+    reason: str
+    type: str
+
+    def __str__(self) -> str:
+        """Return one line about it."""
+        kinds = ", ".join(
+            f"{kind} ({count:,}, first in {job})" for kind, (count, job) in self.found.items()
+        )
+        return f"{self.path}: {self.reason}: {kinds}; written as {self.type}"
+
+
+@define(eq=False)
+class _Explode:
+    """The paths of lists that become tables of their own, as a tree of keys."""
+
+    here: bool = False
+    below: dict[str, "_Explode"] = field(factory=dict)
+
+    def add(self, path: Sequence[str]) -> None:
+        if not path:
+            self.here = True
+        else:
+            self.below.setdefault(path[0], _Explode()).add(path[1:])
+
+
+_NOTHING: Final = _Explode()
+
+
+@define(eq=False)
+class Node:
+    """What is known of the values at one path."""
+
+    exploded: bool = False
+    kinds: dict[str, tuple[int, str]] = field(factory=dict)
+    children: dict[str, "Node"] = field(factory=dict)
+    items: "Node | None" = None
+    is_too_large: bool = False
+    largest: int = 0  # magnitude of an integer
+    digits: int = 0  # before the point
+    scale: int = 0
+    is_inexact: bool = False  # a double cannot hold one of the numbers
+    all_dates: bool = True
+    all_times: bool = True
+
+    def decided(self) -> str | None:
+        """Return the only kind of values; "" if there are several, None if there is none."""
+        if not self.kinds:
+            return None
+        return next(iter(self.kinds)) if len(self.kinds) == 1 else ""
+
+
+class Observer:
+    """Observes values, and returns the columns for them."""
+
+    def __init__(self, *, explode: Collection[Path] = (), dates: bool = False) -> None:
+        """Create an observer that has seen nothing.
+
+        Args:
+            explode: Paths of lists that are left out, because they become tables of their own.
+            dates: True if texts that are dates or times get these types.
+        """
+        self._explode = _Explode()
+        for path in explode:
+            self._explode.add(path)
+        self._dates = dates
+        self._nodes = 0
+        self.root = Node()
+
+    def observe(self, value: Json, job_id: str) -> None:
+        """Take in one value."""
+        if value is not None:
+            self._observe(self.root, value, job_id, self._explode, 0)
+
+    def _observe(self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int) -> None:
+        kind = _KINDS[type(value)]
+        count, first = node.kinds.get(kind, (0, job_id))
+        node.kinds[kind] = (count + 1, first)
+        if kind == "text":
+            if self._dates:
+                node.all_dates = node.all_dates and parse_date(value) is not None
+                node.all_times = node.all_times and parse_time(value) is not None
+        elif kind == "integer":
+            node.largest = max(node.largest, abs(value))
+        elif kind == "number":
+            _measure(node, value)
+        elif kind in _CONTAINERS and not node.is_too_large and self._may_enter(node, depth):
+            if kind == "array":
+                node.items = node.items or Node()
+                for item in value:
+                    if item is not None:
+                        self._observe(node.items, item, job_id, explode, depth + 1)
+            else:
+                self._observe_object(node, value, job_id, explode, depth)
+
+    def _observe_object(
+        self, node: Node, value: Json, job_id: str, explode: _Explode, depth: int
+    ) -> None:
+        for key, item in value.items():
+            below = explode.below.get(key, _NOTHING)
+            child = node.children.get(key)
+            if child is None:
+                if len(node.children) >= _MAX_KEYS or self._nodes >= _MAX_NODES:
+                    node.is_too_large = True
+                    node.children.clear()
+                    return
+                self._nodes += 1
+                child = node.children[key] = Node(exploded=below.here)
+            if item is not None and not child.exploded:
+                self._observe(child, item, job_id, below, depth + 1)
+
+    def _may_enter(self, node: Node, depth: int) -> bool:
+        node.is_too_large = depth >= _MAX_DEPTH
+        return not node.is_too_large
+
+    def has_seen(self, path: Path) -> bool:
+        """Return True if a value had this path, through lists or not."""
+        nodes = [self.root]
+        for key in path:
+            waiting, nodes = nodes, []
+            while waiting:
+                node = waiting.pop()
+                if key in node.children:
+                    nodes.append(node.children[key])
+                if node.items is not None:
+                    waiting.append(node.items)
+        return bool(nodes)
+
+    def lists(self) -> list[str]:
+        """Return the paths of lists within objects, without those inside of other lists."""
+        return [format_path(path) for path, node in _leaves(self.root) if "array" in node.kinds]
+
+    def columns(
+        self, *, root: str, reserved: Collection[str], get: Callable[[Any], Json]
+    ) -> tuple[list[Column], list[TypeConflict]]:
+        """Return the columns, and the conflicts between values.
+
+        Args:
+            root: Name of the column if the values are not objects, and prefix of paths that begin
+                with a reserved name.
+            reserved: Names of other columns of the table.
+            get: Returns the value from what a row is made of.
+        """
+        return _Resolver(dates=self._dates).columns(self.root, root, frozenset(reserved), get)
+
+
+def _measure(node: Node, value: float | Decimal) -> None:
+    if isinstance(value, Decimal):
+        node.is_inexact = True
+        exact = value
+    else:
+        exact = Decimal(repr(value))
+    _, digits, exponent = exact.as_tuple()
+    point = int(exponent)
+    node.digits = max(node.digits, len(digits) + point)
+    node.scale = max(node.scale, -point)
+
+
+@define(eq=False)
+class _Resolver:
+    """Decides the types of a tree, and collects conflicts."""
+
+    dates: bool
+    conflicts: list[TypeConflict] = field(factory=list)
+
+    def columns(
+        self, node: Node, root: str, reserved: frozenset[str], get: Callable[[Any], Json]
+    ) -> tuple[list[Column], list[TypeConflict]]:
+        found: list[Column] = []
+        if node.decided() == "object" and node.children:
+            for path, child in _leaves(node):
+                full = (root, *path) if path[0] in reserved else path
+                name = format_path(full)
+                kind = self.type_of(child, name)
+                found.append(_column(name, kind, _getter(path, get)))
+        elif node.kinds:
+            found.append(_column(root, self.type_of(node, root), get))
+        return found, self.conflicts
+
+    def type_of(self, node: Node, path: str) -> ColumnType:  # noqa: PLR0911 - one return for each type
+        kinds = node.kinds.keys()
+        if not kinds:
+            return Scalar.TEXT
+        if kinds <= _NUMBERS:
+            return self._number(node, path)
+        if kinds == {"text"}:
+            if self.dates and node.all_dates:
+                return Scalar.DATE
+            return Scalar.TIME if self.dates and node.all_times else Scalar.TEXT
+        if kinds == {"boolean"}:
+            return Scalar.BOOLEAN
+        if kinds <= _SCALARS:
+            return self._conflict(node, path, "values of several types", Scalar.TEXT)
+        if len(kinds) > 1:
+            return self._conflict(node, path, "values of several types", Scalar.JSON)
+        if node.is_too_large:
+            reason = "too many keys or levels"
+            return self._conflict(node, path, reason, Scalar.JSON)
+        if "array" in kinds:
+            item = node.items or Node()
+            return ListType(self.type_of(item, f"{path}[]"))
+        fields = {
+            key: self.type_of(child, f"{path}.{format_path((key,))}")
+            for key, child in node.children.items()
+            if not child.exploded
+        }
+        return StructType(fields) if fields else Scalar.JSON
+
+    def _number(self, node: Node, path: str) -> ColumnType:
+        if node.kinds.keys() == {"integer"}:
+            if node.largest < _MAX_INT:
+                return Scalar.INTEGER
+        elif not node.is_inexact and node.largest <= _MAX_EXACT_INT:
+            return Scalar.DOUBLE
+        digits = max(node.digits, len(str(node.largest)) if node.largest < 10**MAX_DIGITS else 99)
+        if digits + node.scale <= MAX_DIGITS:
+            return DecimalType(digits + node.scale, node.scale)
+        reason = f"numbers with more than {MAX_DIGITS} digits"
+        return self._conflict(node, path, reason, Scalar.TEXT)
+
+    def _conflict(self, node: Node, path: str, reason: str, kind: Scalar) -> Scalar:
+        self.conflicts.append(
+            TypeConflict(path=path, found=dict(node.kinds), reason=reason, type=name_of(kind))
+        )
+        return kind
+
+
+def _column(name: str, kind: ColumnType, get: Callable[[Any], Json]) -> Column:
+    return Column(name=name, type=kind, get=get, convert=converter(kind))
+
+
+def _leaves(node: Node, before: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Yield the nodes that become columns, with their paths."""
+    for key, child in node.children.items():
+        path = (*before, key)
+        if child.exploded:
+            continue
+        if child.decided() == "object" and child.children:
+            yield from _leaves(child, path)
+        else:
+            yield path, child
+
+
+def _getter(path: Path, get: Callable[[Any], Json]) -> Callable[[Any], Json]:
+    if len(path) == 1:
+        (only,) = path
+
+        def get_child(row: Any) -> Json:
+            value = get(row)
+            return None if value is None else value.get(only)
+
+        return get_child
+
+    def get_at(row: Any) -> Json:
+        value = get(row)
+        for key in path:
+            if value is None:
+                return None
+            value = value.get(key)
+        return value
+
+    return get_at
+
+
+def format_path(path: Sequence[str]) -> str:
+    r"""Return a path as one text: keys with dots between them; a dot in a key becomes ``\.``."""
+    return ".".join(key.replace("\\", "\\\\").replace(".", "\\.") for key in path)
+
+
+def parse_path(text: str) -> Path:
+    """Return the keys of a path as `format_path` writes it."""
+    keys, key, is_escaped = [], "", False
+    for character in text:
+        if is_escaped or character not in "\\.":
+            key, is_escaped = key + character, False
+        elif character == "\\":
+            is_escaped = True
+        else:
+            keys.append(key)
+            key = ""
+    return (*keys, key)

@@ -1,0 +1,202 @@
+"""Rows: what a journal and the result files say about each job, before types are decided.
+
+Imports the journal and exact_json.
+"""
+
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from adepoll.api.json_text import Json
+from adepoll.api.models import JobStatus
+from adepoll.api.table_row import FACTS, document_of, facts_of
+from adepoll.errors import AdePollError
+from adepoll.journal.outcomes import Record, Stage
+from adepoll.journal.reader import JournalReader
+from adepoll.tables.column_types import ColumnType, ListType, Scalar
+from adepoll.tables.exact_json import UnreadableError, load
+
+JOB_COLUMNS: Final[dict[str, ColumnType]] = {
+    "job_id": Scalar.TEXT,
+    "label": Scalar.TEXT,
+    "kind": Scalar.TEXT,
+    "status": Scalar.TEXT,
+    "added_at": Scalar.TIME,
+    "received_at": Scalar.TIME,
+    "created_at": Scalar.TIME,
+    "completed_at": Scalar.TIME,
+    "settled_at": Scalar.TIME,
+    "seconds": Scalar.DOUBLE,
+    "credits": Scalar.DOUBLE,
+    "pages": Scalar.INTEGER,
+    "failed_pages": ListType(Scalar.INTEGER),
+    "partial": Scalar.BOOLEAN,
+    "error": Scalar.TEXT,
+    "failure": Scalar.TEXT,
+    "document": Scalar.TEXT,
+    "file": Scalar.TEXT,
+}
+"""The columns about the job, in this order. docs/tables.md explains them."""
+
+PARTS: Final = ("chunks", "splits")
+"""Lists of a parse result. They are exported only as tables of their own."""
+_MAX_PROBLEMS: Final = 100
+_TIMES: Final = ("received_at", "created_at", "completed_at")
+_PAGE: Final = 200  # jobs whose inline results are read together
+
+
+@frozen
+class Row:
+    """One job.
+
+    Attributes:
+        job: Values of `JOB_COLUMNS`.
+        input: The cells of the table that named the job, by column.
+        value: What was extracted; None if there is no result.
+        references: The references of the values; None if they are not wanted.
+        size: Characters of the result, as a measure of memory.
+    """
+
+    job: tuple[Any, ...]
+    input: dict[str, str] | None
+    value: Json
+    references: Json
+    size: int
+
+
+@define(eq=False, kw_only=True)
+class RowReader:
+    """Reads the rows of a journal, each result once.
+
+    Attributes:
+        results: Number of results that were read.
+        missing: Number of completed jobs whose result is neither in a file nor in the journal.
+        unreadable: Number of results that could not be read.
+        problems: Why, by job id; of the first 100 of them.
+    """
+
+    _journal: JournalReader
+    _folder: Path | None = None
+    _references: bool = False
+    _parts: Collection[str] = ()
+    _inline: dict[int, str] = field(factory=dict, init=False)  # by the number of the job
+    _read_until: int = field(default=0, init=False)
+    results: int = field(default=0, init=False)
+    missing: int = field(default=0, init=False)
+    unreadable: int = field(default=0, init=False)
+    problems: dict[str, str] = field(factory=dict, init=False)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the row of each job in the order of the journal."""
+        for record in self._journal.records():
+            job = job_values(record)
+            text = self._result_text(record)
+            value, references = None, None
+            if text is not None:
+                try:
+                    value, references = self._parse(text)
+                except (AdePollError, UnreadableError) as exc:
+                    self._note_problem(record.job_id, str(exc))
+                else:
+                    self.results += 1
+            size = 0 if text is None else len(text)
+            yield Row(job, None, value, references, size)
+
+    def _result_text(self, record: Record) -> bytes | str | None:
+        if record.file is None:
+            if record.snapshot is None or record.snapshot.status is not JobStatus.COMPLETED:
+                return None
+            text = self._inline_result(record.number)
+            if text is None and record.stage is Stage.DONE:
+                self.missing += 1
+            return text
+        path = record.file.path
+        if self._folder is not None:
+            path = self._folder / path.name
+        try:
+            if not path.is_file():  # a journal may name anything, such as a FIFO
+                reason = "is not a regular file" if path.exists() else "does not exist"
+                self._note_problem(record.job_id, f"its file {path} {reason}")
+                return None
+            return path.read_bytes()
+        except OSError as exc:
+            reason = f"its file {path} cannot be read: {exc.strerror}"
+            self._note_problem(record.job_id, reason)
+            return None
+
+    def _inline_result(self, number: int) -> str | None:
+        if number > self._read_until:
+            last = number + _PAGE - 1
+            self._inline = self._journal.inline_results(number, last)
+            # A page that is not complete ends with the last result that it contains.
+            self._read_until = max(self._inline, default=last)
+        return self._inline.pop(number, None)
+
+    def _parse(self, text: bytes | str) -> tuple[Json, Json]:
+        result = load(text)
+        if isinstance(result, dict):
+            if "extraction" in result:
+                references = result.get("extraction_metadata") if self._references else None
+                return result["extraction"], _plain_references(references)
+            if "markdown" in result:
+                kept = ("markdown", *(part for part in PARTS if part in self._parts))
+                return {name: result[name] for name in kept if name in result}, None
+            if "output" in result:
+                return {"output": result["output"]}, None
+        raise UnreadableError("its file does not contain a result")
+
+    def _note_problem(self, job_id: str, problem: str) -> None:
+        self.unreadable += 1
+        if len(self.problems) < _MAX_PROBLEMS:
+            self.problems[job_id] = problem
+
+
+def job_values(record: Record) -> tuple[Any, ...]:
+    """Return the values of `JOB_COLUMNS` for a job."""
+    snapshot = record.snapshot
+    failure = error = None
+    if record.error is not None:
+        error, failure = record.error.kind, str(record.error)
+    elif snapshot is not None and snapshot.status is JobStatus.FAILED:
+        error, failure = "JobFailedError", snapshot.failure_reason
+    elif snapshot is not None and snapshot.status is JobStatus.CANCELLED:
+        error = "JobCancelledError"
+    return (
+        record.job_id,
+        None if snapshot is None else snapshot.label,
+        None if snapshot is None else snapshot.kind.name,
+        _status_of(record),
+        _time(record.added_at),
+        *(getattr(snapshot, name, None) for name in _TIMES),
+        _time(record.settled_at),
+        *((None,) * len(FACTS) if snapshot is None else facts_of(snapshot)),
+        error,
+        failure,
+        None if snapshot is None else document_of(snapshot),
+        None if record.file is None else str(record.file.path),
+    )
+
+
+def _status_of(record: Record) -> str | None:
+    """Return the status in lower case; as the service wrote it if adepoll does not know it."""
+    text = record.status_text
+    status = JobStatus.UNKNOWN if text is None else JobStatus.parse(text)
+    return text if status is JobStatus.UNKNOWN else status.value
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _plain_references(value: Json) -> Json:
+    """Replace each object that has only references by the list of these."""
+    if isinstance(value, list):
+        return [_plain_references(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"references"} and isinstance(value["references"], list):
+        return value["references"]
+    return {key: _plain_references(item) for key, item in value.items()}

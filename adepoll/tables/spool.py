@@ -1,0 +1,62 @@
+"""Spool: a temporary file that keeps the rows between the two passes over them.
+
+Each result is read once, so a batch that is still running cannot change a row between the passes.
+"""
+
+import pickle
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from adepoll.tables.job_rows import Row
+
+_ROWS = 1_000  # of one block
+_BLOCK = 2 * 2**20  # characters of results of one block
+
+
+class Spool:
+    """Rows on disk, in blocks that fit into memory. A context manager; the file has no name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the file in a folder that has room for the extracted data of all results."""
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `__exit__`
+        self._block: list[Row] = []
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        """Return the spool itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove the file."""
+        self._file.close()
+
+    def append(self, row: Row) -> None:
+        """Add a row."""
+        self._block.append(row)
+        self._size += row.size
+        if len(self._block) >= _ROWS or self._size >= _BLOCK:
+            self._flush()
+
+    def blocks(self) -> Iterator[list[Row]]:
+        """Yield all rows in blocks."""
+        self._flush()
+        self._file.seek(0)
+        while True:
+            try:
+                # Nobody else can write this file: it has no name.
+                yield pickle.load(self._file)  # noqa: S301 - see above
+            except EOFError:
+                return
+
+    def _flush(self) -> None:
+        if self._block:
+            pickle.dump(self._block, self._file, pickle.HIGHEST_PROTOCOL)
+            self._block, self._size = [], 0

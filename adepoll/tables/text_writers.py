@@ -1,0 +1,74 @@
+"""Writers of CSV and JSON lines. Imports exact_json."""
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any, BinaryIO, Final
+
+from adepoll.tables.column_types import Column
+from adepoll.tables.exact_json import dump
+
+_AS_THEY_ARE: Final = frozenset({type(None), str, int, float})  # None is an empty cell
+
+
+class CsvWriter:
+    """Writes CSV as in RFC 4180, but with line feeds: UTF-8, with a header.
+
+    None is an empty cell. Lists are JSON text.
+    """
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        """Write the header."""
+        self._text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
+        self._csv = csv.writer(self._text, lineterminator="\n")
+        self._csv.writerow([column.name for column in columns])
+
+    def write(self, values: Sequence[Sequence[Any]]) -> None:
+        """Write rows, which are passed as the values of each column."""
+        self._csv.writerows([_cell(value) for value in row] for row in zip(*values, strict=True))
+
+    def close(self) -> None:
+        """Finish; does not close the file."""
+        self._text.flush()
+        self._text.detach()
+
+
+class JsonLinesWriter:
+    """Writes one JSON object in each line, with the same keys, in the order of the columns."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        """Write nothing yet."""
+        self._file = file
+        self._names = [column.name for column in columns]
+
+    def write(self, values: Sequence[Sequence[Any]]) -> None:
+        """Write rows, which are passed as the values of each column."""
+        for row in zip(*values, strict=True):
+            fields = {name: _plain(value) for name, value in zip(self._names, row, strict=True)}
+            self._file.write(dump(fields).encode() + b"\n")
+
+    def close(self) -> None:
+        """Finish; does not close the file."""
+
+
+def _cell(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:
+        return value
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return dump(_plain(value))
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

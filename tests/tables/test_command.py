@@ -1,0 +1,68 @@
+"""``adepoll export``: what it prints, and its exit codes."""
+
+import pytest
+from click.testing import CliRunner
+from journalling import snapshot
+from tabling import result_text, write_journal
+
+from adepoll.cli import cli
+
+CONFLICT = (
+    "adepoll: a: values of several types: integer (1, first in j0), text (1, first in j1); "
+    "written as text"
+)
+
+
+@pytest.fixture
+async def journal(tmp_path):
+    path = tmp_path / "b.db"
+    results = [result_text({"a": 1, "items": [1, 2]}), result_text({"a": "x"})]
+    await write_journal(path, results, folder=tmp_path)
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["export", *map(str, arguments)])
+
+
+def test_the_table_stands_beside_the_journal(journal):
+    done = run(journal, "--to", "csv", "--explode", "items")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        f"{journal.with_suffix('.csv')}: 2 rows",
+        f"{journal.with_name('b-items.csv')}: 2 rows",
+        CONFLICT,
+    ]
+    assert done.stdout == ""
+    assert run(journal).exit_code == 0
+    assert journal.with_suffix(".parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_standard_output(journal):
+    done = run(journal, "--to", "jsonl", "-o", "-")
+    assert [line[:16] for line in done.stdout.splitlines()] == [
+        '{"job_id":"j0","',
+        '{"job_id":"j1","',
+    ]
+    assert run(journal, "--to", "csv", "-o", "-", "--explode", "items").exit_code == 2
+
+
+def test_a_result_that_is_missing_has_its_own_exit_code(journal, tmp_path):
+    (tmp_path / "j1.json").unlink()
+    done = run(journal, "--to", "csv")
+    assert done.exit_code == 3
+    assert "the result of j1 is not in the table: its file" in done.stderr
+
+
+async def test_results_that_were_not_downloaded_are_named_with_the_remedy(tmp_path):
+    await write_journal(tmp_path / "b.db", [snapshot("j0")])
+    done = run(tmp_path / "b.db", "-o", tmp_path / "t.csv")
+    assert done.exit_code == 3
+    assert "results of 1 completed job is" not in done.stderr
+    assert f"adepoll resume {tmp_path / 'b.db'} --out DIR" in done.stderr
+
+
+def test_what_is_not_a_journal_is_one_line(tmp_path):
+    done = run(tmp_path / "none.db", "--to", "csv")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1

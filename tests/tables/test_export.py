@@ -1,0 +1,368 @@
+"""export: one row for each job, one column for each path, and nothing that changes a value."""
+
+import csv
+import datetime as dt
+import io
+import json
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from journalling import snapshot
+from pyarrow import parquet
+from tabling import result_text, write_journal
+
+import adepoll
+from adepoll.errors import ConfigurationError, JobTimeoutError
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Return a function that exports extractions to Parquet, and returns its rows and report."""
+
+    async def export(*extractions, files=True, texts=(), **options):
+        journal = tmp_path / "b.db"
+        results = [*map(result_text, extractions), *texts]
+        await write_journal(journal, results, folder=tmp_path if files else None)
+        out = tmp_path / "t.parquet"
+        report = adepoll.export(journal, out, **options)
+        return parquet.read_table(out), report
+
+    return export
+
+
+def values(table, name):
+    return table.column(name).to_pylist()
+
+
+# --- what is in a row ----------------------------------------------------------------------------
+
+
+async def test_every_job_has_a_row_with_its_facts(tmp_path):
+    metadata = {"filename": "a.pdf", "duration_ms": 1500, "credit_usage": 2.5, "job_id": "j3"}
+    jobs = [
+        None,
+        JobTimeoutError(job_id="j1", timeout=5.0, last_status=None),
+        snapshot("j2", "failed", failure_reason="no pages"),
+        snapshot("j3", metadata=metadata | {"schema_violation_error": "total is missing"}),
+        snapshot("j4", "Cancelled"),
+    ]
+    await write_journal(tmp_path / "b.db", jobs)
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
+    rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [row["job_id"] for row in rows] == ["j0", "j1", "j2", "j3", "j4"]
+    assert [row["status"] for row in rows] == [None, None, "failed", "completed", "cancelled"]
+    assert [row["error"] for row in rows] == [
+        None,
+        "JobTimeoutError",
+        "JobFailedError",
+        None,
+        "JobCancelledError",
+    ]
+    assert rows[2]["failure"] == "no pages"
+    done = rows[3]
+    assert (done["kind"], done["document"], done["seconds"], done["credits"], done["partial"]) == (
+        "v1-extract",
+        "a.pdf",
+        1.5,
+        2.5,
+        True,
+    )
+    assert done["settled_at"] == dt.datetime(2023, 11, 14, 22, 14, 20, tzinfo=dt.UTC)
+    assert (report.rows, report.results, report.missing) == ((5,), 0, 1)
+
+
+@pytest.mark.parametrize("files", [True, False], ids=["files", "inline"])
+async def test_results_come_from_files_or_from_the_journal(table, files):
+    rows, report = await table({"total": 1.5}, {"total": None}, files=files)
+    assert values(rows, "total") == [1.5, None]
+    assert report.results == 2
+
+
+async def test_objects_become_columns_by_path(table):
+    rows, _ = await table({"a": {"b": {"c": 1}, "d": "x"}}, {"a": {"b": None}}, {"a": None}, {})
+    assert values(rows, "a.b.c") == [1, None, None, None]
+    assert values(rows, "a.d") == ["x", None, None, None]
+
+
+async def test_names_of_job_columns_and_dots_in_keys_are_told_apart(table):
+    rows, _ = await table({"status": "paid", "a.b": 1, "a": {"b": 2}, "extraction": {"status": 3}})
+    assert values(rows, "status") == ["completed"]
+    assert values(rows, "extraction.status") == ["paid"]
+    assert values(rows, "extraction.extraction.status") == [3]
+    assert values(rows, r"a\.b") == [1]
+    assert values(rows, "a.b") == [2]
+    assert len(set(rows.column_names)) == len(rows.column_names)
+
+
+@pytest.mark.parametrize("extraction", [[1, 2], "text", 5, {}])
+async def test_an_extraction_that_is_no_object_is_one_column(table, extraction):
+    rows, _ = await table(extraction)
+    expected = "{}" if extraction == {} else extraction
+    assert values(rows, "extraction") == [expected]
+
+
+async def test_results_of_other_kinds(table):
+    texts = [
+        json.dumps({"markdown": "# A", "chunks": [{"id": "1"}], "splits": []}),
+        json.dumps({"output": {"total": 5}, "metadata": {}}),
+    ]
+    rows, report = await table(texts=texts, explode=["chunks"])
+    assert values(rows, "markdown") == ["# A", None]
+    assert values(rows, "output.total") == [None, 5]
+    assert parquet.read_table(report.files[1]).to_pylist() == [
+        {"job_id": "j0", "index": 0, "path": "chunks[0]", "id": "1"}
+    ]
+
+
+# --- values keep what they are -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected", "kind"),
+    [
+        (["1", "-2"], [1, -2], pa.int64()),
+        (["9223372036854775807"], [2**63 - 1], pa.int64()),
+        (["9223372036854775808", "1"], [2**63, 1], pa.decimal128(19, 0)),
+        (["1208925819614629174706176"], [2**80], pa.decimal128(25, 0)),
+        (["19.99", "5", "0.0"], [19.99, 5.0, 0.0], pa.float64()),
+        (["12345678901234567.89", "0.5"], ["12345678901234567.89", "0.50"], pa.decimal128(19, 2)),
+        (["9007199254740993", "0.5"], ["9007199254740993.0", "0.5"], pa.decimal128(17, 1)),
+        (["1e300", "-0.0"], [1e300, -0.0], pa.float64()),
+        (["1" * 39], ["1" * 39], pa.string()),
+        (["1" * 5_000], ["1" * 5_000], pa.string()),
+        (["1e400"], ["1E+400"], pa.string()),
+        (["NaN", "1"], [None, 1], pa.int64()),
+    ],
+)
+async def test_numbers_are_exact(table, numbers, expected, kind):
+    rows, _ = await table(texts=[f'{{"extraction": {{"n": {number}}}}}' for number in numbers])
+    assert rows.schema.field("n").type == kind
+    if pa.types.is_decimal(kind):
+        expected = [Decimal(value) for value in expected]
+    assert values(rows, "n") == expected
+
+
+async def test_dates_stay_text_unless_requested(table):
+    jobs = [
+        {"d": "2026-02-28", "t": "2026-02-28T10:00:00+01:00", "x": "2026-02-28"},
+        {"d": "2026-03-01", "t": "2026-02-28T10:00:00Z", "x": "soon"},
+    ]
+    rows, _ = await table(*jobs)
+    assert [rows.schema.field(name).type for name in "dtx"] == [pa.string()] * 3
+    assert values(rows, "d") == ["2026-02-28", "2026-03-01"]
+
+
+async def test_dates_and_times_on_request(table):
+    jobs = [
+        {"d": "2026-02-28", "t": "2026-02-28T10:00:00+01:00", "x": "2026-02-28", "w": "20260228"},
+        {"d": None, "t": "2026-02-28T10:00:00Z", "x": "soon", "w": "2026-02-28T10:00:00"},
+    ]
+    rows, report = await table(*jobs, dates=True)
+    assert values(rows, "d") == [dt.date(2026, 2, 28), None]
+    assert [time.hour for time in values(rows, "t")] == [9, 10]
+    assert values(rows, "x") == ["2026-02-28", "soon"]
+    assert values(rows, "w") == ["20260228", "2026-02-28T10:00:00"]
+    assert report.conflicts == ()
+
+
+async def test_half_a_surrogate_pair_does_not_stop_the_export(table):
+    rows, _ = await table(texts=[r'{"extraction": {"a": "x\ud800y \ud83d\ude00", "\uDC00": 1}}'])
+    assert values(rows, "a") == ["x\ufffdy \U0001f600"]
+    assert values(rows, "\ufffd") == [1]
+
+
+# --- conflicts -----------------------------------------------------------------------------------
+
+
+async def test_scalars_of_several_types_become_text(table):
+    rows, report = await table({"a": "x"}, {"a": 5}, {"a": True}, {"a": None}, {"a": 6})
+    assert values(rows, "a") == ["x", "5", "true", None, "6"]
+    (conflict,) = report.conflicts
+    assert (conflict.path, conflict.type) == ("a", "text")
+    assert conflict.found == {"text": (1, "j0"), "integer": (2, "j1"), "boolean": (1, "j2")}
+    assert str(conflict) == (
+        "a: values of several types: text (1, first in j0), integer (2, first in j1), "
+        "boolean (1, first in j2); written as text"
+    )
+
+
+@pytest.mark.parametrize("other", ["x", 5, [1]])
+async def test_an_object_and_something_else_become_json_text(table, other):
+    rows, report = await table({"a": {"b": 1}}, {"a": other})
+    assert list(map(json.loads, values(rows, "a"))) == [{"b": 1}, other]
+    assert [conflict.path for conflict in report.conflicts] == ["a"]
+
+
+async def test_a_conflict_within_a_list_names_its_path(table):
+    rows, report = await table({"a": [{"b": 1}, {"b": "x"}, None]}, {"a": []})
+    assert values(rows, "a") == [[{"b": "1"}, {"b": "x"}, None], []]
+    assert [conflict.path for conflict in report.conflicts] == ["a[].b"]
+
+
+async def test_keys_that_are_data_become_json_text(table):
+    jobs = [{"m": {f"k{job}-{key}": key for key in range(400)}} for job in range(3)]
+    rows, report = await table(*jobs)
+    assert json.loads(values(rows, "m")[2]) == jobs[2]["m"]
+    assert [conflict.reason for conflict in report.conflicts] == ["too many keys or levels"]
+
+
+async def test_deep_values_become_json_text(table):
+    deep = shallow = {"x": 1}
+    for _ in range(50):
+        deep = {"x": deep}
+    rows, _ = await table({"a": deep, "b": shallow})
+    (name,) = [name for name in rows.column_names if name.startswith("a.")]
+    value = json.loads(values(rows, name)[0])
+    for _ in name.split(".")[1:]:
+        value = {"x": value}
+    assert value == deep
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+async def test_lists_stay_lists(table):
+    rows, _ = await table({"a": [1, 2.5], "b": [{"c": "x"}]}, {"a": [], "b": None})
+    assert values(rows, "a") == [[1.0, 2.5], []]
+    assert values(rows, "b") == [[{"c": "x"}], None]
+
+
+async def test_exploded_lists_are_tables_with_the_job_id(table):
+    jobs = [{"items": [{"sku": "a", "n": 1}, {"sku": "b"}], "t": 1}, {"items": []}, {"t": 2}]
+    rows, report = await table(*jobs, explode=["items"])
+    assert "items" not in rows.column_names
+    assert report.files[1].name == "t-items.parquet"
+    assert report.rows == (3, 2)
+    assert parquet.read_table(report.files[1]).to_pylist() == [
+        {"job_id": "j0", "index": 0, "path": "items[0]", "sku": "a", "n": 1},
+        {"job_id": "j0", "index": 1, "path": "items[1]", "sku": "b", "n": None},
+    ]
+
+
+async def test_explode_reaches_lists_within_lists_and_single_objects(table):
+    jobs = [{"o": [{"i": [1]}, {"i": [2, 3]}]}, {"o": {"i": 4}}]
+    _, report = await table(*jobs, explode=["o.i"])
+    found = parquet.read_table(report.files[1])
+    assert values(found, "path") == ["o[0].i[0]", "o[1].i[0]", "o[1].i[1]", "o.i[0]"]
+    assert values(found, "value") == [1, 2, 3, 4]
+
+
+async def test_a_path_that_no_result_has_names_those_that_exist(table, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"'lines'; paths of lists are: a\.items"):
+        await table({"a": {"items": [1]}}, explode=["lines"])
+    assert not list(tmp_path.glob("t*"))
+
+
+async def test_references_on_request(tmp_path):
+    text = result_text({"a": 1}, {"a": {"references": ["0-1", "0-2"]}, "b": {"value": 1}})
+    await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet", references=True)
+    rows = parquet.read_table(tmp_path / "t.parquet")
+    assert values(rows, "references.a") == [["0-1", "0-2"]]
+    assert values(rows, "references.b.value") == [1]
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+MIXED = [
+    {"n": 2**70, "f": 0.5, "t": 'a "b",\n=1+1', "l": [1, None], "b": True, "o": [{"x": "é"}]},
+    {"n": 1, "f": None, "t": "", "l": None, "b": None, "o": None},
+]
+
+
+async def test_all_formats_have_the_same_values(tmp_path):
+    await write_journal(tmp_path / "b.db", map(result_text, MIXED), folder=tmp_path)
+    for name in ("t.csv", "t.jsonl", "t.arrow", "t.parquet"):
+        adepoll.export(tmp_path / "b.db", tmp_path / name)
+    rows = parquet.read_table(tmp_path / "t.parquet")
+    with pa.ipc.open_file(tmp_path / "t.arrow") as file:
+        assert file.read_all().equals(rows)
+    lines = (tmp_path / "t.jsonl").read_text("utf-8").splitlines()
+    assert [list(json.loads(line)) for line in lines] == [rows.column_names] * 2
+    assert [json.loads(line)["n"] for line in lines] == [2**70, 1]
+    assert [json.loads(line)["o"] for line in lines] == [[{"x": "é"}], None]
+    cells = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_bytes().decode())))
+    assert [cell["n"] for cell in cells] == [str(2**70), "1"]
+    assert [cell["t"] for cell in cells] == [MIXED[0]["t"], ""]
+    assert [(cell["l"], cell["b"], cell["o"]) for cell in cells] == [
+        ("[1,null]", "true", '[{"x":"é"}]'),
+        ("", "", ""),
+    ]
+
+
+async def test_decimals_are_numbers_in_json_lines(tmp_path):
+    text = (
+        '{"extraction": {"d": [12345678901234567.89], "e": 1, "m": {"x": 0.12345678901234567890}}}'
+    )
+    await write_journal(tmp_path / "b.db", [text], folder=tmp_path)
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.jsonl")
+    (line,) = (tmp_path / "t.jsonl").read_text().splitlines()
+    assert '"d":[12345678901234567.89],"e":1,"m.x":0.12345678901234567890' in line
+
+
+async def test_an_empty_journal_is_an_empty_table(table):
+    rows, report = await table()
+    assert (rows.num_rows, report.rows, report.results) == (0, (0,), 0)
+    assert rows.column_names[0] == "job_id"
+
+
+# --- what can go wrong ---------------------------------------------------------------------------
+
+
+async def test_unreadable_results_are_reported_and_their_jobs_have_rows(tmp_path):
+    texts = [result_text({"a": 1}), "not JSON", '{"message": "x"}', result_text({"a": 2})]
+    texts += [result_text(json.loads("[" * 150 + "]" * 150))]
+    await write_journal(tmp_path / "b.db", texts, folder=tmp_path)
+    (tmp_path / "j3.json").unlink()
+    report = adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+    assert (report.rows, report.results, report.unreadable) == ((5,), 1, 4)
+    assert list(report.problems) == ["j1", "j2", "j3", "j4"]
+    assert "does not exist" in report.problems["j3"]
+    assert "not contain a result" in report.problems["j2"]
+    assert "levels" in report.problems["j4"]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "j3.json").write_text(result_text({"a": 2}))
+    assert adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", results=moved).results == 1
+
+
+async def test_a_failed_export_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    await write_journal(tmp_path / "b.db", [result_text({"a": 1})], folder=tmp_path)
+    out = tmp_path / "t.csv"
+    out.write_text("old")
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    with pytest.raises(ConfigurationError):
+        adepoll.export(tmp_path / "b.db", out, explode=["gone"])
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    adepoll.export(tmp_path / "b.db", out)
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["b.db", "b.db-wal", "b.db.lock"])
+async def test_the_journal_is_never_overwritten(tmp_path, name):
+    await write_journal(tmp_path / "b.db", [None])
+    with pytest.raises(ConfigurationError, match="would overwrite the journal"):
+        adepoll.export(tmp_path / "b.db", tmp_path / name, to="csv")
+
+
+async def test_the_format_is_that_of_the_name(tmp_path):
+    await write_journal(tmp_path / "b.db", [None])
+    with pytest.raises(ConfigurationError, match="parquet, csv, jsonl, arrow"):
+        adepoll.export(tmp_path / "b.db", tmp_path / "t.xlsx")
+    with pytest.raises(ConfigurationError, match="unknown format 'xlsx'"):
+        adepoll.export(tmp_path / "b.db", tmp_path / "t", to="xlsx")
+    file = io.BytesIO()
+    adepoll.export(tmp_path / "b.db", file, to="csv")
+    assert file.getvalue().startswith(b"job_id,label,kind,status,")
+
+
+async def test_without_pyarrow_csv_works_and_parquet_says_what_to_install(tmp_path, monkeypatch):
+    await write_journal(tmp_path / "b.db", [None])
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.delitem(__import__("sys").modules, "adepoll.tables.arrow_writers", raising=False)
+    with pytest.raises(ConfigurationError, match=r'pip install "adepoll\[table\]"'):
+        adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
