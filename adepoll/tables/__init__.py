@@ -3,7 +3,7 @@
 Parquet and Arrow need the extra "table" (pyarrow).
 """
 
-from adepoll.tables.export import ExportReport, Format, export
+from adepoll.tables.exporting import ExportReport, Format, export
 from adepoll.tables.inference import TypeConflict
 
 __all__ = ["ExportReport", "Format", "TypeConflict", "export"]

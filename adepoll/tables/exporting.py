@@ -30,7 +30,7 @@ from adepoll.tables.table_files import replacing
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
 Format = Literal["parquet", "csv", "jsonl", "arrow"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+_FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 _SUFFIXES: Final[dict[str, Format]] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -294,12 +294,12 @@ def _values(column: Column, rows: Sequence[Any]) -> list[Any]:
 
 
 def _format_of(to: str | None, target: Path | None) -> Format:
-    known = ", ".join(FORMATS)
+    known = ", ".join(_FORMATS)
     if to is None:
         if target is not None and (found := _SUFFIXES.get(target.suffix.lower())):
             return found
         raise ConfigurationError(f"the name of the file does not say the format; pass to={known}")
-    for name in FORMATS:
+    for name in _FORMATS:
         if to == name:
             return name
     raise ConfigurationError(f"unknown format {showable(str(to), 40)!r}; known are {known}")
