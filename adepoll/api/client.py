@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -229,6 +229,38 @@ class AdeClient(AsyncCloseable):
             self._odd_answers.check(snapshot)
         return snapshot if ref.label is None else evolve(snapshot, label=ref.label)
 
+    @asynccontextmanager
+    async def open_answer(
+        self, job: JobRef, headers: Mapping[str, str]
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Request the answer about a job, and yield the response, whose body is not read yet.
+
+        For `ResultFetcher`, which reads a large result from it.
+
+        Args:
+            job: The job.
+            headers: Headers of the request; if there are any, they ask for a range of the answer,
+                and the response can also have the status 412 or 416.
+
+        Raises:
+            AdePollError: As for `get_job`.
+        """
+        ref = job.resolved(self._kind)
+        rules = self.rules_of(ref.kind or self._kind)
+        request = self._transport.opening(
+            self._roots[rules.api],
+            protocol.job_path(rules, ref.job_id),
+            partial(protocol.read_refusal, ref.job_id),
+            ref.job_id,
+            statuses=rules.success | (_ANSWERS_TO_RANGES if headers else frozenset()),
+            headers=headers,
+        )
+        response = await self._sender.call(request)
+        try:
+            yield response
+        finally:
+            self._transport.release(response)
+
     async def list_jobs(
         self,
         *,
@@ -405,3 +437,4 @@ _GET_JOB: Final = AdeClient.get_job
 _LIST_JOBS: Final = AdeClient.list_jobs
 _UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python
 _MAX_PAGES_WITHOUT_NEW: Final = 3
+_ANSWERS_TO_RANGES: Final = frozenset({412, 416})  # the range, or its condition, does not fit

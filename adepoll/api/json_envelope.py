@@ -20,7 +20,6 @@ _FIRST_WINDOW: Final = 2**8
 _MAX_WINDOW: Final = 2**18
 _LEVELS_IN_ADVANCE: Final = 3  # of nesting that are removed by fast calls
 _MAX_KEY: Final = 2**12  # bytes
-_MAX_MEMBERS: Final = 4096  # each takes time, however short it is
 
 _KEYS: Final = json.JSONDecoder(strict=False)
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
@@ -45,7 +44,12 @@ class ObjectScanner:
     """
 
     def __init__(
-        self, *, cut: str | None = None, max_value: int = 2**16, max_total: int = 2**20
+        self,
+        *,
+        cut: str | None = None,
+        max_value: int = 2**16,
+        max_total: int = 2**20,
+        max_members: int | None = 4096,
     ) -> None:
         """Begin before the first byte.
 
@@ -54,12 +58,15 @@ class ObjectScanner:
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Members after that are
                 ignored, except `cut`.
+            max_members: Largest accepted number of members, since each takes time, however short
+                it is; None for any number.
         """
         self.members: dict[str, bytes] = {}
         self.long_members: set[str] = set()
         self.is_complete = False
         self._cut = cut
         self._max_value = max_value
+        self._max_members = max_members
         self._left = max_total
         self._count = 0  # members begun
         self._read: _State = self._begin
@@ -80,7 +87,7 @@ class ObjectScanner:
 
         Raises:
             MalformedAnswerError: The text is not a JSON object, or has the member `cut` twice, or
-                thousands of members.
+                too many members.
         """
         text = chunk if isinstance(chunk, bytes) else bytes(chunk)
         position = 0
@@ -114,8 +121,8 @@ class ObjectScanner:
 
     def _key(self, text: bytes, position: int) -> int:
         self._count += 1
-        if self._count > _MAX_MEMBERS:
-            raise MalformedAnswerError([f"more than {_MAX_MEMBERS} members @ $"])
+        if self._max_members is not None and self._count > self._max_members:
+            raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
         self._start(is_string=True, limit=_MAX_KEY)
         self._read = self._rest_of_key
         return self._rest_of_key(text, position)

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 from urllib.parse import quote, urlencode
 
 from attrs import evolve
@@ -156,6 +156,19 @@ _ERRORS: Final[Mapping[int, type[StatusError]]] = {
     422: UnprocessableError,
     429: RateLimitedError,
 }
+
+
+def read_refusal(
+    job_id: str,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    now: datetime | None = None,
+    secret: Secret[str] | None = None,
+) -> NoReturn:
+    """Raise the error for a status that is not a success; the arguments are those of `read_job`."""
+    raise status_error(status, headers, body, job_id=job_id, now=now, secret=secret)
 
 
 def status_error(

@@ -5,7 +5,7 @@ Imports service_clock, transport_options, transport_errors and below.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -163,14 +163,63 @@ class Transport(Connections):
         Raises:
             ClosedError: The client is closed.
         """
+        most = self._max_body_bytes if large is None else self._inline_limit
+        return partial(
+            self._send, _Request(self._url(root, path), root.proxy, read, job_id, most, large)
+        )
+
+    def opening(
+        self,
+        root: "Root",
+        path: str,
+        read: Callable[..., aiohttp.ClientResponse],
+        job_id: str,
+        *,
+        statuses: Collection[int],
+        headers: Mapping[str, str],
+    ) -> Send[aiohttp.ClientResponse]:
+        """Return a function that sends one GET and returns the response without reading its body.
+
+        The caller reads the body, and then calls `release`.
+
+        Args:
+            root: As for `request`, and so are `path` and `job_id`.
+            path: See `root`.
+            read: Called for a response with another status, as for `request`.
+            job_id: See `root`.
+            statuses: Statuses of the responses to return.
+            headers: Further headers of the request.
+        """
+
+        def adopt(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
+            if response.status not in statuses:
+                return None
+            self.reading.add(response)
+            return response
+
+        request = _Request(
+            self._url(root, path),
+            root.proxy,
+            read,
+            job_id,
+            self._max_body_bytes,
+            adopt=adopt,
+            headers={**self.headers, "Accept-Encoding": "identity", **headers},
+        )
+        return partial(self._send, request)
+
+    def release(self, response: aiohttp.ClientResponse) -> None:
+        """Close a response of `opening`."""
+        self.reading.discard(response)
+        self.bytes_received += response.content.total_bytes
+        response.close()
+
+    def _url(self, root: "Root", path: str) -> URL:
         self.check_open()
         path, _, query = path.partition("?")
         # Encoded by the caller: yarl would send "%25" for "%".
         url = root.url.with_path(root.path + path, encoded=True)
-        if query:
-            url = url.with_query(query)
-        most = self._max_body_bytes if large is None else self._inline_limit
-        return partial(self._send, _Request(url, root.proxy, read, job_id, most, large))
+        return url.with_query(query) if query else url
 
     async def _send(self, request: "_Request[_T]", sent_at: float) -> _T:
         loop = self.loop or asyncio.get_running_loop()
@@ -179,7 +228,7 @@ class Transport(Connections):
             with self._time_limit.block(loop, sent_at) as block:
                 response = await self.session().get(
                     request.url,
-                    headers=self._headers_of_request,
+                    headers=request.headers or self._headers_of_request,
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have it on
                     timeout=_NO_TIMEOUT,
@@ -189,16 +238,13 @@ class Transport(Connections):
                 if sent_at >= self.clock.enough_until:
                     self.clock.record(headers.get("Date"), sent_at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
-                    milliseconds = 1000 * (loop.time() - sent_at)
-                    path = request.url.path_qs
-                    _log.debug("%s: %d in %.0f ms", path, response.status, milliseconds)
+                    _log_answer(request.url, response.status, loop.time() - sent_at)
+                if adopted := request.adopt and request.adopt(response):
+                    return adopted
                 if response.closed:  # the body has arrived already
                     body = response.content.read_nowait()
                 else:
-                    async with response:
-                        body = await self._read(response, request.most)
-                        if len(body) > request.most and response.status in _SUCCESS:
-                            answer = await self._read_large(response, body, request, block)
+                    body, answer = await self._receive(response, request, block)
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -216,6 +262,16 @@ class Transport(Connections):
         # Raised here, so that it has no foreign error as its context: these can carry the headers
         # of the request, and with them the key.
         raise failure
+
+    async def _receive(
+        self, response: aiohttp.ClientResponse, request: "_Request[_T]", block: Block
+    ) -> tuple[bytes, ReadAnswer | None]:
+        """Return the body, or its beginning and what is read of a large answer."""
+        async with response:
+            body = await self._read(response, request.most)
+            if len(body) > request.most and response.status in _SUCCESS:
+                return body, await self._read_large(response, body, request, block)
+            return body, None
 
     def _reader(
         self, request: "_Request[_T]", status: int, size: int, answer: ReadAnswer | None
@@ -303,7 +359,9 @@ class _Request(Generic[_T]):
     read: Callable[..., _T]
     job_id: str | None
     most: int
-    large: Callable[[], LargeAnswer] | None
+    large: Callable[[], LargeAnswer] | None = None
+    adopt: Callable[[aiohttp.ClientResponse], _T | None] | None = None
+    headers: Mapping[str, str] | None = None
 
 
 @frozen
@@ -326,6 +384,10 @@ _SUCCESS: Final = frozenset({200, 206})
 _MIN_PROGRESS: Final = 2**16  # bytes of a large answer, for which its time limit starts again
 _LARGEST: Final = 2**30  # bytes of an answer
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it
+
+
+def _log_answer(url: URL, status: int, seconds: float) -> None:
+    _log.debug("%s: %d in %.0f ms", url.path_qs, status, 1000 * seconds)
 
 
 def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:

@@ -27,7 +27,7 @@ from adepoll.api.results import JobResult
 from adepoll.api.source import JobSource, clock_of, for_kind, for_polling, kind_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.errors import ConfigurationError, RateLimitedError, ResultRefusedError, StatusError
-from adepoll.fetcher import Download, Progress, ResolveUrl, ResultFetcher, ResultStream
+from adepoll.fetcher import Download, Job, Progress, ResolveUrl, ResultFetcher, ResultStream
 
 __all__ = ["FetcherOptions", "TracedFetcher", "TracedSource"]
 
@@ -148,7 +148,7 @@ class TracedFetcher(ResultFetcher):
         self._tracer = tracer
         self._with_ids = with_ids
 
-    async def result(self, job: JobSnapshot | str) -> JobResult:
+    async def result(self, job: Job) -> JobResult:
         """As `ResultFetcher.result`, with a span."""
         with _span(self._tracer, "adepoll.result") as span:
             self._add_job_id(span, job)
@@ -156,7 +156,7 @@ class TracedFetcher(ResultFetcher):
 
     async def download(
         self,
-        job: JobSnapshot | str,
+        job: Job,
         path: str | PathLike[str],
         *,
         progress: Progress | None = None,
@@ -172,7 +172,7 @@ class TracedFetcher(ResultFetcher):
 
     @asynccontextmanager
     async def stream(
-        self, job: JobSnapshot | str, *, start: int = 0, stop: int | None = None
+        self, job: Job, *, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ResultStream, None]:
         """As `ResultFetcher.stream`, with a span."""
         # The span is not made current: the block belongs to the caller, and a generator that is
@@ -192,7 +192,7 @@ class TracedFetcher(ResultFetcher):
         finally:
             span.end()
 
-    def _add_job_id(self, span: Span, job: JobSnapshot | str) -> None:
+    def _add_job_id(self, span: Span, job: Job) -> None:
         if self._with_ids:
             span.set_attribute(_JOB_ID, job if isinstance(job, str) else job.job_id)
 

@@ -6,6 +6,7 @@
 from adepoll.fetcher.disk_writer import Progress
 from adepoll.fetcher.fetcher import Download, ResultFetcher
 from adepoll.fetcher.result_items import ResultItems
+from adepoll.fetcher.result_sources import Job
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.statistics import FetcherStats
 from adepoll.fetcher.storage_client import ResolveUrl
@@ -13,6 +14,7 @@ from adepoll.fetcher.storage_client import ResolveUrl
 __all__ = [
     "Download",
     "FetcherStats",
+    "Job",
     "Progress",
     "ResolveUrl",
     "ResultFetcher",

@@ -15,8 +15,9 @@ from adepoll.errors import (
 )
 from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
+from adepoll.fetcher.polled_result import PolledReader, PolledResult
 from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, UnusableRangeError
-from adepoll.fetcher.result_stream import InlineResult
+from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
@@ -44,11 +45,11 @@ class PublishedFile:
 
 
 class ResultDownload:
-    """Downloads one stored result to its file."""
+    """Downloads one result to its file, from a storage or from the API."""
 
     def __init__(
         self,
-        stored: StoredResult,
+        stored: StoredResult | PolledResult,
         disk: DiskWriter,
         *,
         connections: int,
@@ -66,7 +67,7 @@ class ResultDownload:
             ResultError: The result could not be downloaded or written.
             RequestError: The API failed when a new URL was requested.
         """
-        in_segments = True
+        in_segments = isinstance(self._stored, StoredResult)
         async with self._disk.open() as found:
             resume = found
             self._resumed += resume is not None
@@ -119,7 +120,9 @@ class ResultDownload:
                 if first.is_partial and not version.is_strong and first.stop != version.size:
                     raise NoRangesError
                 if not first.is_partial or not version.is_strong:
-                    return await self._in_order(first, stack.pop_all())
+                    reader = SequentialReader(self._stored)
+                    reader.adopt(first, stack.pop_all())
+                    return await self._in_order(reader)
                 segments = Segments(version.size or 0)
             else:
                 first = None
@@ -159,17 +162,17 @@ class ResultDownload:
         raise NoRangesError
 
     async def _in_order(
-        self, first: ResponseBody | None = None, stack: AsyncExitStack | None = None
+        self, reader: SequentialReader | PolledReader | None = None
     ) -> ObjectVersion:
         """Download without segments, from the first byte to the last.
 
-        `first` is a response that has already arrived; `stack` closes it.
+        `reader` reads a response that has already arrived.
         """
-        disk = self._disk
-        reader = SequentialReader(self._stored)
+        disk, stored = self._disk, self._stored
+        if reader is None and isinstance(stored, PolledResult):
+            reader = await stored.reader()
+        reader = reader or SequentialReader(stored)
         try:
-            if first is not None and stack is not None:
-                reader.adopt(first, stack)
             await reader.begin()
             await disk.begin(reader.version, multipart=False)
             await _copy_in_order(disk, reader.read)
@@ -193,8 +196,8 @@ class ResultDownload:
         )
 
 
-async def write_inline(disk: DiskWriter, source: InlineResult) -> PublishedFile:
-    """Write a result that came inline to its file."""
+async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
+    """Write a result to its file that a poll has received."""
     async with disk.open():
         await disk.begin(ObjectVersion(source.version.size), multipart=False)
         await _copy_in_order(disk, source.read)

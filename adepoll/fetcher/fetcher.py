@@ -7,14 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Final
-from weakref import WeakValueDictionary
 
 from attrs import frozen
 
-from adepoll.api import codec
 from adepoll.api.client import AdeClient
-from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.models import JobSnapshot
 from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
@@ -22,30 +19,22 @@ from adepoll.errors import (
     MalformedAnswerError,
     ResultChangedError,
     ResultMalformedError,
-    ResultNotReadyError,
     ResultTooLargeError,
     ResultTransferError,
-    ResultUnavailableError,
 )
 from adepoll.errors._frames import hide_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
-from adepoll.fetcher.download import ResultDownload, write_inline
+from adepoll.fetcher.download import PublishedFile, ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
-from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.result_items import ResultItems
-from adepoll.fetcher.result_stream import InlineResult, ResultStream
-from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
+from adepoll.fetcher.result_sources import FoundResult, Job, Reader, ResultSources, job_id_of
+from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.ssrf_guard import SsrfGuard
 from adepoll.fetcher.statistics import Counters, FetcherStats
 from adepoll.fetcher.storage_client import (
-    PresignedUrl,
     ResolveUrl,
     StorageClient,
-    StoredResult,
 )
-from adepoll.redaction import is_redacted
-
-_RESULT_KEYS: Final = frozenset({"extraction"})  # top-level keys of a result of v1 extract
 
 
 @frozen(kw_only=True)
@@ -135,12 +124,8 @@ class ResultFetcher(AsyncCloseable):
         for name, value in (("min_rate", min_rate), ("patience", patience)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
-        self._client = client
-        self._patience = patience
-        self._origins = StorageOrigins(client.retry, client.rng)
         self._max_result_bytes = max_result_bytes
         self._connections = connections
-        self._resolve_url = resolve_url
         self._counters = Counters()
         options = transport or client.transport
         self._storage = StorageClient(
@@ -155,9 +140,13 @@ class ResultFetcher(AsyncCloseable):
             read_timeout=read_timeout,
             min_rate=min_rate,
         )
-        # Concurrent readers of the same result with the same URL share its renewal.
-        self._urls: WeakValueDictionary[tuple[str, str | None], PresignedUrl]
-        self._urls = WeakValueDictionary()
+        self._sources = ResultSources(
+            client,
+            self._storage,
+            self._counters,
+            patience=patience,
+            resolve_url=resolve_url,
+        )
 
     @property
     def stats(self) -> FetcherStats:
@@ -172,11 +161,11 @@ class ResultFetcher(AsyncCloseable):
         await self._storage.aclose()
 
     @hide_frames
-    async def result(self, job: JobSnapshot | str) -> JobResult:
+    async def result(self, job: Job) -> JobResult:
         """Return the result of a job.
 
         Args:
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a `JobRef`, or its id.
 
         Raises:
             JobFailedError: The job failed.
@@ -188,21 +177,20 @@ class ResultFetcher(AsyncCloseable):
             RequestError: The API failed when a snapshot or URL was requested.
         """
         with self._counters.transfer():
-            job = await self._completed(job)
-            if job.data is not None:
-                return job.data
-            decode = self._client.rules_of(job.kind).decode_result
-            body = await self._into_memory(job)
+            async with self._sources.find(job) as found:
+                if isinstance(found.source, JobSnapshot) and found.source.data is not None:
+                    return found.source.data
+                body = await self._into_memory(found)
             try:
-                return await asyncio.to_thread(decode, body)
+                return await asyncio.to_thread(found.rules.decode_result, body)
             except MalformedAnswerError as exc:
                 problems = exc.problems
-            raise ResultMalformedError(problems, job_id=job.job_id)
+            raise ResultMalformedError(problems, job_id=found.ref.job_id)
 
     @hide_frames
     async def download(
         self,
-        job: JobSnapshot | str,
+        job: Job,
         path: str | PathLike[str],
         *,
         progress: Progress | None = None,
@@ -216,7 +204,7 @@ class ResultFetcher(AsyncCloseable):
         has the same object (RFC 9110: a strong ETag, and the same size).
 
         Args:
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a `JobRef`, or its id.
             path: The file; its folder must exist.
             progress: Called with the bytes written so far, and the size of the result or None,
                 each time these have changed.
@@ -233,21 +221,13 @@ class ResultFetcher(AsyncCloseable):
         started = loop.time()
         with self._counters.transfer():
             target = Path(path)
-            job_id = job if isinstance(job, str) else job.job_id
-            part = PartFile(target, job_id=job_id, overwrite=overwrite)
+            part = PartFile(target, job_id=job_id_of(job), overwrite=overwrite)
             await asyncio.to_thread(part.check)
-            job = await self._completed(job)
-            disk = DiskWriter(part, progress, result_keys=_RESULT_KEYS)
-            if job.data is None:
-                published = await ResultDownload(
-                    self._stored(job, in_bulk=True),
-                    disk,
-                    connections=self._connections,
-                ).run()
-            else:
-                published = await write_inline(disk, await _inline(job.data, job.job_id))
+            async with self._sources.find(job, in_bulk=True) as found:
+                disk = DiskWriter(part, progress, result_keys=found.rules.result_keys)
+                published = await self._write(found, disk)
             return Download(
-                job_id=job.job_id,
+                job_id=found.ref.job_id,
                 path=target,
                 bytes=published.size,
                 sha256=published.sha256,
@@ -258,7 +238,7 @@ class ResultFetcher(AsyncCloseable):
 
     @asynccontextmanager
     async def stream(
-        self, job: JobSnapshot | str, *, start: int = 0, stop: int | None = None
+        self, job: Job, *, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ResultStream, None]:
         """Yield a stream of the bytes of a result, or of a range of it, in constant memory.
 
@@ -270,7 +250,7 @@ class ResultFetcher(AsyncCloseable):
         two calls belong together if their streams have the same strong `etag`.
 
         Args:
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a `JobRef`, or its id.
             start: Offset of the first byte. A negative number counts from the end; this costs one
                 more request to find the size, and if the storage does not state the size, reading
                 the whole result.
@@ -294,7 +274,7 @@ class ResultFetcher(AsyncCloseable):
                     transfer.abandon()  # unless the stream has finished or failed
 
     @asynccontextmanager
-    async def items(self, job: JobSnapshot | str, prefix: str) -> AsyncGenerator[ResultItems, None]:
+    async def items(self, job: Job, prefix: str) -> AsyncGenerator[ResultItems, None]:
         """Yield an iterator over a large array within a result, which holds one item in memory.
 
         ``async with fetcher.items(job, "extraction.rows.item") as rows: async for row in rows:
@@ -302,7 +282,7 @@ class ResultFetcher(AsyncCloseable):
         surrogate, which is valid in JSON but not in text, becomes a question mark.
 
         Args:
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a `JobRef`, or its id.
             prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.
                 An empty array has no items; if nothing has that path, the iteration raises
                 `ResultMalformedError` at its end.
@@ -312,92 +292,61 @@ class ResultFetcher(AsyncCloseable):
             ResultTooLargeError: An item is larger than `max_result_bytes`.
             AdePollError: As for `stream`.
         """
-        job_id = job if isinstance(job, str) else job.job_id
         async with self.stream(job) as stream:
-            yield ResultItems(stream, prefix, job_id=job_id, max_bytes=self._max_result_bytes)
+            yield ResultItems(
+                stream, prefix, job_id=job_id_of(job), max_bytes=self._max_result_bytes
+            )
 
     @hide_frames
     async def _source(
-        self, job: JobSnapshot | str, start: int, stop: int | None, stack: AsyncExitStack
-    ) -> InlineResult | SequentialReader:
+        self, job: Job, start: int, stop: int | None, stack: AsyncExitStack
+    ) -> Reader:
         """Return an open source of the bytes of a result, which `stack` closes."""
-        job = await self._completed(job)
-        if job.data is not None:
-            return await _inline(job.data, job.job_id, start, stop)
-        reader = await make_reader(self._stored(job), start, stop)
+        found = await stack.enter_async_context(self._sources.find(job))
+        reader = await found.reader(start, stop)
         stack.push_async_callback(reader.aclose)
         await reader.begin()
         return reader
 
-    async def _completed(self, job: JobSnapshot | str) -> JobSnapshot:
-        """Return a snapshot with its data, or with a URL; raise if there is no result."""
-        self._storage.check_open()
-        if isinstance(job, str):
-            job = await self._client.get_job(job)
-        elif job.status is JobStatus.COMPLETED and job.data is None and _needs_url(job):
-            # The snapshot was redacted, or saved without its URL.
-            job = await self._client.get_job(job.job_id)
-        if not job.is_terminal:
-            raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
-        job.raise_for_failure()
-        if job.data is None and job.output_url is None and self._resolve_url is None:
-            raise ResultUnavailableError(job_id=job.job_id)
-        return job
+    async def _write(self, found: FoundResult, disk: DiskWriter) -> PublishedFile:
+        if not isinstance(found.source, JobSnapshot):
+            return await ResultDownload(found.source, disk, connections=self._connections).run()
+        reader = await found.reader()
+        try:
+            return await write_local(disk, reader)
+        finally:
+            await reader.aclose()
 
-    def _stored(self, job: JobSnapshot, *, in_bulk: bool = False) -> StoredResult:
-        key = (job.job_id, job.output_url)
-        url = self._urls.get(key)
-        if url is None:
-            url = self._urls[key] = PresignedUrl(
-                self._client, job, self._resolve_url, self._counters
-            )
-        retries = TransferRetries(
-            self._client.retry,
-            self._client.rng,
-            patience=self._patience,
-            check_open=self._storage.check_open,
-            counters=self._counters,
-        )
-        return StoredResult(
-            self._storage, url, retries, self._origins, job_id=job.job_id, in_bulk=in_bulk
-        )
-
-    async def _into_memory(self, job: JobSnapshot) -> bytes:
-        too_large = ResultTooLargeError(job_id=job.job_id, limit=self._max_result_bytes)
-        stored = self._stored(job)
+    async def _into_memory(self, found: FoundResult) -> bytes:
+        """Return a result; read it again if it changes meanwhile."""
+        job_id = found.ref.job_id
         while True:
-            reader = SequentialReader(stored)
+            reader = await found.reader()
             try:
                 await reader.begin()
-                if (reader.version.size or 0) > self._max_result_bytes:
-                    raise too_large
-                chunks = []
-                while chunk := await reader.read():
-                    if reader.received > self._max_result_bytes:
-                        raise too_large
-                    chunks.append(chunk)
-                return b"".join(chunks)
-            except ResultChangedError as changed:  # the caller has no bytes yet: read again
+                return await self._read_all(reader, job_id)
+            except ResultChangedError as changed:  # the caller has no bytes yet
                 error = ResultTransferError(
                     "the object in storage changed",
-                    job_id=job.job_id,
+                    job_id=job_id,
                     received=changed.received,
                     expected=reader.version.size,
                     is_object_at_fault=True,
                 )
             finally:
                 await reader.aclose()
+            if isinstance(found.source, JobSnapshot):
+                raise error
             now = asyncio.get_running_loop().time()
-            await stored.retries.wait_or_raise(error, started=now, received=0)
+            await found.source.retries.wait_or_raise(error, started=now, received=0)
 
-
-def _needs_url(job: JobSnapshot) -> bool:
-    return job.output_url is None or is_redacted(job.output_url)
-
-
-async def _inline(
-    data: JobResult, job_id: str, start: int = 0, stop: int | None = None
-) -> InlineResult:
-    """Return the result in a snapshot as the bytes that a storage would serve."""
-    body = await asyncio.to_thread(codec.encode, data)
-    return InlineResult(body.encode(), job_id=job_id, start=start, stop=stop)
+    async def _read_all(self, reader: Reader, job_id: str) -> bytes:
+        limit = self._max_result_bytes
+        chunks = []
+        is_too_large = (reader.version.size or 0) > limit
+        while not is_too_large and (chunk := await reader.read()):
+            chunks.append(chunk)
+            is_too_large = reader.received > limit
+        if is_too_large:
+            raise ResultTooLargeError(job_id=job_id, limit=limit)
+        return b"".join(chunks)

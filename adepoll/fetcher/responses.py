@@ -5,10 +5,10 @@ A response that does not match the request raises here, before any byte of it is
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 from attrs import frozen
@@ -18,6 +18,7 @@ from adepoll.api.transport_errors import describe
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Decoder, Read, ReadChunk
 from adepoll.fetcher.buffered_body import take_over
+from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.storage_rules import (
     CODINGS,
     RANGE_NOT_SATISFIABLE,
@@ -238,6 +239,23 @@ class ResponseBody:
         )
 
 
+class RemoteResult(Protocol):
+    """A result that can be requested any number of times.
+
+    Attributes:
+        job_id: The job.
+        retries: Limits the failures of this transfer.
+    """
+
+    job_id: str
+    retries: TransferRetries
+
+    def open(
+        self, *, requested: Range | None = None, version: ObjectVersion | None = None
+    ) -> AbstractAsyncContextManager[ResponseBody]:
+        """Request a range, or the whole; raises as `StorageClient.open` does."""
+
+
 @frozen
 class ResponseInterpreter:
     """Compares responses with what was requested for one job.
@@ -262,7 +280,7 @@ class ResponseInterpreter:
         """
         status = response.status
         if status == _OK:
-            return self._whole(response)
+            return self.whole(response)
         if status == _PARTIAL:
             return self._range(response, requested)
         if status == _PRECONDITION_FAILED and requested is not None:
@@ -282,8 +300,17 @@ class ResponseInterpreter:
                 )
         raise await self._error(response, url)
 
-    def _whole(self, response: aiohttp.ClientResponse) -> ResponseBody:
+    def whole(self, response: aiohttp.ClientResponse, *, was_encoded: bool = False) -> ResponseBody:
+        """Return the body of a response with the whole object.
+
+        Args:
+            response: The response.
+            was_encoded: True if the session has decoded the body, so that its headers do not
+                describe it.
+        """
         read = self._paced(response)
+        if was_encoded:
+            return ResponseBody(read, job_id=self.job_id, version=ObjectVersion())
         codings = _codings(response)
         # Storages name codings that they have not applied, so the bytes decide.
         unsupported = [coding for coding in codings if coding in UNSUPPORTED_CODINGS]

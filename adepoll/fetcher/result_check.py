@@ -3,7 +3,6 @@
 Imports errors, api.json_envelope and file_system.
 """
 
-import re
 from collections.abc import Collection
 from typing import Final
 
@@ -13,9 +12,6 @@ from adepoll.errors import MalformedAnswerError
 from adepoll.fetcher.body_decoding import Chunk
 
 _READ_SIZE: Final = 2**20
-
-# A JSON string (RFC 8259, section 7); possessive quantifiers, so that hostile text takes no longer.
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 class ResultCheck:
@@ -78,13 +74,13 @@ def _ends_with_brace(fd: int, size: int) -> bool:
 
 
 def _is_unbalanced(fd: int) -> bool:
-    """Return whether the braces outside of strings do not match, or a string does not end."""
-    depth = 0
-    open_string = b""  # a string whose end has not been read yet
+    """Return whether the brackets outside of strings do not match, or a string does not end."""
+    scanner = ObjectScanner(max_value=0, max_members=None)
     position = 0
-    while chunk := file_system.read_at(fd, _READ_SIZE, position):
-        position += len(chunk)
-        text, quote, rest = _STRING.sub(b"", open_string + chunk).partition(b'"')
-        open_string = quote + rest
-        depth += text.count(b"{") - text.count(b"}")
-    return depth != 0 or bool(open_string)
+    try:
+        while chunk := file_system.read_at(fd, _READ_SIZE, position):
+            position += len(chunk)
+            scanner.feed(chunk)
+    except MalformedAnswerError:
+        return True
+    return not scanner.is_complete

@@ -1,8 +1,8 @@
-"""ResultStream: the bytes of a result as an async iterator, from storage or from a snapshot."""
+"""ResultStream: the bytes of a result as an async iterator, wherever they come from."""
 
 from typing import Protocol, Self
 
-from adepoll.errors import AdePollError, ResultRangeError
+from adepoll.errors import AdePollError, ClosedError
 from adepoll.errors._frames import hide_frames
 from adepoll.fetcher.statistics import Transfer
 from adepoll.fetcher.storage_rules import ObjectVersion
@@ -14,7 +14,10 @@ class ByteSource(Protocol):
     version: ObjectVersion
     start: int
     received: int
-    resumed: int
+
+    @property
+    def resumed(self) -> int:
+        """Number of resumptions after a failed connection."""
 
     @property
     def stop(self) -> int | None:
@@ -22,34 +25,6 @@ class ByteSource(Protocol):
 
     async def read(self) -> bytes:
         """Return the next bytes, none at the end."""
-
-
-class InlineResult:
-    """A result that came with the snapshot, as the source of a stream."""
-
-    def __init__(
-        self, body: bytes, *, job_id: str = "", start: int = 0, stop: int | None = None
-    ) -> None:
-        """Read a range of `body`, the JSON of the result; the range as in `ResultFetcher.stream`.
-
-        Raises:
-            ResultRangeError: The result ends before the range begins.
-        """
-        size = len(body)
-        self.version = ObjectVersion(size=size)
-        self.start = max(0, size + start) if start < 0 else start
-        self.stop = size if stop is None else min(stop, size)
-        self.received = 0
-        self.resumed = 0
-        if 0 < size <= self.start:
-            raise ResultRangeError(job_id=job_id, start=self.start, size=size)
-        self._body = body[self.start : self.stop]
-
-    async def read(self) -> bytes:
-        """Return all bytes, then none."""
-        body, self._body = self._body, b""
-        self.received += len(body)
-        return body
 
 
 class ResultStream:
@@ -114,7 +89,7 @@ class ResultStream:
         """
         try:
             chunk = await self._source.read()
-        except AdePollError:
+        except (AdePollError, ClosedError):
             if self._transfer is not None:
                 self._transfer.fail()
             raise

@@ -13,9 +13,8 @@ from attrs import define, field
 from adepoll.errors import ResultError, ResultRefusedError, ResultServerError
 from adepoll.fetcher.buffered_body import BLOCK_BYTES
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter, stop_task
-from adepoll.fetcher.responses import ResponseBody, UnusableRangeError
+from adepoll.fetcher.responses import RemoteResult, ResponseBody, UnusableRangeError
 from adepoll.fetcher.resume_state import merged
-from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
 FIRST_SEGMENT: Final = 2**23
@@ -204,7 +203,7 @@ class DownloadConnections:
 
     def __init__(
         self,
-        stored: StoredResult,
+        stored: RemoteResult,
         disk: DiskWriter,
         *,
         version: ObjectVersion,

@@ -19,10 +19,10 @@ from adepoll.fetcher.responses import (
     MAX_WHITESPACE,
     ObjectChangedError,
     RangePastEndError,
+    RemoteResult,
     ResponseBody,
     UnusableRangeError,
 )
-from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
 
 
@@ -45,7 +45,7 @@ class SequentialReader:
 
     def __init__(
         self,
-        stored: StoredResult,
+        stored: RemoteResult,
         *,
         start: int = 0,
         stop: int | None = None,
@@ -269,7 +269,7 @@ async def _take(body: ResponseBody, count: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def make_reader(stored: StoredResult, start: int, stop: int | None) -> SequentialReader:
+async def make_reader(stored: RemoteResult, start: int, stop: int | None) -> SequentialReader:
     """Return a reader of a range; a negative `start` counts from the end of the result.
 
     Raises:
@@ -283,7 +283,7 @@ async def make_reader(stored: StoredResult, start: int, stop: int | None) -> Seq
     return SequentialReader(stored, start=start, stop=stop, version=version)
 
 
-async def _find_size(stored: StoredResult) -> ObjectVersion:
+async def _find_size(stored: RemoteResult) -> ObjectVersion:
     """Return the version with its size: request one byte, or read all if no size is stated."""
     reader = SequentialReader(stored, stop=1)
     try:

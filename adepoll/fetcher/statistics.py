@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from attrs import asdict, define, field, frozen
 
-from adepoll.errors import AdePollError
+from adepoll.errors import AdePollError, ClosedError
 
 
 @frozen(kw_only=True)
@@ -76,7 +76,7 @@ class Counters:
         transfer = Transfer(self)
         try:
             yield transfer
-        except AdePollError:
+        except (AdePollError, ClosedError):
             transfer.fail()
             raise
         except BaseException:

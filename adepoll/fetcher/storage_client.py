@@ -5,8 +5,8 @@ No GET sends the API key or cookies. The URL is sent unchanged. Each redirect is
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from inspect import isawaitable
 from typing import Final, TypeAlias
 from urllib.parse import urljoin, urlsplit
@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT, Connections, limit_read_size
 from adepoll.api.transport_errors import describe, is_lasting_refusal
@@ -152,20 +153,29 @@ class StorageClient(AsyncCloseable):
         headers = request_headers(requested, version)
         response, url = await self._follow(job_id, url, headers, in_bulk=in_bulk)
         async with response:
-            self._connections.reading.add(response)
             limit_read_size(response, _READ_SIZE_IN_BULK if in_bulk else _READ_SIZE)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("%s: %d (%s)", redact_url(url), response.status, requested or "whole")
-            try:
-                interpreter = ResponseInterpreter(job_id, self._read_timeout, self._min_rate)
-                body = await interpreter.interpret(response, url, requested)
+            with self.reading(response):
+                body = await self.interpreter(job_id).interpret(response, url, requested)
                 if version is not None and version.differs(body.version):
                     await body.begin()  # an error page is malformed, not another version
                     raise ObjectChangedError
                 yield body
-            finally:
-                self._finished_bytes += response.content.total_bytes
-                self._connections.reading.discard(response)
+
+    @contextmanager
+    def reading(self, response: aiohttp.ClientResponse) -> Iterator[None]:
+        """Count the bytes of a response that is read in this block; `aclose` aborts it."""
+        self._connections.reading.add(response)
+        try:
+            yield
+        finally:
+            self._finished_bytes += response.content.total_bytes
+            self._connections.reading.discard(response)
+
+    def interpreter(self, job_id: str) -> ResponseInterpreter:
+        """Return an interpreter of responses about one job."""
+        return ResponseInterpreter(job_id, self._read_timeout, self._min_rate)
 
     async def _follow(
         self, job_id: str, url: str, headers: dict[str, str], *, in_bulk: bool
@@ -233,6 +243,7 @@ class PresignedUrl:
     def __init__(
         self,
         client: AdeClient,
+        ref: JobRef,
         job: JobSnapshot,
         resolve_url: ResolveUrl | None,
         counters: Counters,
@@ -240,6 +251,7 @@ class PresignedUrl:
         """`job` has the first URL."""
         self._counters = counters
         self._client = client
+        self._ref = ref
         self._job = job
         self._resolve_url = resolve_url
         self._lock = asyncio.Lock()
@@ -267,7 +279,7 @@ class PresignedUrl:
                 raise error
             self._renewals += 1
             self._counters.fresh_urls += 1
-            job = await self._client.get_job(self._job.job_id)
+            job = await self._client.get_job(self._ref)
             url = await self._url_of(job)
             if not url or url == expired:
                 # The service returns the caller's own output_save_url unchanged, however old.

@@ -18,8 +18,9 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher import ResultFetcher
+from adepoll.fetcher.local_result import InlineResult
 from adepoll.fetcher.result_items import ResultItems
-from adepoll.fetcher.result_stream import InlineResult, ResultStream
+from adepoll.fetcher.result_stream import ResultStream
 
 ROWS = "extraction.line_items.item"
 

@@ -1,0 +1,89 @@
+"""Results that a poll has received: in the snapshot, or in a file. Both are a `ByteSource`."""
+
+import os
+from typing import Final
+
+from adepoll import file_system
+from adepoll.api.kept_result import KeptResult
+from adepoll.errors import ResultRangeError
+from adepoll.fetcher.disk_writer import run_in_thread
+from adepoll.fetcher.storage_rules import ObjectVersion
+
+_READ_SIZE: Final = 2**20
+
+
+class LocalResult:
+    """A range of a result that a poll has received.
+
+    Attributes:
+        version: Its size.
+        start: Offset of the first byte to read.
+        stop: Offset after the last byte.
+        received: Bytes read so far.
+        resumed: Always 0.
+    """
+
+    def __init__(self, size: int, *, job_id: str, start: int, stop: int | None) -> None:
+        """Compute the range, which is given as in `ResultFetcher.stream`.
+
+        Raises:
+            ResultRangeError: The result ends before the range begins.
+        """
+        self.version = ObjectVersion(size=size)
+        self.start = max(0, size + start) if start < 0 else start
+        self.stop = size if stop is None else min(stop, size)
+        self.received = 0
+        self.resumed = 0
+        if 0 < size <= self.start:
+            raise ResultRangeError(job_id=job_id, start=self.start, size=size)
+
+    async def begin(self) -> None:
+        """Do nothing: the result has arrived."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes, none at the end; raises `OSError`."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Close the file, if there is one."""
+
+
+class InlineResult(LocalResult):
+    """A result that came with the snapshot."""
+
+    def __init__(
+        self, body: bytes, *, job_id: str = "", start: int = 0, stop: int | None = None
+    ) -> None:
+        """Read a range of `body`, the JSON of the result."""
+        super().__init__(len(body), job_id=job_id, start=start, stop=stop)
+        self._body = body[self.start : self.stop]
+
+    async def read(self) -> bytes:
+        """Return all bytes, then none."""
+        body, self._body = self._body, b""
+        self.received += len(body)
+        return body
+
+
+class FileResult(LocalResult):
+    """A result that a poll has written to a file."""
+
+    def __init__(
+        self, kept: KeptResult, *, job_id: str, start: int = 0, stop: int | None = None
+    ) -> None:
+        """Open the file; raises `OSError` if it does not exist any more."""
+        super().__init__(kept.size, job_id=job_id, start=start, stop=stop)
+        self._kept = kept  # its file is deleted with this object
+        self._fd = os.open(kept.path, os.O_RDONLY | file_system.PLAIN)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, none at the end; raises `OSError`."""
+        position = self.start + self.received
+        size = min(_READ_SIZE, self.stop - position)
+        chunk = await run_in_thread(file_system.read_at, self._fd, size, position)
+        self.received += len(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        os.close(self._fd)

@@ -1,0 +1,291 @@
+"""A result within the answer about its job, cut out while the answer arrives.
+
+A v2 job has its result there at any size. Imports api, and what reads stored results.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+from attrs import evolve
+
+from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
+from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.kinds.kind_rules import KindRules
+from adepoll.api.models import JobSnapshot
+from adepoll.api.transport import limit_read_size
+from adepoll.errors import (
+    MalformedAnswerError,
+    ResultMalformedError,
+    ResultNotReadyError,
+    ResultRangeError,
+    ResultTransferError,
+    ResultUnavailableError,
+)
+from adepoll.fetcher.patience import TransferRetries
+from adepoll.fetcher.responses import ObjectChangedError, ResponseBody
+from adepoll.fetcher.sequential_reader import SequentialReader
+from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
+
+_OK: Final = 200
+_READ_SIZE: Final = 2**18
+
+
+class PolledResult:
+    """A result that is requested with the answer about its job, any number of times.
+
+    A range of the answer is not a range of the result, so the result is read in order.
+
+    Attributes:
+        job_id: The job.
+        retries: Limits the failures of this transfer.
+    """
+
+    def __init__(
+        self,
+        client: AdeClient,
+        ref: JobRef,
+        rules: KindRules,
+        retries: TransferRetries,
+        storage: StorageClient,
+    ) -> None:
+        """Request nothing yet.
+
+        Args:
+            client: Client of the API.
+            ref: The job.
+            rules: Rules of its kind.
+            retries: Sets the attribute.
+            storage: Has the time limits of the fetcher, and counts bytes.
+        """
+        self.job_id = ref.job_id
+        self.retries = retries
+        self._client = client
+        self._rules = rules
+        self._ref = ref
+        self._storage = storage
+        self._interpreter = storage.interpreter(ref.job_id)
+        self._first: PolledReader | None = None
+
+    @asynccontextmanager
+    async def open(
+        self, *, requested: Range | None = None, version: ObjectVersion | None = None
+    ) -> AsyncGenerator[ResponseBody, None]:
+        """Request the answer or a range of it; as `StoredResult.open`, for the whole answer.
+
+        Raises:
+            RequestError: The API failed.
+        """
+        headers = request_headers(requested, version)
+        async with self._client.open_answer(self._ref, headers) as response:
+            limit_read_size(response, _READ_SIZE)
+            with self._storage.reading(response):
+                body = await self._body(response, requested)
+                if version is not None and version.differs(body.version):
+                    raise ObjectChangedError
+                yield body
+
+    async def begin(self) -> JobSnapshot | None:
+        """Request the answer, and read until the result begins.
+
+        Returns None, or the answer if it contains no result.
+
+        Raises:
+            AdePollError: As for `PolledReader.read`.
+        """
+        self._first = PolledReader(self)
+        await self._first.begin()
+        return self._first.answer
+
+    async def reader(self, start: int = 0, stop: int | None = None) -> "PolledReader":
+        """Return a reader of a range of the result, which begins with what `begin` has read.
+
+        Args:
+            start: As in `ResultFetcher.stream`; if it is negative, the result is read once to find
+                its size.
+            stop: Offset after the last byte; None for the end of the result.
+
+        Raises:
+            AdePollError: As for `PolledReader.read`.
+        """
+        reader, self._first = self._first or PolledReader(self), None
+        if start < 0:
+            try:
+                while await reader.read():
+                    pass
+            finally:
+                await reader.aclose()
+            start = max(0, start + reader.received)
+            reader = PolledReader(self)
+        reader.set_range(start, stop)
+        return reader
+
+    async def aclose(self) -> None:
+        """Close the connection of `begin` unless `reader` has returned it."""
+        if self._first is not None:
+            await self._first.aclose()
+
+    def scanner(self) -> ObjectScanner:
+        """Return a scanner of the answer, which cuts the result out."""
+        return ObjectScanner(cut=self._rules.result_field)
+
+    def snapshot_of(self, envelope: ObjectScanner) -> JobSnapshot:
+        """Return the answer without its result; raise if it is not an answer about the job.
+
+        Raises:
+            ResultMalformedError: It is not.
+        """
+        try:
+            snapshot = self._rules.decode_job(envelope.short_members(), _OK)
+        except MalformedAnswerError as exc:
+            problems = exc.problems
+        else:
+            if snapshot.job_id in {"", self.job_id}:
+                return evolve(
+                    snapshot, job_id=self.job_id, kind=self._rules.kind, label=self._ref.label
+                )
+            problems = ("it is the answer about another job @ $.job_id",)
+        raise ResultMalformedError(problems, job_id=self.job_id)
+
+    async def _body(
+        self, response: aiohttp.ClientResponse, requested: Range | None
+    ) -> ResponseBody:
+        # Without Content-Range, 206 says that the result is partial.
+        if response.status in self._rules.success and "Content-Range" not in response.headers:
+            coding = response.headers.get("Content-Encoding", "identity")
+            return self._interpreter.whole(response, was_encoded=coding != "identity")
+        return await self._interpreter.interpret(response, "", requested)
+
+
+class PolledReader:
+    """Reads a result, or a range of it, from the answer about its job, in order.
+
+    Attributes:
+        version: Unknown size and no ETag: those of the answer are not those of the result.
+        start: Offset of the first byte to read.
+        stop: Offset after the last byte; None to read to the end.
+        received: Bytes read so far.
+        answer: The answer, if it contains no result.
+    """
+
+    def __init__(self, polled: PolledResult) -> None:
+        """Request nothing yet."""
+        self.version = ObjectVersion()
+        self.start = 0
+        self.stop: int | None = None
+        self.received = 0
+        self.answer: JobSnapshot | None = None
+        self._polled = polled
+        self._reader = SequentialReader(polled)
+        self._envelope = polled.scanner()
+        self._pieces: deque[memoryview] = deque()  # of the result; not read yet
+        self._position = 0  # of those pieces in the result
+        self._is_null: bool | None = None  # whether the result is null; None if it has not begun
+        self._has_ended = False
+
+    @property
+    def resumed(self) -> int:
+        """Number of resumptions after a failed connection."""
+        return self._reader.resumed
+
+    def set_range(self, start: int, stop: int | None) -> None:
+        """Set the range, before anything was read."""
+        self.start = start
+        self.stop = stop
+
+    async def begin(self) -> None:
+        """Read until the range of the result begins, or the answer ends. Raises as `read` does."""
+        while not self._has_ended and not (self._pieces and self._skip_to_start()):
+            await self._receive()
+        if self._has_ended and not self._pieces and 0 < self._position <= self.start:
+            raise ResultRangeError(
+                job_id=self._polled.job_id, start=self.start, size=self._position
+            )
+
+    async def read(self) -> bytes:
+        """Return the next bytes, none at the end.
+
+        Raises:
+            ResultNotReadyError: The job has not completed.
+            ResultUnavailableError: The answer contains no result.
+            ResultMalformedError: The answer is malformed, or is about another job.
+            ResultRangeError: The result ends before the range begins.
+            AdePollError: As for `SequentialReader.read`.
+        """
+        left = None if self.stop is None else self.stop - self.start - self.received
+        if left == 0:
+            return b""
+        await self.begin()
+        if self.answer is not None:
+            raise ResultUnavailableError(job_id=self._polled.job_id)
+        pieces, self._pieces = self._pieces, deque()
+        chunk = b"".join(pieces)
+        self._position += len(chunk)
+        chunk = chunk[:left]
+        self.received += len(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._reader.aclose()
+
+    def _skip_to_start(self) -> bool:
+        """Discard bytes before the range; return whether the next piece belongs to it."""
+        while self._pieces and self._position < self.start:
+            piece = self._pieces.popleft()
+            skipped = min(len(piece), self.start - self._position)
+            self._position += skipped
+            if skipped < len(piece):
+                self._pieces.appendleft(piece[skipped:])
+        return bool(self._pieces)
+
+    async def _receive(self) -> None:
+        chunk = await self._reader.read()
+        try:
+            pieces = self._envelope.feed(chunk)
+        except MalformedAnswerError as exc:
+            problems = exc.problems
+        else:
+            self._add(pieces)
+            if not chunk:
+                self._finish()
+            return
+        raise ResultMalformedError(problems, job_id=self._polled.job_id)
+
+    def _add(self, pieces: list[memoryview]) -> None:
+        if pieces and self._is_null is None:
+            first = bytes(pieces[0][:1])
+            self._is_null = first == b"n"
+            if first not in b"{n":
+                problem = "expected an object as the result @ $"
+                raise ResultMalformedError([problem], job_id=self._polled.job_id)
+        if not self._is_null:
+            self._pieces.extend(pieces)
+
+    def _finish(self) -> None:
+        job_id = self._polled.job_id
+        if not self._envelope.is_complete:
+            raise ResultTransferError(
+                "the answer ended too early",
+                job_id=job_id,
+                received=self._reader.received,
+                expected=None,
+                is_object_at_fault=True,
+            )
+        self._has_ended = True
+        answer = self._polled.snapshot_of(self._envelope)
+        if self._is_null is False:
+            raise_unless_completed(answer)
+        else:
+            self.answer = answer
+
+
+def raise_unless_completed(job: JobSnapshot) -> None:
+    """Raise `ResultNotReadyError`, `JobFailedError` or `JobCancelledError`."""
+    if not job.is_terminal:
+        raise ResultNotReadyError(job_id=job.job_id, status=job.status_text)
+    job.raise_for_failure()

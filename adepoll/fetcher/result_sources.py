@@ -1,0 +1,171 @@
+"""Where the result of a job is: in its snapshot, in a file, in the API's answer, in storage."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+from weakref import WeakValueDictionary
+
+from attrs import frozen
+
+from adepoll.api import codec
+from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
+from adepoll.api.kinds.kind_rules import KindRules
+from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.errors import ResultUnavailableError
+from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
+from adepoll.fetcher.patience import StorageOrigins, TransferRetries
+from adepoll.fetcher.polled_result import PolledReader, PolledResult, raise_unless_completed
+from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
+from adepoll.fetcher.statistics import Counters
+from adepoll.fetcher.storage_client import PresignedUrl, ResolveUrl, StorageClient, StoredResult
+from adepoll.redaction import is_redacted
+
+Job: TypeAlias = JobSnapshot | JobRef | str
+"""A snapshot of a job, a reference to it, or its id."""
+
+Reader: TypeAlias = LocalResult | SequentialReader | PolledReader
+"""Reads a result, or a range of it, in order."""
+
+
+@frozen(kw_only=True)
+class FoundResult:
+    """Where a result is.
+
+    Attributes:
+        ref: The job, with its kind.
+        rules: Rules of that kind.
+        source: The snapshot, if it has the result or a file of it; or else what requests it.
+    """
+
+    ref: JobRef
+    rules: KindRules
+    source: JobSnapshot | PolledResult | StoredResult
+
+    async def reader(self, start: int = 0, stop: int | None = None) -> Reader:
+        """Return a reader of a range, which is given as in `ResultFetcher.stream`.
+
+        Raises:
+            AdePollError: As for `SequentialReader.read`.
+            OSError: A file of the result cannot be opened.
+        """
+        source, job_id = self.source, self.ref.job_id
+        if isinstance(source, PolledResult):
+            return await source.reader(start, stop)
+        if isinstance(source, StoredResult):
+            return await make_reader(source, start, stop)
+        if source.data is not None:
+            body = await asyncio.to_thread(codec.encode, source.data)
+            return InlineResult(body.encode(), job_id=job_id, start=start, stop=stop)
+        if source.kept_result is None:
+            raise ResultUnavailableError(job_id=job_id)
+        return FileResult(source.kept_result, job_id=job_id, start=start, stop=stop)
+
+
+class ResultSources:
+    """Finds the results of jobs for one fetcher."""
+
+    def __init__(
+        self,
+        client: AdeClient,
+        storage: StorageClient,
+        counters: Counters,
+        *,
+        patience: float,
+        resolve_url: ResolveUrl | None,
+    ) -> None:
+        """See `ResultFetcher` for the arguments."""
+        self._client = client
+        self._storage = storage
+        self._counters = counters
+        self._patience = patience
+        self._resolve_url = resolve_url
+        self._origins = StorageOrigins(client.retry, client.rng)
+        # Concurrent readers of the same result with the same URL share its renewal.
+        self._urls: WeakValueDictionary[tuple[JobRef, str | None], PresignedUrl]
+        self._urls = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def find(self, job: Job, *, in_bulk: bool = False) -> AsyncGenerator[FoundResult, None]:
+        """Yield where the result of a job is; `in_bulk` as for `StorageClient.open`.
+
+        Raises:
+            ResultNotReadyError: The job has not settled yet; or `JobFailedError`,
+                `JobCancelledError` or `ResultUnavailableError`.
+            RequestError: The API failed.
+        """
+        self._storage.check_open()
+        ref = _ref_of(job).resolved(self._client.kind)
+        rules = self._client.rules_of(ref.kind or self._client.kind)
+        snapshot = job if isinstance(job, JobSnapshot) else None
+        if snapshot is None or _must_be_requested(snapshot):
+            if rules.can_be_large:
+                polled = self._polled(ref, rules)
+                try:
+                    snapshot = await polled.begin()
+                    if snapshot is None:
+                        yield FoundResult(ref=ref, rules=rules, source=polled)
+                        return
+                finally:
+                    await polled.aclose()
+            else:
+                snapshot = await self._client.get_job(ref)
+        raise_unless_completed(snapshot)
+        source: JobSnapshot | StoredResult = snapshot
+        if snapshot.data is None and not _has_file(snapshot):
+            if snapshot.output_url is None and self._resolve_url is None:
+                raise ResultUnavailableError(job_id=ref.job_id)
+            source = self._stored(ref, snapshot, in_bulk=in_bulk)
+        yield FoundResult(ref=ref, rules=rules, source=source)
+
+    def _polled(self, ref: JobRef, rules: KindRules) -> PolledResult:
+        return PolledResult(self._client, ref, rules, self._retries(), self._storage)
+
+    def _stored(self, ref: JobRef, job: JobSnapshot, *, in_bulk: bool) -> StoredResult:
+        key = (ref, job.output_url)
+        url = self._urls.get(key)
+        if url is None:
+            url = self._urls[key] = PresignedUrl(
+                self._client, ref, job, self._resolve_url, self._counters
+            )
+        return StoredResult(
+            self._storage,
+            url,
+            self._retries(),
+            self._origins,
+            job_id=ref.job_id,
+            in_bulk=in_bulk,
+        )
+
+    def _retries(self) -> TransferRetries:
+        return TransferRetries(
+            self._client.retry,
+            self._client.rng,
+            patience=self._patience,
+            check_open=self._storage.check_open,
+            counters=self._counters,
+        )
+
+
+def _ref_of(job: Job) -> JobRef:
+    if isinstance(job, JobSnapshot):
+        return JobRef(job.job_id, kind=job.kind, label=job.label)
+    return JobRef.of(job)
+
+
+def job_id_of(job: Job) -> str:
+    """Return the id of a job."""
+    return _ref_of(job).job_id
+
+
+def _must_be_requested(job: JobSnapshot) -> bool:
+    """Return whether a snapshot of a completed job has neither its result nor a usable URL."""
+    if job.status is not JobStatus.COMPLETED or job.data is not None or _has_file(job):
+        return False
+    # The snapshot was redacted, or saved without its URL.
+    return job.data_omitted or job.output_url is None or is_redacted(job.output_url)
+
+
+def _has_file(job: JobSnapshot) -> bool:
+    return job.kept_result is not None and job.kept_result.path.exists()

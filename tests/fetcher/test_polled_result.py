@@ -1,0 +1,273 @@
+"""Results of any size within the answer about their job."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from functools import cache
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from files import names, sha256
+
+from adepoll import AdeClient, JobKind, JobRef, ResultFetcher, RetryPolicy
+from adepoll.errors import (
+    ClosedError,
+    JobFailedError,
+    JobNotFoundError,
+    ResultMalformedError,
+    ResultNotReadyError,
+    ResultRangeError,
+    ResultTransferError,
+    ResultUnavailableError,
+)
+
+MIB = 2**20
+REF = JobRef("j-1", kind=JobKind.V2_EXTRACT, label="a.pdf")
+ENVELOPE = {"job_id": "j-1", "status": "completed", "completed_at": "2026-07-01T12:00:00Z"}
+
+
+@cache
+def result_of(size):
+    """Return the JSON text of a result of about that many bytes, with odd whitespace."""
+    text = json.dumps("".join(f'{number:07x} \\ "}} ' for number in range(size // 16)))
+    return f'{{ "markdown": {text}, "extraction" :{{"total":7}}, "metadata": {{}} }}'.encode()
+
+
+def answer_with(result, *, first=False, **fields):
+    """Return an answer whose result is the first or the last member."""
+    envelope = json.dumps({**ENVELOPE, **fields})[1:-1].encode()
+    parts = [b'"result": ' + result, envelope]
+    return b"{%b}\n" % b", ".join(parts if first else parts[::-1])
+
+
+class Api:
+    """An API on loopback with one v2 job, whose answer a test chooses.
+
+    Attributes:
+        body: The answer.
+        status: Its HTTP status.
+        cuts: Numbers of bytes after which the next responses break.
+        etag: Its ETag; then the API serves ranges.
+        later: The answer from the second request on, if it is another one.
+        asked: The header `Range` of each request.
+        hang: Set when a response that breaks may end.
+    """
+
+    def __init__(self):
+        self.body = b""
+        self.status = 200
+        self.cuts = []
+        self.etag = None
+        self.later = None
+        self.asked = []
+        self.hang = None
+
+    async def answer(self, request):
+        self.asked.append(request.headers.get("Range"))
+        if len(self.asked) > 1 and self.later:
+            self.body = self.later
+        assert request.headers["Authorization"] == "Bearer key"
+        start, headers, status = 0, {"Content-Type": "application/json"}, self.status
+        if self.etag:
+            headers["ETag"] = self.etag
+            if request.headers.get("If-Match", self.etag) != self.etag:
+                return web.Response(status=412)
+            if (asked := request.http_range).start:
+                start, status = asked.start, 206
+                headers["Content-Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+        body = self.body[start:]
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        cut = self.cuts.pop(0) if self.cuts else len(body)
+        for offset in range(0, cut, 100_000):
+            await response.write(body[offset : min(cut, offset + 100_000)])
+        if cut < len(body):
+            if self.hang is not None:
+                await self.hang.wait()
+            request.transport.close()
+        return response
+
+
+@pytest.fixture
+async def api():
+    api = Api()
+    app = web.Application()
+    app.add_routes([web.get("/v2/extract/jobs/j-1", api.answer)])
+    async with TestServer(app) as server:
+        api.url = str(server.make_url("/"))
+        yield api
+
+
+@pytest.fixture
+async def connect(api):
+    """Create a client of that API and its fetcher."""
+    async with AsyncExitStack() as stack:
+
+        async def enter(**options):
+            retry = RetryPolicy(attempts=3, base=0.001, max_wait=0.001)
+            client = AdeClient("key", base_url=api.url, retry=retry, **options)
+            await stack.enter_async_context(client)
+            fetcher = ResultFetcher(client, patience=0.0)
+            return client, await stack.enter_async_context(fetcher)
+
+        yield enter
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_download_reads_the_answer_once_and_cuts_the_result_out(
+    api, connect, tmp_path, first
+):
+    result = result_of(3 * MIB)
+    api.body = answer_with(result, first=first)
+    _, fetcher = await connect()
+    report = await fetcher.download(REF, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result
+    assert (report.bytes, report.sha256) == (len(result), sha256(result))
+    assert (report.etag, report.resumed) == (None, 0)
+    assert len(api.asked) == 1
+    assert names(tmp_path) == ["out"]
+
+
+async def test_every_method_fetches_what_a_poll_left_out(api, connect, tmp_path):
+    result = result_of(2 * MIB)
+    api.body = answer_with(result)
+    client, fetcher = await connect()
+    job = await client.get_job(REF)
+    assert job.data_omitted
+    assert (await fetcher.result(job)).extraction == {"total": 7}
+    async with fetcher.stream(job) as stream:
+        assert b"".join([chunk async for chunk in stream]) == result
+    async with fetcher.items(job, "extraction.total") as items:
+        assert [item async for item in items] == [7]
+    await fetcher.download(job, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result
+    assert len(api.asked) == 5
+    assert fetcher.stats.finished == 4
+    assert fetcher.stats.bytes_received == 4 * len(api.body)
+
+
+async def test_a_kept_result_is_not_requested_again(api, connect, tmp_path):
+    result = result_of(2 * MIB)
+    api.body = answer_with(result)
+    client, fetcher = await connect(result_dir=tmp_path)
+    job = await client.get_job(REF)
+    (kept,) = names(tmp_path)
+    assert (await fetcher.result(job)).extraction == {"total": 7}
+    async with fetcher.stream(job, start=-10) as stream:
+        assert b"".join([chunk async for chunk in stream]) == result[-10:]
+        assert (stream.start, stream.stop, stream.size) == (
+            len(result) - 10,
+            len(result),
+            len(result),
+        )
+    await fetcher.download(job, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result
+    assert len(api.asked) == 1
+
+    (tmp_path / kept).unlink()
+    await fetcher.download(job, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == result
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize("etag", [None, '"one"'])
+async def test_a_broken_answer_is_resumed_or_read_again(api, connect, tmp_path, etag):
+    result = result_of(3 * MIB)
+    api.body, api.etag = answer_with(result), etag
+    api.cuts = [2 * MIB, 100_000]
+    _, fetcher = await connect()
+    report = await fetcher.download(REF, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result
+    assert report.resumed == 2 if etag else 1
+    assert api.asked[0] is None
+    assert all(asked is not None for asked in api.asked[1:]) == (etag is not None)
+
+
+async def test_an_answer_that_changes_after_a_break_is_read_from_its_beginning(
+    api, connect, tmp_path
+):
+    api.body, api.cuts = answer_with(result_of(3 * MIB), progress=0.9), [2 * MIB]
+    api.later = answer_with(result_of(3 * MIB), progress=1.0)
+    _, fetcher = await connect()
+    reports = []
+    await fetcher.download(REF, tmp_path / "out", progress=lambda *now: reports.append(now))
+    assert (tmp_path / "out").read_bytes() == result_of(3 * MIB)
+    assert reports.count((0, None)) == 2
+    assert len(api.asked) == 3
+
+
+async def test_an_answer_that_always_breaks_is_given_up(api, connect, tmp_path):
+    api.body, api.cuts = answer_with(result_of(MIB)), [1000] * 9
+    _, fetcher = await connect()
+    with pytest.raises(ResultTransferError):
+        await fetcher.download(REF, tmp_path / "out")
+    assert len(api.asked) == 3
+    assert names(tmp_path) == []
+
+
+async def test_a_range_of_a_polled_result_is_cut_out(api, connect):
+    result = result_of(MIB)
+    api.body = answer_with(result)
+    _, fetcher = await connect()
+    for start, stop in [(0, 10), (500_000, 600_000), (len(result) - 5, None), (-7, None)]:
+        async with fetcher.stream(REF, start=start, stop=stop) as stream:
+            assert b"".join([chunk async for chunk in stream]) == result[start:stop]
+    with pytest.raises(ResultRangeError) as caught:
+        async with fetcher.stream(REF, start=len(result)):
+            pass
+    assert caught.value.size == len(result)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({**ENVELOPE, "status": "processing"}, ResultNotReadyError),
+        ({**ENVELOPE, "status": "processing", "result": {"extraction": 1}}, ResultNotReadyError),
+        ({**ENVELOPE, "status": "failed", "error": {"code": "x"}}, JobFailedError),
+        (ENVELOPE, ResultUnavailableError),
+        ({**ENVELOPE, "result": None}, ResultUnavailableError),
+        ({**ENVELOPE, "result": [1]}, ResultMalformedError),
+        ({**ENVELOPE, "result": {"message": "oops"}}, ResultMalformedError),
+        ({**ENVELOPE, "job_id": "j-2", "result": {"extraction": 1}}, ResultMalformedError),
+        ({"result": {"extraction": 1}}, ResultMalformedError),
+    ],
+)
+async def test_an_answer_without_a_result_says_why(api, connect, tmp_path, body, error):
+    api.body = json.dumps(body).encode()
+    _, fetcher = await connect()
+    with pytest.raises(error):
+        await fetcher.download(REF, tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+async def test_errors_of_the_api_are_raised(api, connect, tmp_path):
+    api.body, api.status = b'{"message": "no such job"}', 404
+    _, fetcher = await connect()
+    with pytest.raises(JobNotFoundError):
+        await fetcher.download(REF, tmp_path / "out")
+
+
+async def test_a_partial_result_is_a_result(api, connect, tmp_path):
+    """206 means that the data does not conform, not that it is a byte range."""
+    result = result_of(2 * MIB)
+    api.body, api.status = answer_with(result), 206
+    _, fetcher = await connect()
+    await fetcher.download(REF, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result
+
+
+async def test_closing_the_fetcher_ends_a_transfer(api, connect, tmp_path):
+    api.body, api.cuts, api.hang = answer_with(result_of(MIB)), [500_000], asyncio.Event()
+    _, fetcher = await connect()
+    started = asyncio.Event()
+    running = asyncio.create_task(
+        fetcher.download(REF, tmp_path / "out", progress=lambda *_: started.set())
+    )
+    await started.wait()
+    await fetcher.aclose()
+    with pytest.raises(ClosedError):
+        await running
+    api.hang.set()
+    assert names(tmp_path) == []
