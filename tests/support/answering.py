@@ -14,7 +14,7 @@ class AnsweringClient(AdeClient):
         self.asked = []
 
     async def get_job(self, job_id):
-        self.asked.append(job_id)
+        self.asked.append(str(job_id))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, BaseException):
             raise answer
