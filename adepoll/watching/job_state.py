@@ -160,6 +160,8 @@ class JobState:
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
         awaited_since: Time from which on somebody has waited for the job itself, if it is
             `awaited`.
+        progress: Progress that the service reported last, and the time; None before, and for kinds
+            whose progress says nothing.
         owner: Holds this state.
     """
 
@@ -188,6 +190,7 @@ class JobState:
     pending_confirmation: bool = False
     waits_for_room: bool = False
     awaited_since: float = 0.0
+    progress: tuple[float, float] | None = None
     owner: JobOwner | None = None
 
     @property

@@ -4,6 +4,7 @@ Imports learning, job_state, throughput and scheduling. Times are seconds of one
 passed in as `now`.
 """
 
+import math
 from collections.abc import Collection
 from itertools import islice
 from random import Random
@@ -89,6 +90,22 @@ class PollTiming:
             raise self._error(delay)
         return delay
 
+    def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
+        """Return the seconds until a job ends if its progress continues; infinity if unknown.
+
+        Progress is a hint: it is used while it moves, and only for an earlier poll.
+        """
+        if progress is None or not 0 < progress < _DONE:
+            return math.inf
+        before, state.progress = state.progress, (progress, now)
+        if before is None:
+            return math.inf
+        gained, seconds = progress - before[0], now - before[1]
+        if not (gained > _MIN_GAIN and seconds > 0):
+            return math.inf
+        lag = self.target_lag or _MEAN_LAG
+        return max((1 - progress) * seconds / gained + lag / 2, lag)
+
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown.
 
@@ -125,6 +142,9 @@ class PollTiming:
 
 
 _MEAN_OF: Final = 32  # delays
+_DONE: Final = 0.98  # progress at which it can stand for a long time
+_MIN_GAIN: Final = 0.01
+_MEAN_LAG: Final = 2.0  # seconds, if the schedule has no target
 _PROBED: Final = 0.05  # share of the seemingly new jobs that are polled immediately
 _SAMPLE: Final = 64  # jobs
 _MIN_SETTLED: Final = 20  # jobs

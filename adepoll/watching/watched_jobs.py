@@ -14,7 +14,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
 from adepoll.watching.job_state import JobOwner, JobState, Subscriber
-from adepoll.watching.learning import UNKNOWN_CHANCE
+from adepoll.watching.learning import UNKNOWN_CHANCE, exact_duration
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
@@ -352,8 +352,14 @@ class WatchedJobs:
         if changed:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
-            self.counts.record_settled(now - max(active_at, state.added_at))
-        was_old = self.learning.record_settled(state, snapshot.submitted_at, now)
+            lag = now - max(active_at, state.added_at)
+            exact = exact_duration(snapshot.submitted_at, snapshot.completed_at)
+            if exact is not None:
+                lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
+            self.counts.record_settled(lag)
+        was_old = self.learning.record_settled(
+            state, snapshot.submitted_at, now, completed_at=snapshot.completed_at
+        )
         if was_old is not None and self.uses_list:
             self.list_trust.record_first(settled=was_old)
             if was_old and self.list_trust.jobs_come_settled:
@@ -374,7 +380,8 @@ class WatchedJobs:
         self.learning.record_active(state, snapshot.submitted_at, now)
         state.last_active_at = max(state.last_active_at, state.polled_at)
         if not self.list_trust.sweeping or state.poll_again or state.awaited:
-            self._put_by_schedule(state, now)
+            within = self.timing.expected_end(state, snapshot.progress, now)
+            self._put_by_schedule(state, now, within=within)
             return
         if was_missing:
             # The list may never show it: then the job is polled as often as by the schedule.

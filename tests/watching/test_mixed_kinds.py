@@ -1,9 +1,12 @@
 """One watcher for jobs of several kinds, in virtual time."""
 
 import asyncio
+import json
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
+from attrs import evolve
 
 from adepoll import (
     AuthenticationError,
@@ -271,3 +274,62 @@ def test_what_was_learnt_can_be_passed_by_kind():
         assert watcher.durations is watcher.durations_by_kind[EXTRACT]
 
     run(main())
+
+
+class Progressing:
+    """One job of 100 seconds that reports its progress, at most up to `stops_at`."""
+
+    def __init__(self, *, stops_at):
+        self.stops_at = stops_at
+        self.polls = 0
+
+    async def get_job(self, job_id):
+        self.polls += 1
+        age = asyncio.get_running_loop().time()
+        status = JobStatus.COMPLETED if age >= 100 else JobStatus.PROCESSING
+        progress = min(age / 100, self.stops_at)
+        return JobSnapshot(
+            job_id=job_id, status=status, status_text=status.value, progress=progress
+        )
+
+    async def list_jobs(self, **_options):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "within", "polls"), [(1.0, 2.1, 8), (0.0, 20.0, 4), (0.5, 20.0, 6)]
+)
+def test_progress_brings_the_poll_at_the_end_forward_while_it_moves(stops_at, within, polls):
+    source = Progressing(stops_at=stops_at)
+
+    async def main():
+        async with watcher_of(source, schedule=Fixed(interval=40.0, jitter=0)) as watcher:
+            _ = [job async for job in watcher.watch(["a"])]
+            return asyncio.get_running_loop().time()
+
+    assert 100 <= run(main()) <= 100 + within
+    assert source.polls <= polls
+
+
+def test_the_end_that_the_service_states_makes_durations_and_lag_exact():
+    start = datetime(2026, 7, 1, tzinfo=UTC)
+
+    class Exact(Progressing):
+        async def get_job(self, job_id):
+            job = await super().get_job(job_id)
+            ended = start + timedelta(seconds=100) if job.is_terminal else None
+            return evolve(job, progress=None, created_at=start, completed_at=ended)
+
+        def service_time(self):
+            return start.timestamp() + asyncio.get_running_loop().time()
+
+    async def main():
+        source = Exact(stops_at=0.0)
+        async with watcher_of(source, schedule=Fixed(interval=40.0, jitter=0)) as watcher:
+            _ = [job async for job in watcher.watch(["a"])]
+            return watcher
+
+    watcher = run(main())
+    assert watcher.stats.detection_lag.sum == pytest.approx(20, abs=1)  # between polls: 40
+    [(_, active_at, ended_at, _)] = json.loads(watcher.durations.to_json())["seen"]
+    assert active_at == ended_at  # numbers of bins
