@@ -7,6 +7,7 @@ from typing import Final, Self
 
 import attrs
 from attrs import field, frozen
+from attrs.validators import optional
 
 from adepoll.api.models import Json
 from adepoll.emulator import validators
@@ -28,12 +29,14 @@ class Profile:
         sigma: Standard deviation of the logarithm of that time.
         queue_share: Share of that time that a job is pending.
         failed: Share of jobs that fail.
-        cancelled: Share of jobs that are cancelled.
+        cancelled: Share of jobs that are cancelled; v2 jobs fail instead.
         partial: Share of jobs that complete with a partial result.
         large: Share of results of `large_bytes`: on v1, they are behind `output_url`.
         large_bytes: Smallest and largest size of these results, in bytes; log-uniform.
         small_bytes: Smallest and largest size of the other results, in bytes; log-uniform.
         zero_data_retention: True for an organisation with zero data retention; see `JobPlan`.
+        result_reads: Number of polls of a job that get its result; None for no limit.
+        retention: Seconds from the end of a job until it is deleted.
         pages: Smallest and largest number of pages of a document; log-uniform.
         priority: Share of the v2 jobs without a `service_tier` that have the tier `priority`
             instead of `standard`. A submission over HTTP without a tier is always `standard`.
@@ -54,6 +57,8 @@ class Profile:
     )
     small_bytes: tuple[int, int] = field(default=(2_000, 100_000), validator=validators.size_range)
     zero_data_retention: bool = False
+    result_reads: int | None = field(default=None, validator=optional(validators.NOT_NEGATIVE))
+    retention: float = field(default=math.inf, validator=validators.NOT_NEGATIVE)
     pages: tuple[int, int] = field(default=(1, 40), validator=validators.size_range)
     priority: float = field(default=0.0, validator=validators.SHARE)
     priority_speed: float = field(default=10.0, validator=validators.POSITIVE)
@@ -97,6 +102,8 @@ class Profile:
             result_bytes=result_bytes,
             pages=round(fewest * (most / fewest) ** details.random()),
             zero_data_retention=self.zero_data_retention,
+            result_reads=self.result_reads,
+            retention=self.retention,
             odd_values=self._odd_values(details) if self.odd else (),
         )
 

@@ -267,6 +267,16 @@ class TestRetention:
         for clock.now, status in ((T0 + 64, 200), (T0 + 65, 404)):
             assert world.job(job_id)[0] == status
 
+    def test_a_profile_limits_reads_and_retention(self, clock):
+        world = World(
+            clock=clock,
+            profile=Profile(median=0, failed=0, cancelled=0, result_reads=1, retention=9),
+        )
+        job_id = world.submit(kind="v2-parse")
+        assert [("result" in world.job(job_id)[1]) for _ in range(2)] == [True, False]
+        clock.now += 9
+        assert world.job(job_id)[0] == 404
+
     @every_kind
     def test_without_retention_a_completed_job_has_no_result(self, world, kind):
         _, body = world.job(world.submit(JobPlan(zero_data_retention=True), kind=kind))

@@ -32,6 +32,8 @@ zero_data_retention = true
 
 [profiles.v2-parse]
 median = 5
+result_reads = 1
+retention = 60
 odd = 0.5
 odd_values = ["null-times"]
 
@@ -65,7 +67,7 @@ def test_every_key_is_read():
         zero_data_retention=True,
     )  # fmt: skip
     assert settings.kinds == ("v1-extract", "v2-parse")
-    odd = Profile(median=5, odd=0.5, odd_values=[OddValue.NULL_TIMES])
+    odd = Profile(median=5, result_reads=1, retention=60, odd=0.5, odd_values=[OddValue.NULL_TIMES])
     assert settings.profiles == {"v2-parse": odd}
     limit, storm = settings.faults
     assert limit.effect == RateLimit(rate=20, retry_after=RetryAfter.DATE)
