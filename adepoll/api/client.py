@@ -177,6 +177,11 @@ class AdeClient(AsyncCloseable):
         """Kind of the jobs that are named by an id whose form does not say its kind."""
         return self._kind
 
+    @property
+    def newest_first(self) -> bool:
+        """Whether the list of jobs of the client's kind shows the newest jobs first."""
+        return self.rules_of(self._kind).newest_first
+
     def rules_of(self, kind: JobKind) -> KindRules:
         """Return how jobs of a kind are polled; raises `ConfigurationError` for an unknown kind."""
         if (rules := self._rules.get(kind)) is None:
@@ -362,6 +367,7 @@ class ClientOfKind:
         self._client = client
         self._rules = rules
         self.kind = rules.kind
+        self.newest_first = rules.newest_first
         self.service_time = client.service_time
 
     async def get_job(self, job_id: str) -> JobSnapshot:

@@ -87,6 +87,11 @@ def for_kind(source: JobSource, kind: JobKind) -> JobSource | None:
     return None
 
 
+def is_newest_first(source: JobSource) -> bool:
+    """Return whether the list of a source shows the newest jobs first."""
+    return getattr(source, "newest_first", False) is True
+
+
 def clock_of(source: JobSource) -> Callable[[], float | None] | None:
     """Return the `service_time` of a source; None if it has none."""
     if isinstance(source, TimedSource) and type(source.service_time) in _REAL:

@@ -13,7 +13,7 @@ from random import Random
 from attrs import evolve, frozen
 
 from adepoll.api.job_kind import JobKind
-from adepoll.api.source import JobSource, clock_of, for_polling
+from adepoll.api.source import JobSource, clock_of, for_polling, is_newest_first
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.failure_handling import FailureRules
@@ -101,6 +101,7 @@ class KindPolling:
                 ),
                 on_due=self.pollers.pump,
                 on_fatal=options.on_fatal,
+                newest_first=is_newest_first(source),
             )
             self.pollers.on_idle = self.sweeper.cancel_all
 

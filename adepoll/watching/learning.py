@@ -106,6 +106,12 @@ class Learning:
         """Return the age of a job; it never decreases."""
         return max(now - state.received_at, state.last_active_age)
 
+    def submitted_at(self, state: JobState, now: float) -> float | None:
+        """Return the Unix time at which the service got a job; None if its clock is unknown."""
+        offset = self._offset
+        ahead = offset.seconds if now < offset.known_until else offset.read(now)
+        return None if ahead is None else state.received_at + ahead
+
     def record_active(
         self,
         state: JobState,

@@ -5,6 +5,7 @@ passed in as `now`.
 """
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -108,6 +109,17 @@ class ListHints:
             if requested_at <= state.received_at + self.accuracy.limit:
                 self.accuracy.arrivals.count(late=False)
 
+    def oldest(self, now: float) -> float:
+        """Return the Unix time at which the service got the oldest watched job.
+
+        Minus infinity if that is not known.
+        """
+        oldest = min(self.states.values(), key=_RECEIVED_AT, default=None)
+        if oldest is None:
+            return -math.inf
+        time = self.timing.learning.submitted_at(oldest, now)
+        return -math.inf if time is None else time - _OLDER
+
     def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
         """Make the jobs due that were missing from a sweep started at `requested_at`.
 
@@ -203,6 +215,8 @@ class ListHints:
             self.poll_queue.put(state, now)
 
 
+_RECEIVED_AT: Final = operator.attrgetter("received_at")
+_OLDER: Final = 60.0  # seconds by which all jobs of a page are older, if the next pages are useless
 _DROPS_SAMPLED: Final = 32  # jobs
 _MIN_ENDED: Final = 10  # jobs
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target

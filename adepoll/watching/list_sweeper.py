@@ -5,6 +5,7 @@ There is one task, and up to eight more while a sweep is in progress.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextvars import Context
 from itertools import islice
@@ -37,6 +38,7 @@ class ListSweeper:
         *,
         on_due: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
+        newest_first: bool = False,
     ) -> None:
         """Create a sweeper; nothing is requested yet.
 
@@ -46,9 +48,12 @@ class ListSweeper:
             policy: Decides whether to sweep, and when.
             on_due: Called when jobs may have become due.
             on_fatal: Called with an error that ends everything.
+            newest_first: True if the list shows the newest jobs first, so that a sweep can end at
+                jobs that are older than all that are watched.
         """
         self._watched_jobs = watched_jobs
         self._source = source
+        self._newest_first = newest_first
         self._policy = policy
         self._on_due = on_due
         self._on_fatal = on_fatal
@@ -166,6 +171,7 @@ class ListSweeper:
     ) -> None:
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
+        oldest = hints.oldest(loop.time()) if self._newest_first else -math.inf
         await asyncio.sleep(0)  # an eager task that fails here would close its group to the others
         while page is not None:
             status, number = page
@@ -175,7 +181,7 @@ class ListSweeper:
             if not silence.expired():
                 silence.reschedule(loop.time() + _PAGE_TIMEOUT)
             self._watched_jobs.failure_rules.service.record_accepted_key()
-            sweep.record_page(status, number, listed)
+            sweep.record_page(status, number, listed, oldest=oldest)
             sweep.max_pages = self._policy.max_pages(self._situation())
             now = loop.time()
             for job in listed.jobs:

@@ -240,8 +240,18 @@ class Sweep:
                 return status, pages.requested - 1
         return None
 
-    def record_page(self, status: JobStatus, number: int, page: JobPage) -> None:
-        """Record what a page showed."""
+    def record_page(
+        self, status: JobStatus, number: int, page: JobPage, *, oldest: float = -math.inf
+    ) -> None:
+        """Record what a page showed.
+
+        Args:
+            status: Status of its jobs.
+            number: Its number.
+            page: The page.
+            oldest: For a list that shows the newest jobs first: Unix time before which no watched
+                job was submitted.
+        """
         pages = self._by_status[status]
         self.pages += 1
         pages.received += 1
@@ -249,10 +259,18 @@ class Sweep:
         before = len(self.job_ids)
         self.job_ids.update(job.job_id for job in page.jobs)
         pages.without_new_jobs = 0 if len(self.job_ids) > before else pages.without_new_jobs + 1
-        if not page.has_more or not page.jobs:
+        if not page.has_more or not page.jobs or _all_before(page, oldest):
             pages.total = min(pages.total, number + 1)
         elif pages.without_new_jobs >= _MAX_WITHOUT_NEW_JOBS:
             pages.total = min(pages.total, pages.requested)
+
+
+def _all_before(page: JobPage, oldest: float) -> bool:
+    """Return whether all jobs of a page were submitted before a Unix time."""
+    if oldest == -math.inf:
+        return False
+    times = [job.submitted_at for job in page.jobs]
+    return all(time is not None and time.timestamp() < oldest for time in times)
 
 
 _MAX_SETTLED_SHARE: Final = 0.5

@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from adepoll import (
+    Adaptive,
     AuthenticationError,
     Durations,
     Fixed,
@@ -333,3 +334,41 @@ def test_the_end_that_the_service_states_makes_durations_and_lag_exact():
     assert watcher.stats.detection_lag.sum == pytest.approx(20, abs=1)  # between polls: 40
     [(_, active_at, ended_at, _)] = json.loads(watcher.durations.to_json())["seen"]
     assert active_at == ended_at  # numbers of bins
+
+
+@pytest.mark.parametrize(("newest_first", "pages"), [(True, 2), (False, 21)])
+def test_a_sweep_of_a_list_with_the_newest_jobs_first_ends_at_older_jobs(newest_first, pages):
+    start = datetime(2026, 7, 1, tzinfo=UTC)
+    ends = {(V2, f"new{n}"): 50.0 for n in range(150)}
+
+    class Listed(Service):
+        def service_time(self):
+            return start.timestamp() + asyncio.get_running_loop().time()
+
+        async def list_jobs(self, *, page=0, page_size=100, status=None):
+            listed = await super().list_jobs(page=0, page_size=1_000, status=status)
+            jobs = [evolve(job, created_at=start) for job in listed.jobs]
+            if status is JobStatus.PROCESSING:
+                old = start - timedelta(hours=1)
+                jobs += [
+                    JobSummary(
+                        job_id=f"old{n}", status=status, status_text="processing", created_at=old
+                    )
+                    for n in range(2_000)
+                ]
+            shown = jobs[page * page_size : (page + 1) * page_size]
+            return JobPage(jobs=tuple(shown), has_more=len(jobs) > (page + 1) * page_size)
+
+        async def get_job(self, job_id):
+            return evolve(await super().get_job(job_id), created_at=start)
+
+    async def main():
+        source = Listed(ends, kind=V2)
+        source.newest_first = newest_first
+        async with watcher_of(source, schedule=Adaptive(), discovery="list") as watcher:
+            jobs = [job async for job in watcher.watch([f"new{n}" for n in range(150)])]
+            assert len(jobs) == 150
+            return watcher.stats
+
+    stats = run(main())
+    assert stats.list_requests / stats.sweeps == pytest.approx(pages + 1, abs=1.5)
