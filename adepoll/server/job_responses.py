@@ -6,6 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.errors import JobTimeoutError
 from adepoll.redaction import showable
@@ -32,20 +33,28 @@ class StatusReply:
 def job_as_json(job: JobSnapshot) -> dict[str, Json]:
     """Return what clients of a server may know of a job: no result, no presigned URL.
 
-    The keys are ``job_id``, ``status``, ``is_terminal``, ``partial``, ``received_at``,
-    ``created_at``, ``progress``, ``version``, ``failure_reason`` and ``schema_violation``. All are
-    present; a value that is unknown is null. Times are ISO 8601 in UTC.
+    The keys are ``job_id``, ``kind``, ``label``, ``status``, ``is_terminal``, ``partial``,
+    ``received_at``, ``created_at``, ``completed_at``, ``progress``, ``version``, ``credits``,
+    ``page_count``, ``failed_pages``, ``failure_reason``, ``error_code`` and ``schema_violation``.
+    All are present; a value that is unknown is null. Times are ISO 8601 in UTC.
     """
     return {
         "job_id": job.job_id,
+        "kind": job.kind.name,
+        "label": job.label,
         "status": job.status.value,
         "is_terminal": job.is_terminal,
         "partial": job.partial,
         "received_at": _utc(job.received_at),
         "created_at": _utc(job.created_at),
+        "completed_at": _utc(job.completed_at),
         "progress": job.progress,
         "version": job.version,
+        "credits": job.credits,
+        "page_count": job.page_count,
+        "failed_pages": [*job.failed_pages],
         "failure_reason": _short(job.failure_reason),
+        "error_code": _short(job.error_code),
         "schema_violation": _short(job.schema_violation),
     }
 
@@ -55,13 +64,25 @@ def settled_reply(job: JobSnapshot) -> StatusReply:
     return StatusReply(status=200, headers=_HEADERS, body=job_as_json(job))
 
 
-def active_reply(error: JobTimeoutError) -> StatusReply:
-    """Return the response about a job that has not settled in time."""
+def active_reply(job: JobRef, error: JobTimeoutError) -> StatusReply:
+    """Return the response about a job that has not settled in time.
+
+    Args:
+        job: The job, with its kind.
+        error: The error of the wait.
+    """
     status = JobStatus.UNKNOWN if error.last_status is None else JobStatus.parse(error.last_status)
+    snapshot = JobSnapshot(
+        job_id=job.job_id,
+        kind=job.kind or JobKind.V1_EXTRACT,
+        label=job.label,
+        status=status,
+        status_text=status.value,
+    )
     return StatusReply(
         status=202,
         headers={**_HEADERS, "Retry-After": str(RETRY_AFTER)},
-        body=job_as_json(JobSnapshot(job_id=error.job_id, status=status, status_text=status.value)),
+        body=job_as_json(snapshot),
     )
 
 

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Final, TypedDict, TypeVar, Unpack
 
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.errors import (
     AdePollError,
@@ -28,7 +29,7 @@ from adepoll.server.health import Health, HealthCheck
 from adepoll.server.job_responses import StatusReply, active_reply, settled_reply
 from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
-from adepoll.server.webhooks import WebhookVerifier, default_job_ids, job_ids_in
+from adepoll.server.webhooks import Verifier, default_job_ids, job_ids_in
 from adepoll.watching.pollers import start
 from adepoll.watching.semaphore import TurnLimiter
 from adepoll.watching.status_updates import StatusUpdate
@@ -133,7 +134,7 @@ class ServerResources:
             return
         raise ClosedError("the server stopped before the response was complete")
 
-    async def wait(self, job_id: str, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
+    async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - as for JobWatcher.wait
         """As `JobWatcher.wait`, but a timeout says only of an active job that it has not settled.
 
         If many tasks wait for a job, few of them continue in each turn of the loop.
@@ -148,7 +149,7 @@ class ServerResources:
             ClosedError: The server is stopping.
         """
         try:
-            job = await self.watcher.wait(job_id, timeout=timeout)
+            snapshot = await self.watcher.wait(job, timeout=timeout)
         except JobTimeoutError as error:
             await self.take_turn()
             if (cause := self._why_unknown(error)) is None:
@@ -158,7 +159,7 @@ class ServerResources:
             await self.take_turn()
             raise
         await self.take_turn()
-        return job
+        return snapshot
 
     def _why_unknown(self, timeout: JobTimeoutError) -> AdePollError | None:
         """Return why the status of a job is unknown; None if it is known."""
@@ -173,20 +174,25 @@ class ServerResources:
             return timeout.last_error
         return AnswerTimeoutError(timeout=timeout.timeout, job_id=timeout.job_id)
 
-    async def wait_and_reply(self, job_id: str, *, timeout: float | None) -> StatusReply:  # noqa: ASYNC109 - as for `wait`
+    async def wait_and_reply(
+        self,
+        job: str | JobRef,
+        *,
+        timeout: float | None,  # noqa: ASYNC109 - as for `wait`
+    ) -> StatusReply:
         """Wait for a job, and return its status as a response: 200 if it has settled, else 202.
 
         Raises:
             JobNotFoundError: As for `wait`; likewise its other errors but `JobTimeoutError`.
         """
         try:
-            return settled_reply(await self.wait(job_id, timeout=timeout))
+            return settled_reply(await self.wait(job, timeout=timeout))
         except JobTimeoutError as error:
-            return active_reply(error)
+            return active_reply(JobRef.of(job).resolved(self.client.kind), error)
 
     def events(
         self,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | JobRef],
         *,
         headers: Mapping[str, str],
         heartbeat: float = 15.0,
@@ -211,7 +217,7 @@ class ServerResources:
     @asynccontextmanager
     async def open_result(
         self,
-        job: JobSnapshot | str,
+        job: JobSnapshot | JobRef | str,
         *,
         method: str,
         headers: Mapping[str, str],
@@ -220,7 +226,7 @@ class ServerResources:
         """Open the result of a job as the response to a request, `until_stopped`.
 
         Args:
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a reference, or its id.
             method: Method of the request: ``GET`` or ``HEAD``.
             headers: Headers of the request, in a mapping that ignores case.
             filename: As for `reply_with_result`.
@@ -246,7 +252,7 @@ class ServerResources:
 
     async def receive_webhook(
         self,
-        verifier: WebhookVerifier,
+        verifier: Verifier,
         *,
         headers: Mapping[str, str],
         body: AsyncIterable[bytes],

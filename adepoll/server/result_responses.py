@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import ResultRangeError
 from adepoll.fetcher import ResultFetcher, ResultStream
@@ -40,7 +41,7 @@ class ResultReply:
 @asynccontextmanager
 async def reply_with_result(
     fetcher: ResultFetcher,
-    job: JobSnapshot | str,
+    job: JobSnapshot | JobRef | str,
     *,
     method: str = "GET",
     range_header: str | None = None,
@@ -56,7 +57,7 @@ async def reply_with_result(
 
     Args:
         fetcher: Fetches the result.
-        job: A snapshot of the job, or its id.
+        job: A snapshot of the job, a reference, or its id.
         method: Method of the request: GET or HEAD.
         range_header: Its Range header.
         if_range: Its If-Range header.
@@ -67,7 +68,11 @@ async def reply_with_result(
         AdePollError: As for `ResultFetcher.stream`, on entering or while the chunks are read;
             never `ResultRangeError`, which becomes the status 416.
     """
-    job_id = job if isinstance(job, str) else job.job_id
+    if not isinstance(job, JobSnapshot):
+        named = JobRef.of(job)
+        job, job_id = str(named), named.job_id
+    else:
+        job_id = job.job_id
     headers = {
         "Content-Type": "application/json",
         "Content-Disposition": attachment(f"{job_id}.json" if filename is None else filename),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobStatus, Json
 from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError
@@ -37,18 +38,22 @@ _MAX_TEXT_LENGTH: Final = 500
 def as_event(update: StatusUpdate) -> Json:
     """Return the data of an event: the job's id, its status, and why it failed.
 
-    The keys are ``job_id``, ``status``, ``is_last`` and, if they apply, ``failure_reason``,
-    ``conforms`` and ``error``, which is the name of the error's class.
+    The keys are ``job_id``, ``kind``, ``status``, ``is_last`` and, if they apply, ``label``,
+    ``failure_reason``, ``conforms``, ``partial``, and ``error``, the name of the error's class.
     """
     event: dict[str, Json] = {
         "job_id": update.job_id,
+        "kind": update.kind.name,
         "status": None if update.status is None else update.status.value,
         "is_last": update.is_last,
     }
+    if update.label is not None:
+        event["label"] = showable(update.label, _MAX_TEXT_LENGTH)
     if update.error is not None:
         event["error"] = type(update.error).__name__
     if (job := update.snapshot) is not None and update.is_last:
         event["conforms"] = job.conforms
+        event["partial"] = job.partial
         if job.failure_reason is not None:
             event["failure_reason"] = showable(job.failure_reason, _MAX_TEXT_LENGTH)
     return event
@@ -77,7 +82,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
     def __init__(
         self,
         watcher: JobWatcher,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | JobRef],
         *,
         last_event_id: str | None = None,
         heartbeat: float = 15.0,
@@ -102,13 +107,13 @@ class JobEventStream(EndsWhenLeft[bytes]):
         if not (math.isfinite(heartbeat) and heartbeat > 0):
             raise ValueError(f"heartbeat must be a positive number, got {heartbeat}")
         ordered = [*dict.fromkeys(job_ids)]
-        self._index = {job_id: index for index, job_id in enumerate(ordered)}
+        self._index = {str(job): index for index, job in enumerate(ordered)}
         self._sent = _read_id(last_event_id, ordered)
         self._heartbeat = heartbeat
         self._encode = encode
         last_status = {
-            job_id: _STATUSES[letter].value
-            for job_id, letter in zip(ordered, self._sent, strict=True)
+            str(job): _STATUSES[letter].value
+            for job, letter in zip(ordered, self._sent, strict=True)
             if letter in _STATUSES
         }
         self._updates = watcher.status_updates(ordered, last_status=last_status)
@@ -140,7 +145,9 @@ class JobEventStream(EndsWhenLeft[bytes]):
         except AdePollError as error:
             self._ended = True
             return self._frame("failed", {"error": type(error).__name__})
-        if (index := self._index.get(update.job_id)) is not None:
+        # A caller may name a job without its kind.
+        index = self._index.get(f"{update.kind}/{update.job_id}", self._index.get(update.job_id))
+        if index is not None:
             self._sent[index] = _LETTERS.get(update.status, _NOT_SENT)
         return self._frame("job", self._encode(update))
 
@@ -162,7 +169,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
         return f"{event_id}event: {name}\ndata: {text}\n\n".encode()
 
 
-def _read_id(text: str | None, job_ids: Sequence[str]) -> list[str]:
+def _read_id(text: str | None, job_ids: Sequence[str | JobRef]) -> list[str]:
     """Return the letter of each job in an event id; ``-`` for all if the id does not fit."""
     if text is None or len(text) != len(job_ids) or not set(text) <= {*_STATUSES, _NOT_SENT}:
         return [_NOT_SENT] * len(job_ids)

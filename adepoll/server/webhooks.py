@@ -11,7 +11,7 @@ import hmac
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from adepoll.api.job_ids import is_job_id
 from adepoll.api.json_text import loads
@@ -31,6 +31,15 @@ _SHORTEST_SECRET: Final = 24  # bytes
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,1000}")
 _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
+_ID_KEYS: Final = ("job_id", "jobId", "run_id", "id")
+_NESTED: Final = ("data", "job")  # in this order: also ``data.job``
+
+
+class Verifier(Protocol):
+    """What checks that a webhook is genuine: a `WebhookVerifier`, or a class of your own."""
+
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: float) -> None:
+        """Raise `WebhookVerificationError` if a webhook is not genuine; see `WebhookVerifier`."""
 
 
 class WebhookVerifier:
@@ -109,9 +118,18 @@ class WebhookVerifier:
 
 
 def default_job_ids(event: Json) -> Iterable[Json]:
-    """Return the values of ``job_id`` in an event and in its ``data``."""
-    data = event.get("data") if isinstance(event, dict) else None
-    return [part["job_id"] for part in (event, data) if isinstance(part, dict) and "job_id" in part]
+    """Return the values that can be job ids, in an event and in its ``data`` and ``job``.
+
+    They are the values of ``job_id``, ``jobId``, ``run_id`` and ``id``. The format of the service's
+    webhooks is not documented. A value that is no job id does no harm: only jobs that are watched
+    are polled.
+    """
+    parts = [event]
+    for name in _NESTED:
+        parts += [part[name] for part in parts if isinstance(part, dict) and name in part]
+    return [
+        part[name] for part in parts if isinstance(part, dict) for name in _ID_KEYS if name in part
+    ]
 
 
 def job_ids_in(
@@ -126,8 +144,8 @@ def job_ids_in(
     Args:
         body: Body of the request.
         extract: Returns the candidates for job ids in the parsed body, or a single one;
-            `default_job_ids` reads ``job_id`` in the body and in its ``data``. Candidates that are
-            not valid job ids are left out.
+            `default_job_ids` describes which are found by default. Candidates that are not valid
+            job ids are left out.
         max_bytes: Largest body that is parsed.
         max_ids: Maximum number of ids in one webhook.
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import suppress
 from typing import Final, TypeAlias
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import ClosedError, RequestError
 from adepoll.watching.subscriptions import JobIds
@@ -18,7 +19,7 @@ from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher
 
 Store: TypeAlias = Callable[[JobSnapshot | UnresolvedJob], Awaitable[None]]
-Query: TypeAlias = Callable[[], Awaitable[Iterable[str]]]
+Query: TypeAlias = Callable[[], Awaitable[Iterable[str | JobRef]]]
 
 _FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; it doubles
 _LONGEST_DELAY: Final = 30.0
@@ -71,7 +72,7 @@ async def store_outcomes(
     await _Storing(watcher, store, concurrency=concurrency, unstored=unstored).run(job_ids)
 
 
-async def repeat_query(query: Query, *, every: float = 2.0) -> AsyncGenerator[str, None]:
+async def repeat_query(query: Query, *, every: float = 2.0) -> AsyncGenerator[str | JobRef, None]:
     """Yield the ids that a query returns, and query again after `every` seconds, for ever.
 
     An error of the query is logged, and the query is repeated: a database that restarts ends
@@ -108,9 +109,9 @@ class _Storing:
         self._store = store
         self._stores = asyncio.Semaphore(concurrency)
         self._room = asyncio.Semaphore(unstored)
-        self._open: dict[str, str] = {}  # without an outcome, by id
+        self._open: dict[str, str | JobRef] = {}  # without an outcome, by id
         self._storing: set[str] = set()
-        self._read: asyncio.Queue[str | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
+        self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
         self._all_read = False
         self._closed = asyncio.Event()  # the watcher was closed
 
@@ -133,7 +134,7 @@ class _Storing:
                 await self._add(job)
         await self._read.put(None)
 
-    async def _add(self, job: str) -> None:
+    async def _add(self, job: str | JobRef) -> None:
         if (key := _key(job)) not in self._open and key not in self._storing:
             self._open[key] = job
             await self._read.put(job)
@@ -164,7 +165,7 @@ class _Storing:
             else:
                 return
 
-    async def _unsettled(self) -> AsyncGenerator[str, None]:
+    async def _unsettled(self) -> AsyncGenerator[str | JobRef, None]:
         """Yield the jobs that have no outcome: first those that were read before, then others."""
         for job in list(self._open.values()):
             yield job
@@ -211,6 +212,6 @@ class _Storing:
             self._closed.set()
 
 
-def _key(job: str) -> str:
+def _key(job: str | JobRef) -> str:
     """Return the id of a job without its kind."""
     return str(job).rpartition("/")[2]

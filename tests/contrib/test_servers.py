@@ -9,13 +9,14 @@ import math
 import time
 from contextlib import suppress
 from functools import partial
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 import server_apps
 from internals import end_now
 
-from adepoll import AdeClient, Fixed, JobWatcher, RetryPolicy
+from adepoll import AdeClient, Fixed, JobKind, JobWatcher, RetryPolicy
 from adepoll.emulator import JobPlan, Outcome, make_fault
 from adepoll.server import resources
 
@@ -235,7 +236,17 @@ async def test_events_continue_after_the_last_event_id(server, ade, http):
     async with http.get(url, headers={"Last-Event-ID": "cr"}) as response:
         events = events_in(await response.text())
     assert events == [
-        ("job", {"job_id": active, "status": "completed", "is_last": True, "conforms": True}),
+        (
+            "job",
+            {
+                "job_id": active,
+                "kind": "v1-extract",
+                "status": "completed",
+                "is_last": True,
+                "conforms": True,
+                "partial": False,
+            },
+        ),
         ("end", {}),
     ]
 
@@ -665,3 +676,29 @@ async def test_a_result_is_aborted_after_the_grace_time(kind, ade, http):
                 await response.read()
             response.close()
             await stopping
+
+
+# --- kinds -------------------------------------------------------------------------------------
+
+
+async def test_jobs_of_all_kinds_are_waited_for_and_followed(server, ade, http):
+    names = {kind: ade.submit(JobPlan(), kind=kind) for kind in JobKind.all()}
+    refs = [f"{kind}/{job_id}" for kind, job_id in names.items()]
+    for kind, job_id in names.items():
+        async with http.get(f"{server.url}/status/{job_id}?kind={kind}") as response:
+            assert response.status == 200
+            body = await response.json()
+            assert (body["job_id"], body["kind"]) == (job_id, kind.name)
+    query = "&".join(f"id={quote(ref, safe='')}" for ref in refs)
+    async with http.get(f"{server.url}/events?{query}") as response:
+        text = await response.text()
+    jobs = [data for name, data in events_in(text) if name == "job"]
+    assert {(data["job_id"], data["kind"]) for data in jobs if data["is_last"]} == {
+        (job_id, kind.name) for kind, job_id in names.items()
+    }
+    assert "id: ccccc\n" in text  # so that a browser that connects again gets no job twice
+
+
+async def test_an_unknown_kind_gets_422(server, http):
+    async with http.get(f"{server.url}/status/job?kind=v9-dream") as response:
+        assert response.status == 422

@@ -59,6 +59,11 @@ def encoder(padding):
     return lambda update: as_event(update) | ({"padding": padding * "-"} if padding else {})
 
 
+def named(job_id, kind):
+    """Return the text that names a job of a kind."""
+    return job_id if kind is None else f"{kind}/{job_id}"
+
+
 def aiohttp_app(**options):
     async def wait(request):
         timeout = request.query.get("timeout")
@@ -75,7 +80,9 @@ def aiohttp_app(**options):
 
     async def status(request):
         timeout = float(request.query.get("timeout", 20))
-        return await for_aiohttp.send_status(request, request.match_info["job_id"], timeout=timeout)
+        return await for_aiohttp.send_status(
+            request, named(request.match_info["job_id"], request.query.get("kind")), timeout=timeout
+        )
 
     async def events(request):
         return await for_aiohttp.events(
@@ -113,8 +120,13 @@ def fastapi_app(**options):
         return {"status": job.status.value}
 
     @app.get("/status/{job_id}", **for_fastapi.openapi.STATUS)
-    async def status(request: Request, job_id: str, timeout: float = 20):  # noqa: ASYNC109 - a query parameter
-        return await for_fastapi.send_status(request, job_id, timeout=timeout)
+    async def status(
+        request: Request,
+        job_id: str,
+        kind: str | None = None,
+        timeout: float = 20,  # noqa: ASYNC109 - a query parameter
+    ):
+        return await for_fastapi.send_status(request, named(job_id, kind), timeout=timeout)
 
     @app.get("/all")
     async def wait_for_all(request: Request, ids: Annotated[list[str], Query(alias="id")]):

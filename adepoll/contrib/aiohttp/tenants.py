@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.contrib.aiohttp.disconnects import DisconnectMonitor
 from adepoll.contrib.aiohttp.problems import abort, problem_response
@@ -29,7 +30,7 @@ from adepoll.server.resources import (
 )
 from adepoll.server.sse import EVENT_STREAM_HEADERS, as_event
 from adepoll.server.tenant_pool import TenantOptions, TenantPool
-from adepoll.server.webhooks import WebhookVerifier, default_job_ids
+from adepoll.server.webhooks import Verifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
@@ -51,7 +52,7 @@ class JobFunctions:
     async def wait(
         self,
         request: web.Request,
-        job_id: str,
+        job: str | JobRef,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> JobSnapshot:
@@ -68,12 +69,12 @@ class JobFunctions:
             ClosedError: The server is stopping.
         """
         with self.disconnects(request).cancelling(request):
-            return await self.resources(request).wait(job_id, timeout=timeout)
+            return await self.resources(request).wait(job, timeout=timeout)
 
     async def send_status(
         self,
         request: web.Request,
-        job_id: str,
+        job: str | JobRef,
         *,
         timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> web.Response:
@@ -87,13 +88,13 @@ class JobFunctions:
             ClosedError: The server is stopping.
         """
         with self.disconnects(request).cancelling(request):
-            reply = await self.resources(request).wait_and_reply(job_id, timeout=timeout)
+            reply = await self.resources(request).wait_and_reply(job, timeout=timeout)
         return web.json_response(reply.body, status=reply.status, headers=reply.headers)
 
     async def events(
         self,
         request: web.Request,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | JobRef],
         *,
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
@@ -130,7 +131,7 @@ class JobFunctions:
         return response
 
     async def send_result(
-        self, request: web.Request, job: JobSnapshot | str, *, filename: str | None = None
+        self, request: web.Request, job: JobSnapshot | JobRef | str, *, filename: str | None = None
     ) -> web.StreamResponse:
         """Respond with the result of a job, as fast as the client accepts it.
 
@@ -140,7 +141,7 @@ class JobFunctions:
 
         Args:
             request: The request.
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a reference, or its id.
             filename: Name under which a browser saves the result; None for the job id and
                 ``.json``.
 
@@ -188,7 +189,7 @@ class JobFunctions:
 
     def webhook(
         self,
-        verifier: WebhookVerifier,
+        verifier: Verifier,
         *,
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int = 2**16,

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
 from adepoll.redaction import showable
@@ -98,7 +99,7 @@ class ResultResponse(Response):
         self,
         resources: ServerResources,
         request: Request,
-        job: JobSnapshot | str,
+        job: JobSnapshot | JobRef | str,
         filename: str | None,
     ) -> None:
         """Create a response with the result of a job. Headers that you set replace its own."""

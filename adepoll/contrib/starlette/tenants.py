@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
 from adepoll.contrib.starlette.problems import problem_response
 from adepoll.contrib.starlette.responses import (
@@ -26,7 +27,7 @@ from adepoll.server.resources import ResourceOptions, ServerResources, open_reso
 from adepoll.server.sse import as_event
 from adepoll.server.stop_signals import on_stop_signal
 from adepoll.server.tenant_pool import TenantOptions, TenantPool
-from adepoll.server.webhooks import WebhookVerifier, default_job_ids
+from adepoll.server.webhooks import Verifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 
 _ABNORMAL_CLOSURE: Final = 1006  # a WebSocket close code
@@ -48,7 +49,7 @@ class JobFunctions:
     async def wait(
         self,
         request: Request | WebSocket,
-        job_id: str,
+        job: str | JobRef,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> JobSnapshot:
@@ -62,7 +63,7 @@ class JobFunctions:
         Args:
             request: The request, whose body was read or is not needed; or an accepted websocket,
                 whose messages are discarded meanwhile.
-            job_id: The job.
+            job: The job's id, or a reference, which can contain its kind.
             timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
@@ -74,17 +75,17 @@ class JobFunctions:
         """
         try:
             async with cancel_on_disconnect(request.receive):
-                job = await self.resources(request).wait(job_id, timeout=timeout)
+                snapshot = await self.resources(request).wait(job, timeout=timeout)
         except ClientDisconnectedError:
             if isinstance(request, WebSocket):
                 raise WebSocketDisconnect(_ABNORMAL_CLOSURE) from None
             raise
-        return job
+        return snapshot
 
     async def send_status(
         self,
         request: Request,
-        job_id: str,
+        job: str | JobRef,
         *,
         timeout: float | None = 20.0,  # noqa: ASYNC109 - as for JobWatcher.wait
     ) -> Response:
@@ -98,13 +99,13 @@ class JobFunctions:
             ClosedError: The server is stopping.
         """
         async with cancel_on_disconnect(request.receive):
-            reply = await self.resources(request).wait_and_reply(job_id, timeout=timeout)
+            reply = await self.resources(request).wait_and_reply(job, timeout=timeout)
         return JSONResponse(reply.body, status_code=reply.status, headers=reply.headers)
 
     def events(
         self,
         request: Request,
-        job_ids: Iterable[str],
+        job_ids: Iterable[str | JobRef],
         *,
         heartbeat: float = 15.0,
         encode: Callable[[StatusUpdate], Json] = as_event,
@@ -124,7 +125,7 @@ class JobFunctions:
         return EventsResponse(resources, events)
 
     def send_result(
-        self, request: Request, job: JobSnapshot | str, *, filename: str | None = None
+        self, request: Request, job: JobSnapshot | JobRef | str, *, filename: str | None = None
     ) -> Response:
         """Respond with the result of a job, as fast as the client accepts it.
 
@@ -135,7 +136,7 @@ class JobFunctions:
 
         Args:
             request: The request.
-            job: A snapshot of the job, or its id.
+            job: A snapshot of the job, a reference, or its id.
             filename: Name under which a browser saves the result; None for the job id and
                 ``.json``.
         """
@@ -143,7 +144,7 @@ class JobFunctions:
 
     def webhook(
         self,
-        verifier: WebhookVerifier,
+        verifier: Verifier,
         *,
         job_ids: Callable[[Json], Iterable[Json]] = default_job_ids,
         max_bytes: int = 2**16,
