@@ -2,15 +2,17 @@
 
 import asyncio
 
+import attrs
 import pytest
 
-from adepoll import AdeClient, RetryPolicy
+from adepoll import AdeClient, JobKind, RetryPolicy
 from adepoll.emulator import (
     EPOCH,
     FAULT_NAMES,
     Emulator,
     Endpoint,
     JobPlan,
+    RefusalKind,
     World,
     WorldSource,
     loop_clock,
@@ -85,3 +87,59 @@ def test_a_fault_leads_to_the_same_answer_or_error_in_both(endpoint, name):
     real = asyncio.run(over_a_socket(fault, endpoint))
     virtual = in_virtual_time(fault, endpoint)
     assert facts(real) == facts(virtual)
+
+
+# They take long, or make the client slower, and do not depend on the kind.
+EXCLUDED = {
+    "overlong",
+    "never-ending",
+    "deep-nesting",
+    "latency",
+    *(kind.value for kind in RefusalKind),
+}
+
+
+async def answers_about(kind, world, source):
+    """Return the answers for each fault of a job, of a large job and of a list of a kind."""
+    for job_id in ("one", "two"):
+        world.submit(JobPlan(result_bytes=3_000), kind=kind, job_id=job_id, received_at=EPOCH - 10)
+    answers = [await read(source, endpoint) for endpoint in READ]
+    for endpoint in READ:
+        for name in cases(endpoint):
+            if name not in EXCLUDED:
+                fault = world.faults.add(name, endpoints=[endpoint], **OPTIONS.get(name, {}))
+                answers.append(await read(source, endpoint))
+                world.faults.remove(fault)
+    large = JobPlan(result_bytes=2_000_000)
+    world.submit(large, kind=kind, job_id="large", received_at=EPOCH - 10)
+    job = await source.get_job("large")
+    return [*map(facts, answers), attrs.evolve(job, output_url=None)]
+
+
+READ = (Endpoint.GET, Endpoint.LIST)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("v1-parse", "v2-parse"),
+        pytest.param("v2-extract", marks=pytest.mark.thorough),
+        pytest.param("v2-workflow", marks=pytest.mark.thorough),
+    ],
+)
+def test_jobs_of_other_kinds_lead_to_the_same_answers_in_both(kind):
+    async def over_a_socket():
+        async with Emulator(clock=lambda: EPOCH, seed=2) as ade:
+            retry = RetryPolicy(attempts=1)
+            async with AdeClient(ade.api_key, base_url=ade.base_url, retry=retry) as client:
+                return await answers_about(kind, ade.world, client.for_kind(JobKind.named(kind)))
+
+    async def in_virtual_time():
+        world = World(clock=lambda: EPOCH, seed=2)
+        source = WorldSource(world=world, latency=(0.0, 0.0), kind=JobKind.named(kind))
+        return await answers_about(kind, world, source)
+
+    real, virtual = asyncio.run(over_a_socket()), run(in_virtual_time())
+    assert len(real) > 35
+    for one, other in zip(real, virtual, strict=True):
+        assert one == other
