@@ -129,7 +129,8 @@ def report_problem(
     """Return the problem details of an error, and log a warning if it is a fault."""
     problem = problem_details(error, instance=instance)
     if problem.is_fault:
-        _log.warning("responded with status %d: %s", problem.status, error)
+        extra = {"job_id": problem.job_id}
+        _log.warning("responded with status %d: %s", problem.status, error, extra=extra)
     return problem
 
 

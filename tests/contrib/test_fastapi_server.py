@@ -16,16 +16,19 @@ from adepoll import AdeClient, JobWatcher, ResultFetcher
 from adepoll.contrib.fastapi import (
     Client,
     Fetcher,
+    Resources,
     Tenant,
     Watcher,
     add_problem_details,
     adepoll_lifespan,
     ready,
+    resources,
     running,
     send_result,
     wait,
 )
 from adepoll.emulator import JobPlan
+from adepoll.server.resources import open_resources
 
 ENDLESS = JobPlan(processing_time=float("inf"))
 
@@ -55,6 +58,26 @@ async def test_dependencies_do_not_appear_in_the_schema(ade):
     operation = app.openapi()["paths"]["/kinds"]["get"]
     assert "parameters" not in operation
     assert "requestBody" not in operation
+
+
+async def test_an_override_replaces_the_resources_of_dependencies_and_functions(ade, other_ade):
+    app = server_apps.fastapi_app(**server_apps.options_for(other_ade))
+
+    @app.get("/same")
+    async def same(request: Request, client: Client, mine: Resources):
+        return client is mine.client is resources(request).client
+
+    job_id = ade.submit(JobPlan())
+    async with (
+        open_resources(**server_apps.options_for(ade)) as replacement,
+        server_apps.run_uvicorn(app) as server,
+    ):
+        app.dependency_overrides[resources] = lambda: replacement
+        assert await get(f"{server.url}/same") == (200, True)
+        assert await get(f"{server.url}/wait/{job_id}") == (200, {"status": "completed"})
+        assert (await get(f"{server.url}/result/{job_id}"))[0] == 200
+        assert (await get(f"{server.url}/ready"))[0] == 200
+    assert other_ade.truth.requests.get == 0
 
 
 async def test_an_inner_lifespan_runs_within_and_its_state_is_kept(ade):

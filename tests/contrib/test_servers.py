@@ -632,6 +632,17 @@ async def test_a_closed_watcher_is_not_ready(server, http):
 # --- stopping ----------------------------------------------------------------------------------
 
 
+async def test_a_log_record_about_a_job_names_the_job(kind, ade, http, caplog):
+    ade.faults.add("unauthorized")
+    async with (
+        server_apps.run_server(kind, ade) as server,
+        http.get(f"{server.url}/wait/some-job") as response,
+    ):
+        assert response.status == 502
+    records = [record for record in caplog.records if "responded with" in record.message]
+    assert [record.job_id for record in records] == ["some-job"]
+
+
 async def test_a_stopping_server_ends_waits_and_streams_within_seconds(server, ade, http):
     endless = ade.submit(ENDLESS)
     waits = [asyncio.create_task(http.get(f"{server.url}/wait/{endless}")) for _ in range(20)]

@@ -1,6 +1,7 @@
 """Tenants whose keys are known only at run time, in aiohttp and FastAPI."""
 
 import asyncio
+import contextvars
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -195,3 +196,46 @@ async def test_a_tenant_that_does_not_run_says_which_lifespan_is_missing(ade):
     assert status == 200
     assert "'eu'" in text
     assert "lifespan=eu.lifespan(...)" in text
+
+
+REQUEST_ID = contextvars.ContextVar("request_id", default=None)
+
+
+async def test_what_serves_several_requests_has_the_context_of_none(ade):
+    """A tenant is opened by a request, and polls jobs for others later."""
+    seen = []
+
+    class Watcher(JobWatcher):
+        def __init__(self, client):
+            seen.append(("open", REQUEST_ID.get()))
+            super().__init__(Source(client), schedule=Fixed(interval=0.05))
+
+    class Source:
+        def __init__(self, client):
+            self.client = client
+
+        async def get_job(self, job_id):
+            seen.append(("poll", REQUEST_ID.get()))
+            return await self.client.get_job(job_id)
+
+        async def list_jobs(self, **options):
+            seen.append(("list", REQUEST_ID.get()))
+            return await self.client.list_jobs(**options)
+
+    app, pool = fastapi_app(
+        client=lambda _key: AdeClient(ade.api_key, base_url=ade.base_url),
+        watcher=Watcher,
+        idle_after=0.1,
+    )
+
+    @app.middleware("http")
+    async def set_request_id(request, call_next):
+        REQUEST_ID.set("17")
+        return await call_next(request)
+
+    async with server_apps.run_uvicorn(app) as server:
+        job_id = ade.submit(JobPlan(processing_time=0.2))
+        assert (await get(f"{server.url}/a/jobs/{job_id}"))[0] == 200
+        await until(lambda: len(pool()) == 0)  # closed by a timer
+    assert {what for what, _ in seen} >= {"open", "poll"}
+    assert {request_id for _, request_id in seen} == {None}

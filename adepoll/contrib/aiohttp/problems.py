@@ -40,6 +40,7 @@ def problem_response(request: web.Request, error: AdePollError | ClosedError) ->
 
 def abort(request: web.Request, error: Exception) -> None:
     """Close the connection of a response that cannot be completed."""
-    _log.warning("a response to %s was aborted: %s", showable(request.path), error)
+    extra = {"job_id": getattr(error, "job_id", None)}
+    _log.warning("a response to %s was aborted: %s", showable(request.path), error, extra=extra)
     if request.transport is not None:
         request.transport.abort()

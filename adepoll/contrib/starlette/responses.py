@@ -139,7 +139,12 @@ class ResultResponse(Response):
         except (AdePollError, ClosedError, TimeoutError) as error:
             if response is None:
                 raise  # nothing was sent yet, so a problem can be sent
-            _log.warning("a response to %s was aborted: %s", _path(scope), error)
+            _log.warning(
+                "a response to %s was aborted: %s",
+                _path(scope),
+                error,
+                extra={"job_id": getattr(error, "job_id", None)},
+            )
             if "Content-Length" not in response.headers:
                 raise  # otherwise a middleware would end the response as if it were complete
         if self.background is not None:
