@@ -96,6 +96,16 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into docs/_build; broken links are errors. Then check it."""
+    session.install(*groups("docs", "tests"), "-e", ".[cli,fastapi,json,otel,prometheus,pytest]")
+    site = Path("docs/_build/html")
+    session.run("sphinx-build", "-E", "-W", "--keep-going", "-b", "html", "docs", str(site))
+    session.env["ADEPOLL_SITE"] = str(site.resolve())
+    session.run("pytest", "tests/docs", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Print a table of speeds beside their peers: ``nox -s bench -- NAME``."""
     benches = {path.stem: path for path in Path("tests/benchmarks").glob("[!_]*.py")}

@@ -47,8 +47,8 @@ class RateLimiter:
 
     Four things can hold a request back: the window (concurrent requests), the rate (requests per
     second, after a 429), the gate (closed for all requests after a 429 or a Retry-After) and an
-    outage (single probes). Pass the same object to several `AdeClient`s of one event loop, and
-    all their requests share these limits. It holds no connections and need not be closed.
+    outage (single probes). Pass the same object to several clients (`AdeClient`) of one event
+    loop, and all their requests share these limits. It holds no connections and need not be closed.
 
     Attributes:
         retry: The policy for retries of clients that have no policy of their own.
