@@ -6,25 +6,37 @@ A new public name appears on the page of the package that defines it.
 import ast
 import importlib
 import inspect
+import pkgutil
 import textwrap
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import adepoll
+import adepoll.contrib
 
-# Public modules (see "Deprecation policy" in contributing.md) whose names have a page of their own.
-MODULES: Final = {
-    "adepoll.emulator": "Emulator",
-    "adepoll.journal": "Journal",
-    "adepoll.report": "Report",
+# Public modules (see "Deprecation policy" in contributing.md) with a page of their own.
+_CONTRIB: Final = [module.name for module in pkgutil.iter_modules(adepoll.contrib.__path__)]
+_TITLES: Final = {
     "adepoll.contrib.aiohttp": "aiohttp servers",
     "adepoll.contrib.fastapi": "FastAPI servers",
     "adepoll.contrib.starlette": "Starlette servers",
-    "adepoll.contrib.prometheus": "Prometheus",
     "adepoll.contrib.otel": "OpenTelemetry",
+    "adepoll.contrib.prometheus": "Prometheus",
     "adepoll.contrib.pytest": "pytest fixtures",
+    "adepoll.contrib.testing": "Parts of the pytest fixtures",
+    "adepoll.emulator": "Emulator",
+    "adepoll.journal": "Journal",
+    "adepoll.report": "Report",
+    "adepoll.tables": "Tables",
+}
+MODULES: Final = {
+    **{name: title for name, title in _TITLES.items() if ".contrib." not in name},
+    **{
+        f"adepoll.contrib.{name}": _TITLES.get(f"adepoll.contrib.{name}", name) for name in _CONTRIB
+    },
 }
 # Pages for the names of `adepoll` itself, by the package that defines them.
 PACKAGES: Final = {
@@ -80,7 +92,11 @@ def write(folder: Path) -> None:
 
 
 def _names(module: str) -> list[str]:
-    return [name for name in importlib.import_module(module).__all__ if not name.startswith("_")]
+    return [
+        name
+        for name in getattr(importlib.import_module(module), "__all__", [])
+        if not name.startswith("_")
+    ]
 
 
 def _package_of(name: str) -> str:
@@ -105,9 +121,18 @@ def _directive(name: str, shown: dict[int, str]) -> str:
             return f".. py:class:: {name}\n\n   The same as :py:class:`{first}`."
         return f".. autoclass:: {name}\n   :members:"
     if inspect.isroutine(value):
-        return f".. autofunction:: {name}"
+        # Sphinx would take the first argument of a bound method for `self`.
+        signature = _bare_signature(value) if inspect.ismethod(value) else ""
+        return f".. autofunction:: {name}{signature}"
     text = _documented_values().get(last) or _first_paragraph(value)
     return f".. py:data:: {name}\n\n{textwrap.indent(text, ' ' * 3)}"
+
+
+def _bare_signature(function: Callable[..., object]) -> str:
+    """Return the signature of a function without its types."""
+    signature = inspect.signature(function)
+    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return str(inspect.Signature(bare))
 
 
 def _first_paragraph(value: object) -> str:

@@ -17,7 +17,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "examples"]
 myst_heading_anchors = 4  # the anchors of GitHub: [text](page.md#heading)
 myst_enable_extensions = ["colon_fence"]
-suppress_warnings = ["toc.empty_glob"]
 
 default_role = "code"  # `name` in docstrings
 autodoc_member_order = "bysource"
