@@ -66,10 +66,10 @@ def completion() -> None:
 def demo() -> None:
     """Watch 2,000 emulated jobs on this machine; needs no API key.
 
-    Starts an emulator of the service as a separate process, and submits the jobs to it over HTTP.
-    Durations are log-normal; 3% of the jobs fail, 1% are cancelled, and 5% have results of 2 to 20
-    MB. Watches the jobs, downloads the large results, and compares everything with the emulator's
-    records. Exits with 1 if anything is missing or wrong.
+    Starts an emulator of the service as a separate process, and submits jobs of all five kinds to
+    it over HTTP. Durations are log-normal; 3% of the jobs fail, 1% are cancelled, and 5% have
+    results of 2 to 20 MB. Watches the jobs, stores the large results, and compares everything with
+    the emulator's records. Exits with 1 if anything is missing or wrong.
     """
 
 

@@ -11,6 +11,7 @@ import aiohttp
 from attrs import frozen
 
 from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import Json
 from adepoll.errors import AdePollError
 
@@ -20,6 +21,30 @@ _SCHEMA: Final = (
     '"total": {"type": "number"}, "lines": {"type": "array", "items": {"type": "object", '
     '"properties": {"text": {"type": "string"}, "amount": {"type": "number"}}}}}}'
 )
+
+
+_PATHS: Final = {
+    JobKind.V1_EXTRACT: "/v1/ade/extract/jobs",
+    JobKind.V1_PARSE: "/v1/ade/parse/jobs",
+    JobKind.V2_PARSE: "/v2/parse/jobs",
+    JobKind.V2_EXTRACT: "/v2/extract/jobs",
+    JobKind.V2_WORKFLOW: "/v2/workflow/jobs",
+}
+
+
+def _form(kind: JobKind, number: int) -> aiohttp.FormData:
+    """Return the form that creates the job of that number."""
+    form = aiohttp.FormData(default_to_multipart=True)
+    if kind is JobKind.V1_EXTRACT or kind is JobKind.V2_EXTRACT:
+        form.add_field("schema", _SCHEMA)
+        form.add_field("markdown", f"# Invoice {number}", filename=f"invoice-{number}.md")
+        return form
+    form.add_field("document", b"%PDF-1.7", filename=f"invoice-{number}.pdf")
+    if kind is JobKind.V2_WORKFLOW:
+        step = f'{{"name": "parse-extract", "document": "$inputs.invoice", "schema": {_SCHEMA}}}'
+        form.add_field("inputs", '{"invoice": {"document": "document"}}')
+        form.add_field("steps", f"[{step}]")
+    return form
 
 
 @frozen
@@ -34,23 +59,16 @@ class EmulatorProcess:
     base_url: str
     api_key: str
 
-    async def submit(self, count: int) -> list[str]:
-        """Create `count` jobs, and return their ids."""
+    async def submit(self, count: int) -> list[JobRef]:
+        """Create `count` jobs whose kinds take turns, and return them."""
         slots = asyncio.Semaphore(_MAX_SUBMISSIONS)
+        kinds = [*_PATHS]
 
-        async def create(session: aiohttp.ClientSession, number: int) -> str:
-            form = aiohttp.FormData()
-            form.add_field("schema", _SCHEMA)
-            form.add_field(
-                "markdown",
-                f"# Invoice {number}",
-                filename=f"invoice-{number}.md",
-                content_type="text/markdown",
-            )
-            url = f"{self.base_url}/v1/ade/extract/jobs"
-            async with slots, session.post(url, data=form) as response:
-                job_id: str = (await response.json())["job_id"]
-                return job_id
+        async def create(session: aiohttp.ClientSession, number: int) -> JobRef:
+            kind = kinds[number % len(kinds)]
+            url = self.base_url + _PATHS[kind]
+            async with slots, session.post(url, data=_form(kind, number)) as response:
+                return JobRef((await response.json())["job_id"], kind=kind)
 
         async with self._session() as session:
             return await asyncio.gather(*(create(session, number) for number in range(count)))

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.cli.batch_state import state_of_watch
 from adepoll.cli.demo_emulator import emulator_process
@@ -27,7 +28,7 @@ from adepoll.watching.watch import Watch
 from adepoll.watching.watcher import JobWatcher
 
 _MAX_DOWNLOADS: Final = 8  # at the same time
-_INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are downloaded
+_INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are stored
 _STATUS_OF_OUTCOME: Final = {
     "completed": JobStatus.COMPLETED,
     "partial": JobStatus.COMPLETED,
@@ -44,13 +45,16 @@ def demo(*, jobs: int, median: float, seed: int) -> None:
 async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
     """Run the demo, and print its table and findings."""
     async with emulator_process(seed=seed, median=median) as emulator:
-        async with AdeClient(emulator.api_key, base_url=emulator.base_url) as client:
-            say(f"adepoll: submitting {jobs} jobs to the emulator at {emulator.base_url}")
-            job_ids = await emulator.submit(jobs)
-            observations = await _watch(client, job_ids)
+        say(f"adepoll: submitting {jobs} jobs to the emulator at {emulator.base_url}")
+        submitted = await emulator.submit(jobs)
+        with tempfile.TemporaryDirectory(prefix="adepoll-demo-") as folder:
+            async with AdeClient(
+                emulator.api_key, base_url=emulator.base_url, result_dir=folder
+            ) as client:
+                observations = await _watch(client, submitted, Path(folder))
         say("adepoll: comparing with the emulator's records")
         truth = await emulator.truth()
-    findings = compare(job_ids, observations, truth)
+    findings = compare([job.job_id for job in submitted], observations, truth)
     Console().print(_table(observations, truth, findings))
     for finding in findings:
         say(f"adepoll: WRONG: {finding}")
@@ -120,36 +124,35 @@ class DownloadCounter:
             self.in_progress -= 1
 
 
-async def _watch(client: AdeClient, job_ids: Sequence[str]) -> Observations:
-    """Watch all jobs, and download the results that are not inline."""
+async def _watch(client: AdeClient, jobs: Sequence[JobRef], folder: Path) -> Observations:
+    """Watch all jobs, and store the large results in a folder."""
     observations = Observations()
     loop = asyncio.get_running_loop()
     began = loop.time()
-    with tempfile.TemporaryDirectory(prefix="adepoll-demo-") as folder:
-        async with (
-            JobWatcher(client) as watcher,
-            ResultFetcher(client) as fetcher,
-            watcher.watch(job_ids) as watch,
-            asyncio.TaskGroup() as downloads,
+    async with (
+        JobWatcher(client) as watcher,
+        ResultFetcher(client) as fetcher,
+        watcher.watch(jobs) as watch,
+        asyncio.TaskGroup() as downloads,
+    ):
+        counter = DownloadCounter()
+        with progress_view(
+            lambda: state_of_watch(
+                watch,
+                client,
+                watcher,
+                fetching=counter.in_progress,
+                bytes_fetched=counter.bytes,
+            )
         ):
-            counter = DownloadCounter()
-            with progress_view(
-                lambda: state_of_watch(
-                    watch,
-                    client,
-                    watcher,
-                    fetching=counter.in_progress,
-                    bytes_fetched=counter.bytes,
-                )
-            ):
-                await _observe(
-                    watch,
-                    observations=observations,
-                    fetcher=fetcher,
-                    folder=Path(folder),
-                    downloads=downloads,
-                    counter=counter,
-                )
+            await _observe(
+                watch,
+                observations=observations,
+                fetcher=fetcher,
+                folder=folder,
+                downloads=downloads,
+                counter=counter,
+            )
     observations.seconds = loop.time() - began
     observations.requests = client.stats.requests
     return observations
@@ -183,7 +186,7 @@ async def _observe(
     try:
         async for job in watch:
             observations.add(job)
-            if job.output_url is not None:
+            if job.output_url is not None or job.data_omitted:
                 await slots.acquire()
                 downloads.create_task(fetch(job))
     except UnresolvedJobsError as error:
@@ -232,7 +235,7 @@ def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> 
     table.add_column(style="bold")
     table.add_column()
     table.add_row("settled", f"{len(lags)} jobs: {by_status}")
-    table.add_row("", f"{partial} completed jobs do not conform to their schema (206)")
+    table.add_row("", f"{partial} completed jobs have a partial result")
     table.add_row("requests per job", f"{observations.requests / count:.2f}")
     table.add_row(
         "detection lag", f"p50 {_quantile(lags, 0.5):.2f} s, p95 {_quantile(lags, 0.95):.2f} s"
