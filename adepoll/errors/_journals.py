@@ -1,5 +1,6 @@
 """Errors of a batch as a whole: its journal, and the disk that it writes to."""
 
+import os
 from collections.abc import Sequence
 
 from adepoll.errors._base import AdePollError
@@ -35,11 +36,17 @@ class JournalBusyError(JournalError):
     """
 
     def __init__(self, *, path: str, pid: int | None) -> None:
-        holder = "another program, such as a sqlite3 shell" if pid is None else f"process {pid}"
-        super().__init__(
-            f"is in use by {holder}; wait until that process ends, or stop it, then try again",
-            path=path,
-        )
+        if pid == os.getpid():
+            problem = (
+                "is open already in this process, by another Batch or Journal; close that one with "
+                "`await batch.aclose()`, or use it. In a notebook, an earlier cell has opened it"
+            )
+        else:
+            holder = "another program, such as a sqlite3 shell" if pid is None else f"process {pid}"
+            problem = (
+                f"is in use by {holder}; wait until that process ends, or stop it, then try again"
+            )
+        super().__init__(problem, path=path)
         self.pid = pid
 
 

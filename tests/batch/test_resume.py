@@ -251,7 +251,7 @@ async def test_a_journal_that_cannot_be_written_stops_the_run_without_loss(
 
 async def test_only_one_batch_at_a_time_has_the_journal(scene):
     async with scene.batch():
-        with pytest.raises(Exception, match="is in use by process"):
+        with pytest.raises(Exception, match="is open already in this process"):
             await scene.run([])
         with JournalReader(scene.journal) as reader:
             assert reader.holder is not None

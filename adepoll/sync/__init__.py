@@ -1,0 +1,10 @@
+"""adepoll for programs without asyncio: `wait`, `watch`, `download`, and a `Session` with batches.
+
+A session runs the asyncio library in one background thread. It works in scripts, in threads, and in
+notebooks, whose own event loop is not touched.
+"""
+
+from adepoll.sync.functions import download, wait, watch
+from adepoll.sync.session import Batch, Session
+
+__all__ = ["Batch", "Session", "download", "wait", "watch"]

@@ -1,0 +1,115 @@
+"""BackgroundLoop: an event loop in a thread of its own, and calls into it. Imports errors.
+
+A call that is interrupted, as by Ctrl-C, cancels its coroutine and waits until that has ended.
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from adepoll.errors import ClosedError
+
+_T = TypeVar("_T")
+
+_SLICE: Final = 1.0  # seconds; on Windows, Ctrl-C does not interrupt a longer wait before its end
+
+
+class BackgroundLoop:
+    """An event loop in a daemon thread; `close` ends both."""
+
+    def __init__(self) -> None:
+        """Start the thread."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="adepoll-sync", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_closed(self) -> bool:
+        """True after `close`."""
+        return self._loop.is_closed()
+
+    def run(self, main: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine in the loop, and return its result.
+
+        Raises:
+            ClosedError: The loop is closed.
+            RuntimeError: The call comes from the thread of the loop, which it would block for ever.
+        """
+        if self.is_closed:
+            main.close()
+            raise ClosedError("the session is closed; open it again with a `with` block")
+        if threading.current_thread() is self._thread:
+            main.close()
+            raise RuntimeError("adepoll.sync was called from its own event loop; await instead")
+        done: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        tasks: list[asyncio.Task[_T]] = []
+
+        def start() -> None:
+            if done.cancelled():
+                main.close()
+                return
+            tasks.append(self._loop.create_task(main))
+            tasks[0].add_done_callback(lambda task: _pass_on(task, done))
+
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:
+                _cancel(done)
+
+        try:
+            self._loop.call_soon_threadsafe(start)
+            _wait_for(done)
+        except BaseException:  # Ctrl-C, or whatever a signal handler raises
+            self._loop.call_soon_threadsafe(cancel)
+            _wait_for(done)
+            raise
+        if done.cancelled():
+            raise ClosedError("the session was closed during this call")
+        return done.result()
+
+    def owns_current_thread(self) -> bool:
+        """Return True in the thread of the loop, as when an object is collected there."""
+        return threading.current_thread() is self._thread
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the thread; may be called again."""
+        if not self.is_closed:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(_cancel_all())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _pass_on(task: asyncio.Task[_T], done: concurrent.futures.Future[_T]) -> None:
+    if task.cancelled():
+        _cancel(done)
+    elif (error := task.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(task.result())
+
+
+def _cancel(done: concurrent.futures.Future[Any]) -> None:
+    done.cancel()
+    done.set_running_or_notify_cancel()  # wakes threads that wait for it
+
+
+def _wait_for(done: concurrent.futures.Future[Any]) -> None:
+    while not done.done():
+        concurrent.futures.wait([done], timeout=_SLICE)

@@ -1,0 +1,90 @@
+"""Functions for a single call: each opens a session for itself. Imports session."""
+
+import os
+from collections.abc import Callable, Generator
+from typing import Literal, overload
+
+from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
+from adepoll.api.models import JobSnapshot
+from adepoll.fetcher import Download
+from adepoll.sync.session import JobIds, Session
+from adepoll.watching.watch import UnresolvedJob
+
+
+def wait(
+    job: str | JobRef,
+    *,
+    timeout: float | None = None,
+    client: Callable[[], AdeClient] = AdeClient,
+) -> JobSnapshot:
+    """Return a job as soon as it has settled; see `Session.wait`.
+
+    Args:
+        job: The job.
+        timeout: Seconds after which `JobTimeoutError` is raised; None for no limit.
+        client: Creates the client; see `Session`.
+    """
+    with Session(client) as session:
+        return session.wait(job, timeout=timeout)
+
+
+@overload
+def watch(
+    job_ids: JobIds,
+    *,
+    timeout: float | None = None,
+    errors: Literal["raise"] = "raise",
+    client: Callable[[], AdeClient] = AdeClient,
+) -> Generator[JobSnapshot, None, None]: ...
+
+
+@overload
+def watch(
+    job_ids: JobIds,
+    *,
+    timeout: float | None = None,
+    errors: Literal["yield"],
+    client: Callable[[], AdeClient] = AdeClient,
+) -> Generator[JobSnapshot | UnresolvedJob, None, None]: ...
+
+
+def watch(
+    job_ids: JobIds,
+    *,
+    timeout: float | None = None,
+    errors: Literal["raise", "yield"] = "raise",
+    client: Callable[[], AdeClient] = AdeClient,
+) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
+    """Yield each job as soon as it has settled; see `Session.watch`.
+
+    Args:
+        job_ids: An iterable of any size.
+        timeout: Seconds after which jobs that have not settled are given up; None for no limit.
+        errors: What becomes of jobs that are given up; see `JobWatcher.watch`.
+        client: Creates the client; see `Session`.
+    """
+    with Session(client) as session:
+        if errors == "yield":
+            yield from session.watch(job_ids, timeout=timeout, errors="yield")
+        else:
+            yield from session.watch(job_ids, timeout=timeout, errors=errors)
+
+
+def download(
+    job: str,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    client: Callable[[], AdeClient] = AdeClient,
+) -> Download:
+    """Write the result of a completed job to a file; see `ResultFetcher.download`.
+
+    Args:
+        job: Id of the job.
+        path: The file; its folder must exist.
+        overwrite: True to replace an existing file.
+        client: Creates the client; see `Session`.
+    """
+    with Session(client) as session:
+        return session.download(job, path, overwrite=overwrite)

@@ -1,0 +1,272 @@
+"""Session: client, watcher and fetcher in a background loop; and its batches. Imports batch."""
+
+import os
+from collections.abc import AsyncIterable, Callable, Collection, Generator, Iterable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
+
+from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobRef
+from adepoll.api.models import JobSnapshot
+from adepoll.batch import Batch as AsyncBatch
+from adepoll.batch import BatchProgress, BatchRun
+from adepoll.batch.id_intake import JobIds as BatchJobIds
+from adepoll.errors import ClosedError
+from adepoll.fetcher import Download, ResultFetcher
+from adepoll.journal.outcomes import Outcome
+from adepoll.sync.background_loop import BackgroundLoop
+from adepoll.sync.reading import read_in_thread
+from adepoll.watching.watch import UnresolvedJob, Watch
+from adepoll.watching.watcher import JobWatcher
+
+JobIds: TypeAlias = Iterable[str | JobRef]
+_T = TypeVar("_T")
+
+
+class Session:
+    """Client, watcher and fetcher for a program without asyncio.
+
+    Use it as ``with Session() as session``, or close it with `close`. All calls of a session share
+    the client's connections and request budget, also calls from several threads. The names and
+    errors are those of `JobWatcher`, `ResultFetcher` and `Batch`.
+    """
+
+    def __init__(self, client: Callable[[], AdeClient] = AdeClient) -> None:
+        """Create a session; ``with`` opens it.
+
+        Args:
+            client: Creates the client, in the background thread: ``lambda:
+                AdeClient(region="eu")``. The session closes it.
+        """
+        self._make_client = client
+        self._loop: BackgroundLoop | None = None
+        self._open = AsyncExitStack()
+
+    def __enter__(self) -> Self:
+        """Start the background thread, and open the client.
+
+        Raises:
+            MissingApiKeyError: The client has no API key.
+        """
+        if self._loop is not None:
+            raise RuntimeError("the session is open already")
+        self._loop = BackgroundLoop()
+        try:
+            self._loop.run(self._start())
+        except BaseException:
+            self._loop.close()
+            self._loop = None
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the client, and end the background thread; may be called again."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            try:
+                loop.run(self._open.aclose())
+            finally:
+                loop.close()
+
+    def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:
+        """Return a job as soon as it has settled; see `JobWatcher.wait`.
+
+        Raises:
+            JobTimeoutError: The job has not settled within `timeout` seconds.
+            AdePollError: The job was given up for another reason.
+        """
+        return self.loop.run(self._watcher.wait(job, timeout=timeout))
+
+    @overload
+    def watch(
+        self,
+        job_ids: JobIds,
+        *,
+        timeout: float | None = None,
+        window: int | None = None,
+        errors: Literal["raise"] = "raise",
+    ) -> Generator[JobSnapshot, None, None]: ...
+
+    @overload
+    def watch(
+        self,
+        job_ids: JobIds,
+        *,
+        timeout: float | None = None,
+        window: int | None = None,
+        errors: Literal["yield"],
+    ) -> Generator[JobSnapshot | UnresolvedJob, None, None]: ...
+
+    def watch(
+        self,
+        job_ids: JobIds,
+        *,
+        timeout: float | None = None,
+        window: int | None = None,
+        errors: Literal["raise", "yield"] = "raise",
+    ) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
+        """Yield each job as soon as it has settled; see `JobWatcher.watch`.
+
+        Watching starts with the first job that is requested, and ends with the generator: at its
+        end, when it is closed, or when the last reference to it is dropped, as after a `break`.
+
+        Raises:
+            UnresolvedJobsError: At the end, if jobs were given up; not with ``errors="yield"``.
+            AdePollError: As `Watch.__anext__`.
+        """
+
+        async def start() -> Watch[JobSnapshot | UnresolvedJob]:
+            ids = _readable(job_ids)
+            if errors == "yield":
+                return self._watcher.watch(ids, timeout=timeout, window=window, errors="yield")
+            watch: Watch[Any] = self._watcher.watch(
+                ids, timeout=timeout, window=window, errors=errors
+            )
+            return watch
+
+        return self._watch(self.loop.run(start()))
+
+    def download(
+        self,
+        job: JobSnapshot | str,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int | None], None] | None = None,
+        overwrite: bool = False,
+    ) -> Download:
+        """Write the result of a job to a file; see `ResultFetcher.download`.
+
+        `progress` is called in the background thread.
+        """
+        return self.loop.run(
+            self._fetcher.download(job, path, progress=progress, overwrite=overwrite)
+        )
+
+    def batch(self, **options: Any) -> "Batch":
+        """Return a batch; the options are those of `adepoll.Batch`. A ``with`` block opens it."""
+        return Batch(self, **options)
+
+    @property
+    def loop(self) -> BackgroundLoop:
+        """The background loop.
+
+        Raises:
+            ClosedError: The session is not open.
+        """
+        if self._loop is None:
+            raise ClosedError("the session is not open; use it as `with Session() as session`")
+        return self._loop
+
+    @property
+    def client(self) -> AdeClient:
+        """The client; its methods run in the background loop only."""
+        self.loop  # noqa: B018 - raises if the session is not open
+        return self._client
+
+    async def _start(self) -> None:
+        async with AsyncExitStack() as stack:
+            self._client = await stack.enter_async_context(self._make_client())
+            self._watcher = await stack.enter_async_context(JobWatcher(self._client))
+            self._fetcher = await stack.enter_async_context(ResultFetcher(self._client))
+            self._open = stack.pop_all()
+
+    def _watch(
+        self, watch: Watch[JobSnapshot | UnresolvedJob]
+    ) -> Generator[JobSnapshot | UnresolvedJob, None, None]:
+        async def take() -> list[JobSnapshot | UnresolvedJob]:
+            first = await anext(watch, None)
+            return [] if first is None else [first, *watch.take_ready()]
+
+        loop = self.loop
+        try:
+            while items := loop.run(take()):
+                yield from items
+        finally:
+            _end(loop, watch)
+
+
+class Batch:
+    """A batch for programs without asyncio; `Session.batch` creates it.
+
+    Use it as ``with session.batch(journal="batch.db") as batch``, or close it with `close`.
+    """
+
+    def __init__(self, session: Session, **options: Any) -> None:
+        """Use `Session.batch`."""
+        self._session = session
+        self._batch = AsyncBatch(session.client, **options)
+
+    def __enter__(self) -> Self:
+        """Open the batch and its journal; errors are those of `adepoll.Batch`."""
+        self._session.loop.run(self._batch.__aenter__())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the batch."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the run, and close the journal; may be called again."""
+        self._session.loop.run(self._batch.aclose())
+
+    def run(
+        self, job_ids: BatchJobIds = (), *, timeout: float | None = None, replay: bool = False
+    ) -> Generator[Outcome, None, None]:
+        """Yield the outcome of each job; see `adepoll.Batch.run`.
+
+        Requesting the next outcome acknowledges the one before, as does the end of the loop. An
+        outcome that was yielded before an error or a `break` is delivered again by the next run.
+        """
+
+        async def start() -> BatchRun:
+            return self._batch.run(_readable(job_ids), timeout=timeout, replay=replay)
+
+        return self._run(self._session.loop.run(start()))
+
+    @property
+    def progress(self) -> BatchProgress:
+        """Progress of the last run."""
+        return self._batch.progress
+
+    def _run(self, run: BatchRun) -> Generator[Outcome, None, None]:
+        async def take() -> Outcome | None:
+            return await anext(run, None)
+
+        loop = self._session.loop
+        try:
+            while (outcome := loop.run(take())) is not None:
+                yield outcome
+        finally:
+            _end(loop, run)
+
+
+def _end(loop: BackgroundLoop, stream: "Watch[Any] | BatchRun") -> None:
+    """Close a stream; where waiting is impossible, it ends soon."""
+    if loop.is_closed:
+        return
+    if loop.owns_current_thread():  # the generator was garbage collected there
+        stream.leave()
+    else:
+        loop.run(stream.aclose())
+
+
+def _readable(job_ids: Iterable[_T] | AsyncIterable[_T]) -> Iterable[_T] | AsyncIterable[_T]:
+    """Return ids that the background loop can read: an iterator is read in another thread."""
+    if isinstance(job_ids, str | bytes | Collection) or not isinstance(job_ids, Iterable):
+        return job_ids
+    return read_in_thread(job_ids)

@@ -1,0 +1,250 @@
+"""adepoll.sync: the library without asyncio, against an emulator in another thread."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from adepoll import AdeClient, UnresolvedJob, sync
+from adepoll.contrib.testing.threaded import serve_in_thread
+from adepoll.emulator import Emulator, JobPlan
+from adepoll.errors import (
+    ClosedError,
+    JobTimeoutError,
+    JournalBusyError,
+    MissingApiKeyError,
+    UnresolvedJobsError,
+)
+
+
+@pytest.fixture(scope="module")
+def ade():
+    with serve_in_thread(Emulator()) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def client(ade):
+    return lambda: AdeClient(api_key=ade.api_key, base_url=ade.base_url)
+
+
+@pytest.fixture
+def session(client):
+    with sync.Session(client) as session:
+        yield session
+
+
+def submit(ade, count=1, **plan):
+    return [ade.submit(JobPlan(**({"processing_time": 0.0} | plan))) for _ in range(count)]
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "adepoll-sync"]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    yield
+    assert threads() == []
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+def test_wait(ade, client):
+    (job_id,) = submit(ade)
+    assert sync.wait(job_id, client=client).job_id == job_id
+
+
+def test_wait_raises_what_the_watcher_raises(ade, client):
+    (job_id,) = submit(ade, processing_time=1e6)
+    with pytest.raises(JobTimeoutError) as info:
+        sync.wait(job_id, timeout=0.05, client=client)
+    assert info.value.job_id == job_id
+
+
+def test_watch(ade, client):
+    job_ids = submit(ade, 3)
+    assert {job.job_id for job in sync.watch(job_ids, client=client)} == set(job_ids)
+
+
+def test_download(ade, client, tmp_path):
+    (job_id,) = submit(ade, result_bytes=5_000)
+    done = sync.download(job_id, tmp_path / "r.json", client=client)
+    assert done.path.read_bytes() == ade.world.result(job_id).read()
+
+
+def test_a_client_that_cannot_be_made_leaves_no_thread(monkeypatch):
+    monkeypatch.delenv("VISION_AGENT_API_KEY", raising=False)
+    with pytest.raises(MissingApiKeyError):
+        sync.wait("job-1")
+
+
+# --- watch ---------------------------------------------------------------------------------------
+
+
+def test_ids_may_come_from_a_generator_that_blocks(ade, session):
+    job_ids = submit(ade, 3)
+    seen = threading.Event()
+
+    def slow_ids():
+        yield job_ids[0]
+        assert seen.wait(30)  # the loop goes on meanwhile
+        yield from job_ids[1:]
+
+    found = []
+    for job in session.watch(slow_ids()):
+        found.append(job.job_id)
+        seen.set()
+    assert found[0] == job_ids[0]
+    assert set(found) == set(job_ids)
+
+
+def test_an_error_of_the_ids_is_raised(ade, session):
+    def ids():
+        yield from submit(ade)
+        raise LookupError("the database is gone")
+
+    with pytest.raises(LookupError, match="the database is gone"):
+        list(session.watch(ids()))
+
+
+def test_a_single_id_is_refused(session):
+    with pytest.raises(TypeError):
+        session.watch("job-1")
+
+
+def test_unresolved_jobs_are_raised_or_yielded(ade, session):
+    job_ids = submit(ade, processing_time=1e6)
+    with pytest.raises(UnresolvedJobsError):
+        list(session.watch(job_ids, timeout=0.05))
+    (unresolved,) = session.watch(job_ids, timeout=0.05, errors="yield")
+    assert isinstance(unresolved, UnresolvedJob)
+
+
+def watched(session):
+    async def stats():
+        return session._watcher.stats
+
+    return session.loop.run(stats())
+
+
+@pytest.mark.parametrize("end", ["break", "close", "error"])
+def test_a_generator_that_ends_early_ends_the_watch(ade, session, end):
+    job_ids = [*submit(ade), *submit(ade, processing_time=1e6)]
+    jobs = session.watch(job_ids)
+    assert next(jobs).job_id == job_ids[0]
+    if end == "break":
+        for _ in session.watch(job_ids):
+            break
+    if end == "error":
+        with pytest.raises(LookupError):
+            jobs.throw(LookupError)
+    jobs.close()
+    assert watched(session).watched == 0
+    assert list(jobs) == []
+
+
+def test_a_function_that_ends_early_ends_its_session(ade, client):
+    jobs = sync.watch([*submit(ade), *submit(ade, processing_time=1e6)], client=client)
+    next(jobs)
+    assert len(threads()) == 1
+    jobs.close()
+
+
+# --- batch ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_runs_and_continues(ade, session, tmp_path):
+    job_ids = submit(ade, 3, result_bytes=2_000)
+    options = {"journal": tmp_path / "b.db", "out_dir": tmp_path / "r"}
+    with session.batch(**options) as batch:
+        for outcome in batch.run(job_ids):
+            first = outcome
+            break
+    with session.batch(**options) as batch:
+        outcomes = list(batch.run())
+        assert {outcome.job_id for outcome in outcomes} == set(job_ids)
+        assert first.job_id in {outcome.job_id for outcome in outcomes}
+        assert all(outcome.file.path.exists() for outcome in outcomes)
+        assert (batch.progress.known, batch.progress.open) == (3, 0)
+        assert list(batch.run()) == []
+        assert len(list(batch.run(replay=True))) == 3
+
+
+def test_a_batch_of_a_closed_session_is_refused(client):
+    with sync.Session(client) as session:
+        pass
+    with pytest.raises(ClosedError):
+        session.batch()
+    with pytest.raises(ClosedError):
+        session.wait("job-1")
+
+
+def test_a_journal_that_this_process_has_open_is_named_as_such(session, tmp_path):
+    with session.batch(journal=tmp_path / "b.db"):
+        with pytest.raises(JournalBusyError, match="in this process") as info:
+            session.batch(journal=tmp_path / "b.db").__enter__()
+        assert info.value.pid == os.getpid()
+        assert "stop it" not in str(info.value)
+
+
+def run_batch(session, job_id):
+    with session.batch() as batch:
+        list(batch.run([job_id]))
+
+
+CALLS = {
+    "wait": lambda session, job_id: session.wait(job_id),
+    "watch": lambda session, job_id: list(session.watch([job_id])),
+    "batch": run_batch,
+}
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill cannot send SIGINT there")
+@pytest.mark.parametrize("call", CALLS)
+def test_ctrl_c_interrupts_a_call_and_the_session_goes_on(ade, session, call):
+    (job_id,) = submit(ade, processing_time=1e6)
+    timer = threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        CALLS[call](session, job_id)
+    timer.join()
+    assert watched(session).watched == 0
+    (other,) = submit(ade)
+    assert session.wait(other).job_id == other
+
+
+def test_threads_share_a_session(ade, session):
+    job_ids = submit(ade, 4)
+    found = []
+    workers = [
+        threading.Thread(target=lambda job_id=job_id: found.append(session.wait(job_id).job_id))
+        for job_id in job_ids
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert set(found) == set(job_ids)
+
+
+async def test_it_works_inside_of_a_running_event_loop(ade, client):
+    (job_id,) = submit(ade)
+    job = sync.wait(job_id, client=client)  # blocks this loop, as in a cell of a notebook
+    assert job.job_id == job_id
+    await asyncio.sleep(0)
+
+
+def test_a_call_from_the_loop_itself_is_refused(session):
+    async def call():
+        return session.wait("job-1")
+
+    with pytest.raises(RuntimeError, match="await instead"):
+        session.loop.run(call())
