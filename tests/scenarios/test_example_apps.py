@@ -34,6 +34,7 @@ QUICK = Profile(
 )  # fmt: skip
 SLOW = Profile(median=1e6)
 WIDE = {"width": 1100, "height": 800}
+CONTROLS = ("#count", "#count-hint", "#start")
 PHONE = {"width": 360, "height": 740}
 
 
@@ -353,6 +354,13 @@ async def test_the_page_fits_and_has_contrast_in_light_and_dark(
         for group in ("pending", "processing", "completed", "ended")
     }
     assert len(signs) == 4  # statuses differ not only in colour
+    solid = "element => getComputedStyle(element).backgroundImage === 'none'"
+    assert await page.locator("#bar .completed").evaluate(solid)
+    assert not await page.locator("#bar .processing").evaluate(solid)  # only what ended fills it
+    field, hint, button = [await page.locator(name).bounding_box() for name in CONTROLS]
+    assert field["x"] < hint["x"]  # the hint stands beside its field, not after the button
+    assert field["y"] <= hint["y"] + hint["height"] / 2 <= field["y"] + field["height"]
+    assert (button["y"], button["x"]) > (field["y"] - 5, hint["x"])
 
 
 async def test_all_controls_can_be_reached_by_keyboard_in_visible_order(one_server, open_page, ade):
