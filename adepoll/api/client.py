@@ -210,6 +210,10 @@ class AdeClient(AsyncCloseable):
         """A copy of the client's counters."""
         return self._sender.stats(bytes_received=self._transport.bytes_received)
 
+    def keep_results_in(self, folder: Path) -> None:
+        """Use a folder as `result_dir` from now on, unless there is one; `Batch` does so."""
+        self._result_dir = self._result_dir or folder
+
     def service_time(self) -> float | None:
         """Return the Unix time of the service, from its Date headers; None before a response."""
         return self._transport.clock.unix_time(asyncio.get_running_loop().time())

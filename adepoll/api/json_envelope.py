@@ -47,6 +47,7 @@ class ObjectScanner:
         self,
         *,
         cut: str | None = None,
+        within: "ObjectScanner | None" = None,
         max_value: int = 2**16,
         max_total: int = 2**20,
         max_members: int | None = 4096,
@@ -55,6 +56,8 @@ class ObjectScanner:
 
         Args:
             cut: Name of a member whose value `feed` returns, and which is not kept.
+            within: A new scanner, which reads the value of that member; then the value must be an
+                object or null.
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Members after that are
                 ignored, except `cut`.
@@ -65,6 +68,7 @@ class ObjectScanner:
         self.long_members: set[str] = set()
         self.is_complete = False
         self._cut = cut
+        self._within = within
         self._max_value = max_value
         self._max_members = max_members
         self._left = max_total
@@ -153,6 +157,11 @@ class ObjectScanner:
         if first not in b'"[{':
             self._read = self._rest_of_scalar
             return start
+        if self._is_cutting and self._within is not None and first != b"n":
+            if first != b"{":
+                raise self._error("an object", start)
+            self._read = self._rest_of_object
+            return start
         self._depth = int(first != b'"')
         self._keep(text, start, start + 1)
         self._read = self._rest_of_value
@@ -162,6 +171,15 @@ class ObjectScanner:
         stop = self._scan(text, position)
         self._keep(text, position, stop)
         if not (self._depth or self._in_string):
+            self._finish_value()
+        return stop
+
+    def _rest_of_object(self, text: bytes, position: int) -> int:
+        stop, within = position, self._within
+        while within is not None and not within.is_complete and stop < len(text):
+            stop = within._read(text, stop)  # noqa: SLF001 - of the same class
+        self._keep(text, position, stop)
+        if within is None or within.is_complete:
             self._finish_value()
         return stop
 
@@ -248,6 +266,9 @@ class ObjectScanner:
         self._window = min(2 * self._window, _MAX_WINDOW)
         if self._is_escaped:
             window = b" " + window[1:]
+        if self._in_string and b'"' not in window:
+            self._is_escaped = (len(window) - len(window.rstrip(b"\\"))) % 2 == 1
+            return stop
         if self._is_escaped or b"\\" in window:
             # Without escapes, each quotation mark begins or ends a string.
             window = window.replace(rb"\\", b"  ").replace(rb"\"", b"  ")

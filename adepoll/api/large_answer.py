@@ -31,8 +31,8 @@ class LargeAnswer:
             result_field: Name of the result in the answer.
             folder: Folder for the result; None to leave the result out.
         """
-        self._envelope = ObjectScanner(cut=result_field)
         self._result = ObjectScanner()
+        self._envelope = ObjectScanner(cut=result_field, within=self._result)
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._pieces: list[memoryview] = []
@@ -45,7 +45,6 @@ class LargeAnswer:
         If the result cannot be written, as on a full disk, it is left out.
         """
         for piece in self._envelope.feed(chunk):
-            self._result.feed(piece)
             if self._folder is not None:
                 self._pieces.append(piece)
                 self._waiting += len(piece)

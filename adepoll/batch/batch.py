@@ -143,6 +143,8 @@ class Batch:
             journal = await self._open_journal(stack)
             noted = await journal.note(OUT_DIR)
             out_dir = await self._open_out_dir(journal, noted)
+            if out_dir is not None:
+                self._client.keep_results_in(out_dir)  # so that no large result is read twice
             watcher = await stack.enter_async_context(
                 JobWatcher(
                     self._client,

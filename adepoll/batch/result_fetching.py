@@ -255,5 +255,5 @@ def given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:
 
 
 def without_data(snapshot: JobSnapshot) -> JobSnapshot:
-    """Return a snapshot without its inline result, which is in a file, and without secrets."""
-    return evolve(snapshot, data=None).redacted()
+    """Return a snapshot without its result, which is in a file, and without secrets."""
+    return evolve(snapshot, data=None, data_omitted=False, kept_result=None).redacted()

@@ -58,7 +58,9 @@ def test_scanner_agrees_with_json_loads(data):
     members = data.draw(_members())
     text = data.draw(_document(members))
     cut = data.draw(st.sampled_from([*members, "absent"]))
-    scanner = ObjectScanner(cut=cut)
+    is_object = members.get(cut, "null")[0] in "{n"
+    within = ObjectScanner() if is_object and data.draw(st.booleans()) else None
+    scanner = ObjectScanner(cut=cut, within=within)
 
     found = _fed(scanner, text, data.draw(st.lists(st.integers(0, len(text)))))
 
@@ -68,6 +70,9 @@ def test_scanner_agrees_with_json_loads(data):
     assert not scanner.has("absent")
     expected = {name: json.loads(text) for name, text in members.items() if name != cut}
     assert json.loads(scanner.short_members()) == expected
+    if within is not None and found.startswith(b"{"):
+        assert within.is_complete
+        assert json.loads(within.short_members()) == json.loads(found)
 
 
 @given(st.data())
@@ -89,6 +94,15 @@ def test_scanner_reads_every_chunking_of_a_tricky_text():
         assert found == result, size
         assert scanner.members == {"x": b'"\\\\"', "y": b"-1.5e3"}
         assert scanner.is_complete
+
+
+def test_a_value_to_look_into_must_be_an_object():
+    """Anything else is malformed, and null is no value."""
+    with pytest.raises(MalformedAnswerError, match="expected an object @ byte 5"):
+        ObjectScanner(cut="z", within=ObjectScanner()).feed(b'{"z":[1]}')
+    within = ObjectScanner()
+    assert _fed(ObjectScanner(cut="z", within=within), b'{"z":null}') == b"null"
+    assert not within.is_complete
 
 
 def test_long_values_are_left_out():

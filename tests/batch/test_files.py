@@ -501,13 +501,13 @@ async def test_a_disk_error_stops_the_run_and_the_next_run_continues(scene, monk
     opened = PartFile.open
     count = 0
 
-    def fails_later(part):
+    def fails_later(part, keys):
         nonlocal count
         count += 1
         if count > 3:
             cause = OSError(number, os.strerror(number))
             raise StorageError(job_id="job", path="result.json", cause=cause)
-        return opened(part)
+        return opened(part, keys)
 
     with monkeypatch.context() as patch:
         patch.setattr(PartFile, "open", fails_later)

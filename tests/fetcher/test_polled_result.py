@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from files import names, sha256
 
-from adepoll import AdeClient, JobKind, JobRef, ResultFetcher, RetryPolicy
+from adepoll import AdeClient, Batch, JobKind, JobRef, ResultFetcher, RetryPolicy
 from adepoll.errors import (
     ClosedError,
     JobFailedError,
@@ -271,3 +271,15 @@ async def test_closing_the_fetcher_ends_a_transfer(api, connect, tmp_path):
         await running
     api.hang.set()
     assert names(tmp_path) == []
+
+
+async def test_a_batch_requests_a_large_result_once(api, connect, tmp_path):
+    """The service may delete it when it was read."""
+    result = result_of(2 * MIB)
+    api.body = answer_with(result)
+    client, _ = await connect(kind=JobKind.V2_EXTRACT)
+    async with Batch(client, journal=None, out_dir=tmp_path, discovery="get") as batch:
+        async for outcome in batch.run(["j-1"]):
+            assert outcome.file.path.read_bytes() == result
+    assert len(api.asked) == 1
+    assert names(tmp_path) == ["j-1.json"]
