@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -24,7 +25,7 @@ from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
-from adepoll.errors import ConfigurationError
+from adepoll.errors import ConfigurationError, StatusError
 from adepoll.redaction import Secret
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender, Send
@@ -132,6 +133,7 @@ class AdeClient(AsyncCloseable):
             )
         elif max_rate is not None or max_connections is not None:
             raise ValueError("pass max_rate and max_connections to the RateLimiter, not the client")
+        self._key = key
         self._retry = retry or rate_limiter.retry
         self._sender = RequestSender(
             rate_limiter, retry=self._retry, rng=self._rng, outage_wait=outage_wait
@@ -323,6 +325,43 @@ class AdeClient(AsyncCloseable):
                 return
             pages_without_new = 0 if any_new else pages_without_new + 1
             page += 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None, None]:
+        """Wait until the request budget allows one more request, which your own code then sends.
+
+        For requests that adepoll does not send, such as the creation of a job::
+
+            async with client.turn():
+                try:
+                    created = await sdk.parse_jobs.create(document=document)
+                except landingai_ade.APIStatusError as error:
+                    response = error.response
+                    raise client.error_of(response.status_code, response.headers) from error
+
+        Send one request in the block, and switch off retries of the code that sends it. The request
+        counts as one of the client while the block runs. A `RequestError` that leaves the block is
+        recorded: after a `RateLimitedError`, all requests of the budget wait until its
+        `retry_after` has passed. Any other exception leaves the budget as it was.
+
+        Raises:
+            ServiceDownError: The service is down, and `outage_wait` seconds have passed.
+            ClosedError: The client is closed.
+        """
+        async with self._sender.turn():
+            yield
+
+    def error_of(self, status: int, headers: protocol.Headers, body: bytes = b"") -> StatusError:
+        """Return the error for a response that your own code received, to be raised in a `turn`.
+
+        Args:
+            status: HTTP status, not a success.
+            headers: Headers of the response; those of httpx and aiohttp fit.
+            body: The body, if the message of the error should contain what it says.
+        """
+        return protocol.status_error(
+            status, headers, body, job_id=None, now=datetime.now(UTC), secret=self._key
+        )
 
     def for_kind(self, kind: JobKind) -> "ClientOfKind":
         """Return a view of this client whose ids mean jobs of one kind.

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -19,7 +19,7 @@ from adepoll.errors import (
     StatusError,
 )
 from adepoll.errors._frames import without_frames
-from adepoll.throttling.rate_limiter import RateLimiter
+from adepoll.throttling.rate_limiter import RateLimiter, Sent
 from adepoll.throttling.retrying import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
@@ -113,25 +113,11 @@ class RequestSender:
             give_up_at: Loop time from which on the call does not wait for a service that is down.
         """
         limiter = self._limiter
-        if not self._is_bound:
-            limiter.bind(asyncio.get_running_loop())
-            self._is_bound = True
         while True:
-            if self._closed.is_set():
-                raise ClosedError(_CLOSED)
-            if (due := limiter.ready()) is None:
-                if limiter.is_down and asyncio.get_running_loop().time() >= give_up_at:
-                    raise ServiceDownError(
-                        failures=limiter.failures_in_a_row, cause=limiter.last_failure
-                    )
-                due = await limiter.wait_for_turn(self._waiting, give_up_at=give_up_at)
-                if due == math.inf:
-                    continue  # released
+            due = await self._wait_for_turn(give_up_at)
             async with semaphore:
-                sent = None if self._closed.is_set() else limiter.start(due)
-                if sent is None:
-                    continue  # others were sent, or the gate closed, during the wait above
-                self._requests += 1
+                if (sent := self._start(due)) is None:
+                    continue
                 try:
                     response = await send(sent.at)
                 except RequestError as error:
@@ -141,10 +127,33 @@ class RequestSender:
                 except BaseException:
                     limiter.withdrawn(sent)
                     raise
-                self._refused = None
-                self._key_works = True
-                limiter.succeeded(sent)
+                self._succeeded(sent)
                 return response
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None, None]:
+        """Wait until one more request may be sent, and count it while the block runs.
+
+        A `RequestError` that leaves the block is recorded as that of a response, as in `call_once`.
+        After any other exception, nothing is known of the service.
+
+        Raises:
+            ServiceDownError: As in `call`.
+            ClosedError: As in `call`.
+        """
+        give_up_at = asyncio.get_running_loop().time() + self._outage_wait
+        while (sent := self._start(await self._wait_for_turn(give_up_at))) is None:
+            pass
+        try:
+            yield
+        except RequestError as error:
+            self._count(error)
+            self._limiter.failed(error, sent)
+            raise
+        except BaseException:
+            self._limiter.withdrawn(sent)
+            raise
+        self._succeeded(sent)
 
     def close(self) -> None:
         """Make all waiting and later calls raise `ClosedError`."""
@@ -170,6 +179,37 @@ class RequestSender:
             last_failure=None if limiter.last_failure is None else str(limiter.last_failure),
             refused=self._refused,
         )
+
+    async def _wait_for_turn(self, give_up_at: float) -> float:
+        """Return the time from which on a request may be sent, when it has come."""
+        limiter = self._limiter
+        if not self._is_bound:
+            limiter.bind(asyncio.get_running_loop())
+            self._is_bound = True
+        due = math.inf  # also after the caller was released
+        while due == math.inf:
+            if self._closed.is_set():
+                raise ClosedError(_CLOSED)
+            if (now := limiter.ready()) is not None:
+                return now
+            if limiter.is_down and asyncio.get_running_loop().time() >= give_up_at:
+                raise ServiceDownError(
+                    failures=limiter.failures_in_a_row, cause=limiter.last_failure
+                )
+            due = await limiter.wait_for_turn(self._waiting, give_up_at=give_up_at)
+        return due
+
+    def _start(self, due: float) -> Sent | None:
+        """Count a request as sent; return None if it must wait for its turn again."""
+        # Others can have been sent, and the gate can have closed, since the turn was given.
+        sent = None if self._closed.is_set() else self._limiter.start(due)
+        self._requests += sent is not None
+        return sent
+
+    def _succeeded(self, sent: Sent) -> None:
+        self._refused = None
+        self._key_works = True
+        self._limiter.succeeded(sent)
 
     async def _pause(self, seconds: float) -> None:
         try:

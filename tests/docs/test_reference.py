@@ -23,7 +23,9 @@ def api_pages():
 
 
 def documented(pages):
-    return re.findall(r"^\.\. (?:auto\w+|py:\w+):: ([\w.]+)", "\n".join(pages.values()), re.MULTILINE)
+    return re.findall(
+        r"^\.\. (?:auto\w+|py:\w+):: ([\w.]+)", "\n".join(pages.values()), re.MULTILINE
+    )
 
 
 def test_every_public_name_is_on_exactly_one_page(api_pages):

@@ -1,0 +1,163 @@
+"""Requests that the caller's own code sends within the budget of a client, in virtual time."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from watching import now
+
+from adepoll import (
+    AdeClient,
+    ClosedError,
+    PaymentRequiredError,
+    RateLimitedError,
+    RateLimiter,
+    ServerError,
+    ServiceDownError,
+    TransportError,
+)
+from adepoll.emulator import run
+
+URL = "http://127.0.0.1:9"
+
+
+def make_client(**options):
+    return AdeClient("kp-secret-key", base_url=URL, **options)
+
+
+def test_turns_are_counted_and_keep_the_rate():
+    async def main():
+        limiter = RateLimiter(max_rate=2)
+        times = []
+        async with (
+            make_client(rate_limiter=limiter) as one,
+            make_client(rate_limiter=limiter) as other,
+        ):
+            for client in (one, other, one, other):
+                async with client.turn():
+                    times.append(now())
+            assert (one.stats.requests, other.stats.requests) == (2, 2)
+            assert one.stats.in_flight == one.stats.failures == 0
+        return times
+
+    assert run(main()) == pytest.approx([0.0, 0.5, 1.0, 1.5])
+
+
+def test_a_block_holds_one_place_among_the_concurrent_requests():
+    async def main():
+        async with make_client(max_connections=1) as client:
+
+            async def use():
+                async with client.turn():
+                    assert client.stats.in_flight == 1
+                    await asyncio.sleep(3)
+                    return now()
+
+            return await asyncio.gather(use(), use())
+
+    assert run(main()) == [3.0, 6.0]
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "30"}, {}])
+def test_a_429_closes_the_gate_for_all_requests(headers):
+    async def main():
+        limiter = RateLimiter()
+        async with (
+            make_client(rate_limiter=limiter) as creates,
+            make_client(rate_limiter=limiter) as polls,
+        ):
+            with pytest.raises(RateLimitedError) as caught:
+                async with creates.turn():
+                    raise creates.error_of(429, headers)
+            assert polls.stats.gate_closed_for > 0
+            assert (creates.stats.throttled, creates.stats.failures) == (1, 1)
+            async with polls.turn():
+                assert now() >= (caught.value.retry_after or 0)
+        return caught.value.retry_after
+
+    assert run(main()) == (30.0 if headers else None)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("its own"), asyncio.CancelledError()])
+def test_any_other_exception_leaves_the_budget_as_it_was(error):
+    async def main():
+        async with make_client() as client:
+            with pytest.raises(type(error)):
+                async with client.turn():
+                    raise error
+            stats = client.stats
+        return stats.requests, stats.in_flight, stats.failures, stats.failures_in_a_row
+
+    assert run(main()) == (1, 0, 0, 0)
+
+
+def test_a_cancelled_block_gives_its_place_to_the_next():
+    async def main():
+        async with make_client(max_connections=1) as client:
+
+            async def use():
+                async with client.turn():
+                    await asyncio.sleep(100)
+
+            first, second = asyncio.create_task(use()), asyncio.create_task(use())
+            await asyncio.sleep(1)
+            first.cancel()
+            await second
+            return now()
+
+    assert run(main()) == 101.0
+
+
+def test_closing_the_client_ends_the_wait_for_a_turn():
+    async def main():
+        client = make_client(max_connections=1)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(client.turn())
+
+            async def use():
+                async with client.turn():
+                    pass
+
+            waiting = asyncio.create_task(use())
+            await asyncio.sleep(1)
+            await client.aclose()
+            with pytest.raises(ClosedError):
+                await waiting
+
+    run(main())
+
+
+def test_during_an_outage_a_turn_is_waited_for_at_most_outage_wait():
+    async def main():
+        async with make_client(outage_wait=20) as client:
+            for number in range(10):
+                with pytest.raises(TransportError):
+                    async with client.turn():
+                        raise TransportError("no route", job_id=f"job-{number}")
+            started = now()
+
+            async def use():
+                async with client.turn():
+                    await asyncio.sleep(60)
+
+            probe = asyncio.create_task(use())
+            await asyncio.sleep(0)
+            with pytest.raises(ServiceDownError):
+                await use()
+            waited = now() - started
+            await probe
+            assert not client.stats.failures_in_a_row
+        return waited
+
+    assert 20 <= run(main()) <= 22
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"), [(402, PaymentRequiredError), (429, RateLimitedError), (503, ServerError)]
+)
+async def test_an_error_has_the_class_of_its_status_and_no_key(status, cls):
+    async with make_client() as client:
+        error = client.error_of(status, {}, b'{"message": "kp-secret-key is at its limit"}')
+    assert type(error) is cls
+    assert "at its limit" in str(error)
+    assert "kp-secret-key" not in str(error)
