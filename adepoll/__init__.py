@@ -90,6 +90,7 @@ if typing.TYPE_CHECKING:
     from adepoll.api.source import JobSource
     from adepoll.api.transport_options import TransportOptions
     from adepoll.batch import Batch, BatchProgress, BatchRun
+    from adepoll.display import download_progress, progress
     from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
     from adepoll.journal import Journal
     from adepoll.journal.outcomes import Outcome, RecordedError, ResultFile
@@ -230,9 +231,11 @@ __all__ = [
     "WorkflowResult",
     "WrongJobError",
     "__version__",
+    "download_progress",
     "export",
     "job_ids_in",
     "parse_range",
+    "progress",
     "repeat_query",
     "reply_with_result",
     "store_outcomes",
@@ -262,6 +265,7 @@ _NAMES: typing.Final = {
     "api.source": ["JobSource"],
     "api.transport_options": ["TransportOptions"],
     "batch": ["Batch", "BatchProgress", "BatchRun"],
+    "display": ["download_progress", "progress"],
     "fetcher": ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"],
     "journal": ["Journal"],
     "journal.outcomes": ["Outcome", "RecordedError", "ResultFile"],

@@ -33,7 +33,7 @@ from adepoll.api.kept_result import KeptResult
 from adepoll.api.redacting import redacted
 from adepoll.api.results import JobMetadata, JobResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url
-from adepoll.api.table_row import FACTS, TableRow, document_of, facts_of
+from adepoll.api.table_row import FACTS, RESULTS, TableRow, document_of, facts_of
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
 
 MAX_PAGE_SIZE: Final = 100
@@ -293,7 +293,7 @@ class JobSnapshot(TableRow):
             **dict(zip(FACTS, facts_of(self), strict=True)),
             "failure": self.failure_reason,
             "document": document_of(self),
-            **{name: getattr(self.data, name, None) for name in _RESULT_COLUMNS},
+            **{name: getattr(self.data, name, None) for name in RESULTS},
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -342,7 +342,6 @@ class JobSnapshot(TableRow):
 
 
 _FLAGS: Final = ("data_omitted", "incomplete")
-_RESULT_COLUMNS: Final = ("extraction", "markdown", "output")
 
 
 @cache

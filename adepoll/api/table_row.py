@@ -1,13 +1,18 @@
 """What a job is as a row of a table: `to_dict`, and a mapping that pandas and polars accept.
 
-Imports nothing of adepoll.
+Imports shown and html_tables.
 """
 
 from collections.abc import Iterator, KeysView, Mapping
 from typing import Any, Final, Protocol
 
+from adepoll.api.shown import show_size
+from adepoll.html_tables import html_table
+
 FACTS: Final = ("seconds", "credits", "pages", "failed_pages", "partial")
 """Names of the values of `facts_of`."""
+RESULTS: Final = ("extraction", "markdown", "output")
+"""Columns with the result, of which a job has at most two."""
 _MAX_INTEGER: Final = 2**63
 
 
@@ -23,6 +28,14 @@ class TableRow:
     def to_dict(self) -> dict[str, Any]:
         """Return the columns and their values."""
         raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; it has sizes in place of results."""
+        rows = [
+            (name, show_size(value) if name in RESULTS and value is not None else value)
+            for name, value in self.to_dict().items()
+        ]
+        return html_table(type(self).__name__, rows)
 
     def keys(self) -> KeysView[str]:
         """Return the names of the columns."""

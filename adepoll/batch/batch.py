@@ -22,6 +22,7 @@ from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.schema import JOURNAL_FILES, OUT_DIR
+from adepoll.redaction import showable
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.listing import Discovery
@@ -131,6 +132,17 @@ class Batch:
         self._resources: BatchResources | None = None
         self._open = AsyncExitStack()
         self._tasks: RunTasks | None = None  # of the last run
+
+    def __repr__(self) -> str:
+        """Return the journal, the folder for results, and how far the last run has come."""
+        journal = self._journal_argument
+        path = journal.path if isinstance(journal, Journal) else journal
+        where = "in memory" if path is None else repr(showable(os.fspath(path)))
+        folder = "" if self._out_dir is None else f", results in {showable(str(self._out_dir))!r}"
+        found = self.progress
+        settled = sum(found.settled.values())
+        state = "" if self._resources is not None else " not open,"
+        return f"<Batch{state} journal {where}{folder}: {settled:,} of {found.known:,} settled>"
 
     async def __aenter__(self) -> Self:
         """Open the batch and its journal.

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from attrs import define, field, frozen
 
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.html_tables import HtmlTable
 from adepoll.journal.outcomes import Counts, Stage, credits_of
 
 
 @frozen(kw_only=True)
-class BatchProgress:
+class BatchProgress(HtmlTable):
     """How far a batch has come; a copy that does not change.
 
     Attributes:

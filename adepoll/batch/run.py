@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run_tasks import RunTasks
 from adepoll.closing import EndsWhenLeft
 from adepoll.errors import ClosedError, InvalidJobIdError, JournalError
@@ -51,6 +52,21 @@ class BatchRun(EndsWhenLeft[Outcome]):
         if not isinstance(outcome.error, InvalidJobIdError):  # these are not in the journal
             self._in_hand = outcome.job_id
         return outcome
+
+    def __repr__(self) -> str:
+        """Return how far the run has come."""
+        found = self.progress
+        settled = sum(found.settled.values())
+        state = "ended" if self._closed or self._tasks.exhausted else "running"
+        return (
+            f"<BatchRun {state if self._started else 'not started'}: {settled:,} settled, "
+            f"{found.unresolved:,} unresolved, {found.open:,} open of {found.known:,} jobs>"
+        )
+
+    @property
+    def progress(self) -> BatchProgress:
+        """How far the run has come; a copy that does not change."""
+        return self._tasks.counters.progress()
 
     async def __aenter__(self) -> Self:
         """Start the run."""

@@ -153,6 +153,14 @@ class ResultFetcher(AsyncCloseable):
         """A copy of the counters, which does not change."""
         return self._counters.stats(bytes_received=self._storage.bytes_received)
 
+    def __repr__(self) -> str:
+        """Return what the fetcher does now."""
+        found = self.stats
+        return (
+            f"<ResultFetcher {found.under_way:,} transfers in progress, {found.finished:,} "
+            f"finished, {found.failed:,} failed>"
+        )
+
     async def aclose(self) -> None:
         """Close the connections to storages.
 

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from attrs import asdict, define, field, frozen
 
 from adepoll.errors import AdePollError, ClosedError
+from adepoll.html_tables import HtmlTable
 
 
 @frozen(kw_only=True)
-class FetcherStats:
+class FetcherStats(HtmlTable):
     """What a fetcher has done so far. A transfer is one result requested by one caller.
 
     Attributes:

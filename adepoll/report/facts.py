@@ -3,11 +3,12 @@
 Its texts have been redacted and escaped by `showable`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from attrs import frozen
 
+from adepoll.html_tables import HtmlTable
 from adepoll.report.chart_numbers import Bins, Summary
 from adepoll.report.message_groups import Group
 
@@ -114,7 +115,7 @@ class Sample:
 
 
 @frozen(kw_only=True)
-class Facts:
+class Facts(HtmlTable):
     """Facts of a batch. Durations are in seconds, times are Unix times, sizes are in bytes.
 
     Attributes:
@@ -175,6 +176,17 @@ class Facts:
     bytes: int
     inline: int
     sizes: Summary | None
+
+    def _html_rows(self) -> Iterable[tuple[str, object]]:
+        """Return the main figures; the report has all."""
+        yield "jobs", self.jobs
+        yield "outcomes", {kind: number for kind, number in self.outcomes.items() if number}
+        for name, sample in (("duration", self.durations), ("detection lag", self.detection_lag)):
+            if sample is not None:
+                found = sample.summary
+                yield name, f"median {found.median:.1f} s, 95% within {found.p95:.1f} s"
+        yield "credits", self.credits or None
+        yield "result files", self.files or None
 
     def count(self, *outcomes: OutcomeKind) -> int:
         """Return the number of jobs with one of these outcomes."""

@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 
 from adepoll.api.json_text import Json
 from adepoll.errors import ConfigurationError
+from adepoll.html_tables import HtmlTable
 from adepoll.journal.reader import JournalReader
 from adepoll.journal.schema import JOURNAL_FILES
 from adepoll.redaction import showable
@@ -60,7 +61,7 @@ class Writer(Protocol):
 
 
 @frozen(kw_only=True)
-class ExportReport:
+class ExportReport(HtmlTable):
     """What `export` has written.
 
     Attributes:

@@ -5,11 +5,12 @@ Imports estimators.
 
 from attrs import frozen
 
+from adepoll.html_tables import HtmlTable
 from adepoll.throttling.estimators import OUTAGE
 
 
 @frozen(kw_only=True)
-class ClientStats:
+class ClientStats(HtmlTable):
     """The counters of a client at one moment.
 
     `in_flight`, `window`, `rate_limit`, `retry_budget`, `gate_closed_for` and `failures_in_a_row`

@@ -9,12 +9,14 @@ from typing import Final
 
 from attrs import define, field, fields_dict, frozen
 
+from adepoll.html_tables import HtmlTable
+
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the histogram's buckets, in seconds."""
 
 
 @frozen(kw_only=True)
-class LagHistogram:
+class LagHistogram(HtmlTable):
     """Histogram of detection lags: time from a job's end to the poll that observes it.
 
     The service does not report when a job ended. A lag is therefore an upper bound, counted from
@@ -33,7 +35,7 @@ class LagHistogram:
 
 
 @frozen(kw_only=True)
-class WatcherStats:
+class WatcherStats(HtmlTable):
     """What a watcher does now, and what it has done so far.
 
     Attributes:

@@ -17,6 +17,7 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.table_row import TableRow
 from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
+from adepoll.html_tables import HtmlTable
 from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.pollers import join
 from adepoll.watching.subscription_host import SubscriptionHost
@@ -54,7 +55,7 @@ class UnresolvedJob(TableRow):
 
 
 @frozen(kw_only=True)
-class WatchProgress:
+class WatchProgress(HtmlTable):
     """How far a watch has come.
 
     Attributes:
@@ -282,6 +283,16 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
     left when its ``async with`` block ends; without a block, when a loop over it ends in any way,
     such as `break`. A job is forgotten when its last item has been yielded.
     """
+
+    def __repr__(self) -> str:
+        """Return how far the watch has come."""
+        found = self.progress
+        state = "ended" if self._finished else "running" if self._started else "not started"
+        known = f"{found.known:,} jobs" if found.complete else f"{found.known:,} jobs so far"
+        return (
+            f"<Watch {state}: {sum(found.settled.values()):,} settled, {found.unresolved:,} "
+            f"unresolved, {found.open:,} open of {known}>"
+        )
 
     def take_ready(self) -> list[ItemT_co]:
         """Return the items, at most 500, that the next iterations would return without waiting."""

@@ -138,6 +138,15 @@ class JobWatcher(AsyncCloseable):
         )
         self._waiters: set[Waiter] = set()
 
+    def __repr__(self) -> str:
+        """Return what the watcher does now."""
+        found = self.stats
+        state = " closed," if self.is_closed else ""
+        return (
+            f"<JobWatcher{state} {found.watched:,} watched, {found.in_flight:,} polls in flight, "
+            f"{found.settled:,} settled, {found.given_up:,} given up>"
+        )
+
     async def aclose(self) -> None:
         """Stop everything, and wait until nothing runs; open watches and waits get ClosedError."""
         self._host.closed = True

@@ -1,0 +1,6 @@
+"""Progress of a watch, a batch or a download: in a terminal, in a notebook, and nowhere else."""
+
+from adepoll.display.downloads import download_progress
+from adepoll.display.streams import progress
+
+__all__ = ["download_progress", "progress"]

@@ -1,0 +1,132 @@
+"""progress: iterate over a watch or the run of a batch, and show how far it has come.
+
+Imports views only: a stream is anything with `progress`, such as `Watch` and `BatchRun`.
+"""
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
+
+from adepoll.display.views import State, View, make_view
+
+T_co = TypeVar("T_co", covariant=True)
+
+_INTERVAL: Final = 0.25  # seconds between two drawings
+
+
+class Stream(Protocol[T_co]):
+    """An async iterable that knows how far it has come: `Watch` or `BatchRun`."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Return an iterator."""
+
+    @property
+    def progress(self) -> Any:
+        """A `WatchProgress` or a `BatchProgress`."""
+
+
+def progress(stream: Stream[T_co], *, name: str = "settled") -> AsyncIterable[T_co]:
+    """Iterate over a watch or the run of a batch, and show how far it has come.
+
+    ``async for job in progress(watcher.watch(job_ids)): ...`` yields what the watch yields, raises
+    what it raises, and ends it when the loop is left. In Jupyter and VS Code, a bar appears below
+    the cell; in a terminal, on stderr, if rich is installed (extra "cli"). Elsewhere, as in a log
+    file or a server, nothing is shown.
+
+    Args:
+        stream: What `JobWatcher.watch`, `JobWatcher.updates` or `Batch.run` returns.
+        name: The word in front of the numbers.
+    """
+    return _Shown(stream, name)
+
+
+class _Shown(AsyncIterable[T_co], Generic[T_co]):
+    def __init__(self, stream: Stream[T_co], name: str) -> None:
+        self._stream = stream
+        self._name = name
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return _Iteration(self._stream, self._name, make_view())
+
+
+class _Iteration(AsyncIterator[T_co], Generic[T_co]):
+    """One loop over a stream. When it is dropped, so is the iterator of the stream, which ends."""
+
+    _view: View | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _yielded = 0
+
+    def __init__(self, stream: Stream[T_co], name: str, view: View | None) -> None:
+        self._stream = stream
+        self._iterator = aiter(stream)
+        self._name = name
+        self._view = view
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        if self._view is None:
+            return await anext(self._iterator)
+        if self._timer is None:
+            _tick(weakref.ref(self))
+        try:
+            item = await anext(self._iterator)
+        except BaseException:
+            self._end()
+            raise
+        self._yielded += 1
+        return item
+
+    def __del__(self) -> None:
+        self._end()
+
+    def draw(self) -> None:
+        if self._view is not None:
+            self._view.show(_state_of(self._stream.progress, self._name, self._yielded))
+
+    def set_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_INTERVAL, _tick, weakref.ref(self))
+
+    def _end(self) -> None:
+        view, self._view = self._view, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if view is not None:
+            if self._timer is not None:
+                view.show(_state_of(self._stream.progress, self._name, self._yielded, ended=True))
+            view.close()
+
+
+def _tick(reference: "weakref.ref[_Iteration[Any]]") -> None:
+    iteration = reference()
+    if iteration is not None:
+        iteration.draw()
+        iteration.set_timer()
+
+
+def _state_of(found: Any, name: str, yielded: int, *, ended: bool = False) -> State:
+    settled: Mapping[Any, int] = found.settled
+    done = sum(settled.values()) + found.unresolved
+    details = [f"{count:,} {status.value}" for status, count in settled.items() if count]
+    details += _counted(found.unresolved, "unresolved")
+    details += _counted(_number(found, "missed"), "not fetched")
+    details += _counted(_number(found, "partial"), "partial")
+    if found.open and not ended:
+        details.append(f"{found.open:,} open")
+    if ended and not yielded and _number(found, "before"):
+        details.append("all delivered by earlier runs; run(replay=True) yields them again")
+    total = found.known if found.complete or ended else None
+    return State(name=name, done=done, total=total, details=details)
+
+
+def _number(found: object, name: str) -> int:
+    """Return a number that only the progress of a batch has."""
+    number: int = getattr(found, name, 0)
+    return number
+
+
+def _counted(number: int, what: str) -> list[str]:
+    return [f"{number:,} {what}"] if number else []

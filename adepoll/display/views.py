@@ -1,0 +1,159 @@
+"""Views: where progress is shown. rich and IPython are imported when they are needed.
+
+A terminal needs rich (extra "cli"); Jupyter and VS Code have IPython anyway.
+"""
+
+import html
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from attrs import frozen
+
+_BAR_WIDTH: Final = 30  # characters
+
+
+@frozen(kw_only=True)
+class State:
+    """What is shown.
+
+    Attributes:
+        name: What makes progress.
+        done: How much is done.
+        total: How much there is; None if that is unknown.
+        details: Short texts, such as "3 failed".
+        is_size: True if the numbers are bytes.
+    """
+
+    name: str
+    done: int
+    total: int | None
+    details: Sequence[str] = ()
+    is_size: bool = False
+
+    @property
+    def text(self) -> str:
+        """The state as one line."""
+        show: Callable[[int], str] = _format_bytes if self.is_size else _format_count
+        total = "?" if self.total is None else show(self.total)
+        return ", ".join([f"{self.name} {show(self.done)} of {total}", *self.details])
+
+
+class View(Protocol):
+    """Shows a state."""
+
+    def show(self, state: State) -> None:
+        """Show the state, in place of the one before."""
+
+    def close(self) -> None:
+        """Leave the last state, and show no other one."""
+
+
+def make_view() -> View | None:
+    """Return the view for this program: notebook or terminal; None if there is neither."""
+    display = _notebook_display()
+    if display is not None:
+        return NotebookView(display)
+    if not (sys.stderr is not None and sys.stderr.isatty()):
+        return None
+    try:
+        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
+    except ModuleNotFoundError:
+        return None
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else TerminalView(console)
+
+
+class NotebookView:
+    """HTML below the cell of a notebook."""
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        """Use IPython's `display`."""
+        self._display = display
+        self._handle: Any = None
+
+    def show(self, state: State) -> None:
+        """Show the state, in place of the one before."""
+        if self._handle is None:
+            self._handle = self._display(HtmlBar(state), display_id=True)
+        else:
+            self._handle.update(HtmlBar(state))
+
+    def close(self) -> None:
+        """Leave the last state as it is."""
+
+
+@frozen(repr=False)
+class HtmlBar:
+    """A state as IPython displays it: as HTML, or as a line."""
+
+    state: State
+
+    def _repr_html_(self) -> str:
+        value = ""
+        if self.state.total is not None:
+            value = f' value="{self.state.done}" max="{max(self.state.total, 1)}"'
+        text = html.escape(self.state.text)
+        return f'<div><progress style="width:20em"{value}></progress> {text}</div>'
+
+    def __repr__(self) -> str:
+        return self.state.text
+
+
+class TerminalView:
+    """A bar of rich on stderr; what the program prints appears above it."""
+
+    def __init__(self, console: Any) -> None:
+        """Draw on a console of rich."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
+
+        self._progress = Progress(
+            BarColumn(bar_width=_BAR_WIDTH),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            auto_refresh=False,
+        )
+        self._task: Any = None
+
+    def show(self, state: State) -> None:
+        """Show the state, in place of the one before."""
+        if self._task is None:
+            self._task = self._progress.add_task("", total=None)
+            self._progress.start()
+        self._progress.update(
+            self._task,
+            description=state.text,
+            completed=state.done,
+            total=state.total,
+            refresh=True,
+        )
+
+    def close(self) -> None:
+        """Leave the last state as it is, and give the terminal back."""
+        self._progress.stop()
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """Return IPython's `display` if a kernel runs this program, and a notebook shows its output."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display  # noqa: PLC0415 - only a notebook has it
+
+    found: Callable[..., Any] = display
+    return found
+
+
+def _format_count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _format_bytes(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:  # noqa: PLR2004 - decimal units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,60 @@
+"""HtmlTable: shows an object as a table in notebooks. Imports redaction."""
+
+import html
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any, ClassVar, Final
+
+import attrs
+
+from adepoll.redaction import showable
+
+_LONGEST: Final = 200  # characters of a value
+
+
+class HtmlTable:
+    """An attrs class that a notebook shows as a table, one row for each attribute with a value."""
+
+    __slots__ = ()
+
+    _html_title: ClassVar[str | None] = None
+
+    def _repr_html_(self) -> str:
+        title = self._html_title or type(self).__name__
+        return html_table(title, self._html_rows())
+
+    def _html_rows(self) -> Iterable[tuple[str, object]]:
+        """Return the names and values that are shown."""
+        cls: Any = type(self)  # an attrs class
+        return [(field.name, getattr(self, field.name)) for field in attrs.fields(cls)]
+
+
+def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
+    """Return a table with two columns as HTML. Values that are None or empty are left out."""
+    lines = [
+        f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+        f"<td style='text-align:left'>{html.escape(showable(_text_of(value), _LONGEST))}</td></tr>"
+        for name, value in rows
+        if value is not None and value not in ("", (), [], {})
+    ]
+    heading = html.escape(showable(title, _LONGEST))
+    return f"<table><caption><b>{heading}</b></caption><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _text_of(value: Any) -> str:
+    for kind, text_of in _TEXTS:
+        if isinstance(value, kind):
+            return text_of(value)
+    return str(value)
+
+
+_TEXTS: Final[tuple[tuple[Any, Callable[[Any], str]], ...]] = (  # the first one that fits
+    (bool, lambda value: "yes" if value else "no"),
+    (Enum, lambda value: str(value.value)),
+    (int, lambda value: f"{value:,}"),
+    (float, lambda value: f"{value:,.6g}"),
+    (datetime, lambda value: f"{value:%Y-%m-%d %H:%M:%S} UTC"),
+    (Mapping, lambda value: ", ".join(f"{_text_of(v)} {_text_of(k)}" for k, v in value.items())),
+    (list | tuple, lambda value: ", ".join(map(_text_of, value))),
+)

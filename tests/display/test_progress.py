@@ -1,0 +1,130 @@
+"""progress: shows what is there to show it, and changes nothing about the loop."""
+
+import asyncio
+import io
+import sys
+import types
+
+import pytest
+from batching import make_client
+from rich.console import Console
+
+import adepoll
+from adepoll import Batch, JobWatcher, ResultFetcher, UnresolvedJobsError
+from adepoll.display import views
+from adepoll.emulator import Emulator, JobPlan
+
+
+class Handle:
+    def __init__(self, shown):
+        self.shown = shown
+
+    def update(self, value):
+        self.shown.append(value)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Pretend that a kernel runs the test; return what is displayed."""
+    shown = []
+
+    def display(value, *, display_id):
+        assert display_id
+        shown.append(value)
+        return Handle(shown)
+
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    module = types.ModuleType("IPython.display")
+    module.display = display
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    return shown
+
+
+@pytest.fixture
+async def ade():
+    async with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def client(ade):
+    async with make_client(ade) as client:
+        yield client
+
+
+def submit(ade, count, **plan):
+    return [ade.submit(JobPlan(**({"processing_time": 0.0} | plan))) for _ in range(count)]
+
+
+async def test_a_notebook_shows_a_bar_that_ends_complete(ade, client, notebook):
+    job_ids = submit(ade, 3)
+    async with JobWatcher(client) as watcher:
+        jobs = [job async for job in adepoll.progress(watcher.watch(job_ids))]
+    assert {job.job_id for job in jobs} == set(job_ids)
+    assert repr(notebook[-1]) == "settled 3 of 3, 3 completed"
+    assert '<progress style="width:20em" value="3" max="3"' in notebook[-1]._repr_html_()
+
+
+async def test_a_batch_and_a_batch_that_was_delivered_already(ade, client, notebook, tmp_path):
+    job_ids = [*submit(ade, 2), *submit(ade, 1, outcome=adepoll.emulator.Outcome.FAILED)]
+    for _ in range(2):
+        async with Batch(client, journal=tmp_path / "b.db") as batch:
+            outcomes = [outcome async for outcome in adepoll.progress(batch.run(job_ids))]
+    assert outcomes == []
+    assert repr(notebook[-1]).endswith(
+        "all delivered by earlier runs; run(replay=True) yields them again"
+    )
+    assert any(repr(shown) == "settled 3 of 3, 2 completed, 1 failed" for shown in notebook)
+
+
+async def test_errors_pass_through_and_close_the_view(ade, client, notebook):
+    (job_id,) = submit(ade, 1, processing_time=1e6)
+    async with JobWatcher(client) as watcher:
+        with pytest.raises(UnresolvedJobsError):
+            async for _ in adepoll.progress(watcher.watch([job_id], timeout=0.05)):
+                pass
+    assert repr(notebook[-1]) == "settled 1 of 1, 1 unresolved"
+
+
+async def test_leaving_the_loop_ends_the_watch(ade, client, notebook):
+    job_ids = [*submit(ade, 1), *submit(ade, 1, processing_time=1e6)]
+    async with JobWatcher(client) as watcher:
+        async for _ in adepoll.progress(watcher.watch(job_ids)):
+            break
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert watcher.stats.watched == 0
+
+
+async def test_nothing_is_shown_elsewhere(ade, client, capfd):
+    async with JobWatcher(client) as watcher:
+        jobs = [job async for job in adepoll.progress(watcher.watch(submit(ade, 2)))]
+    assert len(jobs) == 2
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_terminal_shows_a_bar(ade, client, monkeypatch):
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=80)
+    view = views.TerminalView(console)
+    monkeypatch.setattr("adepoll.display.streams.make_view", lambda: view)
+    async with JobWatcher(client) as watcher:
+        async for _ in adepoll.progress(watcher.watch(submit(ade, 2))):
+            pass
+    assert "settled 2 of 2, 2 completed" in file.getvalue()
+
+
+async def test_a_terminal_without_rich_shows_nothing(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert views.make_view() is None
+
+
+async def test_a_download(ade, client, notebook, tmp_path):
+    (job_id,) = submit(ade, 1, result_bytes=1_500_000)
+    async with ResultFetcher(client, allow_private=True) as fetcher:
+        with adepoll.download_progress(job_id) as show:
+            await fetcher.download(job_id, tmp_path / "r.json", progress=show)
+    assert repr(notebook[-1]) == f"{job_id} 1.5 MB of 1.5 MB"
