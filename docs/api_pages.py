@@ -30,7 +30,7 @@ _TITLES: Final = {
     "adepoll.emulator": "Emulator",
     "adepoll.journal": "Journal",
     "adepoll.report": "Report",
-    "adepoll.tables": "Tables",
+    "adepoll.sync": "Scripts without asyncio",
 }
 MODULES: Final = {
     **{name: title for name, title in _TITLES.items() if ".contrib." not in name},
@@ -47,6 +47,8 @@ PACKAGES: Final = {
     "fetcher": ("fetcher", "Fetcher"),
     "batch": ("batch", "Batch"),
     "journal": ("batch", "Batch"),
+    "tables": ("tables", "Tables"),
+    "display": ("display", "Progress"),
     "server": ("server", "Parts of servers"),
     "errors": ("errors", "Errors"),
 }
