@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 _MARKER: Final = (
     "ade(**options): options of the emulator behind the fixtures `ade` and `ade_world`, such as "
-    "seed, profile, faults, list_order, list_lag; the mark nearest to the test wins"
+    "seed, profile, profiles, faults, list_order, list_lag; the mark nearest to the test wins"
 )
 
 
