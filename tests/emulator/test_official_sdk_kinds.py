@@ -5,7 +5,15 @@ import asyncio
 import attrs
 import pytest
 
-from adepoll import AdeClient, JobKind, JobWatcher, V2ExtractResult, V2ParseResult
+from adepoll import (
+    AdeClient,
+    JobKind,
+    JobRef,
+    JobWatcher,
+    ResultFetcher,
+    V2ExtractResult,
+    V2ParseResult,
+)
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 
 landingai_ade = pytest.importorskip("landingai_ade")
@@ -84,6 +92,26 @@ async def test_adepoll_waits_for_a_job_that_the_sdk_created(kind):
         job = await watcher.wait(created.job_id)
     assert job.status.value == "completed"
     assert job.data is not None
+
+
+async def test_adepoll_fetches_what_the_sdk_created(tmp_path):
+    large = attrs.evolve(GOOD, median=0, large=1, large_bytes=(1_500_000, 2_500_000))
+    async with (
+        Emulator(profile=large) as ade,
+        landingai_ade.AsyncLandingAIADE(apikey=ade.api_key, base_url=ade.base_url) as sdk,
+        AdeClient(ade.api_key, base_url=ade.base_url) as client,
+        JobWatcher(client) as watcher,
+        ResultFetcher(client) as fetcher,
+    ):
+        refs = []
+        for kind, (resource, arguments) in calls(sdk).items():
+            job_id = (await resource.create(**arguments)).job_id
+            refs.append(JobRef(job_id, kind=JobKind.named(kind), label=f"{kind}.pdf"))
+        async for job in watcher.watch(refs):
+            done = await fetcher.download(job, tmp_path / job.label)
+            truth = ade.truth(job.job_id)
+            assert (done.bytes, done.sha256) == (truth.result_bytes, truth.result_sha256)
+    assert {path.name for path in tmp_path.iterdir()} == {ref.label for ref in refs}
 
 
 async def test_the_v2_results_are_those_of_the_submission(sdk):
