@@ -96,6 +96,20 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def dist(session: nox.Session) -> None:
+    """Build sdist and wheel, check both, and run tests of the sdist in an empty folder."""
+    session.install(*groups("dist", "tests"))
+    out = Path(session.create_tmp(), "dist").resolve()
+    session.run("python", "-m", "build", "--outdir", str(out))
+    session.run("twine", "check", "--strict", *map(str, out.iterdir()))
+    (sdist,) = out.glob("*.tar.gz")
+    session.run("python", "-m", "tarfile", "-e", str(sdist), str(out))
+    session.install(f"{sdist}[cli,json,speed]")
+    session.chdir(out / sdist.name.removesuffix(".tar.gz"))
+    session.run("pytest", *PARALLEL, *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site into docs/_build; broken links are errors. Then check it."""
     session.install(*groups("docs", "tests"), "-e", ".[cli,fastapi,json,otel,prometheus,pytest]")

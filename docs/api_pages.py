@@ -73,7 +73,7 @@ def pages() -> dict[str, str]:
     for module, title in MODULES.items():
         page = module.removeprefix("adepoll.").replace(".", "-")
         titles[page] = title
-        names[page] = [f"{module}.{name}" for name in _names(module)]
+        names.setdefault(page, []).extend(f"{module}.{name}" for name in _names(module))
     shown: dict[int, str] = {}
     return {page: _text(titles[page], members, shown) for page, members in names.items()}
 
