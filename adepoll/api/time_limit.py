@@ -58,6 +58,7 @@ class Block:
             running[self] = now + self._limit.seconds
 
     def cancel(self) -> None:
+        """Cancel the task that runs in the block."""
         self._task.cancel()
 
     def __enter__(self) -> Self:
