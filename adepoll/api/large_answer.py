@@ -18,7 +18,7 @@ from adepoll.errors import MalformedAnswerError
 
 _log = logging.getLogger(__name__)
 
-_WRITE_SIZE: Final = 2**20  # bytes that are collected before they are written
+_WRITE_SIZE: Final = 2**18  # bytes that are collected before they are written
 
 
 class LargeAnswer:

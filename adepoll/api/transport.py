@@ -253,8 +253,6 @@ class Transport(Connections):
             failure = error_of(exc, job_id=job_id)
         else:
             read = self._reader(request, response.status, len(body), answer)
-            if answer is not None:
-                body = answer.body
             if len(body) < LARGE_TEXT:
                 return read(response.status, headers, body)
             return await asyncio.to_thread(read, response.status, headers, body)
@@ -266,12 +264,15 @@ class Transport(Connections):
     async def _receive(
         self, response: aiohttp.ClientResponse, request: "_Request[_T]", block: Block
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body, or its beginning and what is read of a large answer."""
+        """Return the body, or what remains of a large answer."""
         async with response:
-            body = await self._read(response, request.most)
-            if len(body) > request.most and response.status in _SUCCESS:
-                return body, await self._read_large(response, body, request, block)
-            return body, None
+            chunks = await self._read(response, request.most)
+            large = request.large
+            is_large = sum(map(len, chunks)) > request.most and response.status in _SUCCESS
+            if large is None or not is_large:
+                return b"".join(chunks), None
+            answer = await self._read_large(response, chunks, large(), request.job_id, block)
+            return answer.body, answer
 
     def _reader(
         self, request: "_Request[_T]", status: int, size: int, answer: ReadAnswer | None
@@ -282,13 +283,14 @@ class Transport(Connections):
             read = partial(read, large=answer)
         elif size > self._max_body_bytes:
             raise AnswerTooLargeError(limit=self._max_body_bytes, job_id=request.job_id)
-        self.bytes_received += size
+        else:
+            self.bytes_received += size
         if status != _OK:
             read = partial(read, now=datetime.now(UTC), secret=self._key)
         return read
 
-    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes:
-        """Return the body; only its beginning if the body is larger than `most` bytes."""
+    async def _read(self, response: aiohttp.ClientResponse, most: int) -> list[bytes]:
+        """Return the chunks of the body; only the first ones of more than `most` bytes."""
         chunks: list[bytes] = []
         size = 0
         self.reading.add(response)
@@ -298,27 +300,26 @@ class Transport(Connections):
                 chunks.append(chunk)
         finally:
             self.reading.discard(response)
-        return b"".join(chunks)
+        return chunks
 
     async def _read_large(
         self,
         response: aiohttp.ClientResponse,
-        beginning: bytes,
-        request: "_Request[_T]",
+        chunks: list[bytes],
+        answer: LargeAnswer,
+        job_id: str | None,
         block: Block,
-    ) -> ReadAnswer | None:
-        """Read the rest of a large answer; the time limit holds for each part of it.
+    ) -> ReadAnswer:
+        """Read a large answer, whose first chunks have arrived and are not kept.
 
-        Returns None for an answer that must not be large.
+        The time limit holds for each part of it.
         """
-        if request.large is None:
-            return None
-        answer = request.large()
         loop = asyncio.get_running_loop()
-        chunk, size, since_restart = beginning, 0, 0
+        size = since_restart = 0
+        chunks.reverse()
         self.reading.add(response)
         try:
-            while chunk:
+            while chunk := chunks.pop() if chunks else await response.content.readany():
                 await answer.feed(chunk)
                 size += len(chunk)
                 since_restart += len(chunk)
@@ -326,9 +327,8 @@ class Transport(Connections):
                     since_restart = 0
                     block.restart(loop.time())
                 if size > _LARGEST:
-                    raise AnswerTooLargeError(limit=_LARGEST, job_id=request.job_id)
-                chunk = await response.content.readany()
-            self.bytes_received += size - len(beginning)
+                    raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id)
+            self.bytes_received += size
             return await answer.finish()
         finally:
             answer.close()
