@@ -93,7 +93,7 @@ if typing.TYPE_CHECKING:
     from adepoll.display import download_progress, progress
     from adepoll.fetcher import Download, FetcherStats, ResultFetcher, ResultItems, ResultStream
     from adepoll.journal import Journal
-    from adepoll.journal.outcomes import Outcome, RecordedError, ResultFile
+    from adepoll.journal.outcomes import BatchJob, Outcome, RecordedError, ResultFile
     from adepoll.scheduling.durations import Durations
     from adepoll.scheduling.policies import Adaptive, Exponential, Fixed, PollContext, Schedule
     from adepoll.server.byte_ranges import ByteRange, parse_range
@@ -120,6 +120,7 @@ __all__ = [
     "AnswerTooLargeError",
     "AuthenticationError",
     "Batch",
+    "BatchJob",
     "BatchProgress",
     "BatchRun",
     "BatchStoppedError",
@@ -268,7 +269,7 @@ _NAMES: typing.Final = {
     "display": ["download_progress", "progress"],
     "fetcher": ["Download", "FetcherStats", "ResultFetcher", "ResultItems", "ResultStream"],
     "journal": ["Journal"],
-    "journal.outcomes": ["Outcome", "RecordedError", "ResultFile"],
+    "journal.outcomes": ["BatchJob", "Outcome", "RecordedError", "ResultFile"],
     "scheduling.durations": ["Durations"],
     "scheduling.policies": ["Adaptive", "Exponential", "Fixed", "PollContext", "Schedule"],
     "server.byte_ranges": ["ByteRange", "parse_range"],

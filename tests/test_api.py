@@ -19,6 +19,7 @@ PUBLIC = [
     "AnswerTooLargeError",
     "AuthenticationError",
     "Batch",
+    "BatchJob",
     "BatchProgress",
     "BatchRun",
     "BatchStoppedError",

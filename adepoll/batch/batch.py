@@ -7,14 +7,14 @@ from collections.abc import AsyncIterable, Collection, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 from adepoll.api.client import AdeClient
 from adepoll.api.file_names import check_is_local
 from adepoll.batch.id_intake import JobIds
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.resources import BatchResources
-from adepoll.batch.result_files import ProtectedFiles
+from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import DURATIONS, RunTasks
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
@@ -46,6 +46,7 @@ class Batch:
         *,
         journal: Journal | str | os.PathLike[str] | None = None,
         out_dir: str | os.PathLike[str] | None = None,
+        name_by: NameBy = "job_id",
         concurrency: int = 64,
         downloads: int = 8,
         connections: int = 4,
@@ -72,6 +73,9 @@ class Batch:
                 exist, for this user only. None for the folder of earlier runs of the journal, so
                 pass a folder if you do not know who wrote the journal. Without a folder, results
                 are not written to files: they are inline in the snapshots or behind their URLs.
+            name_by: With "label", the file of a job with a label is ``LABEL.json``. Characters that
+                a file name cannot have become "_". If another job has the same name, the file is
+                ``LABEL-JOB_ID.json``.
             concurrency: Maximum number of polls at the same time.
             downloads: Maximum number of results fetched at the same time.
             connections: Maximum number of connections for one result; see `ResultFetcher`.
@@ -114,6 +118,9 @@ class Batch:
         self._client = client
         self._journal_argument = journal
         self._out_dir = None if out_dir is None else Path(out_dir).absolute()
+        if name_by not in get_args(NameBy):
+            raise ValueError(f"name_by must be 'job_id' or 'label', got {name_by!r}")
+        self._name_by: NameBy = name_by
         self._concurrency = concurrency
         self._downloads = downloads
         self._connections = connections
@@ -184,7 +191,9 @@ class Batch:
             journal=journal,
             watcher=watcher,
             fetcher=fetcher,
+            kind=self._client.kind,
             out_dir=out_dir,
+            name_by=self._name_by,
             protected=ProtectedFiles((*_files_of(journal), *self._protected)),
             downloads=self._downloads,
             window=self._window,
@@ -224,8 +233,9 @@ class Batch:
         its result and there is no `resolve_url`.
 
         Args:
-            job_ids: An iterable or async iterable of any size, consumed while the run goes on. Ids
-                that the journal has already are ignored.
+            job_ids: An iterable or async iterable of ids, `JobRef` or `BatchJob`, of any size and
+                of any kinds, consumed while the run goes on. Jobs that the journal has already are
+                ignored. An id has the kind that its form says, or else the client's kind.
             timeout: Seconds from the first poll. Jobs that are not settled by then are given up for
                 this run, and no more ids are taken from an iterator. None for no limit.
             replay: If True, start with all outcomes of earlier runs, taken or not.

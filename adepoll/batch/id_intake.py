@@ -11,12 +11,15 @@ from collections.abc import (
 )
 from typing import Final, TypeAlias
 
-from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_ids import is_plain
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.batch.progress import RunCounters
 from adepoll.errors import InvalidJobIdError, JobIdsCancelledError
 from adepoll.journal import Journal
+from adepoll.journal.outcomes import BatchJob
+from adepoll.journal.stored_jobs import JobToAdd, check_job
 
-JobIds: TypeAlias = Iterable[str] | AsyncIterable[str]
+JobIds: TypeAlias = Iterable[JobToAdd] | AsyncIterable[JobToAdd]
 
 _MOST_BUFFERED: Final = 100_000  # ids
 _FIRST_CHUNK: Final = 1_000  # ids; small, so that polls begin soon. Later chunks double the total.
@@ -28,6 +31,9 @@ class IdIntake:
     """The ids of a run on their way into the journal, and from there to the watcher.
 
     An id that arrives late, for example from a pipe, does not delay other jobs.
+
+    Attributes:
+        has_columns: True once a job with columns was read.
     """
 
     def __init__(
@@ -35,7 +41,9 @@ class IdIntake:
         journal: Journal,
         job_ids: JobIds,
         counters: RunCounters,
-        refuse: Callable[[InvalidJobIdError], Awaitable[None]],
+        refuse: Callable[[InvalidJobIdError, JobToAdd], Awaitable[None]],
+        *,
+        kind: JobKind,
     ) -> None:
         """Prepare the intake; `add_all` starts it.
 
@@ -43,13 +51,16 @@ class IdIntake:
             journal: Journal to which the ids are added.
             job_ids: The ids.
             counters: Counters to which new jobs are added.
-            refuse: Called for each invalid id, which is not added.
+            refuse: Called for each invalid id, which is not added, and what it came with.
+            kind: Kind of an id whose form does not say its kind.
         """
         self._journal = journal
         self._job_ids = job_ids
         self._counters = counters
         self._refuse = refuse
-        self._buffer: list[str] = []
+        self._kind = kind
+        self.has_columns = False
+        self._buffer: list[JobToAdd] = []
         self._readable = asyncio.Event()  # the buffer has ids, or the last id was read
         self._writable = asyncio.Event()  # the buffer has room
         self._added = asyncio.Event()  # the journal has new jobs, or all ids were added
@@ -68,16 +79,16 @@ class IdIntake:
         self._counters.complete = True
         self._added.set()
 
-    async def waiting(self) -> AsyncGenerator[str, None]:
+    async def waiting(self) -> AsyncGenerator[JobRef, None]:
         """Yield the waiting jobs in the order of the journal, until all ids were added."""
         after = 0
         while True:
             self._added.clear()
             complete = self._counters.complete
             page = await self._journal.waiting(after=after, limit=_PAGE)
-            for number, job_id in page:
+            for number, job in page:
                 after = number
-                yield job_id
+                yield job
             if not page:
                 if complete:
                     return
@@ -103,16 +114,18 @@ class IdIntake:
         self._all_read = True
         self._readable.set()
 
-    async def _put(self, job_id: str) -> None:
-        try:
-            check_job_id(job_id)
-        except InvalidJobIdError as error:
-            await self._refuse(error)
-            return
+    async def _put(self, job: JobToAdd) -> None:
+        if not is_plain(job):  # nearly all are
+            try:
+                check_job(job)
+            except InvalidJobIdError as error:
+                await self._refuse(error, job)
+                return
+            self.has_columns = self.has_columns or (isinstance(job, BatchJob) and bool(job.columns))
         while len(self._buffer) >= _MOST_BUFFERED:
             self._writable.clear()
             await self._writable.wait()
-        self._buffer.append(job_id)
+        self._buffer.append(job)
         self._readable.set()
 
     async def _write(self) -> None:
@@ -126,7 +139,7 @@ class IdIntake:
             total += len(chunk)
             self._writable.set()
             began, ended = clock(), self._counters.ended
-            if new := await self._journal.add(chunk):
+            if new := await self._journal.add(chunk, kind=self._kind):
                 self._counters.known += new
                 self._counters.open += new
                 self._added.set()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from attrs import define, field, frozen
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.html_tables import HtmlTable
 from adepoll.journal.outcomes import Counts, Stage, credits_of
@@ -48,7 +49,7 @@ class RunCounters:
 
     Attributes:
         bytes_complete: Bytes of the results that are completely fetched.
-        bytes_partial: Bytes of the results being fetched, by job id.
+        bytes_partial: Bytes of the results being fetched, by job.
     """
 
     known: int = 0
@@ -58,7 +59,7 @@ class RunCounters:
     missed: int = 0
     open: int = 0
     bytes_complete: int = 0
-    bytes_partial: dict[str, int] = field(factory=dict)
+    bytes_partial: dict[JobRef, int] = field(factory=dict)
     partial: int = 0
     credits: float = 0.0
     complete: bool = False

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from adepoll.batch.result_files import ProtectedFiles
+from adepoll.api.job_kind import JobKind
+from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.fetcher import ResultFetcher
 from adepoll.journal import Journal
 from adepoll.watching.watcher import JobWatcher
@@ -20,7 +21,9 @@ class BatchResources:
         journal: Journal that records jobs and outcomes.
         watcher: Watcher that polls the jobs.
         fetcher: Fetcher that downloads the results.
+        kind: Kind of an id whose form does not say its kind.
         out_dir: Folder for the results; None if results are not written to files.
+        name_by: What the result files are named after.
         downloads: Maximum number of results fetched at the same time.
         window: Maximum number of jobs watched at the same time.
         protected: Files that are never replaced, not even with `overwrite`.
@@ -33,7 +36,9 @@ class BatchResources:
     journal: Journal
     watcher: JobWatcher
     fetcher: ResultFetcher
+    kind: JobKind
     out_dir: Path | None
+    name_by: NameBy
     downloads: int
     window: int
     protected: ProtectedFiles

@@ -7,14 +7,15 @@ given up. Only the content decides, because a journal may come from anyone.
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 from attrs import evolve, frozen
 
-from adepoll.api.file_names import result_name
+from adepoll.api.file_names import label_name, result_name
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.batch import result_files
 from adepoll.batch.progress import RunCounters
@@ -31,6 +32,7 @@ from adepoll.errors import (
 )
 from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
+from adepoll.journal.stored_jobs import label_key
 
 # Another attempt would meet these errors again. After any other error, the next run tries again.
 LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
@@ -83,9 +85,9 @@ class ResultFetching:
         self._counters = counters
         self._deliver = deliver
         self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
-        self._unfinished: set[str] = set()  # jobs that are to be fetched since an earlier run
+        self._unfinished: set[JobRef] = set()  # jobs that are to be fetched since an earlier run
         # Jobs delivered by this run: the consumer may have moved their files.
-        self._delivered: set[str] | None = set() if verify_delivered else None
+        self._delivered: set[JobRef] | None = set() if verify_delivered else None
 
     # --- before the run ----------------------------------------------------------------------
 
@@ -96,8 +98,8 @@ class ResultFetching:
         """
         if not self._resources.verify:
             return page
-        lost = {record.job_id for record in await self._record_lost(page)}
-        return [record for record in page if record.job_id not in lost]
+        lost = {record.ref for record in await self._record_lost(page)}
+        return [record for record in page if record.ref not in lost]
 
     async def find_unfinished(self) -> None:
         """Find the results that earlier runs have not fetched.
@@ -114,10 +116,26 @@ class ResultFetching:
 
     # --- results -----------------------------------------------------------------------------
 
-    def target(self, job_id: str) -> Path | None:
-        """Return the file for the result of a job; None if results are not written to files."""
+    async def targets(self, jobs: Iterable[JobRef]) -> dict[JobRef, Path]:
+        """Return the files for the results of jobs; none if results are not written to files.
+
+        A file that is named after its label also has the id in its name if the journal has several
+        jobs whose labels give the same name.
+        """
         folder = self._resources.out_dir
-        return None if folder is None else folder / result_name(job_id)
+        if folder is None:
+            return {}
+        jobs = tuple(jobs)
+        labels = {job: job.label for job in jobs if job.label is not None}
+        if self._resources.name_by == "job_id" or not labels:
+            return {job: folder / result_name(job.job_id) for job in jobs}
+        keys = {job: label_key(label) for job, label in labels.items()}
+        shared = await self._journal.shared_label_keys(set(keys.values()))
+        names = {
+            job: label_name(label, job.job_id if keys[job] in shared else None)
+            for job, label in labels.items()
+        }
+        return {job: folder / names.get(job, result_name(job.job_id)) for job in jobs}
 
     async def put(self, snapshot: JobSnapshot, path: Path) -> None:
         """Queue the result of a job; waits while all downloads are busy."""
@@ -143,7 +161,7 @@ class ResultFetching:
         async with aclosing(record_pages(self._journal, RecordFilter.FETCHING, data=True)) as pages:
             async for page in pages:
                 for record in page:
-                    if record.job_id in self._unfinished:  # else this run has queued it
+                    if record.ref in self._unfinished:  # else this run has queued it
                         await self._put_again(record)
 
     async def close(self) -> None:
@@ -152,17 +170,22 @@ class ResultFetching:
             await self._queue.put(None)
 
     async def _put_again(self, record: Record) -> None:
-        path = self.target(record.job_id)
-        if path is None and record.file is not None:
-            path = record.file.path.parent / result_name(record.job_id)
+        path = (await self.targets([record.ref])).get(record.ref)
+        if record.file is not None:
+            earlier = record.file.path
+            is_ours = earlier.name in result_files.names_of(record.job_id, record.label)
+            if path is None:
+                path = earlier if is_ours else earlier.with_name(result_name(record.job_id))
+            elif is_ours and earlier.parent == path.parent:
+                path = earlier  # another job with the same label may have been added since
         if path is not None and record.snapshot is not None:
             await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
         """Write a result to its file; return the outcome and what the journal records of it."""
         snapshot, counters = fetch.snapshot, self._counters
-        job_id = snapshot.job_id
-        counters.bytes_partial[job_id] = 0
+        job = ref_of(snapshot)
+        counters.bytes_partial[job] = 0
         try:
             file = await self._write(fetch)
             modified_ns = await asyncio.to_thread(result_files.modified_ns, file.path)
@@ -175,20 +198,20 @@ class ResultFetching:
                 raise
             error = exc
         else:
-            outcome = Outcome(job_id=job_id, snapshot=without_data(snapshot), file=file)
-            return outcome, Fetched(job_id, file, modified_ns, self._resources.now())
+            outcome = evolve(outcome_of(without_data(snapshot)), file=file)
+            return outcome, Fetched(job, file, modified_ns, self._resources.now())
         finally:
-            del counters.bytes_partial[job_id]
+            del counters.bytes_partial[job]
         counters.missed += 1
-        outcome = Outcome(job_id=job_id, snapshot=without_data(snapshot), error=error)
-        return outcome, given_up(job_id, error, self._resources.now())
+        outcome = evolve(outcome_of(without_data(snapshot)), error=error)
+        return outcome, given_up(job, error, self._resources.now())
 
     async def _write(self, fetch: _ResultFetch) -> ResultFile:
         """Write a result to its file, unless the file has it already."""
         snapshot, counters, fetcher = fetch.snapshot, self._counters, self._resources.fetcher
 
         def progress(received: int, _size: int | None) -> None:
-            counters.bytes_partial[snapshot.job_id] = received
+            counters.bytes_partial[ref_of(snapshot)] = received
 
         overwrite = self._resources.overwrite
         if overwrite and fetch.path in self._resources.protected:
@@ -203,16 +226,16 @@ class ResultFetching:
             if file is None:
                 raise
             return file
-        counters.bytes_partial[snapshot.job_id] = 0
+        counters.bytes_partial[ref_of(snapshot)] = 0
         counters.bytes_complete += download.bytes
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
     # --- files of earlier runs ---------------------------------------------------------------
 
-    def note_delivered(self, job_id: str) -> None:
+    def note_delivered(self, job: JobRef) -> None:
         """Exclude a job from `verify_delivered`: the consumer may have moved its file."""
         if self._delivered is not None:
-            self._delivered.add(job_id)
+            self._delivered.add(job)
 
     async def verify_delivered(self) -> None:
         """Queue results again that earlier runs delivered, and whose files are lost."""
@@ -220,7 +243,7 @@ class ResultFetching:
             return
         async with aclosing(record_pages(self._journal, RecordFilter.DELIVERED)) as pages:
             async for page in pages:
-                earlier = [record for record in page if record.job_id not in self._delivered]
+                earlier = [record for record in page if record.ref not in self._delivered]
                 for record in await self._record_lost(earlier):
                     await self._put_again(record)
         self._delivered = None
@@ -230,13 +253,13 @@ class ResultFetching:
         if not any(record.file for record in page):
             return ()
         lost = await asyncio.to_thread(result_files.lost, page)
-        await self._journal.write(*(FileLost(record.job_id) for record in lost))
+        await self._journal.write(*(FileLost(record.ref) for record in lost))
         self._counters.open += len(lost)
         return lost
 
-    async def _ids_of(self, which: RecordFilter) -> set[str]:
+    async def _ids_of(self, which: RecordFilter) -> set[JobRef]:
         async with aclosing(record_pages(self._journal, which)) as pages:
-            return {record.job_id async for page in pages for record in page}
+            return {record.ref async for page in pages for record in page}
 
 
 async def record_pages(
@@ -249,9 +272,21 @@ async def record_pages(
         yield page
 
 
-def given_up(job_id: str, error: AdePollError, now: float) -> GivenUp:
+def ref_of(snapshot: JobSnapshot) -> JobRef:
+    """Return the name of a job."""
+    return JobRef(snapshot.job_id, kind=snapshot.kind, label=snapshot.label)
+
+
+def outcome_of(snapshot: JobSnapshot) -> Outcome:
+    """Return the outcome of a settled job."""
+    return Outcome(
+        job_id=snapshot.job_id, kind=snapshot.kind, label=snapshot.label, snapshot=snapshot
+    )
+
+
+def given_up(job: JobRef, error: AdePollError, now: float) -> GivenUp:
     """Return the change that records a given-up job."""
-    return GivenUp(job_id, error, lasting=isinstance(error, LASTING_ERRORS), at=now)
+    return GivenUp(job, error, lasting=isinstance(error, LASTING_ERRORS), at=now)
 
 
 def without_data(snapshot: JobSnapshot) -> JobSnapshot:

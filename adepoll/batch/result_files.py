@@ -7,10 +7,14 @@ import stat
 from collections.abc import AsyncIterable, Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from adepoll import file_system
-from adepoll.api.file_names import result_name
+from adepoll.api.file_names import label_name, result_name
 from adepoll.journal.outcomes import Record, ResultFile
+
+NameBy: TypeAlias = Literal["job_id", "label"]
+"""What a result file is named after."""
 
 # A journal may name any file, such as a FIFO, which would block.
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | file_system.PLAIN
@@ -29,6 +33,13 @@ class ProtectedFiles:
     def __contains__(self, path: Path) -> bool:
         """Return True if the path names a protected file. Blocks for a few system calls."""
         return any(_is_same_file(path, protected) for protected in self._paths)
+
+
+def names_of(job_id: str, label: str | None) -> tuple[str, ...]:
+    """Return the names that the result file of a job can have."""
+    if label is None:
+        return (result_name(job_id),)
+    return result_name(job_id), label_name(label), label_name(label, job_id)
 
 
 def modified_ns(path: Path) -> int:
@@ -69,7 +80,7 @@ async def same_content(path: Path, chunks: AsyncIterable[bytes]) -> ResultFile |
 def _is_unchanged(record: Record) -> bool:
     if record.file is None:
         return True
-    if record.file.path.name != result_name(record.job_id):
+    if record.file.path.name not in names_of(record.job_id, record.label):
         return False  # no batch has written that
     file = _open_regular(record.file.path)
     if file is None:

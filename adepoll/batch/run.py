@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Self
 
+from adepoll.api.job_kind import JobRef
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run_tasks import RunTasks
 from adepoll.closing import EndsWhenLeft
@@ -27,7 +28,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         """Use `Batch.run`."""
         self._tasks = tasks
         self._start_tasks = start
-        self._in_hand: str | None = None  # the job whose outcome was returned last
+        self._in_hand: JobRef | None = None  # the job whose outcome was returned last
         self._closed = False
 
     async def __anext__(self) -> Outcome:
@@ -50,7 +51,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
         await self._acknowledge()
         outcome = await self._tasks.next()
         if not isinstance(outcome.error, InvalidJobIdError):  # these are not in the journal
-            self._in_hand = outcome.job_id
+            self._in_hand = outcome.ref
         return outcome
 
     def __repr__(self) -> str:

@@ -6,11 +6,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Final, NoReturn
 
+from attrs import evolve
+
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.batch.id_intake import IdIntake, JobIds
 from adepoll.batch.progress import RunCounters
 from adepoll.batch.resources import BatchResources
-from adepoll.batch.result_fetching import ResultFetching, given_up, record_pages
+from adepoll.batch.result_fetching import (
+    ResultFetching,
+    given_up,
+    outcome_of,
+    record_pages,
+    ref_of,
+)
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
@@ -24,7 +33,8 @@ from adepoll.journal import (
     Settled,
     StatusChanged,
 )
-from adepoll.journal.outcomes import Outcome
+from adepoll.journal.outcomes import BatchJob, Outcome
+from adepoll.journal.stored_jobs import JobToAdd
 from adepoll.watching.pollers import finish
 from adepoll.watching.watch import UnresolvedJob, Watch
 
@@ -53,7 +63,9 @@ class RunTasks:
         self._journal = resources.journal
         self._timeout = timeout
         self._replay = replay
-        self._ids = IdIntake(resources.journal, job_ids, self.counters, self._refuse_id)
+        self._ids = IdIntake(
+            resources.journal, job_ids, self.counters, self._refuse_id, kind=resources.kind
+        )
         self._results = ResultFetching(
             resources,
             self.counters,
@@ -65,8 +77,9 @@ class RunTasks:
         self._changed = asyncio.Event()  # an outcome was buffered, or the run has ended
         self._watch: Watch[JobSnapshot | UnresolvedJob] | None = None
         self._recorded_statuses: Mapping[str, str] = {}  # of active jobs
+        self._has_columns = False  # a job of an earlier run has columns
         self._main: asyncio.Task[None] | None = None
-        self._unacknowledged: str | None = None  # a job whose outcome is being acknowledged
+        self._unacknowledged: JobRef | None = None  # a job whose outcome is being acknowledged
         self.exhausted = False
         self.stopped = False
         self.abandoned = False
@@ -93,11 +106,11 @@ class RunTasks:
             await self._changed.wait()
         return self._outcomes.get_nowait()
 
-    async def acknowledge(self, job_id: str) -> None:
+    async def acknowledge(self, job: JobRef) -> None:
         """Record that the consumer has taken the outcome of a job."""
-        self._results.note_delivered(job_id)
-        self._unacknowledged = job_id
-        await self._journal.write(Delivered(job_id, self._resources.now()), durable=False)
+        self._results.note_delivered(job)
+        self._unacknowledged = job
+        await self._journal.write(Delivered(job, self._resources.now()), durable=False)
         self._unacknowledged = None
 
     def abandon(self) -> None:
@@ -139,13 +152,27 @@ class RunTasks:
         raise error
 
     async def _deliver(self, outcome: Outcome) -> None:
+        if not outcome.columns and (self._has_columns or self._ids.has_columns):
+            ref = outcome.ref
+            found = await self._journal.columns([ref])
+            outcome = evolve(outcome, columns=found.get(ref, {}))
         await self._outcomes.put(outcome)
         self._changed.set()
 
-    async def _refuse_id(self, error: InvalidJobIdError) -> None:
+    async def _refuse_id(self, error: InvalidJobIdError, job: JobToAdd) -> None:
         self.counters.unresolved += 1
         self.counters.known += 1
-        await self._deliver(Outcome(job_id=error.job_id, error=error))
+        batch_job = job if isinstance(job, BatchJob) else BatchJob(JobRef(error.job_id))
+        ref = job if isinstance(job, JobRef) else batch_job.ref
+        await self._deliver(
+            Outcome(
+                job_id=error.job_id,
+                kind=ref.kind or self._resources.kind,
+                label=ref.label,
+                columns=batch_job.columns,
+                error=error,
+            )
+        )
 
     # --- the run -----------------------------------------------------------------------------
 
@@ -155,6 +182,7 @@ class RunTasks:
             await self._journal.reopen(kinds=self._resources.curable)
             if self._resources.out_dir is not None:
                 await self._journal.reopen_without_file()
+            self._has_columns = await self._journal.has_columns()
             self.counters.begin(await self._journal.counts())
             await self._deliver_earlier()
             await results.find_unfinished()
@@ -205,43 +233,47 @@ class RunTasks:
             after = page[-1][0]
             await self._record_ends(
                 UnresolvedJob(
-                    job_id, JobTimeoutError(job_id=job_id, timeout=timeout, last_status=None)
+                    job.job_id,
+                    JobTimeoutError(job_id=job.job_id, timeout=timeout, last_status=None),
+                    kind=job.kind or self._resources.kind,
+                    label=job.label,
                 )
-                for _, job_id in page
+                for _, job in page
             )
 
     async def _record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
         """Record how jobs ended; then deliver their outcomes or queue their results."""
         ends = tuple(ends)
-        targets = {
-            end.job_id: target
+        targets = await self._results.targets(
+            ref_of(end)
             for end in ends
-            if isinstance(end, JobSnapshot)
-            and end.status is JobStatus.COMPLETED
-            and (target := self._results.target(end.job_id))
-        }
+            if isinstance(end, JobSnapshot) and end.status is JobStatus.COMPLETED
+        )
         now = self._resources.now()
         changes: list[Change] = []
         outcomes: list[Outcome] = []
         to_fetch: list[JobSnapshot] = []
         for end in ends:
+            job = JobRef(end.job_id, kind=end.kind, label=end.label)
             if isinstance(end, UnresolvedJob):
-                changes.append(given_up(end.job_id, end.error, now))
-                outcomes.append(Outcome(job_id=end.job_id, error=end.error))
+                changes.append(given_up(job, end.error, now))
+                outcomes.append(
+                    Outcome(job_id=end.job_id, kind=end.kind, label=end.label, error=end.error)
+                )
                 self.counters.unresolved += 1
                 continue
             self.counters.record_settled(end)
-            changes.append(Settled(end, now, fetching=end.job_id in targets))
-            if end.job_id not in targets:
-                outcomes.append(Outcome(job_id=end.job_id, snapshot=end))
-            else:
+            changes.append(Settled(end, now, fetching=job in targets))
+            if job in targets:
                 to_fetch.append(end)
+            else:
+                outcomes.append(outcome_of(end))
         await self._journal.write(*changes)
         self.counters.open -= len(outcomes)
         for outcome in outcomes:
             await self._deliver(outcome)
         for snapshot in to_fetch:
-            await self._results.put(snapshot, targets[snapshot.job_id])
+            await self._results.put(snapshot, targets[ref_of(snapshot)])
 
     # --- for the next run --------------------------------------------------------------------
 
@@ -258,7 +290,10 @@ class RunTasks:
         before, self._recorded_statuses = self._recorded_statuses, self._watch.last_statuses()
         changed = self._recorded_statuses.items() - before.items()
         if changed:
-            changes = (StatusChanged(job_id, text) for job_id, text in changed)
+            changes = (
+                StatusChanged(JobRef.of(key).resolved(self._resources.kind), text)
+                for key, text in changed
+            )
             with contextlib.suppress(JournalError):  # not worth stopping the run
                 await self._journal.write(*changes, durable=False)
 

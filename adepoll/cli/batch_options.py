@@ -4,13 +4,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from attrs import asdict, evolve, frozen
 
 import adepoll
 from adepoll.api.config import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
-from adepoll.cli.options import make_client
+from adepoll.cli.options import NAME_CHOICES, make_client
 from adepoll.errors import ConfigurationError
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.opening import read_endpoint
@@ -46,6 +46,7 @@ _SAVED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "concurrency": _is_count,
     "discovery": lambda value: value in get_args(Discovery),
     "downloads": _is_count,
+    "name": lambda value: value in NAME_CHOICES,
     "max_rate": lambda value: _is_number(value) and value > 0,
     "timeout": lambda value: _is_number(value) and value >= 0,
 }
@@ -56,6 +57,7 @@ class BatchOptions:
     """The options of a batch from the command line; None for an option that is absent.
 
     Attributes:
+        kind: Kind of an id whose form does not say its kind.
         region: Region of the API key.
         base_url: URL of the API, instead of a region.
         max_rate: Maximum number of requests per second.
@@ -63,6 +65,7 @@ class BatchOptions:
         cacert: PEM file with certificate authorities to trust as well.
         cert: PEM file with a client certificate and its key.
         out: Folder for results.
+        name: What result files are named after: "id" or "label".
         timeout: Seconds after which jobs are given up.
         concurrency: Maximum number of simultaneous polls.
         downloads: Maximum number of simultaneous downloads.
@@ -76,6 +79,7 @@ class BatchOptions:
         as_json: True to print JSON on a terminal too.
     """
 
+    kind: str | None = None
     region: str | None = None
     base_url: str | None = None
     max_rate: float | None = None
@@ -83,6 +87,7 @@ class BatchOptions:
     cacert: Path | None = None
     cert: Path | None = None
     out: Path | None = None
+    name: str | None = None
     timeout: float | None = None
     concurrency: int | None = None
     downloads: int | None = None
@@ -104,7 +109,14 @@ class BatchOptions:
             proxy=self.proxy,
             cacert=self.cacert,
             cert=self.cert,
+            kind=self.kind,
+            result_dir=self.out,  # for large results of v2 jobs, which a poll contains
         )
+
+    @property
+    def name_by(self) -> Literal["job_id", "label"]:
+        """What result files are named after, as `Batch` calls it."""
+        return "label" if self.name == "label" else "job_id"
 
     def to_note(self) -> str:
         """Return the options that the journal saves for the next run, as JSON without secrets."""

@@ -34,6 +34,7 @@ from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
 from adepoll.journal import Journal, JournalReader
 from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
+from adepoll.journal.stored_jobs import JobToAdd
 
 _CHECK_INTERVAL: Final = 0.05  # seconds
 _CONCURRENCY: Final = 64
@@ -54,7 +55,7 @@ class BatchRunner:
 
     options: BatchOptions
     journal: Path | None
-    job_ids: Callable[[], AsyncIterator[str]] | None = None
+    job_ids: Callable[[], AsyncIterator[JobToAdd]] | None = None
     id_files: Collection[str] = ()
     places: InvalidIdPlaces = field(factory=InvalidIdPlaces)
     _endpoint: str | None = field(default=None, init=False)  # set when the batch has started
@@ -80,6 +81,7 @@ class BatchRunner:
                     client,
                     journal=journal,
                     out_dir=options.out,
+                    name_by=options.name_by,
                     concurrency=options.concurrency or _CONCURRENCY,
                     downloads=options.downloads or _DOWNLOADS,
                     discovery=options.discovery or "auto",

@@ -17,6 +17,7 @@ from adepoll.cli.options import (
     client_options,
     complete_fault,
     ids_options,
+    kind_option,
     median_option,
     overwrite_option,
     read_faults,
@@ -289,6 +290,7 @@ def status() -> None:
     help='Record everything in FILE, so that "adepoll resume FILE" can continue the batch. '
     "Created if it does not exist.",
 )
+@kind_option
 @batch_options
 @runs("watch:watch")
 def watch() -> None:
@@ -298,7 +300,8 @@ def watch() -> None:
     line on stdout: JSON, or text if stdout is a terminal. Progress and errors are printed on
     stderr.
 
-    Job ids come from arguments, files or standard input.
+    Job ids come from arguments, files or standard input. An id can have its kind before it, as in
+    v1-parse/JOB_ID. The other columns of a CSV file are printed with each job.
 
     A JSON line contains the result if the service sent it inline. With --out, results are written
     to files instead. The secret query of a presigned URL is never printed.

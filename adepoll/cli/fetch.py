@@ -7,7 +7,7 @@ from pathlib import Path
 
 import adepoll
 from adepoll.api.file_names import result_name
-from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_kind import JobRef
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.progress import DownloadView
@@ -28,8 +28,8 @@ def fetch(
 
     async def main() -> ExitCode:
         nonlocal target
-        check_job_id(job_id)
-        target = None if out == "-" else Path(out or result_name(job_id))
+        name = JobRef.of(job_id).job_id
+        target = None if out == "-" else Path(out or result_name(name))
         async with (
             connect() as client,
             adepoll.ResultFetcher(

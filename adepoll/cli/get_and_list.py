@@ -1,5 +1,6 @@
 """``adepoll get`` and ``adepoll list``: print jobs as they are now, without waiting."""
 
+import json
 import sys
 from collections.abc import Callable
 
@@ -42,7 +43,8 @@ def list_jobs(
                 if sys.stdout.isatty():
                     jobs.append(job)
                 else:
-                    write_line(codec.encode(job.redacted()))
+                    line = json.loads(codec.encode(job.redacted())) | {"kind": client.kind.name}
+                    write_line(json.dumps(line, separators=(",", ":")))
                 if count == limit:
                     break
         if sys.stdout.isatty():

@@ -17,7 +17,9 @@ from typing import Final
 import click
 
 from adepoll.cli.columns import read_text
+from adepoll.cli.found_jobs import ONE_PER_LINE, Fields
 from adepoll.errors import InvalidJobIdError
+from adepoll.journal.stored_jobs import JobToAdd
 from adepoll.redaction import showable
 
 STDIN: Final = "-"
@@ -47,11 +49,11 @@ class InvalidIdPlaces:
 async def read_ids(
     arguments: Sequence[str],
     files: Sequence[str],
-    field: str | None = None,
+    fields: Fields = ONE_PER_LINE,
     places: InvalidIdPlaces | None = None,
-) -> AsyncIterator[str]:
+) -> AsyncIterator[JobToAdd]:
     """Yield the ids of `read_id_batches` one by one."""
-    async with aclosing(read_id_batches(arguments, files, field, places)) as batches:
+    async with aclosing(read_id_batches(arguments, files, fields, places)) as batches:
         async for batch in batches:
             for job_id in batch:
                 yield job_id
@@ -60,9 +62,9 @@ async def read_ids(
 async def read_id_batches(
     arguments: Sequence[str],
     files: Sequence[str],
-    field: str | None = None,
+    fields: Fields = ONE_PER_LINE,
     places: InvalidIdPlaces | None = None,
-) -> AsyncGenerator[Sequence[str], None]:
+) -> AsyncGenerator[Sequence[JobToAdd], None]:
     """Yield the ids of the arguments, then those of the files.
 
     A batch holds the ids that have arrived, from one to several thousand, so that an id from a slow
@@ -72,17 +74,17 @@ async def read_id_batches(
     Args:
         arguments: Job ids.
         files: File names; ``-`` is standard input.
-        field: The column or key of the files that holds the ids; None if each line is an id.
+        fields: The columns or keys of the files that describe the jobs.
         places: Receives the places of invalid ids.
 
     Raises:
-        IdsError: `field` does not exist in a file, or the file is malformed.
+        IdsError: A field does not exist in a file, or the file is malformed.
         OSError: A file cannot be read.
     """
     if arguments:
         yield tuple(arguments)
     for name in files:
-        async with aclosing(_batches_of(name, field, places or InvalidIdPlaces())) as batches:
+        async with aclosing(_batches_of(name, fields, places or InvalidIdPlaces())) as batches:
             async for batch in batches:
                 yield batch
 
@@ -160,15 +162,15 @@ class _ClosedError(Exception):
 
 
 async def _batches_of(
-    name: str, field: str | None, places: InvalidIdPlaces
-) -> AsyncGenerator[list[str], None]:
+    name: str, fields: Fields, places: InvalidIdPlaces
+) -> AsyncGenerator[list[JobToAdd], None]:
     """Read a file in a thread, because a pipe or a terminal can block."""
     loop = asyncio.get_running_loop()
-    received: asyncio.Queue[list[str] | BaseException | None] = asyncio.Queue()
+    received: asyncio.Queue[list[JobToAdd] | BaseException | None] = asyncio.Queue()
     capacity = threading.Semaphore(_BATCHES_AHEAD)
     closed = threading.Event()
 
-    def put(item: list[str] | BaseException | None) -> None:
+    def put(item: list[JobToAdd] | BaseException | None) -> None:
         capacity.acquire()
         if closed.is_set():
             raise _ClosedError
@@ -184,7 +186,7 @@ async def _batches_of(
                 read_text(
                     _text_of(name),
                     source=source,
-                    field=field,
+                    fields=fields,
                     emit=put,
                     note_invalid=functools.partial(places.note, source),
                 )

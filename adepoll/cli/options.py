@@ -66,7 +66,8 @@ FAULT_CHOICES: Final = (
     "range-ignored",
     "unrequested-gzip",
 )
-_CLIENT: Final = ("region", "base_url", "max_rate", "proxy", "cacert", "cert")
+NAME_CHOICES: Final = ("id", "label")
+_CLIENT: Final = ("region", "base_url", "max_rate", "proxy", "cacert", "cert", "kind")
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)/")
 
 
@@ -117,6 +118,12 @@ def refuse_nan(_ctx: click.Context, _param: click.Parameter, value: float | None
     return value
 
 
+kind_option = click.option(
+    "--kind",
+    type=click.Choice(KIND_CHOICES),
+    help="Kind of the jobs whose ids do not say it.  [default: v1-extract]",
+)
+
 median_option = click.option(
     "--median",
     default=8.0,
@@ -135,6 +142,8 @@ def make_client(
     proxy: str | None,
     cacert: Path | None,
     cert: Path | None,
+    kind: str | None = None,
+    result_dir: Path | None = None,
 ) -> "adepoll.AdeClient":
     """Create the client that the options describe."""
     import adepoll  # noqa: PLC0415 - slow; completion works without it
@@ -143,6 +152,8 @@ def make_client(
         region=region,
         base_url=base_url,
         max_rate=max_rate,
+        kind=adepoll.JobKind.named(kind or KIND_CHOICES[0]),
+        result_dir=result_dir,
         transport=adepoll.TransportOptions(proxy=proxy, ca_file=cacert, client_certificate=cert),
     )
 
@@ -191,6 +202,7 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add `endpoint_options`; the command receives `connect`, which creates the client."""
 
+    @kind_option
     @endpoint_options
     @functools.wraps(command)
     def with_client(*args: object, **kwargs: Any) -> None:
@@ -226,6 +238,18 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar="NAME",
         help="Read ids from this CSV column or JSON key of the files; a.b for nested keys.",
     )
+    @click.option(
+        "--kind-field",
+        metavar="NAME",
+        help='With --field: column or key of the kinds; "" for none.  [default: kind, if there is '
+        "one]",
+    )
+    @click.option(
+        "--label-field",
+        metavar="NAME",
+        help='With --field: column or key of your own names for the jobs; "" for none.  [default: '
+        "label, if there is one]",
+    )
     @functools.wraps(command)
     def with_ids(*args: object, **kwargs: object) -> None:
         command(*args, **kwargs)
@@ -242,6 +266,13 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         type=LocalPath(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Download each result to DIR/JOB_ID.json, and print its path.",
+    )
+    @click.option(
+        "--name",
+        "name",
+        type=click.Choice(NAME_CHOICES),
+        help="With --out: name the files after the ids, or after the labels of the jobs.  "
+        "[default: id]",
     )
     @overwrite_option
     @click.option(

@@ -21,12 +21,19 @@ def json_line(outcome: Outcome) -> str:
     """Return one line of JSON: the job as the service describes it, and its result or error.
 
     If the result is in a file or could not be fetched, the line has `result` or `error` instead of
-    `data`. The line of an unresolved job has only the id and the error.
+    `data`. The line of an unresolved job has only the id, the kind, the label and the error.
+    `columns` has the other columns of a CSV.
     """
     job = outcome.snapshot
+    columns = {"columns": dict(outcome.columns)} if outcome.columns else {}
     if job is not None and outcome.file is None and outcome.error is None:
-        return job.redacted().to_json()
-    line: dict[str, object] = {"job_id": outcome.job_id}
+        text = job.redacted().to_json()
+        if not columns:
+            return text
+        return f"{text[:-1]},{json.dumps(columns, separators=(',', ':'))[1:]}"
+    line: dict[str, object] = {"job_id": outcome.job_id, "kind": outcome.kind.name}
+    if outcome.label is not None:
+        line["label"] = outcome.label
     if job is not None:
         line |= json.loads(evolve(job, data=None).redacted().to_json())
         del line["data"]
@@ -39,7 +46,7 @@ def json_line(outcome: Outcome) -> str:
     if outcome.error is not None:
         line["error"] = text_of(outcome.error)
         line["error_kind"] = kind_of(outcome.error)
-    return json.dumps(line, separators=(",", ":"))
+    return json.dumps(line | columns, separators=(",", ":"))
 
 
 def text_line(outcome: Outcome) -> str:
@@ -51,22 +58,27 @@ def error_line(outcome: Outcome) -> str:
     """Return one line for stderr with the job id and its error, or the reason of its failure."""
     if outcome.error is None and outcome.snapshot is not None:
         reason = shown(outcome.snapshot.failure_reason or "no reason given")
-        return f"{outcome.snapshot.status.value}: {shown(outcome.job_id)}: {reason}"
+        return f"{outcome.snapshot.status.value}: {job_name(outcome)}: {reason}"
     what = "unresolved" if outcome.snapshot is None else "result not fetched"
     text = "" if outcome.error is None else text_of(outcome.error)
     job_id = shown(outcome.job_id)
     names_job = job_id in text or isinstance(outcome.error, InvalidJobIdError)
-    return f"{what}: {text}" if names_job else f"{what}: {job_id}: {text}"
+    line = f"{what}: {text}" if names_job else f"{what}: {job_id}: {text}"
+    return line if outcome.label is None else f"{line} ({shown(outcome.label)})"
+
+
+def job_name(outcome: Outcome) -> str:
+    """Return the id of a job, with its label if it has one."""
+    job_id = shown(outcome.job_id)
+    return job_id if outcome.label is None else f"{job_id} ({shown(outcome.label)})"
 
 
 def _parts(outcome: Outcome) -> list[str]:
     job, file = outcome.snapshot, outcome.file
     status = "unresolved" if job is None else shown(job.status_text)
-    parts = [status.ljust(_STATUS_WIDTH), shown(outcome.job_id)]
+    parts = [status.ljust(_STATUS_WIDTH), shown(outcome.job_id), shown(outcome.label or "")]
     if job is not None:
-        parts += [_duration(job), shown(job.failure_reason or "")]
-        if not job.conforms:
-            parts.append("does not conform to its schema")
+        parts += [_duration(job), shown(job.failure_reason or ""), _missing(job)]
     if file is not None:
         # If the file is named after the job, which the line already shows, the folder suffices.
         is_default = file.path.name == result_name(outcome.job_id)
@@ -84,6 +96,14 @@ def _duration(job: JobSnapshot) -> str:
     if milliseconds is None or milliseconds < 0 or job.status is not JobStatus.COMPLETED:
         return ""
     return format_duration(milliseconds / 1000)
+
+
+def _missing(job: JobSnapshot) -> str:
+    """Return what a partial result lacks."""
+    if job.failed_pages or job.incomplete:
+        count = len(job.failed_pages)
+        return f"{count} page{'s' * (count != 1)} failed" if count else "pages failed"
+    return "does not conform to its schema" if job.partial or job.conforms is False else ""
 
 
 def _relative(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.cli.messages import shown
-from adepoll.cli.output_lines import error_line
+from adepoll.cli.output_lines import error_line, job_name
 from adepoll.journal.outcomes import Outcome, kind_of
 
 _MOST: Final = 20  # jobs that are listed
@@ -19,7 +19,7 @@ class _Group:
     Attributes:
         line: The whole line of the first job.
         message: The message without the job.
-        job_ids: The first jobs.
+        job_ids: The first jobs: id and label.
         jobs: Number of jobs.
     """
 
@@ -40,7 +40,7 @@ class ProblemList:
         """Add the outcome of a job that failed, is unresolved, or whose result was not fetched."""
         line = error_line(outcome)
         job_id = shown(outcome.job_id)
-        message = _without_job(line, job_id)
+        message = _without_job(line, job_id, outcome.label)
         group = self._groups.get(message)
         if group is None:
             if len(self._groups) >= _MOST:
@@ -49,7 +49,7 @@ class ProblemList:
             group = self._groups[message] = _Group(line, message)
         group.jobs += 1
         if len(group.job_ids) < _MOST:
-            group.job_ids.append(job_id)
+            group.job_ids.append(job_name(outcome))
 
     def lines(self) -> list[str]:
         """Return the lines: a message and its jobs, or one line for a message of a single job."""
@@ -77,7 +77,9 @@ class ProblemList:
         return listed
 
 
-def _without_job(line: str, job_id: str) -> str:
+def _without_job(line: str, job_id: str, label: str | None) -> str:
+    if label is not None:
+        line = line.replace(f" ({shown(label)})", "")
     for prefix in (f"result of job {job_id}: ", f"job {job_id}: ", f"{job_id}: "):
         line = line.replace(prefix, "")
     return line.replace(job_id, "JOB_ID")

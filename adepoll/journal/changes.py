@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
 from adepoll.journal.outcomes import ResultFile
@@ -14,11 +15,11 @@ class StatusChanged:
     """An active job has a new status. Ignored if the journal has the job as settled.
 
     Attributes:
-        job_id: The job.
+        job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
         status_text: Its status as the service wrote it.
     """
 
-    job_id: str
+    job: str | JobRef
     status_text: str
 
 
@@ -43,13 +44,13 @@ class Fetched:
     """The result of a job is in a file; the job is done.
 
     Attributes:
-        job_id: The job.
+        job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
         file: The file with the result.
         modified_ns: Modification time of that file, in nanoseconds since 1970.
         at: Time when the file was complete, in Unix seconds.
     """
 
-    job_id: str
+    job: str | JobRef
     file: ResultFile
     modified_ns: int
     at: float
@@ -60,13 +61,13 @@ class GivenUp:
     """The outcome of a job could not be found out, or its result could not be fetched.
 
     Attributes:
-        job_id: The job.
+        job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
         error: The reason.
         lasting: True if another attempt would fail in the same way.
         at: Time when the job was given up, in Unix seconds.
     """
 
-    job_id: str
+    job: str | JobRef
     error: AdePollError
     lasting: bool
     at: float
@@ -77,11 +78,11 @@ class Delivered:
     """The consumer has taken the outcome of a job.
 
     Attributes:
-        job_id: The job.
+        job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
         at: Time when it was taken, in Unix seconds.
     """
 
-    job_id: str
+    job: str | JobRef
     at: float
 
 
@@ -90,10 +91,10 @@ class FileLost:
     """The result file of a job is missing or was changed; the result must be fetched again.
 
     Attributes:
-        job_id: The job.
+        job: The job; a plain id is that of a v1 extract job, unless its form says another kind.
     """
 
-    job_id: str
+    job: str | JobRef
 
 
 Change: TypeAlias = StatusChanged | Settled | Fetched | GivenUp | Delivered | FileLost

@@ -6,7 +6,7 @@ Each write is one transaction: a failed one leaves the journal unchanged.
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -14,7 +14,7 @@ from typing import Final, Self
 from attrs import evolve
 
 from adepoll.api import codec
-from adepoll.api.job_ids import check_job_id
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
@@ -32,11 +32,14 @@ from adepoll.journal.outcomes import Counts, Record, credits_of, kind_of
 from adepoll.journal.queries import (
     RECORD_COLUMNS,
     RecordFilter,
+    columns_of,
     count_jobs,
     record_from_row,
+    shared_label_keys,
     waiting_jobs,
 )
 from adepoll.journal.sqlite_errors import reading_error, writing_error
+from adepoll.journal.stored_jobs import JobToAdd, stored_job
 from adepoll.redaction import showable
 
 _PAGE_BYTES: Final = 4 * 2**20
@@ -59,37 +62,43 @@ _BAD_CHANGE: Final = (
 )
 
 _ADD: Final = """
-    INSERT INTO jobs (job_id, number, added_at) VALUES (?, ?, ?) ON CONFLICT (job_id) DO NOTHING
+    INSERT INTO jobs (job_id, kind, label, label_key, columns, number, added_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, kind) DO NOTHING
 """
-_STATUS_CHANGED: Final = "UPDATE jobs SET status = ? WHERE job_id = ? AND stage = 'waiting'"
+_STATUS_CHANGED: Final = (
+    "UPDATE jobs SET status = ? WHERE job_id = ? AND kind = ? AND stage = 'waiting'"
+)
 _SETTLED: Final = """
     UPDATE jobs SET stage = ?, status = ?, snapshot = ?, partial = ?, credits = ?, settled_at = ?,
         done_at = ?,
         delivered_at = NULL, error_kind = NULL, error = NULL, lasting = NULL, result_path = NULL,
         result_bytes = NULL, result_sha256 = NULL, result_modified_ns = NULL
-    WHERE job_id = ?
+    WHERE job_id = ? AND kind = ?
 """
 _KEEP_DATA: Final = """
-    INSERT OR REPLACE INTO data (number, json) SELECT number, ? FROM jobs WHERE job_id = ?
+    INSERT OR REPLACE INTO data (number, json)
+    SELECT number, ? FROM jobs WHERE job_id = ? AND kind = ?
 """
-_DROP_DATA: Final = "DELETE FROM data WHERE number = (SELECT number FROM jobs WHERE job_id = ?)"
+_DROP_DATA: Final = (
+    "DELETE FROM data WHERE number = (SELECT number FROM jobs WHERE job_id = ? AND kind = ?)"
+)
 _FETCHED: Final = """
     UPDATE jobs SET stage = 'done', result_path = ?, result_bytes = ?, result_sha256 = ?,
         result_modified_ns = ?, done_at = ?, delivered_at = NULL, error_kind = NULL, error = NULL,
         lasting = NULL
-    WHERE job_id = ?
+    WHERE job_id = ? AND kind = ?
 """
 _GIVEN_UP: Final = """
     UPDATE jobs SET stage = 'given_up', error_kind = ?, error = ?, lasting = ?, done_at = ?,
         delivered_at = NULL, result_path = NULL, result_bytes = NULL, result_sha256 = NULL,
         result_modified_ns = NULL
-    WHERE job_id = ?
+    WHERE job_id = ? AND kind = ?
 """
-_DELIVERED: Final = "UPDATE jobs SET delivered_at = ? WHERE job_id = ?"
+_DELIVERED: Final = "UPDATE jobs SET delivered_at = ? WHERE job_id = ? AND kind = ?"
 _FILE_LOST: Final = """
     UPDATE jobs SET stage = 'fetching', result_path = NULL, result_bytes = NULL,
         result_sha256 = NULL, result_modified_ns = NULL, done_at = NULL, delivered_at = NULL
-    WHERE job_id = ?
+    WHERE job_id = ? AND kind = ?
 """
 _REOPEN_WITHOUT_FILE: Final = """
     UPDATE jobs INDEXED BY jobs_counted SET stage = 'fetching', done_at = NULL, delivered_at = NULL
@@ -154,25 +163,24 @@ class Database:
         with self._transaction(durable=durable):
             return [self._apply_call(changes) for changes in calls]
 
-    def add(self, job_ids: Sequence[str], at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
-        """Add the ids that the journal does not have; return their number.
+    def add(self, jobs: Sequence[JobToAdd], default: JobKind, at: float, durable: bool) -> int:  # noqa: FBT001 - as in `write`
+        """Add the jobs that the journal does not have; return their number.
 
         Raises:
             InvalidJobIdError: Not a job id; none was added.
         """
-        for job_id in job_ids:
-            check_job_id(job_id)
+        stored = [stored_job(job, default) for job in jobs]
         connection = self._connection
         try:
             # Ids are random and their index is larger than the cache. Sorted ids visit each page of
             # the index once, and a late checkpoint copies the pages into the file once.
-            ordered = sorted(zip(job_ids, range(len(job_ids)), strict=True))
+            order = sorted(range(len(stored)), key=stored.__getitem__)
             pages = _CHECKPOINT if durable else _LATE_CHECKPOINT
             with self._transaction(durable=durable):
                 connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
                 (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
                 before = connection.total_changes
-                rows = ((job_id, last + 1 + index, at) for job_id, index in ordered)
+                rows = ((*stored[index], last + 1 + index, at) for index in order)
                 connection.executemany(_ADD, rows)
                 return connection.total_changes - before
         except _BAD_CHANGE as exc:
@@ -212,8 +220,29 @@ class Database:
         with self._reading():
             return read_notes(self._connection, self.path).get(key)
 
-    def waiting(self, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return number and id of waiting jobs, by number."""
+    def has_columns(self) -> bool:
+        """Return whether any job has columns."""
+        with self._reading():
+            return (
+                self._connection.execute(
+                    "SELECT 1 FROM jobs INDEXED BY jobs_with_columns"
+                    " WHERE columns IS NOT NULL LIMIT 1"
+                ).fetchone()
+                is not None
+            )
+
+    def columns(self, jobs: Collection[JobRef]) -> dict[JobRef, Mapping[str, str]]:
+        """Return the columns of those jobs that have some."""
+        with self._reading():
+            return columns_of(self.path, jobs, self._connection)
+
+    def shared_label_keys(self, keys: Collection[str]) -> set[str]:
+        """Return which label keys several jobs have."""
+        with self._reading():
+            return shared_label_keys(keys, self._connection)
+
+    def waiting(self, after: int, limit: int) -> list[tuple[int, JobRef]]:
+        """Return number and name of waiting jobs, by number."""
         with self._reading():
             return waiting_jobs(self.path, after, limit, self._connection)
 
@@ -294,42 +323,50 @@ class Database:
 
     def _apply(self, change: Change) -> None:
         match change:
-            case StatusChanged(job_id, status_text):
-                self._connection.execute(_STATUS_CHANGED, (_shown_status(status_text), job_id))
+            case StatusChanged(job, status_text):
+                values = (_shown_status(status_text), *_name(job))
+                self._connection.execute(_STATUS_CHANGED, values)
             case Settled():
                 self._settle(change)
-            case Fetched(job_id, file, modified_ns, at):
+            case Fetched(job, file, modified_ns, at):
                 path = _path_value(file.path)
-                self._update(
-                    _FETCHED, job_id, path, file.bytes, file.sha256.lower(), modified_ns, at
-                )
-                self._connection.execute(_DROP_DATA, (job_id,))  # the file has it now
-            case GivenUp(job_id, error):
+                self._update(_FETCHED, job, path, file.bytes, file.sha256.lower(), modified_ns, at)
+                self._connection.execute(_DROP_DATA, _name(job))  # the file has it now
+            case GivenUp(job, error):
                 kind, text = _shown_error(error)
-                self._update(_GIVEN_UP, job_id, kind, text, int(change.lasting), change.at)
-            case Delivered(job_id, at):
-                self._update(_DELIVERED, job_id, at)
-            case FileLost(job_id):
-                self._update(_FILE_LOST, job_id)
+                self._update(_GIVEN_UP, job, kind, text, int(change.lasting), change.at)
+            case Delivered(job, at):
+                self._update(_DELIVERED, job, at)
+            case FileLost(job):
+                self._update(_FILE_LOST, job)
 
     def _settle(self, change: Settled) -> None:
         snapshot, at = change.snapshot, change.at
+        job = JobRef(snapshot.job_id, kind=snapshot.kind)
         stage, done_at = ("fetching", None) if change.fetching else ("done", at)
         status, text = _shown_status(snapshot.status_text), _snapshot_json(snapshot)
         cost = credits_of(snapshot)
         partial = int(snapshot.partial)
-        self._update(_SETTLED, snapshot.job_id, stage, status, text, partial, cost, at, done_at)
+        self._update(_SETTLED, job, stage, status, text, partial, cost, at, done_at)
         if self.path is None:
             return
         if snapshot.data is None:
-            self._connection.execute(_DROP_DATA, (snapshot.job_id,))
+            self._connection.execute(_DROP_DATA, _name(job))
         else:
             data = codec.encode(snapshot.data)
-            self._connection.execute(_KEEP_DATA, (data, snapshot.job_id))
+            self._connection.execute(_KEEP_DATA, (data, *_name(job)))
 
-    def _update(self, statement: str, job_id: str, *values: str | bytes | float | None) -> None:
-        if not self._connection.execute(statement, (*values, job_id)).rowcount:
-            raise JournalError(f"has no job {job_id!r}; add it first", path=self._shown_path)
+    def _update(
+        self, statement: str, job: str | JobRef, *values: str | bytes | float | None
+    ) -> None:
+        if not self._connection.execute(statement, (*values, *_name(job))).rowcount:
+            raise JournalError(f"has no job {str(job)!r}; add it first", path=self._shown_path)
+
+
+def _name(job: str | JobRef) -> tuple[str, str]:
+    """Return id and name of the kind of a job."""
+    job_id, kind, *_ = stored_job(job, JobKind.V1_EXTRACT)
+    return job_id, kind
 
 
 def _shown_status(status_text: str) -> str:

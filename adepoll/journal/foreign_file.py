@@ -5,6 +5,7 @@ the network (sqlite.org/security.html, "Untrusted SQLite Database Files").
 """
 
 import functools
+import json
 import os
 import re
 import sqlite3
@@ -17,6 +18,7 @@ from adepoll.errors import JournalDamagedError
 from adepoll.journal.schema import STATEMENTS
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
 _LATEST: Final = 253_402_300_799.0  # Unix time of the last second of the year 9999
 # A query of a sound journal takes fewer virtual-machine instructions than this: the smallest row of
 # a table or an index has more than 10 bytes, and a query spends less than 100 instructions on it.
@@ -66,19 +68,19 @@ def schema_problem(connection: sqlite3.Connection) -> str | None:
 
 def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one return for each rule
     """Return what is impossible in a row of `RECORD_COLUMNS`; None if nothing is."""
-    (number, job_id, _, status, added_at, settled_at, done_at, delivered_at, file_path, size,
-     sha256, modified_ns, kind, error, lasting, snapshot) = row  # fmt: skip
+    (number, job_id, kind, label, columns, _, status, added_at, settled_at, done_at, delivered_at,
+     file_path, size, sha256, modified_ns, error_kind, error, lasting, snapshot) = row  # fmt: skip
     if type(number) is not int or number < 1:
         return "its number is not positive"
-    if not is_stored_id(job_id):
-        return "its id is not a job id"
-    texts = (status, kind, error, snapshot)
+    if (problem := name_problem(job_id, kind, label, columns)) is not None:
+        return problem
+    texts = (status, error_kind, error, snapshot)
     if not all(text is None or isinstance(text, str) for text in texts):
         return "a text has another type"
     times = (added_at, settled_at, done_at, delivered_at)
     if added_at is None or not all(time is None or is_time(time) for time in times):
         return "a time is not a number"
-    if lasting not in {None, 0, 1} or (kind is None) != (error is None):
+    if lasting not in {None, 0, 1} or (error_kind is None) != (error is None):
         return "its error is incomplete"
     if file_path is None:
         return None
@@ -91,9 +93,24 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
     return None
 
 
-def is_stored_id(value: object) -> bool:
-    """Return whether this is a job id."""
-    return isinstance(value, str) and is_job_id(value)
+def name_problem(job_id: object, kind: object, label: object, columns: object = None) -> str | None:
+    """Return what is impossible in id, kind, label or columns of a job; None if nothing is."""
+    if not isinstance(job_id, str) or not is_job_id(job_id):
+        return "its id is not a job id"
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        return "its kind is not a kind of jobs"
+    if not isinstance(label, str | None):
+        return "its label is not a text"
+    return None if columns is None or are_columns(columns) else "its columns are not texts"
+
+
+def are_columns(text: object) -> bool:
+    """Return whether this is JSON of an object whose values are texts."""
+    try:
+        columns = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(columns, dict) and all(isinstance(cell, str) for cell in columns.values())
 
 
 def is_time(value: object) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 import copy
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
@@ -16,12 +16,14 @@ from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
 
 from attrs import define
 
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.errors import ClosedError, ConfigurationError, JournalEndpointError, JournalError
 from adepoll.journal.changes import Change
 from adepoll.journal.database import Database
 from adepoll.journal.opening import read_endpoint
 from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.queries import RecordFilter
+from adepoll.journal.stored_jobs import JobToAdd
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -150,20 +152,27 @@ class Journal:
         await _wait_until_done(self._closing)
         self._closing.result()
 
-    async def add(self, job_ids: Sequence[str], *, at: float | None = None) -> int:
-        """Add waiting jobs; ids that the journal has already are ignored.
+    async def add(
+        self,
+        jobs: Sequence[JobToAdd],
+        *,
+        kind: JobKind = JobKind.V1_EXTRACT,
+        at: float | None = None,
+    ) -> int:
+        """Add waiting jobs; jobs that the journal has already are ignored.
 
-        When this returns, all ids are durable. They are written in transactions of 250,000: after
+        When this returns, all jobs are durable. They are written in transactions of 250,000: after
         an error or a cancellation, the first of them may have been added. Pass millions of ids in
         portions of that size, too: ids are random, so that every transaction writes to all pages of
         their index.
 
         Args:
-            job_ids: The jobs.
+            jobs: The jobs: ids, `JobRef` with a kind and a label, or `BatchJob`.
+            kind: Kind of an id whose form does not say its kind.
             at: Time of adding, in Unix seconds; None for now, by the clock of this machine.
 
         Returns:
-            The number of ids that were new.
+            The number of jobs that were new.
 
         Raises:
             InvalidJobIdError: Not a job id. None of its transaction was added.
@@ -171,10 +180,10 @@ class Journal:
         """
         at = time.time() if at is None else at
         new = 0
-        for start in range(0, len(job_ids), _CHUNK):
-            chunk = job_ids[start : start + _CHUNK]
-            is_last = start + _CHUNK >= len(job_ids)
-            new += await self._run(self._database.add, chunk, at, is_last)
+        for start in range(0, len(jobs), _CHUNK):
+            chunk = jobs[start : start + _CHUNK]
+            is_last = start + _CHUNK >= len(jobs)
+            new += await self._run(self._database.add, chunk, kind, at, is_last)
         return new
 
     async def write(self, *changes: Change, durable: bool = True) -> None:
@@ -204,8 +213,20 @@ class Journal:
             self._loop.call_soon(self._write_next, context=Context())
         await call.done
 
-    async def waiting(self, *, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return number and id of waiting jobs, the lowest numbers first.
+    async def has_columns(self) -> bool:
+        """Return whether any job has columns, which `BatchJob` adds."""
+        return await self._run(self._database.has_columns)
+
+    async def columns(self, jobs: Collection[JobRef]) -> Mapping[JobRef, Mapping[str, str]]:
+        """Return the columns of those jobs that have some; each job must have a kind."""
+        return await self._run(self._database.columns, jobs)
+
+    async def shared_label_keys(self, keys: Collection[str]) -> set[str]:
+        """Return which of the keys (`stored_jobs.label_key`) several jobs of the journal have."""
+        return await self._run(self._database.shared_label_keys, keys)
+
+    async def waiting(self, *, after: int, limit: int) -> list[tuple[int, JobRef]]:
+        """Return number and name of waiting jobs, the lowest numbers first.
 
         Args:
             after: Only jobs with a higher number are returned.

@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
 from adepoll.api.table_row import TableRow
 from adepoll.errors import AdePollError
@@ -58,12 +59,28 @@ class ResultFile:
     sha256: str
 
 
+@frozen
+class BatchJob:
+    """A job of a batch, with texts of yours that its outcome contains again.
+
+    Attributes:
+        ref: The job.
+        columns: Your texts by name, such as the other columns of a table of jobs.
+    """
+
+    ref: JobRef
+    columns: Mapping[str, str] = field(factory=dict, kw_only=True)
+
+
 @frozen(kw_only=True)
 class Outcome(TableRow):
     """The outcome of one job of a batch. A list of outcomes can become a DataFrame.
 
     Attributes:
-        job_id: The job.
+        job_id: Id of the job.
+        kind: Kind of the job.
+        label: The caller's own name for the job; None without one.
+        columns: The texts of the `BatchJob`.
         snapshot: The settled job; None if the job is unresolved. In a snapshot from a journal,
             `output_url` has no query; `ResultFetcher` accepts it and requests a fresh URL.
         file: The file with the result; None if no file was wanted or the result was not fetched.
@@ -72,9 +89,17 @@ class Outcome(TableRow):
     """
 
     job_id: str
+    kind: JobKind = JobKind.V1_EXTRACT
+    label: str | None = None
+    columns: Mapping[str, str] = field(factory=dict)
     snapshot: JobSnapshot | None = None
     file: ResultFile | None = None
     error: AdePollError | None = None
+
+    @property
+    def ref(self) -> JobRef:
+        """The job with its kind and label."""
+        return JobRef(self.job_id, kind=self.kind, label=self.label)
 
     def to_dict(self) -> dict[str, Json]:
         """Return the columns of the job for a table, as in docs/tables.md.
@@ -97,7 +122,10 @@ class Record:
 
     Attributes:
         number: Number of the job in the journal; jobs are numbered in the order of their arrival.
-        job_id: The job.
+        job_id: Id of the job.
+        kind: Kind of the job.
+        label: The caller's own name for the job; None without one.
+        columns: The texts of the `BatchJob`.
         stage: How far the job has come.
         status_text: Last known status as the service wrote it; None before the first poll.
         snapshot: The settled job, `output_url` without its query; None for an active job.
@@ -114,6 +142,9 @@ class Record:
 
     number: int
     job_id: str
+    kind: JobKind = JobKind.V1_EXTRACT
+    label: str | None = None
+    columns: Mapping[str, str] = field(factory=dict)
     stage: Stage
     status_text: str | None = None
     snapshot: JobSnapshot | None = None
@@ -126,9 +157,22 @@ class Record:
     done_at: float | None = None
     delivered_at: float | None = None
 
+    @property
+    def ref(self) -> JobRef:
+        """The job with its kind and label."""
+        return JobRef(self.job_id, kind=self.kind, label=self.label)
+
     def outcome(self) -> Outcome:
         """Return the outcome that the job had when it was recorded."""
-        return Outcome(job_id=self.job_id, snapshot=self.snapshot, file=self.file, error=self.error)
+        return Outcome(
+            job_id=self.job_id,
+            kind=self.kind,
+            label=self.label,
+            columns=self.columns,
+            snapshot=self.snapshot,
+            file=self.file,
+            error=self.error,
+        )
 
 
 @frozen(kw_only=True)

@@ -1,18 +1,27 @@
 """The queries that `Database` and `JournalReader` share: records, counts and failures."""
 
+import json
 import os
 import sqlite3
 from collections import Counter
+from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import evolve
 
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.registry import decode_result
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
-from adepoll.journal.foreign_file import damaged, is_stored_id, is_time, row_problem
+from adepoll.journal.foreign_file import (
+    are_columns,
+    damaged,
+    is_time,
+    name_problem,
+    row_problem,
+)
 from adepoll.journal.outcomes import (
     MOST_CREDITS,
     Counts,
@@ -24,8 +33,9 @@ from adepoll.journal.outcomes import (
 )
 
 RECORD_COLUMNS: Final = (
-    "number, job_id, stage, status, added_at, settled_at, done_at, delivered_at, result_path,"
-    " result_bytes, result_sha256, result_modified_ns, error_kind, error, lasting, snapshot"
+    "number, job_id, kind, label, columns, stage, status, added_at, settled_at, done_at,"
+    " delivered_at, result_path, result_bytes, result_sha256, result_modified_ns, error_kind,"
+    " error, lasting, snapshot"
 )
 _STAGES: Final = frozenset(stage.value for stage in Stage)
 
@@ -49,19 +59,26 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
     Raises:
         JournalDamagedError: adepoll cannot have written this row; `path` is the journal.
     """
-    (number, job_id, stage, status, added_at, settled_at, done_at, delivered_at, file_path, size,
-     sha256, modified_ns, kind, error, lasting, text) = row  # fmt: skip
+    (number, job_id, kind_name, label, columns, stage, status, added_at, settled_at, done_at,
+     delivered_at, file_path, size, sha256, modified_ns, error_kind, error, lasting,
+     text) = row  # fmt: skip
     if (problem := row_problem(row)) is not None:
         raise damaged(f"the record of job number {number!r}: {problem}", path)
     try:
         snapshot = None if text is None else JobSnapshot.from_json(text)
-        if snapshot is not None and snapshot.job_id != job_id:
-            raise ValueError  # noqa: TRY301 - the same error as for a snapshot that cannot be read
+        kind = JobKind(kind_name)
+        if snapshot is not None:
+            if (snapshot.job_id, snapshot.kind) != (job_id, kind):
+                raise ValueError  # noqa: TRY301 - the same error as for a snapshot that cannot be read
+            snapshot = evolve(snapshot, label=label)
         if snapshot is not None and data is not None:
             snapshot = evolve(snapshot, data=decode_result(snapshot.kind, data))
         return Record(
             number=number,
             job_id=job_id,
+            kind=kind,
+            label=label,
+            columns={} if columns is None else json.loads(columns),
             stage=Stage(stage),
             status_text=status,
             snapshot=snapshot,
@@ -69,7 +86,7 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
             if file_path is None
             else ResultFile(path=Path(os.fsdecode(file_path)), bytes=size, sha256=sha256),
             modified_ns=modified_ns,
-            error=None if kind is None else RecordedError(error, kind=kind),
+            error=None if error_kind is None else RecordedError(error, kind=error_kind),
             lasting=None if lasting is None else bool(lasting),
             added_at=added_at,
             settled_at=settled_at,
@@ -84,21 +101,56 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
 
 def waiting_jobs(
     path: Path | None, after: int, limit: int, connection: sqlite3.Connection
-) -> list[tuple[int, str]]:
-    """Return number and id of at most `limit` waiting jobs after the job number `after`, by number.
+) -> list[tuple[int, JobRef]]:
+    """Return at most `limit` waiting jobs after the job number `after`, with their numbers.
 
     Raises:
         JournalDamagedError: An id is not a job id; `path` is the journal.
     """
     rows = connection.execute(
-        "SELECT number, job_id FROM jobs INDEXED BY jobs_waiting"
+        "SELECT number, job_id, kind, label FROM jobs INDEXED BY jobs_waiting"
         " WHERE stage = 'waiting' AND number > ? ORDER BY number LIMIT ?",
         (after, limit),
     ).fetchall()
-    for number, job_id in rows:
-        if not is_stored_id(job_id):
-            raise damaged(f"the record of job number {number}: its id is not a job id", path)
-    return rows
+    for number, job_id, kind, label in rows:
+        if (problem := name_problem(job_id, kind, label)) is not None:
+            raise damaged(f"the record of job number {number}: {problem}", path)
+    return [
+        (number, JobRef(job_id, kind=JobKind(kind), label=label))
+        for number, job_id, kind, label in rows
+    ]
+
+
+def columns_of(
+    path: Path | None, jobs: Collection[JobRef], connection: sqlite3.Connection
+) -> dict[JobRef, Mapping[str, str]]:
+    """Return the columns of those jobs that have some.
+
+    Raises:
+        JournalDamagedError: Columns are not texts; `path` is the journal.
+    """
+    found = {}
+    for job in jobs:
+        kind = job.kind or JobKind.V1_EXTRACT
+        row = connection.execute(
+            "SELECT columns FROM jobs WHERE job_id = ? AND kind = ?", (job.job_id, kind.name)
+        ).fetchone()
+        if row is not None and row[0] is not None:
+            if not are_columns(row[0]):
+                raise damaged("the columns of a job are not texts", path)
+            found[job] = json.loads(row[0])
+    return found
+
+
+def shared_label_keys(keys: Collection[str], connection: sqlite3.Connection) -> set[str]:
+    """Return which label keys several jobs have."""
+    rows = connection.execute(
+        "SELECT label_key FROM jobs INDEXED BY jobs_labelled"
+        " WHERE label_key IN (SELECT value FROM json_each(?))"
+        " GROUP BY label_key HAVING count(*) > 1",
+        (json.dumps([*keys]),),
+    )
+    return {key for (key,) in rows}
 
 
 def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
@@ -173,7 +225,10 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
                    lasting
             FROM jobs WHERE stage = 'given_up'
             UNION ALL
-            SELECT number, job_id, 'JobFailedError', json_extract(snapshot, '$.failure_reason'), 1
+            SELECT number, job_id, 'JobFailedError',
+                   iif(json_type(snapshot, '$.failure_reason') = 'object',
+                       json_extract(snapshot, '$.failure_reason.message'),
+                       json_extract(snapshot, '$.failure_reason')), 1
             FROM jobs WHERE stage = 'done' AND status = 'failed'
         )
         GROUP BY kind, reason, lasting

@@ -13,6 +13,8 @@ OUT_DIR: Final = "out_dir"  # key of the note that holds the folder for results
 # Constraints of the table `jobs`. Opening a journal also checks them with a query, because SQLite
 # does not check the constraints of a file that it opens read-only.
 RULES: Final = {
+    "columns_are_json": "columns IS NULL OR json_valid(columns)",
+    "label_has_key": "(label IS NULL) = (label_key IS NULL)",
     "known_stage": "stage IN ('waiting', 'fetching', 'done', 'given_up')",
     "settled_has_snapshot": "stage NOT IN ('fetching', 'done') OR snapshot IS NOT NULL",
     "snapshot_has_time": "(snapshot IS NULL) = (settled_at IS NULL)",
@@ -41,7 +43,10 @@ STATEMENTS: Final = (
     f"""
     CREATE TABLE jobs (
         number INTEGER PRIMARY KEY,
-        job_id TEXT NOT NULL UNIQUE,
+        job_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        label TEXT,
+        label_key TEXT,
         stage TEXT NOT NULL DEFAULT 'waiting',
         status TEXT,
         added_at REAL NOT NULL,
@@ -57,7 +62,9 @@ STATEMENTS: Final = (
         lasting INTEGER,
         partial INTEGER,
         credits REAL,
+        columns TEXT,
         snapshot TEXT,
+        UNIQUE (job_id, kind),
         {_CONSTRAINTS}
     ) STRICT
     """,
@@ -68,6 +75,10 @@ STATEMENTS: Final = (
     CREATE INDEX jobs_undelivered ON jobs (number)
         WHERE done_at IS NOT NULL AND delivered_at IS NULL
     """,
+    # Finds out whether any job has columns.
+    "CREATE INDEX jobs_with_columns ON jobs (number) WHERE columns IS NOT NULL",
+    # Finds the jobs whose files would have the same name.
+    "CREATE INDEX jobs_labelled ON jobs (label_key) WHERE label_key IS NOT NULL",
     # Holds all columns that are counted, so that no snapshot is read.
     """
     CREATE INDEX jobs_counted ON jobs

@@ -1,4 +1,4 @@
-"""Collects the facts of a batch from a stream of records; needs 32 bytes of memory per job."""
+"""Collects the facts of a batch from a stream of records; needs 40 bytes of memory per job."""
 
 import heapq
 import math
@@ -14,6 +14,7 @@ from adepoll.journal.outcomes import Record, Stage
 from adepoll.redaction import showable
 from adepoll.report.chart_numbers import bins, quantile, summarize
 from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
+from adepoll.report.kind_counter import KindCounter, summaries
 from adepoll.report.message_groups import Groups, pattern_of
 
 _SLOWEST: Final = 20
@@ -21,6 +22,7 @@ _OPEN_SHOWN: Final = 20
 _REASONS: Final = 20
 _CURVE_POINTS: Final = 360
 _MOST_VERSIONS: Final = 50
+_MOST_KINDS: Final = 20
 _MAX_DURATION_MS: Final = 10**15  # a larger value is invalid, and may not fit into a float
 _MIN_SPAN: Final = 8.0  # seconds; the labels of a time axis are whole seconds
 
@@ -55,6 +57,7 @@ class Collector:
     _violations: Groups = field(factory=Groups, init=False)
     _warnings: Groups = field(factory=Groups, init=False)
     _warned: int = field(default=0, init=False)
+    _kinds: dict[str, KindCounter] = field(factory=dict, init=False)
     _costs: dict[str, list[float]] = field(factory=dict, init=False)
     # A heap. The rank (duration, record number, count) is unique, so that jobs are never compared.
     _slowest: list[tuple[tuple[float, int, int], SlowJob]] = field(factory=list, init=False)
@@ -69,6 +72,7 @@ class Collector:
         self._jobs += 1
         outcome = outcome_kind_of(record)
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        self._kind_of(record).add(record, outcome)
         self._first_added = min(self._first_added, record.added_at)
         if record.snapshot is not None:
             self._add_snapshot(record, record.snapshot, outcome)
@@ -89,6 +93,12 @@ class Collector:
         else:
             self._inline += outcome is OutcomeKind.COMPLETED
 
+    def _kind_of(self, record: Record) -> KindCounter:
+        name = showable(record.kind.name, 40)
+        if name not in self._kinds and len(self._kinds) >= _MOST_KINDS:
+            name = "other kinds"
+        return self._kinds.setdefault(name, KindCounter())
+
     def _add_open(self, record: Record, outcome: OutcomeKind) -> None:
         if outcome is OutcomeKind.FETCHING:
             state = "completed, fetching result"
@@ -99,7 +109,12 @@ class Collector:
         self._open_states.add(state, example=state, job_id=record.job_id)
         if len(self._open_jobs) < _OPEN_SHOWN:
             self._open_jobs.append(
-                OpenJob(job_id=showable(record.job_id, 80), state=state, added_at=record.added_at)
+                OpenJob(
+                    job_id=showable(record.job_id, 80),
+                    label=showable(record.label or "", 80),
+                    state=state,
+                    added_at=record.added_at,
+                )
             )
 
     def _add_snapshot(self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind) -> None:
@@ -114,7 +129,7 @@ class Collector:
                 example=reason or "",
                 job_id=record.job_id,
             )
-        if not snapshot.conforms:
+        if snapshot.conforms is False or (snapshot.partial and snapshot.schema_violation):
             violation = snapshot.schema_violation
             self._violations.add(
                 _pattern(violation, record) if violation else "no reason given",
@@ -147,12 +162,13 @@ class Collector:
             self._lag_unknown += 1
         self._measured += measured
         self._durations.append(seconds)
+        self._kind_of(record).durations.append(seconds)
         rank = (seconds, -record.number, self._jobs)
         if len(self._slowest) == _SLOWEST and rank < self._slowest[0][0]:
             return
         job = SlowJob(
             job_id=showable(record.job_id, 80),
-            filename=showable(_filename(metadata), 80),
+            document=showable(record.label or _filename(metadata), 80),
             outcome=outcome,
             version=showable(_version(snapshot, metadata), 60),
             seconds=seconds,
@@ -206,6 +222,7 @@ class Collector:
             violations=self._violations.largest(_REASONS),
             warnings=self._warnings.largest(_REASONS),
             warned=self._warned,
+            kinds=summaries(self._kinds),
             costs=self._ranked_costs(),
             slowest=tuple(job for _, job in sorted(self._slowest, reverse=True)),
             open_states=self._open_states.largest(_REASONS),

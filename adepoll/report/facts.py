@@ -37,7 +37,7 @@ class SlowJob:
 
     Attributes:
         job_id: Id of the job.
-        filename: Name of the document; empty if unknown.
+        document: Label of the job, or name of its document; empty if unknown.
         outcome: Outcome of the job.
         version: Version of the model used; empty if unknown.
         seconds: Duration of the job.
@@ -47,7 +47,7 @@ class SlowJob:
     """
 
     job_id: str
-    filename: str
+    document: str
     outcome: OutcomeKind
     version: str
     seconds: float
@@ -61,13 +61,44 @@ class OpenJob:
 
     Attributes:
         job_id: Id of the job.
+        label: Label of the job; empty without one.
         state: The last known status, or the step that is missing.
         added_at: Unix time at which the job was added to the batch.
     """
 
     job_id: str
+    label: str
     state: str
     added_at: float
+
+
+@frozen(kw_only=True)
+class KindSummary:
+    """The jobs of one kind.
+
+    Attributes:
+        kind: Name of the kind.
+        jobs: Number of jobs.
+        completed: Jobs that completed.
+        partial: Completed jobs with a partial result.
+        failed: Jobs that failed or were cancelled.
+        given_up: Jobs that are unresolved, or whose result was not fetched.
+        open: Jobs without an outcome.
+        pages: Pages of their documents, as far as the service states them.
+        credits: Their credits, as far as the service states them.
+        median: Median duration in seconds; None if no job has settled.
+    """
+
+    kind: str
+    jobs: int
+    completed: int
+    partial: int
+    failed: int
+    given_up: int
+    open: int
+    pages: int
+    credits: float
+    median: float | None
 
 
 @frozen(kw_only=True)
@@ -139,6 +170,7 @@ class Facts(HtmlTable):
         violations: Schema violations, the most frequent first.
         warnings: Warnings by code, the most frequent first.
         warned: Jobs with at least one warning.
+        kinds: Jobs by kind, the most frequent kind first.
         costs: Credits by model version, the highest first.
         slowest: The slowest jobs, the slowest first.
         open_states: Open jobs by their last known status.
@@ -168,6 +200,7 @@ class Facts(HtmlTable):
     violations: tuple[Group, ...]
     warnings: tuple[Group, ...]
     warned: int
+    kinds: tuple[KindSummary, ...]
     costs: tuple[Cost, ...]
     slowest: tuple[SlowJob, ...]
     open_states: tuple[Group, ...]

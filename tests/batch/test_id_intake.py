@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus
 from adepoll.batch.id_intake import IdIntake
 from adepoll.batch.progress import RunCounters
@@ -21,7 +22,7 @@ class SlowJournal:
     def __init__(self):
         self.added = []
 
-    async def add(self, job_ids):
+    async def add(self, job_ids, *, kind):
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(TAKES)
         self.added.append((began, began + TAKES, len(job_ids)))
@@ -48,7 +49,7 @@ def test_adding_ids_leaves_the_journal_half_of_its_time_while_jobs_settle(ending
                 counters.settled[JobStatus.COMPLETED] += 1
 
         ending_task = asyncio.create_task(end())
-        await IdIntake(journal, many(), counters, refuse).add_all()
+        await IdIntake(journal, many(), counters, refuse, kind=JobKind.V1_EXTRACT).add_all()
         ending_task.cancel()
         assert sum(count for _, _, count in journal.added) == CHUNKS * CHUNK == counters.known
         return [
@@ -64,7 +65,7 @@ def test_adding_ids_leaves_the_journal_half_of_its_time_while_jobs_settle(ending
 def test_the_first_ids_are_added_before_the_others_are_read():
     async def main():
         journal = SlowJournal()
-        await IdIntake(journal, many(), RunCounters(), refuse).add_all()
+        await IdIntake(journal, many(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT).add_all()
         return [count for _, _, count in journal.added]
 
     counts = run(main())
@@ -84,7 +85,9 @@ def test_an_iterable_whose_awaitable_is_cancelled_ends_the_intake_with_a_typed_e
 
         async with asyncio.timeout(60):
             with pytest.raises(ExceptionGroup) as caught:
-                await IdIntake(SlowJournal(), ids(), RunCounters(), refuse).add_all()
+                await IdIntake(
+                    SlowJournal(), ids(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT
+                ).add_all()
         assert caught.group_contains(JobIdsCancelledError)
 
     run(main())

@@ -16,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.api.job_ids import check_job_id
-from adepoll.cli import columns
-from adepoll.cli.columns import LONGEST_LINE, IdsError, read_text
+from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.cli import csv_table
+from adepoll.cli.columns import read_text
+from adepoll.cli.csv_table import LONGEST_LINE
+from adepoll.cli.found_jobs import Fields, IdsError
 from adepoll.cli.ids import check_sources, read_id_batches, read_ids
 from adepoll.errors import InvalidJobIdError
 
@@ -30,9 +33,18 @@ ID_TEXT = st.text(
 )
 
 
+def id_of(job):
+    return job if isinstance(job, str) else getattr(job, "ref", job).job_id
+
+
 def batches_in(pieces, field=None):
     batches = []
-    read_text(pieces, source="ids.txt", field=field, emit=batches.append)
+    read_text(
+        pieces,
+        source="ids.txt",
+        fields=Fields(job_id=field),
+        emit=lambda jobs: batches.append([id_of(job) for job in jobs]),
+    )
     assert all(batches)
     return batches
 
@@ -48,7 +60,7 @@ def refusal_of(text, field=None):
 
 
 async def ids_of(path, field=None):
-    return [job_id async for job_id in read_ids([], [str(path)], field)]
+    return [id_of(job) async for job in read_ids([], [str(path)], Fields(job_id=field))]
 
 
 def pieces_of(text, cuts):
@@ -132,7 +144,7 @@ def test_the_line_of_an_invalid_id_is_known(text, field, lines, cuts):
     read_text(
         pieces_of(text, cuts),
         source="ids.txt",
-        field=field,
+        fields=Fields(job_id=field),
         emit=lambda _ids: None,
         note_invalid=lambda job_id, line: noted.append((job_id, line)),
     )
@@ -177,6 +189,9 @@ def test_a_column_written_by_the_csv_module_is_read_with_any_other_cells(
 def test_a_row_is_passed_on_before_the_next_one_arrives():
     seen = []
 
+    def see(jobs):
+        seen.append([id_of(job) for job in jobs])
+
     def pieces():
         yield "n,job_id\n1,a\n"
         assert seen == [["a"]]
@@ -187,7 +202,7 @@ def test_a_row_is_passed_on_before_the_next_one_arrives():
         yield '",c\n'
         assert seen == [["a"], ["b"], ["c"]]
 
-    read_text(pieces(), source="x", field="job_id", emit=seen.append)
+    read_text(pieces(), source="x", fields=Fields(job_id="job_id"), emit=see)
 
 
 def test_empty_cells_and_blank_rows_are_skipped():
@@ -240,7 +255,7 @@ def test_a_cell_longer_than_the_default_limit_of_csv_is_read():
 
 
 def test_a_cell_longer_than_the_limit_is_refused(monkeypatch):
-    monkeypatch.setattr(columns, "LONGEST_LINE", 100_000)
+    monkeypatch.setattr(csv_table, "LONGEST_LINE", 100_000)
     error = refusal_of('n,job_id\n"' + "x\n" * 100_000, "job_id")
     assert error.line == 2
     assert "field larger than field limit" in str(error)
@@ -303,6 +318,66 @@ def test_the_error_of_a_malformed_line_shows_no_value():
 def test_a_json_array_is_reported_as_such():
     assert "one object per line" in str(refusal_of('[{"id": "a"}]', "id"))
     assert "one object per line" in str(refusal_of("[\n", None))
+
+
+# --- kinds, labels and other columns --------------------------------------------------------------
+
+TABLE = """document,job_id,kind,label,page
+a.pdf,a-1,v1-parse,Invoice 1,7
+b.pdf,parse-01m8jpf3qwfech30y1gr6c3r1k,,,
+"c, d.pdf",c-3, V2-Extract ,c,"9
+"
+"""
+
+
+def jobs_in(text, **fields):
+    found = []
+    read_text([text], source="ids.txt", fields=Fields(**fields), emit=found.extend)
+    return found
+
+
+def test_a_table_has_kinds_and_labels_and_keeps_its_other_columns():
+    first, second, third = jobs_in(TABLE, job_id="job_id")
+    assert first.ref == JobRef("a-1", kind=JobKind.V1_PARSE)
+    assert first.ref.label == "Invoice 1"
+    assert first.columns == {"document": "a.pdf", "page": "7"}
+    assert (second.ref.kind, second.ref.label) == (None, None)
+    assert second.columns == {"document": "b.pdf", "page": ""}
+    assert (third.ref.kind, third.ref.label) == (JobKind.V2_EXTRACT, "c")
+    assert third.columns == {"document": "c, d.pdf", "page": "9\n"}
+
+
+def test_kinds_and_labels_can_have_columns_of_any_name():
+    (job,) = jobs_in("n;t;doc\na;v1-parse;x.pdf\n", job_id="n", kind="t", label="doc")
+    assert (job, job.label) == (JobRef("a", kind=JobKind.V1_PARSE), "x.pdf")
+    (job,) = jobs_in("n;kind;label\na;scan;b\n", job_id="n", kind="", label="")
+    assert job.columns == {"kind": "scan", "label": "b"}
+
+
+def test_a_table_of_ids_only_is_a_list_of_ids():
+    assert jobs_in("job_id\na\nb\n", job_id="job_id") == ["a", "b"]
+
+
+def test_json_lines_have_kinds_and_labels():
+    lines = '{"id": "a", "kind": "v1-parse", "label": 17}\n{"id": "b"}\n{"id": "c", "kind": null}'
+    first, *others = jobs_in(lines, job_id="id")
+    assert (first, first.label) == (JobRef("a", kind=JobKind.V1_PARSE), "17")
+    assert others == ["b", "c"]
+    (job,) = jobs_in('{"id": "a", "x": {"y": "v2-parse"}}', job_id="id", kind="x.y")
+    assert job == JobRef("a", kind=JobKind.V2_PARSE)
+
+
+@pytest.mark.parametrize(
+    "text", ["id,kind\n\na,parse\n", '{"id": "b"}\n\n{"id": "a", "kind": "parse"}']
+)
+def test_an_unknown_kind_is_refused_with_its_line(text):
+    with pytest.raises(IdsError, match="line 3: unknown kind 'parse'; there are v1-extract, "):
+        jobs_in(text, job_id="id")
+
+
+def test_a_named_column_of_kinds_must_exist():
+    with pytest.raises(IdsError, match="line 1: no column 'type'; available: id, kind"):
+        jobs_in("id,kind\na,v1-parse\n", job_id="id", kind="type")
 
 
 # --- without --field -----------------------------------------------------------------------------

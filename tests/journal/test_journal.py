@@ -48,6 +48,11 @@ PRESIGNED = f"https://bucket.s3.example/r.json?X-Amz-Signature={CANARY}"
 SHA = "ab" * 32
 
 
+async def waiting_in(journal, **options):
+    """Return number and id of waiting jobs."""
+    return [(number, job.job_id) for number, job in await journal.waiting(**options)]
+
+
 def inline(job_id, extraction="x"):
     metadata = {"filename": "a.pdf", "org_id": None, "duration_ms": 1, "credit_usage": 1.0,
                 "job_id": job_id, "version": None}  # fmt: skip
@@ -98,21 +103,21 @@ async def one(journal, which=RecordFilter.WITH_OUTCOME):
 async def test_known_ids_are_ignored_and_new_ids_are_numbered_in_their_order(memory):
     assert await memory.add(["b", "a", "b"], at=5.0) == 2
     assert await memory.add(["a", "c"]) == 1
-    assert await memory.waiting(after=0, limit=10) == [(1, "b"), (2, "a"), (4, "c")]
+    assert await waiting_in(memory, after=0, limit=10) == [(1, "b"), (2, "a"), (4, "c")]
     assert await memory.add([]) == 0
 
 
 async def test_waiting_jobs_are_returned_in_pages_by_number(memory):
     await memory.add([f"j{n}" for n in range(10)])
-    first = await memory.waiting(after=0, limit=4)
-    second = await memory.waiting(after=first[-1][0], limit=100)
+    first = await waiting_in(memory, after=0, limit=4)
+    second = await waiting_in(memory, after=first[-1][0], limit=100)
     assert [job_id for _, job_id in first + second] == [f"j{n}" for n in range(10)]
 
 
 async def test_unusual_ids_are_stored_unchanged(journal, path):
     hostile = ["';DROPTABLEjobs;--", '"', "$(id)", "..a", "ü", "\U0001f600"]
     await journal.add(hostile)
-    assert [job_id for _, job_id in await journal.waiting(after=0, limit=9)] == hostile
+    assert [job_id for _, job_id in await waiting_in(journal, after=0, limit=9)] == hostile
     await journal.write(*(GivenUp(job_id, not_found(job_id), lasting=True, at=1.0)
                           for job_id in hostile))  # fmt: skip
     assert [record.job_id for record in await journal.records(RecordFilter.WITH_OUTCOME)] == hostile
@@ -132,7 +137,7 @@ async def test_ids_keep_their_order_although_each_chunk_is_sorted(memory, monkey
     monkeypatch.setattr("adepoll.journal.journal._CHUNK", 3)
     ids = ["f", "b", "z", "a", "f", "y", "b", "c"]
     assert await memory.add(ids) == 6
-    found = await memory.waiting(after=0, limit=9)
+    found = await waiting_in(memory, after=0, limit=9)
     assert [job_id for _, job_id in found] == ["f", "b", "z", "a", "y", "c"]
     assert await memory.add([*ids, "g"]) == 1
 
@@ -143,7 +148,7 @@ async def test_a_large_batch_of_ids_is_added_and_read(journal, path, count):
     assert await journal.add(ids) == count
     assert await journal.add(ids[::1000]) == 0
     assert (await journal.counts()).by_stage == {Stage.WAITING: count}
-    assert await journal.waiting(after=count - 2, limit=9) == [
+    assert await waiting_in(journal, after=count - 2, limit=9) == [
         (count - 1, f"job-{count - 2}"), (count, f"job-{count - 1}"),
     ]  # fmt: skip
     with JournalReader(path) as reader:
@@ -172,7 +177,7 @@ async def test_a_job_goes_through_all_stages(journal):
     assert (record.number, record.stage, record.status_text) == (1, Stage.DONE, "completed")
     assert (record.added_at, record.settled_at, record.done_at, record.delivered_at) == (1, 2, 3, 4)
     assert record.modified_ns == 123
-    assert await journal.waiting(after=0, limit=9) == []
+    assert await waiting_in(journal, after=0, limit=9) == []
 
 
 async def test_a_journal_opened_again_has_the_same_records(path):
@@ -187,7 +192,7 @@ async def test_a_journal_opened_again_has_the_same_records(path):
         ]  # fmt: skip
         again = await journal.records(RecordFilter.WITH_OUTCOME)
         assert [repr(record) for record in again] == [repr(record) for record in before]
-        assert await journal.waiting(after=0, limit=9) == [(3, "c")]
+        assert await waiting_in(journal, after=0, limit=9) == [(3, "c")]
 
 
 async def test_an_inline_result_is_kept_by_a_file_and_not_in_memory(journal, memory):
@@ -234,7 +239,7 @@ async def test_given_up_jobs_are_reopened_unless_their_error_is_lasting(journal)
         Settled(snapshot("done", "failed", failure_reason="bad scan"), 1.0, fetching=False),
     )
     assert await journal.reopen() == 2
-    assert await journal.waiting(after=0, limit=9) == [(1, "unseen")]
+    assert await waiting_in(journal, after=0, limit=9) == [(1, "unseen")]
     record = await one(journal, RecordFilter.FETCHING)
     assert (record.job_id, record.error, record.lasting, record.delivered_at) == (
         "settled", None, None, None,
@@ -259,7 +264,7 @@ async def test_reopen_can_include_lasting_errors_of_some_kinds(journal):
         await journal.write(GivenUp(job_id, error, lasting=lasting, at=1.0))
     kinds = {"ResultUnavailableError"}
     assert await journal.reopen(kinds=kinds) == 2
-    waiting = await journal.waiting(after=0, limit=9)
+    waiting = await waiting_in(journal, after=0, limit=9)
     assert [job_id for _, job_id in waiting] == ["unkept", "silent"]
 
 
@@ -373,7 +378,7 @@ def test_a_job_is_at_exactly_one_stage_after_any_changes(changes):
                     await journal.write(change)
                 except JournalError:
                     continue  # impossible at that stage; nothing was written
-            waiting = [job_id for _, job_id in await journal.waiting(after=0, limit=9)]
+            waiting = [job_id for _, job_id in await waiting_in(journal, after=0, limit=9)]
             found = {which: await journal.records(which) for which in RecordFilter}
             ids = {which: [r.job_id for r in records] for which, records in found.items()}
             assert (
@@ -427,7 +432,7 @@ async def test_an_impossible_change_fails_its_own_call_only(memory, change):
     assert (good, other) == (None, None)
     assert type(bad) is JournalError
     assert [r.job_id for r in await memory.records(RecordFilter.WITH_OUTCOME)] == ["b"]
-    assert await memory.waiting(after=0, limit=9) == [(1, "a"), (3, "c")]
+    assert await waiting_in(memory, after=0, limit=9) == [(1, "a"), (3, "c")]
 
 
 # --- writes that share a commit -----------------------------------------------------------------
@@ -583,7 +588,7 @@ async def test_writes_called_before_closing_are_written(path):
     await asyncio.sleep(0)
     await journal.aclose()
     await asyncio.gather(*writes)
-    assert [row[2] for row in dump(path)["jobs"]] == ["done", "done"]
+    assert [row[5] for row in dump(path)["jobs"]] == ["done", "done"]
 
 
 async def test_closing_can_be_repeated(path):

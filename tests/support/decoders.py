@@ -17,12 +17,14 @@ from attrs import field, frozen
 
 from adepoll.api import protocol
 from adepoll.api.job_ids import is_job_id
+from adepoll.api.job_kind import JobRef
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobSnapshot
 from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.cli.batch_options import BatchOptions
-from adepoll.cli.columns import IdsError, read_text
+from adepoll.cli.columns import read_text
+from adepoll.cli.found_jobs import Fields, IdsError
 from adepoll.errors import (
     ConfigurationError,
     JournalError,
@@ -38,6 +40,7 @@ from adepoll.fetcher.storage_rules import (
     request_headers,
 )
 from adepoll.journal import JournalReader
+from adepoll.journal.outcomes import BatchJob
 from adepoll.redaction import Secret, redact_text, showable
 from adepoll.scheduling.durations import Durations
 from adepoll.server.byte_ranges import ByteRange, if_range_matches, parse_range
@@ -232,8 +235,9 @@ def check_id_file(body):
     for name in (None, "job_id", "a.b"):
         found = []
         with suppress(IdsError):
-            read_text([text[:7], text[7:]], source="ids", field=name, emit=found.extend)
-        assert all(isinstance(job_id, str) and job_id for job_id in found)
+            fields = Fields(job_id=name)
+            read_text([text[:7], text[7:]], source="ids", fields=fields, emit=found.extend)
+        assert all(isinstance(job, str | JobRef | BatchJob) and job for job in found)
 
 
 @entry("webhook", WebhookVerificationError)

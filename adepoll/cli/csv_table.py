@@ -1,0 +1,137 @@
+"""Reads jobs from a CSV table with a header, as its lines arrive. Does no I/O."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from adepoll.cli.found_jobs import Fields, FoundJobs, IdsError
+from adepoll.redaction import showable
+
+LONGEST_LINE: Final = 2**23
+"""Maximum characters per line. A job with inline data can have several million."""
+DELIMITERS: Final = ",;\t|"
+BYTE_ORDER_MARK: Final = "\ufeff"
+# Excel writes and reads this as a first line.
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=([,;\t|])"?')
+_MAX_HEADER_LINES: Final = 100
+
+
+def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: FoundJobs) -> None:
+    """Find the jobs of a table with a header.
+
+    Args:
+        batches: The lines.
+        before: Number of lines before them.
+        fields: The columns that describe a job.
+        found: Receives the jobs.
+
+    Raises:
+        IdsError: A column does not exist, a kind is unknown, or a row cannot be read.
+    """
+    source, field = found.source, fields.job_id or ""
+    # A global setting, acceptable in the process of a command. Other cells can hold long texts.
+    csv.field_size_limit(LONGEST_LINE)
+
+    def feed() -> Iterator[str]:
+        for lines in batches:
+            yield from [f"{line}\n" for line in lines]
+            found.flush()  # the csv reader needs another line, which may arrive late
+
+    lines = feed()
+    header, delimiter = _read_header(lines)
+    before += len(header)
+    columns, delimiter = _columns("".join(header), delimiter, field)
+    cells = _Cells(columns, fields, source, before)
+    # Strict, because an unclosed quote would otherwise swallow all ids that follow.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    row_start = 1
+    try:
+        for row in reader:
+            if len(row) > cells.job_id:
+                cells.add(row, before + row_start, found)
+            elif any(cell.strip() for cell in row):
+                # Not skipped: if the header had another delimiter, every row would be skipped.
+                problem = (
+                    f"the row has {len(row)} of {len(columns)} columns; "
+                    f"{showable(field, 80)!r} is missing"
+                )
+                raise IdsError(problem, source=source, line=before + row_start)
+            row_start = reader.line_num + 1
+    except csv.Error as exc:
+        problem = f"the row that begins here cannot be read: {showable(str(exc))}"
+        raise IdsError(problem, source=source, line=before + row_start) from None
+    found.flush()
+
+
+class _Cells:
+    """Which cell of a row is what."""
+
+    def __init__(self, columns: Sequence[str], fields: Fields, source: str, line: int) -> None:
+        self.job_id = _index_of(fields.job_id or "", columns, source, line)
+        self._kind, self._label = (
+            _index_of(name, columns, source, line)
+            if given or (name and columns.count(name) == 1)
+            else None
+            for name, given in ((fields.kind_name, fields.kind), (fields.label_name, fields.label))
+        )
+        known = {self.job_id, self._kind, self._label}
+        self._others = [
+            (index, name) for index, name in enumerate(columns) if name and index not in known
+        ]
+
+    def add(self, row: Sequence[str], line: int, found: FoundJobs) -> None:
+        """Add the job of a row."""
+        found.add(
+            row[self.job_id].strip(),
+            line,
+            kind=self._cell(row, self._kind),
+            label=self._cell(row, self._label),
+            columns={name: row[index] for index, name in self._others if index < len(row)},
+        )
+
+    @staticmethod
+    def _cell(row: Sequence[str], index: int | None) -> str:
+        return "" if index is None or index >= len(row) else row[index].strip()
+
+
+def _index_of(field: str, columns: Sequence[str], source: str, line: int) -> int:
+    if columns.count(field) == 1:
+        return columns.index(field)
+    if columns and columns[0].startswith("["):
+        problem = "this is a JSON array: write one object per line"
+        raise IdsError(problem, source=source, line=line)
+    problem = f"no column {showable(field, 80)!r}"
+    if field in columns:
+        problem = f"{columns.count(field)} columns are named {showable(field, 80)!r}"
+    raise IdsError(problem, source=source, line=line, columns=columns)
+
+
+def _read_header(lines: Iterator[str]) -> tuple[list[str], str | None]:
+    """Return the lines of the header, and the delimiter if a separator line names it."""
+    header = [next(lines).lstrip(BYTE_ORDER_MARK)]
+    delimiter = None
+    if separator := _SEPARATOR_LINE.fullmatch(header[0].rstrip("\n")):
+        delimiter = separator[1]
+        header = ["", next(lines, "")]
+    while "".join(header).count('"') % 2 and len(header) < _MAX_HEADER_LINES:
+        if not (line := next(lines, "")):
+            break
+        header.append(line)
+    return header, delimiter
+
+
+def _columns(text: str, delimiter: str | None, field: str) -> tuple[list[str], str]:
+    """Return the columns and the delimiter that yields `field`, or else the most columns."""
+    splits = [(split_row(text, choice), choice) for choice in delimiter or DELIMITERS]
+    return max(splits, key=lambda pair: (field in pair[0], len(pair[0])))
+
+
+def split_row(text: str, delimiter: str) -> list[str]:
+    """Return the cells of a row, stripped; the whole row if it cannot be read."""
+    try:
+        row = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        row = [text]
+    return [column.strip() for column in row]

@@ -1,0 +1,144 @@
+"""FoundJobs: jobs found in a text, on their way to a batch. Does no I/O."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from attrs import frozen
+
+from adepoll.api.job_ids import is_plain
+from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.errors import ConfigurationError, InvalidJobIdError
+from adepoll.journal.outcomes import BatchJob
+from adepoll.journal.stored_jobs import JobToAdd, check_job
+from adepoll.redaction import showable
+
+_COLUMNS_SHOWN: Final = 20
+KIND_FIELD: Final = "kind"
+LABEL_FIELD: Final = "label"
+
+Emit = Callable[[list[JobToAdd]], None]
+NoteInvalid = Callable[[str, int], None]
+
+
+class IdsError(ConfigurationError):
+    """Job ids could not be read from a file.
+
+    Attributes:
+        source: The name of the file, or "standard input".
+        line: The line number, counted from 1; None if the error concerns no single line.
+        columns: The columns or keys that exist; empty if the error does not concern them.
+    """
+
+    def __init__(
+        self, problem: str, *, source: str, line: int | None = None, columns: Sequence[str] = ()
+    ) -> None:
+        where = showable(source) + ("" if line is None else f", line {line}")
+        names = ", ".join(showable(name, 40) for name in columns[:_COLUMNS_SHOWN])
+        more = len(columns) - _COLUMNS_SHOWN
+        if names:
+            names = f"; available: {names}" + (f" and {more} more" if more > 0 else "")
+        super().__init__(f"{where}: {problem}{names}")
+        self.source = source
+        self.line = line
+        self.columns = tuple(columns)
+
+
+@frozen(kw_only=True)
+class Fields:
+    """The names of the columns or keys that describe a job.
+
+    Attributes:
+        job_id: The id; None if each line is an id.
+        kind: The kind; None for "kind", if there is one; empty for none.
+        label: The label; None for "label", if there is one; empty for none.
+    """
+
+    job_id: str | None = None
+    kind: str | None = None
+    label: str | None = None
+
+    @property
+    def kind_name(self) -> str:
+        """Name of the column of kinds."""
+        return KIND_FIELD if self.kind is None else self.kind
+
+    @property
+    def label_name(self) -> str:
+        """Name of the column of labels."""
+        return LABEL_FIELD if self.label is None else self.label
+
+
+ONE_PER_LINE: Final = Fields()
+
+
+def _ignore(_job_id: str, _line: int) -> None:
+    """Take note of nothing."""
+
+
+class FoundJobs:
+    """Collects jobs until they are passed on."""
+
+    def __init__(self, source: str, emit: Emit, note_invalid: NoteInvalid | None) -> None:
+        """Collect jobs.
+
+        Args:
+            source: The name of the text in error messages.
+            emit: Receives the jobs.
+            note_invalid: Called with each text that cannot be a job id, and its line number.
+        """
+        self.source: Final = source
+        self._emit = emit
+        self._note_invalid = note_invalid or _ignore
+        self._jobs: list[JobToAdd] = []
+
+    def add(
+        self,
+        job_id: str,
+        line: int,
+        *,
+        kind: str = "",
+        label: str = "",
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add the job of a line; an empty id is skipped.
+
+        Raises:
+            IdsError: The kind is not known.
+        """
+        if not job_id:
+            return
+        job: JobToAdd = job_id
+        if kind or label:
+            job = JobRef(job_id, kind=self._kind(kind, line) if kind else None, label=label or None)
+        if columns:
+            job = BatchJob(job if isinstance(job, JobRef) else _ref(job_id), columns=columns)
+        if not is_plain(job):
+            try:
+                check_job(job)
+            except InvalidJobIdError:
+                self._note_invalid(job_id, line)
+        self._jobs.append(job)
+
+    def add_plain(self, job_ids: Sequence[str]) -> None:
+        """Add valid ids."""
+        self._jobs += job_ids
+
+    def flush(self) -> None:
+        """Pass the jobs on."""
+        if self._jobs:
+            self._emit(self._jobs)
+            self._jobs = []
+
+    def _kind(self, name: str, line: int) -> JobKind:
+        try:
+            return JobKind.named(name)
+        except ConfigurationError as exc:
+            problem = f'{exc}; name another column with --kind-field NAME, or none with ""'
+            raise IdsError(problem, source=self.source, line=line) from None
+
+
+def _ref(text: str) -> JobRef:
+    try:
+        return JobRef.of(text)
+    except InvalidJobIdError:
+        return JobRef(text)  # the batch reports it

@@ -1,0 +1,99 @@
+"""Jobs of all kinds in one batch, with labels, and with columns that outcomes contain again."""
+
+import pytest
+from batching import NEVER
+
+from adepoll import JobKind, JobRef
+from adepoll.errors import InvalidJobIdError, JobTimeoutError
+from adepoll.journal import JournalReader
+from adepoll.journal.outcomes import BatchJob
+
+
+async def outcomes_of(scene, jobs=(), **options):
+    return [*(await scene.run(jobs, **options)).values()]
+
+
+async def test_a_label_is_part_of_outcome_record_and_snapshot(scene):
+    job = JobRef(scene.submit(), label="invoice 17")
+    (outcome,) = await outcomes_of(scene, [job])
+    assert (outcome.label, outcome.snapshot.label) == ("invoice 17", "invoice 17")
+    assert outcome.ref == JobRef(job.job_id, kind=JobKind.V1_EXTRACT)
+    with JournalReader(scene.journal) as reader:
+        (record,) = reader.records()
+    assert (record.label, record.snapshot.label) == ("invoice 17", "invoice 17")
+    assert record.outcome().ref.label == "invoice 17"
+
+
+async def test_unresolved_jobs_have_labels_too(scene):
+    jobs = [
+        JobRef(scene.submit(processing_time=NEVER), label="late"),
+        JobRef("in valid", label="bad"),
+    ]
+    found = {o.label: o for o in await outcomes_of(scene, jobs, timeout=1)}
+    assert isinstance(found["late"].error, JobTimeoutError)
+    assert isinstance(found["bad"].error, InvalidJobIdError)
+
+
+async def test_columns_are_part_of_each_outcome_also_in_later_runs(scene):
+    columns = {"customer": "Müller", "pages": "7"}
+    jobs = [
+        BatchJob(JobRef(scene.submit()), columns=columns),
+        BatchJob(JobRef(scene.submit(processing_time=NEVER)), columns=columns),
+        BatchJob(JobRef("in valid"), columns=columns),
+        scene.submit(),
+    ]
+    found = await outcomes_of(scene, jobs, timeout=1)
+    assert sorted(dict(o.columns) != {} for o in found) == [False, True, True, True]
+    again = await outcomes_of(scene, replay=True, timeout=1)
+    assert sorted(o.columns == columns for o in again) == [False, True, True]
+
+
+# --- names of files -----------------------------------------------------------------------------
+
+
+async def files_of(scene, labels, **options):
+    jobs = [JobRef(scene.submit(), label=label) for label in labels]
+    found = await outcomes_of(scene, jobs, name_by="label", **options)
+    by_id = {outcome.job_id: outcome.file.path for outcome in found}
+    for job in jobs:
+        assert by_id[job.job_id].read_bytes() == scene.truth(job.job_id)
+    return jobs, [by_id[job.job_id].name for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("invoice-17.pdf", "invoice-17.pdf.json"),
+        ("/docs/2024/a b.pdf", "docs_2024_a b.pdf.json"),
+        ("..\\..\\etc:passwd\0", "_.._etc_passwd_.json"),
+        ("../../etc/passwd", "_.._etc_passwd.json"),
+        ("con", "_con.json"),
+        (" ", "_.json"),
+        ("é" * 150, None),
+    ],
+)
+async def test_a_file_is_named_after_its_label(scene, label, name):
+    _, names = await files_of(scene, [label])
+    assert names == [name] or (name is None and len(names[0].encode()) < 200)
+    assert {path.name for path in scene.out_dir.iterdir()} == set(names)
+
+
+async def test_labels_that_give_the_same_name_have_the_id_too(scene):
+    jobs, names = await files_of(scene, ["a/b", "A_b", "a", None])
+    ids = [job.job_id for job in jobs]
+    assert names == [f"a_b-{ids[0]}.json", f"A_b-{ids[1]}.json", "a.json", f"{ids[3]}.json"]
+
+
+async def test_a_later_job_with_the_same_label_replaces_no_file(scene):
+    jobs, names = await files_of(scene, ["a"])
+    assert names == ["a.json"]
+    later, more = await files_of(scene, ["a"])
+    assert more == [f"a-{later[0].job_id}.json"]
+    (scene.out_dir / "a.json").unlink()  # it is fetched again, under its name
+    (again,) = await outcomes_of(scene, name_by="label")
+    assert (again.job_id, again.file.path.name) == (jobs[0].job_id, "a.json")
+
+
+async def test_name_by_has_two_values(scene):
+    with pytest.raises(ValueError, match="name_by must be 'job_id' or 'label', got 'id'"):
+        scene.batch(name_by="id")
