@@ -271,11 +271,24 @@ class Batch:
         return None if self._resources is None else self._resources.watcher.stats
 
     def time_left(self) -> float | None:
-        """Estimate the seconds until the last watched job has settled; see `JobWatcher.time_left`.
+        """Estimate the seconds until the last job of the run has an outcome.
 
-        None if the batch is not open or there is no estimate.
+        It is the larger of two estimates: that of `JobWatcher.time_left` for the watched jobs, and,
+        if more jobs wait in the journal or for their downloads, the time that all open jobs take at
+        the rate of the last outcomes. None if the batch is not open, or there is no estimate yet.
         """
-        return None if self._resources is None else self._resources.watcher.time_left()
+        if self._resources is None:
+            return None
+        watcher = self._resources.watcher
+        by_watcher = watcher.time_left()
+        counters = None if self._tasks is None else self._tasks.counters
+        if counters is None or counters.open <= watcher.stats.watched:
+            return by_watcher
+        rate = counters.outcome_rate.per_second(asyncio.get_running_loop().time())
+        if not rate:
+            return None
+        by_rate = counters.open / rate
+        return by_rate if by_watcher is None else max(by_watcher, by_rate)
 
     async def _start(self, tasks: RunTasks) -> None:
         while self._tasks is not None and self._tasks.running:

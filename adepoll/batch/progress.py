@@ -1,7 +1,9 @@
 """BatchProgress: how far a batch has come, and RunCounters, the numbers behind it."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Final
 
 from attrs import define, field, frozen
 
@@ -44,10 +46,42 @@ class BatchProgress(HtmlTable):
 
 
 @define(eq=False)
+class OutcomeRate:
+    """Outcomes per second during about the last 30 seconds. Times are those of one clock."""
+
+    _started: float = math.nan  # time of the first outcome
+    _updated: float = math.nan
+    _recent: float = 0.0  # outcomes; older ones count less
+    _total: int = 0
+
+    def add(self, count: int, now: float) -> None:
+        """Count outcomes."""
+        if not self._total:
+            self._started = self._updated = now
+        self._recent = self._recent * math.exp(-(now - self._updated) / _MEMORY) + count
+        self._updated = now
+        self._total += count
+
+    def per_second(self, now: float) -> float | None:
+        """Return the rate; None before 20 outcomes and one second."""
+        passed = now - self._started
+        if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
+            return None
+        recent = self._recent * math.exp(-(now - self._updated) / _MEMORY)
+        return recent / (_MEMORY * -math.expm1(-passed / _MEMORY))
+
+
+_MEMORY: Final = 30.0  # seconds
+_MIN_OUTCOMES: Final = 20
+_MIN_TIME: Final = 1.0  # seconds
+
+
+@define(eq=False)
 class RunCounters:
     """The numbers of a run while it changes them; see `BatchProgress`.
 
     Attributes:
+        outcome_rate: How many of the open jobs get an outcome in a second.
         bytes_complete: Bytes of the results that are completely fetched.
         bytes_partial: Bytes of the results being fetched, by job.
     """
@@ -58,6 +92,7 @@ class RunCounters:
     unresolved: int = 0
     missed: int = 0
     open: int = 0
+    outcome_rate: OutcomeRate = field(factory=OutcomeRate)
     bytes_complete: int = 0
     bytes_partial: dict[JobRef, int] = field(factory=dict)
     partial: int = 0
@@ -84,6 +119,11 @@ class RunCounters:
         self.settled[job.status] += 1
         self.partial += job.partial
         self.credits += credits_of(job) or 0.0
+
+    def close(self, count: int, now: float) -> None:
+        """Count jobs that have an outcome now; `now` is the time of the running loop."""
+        self.open -= count
+        self.outcome_rate.add(count, now)
 
     @property
     def ended(self) -> int:

@@ -151,7 +151,7 @@ class ResultFetching:
         while (fetch := await self._queue.get()) is not None:
             outcome, change = await self._fetch(fetch)
             await self._journal.write(change)
-            self._counters.open -= 1
+            self._counters.close(1, asyncio.get_running_loop().time())
             await self._deliver(outcome)
 
     async def fetch_unfinished(self) -> None:

@@ -269,7 +269,8 @@ class RunTasks:
             else:
                 outcomes.append(outcome_of(end))
         await self._journal.write(*changes)
-        self.counters.open -= len(outcomes)
+        if outcomes:
+            self.counters.close(len(outcomes), asyncio.get_running_loop().time())
         for outcome in outcomes:
             await self._deliver(outcome)
         for snapshot in to_fetch:

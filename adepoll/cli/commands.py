@@ -322,7 +322,7 @@ def resume() -> None:
     service. Then waits for the remaining jobs.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It contains --timeout,
-    --concurrency, --downloads, --max-rate and --discovery of that command, which replace the
+    --concurrency, --downloads, --max-rate, --discovery and --name of that command, which replace the
     defaults below; options of this command override them. Other options are not saved.
 
     A journal may come from anyone: confirm its folder for results with --out, and an API URL that

@@ -107,7 +107,12 @@ class Outcome(TableRow):
         They are those of `JobSnapshot.to_dict`, with "error" and "file".
         """
         columns = dict.fromkeys(_NO_SNAPSHOT) if self.snapshot is None else self.snapshot.to_dict()
-        columns |= {"job_id": self.job_id, "error": None}
+        columns |= {
+            "job_id": self.job_id,
+            "kind": self.kind.name,
+            "label": self.label,
+            "error": None,
+        }
         columns["file"] = None if self.file is None else str(self.file.path)
         if self.error is not None:
             columns |= {"error": kind_of(self.error), "failure": str(self.error)}

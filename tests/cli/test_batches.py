@@ -118,8 +118,11 @@ async def test_all_prints_permanent_errors_again_and_no_resume_command(ade, jour
     code, out, err = await adepoll(ade, "resume", journal, "--all")
     assert code == 3
     assert json.loads(out) == {
-        "job_id": "gone", "error": "no such job", "error_kind": "AdePollError",
-    }  # fmt: skip
+        "job_id": "gone",
+        "kind": "v1-extract",
+        "error": "no such job",
+        "error_kind": "AdePollError",
+    }
     assert "unresolved: gone: no such job" in err
     assert "continue with" not in err
 
@@ -272,6 +275,45 @@ async def test_partial_results_and_credits_are_reported(ade, journal):
     assert status["credits"] > 0
     _, out, _ = await adepoll(ade, "status", journal)
     assert "partial       1 of the completed jobs" in out
+
+
+async def test_a_table_of_jobs_of_several_kinds_with_labels_and_columns(ade, tmp_path, journal):
+    extract = ade.submit(SOON)
+    parse = ade.submit(JobPlan(processing_time=0.05, outcome=Outcome.FAILED), kind="v1-parse")
+    table = tmp_path / "jobs.csv"
+    table.write_text(
+        f"document,id,kind,customer\nq1/a.pdf,{extract},,Smith\nq1/b.pdf,{parse},v1-parse,Jones\n"
+    )
+    words = ["--file", table, "--field", "id", "--label-field", "document", "--name", "label"]
+    code, out, err = await adepoll(
+        ade, "watch", *words, "--journal", journal, "--out", tmp_path / "r"
+    )
+    assert code == 1
+    lines = {line["label"]: line for line in map(json.loads, out.splitlines())}
+    assert lines["q1/a.pdf"]["kind"] == "v1-extract"
+    assert lines["q1/b.pdf"]["kind"] == "v1-parse"
+    assert lines["q1/a.pdf"]["columns"] == {"customer": "Smith"}
+    assert lines["q1/b.pdf"]["columns"] == {"customer": "Jones"}
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["q1_a.pdf.json"]
+    assert f"failed: {parse} (q1/b.pdf): " in err
+    _, again, _ = await adepoll(ade, "resume", journal, "--all", "--out", tmp_path / "r")
+    assert sorted(again.splitlines()) == sorted(out.splitlines())
+
+
+async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
+    plan = JobPlan(processing_time=0.05)
+    parse = ade.submit(plan, kind="v1-parse")
+    v2 = ade.submit(plan, kind="v2-extract")
+    code, out, _ = await adepoll(ade, "watch", parse, v2, "--kind", "v1-parse")
+    assert code == 0
+    kinds = {line["job_id"]: line["kind"] for line in map(json.loads, out.splitlines())}
+    assert kinds == {parse: "v1-parse", v2: "v2-extract"}
+    code, out, _ = await adepoll(ade, "get", f"v1-parse/{parse}")
+    assert (code, json.loads(out)["kind"]) == (0, "v1-parse")
+    code, out, _ = await adepoll(ade, "list", "--kind", "v1-parse")
+    assert [(line["job_id"], line["kind"]) for line in map(json.loads, out.splitlines())] == [
+        (parse, "v1-parse")
+    ]
 
 
 @pytest.mark.parametrize(

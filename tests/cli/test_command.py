@@ -69,6 +69,7 @@ async def test_watch_exits_with_3_and_names_the_job_if_one_is_unresolved(ade):
     assert lines[good]["status"] == "completed"
     assert lines["bad/id"] == {
         "job_id": "bad/id",
+        "kind": "v1-extract",
         "error": "invalid job id 'bad/id': it holds '/'",
         "error_kind": "InvalidJobIdError",
     }

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reporting import ADDED, record, warning
 
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import from_timestamp
 from adepoll.journal.outcomes import RecordedError, Stage
 from adepoll.report.collector import Collector, collect
@@ -299,3 +300,45 @@ def test_memory_is_four_floats_per_job():
     finally:
         tracemalloc.stop()
     assert used < 8_000 * 4 * 8 * 1.3 + 40_000
+
+
+def of_kind(number, kind, status="completed", **options):
+    made = record(number, status, **options)
+    snapshot = made.snapshot and evolve(made.snapshot, kind=kind)
+    return evolve(made, kind=kind, snapshot=snapshot)
+
+
+def test_the_jobs_of_each_kind_are_counted():
+    parse = JobKind.V1_PARSE
+    facts = collect(
+        [
+            of_kind(1, parse, took=4.0),
+            of_kind(2, parse, "failed", took=2.0),
+            of_kind(3, parse, "waiting"),
+            of_kind(4, parse, "unresolved"),
+            of_kind(5, JobKind.V2_PARSE, took=9.0),
+        ]
+    )
+    first, second = facts.kinds
+    assert (first.kind, second.kind) == ("v1-parse", "v2-parse")
+    assert (first.jobs, first.completed, first.failed, first.given_up, first.open) == (
+        4,
+        1,
+        1,
+        1,
+        1,
+    )
+    assert (second.jobs, second.completed, second.median) == (1, 1, 9.0)
+
+
+def test_more_than_20_kinds_are_counted_together():
+    facts = collect(of_kind(number, JobKind(f"own-{number}")) for number in range(1, 30))
+    assert len(facts.kinds) == 21
+    assert facts.kinds[0].kind == "other kinds"
+    assert sum(kind.jobs for kind in facts.kinds) == 29
+
+
+def test_the_label_of_a_job_is_its_document():
+    facts = collect([evolve(record(1), label="q1/a.pdf"), evolve(record(2, "waiting"), label="b")])
+    assert facts.slowest[0].document == "q1/a.pdf"
+    assert facts.open_jobs[0].label == "b"
