@@ -110,7 +110,6 @@ class BatchOptions:
             cacert=self.cacert,
             cert=self.cert,
             kind=self.kind,
-            result_dir=self.out,  # for large results of v2 jobs, which a poll contains
         )
 
     @property

@@ -322,8 +322,8 @@ def resume() -> None:
     service. Then waits for the remaining jobs.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It contains --timeout,
-    --concurrency, --downloads, --max-rate, --discovery and --name of that command, which replace the
-    defaults below; options of this command override them. Other options are not saved.
+    --concurrency, --downloads, --max-rate, --discovery and --name of that command, which replace
+    the defaults below; options of this command override them. Other options are not saved.
 
     A journal may come from anyone: confirm its folder for results with --out, and an API URL that
     is not a region of LandingAI with --base-url.

@@ -143,7 +143,6 @@ def make_client(
     cacert: Path | None,
     cert: Path | None,
     kind: str | None = None,
-    result_dir: Path | None = None,
 ) -> "adepoll.AdeClient":
     """Create the client that the options describe."""
     import adepoll  # noqa: PLC0415 - slow; completion works without it
@@ -153,7 +152,6 @@ def make_client(
         base_url=base_url,
         max_rate=max_rate,
         kind=adepoll.JobKind.named(kind or KIND_CHOICES[0]),
-        result_dir=result_dir,
         transport=adepoll.TransportOptions(proxy=proxy, ca_file=cacert, client_certificate=cert),
     )
 
