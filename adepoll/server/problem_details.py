@@ -24,6 +24,10 @@ RETRY_AFTER: Final = 2
 """Seconds after which a client should repeat a request, if the service names no other time."""
 
 _RETRYABLE: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+# WebSocket close codes (RFC 6455, 2011, section 7.4.1, and the registry of IANA)
+_POLICY_VIOLATION: Final = 1008
+_INTERNAL_ERROR: Final = 1011
+_TRY_AGAIN_LATER: Final = 1013
 _NEXT_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 _log = logging.getLogger(__name__)
@@ -61,6 +65,15 @@ class ProblemDetails:
         """URI of the kind of problem, such as ``urn:adepoll:problem:job-timeout``."""
         words = _NEXT_WORD.split(self.error.removesuffix("Error"))
         return f"urn:adepoll:problem:{'-'.join(words).lower()}"
+
+    @property
+    def close_code(self) -> int:
+        """The close code of a websocket after the error: 1008, 1011 or 1013."""
+        if self.status in _RETRYABLE:
+            return _TRY_AGAIN_LATER
+        if self.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _POLICY_VIOLATION
+        return _INTERNAL_ERROR
 
     @property
     def body(self) -> dict[str, Json]:

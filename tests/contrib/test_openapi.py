@@ -5,11 +5,12 @@ import warnings
 from datetime import UTC, datetime
 
 import aiohttp
+import openapi_spec_validator
 import pytest
 import server_apps
 from fastapi import FastAPI, Request
 
-from adepoll import JobSnapshot, JobStatus
+from adepoll import ExtractResult, JobSnapshot, JobStatus
 from adepoll.contrib.fastapi import JobModel, add_problem_details, adepoll_lifespan, openapi, wait
 from adepoll.emulator import JobPlan
 from adepoll.server.job_responses import job_as_json
@@ -89,6 +90,18 @@ def test_a_subclass_can_publish_more_of_a_snapshot():
         output_url: str | None = None
 
     assert WithUrl.model_validate(snapshot()).output_url == URL
+
+
+def test_a_subclass_can_publish_the_result():
+    class WithData(JobModel):
+        data: dict[str, object] | None = None
+
+    job = snapshot(data=ExtractResult(extraction={"total": "7"}))
+    assert WithData.model_validate(job).data["extraction"] == {"total": "7"}
+
+
+def test_the_description_is_valid_openapi():
+    openapi_spec_validator.validate(server_apps.fastapi_app().openapi())
 
 
 async def test_a_route_can_return_a_snapshot(ade):

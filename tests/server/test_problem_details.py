@@ -46,6 +46,21 @@ def test_each_kind_of_error_has_its_status(error, status):
     assert ("Retry-After" in problem.headers) == (status in {503, 504})
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.JobNotFoundError(status=404, job_id="a"), 1008),
+        (errors.InvalidJobIdError(job_id="a b", reason="blank"), 1008),
+        (errors.ClosedError("closed"), 1013),
+        (errors.JobTimeoutError(job_id="a", timeout=1, last_status="pending"), 1013),
+        (errors.AuthenticationError(status=401), 1011),
+        (errors.MissingApiKeyError(variable="KEY"), 1011),
+    ],
+)
+def test_a_close_code_says_what_the_client_should_do(error, code):
+    assert problem_details(error).close_code == code
+
+
 def test_every_error_class_has_a_status_and_a_title():
     for kind in error_classes():
         status, title = status_and_title(kind)

@@ -145,7 +145,7 @@ def fastapi_app(**options):
 
     @app.head("/result/{job_id}", include_in_schema=False)
     @app.get("/result/{job_id}", **for_fastapi.openapi.RESULT)
-    @app.api_route("/{tenant}/result/{job_id}", methods=["GET"])
+    @app.get("/{tenant}/result/{job_id}", include_in_schema=False)
     async def result(request: Request, job_id: str, name: str | None = None):
         return for_fastapi.send_result(request, job_id, filename=name)
 

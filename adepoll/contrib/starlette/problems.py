@@ -1,8 +1,6 @@
 """Errors of adepoll as responses and websocket close codes, in a Starlette server."""
 
 from contextlib import suppress
-from http import HTTPStatus
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,16 +10,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from adepoll.errors import AdePollError, ClosedError
 from adepoll.server.problem_details import (
     PROBLEM_MEDIA_TYPE,
-    ProblemDetails,
     problem_details,
     report_problem,
 )
-
-# WebSocket close codes (RFC 6455, 2011, section 7.4.1, and the IANA registry)
-_POLICY_VIOLATION: Final = 1008
-_INTERNAL_ERROR: Final = 1011
-_TRY_AGAIN_LATER: Final = 1013
-_RETRYABLE: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 
 
 def add_problem_details(app: Starlette) -> None:
@@ -54,13 +45,5 @@ async def _handle(
     # The client may have disconnected, or the route may have closed the websocket.
     with suppress(WebSocketDisconnect, RuntimeError):
         problem = problem_details(error)
-        await connection.close(_close_code(problem), problem.error)
+        await connection.close(problem.close_code, problem.error)
     return None
-
-
-def _close_code(problem: ProblemDetails) -> int:
-    if problem.status in _RETRYABLE:
-        return _TRY_AGAIN_LATER
-    if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _POLICY_VIOLATION
-    return _INTERNAL_ERROR
