@@ -31,7 +31,7 @@ from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the mo
 from adepoll.api.json_text import dumps, load_object
 from adepoll.api.kept_result import KeptResult
 from adepoll.api.redacting import redacted
-from adepoll.api.results import JobMetadata, JobResult, result_classes
+from adepoll.api.results import JobMetadata, JobResult, WorkflowResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url
 from adepoll.api.table_row import FACTS, RESULTS, TableRow, document_of, facts_of
 from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerError
@@ -238,6 +238,8 @@ class JobSnapshot(TableRow):
     @property
     def failed_pages(self) -> tuple[int, ...]:
         """Pages that could not be parsed, counted from 0 for every kind."""
+        if isinstance(self.data, WorkflowResult):
+            return self.data.failed_page_indexes
         return () if (facts := self.facts) is None else facts.failed_page_indexes
 
     @property

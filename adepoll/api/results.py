@@ -6,13 +6,15 @@ that adepoll does not know, could not read, or could not read completely. No `re
 customer's data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
+from adepoll.api.error_text import error_text
 from adepoll.api.job_kind import JobKind
-from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, OWN_DATA, at_most
+from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_WRITTEN_IF_NONE, OWN_DATA, at_most
 from adepoll.api.json_text import Json
 from adepoll.api.shown import show_first, show_keys, show_size, show_text
 
@@ -158,7 +160,9 @@ class ParseMetadata(Facts):
     job_id: str | None = field(default=None, repr=show_text)
     version: str | None = field(default=None, repr=show_text)
     failed_pages: tuple[int, ...] = field(
-        default=(), repr=show_first, metadata=at_most(MAX_FAILED_PAGES)
+        default=(),
+        repr=show_first,
+        metadata={**at_most(MAX_FAILED_PAGES), **NOT_WRITTEN_IF_NONE},
     )
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
@@ -283,19 +287,21 @@ class V2Metadata(Facts):
     """
 
     job_id: str | None = field(default=None, repr=show_text)
-    model_version: str | None = field(default=None, repr=show_text)
+    model_version: str | None = field(default=None, repr=show_text, metadata=NOT_WRITTEN_IF_NONE)
     duration_ms: int | None = None
-    page_count: int | None = None
+    page_count: int | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
     failed_pages: tuple[int, ...] = field(
-        default=(), repr=show_first, metadata=at_most(MAX_FAILED_PAGES)
+        default=(),
+        repr=show_first,
+        metadata={**at_most(MAX_FAILED_PAGES), **NOT_WRITTEN_IF_NONE},
     )
-    doc_id: str | None = field(default=None, repr=show_text)
-    input_markdown_chars: int | None = None
-    output_markdown_chars: int | None = None
-    output_extraction_chars: int | None = None
-    range_units: str | None = field(default=None, repr=show_text)
+    doc_id: str | None = field(default=None, repr=show_text, metadata=NOT_WRITTEN_IF_NONE)
+    input_markdown_chars: int | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
+    output_markdown_chars: int | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
+    output_extraction_chars: int | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
+    range_units: str | None = field(default=None, repr=show_text, metadata=NOT_WRITTEN_IF_NONE)
     openapi_spec: str | None = field(default=None, repr=show_text)
-    billing: V2Billing | None = None
+    billing: V2Billing | None = field(default=None, metadata=NOT_WRITTEN_IF_NONE)
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
     @property
@@ -346,7 +352,9 @@ class V2ExtractResult:
     extraction: Json = field(repr=show_size)
     extraction_metadata: Json = field(default=None, repr=show_size)
     markdown: str | None = field(default=None, repr=show_size, metadata=OWN_DATA)
-    schema_violation_error: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
+    schema_violation_error: str | None = field(
+        default=None, repr=show_text, metadata={**MESSAGE_TEXT, **NOT_WRITTEN_IF_NONE}
+    )
     warnings: tuple[ExtractWarning, ...] = field(
         default=(), repr=show_first, metadata={**MESSAGES, **at_most(MAX_WARNINGS)}
     )
@@ -367,6 +375,38 @@ class WorkflowResult:
     metadata: V2Metadata = V2Metadata()
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
+    @property
+    def schema_violation_error(self) -> str | None:
+        """Why the data of a step does not conform to its schema; None if it does."""
+        for step in _steps(self.output):
+            if (violation := step.get("schema_violation_error")) is not None:
+                return violation if isinstance(violation, str) else error_text(violation)
+        return None
+
+    @property
+    def failed_page_indexes(self) -> tuple[int, ...]:
+        """Pages that could not be parsed in a step, counted from 0."""
+        pages: set[int] = set()
+        for step in _steps(self.output):
+            metadata = step.get("metadata")
+            listed = metadata.get("failed_pages") if isinstance(metadata, dict) else None
+            if isinstance(listed, list):
+                found = islice(listed, MAX_FAILED_PAGES)
+                pages.update(page - 1 for page in found if type(page) is int)
+        return tuple(sorted(pages))
+
+
+def _steps(output: Json) -> Iterator[dict[str, Json]]:
+    """Yield the results of the steps, which are in the output by workflow and step."""
+    workflows = output.values() if isinstance(output, dict) else ()
+    for workflow in islice(workflows, _MAX_STEPS):
+        steps = workflow.values() if isinstance(workflow, dict) else ()
+        for step in islice(steps, _MAX_STEPS):
+            if isinstance(step, dict):
+                yield step
+
+
+_MAX_STEPS: Final = 100
 
 JobResult: TypeAlias = (
     ExtractResult

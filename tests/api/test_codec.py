@@ -17,9 +17,13 @@ from adepoll.api.results import (
     ExtractMetadata,
     ExtractResult,
     ExtractWarning,
+    ParseMetadata,
     ParseResult,
+    SpreadsheetParseMetadata,
     SpreadsheetParseResult,
+    V2Billing,
     V2ExtractResult,
+    V2Metadata,
     V2ParseResult,
     WorkflowResult,
 )
@@ -830,5 +834,33 @@ def test_the_models_have_exactly_the_fields_of_the_openapi_description():
         JobPage: "JobsListResponse",
         JobSummary: "JobSummary",
     }.items():
-        ours = {f.name for f in attrs.fields(model)} - {"extra", "status_text", "conforms"}
+        ours = {json_key(field) for field in attrs.fields(model)} - {None, *OF_V2}
         assert ours == set(schemas[name]["properties"])
+
+
+OF_V2 = {"completed_at", "model_version"}
+OTHER_SPECS = [
+    ("ade-v1-parse-jobs", ParseResult, "ParseResponse"),
+    ("ade-v1-parse-jobs", ParseMetadata, "ParseMetadata"),
+    ("ade-v1-parse-jobs", SpreadsheetParseResult, "SpreadsheetParseResponse"),
+    ("ade-v1-parse-jobs", SpreadsheetParseMetadata, "SpreadsheetParseMetadata"),
+    ("ade-v2-jobs", V2ParseResult, "ParseResponse"),
+    ("ade-v2-jobs", V2Billing, "V2Billing"),
+]
+
+
+@pytest.mark.skipif(not SPEC.exists(), reason="the service's OpenAPI description is not here")
+@pytest.mark.parametrize(("spec", "model", "name"), OTHER_SPECS)
+def test_results_have_exactly_the_fields_of_the_openapi_description(spec, model, name):
+    raw = json.loads(SPEC.with_name(f"{spec}.openapi.json").read_text())
+    ours = {json_key(field) for field in attrs.fields(model)} - {None}
+    assert ours == set(raw["components"]["schemas"][name]["properties"])
+
+
+@pytest.mark.skipif(not SPEC.exists(), reason="the service's OpenAPI description is not here")
+def test_v2_metadata_has_the_fields_of_all_kinds_of_the_openapi_description():
+    raw = json.loads(SPEC.with_name("ade-v2-jobs.openapi.json").read_text())
+    schemas = raw["components"]["schemas"]
+    names = ("ParseMetadata", "V2ExtractMetadata", "V2WorkflowMetadata")
+    ours = {json_key(field) for field in attrs.fields(V2Metadata)} - {None}
+    assert ours == {field for name in names for field in schemas[name]["properties"]}

@@ -16,6 +16,7 @@ from adepoll import (
     ParseResult,
     SpreadsheetParseResult,
 )
+from adepoll.api import codec
 from adepoll.api.job_kind import created_at_of_id, kind_of_id
 from adepoll.api.kinds.registry import RULES, decode_result
 
@@ -40,7 +41,12 @@ RESULTS = {
     JobKind.V1_EXTRACT: {
         "extraction": {"total": 7},
         "extraction_metadata": {},
-        "metadata": {key: value for key, value in V1_PARSE_METADATA.items() if key != "page_count"},
+        "metadata": {
+            **{key: value for key, value in V1_PARSE_METADATA.items() if key != "page_count"},
+            "schema_violation_error": None,
+            "fallback_model_version": None,
+            "warnings": [],
+        },
     },
     JobKind.V1_PARSE: {
         "markdown": "# A?sig=x",
@@ -309,3 +315,20 @@ def test_a_kind_is_found_by_its_name():
 def test_the_markdown_of_a_customer_is_not_redacted():
     job = decode(JobKind.V1_PARSE)
     assert job.redacted().data.markdown == "# A?sig=x"
+
+
+def test_a_workflow_is_partial_if_one_of_its_steps_is():
+    def workflow(**step):
+        return decode(JobKind.V2_WORKFLOW, result={"output": {"parse-extract": {"step": step}}})
+
+    assert not workflow(extraction={}).partial
+    violating = workflow(extraction={}, schema_violation_error="total: not a string")
+    assert (violating.partial, violating.schema_violation) == (True, "total: not a string")
+    failed = workflow(markdown="", metadata={"failed_pages": [3, 1, "x"]})
+    assert (failed.partial, failed.failed_pages) == (True, (0, 2))
+
+
+@kinds
+def test_a_result_is_written_as_it_was_read(kind):
+    result = RESULTS[kind]
+    assert json.loads(codec.encode(decode_result(kind, json.dumps(result)))) == result

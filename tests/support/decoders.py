@@ -15,10 +15,12 @@ from types import SimpleNamespace
 
 from attrs import field, frozen
 
-from adepoll.api import protocol
+from adepoll.api import codec, protocol
 from adepoll.api.job_ids import is_job_id
-from adepoll.api.job_kind import JobRef
+from adepoll.api.job_kind import JobKind, JobRef, created_at_of_id
 from adepoll.api.kinds import v1_extract
+from adepoll.api.kinds.registry import RULES
+from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobSnapshot
 from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
 from adepoll.api.service_clock import parse_http_date
@@ -27,6 +29,7 @@ from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import Fields, IdsError
 from adepoll.errors import (
     ConfigurationError,
+    InvalidJobIdError,
     JournalError,
     MalformedAnswerError,
     WebhookVerificationError,
@@ -115,6 +118,58 @@ def check_list(body):
 def check_result(body):
     result = v1_extract.decode_result(body)
     assert v1_extract.decode_result(v1_extract.encode_result(result)) == result
+
+
+def _add_kind(rules):
+    @entry(f"{rules.kind}-answer", MalformedAnswerError)
+    def check_answer_of_kind(body):
+        job = rules.decode_job(body, 206 if len(body) % 2 else 200)
+        assert job.kind == rules.kind
+        assert job.partial in {True, False}
+        assert all(isinstance(page, int) for page in job.failed_pages)
+        check_snapshot(job)
+
+    @entry(f"{rules.kind}-result", MalformedAnswerError)
+    def check_result_of_kind(body):
+        result = rules.decode_result(body)
+        assert rules.decode_result(codec.encode(result)) == result
+
+
+for _rules in RULES.values():
+    if _rules.kind != JobKind.V1_EXTRACT:
+        _add_kind(_rules)
+
+
+@entry("large-answer", MalformedAnswerError)
+def check_large_answer(body):
+    async def read(*, step):
+        answer = LargeAnswer("result", None)
+        for start in range(0, len(body), step):
+            await answer.feed(body[start : start + step])
+        return await answer.finish()
+
+    read_whole = run_coroutine(read(step=len(body) or 1))
+    assert run_coroutine(read(step=7)) == read_whole
+    assert len(read_whole.body) <= len(body) + 20
+    assert RULES[JobKind.V2_PARSE].decode_job(read_whole.body).data is None
+
+
+def run_coroutine(coroutine):
+    """Return what a coroutine returns that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+@entry("job-reference", InvalidJobIdError)
+def check_reference(body):
+    ref = JobRef.of(body.decode("utf-8", "replace"))
+    assert JobRef.of(str(ref)) == ref
+    resolved = ref.resolved(JobKind.V1_PARSE)
+    assert JobRef.of(resolved.text(JobKind.V1_PARSE)).resolved(JobKind.V1_PARSE) == resolved
+    created_at_of_id(ref.job_id)
 
 
 @entry("snapshot", MalformedAnswerError)
