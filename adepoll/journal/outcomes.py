@@ -104,7 +104,8 @@ class Outcome(TableRow):
     def to_dict(self) -> dict[str, Json]:
         """Return the columns of the job for a table, as in docs/tables.md.
 
-        They are those of `JobSnapshot.to_dict`, with "error" and "file".
+        They are those of `JobSnapshot.to_dict`, with "error" and "file", and the columns of the
+        `BatchJob` as "input.NAME".
         """
         columns = dict.fromkeys(_NO_SNAPSHOT) if self.snapshot is None else self.snapshot.to_dict()
         columns |= {
@@ -114,6 +115,7 @@ class Outcome(TableRow):
             "error": None,
         }
         columns["file"] = None if self.file is None else str(self.file.path)
+        columns |= {f"input.{name}": text for name, text in self.columns.items()}
         if self.error is not None:
             columns |= {"error": kind_of(self.error), "failure": str(self.error)}
         elif self.snapshot is not None:

@@ -199,7 +199,7 @@ class _JobTable:
             for index, (name, kind) in enumerate(JOB_COLUMNS.items())
         ]
         found, _ = self._input.columns(root="", reserved=(), get=lambda row: row.input)
-        self.columns += [_prefixed(column, _INPUT) for column in found]
+        self.columns += [_input_column(column) for column in found]
         found, self.conflicts = self.values.columns(
             root=_EXTRACTION, reserved=_RESERVED, get=lambda row: row.value
         )
@@ -355,6 +355,12 @@ def _job_value(index: int) -> Callable[[Row], Any]:
 
 def _item(index: int) -> Callable[[Sequence[Any]], Any]:
     return lambda row: row[index]
+
+
+def _input_column(column: Column) -> Column:
+    """Return a column with the name that the caller's own table gave it, after a prefix."""
+    name = f"{_INPUT}.{parse_path(column.name)[0]}" if column.name else _INPUT
+    return evolve(column, name=name)
 
 
 def _prefixed(column: Column, prefix: str) -> Column:

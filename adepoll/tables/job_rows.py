@@ -103,7 +103,7 @@ class RowReader:
                 else:
                     self.results += 1
             size = 0 if text is None else len(text)
-            yield Row(job, None, value, references, size)
+            yield Row(job, dict(record.columns) or None, value, references, size)
 
     def _result_text(self, record: Record) -> bytes | str | None:
         if record.file is None:
@@ -166,8 +166,8 @@ def job_values(record: Record) -> tuple[Any, ...]:
         error = "JobCancelledError"
     return (
         record.job_id,
-        None if snapshot is None else snapshot.label,
-        None if snapshot is None else snapshot.kind.name,
+        record.label,
+        record.kind.name,
         _status_of(record),
         _time(record.added_at),
         *(getattr(snapshot, name, None) for name in _TIMES),

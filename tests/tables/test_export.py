@@ -8,11 +8,12 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from journalling import snapshot
+from journalling import ENDPOINT, snapshot
 from pyarrow import parquet
 from tabling import result_text, write_journal
 
 import adepoll
+from adepoll import BatchJob, JobKind, JobRef, Journal
 from adepoll.errors import ConfigurationError, JobTimeoutError
 
 
@@ -113,6 +114,21 @@ async def test_results_of_other_kinds(table):
     assert parquet.read_table(report.files[1]).to_pylist() == [
         {"job_id": "j0", "index": 0, "path": "chunks[0]", "id": "1"}
     ]
+
+
+async def test_labels_kinds_and_columns_of_the_input(tmp_path):
+    async with await Journal.open(tmp_path / "b.db", endpoint=ENDPOINT) as journal:
+        ref = JobRef("a", kind=JobKind.V1_PARSE, label="invoice 17")
+        columns = {"customer": "Smith", "status": "", "net.total": "007"}
+        await journal.add([BatchJob(ref, columns=columns), "b"])
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
+    rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [row["label"] for row in rows] == ["invoice 17", None]
+    assert [row["kind"] for row in rows] == ["v1-parse", "v1-extract"]
+    assert [row["input.customer"] for row in rows] == ["Smith", None]
+    assert [row["input.net.total"] for row in rows] == ["007", None]
+    assert [row["input.status"] for row in rows] == ["", None]
+    assert [row["status"] for row in rows] == [None, None]
 
 
 # --- values keep what they are -------------------------------------------------------------------
