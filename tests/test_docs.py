@@ -62,6 +62,8 @@ async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factor
             size = 1_500_000 if number == 2 else 4_000
             # Settled already, because some examples fetch the results immediately.
             ade.submit(JobPlan(processing_time=0.0, result_bytes=size), job_id=f"job-{number}")
+        plan = JobPlan(processing_time=0.0, result_bytes=1_500_000)
+        ade.submit(plan, kind="v2-extract", job_id="job-of-v2")
         process = await forkserver.create_subprocess_exec(
             *command,
             cwd=tmp_path,

@@ -38,7 +38,7 @@ from adepoll.journal.stored_jobs import label_key
 LASTING_ERRORS: Final = (InvalidJobIdError, JobNotFoundError, ResultUnavailableError)
 # These concern the name of one file. Any other error of the disk concerns all files.
 _ERRNOS_OF_ONE_FILE: Final = frozenset(
-    {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL}
+    {errno.ENAMETOOLONG, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ELOOP}
 )
 _PAGE: Final = 200  # records read from the journal at the same time
 

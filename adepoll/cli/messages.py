@@ -19,6 +19,7 @@ _LONGEST_TEXT: Final = 200  # characters
 _OPTIONS: Final = (
     (re.compile(", or pass api_key= to AdeClient"), ""),
     (re.compile("pass overwrite=True"), "use --overwrite"),
+    (re.compile(r"write the chunks of stream\(\) to it"), 'use --out "-" and redirect it'),
     (re.compile("pass allow_private=True"), "use --allow-private"),
     (re.compile("pass region= or base_url="), "pass --region or --base-url"),
     (re.compile("pass the out_dir"), "pass the --out"),

@@ -27,6 +27,7 @@ from adepoll.fetcher.part_names import OwnFile, PartNames, copy
 from adepoll.fetcher.result_check import ResultCheck
 from adepoll.fetcher.resume_state import ResumeState, ResumeStateFile, merged
 from adepoll.fetcher.storage_rules import ObjectVersion
+from adepoll.fetcher.target_file import check_replaceable, set_mode_and_owner
 
 # Errors of link(2) on file systems without hard links.
 _NO_HARD_LINKS: Final = frozenset(
@@ -79,19 +80,12 @@ class PartFile:
 
         Raises:
             TargetExistsError: The file exists, and must not be replaced.
-            StorageError: Its folder does not exist, or the target is a folder.
+            StorageError: Its folder does not exist; or the target is a folder or, with `overwrite`,
+                a device, a pipe, a socket or a symbolic link.
         """
-        try:
-            if self._target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not self._target.parent.is_dir():
-                raise NotADirectoryError(errno.ENOENT, "there is no such folder")
-            # is_dir and lexists only return False for names that no file can have.
-            found = os.lstat(self._target)
-        except FileNotFoundError:
+        found = self._check_target()
+        if found is None:
             return
-        except (OSError, ValueError) as exc:
-            raise self._storage_error(exc) from exc
         if not self._overwrite:
             if found.st_nlink > 1:
                 self._names.remove_names_of(found)
@@ -260,7 +254,9 @@ class PartFile:
                 raise ResultMalformedError(problems, job_id=self._job_id)
             self._present = present
             os.fsync(fd)
+            replaced = self._check_target() if self._overwrite else None
             self._own = self._names.make_private(self._open_file())
+            set_mode_and_owner(self._own.fd, replaced, self._names.random_path())
             self._rename(self._own)
             self._present = []  # whatever fails from here on, there is no part file to resume
             if self._state_file is not None:
@@ -338,6 +334,12 @@ class PartFile:
             self._own = self._names.move_to_shared(new)
         else:
             old.remove()
+
+    def _check_target(self) -> os.stat_result | None:
+        try:
+            return check_replaceable(self._target, overwrite=self._overwrite)
+        except (OSError, ValueError) as exc:
+            raise self._storage_error(exc) from exc
 
     def _rename(self, own: OwnFile) -> None:
         if self._overwrite:

@@ -83,7 +83,7 @@ class PartNames:
 
     def create_private(self) -> OwnFile:
         """Create a file with a random name, which no other process uses. Raise `OSError`."""
-        return _create(self._random_path())
+        return _create(self.random_path())
 
     @contextlib.contextmanager
     def leftover(self) -> Generator[int | None, None, None]:
@@ -109,7 +109,7 @@ class PartNames:
         if own.path != self.shared and own.has_name():
             return own
         if own.has_name():
-            moved = OwnFile(own.fd, self._random_path())
+            moved = OwnFile(own.fd, self.random_path())
             file_system.rename_open(own.fd, own.path, moved.path)
             if moved.has_name():
                 return moved
@@ -146,7 +146,7 @@ class PartNames:
                     if not os.path.lexists(self.shared):
                         ResumeStateFile(self.shared).remove()
 
-    def _random_path(self) -> Path:
+    def random_path(self) -> Path:
         return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
     def _private_paths(self) -> list[Path]:

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 from attrs import evolve
-from files import names, sha256
+from files import mode_of_new_files, names, sha256
 from internals import sessions
 from streams import collect
 
@@ -298,7 +298,7 @@ async def test_a_download_has_exactly_the_bytes_of_the_result(ade, client, fetch
     truth = ade.truth(job_id)
     assert sha256(target.read_bytes()) == truth.result_sha256 == report.sha256
     assert target.stat().st_size == truth.result_bytes == report.bytes
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert stat.S_IMODE(target.stat().st_mode) == mode_of_new_files(tmp_path)
     assert report.etag == ade.world.result(job_id).etag
     assert (report.job_id, report.path) == (job_id, target)
     assert report.seconds >= 0
@@ -322,7 +322,7 @@ async def test_an_inline_result_is_written_like_a_stored_one(ade, fetcher, tmp_p
     assert json.loads(written) == json.loads(ade.world.result(job_id).read())
     assert (report.bytes, report.sha256) == (len(written), sha256(written))
     assert report.etag is None
-    assert stat.S_IMODE((tmp_path / "out.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(report.path.stat().st_mode) == mode_of_new_files(tmp_path)
     assert ade.world.traffic.result == 0
 
 

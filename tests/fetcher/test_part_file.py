@@ -174,10 +174,11 @@ def test_a_new_attempt_begins_with_an_empty_file(tmp_path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrite):
+def test_only_the_owner_may_read_part_files_whatever_the_umask(tmp_path, umask, overwrite):
     target = tmp_path / "out"
     if overwrite:
-        target.touch(mode=0o644)
+        target.touch()
+        target.chmod(replaced_mode := 0o604)
     part = part_file(target, overwrite=overwrite)
     before = os.umask(umask)
     try:
@@ -189,9 +190,10 @@ def test_only_the_owner_may_read_it_whatever_the_umask(tmp_path, umask, overwrit
         publish(part, MIB + 2)
     finally:
         os.umask(before)
-    modes.add(stat.S_IMODE(target.stat().st_mode))
     assert len(hidden) == 2  # the part file and its resume state
     assert modes <= {0o600, 0o600 & ~umask}
+    mode = replaced_mode if overwrite else 0o666 & ~umask
+    assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
 def test_the_part_file_is_hidden_in_the_folder_of_the_target(tmp_path):
@@ -327,15 +329,64 @@ def test_with_overwrite_an_existing_target_is_replaced_only_at_the_end(tmp_path)
     assert names(tmp_path) == ["out"]
 
 
-def test_overwriting_a_link_does_not_change_its_target(tmp_path):
+def test_a_link_is_neither_followed_nor_replaced(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"before")
     target = tmp_path / "out"
     target.symlink_to(elsewhere)
-    write_whole(part_file(target, overwrite=True), b"{after}")
+    with pytest.raises(StorageError, match="symbolic link; pass the path that it leads to"):
+        part_file(target, overwrite=True).check()
+    part = begun(tmp_path / "late", overwrite=True)
+    part.write(0, [b"{after}"])
+    (tmp_path / "late").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="symbolic link"):
+        publish(part, 7)
+    part.close()
     assert elsewhere.read_bytes() == b"before"
-    assert target.read_bytes() == b"{after}"
-    assert not target.is_symlink()
+    assert names(tmp_path) == ["elsewhere", "late", "out"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "link to a descriptor"])
+def test_a_device_or_pipe_is_never_replaced(tmp_path, kind):
+    target = tmp_path / "out"
+    reader, writer = os.pipe()
+    if kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "link to a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        target.symlink_to("pipe")
+    elif kind == "device":
+        target = Path(os.devnull)
+    else:
+        target.symlink_to(f"/dev/fd/{writer}")
+    with pytest.raises(StorageError, match="a device, a pipe or a socket"):
+        part_file(target, overwrite=True).check()
+    with pytest.raises(TargetExistsError):
+        part_file(target).check()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_whole(part_file(tmp_path / "out"), b"{}")
+        assert (tmp_path / "out").stat().st_mode & 0o7777 == 0o640
+    finally:
+        os.umask(before)
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_replaced_file_hands_its_mode_and_owner_on(tmp_path):
+    target = tmp_path / "out"
+    target.write_bytes(b"before")
+    target.chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(target, 1234, 5678)
+    owner = (target.stat().st_uid, target.stat().st_gid)
+    write_whole(part_file(target, overwrite=True), b"{}")
+    status = target.stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o604, *owner)
 
 
 @pytest.mark.parametrize("has_links", [True, False], ids=["hard links", "no hard links"])

@@ -1,6 +1,7 @@
 """Folders and digests, as tests compare them."""
 
 import hashlib
+import stat
 from pathlib import Path
 
 
@@ -12,3 +13,12 @@ def names(folder):
 def sha256(data):
     """Return the SHA-256 of bytes as lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def mode_of_new_files(folder):
+    """Return the permissions of a file that is created in this folder without asking for any."""
+    probe = folder / "probe"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    return mode
