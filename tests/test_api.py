@@ -47,6 +47,7 @@ PUBLIC = [
     "JobNotFoundError",
     "JobPage",
     "JobRef",
+    "JobResult",
     "JobSnapshot",
     "JobSource",
     "JobStatus",

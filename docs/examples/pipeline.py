@@ -116,11 +116,12 @@ class Pipeline:
         parse, extract = self.sdk.parse_jobs.create, self.sdk.extract_jobs.create
         content = await asyncio.to_thread(document.read_bytes)
         job = await self.settled(name, JobKind.V1_PARSE, lambda up: parse(document=(up, content)))
-        match await self.fetcher.result(job):
-            case adepoll.ParseResult(markdown=text) | adepoll.SpreadsheetParseResult(markdown=text):
-                source = text.encode()
+        parsed = await self.fetcher.result(job)
+        if not isinstance(parsed, adepoll.ParseResult | adepoll.SpreadsheetParseResult):
+            raise TypeError(f"{name}: not the result of a v1 parse job")
+        text = parsed.markdown.encode()
         job = await self.settled(
-            name, JobKind.V1_EXTRACT, lambda up: extract(schema=schema, markdown=(up, source))
+            name, JobKind.V1_EXTRACT, lambda up: extract(schema=schema, markdown=(up, text))
         )
         await self.fetcher.download(job, self.options.results / f"{name}.json", overwrite=True)
         log.info("%s: %s", name, "incomplete result" if job.partial else "done")

@@ -19,10 +19,10 @@ from adepoll import (
     ByteRange,
     Download,
     Durations,
-    ExtractResult,
     FetcherStats,
     Fixed,
     JobPage,
+    JobResult,
     JobSnapshot,
     JobSource,
     JobStatus,
@@ -104,7 +104,7 @@ async def main() -> None:
             assert_type(watcher.stats.detection_lag, LagHistogram)
 
         async with ResultFetcher(client) as fetcher:
-            assert_type(await fetcher.result(job), ExtractResult)
+            assert_type(await fetcher.result(job), JobResult)
             assert_type(await fetcher.download("a", Path("a.json"), overwrite=True), Download)
             async with fetcher.stream(job) as chunks:
                 async for chunk in chunks:
