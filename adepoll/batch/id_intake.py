@@ -24,6 +24,8 @@ JobIds: TypeAlias = Iterable[JobToAdd] | AsyncIterable[JobToAdd]
 _MOST_BUFFERED: Final = 100_000  # ids
 _FIRST_CHUNK: Final = 1_000  # ids; small, so that polls begin soon. Later chunks double the total.
 _YIELD_EVERY: Final = 1_000  # ids taken from an iterable before other tasks may run
+_LONGEST_ADD: Final = 1.0  # seconds; other calls of the journal wait for it
+_SMALLEST_LIMIT: Final = 10_000  # ids; each chunk writes to all pages of the index of ids
 _PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
 
 
@@ -129,22 +131,26 @@ class IdIntake:
         self._readable.set()
 
     async def _write(self) -> None:
-        clock, total = asyncio.get_running_loop().time, 0
+        clock, total, most = asyncio.get_running_loop().time, 0, _MOST_BUFFERED
         while self._buffer or not self._all_read:
             self._readable.clear()
             if not self._buffer:
                 await self._readable.wait()
-            size = max(total, _FIRST_CHUNK)
+            size = min(max(total, _FIRST_CHUNK), most)
             chunk, self._buffer = self._buffer[:size], self._buffer[size:]
             total += len(chunk)
             self._writable.set()
-            began, ended = clock(), self._counters.ended
-            if new := await self._journal.add(chunk, kind=self._kind):
+            began = clock()
+            new = await self._journal.add(chunk, kind=self._kind)
+            took, others_wait = clock() - began, self._journal.is_busy
+            if took > _LONGEST_ADD:
+                most = max(_SMALLEST_LIMIT, int(len(chunk) * _LONGEST_ADD / took))
+            if new:
                 self._counters.known += new
                 self._counters.open += new
                 self._added.set()
                 await asyncio.sleep(0)  # so that `waiting` reads these before the next chunk
-            if self._buffer and self._counters.ended != ended:
-                # Jobs are settling. Leave them half of the journal's time, which millions of ids
-                # would take otherwise.
-                await asyncio.sleep(clock() - began)
+            if self._buffer and others_wait:
+                # Other calls have waited: outcomes are recorded and taken. Leave them half of the
+                # journal's time, which millions of ids would take otherwise.
+                await asyncio.sleep(took)

@@ -65,6 +65,7 @@ class Journal:
         self._calls: list[_Call] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self._reads = 0  # calls of `_run` that have not ended
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -152,6 +153,11 @@ class Journal:
         await _wait_until_done(self._closing)
         self._closing.result()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while other calls than `add` wait for the journal, or are running."""
+        return self._reads > 0 or not self._idle.is_set()
+
     async def add(
         self,
         jobs: Sequence[JobToAdd],
@@ -183,7 +189,10 @@ class Journal:
         for start in range(0, len(jobs), _CHUNK):
             chunk = jobs[start : start + _CHUNK]
             is_last = start + _CHUNK >= len(jobs)
-            new += await self._run(self._database.add, chunk, kind, at, is_last)
+            self._check_open()
+            new += await self._loop.run_in_executor(
+                self._thread, self._database.add, chunk, kind, at, is_last
+            )
         return new
 
     async def write(self, *changes: Change, durable: bool = True) -> None:
@@ -291,8 +300,12 @@ class Journal:
 
     async def _run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
         self._check_open()
-        # A cancelled call still runs to its end in the thread, before all later ones.
-        return await self._loop.run_in_executor(self._thread, function, *args)
+        self._reads += 1
+        try:
+            # A cancelled call still runs to its end in the thread, before all later ones.
+            return await self._loop.run_in_executor(self._thread, function, *args)
+        finally:
+            self._reads -= 1
 
     def _check_open(self) -> None:
         if asyncio.get_running_loop() is not self._loop:

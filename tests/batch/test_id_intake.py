@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from adepoll.api.job_kind import JobKind
-from adepoll.api.models import JobStatus
 from adepoll.batch.id_intake import IdIntake
 from adepoll.batch.progress import RunCounters
 from adepoll.emulator import run
@@ -17,15 +16,17 @@ TAKES = 2.0  # seconds
 
 
 class SlowJournal:
-    """A journal that takes `TAKES` seconds for each chunk, and keeps the times."""
+    """A journal that takes `TAKES` seconds for each full chunk, and keeps the times."""
 
-    def __init__(self):
+    def __init__(self, *, is_busy=False, takes=TAKES):
         self.added = []
+        self.is_busy = is_busy
+        self.takes = takes
 
     async def add(self, job_ids, *, kind):
         began = asyncio.get_running_loop().time()
-        await asyncio.sleep(TAKES)
-        self.added.append((began, began + TAKES, len(job_ids)))
+        await asyncio.sleep(self.takes)
+        self.added.append((began, began + self.takes, len(job_ids)))
         return len(job_ids)
 
 
@@ -38,19 +39,11 @@ async def refuse(error):
     raise AssertionError(error)
 
 
-@pytest.mark.parametrize("ending", [True, False])
-def test_adding_ids_leaves_the_journal_half_of_its_time_while_jobs_settle(ending):
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_adding_ids_leaves_the_journal_half_of_its_time_while_other_calls_wait(is_busy):
     async def main():
-        journal, counters = SlowJournal(), RunCounters()
-
-        async def end():
-            while ending:
-                await asyncio.sleep(0.1)
-                counters.settled[JobStatus.COMPLETED] += 1
-
-        ending_task = asyncio.create_task(end())
+        journal, counters = SlowJournal(is_busy=is_busy), RunCounters()
         await IdIntake(journal, many(), counters, refuse, kind=JobKind.V1_EXTRACT).add_all()
-        ending_task.cancel()
         assert sum(count for _, _, count in journal.added) == CHUNKS * CHUNK == counters.known
         return [
             later[0] - earlier[1]
@@ -59,12 +52,28 @@ def test_adding_ids_leaves_the_journal_half_of_its_time_while_jobs_settle(ending
 
     pauses = run(main())
     assert len(pauses) >= CHUNKS - 1
-    assert pauses == pytest.approx([TAKES if ending else 0.0] * len(pauses))
+    assert pauses == pytest.approx([TAKES if is_busy else 0.0] * len(pauses))
+
+
+def test_a_chunk_that_takes_long_makes_later_chunks_smaller():
+    class Journal(SlowJournal):
+        async def add(self, job_ids, *, kind):
+            self.takes = len(job_ids) / 20_000
+            return await super().add(job_ids, kind=kind)
+
+    async def main():
+        journal = Journal()
+        await IdIntake(journal, many(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT).add_all()
+        return journal.added
+
+    added = run(main())
+    assert max(count for _, _, count in added[10:]) <= 20_000
+    assert sum(end - start > 1.0 for start, end, _ in added) == 1
 
 
 def test_the_first_ids_are_added_before_the_others_are_read():
     async def main():
-        journal = SlowJournal()
+        journal = SlowJournal(takes=0.5)
         await IdIntake(journal, many(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT).add_all()
         return [count for _, _, count in journal.added]
 
