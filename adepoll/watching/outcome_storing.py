@@ -7,7 +7,15 @@ was not stored yet. `store_outcomes` keeps nothing that cannot be found out agai
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+)
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -72,8 +80,8 @@ async def store_outcomes(
     await _Storing(watcher, store, concurrency=concurrency, unstored=unstored).run(job_ids)
 
 
-async def repeat_query(query: Query, *, every: float = 2.0) -> AsyncGenerator[str | JobRef, None]:
-    """Yield the ids that a query returns, and query again after `every` seconds, for ever.
+def repeat_query(query: Query, *, every: float = 2.0) -> "QueriedIds":
+    """Return the ids that a query returns now and every few seconds, for ever.
 
     An error of the query is logged, and the query is repeated: a database that restarts ends
     nothing.
@@ -81,22 +89,52 @@ async def repeat_query(query: Query, *, every: float = 2.0) -> AsyncGenerator[st
     Args:
         query: Returns the ids of all jobs whose outcome is not stored yet, or some of them.
         every: Seconds between two queries.
+
+    Raises:
+        ValueError: `every` is not a positive number.
     """
     if not (math.isfinite(every) and every > 0):
         raise ValueError(f"every must be a positive number, got {every}")
-    delay = _FIRST_DELAY
-    while True:
-        try:
-            job_ids = await query()
-        except Exception as error:  # noqa: BLE001 - the query is the caller's code
-            _log.warning("the query of open jobs failed: %s", type(error).__name__, exc_info=error)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
-            continue
-        delay = _FIRST_DELAY
-        for job_id in job_ids:
-            yield job_id
-        await asyncio.sleep(every)
+    return QueriedIds(query, every)
+
+
+class QueriedIds(AsyncIterator[str | JobRef]):
+    """The ids that a repeated query returns.
+
+    Attributes:
+        began_at: Loop time at which the query began that returned the present id. Outcomes that
+            were stored since then are unknown to it.
+    """
+
+    def __init__(self, query: Query, every: float) -> None:
+        """Use `repeat_query` instead."""
+        self.began_at = -math.inf
+        self._query = query
+        self._every = every
+        self._ids: Iterator[str | JobRef] = iter(())
+        self._next_at = -math.inf
+        self._delay = _FIRST_DELAY
+
+    async def __anext__(self) -> str | JobRef:
+        """Return the next id, after further queries if necessary."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for job in self._ids:
+                return job
+            if (wait := self._next_at - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            began_at = loop.time()
+            try:
+                self._ids = iter(await self._query())
+            except Exception as error:  # noqa: BLE001 - the query is the caller's code
+                name = type(error).__name__
+                _log.warning("the query of open jobs failed: %s", name, exc_info=error)
+                self._next_at = loop.time() + self._delay
+                self._delay = min(2 * self._delay, _LONGEST_DELAY)
+                continue
+            self._delay = _FIRST_DELAY
+            self.began_at = began_at
+            self._next_at = loop.time() + self._every
 
 
 class _Storing:
@@ -111,6 +149,8 @@ class _Storing:
         self._room = asyncio.Semaphore(unstored)
         self._open: dict[str, str | JobRef] = {}  # without an outcome, by id
         self._storing: set[str] = set()
+        self._query: QueriedIds | None = None
+        self._stored_at: dict[str, float] = {}  # since the present query began, by id
         self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
         self._all_read = False
         self._closed = asyncio.Event()  # the watcher was closed
@@ -126,6 +166,8 @@ class _Storing:
             raise group.exceptions[0] from None
 
     async def _read_ids(self, job_ids: JobIds) -> None:
+        if isinstance(job_ids, QueriedIds):
+            self._query = job_ids
         if isinstance(job_ids, AsyncIterable):
             async for job in job_ids:
                 await self._add(job)
@@ -135,9 +177,19 @@ class _Storing:
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:
-        if (key := _key(job)) not in self._open and key not in self._storing:
+        key = _key(job)
+        if key not in self._open and key not in self._storing and not self._was_stored(key):
             self._open[key] = job
             await self._read.put(job)
+
+    def _was_stored(self, key: str) -> bool:
+        """Return True if the query returned a job whose outcome was stored meanwhile."""
+        if self._query is None or not self._stored_at:
+            return False
+        began_at = self._query.began_at
+        if next(iter(self._stored_at.values())) < began_at:  # the earliest; the query knows of it
+            self._stored_at = {k: at for k, at in self._stored_at.items() if at >= began_at}
+        return key in self._stored_at
 
     async def _watch(self, tasks: asyncio.TaskGroup) -> None:
         """Watch jobs until all ids were read, or the watcher was closed."""
@@ -192,6 +244,8 @@ class _Storing:
                         extra={"job_id": job_id},
                     )
                 else:
+                    if self._query is not None:
+                        self._stored_at[job_id] = asyncio.get_running_loop().time()
                     return
                 if self._closed.is_set():
                     return  # the job has no stored outcome, so the next process gets its id again

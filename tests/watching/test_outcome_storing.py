@@ -126,7 +126,6 @@ def test_fifty_deploys_lose_no_job_and_mark_none_wrongly(replay, scripted):
                 storing = asyncio.create_task(store_outcomes(watcher, ids, table.store))
                 await asyncio.sleep(0.03 * deploy)
             await storing  # the watcher was closed
-            await ids.aclose()
         assert set(table.outcomes.values()) == {"completed"}
         assert sorted(table.stored) == sorted(JOBS)
 
@@ -147,7 +146,6 @@ def test_new_rows_of_a_table_are_watched(replay, scripted):
             storing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await storing
-        await ids.aclose()
 
     replay(script)
 
@@ -173,6 +171,25 @@ def test_a_job_is_polled_once_although_every_query_returns_it(replay, scripted):
     replay(script)
 
 
+def test_an_outcome_that_is_stored_during_a_query_is_not_stored_again(replay, scripted):
+    async def script():
+        table = Table(JOBS)
+
+        async def slow_query():  # its answer is old when it arrives
+            open_ids = await table.open_ids()
+            await asyncio.sleep(5)
+            return open_ids
+
+        async with JobWatcher(scripted()) as watcher:
+            ids = repeat_query(slow_query, every=0.1)
+            storing = asyncio.create_task(store_outcomes(watcher, ids, table.store, concurrency=1))
+            await asyncio.sleep(60)
+        await storing
+        assert sorted(table.stored) == sorted(JOBS)
+
+    replay(script)
+
+
 def test_a_query_that_fails_is_repeated(replay):
     async def script():
         calls = []
@@ -186,7 +203,6 @@ def test_a_query_that_fails_is_repeated(replay):
         ids = repeat_query(query)
         assert await anext(ids) == "a"
         assert calls == [0, 1, 3]
-        await ids.aclose()
 
     replay(script)
 
