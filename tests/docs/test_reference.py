@@ -3,23 +3,11 @@
 import importlib
 import pkgutil
 import re
-import sys
 from pathlib import Path
-
-import pytest
 
 import adepoll.contrib
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture(scope="module")
-def api_pages():
-    sys.path.insert(0, str(DOCS))
-    try:
-        return importlib.import_module("api_pages")
-    finally:
-        sys.path.remove(str(DOCS))
 
 
 def documented(pages):
