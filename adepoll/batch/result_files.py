@@ -102,6 +102,8 @@ def _sha256(file: BufferedReader) -> str | None:
 
 def _open_regular(path: Path) -> BufferedReader | None:
     """Open a file; return None if it is not a regular file that can be read."""
+    if not path.is_file():  # without O_NONBLOCK, opening a FIFO would block
+        return None
     try:
         file = open(os.open(path, _READING), "rb")  # noqa: PTH123, SIM115 - a descriptor; closed by the caller
     except OSError:

@@ -1,0 +1,36 @@
+"""Each heading of the troubleshooting page is the text of an error, as a user searches for it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from adepoll import errors
+
+ROOT = Path(__file__).parents[2]
+SECTION = re.compile(r"^## ([^\n]+)\n\n(.*?)(?=\n## |\Z)", re.MULTILINE | re.DOTALL)
+SECTIONS = SECTION.findall((ROOT / "docs" / "troubleshooting.md").read_text("utf-8"))
+# Not errors of adepoll.
+OTHERS = {"Nothing happens", "The event loop is closed, or attached to a different loop"}
+
+
+def words_of_the_library():
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "adepoll").rglob("*.py"))
+    return re.sub(r'"\s*f?"', "", text)  # joins the parts of a text
+
+
+@pytest.fixture(scope="module")
+def library():
+    return words_of_the_library()
+
+
+@pytest.mark.parametrize(("title", "text"), SECTIONS, ids=[title for title, _ in SECTIONS])
+def test_the_page_names_texts_and_classes_that_exist(title, text, library):
+    for name in re.findall(r"`(\w+Error)`", text):
+        assert hasattr(errors, name)
+    if title in OTHERS:
+        return
+    # What the text leaves open, such as a number or a name, is a single capital letter or a number.
+    parts = re.split(r"\b(?:[A-Z]|[0-9]{3})\b|, for a URL.*|No module named.*", title)
+    for part in parts:
+        assert part.strip(" :,") in library
