@@ -24,6 +24,15 @@ _OPTIONS: Final = (
     (re.compile("pass region= or base_url="), "pass --region or --base-url"),
     (re.compile("pass the out_dir"), "pass the --out"),
     (re.compile("^out_dir "), "--out "),
+    (re.compile("^base_url "), "--base-url "),
+    (re.compile("; check base_url"), "; check --base-url"),
+    (re.compile("; pass to="), "; pass --to "),
+    (re.compile(r"; to accept them, pass transport=TransportOptions\(.*?\)"), ""),
+    (re.compile(r": pass ResultFetcher\(resolve_url=.*? readable one"), ""),
+    (
+        re.compile(r"no rules for jobs of the kind (\S+); pass them as kinds=\[.*?\]"),
+        r"unknown kind \1",
+    ),
     (re.compile("^cannot read the ca_file"), "cannot read the --cacert file"),
     (re.compile("^cannot read the client_certificate"), "cannot read the --cert file"),
 )

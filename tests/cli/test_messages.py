@@ -1,10 +1,13 @@
 """Errors of the library name Python arguments; the command names its options instead."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 from journalling import ENDPOINT, snapshot
 
+import adepoll
 from adepoll import AdeClient, AdePollError, Batch, Journal, TransportOptions
 from adepoll.cli.messages import text_of
 from adepoll.errors import MissingApiKeyError, TargetExistsError
@@ -60,6 +63,44 @@ def test_an_error_of_the_client_names_options_of_the_command(create, options, sa
     with pytest.raises(AdePollError) as caught:
         create(**options)
     assert_names_options(caught.value, says)
+
+
+def texts_with_python_advice():
+    """Return the texts of the library, except docstrings, that name an argument of Python."""
+    package = Path(adepoll.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] in NOT_IN_THE_COMMAND:
+            continue
+        inside = set()  # parts of f-strings
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if node in inside:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                inside |= {*node.values}
+                parts = [getattr(part, "value", None) for part in node.values]
+                text = "".join(part if isinstance(part, str) else "X" for part in parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+            else:
+                continue
+            if "``" not in text and ARGUMENT.search(text):
+                yield text
+
+
+NOT_IN_THE_COMMAND = {"cli", "contrib", "display", "emulator", "server", "sync.py", "watching"}
+ARGUMENT = re.compile(r"pass [^;\n]*[a-z]=|[a-z]=(?:True|False|\.\.\.|\[\.)")
+
+
+def test_no_advice_of_the_library_names_an_argument_of_python_to_the_user_of_the_command():
+    texts = [text for text in texts_with_python_advice() if "tenants" not in text]
+    assert any("overwrite=True" in text for text in texts)
+    assert [text for text in texts if ARGUMENT.search(text_of(AdePollError(text)))] == []
+
+
+def test_the_url_of_the_api_is_named_after_its_option():
+    with pytest.raises(AdePollError) as caught:
+        client(base_url="api.example")
+    assert text_of(caught.value).startswith("--base-url must start with https://")
 
 
 def test_advice_is_translated_and_paths_are_not():
