@@ -49,11 +49,11 @@ def fetch(
                 say(f"{shown(str(done.path))}: {done.bytes} bytes, sha256 {done.sha256}")
         return ExitCode.COMPLETED
 
-    def on_stop() -> None:
+    def say_what_is_kept() -> None:
         if target is not None and _has_part_file(target):
             say("adepoll: the partial download is kept; the same command continues it")
 
-    run(main, on_stop=on_stop)
+    run(main, on_stop=say_what_is_kept, on_error=say_what_is_kept)
 
 
 def _has_part_file(target: Path) -> bool:

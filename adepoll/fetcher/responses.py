@@ -14,6 +14,7 @@ import aiohttp
 from attrs import frozen
 
 from adepoll.api.protocol import parse_retry_after
+from adepoll.api.service_clock import parse_http_date
 from adepoll.api.transport_errors import describe
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Decoder, Read, ReadChunk
@@ -369,12 +370,14 @@ class ResponseInterpreter:
             async with asyncio.timeout(self.period):  # the body could arrive slowly for hours
                 while chunk := await response.content.read(_MAX_ERROR_BODY - len(body)):
                     body += chunk
+        now = datetime.now(UTC)
         return error_for(
             self.job_id,
             url,
             response.status,
             body,
-            retry_after=parse_retry_after(response.headers, now=datetime.now(UTC)),
+            now=parse_http_date(response.headers.get("Date", "")) or now,
+            retry_after=parse_retry_after(response.headers, now=now),
         )
 
 

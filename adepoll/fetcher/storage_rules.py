@@ -3,13 +3,18 @@
 A rule for one vendor belongs here: the request headers, the meaning of an error response, ETags.
 """
 
+import json
 import re
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from html import unescape
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from attrs import frozen
 
+from adepoll.api.service_clock import parse_http_date
 from adepoll.errors import (
     ResultExpiredError,
     ResultForbiddenError,
@@ -29,9 +34,23 @@ UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", 
 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether the URL has expired
-# S3, Google and CloudFront say "expired"; Azure only says that the time is outside the time frame.
-_EXPIRED: Final = (b"expired", b"not valid in the specified time frame")
-_TOO_EARLY: Final = (b"requesttimetooskewed", b"not yet valid")  # a clock is wrong: try again
+# What S3 and its relatives, Google and Azure say; the documentation has the table.
+_EXPIRED: Final = (b"expired",)
+_TOO_EARLY: Final = (
+    *(b"requesttimetooskewed", b"not yet valid", b"not valid yet", b"requestnotreadyyet"),
+    b"<code>requesttimeout</code>",  # with 400: the connection was idle for too long
+)
+_AZURE_TIMES: Final = re.compile(
+    rb"not valid in the specified time frame(?::\s*Start \[([^\]]*)\] - Expiry \[([^\]]*)\] - "
+    rb"Current \[([^\]]*)\])?",
+    re.IGNORECASE,
+)
+# Names of query parameters, in lower case: time of signing, and seconds of validity.
+_SIGNED_AT: Final = (
+    ("x-amz-date", "x-amz-expires"),
+    ("x-goog-date", "x-goog-expires"),
+    ("x-oss-date", "x-oss-expires"),
+)
 _TRANSIENT: Final = frozenset({408, 429})  # besides 5xx
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
 _SHORTEST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
@@ -112,25 +131,116 @@ def may_refuse_range(error: ResultRefusedError) -> bool:
     return error.status in _REFUSE_RANGES and (is_permanent or error.status == _NOT_IMPLEMENTED)
 
 
+class Timing(Enum):
+    """Whether a refused URL was too old, too new, or neither."""
+
+    EXPIRED = 1
+    TOO_EARLY = 2
+    OTHER = 3
+
+
 def error_for(
-    job_id: str, url: str, status: int, body: bytes, *, retry_after: float | None = None
+    job_id: str,
+    url: str,
+    status: int,
+    body: bytes,
+    *,
+    now: datetime,
+    retry_after: float | None = None,
 ) -> ResultRefusedError:
-    """Return the error for a response without success, with the message in its body."""
+    """Return the error for a response without success.
+
+    Args:
+        job_id: The job.
+        url: The requested URL.
+        status: HTTP status.
+        body: Beginning of the body, which contains the message.
+        now: Time of the storage.
+        retry_after: Seconds that the storage asked to wait.
+    """
     found = _MESSAGE.search(body)
     message = unescape((found[1] if found else b"").decode("utf-8", "replace"))
     detail = showable(_without_query_values(message, url), 200)
     cls: type[ResultRefusedError] = ResultRefusedError
-    said = body.lower()
-    is_refused = status in _MAY_MEAN_EXPIRED
-    if is_refused and any(text in said for text in _EXPIRED):
+    timing = timing_of(url, body, now) if status in _MAY_MEAN_EXPIRED else Timing.OTHER
+    if timing is Timing.EXPIRED:
         cls = ResultExpiredError
-    elif is_refused and not any(text in said for text in _TOO_EARLY):
-        cls = ResultForbiddenError
-    elif is_refused or status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
+    elif timing is Timing.TOO_EARLY or status in _TRANSIENT or status >= 500:  # noqa: PLR2004 - a class of HTTP statuses
         return ResultServerError(
             job_id=job_id, status=status, detail=detail, url=url, retry_after=retry_after
         )
+    elif status in _MAY_MEAN_EXPIRED:
+        cls = ResultForbiddenError
     return cls(job_id=job_id, status=status, detail=detail, url=url)
+
+
+def timing_of(url: str, body: bytes, now: datetime) -> Timing:
+    """Return why a storage refused a URL: by what it says, or else by the times in the URL.
+
+    CloudFront and Ceph do not say more than "access denied".
+    """
+    said = body.lower()
+    if (azure := _AZURE_TIMES.search(body)) is not None:
+        start, _, current = [
+            parse_http_date((text or b"").decode("latin-1")) for text in azure.groups()
+        ]
+        is_early = start is not None and current is not None and current < start
+        return Timing.TOO_EARLY if is_early else Timing.EXPIRED
+    if any(text in said for text in _TOO_EARLY):
+        return Timing.TOO_EARLY
+    if any(text in said for text in _EXPIRED):
+        return Timing.EXPIRED
+    start, end = validity_of(url)
+    if end is not None and now >= end:
+        return Timing.EXPIRED
+    return Timing.TOO_EARLY if start is not None and now < start else Timing.OTHER
+
+
+def validity_of(url: str) -> tuple[datetime | None, datetime | None]:
+    """Return the times between which a presigned URL is valid; None for a time that it lacks."""
+    query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
+    try:
+        for date, seconds in _SIGNED_AT:
+            if date in query:
+                start = datetime.strptime(query[date], "%Y%m%dT%H%M%S%z")
+                return start, start + timedelta(seconds=int(query[seconds]))
+        if "se" in query and "sig" in query:  # Azure
+            start_text = query.get("st")
+            return (
+                None if start_text is None else _aware(datetime.fromisoformat(start_text)),
+                _aware(datetime.fromisoformat(query["se"])),
+            )
+        if "policy" in query:  # CloudFront
+            return _validity_of_policy(query["policy"])
+        if "expires" in query:  # Signature Version 2 of S3, Google and OSS; CloudFront
+            return None, datetime.fromtimestamp(int(query["expires"]), UTC)
+    except (
+        LookupError,
+        ValueError,
+        OverflowError,
+        OSError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
+        pass  # not what the vendors write
+    return None, None
+
+
+def _validity_of_policy(text: str) -> tuple[datetime | None, datetime | None]:
+    policy = json.loads(b64decode(text.translate(str.maketrans("-_~", "+=/"))))
+    condition = policy["Statement"][0]["Condition"]
+    start, end = (
+        condition.get(name, {}).get("AWS:EpochTime") for name in ("DateGreaterThan", "DateLessThan")
+    )
+    return (
+        None if start is None else datetime.fromtimestamp(start, UTC),
+        None if end is None else datetime.fromtimestamp(end, UTC),
+    )
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _without_query_values(text: str, url: str) -> str:

@@ -9,6 +9,7 @@ import json
 from binascii import crc32
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -189,7 +190,13 @@ def check_error_body(body):
 @entry("storage-error")
 def check_storage_error(body):
     for status in (403, 500):
-        error = error_for("j-1", "https://h/p?sig=canary-signature-0123456789", status, body)
+        error = error_for(
+            "j-1",
+            "https://h/p?sig=canary-signature-0123456789",
+            status,
+            body,
+            now=datetime.now(UTC),
+        )
         assert "canary-signature" not in str(error)
         assert str(error).isprintable()
 

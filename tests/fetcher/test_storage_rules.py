@@ -1,0 +1,193 @@
+"""What each vendor of storage answers to a refused URL, and what follows from it."""
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adepoll.errors import (
+    ResultExpiredError,
+    ResultForbiddenError,
+    ResultRefusedError,
+    ResultServerError,
+)
+from adepoll.fetcher.storage_rules import error_for, validity_of
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def policy(**times):
+    """Return a custom policy of CloudFront, as its URLs contain it."""
+    condition = {name: {"AWS:EpochTime": int(time.timestamp())} for name, time in times.items()}
+    text = json.dumps({"Statement": [{"Resource": "*", "Condition": condition}]}).encode()
+    return base64.b64encode(text).decode().translate(str.maketrans("+=/", "-_~"))
+
+
+HOUR = 3600
+BEFORE, AFTER = (datetime.fromtimestamp(NOW.timestamp() + shift, UTC) for shift in (-60, 60))
+S3 = "https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Date={}&X-Amz-Expires={}"
+VALID = S3.format("20261129T115900Z", HOUR)
+STALE = S3.format("20261129T105900Z", HOUR)
+EARLY = S3.format("20261129T120100Z", HOUR)
+V2 = "https://b.s3.amazonaws.com/k?AWSAccessKeyId=A&Signature=s&Expires={:.0f}"
+GOOGLE = "https://storage.googleapis.com/b/k?X-Goog-Date={}&X-Goog-Expires=3600&X-Goog-Signature=s"
+AZURE = "https://a.blob.core.windows.net/c/k?st={}&se={}&sig=s"
+OSS = "https://b.oss-cn-hangzhou.aliyuncs.com/k?x-oss-date={}&x-oss-expires=3600"
+CLOUDFRONT = "https://d.cloudfront.net/k?Policy={}&Signature=s&Key-Pair-Id=K"
+
+
+def xml(code, message=None, detail=""):
+    said = "" if message is None else f"<Message>{message}</Message>"
+    return f"<?xml version='1.0'?><Error><Code>{code}</Code>{said}{detail}</Error>".encode()
+
+
+def azure_detail(start, expiry):
+    times = f"Start [{start}] - Expiry [{expiry}] - Current [Sun, 29 Nov 2026 12:00:00 GMT]"
+    return (
+        "<AuthenticationErrorDetail>Signature not valid in the specified time frame: "
+        f"{times}</AuthenticationErrorDetail>"
+    )
+
+
+DENIED = xml("AccessDenied", "Access Denied")
+AZURE_SAYS = "Server failed to authenticate the request."
+ANSWERS = {
+    # S3 and what behaves like it
+    "S3 expired": (VALID, 403, xml("AccessDenied", "Request has expired"), ResultExpiredError),
+    "S3 token": (
+        VALID,
+        400,
+        xml("ExpiredToken", "The provided token has expired."),
+        ResultExpiredError,
+    ),
+    "S3 early": (VALID, 403, xml("AccessDenied", "Request is not yet valid"), ResultServerError),
+    "S3 skewed": (VALID, 403, xml("RequestTimeTooSkewed", "The difference"), ResultServerError),
+    "S3 altered": (VALID, 403, xml("SignatureDoesNotMatch", "The request"), ResultForbiddenError),
+    "S3 forbidden": (VALID, 403, DENIED, ResultForbiddenError),
+    "S3 idle": (VALID, 400, xml("RequestTimeout", "Your socket"), ResultServerError),
+    "S3 bad query": (
+        VALID,
+        400,
+        xml("AuthorizationQueryParametersError", "X-Amz-Expires must be"),
+        ResultForbiddenError,
+    ),
+    "S3 slow down": (VALID, 503, xml("SlowDown", "Please reduce"), ResultServerError),
+    "S3 internal": (VALID, 500, xml("InternalError", "We"), ResultServerError),
+    "S3 missing": (VALID, 404, xml("NoSuchKey", "The specified key"), ResultRefusedError),
+    "S3 version 2": (V2.format(BEFORE.timestamp()), 403, DENIED, ResultExpiredError),
+    "S3 version 2, valid": (V2.format(AFTER.timestamp()), 403, DENIED, ResultForbiddenError),
+    "R2 expired": (VALID, 403, xml("ExpiredRequest", "Request has expired"), ResultExpiredError),
+    "R2 throttled": (VALID, 429, b"error code: 1015", ResultServerError),
+    "MinIO early": (
+        VALID,
+        403,
+        xml("RequestNotReadyYet", "Request is not valid yet"),
+        ResultServerError,
+    ),
+    "Ceph expired": (STALE, 403, xml("AccessDenied"), ResultExpiredError),
+    "Ceph early": (EARLY, 403, xml("AccessDenied"), ResultServerError),
+    "Ceph forbidden": (VALID, 403, xml("AccessDenied"), ResultForbiddenError),
+    "OSS expired": (
+        OSS.format("20261129T105900Z"),
+        403,
+        xml("AccessDenied", "Request has expired."),
+        ResultExpiredError,
+    ),
+    "OSS by its URL": (OSS.format("20261129T105900Z"), 403, DENIED, ResultExpiredError),
+    "OSS throttled": (VALID, 503, xml("DownloadTrafficRateLimitExceeded"), ResultServerError),
+    # Google
+    "GCS expired": (
+        GOOGLE.format("20261129T115900Z"),
+        400,
+        xml(
+            "ExpiredToken",
+            "The provided token has expired.",
+            "<Details>Request signature</Details>",
+        ),
+        ResultExpiredError,
+    ),
+    "GCS by its URL": (GOOGLE.format("20261129T105900Z"), 400, b"", ResultExpiredError),
+    "GCS altered": (
+        GOOGLE.format("20261129T115900Z"),
+        403,
+        xml("SignatureDoesNotMatch", "Access denied."),
+        ResultForbiddenError,
+    ),
+    # Azure
+    "Azure expired": (
+        AZURE.format("2026-11-29T10:00:00Z", "2026-11-29T11:00:00Z"),
+        403,
+        xml(
+            "AuthenticationFailed",
+            AZURE_SAYS,
+            azure_detail("Sun, 29 Nov 2026 10:00:00 GMT", "Sun, 29 Nov 2026 11:00:00 GMT"),
+        ),
+        ResultExpiredError,
+    ),
+    "Azure early": (
+        AZURE.format("2026-11-29T13:00:00Z", "2026-11-29T14:00:00Z"),
+        403,
+        xml(
+            "AuthenticationFailed",
+            AZURE_SAYS,
+            azure_detail("Sun, 29 Nov 2026 13:00:00 GMT", "Sun, 29 Nov 2026 14:00:00 GMT"),
+        ),
+        ResultServerError,
+    ),
+    "Azure altered": (
+        AZURE.format("2026-11-29T10:00:00Z", "2026-11-29T14:00:00Z"),
+        403,
+        xml("AuthenticationFailed", AZURE_SAYS, "<AuthenticationErrorDetail>Signature did not"),
+        ResultForbiddenError,
+    ),
+    "Azure busy": (VALID, 503, xml("ServerBusy", "The server is busy."), ResultServerError),
+    "Azure by its URL": (
+        AZURE.format("2026-11-28", "2026-11-29T11:00Z"),
+        403,
+        b"",
+        ResultExpiredError,
+    ),
+    # CloudFront
+    "CloudFront expired": (
+        CLOUDFRONT.format(policy(DateLessThan=BEFORE)),
+        403,
+        DENIED,
+        ResultExpiredError,
+    ),
+    "CloudFront early": (
+        CLOUDFRONT.format(policy(DateGreaterThan=AFTER, DateLessThan=AFTER)),
+        403,
+        DENIED,
+        ResultServerError,
+    ),
+    "CloudFront forbidden": (
+        CLOUDFRONT.format(policy(DateLessThan=AFTER)),
+        403,
+        DENIED,
+        ResultForbiddenError,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_what_a_storage_answers_decides_what_follows(case):
+    url, status, body, expected = ANSWERS[case]
+    error = error_for("job-1", url, status, body, now=NOW)
+    assert type(error) is expected
+    assert error.status == status
+    assert error.transient == (expected is ResultServerError)
+
+
+@given(
+    st.sampled_from(["X-Amz-Date", "X-Amz-Expires", "Expires", "se", "st", "sig", "Policy"]),
+    st.text() | st.sampled_from(["e30=", "W10=", "99999999999999999999", "20261129T120000Z", "-1"]),
+    st.text(),
+)
+def test_no_url_is_too_odd(name, value, other):
+    """A URL that no vendor writes has no known times."""
+    url = f"https://h/k?{name}={value}&X-Amz-Date={other}&sig=1"
+    assert len(validity_of(url)) == 2
+    error_for("job-1", url, 403, b"", now=NOW)
