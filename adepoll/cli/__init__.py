@@ -40,7 +40,7 @@ Exit codes:
 @click.version_option(__version__, prog_name="adepoll")
 @click.option("--debug", is_flag=True, help="Print debug logs and tracebacks on stderr.")
 def cli(*, debug: bool) -> None:
-    """Wait for LandingAI ADE extract jobs, one or a hundred thousand, and download their results.
+    """Wait for LandingAI ADE jobs, one or a hundred thousand, and download their results.
 
     Try it without an API key: adepoll demo
     """

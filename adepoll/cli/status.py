@@ -68,6 +68,7 @@ class Status:
         out_dir: Folder for results; None if results are not downloaded.
         process: Id of the process that has the journal open; None if there is none.
         counts: Numbers of jobs by stage and status.
+        kinds: Numbers of jobs by kind.
         began_at: Unix time at which the first job was added.
         last_outcome_at: Unix time at which the last outcome was recorded.
         failures: Kinds of errors, the most frequent first.
@@ -81,6 +82,7 @@ class Status:
     out_dir: str | None
     process: int | None
     counts: Counts
+    kinds: Mapping[str, int]
     began_at: float | None
     last_outcome_at: float | None
     failures: Sequence[Failure]
@@ -102,6 +104,7 @@ class Status:
             "jobs": self.counts.jobs,
             "open": self.counts.open,
             "by_stage": {stage.value: self.counts.by_stage.get(stage, 0) for stage in Stage},
+            "by_kind": dict(self.kinds),
             "by_status": dict(self.counts.by_status),
             "delivered": self.counts.delivered,
             "undelivered": self.undelivered,
@@ -129,6 +132,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
         out_dir=None if out is None else str(out),
         process=process,
         counts=counts,
+        kinds=reader.kinds(),
         began_at=began_at,
         last_outcome_at=last_outcome_at,
         failures=failures,
@@ -169,6 +173,8 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
         yield "results in", shown(found.out_dir)
     by_stage = {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}
     yield "jobs", _total(counts.jobs, by_stage)
+    if len(found.kinds) > 1:
+        yield "kinds", ", ".join(f"{jobs:,} {shown(kind)}" for kind, jobs in found.kinds.items())
     yield "settled", _total(sum(counts.by_status.values()), counts.by_status)
     yield (
         "delivered",

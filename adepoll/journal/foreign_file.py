@@ -97,11 +97,16 @@ def name_problem(job_id: object, kind: object, label: object, columns: object = 
     """Return what is impossible in id, kind, label or columns of a job; None if nothing is."""
     if not isinstance(job_id, str) or not is_job_id(job_id):
         return "its id is not a job id"
-    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+    if not is_kind(kind):
         return "its kind is not a kind of jobs"
     if not isinstance(label, str | None):
         return "its label is not a text"
     return None if columns is None or are_columns(columns) else "its columns are not texts"
+
+
+def is_kind(value: object) -> bool:
+    """Return whether this can be the name of a kind of jobs."""
+    return isinstance(value, str) and _KIND.fullmatch(value) is not None
 
 
 def are_columns(text: object) -> bool:

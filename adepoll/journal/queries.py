@@ -18,6 +18,7 @@ from adepoll.errors import AdePollError
 from adepoll.journal.foreign_file import (
     are_columns,
     damaged,
+    is_kind,
     is_time,
     name_problem,
     row_problem,
@@ -195,6 +196,20 @@ def count_jobs(path: Path | None, connection: sqlite3.Connection) -> Counts:
         partial=all_partial,
         credits=all_credits,
     )
+
+
+def count_kinds(path: Path, connection: sqlite3.Connection) -> dict[str, int]:
+    """Count the jobs of each kind, the most frequent kind first.
+
+    Raises:
+        JournalDamagedError: A kind is impossible; `path` is the journal.
+    """
+    rows = connection.execute(
+        "SELECT kind, count(*) FROM jobs GROUP BY kind ORDER BY count(*) DESC, kind LIMIT 100"
+    ).fetchall()
+    if not all(is_kind(kind) for kind, _ in rows):
+        raise damaged("a kind is not a kind of jobs", path)
+    return dict(rows)
 
 
 def time_span(path: Path, connection: sqlite3.Connection) -> tuple[float | None, float | None]:

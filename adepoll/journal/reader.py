@@ -27,6 +27,7 @@ from adepoll.journal.outcomes import Counts, Failure, Record
 from adepoll.journal.queries import (
     RECORD_COLUMNS,
     count_jobs,
+    count_kinds,
     group_failures,
     record_from_row,
     time_span,
@@ -104,6 +105,10 @@ class JournalReader:
     def counts(self) -> Counts:
         """Count the jobs."""
         return self._read(partial(count_jobs, self.path))
+
+    def kinds(self) -> Mapping[str, int]:
+        """Count the jobs of each kind, the most frequent kind first."""
+        return self._read(partial(count_kinds, self.path))
 
     def notes(self) -> Mapping[str, str]:
         """Return all notes: "endpoint", and what a batch keeps for its next run."""
