@@ -255,6 +255,10 @@ class JobSnapshot(TableRow):
             or bool(self.failed_pages)
         )
 
+    def without_data(self) -> Self:
+        """Return a copy without the result; it keeps the facts about the job."""
+        return evolve(self, data=None, metadata=self.facts)
+
     def raise_for_failure(self) -> None:
         """Raise if the job failed or was cancelled; otherwise do nothing.
 

@@ -291,4 +291,5 @@ def given_up(job: JobRef, error: AdePollError, now: float) -> GivenUp:
 
 def without_data(snapshot: JobSnapshot) -> JobSnapshot:
     """Return a snapshot without its result, which is in a file, and without secrets."""
-    return evolve(snapshot, data=None, data_omitted=False, kept_result=None).redacted()
+    kept = evolve(snapshot.without_data(), data_omitted=False, kept_result=None)
+    return kept.redacted()

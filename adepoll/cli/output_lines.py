@@ -5,8 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve
-
 from adepoll.api.file_names import result_name
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.cli.batch_state import format_bytes, format_duration
@@ -35,7 +33,7 @@ def json_line(outcome: Outcome) -> str:
     if outcome.label is not None:
         line["label"] = outcome.label
     if job is not None:
-        line |= json.loads(evolve(job, data=None).redacted().to_json())
+        line |= json.loads(job.without_data().redacted().to_json())
         del line["data"]
     if outcome.file is not None:
         line["result"] = {

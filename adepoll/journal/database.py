@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from attrs import evolve
-
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
@@ -385,7 +383,7 @@ def _snapshot_json(snapshot: JobSnapshot) -> str:
     Any text of the service can contain a presigned URL. For example, a failure reason contains one
     if the service could not store the result where the caller wanted it.
     """
-    return evolve(snapshot, data=None).redacted().to_json()
+    return snapshot.without_data().redacted().to_json()
 
 
 def _path_value(path: Path) -> str | bytes:

@@ -206,7 +206,10 @@ class _JobTable:
         self.columns += found
         if self._references is not None:
             found, conflicts = self._references.columns(
-                root="", reserved=(), get=lambda row: row.references
+                root="",
+                reserved=(),
+                get=lambda row: row.references,
+                within=f"{_REFERENCES}.",
             )
             self.columns += [_prefixed(column, _REFERENCES) for column in found]
             self.conflicts += conflicts
@@ -235,7 +238,10 @@ class _ListTable:
             for index, (name, kind) in enumerate(zip(_ELEMENT_COLUMNS, kinds, strict=True))
         ]
         found, self.conflicts = self._values.columns(
-            root=_ELEMENT, reserved={*_ELEMENT_COLUMNS, _ELEMENT}, get=_item(len(kinds))
+            root=_ELEMENT,
+            reserved={*_ELEMENT_COLUMNS, _ELEMENT},
+            get=_item(len(kinds)),
+            within=f"{format_path(self._path)}[].",
         )
         self.columns += found
 

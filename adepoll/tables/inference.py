@@ -192,7 +192,12 @@ class Observer:
         return [format_path(path) for path, node in _leaves(self.root) if "array" in node.kinds]
 
     def columns(
-        self, *, root: str, reserved: Collection[str], get: Callable[[Any], Json]
+        self,
+        *,
+        root: str,
+        reserved: Collection[str],
+        get: Callable[[Any], Json],
+        within: str = "",
     ) -> tuple[list[Column], list[TypeConflict]]:
         """Return the columns, and the conflicts between values.
 
@@ -201,8 +206,11 @@ class Observer:
                 with a reserved name.
             reserved: Names of other columns of the table.
             get: Returns the value from what a row is made of.
+            within: Prefix of paths in conflicts, such as ``references.``.
         """
-        return _Resolver(dates=self._dates).columns(self.root, root, frozenset(reserved), get)
+        return _Resolver(dates=self._dates, within=within).columns(
+            self.root, root, frozenset(reserved), get
+        )
 
 
 def _measure(node: Node, value: float | Decimal) -> None:
@@ -222,6 +230,7 @@ class _Resolver:
     """Decides the types of a tree, and collects conflicts."""
 
     dates: bool
+    within: str
     conflicts: list[TypeConflict] = field(factory=list)
 
     def columns(
@@ -281,7 +290,9 @@ class _Resolver:
 
     def _conflict(self, node: Node, path: str, reason: str, kind: Scalar) -> Scalar:
         self.conflicts.append(
-            TypeConflict(path=path, found=dict(node.kinds), reason=reason, type=name_of(kind))
+            TypeConflict(
+                path=self.within + path, found=dict(node.kinds), reason=reason, type=name_of(kind)
+            )
         )
         return kind
 

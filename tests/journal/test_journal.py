@@ -57,7 +57,7 @@ def inline(job_id, extraction="x"):
     metadata = {"filename": "a.pdf", "org_id": None, "duration_ms": 1, "credit_usage": 1.0,
                 "job_id": job_id, "version": None}  # fmt: skip
     data = {"extraction": {"a": extraction}, "extraction_metadata": {}, "metadata": metadata}
-    return snapshot(job_id, data=data)
+    return snapshot(job_id, data=data, metadata=metadata)
 
 
 def result(path="/out/r.json"):
@@ -203,6 +203,13 @@ async def test_an_inline_result_is_kept_by_a_file_and_not_in_memory(journal, mem
     assert (await one(journal)).snapshot == inline("a")
     assert (await journal.records(RecordFilter.WITH_OUTCOME, data=False))[0].snapshot.data is None
     assert (await one(memory)).snapshot.data is None
+
+
+async def test_facts_that_stand_in_the_result_alone_stay_when_it_is_dropped(memory):
+    data = {"extraction": {}, "extraction_metadata": {}, "metadata": {"credit_usage": 2.5}}
+    await memory.add(["a"])
+    await memory.write(Settled(snapshot("a", data=data), 2.0, fetching=False))
+    assert ((await one(memory)).snapshot.data, (await one(memory)).snapshot.credits) == (None, 2.5)
 
 
 async def test_a_page_of_records_is_shorter_if_their_data_is_large(journal):
