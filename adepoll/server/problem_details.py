@@ -100,11 +100,15 @@ def problem_details(
 
     The status is 4xx if the client can correct the error, 502 if the service failed or refused the
     server, 503 if a later attempt may succeed, 504 after a timeout, and 500 if this server failed.
+    A wait that has timed out before any poll succeeded has the status of its last error, such as
+    404 for a job that the service does not know.
 
     Args:
         error: The error.
         instance: Path of the request.
     """
+    if isinstance(error, errors.JobTimeoutError) and error.last_status is None:
+        error = error.last_error or error
     status, title = status_and_title(type(error))
     headers = {"Cache-Control": "no-store"}
     retry_after = None

@@ -84,6 +84,17 @@ def test_a_timeout_of_a_wait_says_what_is_known():
     assert problem.headers["Retry-After"] == "2"
 
 
+def test_a_timeout_before_any_poll_succeeded_says_why():
+    """A handler that uses the watcher itself must not call an unknown job active."""
+    unknown = errors.JobNotFoundError(status=404, job_id="a")
+    error = errors.JobTimeoutError(job_id="a", timeout=5, last_status=None, last_error=unknown)
+    assert problem_details(error).status == 404
+    seen = errors.JobTimeoutError(
+        job_id="a", timeout=5, last_status="pending", last_error=errors.ServerError(status=500)
+    )
+    assert problem_details(seen).status == 504
+
+
 def test_a_path_with_a_line_break_or_a_secret_is_made_harmless():
     path = "/jobs/a\r\n\x1b[2J?X-Amz-Signature=canary"
     instance = problem_details(errors.TransportError("x", job_id=None), instance=path).instance
