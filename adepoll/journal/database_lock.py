@@ -47,6 +47,12 @@ class DatabaseLock:
             for _ in range(_TRIES):
                 if (connection := _locked(path)) is not None:
                     return cls(path, connection)
+        except OSError as exc:
+            raise JournalAccessError(
+                f"its lock file {path.name} cannot be created: {exc.strerror}",
+                path=str(journal),
+                errno=exc.errno,
+            ) from exc
         except sqlite3.Error as exc:
             if primary_code(exc) != sqlite3.SQLITE_BUSY:
                 raise JournalAccessError(
@@ -115,6 +121,7 @@ def _locked(path: Path) -> sqlite3.Connection | None:
     try:
         # Others can read the pid while the transaction keeps other writers out.
         connection.execute(f"PRAGMA user_version = {os.getpid()}")
+        path.chmod(0o600)
         connection.execute("BEGIN IMMEDIATE")
     except BaseException as exc:
         connection.close()
