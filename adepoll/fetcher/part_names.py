@@ -147,6 +147,7 @@ class PartNames:
                         ResumeStateFile(self.shared).remove()
 
     def random_path(self) -> Path:
+        """Return a path beside the target that no other process uses."""
         return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
     def _private_paths(self) -> list[Path]:
