@@ -1,6 +1,8 @@
 """``adepoll export``: write the jobs and results of a batch as tables."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +11,7 @@ import click
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run_sync
+from adepoll.display.views import State, make_view
 from adepoll.redaction import shell_line
 from adepoll.tables import ExportReport, Format, export
 
@@ -35,20 +38,35 @@ def export_tables(
         if kind is None and (named is None or not named.suffix):
             kind = "parquet"
         target = journal.with_suffix(f".{kind}") if out is None else named
-        report = export(
-            journal,
-            sys.stdout.buffer if target is None else target,
-            to=kind,
-            explode=explode,
-            references=references,
-            dates=dates,
-            results=results,
-        )
+        with _showing_progress() as progress:
+            report = export(
+                journal,
+                sys.stdout.buffer if target is None else target,
+                to=kind,
+                explode=explode,
+                references=references,
+                dates=dates,
+                results=results,
+                progress=progress,
+            )
         _say_report(report, journal)
         incomplete = report.missing or report.unreadable
         return ExitCode.UNRESOLVED if incomplete else ExitCode.COMPLETED
 
     run_sync(main)
+
+
+@contextmanager
+def _showing_progress() -> Iterator[Callable[[int, int], None] | None]:
+    """Show the number of jobs that were read, if stderr is a terminal."""
+    view = make_view()
+    if view is None:
+        yield None
+        return
+    try:
+        yield lambda done, total: view.show(State(name="read", done=done, total=total))
+    finally:
+        view.close()
 
 
 def _say_report(report: ExportReport, journal: Path) -> None:

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from adepoll.tables.column_types import Column, ColumnType, DecimalType, ListType, Scalar
 
-_GROUP_BYTES: Final = 32 * 2**20  # of a row group, uncompressed
+_GROUP_BYTES: Final = 16 * 2**20  # of a row group, uncompressed
 _SCALARS: Final = {
     Scalar.BOOLEAN: pa.bool_(),
     Scalar.INTEGER: pa.int64(),
@@ -21,7 +21,7 @@ _SCALARS: Final = {
 
 
 class _ArrowWriter:
-    """Converts columns to record batches, and writes them in groups of about 32 MB."""
+    """Converts columns to record batches, and writes them in groups of about 16 MB."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
         fields = [pa.field(column.name, _arrow_type(column.type)) for column in columns]

@@ -44,6 +44,7 @@ from adepoll import (
     job_ids_in,
     parse_range,
     reply_with_result,
+    sync,
 )
 
 
@@ -169,3 +170,35 @@ def by_attribute() -> None:
     assert_type(adepoll.Fixed(interval=2), Fixed)
     assert_type(adepoll.__version__, str)
     adepoll.nothing  # type: ignore[attr-defined]  # noqa: B018 - unknown to a type checker, too
+
+
+async def shows_progress(watcher: JobWatcher, batch: Batch, fetcher: ResultFetcher) -> None:
+    async for job in adepoll.progress(watcher.watch(["job"])):
+        assert_type(job, JobSnapshot)
+    async for outcome in adepoll.progress(batch.run(["job"])):
+        assert_type(outcome, Outcome)
+    with adepoll.download_progress("job") as show:
+        await fetcher.download("job", "job.json", progress=show)
+
+
+def exports(journal: Path) -> None:
+    report = adepoll.export(journal, "t.parquet", explode=["lines"], dates=True)
+    assert_type(report, adepoll.ExportReport)
+    assert_type(report.conflicts, tuple[adepoll.TypeConflict, ...])
+    adepoll.export(journal, "t", to="xlsx")  # type: ignore[arg-type]
+
+
+def without_asyncio() -> None:
+    assert_type(sync.wait("job", timeout=5), JobSnapshot)
+    for job in sync.watch(["job"]):
+        assert_type(job, JobSnapshot)
+    for either in sync.watch(["job"], errors="yield"):
+        assert_type(either, JobSnapshot | UnresolvedJob)
+    assert_type(sync.download("job", "job.json"), Download)
+    with (
+        sync.Session(lambda: AdeClient(region="eu")) as session,
+        session.batch(journal="b.db") as batch,
+    ):
+        for outcome in batch.run(["job"], replay=True):
+            assert_type(outcome, Outcome)
+        assert_type(batch.progress, BatchProgress)
