@@ -1,9 +1,12 @@
 """Jobs of all kinds in one batch, with labels, and with columns that outcomes contain again."""
 
+import json
+
 import pytest
-from batching import NEVER
+from batching import LARGE, NEVER
 
 from adepoll import JobKind, JobRef
+from adepoll.emulator import JobPlan
 from adepoll.errors import InvalidJobIdError, JobTimeoutError
 from adepoll.journal import JournalReader
 from adepoll.journal.outcomes import BatchJob
@@ -29,7 +32,7 @@ async def test_unresolved_jobs_have_labels_too(scene):
         JobRef(scene.submit(processing_time=NEVER), label="late"),
         JobRef("in valid", label="bad"),
     ]
-    found = {o.label: o for o in await outcomes_of(scene, jobs, timeout=1)}
+    found = {o.label: o for o in await outcomes_of(scene, jobs, timeout=0.3)}
     assert isinstance(found["late"].error, JobTimeoutError)
     assert isinstance(found["bad"].error, InvalidJobIdError)
 
@@ -42,10 +45,23 @@ async def test_columns_are_part_of_each_outcome_also_in_later_runs(scene):
         BatchJob(JobRef("in valid"), columns=columns),
         scene.submit(),
     ]
-    found = await outcomes_of(scene, jobs, timeout=1)
+    found = await outcomes_of(scene, jobs, timeout=0.3)
     assert sorted(dict(o.columns) != {} for o in found) == [False, True, True, True]
-    again = await outcomes_of(scene, replay=True, timeout=1)
+    again = await outcomes_of(scene, replay=True, timeout=0.3)
     assert sorted(o.columns == columns for o in again) == [False, True, True]
+
+
+@pytest.mark.parametrize("size", [3_000, LARGE])
+async def test_a_result_of_any_kind_is_read_once(scene, size):
+    """With zero data retention, the service keeps no result that was read."""
+    plan = JobPlan(result_reads=1, result_bytes=size)
+    jobs = {scene.ade.submit(plan, kind=kind.name): kind for kind in JobKind.all()}
+    found = await scene.run(JobRef(job_id, kind=kind) for job_id, kind in jobs.items())
+    for job_id, kind in jobs.items():
+        assert (found[job_id].kind, found[job_id].error) == (kind, None)
+        assert json.loads(found[job_id].file.path.read_bytes()) == json.loads(scene.truth(job_id))
+    with JournalReader(scene.journal) as reader:
+        assert reader.kinds() == dict.fromkeys(sorted(kind.name for kind in JobKind.all()), 1)
 
 
 # --- names of files -----------------------------------------------------------------------------
