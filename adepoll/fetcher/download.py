@@ -93,6 +93,8 @@ class ResultDownload:
                     if isinstance(published, PublishedFile):
                         return published
                     error = published
+                    if isinstance(error, ResultMalformedError):
+                        in_segments = False  # it may be what the storage answers to ranges
                 await self._wait_or_raise(error)
                 resume = None
 

@@ -24,8 +24,8 @@ from adepoll.errors import (
 from adepoll.redaction import REDACTED, showable
 
 RANGE_NOT_SATISFIABLE: Final = 416
-_NOT_IMPLEMENTED: Final = 501
-_REFUSE_RANGES: Final = frozenset({400, 403, 405, RANGE_NOT_SATISFIABLE, _NOT_IMPLEMENTED})
+_NOT_SUPPORTED: Final = frozenset({501, 505})
+_MISSING: Final = frozenset({404, 410})
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """Content codings that are decoded, although `Accept-Encoding` forbids all of them."""
 
@@ -127,8 +127,10 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
 
 def may_refuse_range(error: ResultRefusedError) -> bool:
     """Return whether a storage may answer the same request without a range or condition."""
-    is_permanent = not isinstance(error, ResultExpiredError | ResultServerError)
-    return error.status in _REFUSE_RANGES and (is_permanent or error.status == _NOT_IMPLEMENTED)
+    if isinstance(error, ResultServerError):
+        return error.status in _NOT_SUPPORTED
+    is_about_request = error.status >= 400 and error.status not in _MISSING  # noqa: PLR2004 - a class of HTTP statuses
+    return is_about_request and not isinstance(error, ResultExpiredError)
 
 
 class Timing(Enum):

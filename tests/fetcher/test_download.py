@@ -229,7 +229,15 @@ def refusing(bucket, header, status, *, but_first=0):
     return answer
 
 
-REFUSALS = ["400 Bad", "403 Forbidden", "405 Not Allowed", "416 Range", "501 Not Implemented"]
+REFUSALS = [
+    "401 Unauthorized",
+    "422 Unprocessable",
+    "400 Bad",
+    "403 Forbidden",
+    "405 Not Allowed",
+    "416 Range",
+    "501 Not Implemented",
+]
 
 
 @pytest.mark.parametrize("status", REFUSALS)
@@ -364,6 +372,16 @@ async def test_an_object_that_is_not_a_result_is_requested_again(
     bucket.answers = [bucket.reply(text), bucket.give()]
     await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == bucket.body
+
+
+async def test_an_object_that_answers_a_range_is_followed_by_a_plain_request(
+    bucket, fetch, stored, result_body, tmp_path
+):
+    bucket.body = result_body()
+    bucket.answers = [bucket.reply(b'{"error": "no ranges"}'), bucket.give()]
+    await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == bucket.body
+    assert [asked is None for asked in bucket.ranges] == [False, True]
 
 
 async def test_a_large_object_that_is_not_a_result_is_requested_once(
