@@ -113,6 +113,8 @@ class TerminalView:
             TimeElapsedColumn(),
             console=console,
             auto_refresh=False,
+            # What is printed goes above the bar, but stays on a stdout that is a file or a pipe.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
         self._task: Any = None
 

@@ -6,6 +6,7 @@ a `Decimal`. Imports api.json_text and errors.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -49,11 +50,10 @@ def dump(value: Json) -> str:
 
 
 def _parse(text: bytes | str) -> Json:
-    try:
-        decoded = text if isinstance(text, str) else text.decode("utf-8")
-        return _decoder.decode(decoded)
-    except (ValueError, RecursionError):
-        return loads(text)  # accepts other encodings and odd numbers, or says what is wrong
+    for decoder in (_decoder, _tolerant_decoder):
+        with suppress(ValueError, RecursionError):
+            return decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))
+    return loads(text)  # accepts other encodings, or says what is wrong
 
 
 def _exact(text: str) -> float | Decimal:
@@ -63,13 +63,27 @@ def _exact(text: str) -> float | Decimal:
     exact = Decimal(text)
     if abs(exact.adjusted()) > _MAX_EXPONENT:
         if exact:
-            raise ValueError("a number is out of range")  # `loads` keeps its text
+            raise ValueError("a number is out of range")  # kept as text
         return number
     return number if Decimal(repr(number)) == exact else exact
 
 
+def _exact_or_text(text: str) -> float | Decimal | str:
+    try:
+        return _exact(text)
+    except ValueError:
+        return text
+
+
+def _int_or_text(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python converts, 4,300 by default
+        return text
+
+
 def _refuse(name: str) -> None:
-    raise ValueError(name)  # `loads` reads it as None
+    raise ValueError(name)  # NaN and Infinity are not JSON; read as None
 
 
 def _pieces(value: Json) -> Iterator[str]:
@@ -103,4 +117,7 @@ def _without_surrogates(value: Json) -> Any:
 
 
 _decoder: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
+_tolerant_decoder: Final = json.JSONDecoder(
+    parse_float=_exact_or_text, parse_int=_int_or_text, parse_constant=lambda _name: None
+)
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -116,6 +116,16 @@ async def test_a_terminal_shows_a_bar(ade, client, monkeypatch):
     assert "settled 2 of 2, 2 completed" in file.getvalue()
 
 
+def test_what_is_printed_stays_on_a_stdout_that_is_no_terminal(capsys):
+    file = io.StringIO()
+    view = views.TerminalView(Console(file=file, force_terminal=True, width=80))
+    view.show(views.State(name="settled", done=1, total=2))
+    print("job-1")  # noqa: T201 - what a user's loop does
+    view.close()
+    assert capsys.readouterr().out == "job-1\n"
+    assert "job-1" not in file.getvalue()
+
+
 async def test_a_terminal_without_rich_shows_nothing(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)

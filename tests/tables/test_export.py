@@ -149,6 +149,7 @@ async def test_labels_kinds_and_columns_of_the_input(tmp_path):
         (["1" * 5_000], ["1" * 5_000], pa.string()),
         (["1e400"], ["1E+400"], pa.string()),
         (["NaN", "1"], [None, 1], pa.int64()),
+        (["1e999999999", "5"], ["1e999999999", "5"], pa.string()),
     ],
 )
 async def test_numbers_are_exact(table, numbers, expected, kind):
@@ -157,6 +158,14 @@ async def test_numbers_are_exact(table, numbers, expected, kind):
     if pa.types.is_decimal(kind):
         expected = [Decimal(value) for value in expected]
     assert values(rows, "n") == expected
+
+
+async def test_an_odd_number_does_not_change_the_others(table):
+    text = '{"extraction": {"a": NaN, "b": 12345678901234567.89, "c": 1e999999999}}'
+    rows, _ = await table(texts=[text])
+    assert values(rows, "a") == [None]
+    assert values(rows, "b") == [Decimal("12345678901234567.89")]
+    assert values(rows, "c") == ["1e999999999"]
 
 
 async def test_dates_stay_text_unless_requested(table):
