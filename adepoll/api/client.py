@@ -5,7 +5,6 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from random import Random
@@ -15,20 +14,20 @@ import aiohttp
 from attrs import evolve
 
 from adepoll.api import protocol
+from adepoll.api.client_views import ClientOfKind, OwnMethods, PollingClient
 from adepoll.api.config import read_base_urls, read_key
 from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.api.job_requests import JobRequests
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
-from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
-from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
 from adepoll.errors import ConfigurationError, StatusError
 from adepoll.redaction import Secret
 from adepoll.throttling.rate_limiter import RateLimiter
-from adepoll.throttling.request_sender import RequestSender, Send
+from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.retrying import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
@@ -147,12 +146,15 @@ class AdeClient(AsyncCloseable):
             max_body_bytes=max_body_bytes,
             inline_limit=inline_limit,
         )
-        self._result_dir = None if result_dir is None else Path(result_dir)
-        self._roots = {
-            Api.V1: self._transport.root(self._base_url),
-            Api.V2: self._transport.root(v2_base_url),
-        }
-        self._odd_answers = OddAnswers()
+        self._requests = JobRequests(
+            sender=self._sender,
+            transport=self._transport,
+            roots={
+                Api.V1: self._transport.root(self._base_url),
+                Api.V2: self._transport.root(v2_base_url),
+            },
+            result_dir=None if result_dir is None else Path(result_dir),
+        )
 
     def __repr__(self) -> str:
         """Return the class and the address, without the key."""
@@ -172,7 +174,7 @@ class AdeClient(AsyncCloseable):
     @property
     def v2_base_url(self) -> str:
         """The address of the API for v2 jobs, without a slash at the end."""
-        return str(self._roots[Api.V2].url).rstrip("/")
+        return str(self._requests.roots[Api.V2].url).rstrip("/")
 
     @property
     def kind(self) -> JobKind:
@@ -214,7 +216,7 @@ class AdeClient(AsyncCloseable):
 
     def keep_results_in(self, folder: Path) -> None:
         """Use a folder as `result_dir` from now on, unless there is one; `Batch` does so."""
-        self._result_dir = self._result_dir or folder
+        self._requests.result_dir = self._requests.result_dir or folder
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, from its Date headers; None before a response."""
@@ -234,10 +236,7 @@ class AdeClient(AsyncCloseable):
             ClosedError: The client is closed.
         """
         ref = JobRef.of(job).resolved(self._kind)
-        rules = self.rules_of(ref.kind or self._kind)
-        snapshot = await self._sender.call(self._job_request(rules, ref.job_id))
-        if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
-            self._odd_answers.check(snapshot)
+        snapshot = await self._requests.get(self.rules_of(ref.kind or self._kind), ref.job_id)
         return snapshot if ref.label is None else evolve(snapshot, label=ref.label)
 
     @asynccontextmanager
@@ -258,15 +257,7 @@ class AdeClient(AsyncCloseable):
         """
         ref = job.resolved(self._kind)
         rules = self.rules_of(ref.kind or self._kind)
-        request = self._transport.opening(
-            self._roots[rules.api],
-            protocol.job_path(rules, ref.job_id),
-            partial(protocol.read_refusal, ref.job_id),
-            ref.job_id,
-            statuses=rules.success | (_ANSWERS_TO_RANGES if headers else frozenset()),
-            headers=headers,
-        )
-        response = await self._sender.call(request)
+        response = await self._requests.open(rules, ref.job_id, headers)
         try:
             yield response
         finally:
@@ -293,11 +284,7 @@ class AdeClient(AsyncCloseable):
             RequestError: As for `get_job`.
             ClosedError: The client is closed.
         """
-        rules = self.rules_of(kind or self._kind)
-        listed = await self._sender.call(self._page_request(rules, page, page_size, status))
-        if listed.extra:
-            self._odd_answers.check(listed)
-        return listed
+        return await self._requests.list(self.rules_of(kind or self._kind), page, page_size, status)
 
     async def iter_jobs(
         self, *, status: JobStatus | None = None, kind: JobKind | None = None
@@ -369,7 +356,7 @@ class AdeClient(AsyncCloseable):
         Raises:
             ConfigurationError: The kind is not known.
         """
-        return ClientOfKind(self, self.rules_of(kind))
+        return ClientOfKind(self, self._requests, self.rules_of(kind), _OWN_METHODS)
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
         """Return a view of this client for callers that poll on a schedule, such as a watcher.
@@ -380,110 +367,9 @@ class AdeClient(AsyncCloseable):
         If `get_job` or `list_jobs` is overridden or patched, the view calls that method, and holds
         `semaphore` during the whole call.
         """
-        return PollingClient(self, semaphore, self.rules_of(self._kind))
-
-    def _job_request(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
-        path = protocol.job_path(rules, job_id)
-        read = partial(protocol.read_job, rules, job_id)
-        large = partial(LargeAnswer, rules.result_field, self._result_dir)
-        return self._transport.request(
-            self._roots[rules.api],
-            path,
-            read,
-            job_id,
-            large=large if rules.can_be_large else None,
-        )
-
-    def _page_request(
-        self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
-    ) -> Send[JobPage]:
-        path = protocol.list_path(rules, page=page, page_size=page_size, status=status)
-        read = partial(protocol.read_page, rules)
-        return self._transport.request(self._roots[rules.api], path, read)
+        rules = self.rules_of(self._kind)
+        return PollingClient(self, self._requests, rules, _OWN_METHODS, semaphore)
 
 
-class ClientOfKind:
-    """A view of an `AdeClient` whose ids mean jobs of one kind."""
-
-    def __init__(self, client: AdeClient, rules: KindRules) -> None:
-        """Create a view; see `AdeClient.for_kind`."""
-        self._client = client
-        self._rules = rules
-        self.kind = rules.kind
-        self.newest_first = rules.newest_first
-        self.service_time = client.service_time
-
-    async def get_job(self, job_id: str) -> JobSnapshot:
-        """Poll one job once; raises as `AdeClient.get_job` does."""
-        return await self._client.get_job(JobRef(job_id, kind=self.kind))
-
-    async def list_jobs(
-        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
-    ) -> JobPage:
-        """List one page of jobs; raises as `AdeClient.list_jobs` does."""
-        return await self._client.list_jobs(
-            page=page, page_size=page_size, status=status, kind=self.kind
-        )
-
-    def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
-        """Return a view for callers that poll on a schedule; see `AdeClient.for_polling`."""
-        return PollingClient(self._client, semaphore, self._rules)
-
-
-class PollingClient:
-    """A view of an `AdeClient` that sends each request once and holds a semaphore meanwhile.
-
-    All its jobs are of one kind.
-    """
-
-    def __init__(
-        self,
-        client: AdeClient,
-        semaphore: AbstractAsyncContextManager[object],
-        rules: KindRules,
-    ) -> None:
-        """Create a view; see `AdeClient.for_polling`."""
-        self._client = client
-        self._semaphore = semaphore
-        self._rules = rules
-        self.kind = rules.kind
-        self.service_time = client.service_time
-
-    async def get_job(self, job_id: str) -> JobSnapshot:
-        """Poll one job once; raises as `AdeClient.get_job` does."""
-        client = self._client
-        if getattr(client.get_job, "__func__", None) is not _GET_JOB:
-            is_default = self.kind == client.kind
-            async with self._semaphore:
-                return await client.get_job(
-                    job_id if is_default else JobRef(job_id, kind=self.kind)
-                )
-        request = client._job_request(self._rules, job_id)  # noqa: SLF001 - a view of that class
-        snapshot = await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
-        if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
-            client._odd_answers.check(snapshot)  # noqa: SLF001 - as above
-        return snapshot
-
-    async def list_jobs(
-        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
-    ) -> JobPage:
-        """List one page of jobs; raises as `AdeClient.list_jobs` does."""
-        client = self._client
-        if getattr(client.list_jobs, "__func__", None) is not _LIST_JOBS:
-            of_kind = {} if self.kind == client.kind else {"kind": self.kind}
-            async with self._semaphore:
-                return await client.list_jobs(
-                    page=page, page_size=page_size, status=status, **of_kind
-                )
-        request = client._page_request(self._rules, page, page_size, status)  # noqa: SLF001 - as above
-        listed = await client._sender.call_once(request, self._semaphore)  # noqa: SLF001 - as above
-        if listed.extra:
-            client._odd_answers.check(listed)  # noqa: SLF001 - as above
-        return listed
-
-
-_GET_JOB: Final = AdeClient.get_job
-_LIST_JOBS: Final = AdeClient.list_jobs
-_UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python
+_OWN_METHODS: Final = OwnMethods(AdeClient.get_job, AdeClient.list_jobs)
 _MAX_PAGES_WITHOUT_NEW: Final = 3
-_ANSWERS_TO_RANGES: Final = frozenset({412, 416})  # the range, or its condition, does not fit

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import Self
 
 from adepoll.api.client import AdeClient
-from adepoll.api.kinds.kind_rules import KindRules
-from adepoll.api.models import JobPage, JobSnapshot, JobStatus
-from adepoll.throttling.request_sender import Send
 
 
 class SelfClosingClient(AdeClient):
-    """An `AdeClient` that is closed at the latest when its event loop ends.
+    """An `AdeClient` that can be closed by the end of its event loop: see `closed_with_loop`.
 
     It keeps an asynchronous generator open. ``asyncio.run``, pytest-asyncio and anyio close such
     generators before they close the loop (PEP 525, 2016, "Asynchronous Generators and Event Loop
@@ -21,22 +19,17 @@ class SelfClosingClient(AdeClient):
     _loop: asyncio.AbstractEventLoop | None = None
     _closer: AsyncGenerator[None, None] | None = None
 
+    def closed_with_loop(self) -> Self:
+        """Return this client, which from its first request on is closed with its loop."""
+        self._requests.on_request = self._close_with_the_loop
+        return self
+
     def finish(self) -> None:
         """Close the client from outside of its loop, if the loop is open and not running."""
         if self._loop is None or self._closer is None:
             return
         if not (self._loop.is_closed() or self._loop.is_running()):
             self._loop.run_until_complete(self._closer.aclose())
-
-    def _job_request(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
-        self._close_with_the_loop()
-        return super()._job_request(rules, job_id)
-
-    def _page_request(
-        self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
-    ) -> Send[JobPage]:
-        self._close_with_the_loop()
-        return super()._page_request(rules, page, page_size, status)
 
     def _close_with_the_loop(self) -> None:
         if self._closer is None:
