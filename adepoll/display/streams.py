@@ -116,8 +116,9 @@ def _state_of(found: Any, name: str, yielded: int, *, ended: bool = False) -> St
     details += _counted(_number(found, "partial"), "partial")
     if found.open and not ended:
         details.append(f"{found.open:,} open")
-    if ended and not yielded and _number(found, "before"):
-        details.append("all delivered by earlier runs; run(replay=True) yields them again")
+    before = _number(found, "before")
+    if ended and before and not yielded:
+        details.append(f"{before:,} delivered by earlier runs; run(replay=True) yields them again")
     total = found.known if found.complete or ended else None
     return State(name=name, done=done, total=total, details=details)
 
