@@ -92,7 +92,7 @@ class TenantPool:
         """True after `stop` was called."""
         return self._is_stopping
 
-    def get(self, key: Secret[str]) -> ServerResources:
+    def get(self, key: str | Secret[str]) -> ServerResources:
         """Return the resources of a tenant; create them if they are not open.
 
         Get them again for each request: they are closed when they were not used for some time.
@@ -107,6 +107,7 @@ class TenantPool:
         """
         if self._is_stopping:
             raise ClosedError("the server is stopping")
+        key = Secret(key) if isinstance(key, str) else key  # an error tracker records variables
         name = hashlib.sha256(key.reveal().encode()).digest()  # the pool keeps no key
         tenant = self._open.get(name)
         if tenant is None:

@@ -155,8 +155,8 @@ async def test_fifty_tenants_leave_no_task_and_no_timer(ade):
         client=lambda _key: AdeClient(ade.api_key, base_url=ade.base_url), limit=50
     )
     job_id = ade.submit(JobPlan())
-    tenants = for_fastapi.Tenants()
-    opened = [pool.get(tenants.get(f"key-{number}")._key) for number in range(60)]
+    opened = [pool.get(f"key-{number}") for number in range(60)]
+    assert pool.get("key-59") is opened[-1]
     assert len(pool) == 50
     await asyncio.gather(*(tenant.wait(job_id) for tenant in opened[-50:]))
     await pool.aclose()
