@@ -1,6 +1,6 @@
 """What a download may replace, and whose mode and owner the new file gets. Blocking code.
 
-Imports nothing of adepoll.
+Imports file_system.
 """
 
 import errno
@@ -9,6 +9,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from adepoll import file_system
 
 _SPECIAL: Final = "it is a device, a pipe or a socket; write the chunks of stream() to it"
 
@@ -56,13 +58,13 @@ def set_mode_and_owner(fd: int, replaced: os.stat_result | None, probe: Path) ->
     Raises:
         OSError: The mode could not be set.
     """
-    if not hasattr(os, "fchmod"):
+    if not file_system.HAS_UIDS:
         return
     if replaced is not None and stat.S_ISREG(replaced.st_mode):
         _set_owner(fd, replaced)
         mode = replaced.st_mode
     else:
-        created = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        created = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN, 0o666)
         try:
             mode = os.fstat(created).st_mode
         finally:
