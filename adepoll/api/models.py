@@ -255,10 +255,6 @@ class JobSnapshot(TableRow):
             or bool(self.failed_pages)
         )
 
-    def without_data(self) -> Self:
-        """Return a copy without the result; it keeps the facts about the job."""
-        return evolve(self, data=None, metadata=self.facts)
-
     def raise_for_failure(self) -> None:
         """Raise if the job failed or was cancelled; otherwise do nothing.
 
@@ -280,6 +276,21 @@ class JobSnapshot(TableRow):
         URL.
         """
         return redacted(self)
+
+    def without_data(self) -> Self:
+        """Return a copy without the result, in memory or kept in a file, but with its facts.
+
+        `metadata` has the metadata of the result, and `partial`, `credits`, `page_count` and
+        `failed_pages` stay the same; only the failed pages of a workflow are not listed any more.
+        """
+        return evolve(
+            self,
+            data=None,
+            kept_result=None,
+            metadata=self.facts,
+            conforms=False if self.schema_violation is not None else self.conforms,
+            incomplete=self.incomplete or bool(self.failed_pages),
+        )
 
     def to_dict(self) -> dict[str, Json]:
         """Return the columns of the job for a table, as in docs/tables.md, without `output_url`.
@@ -342,7 +353,7 @@ class JobSnapshot(TableRow):
         if problems:
             raise MalformedAnswerError(problems)
         kind = JobKind(str(name))
-        shape = shape_of(kind, *result_classes(kind, raw.get("data")))
+        shape = shape_of(kind, *result_classes(kind, raw.get("data") or raw))
         snapshot = codec.read(JobSnapshot, raw, shape=shape)
         return evolve(snapshot, conforms=conforms, **added)
 

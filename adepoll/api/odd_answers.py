@@ -56,9 +56,14 @@ def unread_fields(model: Any, path: str = "$") -> list[str]:
     cls: type = type(model)
     paths = []
     if extra := getattr(model, "extra", None):
+        rounded = {  # a fraction: `extra` has all of it
+            field.key
+            for field in fields_of(cls)
+            if field.type is int and type(extra.get(field.key)) is float
+        }
         keys = sorted(
             key
-            for key in keys_of(cls)
+            for key in keys_of(cls) - rounded
             if (key in extra and not is_error(extra[key])) or f"{key}_json" in extra
         )
         paths = [f"{path}.{key}" for key in keys]

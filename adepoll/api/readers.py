@@ -25,6 +25,7 @@ from adepoll.api.json_fields import (
     json_key,
     keys_of,
     members_of,
+    read_float,
 )
 from adepoll.api.json_text import Json, bounded, kind_of
 
@@ -148,7 +149,7 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
 def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
     """Return a function that reads an unusual value, or keeps it in `extra`."""
     read, key, default = field.read_scalar, field.key, field.default
-    is_required = field.required
+    is_required, is_whole = field.required, field.type is int
 
     def repair(value: Json, extra: dict[str, Json]) -> Any:
         try:
@@ -158,7 +159,7 @@ def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
                 raise
             set_aside(extra, key, value)
             return default
-        if type(value) in {dict, list}:
+        if type(value) in {dict, list} or (is_whole and read_float(value) != read_value):
             set_aside(extra, key, value)  # it contains more than what was read
         return read_value
 

@@ -427,7 +427,7 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
 
     Args:
         kind: Kind of the job.
-        result: The result, as parsed JSON; None without one.
+        result: The result, as parsed JSON; without one, the job's own JSON, for its metadata.
     """
     if kind == JobKind.V1_PARSE:
         facts = result.get("metadata") if isinstance(result, dict) else None

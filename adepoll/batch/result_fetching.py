@@ -291,5 +291,4 @@ def given_up(job: JobRef, error: AdePollError, now: float) -> GivenUp:
 
 def without_data(snapshot: JobSnapshot) -> JobSnapshot:
     """Return a snapshot without its result, which is in a file, and without secrets."""
-    kept = evolve(snapshot.without_data(), data_omitted=False, kept_result=None)
-    return kept.redacted()
+    return evolve(snapshot.without_data(), data_omitted=False).redacted()

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import ClosedError, RequestError
+from adepoll.errors import ClosedError, InvalidJobIdError, RequestError
 from adepoll.watching.subscriptions import JobIds
 from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher
@@ -147,10 +147,10 @@ class _Storing:
         self._store = store
         self._stores = asyncio.Semaphore(concurrency)
         self._room = asyncio.Semaphore(unstored)
-        self._open: dict[str, str | JobRef] = {}  # without an outcome, by id
+        self._open: dict[str, str | JobRef] = {}  # without an outcome, by key
         self._storing: set[str] = set()
         self._query: QueriedIds | None = None
-        self._stored_at: dict[str, float] = {}  # since the present query began, by id
+        self._stored_at: dict[str, float] = {}  # since the present query began, by key
         self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
         self._all_read = False
         self._closed = asyncio.Event()  # the watcher was closed
@@ -177,7 +177,7 @@ class _Storing:
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:
-        key = _key(job)
+        key = self._key(job)
         if key not in self._open and key not in self._storing and not self._was_stored(key):
             self._open[key] = job
             await self._read.put(job)
@@ -200,13 +200,13 @@ class _Storing:
                     async for outcome in watch:
                         delay = _FIRST_DELAY
                         await self._room.acquire()
-                        job_id = _key(outcome.job_id)
-                        if job_id in self._storing:
+                        key = self._key(JobRef(outcome.job_id, kind=outcome.kind))
+                        if key in self._storing:
                             self._room.release()
                             continue
-                        self._open.pop(job_id, None)
-                        self._storing.add(job_id)
-                        tasks.create_task(self._store_one(job_id, outcome))
+                        self._open.pop(key, None)
+                        self._storing.add(key)
+                        tasks.create_task(self._store_one(key, outcome))
             except ClosedError:
                 self._closed.set()
                 return
@@ -225,10 +225,10 @@ class _Storing:
             job_or_end = await self._read.get()
             if job_or_end is None:
                 self._all_read = True
-            elif _key(job_or_end) in self._open:
+            elif self._key(job_or_end) in self._open:
                 yield job_or_end
 
-    async def _store_one(self, job_id: str, outcome: JobSnapshot | UnresolvedJob) -> None:
+    async def _store_one(self, key: str, outcome: JobSnapshot | UnresolvedJob) -> None:
         delay = _FIRST_DELAY
         try:
             while True:
@@ -238,22 +238,30 @@ class _Storing:
                 except Exception as error:  # noqa: BLE001 - `store` is the caller's code
                     _log.warning(
                         "the outcome of job %s could not be stored: %s",
-                        job_id,
+                        key,
                         type(error).__name__,
                         exc_info=error,
-                        extra={"job_id": job_id},
+                        extra={"job_id": outcome.job_id},
                     )
                 else:
                     if self._query is not None:
-                        self._stored_at[job_id] = asyncio.get_running_loop().time()
+                        self._stored_at[key] = asyncio.get_running_loop().time()
                     return
                 if self._closed.is_set():
                     return  # the job has no stored outcome, so the next process gets its id again
                 await self._pause(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
         finally:
-            self._storing.discard(job_id)
+            self._storing.discard(key)
             self._room.release()
+
+    def _key(self, job: str | JobRef) -> str:
+        """Return the same text for all names of a job, and another one for each other job."""
+        try:
+            ref = JobRef.of(job)
+        except InvalidJobIdError:
+            return job.job_id if isinstance(job, JobRef) else str(job)
+        return ref.text(self._watcher.kind)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep; end early when the watcher is closed."""
@@ -264,8 +272,3 @@ class _Storing:
                 await asyncio.wait_for(self._closed.wait(), min(left, 0.5))
         if self._watcher.is_closed:
             self._closed.set()
-
-
-def _key(job: str | JobRef) -> str:
-    """Return the id of a job without its kind."""
-    return str(job).rpartition("/")[2]

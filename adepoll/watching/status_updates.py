@@ -7,7 +7,7 @@ and polls never pause.
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot, JobStatus
@@ -77,7 +77,7 @@ class StatusUpdateSubscription(Subscription):
             self.open -= 1
         else:
             self._jobs[key] = text
-        without_result = evolve(self.labelled(key, snapshot), data=None, kept_result=None)
+        without_result = self.labelled(key, snapshot).without_data()
         self._keep(
             key, status=snapshot.status, status_text=text, snapshot=without_result.redacted()
         )

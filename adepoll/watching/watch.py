@@ -160,7 +160,7 @@ class WatchSubscription(Subscription):
         try:
             ref = JobRef.of(key).resolved(self._host.kind)
         except InvalidJobIdError:
-            return UnresolvedJob(key, error, label=label)
+            return UnresolvedJob(key, error, kind=self._host.kind, label=label)
         return UnresolvedJob(ref.job_id, error, kind=ref.kind or self._host.kind, label=label)
 
     def unresolved(self) -> dict[str, AdePollError | None]:

@@ -339,6 +339,11 @@ class JobWatcher(AsyncCloseable):
         )
 
     @property
+    def kind(self) -> JobKind:
+        """Kind of the jobs that are named by an id whose form does not say its kind."""
+        return self._host.kind
+
+    @property
     def is_closed(self) -> bool:
         """True if `aclose` was called."""
         return self._host.closed

@@ -569,7 +569,7 @@ SETTLED = {**JOB, "data": RESULT}
         ({"filename": 7}, {"filename": None}, {"filename": 7}),
         ({"warnings": None}, {"warnings": ()}, {}),
         ({"warnings": "none"}, {"warnings": ()}, {"warnings": "none"}),
-        ({"duration_ms": 1200.4}, {"duration_ms": 1200}, {}),
+        ({"duration_ms": 1200.4}, {"duration_ms": 1200}, {"duration_ms": 1200.4}),
         ({"duration_ms": "1200"}, {"duration_ms": 1200}, {}),
         ({"duration_ms": True}, {"duration_ms": None}, {"duration_ms": True}),
         ({"duration_ms": 10**400}, {"duration_ms": None}, {"duration_ms": 10**400}),

@@ -14,11 +14,13 @@ from adepoll import (
     JobStatus,
     MalformedAnswerError,
     ParseResult,
+    SpreadsheetParseMetadata,
     SpreadsheetParseResult,
 )
 from adepoll.api import codec
 from adepoll.api.job_kind import created_at_of_id, kind_of_id
 from adepoll.api.kinds.registry import RULES, decode_result
+from adepoll.api.odd_answers import OddAnswers
 
 ULID = "01k0c1sm00abcdefghjkmnpqrs"
 V1_PARSE_METADATA = {
@@ -145,6 +147,48 @@ def test_an_extraction_of_v2_that_violates_its_schema_is_partial():
     job = decode(JobKind.V2_EXTRACT, result=result)
     assert (job.conforms, job.partial) == (False, True)
     assert job.schema_violation == "total: not a string"
+
+
+@kinds
+def test_a_job_without_its_result_has_the_same_facts(kind):
+    raw = json.loads(json.dumps(envelope(kind)))
+    raw.pop("metadata", None)
+    result = raw["result" if kind in V2 else "data"]
+    if kind in {JobKind.V1_PARSE, JobKind.V2_PARSE}:
+        result["metadata"] |= {"failed_pages": [1, 2], "page_count": 3}
+    elif kind == JobKind.V2_WORKFLOW:
+        result["output"] = {"w": {"s": {"metadata": {"failed_pages": [1]}}}}
+    elif kind == JobKind.V2_EXTRACT:
+        result["schema_violation_error"] = "total: not a string"
+    else:
+        result["metadata"]["schema_violation_error"] = "total: not a string"
+    job = RULES[kind].decode_job(json.dumps(raw).encode(), 200)
+    kept = JobSnapshot.from_json(job.without_data().redacted().to_json())
+    assert kept.data is None
+    assert kept.partial
+    assert (kept.credits, kept.page_count) == (job.credits, job.page_count)
+    assert kept.credits == 6.0
+    if kind != JobKind.V2_WORKFLOW:
+        assert kept.failed_pages == job.failed_pages
+
+
+@kinds
+def test_a_fraction_that_was_rounded_is_written_as_it_was_read(kind, caplog):
+    result = RESULTS[kind] | {"metadata": RESULTS[kind]["metadata"] | {"duration_ms": 4.5}}
+    job = decode(kind, **{"result" if kind in V2 else "data": result})
+    assert job.data.metadata.duration_ms == 4
+    assert json.loads(codec.encode(job.data))["metadata"]["duration_ms"] == 4.5
+    assert JobSnapshot.from_json(job.to_json()) == job
+    OddAnswers().check(job)
+    assert not caplog.records  # the service's documentation has such values
+
+
+def test_the_metadata_of_a_large_spreadsheet_have_their_own_class():
+    metadata = {"filename": "a.xlsx", "sheet_count": 2, "total_rows": 5, "credit_usage": 1.5}
+    job = decode(JobKind.V1_PARSE, data=None, metadata=metadata, output_url="https://s/x")
+    assert isinstance(job.metadata, SpreadsheetParseMetadata)
+    assert (job.metadata.sheet_count, job.credits) == (2, 1.5)
+    assert JobSnapshot.from_json(job.to_json()) == job
 
 
 def test_a_spreadsheet_has_a_class_of_its_own():

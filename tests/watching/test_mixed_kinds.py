@@ -25,6 +25,7 @@ from adepoll import (
     JobWatcher,
     UnresolvedJob,
     UnresolvedJobsError,
+    store_outcomes,
 )
 from adepoll.emulator import VirtualTimeLoop
 
@@ -372,3 +373,26 @@ def test_a_sweep_of_a_list_with_the_newest_jobs_first_ends_at_older_jobs(newest_
 
     stats = run(main())
     assert stats.list_requests / stats.sweeps == pytest.approx(pages + 1, abs=1.5)
+
+
+def test_outcomes_of_jobs_of_two_kinds_with_the_same_id_are_both_stored():
+    async def main():
+        stored = []
+
+        async def store(outcome):
+            await asyncio.sleep(5)  # the other one settles meanwhile
+            stored.append((outcome.kind, outcome.job_id, outcome.label))
+
+        refs = [*REFS, "v1-parse/a", "no-such-job", "not/an/id"]
+        async with watcher_of(Service(ENDS), not_found_grace=1) as watcher:
+            await store_outcomes(watcher, refs, store)
+        assert sorted(stored, key=str) == [
+            (EXTRACT, "a", None),
+            (EXTRACT, "no-such-job", None),
+            (EXTRACT, "not/an/id", None),
+            (PARSE, "a", "a.pdf"),
+            (PARSE, "b", None),
+            (V2, V2_ID, None),
+        ]
+
+    run(main())

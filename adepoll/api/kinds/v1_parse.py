@@ -20,7 +20,7 @@ from adepoll.api.results import ParseResult, SpreadsheetParseResult, result_clas
 def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
     """Read the response to a GET of one job; raises `MalformedAnswerError`."""
     raw = load_object(body, LIMITS)
-    result, metadata = result_classes(JobKind.V1_PARSE, raw.get("data"))
+    result, metadata = result_classes(JobKind.V1_PARSE, raw.get("data") or raw)
     shape = shape_of(JobKind.V1_PARSE, result, metadata)
     snapshot = codec.read(JobSnapshot, raw, shape=shape)
     if snapshot.extra:
