@@ -102,9 +102,9 @@ class ObjectScanner:
         return pieces
 
     def has(self, name: str) -> bool:
-        """Return whether the object has this member, as far as the object was read."""
+        """Return whether the object has this member, whose value may not be complete yet."""
         is_cut = self._has_cut and name == self._cut
-        return is_cut or name in self.members or name in self.long_members
+        return is_cut or name == self._name or name in self.members or name in self.long_members
 
     def short_members(self) -> bytes:
         """Return the JSON text of an object with `members`."""

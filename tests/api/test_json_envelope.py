@@ -105,6 +105,14 @@ def test_a_value_to_look_into_must_be_an_object():
     assert not within.is_complete
 
 
+def test_a_member_is_found_when_its_name_was_read():
+    """So that a check for names need not read a long value."""
+    scanner = ObjectScanner()
+    scanner.feed(b'{"a": {"b": [1, 2')
+    assert scanner.has("a")
+    assert not scanner.has("b")
+
+
 def test_long_values_are_left_out():
     """Values over the limit are named, not kept; the last of two equal names counts."""
     text = b'{"a": "' + b"x" * 62 + b'", "b": "' + b"x" * 63 + b'", "c": 1, "c": {"d": []}}'
