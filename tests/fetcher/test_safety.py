@@ -14,7 +14,6 @@ from adepoll.api.client import AdeClient
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.errors import (
     AdePollError,
-    ResultForbiddenError,
     ResultMalformedError,
     ResultRefusedError,
     ResultTransferError,
@@ -513,8 +512,8 @@ async def test_no_repr_shows_a_secret(storage, client, fetcher, stored, result_b
 
 
 async def test_an_error_names_the_host_and_path_but_not_the_query(storage, fetcher, stored):
-    storage.answers = [storage.reply(status="403 Forbidden")]
-    with pytest.raises(ResultForbiddenError) as caught:
+    storage.answers = [storage.reply(status="404 Not Found")]
+    with pytest.raises(ResultRefusedError) as caught:
         await fetcher.result(stored(storage.url("/bucket/p.json?" + QUERY)))
     assert caught.value.url == storage.url("/bucket/p.json?REDACTED")
     assert caught.value.url in str(caught.value)
