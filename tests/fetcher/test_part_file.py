@@ -172,6 +172,7 @@ def test_a_new_attempt_begins_with_an_empty_file(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_only_the_owner_may_read_part_files_whatever_the_umask(tmp_path, umask, overwrite):
@@ -367,6 +368,7 @@ def test_a_device_or_pipe_is_never_replaced(tmp_path, kind):
     os.close(writer)
 
 
+@pytest.mark.posix
 def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path):
     before = os.umask(0o027)
     try:
@@ -377,6 +379,7 @@ def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.posix
 def test_a_replaced_file_hands_its_mode_and_owner_on(tmp_path):
     target = tmp_path / "out"
     target.write_bytes(b"before")
