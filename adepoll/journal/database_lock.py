@@ -132,7 +132,7 @@ def _locked(path: Path) -> sqlite3.Connection | None:
 
 
 def _can_lock(path: Path) -> bool:
-    """Return whether nobody has locked the database; raise `sqlite3.Error` if it is none."""
+    """Return whether the database is not locked; raise `sqlite3.Error` if it is not a database."""
     with closing(_connect(path, timeout=0)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -1,10 +1,10 @@
-"""How results come home: speed and memory beside peers, and what kills and faults do to them.
+"""Downloads: speed and memory beside peers, and what kills and faults do to them.
 
-The server is nginx on loopback; each client is a process of its own, and all of them take turns,
-so that a busy machine is busy for each. Clients in Python have fetched a small result before the
-clock runs, and tell their own seconds; those of the others are from start to end of the process.
-adepoll's include the digest and the sync to disk, of which nobody else does anything, but "curl,
-digest", a shell that lets curl be followed by sha256sum and sync.
+The server is nginx on loopback. Each client is a process of its own, and they take turns, so that
+a busy machine is busy for each. Clients in Python have fetched a small result before the clock
+starts, and report their own seconds; the seconds of the others are from start to end of the
+process. Those of adepoll include the digest and the sync to disk. Of the others, only "curl,
+digest" does both: a shell runs curl, sha256sum and sync.
 """
 
 import argparse
@@ -60,18 +60,18 @@ def write_random(path: Path, size: int) -> None:
     """Write an object of JSON of that size."""
     block = Random(SEED).randbytes(2**19).hex().encode()
     with path.open("wb") as file:
-        left = size - file.write(b'{"text":"') - 2
+        left = size - file.write(b'{"extraction":"') - 2
         while left > 0:
             left -= file.write(block[:left])
         file.write(b'"}')
 
 
 def write_sparse(path: Path, size: int) -> None:
-    """Write what begins and ends as an object, and takes no room."""
+    """Write an object with a long string, whose bytes take no room on the disk."""
     with path.open("wb") as file:
-        file.write(b"{")
-        file.seek(size - 1)
-        file.write(b"}")
+        file.write(b'{"extraction":"')
+        file.seek(size - 2)
+        file.write(b'"}')
 
 
 @contextmanager
@@ -258,7 +258,7 @@ def memory(nginx: Nginx, out: Path, _options: "Options") -> None:
 
 def kills(_nginx: Nginx, out: Path, _options: "Options") -> None:
     """Processes killed at random moments, and started again."""
-    body = b'{"text":"' + Random(SEED).randbytes(KILLED_SIZE // 2).hex().encode() + b'"}'
+    body = b'{"extraction":"' + Random(SEED).randbytes(KILLED_SIZE // 2).hex().encode() + b'"}'
     tally = asyncio.run(download_and_kill(body, out, kills=KILLS, rng=Random(SEED)))
     again = [count for count, _ in tally.again]
     print(f"{tally.kills} kills of a download of {KILLED_SIZE / MB:,.0f} MB; files that came out")
