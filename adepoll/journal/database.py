@@ -368,8 +368,9 @@ def _name(job: str | JobRef) -> tuple[str, str]:
 
 
 def _shown_status(status_text: str) -> str:
-    """Return a status without unprintable characters and secrets."""
-    return showable(status_text, _LONGEST_STATUS)
+    """Return a status in lower case; an unknown one without unprintable characters and secrets."""
+    status = JobStatus.parse(status_text)
+    return showable(status_text, _LONGEST_STATUS) if status is JobStatus.UNKNOWN else status.value
 
 
 def _shown_error(error: AdePollError) -> tuple[str, str]:

@@ -134,7 +134,8 @@ class Record:
         label: The caller's own name for the job; None without one.
         columns: The texts of the `BatchJob`.
         stage: How far the job has come.
-        status_text: Last known status as the service wrote it; None before the first poll.
+        status_text: Last known status, in lower case unless it is unknown; None before the first
+            poll.
         snapshot: The settled job, `output_url` without its query; None for an active job.
         file: The file with the result; None without a file.
         modified_ns: Modification time of that file, in nanoseconds since 1970.
@@ -189,7 +190,7 @@ class Counts:
     Attributes:
         jobs: All jobs.
         by_stage: Jobs by stage.
-        by_status: Settled jobs by the status text of their snapshot.
+        by_status: Settled jobs by status, in lower case.
         delivered: Jobs whose outcome the consumer has taken.
         bytes: Size of all result files in bytes.
         partial: Completed jobs whose data does not fully conform to the caller's schema.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from internals import on_connection
 from journalling import snapshot
 
-from adepoll import Journal
+from adepoll import JobStatus, Journal
 from adepoll.errors import (
     AdePollError,
     ClosedError,
@@ -184,6 +184,21 @@ async def test_a_job_goes_through_all_stages(journal):
 def with_facts(job):
     """Return a job with the facts of its result also in its own metadata."""
     return evolve(job, metadata=job.facts)
+
+
+async def test_statuses_in_other_case_are_counted_together(path):
+    jobs = {"a": "FAILED", "b": "Failed", "c": "failed", "d": "COMPLETED"}
+    async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+        await journal.add([*jobs])
+        for job_id, text in jobs.items():
+            job = evolve(snapshot(job_id), status=JobStatus.parse(text), status_text=text)
+            await journal.write(Settled(job, 2.0, fetching=False))
+    with JournalReader(path) as reader:
+        assert reader.counts().by_status == {"failed": 3, "completed": 1}
+        [failure] = reader.failures()
+        assert (failure.kind, failure.jobs) == ("JobFailedError", 3)
+        shown = {record.job_id: record.snapshot.status_text for record in reader.records()}
+        assert shown == jobs  # as the service wrote it
 
 
 async def test_a_journal_opened_again_has_the_same_records(path):
