@@ -58,6 +58,8 @@ class JobRequests:
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> JobPage:
         """List a page, again after temporary failures; raises as `AdeClient.list_jobs` does."""
+        if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
+            return JobPage(jobs=())
         request = self._page(rules, page, page_size, status)
         return self._checked_page(await self.sender.call(request))
 

@@ -79,8 +79,10 @@ class ExtractWarning:
         msg: Text for people; None if there is none.
     """
 
-    code: str | None = field(default=None, repr=show_text)
-    msg: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
+    code: str | None = field(default=None, repr=show_text, metadata=NOT_WRITTEN_IF_NONE)
+    msg: str | None = field(
+        default=None, repr=show_text, metadata={**MESSAGE_TEXT, **NOT_WRITTEN_IF_NONE}
+    )
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
 

@@ -12,9 +12,10 @@ import cattrs
 from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn, override
 
+from adepoll.api.error_text import error_text
 from adepoll.api.json_fields import fields_of
 from adepoll.api.json_text import Json
-from adepoll.api.results import JobMetadata, JobResult
+from adepoll.api.results import ExtractWarning, JobMetadata, JobResult
 
 _Hook: TypeAlias = Callable[..., Any]
 
@@ -59,6 +60,8 @@ def _unstructure_class(cls: type) -> _Hook:
         raw: dict[str, Json] = write(model)
         # If a field could not be read, or not completely, its JSON is in `extra`.
         raw.update(model.extra)
+        if cls is ExtractWarning and "msg" in raw and error_text(model.extra) == raw["msg"]:
+            del raw["msg"]  # the service sent the text under another name, which is in `extra`
         return raw
 
     return unstructure_class

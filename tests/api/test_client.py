@@ -25,6 +25,7 @@ from internals import clock_of, responses_read
 from adepoll import errors
 from adepoll.api import protocol
 from adepoll.api.client import AdeClient
+from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
@@ -1429,3 +1430,11 @@ async def test_each_request_is_logged_without_the_key(ade, caplog):
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith("/v1/ade/extract/jobs/job-1: 401 in ")
     assert "canary" not in caplog.text
+
+
+async def test_a_list_of_cancelled_v2_jobs_is_empty_without_a_request(start_server):
+    server = await start_server()
+    async with client_of(server) as client:
+        listed = await client.list_jobs(status=JobStatus.CANCELLED, kind=JobKind.V2_PARSE)
+        assert (listed.jobs, listed.has_more) == ((), False)
+    assert server.targets == []

@@ -376,3 +376,11 @@ def test_a_workflow_is_partial_if_one_of_its_steps_is():
 def test_a_result_is_written_as_it_was_read(kind):
     result = RESULTS[kind]
     assert json.loads(codec.encode(decode_result(kind, json.dumps(result)))) == result
+
+
+def test_a_warning_is_written_with_the_names_that_the_service_used():
+    warnings = [{"message": "m"}, {"code": "c", "msg": "m"}, {"msg": "m", "message": "n"}]
+    result = RESULTS[JobKind.V2_EXTRACT] | {"warnings": warnings}
+    read = decode_result(JobKind.V2_EXTRACT, json.dumps(result))
+    assert [warning.msg for warning in read.warnings] == ["m", "m", "m"]
+    assert json.loads(codec.encode(read))["warnings"] == warnings

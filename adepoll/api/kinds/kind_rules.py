@@ -39,6 +39,8 @@ class KindRules:
         success: HTTP statuses of a response that contains a job.
         list_query: Returns the query of a page of the list, from the number of the page (from 0),
             its size and the wanted status (None for all).
+        can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If not, a list of
+            such jobs is empty without a request.
         newest_first: True if the list is documented to show the newest jobs first.
         result_field: Name of the result in the response to a poll.
         result_keys: Keys that the JSON object of a result must contain.
@@ -53,6 +55,7 @@ class KindRules:
     path: str
     success: frozenset[int] = frozenset({200})
     list_query: ListQuery = field(repr=False)
+    can_be_cancelled: bool = True
     newest_first: bool = False
     result_field: str = "data"
     result_keys: frozenset[str] = frozenset()

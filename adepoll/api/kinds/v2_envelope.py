@@ -52,6 +52,7 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         path=path,
         success=frozenset({200, SOME_FAILED}),
         list_query=list_query,
+        can_be_cancelled=False,
         newest_first=True,
         result_field="result",
         result_keys=frozenset({required}),
