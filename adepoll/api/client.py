@@ -155,6 +155,8 @@ class AdeClient(AsyncCloseable):
             },
             result_dir=None if result_dir is None else Path(result_dir),
         )
+        if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - its own method
+            self._requests.on_request = self._before_request
 
     def __repr__(self) -> str:
         """Return the class and the address, without the key."""
@@ -349,6 +351,9 @@ class AdeClient(AsyncCloseable):
         return protocol.status_error(
             status, headers, body, job_id=None, now=datetime.now(UTC), secret=self._key
         )
+
+    def _before_request(self) -> None:
+        """Do nothing; a subclass can prepare itself for a request."""
 
     def for_kind(self, kind: JobKind) -> "ClientOfKind":
         """Return a view of this client whose ids mean jobs of one kind.

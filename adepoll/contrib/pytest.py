@@ -50,7 +50,7 @@ def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
     """An `adepoll.AdeClient` of the emulator `ade`. Use it in one loop. It closes itself."""
     from adepoll.contrib.testing import SelfClosingClient  # noqa: PLC0415 - as for `ade`
 
-    client = SelfClosingClient(ade.api_key, base_url=ade.base_url).closed_with_loop()
+    client = SelfClosingClient(ade.api_key, base_url=ade.base_url)
     yield client
     client.finish()
 

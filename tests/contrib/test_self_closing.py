@@ -12,7 +12,7 @@ from adepoll.emulator import JobPlan
 
 @pytest.fixture
 def client(ade):
-    return SelfClosingClient(ade.api_key, base_url=ade.base_url).closed_with_loop()
+    return SelfClosingClient(ade.api_key, base_url=ade.base_url)
 
 
 def poll(client, ade):

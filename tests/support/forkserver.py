@@ -233,13 +233,17 @@ def _receive(connection):
 # --- the server ----------------------------------------------------------------------------------
 
 
+# pyarrow, which only exports need, changes the filters of warnings and need not be installed.
+NOT_PRELOADED = ("adepoll.__main__", "adepoll.contrib", "adepoll.tables.arrow")
+
+
 def preload():
     """Import what a command may need, but nothing that only tests or other programs import."""
     sys.path[0] = str(Path.cwd())  # as with -m
     import adepoll  # noqa: PLC0415 - the tests' side does not need it
 
     for module in pkgutil.walk_packages(adepoll.__path__, "adepoll."):
-        if not module.name.startswith(("adepoll.__main__", "adepoll.contrib")):
+        if not module.name.startswith(NOT_PRELOADED):
             importlib.import_module(module.name)
     for name in ("ijson", "rich.live", "rich.progress", "rich.table", "uvloop"):
         with contextlib.suppress(ModuleNotFoundError):
