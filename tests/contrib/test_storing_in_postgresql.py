@@ -1,11 +1,13 @@
 """50 deploys with a consumer that stores to PostgreSQL: no job is lost or marked wrongly."""
 
 import asyncio
+import os
 import re
 import shutil
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import select, update
@@ -19,6 +21,7 @@ from adepoll.emulator import JobPlan, Outcome
 BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 DOCS = Path(__file__).parents[2] / "docs"
 USER = "nobody"  # PostgreSQL does not run as root
+IS_ROOT = os.getuid() == 0
 
 pytestmark = [
     pytest.mark.thorough,
@@ -27,19 +30,21 @@ pytestmark = [
 
 
 @pytest.fixture
-async def postgresql(tmp_path):
+def folder():
+    """A folder of the server's user; pytest's own folders are private to the user of the tests."""
+    with TemporaryDirectory(prefix="adepoll-postgresql-") as name:
+        if IS_ROOT:
+            shutil.chown(name, USER)
+        yield Path(name)
+
+
+@pytest.fixture
+async def postgresql(folder):
     """The folder with the socket of a new server."""
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    folder = tmp_path / "postgresql"
-    folder.mkdir()
-    shutil.chown(folder, USER)
-    folder.chmod(0o700)
     run = partial(
         asyncio.create_subprocess_exec,
         cwd=folder,
-        user=USER,
+        user=USER if IS_ROOT else None,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )

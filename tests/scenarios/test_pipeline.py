@@ -179,6 +179,6 @@ async def test_a_program_killed_many_times_creates_each_job_once(pipeline, tmp_p
             notes = pipeline.Notes(tmp_path / "results/pipeline.db")
             unclear += len(notes.unclear(JobKind.V1_PARSE) | notes.unclear(JobKind.V1_EXTRACT))
             notes.close()
-        assert unclear >= 3
+        assert unclear  # how many kills come between a creation and its note is chance
         assert created(ade) == (24, 24)
         check_results(folder, {truth.job_id for truth in ade.truth.jobs()})
