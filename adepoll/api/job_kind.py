@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.json_fields import from_timestamp
-from adepoll.errors import ConfigurationError
+from adepoll.errors import ConfigurationError, InvalidJobIdError
 from adepoll.redaction import showable
 
 
@@ -104,6 +104,9 @@ class JobRef:
             name, _, job_id = job.partition("/")
             if (kind := _BY_NAME.get(name)) is not None:
                 return cls(check_job_id(job_id), kind=kind)
+            if _LIKE_A_KIND.fullmatch(name):
+                reason = f"{name!r} is not a kind of jobs; there are {', '.join(_BY_NAME)}"
+                raise InvalidJobIdError(job_id=str(job), reason=reason)
         return cls(check_job_id(job))
 
     def resolved(self, default: JobKind) -> Self:
@@ -126,6 +129,7 @@ class JobRef:
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
 
+_LIKE_A_KIND: Final = re.compile(r"v\d-[a-z]{1,20}", re.ASCII)
 _V2_ID: Final = re.compile(r"(parse|extract|v2-workflow)-([0-9a-hjkmnp-tv-z]{26})", re.ASCII)
 _V2_KINDS: Final = {
     "parse": JobKind.V2_PARSE,

@@ -19,6 +19,7 @@ Environment variables:
   VISION_AGENT_API_KEY       API key (not an option: other users see options)
   LANDINGAI_ADE_ENVIRONMENT  region of the key: production (default) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
+  LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs, if it is another one
 
 \b
 Exit codes:

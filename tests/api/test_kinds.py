@@ -345,6 +345,8 @@ def test_a_reference_is_written_as_text_and_read_from_it():
     assert str(JobRef(f"parse-{ULID}", kind=JobKind.V2_PARSE)) == f"parse-{ULID}"
     assert JobRef("cmg1").text(JobKind.V1_PARSE) == "cmg1"
     assert JobRef("cmg1", kind=JobKind.V1_EXTRACT).text(JobKind.V1_PARSE) == "v1-extract/cmg1"
+    with pytest.raises(InvalidJobIdError, match="'v3-parse' is not a kind of jobs; there are v1-"):
+        JobRef.of("v3-parse/cmg1")
     for bad in ("v3-parse/cmg1", "v1-parse/", "v1-parse/a/b", "/cmg1"):
         with pytest.raises(InvalidJobIdError):
             JobRef.of(bad)
