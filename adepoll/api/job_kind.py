@@ -140,7 +140,7 @@ _V2_KINDS: Final = {
 
 def kind_of_id(job_id: str) -> JobKind | None:
     """Return the kind that the form of an id says; None for ids without a documented form."""
-    if job_id[:1] not in _FIRST_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
+    if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
         return None
     return _V2_KINDS[match[1]]
 
@@ -150,7 +150,7 @@ def created_at_of_id(job_id: str) -> datetime | None:
 
     The service describes ids as opaque, so the time is a hint and no proof.
     """
-    if job_id[:1] not in _FIRST_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
+    if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
         return None
     milliseconds = 0
     for letter in match[2][:_TIME_LETTERS]:
@@ -158,7 +158,8 @@ def created_at_of_id(job_id: str) -> datetime | None:
     return None if milliseconds >= _LATEST else from_timestamp(milliseconds / 1000)
 
 
-_FIRST_LETTERS: Final = frozenset("pev")
+V2_LETTERS: Final = frozenset("pev")
+"""First letters of ids whose form can say their kind."""
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # https://github.com/ulid/spec
 _TIME_LETTERS: Final = 10
 _LATEST: Final = 2**48

@@ -145,7 +145,8 @@ class WatchSubscription(Subscription):
         snapshot = buffer.snapshots.popleft()
         buffer.free += 1
         key = self._host.key_of(snapshot.kind, snapshot.job_id)
-        snapshot = self.labelled(key, snapshot)
+        if self._labels:
+            snapshot = self.labelled(key, snapshot)
         if snapshot.status.is_terminal:
             self.settled[snapshot.status] += 1
             self._forget(key)

@@ -353,8 +353,11 @@ class WatchedJobs:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             lag = now - max(active_at, state.added_at)
-            exact = exact_duration(snapshot.submitted_at, snapshot.completed_at)
-            if exact is not None:
+            submitted_at, completed_at = snapshot.submitted_at, snapshot.completed_at
+            if (
+                completed_at is not None
+                and (exact := exact_duration(submitted_at, completed_at)) is not None
+            ):
                 lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
             self.counts.record_settled(lag)
         was_old = self.learning.record_settled(
