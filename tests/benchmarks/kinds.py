@@ -20,6 +20,7 @@ from adepoll.emulator import Emulator, JobPlan
 MOST, LAG = 1.5, 2.4  # requests per job, and mean lag in seconds: the target and 20%
 DECODE = 1.05  # of the time for v1 extract
 EVENLY = 60.0  # seconds over which the jobs are received
+LONGEST = 90.0  # seconds that a job takes at most
 
 
 async def play(jobs: int, seed: int) -> None:
@@ -36,7 +37,9 @@ async def play(jobs: int, seed: int) -> None:
             for number in range(jobs):
                 await asyncio.sleep(start + number * EVENLY / jobs - loop.time())
                 kind = JobKind.all()[number % len(JobKind.all())]
-                plan = JobPlan(queue_time=0.5, processing_time=30 * math.exp(rng.gauss(0, 0.8)))
+                plan = JobPlan(
+                    queue_time=0.5, processing_time=min(LONGEST, 30 * math.exp(rng.gauss(0, 0.8)))
+                )
                 yield JobRef(ade.submit(plan, kind=kind), kind=kind)
 
         lags, kinds = [], Counter()
