@@ -150,8 +150,8 @@ class JobSnapshot(TableRow):
             service does not say.
         org_id: Id of the organisation.
         version: The model snapshot that was used.
-        data: The result, if the response contains it: a class for each kind, to be told apart by
-            `match`. v1 jobs have it up to 1 MB; see also `data_omitted`.
+        data: The result, if the response contains it: a class for each kind, which
+            `match` distinguishes. v1 jobs have it up to 1 MB; see also `data_omitted`.
         data_omitted: True if the response contained a result that was too large to be kept in
             memory. `ResultFetcher` fetches it.
         kept_result: The bytes of that result, if the client has a `result_dir` and they could be

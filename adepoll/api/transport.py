@@ -15,6 +15,7 @@ from attrs import frozen
 from yarl import URL
 
 from adepoll.__about__ import __version__
+from adepoll.api.connections import Connections
 from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.large_answer import LargeAnswer
@@ -22,11 +23,9 @@ from adepoll.api.service_clock import ServiceClock
 from adepoll.api.time_limit import Block, TimeLimit
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
-from adepoll.closing import AsyncCloseable
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
-    ClosedError,
     RequestError,
 )
 from adepoll.redaction import REDACTED, Secret
@@ -36,67 +35,6 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 USER_AGENT: Final = f"adepoll/{__version__}"
-
-
-class Connections(AsyncCloseable):
-    """A session that is created at the first use, and the responses that are being read from it.
-
-    Attributes:
-        reading: Responses whose body is being read; the reader adds and removes them.
-        is_closed: Whether `aclose` was called.
-        owns_session: Whether the session is closed with this object.
-        loop: The event loop that uses it; None before the first use.
-    """
-
-    def __init__(
-        self,
-        owner: str,
-        make: Callable[[], aiohttp.ClientSession],
-        session: aiohttp.ClientSession | None = None,
-    ) -> None:
-        """Open nothing yet.
-
-        Args:
-            owner: Word for the object that uses the connections, for `ClosedError`.
-            make: Creates the session.
-            session: A session of the caller, used instead of an own one and not closed.
-        """
-        self.reading: set[aiohttp.ClientResponse] = set()
-        self.is_closed = False
-        self.owns_session = session is None
-        self._owner = owner
-        self._make = make
-        self._session = session
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def check_open(self) -> None:
-        """Raise `ClosedError` if it is closed, or was used in another event loop before."""
-        if self.is_closed:
-            raise ClosedError(f"the {self._owner} is closed")
-        loop = asyncio.get_running_loop()
-        self.loop = self.loop or loop
-        if self.loop is not loop:
-            raise ClosedError(
-                f"the {self._owner} belongs to another event loop; create one for each loop"
-            )
-
-    def session(self) -> aiohttp.ClientSession:
-        """Return the session; raises `ClosedError`. Call `check_open` before."""
-        if self.is_closed:
-            self.check_open()
-        if self._session is None:
-            self._session = self._make()
-        elif not self.owns_session and self._session.closed:
-            raise ClosedError(f"the session that was given to the {self._owner} is closed")
-        return self._session
-
-    async def aclose(self) -> None:
-        """Abort all responses that are being read, and close an own session."""
-        self.is_closed = True
-        for response in self.reading:
-            response.close()  # wakes its reader; closing the session would not
-        if self._session is not None and self.owns_session:
-            await self._session.close()
 
 
 class Transport(Connections):
@@ -388,18 +326,6 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it
 
 def _log_answer(url: URL, status: int, seconds: float) -> None:
     _log.debug("%s: %d in %.0f ms", url.path_qs, status, 1000 * seconds)
-
-
-def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
-    """Read the body from its socket in pieces of at most `most` bytes, if the transport can.
-
-    asyncio's own transport can, and reads 256 KiB by default. The buffers of uvloop and of TLS have
-    a fixed size.
-    """
-    connection = response.connection  # None if the whole body has arrived
-    transport = None if connection is None else connection.transport
-    if transport is not None and hasattr(transport, "max_size"):
-        transport.max_size = most
 
 
 class Bearer(str):

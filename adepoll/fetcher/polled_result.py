@@ -12,11 +12,11 @@ import aiohttp
 from attrs import evolve
 
 from adepoll.api.client import AdeClient
+from adepoll.api.connections import limit_read_size
 from adepoll.api.job_kind import JobRef
 from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobSnapshot
-from adepoll.api.transport import limit_read_size
 from adepoll.errors import (
     MalformedAnswerError,
     ResultMalformedError,

@@ -15,9 +15,10 @@ import aiohttp
 from yarl import URL
 
 from adepoll.api.client import AdeClient
+from adepoll.api.connections import Connections, limit_read_size
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.api.transport import USER_AGENT, Connections, limit_read_size
+from adepoll.api.transport import USER_AGENT
 from adepoll.api.transport_errors import describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
