@@ -25,9 +25,10 @@ from adepoll.journal.schema import JOURNAL_FILES, OUT_DIR
 from adepoll.redaction import showable
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
+from adepoll.watching.arguments import check_timeout
 from adepoll.watching.listing import Discovery
 from adepoll.watching.statistics import WatcherStats
-from adepoll.watching.watcher import JobWatcher, check_timeout
+from adepoll.watching.watcher import JobWatcher
 
 
 class Batch:

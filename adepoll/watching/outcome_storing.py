@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import ClosedError, InvalidJobIdError, RequestError
+from adepoll.watching.arguments import check_ids
 from adepoll.watching.subscriptions import JobIds
 from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher
@@ -75,8 +76,7 @@ async def store_outcomes(
     for name, value in (("concurrency", concurrency), ("unstored", unstored)):
         if value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
-    if isinstance(job_ids, str | bytes) or not isinstance(job_ids, Iterable | AsyncIterable):
-        raise TypeError("job_ids must be an iterable of ids, and not one id")
+    check_ids(job_ids)
     await _Storing(watcher, store, concurrency=concurrency, unstored=unstored).run(job_ids)
 
 

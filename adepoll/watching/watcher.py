@@ -6,7 +6,7 @@ Jobs can be of several kinds: a `KindPolling` polls those of each.
 import asyncio
 import math
 import operator
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from random import Random
@@ -21,6 +21,7 @@ from adepoll.closing import AsyncCloseable
 from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, Schedule
+from adepoll.watching.arguments import check_ids, check_timeout
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import KindPolling, PollingOptions
@@ -402,17 +403,3 @@ class JobWatcher(AsyncCloseable):
 
 def _expire(waiter: Waiter, rules: FailureRules, state: JobState, timeout: float) -> None:
     waiter.fail(rules.timeout_error(state.job_id, state, timeout))
-
-
-def check_ids(job_ids: JobIds) -> None:
-    """Raise TypeError if `job_ids` is not an iterable of ids, but for example a single id."""
-    if isinstance(job_ids, str | bytes):
-        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
-    if not isinstance(job_ids, Iterable | AsyncIterable):
-        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError if `timeout` is neither a number of seconds, 0 or more, nor None."""
-    if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
-        raise ValueError(f"timeout must be a number of 0 or more, or None, got {timeout}")

@@ -1,0 +1,20 @@
+"""Checks of what callers pass to a watcher. Imports subscriptions."""
+
+import math
+from collections.abc import AsyncIterable, Iterable
+
+from adepoll.watching.subscriptions import JobIds
+
+
+def check_ids(job_ids: JobIds) -> None:
+    """Raise TypeError if `job_ids` is not an iterable of ids, but for example a single id."""
+    if isinstance(job_ids, str | bytes):
+        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
+    if not isinstance(job_ids, Iterable | AsyncIterable):
+        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ValueError if `timeout` is neither a number of seconds, 0 or more, nor None."""
+    if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
+        raise ValueError(f"timeout must be a number of 0 or more, or None, got {timeout}")
