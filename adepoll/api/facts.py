@@ -1,0 +1,77 @@
+"""What the metadata of all kinds of jobs have in common. Imports json_fields."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import field, frozen
+
+from adepoll.api.json_fields import MESSAGE_TEXT, NOT_WRITTEN_IF_NONE
+from adepoll.api.json_text import Json
+from adepoll.api.shown import show_keys, show_text
+
+MAX_WARNINGS: Final = 1_000
+"""Largest number of warnings that are read from one job."""
+MAX_FAILED_PAGES: Final = 100_000
+"""Largest number of failed pages that are read from one job."""
+
+
+class Facts:
+    """What the metadata of all kinds have in common."""
+
+    __slots__ = ()
+
+    @property
+    def filename(self) -> str | None:
+        """Name of the document; None if the service does not say."""
+        return None
+
+    @property
+    def version(self) -> str | None:
+        """The model that was requested or used; None if the service does not say."""
+        return None
+
+    @property
+    def fallback_model_version(self) -> str | None:
+        """The model that was used after the first attempt had failed; None without one."""
+        return None
+
+    @property
+    def duration_ms(self) -> int | None:
+        """Duration of the job in milliseconds; None if the service does not say."""
+        return None
+
+    @property
+    def warnings(self) -> "tuple[ExtractWarning, ...]":
+        """Structured warnings."""
+        return ()
+
+    @property
+    def credits(self) -> float | None:
+        """Price of the job in credits; None if the service does not say."""
+        return None
+
+    @property
+    def page_count(self) -> int | None:
+        """Number of pages of the document; None if the service does not say."""
+        return None
+
+    @property
+    def failed_page_indexes(self) -> tuple[int, ...]:
+        """Pages that could not be parsed, counted from 0."""
+        return ()
+
+
+@frozen(kw_only=True)
+class ExtractWarning:
+    """A structured warning of an extraction.
+
+    Attributes:
+        code: Machine-readable kind, such as ``nonconformant_schema``; None if there is none.
+        msg: Text for people; None if there is none.
+    """
+
+    code: str | None = field(default=None, repr=show_text, metadata=NOT_WRITTEN_IF_NONE)
+    msg: str | None = field(
+        default=None, repr=show_text, metadata={**MESSAGE_TEXT, **NOT_WRITTEN_IF_NONE}
+    )
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)

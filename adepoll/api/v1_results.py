@@ -1,0 +1,179 @@
+"""What v1 jobs produce, as frozen attrs classes; see `results`. Imports facts."""
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from adepoll.api.facts import MAX_FAILED_PAGES, MAX_WARNINGS, ExtractWarning, Facts
+from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_WRITTEN_IF_NONE, OWN_DATA, at_most
+from adepoll.api.json_text import Json
+from adepoll.api.shown import show_first, show_keys, show_size, show_text
+
+
+@frozen(kw_only=True)
+class ExtractMetadata(Facts):
+    """Facts about one extraction.
+
+    Attributes:
+        filename: Name of the document.
+        org_id: Id of the organisation.
+        duration_ms: Duration of the extraction, milliseconds.
+        credit_usage: Price of the extraction, credits.
+        job_id: Id of the job.
+        version: The requested model snapshot.
+        schema_violation_error: Why the data does not conform to the schema; None if it does.
+        fallback_model_version: The model that was used after the first attempt had failed.
+        warnings: Structured warnings, at most 1,000. If there are more, or one is not an object,
+            `extra` has the JSON of all.
+    """
+
+    filename: str | None = field(default=None, repr=show_text)
+    org_id: str | None = field(default=None, repr=show_text)
+    duration_ms: int | None = None
+    credit_usage: float | None = None
+    job_id: str | None = field(default=None, repr=show_text)
+    version: str | None = field(default=None, repr=show_text)
+    schema_violation_error: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
+    fallback_model_version: str | None = field(default=None, repr=show_text)
+    warnings: tuple[ExtractWarning, ...] = field(
+        default=(), repr=show_first, metadata={**MESSAGES, **at_most(MAX_WARNINGS)}
+    )
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
+
+    @property
+    def credits(self) -> float | None:
+        """As `credit_usage`."""
+        return self.credit_usage
+
+
+@frozen(kw_only=True)
+class ExtractResult:
+    """The result of a v1 extract job.
+
+    Attributes:
+        extraction: The extracted data, in the shape of the caller's schema.
+        extraction_metadata: The same shape, with the chunk references of each value; None if the
+            service does not send it.
+        metadata: Facts about the extraction.
+    """
+
+    extraction: Json = field(repr=show_size)
+    extraction_metadata: Json = field(default=None, repr=show_size)
+    metadata: ExtractMetadata = ExtractMetadata()
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
+
+
+@frozen(kw_only=True)
+class ParseMetadata(Facts):
+    """Facts about one parsed document.
+
+    Attributes:
+        filename: Name of the document.
+        org_id: Id of the organisation.
+        page_count: Number of pages of the document.
+        duration_ms: Duration of the job, milliseconds.
+        credit_usage: Price of the job, credits.
+        job_id: Id of the job.
+        version: The model snapshot that was used.
+        failed_pages: Pages that could not be parsed, counted from 0.
+    """
+
+    filename: str | None = field(default=None, repr=show_text)
+    org_id: str | None = field(default=None, repr=show_text)
+    page_count: int | None = None
+    duration_ms: int | None = None
+    credit_usage: float | None = None
+    job_id: str | None = field(default=None, repr=show_text)
+    version: str | None = field(default=None, repr=show_text)
+    failed_pages: tuple[int, ...] = field(
+        default=(),
+        repr=show_first,
+        metadata={**at_most(MAX_FAILED_PAGES), **NOT_WRITTEN_IF_NONE},
+    )
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
+
+    @property
+    def credits(self) -> float | None:
+        """As `credit_usage`."""
+        return self.credit_usage
+
+    @property
+    def failed_page_indexes(self) -> tuple[int, ...]:
+        """As `failed_pages`."""
+        return self.failed_pages
+
+
+@frozen(kw_only=True)
+class ParseResult:
+    """The result of a v1 parse job for a document.
+
+    Attributes:
+        markdown: The whole document as Markdown.
+        chunks: JSON array of its parts, each with ``id``, ``type``, ``markdown`` and ``grounding``.
+        splits: JSON array of its splits, each with ``class``, ``identifier``, ``pages``,
+            ``markdown`` and the ids of its ``chunks``.
+        grounding: JSON object: the place of each chunk and table cell, by id.
+        metadata: Facts about the document.
+    """
+
+    markdown: str = field(repr=show_size, metadata=OWN_DATA)
+    chunks: Json = field(default=None, repr=show_size)
+    splits: Json = field(default=None, repr=show_size)
+    grounding: Json = field(default=None, repr=show_size)
+    metadata: ParseMetadata = ParseMetadata()
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
+
+
+@frozen(kw_only=True)
+class SpreadsheetParseMetadata(Facts):
+    """Facts about one parsed spreadsheet.
+
+    Attributes:
+        filename: Name of the spreadsheet.
+        org_id: Id of the organisation.
+        sheet_count: Number of sheets.
+        total_rows: Number of rows of all sheets.
+        total_cells: Number of cells of all sheets.
+        total_chunks: Number of chunks.
+        total_images: Number of images.
+        duration_ms: Duration of the job, milliseconds.
+        credit_usage: Price of the job, credits.
+        job_id: Id of the job.
+        version: The model snapshot that was used.
+    """
+
+    filename: str | None = field(default=None, repr=show_text)
+    org_id: str | None = field(default=None, repr=show_text)
+    sheet_count: int | None = None
+    total_rows: int | None = None
+    total_cells: int | None = None
+    total_chunks: int | None = None
+    total_images: int | None = None
+    duration_ms: int | None = None
+    credit_usage: float | None = None
+    job_id: str | None = field(default=None, repr=show_text)
+    version: str | None = field(default=None, repr=show_text)
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
+
+    @property
+    def credits(self) -> float | None:
+        """As `credit_usage`."""
+        return self.credit_usage
+
+
+@frozen(kw_only=True)
+class SpreadsheetParseResult:
+    """The result of a v1 parse job for a spreadsheet.
+
+    Attributes:
+        markdown: The whole spreadsheet as Markdown.
+        chunks: JSON array of its parts, each with ``id``, ``type`` and ``markdown``.
+        splits: JSON array of its splits, with ``sheets`` instead of ``pages``.
+        metadata: Facts about the spreadsheet.
+    """
+
+    markdown: str = field(repr=show_size, metadata=OWN_DATA)
+    chunks: Json = field(default=None, repr=show_size)
+    splits: Json = field(default=None, repr=show_size)
+    metadata: SpreadsheetParseMetadata = SpreadsheetParseMetadata()
+    extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
