@@ -29,8 +29,7 @@ class CombinedEffect:
 
     Attributes:
         delay: Seconds before anything else happens: the sum of all latencies.
-        refusal: The error status sent instead of the answer.
-        redirect: The redirect sent instead of the answer.
+        replacement: The error status or the redirect that is sent instead of the answer.
         shift: Number of places by which the list has moved.
         storage_effects: Unexpected behaviour of the storage.
         connection_failure: How the transfer of the answer fails.
@@ -41,8 +40,7 @@ class CombinedEffect:
     """
 
     delay: float = 0.0
-    refusal: RefusalResponse | None = None
-    redirect: Redirect | None = None
+    replacement: RefusalResponse | Redirect | None = None
     shift: int = 0
     storage_effects: frozenset[StorageEffect] = frozenset()
     connection_failure: ConnectionFailure | None = None
@@ -68,11 +66,11 @@ class CombinedEffect:
             for fault in applied
             if isinstance(fault.effect, RateLimit | Refusal)
         ]
+        redirects = [effect for effect in effects if isinstance(effect, Redirect)]
         rates = [effect.rate for effect in effects if isinstance(effect, SlowBody)]
         return cls(
             delay=sum(f.effect.draw(f.rng) for f in applied if isinstance(f.effect, Latency)),
-            refusal=refusals[0] if refusals else None,
-            redirect=next((e for e in effects if isinstance(e, Redirect)), None),
+            replacement=(refusals or redirects or (None,))[0],
             shift=sum(
                 shift(f.effect, f.rng) for f in applied if isinstance(f.effect, ListDistortion)
             ),

@@ -60,13 +60,15 @@ class FaultHandlers:
                 return await send(request, await handler(request))
             effect = CombinedEffect.of(applied, now)
             try:
-                data = await self._replacement(request, effect, endpoint, rules)
+                await self._wait(effect)
             except asyncio.CancelledError:
                 # The client disconnected during the delay, but it has sent a request.
                 self.world.count(endpoint, job_id)
                 raise
-            if data is not None:
+            if effect.replacement is not None:
+                # Counted first: the request was sent before the Retry-After of its own refusal.
                 self.world.count(endpoint, job_id)
+                data = self._replaced(request, effect.replacement, endpoint, rules)
             else:
                 data = await self._corrupted(request, effect, handler)
             return await self._send(request, data, effect)
@@ -86,8 +88,10 @@ class FaultHandlers:
                 return await storage.get(request)
             storage.record(request)
             effect = CombinedEffect.of(applied, now)
-            data = await self._replacement(request, effect, Endpoint.RESULT, None)
-            if data is None:
+            await self._wait(effect)
+            if effect.replacement is not None:
+                data = self._replaced(request, effect.replacement, Endpoint.RESULT, None)
+            else:
                 if StorageEffect.CHANGING_ETAG in effect.storage_effects and job_id is not None:
                     world.replace_result(job_id)
                 headers = request.headers.copy()
@@ -100,22 +104,21 @@ class FaultHandlers:
 
         return handle
 
-    async def _replacement(
-        self,
-        request: web.Request,
-        effect: CombinedEffect,
-        endpoint: Endpoint,
-        rules: EmulatedKind | None,
-    ) -> ResponseData | None:
-        """Wait for the delay, then return the refusal or redirect sent instead of the answer."""
+    async def _wait(self, effect: CombinedEffect) -> None:
         if effect.delay:
             await self.sleep(effect.delay)
-        if effect.refusal is not None:
-            return self._refuse(effect.refusal, endpoint, rules)
-        if effect.redirect is not None:
-            location = self._location(effect.redirect, request)
-            return ResponseData(status=307, headers={hdrs.LOCATION: location})
-        return None
+
+    def _replaced(
+        self,
+        request: web.Request,
+        replacement: RefusalResponse | Redirect,
+        endpoint: Endpoint,
+        rules: EmulatedKind | None,
+    ) -> ResponseData:
+        if isinstance(replacement, RefusalResponse):
+            return self._refuse(replacement, endpoint, rules)
+        location = self._location(replacement, request)
+        return ResponseData(status=307, headers={hdrs.LOCATION: location})
 
     def _refuse(
         self, refusal: RefusalResponse, endpoint: Endpoint, rules: EmulatedKind | None

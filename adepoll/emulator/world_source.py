@@ -14,7 +14,7 @@ from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.emulator import validators
 from adepoll.emulator.combined_effect import CombinedEffect
-from adepoll.emulator.effects import ConnectionFailure
+from adepoll.emulator.effects import ConnectionFailure, Redirect
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.kinds import rules_of
 from adepoll.emulator.kinds.emulated_kind import PageQuery
@@ -169,10 +169,10 @@ class WorldSource:
             self.world.count(endpoint, job_id)
             await self._time_out(job_id)
         await asyncio.sleep(effect.delay)
-        if (refusal := effect.refusal) is None and effect.redirect is None:
+        if (refusal := effect.replacement) is None:
             return effect
         self.world.count(endpoint, job_id)
-        if refusal is None:
+        if isinstance(refusal, Redirect):
             await asyncio.sleep(latency / 2)
             raise RedirectRefusedError(status=307, job_id=job_id)
         now = self.world.now()

@@ -165,7 +165,7 @@ def test_a_client_that_waits_as_requested_is_let_through():
     now = NOW
     for _ in range(20):
         while hits := on.select(GET, "one", now):
-            refusal = CombinedEffect.of(hits, now).refusal
+            refusal = CombinedEffect.of(hits, now).replacement
             assert refusal.until > now
             now = refusal.until
         assert not on.select(LIST, None, now + 10)  # takes the token that was added meanwhile
@@ -194,21 +194,21 @@ def test_a_rate_limit_can_ask_for_a_wait_beyond_the_next_token():
     limit = make_fault("rate-limit", rate=100, burst=1, wait_min=1.0, wait_max=5.0)
     on = faults(limit)
     assert not on.select(GET, "one", NOW)
-    refusals = [CombinedEffect.of(on.select(GET, "one", NOW), NOW).refusal for _ in range(300)]
+    refusals = [CombinedEffect.of(on.select(GET, "one", NOW), NOW).replacement for _ in range(300)]
     waits = [int(refusal.retry_after) for refusal in refusals]
     assert set(waits) == {2, 3, 4, 5}
     assert [refusal.until - NOW for refusal in refusals] == waits
     assert not on.select(GET, "one", NOW + 0.02), "the bucket fills as before"
     again = faults(limit)
     again.select(GET, "one", NOW)
-    assert CombinedEffect.of(again.select(GET, "one", NOW), NOW).refusal == refusals[0]
+    assert CombinedEffect.of(again.select(GET, "one", NOW), NOW).replacement == refusals[0]
 
 
 def test_a_rate_limit_with_wait_min_only_always_asks_for_that_wait():
     on = faults(make_fault("rate-limit", rate=100, burst=1, wait_min=3.0))
     on.select(GET, "one", NOW)
     hits = [on.select(GET, "one", NOW) for _ in range(20)]
-    assert {CombinedEffect.of(hit, NOW).refusal.retry_after for hit in hits} == {"3"}
+    assert {CombinedEffect.of(hit, NOW).replacement.retry_after for hit in hits} == {"3"}
 
 
 def test_an_absent_or_absurd_retry_after_requires_no_wait():

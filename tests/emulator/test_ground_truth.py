@@ -1,11 +1,13 @@
 """The ground truth: numbers of requests, early requests and leaks."""
 
+import itertools
+
 import aiohttp
 import pytest
 from clocks import T0
 from yarl import URL
 
-from adepoll.emulator import Endpoint, JobPlan, Traffic
+from adepoll.emulator import Emulator, Endpoint, JobPlan, Traffic
 from adepoll.emulator.request_log import RequestLog
 
 JOBS = "/v1/ade/extract/jobs"
@@ -58,6 +60,19 @@ async def test_a_request_before_the_end_of_a_retry_after_is_early(ade, api, cloc
     [early] = ade.truth.early_requests
     assert (early.at, early.endpoint, early.job_id) == (T0 + 4, Endpoint.GET, "one")
     assert early.remaining == pytest.approx(6)
+
+
+async def test_a_request_is_not_early_because_of_its_own_retry_after():
+    readings = itertools.count(T0)  # a busy machine: a second passes between any two readings
+    async with Emulator(clock=lambda: next(readings)) as ade:
+        ade.submit(JobPlan(), job_id="one")
+        ade.faults.add("too-many-requests", retry_after="seconds", wait=100)
+        headers = {"Authorization": f"Bearer {ade.api_key}"}
+        async with aiohttp.ClientSession(ade.base_url, headers=headers) as api:
+            assert await status_of(api) == 429
+            assert ade.truth.early == 0
+            assert await status_of(api) == 429
+            assert ade.truth.early == 1
 
 
 async def test_a_retry_after_of_the_storage_does_not_concern_the_api(ade, api, clock):
