@@ -84,6 +84,9 @@ EXAMPLES = [
     errors.JournalEndpointError(
         path="/b.db", theirs="https://eu.example", ours="https://a.example"
     ),
+    errors.JournalEndpointError(
+        path="/b.db", theirs="https://eu.example", ours="https://a.example", api="v2"
+    ),
     errors.JournalFormatError(path="/batch.db", found=2, known=1),
     errors.NotAJournalError(path="/batch.db", reason="it is a folder"),
     errors.JournalDamagedError(["page 7 is never used"], path="/batch.db"),

@@ -9,11 +9,16 @@ from typing import Any, Final, Literal, get_args
 from attrs import asdict, evolve, frozen
 
 import adepoll
-from adepoll.api.config import BASE_URL_VARIABLE, REGION_VARIABLE, REGIONS, read_base_url
+from adepoll.api.config import (
+    BASE_URL_VARIABLE,
+    REGION_VARIABLE,
+    V2_BASE_URL_VARIABLE,
+    read_base_urls,
+)
 from adepoll.cli.options import NAME_CHOICES, make_client
 from adepoll.errors import ConfigurationError
+from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
-from adepoll.journal.opening import read_endpoint
 from adepoll.redaction import shell_line, showable
 from adepoll.watching.listing import Discovery
 
@@ -60,6 +65,7 @@ class BatchOptions:
         kind: Kind of an id whose form does not say its kind.
         region: Region of the API key.
         base_url: URL of the API, instead of a region.
+        v2_base_url: URL of the API for v2 jobs, if it is another one.
         max_rate: Maximum number of requests per second.
         proxy: URL of a proxy for all requests.
         cacert: PEM file with certificate authorities to trust as well.
@@ -82,6 +88,7 @@ class BatchOptions:
     kind: str | None = None
     region: str | None = None
     base_url: str | None = None
+    v2_base_url: str | None = None
     max_rate: float | None = None
     proxy: str | None = None
     cacert: Path | None = None
@@ -105,6 +112,7 @@ class BatchOptions:
         return make_client(
             region=self.region,
             base_url=self.base_url,
+            v2_base_url=self.v2_base_url,
             max_rate=self.max_rate,
             proxy=self.proxy,
             cacert=self.cacert,
@@ -125,23 +133,25 @@ class BatchOptions:
         """Return these options, completed with those saved in the journal."""
         return evolve(self, **(_read_note(note) | self._saved()))
 
-    def with_endpoint_of(self, endpoint: str, journal: Path) -> "BatchOptions":
-        """Return these options with the journal's endpoint, if nothing else sets the endpoint.
+    def with_endpoints_of(self, endpoints: Endpoints, journal: Path) -> "BatchOptions":
+        """Return these options with the journal's endpoints, if nothing else sets an endpoint.
 
-        The API key is sent to the endpoint and a journal may come from anyone. Therefore only
+        The API key is sent to the endpoints and a journal may come from anyone. Therefore only
         LandingAI's own endpoints are taken from a journal.
 
         Raises:
             ConfigurationError: The journal has another endpoint; the user must confirm it.
         """
-        if self.region or self.base_url or _environment_sets_endpoint():
+        if self.region or self.base_url or self.v2_base_url or _environment_sets_endpoint():
             return self
-        if endpoint in REGIONS.values():
-            return evolve(self, base_url=endpoint)
+        if endpoints.are_official:
+            return evolve(self, base_url=endpoints.v1, v2_base_url=endpoints.v2)
+        has_two = endpoints.v2 != endpoints.v1
+        variables = [BASE_URL_VARIABLE] + [V2_BASE_URL_VARIABLE] * has_two
         raise ConfigurationError(
-            f"the jobs of the journal {showable(str(journal))} are at {endpoint}, which is not a "
-            "region of LandingAI; the API key would be sent there. If that is correct, confirm it "
-            f"with {shell_line(['--base-url', endpoint])} or {BASE_URL_VARIABLE}"
+            f"the jobs of the journal {showable(str(journal))} are at {endpoints.shown}, which is "
+            "not a region of LandingAI; the API key would be sent there. If that is correct, "
+            f"confirm it with {shell_line(_url_words(endpoints))} or {' and '.join(variables)}"
         )
 
     def check_folder(self, recorded: str | None, journal: Path) -> None:
@@ -162,19 +172,19 @@ class BatchOptions:
         )
 
     def resume_command(
-        self, journal: Path, *, endpoint: str, note: str | None, out: Path | None
+        self, journal: Path, *, endpoints: Endpoints, note: str | None, out: Path | None
     ) -> str:
         """Return the shell command that continues the batch, with every option that it needs.
 
         Args:
             journal: The journal, as the user named it.
-            endpoint: The URL of the API.
+            endpoints: The URLs of the API.
             note: The options saved in the journal.
             out: The folder for results; None without one.
         """
         path = str(journal)
         words = ["adepoll", "resume", f"./{path}" if path.startswith("-") else path]
-        words += _endpoint_words(endpoint)
+        words += _endpoint_words(endpoints)
         if self.proxy is not None and "@" not in self.proxy:  # credentials are not shown
             words += ["--proxy", self.proxy]
         words += [] if self.cacert is None else ["--cacert", str(self.cacert)]
@@ -216,15 +226,24 @@ def _read_note(note: str | None) -> dict[str, Any]:
 
 
 def _environment_sets_endpoint() -> bool:
-    return any(os.environ.get(name) for name in (BASE_URL_VARIABLE, REGION_VARIABLE))
+    return any(
+        os.environ.get(name) for name in (BASE_URL_VARIABLE, V2_BASE_URL_VARIABLE, REGION_VARIABLE)
+    )
 
 
-def _endpoint_words(endpoint: str) -> list[str]:
-    """Return the option for the endpoint; nothing if the next run finds it without the option."""
-    official = {url: region for region, url in REGIONS.items()}
+def _endpoint_words(endpoints: Endpoints) -> list[str]:
+    """Return the options for the endpoints; none if the next run finds them without options."""
     if _environment_sets_endpoint():
-        if read_endpoint(read_base_url(None, None)) == endpoint:
+        if Endpoints.of(*read_base_urls(None, None, None)) == endpoints:
             return []
-    elif endpoint in official:
-        return []  # `with_endpoint_of` takes it from the journal
-    return ["--region", official[endpoint]] if endpoint in official else ["--base-url", endpoint]
+    elif endpoints.are_official:
+        return []  # `with_endpoints_of` takes them from the journal
+    return _url_words(endpoints) if endpoints.region is None else ["--region", endpoints.region]
+
+
+def _url_words(endpoints: Endpoints) -> list[str]:
+    """Return the options that name the endpoints; the second one only if it is necessary."""
+    words = ["--base-url", endpoints.v1]
+    if endpoints.v2 != endpoints.v1 or os.environ.get(V2_BASE_URL_VARIABLE):
+        words += ["--v2-base-url", endpoints.v2]
+    return words

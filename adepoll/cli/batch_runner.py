@@ -32,6 +32,7 @@ from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
 from adepoll.errors import InvalidJobIdError, JournalError, TargetExistsError
 from adepoll.journal import Journal, JournalReader
+from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.outcomes import Outcome, RecordedError
 from adepoll.journal.schema import OUT_DIR
 from adepoll.journal.stored_jobs import JobToAdd
@@ -58,7 +59,7 @@ class BatchRunner:
     job_ids: Callable[[], AsyncIterator[JobToAdd]] | None = None
     id_files: Collection[str] = ()
     places: InvalidIdPlaces = field(factory=InvalidIdPlaces)
-    _endpoint: str | None = field(default=None, init=False)  # set when the batch has started
+    _endpoints: Endpoints | None = field(default=None, init=False)  # set when the batch has started
     _saved_options: str | None = field(default=None, init=False)
     _out: Path | None = field(default=None, init=False)
     _progress: BatchProgress = field(factory=BatchProgress, init=False)
@@ -91,7 +92,7 @@ class BatchRunner:
                     verify=options.verify,
                 )
             )
-            self._endpoint = client.base_url if journal is None else journal.endpoint
+            self._endpoints = Endpoints.of(client.base_url, client.v2_base_url)
             self._out = None if options.out is None else options.out.absolute()
             view = stack.enter_context(
                 progress_view(lambda: state_of_batch(batch, client), quiet=options.quiet)
@@ -122,7 +123,7 @@ class BatchRunner:
         if self.job_ids is not None or self.journal is None:
             return self.options
         with JournalReader(self.journal) as reader:
-            options = self.options.with_endpoint_of(reader.endpoint, self.journal)
+            options = self.options.with_endpoints_of(reader.endpoints, self.journal)
             return options.with_note(reader.notes().get(OPTIONS_NOTE))
 
     async def _open_journal(self, stack: AsyncExitStack, client: AdeClient) -> Journal | None:
@@ -130,7 +131,12 @@ class BatchRunner:
             return None
         resumes = self.job_ids is None
         journal = await stack.enter_async_context(
-            await Journal.open(self.journal, endpoint=client.base_url, must_exist=resumes)
+            await Journal.open(
+                self.journal,
+                endpoint=client.base_url,
+                v2_endpoint=client.v2_base_url,
+                must_exist=resumes,
+            )
         )
         self.options.check_folder(await journal.note(OUT_DIR), self.journal)
         self._saved_options = await journal.note(OPTIONS_NOTE)
@@ -209,7 +215,7 @@ class BatchRunner:
         return shown(str(self._out))
 
     def _say_how_to_continue(self) -> None:
-        if self._endpoint is None:
+        if self._endpoints is None:
             return  # the batch has not started
         if self.journal is None:
             if self._progress.known:
@@ -223,7 +229,7 @@ class BatchRunner:
             say(f"adepoll: not all ids had been read: {GIVE_IDS_AGAIN}")
             return
         command = self.options.resume_command(
-            self.journal, endpoint=self._endpoint, note=self._saved_options, out=self._out
+            self.journal, endpoints=self._endpoints, note=self._saved_options, out=self._out
         )
         say(f"adepoll: continue with: {command}")
 

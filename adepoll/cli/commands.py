@@ -326,7 +326,7 @@ def resume() -> None:
     the defaults below; options of this command override them. Other options are not saved.
 
     A journal may come from anyone: confirm its folder for results with --out, and an API URL that
-    is not a region of LandingAI with --base-url.
+    is not a region of LandingAI with --base-url and --v2-base-url.
     """
 
 

@@ -49,7 +49,10 @@ async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
         submitted = await emulator.submit(jobs)
         with tempfile.TemporaryDirectory(prefix="adepoll-demo-") as folder:
             async with AdeClient(
-                emulator.api_key, base_url=emulator.base_url, result_dir=folder
+                emulator.api_key,
+                base_url=emulator.base_url,
+                v2_base_url=emulator.base_url,
+                result_dir=folder,
             ) as client:
                 observations = await _watch(client, submitted, Path(folder))
         say("adepoll: comparing with the emulator's records")

@@ -25,6 +25,7 @@ _OPTIONS: Final = (
     (re.compile("pass the out_dir"), "pass the --out"),
     (re.compile("^out_dir "), "--out "),
     (re.compile("^base_url "), "--base-url "),
+    (re.compile("^v2_base_url "), "--v2-base-url "),
     (re.compile("; check base_url"), "; check --base-url"),
     (re.compile("; pass to="), "; pass --to "),
     (re.compile(r"; to accept them, pass transport=TransportOptions\(.*?\)"), ""),

@@ -67,7 +67,16 @@ FAULT_CHOICES: Final = (
     "unrequested-gzip",
 )
 NAME_CHOICES: Final = ("id", "label")
-_CLIENT: Final = ("region", "base_url", "max_rate", "proxy", "cacert", "cert", "kind")
+_CLIENT: Final = (
+    "region",
+    "base_url",
+    "v2_base_url",
+    "max_rate",
+    "proxy",
+    "cacert",
+    "cert",
+    "kind",
+)
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/)/")
 
 
@@ -138,6 +147,7 @@ def make_client(
     *,
     region: str | None,
     base_url: str | None,
+    v2_base_url: str | None,
     max_rate: float | None,
     proxy: str | None,
     cacert: Path | None,
@@ -150,6 +160,7 @@ def make_client(
     return adepoll.AdeClient(
         region=region,
         base_url=base_url,
+        v2_base_url=v2_base_url,
         max_rate=max_rate,
         kind=adepoll.JobKind.named(kind or KIND_CHOICES[0]),
         transport=adepoll.TransportOptions(proxy=proxy, ca_file=cacert, client_certificate=cert),
@@ -157,7 +168,7 @@ def make_client(
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the client: `region`, `base_url`, `max_rate`, and how it connects."""
+    """Add the options of the client: region, URLs, rate limit, and how it connects."""
 
     @click.option(
         "--region",
@@ -166,6 +177,12 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Region of the API key. Default: LANDINGAI_ADE_ENVIRONMENT, else us.",
     )
     @click.option("--base-url", metavar="URL", help="URL of the API, instead of a region.")
+    @click.option(
+        "--v2-base-url",
+        metavar="URL",
+        help="URL of the API for v2 jobs. Default: LANDINGAI_ADE_V2_BASE_URL, else --base-url or "
+        "the region.",
+    )
     @click.option(
         "--max-rate",
         type=click.FloatRange(min=0, min_open=True),

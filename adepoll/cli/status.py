@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adepoll.api.config import REGIONS
 from adepoll.cli.batch_options import (
     IDS_MAY_BE_MISSING,
     IDS_NOTE,
@@ -26,6 +25,7 @@ from adepoll.cli.messages import shown
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import write_line
 from adepoll.journal import Failure, JournalReader
+from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.outcomes import Counts, Stage
 from adepoll.journal.schema import OUT_DIR
@@ -64,7 +64,7 @@ class Status:
 
     Attributes:
         journal: Path of the journal.
-        endpoint: URL of the API.
+        endpoints: URLs of the API.
         out_dir: Folder for results; None if results are not downloaded.
         process: Id of the process that has the journal open; None if there is none.
         counts: Numbers of jobs by stage and status.
@@ -78,7 +78,7 @@ class Status:
     """
 
     journal: str
-    endpoint: str
+    endpoints: Endpoints
     out_dir: str | None
     process: int | None
     counts: Counts
@@ -98,7 +98,8 @@ class Status:
         """Return the JSON object that ``--json`` prints."""
         return {
             "journal": self.journal,
-            "endpoint": self.endpoint,
+            "endpoint": self.endpoints.v1,
+            "v2_endpoint": self.endpoints.v2,
             "out_dir": self.out_dir,
             "process": self.process,
             "jobs": self.counts.jobs,
@@ -128,7 +129,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
     out = None if noted is None else recorded_folder(noted, reader.path)
     found = Status(
         journal=str(reader.path),
-        endpoint=reader.endpoint,
+        endpoints=reader.endpoints,
         out_dir=None if out is None else str(out),
         process=process,
         counts=counts,
@@ -143,7 +144,7 @@ def read_status(reader: JournalReader, path: Path) -> Status:
     if process is not None or not to_do:
         return found
     command = BatchOptions().resume_command(
-        path, endpoint=reader.endpoint, note=notes.get(OPTIONS_NOTE), out=out
+        path, endpoints=reader.endpoints, note=notes.get(OPTIONS_NOTE), out=out
     )
     return evolve(found, resume_command=command)
 
@@ -167,8 +168,8 @@ def show_status(found: Status) -> None:
 
 def _rows(found: Status) -> Iterator[tuple[str, str]]:
     counts = found.counts
-    region = {url: f" ({region})" for region, url in REGIONS.items()}.get(found.endpoint, "")
-    yield "service", shown(found.endpoint) + region
+    region = found.endpoints.region
+    yield "service", shown(found.endpoints.shown) + ("" if region is None else f" ({region})")
     if found.out_dir is not None:
         yield "results in", shown(found.out_dir)
     by_stage = {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}

@@ -50,7 +50,7 @@ def ade_client(ade: "Emulator") -> "Iterator[SelfClosingClient]":
     """An `adepoll.AdeClient` of the emulator `ade`. Use it in one loop. It closes itself."""
     from adepoll.contrib.testing import SelfClosingClient  # noqa: PLC0415 - as for `ade`
 
-    client = SelfClosingClient(ade.api_key, base_url=ade.base_url)
+    client = SelfClosingClient(ade.api_key, base_url=ade.base_url, v2_base_url=ade.base_url)
     yield client
     client.finish()
 
@@ -66,7 +66,7 @@ def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
     monkeypatch.setenv(config.BASE_URL_VARIABLE, ade.base_url)
     # The official SDK refuses a region beside a base URL, and would send v2 requests elsewhere.
     monkeypatch.delenv(config.REGION_VARIABLE, raising=False)
-    monkeypatch.delenv("LANDINGAI_ADE_V2_BASE_URL", raising=False)
+    monkeypatch.delenv(config.V2_BASE_URL_VARIABLE, raising=False)
     return ade
 
 

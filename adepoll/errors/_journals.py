@@ -56,16 +56,19 @@ class JournalEndpointError(JournalError):
     Attributes:
         theirs: Base URL of the API that has the jobs of the journal.
         ours: Base URL of the API that is used now.
+        api: Which of the two base URLs differs: "v1" for that of v1 jobs, or "v2".
     """
 
-    def __init__(self, *, path: str, theirs: str, ours: str) -> None:
+    def __init__(self, *, path: str, theirs: str, ours: str, api: str = "v1") -> None:
+        jobs, url = ("v2 jobs", "base URL for v2 jobs") if api == "v2" else ("jobs", "base URL")
         super().__init__(
-            f"has jobs of {showable(theirs)}, but the base URL is {showable(ours)}; set the region "
-            "or base URL of the journal, or use another journal",
+            f"has {jobs} of {showable(theirs)}, but the {url} is {showable(ours)}; set the region "
+            f"or {url} of the journal, or use another journal",
             path=path,
         )
         self.theirs = theirs
         self.ours = ours
+        self.api = api
 
 
 class JournalFormatError(JournalError):

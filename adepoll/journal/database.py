@@ -24,6 +24,7 @@ from adepoll.journal.changes import (
     Settled,
     StatusChanged,
 )
+from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.lock import JournalLock
 from adepoll.journal.opening import open_file, open_in_memory, read_notes
 from adepoll.journal.outcomes import Counts, Record, credits_of, kind_of
@@ -130,15 +131,15 @@ class Database:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], endpoint: str, *, must_exist: bool) -> Self:
+    def open(cls, path: str | os.PathLike[str], endpoints: Endpoints, *, must_exist: bool) -> Self:
         """Open a file; see `open_file`."""
-        connection, absolute, lock = open_file(path, endpoint, must_exist=must_exist)
+        connection, absolute, lock = open_file(path, endpoints, must_exist=must_exist)
         return cls(connection, path=absolute, lock=lock)
 
     @classmethod
-    def in_memory(cls, endpoint: str) -> Self:
+    def in_memory(cls, endpoints: Endpoints) -> Self:
         """Create a database that is lost when it is closed."""
-        return cls(open_in_memory(endpoint))
+        return cls(open_in_memory(endpoints))
 
     def close(self) -> None:
         """Close the database; SQLite moves the WAL into the file."""

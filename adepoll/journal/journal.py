@@ -17,10 +17,10 @@ from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
 from attrs import define
 
 from adepoll.api.job_kind import JobKind, JobRef
-from adepoll.errors import ClosedError, ConfigurationError, JournalEndpointError, JournalError
+from adepoll.errors import ClosedError, ConfigurationError, JournalError
 from adepoll.journal.changes import Change
 from adepoll.journal.database import Database
-from adepoll.journal.opening import read_endpoint
+from adepoll.journal.endpoints import ENDPOINT_NOTES, Endpoints
 from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.queries import RecordFilter
 from adepoll.journal.stored_jobs import JobToAdd
@@ -50,14 +50,16 @@ class Journal:
 
     Attributes:
         path: Absolute path of the file, with symbolic links resolved; None in memory.
-        endpoint: Base URL of the API that has the jobs.
+        endpoints: Base URLs of the API that has the jobs.
         keeps_data: True if the journal keeps inline results, that is, if it is a file.
     """
 
-    def __init__(self, database: Database, thread: ThreadPoolExecutor, *, endpoint: str) -> None:
+    def __init__(
+        self, database: Database, thread: ThreadPoolExecutor, *, endpoints: Endpoints
+    ) -> None:
         """Use `open` or `in_memory`; `thread` is the one that opened the database."""
         self.path: Final = database.path
-        self.endpoint: Final = endpoint
+        self.endpoints: Final = endpoints
         self.keeps_data: Final = self.path is not None
         self._database = database
         self._thread = thread
@@ -70,18 +72,25 @@ class Journal:
 
     @classmethod
     async def open(
-        cls, path: str | os.PathLike[str], *, endpoint: str, must_exist: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        endpoint: str,
+        v2_endpoint: str | None = None,
+        must_exist: bool = False,
     ) -> Self:
         """Open a journal; create it with mode 0600 if the file does not exist or is empty.
 
         Args:
             path: The file; its folder must exist. While the journal is open, the folder also has
                 files with the same name and ``-wal``, ``-shm`` and ``.lock``.
-            endpoint: Base URL of the API that has the jobs.
+            endpoint: Base URL of the API that has the v1 jobs.
+            v2_endpoint: Base URL of the API that has the v2 jobs; None for that of the same region,
+                or for `endpoint` if that is not a region.
             must_exist: If True, a missing file is an error.
 
         Raises:
-            ConfigurationError: `endpoint` is not a URL.
+            ConfigurationError: An endpoint is not a URL.
             JournalNotFoundError: The file does not exist, and `must_exist` is true.
             JournalBusyError: The journal is open already, in this process or another.
             JournalEndpointError: The jobs of the journal are at another service.
@@ -90,22 +99,21 @@ class Journal:
             JournalDamagedError: The journal is damaged. The file is not changed.
             JournalAccessError: The file or its folder cannot be read or written.
         """
-        normalized = read_endpoint(endpoint)
-        opener = partial(Database.open, path, normalized, must_exist=must_exist)
-        return await cls._open(opener, normalized)
+        endpoints = Endpoints.of(endpoint, v2_endpoint)
+        opener = partial(Database.open, path, endpoints, must_exist=must_exist)
+        return await cls._open(opener, endpoints)
 
     @classmethod
-    async def in_memory(cls, *, endpoint: str) -> Self:
+    async def in_memory(cls, *, endpoint: str, v2_endpoint: str | None = None) -> Self:
         """Create a journal that is lost when it is closed, and that keeps no inline results.
 
-        Raises:
-            ConfigurationError: `endpoint` is not a URL.
+        The arguments and errors are those of `open`.
         """
-        normalized = read_endpoint(endpoint)
-        return await cls._open(partial(Database.in_memory, normalized), normalized)
+        endpoints = Endpoints.of(endpoint, v2_endpoint)
+        return await cls._open(partial(Database.in_memory, endpoints), endpoints)
 
     @classmethod
-    async def _open(cls, opener: Callable[[], Database], endpoint: str) -> Self:
+    async def _open(cls, opener: Callable[[], Database], endpoints: Endpoints) -> Self:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adepoll-journal")
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(thread, opener)
@@ -118,7 +126,7 @@ class Journal:
             raise
         if opening.exception() is not None:
             thread.shutdown()
-        return cls(opening.result(), thread, endpoint=endpoint)
+        return cls(opening.result(), thread, endpoints=endpoints)
 
     async def __aenter__(self) -> Self:
         """Return the journal, which is open already."""
@@ -133,17 +141,14 @@ class Journal:
         """Close the journal."""
         await self.aclose()
 
-    def check_endpoint(self, endpoint: str) -> None:
-        """Raise if the jobs of the journal are not at this service.
+    def check_endpoint(self, endpoint: str, v2_endpoint: str | None = None) -> None:
+        """Raise if the jobs of the journal are not at this service; the arguments as for `open`.
 
         Raises:
-            ConfigurationError: `endpoint` is not a URL.
+            ConfigurationError: An endpoint is not a URL.
             JournalEndpointError: The jobs are at another service.
         """
-        ours = read_endpoint(endpoint)
-        if ours != self.endpoint:
-            shown = ":memory:" if self.path is None else str(self.path)
-            raise JournalEndpointError(path=shown, theirs=self.endpoint, ours=ours)
+        self.endpoints.check(Endpoints.of(endpoint, v2_endpoint), self.path)
 
     async def aclose(self) -> None:
         """Finish the writes that have begun, and close the file; may be called again."""
@@ -271,12 +276,12 @@ class Journal:
         """Add or replace a note. The caller must keep secrets out of it.
 
         Raises:
-            ConfigurationError: The key is "endpoint", whose value never changes.
+            ConfigurationError: The key is that of an endpoint, whose value never changes.
             JournalWriteError: The disk is full or failed.
         """
-        if key == "endpoint":
+        if key in ENDPOINT_NOTES:
             raise ConfigurationError(
-                "the note 'endpoint' is the journal's own and cannot be changed; use another key"
+                f"the note {key!r} is the journal's own and cannot be changed; use another key"
             )
         await self._run(self._database.set_note, key, value)
 

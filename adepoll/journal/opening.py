@@ -6,14 +6,12 @@ this process on it would be released (sqlite.org/howtocorrupt.html, section 2.2)
 
 import errno
 import os
-import re
 import sqlite3
 import stat
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote_from_bytes, urlsplit
+from urllib.parse import quote_from_bytes
 
 from adepoll import file_system
 from adepoll.api.file_names import check_is_local
@@ -21,16 +19,16 @@ from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
     JournalDamagedError,
-    JournalEndpointError,
     JournalFormatError,
     JournalNotFoundError,
     NotAJournalError,
 )
+from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import damaged, limit_instructions, remove_limit, schema_problem
 from adepoll.journal.lock import JournalLock, take_lock
 from adepoll.journal.schema import APPLICATION_ID, FORMAT, JOURNAL_FILES, RULES, STATEMENTS
 from adepoll.journal.sqlite_errors import primary_code, reading_error
-from adepoll.redaction import redact_url, showable
+from adepoll.redaction import showable
 
 _OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
 _SMALLEST: Final = 512  # bytes: the smallest page, and an SQLite file has at least one page
@@ -50,40 +48,18 @@ _FULL_CHECK: Final = [
 _QUICK_CHECK: Final = ["PRAGMA quick_check(10)", _BROKEN_RULES]
 _PARTIAL_CHECK: Final = ["PRAGMA quick_check(jobs)", "PRAGMA quick_check(notes)", _BROKEN_RULES]
 _EFFECTIVE: Final = os.access in os.supports_effective_ids
-_PORTS: Final = {"https": 443, "http": 80}
-# Characters that have no meaning for a shell, a terminal or HTML. No query and no fragment.
-_URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:_-]+(?:/[A-Za-z0-9._~%@:/-]*)?", re.IGNORECASE)
 
 
-def read_endpoint(endpoint: str) -> str:
-    """Return the base URL of an API in normal form, so that equal services compare equal.
-
-    Raises:
-        ConfigurationError: Not a URL, or it contains credentials or a query.
-    """
-    try:
-        parts = urlsplit(endpoint)
-        port = parts.port or _PORTS.get(parts.scheme)
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if not parts.hostname or "@" in parts.netloc or not _URL.fullmatch(endpoint):
-        shown = showable(redact_url(endpoint), 120)
-        raise ConfigurationError(f"endpoint must be a URL like https://host, got {shown}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port_suffix = "" if port == _PORTS.get(parts.scheme) else f":{port}"
-    return f"{parts.scheme}://{host}{port_suffix}{parts.path.rstrip('/')}"
-
-
-def open_in_memory(endpoint: str) -> sqlite3.Connection:
+def open_in_memory(endpoints: Endpoints) -> sqlite3.Connection:
     """Create a journal that exists as long as its connection."""
     _check_sqlite_version()
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    _create_tables(connection, endpoint)
+    _create_tables(connection, endpoints)
     return connection
 
 
 def open_file(
-    given_path: str | os.PathLike[str], endpoint: str, *, must_exist: bool
+    given_path: str | os.PathLike[str], endpoints: Endpoints, *, must_exist: bool
 ) -> tuple[sqlite3.Connection, Path, JournalLock]:
     """Open a journal for this process alone; create it if it does not exist.
 
@@ -112,8 +88,8 @@ def open_file(
             # Check read-only, so that a refused file stays unchanged: a connection that may write
             # would move the WAL into the file when it is closed.
             with closing(connect_read_only(path)) as connection:
-                _check_contents(connection, path, endpoint)
-        return _connect(path, endpoint), path, lock
+                _check_contents(connection, path, endpoints)
+        return _connect(path, endpoints), path, lock
     except sqlite3.Error as exc:
         lock.release()
         raise reading_error(exc, path) from exc
@@ -240,23 +216,6 @@ def read_notes(connection: sqlite3.Connection, path: Path | None) -> dict[str, s
     raise damaged("a note is not text", path)
 
 
-def recorded_endpoint(notes: Mapping[str, str], path: Path) -> str:
-    """Return the base URL of the API that has the jobs of a journal.
-
-    Raises:
-        JournalDamagedError: The notes have no URL that adepoll would record.
-    """
-    endpoint = notes.get("endpoint")
-    if endpoint is None:
-        raise damaged("the address of its service is missing", path)
-    try:
-        if read_endpoint(endpoint) == endpoint:
-            return endpoint
-    except ConfigurationError:
-        pass
-    raise damaged("the address of its service is not a valid URL", path)
-
-
 def _check_sqlite_version() -> None:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
@@ -320,11 +279,11 @@ def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
+def _connect(path: Path, endpoints: Endpoints) -> sqlite3.Connection:
     connection = _connect_uri(path, "mode=rw")
     try:
         if not has_tables(connection, path):
-            _create_tables(connection, endpoint)
+            _create_tables(connection, endpoints)
         remove_limit(connection)  # the file has been checked, and will grow
         connection.execute("PRAGMA journal_mode = WAL")
         # In KB. A batch writes rows that it has just read or written; a larger cache would only
@@ -342,17 +301,17 @@ def _connect(path: Path, endpoint: str) -> sqlite3.Connection:
     return connection
 
 
-def _create_tables(connection: sqlite3.Connection, endpoint: str) -> None:
+def _create_tables(connection: sqlite3.Connection, endpoints: Endpoints) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in STATEMENTS:
         connection.execute(statement)
-    connection.execute("INSERT INTO notes (key, value) VALUES ('endpoint', ?)", (endpoint,))
+    connection.executemany("INSERT INTO notes (key, value) VALUES (?, ?)", endpoints.notes.items())
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")
 
 
-def _check_contents(connection: sqlite3.Connection, path: Path, endpoint: str) -> None:
+def _check_contents(connection: sqlite3.Connection, path: Path, endpoints: Endpoints) -> None:
     """Raise if the file is not a journal, is damaged, or belongs to another service.
 
     Larger files are checked less thoroughly, so that the check takes at most a few seconds.
@@ -377,6 +336,4 @@ def _check_contents(connection: sqlite3.Connection, path: Path, endpoint: str) -
         problems.append(str(exc))
     if problems:
         raise JournalDamagedError(problems, path=str(path))
-    theirs = recorded_endpoint(read_notes(connection, path), path)
-    if theirs != endpoint:
-        raise JournalEndpointError(path=str(path), theirs=theirs, ours=endpoint)
+    Endpoints.recorded(read_notes(connection, path), path).check(endpoints, path)

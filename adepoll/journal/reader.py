@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from adepoll.errors import ClosedError, JournalNotFoundError, NotAJournalError
+from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import damaged, limit_instructions
 from adepoll.journal.lock import holder_of
 from adepoll.journal.opening import (
@@ -20,7 +21,6 @@ from adepoll.journal.opening import (
     has_tables,
     has_wal,
     read_notes,
-    recorded_endpoint,
     size_of,
 )
 from adepoll.journal.outcomes import Counts, Failure, Record
@@ -51,7 +51,7 @@ class JournalReader:
 
     Attributes:
         path: Absolute path of the file, with symbolic links resolved.
-        endpoint: Base URL of the API that has the jobs.
+        endpoints: Base URLs of the API that has the jobs.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -72,7 +72,7 @@ class JournalReader:
         self._closed = False
         self._connected_state: object = None
         try:
-            self.endpoint: Final = recorded_endpoint(self.notes(), self.path)
+            self.endpoints: Final = Endpoints.recorded(self.notes(), self.path)
         except BaseException:
             self.close()
             raise
@@ -111,7 +111,7 @@ class JournalReader:
         return self._read(partial(count_kinds, self.path))
 
     def notes(self) -> Mapping[str, str]:
-        """Return all notes: "endpoint", and what a batch keeps for its next run."""
+        """Return all notes: the endpoints, and what a batch keeps for its next run."""
         return self._read(lambda connection: read_notes(connection, self.path))
 
     def records(self) -> Iterator[Record]:

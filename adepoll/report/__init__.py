@@ -37,7 +37,7 @@ def render(
     Args:
         records: All records, in any order.
         name: Path of the journal as a command would name it.
-        endpoint: URL of the API.
+        endpoint: URL of the API, or a text with both URLs.
         notes: The notes of the journal.
         made_at: Unix time at which the records were read.
         running: True if a process has the journal open.

@@ -17,13 +17,14 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from adepoll.__about__ import __version__
+from adepoll.journal.endpoints import ENDPOINT_NOTES
 from adepoll.journal.schema import OUT_DIR
 from adepoll.redaction import shell_line, showable
 from adepoll.report import charts, formats
 from adepoll.report.facts import Facts, OutcomeKind
 
-# Notes that the page leaves out: the endpoint has its own place, durations are only numbers.
-_HIDDEN_NOTES: Final = frozenset({"endpoint", "durations"})
+# Notes that the page leaves out: endpoints have their own place, durations are only numbers.
+_HIDDEN_NOTES: Final = ENDPOINT_NOTES | {"durations"}
 
 
 @frozen(kw_only=True)
@@ -57,7 +58,7 @@ def render_facts(
     Args:
         facts: The facts of the batch.
         name: Path of the journal as a command would name it.
-        endpoint: URL of the API.
+        endpoint: URL of the API, or a text with both URLs.
         notes: The notes of the journal.
         made_at: Unix time at which the records were read.
         running: True if a process has the journal open.

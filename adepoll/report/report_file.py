@@ -42,7 +42,7 @@ def render_journal(journal: JournalReader, facts: Facts, *, name: str, made_at: 
     return render_facts(
         facts,
         name=name,
-        endpoint=journal.endpoint,
+        endpoint=journal.endpoints.shown,
         notes=journal.notes(),
         made_at=made_at,
         running=journal.holder is not None,

@@ -384,6 +384,17 @@ async def test_a_journal_of_another_service_is_refused(scene):
     assert scene.requests == 0
 
 
+async def test_a_journal_with_another_service_for_v2_jobs_is_refused(scene):
+    v1, other = scene.client.base_url, "https://api.elsewhere.example"
+    async with await Journal.open(scene.journal, endpoint=v1, v2_endpoint=other) as journal:
+        with pytest.raises(JournalEndpointError, match="elsewhere") as caught:
+            await scene.run([scene.submit()], journal=journal)
+    assert (caught.value.theirs, caught.value.ours, caught.value.api) == (other, v1, "v2")
+    with pytest.raises(JournalEndpointError, match="elsewhere"):
+        await scene.run([scene.submit()])
+    assert scene.requests == 0
+
+
 async def test_a_folder_that_cannot_be_created_is_an_error(scene, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="out_dir"):

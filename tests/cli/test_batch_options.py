@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from adepoll.api.config import REGIONS
 from adepoll.cli.batch_options import BatchOptions
 from adepoll.errors import ConfigurationError, JournalDamagedError
+from adepoll.journal.endpoints import Endpoints
 
 US, EU = REGIONS["us"], REGIONS["eu"]
 JOURNAL = Path("batch.db")
@@ -21,39 +22,79 @@ ELSEWHERE = "https://ade.example"
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch):
-    for name in ("LANDINGAI_ADE_ENVIRONMENT", "LANDINGAI_ADE_BASE_URL"):
+    for name in (
+        "LANDINGAI_ADE_ENVIRONMENT",
+        "LANDINGAI_ADE_BASE_URL",
+        "LANDINGAI_ADE_V2_BASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
-def command(options=None, *, journal=JOURNAL, endpoint=US, note=None, out=None):
+def command(options=None, *, journal=JOURNAL, endpoint=US, v2_endpoint=None, note=None, out=None):
     return (options or BatchOptions()).resume_command(
-        journal, endpoint=endpoint, note=note, out=out
+        journal, endpoints=Endpoints.of(endpoint, v2_endpoint), note=note, out=out
     )
 
 
 # --- the endpoint --------------------------------------------------------------------------------
 
 
-def test_an_official_endpoint_is_taken_from_the_journal():
-    assert BatchOptions().with_endpoint_of(EU, JOURNAL).base_url == EU
+@pytest.mark.parametrize(
+    ("endpoints", "v2"),
+    [
+        (Endpoints.of(EU), "https://api.ade.eu-west-1.landing.ai"),
+        (Endpoints.of(EU, EU), EU),
+    ],
+)
+def test_official_endpoints_are_taken_from_the_journal(monkeypatch, endpoints, v2):
+    monkeypatch.setenv("VISION_AGENT_API_KEY", "key")
+    options = BatchOptions().with_endpoints_of(endpoints, JOURNAL)
+    client = options.connect()
+    assert (client.base_url, client.v2_base_url) == (EU, v2)
 
 
-@pytest.mark.parametrize("near", [f"{EU}.evil.example", f"{EU}:8443", "http://api.va.landing.ai"])
-def test_an_endpoint_similar_to_an_official_one_is_refused(near):
-    with pytest.raises(ConfigurationError, match="the API key would be sent there"):
-        BatchOptions().with_endpoint_of(near, JOURNAL)
+NEAR = [f"{EU}.evil.example", f"{EU}:8443", "http://api.va.landing.ai"]
 
 
 @pytest.mark.parametrize(
-    "options", [BatchOptions(region="us"), BatchOptions(base_url="https://a.example")]
+    "endpoints",
+    [*[Endpoints.of(near) for near in NEAR], *[Endpoints.of(EU, near) for near in NEAR]],
 )
-def test_options_override_the_endpoint_of_the_journal(options):
-    assert options.with_endpoint_of(EU, JOURNAL) == options
+def test_an_endpoint_similar_to_an_official_one_is_refused(endpoints):
+    with pytest.raises(ConfigurationError, match="the API key would be sent there"):
+        BatchOptions().with_endpoints_of(endpoints, JOURNAL)
 
 
-def test_the_environment_overrides_the_endpoint_of_the_journal(monkeypatch):
-    monkeypatch.setenv("LANDINGAI_ADE_ENVIRONMENT", "production")
-    assert BatchOptions().with_endpoint_of(EU, JOURNAL) == BatchOptions()
+def test_the_error_says_how_to_confirm_both_endpoints():
+    with pytest.raises(ConfigurationError) as caught:
+        BatchOptions().with_endpoints_of(Endpoints.of(EU, ELSEWHERE), JOURNAL)
+    assert f"confirm it with --base-url {EU} --v2-base-url {ELSEWHERE} or " in str(caught.value)
+    assert "LANDINGAI_ADE_BASE_URL and LANDINGAI_ADE_V2_BASE_URL" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        BatchOptions(region="us"),
+        BatchOptions(base_url="https://a.example"),
+        BatchOptions(v2_base_url="https://a.example"),
+    ],
+)
+def test_options_override_the_endpoints_of_the_journal(options):
+    assert options.with_endpoints_of(Endpoints.of(EU), JOURNAL) == options
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LANDINGAI_ADE_ENVIRONMENT", "production"),
+        ("LANDINGAI_ADE_BASE_URL", US),
+        ("LANDINGAI_ADE_V2_BASE_URL", US),
+    ],
+)
+def test_the_environment_overrides_the_endpoints_of_the_journal(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert BatchOptions().with_endpoints_of(Endpoints.of(EU), JOURNAL) == BatchOptions()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +114,29 @@ def test_the_command_names_the_endpoint_only_if_necessary(
     if variable is not None:
         monkeypatch.setenv(variable, value)
     assert shlex.split(command(endpoint=endpoint)) == ["adepoll", "resume", "batch.db", *words]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "endpoint", "v2_endpoint", "words"),
+    [
+        (None, None, US, US, []),
+        (None, None, ELSEWHERE, US, ["--base-url", ELSEWHERE, "--v2-base-url", US]),
+        (None, None, US, ELSEWHERE, ["--base-url", US, "--v2-base-url", ELSEWHERE]),
+        ("LANDINGAI_ADE_V2_BASE_URL", ELSEWHERE, US, ELSEWHERE, []),
+        ("LANDINGAI_ADE_V2_BASE_URL", ELSEWHERE, US, None, ["--region", "us"]),
+        (
+            *("LANDINGAI_ADE_V2_BASE_URL", US, ELSEWHERE, ELSEWHERE),
+            ["--base-url", ELSEWHERE, "--v2-base-url", ELSEWHERE],
+        ),
+    ],
+)
+def test_the_command_names_the_endpoint_of_v2_jobs_only_if_necessary(
+    monkeypatch, variable, value, endpoint, v2_endpoint, words
+):
+    if variable is not None:
+        monkeypatch.setenv(variable, value)
+    printed = shlex.split(command(endpoint=endpoint, v2_endpoint=v2_endpoint))
+    assert printed == ["adepoll", "resume", "batch.db", *words]
 
 
 # --- the other options ---------------------------------------------------------------------------

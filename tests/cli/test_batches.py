@@ -13,7 +13,7 @@ import pytest
 from commandline import KEY, NEVER, SOON, adepoll, ids_of, sha256_of, started
 from waiting import until
 
-from adepoll import AdePollError, Journal
+from adepoll import AdePollError, JobKind, Journal
 from adepoll.emulator import Emulator, JobPlan, Outcome
 from adepoll.journal import GivenUp
 from adepoll.journal.schema import OUT_DIR
@@ -406,6 +406,20 @@ async def test_a_journal_of_another_service_is_refused_with_both_endpoints(
     code, out, err = await adepoll(ade, "resume", journal, *options, variables=variables)
     assert (code, out) == (2, "")
     assert f"has jobs of {ade.base_url}, but the base URL is https://api.va.eu-west-1" in err
+
+
+async def test_a_journal_with_v2_jobs_of_another_service_is_refused(ade, journal):
+    job_id = ade.submit(NEVER, kind=JobKind.V2_PARSE)
+    await adepoll(ade, "watch", job_id, "--journal", journal, "--timeout", "0.1")
+    requests = ade.truth.requests.get
+    other = {"LANDINGAI_ADE_V2_BASE_URL": "https://api.ade.landing.ai"}
+    code, out, err = await adepoll(ade, "resume", journal, variables=other)
+    assert (code, out, ade.truth.requests.get) == (2, "", requests)
+    assert f"has v2 jobs of {ade.base_url}, but the base URL for v2 jobs is https://api.ade" in err
+    confirmed = ("--base-url", ade.base_url, "--v2-base-url", ade.base_url, "--timeout", "0.1")
+    code, _, err = await adepoll(ade, "resume", journal, *confirmed, variables=other)
+    assert code == 3
+    assert ade.truth.requests.get > requests
 
 
 async def test_the_resume_command_contains_the_endpoint_if_necessary(ade, journal):

@@ -256,6 +256,7 @@ async def test_a_lock_that_is_a_hard_link_is_refused(path, tmp_path):
     assert precious.read_text() == "12345\n"
 
 
+@pytest.mark.parametrize("key", ["endpoint", "v2_endpoint"])
 @pytest.mark.parametrize(
     "endpoint",
     [
@@ -268,8 +269,8 @@ async def test_a_lock_that_is_a_hard_link_is_refused(path, tmp_path):
         "",
     ],
 )
-def test_an_endpoint_that_adepoll_would_not_record_is_damage(made, tmp_path, endpoint):
-    rewrite(made, "UPDATE notes SET value = ? WHERE key = 'endpoint'", values=(endpoint,))
+def test_an_endpoint_that_adepoll_would_not_record_is_damage(made, tmp_path, endpoint, key):
+    rewrite(made, "UPDATE notes SET value = ? WHERE key = ?", values=(endpoint, key))
     errors = use(made, tmp_path / "report.html")
     assert len(errors) == 3
     for error in errors:

@@ -351,8 +351,9 @@ async def test_notes_can_be_replaced_but_not_the_endpoint(journal):
     await journal.set_note("durations", '{"a":1}')
     assert await journal.note("durations") == '{"a":1}'
     assert await journal.note("endpoint") == ENDPOINT
-    with pytest.raises(ConfigurationError):
-        await journal.set_note("endpoint", "https://other.example")
+    for key in ("endpoint", "v2_endpoint"):
+        with pytest.raises(ConfigurationError):
+            await journal.set_note(key, "https://other.example")
     with pytest.raises(JournalError, match="cannot store the note 'a'"):
         await journal.set_note("a", "\udc80")
     assert await journal.note("a") is None

@@ -140,7 +140,7 @@ async def test_a_journal_of_another_service_is_refused_with_both_named(path, oth
 async def test_equivalent_urls_are_the_same_service(path, same):
     await (await open_(path)).aclose()
     async with await open_(path, same) as journal:
-        assert journal.endpoint == ENDPOINT
+        assert journal.endpoints.v1 == ENDPOINT
 
 
 @pytest.mark.parametrize("bad", ["", "api.example", "https://", "https://h:port", "https://[::"])
@@ -295,9 +295,10 @@ async def test_a_journal_without_one_of_its_tables_is_damaged(path, written, tab
             await journal.records(RecordFilter.WITH_OUTCOME)
 
 
-async def test_a_journal_without_endpoint_is_damaged(path, written):
+@pytest.mark.parametrize("key", ["endpoint", "v2_endpoint"])
+async def test_a_journal_without_endpoint_is_damaged(path, written, key):
     connection = sqlite3.connect(path)
-    connection.execute("DELETE FROM notes")
+    connection.execute("DELETE FROM notes WHERE key = ?", (key,))
     connection.commit()
     connection.close()
     for opening in (open_, _read):

@@ -54,8 +54,8 @@ async def write_all(journal):
 
 
 def check_all(reader):
-    assert reader.endpoint == ENDPOINT
-    assert reader.notes() == {"endpoint": ENDPOINT}
+    assert reader.endpoints.v1 == ENDPOINT
+    assert reader.notes() == {"endpoint": ENDPOINT, "v2_endpoint": ENDPOINT}
     records = list(reader.records())
     assert [record.job_id for record in records] == [f"j{n}" for n in range(10)]
     assert [record.number for record in records] == list(range(1, 11))
