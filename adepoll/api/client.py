@@ -21,6 +21,7 @@ from adepoll.api.job_requests import JobRequests
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
+from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.closing import AsyncCloseable
@@ -153,7 +154,7 @@ class AdeClient(AsyncCloseable):
                 Api.V1: self._transport.root(self._base_url),
                 Api.V2: self._transport.root(v2_base_url),
             },
-            result_dir=None if result_dir is None else Path(result_dir),
+            result_dir=None if result_dir is None else ResultFolder(Path(result_dir)),
         )
         if type(self)._before_request is not AdeClient._before_request:  # noqa: SLF001 - its own method
             self._requests.on_request = self._before_request
@@ -218,7 +219,7 @@ class AdeClient(AsyncCloseable):
 
     def keep_results_in(self, folder: Path) -> None:
         """Use a folder as `result_dir` from now on, unless there is one; `Batch` does so."""
-        self._requests.result_dir = self._requests.result_dir or folder
+        self._requests.result_dir = self._requests.result_dir or ResultFolder(folder)
 
     def service_time(self) -> float | None:
         """Return the Unix time of the service, from its Date headers; None before a response."""

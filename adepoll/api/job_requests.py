@@ -6,7 +6,6 @@ Imports transport, protocol, odd_answers and throttling.
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -17,6 +16,7 @@ from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
+from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Root, Transport
 from adepoll.throttling.request_sender import RequestSender, Send
 
@@ -40,7 +40,7 @@ class JobRequests:
     sender: RequestSender
     transport: Transport
     roots: Mapping[Api, Root]
-    result_dir: Path | None = None
+    result_dir: ResultFolder | None = None
     on_request: Callable[[], None] = _do_nothing
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 

@@ -15,11 +15,16 @@ class KeptResult:
         size: Its size in bytes.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        """Own a file from now on."""
+    def __init__(self, path: Path, claim: object = None) -> None:
+        """Own a file from now on.
+
+        Args:
+            path: The file.
+            claim: Shows other processes that the file is in use, and is kept until it is deleted.
+        """
         self.path = path
-        self.size = size
-        self._delete = weakref.finalize(self, remove, str(path))
+        self.size = 0
+        self._delete = weakref.finalize(self, _delete, str(path), claim)
 
     def delete(self) -> None:
         """Delete the file now."""
@@ -41,7 +46,6 @@ class ReadAnswer:
     result: KeptResult | None
 
 
-def remove(path: str) -> None:
-    """Delete a file, if it exists."""
+def _delete(path: str, _claim: object) -> None:
     with suppress(FileNotFoundError):
         Path(path).unlink()

@@ -1,19 +1,18 @@
 """LargeAnswer: an answer about a job whose result is too large to be kept in memory.
 
 Its envelope and the metadata of its result are kept. The result itself goes to a file, if there is
-a folder for it, and is left out otherwise. Imports json_envelope and kept_result.
+a folder for it, and is left out otherwise. Imports json_envelope and result_folder.
 """
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Final
 
 from adepoll.api.json_envelope import ObjectScanner
-from adepoll.api.kept_result import KeptResult, ReadAnswer, remove
+from adepoll.api.kept_result import KeptResult, ReadAnswer
+from adepoll.api.result_folder import ResultFolder
 from adepoll.errors import MalformedAnswerError
 
 _log = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ _WRITE_SIZE: Final = 2**18  # bytes that are collected before they are written
 class LargeAnswer:
     """Reads one large answer while its bytes arrive."""
 
-    def __init__(self, result_field: str, folder: Path | None) -> None:
+    def __init__(self, result_field: str, folder: ResultFolder | None) -> None:
         """Begin before the first byte.
 
         Args:
@@ -34,6 +33,7 @@ class LargeAnswer:
         self._result = ObjectScanner()
         self._envelope = ObjectScanner(cut=result_field, within=self._result)
         self._folder = folder
+        self._kept: KeptResult | None = None
         self._file: IO[bytes] | None = None
         self._pieces: list[memoryview] = []
         self._waiting = 0  # bytes in `_pieces`
@@ -72,24 +72,26 @@ class LargeAnswer:
     def close(self) -> None:
         """Delete the file, unless `finish` has returned it."""
         if self._file is not None:
-            name = self._file.name
             with suppress(OSError):  # it could not be written
                 self._file.close()
             self._file = None
-            remove(name)
+        if self._kept is not None:
+            self._kept.delete()
+            self._kept = None
 
     async def _flush(self) -> None:
         pieces, self._pieces, self._waiting = self._pieces, [], 0
+        if self._folder is None:
+            return
         try:
-            await asyncio.to_thread(self._write, pieces)
+            await asyncio.to_thread(self._write, self._folder, pieces)
         except OSError as exc:
             self._leave_out(exc)
 
-    def _write(self, pieces: Iterable[memoryview]) -> None:
+    def _write(self, folder: ResultFolder, pieces: Iterable[memoryview]) -> None:
         if self._file is None:
-            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - `_keep` or `close` closes it
-                dir=self._folder, prefix=".adepoll-", suffix=".result", delete=False
-            )
+            self._kept = folder.create()
+            self._file = self._kept.path.open("wb")  # `_keep` or `close` closes it
         for piece in pieces:
             self._file.write(piece)
             self._size += len(piece)
@@ -106,11 +108,13 @@ class LargeAnswer:
     def _keep(self) -> KeptResult | None:
         if self._file is None:
             return None
-        file = self._file
         try:
-            file.close()
+            self._file.close()
         except OSError as exc:  # the last bytes are written now
             self._leave_out(exc)
             return None
         self._file = None
-        return KeptResult(Path(file.name), self._size)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.size = self._size
+        return kept

@@ -11,6 +11,7 @@ from typing import Self, get_args
 
 from adepoll.api.client import AdeClient
 from adepoll.api.file_names import check_is_local
+from adepoll.api.result_folder import remove_unused
 from adepoll.batch.id_intake import JobIds
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.resources import BatchResources
@@ -165,6 +166,7 @@ class Batch:
             out_dir = await self._open_out_dir(journal, noted)
             if out_dir is not None:
                 self._client.keep_results_in(out_dir)  # so that no large result is read twice
+                await asyncio.to_thread(remove_unused, out_dir)
             watcher = await stack.enter_async_context(
                 JobWatcher(
                     self._client,
@@ -302,13 +304,14 @@ class Batch:
         tasks.start()
 
     async def _open_journal(self, stack: AsyncExitStack) -> Journal:
+        v1, v2 = self._client.base_url, self._client.v2_base_url
         if isinstance(self._journal_argument, Journal):
-            self._journal_argument.check_endpoint(self._client.base_url)
+            self._journal_argument.check_endpoint(v1, v2)
             return self._journal_argument
         if self._journal_argument is None:
-            opening = Journal.in_memory(endpoint=self._client.base_url)
+            opening = Journal.in_memory(endpoint=v1, v2_endpoint=v2)
         else:
-            opening = Journal.open(self._journal_argument, endpoint=self._client.base_url)
+            opening = Journal.open(self._journal_argument, endpoint=v1, v2_endpoint=v2)
         return await stack.enter_async_context(await opening)
 
     async def _open_out_dir(self, journal: Journal, noted: str | None) -> Path | None:

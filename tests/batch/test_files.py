@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 
 import pytest
 from batching import LARGE, gather, gather_until, until
-from files import mode_of_new_files, sha256
+from files import mode_of_new_files, names, sha256
 
 from adepoll.batch import result_files
 from adepoll.emulator import Outcome as Ends
@@ -179,6 +179,15 @@ async def test_no_result_replaces_the_journal_or_a_protected_file(scene, tmp_pat
 async def test_the_folder_for_results_is_created_for_this_user_only(scene):
     await scene.run([scene.submit()])
     assert stat.S_IMODE(scene.out_dir.stat().st_mode) == 0o700
+
+
+async def test_a_run_removes_the_large_results_that_a_killed_run_has_left(scene):
+    scene.out_dir.mkdir()
+    for name in (".adepoll-0123456789abcdef-0.result", ".adepoll-0123456789abcdef.lock"):
+        (scene.out_dir / name).touch()
+    job_id = scene.submit()
+    await scene.run([job_id])
+    assert names(scene.out_dir) == [f"{job_id}.json"]
 
 
 async def test_such_a_file_can_be_adopted_after_a_failed_fetch_too(scene, monkeypatch):

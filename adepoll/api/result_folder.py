@@ -1,0 +1,142 @@
+"""ResultFolder: the folder in which polls keep results that are too large for memory.
+
+The files that a process uses at the same time have the same token in their names:
+``.adepoll-TOKEN-NUMBER.result``. They are in use while that process has ``.adepoll-TOKEN.lock``
+locked (flock(2)) or, on Windows, open. Both end with the process, killed or not, and then the next
+process that uses the folder removes them. Blocking code, called from threads.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import threading
+import weakref
+from pathlib import Path
+from typing import Final
+
+from adepoll import file_system
+from adepoll.api.kept_result import KeptResult
+
+_NAME: Final = re.compile(r"\.adepoll-([0-9a-f]{16})(?:\.lock|-[0-9]+\.result)")
+
+
+class ResultFolder:
+    """Creates the files of one client in a folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use an existing folder; no file is created yet."""
+        self.path = path
+        self._numbers = itertools.count()
+        self._claim: weakref.ref[_Claim] | None = None
+        self._mutex = threading.Lock()
+
+    def create(self) -> KeptResult:
+        """Create an empty file of mode 0600, which is deleted with the returned object.
+
+        The first call also removes the files that ended processes have left in the folder.
+
+        Raises:
+            OSError: The file cannot be created.
+        """
+        with self._mutex:
+            if self._claim is None:
+                remove_unused(self.path)
+            claim = None if self._claim is None else self._claim()
+            if claim is None:
+                claim = _Claim(self.path)
+                self._claim = weakref.ref(claim)
+            number = next(self._numbers)
+        path = self.path / f".adepoll-{claim.token}-{number}.result"
+        os.close(os.open(path, _NEW_FILE, 0o600))
+        return KeptResult(path, claim)
+
+
+class _Claim:
+    """A locked file, which shows other processes that the files with its token are in use.
+
+    It is released with the last `KeptResult` that refers to it.
+
+    Attributes:
+        token: The token of the names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Create the file and lock it. Raise `OSError`."""
+        while True:
+            self.token = secrets.token_hex(8)
+            path = _lock_path(folder, self.token)
+            fd = os.open(path, _NEW_FILE, 0o600)
+            if _is_locked(fd, path):
+                break
+            os.close(fd)
+        weakref.finalize(self, _release, fd, path)
+
+
+def _is_locked(fd: int, path: Path) -> bool:
+    """Lock a new file; return False if another process has taken it for a leftover meanwhile."""
+    try:
+        file_system.lock(fd)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # the file system has no locks, so that no process can take it
+    return os.path.lexists(path)
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the files that ended processes of this user have left in a folder."""
+    for token in sorted(_tokens_in(folder)):
+        with contextlib.suppress(OSError):  # in use, or of another user
+            _remove_unused(folder, token)
+
+
+def _remove_unused(folder: Path, token: str) -> None:
+    """Remove the files with a token; raise `OSError` if a process uses them."""
+    path = _lock_path(folder, token)
+    fd = None
+    if file_system.HAS_FLOCK:
+        with contextlib.suppress(FileNotFoundError):  # each file is created after the lock
+            fd = file_system.open_without_following(path, os.O_RDWR)
+    try:
+        if fd is not None:
+            if not file_system.is_own_file(os.fstat(fd)):
+                return
+            file_system.lock(fd)
+        path.unlink(missing_ok=True)  # fails on Windows while a process has it open
+        for name in _names_in(folder):
+            found = _NAME.fullmatch(name)
+            if found and found[1] == token and file_system.is_own_file((folder / name).lstat()):
+                (folder / name).unlink(missing_ok=True)
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _tokens_in(folder: Path) -> set[str]:
+    return {found[1] for name in _names_in(folder) if (found := _NAME.fullmatch(name))}
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.name.startswith(".adepoll-")]
+    except OSError:  # a folder can be writable but not readable
+        return []
+
+
+def _lock_path(folder: Path, token: str) -> Path:
+    return folder / f".adepoll-{token}.lock"
+
+
+def _release(fd: int, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        file_system.remove_open(fd, path)
+
+
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN
