@@ -123,10 +123,10 @@ class StatusUpdateSubscription(Subscription):
         error: AdePollError | None = None,
     ) -> None:
         """Keep an update, in the place of the one that it replaces."""
-        job = self._host.find(key)
+        kind, job_id = self._host.kind_and_id(key)
         self._updates[key] = StatusUpdate(
-            job_id=key if job is None else job.job_id,
-            kind=self._host.kind if job is None else job.pollers.watched_jobs.kind,
+            job_id=job_id,
+            kind=kind,
             label=self._labels.get(key),
             status=status,
             status_text=status_text,

@@ -95,13 +95,17 @@ class SubscriptionHost:
         return NamedJob(key, ref.job_id, pollers, ref.label)
 
     def find(self, key: str) -> NamedJob | None:
-        """Return the job with that key; None if it is the key of an id that is not valid."""
-        if "/" not in key and kind_of_id(key) is None:
-            return NamedJob(key, key, self.pollers)
-        try:
-            return self.named(key)
-        except InvalidJobIdError:
-            return None
+        """Return the job with that key; None if no job of its kind was named."""
+        kind, job_id = self.kind_and_id(key)
+        pollers = self.pollers if kind == self.kind else self.others.get(kind)
+        return None if pollers is None else NamedJob(key, job_id, pollers)
+
+    def kind_and_id(self, key: str) -> tuple[JobKind, str]:
+        """Return the kind and the id that a key consists of; an invalid id has the own kind."""
+        name, slash, job_id = key.partition("/")
+        if slash and (kind := JobKind(name)) in {self.kind, *self.others, *JobKind.all()}:
+            return kind, job_id
+        return kind_of_id(key) or self.kind, key
 
     def key_of(self, kind: JobKind, job_id: str) -> str:
         """Return the key of a job."""

@@ -12,11 +12,11 @@ from typing import Final, Generic, Self, TypeVar, cast
 
 from attrs import field, frozen
 
-from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.table_row import TableRow
 from adepoll.closing import EndsWhenLeft
-from adepoll.errors import AdePollError, ClosedError, InvalidJobIdError, UnresolvedJobsError
+from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.html_tables import HtmlTable
 from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.pollers import join
@@ -158,11 +158,8 @@ class WatchSubscription(Subscription):
         self._room_changed.set()
         label, error = self._labels.get(key), self.errors.pop(key)
         self._forget(key)
-        try:
-            ref = JobRef.of(key).resolved(self._host.kind)
-        except InvalidJobIdError:
-            return UnresolvedJob(key, error, kind=self._host.kind, label=label)
-        return UnresolvedJob(ref.job_id, error, kind=ref.kind or self._host.kind, label=label)
+        kind, job_id = self._host.kind_and_id(key)
+        return UnresolvedJob(job_id, error, kind=kind, label=label)
 
     def unresolved(self) -> dict[str, AdePollError | None]:
         """Return why jobs are unresolved, by key; None for those that can still be resolved."""

@@ -30,6 +30,7 @@ from adepoll import (
 from adepoll.emulator import VirtualTimeLoop
 
 PARSE, EXTRACT, V2 = JobKind.V1_PARSE, JobKind.V1_EXTRACT, JobKind.V2_PARSE
+OWN = JobKind("toy-task")  # a kind that adepoll does not know
 V2_ID = "parse-01aryz6s41tsv4rrffq69g5fav"
 
 
@@ -163,6 +164,8 @@ def test_a_kind_that_the_source_does_not_have_is_the_error_of_its_job():
         async with watcher_of(Plain()) as watcher:
             with pytest.raises(UnresolvedJobsError) as caught:
                 _ = [job async for job in watcher.watch(["a", "v1-parse/b"])]
+            [item] = [item async for item in watcher.watch(["v1-parse/b"], errors="yield")]
+            assert (item.kind, item.job_id) == (PARSE, "b")
             with pytest.raises(InvalidJobIdError, match="no jobs of the kind v1-parse"):
                 await watcher.wait("v1-parse/b")
         assert {*caught.value.causes} == {"v1-parse/b"}
@@ -179,6 +182,26 @@ def test_a_timeout_gives_up_jobs_of_every_kind():
         assert {*errors} == {"v1-parse/b", V2_ID}
         assert all(isinstance(error, JobTimeoutError) for error in errors.values())
         assert all(error.last_status == "processing" for error in errors.values())
+
+    run(main())
+
+
+def test_jobs_of_a_kind_of_your_own_settle_are_given_up_and_are_left():
+    ends = {(OWN, "t-1"): 1.0, (OWN, "t-2"): 1_000_000.0}
+    refs = [JobRef("t-1", kind=OWN, label="one"), JobRef("t-2", kind=OWN, label="two")]
+
+    async def main():
+        async with watcher_of(Service(ends)) as watcher:
+            found = [job async for job in watcher.watch(refs, timeout=5, errors="yield")]
+            assert [(job.kind, job.job_id, job.label) for job in found] == [
+                (OWN, "t-1", "one"),
+                (OWN, "t-2", "two"),
+            ]
+            assert isinstance(found[1].error, JobTimeoutError)
+            async with watcher.status_updates(refs[1:]) as updates:
+                assert (update := await anext(updates)).status is JobStatus.PROCESSING
+                assert (update.kind, update.job_id) == (OWN, "t-2")
+            assert watcher.stats.watched == 0
 
     run(main())
 
