@@ -306,18 +306,23 @@ class Subscription:
 
     def _register(self, given: str | JobRef) -> NamedJob | None:
         """Count a new job; return None if it is a duplicate or its id is invalid."""
-        job, invalid = None, None
         try:
             job = self._host.named(given)
         except InvalidJobIdError as error:
-            invalid = error
-        key = invalid.job_id if job is None and invalid is not None else job.key  # type: ignore[union-attr]  # one of them is set
-        if key in self._jobs or (self._forgotten and key in self._forgotten):
+            label = given.label if isinstance(given, JobRef) else None
+            if self._count(error.job_id, label):
+                self._record_error(error.job_id, error)
             return None
+        return job if self._count(job.key, job.label) else None
+
+    def _count(self, key: str, label: str | None) -> bool:
+        """Count an id that was read, and keep its label; return False if it is a duplicate."""
+        if key in self._jobs or (self._forgotten and key in self._forgotten):
+            return False
         self.known += 1
-        if invalid is not None:
-            self._record_error(key, invalid)
-        return job
+        if label is not None:
+            self._labels[key] = label
+        return True
 
     def _add(self, given: str | JobRef, now: float) -> None:
         """Watch a job, unless it is a duplicate or its id is invalid."""
@@ -325,8 +330,6 @@ class Subscription:
             return  # the iterable ignored the cancellation of its reader
         if (job := self._register(given)) is not None:
             self._jobs[job.key] = None
-            if job.label is not None:
-                self._labels[job.key] = job.label
             self.open += 1
             self._subscribe(job, now)
 

@@ -131,7 +131,8 @@ def test_a_string_has_the_kind_of_the_source():
 
 
 def test_an_unresolved_job_is_named_with_its_kind_and_label():
-    ids = ["lost", JobRef("lost", kind=PARSE, label="l.pdf"), "v1-parse/b", "v1-parse/?"]
+    odd = JobRef("%", label="odd.pdf")
+    ids = ["lost", JobRef("lost", kind=PARSE, label="l.pdf"), "v1-parse/b", "v1-parse/?", odd]
 
     async def main():
         async with watcher_of(Service(ENDS), not_found_grace=2.0) as watcher:
@@ -142,12 +143,24 @@ def test_an_unresolved_job_is_named_with_its_kind_and_label():
                 async for item in watcher.watch(ids, errors="yield")
                 if isinstance(item, UnresolvedJob)
             ]
-        assert {*caught.value.causes} == {"lost", "v1-parse/lost", "?"}
+        assert {*caught.value.causes} == {"lost", "v1-parse/lost", "?", "%"}
         assert {(job.job_id, job.kind, job.label) for job in yielded} == {
             ("lost", EXTRACT, None),
             ("lost", PARSE, "l.pdf"),
             ("?", EXTRACT, None),
+            ("%", EXTRACT, "odd.pdf"),
         }
+
+    run(main())
+
+
+def test_an_id_that_was_not_read_in_time_keeps_its_label():
+    async def main():
+        refs = [JobRef(job_id, kind=PARSE, label=f"{job_id}.pdf") for job_id in ("b", "unread")]
+        async with watcher_of(Service(ENDS)) as watcher:
+            watch = watcher.watch(refs, window=1, timeout=1, errors="yield")
+            found = [(item.job_id, item.label) async for item in watch]
+        assert found == [("b", "b.pdf"), ("unread", "unread.pdf")]
 
     run(main())
 
