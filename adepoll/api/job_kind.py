@@ -129,6 +129,19 @@ class JobRef:
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
 
+def job_key(job: str | JobRef, default: JobKind) -> str:
+    """Return the same text for all names of a job, and another one for each other job.
+
+    Args:
+        job: The job; its id may be invalid.
+        default: Kind of an id whose form does not say its kind.
+    """
+    try:
+        return JobRef.of(job).text(default)
+    except InvalidJobIdError as error:
+        return error.job_id
+
+
 _LIKE_A_KIND: Final = re.compile(r"v\d-[a-z]{1,20}", re.ASCII)
 _V2_ID: Final = re.compile(r"(parse|extract|v2-workflow)-([0-9a-hjkmnp-tv-z]{26})", re.ASCII)
 _V2_KINDS: Final = {

@@ -3,10 +3,10 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from adepoll.api.job_kind import JobRef
+from adepoll.api.job_kind import JobRef, job_key
 from adepoll.api.models import JobStatus, Json
 from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError
@@ -106,17 +106,20 @@ class JobEventStream(EndsWhenLeft[bytes]):
             raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id]")
         if not (math.isfinite(heartbeat) and heartbeat > 0):
             raise ValueError(f"heartbeat must be a positive number, got {heartbeat}")
-        ordered = [*dict.fromkeys(job_ids)]
-        self._index = {str(job): index for index, job in enumerate(ordered)}
-        self._sent = _read_id(last_event_id, ordered)
+        self._kind = watcher.kind
+        jobs: dict[str, str | JobRef] = {}
+        for job in job_ids:
+            jobs.setdefault(job_key(job, self._kind), job)
+        self._index = {key: index for index, key in enumerate(jobs)}
+        self._sent = _read_id(last_event_id, len(jobs))
         self._heartbeat = heartbeat
         self._encode = encode
         last_status = {
-            str(job): _STATUSES[letter].value
-            for job, letter in zip(ordered, self._sent, strict=True)
+            key: _STATUSES[letter].value
+            for key, letter in zip(jobs, self._sent, strict=True)
             if letter in _STATUSES
         }
-        self._updates = watcher.status_updates(ordered, last_status=last_status)
+        self._updates = watcher.status_updates(jobs.values(), last_status=last_status)
         self._started = self._ended = False
 
     async def __anext__(self) -> bytes:
@@ -145,10 +148,8 @@ class JobEventStream(EndsWhenLeft[bytes]):
         except AdePollError as error:
             self._ended = True
             return self._frame("failed", {"error": type(error).__name__})
-        # A caller may name a job without its kind.
-        index = self._index.get(f"{update.kind}/{update.job_id}", self._index.get(update.job_id))
-        if index is not None:
-            self._sent[index] = _LETTERS.get(update.status, _NOT_SENT)
+        key = job_key(JobRef(update.job_id, kind=update.kind), self._kind)
+        self._sent[self._index[key]] = _LETTERS.get(update.status, _NOT_SENT)
         return self._frame("job", self._encode(update))
 
     async def aclose(self) -> None:
@@ -169,8 +170,8 @@ class JobEventStream(EndsWhenLeft[bytes]):
         return f"{event_id}event: {name}\ndata: {text}\n\n".encode()
 
 
-def _read_id(text: str | None, job_ids: Sequence[str | JobRef]) -> list[str]:
+def _read_id(text: str | None, jobs: int) -> list[str]:
     """Return the letter of each job in an event id; ``-`` for all if the id does not fit."""
-    if text is None or len(text) != len(job_ids) or not set(text) <= {*_STATUSES, _NOT_SENT}:
-        return [_NOT_SENT] * len(job_ids)
+    if text is None or len(text) != jobs or not set(text) <= {*_STATUSES, _NOT_SENT}:
+        return [_NOT_SENT] * jobs
     return [*text]

@@ -19,9 +19,9 @@ from collections.abc import (
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from adepoll.api.job_kind import JobRef
+from adepoll.api.job_kind import JobRef, job_key
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import ClosedError, InvalidJobIdError, RequestError
+from adepoll.errors import ClosedError, RequestError
 from adepoll.watching.arguments import check_ids
 from adepoll.watching.subscriptions import JobIds
 from adepoll.watching.watch import UnresolvedJob
@@ -256,12 +256,7 @@ class _Storing:
             self._room.release()
 
     def _key(self, job: str | JobRef) -> str:
-        """Return the same text for all names of a job, and another one for each other job."""
-        try:
-            ref = JobRef.of(job)
-        except InvalidJobIdError:
-            return job.job_id if isinstance(job, JobRef) else str(job)
-        return ref.text(self._watcher.kind)
+        return job_key(job, self._watcher.kind)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep; end early when the watcher is closed."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from adepoll.api.job_kind import JobKind
+from adepoll.api.job_kind import JobKind, job_key
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
@@ -60,10 +60,13 @@ class StatusUpdateSubscription(Subscription):
     ) -> None:
         """Create a subscription; see `JobWatcher.status_updates`."""
         super().__init__(host, job_ids, every_change=True)
-        self._last_status = dict(last_status)
-        for job_id, text in last_status.items():
+        self._last_status: dict[str, str] = {}  # of jobs whose ids were not read yet, by key
+        for job, text in last_status.items():
+            key = job_key(job, host.kind)
             if JobStatus.parse(text).is_terminal:
-                self._jobs[job_id] = BUFFERED  # its last update was taken earlier
+                self._jobs[key] = BUFFERED  # its last update was taken earlier
+            else:
+                self._last_status[key] = text
         self._updates: OrderedDict[str, StatusUpdate] = OrderedDict()  # the oldest comes first
 
     def deliver(self, snapshot: JobSnapshot) -> bool:

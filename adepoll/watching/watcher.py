@@ -253,8 +253,8 @@ class JobWatcher(AsyncCloseable):
 
         Args:
             job_ids: As for `watch`.
-            last_status: Status text by job id, as far as the consumer knows it: it is not yielded
-                again, and a job that is known to have settled is not polled.
+            last_status: Status text by job id or text of a reference, as far as the consumer knows
+                it: it is not yielded again, and a job that is known to have settled is not polled.
 
         Returns:
             An async iterator of `StatusUpdate`, and an async context manager. It ends when all jobs

@@ -18,7 +18,7 @@ from adepoll import (
     SpreadsheetParseResult,
 )
 from adepoll.api import codec
-from adepoll.api.job_kind import created_at_of_id, kind_of_id
+from adepoll.api.job_kind import created_at_of_id, job_key, kind_of_id
 from adepoll.api.kinds.registry import RULES, decode_result
 from adepoll.api.odd_answers import OddAnswers
 
@@ -350,6 +350,19 @@ def test_a_reference_is_written_as_text_and_read_from_it():
     for bad in ("v3-parse/cmg1", "v1-parse/", "v1-parse/a/b", "/cmg1"):
         with pytest.raises(InvalidJobIdError):
             JobRef.of(bad)
+
+
+@pytest.mark.parametrize(
+    ("names", "key"),
+    [
+        (["a", "v1-parse/a", JobRef("a"), JobRef("a", kind=JobKind.V1_PARSE, label="x")], "a"),
+        (["v1-extract/a", JobRef("a", kind=JobKind.V1_EXTRACT)], "v1-extract/a"),
+        ([f"parse-{ULID}", JobRef(f"parse-{ULID}", kind=JobKind.V2_PARSE)], f"parse-{ULID}"),
+        (["?", "v1-parse/?", JobRef("?")], "?"),
+    ],
+)
+def test_all_names_of_a_job_have_the_same_key(names, key):
+    assert {job_key(name, JobKind.V1_PARSE) for name in names} == {key}
 
 
 def test_a_kind_is_found_by_its_name():

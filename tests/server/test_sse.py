@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 from watching import watcher_of
 
+from adepoll import JobKind, JobRef
 from adepoll.errors import AuthenticationError, JobNotFoundError
 from adepoll.server.sse import JobEventStream
 
@@ -90,6 +91,26 @@ def test_a_browser_that_connects_again_gets_only_changes_from_any_worker(replay,
             await browser.read(again)
         assert browser.statuses() == [("b", "completed"), ("c", "failed")]
         assert source.count("a") == 0
+
+    replay(script)
+
+
+def test_a_browser_that_connects_again_gets_only_changes_however_jobs_are_named(replay, scripted):
+    jobs = ["a", JobRef("a", kind=JobKind.V1_PARSE), "v1-parse/b", JobRef("b"), "v1-parse/?", "x/y"]
+
+    async def script():
+        browser = Browser()
+        source = scripted({"a": ["completed"], "b": ["failed"]})
+        source.kind = JobKind.V1_PARSE
+        async with watcher_of(source) as watcher:
+            await browser.read(JobEventStream(watcher, jobs))
+            assert browser.last_event_id == "cf--"  # one letter for each job, not for each name
+            polls = source.count()
+            browser.events.clear()
+            again = JobEventStream(watcher, jobs, last_event_id=browser.last_event_id)
+            await browser.read(again)
+        assert browser.statuses() == [("?", None), ("x/y", None)]
+        assert source.count() == polls
 
     replay(script)
 

@@ -7,6 +7,7 @@ import pytest
 from adepoll import (
     AdePollError,
     AuthenticationError,
+    JobRef,
     JobWatcher,
     PaymentRequiredError,
     UnresolvedJob,
@@ -203,6 +204,18 @@ def test_a_query_that_fails_is_repeated(replay):
         ids = repeat_query(query)
         assert await anext(ids) == "a"
         assert calls == [0, 1, 3]
+
+    replay(script)
+
+
+def test_an_invalid_id_is_stored_once_although_jobs_are_watched_again(replay, scripted):
+    async def script():
+        refused = [AuthenticationError(status=401)] * 3
+        table = Table([])
+        ids = ["good", "v1-parse/?", JobRef("%", label="a.pdf")]
+        async with JobWatcher(scripted({"good": [*refused, "completed"]})) as watcher:
+            await store_outcomes(watcher, ids, table.store)
+        assert sorted(table.stored) == ["%", "?", "good"]
 
     replay(script)
 
