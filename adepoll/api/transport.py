@@ -179,8 +179,8 @@ class Transport(Connections):
                     _log_answer(request.url, response.status, loop.time() - sent_at)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                if response.closed:  # the body has arrived already
-                    body = response.content.read_nowait()
+                if response.closed and response.content.total_bytes <= request.most:
+                    body = response.content.read_nowait()  # all of it has arrived already
                 else:
                     body, answer = await self._receive(response, request, block)
         except TimeoutError:

@@ -1175,6 +1175,7 @@ class FakeResponse:
         self.headers = headers
         self.content = self
         self.body = body
+        self.total_bytes = len(body)
 
     def read_nowait(self):
         return self.body

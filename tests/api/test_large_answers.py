@@ -33,11 +33,15 @@ ENVELOPE = {"job_id": "j-1", "status": "completed", "completed_at": "2026-07-01T
 
 
 async def poll(body, *, status=200, pause=0.0, end=True, **options):
-    """Return the snapshot of a job whose answer has this body, sent in pieces of 200 kB."""
+    """Return the snapshot of a job whose answer has this body, sent in pieces of 200 kB.
+
+    The connection breaks after the body if `end` is False. If it is "length", headers and body are
+    sent together.
+    """
 
     async def answer(request):
-        if not body:
-            return web.Response(status=status)
+        if end == "length":
+            return web.Response(body=body, status=status, content_type="application/json")
         response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
         await response.prepare(request)
         for start in range(0, len(body), 200_000):
@@ -80,6 +84,12 @@ async def test_the_limit_is_that_of_the_whole_answer():
     body = answer_with({**RESULT, "markdown": "x" * 500_000})
     assert (await poll(body, inline_limit=len(body))).data is not None
     assert (await poll(body, inline_limit=len(body) - 1)).data_omitted
+
+
+async def test_the_limit_does_not_depend_on_how_the_answer_arrives():
+    body = answer_with({**RESULT, "markdown": "x"})
+    assert (await poll(body, end="length", inline_limit=len(body))).data is not None
+    assert (await poll(body, end="length", inline_limit=len(body) - 1)).data_omitted
 
 
 async def test_a_result_that_violates_its_schema_is_partial():
