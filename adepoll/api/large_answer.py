@@ -66,8 +66,9 @@ class LargeAnswer:
         if metadata is not None and not self._envelope.has("metadata"):
             comma = b"," if self._envelope.members else b""
             body = b'%b%b"metadata":%b}' % (body[:-1], comma, metadata)
-        violation = self._result.members.get("schema_violation_error", b"null")
-        return ReadAnswer(body=body, violates_schema=violation != b"null", result=self._keep())
+        violation = "schema_violation_error"
+        violates = self._result.has(violation) and self._result.members.get(violation) != b"null"
+        return ReadAnswer(body=body, violates_schema=violates, result=self._keep())
 
     def close(self) -> None:
         """Delete the file, unless `finish` has returned it."""

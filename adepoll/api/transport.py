@@ -26,6 +26,7 @@ from adepoll.api.transport_options import TransportOptions
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
+    MalformedAnswerError,
     RequestError,
 )
 from adepoll.redaction import REDACTED, Secret
@@ -268,6 +269,8 @@ class Transport(Connections):
                     raise AnswerTooLargeError(limit=_LARGEST, job_id=job_id)
             self.bytes_received += size
             return await answer.finish()
+        except MalformedAnswerError as exc:
+            raise MalformedAnswerError(exc.problems, job_id=job_id) from None
         finally:
             answer.close()
             self.reading.discard(response)

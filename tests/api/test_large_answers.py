@@ -92,9 +92,10 @@ async def test_the_limit_does_not_depend_on_how_the_answer_arrives():
     assert (await poll(body, end="length", inline_limit=len(body) - 1)).data_omitted
 
 
-async def test_a_result_that_violates_its_schema_is_partial():
-    result = {**RESULT, "schema_violation_error": "total: not a string"}
-    assert (await poll(answer_with(result))).partial
+@pytest.mark.parametrize("problem", ["total: not a string", "x" * 100_000])
+async def test_a_result_that_violates_its_schema_is_partial(problem):
+    assert (await poll(answer_with({**RESULT, "schema_violation_error": problem}))).partial
+    assert not (await poll(answer_with({**RESULT, "schema_violation_error": None}))).partial
     assert (await poll(answer_with(), status=206)).partial
 
 
@@ -128,8 +129,9 @@ async def test_a_folder_that_cannot_be_written_costs_no_job(tmp_path, caplog):
     ],
 )
 async def test_a_malformed_large_answer_is_an_error_and_leaves_no_file(tmp_path, body, error):
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         await poll(body, result_dir=tmp_path)
+    assert caught.value.job_id == "j-1"
     gc.collect()
     assert names(tmp_path) == []
 
