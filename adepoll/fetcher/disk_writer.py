@@ -3,17 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
-from functools import cache, partial
-from typing import Final, TypeAlias, TypeVar, TypeVarTuple, Unpack
+from functools import cache
+from typing import Final, TypeAlias
 
 from adepoll.errors import ResultError
 from adepoll.fetcher.body_decoding import Chunk, ReadChunk
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.storage_rules import ObjectVersion
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
+from adepoll.threads import run_in_thread, start_in_thread, wait_until_done
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result; None if not known."""
@@ -24,43 +22,6 @@ _MAX_UNHASHED: Final = 2**23  # bytes kept in memory until they are hashed
 _HASHED_FROM_FILE: Final = 2**24  # bytes hashed by one call in a thread
 _SYNC_EVERY: Final = 2**26
 _LARGE_ALLOCATION: Final = 2**24  # bytes
-
-
-def start_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
-    """Start blocking work in a thread; the caller must wait for it with `wait_until_done`."""
-    return asyncio.get_running_loop().run_in_executor(None, work, *args)
-
-
-async def wait_until_done(work: asyncio.Future[_T]) -> None:
-    """Wait until work is done, whatever its outcome, even if this task is cancelled meanwhile.
-
-    A thread cannot be stopped, and it must have written before the caller cleans up.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        # asyncio.wait would cost several times the CPU time, for each batch of bytes.
-        waiter = asyncio.get_running_loop().create_future()
-        work.add_done_callback(partial(_wake, waiter))
-        try:
-            await waiter
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if not work.cancelled():
-        work.exception()  # so that asyncio does not log an exception that was never retrieved
-    if cancelled is not None:
-        raise cancelled
-
-
-def _wake(waiter: asyncio.Future[None], _work: object) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
-    """Run blocking work in a thread, and return its result; if cancelled, wait for it first."""
-    started = start_in_thread(work, *args)
-    await wait_until_done(started)
-    return started.result()
 
 
 async def stop_task(task: asyncio.Task[None]) -> None:

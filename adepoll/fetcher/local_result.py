@@ -6,8 +6,8 @@ from typing import Final
 from adepoll import file_system
 from adepoll.api.kept_result import KeptResult
 from adepoll.errors import ResultRangeError
-from adepoll.fetcher.disk_writer import run_in_thread
 from adepoll.fetcher.storage_rules import ObjectVersion
+from adepoll.threads import run_in_thread
 
 _READ_SIZE: Final = 2**20
 

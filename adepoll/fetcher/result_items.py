@@ -13,8 +13,8 @@ from attrs import define, field
 
 from adepoll.api.models import Json
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
-from adepoll.fetcher.disk_writer import run_in_thread
 from adepoll.fetcher.result_stream import ResultStream
+from adepoll.threads import run_in_thread
 
 _Event: TypeAlias = tuple[str, Json]
 

@@ -24,6 +24,7 @@ from adepoll.journal.endpoints import ENDPOINT_NOTES, Endpoints
 from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.queries import RecordFilter
 from adepoll.journal.stored_jobs import JobToAdd
+from adepoll.threads import wait_until_done
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -118,10 +119,10 @@ class Journal:
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(thread, opener)
         try:
-            await _wait_until_done(opening)
+            await wait_until_done(opening)
         except asyncio.CancelledError:
             if opening.exception() is None:
-                await _wait_until_done(loop.run_in_executor(thread, opening.result().close))
+                await wait_until_done(loop.run_in_executor(thread, opening.result().close))
             thread.shutdown()
             raise
         if opening.exception() is not None:
@@ -155,7 +156,7 @@ class Journal:
         if self._closing is None:
             self._check_open()
             self._closing = self._loop.create_task(self._close())
-        await _wait_until_done(self._closing)
+        await wait_until_done(self._closing)
         self._closing.result()
 
     @property
@@ -353,15 +354,3 @@ class Journal:
             await self._loop.run_in_executor(self._thread, self._database.close)
         finally:
             self._thread.shutdown()
-
-
-async def _wait_until_done(future: asyncio.Future[_T]) -> None:
-    """Wait for a call in the thread, which cannot be stopped; raise a cancellation afterwards."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        raise cancelled
