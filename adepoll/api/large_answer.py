@@ -4,7 +4,6 @@ Its envelope and the metadata of its result are kept. The result itself goes to 
 a folder for it, and is left out otherwise. Imports json_envelope and result_folder.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,6 +13,7 @@ from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.kept_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
 from adepoll.errors import MalformedAnswerError
+from adepoll.threads import run_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LargeAnswer:
         if self._folder is None:
             return
         try:
-            await asyncio.to_thread(self._write, self._folder, pieces)
+            await run_in_thread(self._write, self._folder, pieces)
         except OSError as exc:
             self._leave_out(exc)
 

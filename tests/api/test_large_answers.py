@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import threading
 import tracemalloc
 
 import pytest
@@ -22,6 +23,7 @@ from adepoll import (
     TransportError,
     WrongJobError,
 )
+from adepoll.api.result_folder import ResultFolder
 
 REF = JobRef("j-1", kind=JobKind.V2_EXTRACT, label="a.pdf")
 RESULT = {
@@ -139,6 +141,31 @@ async def test_a_malformed_large_answer_is_an_error_and_leaves_no_file(tmp_path,
 async def test_a_connection_that_breaks_within_a_large_answer_leaves_no_file(tmp_path):
     with pytest.raises(TransportError):
         await poll(answer_with()[:2_000_000], end=False, result_dir=tmp_path)
+    assert names(tmp_path) == []
+
+
+async def test_a_poll_that_is_cancelled_while_it_writes_leaves_no_file(tmp_path, monkeypatch):
+    create = ResultFolder.create
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def create_slowly(folder):
+        begun.set()
+        go_on.wait()
+        kept = create(folder)
+        ended.set()
+        return kept
+
+    monkeypatch.setattr(ResultFolder, "create", create_slowly)
+    polling = asyncio.create_task(poll(answer_with(), result_dir=tmp_path))
+    try:
+        await asyncio.to_thread(begun.wait, 30)
+        polling.cancel()
+        await asyncio.sleep(0)
+    finally:
+        go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await polling
+    await asyncio.to_thread(ended.wait, 30)
     assert names(tmp_path) == []
 
 
