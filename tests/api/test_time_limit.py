@@ -76,6 +76,33 @@ def test_no_timer_is_left_after_the_last_block():
     run(main())
 
 
+def test_a_block_that_restarts_its_limit_expires_after_those_that_began_meanwhile():
+    async def main():
+        loop, limit, ended = asyncio.get_running_loop(), TimeLimit(5.0), {}
+
+        async def restart_twice():
+            with block(limit) as running:
+                for _ in range(2):
+                    await asyncio.sleep(4)
+                    running.restart(loop.time())
+                await asyncio.sleep(60)
+
+        async def begin_later():
+            await asyncio.sleep(6)
+            await keep(limit, 60)
+
+        async def end(name, use):
+            with pytest.raises(TimeoutError):
+                await use
+            ended[name] = loop.time()
+
+        await asyncio.gather(end("restarted", restart_twice()), end("later", begin_later()))
+        assert ended == {"later": 11.0, "restarted": 13.0}
+        assert timers() == []
+
+    run(main())
+
+
 def test_an_error_of_the_block_is_not_changed():
     async def main():
         limit = TimeLimit(5.0)
