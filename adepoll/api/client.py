@@ -316,8 +316,7 @@ class AdeClient(AsyncCloseable):
             pages_without_new = 0 if any_new else pages_without_new + 1
             page += 1
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None, None]:
+    def turn(self) -> AbstractAsyncContextManager[None]:
         """Wait until the request budget allows one more request, which your own code then sends.
 
         For requests that adepoll does not send, such as the creation of a job::
@@ -338,8 +337,7 @@ class AdeClient(AsyncCloseable):
             ServiceDownError: The service is down, and `outage_wait` seconds have passed.
             ClosedError: The client is closed.
         """
-        async with self._sender.turn():
-            yield
+        return self._sender.turn()
 
     def error_of(self, status: int, headers: protocol.Headers, body: bytes = b"") -> StatusError:
         """Return the error for a response that your own code received, to be raised in a `turn`.
