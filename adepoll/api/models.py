@@ -371,7 +371,7 @@ def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
     has_schema = kind in {JobKind.V1_EXTRACT, JobKind.V2_EXTRACT}
     defaults = {"kind": kind, "conforms": True if has_schema else None}
     if kind in _V2:
-        # `error` is an object; the declared name was used before.
+        # `error` is an object. Older answers have a text, under the declared name.
         names = {"data": "result", "failure_reason": "error"}
         return Shape(types=types, names=names, defaults={**defaults, "job_id": ""})
     return Shape(types=types, defaults=defaults)

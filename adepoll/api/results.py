@@ -9,7 +9,7 @@ customer's data.
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from adepoll.api.facts import MAX_FAILED_PAGES, MAX_WARNINGS, ExtractWarning
+from adepoll.api.facts import ExtractWarning
 from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import Json
 from adepoll.api.v1_results import (
@@ -29,8 +29,6 @@ from adepoll.api.v2_results import (
 )
 
 __all__ = [
-    "MAX_FAILED_PAGES",
-    "MAX_WARNINGS",
     "ExtractMetadata",
     "ExtractResult",
     "ExtractWarning",

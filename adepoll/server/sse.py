@@ -11,6 +11,7 @@ from adepoll.api.models import JobStatus, Json
 from adepoll.closing import EndsWhenLeft
 from adepoll.errors import AdePollError, ClosedError
 from adepoll.redaction import showable
+from adepoll.watching.arguments import check_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
@@ -102,8 +103,7 @@ class JobEventStream(EndsWhenLeft[bytes]):
             ValueError: `heartbeat` is not a positive number.
             ClosedError: The watcher is closed.
         """
-        if isinstance(job_ids, str):
-            raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id]")
+        check_ids(job_ids)
         if not (math.isfinite(heartbeat) and heartbeat > 0):
             raise ValueError(f"heartbeat must be a positive number, got {heartbeat}")
         self._kind = watcher.kind

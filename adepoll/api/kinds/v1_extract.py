@@ -43,11 +43,6 @@ def decode_result(body: bytes | str) -> ExtractResult:
     return codec.decode(ExtractResult, body)
 
 
-def encode_result(result: ExtractResult) -> bytes:
-    """Write a result as it is stored behind `output_url`."""
-    return codec.encode(result).encode()
-
-
 V1_EXTRACT: Final = KindRules(
     kind=JobKind.V1_EXTRACT,
     path="/v1/ade/extract/jobs",
