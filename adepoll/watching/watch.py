@@ -45,10 +45,12 @@ class UnresolvedJob(TableRow):
     kind: JobKind = field(default=JobKind.V1_EXTRACT, kw_only=True)
     label: str | None = field(default=None, kw_only=True)
 
-    def to_dict(self) -> dict[str, str]:
-        """Return job id, class of the error, and its text, for a table."""
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the job, the class of the error, and its text, for a table."""
         return {
             "job_id": self.job_id,
+            "label": self.label,
+            "kind": self.kind.name,
             "error": type(self.error).__name__,
             "failure": str(self.error),
         }

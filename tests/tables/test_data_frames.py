@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from journalling import snapshot
 
-from adepoll import Outcome, UnresolvedJob
+from adepoll import JobKind, Outcome, UnresolvedJob
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import JobTimeoutError
 
@@ -48,10 +48,9 @@ def test_all_outcomes_have_the_same_columns():
 
 
 def test_an_unresolved_job_is_a_row_too():
-    rows = pd.DataFrame([UnresolvedJob("j3", TIMEOUT)])
-    assert rows.to_dict("records") == [
-        {"job_id": "j3", "error": "JobTimeoutError", "failure": str(TIMEOUT)}
-    ]
+    rows = pd.DataFrame([UnresolvedJob("j3", TIMEOUT, kind=JobKind.V1_PARSE, label="a.pdf")])
+    row = {"job_id": "j3", "label": "a.pdf", "kind": "v1-parse", "error": "JobTimeoutError"}
+    assert rows.to_dict("records") == [row | {"failure": str(TIMEOUT)}]
 
 
 def test_a_row_is_a_mapping_and_still_a_value():
