@@ -3,7 +3,7 @@
 import asyncio
 import operator
 import os
-from collections.abc import AsyncIterable, Collection, Iterable
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from adepoll.journal.schema import JOURNAL_FILES, OUT_DIR
 from adepoll.redaction import showable
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
-from adepoll.watching.arguments import check_timeout
+from adepoll.watching.arguments import check_ids, check_timeout
 from adepoll.watching.listing import Discovery
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.watcher import JobWatcher
@@ -253,10 +253,7 @@ class Batch:
             ValueError: `timeout` is negative or not finite.
             ClosedError: The batch is not open, or, from the iteration, another run is running.
         """
-        if isinstance(job_ids, str | bytes):
-            raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id]")
-        if not isinstance(job_ids, Iterable | AsyncIterable):
-            raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
+        check_ids(job_ids)
         check_timeout(timeout)
         if self._resources is None:
             raise ClosedError("the batch is not open; use it as `async with Batch(...) as batch`")

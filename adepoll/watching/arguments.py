@@ -1,15 +1,15 @@
-"""Checks of what callers pass to a watcher. Imports subscriptions."""
+"""Checks of what callers pass to a watcher. Imports nothing of adepoll."""
 
 import math
 from collections.abc import AsyncIterable, Iterable
 
-from adepoll.watching.subscriptions import JobIds
 
-
-def check_ids(job_ids: JobIds) -> None:
+def check_ids(job_ids: object) -> None:
     """Raise TypeError if `job_ids` is not an iterable of ids, but for example a single id."""
     if isinstance(job_ids, str | bytes):
-        raise TypeError("job_ids must be an iterable of ids, not one id; use [job_id], or wait()")
+        raise TypeError(
+            "job_ids must be an iterable of ids, not one id; use [job_id], or JobWatcher.wait"
+        )
     if not isinstance(job_ids, Iterable | AsyncIterable):
         raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
 
