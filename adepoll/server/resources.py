@@ -42,13 +42,18 @@ _SEND_TIMEOUT: Final = 60.0  # seconds in which a client must accept some data
 _BODY_TIMEOUT: Final = 60.0  # seconds for the body of a webhook
 
 
-class ResourceOptions(TypedDict, total=False):
-    """The options of `create_resources`, which describes them."""
+class SharedOptions(TypedDict, total=False):
+    """The options of `create_resources` that a `TenantPool` has, too."""
 
-    client: AdeClient | Callable[[], AdeClient]
     watcher: Callable[[AdeClient], JobWatcher]
     fetcher: Callable[[AdeClient], ResultFetcher]
     grace: float
+
+
+class ResourceOptions(SharedOptions, total=False):
+    """The options of `create_resources`, which describes them."""
+
+    client: AdeClient | Callable[[], AdeClient]
     probe_every: float | None
 
 

@@ -6,28 +6,20 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
-from typing import Final, TypedDict, Unpack
+from typing import Final, Unpack
 
 from attrs import define
 
 from adepoll.api.client import AdeClient
 from adepoll.errors import ClosedError, TooManyTenantsError
-from adepoll.fetcher import ResultFetcher
 from adepoll.redaction import Secret
-from adepoll.server.resources import ServerResources, create_resources
+from adepoll.server.resources import ServerResources, SharedOptions, create_resources
 from adepoll.watching.pollers import start
-from adepoll.watching.watcher import JobWatcher
 
 _CHECKS: Final = 4  # for idle tenants, in the time after which they are closed
 
 
-class _OtherOptions(TypedDict, total=False):
-    watcher: Callable[[AdeClient], JobWatcher]
-    fetcher: Callable[[AdeClient], ResultFetcher]
-    grace: float
-
-
-class TenantOptions(_OtherOptions, total=False):
+class TenantOptions(SharedOptions, total=False):
     """The options of `TenantPool`, which describes them."""
 
     client: Callable[[str], AdeClient]
@@ -54,7 +46,7 @@ class TenantPool:
         client: Callable[[str], AdeClient] = AdeClient,
         limit: int = 100,
         idle_after: float = 300.0,
-        **options: Unpack[_OtherOptions],
+        **options: Unpack[SharedOptions],
     ) -> None:
         """Create an empty pool.
 
