@@ -24,9 +24,9 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
-from adepoll.closing import AsyncCloseable
+from adepoll.common.closing import AsyncCloseable
+from adepoll.common.redaction import Secret
 from adepoll.errors import ConfigurationError, StatusError
-from adepoll.redaction import Secret
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
 from adepoll.throttling.retrying import RetryPolicy

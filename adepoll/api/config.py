@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from adepoll.common.redaction import Secret, redact_url, showable
 from adepoll.errors import ConfigurationError, MissingApiKeyError
-from adepoll.redaction import Secret, redact_url, showable
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import aiohttp
 
-from adepoll.closing import AsyncCloseable
+from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 
 

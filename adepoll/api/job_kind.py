@@ -9,8 +9,8 @@ from attrs import field, frozen
 
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.json_fields import from_timestamp
+from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError, InvalidJobIdError
-from adepoll.redaction import showable
 
 
 @frozen

@@ -12,8 +12,8 @@ from typing import IO, Final
 from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.kept_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
+from adepoll.common.threads import run_in_thread
 from adepoll.errors import MalformedAnswerError
-from adepoll.threads import run_in_thread
 
 _log = logging.getLogger(__name__)
 

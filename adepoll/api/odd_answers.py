@@ -10,7 +10,7 @@ from adepoll.__about__ import __version__
 from adepoll.api.json_fields import fields_of, keys_of
 from adepoll.api.json_text import Json
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 _log = logging.getLogger("adepoll.api")
 

@@ -20,6 +20,7 @@ from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.service_clock import parse_http_date
+from adepoll.common.redaction import REDACTED, Secret, showable
 from adepoll.errors import (
     AuthenticationError,
     JobNotFoundError,
@@ -35,7 +36,6 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-from adepoll.redaction import REDACTED, Secret, showable
 
 
 class Headers(Protocol):

@@ -8,7 +8,7 @@ import attrs
 
 from adepoll.api.job_ids import is_job_id
 from adepoll.api.json_fields import is_own_data
-from adepoll.redaction import redact_json, redact_text, redact_url
+from adepoll.common.redaction import redact_json, redact_text, redact_url
 
 _T = TypeVar("_T")
 

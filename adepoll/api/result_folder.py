@@ -16,8 +16,8 @@ import weakref
 from pathlib import Path
 from typing import Final
 
-from adepoll import file_system
 from adepoll.api.kept_result import KeptResult
+from adepoll.common import file_system
 
 _NAME: Final = re.compile(r"\.adepoll-([0-9a-f]{16})(?:\.lock|-[0-9]+\.result)")
 

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Final
 
 from adepoll.api.json_text import Json
-from adepoll.redaction import redact_url, showable
+from adepoll.common.redaction import redact_url, showable
 
 _SHOWN_ITEMS: Final = 20  # of an array or `extra`, so that a repr is short
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, KeysView, Mapping
 from typing import Any, Final, Protocol
 
 from adepoll.api.shown import show_size
-from adepoll.html_tables import html_table
+from adepoll.common.html_tables import html_table
 
 FACTS: Final = ("seconds", "credits", "pages", "failed_pages", "partial")
 """Names of the values of `facts_of`."""

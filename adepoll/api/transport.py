@@ -23,13 +23,13 @@ from adepoll.api.service_clock import ServiceClock
 from adepoll.api.time_limit import Block, TimeLimit
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
+from adepoll.common.redaction import REDACTED, Secret
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
     MalformedAnswerError,
     RequestError,
 )
-from adepoll.redaction import REDACTED, Secret
 from adepoll.throttling.request_sender import Send
 
 _log = logging.getLogger(__name__)

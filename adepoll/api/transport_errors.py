@@ -12,6 +12,7 @@ from typing import Final
 
 import aiohttp
 
+from adepoll.common.redaction import showable
 from adepoll.errors import (
     CertificateError,
     ConnectionFailedError,
@@ -21,7 +22,6 @@ from adepoll.errors import (
     RequestError,
     TransportError,
 )
-from adepoll.redaction import showable
 
 
 class BrokenError(aiohttp.ClientError):

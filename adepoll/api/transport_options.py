@@ -17,8 +17,8 @@ from aiohttp.abc import AbstractResolver
 from attrs import field, frozen
 from yarl import URL
 
+from adepoll.common.redaction import redact_url, showable
 from adepoll.errors import ConfigurationError
-from adepoll.redaction import redact_url, showable
 
 
 def _show_proxy(proxy: str | None) -> str:

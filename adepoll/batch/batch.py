@@ -18,12 +18,12 @@ from adepoll.batch.resources import BatchResources
 from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import DURATIONS, RunTasks
+from adepoll.common.redaction import showable
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.schema import JOURNAL_FILES, OUT_DIR
-from adepoll.redaction import showable
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.arguments import check_ids, check_timeout

@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.html_tables import HtmlTable
+from adepoll.common.html_tables import HtmlTable
 from adepoll.journal.outcomes import Counts, Stage, credits_of
 
 

@@ -9,8 +9,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from adepoll import file_system
 from adepoll.api.file_names import label_name, result_name
+from adepoll.common import file_system
 from adepoll.journal.outcomes import Record, ResultFile
 
 NameBy: TypeAlias = Literal["job_id", "label"]

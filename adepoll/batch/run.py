@@ -6,7 +6,7 @@ from typing import Self
 from adepoll.api.job_kind import JobRef
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.run_tasks import RunTasks
-from adepoll.closing import EndsWhenLeft
+from adepoll.common.closing import EndsWhenLeft
 from adepoll.errors import ClosedError, InvalidJobIdError, JournalError
 from adepoll.journal.outcomes import Outcome
 

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 import click
 
-from adepoll.__about__ import __version__
+from adepoll import __version__
 from adepoll.cli.commands import COMMANDS
 
 _INTERRUPTED: Final = 130

@@ -16,10 +16,10 @@ from adepoll.api.config import (
     read_base_urls,
 )
 from adepoll.cli.options import NAME_CHOICES, make_client
+from adepoll.common.redaction import shell_line, showable
 from adepoll.errors import ConfigurationError
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
-from adepoll.redaction import shell_line, showable
 from adepoll.watching.listing import Discovery
 
 OPTIONS_NOTE: Final = "options"  # note in the journal: the options that `resume` uses again

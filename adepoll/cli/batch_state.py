@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 import adepoll
 from adepoll.api.models import JobStatus
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 _LONGEST_FAILURE: Final = 160  # characters
 _MINUTE: Final = 60.0

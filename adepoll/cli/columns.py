@@ -13,7 +13,7 @@ from adepoll.api.job_ids import is_plain
 from adepoll.api.models import Json
 from adepoll.cli.csv_table import BYTE_ORDER_MARK, DELIMITERS, LONGEST_LINE, read_csv, split_row
 from adepoll.cli.found_jobs import Emit, Fields, FoundJobs, IdsError, NoteInvalid
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 # The header of a table with one column, such as "Job ID" or "extract_job_ids".
 _HEADER: Final = re.compile(r"(?:[a-z]+[ _-])*(?:job[ _-]?)?(?:ids?|uuids?)", re.IGNORECASE)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from adepoll.cli.found_jobs import Fields, FoundJobs, IdsError
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 LONGEST_LINE: Final = 2**23
 """Maximum characters per line. A job with inline data can have several million."""

@@ -13,19 +13,24 @@ from attrs import define, field
 from rich.console import Console
 from rich.table import Table
 
-from adepoll.api.client import AdeClient
-from adepoll.api.job_kind import JobRef
-from adepoll.api.models import JobSnapshot, JobStatus, Json
+from adepoll import (
+    AdeClient,
+    JobRef,
+    JobSnapshot,
+    JobStatus,
+    JobWatcher,
+    Json,
+    ResultError,
+    ResultFetcher,
+    UnresolvedJobsError,
+    Watch,
+)
 from adepoll.cli.batch_state import state_of_watch
 from adepoll.cli.demo_emulator import emulator_process
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
-from adepoll.errors import ResultError, UnresolvedJobsError
-from adepoll.fetcher import ResultFetcher
-from adepoll.watching.watch import Watch
-from adepoll.watching.watcher import JobWatcher
 
 _MAX_DOWNLOADS: Final = 8  # at the same time
 _INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are stored

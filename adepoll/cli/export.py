@@ -11,8 +11,8 @@ import click
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run_sync
+from adepoll.common.redaction import shell_line
 from adepoll.display.views import State, make_view
-from adepoll.redaction import shell_line
 from adepoll.tables import ExportReport, Format, export
 
 _SHOWN: Final = 20  # conflicts or unreadable results

@@ -7,10 +7,10 @@ from attrs import frozen
 
 from adepoll.api.job_ids import is_plain
 from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError, InvalidJobIdError
 from adepoll.journal.outcomes import BatchJob
 from adepoll.journal.stored_jobs import JobToAdd, check_job
-from adepoll.redaction import showable
 
 _COLUMNS_SHOWN: Final = 20
 KIND_FIELD: Final = "kind"

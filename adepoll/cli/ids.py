@@ -18,9 +18,9 @@ import click
 
 from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import ONE_PER_LINE, Fields
+from adepoll.common.redaction import showable
 from adepoll.errors import InvalidJobIdError
 from adepoll.journal.stored_jobs import JobToAdd
-from adepoll.redaction import showable
 
 STDIN: Final = "-"
 _MOST_PLACES: Final = 10_000

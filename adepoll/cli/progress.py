@@ -31,7 +31,7 @@ from adepoll.cli.batch_state import (
 )
 from adepoll.cli.messages import discard, say
 from adepoll.cli.stdout_writer import write_line_async
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 _REFRESHES_PER_SECOND: Final = 4
 _LIVE_SPEED_WINDOW: Final = 15.0  # seconds

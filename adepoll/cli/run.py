@@ -17,8 +17,8 @@ import click
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_error, exit_code_of_signal
 from adepoll.cli.messages import discard, say, text_of
 from adepoll.cli.signals import StopSignals
+from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError
-from adepoll.redaction import showable
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 
 def _rebuild(

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from adepoll.common.redaction import showable
 from adepoll.errors._base import AdePollError
-from adepoll.redaction import showable
 
 
 class JobFailedError(AdePollError):

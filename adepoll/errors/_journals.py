@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 
+from adepoll.common.redaction import showable
 from adepoll.errors._base import AdePollError
 from adepoll.errors._results import StorageError
-from adepoll.redaction import showable
 
 
 class JournalError(AdePollError):

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from adepoll.common.redaction import showable
 from adepoll.errors._base import AdePollError
-from adepoll.redaction import showable
 
 
 class RequestError(AdePollError):

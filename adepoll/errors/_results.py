@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from adepoll.common.redaction import redact_url, showable
 from adepoll.errors._base import AdePollError
-from adepoll.redaction import redact_url, showable
 
 
 class ResultError(AdePollError):

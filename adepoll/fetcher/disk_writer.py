@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Final, TypeAlias
 
+from adepoll.common.threads import run_in_thread, start_in_thread, wait_until_done
 from adepoll.errors import ResultError
 from adepoll.fetcher.body_decoding import Chunk, ReadChunk
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.storage_rules import ObjectVersion
-from adepoll.threads import run_in_thread, start_in_thread, wait_until_done
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result; None if not known."""

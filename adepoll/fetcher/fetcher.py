@@ -14,7 +14,7 @@ from adepoll.api.client import AdeClient
 from adepoll.api.models import JobSnapshot
 from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
-from adepoll.closing import AsyncCloseable
+from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import (
     MalformedAnswerError,
     ResultChangedError,

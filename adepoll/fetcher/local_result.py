@@ -3,11 +3,11 @@
 import os
 from typing import Final
 
-from adepoll import file_system
 from adepoll.api.kept_result import KeptResult
+from adepoll.common import file_system
+from adepoll.common.threads import run_in_thread
 from adepoll.errors import ResultRangeError
 from adepoll.fetcher.storage_rules import ObjectVersion
-from adepoll.threads import run_in_thread
 
 _READ_SIZE: Final = 2**20
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from adepoll import file_system
+from adepoll.common import file_system
 from adepoll.errors import (
     ResultMalformedError,
     ResultTransferError,

@@ -16,7 +16,7 @@ from typing import Final
 
 from attrs import frozen
 
-from adepoll import file_system
+from adepoll.common import file_system
 from adepoll.fetcher.resume_state import ResumeStateFile
 
 _COPY_SIZE: Final = 2**20

@@ -16,6 +16,7 @@ from attrs import frozen
 from adepoll.api.protocol import parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.api.transport_errors import describe
+from adepoll.common.redaction import showable
 from adepoll.errors import ResultError, ResultMalformedError, ResultTransferError
 from adepoll.fetcher.body_decoding import Chunk, Decoder, Read, ReadChunk
 from adepoll.fetcher.buffered_body import take_over
@@ -29,7 +30,6 @@ from adepoll.fetcher.storage_rules import (
     error_for,
     parse_content_range,
 )
-from adepoll.redaction import showable
 
 _ChunkT = TypeVar("_ChunkT", bound=Chunk)
 

@@ -6,8 +6,8 @@ Imports errors, api.json_envelope and file_system.
 from collections.abc import Collection
 from typing import Final
 
-from adepoll import file_system
 from adepoll.api.json_envelope import ObjectScanner
+from adepoll.common import file_system
 from adepoll.errors import MalformedAnswerError
 from adepoll.fetcher.body_decoding import Chunk
 

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 from attrs import define, field
 
 from adepoll.api.models import Json
+from adepoll.common.threads import run_in_thread
 from adepoll.errors import ConfigurationError, ResultMalformedError, ResultTooLargeError
 from adepoll.fetcher.result_stream import ResultStream
-from adepoll.threads import run_in_thread
 
 _Event: TypeAlias = tuple[str, Json]
 

@@ -13,6 +13,7 @@ from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
 from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.common.redaction import is_redacted
 from adepoll.errors import ResultUnavailableError
 from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
@@ -20,7 +21,6 @@ from adepoll.fetcher.polled_result import PolledReader, PolledResult, raise_unle
 from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_client import PresignedUrl, ResolveUrl, StorageClient, StoredResult
-from adepoll.redaction import is_redacted
 
 Job: TypeAlias = JobSnapshot | JobRef | str
 """A snapshot of a job, a reference to it, or its id."""

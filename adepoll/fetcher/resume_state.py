@@ -20,8 +20,8 @@ from typing import Final
 
 from attrs import frozen
 
-from adepoll import file_system
 from adepoll.api.models import Json
+from adepoll.common import file_system
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 _FORMAT: Final = 3

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from attrs import asdict, define, field, frozen
 
+from adepoll.common.html_tables import HtmlTable
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.html_tables import HtmlTable
 
 
 @frozen(kw_only=True)

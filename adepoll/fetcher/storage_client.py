@@ -21,7 +21,8 @@ from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT
 from adepoll.api.transport_errors import describe, is_lasting_refusal
 from adepoll.api.transport_options import TransportOptions
-from adepoll.closing import AsyncCloseable
+from adepoll.common.closing import AsyncCloseable
+from adepoll.common.redaction import REDACTED, redact_url
 from adepoll.errors import (
     ResultExpiredError,
     ResultProxyRefusedError,
@@ -33,7 +34,6 @@ from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, Response
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_rules import DEFAULT_HEADERS, ObjectVersion, Range, request_headers
-from adepoll.redaction import REDACTED, redact_url
 
 _log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from attrs import frozen
 
 from adepoll.api.service_clock import parse_http_date
+from adepoll.common.redaction import REDACTED, showable
 from adepoll.errors import (
     ResultExpiredError,
     ResultForbiddenError,
     ResultRefusedError,
     ResultServerError,
 )
-from adepoll.redaction import REDACTED, showable
 
 RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_SUPPORTED: Final = frozenset({501, 505})

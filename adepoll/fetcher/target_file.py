@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from adepoll import file_system
+from adepoll.common import file_system
 
 _SPECIAL: Final = "it is a device, a pipe or a socket; write the chunks of stream() to it"
 

@@ -14,6 +14,7 @@ from typing import Final, Self
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
     Change,
@@ -39,7 +40,6 @@ from adepoll.journal.queries import (
 )
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 from adepoll.journal.stored_jobs import JobToAdd, stored_job
-from adepoll.redaction import showable
 
 _PAGE_BYTES: Final = 4 * 2**20
 _CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before SQLite copies them into the file

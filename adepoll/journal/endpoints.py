@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from adepoll.api.config import REGIONS, V2_REGIONS
+from adepoll.common.redaction import redact_url, showable
 from adepoll.errors import ConfigurationError, JournalEndpointError
 from adepoll.journal.foreign_file import damaged
-from adepoll.redaction import redact_url, showable
 
 _V1: Final = "endpoint"
 _V2: Final = "v2_endpoint"

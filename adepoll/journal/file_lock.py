@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-from adepoll import file_system
+from adepoll.common import file_system
 from adepoll.errors import JournalAccessError, JournalBusyError
 
 _TRIES: Final = 10

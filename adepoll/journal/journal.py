@@ -17,6 +17,7 @@ from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
 from attrs import define
 
 from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.common.threads import wait_until_done
 from adepoll.errors import ClosedError, ConfigurationError, JournalError
 from adepoll.journal.changes import Change
 from adepoll.journal.database import Database
@@ -24,7 +25,6 @@ from adepoll.journal.endpoints import ENDPOINT_NOTES, Endpoints
 from adepoll.journal.outcomes import Counts, Record
 from adepoll.journal.queries import RecordFilter
 from adepoll.journal.stored_jobs import JobToAdd
-from adepoll.threads import wait_until_done
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

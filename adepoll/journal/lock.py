@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from adepoll import file_system
+from adepoll.common import file_system
 from adepoll.journal import database_lock, file_lock
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-from adepoll import file_system
 from adepoll.api.file_names import check_is_local
+from adepoll.common import file_system
+from adepoll.common.redaction import showable
 from adepoll.errors import (
     ConfigurationError,
     JournalAccessError,
@@ -28,7 +29,6 @@ from adepoll.journal.foreign_file import damaged, limit_instructions, remove_lim
 from adepoll.journal.lock import JournalLock, take_lock
 from adepoll.journal.schema import APPLICATION_ID, FORMAT, JOURNAL_FILES, RULES, STATEMENTS
 from adepoll.journal.sqlite_errors import primary_code, reading_error
-from adepoll.redaction import showable
 
 _OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
 _SMALLEST: Final = 512  # bytes: the smallest page, and an SQLite file has at least one page

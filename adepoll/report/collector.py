@@ -10,8 +10,8 @@ from attrs import define, field
 
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.results import JobMetadata
+from adepoll.common.redaction import showable
 from adepoll.journal.outcomes import Record, Stage
-from adepoll.redaction import showable
 from adepoll.report.chart_numbers import bins, quantile, summarize
 from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
 from adepoll.report.kind_counter import KindCounter, summaries

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
-from adepoll.html_tables import HtmlTable
+from adepoll.common.html_tables import HtmlTable
 from adepoll.report.chart_numbers import Bins, Summary
 from adepoll.report.message_groups import Group
 

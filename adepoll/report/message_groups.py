@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 _MOST_GROUPS: Final = 2_000
 _EXAMPLES: Final = 3

@@ -17,9 +17,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from adepoll.__about__ import __version__
+from adepoll.common.redaction import shell_line, showable
 from adepoll.journal.endpoints import ENDPOINT_NOTES
 from adepoll.journal.schema import OUT_DIR
-from adepoll.redaction import shell_line, showable
 from adepoll.report import charts, formats
 from adepoll.report.facts import Facts, OutcomeKind
 

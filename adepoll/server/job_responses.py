@@ -8,8 +8,8 @@ from attrs import frozen
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot, JobStatus, Json
+from adepoll.common.redaction import showable
 from adepoll.errors import JobTimeoutError
-from adepoll.redaction import showable
 from adepoll.server.problem_details import RETRY_AFTER
 
 _MAX_TEXT_LENGTH: Final = 500  # characters of a reason

@@ -14,8 +14,8 @@ from attrs import frozen
 
 from adepoll import errors
 from adepoll.api.models import JobStatus, Json
+from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, ClosedError, RequestError
-from adepoll.redaction import showable
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 """The media type of `ProblemDetails.body`."""

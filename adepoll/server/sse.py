@@ -8,9 +8,9 @@ from typing import Final
 
 from adepoll.api.job_kind import JobRef, job_key
 from adepoll.api.models import JobStatus, Json
-from adepoll.closing import EndsWhenLeft
+from adepoll.common.closing import EndsWhenLeft
+from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.redaction import showable
 from adepoll.watching.arguments import check_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher

@@ -11,8 +11,8 @@ from typing import Final, Unpack
 from attrs import define
 
 from adepoll.api.client import AdeClient
+from adepoll.common.redaction import Secret
 from adepoll.errors import ClosedError, TooManyTenantsError
-from adepoll.redaction import Secret
 from adepoll.server.resources import ServerResources, SharedOptions, create_resources
 from adepoll.watching.pollers import start
 

@@ -16,12 +16,12 @@ from typing import Final, Protocol
 from adepoll.api.job_ids import is_job_id
 from adepoll.api.json_text import loads
 from adepoll.api.models import Json
+from adepoll.common.redaction import Secret
 from adepoll.errors import (
     ConfigurationError,
     MalformedAnswerError,
     WebhookVerificationError,
 )
-from adepoll.redaction import Secret
 
 _ID: Final = "webhook-id"
 _TIMESTAMP: Final = "webhook-timestamp"

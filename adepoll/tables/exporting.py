@@ -10,11 +10,11 @@ from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
 from attrs import evolve, field, frozen
 
 from adepoll.api.json_text import Json
+from adepoll.common.html_tables import HtmlTable
+from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError
-from adepoll.html_tables import HtmlTable
 from adepoll.journal.reader import JournalReader
 from adepoll.journal.schema import JOURNAL_FILES
-from adepoll.redaction import showable
 from adepoll.tables.column_types import Column, Scalar
 from adepoll.tables.inference import (
     Observer,

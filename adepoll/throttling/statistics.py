@@ -5,7 +5,7 @@ Imports estimators.
 
 from attrs import frozen
 
-from adepoll.html_tables import HtmlTable
+from adepoll.common.html_tables import HtmlTable
 from adepoll.throttling.estimators import OUTAGE
 
 

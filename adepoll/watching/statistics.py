@@ -1,4 +1,4 @@
-"""What a watcher counts, and the figures that it shows. Imports nothing of adepoll.
+"""What a watcher counts, and the figures that it shows. Imports html_tables.
 
 Polls are counted in `watched_jobs`, sweeps in `list_sweeper`, wasted polls in `listing`.
 """
@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import define, field, fields_dict, frozen
 
-from adepoll.html_tables import HtmlTable
+from adepoll.common.html_tables import HtmlTable
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the histogram's buckets, in seconds."""

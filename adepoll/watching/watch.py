@@ -15,9 +15,9 @@ from attrs import field, frozen
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.table_row import TableRow
-from adepoll.closing import EndsWhenLeft
+from adepoll.common.closing import EndsWhenLeft
+from adepoll.common.html_tables import HtmlTable
 from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
-from adepoll.html_tables import HtmlTable
 from adepoll.watching.job_state import SnapshotBuffer
 from adepoll.watching.pollers import join
 from adepoll.watching.subscription_host import SubscriptionHost

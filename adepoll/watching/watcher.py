@@ -17,7 +17,7 @@ from attrs import evolve
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.source import JobSource, for_kind, kind_of
-from adepoll.closing import AsyncCloseable
+from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, Schedule

@@ -12,6 +12,7 @@ from adepoll.api import protocol
 from adepoll.api.job_ids import check_job_id
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
+from adepoll.common.redaction import Secret
 from adepoll.errors import (
     InvalidJobIdError,
     MalformedAnswerError,
@@ -19,7 +20,6 @@ from adepoll.errors import (
     StatusError,
     WrongJobError,
 )
-from adepoll.redaction import Secret
 
 CANARY = "CaNaRy0123456789+/=="
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)

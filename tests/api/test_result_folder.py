@@ -8,8 +8,8 @@ import sys
 import pytest
 from files import names
 
-from adepoll import file_system
 from adepoll.api.result_folder import ResultFolder, remove_unused
+from adepoll.common import file_system
 
 TOKEN = "0123456789abcdef"
 LEFT = [f".adepoll-{TOKEN}-0.result", f".adepoll-{TOKEN}-17.result", f".adepoll-{TOKEN}.lock"]

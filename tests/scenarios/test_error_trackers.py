@@ -9,9 +9,9 @@ from amounts import more
 from trackers import recorded
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy, WebhookVerifier
+from adepoll.common.redaction import Secret
 from adepoll.emulator import FAULT_NAMES, Emulator, Endpoint, JobPlan, make_fault
 from adepoll.errors import AdePollError, ConfigurationError
-from adepoll.redaction import Secret
 
 KEY = "CaNaRy-KeY-8f2e1"
 SECRETS = (KEY, "X-Amz-Signature=", "X-Amz-Credential=", "CaNaRy-CoNtEnT")

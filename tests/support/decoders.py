@@ -28,6 +28,7 @@ from adepoll.api.service_clock import parse_http_date
 from adepoll.cli.batch_options import BatchOptions
 from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import Fields, IdsError
+from adepoll.common.redaction import Secret, redact_text, showable
 from adepoll.errors import (
     ConfigurationError,
     InvalidJobIdError,
@@ -45,7 +46,6 @@ from adepoll.fetcher.storage_rules import (
 )
 from adepoll.journal import JournalReader
 from adepoll.journal.outcomes import BatchJob
-from adepoll.redaction import Secret, redact_text, showable
 from adepoll.scheduling.durations import Durations
 from adepoll.server.byte_ranges import ByteRange, if_range_matches, parse_range
 from adepoll.server.result_responses import attachment

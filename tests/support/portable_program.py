@@ -14,8 +14,8 @@ from adepoll import (  # noqa: E402
     Batch,
     JobWatcher,
     ResultFetcher,
-    file_system,
 )
+from adepoll.common import file_system  # noqa: E402
 from adepoll.emulator import Emulator, JobPlan  # noqa: E402
 from adepoll.errors import JournalBusyError  # noqa: E402
 from adepoll.journal import JournalReader  # noqa: E402

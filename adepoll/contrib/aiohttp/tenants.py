@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
+from adepoll.common.redaction import Secret
 from adepoll.contrib.aiohttp.disconnects import DisconnectMonitor
 from adepoll.contrib.aiohttp.problems import abort, problem_response
 from adepoll.errors import (
@@ -20,7 +21,6 @@ from adepoll.errors import (
     WebhookVerificationError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.redaction import Secret
 from adepoll.server.health import LIVE
 from adepoll.server.resources import (
     ResourceOptions,

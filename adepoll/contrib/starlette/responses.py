@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
+from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.redaction import showable
 from adepoll.server.resources import ServerResources, limit_send_time
 from adepoll.server.sse import EVENT_STREAM_HEADERS, JobEventStream
 

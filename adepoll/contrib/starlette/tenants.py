@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
+from adepoll.common.redaction import Secret
 from adepoll.contrib.starlette.problems import problem_response
 from adepoll.contrib.starlette.responses import (
     ClientDisconnectedError,
@@ -21,7 +22,6 @@ from adepoll.contrib.starlette.responses import (
     cancel_on_disconnect,
 )
 from adepoll.errors import ConfigurationError, WebhookVerificationError
-from adepoll.redaction import Secret
 from adepoll.server.health import LIVE
 from adepoll.server.resources import ResourceOptions, ServerResources, open_resources
 from adepoll.server.sse import as_event

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
-from adepoll.redaction import showable
+from adepoll.common.redaction import showable
 
 _LONGEST: Final = 200  # characters of a value
 

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from adepoll.closing import AsyncCloseable, EndsWhenLeft
+from adepoll.common.closing import AsyncCloseable, EndsWhenLeft
 
 
 class Resource(AsyncCloseable):

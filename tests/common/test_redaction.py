@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adepoll.redaction import REDACTED, is_redacted, redact_json, redact_text, redact_url, showable
+from adepoll.common.redaction import (
+    REDACTED,
+    is_redacted,
+    redact_json,
+    redact_text,
+    redact_url,
+    showable,
+)
 
 CANARY = "CaNaRy0123456789"
 URL_CHARS = string.ascii_letters + string.digits + "-._~!$&'()*+,;=:%"

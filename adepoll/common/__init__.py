@@ -1,0 +1,1 @@
+"""What all packages use: it imports nothing else of adepoll."""
