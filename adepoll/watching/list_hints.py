@@ -61,7 +61,10 @@ class ListHints:
             if state.ticket and not state.ignore_list and watched:
                 due = now
                 if state.first_active_age is not None:
-                    due += self.timing.rng.random() * self.timing.delay(state, now)
+                    delay = self.timing.delay(state, now)
+                    spread = now + self.timing.rng.random() * delay
+                    # The lag bound counts from the last poll or page that showed the job.
+                    due = max(min(spread, state.last_active_at + delay), now)
                 if due < state.due:
                     self.poll_queue.put(state, due)
             if number % _CHUNK == 0:

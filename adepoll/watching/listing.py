@@ -31,6 +31,8 @@ class ListTrust:
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
         max_trust: Maximum seconds for which the list alone says that a job is active.
+        first_trust: Seconds for which a new job waits until the list shows it. The list's own lag
+            is added, up to the same number of seconds.
         sweeping: True while the list decides when jobs are polled.
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
         pending_confirmation: Number of jobs that are to be polled immediately.
@@ -42,6 +44,7 @@ class ListTrust:
 
     learning: Learning
     max_trust: float = 300.0
+    first_trust: float = 5.0
     sweeping: bool = False
     settled_share: float = 0.0
     sweeps_are_late: bool = False
@@ -100,6 +103,7 @@ class ListTrust:
                 return -math.inf
             self.trust(state)
             state.missing_at = math.inf
+            state.list_trusted_until = 0.0  # it depends on the list's lag
         if state.first_active_age is None and self.jobs_come_settled:
             return -math.inf
         if not state.list_trusted_until:
@@ -110,10 +114,12 @@ class ListTrust:
         """Return the time of a poll that guards against a list that wrongly shows a job as active.
 
         When 99% of jobs of this age should have settled, and at the latest after `max_trust`
-        seconds.
+        seconds. A job that neither the list nor a poll has shown is polled sooner: the sweep that
+        should show it may fail, or may never come.
         """
         if state.first_active_age is None:
-            return now + self.max_trust
+            lag = min(self.list_lag, self.first_trust)
+            return max(state.added_at + self.first_trust + lag, now)
         age = self.learning.age(state, now)
         distribution = self.learning.durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:

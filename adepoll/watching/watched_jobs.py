@@ -54,7 +54,8 @@ class WatchedJobs:
         self.on_due: Callable[[], None] = _do_nothing
         self.learning = timing.learning
         self.counts = PollCounts()
-        self.list_trust = ListTrust(learning=self.learning)
+        target_lag = timing.target_lag or _TARGET_LAG
+        self.list_trust = ListTrust(learning=self.learning, first_trust=_FIRST_TRUST * target_lag)
         self.poll_queue = PollQueue(self.learning.chance)
         self._states: dict[str, JobState] = {}
         self.list_hints = ListHints(self._states, timing, self.list_trust, self.poll_queue)
@@ -289,7 +290,7 @@ class WatchedJobs:
         trust = self.list_trust
         if trust.sweeping:
             # The list may well show that the job is active, with 99 others in one request.
-            return 0.0 if trust.jobs_come_settled else trust.max_trust
+            return 0.0 if trust.jobs_come_settled else trust.first_trust
         return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
@@ -426,6 +427,8 @@ def _do_nothing() -> None:
     """Do nothing: the default of `WatchedJobs.on_due`."""
 
 
+_TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
+_FIRST_TRUST: Final = 2.5  # times the target lag; a sweep comes about every two target lags
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
 _CHECK_LATER: Final = 30.0  # seconds
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one turn

@@ -536,11 +536,13 @@ def quick():
     return durations
 
 
-def test_a_new_job_waits_for_the_list_at_most_max_trust():
+def test_a_new_job_waits_for_the_list_at_most_first_trust():
     hints = make_hints()
     state = make_state(hints, added_at=5.0)
-    assert hints.trusted_until(state, 5.0) == 5.0 + hints.max_trust
-    assert hints.trusted_until(state, 100.0) == 5.0 + hints.max_trust  # not put off again and again
+    assert hints.trusted_until(state, 5.0) == 5.0 + hints.first_trust
+    assert (
+        hints.trusted_until(state, 100.0) == 5.0 + hints.first_trust
+    )  # not put off again and again
 
 
 def test_a_listed_job_is_polled_when_almost_no_job_of_its_age_is_active():
@@ -607,7 +609,7 @@ def test_a_missing_job_is_not_polled_once_the_list_is_known_to_lag():
     state.missing_at = 12.0
     assert hints.trusted_until(state, 12.0) == -math.inf
     hints.list_lag = 3.0
-    assert hints.trusted_until(state, 12.0) == 12.0 + hints.max_trust
+    assert hints.trusted_until(state, 12.0) == 10.0 + hints.first_trust + 3.0
     assert hints.pending_confirmation == 0
     assert state.missing_at == math.inf
 

@@ -42,6 +42,7 @@ from adepoll.watching.watched_jobs import WatchedJobs
 
 INTERVAL = 10.0
 TRUST = 300.0
+FIRST_TRUST = 5.0
 HEADSTART = 600.0
 
 
@@ -743,10 +744,31 @@ def make_sweeping(*job_ids):
 def test_a_new_job_waits_for_the_list():
     watched_jobs = make_sweeping("a")
     assert watched_jobs.pop_due(0.0) is None
-    assert watched_jobs.next_due() == TRUST
+    assert watched_jobs.next_due() == FIRST_TRUST
     watched_jobs.list_hints.listed(summary("a"), 0.0, 1.0)
     assert sum(watched_jobs.list_hints.sweep_ended(0.0, 1.0)) == 0
     assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
+
+
+@pytest.mark.parametrize(("lag", "due"), [(0.0, 5.0), (3.0, 8.0), (60.0, 10.0)])
+def test_a_new_job_that_no_sweep_has_shown_is_polled(lag, due):
+    """A sweep can fail or come late, and the list can be later than it seems."""
+    watched_jobs = make_sweeping("a")
+    watched_jobs.list_trust.list_lag = lag
+    assert watched_jobs.pop_due(due - 0.1) is None
+    assert watched_jobs.pop_due(due).job_id == "a"
+
+
+def test_jobs_wait_no_longer_for_the_list_when_it_turns_out_to_lag():
+    """Two jobs that were missing from a sweep are active: the others are too new for the list."""
+    watched_jobs, subscription = make_watched_jobs(), make_subscription()
+    watched_jobs.list_hints.start_sweeping()
+    subscribe(watched_jobs, subscription, "a", "b", "c", can_wait=True)
+    assert sum(watched_jobs.list_hints.sweep_ended(1.0, 1.0)) == 3
+    poll(watched_jobs, "pending", 1.0)
+    poll(watched_jobs, "pending", 1.0)
+    assert watched_jobs.pop_due(1.0) is None
+    assert watched_jobs.get("c").due == pytest.approx(FIRST_TRUST + 1.5)
 
 
 def test_a_job_missing_from_the_list_is_polled():
@@ -865,7 +887,8 @@ def test_when_sweeping_stops_each_job_is_due_within_its_delay():
     dues = [watched_jobs.get(job_id).due for job_id in job_ids]
     assert set(dues[1_100:]) == {5.0}  # these were never seen
     assert 5.0 < min(dues[:1_100]) < 6.0
-    assert 14.0 < max(dues[:1_100]) <= 5.0 + INTERVAL
+    # Within a delay since the list showed them, not since the end of the sweeps.
+    assert 10.0 < max(dues[:1_100]) <= 1.0 + INTERVAL
     assert len({round(due, 3) for due in dues[:1_100]}) > 500
 
 
@@ -1256,7 +1279,7 @@ def test_a_new_job_waits_for_the_list_while_sweeping():
     watched_jobs, subscription = make_experienced(), make_subscription()
     watched_jobs.list_hints.start_sweeping()
     subscribe_waiting(watched_jobs, subscription, *MANY)
-    assert {watched_jobs.get(job_id).due for job_id in MANY} == {TRUST}
+    assert {watched_jobs.get(job_id).due for job_id in MANY} == {FIRST_TRUST}
 
 
 def test_an_old_job_makes_all_postponed_first_polls_due():
