@@ -165,7 +165,8 @@ def _check_timeout_error(actor, job_id, at, error):
     ]
     if error.last_status is None and any(poll.cause is None for poll in polls):
         actor.source.service.violate(f"9: {actor.name}: {job_id} times out, and was never seen")
-    if polls and all(poll.cause is not None for poll in polls) and error.last_error is None:
+    nothing = error.last_status is None and error.last_error is None
+    if nothing and polls and all(poll.cause is not None for poll in polls):
         actor.source.service.violate(f"9: {actor.name}: {job_id} times out without a cause")
 
 
@@ -256,18 +257,32 @@ def _check_first_poll(scenario, source, follow, job_id):
         return  # nothing tells whether the job was still open when its id came again
     job = source.service.jobs[job_id]
     began = follow.began
-    first = next((p for p in source.polls[job_id] if p.ended >= began - 1.0), None)
-    due = began + (0.0 if _is_awaited(follow.actor) else _bound(follow, began - job.received_at))
+    polls = [poll.began for poll in source.polls[job_id] if poll.ended >= began - 1.0]
+    if not _is_awaited(follow.actor):  # a page of the list that shows the job replaces the poll
+        polls += [at for at in source.shown.get(job_id, ()) if at >= began - 1.0]
+    first = min(polls, default=None)
+    due = began
+    if not _is_awaited(follow.actor):
+        bound = _bound(follow, began - job.received_at)
+        due += max(bound, _longest_wait_for_list(scenario, source))
     if len(source.follows[job_id]) > 1:
         due += 1.0  # a poll for others, less than a second old, is as good
     due += SLACK if not _is_awaited(follow.actor) else 0.05
     if follow.ended <= due or _is_excused(scenario, source, follow, began, due):
         return
-    if first is None or first.began > due:
-        when = "never" if first is None else f"{first.began - began:.2f} s after that"
+    if first is None or first > due:
+        when = "never" if first is None else f"{first - began:.2f} s after that"
         source.service.violate(
             f"10: {follow.actor.name} adds {job_id} at {began:.2f}; it is polled {when}"
         )
+
+
+def _longest_wait_for_list(scenario, source):
+    """Return the seconds for which a new job may wait for a sweep that shows it."""
+    number = scenario.sources.index(source)
+    if scenario.watchers[number]["discovery"] == "get" or scenario.behaviour.listing == "none":
+        return 0.0
+    return 2 * 2.5 * TARGET_LAG  # the second half only if the list turned out to be late
 
 
 def _check_gaps(scenario, source, follow, job_id):

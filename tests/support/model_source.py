@@ -160,6 +160,7 @@ class ModelSource:
         semaphore: The semaphore of the user; None if the watcher has its own.
         follows: When consumers followed a job.
         saturated: Begin and end of times in which as many requests were in flight as may be.
+        shown: For each job, when pages that show it as active were requested.
     """
 
     service: ModelService
@@ -172,6 +173,7 @@ class ModelSource:
     active: set = field(factory=set)
     follows: dict = field(factory=dict)
     saturated: list = field(factory=list)
+    shown: dict = field(factory=dict)
     pages: int = 0
     closed: bool = False
     worked: bool = False  # a GET has succeeded
@@ -265,8 +267,11 @@ class ModelSource:
                 service.note(f"{self.name} read page {page} of the list: {disturbed[0]}")
                 raise disturbed[1]
             first = page * page_size
+            jobs = tuple(listed[first : first + page_size])
+            for job in jobs:
+                self.shown.setdefault(job.job_id, []).append(began)
             return JobPage(
-                jobs=tuple(listed[first : first + page_size]),
+                jobs=jobs,
                 has_more=behaviour.listing == "endless" or first + page_size < len(listed),
             )
         finally:
@@ -284,9 +289,9 @@ class ModelSource:
             text = job.status_at(seen)
             if behaviour.listing == "keeps settled" and text == job.final:
                 text = "processing"
-            if text == status:
+            if text == status.value:
                 listed.append(_summary(job.job_id, text, service.received_at(job)))
-        if status == "processing":
+        if status is JobStatus.PROCESSING:
             received = from_timestamp(int(EPOCH))
             listed += [
                 _summary(f"foreign-{number}", "processing", received)
