@@ -166,7 +166,10 @@ class WatchSubscription(Subscription):
     def unresolved(self) -> dict[str, AdePollError | None]:
         """Return why jobs are unresolved, by key; None for those that can still be resolved."""
         fatal = self.error if isinstance(self.error, AdePollError) else None
-        return {key: self.errors.get(key, fatal) for key in self._jobs}
+        return {
+            key: None if last is BUFFERED else self.errors.get(key, fatal)
+            for key, last in self._jobs.items()
+        }
 
     def progress(self) -> WatchProgress:
         """Return the present progress."""

@@ -130,14 +130,16 @@ def test_every_id_is_accounted_for():
 
 
 def test_a_fatal_error_is_why_the_open_jobs_are_unresolved():
-    subscription = subscription_of("gone", "open")
+    subscription = subscription_of("gone", "open", "buffered")
     subscription.give_up(JobKind.V1_EXTRACT, "gone", JobNotFoundError(status=404, job_id="gone"))
+    subscription.deliver(snapshot("buffered"))
     subscription.fail(AuthenticationError(status=401))
     subscription.fail(ClosedError("later"))
     assert isinstance(subscription.error, AuthenticationError)
     causes = subscription.unresolved()
     assert isinstance(causes["gone"], JobNotFoundError)
     assert causes["open"] is subscription.error
+    assert causes["buffered"] is None
     assert subscription.complete
 
 
