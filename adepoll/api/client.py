@@ -93,7 +93,8 @@ class AdeClient(AsyncCloseable):
             rate_limiter: A request budget that this client shares with other clients of the same
                 organisation and event loop; None for a budget of its own. The client does not close
                 it.
-            max_body_bytes: Largest accepted response body, bytes after decompression.
+            max_body_bytes: Largest accepted response body, bytes after decompression. An answer
+                about a v2 job can be larger: then its result is not kept in memory.
             inline_limit: Size in bytes from which the result in an answer about a v2 job is not
                 kept in memory; see `JobSnapshot.data_omitted`.
             result_dir: Existing folder for such results, so that they need not be requested again.

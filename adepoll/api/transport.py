@@ -102,7 +102,9 @@ class Transport(Connections):
         Raises:
             ClosedError: The client is closed.
         """
-        most = self._max_body_bytes if large is None else self._inline_limit
+        most = self._max_body_bytes
+        if large is not None:
+            most = min(most, self._inline_limit)
         return partial(
             self._send, _Request(self._url(root, path), root.proxy, read, job_id, most, large)
         )

@@ -216,7 +216,7 @@ class WorldSource:
     async def _decode(self, body: bytes, status: int) -> JobSnapshot:
         """Read an answer about a job; leave out a large result of a v2 job, as a client does."""
         rules = RULES[self.kind]
-        if not rules.can_be_large or len(body) <= self.inline_limit:
+        if not rules.can_be_large or len(body) <= min(self.inline_limit, self.max_body_bytes):
             return rules.decode_job(body, status)
         large = LargeAnswer(rules.result_field, None)
         await large.feed(body)

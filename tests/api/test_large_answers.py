@@ -89,6 +89,11 @@ async def test_the_limit_is_that_of_the_whole_answer():
     assert (await poll(body, inline_limit=len(body) - 1)).data_omitted
 
 
+async def test_a_large_inline_limit_refuses_no_answer():
+    job = await poll(answer_with(), inline_limit=2**30, max_body_bytes=2**20)
+    assert job.data_omitted
+
+
 async def test_the_limit_does_not_depend_on_how_the_answer_arrives():
     body = answer_with({**RESULT, "markdown": "x"})
     assert (await poll(body, end="length", inline_limit=len(body))).data is not None
