@@ -326,6 +326,8 @@ class JobSnapshot(TableRow):
         for name in _FLAGS:
             if getattr(self, name):
                 added[name] = True
+        if JobStatus.parse(self.status_text) is not self.status:
+            added["status"] = self.status.value  # the text is that of a kind of your own
         return dumps({**codec.flatten(self), **added}, indent=indent)
 
     @classmethod

@@ -343,7 +343,7 @@ class Database:
         snapshot, at = change.snapshot, change.at
         job = JobRef(snapshot.job_id, kind=snapshot.kind)
         stage, done_at = ("fetching", None) if change.fetching else ("done", at)
-        status, text = _shown_status(snapshot.status_text), _snapshot_json(snapshot)
+        status, text = snapshot.status.value, _snapshot_json(snapshot)
         cost = credits_of(snapshot)
         partial = int(snapshot.partial)
         self._update(_SETTLED, job, stage, status, text, partial, cost, at, done_at)

@@ -9,6 +9,7 @@ from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 
 from adepoll.api import codec
+from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import dumps
 from adepoll.api.kinds import v1_extract
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary, from_timestamp
@@ -193,7 +194,7 @@ WITH_URL = make_metadata(
     [
         {"output_url": PRESIGNED},
         {"failure_reason": f"Authorization: Bearer {CANARY}"},
-        {"status_text": PRESIGNED},
+        {"status": JobStatus.UNKNOWN, "status_text": PRESIGNED},
         {"org_id": PRESIGNED},
         {"version": PRESIGNED},
         {"extra": URL},
@@ -206,6 +207,14 @@ def test_a_redacted_copy_has_no_secret_in_any_text(change):
     assert CANARY in job.to_json()
     assert CANARY not in job.redacted().to_json()
     assert evolve(job.redacted(), **change) == job
+
+
+def test_the_status_of_a_job_of_another_kind_survives_although_its_text_is_unknown():
+    job = JobSnapshot(
+        job_id="a", kind=JobKind("toy"), status=JobStatus.COMPLETED, status_text="done"
+    )
+    again = JobSnapshot.from_json(job.to_json())
+    assert (again.kind, again.status, again.is_terminal) == (job.kind, job.status, True)
 
 
 def test_a_redacted_summary_has_no_secret_and_keeps_an_id_that_can_be_used():
