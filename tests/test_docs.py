@@ -53,7 +53,7 @@ async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factor
     if language == "python":
         command = [sys.executable, "-W", "error", "-c", code]
     else:
-        command = ["bash", "-euc", code]
+        command = ["bash", "-euo", "pipefail", "-c", code]
         variables["PATH"] = search_path(tmp_path_factory.mktemp("bin"))
         packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         variables |= {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"}

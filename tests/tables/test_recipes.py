@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall((ROOT / "docs/tables.md").read_text("utf-8"))
 
+SHELL = ["bash", "-euo", "pipefail", "-c"]
+
 
 async def output_of(command, **options):
     process = await asyncio.create_subprocess_exec(
@@ -44,7 +46,7 @@ async def test_every_recipe_runs(tmp_path, tmp_path_factory):
         }
         printed = {}
         for language, code in BLOCKS:
-            command = [sys.executable, "-c"] if language == "python" else ["bash", "-euc"]
+            command = SHELL if language == "sh" else [sys.executable, "-c"]
             printed[code] = await output_of([*command, code], cwd=tmp_path, env=environment)
     assert len(BLOCKS) >= 8
     assert all(printed[code] for language, code in BLOCKS if language == "python")
