@@ -72,7 +72,7 @@ def watch(
 
 
 def download(
-    job: str,
+    job: JobSnapshot | JobRef | str,
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -81,7 +81,7 @@ def download(
     """Write the result of a completed job to a file; see `ResultFetcher.download`.
 
     Args:
-        job: Id of the job.
+        job: A snapshot of the job, a `JobRef`, or its id.
         path: The file; its folder must exist.
         overwrite: True to replace an existing file.
         client: Creates the client; see `Session`.

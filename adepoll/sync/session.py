@@ -4,7 +4,16 @@ import os
 from collections.abc import AsyncIterable, Callable, Collection, Generator, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
@@ -22,6 +31,15 @@ from adepoll.watching.watcher import JobWatcher
 
 JobIds: TypeAlias = Iterable[str | JobRef]
 _T = TypeVar("_T")
+_S = TypeVar("_S")
+_P = ParamSpec("_P")
+
+
+def _typed_like(
+    _make: Callable[Concatenate[AdeClient, _P], object],
+) -> Callable[[Callable[..., _T]], Callable[Concatenate[_S, _P], _T]]:
+    """Tell type checkers that a method takes the options of another class."""
+    return lambda method: method
 
 
 class Session:
@@ -138,7 +156,7 @@ class Session:
 
     def download(
         self,
-        job: JobSnapshot | str,
+        job: JobSnapshot | JobRef | str,
         path: str | os.PathLike[str],
         *,
         progress: Callable[[int, int | None], None] | None = None,
@@ -152,6 +170,7 @@ class Session:
             self._fetcher.download(job, path, progress=progress, overwrite=overwrite)
         )
 
+    @_typed_like(AsyncBatch)
     def batch(self, **options: Any) -> "Batch":
         """Return a batch; the options are those of `adepoll.Batch`. A ``with`` block opens it."""
         return Batch(self, **options)

@@ -21,7 +21,9 @@ from adepoll import (
     Durations,
     FetcherStats,
     Fixed,
+    JobKind,
     JobPage,
+    JobRef,
     JobResult,
     JobSnapshot,
     JobSource,
@@ -195,6 +197,7 @@ def without_asyncio() -> None:
     for either in sync.watch(["job"], errors="yield"):
         assert_type(either, JobSnapshot | UnresolvedJob)
     assert_type(sync.download("job", "job.json"), Download)
+    assert_type(sync.download(JobRef("job", kind=JobKind.V1_PARSE), "job.json"), Download)
     with (
         sync.Session(lambda: AdeClient(region="eu")) as session,
         session.batch(journal="b.db") as batch,
@@ -202,3 +205,4 @@ def without_asyncio() -> None:
         for outcome in batch.run(["job"], replay=True):
             assert_type(outcome, Outcome)
         assert_type(batch.progress, BatchProgress)
+        session.batch(jornal="b.db")  # type: ignore[call-arg]
