@@ -16,6 +16,7 @@ from typing import Final
 
 import adepoll
 import adepoll.contrib
+import adepoll.server
 
 # Public modules (see "Deprecation policy" in contributing.md) with a page of their own.
 _CONTRIB: Final = [module.name for module in pkgutil.iter_modules(adepoll.contrib.__path__)]
@@ -38,6 +39,11 @@ MODULES: Final = {
         f"adepoll.contrib.{name}": _TITLES.get(f"adepoll.contrib.{name}", name) for name in _CONTRIB
     },
 }
+# Public modules whose names are on the page of their package, below those of `adepoll` itself.
+PARTS: Final = [
+    "adepoll.errors",
+    *(f"adepoll.server.{module.name}" for module in pkgutil.iter_modules(adepoll.server.__path__)),
+]
 # Pages for the names of `adepoll` itself, by the package that defines them.
 PACKAGES: Final = {
     "api": ("client", "Client, jobs and results"),
@@ -56,7 +62,7 @@ PACKAGES: Final = {
 
 def public_modules() -> list[str]:
     """Return the names of the modules whose ``__all__`` is public."""
-    return ["adepoll", "adepoll.errors", *MODULES]
+    return ["adepoll", *PARTS, *MODULES]
 
 
 def pages() -> dict[str, str]:
@@ -68,8 +74,10 @@ def pages() -> dict[str, str]:
         page, title = PACKAGES.get(package, (package.replace(".", "-"), package))
         titles[page] = title
         names.setdefault(page, []).append(f"adepoll.{name}")
-    known = {name.rpartition(".")[2] for name in names["errors"]}
-    names["errors"] += [f"adepoll.errors.{n}" for n in _names("adepoll.errors") if n not in known]
+    for module in PARTS:
+        package = module.split(".")[1]
+        new = [name for name in _names(module) if name not in adepoll.__all__]
+        names[PACKAGES[package][0]] += [f"{module}.{name}" for name in new]
     for module, title in MODULES.items():
         page = module.removeprefix("adepoll.").replace(".", "-")
         titles[page] = title

@@ -9,6 +9,18 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
+__all__ = [
+    "ByteRange",
+    "RequestedRange",
+    "ResponsePlan",
+    "Unsatisfiable",
+    "content_range",
+    "if_range_matches",
+    "parse_range",
+    "plan_response",
+    "read_range",
+]
+
 _OK: Final = 200
 _PARTIAL_CONTENT: Final = 206
 _RANGE_NOT_SATISFIABLE: Final = 416

@@ -18,6 +18,8 @@ from adepoll.fetcher import ResultFetcher
 from adepoll.watching.pollers import finish, start
 from adepoll.watching.watcher import JobWatcher
 
+__all__ = ["Condition", "Health"]
+
 _PROBE_TIMEOUT: Final = 3.0  # seconds
 _IDLE: Final = 30.0  # seconds after which earlier requests say nothing about the service
 

@@ -12,6 +12,8 @@ from adepoll.common.redaction import showable
 from adepoll.errors import JobTimeoutError
 from adepoll.server.problem_details import RETRY_AFTER
 
+__all__ = ["StatusReply", "job_as_json"]
+
 _MAX_TEXT_LENGTH: Final = 500  # characters of a reason
 
 

@@ -17,6 +17,8 @@ from adepoll.api.models import JobStatus, Json
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, ClosedError, RequestError
 
+__all__ = ["PROBLEM_MEDIA_TYPE", "ProblemDetails", "problem_details", "report_problem"]
+
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 """The media type of `ProblemDetails.body`."""
 

@@ -35,6 +35,8 @@ from adepoll.watching.semaphore import TurnLimiter
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
+__all__ = ["ResourceOptions", "ServerResources", "create_resources", "open_resources"]
+
 _T = TypeVar("_T")
 
 _MAX_PER_TURN: Final = 16  # tasks in one turn of the loop: a few milliseconds of responding

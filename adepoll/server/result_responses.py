@@ -14,6 +14,8 @@ from adepoll.errors import ResultRangeError
 from adepoll.fetcher import ResultFetcher, ResultStream
 from adepoll.server.byte_ranges import RequestedRange, ResponsePlan, plan_response, read_range
 
+__all__ = ["ResultReply", "reply_with_result"]
+
 _NOT_MODIFIED: Final = 304
 _WHOLE: Final = RequestedRange(0)
 _FIRST_BYTE: Final = RequestedRange(0, 1)

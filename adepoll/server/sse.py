@@ -15,6 +15,8 @@ from adepoll.watching.arguments import check_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
+__all__ = ["EVENT_STREAM_HEADERS", "JobEventStream", "as_event"]
+
 EVENT_STREAM_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",

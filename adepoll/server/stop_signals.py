@@ -13,6 +13,8 @@ from contextvars import Context
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
+__all__ = ["on_stop_signal"]
+
 _Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 _Callback: TypeAlias = Callable[[], object]
 

@@ -16,6 +16,8 @@ from adepoll.errors import ClosedError, TooManyTenantsError
 from adepoll.server.resources import ServerResources, SharedOptions, create_resources
 from adepoll.watching.pollers import start
 
+__all__ = ["TenantOptions", "TenantPool"]
+
 _CHECKS: Final = 4  # for idle tenants, in the time after which they are closed
 
 

@@ -23,6 +23,8 @@ from adepoll.errors import (
     WebhookVerificationError,
 )
 
+__all__ = ["Verifier", "WebhookVerifier", "job_ids_in"]
+
 _ID: Final = "webhook-id"
 _TIMESTAMP: Final = "webhook-timestamp"
 _SIGNATURE: Final = "webhook-signature"

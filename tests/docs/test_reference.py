@@ -1,11 +1,17 @@
 """The API reference has every public name, whether or not the site has been built."""
 
+import ast
 import importlib
+import json
 import pkgutil
 import re
 from pathlib import Path
 
+import pytest
+
+import adepoll
 import adepoll.contrib
+import adepoll.server
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -25,18 +31,52 @@ def test_every_public_name_is_on_exactly_one_page(api_pages):
         for name in getattr(importlib.import_module(module), "__all__", ())
         if not name.startswith("_")
     }
-    # The names of `adepoll.errors` are shown as those of `adepoll` where both have them.
-    errors = set(importlib.import_module("adepoll").__all__)
-    public -= {f"adepoll.errors.{name}" for name in errors}
+    # These names are shown as those of `adepoll` where both have them.
+    public -= {f"{part}.{name}" for part in api_pages.PARTS for name in adepoll.__all__}
     assert set(found) == public
 
 
 def test_the_modules_with_public_names_are_those_of_the_deprecation_policy(api_pages):
     policy = (DOCS / "contributing.md").read_text("utf-8").partition("## Deprecation policy")[2]
     named = set(re.findall(r"`(adepoll[\w.]*)`", policy))
-    contrib = {module.name for module in pkgutil.iter_modules(adepoll.contrib.__path__)}
-    named = (named - {"adepoll.contrib"}) | {f"adepoll.contrib.{name}" for name in contrib}
+    for package in (adepoll.contrib, adepoll.server):
+        modules = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        named = (named - {package.__name__}) | {module.name for module in modules}
     assert named == set(api_pages.public_modules())
+
+
+def imported_names(code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "adepoll":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def example_codes(path):
+    text = path.read_text("utf-8")
+    if path.suffix == ".md":
+        return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return ["".join(cell["source"]).replace("await ", "") for cell in cells]
+    return [text]
+
+
+EXAMPLES = [
+    DOCS.parent / "README.md",
+    *DOCS.glob("*.md"),
+    *DOCS.glob("notebooks/*.ipynb"),
+    *DOCS.glob("examples/*.py"),
+]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_import_only_names_of_the_reference(path, api_pages):
+    modules = api_pages.public_modules()
+    public = set(modules)
+    for module in modules:
+        names = getattr(importlib.import_module(module), "__all__", ())
+        public |= {f"{module}.{name}" for name in names}
+    assert {name for code in example_codes(path) for name in imported_names(code)} <= public
 
 
 def test_every_page_is_in_the_table_of_contents():
