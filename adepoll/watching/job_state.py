@@ -24,7 +24,7 @@ class JobOwner(Protocol):
         """Make a job due that waits for room; return False if it does not wait any more."""
 
     on_due: Callable[[], None]
-    """To be called when jobs were made due by something else than their owner."""
+    """Called when a subscriber's buffer has got room, and has made jobs due."""
 
 
 class Subscriber(Protocol):
@@ -56,12 +56,14 @@ class SnapshotBuffer:
     A poll reserves a place before its request is sent, so that its snapshot has room.
 
     Attributes:
+        subscriber: The subscriber.
         free: Places neither used nor reserved; all of them at first. Below 0 while polls for
             other subscribers of the same jobs are in flight.
         snapshots: Snapshots that wait for the consumer, oldest first.
         waiting: Jobs that are due and wait for room, oldest first; some may be out of date.
     """
 
+    subscriber: Subscriber
     free: int
     snapshots: deque[JobSnapshot] = field(factory=deque, init=False)
     waiting: "deque[JobState]" = field(factory=deque, init=False)
@@ -71,16 +73,35 @@ class SnapshotBuffer:
         """Offer no room any longer: the consumer has left."""
         self.free = -sys.maxsize
 
-    def add_waiting(self, state: "JobState", subscriber: Subscriber) -> None:
-        """Remember a job of `subscriber`, the owner of this buffer, until there is room."""
+    def add_waiting(self, state: "JobState") -> None:
+        """Remember a job of the subscriber until there is room."""
         self.waiting.append(state)
         if len(self.waiting) > self._prune_above:
             # Other subscribers may have woken some of them, or added them more than once.
             up_to_date = (
-                s for s in self.waiting if s.waits_for_room and subscriber in s.subscribers
+                s for s in self.waiting if s.waits_for_room and self.subscriber in s.subscribers
             )
             self.waiting = deque(dict.fromkeys(up_to_date))
             self._prune_above = 2 * len(self.waiting) + _PRUNE_SLACK
+
+    def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
+        """Make due as many waiting jobs as there is room for; return their number.
+
+        To be called whenever there may be more room than before. It calls `on_due` of the owners of
+        these jobs, but not that of `caller`.
+        """
+        woken = 0
+        owners: set[JobOwner] = set()
+        while woken < self.free and self.waiting:
+            state = self.waiting.popleft()
+            # The job may wait for other subscribers alone by now.
+            owner = state.owner
+            if self.subscriber in state.subscribers and owner and owner.wake(state, now):
+                woken += 1
+                owners.add(owner)
+        for owner in owners - {caller}:
+            owner.on_due()
+        return woken
 
 
 class FailureKind(Enum):
@@ -202,6 +223,34 @@ class JobState:
     def awaited(self) -> bool:
         """True if somebody waits for the job itself."""
         return any(subscriber.awaits for subscriber in self.subscribers)
+
+    def reserve(self) -> bool:
+        """Reserve a place with each subscriber, for a poll; return False if none has room."""
+        for subscriber in self.subscribers:
+            if (buffer := subscriber.buffer) is None or buffer.free > 0:
+                break
+        else:
+            return False
+        self.reserved_by = tuple(self.subscribers)
+        for subscriber in self.reserved_by:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.free -= 1
+        return True
+
+    def release(self) -> tuple[Subscriber, ...]:
+        """Give the reserved places back after a poll; return the subscribers."""
+        reserved, self.reserved_by = self.reserved_by or (), None
+        for subscriber in reserved:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.free += 1
+        return reserved
+
+    def wait_for_room(self) -> None:
+        """Wait until one of the subscribers has room."""
+        self.waits_for_room = True
+        for subscriber in self.subscribers:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.add_waiting(self)
 
     def add_subscriber(self, subscriber: Subscriber) -> None:
         """Add a subscriber that is not present."""

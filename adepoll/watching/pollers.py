@@ -94,11 +94,6 @@ class Pollers:
             tasks.append(task)
         return tasks
 
-    def wake_waiting(self, subscriber: Subscriber) -> None:
-        """Poll the jobs that wait for room in the buffer of `subscriber`, as far as there is."""
-        if self.watched_jobs.wake_waiting(subscriber, asyncio.get_running_loop().time()):
-            self.pump()
-
     def cancel_all(self) -> None:
         """Forget all jobs, and cancel all polls but the one that calls this."""
         forgetting = self.watched_jobs.clear()

@@ -96,7 +96,7 @@ class WatchSubscription(Subscription):
         yield_errors: bool = False,
     ) -> None:
         """Create a subscription that holds at most `limit` snapshots; see `JobWatcher.watch`."""
-        self._snapshots = SnapshotBuffer(limit)
+        self._snapshots = SnapshotBuffer(self, limit)
         super().__init__(
             host,
             job_ids,
@@ -152,8 +152,8 @@ class WatchSubscription(Subscription):
         if snapshot.status.is_terminal:
             self.settled[snapshot.status] += 1
             self._forget(key)
-        if buffer.waiting:
-            self._host.pollers.wake_waiting(self)
+        if buffer.waiting and self._loop is not None:
+            buffer.wake_waiting(self._loop.time())
         return snapshot
 
     def _take_error(self, key: str) -> UnresolvedJob:

@@ -13,7 +13,7 @@ from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
-from adepoll.watching.job_state import JobOwner, JobState, Subscriber
+from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.learning import UNKNOWN_CHANCE, exact_duration
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
@@ -35,7 +35,7 @@ class WatchedJobs:
         list_hints: Applies what the list shows.
         poll_queue: The jobs that are due now or later.
         kind: Kind of the jobs.
-        on_due: Called when a subscriber's room has made jobs of another kind due, on their owner.
+        on_due: Called when a subscriber's buffer has got room, and has made jobs due.
     """
 
     def __init__(
@@ -164,10 +164,7 @@ class WatchedJobs:
             if sweeping and (later := self._later(state, now)) > now:
                 self.poll_queue.put(state, later)
                 continue
-            for subscriber in state.subscribers:
-                if (buffer := subscriber.buffer) is None or buffer.free > 0:
-                    break
-            else:
+            if not state.reserve():
                 self._set_aside(state)
                 continue
             ignore_list = state.ignore_list
@@ -175,10 +172,6 @@ class WatchedJobs:
             if ignore_list:
                 self.list_trust.trust(state)
             state.polled_at = now
-            reserved = state.reserved_by = tuple(state.subscribers)
-            for subscriber in reserved:
-                if (buffer := subscriber.buffer) is not None:
-                    buffer.free -= 1
             return state
         return None
 
@@ -201,26 +194,6 @@ class WatchedJobs:
         self.list_trust.confirm_now(state)
         self.poll_queue.put(state, now)
         return True
-
-    def wake_waiting(self, subscriber: Subscriber, now: float) -> int:
-        """Make due as many waiting jobs as `subscriber` has room for; return their number.
-
-        To be called whenever a buffer may have more room than before.
-        """
-        woken = 0
-        others: set[JobOwner] = set()
-        if (buffer := subscriber.buffer) is not None:
-            while woken < buffer.free and buffer.waiting:
-                state = buffer.waiting.popleft()
-                # The job may wait for other subscribers alone by now.
-                owner = state.owner or self
-                if subscriber in state.subscribers and owner.wake(state, now):
-                    woken += 1
-                    if owner is not self:
-                        others.add(owner)
-        for owner in others:
-            owner.on_due()
-        return woken
 
     def poll_now(self, job_id: str, now: float) -> bool:
         """Make a job due now, since it may have settled; return False if it is not watched."""
@@ -247,7 +220,7 @@ class WatchedJobs:
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.service.record_answer()
-        reserved = self._release(state)
+        reserved = state.release()
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
         self._wake_after_release(reserved, now)
@@ -263,7 +236,7 @@ class WatchedJobs:
         verdict = self.failure_rules.record(state, error, now)
         if verdict is Verdict.END_ALL:
             return True
-        reserved = self._release(state)
+        reserved = state.release()
         if self._states.get(state.job_id) is state:
             if isinstance(verdict, float):
                 self.list_trust.confirm_when_due(state)
@@ -279,7 +252,7 @@ class WatchedJobs:
     def cancelled(self, state: JobState, now: float) -> None:
         """Record that a poll ended without a result; poll the job again if it is still watched."""
         if state.in_flight:
-            reserved = self._release(state)
+            reserved = state.release()
             if self._states.get(state.job_id) is state:
                 self.list_trust.confirm_when_due(state)
                 self._put_by_schedule(state, now)
@@ -303,7 +276,7 @@ class WatchedJobs:
             if buffer is None or buffer.free > 0:
                 self.wake(state, now)
             else:
-                buffer.add_waiting(state, new)
+                buffer.add_waiting(state)
 
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
         """Make a job due because somebody starts to wait for it.
@@ -320,20 +293,12 @@ class WatchedJobs:
             self.list_trust.confirm_now(state)
             self.poll_queue.put(state, due)
 
-    def _release(self, state: JobState) -> tuple[Subscriber, ...]:
-        reserved = state.reserved_by or ()
-        state.reserved_by = None
-        for subscriber in reserved:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.free += 1
-        return reserved
-
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
         # The places of a poll that brought nothing go to jobs that wait for room: the consumer,
         # with nothing to consume, would never wake them.
         for subscriber in reserved:
             if (buffer := subscriber.buffer) is not None and buffer.waiting:
-                self.wake_waiting(subscriber, now)
+                buffer.wake_waiting(now, caller=self)
 
     def _deliver(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         changed = state.status != snapshot.status_text
@@ -416,11 +381,8 @@ class WatchedJobs:
             self.learning.record_dropped(state)
 
     def _set_aside(self, state: JobState) -> None:
-        state.waits_for_room = True
+        state.wait_for_room()
         self.list_trust.trust(state)  # sweeps do not wait for it
-        for subscriber in state.subscribers:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.add_waiting(state, subscriber)
 
 
 def _do_nothing() -> None:

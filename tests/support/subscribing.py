@@ -1,5 +1,7 @@
 """Subscriptions without a watcher around them."""
 
+import asyncio
+
 from adepoll.watching.job_state import JobState
 from adepoll.watching.subscription_host import SubscriptionHost
 from adepoll.watching.subscriptions import Ended
@@ -23,9 +25,6 @@ class FakePollers:
     def ids_in_flight(self):
         return []
 
-    def wake_waiting(self, subscriber):
-        self.calls.append("wake")
-
 
 def make_host():
     """Return what a subscription needs of a watcher."""
@@ -44,6 +43,7 @@ class FakeSubscription(WatchSubscription):
         return [job_id for job_id, last in self._jobs.items() if not isinstance(last, Ended)]
 
     def start(self):
+        self._loop = asyncio.get_running_loop()
         self.calls.append("start")
 
     def close(self):

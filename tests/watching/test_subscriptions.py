@@ -98,7 +98,7 @@ def test_jobs_that_wait_for_room_are_kept_in_their_order_and_once_each():
         state.waits_for_room = state is not states[7]
     states[8].subscribers = ()
     for state in states * 30:
-        subscription.buffer.add_waiting(state, subscription)
+        subscription.buffer.add_waiting(state)
     waiting = [*dict.fromkeys(subscription.buffer.waiting)]
     assert waiting[:7] + waiting[-31:] == [*states[:7], *states[9:]]
     assert len(subscription.buffer.waiting) < 200
@@ -173,11 +173,26 @@ def test_a_watch_yields_what_is_buffered_and_ends(replay):
     assert replay(script) == ["start", "close"]
 
 
+class FakeOwner:
+    """Stands for the watched jobs: remembers that it was told of jobs that are due."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def wake(self, state, now):
+        return True
+
+    def on_due(self):
+        self.calls.append("wake")
+
+
 def test_taking_a_snapshot_wakes_jobs_that_wait_for_room(replay):
     async def script():
         subscription = subscription_of("a", "b")
         subscription.deliver(snapshot("a"))
-        subscription.buffer.waiting.append(JobState("b", subscription.alone, 0.0, 0.0))
+        owner = FakeOwner(subscription.calls)
+        state = JobState("b", subscription.alone, 0.0, 0.0, owner=owner)
+        subscription.buffer.waiting.append(state)
         async for _ in Watch(subscription):
             break
         return subscription.calls

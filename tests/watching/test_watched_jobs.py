@@ -532,9 +532,9 @@ def test_a_job_waits_until_the_consumer_makes_room():
     subscribe(watched_jobs, subscription, "a", "b")
     poll(watched_jobs, "completed", 0.0)
     assert watched_jobs.pop_due(0.0) is None
-    assert watched_jobs.wake_waiting(subscription, 1.0) == 0
+    assert subscription.buffer.wake_waiting(1.0) == 0
     subscription.take()
-    assert watched_jobs.wake_waiting(subscription, 2.0) == 1
+    assert subscription.buffer.wake_waiting(2.0) == 1
     assert watched_jobs.next_due() == 2.0
     assert watched_jobs.pop_due(2.0).job_id == "b"
 
@@ -582,7 +582,7 @@ def test_a_subscriber_with_room_gets_a_job_for_which_another_has_none():
     assert free.take().job_id == "b"
     assert watched_jobs.pop_due(1.0) is None  # b waits again, for the other one
     assert full.take().job_id == "a"
-    watched_jobs.wake_waiting(full, 2.0)
+    full.buffer.wake_waiting(2.0)
     poll(watched_jobs, "completed", 2.0)
     assert full.take().job_id == "b"
     assert len(watched_jobs) == 0
@@ -608,7 +608,7 @@ def test_a_full_subscriber_that_joins_a_waiting_job_wakes_it_with_its_own_room(l
     if leaves:
         watched_jobs.unsubscribe("b", one)
     assert two.take().job_id == "c"
-    watched_jobs.wake_waiting(two, 1.0)
+    two.buffer.wake_waiting(1.0)
     poll(watched_jobs, "completed", 1.0)
     assert two.take().job_id == "b"
 
@@ -634,10 +634,10 @@ def test_room_is_not_used_for_a_job_that_waits_for_other_subscribers_only():
     subscribe(watched_jobs, one, "mine", now=11.0)
     assert watched_jobs.pop_due(11.0) is None  # now it waits a second time
     one.take()
-    watched_jobs.wake_waiting(one, 12.0)
+    one.buffer.wake_waiting(12.0)
     assert poll(watched_jobs, "completed", 12.0) == "shared"  # and two has no room yet
     assert one.take().job_id == "shared"
-    watched_jobs.wake_waiting(one, 13.0)
+    one.buffer.wake_waiting(13.0)
     assert poll(watched_jobs, "completed", 13.0) == "mine"
 
 
@@ -654,7 +654,7 @@ def test_a_full_buffer_does_not_collect_duplicates_of_a_waiting_job():
         assert watched_jobs.pop_due(round_ + INTERVAL) is None
     assert len(full.buffer.waiting) < 100
     full.take()
-    watched_jobs.wake_waiting(full, 5_000.0)
+    full.buffer.wake_waiting(5_000.0)
     poll(watched_jobs, "completed", 5_000.0)
     assert full.take().job_id == "b"
 
@@ -679,7 +679,7 @@ def test_the_number_of_jobs_set_aside_in_one_call_is_limited():
         calls += 1
     assert 10 <= calls <= 100
     subscription.take()
-    assert watched_jobs.wake_waiting(subscription, 1.0) == 1  # only as many as there is room for
+    assert subscription.buffer.wake_waiting(1.0) == 1  # only as many as there is room for
     assert watched_jobs.pop_due(1.0) is not None
     assert watched_jobs.pop_due(1.0) is None
 
@@ -695,7 +695,7 @@ def test_jobs_that_waited_for_room_do_not_come_back_after_clear():
     assert watched_jobs.next_due() is None
     subscribe(watched_jobs, new, "b", now=1.0)
     old.take()
-    assert watched_jobs.wake_waiting(old, 1.0) == 0
+    assert old.buffer.wake_waiting(1.0) == 0
     assert not watched_jobs.wake(stale, 1.0)
     assert watched_jobs.pop_due(1.0).subscribers == (new,)
     assert watched_jobs.pop_due(1.0) is None
@@ -975,7 +975,7 @@ class WatchedJobsMachine(RuleBasedStateMachine):
         if (job := subscription.take()) is not None:
             if job.is_terminal:
                 self.ended[subscription].append(job.job_id)
-            self.watched_jobs.wake_waiting(subscription, self.now)
+            subscription.buffer.wake_waiting(self.now)
             self.update_woken_jobs()
 
     @rule(job_id=jobs)
@@ -1402,7 +1402,7 @@ def test_a_settled_job_that_is_polled_again_for_a_full_subscriber_counts_once():
     subscribe(watched_jobs, late, "a")
     watched_jobs.succeeded(state, snapshot("a"), 1.0)
     late.take()
-    watched_jobs.wake_waiting(late, 50.0)
+    late.buffer.wake_waiting(50.0)
     assert poll(watched_jobs, "completed", 50.0) == "a"
     assert len(watched_jobs) == 0
     assert lags_of(watched_jobs) == {0.5: 1, 1.0: 1}
