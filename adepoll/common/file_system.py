@@ -1,4 +1,4 @@
-"""File operations that not every system has, with an alternative where one is missing.
+"""File operations: with an alternative where a system lacks one, and for replacing a whole file.
 
 Windows has no pread(2), pwritev(2), fdatasync(2), flock(2), O_NOFOLLOW, and no folders that can be
 synced. It neither renames nor removes an open file. Blocking code, called from threads.
@@ -7,10 +7,12 @@ synced. It neither renames nor removes an open file. Blocking code, called from 
 import errno
 import os
 import stat
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 try:
     import fcntl
@@ -194,6 +196,33 @@ def remove_open(fd: int, path: Path) -> None:
     else:
         os.close(fd)
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file of mode 0600 that replaces `path` when the block ends without an error.
+
+    Something other than a regular file, such as ``/dev/stdout``, is written to directly.
+
+    Raises:
+        OSError: The file cannot be written; the temporary file is removed.
+    """
+    path = path.resolve()  # keeps a symbolic link, and replaces its target
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    fd, name = tempfile.mkstemp(prefix=".adepoll-", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _reopen(path: Path, fd: int) -> None:

@@ -1,10 +1,10 @@
 """Reads a journal, and writes its report to a file."""
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
+from adepoll.common.file_system import replacing
 from adepoll.journal import JournalReader
 from adepoll.report.collector import collect
 from adepoll.report.facts import Facts
@@ -57,19 +57,5 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: The file cannot be written; the temporary file is removed.
     """
-    path = path.resolve()  # keeps a symbolic link, and replaces its target
-    content = text.encode()
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    fd, name = tempfile.mkstemp(prefix=".adepoll-report-", suffix=".part", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
 from attrs import evolve, field, frozen
 
 from adepoll.api.json_text import Json
+from adepoll.common.file_system import replacing
 from adepoll.common.html_tables import HtmlTable
 from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError
@@ -27,7 +28,6 @@ from adepoll.tables.inference import (
 )
 from adepoll.tables.job_rows import JOB_COLUMNS, Row, RowReader
 from adepoll.tables.spool import Spool
-from adepoll.tables.table_files import replacing
 from adepoll.tables.text_writers import CsvWriter, JsonLinesWriter
 
 Format = Literal["parquet", "csv", "jsonl", "arrow"]
