@@ -23,7 +23,7 @@ from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableErr
 from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
 from adepoll.journal.foreign_file import recorded_folder
-from adepoll.journal.schema import JOURNAL_FILES, OUT_DIR
+from adepoll.journal.schema import OUT_DIR, files_of
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.arguments import check_ids, check_timeout
@@ -190,6 +190,7 @@ class Batch:
                 )
             )
             self._open = stack.pop_all()
+        own_files = () if journal.path is None else files_of(journal.path)
         self._resources = BatchResources(
             journal=journal,
             watcher=watcher,
@@ -197,7 +198,7 @@ class Batch:
             kind=self._client.kind,
             out_dir=out_dir,
             name_by=self._name_by,
-            protected=ProtectedFiles((*_files_of(journal), *self._protected)),
+            protected=ProtectedFiles((*own_files, *self._protected)),
             downloads=self._downloads,
             window=self._window,
             overwrite=self._overwrite,
@@ -329,13 +330,6 @@ class Batch:
         if str(self._out_dir) != noted:
             await journal.set_note(OUT_DIR, str(self._out_dir))
         return self._out_dir
-
-
-def _files_of(journal: Journal) -> list[Path]:
-    """Return the journal's file and the files that SQLite and the lock keep beside it."""
-    if journal.path is None:
-        return []
-    return [journal.path.with_name(journal.path.name + end) for end in JOURNAL_FILES]
 
 
 async def _learnt_durations(journal: Journal) -> Durations | None:

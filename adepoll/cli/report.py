@@ -9,8 +9,7 @@ from typing import Final
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run
-from adepoll.errors import ConfigurationError
-from adepoll.journal import JournalReader
+from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report import Collector, render_journal, write_atomically
 
 _RECORDS_PER_STEP: Final = 500  # take less than 0.1 s
@@ -21,9 +20,9 @@ def report(journal: Path, *, out: str | None) -> None:
 
     async def main() -> ExitCode:
         path = journal.with_name(f"{journal.stem}-report.html") if out is None else Path(out)
-        _check_not_journal(path, journal)
         collector = Collector()
         with JournalReader(journal) as reader:
+            check_is_kept(reader, path)
             made_at = time.time()
             for number, record in enumerate(reader.records(), 1):
                 collector.add(record)
@@ -46,12 +45,3 @@ def report(journal: Path, *, out: str | None) -> None:
         return ExitCode.COMPLETED
 
     run(main)
-
-
-def _check_not_journal(path: Path, journal: Path) -> None:
-    """Raise if the report would overwrite the journal or a file that belongs to it."""
-    target, own = path.resolve(), journal.resolve()
-    if target in {own, *(own.with_name(own.name + end) for end in ("-wal", "-shm", ".lock"))}:
-        raise ConfigurationError(
-            f"the report would overwrite the journal {shown(str(path))}; choose another --out"
-        )

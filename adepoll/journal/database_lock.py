@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from adepoll.errors import JournalAccessError, JournalBusyError
-from adepoll.journal.schema import JOURNAL_FILES
+from adepoll.journal.schema import LOCK_END, companion
 from adepoll.journal.sqlite_errors import primary_code
 
 _TIMEOUT: Final = 0.1  # seconds to wait for the lock; longer than `holder_of` holds it
@@ -35,7 +35,7 @@ class DatabaseLock:
             JournalBusyError: Another process, or another `Journal` of this process, holds it.
             JournalAccessError: The lock file cannot be created.
         """
-        path = _lock_path(journal)
+        path = companion(journal, LOCK_END)
         try:
             if not _is_lock(path):
                 raise JournalAccessError(
@@ -80,7 +80,7 @@ class DatabaseLock:
 
 def holder_of(journal: Path) -> int | None:
     """Return the pid of the process that has the journal open; None if no process has."""
-    path = _lock_path(journal)
+    path = companion(journal, LOCK_END)
     try:
         if not path.exists() or _can_lock(path):
             return None
@@ -89,10 +89,6 @@ def holder_of(journal: Path) -> int | None:
             return int(pid)
     except (OSError, sqlite3.Error):
         return None
-
-
-def _lock_path(journal: Path) -> Path:
-    return journal.with_name(journal.name + JOURNAL_FILES[-1])
 
 
 def _is_lock(path: Path) -> bool:

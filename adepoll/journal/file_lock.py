@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from adepoll.common import file_system
 from adepoll.errors import JournalAccessError, JournalBusyError
+from adepoll.journal.schema import LOCK_END, companion
 
 _TRIES: Final = 10
 _PAUSE: Final = 0.01  # seconds between two tries; longer than `holder_of` holds the lock
@@ -37,7 +38,7 @@ class FileLock:
             JournalBusyError: Another process, or another `Journal` of this process, holds it.
             JournalAccessError: The lock file cannot be created.
         """
-        path = _lock_path(journal)
+        path = companion(journal, LOCK_END)
         pid = None
         for _ in range(_TRIES):
             try:
@@ -80,7 +81,7 @@ class FileLock:
 def holder_of(journal: Path) -> int | None:
     """Return the pid of the process that has the journal open; None if no process has."""
     try:
-        fd = file_system.open_without_following(_lock_path(journal), os.O_RDONLY)
+        fd = file_system.open_without_following(companion(journal, LOCK_END), os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -91,10 +92,6 @@ def holder_of(journal: Path) -> int | None:
         return None  # the lock file of a killed process
     finally:
         os.close(fd)
-
-
-def _lock_path(journal: Path) -> Path:
-    return journal.with_name(f"{journal.name}.lock")
 
 
 def _try_lock(fd: int, path: Path) -> bool:

@@ -27,7 +27,16 @@ from adepoll.errors import (
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import damaged, limit_instructions, remove_limit, schema_problem
 from adepoll.journal.lock import JournalLock, take_lock
-from adepoll.journal.schema import APPLICATION_ID, FORMAT, JOURNAL_FILES, RULES, STATEMENTS
+from adepoll.journal.schema import (
+    APPLICATION_ID,
+    FORMAT,
+    ROLLBACK_END,
+    RULES,
+    STATEMENTS,
+    WAL_END,
+    companion,
+    files_of,
+)
 from adepoll.journal.sqlite_errors import primary_code, reading_error
 
 _OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
@@ -134,11 +143,10 @@ def file_status(path: Path) -> os.stat_result | None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise NotAJournalError(path=str(path), reason=f"it is {what}")
-    for end in JOURNAL_FILES[1:]:
-        companion = path.with_name(path.name + end)
+    for beside in files_of(path)[1:]:
         with suppress(OSError):
-            if not stat.S_ISREG(companion.lstat().st_mode):
-                reason = f"{showable(companion.name)} beside it is not a regular file"
+            if not stat.S_ISREG(beside.lstat().st_mode):
+                reason = f"{showable(beside.name)} beside it is not a regular file"
                 raise NotAJournalError(path=str(path), reason=reason)
     if 0 < status.st_size < _SMALLEST:  # SQLite would treat it as empty and overwrite it
         raise NotAJournalError(
@@ -151,16 +159,16 @@ def file_status(path: Path) -> os.stat_result | None:
 def size_of(path: Path) -> int:
     """Return the size of a journal in bytes, with its WAL."""
     size = 0
-    for end in ("", "-wal"):
+    for file in (path, companion(path, WAL_END)):
         with suppress(OSError):
-            size += path.with_name(path.name + end).stat().st_size
+            size += file.stat().st_size
     return size
 
 
 def has_wal(path: Path) -> bool:
     """Return True if recent writes are in the write-ahead log, a separate file."""
     try:
-        return path.with_name(f"{path.name}-wal").stat().st_size > 0
+        return companion(path, WAL_END).stat().st_size > 0
     except OSError:
         return False
 
@@ -266,7 +274,7 @@ def _has_rollback_journal(path: Path) -> bool:
 
     SQLite undoes that when it opens the file, but needs write access.
     """
-    return path.with_name(f"{path.name}-journal").exists()
+    return companion(path, ROLLBACK_END).exists()
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:

@@ -7,10 +7,17 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from adepoll.errors import ClosedError, JournalNotFoundError, NotAJournalError
+from adepoll.common.redaction import showable
+from adepoll.errors import (
+    ClosedError,
+    ConfigurationError,
+    JournalNotFoundError,
+    NotAJournalError,
+)
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import damaged, limit_instructions
 from adepoll.journal.lock import holder_of
@@ -32,6 +39,7 @@ from adepoll.journal.queries import (
     record_from_row,
     time_span,
 )
+from adepoll.journal.schema import files_of
 from adepoll.journal.sqlite_errors import reading_error
 
 _T = TypeVar("_T")
@@ -190,6 +198,17 @@ class JournalReader:
         if status is None:
             raise JournalNotFoundError(path=str(self.path))
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_is_kept(journal: JournalReader, path: Path) -> None:
+    """Raise if a file that is about to be written is the journal, or a file that belongs to it.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    if path.resolve() in files_of(journal.path):
+        shown = showable(str(path))
+        raise ConfigurationError(f"this would overwrite the journal: {shown}; choose another file")
 
 
 def _data_between(first: int, last: int, connection: sqlite3.Connection) -> dict[int, str]:

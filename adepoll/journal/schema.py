@@ -3,12 +3,16 @@
 Users read them with the sqlite3 shell; docs/journal.md explains every column.
 """
 
+from pathlib import Path
 from typing import Final
 
 APPLICATION_ID: Final = 0x61646570  # "adep", for `PRAGMA application_id` and file(1)
 FORMAT: Final = 1  # `PRAGMA user_version`
-JOURNAL_FILES: Final = ("", "-wal", "-shm", "-journal", ".lock")  # name endings of its files
 OUT_DIR: Final = "out_dir"  # key of the note that holds the folder for results
+
+WAL_END: Final = "-wal"  # of the name of a file beside the journal, as are the next two
+ROLLBACK_END: Final = "-journal"
+LOCK_END: Final = ".lock"
 
 # Constraints of the table `jobs`. Opening a journal also checks them with a query, because SQLite
 # does not check the constraints of a file that it opens read-only.
@@ -98,3 +102,14 @@ STATEMENTS: Final = (
     ) STRICT, WITHOUT ROWID
     """,
 )
+
+
+def companion(journal: Path, end: str) -> Path:
+    """Return a file that SQLite or the lock keeps beside a journal."""
+    return journal.with_name(journal.name + end)
+
+
+def files_of(journal: Path) -> tuple[Path, ...]:
+    """Return the file of a journal, then those that SQLite and the lock keep beside it."""
+    ends = (WAL_END, "-shm", ROLLBACK_END, LOCK_END)
+    return (journal, *(companion(journal, end) for end in ends))

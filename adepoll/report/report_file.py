@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from adepoll.common.file_system import replacing
-from adepoll.journal import JournalReader
+from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report.collector import collect
 from adepoll.report.facts import Facts
 from adepoll.report.page import render_facts
@@ -21,13 +21,16 @@ def write_report(journal_path: str | os.PathLike[str], out_path: str | os.PathLi
 
     Raises:
         JournalError: The journal cannot be read.
+        ConfigurationError: `out_path` belongs to the journal.
         OSError: The report cannot be written.
     """
+    out = Path(out_path)
     with JournalReader(journal_path) as journal:
+        check_is_kept(journal, out)
         made_at = time.time()
         facts = collect(journal.records())
         page = render_journal(journal, facts, name=os.fspath(journal_path), made_at=made_at)
-    write_atomically(Path(out_path), page)
+    write_atomically(out, page)
 
 
 def render_journal(journal: JournalReader, facts: Facts, *, name: str, made_at: float) -> str:

@@ -149,7 +149,7 @@ async def test_the_command_writes_to_stdout(journal, tmp_path):
 async def test_the_command_never_overwrites_the_journal(journal):
     path = await closed(journal)
     before = path.read_bytes()
-    for end in ("", "-wal", "-shm", ".lock"):
+    for end in ("", "-wal", "-shm", "-journal", ".lock"):
         code, _, err = await command(path, "-o", f"{path}{end}")
         assert code == 2
         assert "would overwrite the journal" in err
