@@ -37,7 +37,7 @@ def load(text: bytes | str) -> Json:
     if brackets > _BRACKETS and bounded(value) is not value:
         raise UnreadableError(f"it has more than {MAX_NESTING} levels")
     if escape in text.lower():  # type: ignore[operator]  # as above
-        return _without_surrogates(value)
+        return without_surrogates(value)
     return value
 
 
@@ -47,6 +47,19 @@ def dump(value: Json) -> str:
         return _encoder.encode(value)
     except TypeError:  # it contains a Decimal, which the encoder cannot write as a number
         return "".join(_pieces(value))
+
+
+def without_surrogates(value: Json) -> Any:
+    """Return a value in which halves of surrogate pairs, which no file can contain, are U+FFFD."""
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(v) for key, v in value.items()}
+    return value
 
 
 def _parse(text: bytes | str) -> Json:
@@ -104,16 +117,6 @@ def _pieces(value: Json) -> Iterator[str]:
         yield str(value)
     else:
         yield _encoder.encode(value)
-
-
-def _without_surrogates(value: Json) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(v) for key, v in value.items()}
-    return value
 
 
 _decoder: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)

@@ -3,7 +3,8 @@
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
 
@@ -14,8 +15,7 @@ from adepoll.common.file_system import replacing
 from adepoll.common.html_tables import HtmlTable
 from adepoll.common.redaction import showable
 from adepoll.errors import ConfigurationError
-from adepoll.journal.reader import JournalReader
-from adepoll.journal.schema import JOURNAL_FILES
+from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.tables.column_types import Column, Scalar
 from adepoll.tables.inference import (
     Observer,
@@ -133,9 +133,10 @@ def export(
         folder = target.resolve().parent
     if paths and target is None:
         raise ConfigurationError("tables of lists need a file: pass a path as out")
+    files = [] if target is None else [target, *_names_of_lists(target, paths)]
     with JournalReader(journal) as reader, Spool(folder) as spool:
-        if target is not None:
-            _check_not_journal(target, reader.path)
+        for file in files:
+            check_is_kept(reader, file)
         rows = RowReader(
             journal=reader,
             folder=None if results is None else Path(results),
@@ -145,19 +146,19 @@ def export(
         jobs = _JobTable(paths, dates=dates, references=references)
         tables: list[_Table] = [jobs, *(_ListTable(path, dates=dates) for path in paths)]
         total = reader.counts().jobs if progress is not None else 0
+        number = 0
         for number, row in enumerate(rows.rows(), 1):
             for table in tables:
                 table.observe(row)
             spool.append(row)
             if progress is not None and number % _ROWS_BETWEEN_REPORTS == 0:
                 progress(number, total)
+        if progress is not None:
+            progress(number, max(number, total))
         _check_paths(jobs, paths)
-        names = [out if target is None else target]
-        if target is not None:
-            names += [_name_of_list(target, path) for path in paths]
-        counts = _write(tables, names, spool, make_writer)
+        counts = _write(tables, files or [out], spool, make_writer)
     return ExportReport(
-        files=() if target is None else tuple(Path(str(name)) for name in names),
+        files=tuple(files),
         rows=tuple(counts),
         columns=tuple(column.name for column in jobs.columns),
         results=rows.results,
@@ -277,20 +278,34 @@ def _write(
 ) -> list[int]:
     """Write all tables; return the number of rows of each."""
     counts = [0] * len(tables)
-    with ExitStack() as files:
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(replacing(name)) if isinstance(name, Path) else name
+            for name in names
+        ]
         outputs = []
-        for table, name in zip(tables, names, strict=True):
+        for table, file in zip(tables, files, strict=True):
             table.decide()
-            file = files.enter_context(replacing(name)) if isinstance(name, Path) else name
-            outputs.append((table, make_writer(file, table.columns)))
+            writer = stack.enter_context(_closing(make_writer(file, table.columns)))
+            outputs.append((table, writer))
         for block in spool.blocks():
             for index, (table, writer) in enumerate(outputs):
                 rows = table.rows(block)
                 counts[index] += len(rows)
                 writer.write([_values(column, rows) for column in table.columns])
-        for _, writer in outputs:
-            writer.close()
     return counts
+
+
+@contextmanager
+def _closing(writer: Writer) -> Iterator[Writer]:
+    """Close a writer at the end of the block, before its file: pyarrow reports any other order."""
+    try:
+        yield writer
+    except BaseException:
+        with suppress(OSError):  # the first error is raised
+            writer.close()
+        raise
+    writer.close()
 
 
 def _values(column: Column, rows: Sequence[Any]) -> list[Any]:
@@ -328,14 +343,6 @@ def _writer_of(kind: Format) -> Callable[[BinaryIO, Sequence[Column]], Writer]:
     return ParquetWriter if kind == "parquet" else ArrowWriter
 
 
-def _check_not_journal(target: Path, journal: Path) -> None:
-    own = {journal.with_name(journal.name + end) for end in JOURNAL_FILES}
-    if target.resolve() in own:
-        raise ConfigurationError(
-            f"the table would overwrite the journal {showable(str(target))}; choose another file"
-        )
-
-
 def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
     for path in paths:
         if not table.values.has_seen(path):
@@ -346,13 +353,20 @@ def _check_paths(table: _JobTable, paths: Collection[KeyPath]) -> None:
             )
 
 
-def _name_of_list(target: Path, path: KeyPath) -> Path:
-    """Return the file for a list: ``invoices-line_items.parquet``."""
-    text = "".join(
-        character if character.isalnum() or character in "._-" else "_"
-        for character in format_path(path)
-    )
-    return target.with_name(f"{target.stem}-{text[:80]}{target.suffix}")
+def _names_of_lists(target: Path, paths: Collection[KeyPath]) -> list[Path]:
+    """Return the file for each list: ``invoices-line_items.parquet``."""
+    names: list[str] = []
+    for path in paths:
+        text = "".join(
+            character if character.isalnum() or character in "._-" else "_"
+            for character in format_path(path)
+        )
+        stem = f"{target.stem}-{text[:80]}"
+        # Paths can give equal names, also because some file systems ignore the case of letters.
+        stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        taken = {name.casefold() for name in names}
+        names.append(next(name for name in stems if name.casefold() not in taken))
+    return [target.with_name(name + target.suffix) for name in names]
 
 
 def _job_value(index: int) -> Callable[[Row], Any]:

@@ -167,7 +167,7 @@ class Observer:
                     return
                 self._nodes += 1
                 child = node.children[key] = Node(exploded=below.here)
-            if item is not None and not child.exploded:
+            if item is not None and (below.below or not child.exploded):
                 self._observe(child, item, job_id, below, depth + 1)
 
     def _may_enter(self, node: Node, depth: int) -> bool:

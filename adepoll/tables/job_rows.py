@@ -12,12 +12,11 @@ from attrs import define, field, frozen
 
 from adepoll.api.json_text import Json
 from adepoll.api.models import JobStatus
-from adepoll.api.table_row import FACTS, document_of, facts_of
 from adepoll.errors import AdePollError
 from adepoll.journal.outcomes import Record, Stage
 from adepoll.journal.reader import JournalReader
 from adepoll.tables.column_types import ColumnType, ListType, Scalar
-from adepoll.tables.exact_json import UnreadableError, load
+from adepoll.tables.exact_json import UnreadableError, load, without_surrogates
 
 JOB_COLUMNS: Final[dict[str, ColumnType]] = {
     "job_id": Scalar.TEXT,
@@ -44,7 +43,6 @@ JOB_COLUMNS: Final[dict[str, ColumnType]] = {
 PARTS: Final = ("chunks", "splits")
 """Lists of a parse result. They are exported only as tables of their own."""
 _MAX_PROBLEMS: Final = 100
-_TIMES: Final = ("received_at", "created_at", "completed_at")
 _PAGE: Final = 200  # jobs whose inline results are read together
 
 
@@ -103,7 +101,8 @@ class RowReader:
                 else:
                     self.results += 1
             size = 0 if text is None else len(text)
-            yield Row(job, dict(record.columns) or None, value, references, size)
+            columns = without_surrogates(dict(record.columns)) or None
+            yield Row(job, columns, value, references, size)
 
     def _result_text(self, record: Record) -> bytes | str | None:
         if record.file is None:
@@ -155,29 +154,12 @@ class RowReader:
 
 
 def job_values(record: Record) -> tuple[Any, ...]:
-    """Return the values of `JOB_COLUMNS` for a job."""
-    snapshot = record.snapshot
-    failure = error = None
-    if record.error is not None:
-        error, failure = record.error.kind, str(record.error)
-    elif snapshot is not None and snapshot.status is JobStatus.FAILED:
-        error, failure = "JobFailedError", snapshot.failure_reason
-    elif snapshot is not None and snapshot.status is JobStatus.CANCELLED:
-        error = "JobCancelledError"
-    return (
-        record.job_id,
-        record.label,
-        record.kind.name,
-        _status_of(record),
-        _time(record.added_at),
-        *(getattr(snapshot, name, None) for name in _TIMES),
-        _time(record.settled_at),
-        *((None,) * len(FACTS) if snapshot is None else facts_of(snapshot)),
-        error,
-        failure,
-        None if snapshot is None else document_of(snapshot),
-        None if record.file is None else str(record.file.path),
-    )
+    """Return the values of `JOB_COLUMNS`: those of the outcome, and some of the journal."""
+    columns = record.outcome().to_dict()
+    columns["status"] = _status_of(record)
+    columns["added_at"] = _time(record.added_at)
+    columns["settled_at"] = _time(record.settled_at)
+    return tuple(without_surrogates(columns[name]) for name in JOB_COLUMNS)
 
 
 def _status_of(record: Record) -> str | None:

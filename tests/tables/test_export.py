@@ -2,9 +2,12 @@
 
 import csv
 import datetime as dt
+import gc
 import io
 import json
+import os
 from decimal import Decimal
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -15,6 +18,8 @@ from tabling import result_text, write_journal
 import adepoll
 from adepoll import BatchJob, JobKind, JobRef, Journal
 from adepoll.errors import ConfigurationError, JobTimeoutError
+from adepoll.report import write_report
+from adepoll.tables.spool import Spool
 
 
 @pytest.fixture
@@ -197,6 +202,22 @@ async def test_half_a_surrogate_pair_does_not_stop_the_export(table):
     assert values(rows, "\ufffd") == [1]
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+async def test_texts_that_are_not_unicode_do_not_stop_the_export(tmp_path, name):
+    """A table of ids can have any bytes, and so can the name of the folder of the results."""
+    folder = tmp_path / os.fsdecode(b"M\xfcller")
+    folder.mkdir()
+    job = snapshot("j0", "failed", failure_reason="x\ud800y")
+    await write_journal(tmp_path / "b.db", [job, result_text({"a": 1})], folder=folder)
+    async with await Journal.open(tmp_path / "b.db", endpoint=ENDPOINT) as journal:
+        columns = {"customer": os.fsdecode(b"M\xfcller")}
+        await journal.add([BatchJob(JobRef("j2"), columns=columns)])
+    adepoll.export(tmp_path / "b.db", tmp_path / name)
+    text = (tmp_path / name).read_bytes()
+    for shown in ("x\ufffdy", "M\ufffdller/j1.json", "M\ufffdller"):
+        assert shown.encode() in text or json.dumps(shown).encode() in text
+
+
 # --- conflicts -----------------------------------------------------------------------------------
 
 
@@ -273,6 +294,26 @@ async def test_explode_reaches_lists_within_lists_and_single_objects(table):
     assert values(found, "value") == [1, 2, 3, 4]
 
 
+async def test_a_list_within_an_exploded_list_can_be_a_table_too(table):
+    jobs = [{"a": [{"b": [1, 2], "c": 3}, {"b": []}]}, {"a": None}]
+    rows, report = await table(*jobs, explode=["a", "a.b"])
+    assert not {"a", "a.b", "a.c"} & {*rows.column_names}
+    assert report.rows == (2, 2, 2)
+    assert values(parquet.read_table(report.files[1]), "b") == [[1, 2], []]
+    assert values(parquet.read_table(report.files[2]), "path") == ["a[0].b[0]", "a[0].b[1]"]
+
+
+async def test_lists_with_the_same_name_have_files_of_their_own(table):
+    _, report = await table({"a b": [1], "a_b": [2], "A/b": [3]}, explode=["a b", "a_b", "A/b"])
+    names = [path.name for path in report.files[1:]]
+    assert names == ["t-a_b.parquet", "t-a_b-2.parquet", "t-A_b-3.parquet"]
+    assert [values(parquet.read_table(path), "value") for path in report.files[1:]] == [
+        [1],
+        [2],
+        [3],
+    ]
+
+
 async def test_a_path_that_no_result_has_names_those_that_exist(table, tmp_path):
     with pytest.raises(ConfigurationError, match=r"'lines'; paths of lists are: a\.items"):
         await table({"a": {"items": [1]}}, explode=["lines"])
@@ -332,6 +373,13 @@ async def test_an_empty_journal_is_an_empty_table(table):
     assert rows.column_names[0] == "job_id"
 
 
+async def test_progress_ends_with_the_number_of_all_jobs(tmp_path):
+    await write_journal(tmp_path / "b.db", [None] * 3)
+    shown = []
+    adepoll.export(tmp_path / "b.db", tmp_path / "t.csv", progress=lambda *now: shown.append(now))
+    assert shown == [(3, 3)]
+
+
 # --- what can go wrong ---------------------------------------------------------------------------
 
 
@@ -366,11 +414,29 @@ async def test_a_failed_export_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert out.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("name", ["b.db", "b.db-wal", "b.db.lock"])
-async def test_the_journal_is_never_overwritten(tmp_path, name):
+@pytest.mark.parametrize("name", ["b.db", "b.db-wal", "b.db.lock", "b.db-journal"])
+@pytest.mark.parametrize("write", [partial(adepoll.export, to="csv"), write_report])
+async def test_the_journal_is_never_overwritten(tmp_path, name, write):
     await write_journal(tmp_path / "b.db", [None])
     with pytest.raises(ConfigurationError, match="would overwrite the journal"):
-        adepoll.export(tmp_path / "b.db", tmp_path / name, to="csv")
+        write(tmp_path / "b.db", tmp_path / name)
+
+
+async def test_an_interrupted_export_leaves_nothing_and_prints_nothing(
+    tmp_path, monkeypatch, capfd
+):
+    await write_journal(tmp_path / "b.db", [result_text({"a": 1})], folder=tmp_path)
+
+    def interrupted(_spool):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Spool, "blocks", interrupted)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
+    gc.collect()
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert capfd.readouterr() == ("", "")
 
 
 async def test_the_format_is_that_of_the_name(tmp_path):

@@ -17,10 +17,6 @@ KINDS = [
 ]
 
 
-def submit(ade, kind):
-    return ade.submit(JobPlan(processing_time=0.0), kind=kind.name)
-
-
 @pytest.mark.parametrize("has_files", [True, False], ids=["files", "inline"])
 async def test_the_facts_of_every_kind_are_in_its_row(tmp_path, has_files):
     async with Emulator() as ade, make_client(ade) as client:
