@@ -1,9 +1,10 @@
-"""Collects the facts of a batch from a stream of records; needs 40 bytes of memory per job."""
+"""Collects the facts of a batch from a stream of records; needs 32 bytes of memory per job."""
 
 import heapq
 import math
 from array import array
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from attrs import define, field
@@ -11,10 +12,10 @@ from attrs import define, field
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.results import JobMetadata
 from adepoll.common.redaction import showable
-from adepoll.journal.outcomes import Record, Stage
+from adepoll.journal.outcomes import Record, Stage, credits_of
 from adepoll.report.chart_numbers import bins, quantile, summarize
 from adepoll.report.facts import Cost, Curve, Facts, OpenJob, OutcomeKind, Sample, SlowJob
-from adepoll.report.kind_counter import KindCounter, summaries
+from adepoll.report.kind_counter import KindCounter, floats, summaries
 from adepoll.report.message_groups import Groups, pattern_of
 
 _SLOWEST: Final = 20
@@ -33,10 +34,6 @@ _BY_STATUS: Final = {
 }
 
 
-def _floats() -> "array[float]":
-    return array("d")
-
-
 @define(kw_only=True)
 class Collector:
     """Counts records one by one; `facts` returns the totals."""
@@ -45,10 +42,9 @@ class Collector:
     _outcomes: dict[OutcomeKind, int] = field(factory=dict, init=False)
     _undelivered: int = field(default=0, init=False)
     _first_added: float = field(default=math.inf, init=False)
-    _settled_at: "array[float]" = field(factory=_floats, init=False)
-    _durations: "array[float]" = field(factory=_floats, init=False)
+    _settled_at: "array[float]" = field(factory=floats, init=False)
     _measured: int = field(default=0, init=False)
-    _lags: "array[float]" = field(factory=_floats, init=False)
+    _lags: "array[float]" = field(factory=floats, init=False)
     _lag_unknown: int = field(default=0, init=False)
     _settled_before_added: int = field(default=0, init=False)
     _failures: Groups = field(factory=Groups, init=False)
@@ -63,7 +59,7 @@ class Collector:
     _slowest: list[tuple[tuple[float, int, int], SlowJob]] = field(factory=list, init=False)
     _open_states: Groups = field(factory=Groups, init=False)
     _open_jobs: list[OpenJob] = field(factory=list, init=False)
-    _sizes: "array[float]" = field(factory=_floats, init=False)
+    _sizes: "array[float]" = field(factory=floats, init=False)
     _bytes: int = field(default=0, init=False)
     _inline: int = field(default=0, init=False)
 
@@ -72,10 +68,11 @@ class Collector:
         self._jobs += 1
         outcome = outcome_kind_of(record)
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
-        self._kind_of(record).add(record, outcome)
+        kind = self._kind_of(record)
+        kind.add(record, outcome)
         self._first_added = min(self._first_added, record.added_at)
         if record.snapshot is not None:
-            self._add_snapshot(record, record.snapshot, outcome)
+            self._add_snapshot(record, record.snapshot, outcome, kind)
         if outcome.is_open:
             self._add_open(record, outcome)
             return
@@ -117,11 +114,14 @@ class Collector:
                 )
             )
 
-    def _add_snapshot(self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind) -> None:
+    def _add_snapshot(
+        self, record: Record, snapshot: JobSnapshot, outcome: OutcomeKind, kind: KindCounter
+    ) -> None:
         metadata = snapshot.facts
         if record.settled_at is not None:
             self._settled_at.append(record.settled_at)
-            self._add_times(record, record.settled_at, snapshot, metadata, outcome)
+            seconds = self._add_times(record, record.settled_at, snapshot, metadata, outcome)
+            kind.durations.append(seconds)
         if outcome is OutcomeKind.FAILED:
             reason = snapshot.failure_reason
             self._failures.add(
@@ -146,7 +146,8 @@ class Collector:
         snapshot: JobSnapshot,
         metadata: JobMetadata | None,
         outcome: OutcomeKind,
-    ) -> None:
+    ) -> float:
+        """Add the times of a settled job; return its duration in seconds."""
         known = snapshot.received_at
         received = record.added_at if known is None else known.timestamp()
         milliseconds = None if metadata is None else metadata.duration_ms
@@ -161,11 +162,9 @@ class Collector:
             seconds = max(0.0, settled_at - received)
             self._lag_unknown += 1
         self._measured += measured
-        self._durations.append(seconds)
-        self._kind_of(record).durations.append(seconds)
         rank = (seconds, -record.number, self._jobs)
         if len(self._slowest) == _SLOWEST and rank < self._slowest[0][0]:
-            return
+            return seconds
         job = SlowJob(
             job_id=showable(record.job_id, 80),
             document=showable(record.label or _filename(metadata), 80),
@@ -178,6 +177,7 @@ class Collector:
         heapq.heappush(self._slowest, (rank, job))
         if len(self._slowest) > _SLOWEST:
             heapq.heappop(self._slowest)
+        return seconds
 
     def _add_metadata(self, record: Record, snapshot: JobSnapshot, metadata: JobMetadata) -> None:
         self._warned += bool(metadata.warnings)
@@ -191,7 +191,7 @@ class Collector:
             version = version if len(self._costs) < _MOST_VERSIONS else ""
             cost = self._costs.setdefault(version, [0, 0.0, 0])
         cost[0] += 1
-        cost[1] += metadata.credits or 0.0
+        cost[1] += credits_of(snapshot) or 0.0
         cost[2] += metadata.fallback_model_version is not None
 
     def facts(self) -> Facts:
@@ -210,7 +210,7 @@ class Collector:
             first_added=self._first_added if self._jobs else None,
             first_settled=settled[0] if settled else None,
             last_settled=settled[-1] if settled else None,
-            durations=_sample(self._durations),
+            durations=_sample(chain(*(kind.durations for kind in self._kinds.values()))),
             measured=self._measured,
             detection_lag=_sample(self._lags),
             lag_unknown=self._lag_unknown,
@@ -275,12 +275,12 @@ def _version(snapshot: JobSnapshot, metadata: JobMetadata | None) -> str:
 def _pattern(text: str, record: Record) -> str:
     names = {showable(record.job_id, 80): "<job>"}
     snapshot = record.snapshot
-    if snapshot is not None and (filename := _filename(snapshot.metadata)):
+    if snapshot is not None and (filename := _filename(snapshot.facts)):
         names[showable(filename, 80)] = "<file>"
     return pattern_of(text, names)
 
 
-def _sample(values: "array[float]") -> Sample | None:
+def _sample(values: Iterable[float]) -> Sample | None:
     ordered = sorted(values)
     summary, counted = summarize(ordered), bins(ordered)
     return None if summary is None or counted is None else Sample(summary=summary, bins=counted)

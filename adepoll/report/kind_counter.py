@@ -13,7 +13,8 @@ _FAILED = frozenset({OutcomeKind.FAILED, OutcomeKind.CANCELLED})
 _GIVEN_UP = frozenset({OutcomeKind.UNRESOLVED, OutcomeKind.NOT_FETCHED})
 
 
-def _floats() -> "array[float]":
+def floats() -> "array[float]":
+    """Return an empty array, in which a float needs 8 bytes."""
     return array("d")
 
 
@@ -25,7 +26,7 @@ class KindCounter:
         durations: Durations of the settled jobs in seconds.
     """
 
-    durations: "array[float]" = field(factory=_floats)
+    durations: "array[float]" = field(factory=floats)
     _jobs: int = field(default=0, init=False)
     _completed: int = field(default=0, init=False)
     _partial: int = field(default=0, init=False)

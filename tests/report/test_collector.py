@@ -1,5 +1,6 @@
 """Facts of records: correct, independent of their order, and in bounded memory per job."""
 
+import math
 import random
 import tracemalloc
 
@@ -329,6 +330,15 @@ def test_the_jobs_of_each_kind_are_counted():
         1,
     )
     assert (second.jobs, second.completed, second.median) == (1, 1, 9.0)
+
+
+@pytest.mark.parametrize("credit_usage", [-3.0, 1e300, math.nan, 2.5])
+def test_the_credits_of_a_kind_and_of_a_version_are_the_same(credit_usage):
+    made = record(1)
+    metadata = evolve(made.snapshot.metadata, credit_usage=credit_usage)
+    facts = collect([evolve(made, snapshot=evolve(made.snapshot, metadata=metadata))])
+    expected = 2.5 if credit_usage == 2.5 else 0.0
+    assert (facts.kinds[0].credits, facts.credits) == (expected, expected)
 
 
 def test_more_than_20_kinds_are_counted_together():
