@@ -30,6 +30,7 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
+from adepoll.fetcher.result_sources import ref_of
 from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
 from adepoll.journal.stored_jobs import label_key
@@ -187,7 +188,7 @@ class ResultFetching:
         job = ref_of(snapshot)
         counters.bytes_partial[job] = 0
         try:
-            file = await self._write(fetch)
+            file = await self._write(fetch, job)
             modified_ns = await asyncio.to_thread(result_files.modified_ns, file.path)
         except StorageError as exc:
             if exc.errno not in _ERRNOS_OF_ONE_FILE:
@@ -206,12 +207,12 @@ class ResultFetching:
         outcome = evolve(outcome_of(without_data(snapshot)), error=error)
         return outcome, given_up(job, error, self._resources.now())
 
-    async def _write(self, fetch: _ResultFetch) -> ResultFile:
+    async def _write(self, fetch: _ResultFetch, job: JobRef) -> ResultFile:
         """Write a result to its file, unless the file has it already."""
         snapshot, counters, fetcher = fetch.snapshot, self._counters, self._resources.fetcher
 
         def progress(received: int, _size: int | None) -> None:
-            counters.bytes_partial[ref_of(snapshot)] = received
+            counters.bytes_partial[job] = received
 
         overwrite = self._resources.overwrite
         if overwrite and fetch.path in self._resources.protected:
@@ -226,7 +227,7 @@ class ResultFetching:
             if file is None:
                 raise
             return file
-        counters.bytes_partial[ref_of(snapshot)] = 0
+        counters.bytes_partial[job] = 0
         counters.bytes_complete += download.bytes
         return ResultFile(path=download.path, bytes=download.bytes, sha256=download.sha256)
 
@@ -270,11 +271,6 @@ async def record_pages(
     while page := await journal.records(which, after=after, limit=_PAGE, data=data):
         after = page[-1].number
         yield page
-
-
-def ref_of(snapshot: JobSnapshot) -> JobRef:
-    """Return the name of a job."""
-    return JobRef(snapshot.job_id, kind=snapshot.kind, label=snapshot.label)
 
 
 def outcome_of(snapshot: JobSnapshot) -> Outcome:

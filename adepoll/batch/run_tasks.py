@@ -18,7 +18,6 @@ from adepoll.batch.result_fetching import (
     given_up,
     outcome_of,
     record_pages,
-    ref_of,
 )
 from adepoll.errors import (
     ClosedError,
@@ -26,6 +25,7 @@ from adepoll.errors import (
     JobTimeoutError,
     JournalError,
 )
+from adepoll.fetcher.result_sources import ref_of
 from adepoll.journal import (
     Change,
     Delivered,
@@ -151,11 +151,16 @@ class RunTasks:
             error = error.exceptions[0]  # task groups wrap the error that ended them
         raise error
 
-    async def _deliver(self, outcome: Outcome) -> None:
-        if not outcome.columns and (self._has_columns or self._ids.has_columns):
-            ref = outcome.ref
-            found = await self._journal.columns([ref])
-            outcome = evolve(outcome, columns=found.get(ref, {}))
+    async def _deliver(self, *outcomes: Outcome) -> None:
+        """Deliver outcomes of this run, with the columns of their jobs."""
+        columns: Mapping[JobRef, Mapping[str, str]] = {}
+        if self._has_columns or self._ids.has_columns:
+            columns = await self._journal.columns([outcome.ref for outcome in outcomes])
+        for outcome in outcomes:
+            found = columns.get(outcome.ref)
+            await self._put(outcome if found is None else evolve(outcome, columns=found))
+
+    async def _put(self, outcome: Outcome) -> None:
         await self._outcomes.put(outcome)
         self._changed.set()
 
@@ -164,7 +169,7 @@ class RunTasks:
         self.counters.known += 1
         batch_job = job if isinstance(job, BatchJob) else BatchJob(JobRef(error.job_id))
         ref = job if isinstance(job, JobRef) else batch_job.ref
-        await self._deliver(
+        await self._put(  # it is not in the journal
             Outcome(
                 job_id=error.job_id,
                 kind=ref.kind or self._resources.kind,
@@ -208,7 +213,7 @@ class RunTasks:
         async with aclosing(record_pages(self._journal, which, data=True)) as pages:
             async for page in pages:
                 for record in await self._results.keep_unchanged(page):
-                    await self._deliver(record.outcome())
+                    await self._put(record.outcome())
 
     async def _settle(self, intake: asyncio.Task[None]) -> None:
         """Watch all waiting jobs, and record how they end."""
@@ -271,8 +276,7 @@ class RunTasks:
         await self._journal.write(*changes)
         if outcomes:
             self.counters.close(len(outcomes), asyncio.get_running_loop().time())
-        for outcome in outcomes:
-            await self._deliver(outcome)
+            await self._deliver(*outcomes)
         for snapshot in to_fetch:
             await self._results.put(snapshot, targets[ref_of(snapshot)])
 

@@ -27,7 +27,7 @@ from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import PublishedFile, ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
 from adepoll.fetcher.result_items import ResultItems
-from adepoll.fetcher.result_sources import FoundResult, Job, Reader, ResultSources, job_id_of
+from adepoll.fetcher.result_sources import FoundResult, Job, Reader, ResultSources, ref_of
 from adepoll.fetcher.result_stream import ResultStream
 from adepoll.fetcher.ssrf_guard import SsrfGuard
 from adepoll.fetcher.statistics import Counters, FetcherStats
@@ -229,7 +229,7 @@ class ResultFetcher(AsyncCloseable):
         started = loop.time()
         with self._counters.transfer():
             target = Path(path)
-            part = PartFile(target, job_id=job_id_of(job), overwrite=overwrite)
+            part = PartFile(target, job_id=ref_of(job).job_id, overwrite=overwrite)
             await asyncio.to_thread(part.check)
             async with self._sources.find(job, in_bulk=True) as found:
                 disk = DiskWriter(part, progress, result_keys=found.rules.result_keys)
@@ -302,7 +302,7 @@ class ResultFetcher(AsyncCloseable):
         """
         async with self.stream(job) as stream:
             yield ResultItems(
-                stream, prefix, job_id=job_id_of(job), max_bytes=self._max_result_bytes
+                stream, prefix, job_id=ref_of(job).job_id, max_bytes=self._max_result_bytes
             )
 
     @hide_frames

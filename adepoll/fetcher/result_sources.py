@@ -96,7 +96,7 @@ class ResultSources:
             RequestError: The API failed.
         """
         self._storage.check_open()
-        ref = _ref_of(job).resolved(self._client.kind)
+        ref = ref_of(job).resolved(self._client.kind)
         rules = self._client.rules_of(ref.kind or self._client.kind)
         snapshot = job if isinstance(job, JobSnapshot) else None
         if snapshot is None or _must_be_requested(snapshot):
@@ -148,15 +148,11 @@ class ResultSources:
         )
 
 
-def _ref_of(job: Job) -> JobRef:
+def ref_of(job: Job) -> JobRef:
+    """Return a reference to a job."""
     if isinstance(job, JobSnapshot):
         return JobRef(job.job_id, kind=job.kind, label=job.label)
     return JobRef.of(job)
-
-
-def job_id_of(job: Job) -> str:
-    """Return the id of a job."""
-    return _ref_of(job).job_id
 
 
 def _must_be_requested(job: JobSnapshot) -> bool:

@@ -35,7 +35,7 @@ async def many():
         yield f"job-{number}"
 
 
-async def refuse(error):
+async def refuse(error, _job):
     raise AssertionError(error)
 
 
