@@ -87,7 +87,7 @@ def texts_with_python_advice():
                 yield text
 
 
-NOT_IN_THE_COMMAND = {"cli", "contrib", "display", "emulator", "server", "sync.py", "watching"}
+NOT_IN_THE_COMMAND = {"cli", "contrib", "display", "emulator", "server", "sync", "watching"}
 ARGUMENT = re.compile(r"pass [^;\n]*[a-z]=|[a-z]=(?:True|False|\.\.\.|\[\.)")
 
 
