@@ -22,7 +22,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from adepoll import Adaptive, AdeClient, JobWatcher, WebhookVerifier
+from adepoll import Adaptive, AdeClient, JobKind, JobRef, JobWatcher, WebhookVerifier
 from adepoll.contrib.aiohttp import (
     events,
     live,
@@ -37,6 +37,8 @@ from adepoll.contrib.aiohttp import (
 SUBMITTING = web.AppKey("SUBMITTING", aiohttp.ClientSession)
 PAGE = Path(__file__).with_name("page.html")
 SCHEMA = json.dumps({"type": "object", "properties": {"total": {"type": "string"}}})
+PATHS = {"v1-extract": "/v1/ade/extract/jobs", "v1-parse": "/v1/ade/parse/jobs"}
+UNKNOWN_KIND = f"kind must be one of {', '.join(PATHS)}"
 MAX_JOBS = 200  # a URL contains their ids, and many servers and proxies accept 8 kB
 
 log = logging.getLogger(__name__)
@@ -60,21 +62,39 @@ async def submitting(app: web.Application) -> AsyncGenerator[None, None]:
         yield
 
 
-async def submit(session: aiohttp.ClientSession, number: int) -> str | None:
+async def submit(session: aiohttp.ClientSession, kind: str, number: int) -> str | None:
     """Submit a document; return the job's id, or None if the submission failed.
 
     adepoll submits no jobs. A real app does this with the official SDK:
     ``AsyncLandingAIADE().extract_jobs.create(schema=..., markdown=...)``.
     """
+    text = f"# Invoice {number}\n\nTotal: {number}.00"
     form = aiohttp.FormData(default_to_multipart=True)
-    form.add_field("schema", SCHEMA)
-    form.add_field("markdown", f"# Invoice {number}\n\nTotal: {number}.00")
+    if kind == "v1-parse":
+        form.add_field("document", text.encode(), filename=f"{number}.md")
+    else:
+        form.add_field("schema", SCHEMA)
+        form.add_field("markdown", text)
     try:
-        async with session.post("/v1/ade/extract/jobs", data=form) as response:
+        async with session.post(PATHS[kind], data=form) as response:
             return str((await response.json())["job_id"])
     except (aiohttp.ClientError, TimeoutError) as error:
         log.warning("document %d could not be submitted: %s", number, type(error).__name__)
         return None
+
+
+def named_kind(request: web.Request) -> JobKind | None:
+    """Return the kind of jobs that ``?kind=v1-parse`` names."""
+    if (name := request.query.get("kind")) is None:
+        return None
+    if name not in PATHS:
+        raise web.HTTPUnprocessableEntity(text=UNKNOWN_KIND)
+    return JobKind.named(name)
+
+
+def job_ref(request: web.Request) -> JobRef:
+    """Return the job of a route."""
+    return JobRef(request.match_info["job_id"], kind=named_kind(request))
 
 
 @routes.get("/")
@@ -85,17 +105,23 @@ async def page(_request: web.Request) -> web.FileResponse:
 
 @routes.post("/jobs")
 async def start(request: web.Request) -> web.Response:
-    """Start a batch: ``{"count": 24}``. The page needs only the ids of its jobs afterwards."""
+    """Start a batch: ``{"count": 24, "kind": "v1-parse"}``.
+
+    The page needs only the kind and the ids of its jobs afterwards.
+    """
     if request.content_type != "application/json":  # a form of another site cannot send it
         raise web.HTTPUnsupportedMediaType
     try:
-        count = int((await request.json())["count"])
+        body = await request.json()
+        count, kind = int(body["count"]), body.get("kind", "v1-extract")
     except (ValueError, TypeError, KeyError):
-        count = 0
+        count, kind = 0, "v1-extract"
     if not 1 <= count <= MAX_JOBS:
         raise web.HTTPUnprocessableEntity(text=f"count must be a number from 1 to {MAX_JOBS}")
+    if not isinstance(kind, str) or kind not in PATHS:
+        raise web.HTTPUnprocessableEntity(text=UNKNOWN_KIND)
     session = request.app[SUBMITTING]
-    answers = await asyncio.gather(*(submit(session, n) for n in range(1, count + 1)))
+    answers = await asyncio.gather(*(submit(session, kind, n) for n in range(1, count + 1)))
     job_ids = [job_id for job_id in answers if job_id is not None]
     return web.json_response({"job_ids": job_ids}, status=202 if job_ids else 502)
 
@@ -106,19 +132,20 @@ async def subscribe(request: web.Request) -> web.StreamResponse:
     job_ids = request.query.get("ids", "").split(",")
     if len(job_ids) > MAX_JOBS:
         raise web.HTTPUnprocessableEntity(text=f"at most {MAX_JOBS} ids")
-    return await events(request, job_ids)
+    kind = named_kind(request)
+    return await events(request, [JobRef(job_id, kind=kind) for job_id in job_ids])
 
 
 @routes.get("/jobs/{job_id}")
 async def job(request: web.Request) -> web.Response:
     """Return the status of a job when it has settled, or after 20 seconds."""
-    return await send_status(request, request.match_info["job_id"], timeout=20)
+    return await send_status(request, job_ref(request), timeout=20)
 
 
 @routes.get("/jobs/{job_id}/result")
 async def result(request: web.Request) -> web.StreamResponse:
     """Send a result, whole or a range of it."""
-    return await send_result(request, request.match_info["job_id"])
+    return await send_result(request, job_ref(request))
 
 
 def make_app() -> web.Application:

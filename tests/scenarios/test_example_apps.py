@@ -204,6 +204,22 @@ async def test_a_batch_is_started_and_watched_and_its_results_are_downloaded(
     assert max(t.result_bytes for t in with_result) > 2_000_000
 
 
+@pytest.mark.ade(profile=Profile(median=0.2))
+async def test_a_batch_can_consist_of_parse_jobs(server, open_page, ade):
+    page = await open_page(f"{server.url}/")
+    await page.get_by_label("Documents").fill("3")
+    await page.locator("#kind").select_option("parse")
+    await page.get_by_role("button", name="Start a batch").click()
+    await expect_all_ended(page, 3)
+    truths = list(ade.truth.jobs(digests=True))
+    assert [truth.kind for truth in truths] == ["v1-parse"] * 3
+    for link in await page.get_by_role("link", name="Download").all():
+        async with page.expect_download() as starting:
+            await link.click()
+        body = (await (await starting.value).path()).read_bytes()
+        assert hashlib.sha256(body).hexdigest() in {truth.result_sha256 for truth in truths}
+
+
 async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     job_ids = [ade.submit(ENDLESS) for _ in range(5)]
     page = await open_page(server.page_of(job_ids))
@@ -367,13 +383,13 @@ async def test_all_controls_can_be_reached_by_keyboard_in_visible_order(one_serv
     page = await open_page(one_server.page_of([ade.submit(SOON), ade.submit(SOON)]))
     await expect_all_ended(page, 2)
     reached = []
-    for _ in range(5):
+    for _ in range(6):
         await page.keyboard.press("Tab")
         reached.append(await page.evaluate("document.activeElement.innerText.split('\\n')[0]"))
         outline = "getComputedStyle(document.activeElement).outlineStyle"
         assert await page.evaluate(outline) != "none"
-    assert reached[1] == "Start a batch"
-    assert [text[:8] for text in reached[3:]] == ["Download"] * 2
+    assert reached[2] == "Start a batch"
+    assert [text[:8] for text in reached[4:]] == ["Download"] * 2
 
 
 async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
@@ -382,14 +398,21 @@ async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
         async with http.get(f"/jobs/{job_id}") as response:
             body = await response.json()
             assert (body["job_id"], body["status"]) == (job_id, "completed")
+        parsed = ade.submit(kind="v1-parse")
+        async with http.get(f"/jobs/{parsed}", params={"kind": "v1-parse"}) as response:
+            body = await response.json()
+            assert (body["job_id"], body["kind"], response.status) == (parsed, "v1-parse", 200)
+        for path in (f"/jobs/{parsed}", f"/jobs/{parsed}/result", "/events?ids=a"):
+            async with http.get(path, params={"kind": "v3-parse"}) as response:
+                assert response.status == 422
         part = {"Range": "bytes=10-19"}
         async with http.get(f"/jobs/{job_id}/result", headers=part) as response:
             assert response.status == 206
             assert len(await response.read()) == 10
             assert response.headers["Content-Disposition"].startswith("attachment")
-        for body, status in (({"count": 0}, 422), ({"count": 201}, 422), ([], 422)):
+        for body in ({"count": 0}, {"count": 201}, [], {"count": 1, "kind": "v3-parse"}):
             async with http.post("/jobs", json=body) as response:
-                assert response.status == status
+                assert response.status == 422
         broken = {"data": "{", "headers": {"Content-Type": "application/json"}}
         async with http.post("/jobs", **broken) as response:
             assert response.status == 422
@@ -399,7 +422,7 @@ async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
             assert response.status == 422
         async with http.post("/webhook", data=b"{}") as response:
             assert response.status == 400  # it has no signature
-    assert len(list(ade.truth.jobs())) == 1
+    assert len(list(ade.truth.jobs())) == 2
 
 
 # Records each state of the connection and of jobs, and each announcement.
