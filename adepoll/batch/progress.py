@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from attrs import define, field, frozen
@@ -11,6 +11,7 @@ from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.common.html_tables import HtmlTable
 from adepoll.journal.outcomes import Counts, Stage, credits_of
+from adepoll.watching.watch import UnresolvedJob
 
 
 @frozen(kw_only=True)
@@ -27,6 +28,7 @@ class BatchProgress(HtmlTable):
         fetching: Results being fetched.
         bytes_fetched: Bytes of the results that this run has fetched or is fetching, including
             bytes that an interrupted run had fetched of them.
+        adopted: Results that this run has found complete in existing files.
         partial: Completed jobs whose data does not fully conform to the caller's schema.
         credits: Credits that the settled jobs have used, as far as the service states them.
         complete: True if all ids passed to the run are in the journal.
@@ -40,6 +42,7 @@ class BatchProgress(HtmlTable):
     open: int = 0
     fetching: int = 0
     bytes_fetched: int = 0
+    adopted: int = 0
     partial: int = 0
     credits: float = 0.0
     complete: bool = False
@@ -95,6 +98,7 @@ class RunCounters:
     outcome_rate: OutcomeRate = field(factory=OutcomeRate)
     bytes_complete: int = 0
     bytes_partial: dict[JobRef, int] = field(factory=dict)
+    adopted: int = 0
     partial: int = 0
     credits: float = 0.0
     complete: bool = False
@@ -114,11 +118,15 @@ class RunCounters:
         for text, count in counts.by_status.items():
             self.settled[JobStatus.parse(text)] += count
 
-    def record_settled(self, job: JobSnapshot) -> None:
-        """Count a job that has settled."""
-        self.settled[job.status] += 1
-        self.partial += job.partial
-        self.credits += credits_of(job) or 0.0
+    def record_ends(self, ends: Iterable[JobSnapshot | UnresolvedJob]) -> None:
+        """Count jobs that have settled or were given up, and that the journal has recorded."""
+        for end in ends:
+            if isinstance(end, UnresolvedJob):
+                self.unresolved += 1
+                continue
+            self.settled[end.status] += 1
+            self.partial += end.partial
+            self.credits += credits_of(end) or 0.0
 
     def close(self, count: int, now: float) -> None:
         """Count jobs that have an outcome now; `now` is the time of the running loop."""
@@ -141,6 +149,7 @@ class RunCounters:
             open=self.open,
             fetching=len(self.bytes_partial),
             bytes_fetched=self.bytes_complete + sum(self.bytes_partial.values()),
+            adopted=self.adopted,
             partial=self.partial,
             credits=self.credits,
             complete=self.complete,

@@ -226,6 +226,7 @@ class ResultFetching:
                 file = await result_files.same_content(fetch.path, stream)
             if file is None:
                 raise
+            counters.adopted += 1
             return file
         counters.bytes_partial[job] = 0
         counters.bytes_complete += download.bytes

@@ -265,15 +265,14 @@ class RunTasks:
                 outcomes.append(
                     Outcome(job_id=end.job_id, kind=end.kind, label=end.label, error=end.error)
                 )
-                self.counters.unresolved += 1
                 continue
-            self.counters.record_settled(end)
             changes.append(Settled(end, now, fetching=job in targets))
             if job in targets:
                 to_fetch.append(end)
             else:
                 outcomes.append(outcome_of(end))
         await self._journal.write(*changes)
+        self.counters.record_ends(ends)
         if outcomes:
             self.counters.close(len(outcomes), asyncio.get_running_loop().time())
             await self._deliver(*outcomes)

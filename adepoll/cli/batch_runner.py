@@ -202,6 +202,9 @@ class BatchRunner:
             parts.append(f"{progress.unresolved:,} unresolved")
         if self._out is not None and progress.bytes_fetched:
             parts.append(f"{format_bytes(progress.bytes_fetched)} of results in {self._out_shown}")
+        if self._out is not None and progress.adopted:
+            count, were = progress.adopted, "s were" if progress.adopted != 1 else " was"
+            parts.append(f"{count:,} result{were} in {self._out_shown} already")
         if progress.missed:
             parts.append(f"{progress.missed:,} result{'s' * (progress.missed != 1)} not fetched")
         if progress.credits:

@@ -12,6 +12,7 @@ from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.progress import DownloadView
 from adepoll.cli.run import run
+from adepoll.cli.stdout_writer import naming_stdout
 
 
 def fetch(
@@ -39,8 +40,10 @@ def fetch(
             if target is None:
                 async with fetcher.stream(job_id) as chunks:
                     async for chunk in chunks:
-                        sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
+                        with naming_stdout():
+                            sys.stdout.buffer.write(chunk)
+                with naming_stdout():
+                    sys.stdout.buffer.flush()
             else:
                 with DownloadView(target.name) as view:
                     done = await fetcher.download(

@@ -9,6 +9,7 @@ from typing import Final
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run
+from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.journal.reader import JournalReader, check_is_kept
 from adepoll.report import Collector, render_journal, write_atomically
 
@@ -31,8 +32,9 @@ def report(journal: Path, *, out: str | None) -> None:
             facts = collector.facts()
             page = render_journal(reader, facts, name=str(journal), made_at=made_at)
         if out == "-":
-            sys.stdout.buffer.write(page.encode())
-            sys.stdout.buffer.flush()
+            with naming_stdout():
+                sys.stdout.buffer.write(page.encode())
+                sys.stdout.buffer.flush()
             return ExitCode.COMPLETED
         try:
             write_atomically(path, page)

@@ -17,6 +17,7 @@ import click
 from adepoll.cli.exit_codes import ExitCode, exit_code_of_error, exit_code_of_signal
 from adepoll.cli.messages import discard, say, text_of
 from adepoll.cli.signals import StopSignals
+from adepoll.cli.stdout_writer import naming_stdout
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError
 
@@ -67,7 +68,8 @@ def run_sync(
     """
     try:
         code = main()
-        sys.stdout.flush()
+        with naming_stdout():
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except click.ClickException:

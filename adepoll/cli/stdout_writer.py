@@ -6,7 +6,8 @@ import select
 import stat
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 # Bytes that a writable pipe takes without blocking. Windows cannot tell whether one is writable.
@@ -15,8 +16,19 @@ _PIPE_BUF: Final[int | None] = getattr(select, "PIPE_BUF", None)
 
 def write_line(text: str) -> None:
     """Write one line to stdout and flush it; may block."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    with naming_stdout():
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def naming_stdout() -> Iterator[None]:
+    """Name stdout in the errors of the operating system that the block raises."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "stdout"
+        raise
 
 
 async def write_line_async(text: str) -> None:
@@ -30,6 +42,11 @@ async def write_line_async(text: str) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     line = f"{text}\n".encode(encoding, "backslashreplace")
+    with naming_stdout():
+        await _write_bytes(line, encoding)
+
+
+async def _write_bytes(line: bytes, encoding: str) -> None:
     sys.stdout.flush()
     try:
         fd = sys.stdout.fileno()

@@ -154,8 +154,8 @@ class JournalWriteError(JournalError):
 class BatchStoppedError(AdePollError):
     """A batch has stopped because results cannot be written: a full or a read-only disk.
 
-    The outcomes that it has delivered are kept, and the next run continues where it stopped. The
-    `StorageError` with the details is the `__cause__`.
+    With a journal in a file, the next run continues where it stopped. Without one, result files
+    that are complete are found again. The `StorageError` with the details is the `__cause__`.
 
     Attributes:
         path: File that could not be written.
@@ -164,8 +164,7 @@ class BatchStoppedError(AdePollError):
 
     def __init__(self, cause: StorageError) -> None:
         super().__init__(
-            f"{cause}; the batch has stopped: solve this problem, then run the batch again; it "
-            "continues where it stopped"
+            f"{cause}; the batch has stopped: solve this problem, then run the batch again"
         )
         self.path = cause.path
         self.errno = cause.errno

@@ -145,7 +145,9 @@ async def test_without_the_journal_correct_files_are_adopted_and_others_are_kept
     scene.path(shorter).write_bytes(scene.truth(shorter)[:-1])
     scene.path(longer).write_bytes(scene.truth(longer) + b" ")
     scene.journal.unlink()
-    found = await scene.run([correct, shorter, longer])
+    async with scene.batch() as batch:
+        found = await gather(batch.run([correct, shorter, longer]))
+        assert batch.progress.adopted == 1
     assert found[correct].error is None
     assert found[correct].file.sha256 == sha256(scene.truth(correct))
     for job_id in (shorter, longer):
@@ -531,6 +533,7 @@ async def test_a_disk_error_stops_the_run_and_the_next_run_continues(scene, monk
     assert error.errno == number
     assert isinstance(error.__cause__, StorageError)
     assert "run the batch again" in str(error)
+    assert "continues" not in str(error)  # without a journal, the next run starts anew
     assert not any(outcome.error for outcome in delivered.values())
     found = await scene.run()
     assert set(delivered) | set(found) == {failed, *job_ids}
@@ -573,6 +576,8 @@ async def test_a_full_disk_stops_the_run_and_the_next_run_completes_with_free_sp
     expected = {"results": BatchStoppedError, "journal": JournalWriteError}
     assert isinstance(error, expected.get(on_it, BatchStoppedError | JournalWriteError))
     assert not any(outcome.error for outcome in delivered.values())
+    recorded = sum(record.snapshot is not None for record in scene.records().values())
+    assert sum(batch.progress.settled.values()) == recorded
     ballast.unlink()
     found = await scene.run(job_ids)
     assert {*delivered, *found} == set(job_ids)

@@ -200,6 +200,9 @@ async def test_watch_replaces_an_existing_result_only_with_overwrite(ade, tmp_pa
     code, _, _ = await adepoll(ade, "watch", job_id, "--out", str(tmp_path), "--overwrite")
     assert code == 0
     assert target.read_text() != "mine"
+    code, _, err = await adepoll(ade, "watch", job_id, "--out", str(tmp_path))
+    assert code == 0
+    assert f"; 1 result was in {tmp_path} already; " in err
 
 
 async def test_ctrl_c_exits_with_130_and_prints_a_summary(ade):
@@ -281,7 +284,7 @@ async def test_a_full_disk_under_stdout_is_reported_in_one_line(ade):
     code, _, err = await adepoll_into(full, ade, "watch", ade.submit(SOON))
     os.close(full)
     assert code == 74
-    assert "adepoll: cannot read or write: No space left on device" in err.splitlines()
+    assert "adepoll: cannot read or write stdout: No space left on device" in err.splitlines()
 
 
 @pytest.mark.parametrize("closed", more([">&- 2>&-"], [">&-", "2>&-", "<&-"]))
