@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -51,6 +52,7 @@ KILLS = 100
 KILLED = 2_000
 UNKNOWN = 20
 LOOK = 0.2  # seconds
+TICK = 0.1  # seconds in which lines are counted together
 
 
 def make_ids(count: int) -> Iterator[str]:
@@ -78,12 +80,16 @@ class Ran:
         seconds: Seconds to the last line that was waited for.
         resident: Most bytes of memory.
         lines: Lines that were read.
+        longest_pause: Most seconds between two lines, and the second in which that pause began.
+        each_tenth: Lines in each tenth of the time between the first and the last line.
     """
 
     first: float
     seconds: float
     resident: int
     lines: int
+    longest_pause: tuple[float, float]
+    each_tenth: list[int]
 
 
 def run(
@@ -107,9 +113,13 @@ def run(
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: PT018 - for the checker
     first, seconds, count = 0.0, 0.0, 0
+    longest_pause = (0.0, 0.0)
+    by_tick: Counter[int] = Counter()
     for _ in process.stdout:
         count += 1
-        seconds = time.monotonic() - began
+        last, seconds = seconds, time.monotonic() - began
+        longest_pause = max(longest_pause, (seconds - last, last) if first else longest_pause)
+        by_tick[int(seconds / TICK)] += 1
         first = first or seconds
         if count == lines or (until is not None and until()):
             process.send_signal(signal.SIGTERM)
@@ -119,7 +129,18 @@ def run(
     process.returncode = os.waitstatus_to_exitcode(status)
     if lines is not None or until is not None or not count:
         raise RuntimeError(f"it ended with {process.returncode} after {count} lines: {said}")
-    return Ran(first=first, seconds=seconds, resident=usage.ru_maxrss * 1024, lines=count)
+    tenths = [0] * 10
+    for tick, lines_then in by_tick.items():
+        tenth = int(10 * (tick * TICK - first) / max(seconds - first, TICK))
+        tenths[min(max(tenth, 0), 9)] += lines_then
+    return Ran(
+        first=first,
+        seconds=seconds,
+        resident=usage.ru_maxrss * 1024,
+        lines=count,
+        longest_pause=longest_pause,
+        each_tenth=tenths,
+    )
 
 
 HEADER = f"{'what':<52}{'first line s':>14}{'goal':>8}{'most MB':>10}{'goal':>8}{'lines/s':>10}"
@@ -259,6 +280,9 @@ def intake(folder: Path, options: "Options") -> None:
         ran = run(base_url, "watch", "-f", path, *where, until=all_taken)
     show(f"a file of {options.ids:,} ids", ran)
     print(f"all ids in the journal after {seconds:.0f} s, outcomes meanwhile: {ran.lines:,}")
+    pause, began_at = ran.longest_pause
+    print(f"longest time without an outcome: {pause:.1f} s, from second {began_at:.0f}")
+    print(f"outcomes in each tenth of the time: {' '.join(f'{n:,}' for n in ran.each_tenth)}")
     print(f"the journal then: {journal.stat().st_size / MB:,.0f} MB")
 
 

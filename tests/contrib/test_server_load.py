@@ -1,6 +1,6 @@
 """Thousands of clients of a server process: their cost, and that nothing remains of them.
 
-`nox -s thorough` sends 2,000 clients, or as many as `ADEPOLL_CROWD` says.
+`nox -s thorough` sends up to 5,000 clients, or as many as `ADEPOLL_CROWD` says.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from waiting import supervised
 from adepoll.emulator import JobPlan
 
 SERVED_APP = Path(__file__).parent.parent / "support" / "served_app.py"
-MOST_FILES = 4_000
+MOST_FILES = 12_000
 # New connections in a second: how many a server takes at the same time is no matter of adepoll's.
 ARRIVALS = 500
 LEAPING = LeapingClock()
@@ -150,16 +150,42 @@ async def when_idle(server, before):
             await asyncio.sleep(0.1)  # another process, which sends no notification
 
 
-@pytest.mark.parametrize("listeners", counts("ADEPOLL_CROWD", default=100, most=1_000))
+async def leave_waits(server, ade, waiters):
+    """Let many clients wait for jobs that do not end; half time out, half disconnect."""
+    rng = random.Random(3)
+    job_ids = [ade.submit(JobPlan(processing_time=float("inf"))) for _ in range(200)]
+    latest = waiters / ARRIVALS + 1.0
+
+    async def wait(number):
+        await asyncio.sleep(number / ARRIVALS)
+        url = f"{server.url}/wait/{rng.choice(job_ids)}"
+        if number % 2:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(rng.uniform(0.1, latest)), http.get(url):
+                    raise AssertionError("the job cannot have ended")
+            return None
+        async with http.get(url, params={"timeout": rng.uniform(0.1, latest)}) as response:
+            return response.status
+
+    async with many_connections() as http:
+        statuses = await asyncio.gather(*map(wait, range(waiters)))
+    assert set(statuses[::2]) == {504}
+
+
+@pytest.mark.parametrize(
+    ("crowd", "clients"),
+    [
+        *((listen_to_jobs, c) for c in counts("ADEPOLL_CROWD", default=100, most=1_000)),
+        *((leave_waits, c) for c in counts("ADEPOLL_CROWD", default=100, most=5_000)),
+    ],
+)
 @pytest.mark.parametrize("kind", ["fastapi", "aiohttp"])
-async def test_nothing_remains_of_many_event_streams_half_of_which_break_off(
-    kind, listeners, ade_env
-):
+async def test_nothing_remains_of_many_clients_that_leave(kind, crowd, clients, ade_env):
     async with served(kind, "asyncio") as server:
         before = await server.report()
-        await listen_to_jobs(server, ade_env, listeners)
+        await crowd(server, ade_env, clients)
         after = await when_idle(server, before)
-        await listen_to_jobs(server, ade_env, listeners)
+        await crowd(server, ade_env, clients)
         later = await when_idle(server, before)
         async with many_connections() as http, http.get(f"{server.url}/ready") as response:
             watcher = (await response.json())["watcher"]

@@ -2,26 +2,23 @@
 
 import asyncio
 import os
+import random
 import re
-import shutil
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
+from deploying import Deploys
+from postgresql import BIN, running_postgresql
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from waiting import supervised
 
 from adepoll import AdeClient, Fixed, JobWatcher, UnresolvedJob, repeat_query, store_outcomes
 from adepoll.emulator import JobPlan, Outcome
 
-BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+DEPLOYS = int(os.environ.get("ADEPOLL_DEPLOYS", "8"))
 DOCS = Path(__file__).parents[2] / "docs"
-USER = "nobody"  # PostgreSQL does not run as root
-IS_ROOT = os.getuid() == 0
 
 pytestmark = [
     pytest.mark.thorough,
@@ -30,33 +27,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def folder():
-    """A folder of the server's user; pytest's own folders are private to the user of the tests."""
-    with TemporaryDirectory(prefix="adepoll-postgresql-") as name:
-        if IS_ROOT:
-            shutil.chown(name, USER)
-        yield Path(name)
-
-
-@pytest.fixture
-async def postgresql(folder):
-    """The folder with the socket of a new server."""
-    run = partial(
-        asyncio.create_subprocess_exec,
-        cwd=folder,
-        user=USER if IS_ROOT else None,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    data = folder / "data"
-    init = await run(BIN / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync")
-    assert await init.wait() == 0
-    server = await run(BIN / "postgres", "-D", data, "-k", folder, "-h", "", "-F")
-    async with supervised(server):
-        while not (folder / ".s.PGSQL.5432").exists():  # noqa: ASYNC110 - there is no notification
-            await asyncio.sleep(0.05)
-        yield folder
-        server.terminate()
+async def postgresql():
+    """A new server."""
+    async with running_postgresql() as server:
+        yield server
 
 
 class Base(DeclarativeBase):
@@ -70,8 +44,8 @@ class Job(Base):
 
 
 @asynccontextmanager
-async def sqlalchemy_table(folder):
-    engine = create_async_engine(f"postgresql+asyncpg://postgres@/postgres?host={folder}")
+async def sqlalchemy_table(postgresql):
+    engine = create_async_engine(postgresql.engine_url)
 
     async def open_ids():
         async with engine.connect() as db:
@@ -97,9 +71,10 @@ async def test_fifty_deploys_with_the_recipe_for_asyncpg(postgresql, ade):
     )
     names = {}
     exec(recipe, names)  # as it is printed
-    address = f"postgresql://postgres@/postgres?host={postgresql}"
     async with sqlalchemy_table(postgresql) as (engine, _):
-        await deploy_until_stored(ade, engine, lambda watcher: names["run"](watcher, address))
+        await deploy_until_stored(
+            ade, engine, lambda watcher: names["run"](watcher, postgresql.url)
+        )
 
 
 async def deploy_until_stored(ade, engine, run):
@@ -123,3 +98,12 @@ async def deploy_until_stored(ade, engine, run):
     async with engine.connect() as db:
         stored = dict((await db.execute(select(Job.job_id, Job.status))).all())
     assert stored == {job_id: outcome.value for job_id, outcome in expected.items()}
+
+
+@pytest.mark.timeout(60 + 30 * DEPLOYS)
+async def test_processes_that_are_ended_under_load_store_every_outcome(postgresql, ade, tmp_path):
+    """`ADEPOLL_DEPLOYS` is their number; `nox -s bench -- deploys` prints the figures."""
+    tally = await Deploys(ade, postgresql, tmp_path, random.Random(20)).run(DEPLOYS)
+    assert tally.wrong == []
+    assert tally.ends.total() == DEPLOYS + 1
+    assert tally.stores >= tally.jobs > 0

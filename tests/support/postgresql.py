@@ -1,0 +1,91 @@
+"""A PostgreSQL server of its own for a test or a benchmark, on a Unix socket."""
+
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import asyncpg
+import attrs
+from waiting import bounded
+
+BIN = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+USER = "nobody"  # PostgreSQL does not run as root
+IS_ROOT = os.getuid() == 0
+
+
+@attrs.define
+class PostgreSQL:
+    """A server.
+
+    Attributes:
+        folder: The folder with its data and its socket.
+    """
+
+    folder: Path
+    _process: asyncio.subprocess.Process | None = attrs.field(init=False, default=None)
+
+    @property
+    def url(self):
+        """Its address for asyncpg."""
+        return f"postgresql://postgres@/postgres?host={self.folder}"
+
+    @property
+    def engine_url(self):
+        """Its address for SQLAlchemy."""
+        return self.url.replace("postgresql:", "postgresql+asyncpg:")
+
+    async def start(self):
+        """Start the server; return when it accepts connections."""
+        options = ("-D", self.folder / "data", "-k", self.folder, "-h", "", "-F")
+        self._process = await self._run("postgres", *options)
+        async with bounded("for PostgreSQL to start"):
+            while not await self._accepts():
+                assert self._process.returncode is None
+                await asyncio.sleep(0.05)
+
+    async def crash(self):
+        """Stop the server without an orderly end: connections break, committed rows stay."""
+        self._process.send_signal(signal.SIGQUIT)
+        await self._process.wait()
+
+    async def create(self):
+        """Create the data."""
+        options = ("-D", self.folder / "data", "-A", "trust", "-U", "postgres", "--no-sync")
+        assert await (await self._run("initdb", *options)).wait() == 0
+
+    async def _accepts(self):
+        try:
+            await (await asyncpg.connect(self.url)).close()
+        except (OSError, asyncpg.CannotConnectNowError):
+            return False
+        return True
+
+    async def _run(self, program, *arguments):
+        return await asyncio.create_subprocess_exec(
+            BIN / program,
+            *arguments,
+            cwd=self.folder,
+            user=USER if IS_ROOT else None,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+
+
+@asynccontextmanager
+async def running_postgresql():
+    """Run a new server."""
+    # Not a folder of pytest's, which are private to the user of the tests.
+    with TemporaryDirectory(prefix="adepoll-postgresql-") as name:
+        if IS_ROOT:
+            shutil.chown(name, USER)
+        server = PostgreSQL(Path(name))
+        await server.create()
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.crash()
