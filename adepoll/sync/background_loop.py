@@ -5,8 +5,10 @@ A call that is interrupted, as by Ctrl-C, cancels its coroutine and waits until 
 
 import asyncio
 import concurrent.futures
+import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from adepoll.errors import ClosedError
@@ -27,29 +29,23 @@ class BackgroundLoop:
 
     @property
     def is_closed(self) -> bool:
-        """True after `close`."""
-        return self._loop.is_closed()
+        """True after `close`, and at the end of the program, which stops daemon threads."""
+        return self._loop.is_closed() or sys.is_finalizing()
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine in the loop, and return its result.
 
         Raises:
-            ClosedError: The loop is closed.
+            ClosedError: The loop is closed, or was closed during the call.
             RuntimeError: The call comes from the thread of the loop, which it would block for ever.
         """
-        if self.is_closed:
-            main.close()
-            raise ClosedError("the session is closed; open it again with a `with` block")
-        if threading.current_thread() is self._thread:
+        if self.owns_current_thread():
             main.close()
             raise RuntimeError("adepoll.sync was called from its own event loop; await instead")
         done: concurrent.futures.Future[_T] = concurrent.futures.Future()
         tasks: list[asyncio.Task[_T]] = []
 
         def start() -> None:
-            if done.cancelled():
-                main.close()
-                return
             tasks.append(self._loop.create_task(main))
             tasks[0].add_done_callback(lambda task: _pass_on(task, done))
 
@@ -60,12 +56,16 @@ class BackgroundLoop:
                 _cancel(done)
 
         try:
-            self._loop.call_soon_threadsafe(start)
-            _wait_for(done)
+            self._call(start)
+            self._wait_for(done)
         except BaseException:  # Ctrl-C, or whatever a signal handler raises
-            self._loop.call_soon_threadsafe(cancel)
-            _wait_for(done)
+            with suppress(ClosedError):
+                self._call(cancel)
+                self._wait_for(done)
             raise
+        finally:
+            if not tasks:
+                main.close()
         if done.cancelled():
             raise ClosedError("the session was closed during this call")
         return done.result()
@@ -79,6 +79,20 @@ class BackgroundLoop:
         if not self.is_closed:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Call a function in the loop soon; raise `ClosedError` if the loop is closed."""
+        if not self.is_closed:
+            with suppress(RuntimeError):  # it was closed in this moment
+                self._loop.call_soon_threadsafe(function)
+                return
+        raise ClosedError("the session is closed; open it again with a `with` block")
+
+    def _wait_for(self, done: concurrent.futures.Future[Any]) -> None:
+        while not done.done():
+            concurrent.futures.wait([done], timeout=_SLICE)
+            if not (done.done() or self._thread.is_alive()):
+                _cancel(done)  # the loop has ended without it
 
     def _serve(self) -> None:
         try:
@@ -108,8 +122,3 @@ def _pass_on(task: asyncio.Task[_T], done: concurrent.futures.Future[_T]) -> Non
 def _cancel(done: concurrent.futures.Future[Any]) -> None:
     done.cancel()
     done.set_running_or_notify_cancel()  # wakes threads that wait for it
-
-
-def _wait_for(done: concurrent.futures.Future[Any]) -> None:
-    while not done.done():
-        concurrent.futures.wait([done], timeout=_SLICE)

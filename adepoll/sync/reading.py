@@ -15,6 +15,9 @@ _AHEAD: Final = 1_000  # items read before they are wanted
 async def read_in_thread(items: Iterable[_T]) -> AsyncIterator[_T]:
     """Yield the items, which a thread of their own reads; raise the error that ends them.
 
+    What is not an `Exception`, such as `SystemExit`, would end the event loop. It becomes the cause
+    of a `RuntimeError`.
+
     At most 1,000 items are read ahead. If this iterator is left, the thread ends with the next
     item; it is a daemon, because an iterable that blocks cannot be interrupted.
     """
@@ -52,8 +55,10 @@ async def read_in_thread(items: Iterable[_T]) -> AsyncIterator[_T]:
             if is_last:
                 break
             await ready.wait()
-        if errors:
-            raise errors[0]
+        for error in errors:
+            if isinstance(error, Exception):
+                raise error
+            raise RuntimeError(f"the ids ended with {type(error).__name__}") from error
     finally:
         is_left.set()
         room.release()

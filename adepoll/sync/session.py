@@ -90,7 +90,7 @@ class Session:
     def close(self) -> None:
         """Close the client, and end the background thread; may be called again."""
         loop, self._loop = self._loop, None
-        if loop is not None:
+        if loop is not None and not loop.is_closed:
             try:
                 loop.run(self._open.aclose())
             finally:

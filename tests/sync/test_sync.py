@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -18,6 +19,7 @@ from adepoll.errors import (
     MissingApiKeyError,
     UnresolvedJobsError,
 )
+from adepoll.sync.background_loop import BackgroundLoop
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,17 @@ def test_an_error_of_the_ids_is_raised(ade, session):
         list(session.watch(ids()))
 
 
+def test_ids_that_exit_do_not_end_the_session(ade, session):
+    def ids():
+        yield from submit(ade)
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match="SystemExit") as info:
+        list(session.watch(ids()))
+    assert isinstance(info.value.__cause__, SystemExit)
+    assert session.wait(*submit(ade)).is_terminal
+
+
 def test_a_single_id_is_refused(session):
     with pytest.raises(TypeError):
         session.watch("job-1")
@@ -153,6 +166,47 @@ def test_a_function_that_ends_early_ends_its_session(ade, client):
     next(jobs)
     assert len(threads()) == 1
     jobs.close()
+
+
+EXITING = """
+import sys
+from adepoll import AdeClient, sync
+def client():
+    return AdeClient(api_key=sys.argv[1], base_url=sys.argv[2])
+session = sync.Session(client).__enter__()
+open_watches = session.watch(sys.argv[3:]), sync.watch(sys.argv[3:], client=client)
+for jobs in open_watches:
+    print(next(jobs).job_id)
+"""
+
+
+@pytest.mark.thorough
+def test_a_program_ends_with_open_watches(ade):
+    job_ids = [*submit(ade), *submit(ade, processing_time=1e6)]
+    command = [sys.executable, "-c", EXITING, ade.api_key, ade.base_url, *job_ids]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout.split(), done.stderr) == ([job_ids[0]] * 2, "")
+
+
+def test_nothing_waits_for_the_loop_at_the_end_of_the_program(ade, session, monkeypatch):
+    """The interpreter has stopped the loop's thread then, so a wait would never end."""
+    jobs = session.watch([*submit(ade), *submit(ade, processing_time=1e6)])
+    next(jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "is_finalizing", lambda: True)
+        jobs.close()
+        with pytest.raises(ClosedError):
+            session.loop.run(asyncio.sleep(0))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_ends_with_its_loop(monkeypatch):
+    async def end_loop():
+        raise SystemExit
+
+    monkeypatch.setattr("adepoll.sync.background_loop._SLICE", 0.01)
+    with pytest.raises(ClosedError, match="closed during this call"):
+        BackgroundLoop().run(end_loop())
 
 
 # --- batch ---------------------------------------------------------------------------------------
