@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from adepoll.api.job_ids import is_plain
 from adepoll.api.job_kind import JobKind, JobRef
@@ -103,13 +103,13 @@ class FoundJobs:
         """Add the job of a line; an empty id is skipped.
 
         Raises:
-            IdsError: The kind is not known.
+            IdsError: The kind is not known, or is not the one that the id names.
         """
         if not job_id:
             return
         job: JobToAdd = job_id
         if kind or label:
-            job = JobRef(job_id, kind=self._kind(kind, line) if kind else None, label=label or None)
+            job = self._ref(job_id, kind, label, line)
         if columns:
             job = BatchJob(job if isinstance(job, JobRef) else _ref(job_id), columns=columns)
         if not is_plain(job):
@@ -128,6 +128,17 @@ class FoundJobs:
         if self._jobs:
             self._emit(self._jobs)
             self._jobs = []
+
+    def _ref(self, job_id: str, kind: str, label: str, line: int) -> JobRef:
+        """Return the reference for a cell with an id, which can have its kind before it."""
+        ref = _ref(job_id)
+        if kind:
+            named = self._kind(kind, line)
+            if ref.kind not in {None, named}:
+                problem = f"{showable(job_id, 80)} is not a job of the kind {named.name}"
+                raise IdsError(problem, source=self.source, line=line)
+            ref = evolve(ref, kind=named)
+        return evolve(ref, label=label or None)
 
     def _kind(self, name: str, line: int) -> JobKind:
         try:

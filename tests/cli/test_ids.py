@@ -354,6 +354,17 @@ def test_kinds_and_labels_can_have_columns_of_any_name():
     assert job.columns == {"kind": "scan", "label": "b"}
 
 
+@pytest.mark.parametrize("kind", ["", "v1-parse"])
+def test_an_id_in_a_table_can_have_its_kind_before_it(kind):
+    (job,) = jobs_in(f"id,kind,label\nv1-parse/a-1,{kind},Invoice 1\n", job_id="id")
+    assert (job, job.label) == (JobRef("a-1", kind=JobKind.V1_PARSE), "Invoice 1")
+
+
+def test_an_id_whose_row_names_another_kind_is_refused_with_its_line():
+    with pytest.raises(IdsError, match="line 2: v1-parse/a-1 is not a job of the kind v2-parse"):
+        jobs_in("id,kind\nv1-parse/a-1,v2-parse\n", job_id="id")
+
+
 def test_a_table_of_ids_only_is_a_list_of_ids():
     assert jobs_in("job_id\na\nb\n", job_id="job_id") == ["a", "b"]
 
