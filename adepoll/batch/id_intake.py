@@ -18,6 +18,7 @@ from adepoll.errors import InvalidJobIdError, JobIdsCancelledError
 from adepoll.journal import Journal
 from adepoll.journal.outcomes import BatchJob
 from adepoll.journal.stored_jobs import JobToAdd, check_job
+from adepoll.watching.pollers import is_cancelled
 
 JobIds: TypeAlias = Iterable[JobToAdd] | AsyncIterable[JobToAdd]
 
@@ -102,7 +103,7 @@ class IdIntake:
                 async for job_id in self._job_ids:
                     await self._put(job_id)
             except asyncio.CancelledError as cancelled:
-                if (task := asyncio.current_task()) is None or task.cancelling():
+                if is_cancelled():
                     raise
                 raise JobIdsCancelledError from cancelled
             finally:

@@ -21,8 +21,9 @@ from typing import Final, TypeAlias
 
 from adepoll.api.job_kind import JobRef, job_key
 from adepoll.api.models import JobSnapshot
-from adepoll.errors import ClosedError, RequestError
+from adepoll.errors import ClosedError, JobIdsCancelledError, RequestError
 from adepoll.watching.arguments import check_ids
+from adepoll.watching.pollers import is_cancelled
 from adepoll.watching.subscriptions import JobIds
 from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher
@@ -72,6 +73,8 @@ async def store_outcomes(
     Raises:
         ValueError: `concurrency` or `unstored` is not positive.
         TypeError: `job_ids` is a single string, or not iterable.
+        JobIdsCancelledError: The iterable of job ids was cancelled. Any other error that it raises
+            is raised, too.
     """
     for name, value in (("concurrency", concurrency), ("unstored", unstored)):
         if value < 1:
@@ -126,7 +129,9 @@ class QueriedIds(AsyncIterator[str | JobRef]):
             began_at = loop.time()
             try:
                 self._ids = iter(await self._query())
-            except Exception as error:  # noqa: BLE001 - the query is the caller's code
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 name = type(error).__name__
                 _log.warning("the query of open jobs failed: %s", name, exc_info=error)
                 self._next_at = loop.time() + self._delay
@@ -168,12 +173,17 @@ class _Storing:
     async def _read_ids(self, job_ids: JobIds) -> None:
         if isinstance(job_ids, QueriedIds):
             self._query = job_ids
-        if isinstance(job_ids, AsyncIterable):
-            async for job in job_ids:
-                await self._add(job)
-        else:
-            for job in job_ids:
-                await self._add(job)
+        try:
+            if isinstance(job_ids, AsyncIterable):
+                async for job in job_ids:
+                    await self._add(job)
+            else:
+                for job in job_ids:
+                    await self._add(job)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise JobIdsCancelledError from None
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:
@@ -235,7 +245,9 @@ class _Storing:
                 try:
                     async with self._stores:
                         await self._store(outcome)
-                except Exception as error:  # noqa: BLE001 - `store` is the caller's code
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_cancelled():
+                        raise
                     _log.warning(
                         "the outcome of job %s could not be stored: %s",
                         key,

@@ -142,9 +142,9 @@ class Pollers:
                     self._on_fatal(error)
                     return
             except asyncio.CancelledError:
-                if task.cancelling():
+                if is_cancelled():
                     raise
-                # Nobody cancelled this task: something that the source waited for was cancelled.
+                # Something that the source waited for was cancelled.
                 cause = TransportError("the source cancelled the poll", job_id=state.job_id)
                 watched_jobs.failed(state, cause, now := loop.time())
             else:
@@ -214,6 +214,12 @@ async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
             pending = {task for task in pending if not task.done()}
     if cancelled is not None:
         raise cancelled
+
+
+def is_cancelled() -> bool:
+    """Return whether this task was cancelled, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 async def _in_steps(steps: Iterator[None]) -> None:

@@ -14,6 +14,7 @@ from adepoll import (
     repeat_query,
     store_outcomes,
 )
+from adepoll.errors import JobIdsCancelledError
 
 JOBS = [f"job{number}" for number in range(50)]
 
@@ -230,6 +231,50 @@ def test_an_error_of_the_ids_is_raised(replay, scripted):
         async with JobWatcher(scripted()) as watcher:
             with pytest.raises(LookupError):
                 await store_outcomes(watcher, ids(), table.store)
+
+    replay(script)
+
+
+def test_what_waits_for_something_that_was_cancelled_has_failed(replay, scripted):
+    """Such as a query of a pool that another task closes."""
+
+    def cancelled_once():
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return [future]
+
+    async def script():
+        table = Table(JOBS)
+        stores, queries = cancelled_once(), cancelled_once()
+
+        async def store(outcome):
+            if stores:
+                await stores.pop()
+            await table.store(outcome)
+
+        async def query():
+            if queries:
+                await queries.pop()
+            return await table.open_ids()
+
+        async with JobWatcher(scripted()) as watcher:
+            storing = asyncio.create_task(store_outcomes(watcher, repeat_query(query), store))
+            await asyncio.sleep(60)
+        await storing
+        assert sorted(table.stored) == sorted(JOBS)
+
+    replay(script)
+
+
+def test_ids_that_wait_for_something_that_was_cancelled_are_an_error(replay, scripted):
+    async def script():
+        async def ids():
+            yield "a"
+            raise asyncio.CancelledError
+
+        async with JobWatcher(scripted()) as watcher:
+            with pytest.raises(JobIdsCancelledError):
+                await store_outcomes(watcher, ids(), Table(["a"]).store)
 
     replay(script)
 
