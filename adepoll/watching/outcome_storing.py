@@ -34,6 +34,7 @@ Query: TypeAlias = Callable[[], Awaitable[Iterable[str | JobRef]]]
 _FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; it doubles
 _LONGEST_DELAY: Final = 30.0
 _READ_AHEAD: Final = 100  # ids
+_IDS_PER_STEP: Final = 100  # ids read in one step of the loop; nearly all of a query can be known
 
 _log = logging.getLogger(__name__)
 
@@ -157,6 +158,7 @@ class _Storing:
         self._query: QueriedIds | None = None
         self._stored_at: dict[str, float] = {}  # since the present query began, by key
         self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
+        self._ids_read = 0
         self._all_read = False
         self._closed = asyncio.Event()  # the watcher was closed
 
@@ -184,9 +186,15 @@ class _Storing:
             if is_cancelled():
                 raise
             raise JobIdsCancelledError from None
+        finally:
+            if isinstance(job_ids, AsyncGenerator):
+                await job_ids.aclose()  # else the collector does, in a task of its own
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:
+        self._ids_read += 1
+        if self._ids_read % _IDS_PER_STEP == 0:
+            await asyncio.sleep(0)
         key = self._key(job)
         if key not in self._open and key not in self._storing and not self._was_stored(key):
             self._open[key] = job

@@ -266,6 +266,60 @@ def test_what_waits_for_something_that_was_cancelled_has_failed(replay, scripted
     replay(script)
 
 
+def test_a_generator_of_ids_is_closed_at_the_end(replay, scripted):
+    async def script():
+        read, closed = [], []
+
+        async def ids():
+            try:
+                for number in range(10_000):
+                    read.append(number)
+                    yield f"job-{number}"
+            finally:
+                closed.append(True)
+
+        async def store(_outcome):
+            await asyncio.sleep(1_000)
+
+        async with JobWatcher(scripted()) as watcher:
+            storing = asyncio.create_task(store_outcomes(watcher, ids(), store, unstored=1))
+            await asyncio.sleep(10)
+            assert len(read) < 5_000  # it waits for room
+            storing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+            assert closed
+
+    replay(script)
+
+
+def test_ids_that_are_known_do_not_block_the_loop(replay, scripted):
+    async def script():
+        steps = []
+
+        async def ids():
+            yield "a"
+            for _ in range(20_000):
+                yield "a"
+            storing.cancel()
+            yield "a"
+
+        async def count_steps():
+            while True:
+                steps.append(1)
+                await asyncio.sleep(0)
+
+        async with JobWatcher(scripted({"a": ["processing"]})) as watcher:
+            counting = asyncio.create_task(count_steps())
+            storing = asyncio.create_task(store_outcomes(watcher, ids(), Table(["a"]).store))
+            with pytest.raises(asyncio.CancelledError):
+                await storing
+            counting.cancel()
+        assert len(steps) >= 200
+
+    replay(script)
+
+
 def test_ids_that_wait_for_something_that_was_cancelled_are_an_error(replay, scripted):
     async def script():
         async def ids():
