@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self, get_args
 
 from adepoll.api.client import AdeClient
@@ -18,6 +17,7 @@ from adepoll.batch.resources import BatchResources
 from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.batch.run import BatchRun
 from adepoll.batch.run_tasks import DURATIONS, RunTasks
+from adepoll.common.closing import AsyncCloseable
 from adepoll.common.redaction import showable
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
 from adepoll.fetcher import ResolveUrl, ResultFetcher
@@ -32,7 +32,7 @@ from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.watcher import JobWatcher
 
 
-class Batch:
+class Batch(AsyncCloseable):
     """Watches any number of jobs, fetches their results, and records everything in a journal.
 
     ``async with Batch(client, journal="batch.db", out_dir="results") as batch: async for outcome
@@ -207,15 +207,6 @@ class Batch:
             service_time=self._client.service_time,
         )
         return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the batch."""
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop the run, and close the journal if this batch has opened it."""

@@ -109,7 +109,7 @@ class BatchRunner:
                     await view.line(self._line(outcome))
                     self._count(outcome)
             finally:
-                view.stop()
+                view.close()
                 self._progress = batch.progress
                 failed_before_any_job = sys.exception() is not None and not self._progress.known
                 if not (failed_before_any_job or isinstance(sys.exception(), BrokenPipeError)):

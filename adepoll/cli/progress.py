@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -31,6 +30,7 @@ from adepoll.cli.batch_state import (
 )
 from adepoll.cli.messages import discard, say
 from adepoll.cli.stdout_writer import write_line_async
+from adepoll.common.closing import Closeable
 from adepoll.common.redaction import showable
 
 _REFRESHES_PER_SECOND: Final = 4
@@ -59,7 +59,7 @@ def progress_view(source: Callable[[], BatchState], *, quiet: bool = False) -> "
     return PlainView(source)
 
 
-class View:
+class View(Closeable):
     """A view that shows nothing, and base class of the others. A context manager.
 
     A timer draws the view, so that the time for drawing does not depend on the number of jobs.
@@ -79,16 +79,7 @@ class View:
             self._set_timer()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop the timer, and remove the view."""
-        self.stop()
-
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop the timer, and remove the view. Can be called more than once."""
         if self._timer is not None:
             self._timer.cancel()
@@ -278,7 +269,7 @@ def _packed(parts: Iterable[Text], width: int) -> list[Text]:
     return lines
 
 
-class DownloadView:
+class DownloadView(Closeable):
     """Progress of a download on stderr; shows nothing if stderr is not a terminal."""
 
     def __init__(self, name: str) -> None:
@@ -302,12 +293,7 @@ class DownloadView:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Remove the view."""
         self._progress.stop()
 

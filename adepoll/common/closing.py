@@ -1,4 +1,4 @@
-"""Base classes for objects that are closed with `aclose`. Imports nothing of adepoll."""
+"""Base classes for objects that are closed with `close` or `aclose`. Imports nothing of adepoll."""
 
 import weakref
 from abc import ABC, abstractmethod
@@ -7,6 +7,29 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Closeable(ABC):
+    """An object that is closed with `close`, or by leaving its ``with`` block."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything that the object holds. Closing it again does nothing."""
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the object."""
+        self.close()
 
 
 class AsyncCloseable(ABC):

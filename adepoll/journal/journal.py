@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
-from types import TracebackType
 from typing import Final, Self, TypeVar, TypeVarTuple, Unpack
 
 from attrs import define
 
 from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.common.closing import AsyncCloseable
 from adepoll.common.threads import wait_until_done
 from adepoll.errors import ClosedError, ConfigurationError, JournalError
 from adepoll.journal.changes import Change
@@ -41,7 +41,7 @@ class _Call:
     done: asyncio.Future[None]
 
 
-class Journal:
+class Journal(AsyncCloseable):
     """The journal of a batch: every job and its outcome, in one SQLite file.
 
     Open it with ``async with await Journal.open(...) as journal``, or close it with `aclose`. It
@@ -128,19 +128,6 @@ class Journal:
         if opening.exception() is not None:
             thread.shutdown()
         return cls(opening.result(), thread, endpoints=endpoints)
-
-    async def __aenter__(self) -> Self:
-        """Return the journal, which is open already."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the journal."""
-        await self.aclose()
 
     def check_endpoint(self, endpoint: str, v2_endpoint: str | None = None) -> None:
         """Raise if the jobs of the journal are not at this service; the arguments as for `open`.

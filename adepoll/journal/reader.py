@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
+from adepoll.common.closing import Closeable
 from adepoll.common.redaction import showable
 from adepoll.errors import (
     ClosedError,
@@ -51,7 +51,7 @@ _DATA: Final = "SELECT number, json FROM data WHERE number BETWEEN ? AND ? ORDER
 _PAGE_BYTES: Final = 4 * 2**20
 
 
-class JournalReader:
+class JournalReader(Closeable):
     """Reads a journal, also while a batch writes it or in a folder without write access.
 
     Use it as ``with JournalReader(path) as journal``, in one thread. Each call returns the current
@@ -84,19 +84,6 @@ class JournalReader:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        """Return the reader, which is open already."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()
 
     def close(self) -> None:
         """Close the file; may be called again."""

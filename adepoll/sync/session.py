@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncIterable, Callable, Collection, Generator, Iterable
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import (
     Any,
     Concatenate,
@@ -21,6 +20,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.batch import Batch as AsyncBatch
 from adepoll.batch import BatchProgress, BatchRun
 from adepoll.batch.id_intake import JobIds as BatchJobIds
+from adepoll.common.closing import Closeable
 from adepoll.errors import ClosedError
 from adepoll.fetcher import Download, ResultFetcher
 from adepoll.journal.outcomes import Outcome
@@ -42,7 +42,7 @@ def _typed_like(
     return lambda method: method
 
 
-class Session:
+class Session(Closeable):
     """Client, watcher and fetcher for a program without asyncio.
 
     Use it as ``with Session() as session``, or close it with `close`. All calls of a session share
@@ -77,15 +77,6 @@ class Session:
             self._loop = None
             raise
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the session."""
-        self.close()
 
     def close(self) -> None:
         """Close the client, and end the background thread; may be called again."""
@@ -214,7 +205,7 @@ class Session:
             _end(loop, watch)
 
 
-class Batch:
+class Batch(Closeable):
     """A batch for programs without asyncio; `Session.batch` creates it.
 
     Use it as ``with session.batch(journal="batch.db") as batch``, or close it with `close`.
@@ -229,15 +220,6 @@ class Batch:
         """Open the batch and its journal; errors are those of `adepoll.Batch`."""
         self._session.loop.run(self._batch.__aenter__())
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the batch."""
-        self.close()
 
     def close(self) -> None:
         """Stop the run, and close the journal; may be called again."""

@@ -7,34 +7,24 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from adepoll.common.closing import Closeable
 from adepoll.tables.job_rows import Row
 
 _ROWS = 1_000  # of one block
 _BLOCK = 2 * 2**20  # characters of results of one block
 
 
-class Spool:
+class Spool(Closeable):
     """Rows on disk, in blocks that fit into memory. A context manager; the file has no name."""
 
     def __init__(self, folder: Path) -> None:
         """Create the file in a folder that has room for the extracted data of all results."""
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `__exit__`
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._block: list[Row] = []
         self._size = 0
 
-    def __enter__(self) -> Self:
-        """Return the spool itself."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Remove the file."""
         self._file.close()
 

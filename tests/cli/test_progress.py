@@ -222,8 +222,8 @@ def test_no_line_is_printed_after_stop(replay, printed):
     async def script():
         with PlainView(lambda: MANY) as view:
             await asyncio.sleep(15)
-            view.stop()
-            view.stop()
+            view.close()
+            view.close()
             await asyncio.sleep(100)
 
     replay(script)
@@ -364,7 +364,7 @@ def test_quiet_shows_nothing_and_never_calls_the_source(replay, capsys):
     async def script():
         with progress_view(lambda: 1 / 0, quiet=True) as view:
             await asyncio.sleep(100)
-            view.stop()
+            view.close()
 
     replay(script)
     assert capsys.readouterr() == ("", "")

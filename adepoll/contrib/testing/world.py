@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Coroutine
 from random import Random
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.models import Json
+from adepoll.common.closing import Closeable
 from adepoll.emulator import (
     EPOCH,
     Emulator,
@@ -25,7 +25,7 @@ SIX_HOURS: Final = 21_600.0
 """Default timeout of `AdeWorld.run` in virtual seconds."""
 
 
-class AdeWorld:
+class AdeWorld(Closeable):
     """An emulated service without sockets, and the event loop with its virtual time.
 
     The time starts at 0.0, and passes only while `run` runs. With the same seed, the same requests
@@ -53,19 +53,6 @@ class AdeWorld:
             raise
         rng = Random(self._emulator.seed)  # noqa: S311 - reproducible, not secret
         self._source = WorldSource(world=self.world, rng=rng)
-
-    def __enter__(self) -> Self:
-        """Return the world itself."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the world."""
-        self.close()
 
     @property
     def world(self) -> World:
