@@ -109,7 +109,7 @@ class JobRequests:
         )
 
     def _checked(self, snapshot: JobSnapshot) -> JobSnapshot:
-        if snapshot.extra or snapshot.is_terminal or snapshot.status is _UNKNOWN:
+        if snapshot.extra or snapshot.status.is_terminal or snapshot.status is _UNKNOWN:
             self._odd_answers.check(snapshot)
         return snapshot
 

@@ -1,18 +1,20 @@
-"""SubscriptionHost: what the subscriptions of one watcher share, and how they name jobs.
+"""SubscriptionHost: the kinds of jobs that a watcher polls, and what its subscriptions share.
 
-Imports pollers and below.
+Imports kind_polling and below.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Protocol
 
-from attrs import define, field
+from attrs import define
 
 from adepoll.api.job_ids import is_plain
 from adepoll.api.job_kind import V2_LETTERS, JobKind, JobRef, kind_of_id
+from adepoll.api.source import JobSource, for_kind, kind_of
 from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
-from adepoll.watching.pollers import Pollers
+from adepoll.scheduling.durations import Durations
+from adepoll.watching.kind_polling import KindPolling, PollingOptions
 
 
 class OpenSubscription(Protocol):
@@ -29,41 +31,66 @@ class NamedJob:
     Attributes:
         key: Text of the reference: the id, with the kind before it unless the id alone means it.
         job_id: Id of the job.
-        pollers: Poll the jobs of its kind.
+        polling: Polls the jobs of its kind.
         label: The caller's own name for the job.
     """
 
     key: str
     job_id: str
-    pollers: Pollers
+    polling: KindPolling
     label: str | None = None
 
 
-@define(eq=False, kw_only=True)
 class SubscriptionHost:
-    """What the subscriptions of one watcher share.
+    """The kinds of jobs that a watcher polls, and its open subscriptions.
 
     Attributes:
-        pollers: Poll the jobs of the watcher's own kind.
-        on_new_jobs: Called when jobs were added.
         kind: The watcher's own kind of jobs.
-        add_kind: Returns the pollers of another kind; raises `ConfigurationError` if there is none.
-        others: Pollers of the other kinds in use.
+        own: Polls the jobs of that kind.
+        by_kind: Polls the jobs of each kind that was named so far; the own kind is the first.
         subscriptions: Open subscriptions; a dict, as a set keeps no order.
         tasks: Tasks that read ids, or end subscriptions.
         closed: True if no subscription may start.
         loop: Event loop of the watcher; None before its first use.
     """
 
-    pollers: Pollers
-    on_new_jobs: Callable[[], None]
-    kind: JobKind = JobKind.V1_EXTRACT
-    add_kind: "Callable[[JobKind], Pollers] | None" = None
-    others: dict[JobKind, Pollers] = field(factory=dict)
-    subscriptions: dict[OpenSubscription, None] = field(factory=dict)
-    tasks: set[asyncio.Task[None]] = field(factory=set)
-    closed: bool = False
-    loop: asyncio.AbstractEventLoop | None = None
+    def __init__(
+        self, source: JobSource, options: PollingOptions, durations: Mapping[JobKind, Durations]
+    ) -> None:
+        """Poll nothing yet.
+
+        Args:
+            source: Answers the polls of all kinds.
+            options: What all kinds have in common.
+            durations: What is known of how long jobs take, by kind.
+        """
+        self._source = source
+        self._options = options
+        self._durations = durations
+        self.kind = kind_of(source)
+        self.by_kind: dict[JobKind, KindPolling] = {}
+        self.own = self.add_kind(self.kind)
+        self.subscriptions: dict[OpenSubscription, None] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.closed = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def add_kind(self, kind: JobKind) -> KindPolling:
+        """Return what polls the jobs of a new kind.
+
+        Raises:
+            ConfigurationError: The source has no jobs of that kind.
+        """
+        if (source := for_kind(self._source, kind)) is None:
+            raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
+        durations = self._durations.get(kind) or Durations()
+        polling = self.by_kind[kind] = KindPolling(kind, source, self._options, durations)
+        return polling
+
+    def pump(self) -> None:
+        """Start to sweep where that saves requests, then poll the jobs that are due."""
+        for polling in self.by_kind.values():
+            polling.pump()
 
     def check_open(self) -> None:
         """Raise ClosedError if no subscription may start in the running loop."""
@@ -81,29 +108,27 @@ class SubscriptionHost:
             InvalidJobIdError: The id cannot be a job id, or the source has no jobs of that kind.
         """
         if is_plain(job) and job[0] not in V2_LETTERS:  # nearly all jobs, quickly
-            return NamedJob(job, job, self.pollers)
+            return NamedJob(job, job, self.own)
         ref = JobRef.of(job).resolved(self.kind)
         kind = ref.kind or self.kind
         key = ref.text(self.kind)
-        if kind == self.kind:
-            return NamedJob(key, ref.job_id, self.pollers, ref.label)
-        if (pollers := self.others.get(kind)) is None:
+        if (polling := self.by_kind.get(kind)) is None:
             try:
-                pollers = self.others[kind] = self._added(kind)
+                polling = self.add_kind(kind)
             except ConfigurationError as exc:
                 raise InvalidJobIdError(job_id=key, reason=str(exc)) from None
-        return NamedJob(key, ref.job_id, pollers, ref.label)
+        return NamedJob(key, ref.job_id, polling, ref.label)
 
     def find(self, key: str) -> NamedJob | None:
         """Return the job with that key; None if no job of its kind was named."""
         kind, job_id = self.kind_and_id(key)
-        pollers = self.pollers if kind == self.kind else self.others.get(kind)
-        return None if pollers is None else NamedJob(key, job_id, pollers)
+        polling = self.by_kind.get(kind)
+        return None if polling is None else NamedJob(key, job_id, polling)
 
     def kind_and_id(self, key: str) -> tuple[JobKind, str]:
         """Return the kind and the id that a key consists of; an invalid id has the own kind."""
         name, slash, job_id = key.partition("/")
-        if slash and (kind := JobKind(name)) in {self.kind, *self.others, *JobKind.all()}:
+        if slash and (kind := JobKind(name)) in {*self.by_kind, *JobKind.all()}:
             return kind, job_id
         return kind_of_id(key) or self.kind, key
 
@@ -115,17 +140,12 @@ class SubscriptionHost:
 
     def keys_in_flight(self) -> list[str]:
         """Return the keys of the jobs whose polls are in flight."""
-        keys = self.pollers.ids_in_flight()
-        for kind, pollers in self.others.items():
-            keys += [self.key_of(kind, job_id) for job_id in pollers.ids_in_flight()]
-        return keys
+        return [
+            self.key_of(kind, job_id)
+            for kind, polling in self.by_kind.items()
+            for job_id in polling.pollers.ids_in_flight()
+        ]
 
     def overdue(self) -> int:
         """Return the number of jobs that are due, and wait for a poller."""
-        all_pollers = (self.pollers, *self.others.values())
-        return sum(pollers.watched_jobs.poll_queue.overdue for pollers in all_pollers)
-
-    def _added(self, kind: JobKind) -> Pollers:
-        if self.add_kind is None:
-            raise ConfigurationError(f"there are no jobs of the kind {kind.name} here")
-        return self.add_kind(kind)
+        return sum([polling.watched_jobs.poll_queue.overdue for polling in self.by_kind.values()])

@@ -209,7 +209,7 @@ class Subscription:
     def _unsubscribe(self, keys: Iterable[str]) -> list[asyncio.Task[None]]:
         """Unsubscribe from some jobs; return the tasks of the polls that are cancelled."""
         jobs = [job for key in keys if (job := self._host.find(key)) is not None]
-        return [task for job in jobs for task in job.pollers.unsubscribe(job.job_id, self)]
+        return [task for job in jobs for task in job.polling.pollers.unsubscribe(job.job_id, self)]
 
     async def _unsubscribe_all(self, keys: Iterator[str]) -> None:
         cancelled = []
@@ -232,7 +232,7 @@ class Subscription:
                 job = self._host.find(key)
                 if job is not None and not isinstance(self._jobs.get(key, UNRESOLVED), Ended):
                     self._give_up(key, _timeout_error(job, timeout))
-                    job.pollers.unsubscribe(job.job_id, self)
+                    job.polling.pollers.unsubscribe(job.job_id, self)
             await asyncio.sleep(0)
         if self.complete or not isinstance(self._job_ids, Collection):
             return
@@ -245,13 +245,13 @@ class Subscription:
 
     async def _read(self) -> None:
         """Read the ids, a limited number in each step of the loop."""
-        now, on_new_jobs = asyncio.get_running_loop().time, self._host.on_new_jobs
+        now, pump = asyncio.get_running_loop().time, self._host.pump
         count = 0
         if isinstance(self._job_ids, AsyncIterable):
             try:
                 async for job_id in self._job_ids:
                     self._add(job_id, now())
-                    on_new_jobs()
+                    pump()
                     await self._wait_for_room()
                     count += 1
                     if count % _IDS_PER_STEP == 0:
@@ -267,14 +267,14 @@ class Subscription:
             count += 1
             if count % _IDS_PER_STEP == 0:
                 if count % _NEW_JOBS == 0:
-                    on_new_jobs()
+                    pump()
                 await self._wait_for_polls()
-        on_new_jobs()
+        pump()
 
     async def _wait_for_room(self) -> None:
         """Wait for the window before an id is read, not after that: a timeout would lose the id."""
         while self.open + self._untaken() >= self._window:
-            self._host.on_new_jobs()
+            self._host.pump()
             self._room_changed.clear()
             await self._room_changed.wait()
 
@@ -335,7 +335,7 @@ class Subscription:
 
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
-        watched_jobs = job.pollers.watched_jobs
+        watched_jobs = job.polling.watched_jobs
         return watched_jobs.subscribe(job.job_id, self, self.alone, now, can_wait=can_wait)
 
     def _give_up(self, key: str, error: AdePollError) -> None:
@@ -359,7 +359,7 @@ class Subscription:
 
 
 def _timeout_error(job: NamedJob, timeout: float) -> JobTimeoutError:
-    watched_jobs = job.pollers.watched_jobs
+    watched_jobs = job.polling.watched_jobs
     rules = watched_jobs.failure_rules
     return rules.timeout_error(job.job_id, watched_jobs.get(job.job_id), timeout)
 

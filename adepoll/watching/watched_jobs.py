@@ -315,20 +315,15 @@ class WatchedJobs:
         if not settled:
             self._continue(state, snapshot, now)
             return
+        submitted_at, completed_at = snapshot.submitted_at, snapshot.completed_at
         if changed:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             lag = now - max(active_at, state.added_at)
-            submitted_at, completed_at = snapshot.submitted_at, snapshot.completed_at
-            if (
-                completed_at is not None
-                and (exact := exact_duration(submitted_at, completed_at)) is not None
-            ):
+            if (exact := exact_duration(submitted_at, completed_at)) is not None:
                 lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
             self.counts.record_settled(lag)
-        was_old = self.learning.record_settled(
-            state, snapshot.submitted_at, now, completed_at=snapshot.completed_at
-        )
+        was_old = self.learning.record_settled(state, submitted_at, now, completed_at=completed_at)
         if was_old is not None and self.uses_list:
             self.list_trust.record_first(settled=was_old)
             if was_old and self.list_trust.jobs_come_settled:

@@ -16,17 +16,17 @@ from attrs import evolve
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
-from adepoll.api.source import JobSource, for_kind, kind_of
+from adepoll.api.source import JobSource, kind_of
 from adepoll.common.closing import AsyncCloseable
-from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
+from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, Schedule
 from adepoll.watching.arguments import check_ids, check_timeout
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
-from adepoll.watching.kind_polling import KindPolling, PollingOptions
+from adepoll.watching.kind_polling import PollingOptions
 from adepoll.watching.listing import Discovery
-from adepoll.watching.pollers import Pollers, finish
+from adepoll.watching.pollers import finish
 from adepoll.watching.semaphore import Semaphore
 from adepoll.watching.statistics import WatcherStats, total
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
@@ -111,7 +111,7 @@ class JobWatcher(AsyncCloseable):
                 raise ValueError(f"{name} must be a number of 0 or more, got {value}")
         if discovery not in get_args(Discovery):
             raise ValueError(f"discovery must be auto, list or get, got {discovery!r}")
-        self._options = PollingOptions(
+        options = PollingOptions(
             semaphore=semaphore,
             workers=workers,
             schedule=schedule or Adaptive(),
@@ -124,19 +124,11 @@ class JobWatcher(AsyncCloseable):
             rng=rng or Random(),  # noqa: S311 - jitter, not a secret
             on_fatal=self._end_all,
         )
-        self._source = source
-        own = kind_of(source)
         if durations is None:
             durations = {}
-        self._learnt = durations if isinstance(durations, Mapping) else {own: durations}
-        self._polling: dict[JobKind, KindPolling] = {}
-        self._own = self._add(own, source)
-        self._host = SubscriptionHost(
-            kind=own,
-            pollers=self._own.pollers,
-            add_kind=self._add_kind,
-            on_new_jobs=self._pump,
-        )
+        elif isinstance(durations, Durations):
+            durations = {kind_of(source): durations}
+        self._host = SubscriptionHost(source, options, durations)
         self._waiters: set[Waiter] = set()
 
     def __repr__(self) -> str:
@@ -153,7 +145,7 @@ class JobWatcher(AsyncCloseable):
         self._host.closed = True
         self._end_all(ClosedError("the watcher was closed"))
         await finish(self._host.tasks)
-        for polling in [*self._polling.values()]:
+        for polling in [*self._host.by_kind.values()]:
             await polling.aclose()
 
     @overload
@@ -285,7 +277,7 @@ class JobWatcher(AsyncCloseable):
         check_timeout(timeout)
         self._host.check_open()
         named = self._host.named(job)
-        polling = self._polling[named.pollers.watched_jobs.kind]
+        polling = named.polling
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
@@ -295,7 +287,7 @@ class JobWatcher(AsyncCloseable):
         timer = None
         if timeout is not None:
             # Not asyncio.timeout: the loop keeps a cancelled timer, and so the caller's context.
-            rules = self._options.failure_rules
+            rules = watched_jobs.failure_rules
             timer = loop.call_later(
                 timeout, _expire, waiter, rules, state, timeout, context=Context()
             )
@@ -305,7 +297,7 @@ class JobWatcher(AsyncCloseable):
             if timer is not None:
                 timer.cancel()
             self._waiters.discard(waiter)
-            named.pollers.unsubscribe(named.job_id, waiter)
+            polling.pollers.unsubscribe(named.job_id, waiter)
             waiter.forget()
         return snapshot if named.label is None else evolve(snapshot, label=named.label)
 
@@ -325,7 +317,7 @@ class JobWatcher(AsyncCloseable):
         except InvalidJobIdError:
             return False
         now, found = asyncio.get_running_loop().time(), False
-        for kind, polling in self._polling.items():
+        for kind, polling in self._host.by_kind.items():
             if ref.kind in {None, kind} and polling.watched_jobs.poll_now(ref.job_id, now):
                 polling.pollers.pump()
                 found = True
@@ -335,7 +327,7 @@ class JobWatcher(AsyncCloseable):
     def stats(self) -> WatcherStats:
         """What the watcher does now, and has done so far; a copy that does not change."""
         return total(
-            [polling.stats() for polling in self._polling.values()],
+            [polling.stats() for polling in self._host.by_kind.values()],
             subscribers=len(self._host.subscriptions) + len(self._waiters),
         )
 
@@ -355,7 +347,7 @@ class JobWatcher(AsyncCloseable):
         None if no job is watched, and while fewer than 20 jobs of a kind have settled, or the
         watched jobs are much older than those.
         """
-        busy = [polling for polling in self._polling.values() if len(polling.watched_jobs)]
+        busy = [polling for polling in self._host.by_kind.values() if len(polling.watched_jobs)]
         times = [polling.time_left() for polling in busy]
         known = [time for time in times if time is not None]
         return max(known) if known and len(known) == len(times) else None
@@ -366,30 +358,15 @@ class JobWatcher(AsyncCloseable):
 
         Of the source's own kind; `durations_by_kind` has all.
         """
-        return self._own.watched_jobs.learning.durations
+        return self._host.own.watched_jobs.learning.durations
 
     @property
     def durations_by_kind(self) -> Mapping[JobKind, Durations]:
         """What was learnt of how long jobs take, of each kind that was watched."""
         return {
-            kind: polling.watched_jobs.learning.durations for kind, polling in self._polling.items()
+            kind: polling.watched_jobs.learning.durations
+            for kind, polling in self._host.by_kind.items()
         }
-
-    def _pump(self) -> None:
-        """Start to sweep where that saves requests, then poll the jobs that are due."""
-        for polling in self._polling.values():
-            polling.pump()
-
-    def _add_kind(self, kind: JobKind) -> Pollers:
-        """Return the pollers of another kind than the source's own."""
-        if (source := for_kind(self._source, kind)) is None:
-            raise ConfigurationError(f"the source has no jobs of the kind {kind.name}")
-        return self._add(kind, source).pollers
-
-    def _add(self, kind: JobKind, source: JobSource) -> KindPolling:
-        durations = self._learnt.get(kind) or Durations()
-        polling = self._polling[kind] = KindPolling(kind, source, self._options, durations)
-        return polling
 
     def _end_all(self, error: BaseException) -> None:
         """End all watches and waits with an error, and all that runs for them."""
@@ -397,7 +374,7 @@ class JobWatcher(AsyncCloseable):
             waiter.fail(error)
         for subscription in self._host.subscriptions:
             subscription.fail(error)
-        for polling in self._polling.values():
+        for polling in self._host.by_kind.values():
             polling.cancel_all()
 
 

@@ -66,7 +66,7 @@ def jobs_of(watch):
 
 def entries_of(watch, watcher):
     """Return how many entries a watch and its watcher hold for jobs: each takes memory."""
-    subscription, watched_jobs = watch._subscription, watcher._own.watched_jobs
+    subscription, watched_jobs = watch._subscription, watcher._host.own.watched_jobs
     queue = watched_jobs.poll_queue
     buffered = subscription.buffer.waiting
     tables = (subscription._jobs, subscription.errors, buffered, watched_jobs)

@@ -8,12 +8,12 @@ from adepoll.watching.subscriptions import Ended
 from adepoll.watching.watch import WatchSubscription
 
 
-class FakePollers:
-    """Stands for the pollers and the watched jobs: remembers what it was called for."""
+class FakePolling:
+    """Stands for what polls the jobs of a kind: remembers what it was called for."""
 
     def __init__(self):
         self.calls = []
-        self.watched_jobs = self
+        self.pollers = self.watched_jobs = self
 
     def subscribe(self, job_id, subscriber, alone, now, *, can_wait):
         return JobState(job_id, alone, now, now)
@@ -25,10 +25,19 @@ class FakePollers:
     def ids_in_flight(self):
         return []
 
+    def pump(self):
+        """Poll nothing."""
 
-def make_host():
-    """Return what a subscription needs of a watcher."""
-    return SubscriptionHost(pollers=FakePollers(), on_new_jobs=lambda: None)
+
+class FakeHost(SubscriptionHost):
+    """What a subscription needs of a watcher."""
+
+    def __init__(self):
+        super().__init__(source=None, options=None, durations={})
+
+    def add_kind(self, kind):
+        polling = self.by_kind[kind] = FakePolling()
+        return polling
 
 
 class FakeSubscription(WatchSubscription):
@@ -36,7 +45,7 @@ class FakeSubscription(WatchSubscription):
 
     @property
     def calls(self):
-        return self._host.pollers.calls
+        return self._host.own.calls
 
     def open_ids(self):
         """Return the ids of the jobs that are still watched."""
@@ -58,7 +67,7 @@ class FakeSubscription(WatchSubscription):
 
 def subscription_of(*job_ids, limit=10, **options):
     """Return a subscription to jobs that reads no ids."""
-    subscription = FakeSubscription(make_host(), (), limit=limit, **options)
+    subscription = FakeSubscription(FakeHost(), (), limit=limit, **options)
     for job_id in job_ids:
         add_id(subscription, job_id)
     return subscription
