@@ -5,16 +5,18 @@ import warnings
 from datetime import UTC, datetime
 
 import aiohttp
-import openapi_spec_validator
 import pytest
 import server_apps
 from fastapi import FastAPI, Request
+from lazyimport import lazy_import
 
 from adepoll import ExtractResult, JobSnapshot, JobStatus
 from adepoll.contrib.fastapi import JobModel, add_problem_details, adepoll_lifespan, openapi, wait
 from adepoll.emulator import JobPlan
 from adepoll.server.job_responses import job_as_json
 from adepoll.server.problem_details import PROBLEM_MEDIA_TYPE
+
+openapi_spec_validator = lazy_import("openapi_spec_validator")
 
 URL = "https://bucket.s3.example/r.json?X-Amz-Signature=canary"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from deploying import Deploys
+from lazyimport import lazy_import
 from postgresql import BIN, running_postgresql
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from adepoll import AdeClient, Fixed, JobWatcher, UnresolvedJob, repeat_query, store_outcomes
 from adepoll.emulator import JobPlan, Outcome
+
+jobstable = lazy_import("jobstable")
 
 DEPLOYS = int(os.environ.get("ADEPOLL_DEPLOYS", "8"))
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,28 +33,18 @@ async def postgresql():
         yield server
 
 
-class Base(DeclarativeBase):
-    pass
-
-
-class Job(Base):
-    __tablename__ = "jobs"
-    job_id: Mapped[str] = mapped_column(primary_key=True)
-    status: Mapped[str | None]
-
-
 @asynccontextmanager
 async def sqlalchemy_table(postgresql):
-    engine = create_async_engine(postgresql.engine_url)
+    engine = jobstable.connect(postgresql.engine_url)
 
     async def open_ids():
         async with engine.connect() as db:
-            return (await db.scalars(select(Job.job_id).where(Job.status.is_(None)))).all()
+            return (await db.scalars(jobstable.OPEN)).all()
 
     async def store(job):
         status = "unresolved" if isinstance(job, UnresolvedJob) else job.status.value
         async with engine.begin() as db:
-            await db.execute(update(Job).where(Job.job_id == job.job_id).values(status=status))
+            await db.execute(jobstable.stored(job.job_id, status))
 
     yield engine, lambda watcher: store_outcomes(watcher, repeat_query(open_ids, every=0.05), store)
     await engine.dispose()
@@ -84,8 +74,8 @@ async def deploy_until_stored(ade, engine, run):
         for n in range(60)
     }
     async with engine.begin() as db:
-        await db.run_sync(Base.metadata.create_all)
-        await db.execute(Job.__table__.insert(), [{"job_id": job_id} for job_id in expected])
+        await db.run_sync(jobstable.Base.metadata.create_all)
+        await db.execute(jobstable.added(expected))
     for deploy in range(50):
         async with (
             AdeClient(ade.api_key, base_url=ade.base_url) as client,
@@ -96,7 +86,7 @@ async def deploy_until_stored(ade, engine, run):
             await watcher.aclose()  # SIGTERM
             await storing
     async with engine.connect() as db:
-        stored = dict((await db.execute(select(Job.job_id, Job.status))).all())
+        stored = dict((await db.execute(jobstable.ALL)).all())
     assert stored == {job_id: outcome.value for job_id, outcome in expected.items()}
 
 

@@ -5,10 +5,11 @@ import json
 
 import pytest
 from clocks import T0
+from lazyimport import lazy_import
 
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 
-landingai_ade = pytest.importorskip("landingai_ade")
+landingai_ade = lazy_import("landingai_ade")
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
 

@@ -4,6 +4,7 @@ import asyncio
 
 import attrs
 import pytest
+from lazyimport import lazy_import
 
 from adepoll import (
     AdeClient,
@@ -16,7 +17,7 @@ from adepoll import (
 )
 from adepoll.emulator import Emulator, JobPlan, Outcome, Profile
 
-landingai_ade = pytest.importorskip("landingai_ade")
+landingai_ade = lazy_import("landingai_ade")
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
 GOOD = Profile(median=0.03, sigma=0, failed=0, cancelled=0, partial=0, large=0)

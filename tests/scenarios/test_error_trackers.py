@@ -6,12 +6,14 @@ import pickle
 
 import pytest
 from amounts import more
-from trackers import recorded
+from lazyimport import lazy_import
 
 from adepoll import AdeClient, JobWatcher, ResultFetcher, RetryPolicy, WebhookVerifier
 from adepoll.common.redaction import Secret
 from adepoll.emulator import FAULT_NAMES, Emulator, Endpoint, JobPlan, make_fault
 from adepoll.errors import AdePollError, ConfigurationError
+
+trackers = lazy_import("trackers")
 
 KEY = "CaNaRy-KeY-8f2e1"
 SECRETS = (KEY, "X-Amz-Signature=", "X-Amz-Credential=", "CaNaRy-CoNtEnT")
@@ -20,7 +22,7 @@ SLOW = {"latency": {"shape": "constant", "median": 3_600.0}, "slow-body": {"rate
 
 
 def check(exc):
-    text = recorded(exc)
+    text = trackers.recorded(exc)
     for secret in SECRETS:
         at = text.find(secret)
         assert at < 0, text[max(0, at - 300) : at + 100]

@@ -2,15 +2,15 @@
 
 import json
 
-import pandas as pd
-import polars as pl
 import pytest
 from journalling import snapshot
+from lazyimport import lazy_import
 
 from adepoll import JobKind, Outcome, UnresolvedJob
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import JobTimeoutError
 
+LIBRARIES = [pandas, polars] = lazy_import("pandas"), lazy_import("polars")
 DATA = {"extraction": {"total": 1.5}, "extraction_metadata": None}
 METADATA = {"filename": "a.pdf", "duration_ms": 1500, "credit_usage": 2.5, "job_id": "j0"}
 URL = "https://bucket.s3.amazonaws.com/x?X-Amz-Signature=secret"
@@ -24,9 +24,9 @@ OUTCOMES = [Outcome(job_id=job.job_id, snapshot=job) for job in JOBS[:2]]
 OUTCOMES.append(Outcome(job_id="j3", error=TIMEOUT))
 
 
-@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
-def test_a_data_frame_accepts_snapshots(frame):
-    jobs = frame(JOBS)
+@pytest.mark.parametrize("library", LIBRARIES, ids=["pandas", "polars"])
+def test_a_data_frame_accepts_snapshots(library):
+    jobs = library.DataFrame(JOBS)
     assert list(jobs["job_id"]) == ["j0", "j1", "j2"]
     assert list(jobs["status"]) == ["completed", "failed", "processing"]
     assert list(jobs["failure"])[1] == "no pages"
@@ -35,9 +35,9 @@ def test_a_data_frame_accepts_snapshots(frame):
     assert "secret" not in str(jobs.to_dict())
 
 
-@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
-def test_a_data_frame_accepts_outcomes(frame):
-    jobs = frame(OUTCOMES)
+@pytest.mark.parametrize("library", LIBRARIES, ids=["pandas", "polars"])
+def test_a_data_frame_accepts_outcomes(library):
+    jobs = library.DataFrame(OUTCOMES)
     assert list(jobs["job_id"]) == ["j0", "j1", "j3"]
     assert list(jobs["error"])[1:] == ["JobFailedError", "JobTimeoutError"]
     assert list(jobs["failure"])[2] == str(TIMEOUT)
@@ -48,7 +48,7 @@ def test_all_outcomes_have_the_same_columns():
 
 
 def test_an_unresolved_job_is_a_row_too():
-    rows = pd.DataFrame([UnresolvedJob("j3", TIMEOUT, kind=JobKind.V1_PARSE, label="a.pdf")])
+    rows = pandas.DataFrame([UnresolvedJob("j3", TIMEOUT, kind=JobKind.V1_PARSE, label="a.pdf")])
     row = {"job_id": "j3", "label": "a.pdf", "kind": "v1-parse", "error": "JobTimeoutError"}
     assert rows.to_dict("records") == [row | {"failure": str(TIMEOUT)}]
 
