@@ -23,10 +23,6 @@ __all__ = ["Condition", "Health"]
 _PROBE_TIMEOUT: Final = 3.0  # seconds
 _IDLE: Final = 30.0  # seconds after which earlier requests say nothing about the service
 
-LIVE: Final[Mapping[str, str]] = {"status": "ok"}
-"""The JSON of a liveness response. The process works if it can send this, whatever the service
-does: a restart does not repair the service."""
-
 
 class Condition(Enum):
     """Whether a server can wait for jobs. In each condition but `OK` it should get no traffic.
@@ -68,6 +64,11 @@ class Health:
     def body(self) -> Json:
         """The JSON of a readiness response, without secrets."""
         return {"status": self.condition.value, **self.stats}
+
+
+LIVE: Final = Health(condition=Condition.OK, stats={})
+"""The liveness of a server. The process works if it can send this, whatever the service does: a
+restart does not repair the service."""
 
 
 class HealthCheck:

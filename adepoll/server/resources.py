@@ -21,6 +21,7 @@ from adepoll.errors import (
     AdePollError,
     AnswerTimeoutError,
     ClosedError,
+    ConfigurationError,
     JobTimeoutError,
     ServiceDownError,
 )
@@ -57,6 +58,19 @@ class ResourceOptions(SharedOptions, total=False):
 
     client: AdeClient | Callable[[], AdeClient]
     probe_every: float | None
+
+
+DEFAULT_TENANT: Final = "adepoll"
+"""Name of the tenant whose client has the key and region of the environment."""
+
+
+def check_tenant(name: str, options: ResourceOptions) -> None:
+    """Raise `ConfigurationError` for a named tenant without a client, which would share the key."""
+    if name != DEFAULT_TENANT and "client" not in options:
+        raise ConfigurationError(
+            f"the tenant {name!r} has no client of its own; pass for example "
+            "client=partial(AdeClient, key, region=...)"
+        )
 
 
 class ServerResources:

@@ -13,6 +13,7 @@ from attrs import define
 from adepoll.api.client import AdeClient
 from adepoll.common.redaction import Secret
 from adepoll.errors import ClosedError, TooManyTenantsError
+from adepoll.server.health import Condition, Health
 from adepoll.server.resources import ServerResources, SharedOptions, create_resources
 from adepoll.watching.pollers import start
 
@@ -81,10 +82,10 @@ class TenantPool:
         """Return the number of open tenants."""
         return len(self._open)
 
-    @property
-    def is_stopping(self) -> bool:
-        """True after `stop` was called."""
-        return self._is_stopping
+    def health(self) -> Health:
+        """Return whether the server accepts requests, and the number of open tenants."""
+        condition = Condition.CLOSED if self._is_stopping else Condition.OK
+        return Health(condition=condition, stats={"tenants": len(self._open)})
 
     def get(self, key: str | Secret[str]) -> ServerResources:
         """Return the resources of a tenant; create them if they are not open.

@@ -8,7 +8,7 @@ from typing import Final
 
 from adepoll.contrib.aiohttp.problems import problem_details_middleware, problem_response
 from adepoll.contrib.aiohttp.tenants import JobFunctions, Tenant, Tenants
-from adepoll.server.resources import ServerResources
+from adepoll.server.resources import DEFAULT_TENANT, ServerResources
 from adepoll.server.tenant_pool import TenantPool
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "webhook",
 ]
 
-_DEFAULT: Final = Tenant("adepoll")
+_DEFAULT: Final = Tenant(DEFAULT_TENANT)
 
 CLIENT: Final = _DEFAULT.CLIENT
 WATCHER: Final = _DEFAULT.WATCHER

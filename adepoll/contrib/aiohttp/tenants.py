@@ -1,9 +1,9 @@
 """The functions of the aiohttp adapter, for one API key and for many."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
-from typing import Final, Unpack
+from typing import Unpack
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -17,7 +17,6 @@ from adepoll.contrib.aiohttp.problems import abort, problem_response
 from adepoll.errors import (
     AdePollError,
     ClosedError,
-    ConfigurationError,
     WebhookVerificationError,
 )
 from adepoll.fetcher import ResultFetcher
@@ -25,6 +24,7 @@ from adepoll.server.health import LIVE
 from adepoll.server.resources import (
     ResourceOptions,
     ServerResources,
+    check_tenant,
     limit_send_time,
     open_resources,
 )
@@ -34,11 +34,8 @@ from adepoll.server.webhooks import Verifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 
-_DEFAULT_NAME: Final = "adepoll"
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
-
-class JobFunctions:
+class JobFunctions(ABC):
     """What handlers do with jobs; a `Tenant`, or one of `Tenants`."""
 
     @abstractmethod
@@ -185,7 +182,7 @@ class JobFunctions:
 
         This is a handler: ``app.router.add_get("/live", live)``.
         """
-        return web.json_response(dict(LIVE), headers=_NO_STORE)
+        return web.json_response(LIVE.body, headers=LIVE.headers)
 
     def webhook(
         self,
@@ -260,11 +257,7 @@ class Tenant(JobFunctions):
         Raises:
             ConfigurationError: A named tenant has no `client`.
         """
-        if self._name != _DEFAULT_NAME and "client" not in options:
-            raise ConfigurationError(
-                f"the tenant {self._name!r} has no client of its own; pass for example "
-                "client=partial(AdeClient, key, region=...)"
-            )
+        check_tenant(self._name, options)
 
         async def lifespan(app: web.Application) -> AsyncIterator[None]:
             async with open_resources(**options) as resources:
@@ -341,9 +334,8 @@ class Tenants:
 
     async def ready(self, request: web.Request) -> web.Response:
         """Respond with 200 if the server accepts requests, else with 503."""
-        pool = self.pool(request)
-        body = {"status": "closed" if pool.is_stopping else "ok", "tenants": len(pool)}
-        return web.json_response(body, status=503 if pool.is_stopping else 200, headers=_NO_STORE)
+        health = self.pool(request).health()
+        return web.json_response(health.body, status=health.http_status, headers=health.headers)
 
     def pool(self, request: web.Request) -> TenantPool:
         """Return the open tenants."""

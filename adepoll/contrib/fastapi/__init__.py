@@ -24,6 +24,7 @@ from adepoll.contrib.starlette import (
     problem_response,
 )
 from adepoll.fetcher import ResultFetcher
+from adepoll.server.resources import DEFAULT_TENANT
 from adepoll.watching.watcher import JobWatcher
 
 __all__ = [
@@ -76,7 +77,7 @@ class Tenant(starlette.Tenant):
         return self.resources(connection).fetcher
 
 
-_DEFAULT: Final = Tenant("adepoll")
+_DEFAULT: Final = Tenant(DEFAULT_TENANT)
 
 Resources: TypeAlias = Annotated[ServerResources, Depends(_DEFAULT.resources)]
 Client: TypeAlias = Annotated[AdeClient, Depends(_DEFAULT.client)]

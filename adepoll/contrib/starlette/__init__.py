@@ -15,7 +15,7 @@ from adepoll.contrib.starlette.responses import (
     cancel_on_disconnect,
 )
 from adepoll.contrib.starlette.tenants import JobFunctions, Tenant, Tenants
-from adepoll.server.resources import ServerResources
+from adepoll.server.resources import DEFAULT_TENANT, ServerResources
 from adepoll.server.tenant_pool import TenantPool
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "webhook",
 ]
 
-_DEFAULT: Final = Tenant("adepoll")
+_DEFAULT: Final = Tenant(DEFAULT_TENANT)
 
 adepoll_lifespan = _DEFAULT.lifespan
 running = _DEFAULT.running

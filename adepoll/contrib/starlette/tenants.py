@@ -1,6 +1,6 @@
 """The functions of the Starlette adapter, for one API key and for many."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from http import HTTPStatus
@@ -23,7 +23,13 @@ from adepoll.contrib.starlette.responses import (
 )
 from adepoll.errors import ConfigurationError, WebhookVerificationError
 from adepoll.server.health import LIVE
-from adepoll.server.resources import ResourceOptions, ServerResources, open_resources
+from adepoll.server.resources import (
+    DEFAULT_TENANT,
+    ResourceOptions,
+    ServerResources,
+    check_tenant,
+    open_resources,
+)
 from adepoll.server.sse import as_event
 from adepoll.server.stop_signals import on_stop_signal
 from adepoll.server.tenant_pool import TenantOptions, TenantPool
@@ -31,15 +37,13 @@ from adepoll.server.webhooks import Verifier, default_job_ids
 from adepoll.watching.status_updates import StatusUpdate
 
 _ABNORMAL_CLOSURE: Final = 1006  # a WebSocket close code
-_DEFAULT_NAME: Final = "adepoll"
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 
 # `Any`: the application is the caller's own subclass of Starlette.
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
 OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 
-class JobFunctions:
+class JobFunctions(ABC):
     """What routes do with jobs; a `Tenant`, or one of `Tenants`."""
 
     @abstractmethod
@@ -184,7 +188,7 @@ class JobFunctions:
 
     async def live(self, request: Request) -> Response:  # noqa: ARG002 - a route
         """Respond with 200 as long as the process works, whatever the service does."""
-        return JSONResponse(dict(LIVE), headers=_NO_STORE)
+        return JSONResponse(LIVE.body, headers=LIVE.headers)
 
 
 class Tenant(JobFunctions):
@@ -230,11 +234,7 @@ class Tenant(JobFunctions):
             ConfigurationError: Another tenant with this name runs in the application, or a named
                 tenant has no `client`.
         """
-        if self._name != _DEFAULT_NAME and "client" not in options:
-            raise ConfigurationError(
-                f"the tenant {self._name!r} has no client of its own; pass for example "
-                "client=partial(AdeClient, key, region=...)"
-            )
+        check_tenant(self._name, options)
         async with open_resources(**options) as resources:
             # uvicorn ends the lifespan only after the last response, which event streams delay.
             with _in_state(app, self._name, resources), on_stop_signal(resources.stop):
@@ -245,7 +245,7 @@ class Tenant(JobFunctions):
         resources = _found(connection, self._name, self.resources)
         if isinstance(resources, ServerResources):
             return resources
-        name = "adepoll_lifespan" if self._name == _DEFAULT_NAME else f"{self._name}.lifespan"
+        name = "adepoll_lifespan" if self._name == DEFAULT_TENANT else f"{self._name}.lifespan"
         raise _not_running(f"the tenant {self._name!r}", f"{name}(...)")
 
 
@@ -294,9 +294,8 @@ class Tenants:
 
     async def ready(self, request: Request) -> Response:
         """Respond with 200 if the server accepts requests, else with 503."""
-        pool = self.pool(request)
-        body = {"status": "closed" if pool.is_stopping else "ok", "tenants": len(pool)}
-        return JSONResponse(body, status_code=503 if pool.is_stopping else 200, headers=_NO_STORE)
+        health = self.pool(request).health()
+        return JSONResponse(health.body, status_code=health.http_status, headers=health.headers)
 
     def pool(self, connection: HTTPConnection) -> TenantPool:
         """Return the open tenants."""
