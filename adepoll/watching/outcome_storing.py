@@ -129,7 +129,7 @@ class QueriedIds(AsyncIterator[str | JobRef]):
                 await asyncio.sleep(wait)
             began_at = loop.time()
             try:
-                self._ids = iter(await self._query())
+                self._ids = iter([*await self._query()])  # a view could change meanwhile
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled():
                     raise

@@ -192,6 +192,25 @@ def test_an_outcome_that_is_stored_during_a_query_is_not_stored_again(replay, sc
     replay(script)
 
 
+def test_a_query_may_return_a_view_that_changes(replay, scripted):
+    async def script():
+        open_jobs = dict.fromkeys(f"job{number}" for number in range(500))
+
+        async def query():
+            return open_jobs.keys()
+
+        async def store(outcome):
+            del open_jobs[outcome.job_id]
+
+        async with JobWatcher(scripted(latency=0.0)) as watcher:
+            storing = asyncio.create_task(store_outcomes(watcher, repeat_query(query), store))
+            await asyncio.sleep(10)
+        await storing
+        assert not open_jobs
+
+    replay(script)
+
+
 def test_a_query_that_fails_is_repeated(replay):
     async def script():
         calls = []
