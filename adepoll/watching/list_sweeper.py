@@ -148,12 +148,16 @@ class ListSweeper:
         """Request all pages, up to eight at a time; return False after an error or a timeout."""
         failure: RequestError | NotImplementedError | None = None
         silence = asyncio.timeout(_PAGE_TIMEOUT)
+        # Looks at all watched jobs; those that are added during the sweep are not expected in it.
+        oldest = -math.inf
+        if self._newest_first:
+            oldest = self._watched_jobs.list_hints.oldest(asyncio.get_running_loop().time())
         try:
             async with silence:
                 while pages := list(islice(iter(sweep.next_page, None), _PAGES_IN_FLIGHT)):
                     async with asyncio.TaskGroup() as group:
                         for page in pages:
-                            group.create_task(self._request_pages(sweep, page, silence))
+                            group.create_task(self._request_pages(sweep, page, silence, oldest))
         except* (RequestError, NotImplementedError) as errors:
             failure = _first(errors)
         except* TimeoutError:
@@ -167,11 +171,14 @@ class ListSweeper:
         return not silence.expired() and (sweep.is_complete or sweep.is_too_long)
 
     async def _request_pages(
-        self, sweep: Sweep, page: tuple[JobStatus, int] | None, silence: asyncio.Timeout
+        self,
+        sweep: Sweep,
+        page: tuple[JobStatus, int] | None,
+        silence: asyncio.Timeout,
+        oldest: float,
     ) -> None:
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
-        oldest = hints.oldest(loop.time()) if self._newest_first else -math.inf
         await asyncio.sleep(0)  # an eager task that fails here would close its group to the others
         while page is not None:
             status, number = page
