@@ -43,6 +43,7 @@ def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
         "keys": keys_of(cls, shape),
         "epoch": EPOCH,
         "timedelta": timedelta,
+        "iso": datetime.fromisoformat,
         "latest": LATEST_SECONDS,
         "large": 2**53,  # smaller whole numbers fit a float
         "ShapeError": ShapeError,
@@ -122,6 +123,9 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
         names[f"repair{v}"] = _repairer(field)
         if field.type is datetime:
             yield f" if type({v}) is int and 0 < {v} < latest: {v} = epoch + timedelta(0, {v})"
+            yield f" elif type({v}) is str and {v}[-1:] == 'Z':"
+            yield f"  try: {v} = iso({v})"
+            yield f"  except ValueError: {v} = repair{v}({v}, extra)"
         else:
             yield f" if {_USUAL[field.type].format(v=v)}: pass"
         yield f" else: {v} = repair{v}({v}, extra)"

@@ -67,11 +67,19 @@ def result_classes(kind: JobKind, result: Json) -> tuple[type, type]:
         kind: Kind of the job.
         result: The result, as parsed JSON; without one, the job's own JSON, for its metadata.
     """
-    if kind == JobKind.V1_PARSE:
-        facts = result.get("metadata") if isinstance(result, dict) else None
-        if isinstance(facts, dict) and "sheet_count" in facts:
-            return SpreadsheetParseResult, SpreadsheetParseMetadata
+    if kind == JobKind.V1_PARSE and is_of_spreadsheet(result):
+        return SpreadsheetParseResult, SpreadsheetParseMetadata
     return _CLASSES.get(kind, _UNKNOWN)
+
+
+def is_of_spreadsheet(result: Json) -> bool:
+    """Return whether the result of a v1 parse job, or JSON with its metadata, is of a spreadsheet.
+
+    Args:
+        result: Parsed JSON.
+    """
+    facts = result.get("metadata") if type(result) is dict else None
+    return type(facts) is dict and "sheet_count" in facts
 
 
 _CLASSES: Final[Mapping[JobKind, tuple[type, type]]] = {

@@ -14,16 +14,26 @@ from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
 from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.kinds.v1_extract import list_query
 from adepoll.api.models import JobSnapshot, shape_of
-from adepoll.api.results import ParseResult, SpreadsheetParseResult, result_classes
+from adepoll.api.results import (
+    ParseMetadata,
+    ParseResult,
+    SpreadsheetParseMetadata,
+    SpreadsheetParseResult,
+    is_of_spreadsheet,
+)
+
+_DOCUMENT: Final = shape_of(JobKind.V1_PARSE, ParseResult, ParseMetadata)
+_SPREADSHEET: Final = shape_of(JobKind.V1_PARSE, SpreadsheetParseResult, SpreadsheetParseMetadata)
 
 
 def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
     """Read the response to a GET of one job; raises `MalformedAnswerError`."""
     raw = load_object(body, LIMITS)
-    result, metadata = result_classes(JobKind.V1_PARSE, raw.get("data") or raw)
-    shape = shape_of(JobKind.V1_PARSE, result, metadata)
-    snapshot = codec.read(JobSnapshot, raw, shape=shape)
+    has_facts = "data" in raw or "metadata" in raw
+    is_sheet = has_facts and is_of_spreadsheet(raw.get("data") or raw)
+    snapshot = codec.read(JobSnapshot, raw, shape=_SPREADSHEET if is_sheet else _DOCUMENT)
     if snapshot.extra:
+        result = SpreadsheetParseResult if is_sheet else ParseResult
         snapshot = check_odd_fields(snapshot, result)
     return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
 
@@ -31,9 +41,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
 def decode_result(body: bytes | str) -> ParseResult | SpreadsheetParseResult:
     """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
     raw = load_object(body)
-    result: ParseResult | SpreadsheetParseResult
-    result = codec.read(result_classes(JobKind.V1_PARSE, raw)[0], raw)
-    return result
+    return codec.read(SpreadsheetParseResult if is_of_spreadsheet(raw) else ParseResult, raw)
 
 
 V1_PARSE: Final = KindRules(

@@ -39,8 +39,10 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         snapshot = codec.decode(JobSnapshot, body, LIMITS, shape=shape)
         if snapshot.extra:
             snapshot = check_odd_fields(snapshot, result, "result")
-        if has_schema and (status == SOME_FAILED or snapshot.schema_violation is not None):
-            return evolve(snapshot, conforms=False)
+        if has_schema:
+            violation = getattr(snapshot.data, "schema_violation_error", None)
+            is_partial = status == SOME_FAILED or violation is not None
+            return evolve(snapshot, conforms=False) if is_partial else snapshot
         return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
 
     def decode_result(body: bytes | str) -> Any:
