@@ -207,10 +207,13 @@ class Transport(Connections):
     ) -> tuple[bytes, ReadAnswer | None]:
         """Return the body, or what remains of a large answer."""
         async with response:
-            chunks = await self._read(response, request.most)
-            large = request.large
-            is_large = sum(map(len, chunks)) > request.most and response.status in _SUCCESS
-            if large is None or not is_large:
+            large = request.large if response.status in _SUCCESS else None
+            chunks: list[bytes] = []
+            size = 0 if large is None else response.content_length or 0
+            if size <= request.most:  # or not declared
+                chunks = await self._read(response, request.most)
+                size = sum(map(len, chunks))
+            if large is None or size <= request.most:
                 return b"".join(chunks), None
             answer = await self._read_large(response, chunks, large(), request.job_id, block)
             return answer.body, answer

@@ -35,7 +35,7 @@ RESULT = {
 ENVELOPE = {"job_id": "j-1", "status": "completed", "completed_at": "2026-07-01T12:00:00Z"}
 
 
-async def poll(body, *, status=200, pause=0.0, end=True, **options):
+async def poll(body, *, status=200, pause=0.0, end=True, declared=False, **options):
     """Return the snapshot of a job whose answer has this body, sent in pieces of 200 kB.
 
     The connection breaks after the body if `end` is False. If it is "length", headers and body are
@@ -46,6 +46,7 @@ async def poll(body, *, status=200, pause=0.0, end=True, **options):
         if end == "length":
             return web.Response(body=body, status=status, content_type="application/json")
         response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+        response.content_length = len(body) if declared else None
         await response.prepare(request)
         for start in range(0, len(body), 200_000):
             await response.write(body[start : start + 200_000])
@@ -194,14 +195,27 @@ async def test_the_time_limit_holds_for_each_part_of_a_large_answer(monkeypatch)
         await poll(answer_with(), pause=0.2, timeout=0.05)
 
 
-async def test_the_memory_of_a_large_answer_does_not_grow_with_its_size(tmp_path):
-    body = answer_with({**RESULT, "markdown": "x" * 20_000_000})
+async def peak_of_poll(body, **options):
+    """Return the snapshot, and the most bytes that were allocated while it was polled."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        job = await poll(body, result_dir=tmp_path)
-        peak = tracemalloc.get_traced_memory()[1] - before
+        job = await poll(body, **options)
+        return job, tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
+
+
+async def test_the_memory_of_a_large_answer_does_not_grow_with_its_size(tmp_path):
+    body = answer_with({**RESULT, "markdown": "x" * 20_000_000})
+    job, peak = await peak_of_poll(body, result_dir=tmp_path)
     assert job.kept_result.size > 20_000_000
     assert peak < 8_000_000
+
+
+async def test_an_answer_that_declares_its_size_is_not_collected_up_to_the_limit(tmp_path):
+    body = answer_with({**RESULT, "markdown": "x" * 10_000_000})
+    options = {"declared": True, "inline_limit": 9_000_000, "max_body_bytes": 1}
+    job, peak = await peak_of_poll(body, result_dir=tmp_path, **options)
+    assert job.kept_result.size > 10_000_000
+    assert peak < 5_000_000
