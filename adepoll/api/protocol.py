@@ -212,7 +212,7 @@ def _without(secret: Secret[str] | None, text: str) -> str:
     return text if secret is None else text.replace(secret.reveal(), REDACTED)
 
 
-_MAX_ERROR_BYTES: Final = 65_536
+_MAX_ERROR_BYTES: Final = 16_384
 
 
 MAX_RETRY_AFTER: Final = 300.0

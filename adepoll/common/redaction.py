@@ -59,8 +59,11 @@ _URL_MARK: Final = re.compile(r":(?://|\\/\\/)")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}\Z")
 _URL_REST: Final = re.compile(r"[^\s\"<>]+")
 _LONGEST_SCHEME: Final = 16
+# Each pattern begins with a set of characters, which `re` finds quickly. After that comes what must
+# be true before it, and the rest of the name.
 _BEARER: Final = re.compile(
-    r"(?<![a-zA-Z])([bB][eE][aA][rR][eE][rR]|[bB][aA][sS][iI][cC])(?:\s|%20|\+)+[^\s\"]+"
+    r"([bB](?<![a-zA-Z].)(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC]))(?:\s|%20|\+)+[^\s\"]+",
+    re.DOTALL,
 )
 _NAMES: Final = (
     r"X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
@@ -68,12 +71,15 @@ _NAMES: Final = (
 )
 # As in a query, perhaps encoded; as in XML; and as in JSON or the representation of a dict.
 _SIGNATURE: Final = re.compile(
-    rf"(?i)(?<![a-z])({_NAMES})"
-    r"(=|%(?:25)*3D|\\u003d|&#(?:61|x3d);|>|\\?[\"']\s*:\s*\\?[\"']?)[^\s&\"<>]+"
+    r"([xXaAsS](?<![a-zA-Z].)(?i:(?<=x)-(?:Amz-(?:Signature|Credential|Security-Token)"
+    r"|Goog-(?:Signature|Credential))|(?<=s)ig(?:nature(?:Provided)?)?|(?<=a)WSAccessKeyId))"
+    r"(?i:(=|%(?:25)*3D|\\u003d|&#(?:61|x3d);|>|\\?[\"']\s*:\s*\\?[\"']?))[^\s&\"<>]+",
+    re.DOTALL,
 )
 _SECRET_NAME: Final = re.compile(rf"(?i){_NAMES}|Authorization")
 _SUSPICIOUS: Final = re.compile(r"[=:%&>\\]|[bB][eEaA][aAsS][rRiI]")
 _LONGEST_JSON: Final = 262_144
+_COST_OF_TEXT: Final = 8  # characters; each text takes time, however short it is
 _LONGEST_URL: Final = 16_384  # S3 accepts 8 KiB
 
 
@@ -132,8 +138,8 @@ def _redact_urls(text: str) -> str:
 def redact_json(value: Json) -> Json:
     """Return a copy of parsed JSON with all its texts and names redacted, at any depth.
 
-    The value of a name like ``X-Amz-Signature`` is redacted completely. After 256 KiB of text, all
-    further texts are replaced and objects emptied, since redacting takes time.
+    The value of a name like ``X-Amz-Signature`` is redacted completely. After 256 KiB of text (or
+    32,768 texts), all further texts are replaced and objects emptied, since redacting takes time.
     """
     rest = _LONGEST_JSON
     root = [value]
@@ -143,14 +149,14 @@ def redact_json(value: Json) -> Json:
         items = container.items() if isinstance(container, dict) else enumerate(container)
         for key, item in [*items]:
             if isinstance(item, str):
-                rest -= len(item)
+                rest -= len(item) + _COST_OF_TEXT
                 hidden = rest < 0 or (isinstance(key, str) and _SECRET_NAME.fullmatch(key))
                 container[key] = REDACTED if hidden else redact_text(item)
             elif isinstance(item, list):
                 containers.append([*item])
                 container[key] = containers[-1]
             elif isinstance(item, dict):
-                rest -= sum(map(len, item))
+                rest -= sum(map(len, item)) + _COST_OF_TEXT * len(item)
                 named = item if rest >= 0 else {}
                 containers.append({redact_text(name): inner for name, inner in named.items()})
                 container[key] = containers[-1]
