@@ -7,7 +7,6 @@ job, and cuts the result out byte for byte, without holding all of it. Pure; imp
 import json
 import re
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from typing import Final, TypeAlias
 
 from adepoll.errors import MalformedAnswerError
@@ -18,7 +17,6 @@ _State: TypeAlias = Callable[[bytes, int], int]
 # Windows grow with the value, so that many short values in one chunk do not take quadratic time.
 _FIRST_WINDOW: Final = 2**8
 _MAX_WINDOW: Final = 2**18
-_LEVELS_IN_ADVANCE: Final = 3  # of nesting that are removed by fast calls
 _MAX_KEY: Final = 2**12  # bytes
 
 _KEYS: Final = json.JSONDecoder(strict=False)
@@ -27,7 +25,10 @@ _SPACE_OR_MARK: Final = re.compile(rb"[\xef\xbb\xbf \t\r\n]*+")  # the mark is U
 _SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # 1 and -1 as signed bytes
+_STEPS: Final = bytes.maketrans(b"[{]}", b"(())")
+# Brackets that enclose each other and nothing else; fast calls remove them.
+_PAIRS: Final = [b"(" * levels + b")" * levels for levels in map(pow, [4] * 8, range(8))]
+_MAX_ROUNDS: Final = 64
 
 
 class ObjectScanner:
@@ -50,7 +51,7 @@ class ObjectScanner:
         within: "ObjectScanner | None" = None,
         max_value: int = 2**16,
         max_total: int = 2**20,
-        max_members: int | None = 4096,
+        max_members: int | None = 256,
     ) -> None:
         """Begin before the first byte.
 
@@ -61,8 +62,9 @@ class ObjectScanner:
             max_value: Size in bytes of the longest value to keep.
             max_total: Size in bytes of all names and values to keep. Members after that are
                 ignored, except `cut`.
-            max_members: Largest accepted number of members, since each takes time, however short
-                it is; None for any number.
+            max_members: Number of members to read, since each takes time, however short it is;
+                None for any number. Members after that are ignored, except `cut`, for which there
+                is no place then.
         """
         self.members: dict[str, bytes] = {}
         self.long_members: set[str] = set()
@@ -124,9 +126,13 @@ class ObjectScanner:
         return self._expect(text, position, {b'"': self._key})
 
     def _key(self, text: bytes, position: int) -> int:
+        if self._count == self._max_members:
+            if self._cut is not None and not self._has_cut:
+                raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
+            self._start(is_string=True, limit=0, depth=1)
+            self._read = self._rest_of_members
+            return position
         self._count += 1
-        if self._max_members is not None and self._count > self._max_members:
-            raise MalformedAnswerError([f"more than {self._max_members} members @ $"])
         self._start(is_string=True, limit=_MAX_KEY)
         self._read = self._rest_of_key
         return self._rest_of_key(text, position)
@@ -153,7 +159,8 @@ class ObjectScanner:
         if self._is_cutting and self._has_cut:
             raise self._error("no second value of the same name", start)
         self._has_cut = self._has_cut or self._is_cutting
-        self._start(is_string=first == b'"', limit=0 if self._is_cutting else self._max_value)
+        limit = 0 if self._is_cutting else self._max_value
+        self._start(is_string=first == b'"', limit=limit, depth=int(first in b"[{"))
         if first not in b'"[{':
             self._read = self._rest_of_scalar
             return start
@@ -162,7 +169,6 @@ class ObjectScanner:
                 raise self._error("an object", start)
             self._read = self._rest_of_object
             return start
-        self._depth = int(first != b'"')
         self._keep(text, start, start + 1)
         self._read = self._rest_of_value
         return start + 1
@@ -172,6 +178,13 @@ class ObjectScanner:
         self._keep(text, position, stop)
         if not (self._depth or self._in_string):
             self._finish_value()
+        return stop
+
+    def _rest_of_members(self, text: bytes, position: int) -> int:
+        stop = self._scan(text, position)
+        if not self._depth:
+            self._read = self._end
+            self.is_complete = True
         return stop
 
     def _rest_of_object(self, text: bytes, position: int) -> int:
@@ -218,10 +231,10 @@ class ObjectScanner:
 
     # The current key or value.
 
-    def _start(self, *, is_string: bool, limit: int) -> None:
+    def _start(self, *, is_string: bool, limit: int, depth: int = 0) -> None:
         self._kept = bytearray()
         self._limit = limit
-        self._depth = 0
+        self._depth = depth
         self._in_string = is_string
         self._is_escaped = False
         self._window = _FIRST_WINDOW
@@ -260,10 +273,14 @@ class ObjectScanner:
         raise self._error("a key", position)
 
     def _scan(self, text: bytes, position: int) -> int:
-        """Read on in a string or in brackets; return the offset after their end or the window."""
+        """Read on in a string or in brackets; return the offset after their end or the window.
+
+        If brackets end within a long window, return `position`: the next window is half as long.
+        """
         window = text[position : position + self._window]
         stop = position + len(window)
         self._window = min(2 * self._window, _MAX_WINDOW)
+        is_escaped = False  # after the window
         if self._is_escaped:
             window = b" " + window[1:]
         if self._in_string and b'"' not in window:
@@ -272,40 +289,29 @@ class ObjectScanner:
         if self._is_escaped or b"\\" in window:
             # Without escapes, each quotation mark begins or ends a string.
             window = window.replace(rb"\\", b"  ").replace(rb"\"", b"  ")
-            self._is_escaped = window.endswith(b"\\")
+            is_escaped = window.endswith(b"\\")
         if not self._depth:
             end = window.find(b'"')
             self._in_string = end < 0
+            self._is_escaped = is_escaped
             return stop if self._in_string else position + end + 1
-        starts_in_string = self._in_string
-        brackets = self._brackets_outside(window)
-        depths = [*accumulate(memoryview(brackets).cast("b"), initial=self._depth)]
-        if 0 not in depths:
-            self._depth = depths[-1]
-            return stop
-        end = self._end_of_value(window, is_string=starts_in_string)
-        self._depth = 0
-        self._in_string = False
-        return position + end
+        closing, opening, ends_in_string = _unmatched(window, in_string=self._in_string)
+        if closing >= self._depth:
+            if len(window) > _FIRST_WINDOW:
+                self._window = len(window) // 2
+                return position
+            end = self._end_of_value(window)
+            self._depth = 0
+            self._in_string = self._is_escaped = False
+            return position + end
+        self._depth += opening - closing
+        self._in_string = ends_in_string
+        self._is_escaped = is_escaped
+        return stop
 
-    def _brackets_outside(self, window: bytes) -> bytes:
-        """Return the brackets outside of strings as 1 and -1, without pairs that enclose nothing.
-
-        Also find out whether the window ends within a string.
-        """
-        marks = window.translate(None, _NO_MARKS)
-        if self._in_string:
-            marks = b'"' + marks
-        self._in_string = marks.count(b'"') % 2 == 1
-        parts = marks.replace(b'""', b"").split(b'"')
-        brackets = b"".join(parts[::2]).translate(_STEPS)
-        for _ in range(_LEVELS_IN_ADVANCE):
-            brackets = brackets.replace(b"\x01\xff", b"")
-        return brackets
-
-    def _end_of_value(self, window: bytes, *, is_string: bool) -> int:
+    def _end_of_value(self, window: bytes) -> int:
         """Return the offset after the bracket that closes the value."""
-        depth = self._depth
+        depth, is_string = self._depth, self._in_string
         offset = 0
         for part in window.split(b'"'):
             if not is_string:
@@ -326,3 +332,36 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
     """Return the offset after a match of the pattern, which may be empty."""
     found = pattern.match(text, position)
     return position if found is None else found.end()
+
+
+def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
+    """Return how many brackets of a text without escapes have no partner in it.
+
+    Args:
+        window: The text.
+        in_string: Whether it begins within a string.
+
+    Returns:
+        The numbers of closing and of opening brackets, and whether the text ends within a string.
+    """
+    marks = window.translate(None, _NO_MARKS)
+    if in_string:
+        marks = b'"' + marks
+    ends_in_string = marks.count(b'"') % 2 == 1
+    parts = marks.replace(b'""', b"").split(b'"')
+    brackets = b"".join(parts[::2]).translate(_STEPS)
+    for _ in range(_MAX_ROUNDS):
+        before = len(brackets)
+        for pair in _PAIRS:
+            brackets = brackets.replace(pair, b"")
+        if len(brackets) == before:
+            closing = brackets.count(b")")
+            return closing, before - closing, ends_in_string
+    lowest = depth = 0
+    for bracket in brackets:  # nested in a manner that only an attacker would choose
+        depth += 1 if bracket == _OPENING else -1
+        lowest = min(lowest, depth)
+    return -lowest, depth - lowest, ends_in_string
+
+
+_OPENING: Final = ord("(")

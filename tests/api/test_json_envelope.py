@@ -131,6 +131,36 @@ def test_kept_bytes_are_limited_in_total():
     assert scanner.is_complete
 
 
+def test_members_beyond_the_limit_are_ignored():
+    """They take no time of their own, and the end of the object is still found."""
+    within = ObjectScanner(max_members=2)
+    scanner = ObjectScanner(cut="z", within=within, max_members=2)
+    text = b'{"a": 1, "z": {"b": 2, "c": "}", "d": ["}", 3], "\\"e": {}}, "f": {"g": [{}]}} '
+    assert json.loads(_fed(scanner, text, range(len(text)))) == json.loads(text)["z"]
+    assert (scanner.members, within.members) == ({"a": b"1"}, {"b": b"2", "c": b'"}"'})
+    assert scanner.is_complete
+    assert within.is_complete
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" * 20_000 + b"]" * 20_000,
+        b"[" + b'{"a":' * 3_000 + b"[[],{}]" + b"}" * 3_000 + b"]",
+        b"[[]," * 5_000 + b"0" + b"]" * 5_000,
+        b"[" + b'[[],[[[["]"]]]],"\\"[",{}],' * 2_000 + b"0]",
+        b'{"a":[' * 100 + b'"' + b"]}" * 500 + b'"' + b"]}" * 100,
+    ],
+)
+@pytest.mark.parametrize("size", [1_000, 10_000_000])
+def test_the_end_of_a_deeply_nested_value_is_found(value, size):
+    """Wherever it is in a chunk."""
+    text = b'{"a": %b, "z": %b, "b": 1}' % (value, value)
+    scanner = ObjectScanner(cut="z", max_value=10**6)
+    assert _fed(scanner, text, range(0, len(text), size)) == value
+    assert scanner.members == {"a": value, "b": b"1"}
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -143,7 +173,7 @@ def test_kept_bytes_are_limited_in_total():
         (b'{"\\x": 1}', "not JSON: expected a key @ byte 5"),
         (b"{} {", "not JSON: expected nothing more @ byte 3"),
         (b'{"z": 1, "z": 2}', "not JSON: expected no second value of the same name @ byte 14"),
-        (b"{%b}" % b",".join([b'"a":1'] * 5000), "more than 4096 members @ $"),
+        (b"{%b}" % b",".join([b'"a":1'] * 5000), "more than 256 members @ $"),
     ],
 )
 def test_text_that_is_no_object_is_malformed(text, problem):

@@ -41,7 +41,9 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
 def decode_result(body: bytes | str) -> ParseResult | SpreadsheetParseResult:
     """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
     raw = load_object(body)
-    return codec.read(SpreadsheetParseResult if is_of_spreadsheet(raw) else ParseResult, raw)
+    if is_of_spreadsheet(raw):
+        return codec.read(SpreadsheetParseResult, raw)
+    return codec.read(ParseResult, raw)
 
 
 V1_PARSE: Final = KindRules(

@@ -1,0 +1,230 @@
+"""CPU time per megabyte for hostile inputs of every decoder of foreign data, the slowest first.
+
+The goal is 20 ms per megabyte for any input. ``--megabytes`` sets the size of the inputs,
+``--decoder`` measures only decoders with this text in their name.
+"""
+
+import argparse
+import json
+from contextlib import suppress
+from time import process_time
+
+from adepoll import AdePollError, JobKind
+from adepoll.api import protocol
+from adepoll.api.json_envelope import ObjectScanner
+from adepoll.api.kinds.registry import RULES
+from adepoll.api.models import JobSnapshot
+from adepoll.cli.columns import read_text
+from adepoll.cli.found_jobs import Fields, IdsError
+from adepoll.fetcher.storage_rules import error_for
+from adepoll.redaction import Secret, redact_text
+from adepoll.scheduling.durations import Durations
+from adepoll.server.webhooks import job_ids_in
+
+GOAL = 20.0  # milliseconds per megabyte
+
+# What a value consists of, repeated until it has the wanted size: what comes first, the repeated
+# text, and the end.
+VALUES = {
+    "many {}": ("[", "{}", "]"),
+    "many []": ("[", "[]", "]"),
+    "many 0": ("[", "0", "]"),
+    "many -1.5e3": ("[", "-1.5e3", "]"),
+    "many null": ("[", "null", "]"),
+    'many ""': ("[", '""', "]"),
+    "many texts": ("[", '"ab c"', "]"),
+    'many {"a":1}': ("[", '{"a":1}', "]"),
+    "many warnings": ("[", '{"msg":"m","code":"c"}', "]"),
+    "many odd warnings": ("[", '{"text":7,"code":7}', "]"),
+    "many messages": ("[", '{"message":"m"}', "]"),
+    "many jobs": ("[", '{"job_id":"j","status":"pending"}', "]"),
+    "many pages": ("[", "12", "]"),
+    "many members": ("{", '"%d":1', "}"),
+    "many objects as members": ("{", '"%d":{}', "}"),
+    "same member": ("{", '"a":1', "}"),
+    "NaN": ("[", "NaN", "]"),
+    "huge numbers": ("[", "9" * 4_000, "]"),
+    "too huge numbers": ("[", "9" * 5_000, "]"),
+    "long fractions": ("[", "0." + "3" * 3_000, "]"),
+    "1e999": ("[", "1e999", "]"),
+    "urls": ("[", '"https://h/p?sig=x"', "]"),
+    "signatures": ("[", '"sig=x"', "]"),
+}
+TEXTS = {
+    "plain": "x",
+    "escapes": "\\n",
+    "surrogates": "\\ud83d\\ude00",
+    "half surrogates": "\\ud800",
+    "é": "é",
+    "escaped quotes": '\\"',
+    "backslashes": "\\\\",
+    "urls": "https://h/p?sig=x ",
+    "colons": "://",
+    "bearer": "bearer ",
+    "sig=": "sig=",
+    "spaces": " ",
+    "angle": "<",
+    "ampersands": "&amp;",
+}
+NUMBERS = {"one huge number": "9", "one long fraction": "0."}
+
+
+def values(size):
+    """Yield names and JSON texts of about `size` bytes."""
+    for name, (head, item, tail) in VALUES.items():
+        count = size // (len(item) + 1) or 1
+        items = [item.replace("%d", str(number)) for number in range(count)]
+        yield name, head + ",".join(items)[:size].rpartition(",")[0] + tail
+    for name, text in TEXTS.items():
+        yield f"text of {name}", '"' + text * (size // len(text)) + '"'
+    for name, head in NUMBERS.items():
+        yield name, head + "9" * size
+    for depth in (90, 500, 900, 5_000):
+        nested = "[" * depth + "]" * depth
+        count = size // len(nested) or 1
+        yield f"{depth} levels", "[" + ",".join([nested] * count) + "]"
+    yield "endless levels", "[" * size
+    yield "objects in objects", '{"a":' * (size // 5)
+
+
+def places(rules):
+    """Yield names of places for a value in the answer about a job, with head and tail."""
+    head = '{"job_id":"j","status":"completed",'
+    required = json.dumps(next(iter(rules.result_keys)))
+    result = f'{head}"{rules.result_field}":{{{required}:"m",'
+    yield "unknown", f'{head}"new":', "}"
+    for name in ("progress", "received_at", "failure_reason", "error", "output_url"):
+        yield name, f'{{"job_id":"j","status":"failed","{name}":', "}"
+    yield "status", '{"job_id":"j","status":', "}"
+    yield "job_id", '{"status":"pending","job_id":', "}"
+    yield "result", f'{head}"{rules.result_field}":', "}"
+    yield "required", f'{head}"{rules.result_field}":{{{required}:', "}}"
+    yield "unknown in result", f'{result}"new":', "}}"
+    yield "schema_violation_error", f'{result}"schema_violation_error":', "}}"
+    yield "warnings", f'{result}"warnings":', "}}"
+    for name in ("warnings", "failed_pages", "billing", "duration_ms", "new", "filename"):
+        yield f"metadata.{name}", f'{result}"metadata":{{"{name}":', "}}}"
+    yield "repeated metadata", f'{head}"metadata":{{"new":', "}}"
+
+
+def _answers(size):
+    for rules in RULES.values():
+        if rules.kind not in {JobKind.V1_EXTRACT, JobKind.V1_PARSE, JobKind.V2_EXTRACT}:
+            continue
+        for place, head, tail in places(rules):
+            for name, value in values(size):
+                body = (head + value + tail).encode("utf-8", "surrogatepass")
+                yield f"{rules.kind} answer", f"{place}: {name}", rules.decode_job, body
+
+
+def _pages(size):
+    rules = RULES[JobKind.V1_EXTRACT]
+    for place, head, tail in (
+        ("jobs", '{"jobs":', "}"),
+        ("unknown", '{"jobs":[],"new":', "}"),
+        ("of a job", '{"jobs":[{"job_id":"j","status":"failed","new":', "}]}"),
+        ("reason", '{"jobs":[{"job_id":"j","status":"failed","failure_reason":', "}]}"),
+    ):
+        for name, value in values(size):
+            body = (head + value + tail).encode("utf-8", "surrogatepass")
+            yield "list", f"{place}: {name}", rules.decode_page, body
+
+
+def _results(size):
+    rules = RULES[JobKind.V2_EXTRACT]
+    for place, head in (("warnings", '{"extraction":1,"warnings":'), ("data", '{"extraction":')):
+        for name, value in values(size):
+            body = f"{head}{value}}}".encode("utf-8", "surrogatepass")
+            yield "result", f"{place}: {name}", rules.decode_result, body
+
+
+def scan(body):
+    """Read a large answer in chunks."""
+    scanner = ObjectScanner(cut="result", within=ObjectScanner())
+    for start in range(0, len(body), 65_536):
+        scanner.feed(body[start : start + 65_536])
+
+
+def read_ids(body):
+    """Read a file with ids."""
+    text = body.decode("utf-8", "surrogatepass")
+    read_text([text], source="ids", fields=Fields(job_id="job_id"), emit=lambda _jobs: None)
+
+
+OTHERS = {
+    "scanner": scan,
+    "refusal": lambda body: protocol.status_error(500, {}, body, job_id="j", secret=Secret("key")),
+    "storage error": lambda body: error_for("j", "https://h/p?sig=x", 403, body, now=None),
+    "redact_text": lambda body: redact_text(body.decode("utf-8", "surrogatepass")),
+    "id file": read_ids,
+    "snapshot": JobSnapshot.from_json,
+    "webhook": job_ids_in,
+    "durations": Durations.from_json,
+}
+OWN_INPUTS = {
+    "id file": {"lines": "a\n", "commas": "a,", "quotes": '"a",', "empty": "\n"},
+    "storage error": {
+        "elements": "<a>",
+        "codes": "<Code>a</Code>",
+        "messages": "<Message>a",
+        "comments": "<!--",
+        "spaces": "<Message>" + " " * 50,
+    },
+}
+
+
+def _others(size):
+    for decoder, decode in OTHERS.items():
+        for name, value in values(size):
+            for place, head, tail in (
+                ("whole", "", ""),
+                ("result", '{"result":', "}"),
+                ("in a result", '{"result":{"a":', "}}"),
+                ("unknown", '{"job_id":"j","status":"failed","new":', "}"),
+                ("seen", '{"format":1,"ended":1,"seen":', "}"),
+            ):
+                body = (head + value + tail).encode("utf-8", "surrogatepass")
+                yield decoder, f"{place}: {name}", decode, body
+    for decoder, inputs in OWN_INPUTS.items():
+        for name, text in inputs.items():
+            yield decoder, name, OTHERS[decoder], (text * (size // len(text))).encode()
+
+
+def measured(decode, body):
+    """Return the CPU milliseconds for each megabyte, the best of two."""
+    best = float("inf")
+    for _ in range(3):
+        start = process_time()
+        with suppress(AdePollError, IdsError, ValueError):
+            decode(body)
+        best = min(best, process_time() - start)
+        if best * 1e3 < GOAL * len(body) / 2**20:
+            break
+    return best * 1e3 / (len(body) / 2**20)
+
+
+def main():
+    """Measure all, and print the slowest."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=float, default=1)
+    parser.add_argument("--decoder", default="")
+    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    size = int(options.megabytes * 2**20)
+    found = []
+    for source in (_others, _pages, _results, _answers):
+        for decoder, name, decode, body in source(size):
+            if options.decoder in decoder:
+                found.append((measured(decode, body), decoder, name))
+                if found[-1][0] > GOAL and options.verbose:
+                    print(*found[-1], flush=True)
+    found.sort(reverse=True)
+    missed = sum(each > GOAL for each, *_ in found)
+    print(f"{len(found)} inputs of {options.megabytes:g} MB, {missed} above {GOAL:g} ms per MB")
+    for each, decoder, name in found[: options.rows]:
+        print(f"{each:8.1f} ms/MB  {decoder:20} {name}")
+
+
+if __name__ == "__main__":
+    main()
