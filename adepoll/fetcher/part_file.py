@@ -135,9 +135,8 @@ class PartFile:
     def _take_over(self, own: OwnFile, state: ResumeState | None) -> ResumeState | None:
         """Give a copy the shared name; return its state."""
         self._own = own
-        # Windows: a running process has the file with the shared name open.
-        with contextlib.suppress(PermissionError):
-            self._own = self._names.move_to_shared(own)
+        self._own = self._names.move_to_shared(own)
+        if self._own.path == self._names.shared:
             self._state_file = ResumeStateFile(self._names.shared)
         if state is not None:
             if self._state_file is not None:
@@ -255,9 +254,7 @@ class PartFile:
             self._present = present
             os.fsync(fd)
             replaced = self._check_target() if self._overwrite else None
-            self._own = self._names.make_private(self._open_file())
-            set_mode_and_owner(self._own.fd, replaced, self._names.random_path())
-            self._rename(self._own)
+            self._give_name_of_target(replaced)
             self._present = []  # whatever fails from here on, there is no part file to resume
             if self._state_file is not None:
                 self._state_file.remove()
@@ -332,6 +329,8 @@ class PartFile:
         if old.path == self._names.shared:
             old.close()
             self._own = self._names.move_to_shared(new)
+            if self._own.path != self._names.shared:
+                self._state_file = None
         else:
             old.remove()
 
@@ -340,6 +339,20 @@ class PartFile:
             return check_replaceable(self._target, overwrite=self._overwrite)
         except (OSError, ValueError) as exc:
             raise self._storage_error(exc) from exc
+
+    def _give_name_of_target(self, replaced: os.stat_result | None) -> None:
+        """Rename the part file to the target, with the mode of the file that is replaced."""
+        for left in reversed(range(_MAX_TRIES)):
+            try:
+                self._own = self._names.make_private(self._open_file())
+                set_mode_and_owner(self._own.fd, replaced, self._names.random_path())
+                self._rename(self._own)
+            except FileNotFoundError:
+                # Where locks do not work, another process took the file for a leftover.
+                if not left:
+                    raise
+            else:
+                return
 
     def _rename(self, own: OwnFile) -> None:
         if self._overwrite:

@@ -100,8 +100,15 @@ class PartNames:
                 os.close(fd)
 
     def move_to_shared(self, own: OwnFile) -> OwnFile:
-        """Give the shared name to a private file, whoever has it now. Raise `OSError`."""
-        file_system.rename_open(own.fd, own.path, self.shared)
+        """Give the shared name to a private file, whoever has it now. Raise `OSError`.
+
+        Return the file as it is if another process has it open (Windows), or has removed its name
+        because locks do not work.
+        """
+        try:
+            file_system.rename_open(own.fd, own.path, self.shared)
+        except (PermissionError, FileNotFoundError):
+            return own
         return OwnFile(own.fd, self.shared)
 
     def make_private(self, own: OwnFile) -> OwnFile:

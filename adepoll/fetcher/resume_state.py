@@ -134,14 +134,24 @@ class ResumeStateFile:
                 path.unlink()
 
     def _create(self, sealed: bytes) -> None:
-        """Write a new file, and rename it over whatever is there."""
+        """Write a new file, and rename it over whatever is there.
+
+        Where locks do not work, another process can do the same at the same time. Then no file is
+        created, and the next update tries again.
+        """
         with suppress(FileNotFoundError):
             self._new.unlink()  # another user may have put a link or a pipe here, too
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | file_system.PLAIN
-        fd = os.open(self._new, flags, 0o600)
+        try:
+            fd = os.open(self._new, flags, 0o600)
+        except FileExistsError:
+            return
         try:
             _write(fd, sealed)
             file_system.rename_open(fd, self._new, self._path)
+        except FileNotFoundError:
+            _close(fd)
+            return
         except OSError:
             _close(fd)
             with suppress(OSError):

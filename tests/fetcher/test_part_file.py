@@ -1165,6 +1165,37 @@ def test_without_locks_a_second_writer_copies_the_bytes_of_the_first(tmp_path, m
 
 
 @pytest.mark.posix
+@pytest.mark.usefixtures("no_descriptor_is_left_open")
+@pytest.mark.parametrize(("version", "renames"), [(VERSIONS[0], 4), (VERSIONS[1], 5)])
+def test_a_name_that_another_process_removes_costs_no_download(
+    tmp_path, monkeypatch, version, renames
+):
+    real, done = os.replace, []
+
+    def replace(source, to):
+        done.append(source)
+        if len(done) == number:
+            Path(source).unlink()  # where locks do not work, it takes the file for a leftover
+        real(source, to)
+
+    for number in range(1, renames + 1):
+        target = tmp_path / "out"
+        first = Writer(target, *VERSIONS[0])
+        first.step()
+        first.part.close()
+        done.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            writer = Writer(target, *version)
+            while not writer.step():
+                pass
+        assert target.read_bytes() == writer.whole
+        assert len(done) >= number
+        write_whole(part_file(target, overwrite=True), b"{}")
+        assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.posix
 def test_a_full_disk_during_the_copy_of_a_leftover_begins_again(tmp_path, fail_os):
     left_behind(tmp_path / "out")
     fail_os("pwrite", errno.ENOSPC)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import sys
@@ -60,8 +61,9 @@ class Slow:
     It calls `watch` with the `run` after each piece.
     """
 
-    def __init__(self, body):
+    def __init__(self, body, etag=ETAG):
         self.body = body
+        self.etag = etag
         self.run = Run()
         self.watch = lambda _run: None
         self.url = None
@@ -105,9 +107,12 @@ class Slow:
         fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
         start, _, last = fields["range"].removeprefix("bytes=").partition("-")
         start, stop = int(start), min(int(last) + 1, size)
-        assert fields.get("if-match", ETAG) == ETAG
+        if fields.get("if-match", self.etag) != self.etag:
+            writer.write(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
+            return
         writer.write(
-            f"HTTP/1.1 206 Partial Content\r\nETag: {ETAG}\r\nContent-Length: {stop - start}\r\n"
+            f"HTTP/1.1 206 Partial Content\r\nETag: {self.etag}\r\n"
+            f"Content-Length: {stop - start}\r\n"
             f"Content-Range: bytes {start}-{stop - 1}/{size}\r\n\r\n".encode()
         )
         sent = [start, start]
@@ -214,3 +219,71 @@ async def _run(server, target, reach, before, rng):
             wait.cancel()
         await server.settle()
     return run, process.returncode, json.loads(out) if out else None
+
+
+@define
+class Contest:
+    """What two processes did that wrote different results to one target.
+
+    Attributes:
+        kills: Killed processes.
+        published: Processes that ended well.
+        wrong: Descriptions of errors, and of files under the target's name with other bytes.
+        left: Names of the files beside the target at the end.
+    """
+
+    kills: int = 0
+    published: int = 0
+    wrong: list = field(factory=list)
+    left: list = field(factory=list)
+
+
+async def kill_two_writers(bodies, folder, *, kills, rng, locks):
+    """Let two processes write one target again and again, and kill each at a random moment.
+
+    At the end, each writes its result once more and is not killed. Without `locks`, flock succeeds
+    for everybody, as on some network file systems.
+    """
+    contest, target = Contest(), folder / "out.json"
+    options = ["--overwrite", *(() if locks else ("--no-locks",))]
+
+    def check():
+        if target.exists() and target.read_bytes() not in bodies:
+            contest.wrong.append(f"after {contest.kills} kills: other bytes")
+
+    async def write(server, reach=math.inf):
+        run, enough = Run(), asyncio.Event()
+        server.run, server.watch = run, lambda run: run.sent >= reach and enough.set()
+        process = await forkserver.create_subprocess_exec(
+            sys.executable, CHILD, *options, str(CONNECTIONS), server.url, target,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=os.environ,
+        )  # fmt: skip
+        async with supervised(process):
+            said = asyncio.create_task(process.communicate())
+            killing = asyncio.create_task(kill_after(process, enough))
+            _, errors = await said
+            killing.cancel()
+        check()
+        if process.returncode == 0:
+            contest.published += 1
+        elif process.returncode == -9:
+            contest.kills += 1
+        else:
+            contest.wrong.append(errors.decode())
+
+    async def kill_after(process, enough):
+        await enough.wait()
+        await asyncio.sleep(rng.choice([0, 0, rng.random() * 0.1]))
+        process.kill()
+
+    async def write_again(server):
+        while contest.kills < kills:
+            await write(server, rng.random() * 1.3 * len(server.body))
+        await write(server)
+
+    folder.mkdir(exist_ok=True)
+    etags = (ETAG, '"another"')
+    async with Slow(bodies[0], etags[0]) as first, Slow(bodies[1], etags[1]) as second:
+        await asyncio.gather(write_again(first), write_again(second))
+    contest.left = sorted(path.name for path in folder.iterdir() if path != target)
+    return contest
