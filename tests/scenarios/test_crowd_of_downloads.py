@@ -1,4 +1,4 @@
-"""200 simultaneous downloads, of whose requests a fifth fails, with every fault of the emulator."""
+"""200 simultaneous downloads: a fifth of their requests fails, with every fault of the emulator."""
 
 import pytest
 from amounts import more
@@ -13,3 +13,12 @@ async def test_each_of_200_downloads_is_correct_or_a_typed_error(tmp_path, seed)
     assert tally.identical + tally.errors.total() == 200
     assert tally.later == tally.errors.total()
     assert set(tally.faults) == set(FAULTS)
+
+
+@pytest.mark.thorough
+async def test_each_of_200_downloads_survives_an_outage(tmp_path):
+    tally = await download_together(tmp_path, count=200, share=0.2, seed=2, outage=5.0)
+    assert tally.wrong == []
+    assert tally.errors == {}
+    assert tally.identical == 200
+    assert len(tally.faults) > 1

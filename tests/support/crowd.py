@@ -50,23 +50,24 @@ def draw_size(rng):
     return rng.randrange(8_000_000, 12_000_000) if rng.random() < 0.1 else 1_050_000
 
 
-async def download_together(folder, *, count, share, seed):
-    """Download results while a share of requests fails; then the failed ones without faults."""
+async def download_together(folder, *, count, share, seed, outage=None):
+    """Download results while a share of requests fails; then the failed ones without faults.
+
+    One job for each fault meets it in every request. With `outage`, none does; instead, all
+    requests fail for so many seconds.
+    """
     rng = Random(seed)
     tally = Tally()
     # Each reading of this clock moves it by a second, so that every renewed URL is different.
     clock = itertools.count(EPOCH).__next__
+    retry = RETRY if outage is None else RetryPolicy()
     async with (
         Emulator(seed=seed, clock=clock) as ade,
-        AdeClient(ade.api_key, base_url=ade.base_url, retry=RETRY, rng=rng) as client,
+        AdeClient(ade.api_key, base_url=ade.base_url, retry=retry, rng=rng) as client,
         ResultFetcher(client, read_timeout=SILENCE) as fetcher,
     ):
         job_ids = [ade.submit(JobPlan(result_bytes=draw_size(rng))) for _ in range(count)]
-        for name, job_id in zip(FAULTS, job_ids, strict=False):
-            # One job meets this fault in every request: each fault occurs, and some jobs fail.
-            ade.faults.add(name, endpoints=["result"], jobs=[job_id], **OPTIONS.get(name, {}))
-            chance = share / len(FAULTS)
-            ade.faults.add(name, endpoints=["result"], chance=chance, **OPTIONS.get(name, {}))
+        _add_faults(ade, job_ids if outage is None else (), share)
 
         async def download(job_id, *, by=fetcher):
             path = folder / f"{job_id}.json"
@@ -85,7 +86,10 @@ async def download_together(folder, *, count, share, seed):
                 tally.wrong.append(f"{job_id}: other bytes")
             return None
 
-        outcomes = await asyncio.gather(*map(download, job_ids))
+        downloads = asyncio.gather(*map(download, job_ids))
+        if outage is not None:
+            await _fail_all_requests(ade, outage)
+        outcomes = await downloads
         failed = [job for job, error in zip(job_ids, outcomes, strict=True) if error is not None]
         tally.identical = count - len(failed)
         tally.errors.update(type(error).__name__ for error in outcomes if error is not None)
@@ -106,3 +110,24 @@ async def download_together(folder, *, count, share, seed):
         tally.wrong += [f"leaked: {leak}" for leak in ade.truth.leaks]
         tally.requests = ade.truth.requests.result
     return tally
+
+
+def _add_faults(ade, victims, share):
+    """Add each fault for a share of all requests, and always for one of the victims."""
+    for name, job_id in itertools.zip_longest(FAULTS, victims[: len(FAULTS)]):
+        options = {"endpoints": ["result"], **OPTIONS.get(name, {})}
+        if job_id is not None:
+            ade.faults.add(name, jobs=[job_id], **options)
+        ade.faults.add(name, chance=share / len(FAULTS), **options)
+
+
+async def _fail_all_requests(ade, seconds):
+    """Let the downloads begin; then abort all connections to the storage for a while."""
+    await asyncio.sleep(0.5)
+    faults = [*ade.faults]
+    ade.faults.clear()
+    ade.faults.add("reset-before-headers", endpoints=["result"])
+    await asyncio.sleep(seconds)
+    ade.faults.clear()
+    for fault in faults:
+        ade.faults.add(fault)

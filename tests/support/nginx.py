@@ -40,6 +40,7 @@ http {{
     {http}
     server {{
         listen 127.0.0.1:{port};
+        {tls}
         root "{folder}";
         location = /{nonce} {{ access_log off; return 204; }}
         {server}
@@ -47,22 +48,32 @@ http {{
 }}
 """
 
+_TLS = """
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate "{certificate}";
+        ssl_certificate_key "{certificate}";
+"""
+
 
 class Nginx:
     """Serves a folder; a context manager."""
 
-    def __init__(self, home, folder, *, server="", http="", log=True):
-        """`server` and `http` are additional lines of these blocks; `home` is its own folder."""
+    def __init__(self, home, folder, *, server="", http="", log=True, certificate=None):
+        """`server` and `http` are additional lines of these blocks; `home` is its own folder.
+
+        With `certificate`, a PEM file with a certificate and its key, it has a second port for TLS.
+        """
         self.home = Path(home)
         self.folder = Path(folder)
-        self.port = 0
+        self.port = self.tls_port = 0
+        self._certificate = certificate
         self._server, self._http, self._log = server, http, log
         self._stderr = self.home / "stderr"
         self._process = None
 
     def __enter__(self):
         for _ in range(5):
-            self.port = free_port()
+            self.port, self.tls_port = free_port(), free_port()
             if self.start():
                 return self
         raise RuntimeError(self._stderr.read_text())
@@ -73,6 +84,7 @@ class Nginx:
     def start(self):
         """Start it on its port; return whether it runs, which it does not if the port is in use."""
         nonce = uuid.uuid4().hex
+        tls = _TLS.format(port=self.tls_port, certificate=self._certificate)
         config = _CONFIG.format(
             # Its workers would otherwise run as a user who may not read the folders of tests.
             user="user root;" if os.geteuid() == 0 else "",
@@ -80,6 +92,7 @@ class Nginx:
             access_log=f'"{self.home}/access.log" seen' if self._log else "off",
             folder=self.folder,
             port=self.port,
+            tls=tls if self._certificate else "",
             nonce=nonce,
             server=self._server,
             http=self._http,
@@ -108,9 +121,10 @@ class Nginx:
                 self._process.wait()
             self._process = None
 
-    def url(self, path):
+    def url(self, path, *, tls=False):
         """Return the URL of a path that begins with a slash."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        scheme, port = ("https", self.tls_port) if tls else ("http", self.port)
+        return f"{scheme}://127.0.0.1:{port}{path}"
 
     def requests(self):
         """Stop it, and return its log entry of each request, in the order in which they ended."""
