@@ -48,6 +48,8 @@ def odd_envelope(
         odd: What is odd.
         moments: Unix seconds of the times in `body`, by field.
     """
+    if not odd:
+        return body
     body = dict(body)
     for name in _TIMES:
         if name in body and body[name] is not None:
@@ -71,6 +73,8 @@ def odd_envelope(
 
 def odd_metadata(metadata: dict[str, Json], odd: Collection[OddValue]) -> dict[str, Json]:
     """Return the metadata of a result as an odd answer contains it."""
+    if not odd:
+        return metadata
     metadata = dict(metadata)
     if OddValue.MISSING_ORG_ID in odd:
         _drop(metadata, "org_id")

@@ -5,10 +5,11 @@ that a test detects bytes at a wrong position, and a result of gigabytes needs n
 """
 
 import hashlib
-from collections.abc import Iterator
 from typing import Final
 
 from attrs import define, field
+
+from adepoll.emulator.stored_objects import Chunked
 
 ROW_BYTES: Final = 1_024
 """Size of a row, in bytes."""
@@ -20,7 +21,7 @@ _HASH_CHUNK_BYTES: Final = 1 << 20
 
 
 @define(kw_only=True, eq=False)
-class ResultBody:
+class ResultBody(Chunked):
     """The JSON of the result of one job.
 
     Attributes:
@@ -64,11 +65,6 @@ class ResultBody:
         if stop > foot_start:
             parts.append(self._foot[max(start - foot_start, 0) : stop - foot_start])
         return b"".join(parts)
-
-    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
-        for offset in range(start, stop, chunk_bytes):
-            yield self.read(offset, min(offset + chunk_bytes, stop))
 
     def sha256(self) -> str:
         """Return the SHA-256 of all bytes, in hex; the first call reads them."""

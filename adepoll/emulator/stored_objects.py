@@ -12,18 +12,27 @@ SAVED_PREFIX: Final = "/ade-saved/"
 
 
 class Chunked(Protocol):
-    """Bytes that are read in chunks."""
+    """Bytes that are read in chunks. A class that derives from it has only `size` and `read`."""
+
+    __slots__ = ()
 
     @property
     def size(self) -> int:
         """Length, in bytes."""
 
+    def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes from `start` up to `stop`, None for the end."""
+
     def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
         """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
+        for offset in range(start, stop, chunk_bytes):
+            yield self.read(offset, min(offset + chunk_bytes, stop))
 
 
 class StoredObject(Chunked, Protocol):
     """An object in the storage."""
+
+    __slots__ = ()
 
     @property
     def etag(self) -> str:
@@ -35,7 +44,7 @@ class StoredObject(Chunked, Protocol):
 
 
 @define(eq=False)
-class SavedObject:
+class SavedObject(Chunked):
     """An object that was PUT into the storage.
 
     Attributes:
@@ -57,10 +66,9 @@ class SavedObject:
         """Length, in bytes."""
         return len(self.body)
 
-    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
-        for offset in range(start, stop, chunk_bytes):
-            yield self.body[offset : min(offset + chunk_bytes, stop)]
+    def read(self, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes from `start` up to `stop`."""
+        return self.body[start:stop]
 
 
 def saved_path(name: str) -> str:

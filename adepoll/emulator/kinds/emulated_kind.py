@@ -2,9 +2,9 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from attrs import frozen
 
@@ -13,10 +13,12 @@ from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, Problem, Submission
 from adepoll.emulator.odd_values import OddValue
-from adepoll.emulator.result_parts import ResultParts
+from adepoll.emulator.result_parts import ResultParts, dump
 from adepoll.emulator.results import ResultBody
+from adepoll.emulator.stored_objects import Chunked
 
-NAMED_STATUSES: Final = tuple(s for s in JobStatus if s is not JobStatus.UNKNOWN)
+STATUSES: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
+"""The statuses that the service documents, by name."""
 
 
 @frozen(kw_only=True)
@@ -37,7 +39,7 @@ class PageQuery:
 
 
 @frozen(kw_only=True)
-class JobAnswer:
+class JobAnswer(Chunked):
     """The answer to a GET of one job: an envelope, with the result in it if there is one.
 
     Attributes:
@@ -51,6 +53,24 @@ class JobAnswer:
     head: bytes
     result: ResultBody | None = None
     tail: bytes = b""
+
+    @classmethod
+    def of(
+        cls, envelope: dict[str, Json], field: str, result: ResultBody, *, status: int, first: bool
+    ) -> Self:
+        """Return an answer whose envelope has the result in one more field.
+
+        Args:
+            envelope: The other fields, of which there is at least one.
+            field: Name of the field.
+            result: The result.
+            status: HTTP status.
+            first: True if the result is the first field, False if it is the last one.
+        """
+        fields, name = dump(envelope).encode()[1:-1], f'"{field}":'.encode()
+        if first:
+            return cls(status=status, head=b"{" + name, result=result, tail=b"," + fields + b"}")
+        return cls(status=status, head=b"{" + fields + b"," + name, result=result, tail=b"}")
 
     @property
     def size(self) -> int:
@@ -71,11 +91,6 @@ class JobAnswer:
             self.tail[max(start - in_tail, 0) : max(stop - in_tail, 0)],
         )
         return b"".join(parts)
-
-    def chunks(self, start: int, stop: int, *, chunk_bytes: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` up to `stop` in chunks of at most `chunk_bytes` bytes."""
-        for offset in range(start, stop, chunk_bytes):
-            yield self.read(offset, min(offset + chunk_bytes, stop))
 
 
 class EmulatedKind(ABC):
@@ -109,6 +124,10 @@ class EmulatedKind(ABC):
         """Return the size above which the result of a job is behind a URL; None for no limit."""
         early = self.inline_limit is not None and OddValue.EARLY_URL in job.plan.odd_values
         return 0 if early else self.inline_limit
+
+    def rng(self, job: Job, seed: int | str) -> random.Random:
+        """Return what draws the values of the result of a job, for the seed of the world."""
+        return random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
 
     @abstractmethod
     def new_id(self, now: float, rng: random.Random) -> str:

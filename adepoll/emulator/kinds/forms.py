@@ -1,7 +1,7 @@
 """Submissions: the fields of a form or of a JSON body, and what is wrong with them. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from attrs import Factory, define, field, frozen
@@ -103,11 +103,30 @@ class FormReader:
             message = "Input should be a valid boolean, unable to interpret input"
             self.problem(name, message, "bool_parsing")
 
-    def document(self, *names: str) -> None:
-        """Check that one of the fields with the document, or with its URL, is present."""
-        if not any(self.form.has(name) for name in names):
-            message = f"Value error, {' or '.join(names)} is required"
-            self.problem(names[0], message, "value_error")
+    def document(self, name: str, url: str, *, only_one: bool = False) -> None:
+        """Check that the field with the document, or with its URL, is present.
+
+        Args:
+            name: The field with the document.
+            url: The field with its URL.
+            only_one: True if only one of them may be present.
+        """
+        has_document, has_url = self.form.has(name), self.form.has(url)
+        if not (has_document or has_url):
+            self.problem(name, f"Value error, {name} or {url} is required", "value_error")
+        if only_one and has_document and has_url:
+            self.problem(url, f"Value error, provide {name} or {url}, not both", "value_error")
+
+    def filename(self, name: str, url: str) -> str:
+        """Return the name of a document that is a file of the form, or has a URL."""
+        address = self.text(url) or ""
+        return self.form.filenames.get(name) or address.rpartition("/")[2] or "document.pdf"
+
+    def check_options(self, known: Collection[str]) -> None:
+        """Check that the field `options` has no other keys than these."""
+        if unknown := self.json_object("options").keys() - {*known}:
+            message = f"Extra inputs are not permitted: {', '.join(sorted(unknown))}"
+            self.problem("options", message, "extra_forbidden")
 
     def json_object(self, name: str, *, required: bool = False) -> dict[str, Json]:
         """Return a JSON object, which a form contains as text; it is empty if it is absent."""

@@ -10,7 +10,7 @@ from adepoll.api.models import JobStatus, Json
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.emulated_kind import (
-    NAMED_STATUSES,
+    STATUSES,
     EmulatedKind,
     JobAnswer,
     PageQuery,
@@ -24,7 +24,6 @@ from adepoll.emulator.results import ResultBody
 INLINE_LIMIT: Final = 1_000_000
 """Largest result sent as `data`, in bytes; larger results are behind `output_url`."""
 
-_STATUSES: Final = {status.value: status for status in NAMED_STATUSES}
 _PARTIAL: Final = 206
 
 
@@ -68,16 +67,11 @@ class V1Kind(EmulatedKind):
         if completed and job.plan.outcome is Outcome.PARTIAL:
             status = job.plan.partial_status or _PARTIAL
         odd = job.plan.odd_values
-        if odd:
-            body = odd_envelope(body, odd, _moments(job))
+        body = odd_envelope(body, odd, _moments(job))
         if result is None:
             return JobAnswer(status=status, head=dump(body | {"data": None}).encode())
-        envelope = dump(body).encode()
-        if OddValue.RESULT_FIRST in odd:
-            tail = b"," + envelope[1:]
-            return JobAnswer(status=status, head=b'{"data":', result=result, tail=tail)
-        head = envelope[:-1] + b',"data":'
-        return JobAnswer(status=status, head=head, result=result, tail=b"}")
+        first = OddValue.RESULT_FIRST in odd
+        return JobAnswer.of(body, "data", result, status=status, first=first)
 
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
         """Read the query of a request for a page; raises `InvalidRequestError`."""
@@ -85,12 +79,12 @@ class V1Kind(EmulatedKind):
         page = read_integer(query, "page", problems, default=0, minimum=0)
         size = read_integer(query, "pageSize", problems, default=10, minimum=1, maximum=100)
         status = query.get("status")
-        if status is not None and status not in _STATUSES:
+        if status is not None and status not in STATUSES:
             expected = "'cancelled', 'completed', 'failed', 'pending' or 'processing'"
             problems.append((("query", "status"), f"Input should be {expected}", "literal_error"))
         if problems:
             raise InvalidRequestError(problems)
-        wanted = None if status is None else _STATUSES[status]
+        wanted = None if status is None else STATUSES[status]
         return PageQuery(page=page, page_size=size, status=wanted)
 
     def page(
@@ -103,11 +97,10 @@ class V1Kind(EmulatedKind):
         has_more: bool,
     ) -> Json:
         """Return a page of the list."""
-        items = []
-        for job in jobs:
-            item = self._summary(job, now=now)
-            odd = job.plan.odd_values
-            items.append(odd_envelope(item, odd, _moments(job)) if odd else item)
+        items = [
+            odd_envelope(self._summary(job, now=now), job.plan.odd_values, _moments(job))
+            for job in jobs
+        ]
         return {"jobs": items, "org_id": org_id, "has_more": has_more}
 
     def error(self, endpoint: Endpoint, status: int, message: str | None = None) -> Json:

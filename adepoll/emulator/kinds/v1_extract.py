@@ -58,11 +58,11 @@ class V1Extract(V1Kind):
             if violation is None
             else [{"code": "nonconformant_schema", "msg": violation}],
         }
-        return odd_metadata(metadata, job.plan.odd_values) if job.plan.odd_values else metadata
+        return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
         """Return the parts of the `data` of a job."""
-        rng = random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
+        rng = self.rng(job, seed)
         return extraction_parts(job.schema, self.metadata(job, org_id=org_id), rng)
 
 

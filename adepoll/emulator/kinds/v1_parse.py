@@ -31,9 +31,8 @@ class V1Parse(V1Kind):
         reader = FormReader(form)
         reader.document("document", "document_url")
         reader.json_object("custom_prompts")
-        url = reader.text("document_url") or ""
         submission = Submission(
-            filename=form.filenames.get("document") or url.rpartition("/")[2] or "document.pdf",
+            filename=reader.filename("document", "document_url"),
             model=reader.text("model"),
             output_save_url=reader.text("output_save_url"),
             options={"split": reader.choice("split", ["page"])},
@@ -58,11 +57,11 @@ class V1Parse(V1Kind):
         }
         if job.plan.pages_that_failed:
             metadata["failed_pages"] = [page - 1 for page in job.plan.pages_that_failed]
-        return odd_metadata(metadata, job.plan.odd_values) if job.plan.odd_values else metadata
+        return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:
         """Return the parts of the `data` of a job."""
-        rng = random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
+        rng = self.rng(job, seed)
         if job.filename.lower().endswith(SPREADSHEETS):
             return _spreadsheet_parts(job, self._sheet_metadata(job, org_id=org_id))
         return _document_parts(job, self.metadata(job, org_id=org_id), rng)
@@ -82,7 +81,7 @@ class V1Parse(V1Kind):
             "job_id": job.job_id,
             "version": job.version,
         }
-        return odd_metadata(metadata, job.plan.odd_values) if job.plan.odd_values else metadata
+        return odd_metadata(metadata, job.plan.odd_values)
 
 
 def _document_parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:

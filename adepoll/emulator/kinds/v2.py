@@ -9,14 +9,14 @@ from adepoll.api.models import JobStatus, Json
 from adepoll.emulator.endpoints import Endpoint
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.emulated_kind import (
-    NAMED_STATUSES,
+    STATUSES,
     EmulatedKind,
     JobAnswer,
     PageQuery,
     message_of,
 )
 from adepoll.emulator.kinds.forms import InvalidRequestError, Problem, read_integer
-from adepoll.emulator.odd_values import OddValue, iso_time, odd_envelope, odd_metadata
+from adepoll.emulator.odd_values import OddValue, iso_time, odd_envelope
 from adepoll.emulator.result_parts import dump
 from adepoll.emulator.results import ResultBody
 
@@ -25,7 +25,6 @@ OPENAPI_SPEC: Final = "https://api.ade.landing.ai/openapi.json"
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _ULID_LETTERS: Final = 26
 _RANDOM_BITS: Final = 80
-_STATUSES: Final = {status.value: status for status in NAMED_STATUSES}
 _MOST_PROGRESS: Final = 0.98
 _GOLDEN: Final = 0.6180339887
 _CODES: Final = {
@@ -107,16 +106,11 @@ class V2Kind(EmulatedKind):
         if status is JobStatus.COMPLETED and job.plan.outcome is Outcome.PARTIAL:
             http_status = job.plan.partial_status or 200
         odd = job.plan.odd_values
-        if odd:
-            body = odd_envelope(body, odd, _moments(job))
-        envelope = dump(body).encode()
+        body = odd_envelope(body, odd, _moments(job))
         if result is None:
-            return JobAnswer(status=http_status, head=envelope)
-        if OddValue.RESULT_FIRST in odd:
-            tail = b"," + envelope[1:]
-            return JobAnswer(status=http_status, head=b'{"result":', result=result, tail=tail)
-        head = envelope[:-1] + b',"result":'
-        return JobAnswer(status=http_status, head=head, result=result, tail=b"}")
+            return JobAnswer(status=http_status, head=dump(body).encode())
+        first = OddValue.RESULT_FIRST in odd
+        return JobAnswer.of(body, "result", result, status=http_status, first=first)
 
     def read_query(self, query: Mapping[str, str]) -> PageQuery:
         """Read the query of a request for a page; raises `InvalidRequestError`.
@@ -131,7 +125,7 @@ class V2Kind(EmulatedKind):
         if problems:
             raise InvalidRequestError(problems)
         text = query.get("status") or None
-        status = None if text is None else _STATUSES.get(text)
+        status = None if text is None else STATUSES.get(text)
         impossible = text is not None and status is None
         return PageQuery(page=page, page_size=size, status=status, impossible=impossible)
 
@@ -170,12 +164,6 @@ def billing(job: Job, credits_used: float) -> dict[str, Json]:
     return {"service_tier": job.tier, "total_credits": credits_used}
 
 
-def with_odd_values(job: Job, metadata: dict[str, Json]) -> dict[str, Json]:
-    """Return metadata with the odd values of a job."""
-    odd = job.plan.odd_values
-    return odd_metadata(metadata, odd) if odd else metadata
-
-
 def _progress(job: Job, *, now: float) -> float:
     """Return an estimate that is wrong by a factor of 0.6 to 1.6 and never above 0.98."""
     factor = 0.6 + job.number * _GOLDEN % 1
@@ -193,8 +181,7 @@ def _summary(job: Job, *, now: float) -> dict[str, Json]:
         "failure_reason": job.failure_reason_at(now),
         "model_version": job.version if status is JobStatus.COMPLETED else None,
     }
-    odd = job.plan.odd_values
-    return odd_envelope(item, odd, _moments(job)) if odd else item
+    return odd_envelope(item, job.plan.odd_values, _moments(job))
 
 
 def _moments(job: Job) -> dict[str, float]:

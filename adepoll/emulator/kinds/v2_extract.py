@@ -7,8 +7,8 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, with_odd_values
-from adepoll.emulator.odd_values import odd_warnings
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing
+from adepoll.emulator.odd_values import odd_metadata, odd_warnings
 from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
@@ -34,14 +34,8 @@ class V2Extract(V2Kind):
         """Read a form or JSON; raises `InvalidRequestError`."""
         reader = FormReader(form)
         schema = reader.json_object("schema", required=True)
-        reader.document("markdown", "markdown_url")
-        if form.has("markdown") and form.has("markdown_url"):
-            message = "Value error, provide markdown or markdown_url, not both"
-            reader.problem("markdown_url", message, "value_error")
-        options = reader.json_object("options")
-        if unknown := options.keys() - _OPTIONS:
-            names = ", ".join(sorted(unknown))
-            reader.problem("options", f"Extra inputs are not permitted: {names}", "extra_forbidden")
+        reader.document("markdown", "markdown_url", only_one=True)
+        reader.check_options(_OPTIONS)
         submission = Submission(
             filename=form.filenames.get("markdown", "document.md"),
             model=reader.text("model"),
@@ -67,11 +61,11 @@ class V2Extract(V2Kind):
             "input_markdown_chars": len(markdown),
             "billing": billing(job, round(1 + job.plan.result_bytes / 100_000, 1)),
         }
-        return with_odd_values(job, metadata)
+        return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - as overridden
         """Return the parts of the `result` of a job."""
-        rng = random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
+        rng = self.rng(job, seed)
         return _parts(job, self.metadata(job), rng)
 
 

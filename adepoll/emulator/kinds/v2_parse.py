@@ -5,7 +5,8 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, with_odd_values
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing
+from adepoll.emulator.odd_values import odd_metadata
 from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row, open_object
 from adepoll.emulator.results import FIRST_ROW
@@ -26,17 +27,10 @@ class V2Parse(V2Kind):
     def read_submission(self, form: Form) -> Submission:
         """Read a form; raises `InvalidRequestError`."""
         reader = FormReader(form)
-        reader.document("document", "document_url")
-        if form.has("document") and form.has("document_url"):
-            message = "Value error, provide document or document_url, not both"
-            reader.problem("document_url", message, "value_error")
-        options = reader.json_object("options")
-        if unknown := options.keys() - _OPTIONS:
-            names = ", ".join(sorted(unknown))
-            reader.problem("options", f"Extra inputs are not permitted: {names}", "extra_forbidden")
-        url = reader.text("document_url") or ""
+        reader.document("document", "document_url", only_one=True)
+        reader.check_options(_OPTIONS)
         submission = Submission(
-            filename=form.filenames.get("document") or url.rpartition("/")[2] or "document.pdf",
+            filename=reader.filename("document", "document_url"),
             model=reader.text("model"),
             output_save_url=reader.text("output_save_url"),
             tier=reader.choice("service_tier", TIERS),
@@ -46,7 +40,7 @@ class V2Parse(V2Kind):
 
     def metadata(self, job: Job) -> dict[str, Json]:
         """Return the `metadata` of the result of a job."""
-        return with_odd_values(job, parse_metadata(job))
+        return odd_metadata(parse_metadata(job), job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - as overridden
         """Return the parts of the `result` of a job."""

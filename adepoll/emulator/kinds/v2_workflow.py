@@ -6,10 +6,10 @@ from typing import Final
 from adepoll.api.models import Json
 from adepoll.emulator.jobs import Job, Outcome
 from adepoll.emulator.kinds.forms import Form, FormReader, Submission
-from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing, with_odd_values
+from adepoll.emulator.kinds.v2 import OPENAPI_SPEC, V2Kind, billing
 from adepoll.emulator.kinds.v2_extract import VIOLATION, extraction_of
 from adepoll.emulator.kinds.v2_parse import parse_metadata, parse_parts
-from adepoll.emulator.odd_values import odd_warnings
+from adepoll.emulator.odd_values import odd_metadata, odd_warnings
 from adepoll.emulator.profiles import TIERS
 from adepoll.emulator.result_parts import ResultParts, dump, make_row
 from adepoll.emulator.results import FIRST_ROW
@@ -61,14 +61,14 @@ class V2Workflow(V2Kind):
             "openapi_spec": OPENAPI_SPEC,
             "billing": billing(job, 4.0 * job.plan.pages),
         }
-        return with_odd_values(job, metadata)
+        return odd_metadata(metadata, job.plan.odd_values)
 
     def result(self, job: Job, *, seed: int | str, org_id: str) -> ResultParts:  # noqa: ARG002 - as overridden
         """Return the parts of the `result` of a job.
 
         The rows are in the parsed document; with a projection, they are in a field `_rows`.
         """
-        rng = random.Random(f"{seed}/{job.job_id}")  # noqa: S311 - reproducible, not secret
+        rng = self.rng(job, seed)
         after = f',"metadata":{dump(self.metadata(job))}}}'
         steps = _steps(job, rng)
         if projection := job.options.get("output"):
