@@ -162,8 +162,8 @@ class Rate:
 
     Each 429 lowers the rate a little. Then it grows with the fourth power of the time, similar to
     CUBIC in search of capacity (RFC 9438, 2023, section 4.2): slowly at first, then faster, if no
-    429 comes. So few requests are throttled, free capacity is used within seconds, and a limit that
-    no longer exists is forgotten.
+    429 comes. Therefore, few requests are throttled, free capacity is used within seconds, and a
+    limit that no longer exists is forgotten.
 
     Several processes can share a limit without knowing of each other. Faster ones are throttled
     more often, and growth is in proportion to the rate, so that their rates become equal (Bansal &

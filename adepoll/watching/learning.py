@@ -88,9 +88,9 @@ class Learning:
     Attributes:
         durations: What is learnt of how long jobs take.
         lag_ratio: Observed to expected lag of the polls whose time the schedule chose.
-        service_time: Returns the Unix time by the service's clock, which `received_at` is of; that
-            clock need not agree with the local one. None while it is not known: ages then count
-            from when the watcher got a job.
+        service_time: Returns the Unix time of the service's clock, which also sets `received_at`
+            and can differ from the local clock. None while it is not known: then ages count from
+            when the watcher got a job.
     """
 
     durations: Durations = field(factory=Durations)
