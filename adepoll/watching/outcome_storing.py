@@ -68,8 +68,9 @@ async def store_outcomes(
             `error` says why it was given up. With `error.transient`, the same job may have an
             outcome later: leave it unmarked if it should be watched again.
         concurrency: Maximum number of calls of `store` at the same time.
-        unstored: Maximum number of outcomes in memory, each up to 1 MB of JSON. Polls pause when it
-            is reached.
+        unstored: Maximum number of outcomes that wait for `store` or are being stored, each up to
+            1 MB of JSON. When it is reached, the `buffer` of the watcher fills, and then polls
+            pause.
 
     Raises:
         ValueError: `concurrency` or `unstored` is not positive.
