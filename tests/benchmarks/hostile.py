@@ -16,8 +16,8 @@ from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobSnapshot
 from adepoll.cli.columns import read_text
 from adepoll.cli.found_jobs import Fields, IdsError
+from adepoll.common.redaction import Secret, redact_text
 from adepoll.fetcher.storage_rules import error_for
-from adepoll.redaction import Secret, redact_text
 from adepoll.scheduling.durations import Durations
 from adepoll.server.webhooks import job_ids_in
 
