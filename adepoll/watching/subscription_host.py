@@ -127,9 +127,11 @@ class SubscriptionHost:
 
     def kind_and_id(self, key: str) -> tuple[JobKind, str]:
         """Return the kind and the id that a key consists of; an invalid id has the own kind."""
-        name, slash, job_id = key.partition("/")
-        if slash and (kind := JobKind(name)) in {*self.by_kind, *JobKind.all()}:
-            return kind, job_id
+        if "/" in key:
+            name, _, job_id = key.partition("/")
+            kind = JobKind(name)
+            if kind in self.by_kind or kind in JobKind.all():
+                return kind, job_id
         return kind_of_id(key) or self.kind, key
 
     def key_of(self, kind: JobKind, job_id: str) -> str:
