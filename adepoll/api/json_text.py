@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, compress
 from typing import Any, Final, NoReturn, TypeAlias
 
 from attrs import frozen
@@ -47,10 +48,8 @@ def _finite(text: str) -> float:
 
 
 def _finite_or_text(text: str) -> float | str:
-    try:
-        return _finite(text)
-    except ValueError:
-        return text
+    number = float(text)
+    return number if number - number == 0 else text
 
 
 def _int_or_text(text: str) -> int | str:
@@ -223,14 +222,18 @@ def bounded(value: Json) -> Json:
 
     Equality, copying, pickling and pretty printing of Python recurse into a value.
     """
-    level = [value] if isinstance(value, dict | list) else []
+    level = _containers([value])
     for _ in range(MAX_NESTING):
         if not level:
             return value
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
+        inner = [outer.values() if type(outer) is dict else outer for outer in level]
+        level = _containers([*chain.from_iterable(inner)])
     return dumps(value) if level else value
+
+
+def _containers(values: Sequence[Json]) -> Sequence[Json]:
+    """Return the objects and arrays that are not empty; fast, because no call runs Python code."""
+    return [*filter(None, compress(values, map(_CONTAINERS.__contains__, map(type, values))))]
+
+
+_CONTAINERS: Final = frozenset({dict, list})
