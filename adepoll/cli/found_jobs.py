@@ -72,7 +72,7 @@ ONE_PER_LINE: Final = Fields()
 
 
 def _ignore(_job_id: str, _line: int) -> None:
-    """Take note of nothing."""
+    """Do nothing about an invalid id."""
 
 
 class FoundJobs:

@@ -199,7 +199,7 @@ class ResultDownload:
 
 
 async def write_local(disk: DiskWriter, source: ByteSource) -> PublishedFile:
-    """Write a result to its file that a poll has received."""
+    """Write a result that a poll has received to its file."""
     async with disk.open():
         await disk.begin(ObjectVersion(source.version.size), multipart=False)
         await _copy_in_order(disk, source.read)

@@ -14,6 +14,7 @@ from adepoll.api.json_text import MAX_NESTING, Json, bounded, loads
 
 _EXACT_LENGTH: Final = 16  # a point and 15 digits, which a double always holds
 _BRACKETS: Final = MAX_NESTING  # a text with fewer of them needs no check of its depth
+_MARKS: Final = ("[", "{", "\\ud", "\\uD")  # of arrays, objects, and halves of surrogate pairs
 _MAX_EXPONENT: Final = 400  # beyond any double
 
 
@@ -32,11 +33,11 @@ def load(text: bytes | str) -> Json:
         UnreadableError: It has more than 100 levels.
     """
     value = _parse(text)
-    opening, brace, escape = ("[", "{", "\\ud") if isinstance(text, str) else (b"[", b"{", b"\\ud")
-    brackets = text.count(opening) + text.count(brace)  # type: ignore[arg-type]  # both are of one type
-    if brackets > _BRACKETS and bounded(value) is not value:
+    marks = _MARKS if isinstance(text, str) else [mark.encode() for mark in _MARKS]
+    arrays, objects, *escapes = (text.count(mark) for mark in marks)  # type: ignore[arg-type]  # both are of one type
+    if arrays + objects > _BRACKETS and bounded(value) is not value:
         raise UnreadableError(f"it has more than {MAX_NESTING} levels")
-    if escape in text.lower():  # type: ignore[operator]  # as above
+    if any(escapes):
         return without_surrogates(value)
     return value
 

@@ -71,7 +71,7 @@ class ExportReport(HtmlTable):
         results: Number of results in the tables.
         missing: Number of completed jobs whose result is neither in a file nor in the journal.
         unreadable: Number of results that could not be read; their rows have no extracted values.
-        problems: Why, by job id, of the first 100 of them.
+        problems: The reasons, by job id, for the first 100 of them.
         conflicts: Paths whose values have no common type.
     """
 

@@ -73,7 +73,7 @@ class RowReader:
         results: Number of results that were read.
         missing: Number of completed jobs whose result is neither in a file nor in the journal.
         unreadable: Number of results that could not be read.
-        problems: Why, by job id; of the first 100 of them.
+        problems: The reasons, by job id, for the first 100 of them.
     """
 
     _journal: JournalReader

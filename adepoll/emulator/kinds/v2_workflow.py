@@ -23,7 +23,7 @@ _OUTPUT: Final = f"$output.{STEP}."
 
 
 class V2Workflow(V2Kind):
-    """A workflow: a document is parsed, and its Markdown is extracted from."""
+    """A workflow: a document is parsed, and values are extracted from its Markdown."""
 
     name = "v2-workflow"
     path = "/v2/workflow/jobs"
