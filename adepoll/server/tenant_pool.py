@@ -106,9 +106,9 @@ class TenantPool:
         name = hashlib.sha256(key.reveal().encode()).digest()  # the pool keeps no key
         tenant = self._open.get(name)
         if tenant is None:
-            self._make_room()
             # The resources outlive the request, so they must not keep its context variables.
             resources = Context().run(self._create, key)
+            self._make_room()  # not before: a key that cannot be used must not close another tenant
             tenant = self._open[name] = _Tenant(resources, 0.0)
         tenant.used_at = self._loop.time()
         self._open.move_to_end(name)
