@@ -75,7 +75,8 @@ class JobRef:
     """Names a job: its id, its kind, and your own name for it.
 
     Its text, ``str(ref)``, is the id, with the kind before it where the id does not say it:
-    ``v1-parse/cmg4x0q5p0001``. Everything that takes a job id takes that text or a `JobRef`.
+    ``v1-parse/cmg4x0q5p0001``. Everything that takes a job id takes that text or a `JobRef`. A job
+    of a kind of your own is named by a `JobRef` only.
 
     Attributes:
         job_id: Id of the job.
