@@ -117,11 +117,16 @@ def last():
     threading.main_thread().join(0.1)
     print("thread")
 threading.Thread(target=last).start()
+class Kept:
+    def __del__(self):
+        print("freed")
+kept = Kept()
+kept.itself = kept
 print("main", end="")
 """
     assert await end_of(start, code) == (
         0,
-        b"mainthread\nexit handler\n",
+        b"mainthread\nexit handler\nfreed\n",
         b"WARNING:root:once\n",
     )
 

@@ -96,7 +96,7 @@ def step(statement):
         if calls > {moment}:
             os.kill(os.getpid(), signal.SIGKILL)
 opening.sqlite3.connect = traced
-opening.open_file({str(path)!r}, {ENDPOINT!r}, must_exist=False)
+opening.open_file({str(path)!r}, opening.Endpoints.of({ENDPOINT!r}), must_exist=False)
 """
     process = await forkserver.create_subprocess_exec(sys.executable, "-W", "error", "-c", code)
     assert await process.wait() == -signal.SIGKILL

@@ -3,41 +3,30 @@
 A start costs 1 s of CPU, mostly for imports. `Popen` and `create_subprocess_exec` take the
 command line of a real start, and give what the functions of the same names in `subprocess` and
 `asyncio` give. The command runs in a process of its own, with its own pid, descriptors,
-environment, folder and umask, and the interpreter ends it as usual: it joins threads, runs exit
-handlers and flushes streams.
+environment, folder and umask, and ends as usual: it joins threads, runs exit handlers and flushes
+streams.
 
 Each set of interpreter options has one server, a single-threaded process that starts with its
 first use. It kills a command whose `Popen` is gone, and ends with the process that started it.
 """
 
 import asyncio
-import contextlib
-import gc
-import importlib
-import io
 import json
 import os
-import pkgutil
-import runpy
 import select
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import time
-import types
 from asyncio import base_subprocess
 from pathlib import Path
 
+import forking
+from forking import ANSWER, is_open
+
 WITH_VALUE = {"-W", "-X"}  # options of the interpreter that take a value
 READ_AT_START = ("PYTHON", "LC_", "LANG", "COVERAGE")  # variables that only a new process reads
-ANSWER = struct.Struct("!q")
 PATIENCE = 120  # seconds until a server must have answered
-
-
-# --- the side of the tests -----------------------------------------------------------------------
 
 
 class Popen(subprocess.Popen):
@@ -62,7 +51,7 @@ class Popen(subprocess.Popen):
         streams = [
             number if fd == -1 else fd for number, fd in enumerate((p2cread, c2pwrite, errwrite))
         ]
-        streams = {number: fd for number, fd in enumerate(streams) if _is_open(fd)}
+        streams = {number: fd for number, fd in enumerate(streams) if is_open(fd)}
         request = {
             "arguments": rest,
             "cwd": str(Path.cwd() / os.fsdecode(cwd or "")),
@@ -147,7 +136,7 @@ class _Server:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the server lives
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, *options, __file__, str(theirs.fileno())],
+                [sys.executable, *options, forking.__file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -218,183 +207,5 @@ def _umask():
     return mask
 
 
-def _is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
 def _receive(connection):
     return ANSWER.unpack(connection.recv(ANSWER.size, socket.MSG_WAITALL))[0]
-
-
-# --- the server ----------------------------------------------------------------------------------
-
-
-# pyarrow, which only exports need, changes the filters of warnings and need not be installed.
-NOT_PRELOADED = ("adepoll.__main__", "adepoll.contrib", "adepoll.tables.arrow")
-
-
-def preload():
-    """Import what a command may need, but nothing that only tests or other programs import."""
-    sys.path[0] = str(Path.cwd())  # as with -m
-    import adepoll  # noqa: PLC0415 - the tests' side does not need it
-
-    for module in pkgutil.walk_packages(adepoll.__path__, "adepoll."):
-        if not module.name.startswith(NOT_PRELOADED):
-            importlib.import_module(module.name)
-    for name in ("ijson", "rich.live", "rich.progress", "rich.table", "uvloop"):
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # the collector of a child leaves the shared memory alone
-
-
-def serve(control):
-    """Fork for each request; return in the child, when it is like a new process."""
-    signals = signal.valid_signals() - {signal.SIGCHLD}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until a child has its own handlers
-    woken, waking = socket.socketpair()
-    woken.setblocking(False)
-    waking.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(waking.fileno())
-    connections = {}  # by pid
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(woken, select.POLLIN)
-    while True:
-        ready = {fd for fd, _ in poll.poll()}
-        if woken.fileno() in ready:
-            woken.recv(4096)
-            _reap(connections, poll)
-        for pid in [pid for pid, connection in connections.items() if connection in ready]:
-            os.kill(pid, signal.SIGKILL)  # nobody waits for it; it is reaped later
-            poll.unregister(connections[pid])
-        if control.fileno() not in ready:
-            continue
-        descriptors = _request(control, connections)
-        pid = os.fork()
-        if not pid:
-            for end in (control, woken, waking):
-                end.detach()
-            _become_new(descriptors)
-            return
-        connection, *streams = descriptors
-        for fd in streams:
-            os.close(fd)
-        connections[pid] = connection
-        poll.register(connection, select.POLLHUP)
-        _tell(connection, pid)
-
-
-def _request(control, connections):
-    """Return what comes next: a connection, and the standard streams; or end with the parent."""
-    message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
-    if not message:
-        for pid in connections:
-            os.kill(pid, signal.SIGKILL)
-        sys.exit()  # as usual, so that coverage is written
-    return descriptors
-
-
-def _reap(connections, poll):
-    while connections:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        connection = connections.pop(pid)
-        with contextlib.suppress(KeyError):
-            poll.unregister(connection)
-        _tell(connection, status)
-        os.close(connection)
-
-
-def _tell(connection, number):
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        os.write(connection, ANSWER.pack(number))
-
-
-def _become_new(descriptors):
-    connection, *given = descriptors
-    with open(connection, "rb", closefd=False) as stream:
-        request = json.loads(stream.readline())
-    streams = dict(zip(request["streams"], given, strict=True))
-    for number in range(3):
-        if number in streams:
-            os.dup2(streams[number], number)
-        else:
-            os.close(number)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.chdir(request["cwd"])
-    os.umask(request["umask"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    time.tzset()
-    sys.path[0] = request["cwd"]
-    sys.argv[:] = request["arguments"]
-    sys.orig_argv[1:] = [*sys.orig_argv[1 : sys.orig_argv.index(__file__)], *sys.argv]
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = _stream(number, name)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) is not None:  # else faulthandler has it, with -X dev
-            signal.signal(number, _disposition(number))
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-def _disposition(number):
-    """Return what an interpreter that inherits nothing sets."""
-    if number == signal.SIGINT:
-        return signal.default_int_handler
-    return signal.SIG_IGN if number in {signal.SIGPIPE, signal.SIGXFSZ} else signal.SIG_DFL
-
-
-def _stream(number, name):
-    """Open a standard stream as the interpreter does: ``create_stdio`` in ``pylifecycle.c``."""
-    before = getattr(sys, name)
-    if not _is_open(number):
-        return None
-    mode = "w" if number else "r"
-    unbuffered = bool(number) and before.write_through  # by PYTHONUNBUFFERED
-    buffer = open(number, f"{mode}b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115 - it stays
-    getattr(buffer, "raw", buffer).name = f"<{name}>"
-    stream = io.TextIOWrapper(
-        buffer,
-        before.encoding,
-        before.errors,
-        newline="\n",
-        line_buffering=not unbuffered and (buffer.isatty() or number == 2),
-        write_through=before.write_through,
-    )
-    stream.mode = mode
-    return stream
-
-
-def main():
-    """Serve; in a child, run what the command line names in a new ``__main__``."""
-    with socket.socket(fileno=int(sys.argv[1])) as control:
-        preload()
-        serve(control)
-    what = sys.argv[0]
-    module = sys.modules["__main__"] = types.ModuleType("__main__")
-    if what == "-m":
-        name = sys.argv.pop(1)
-        runpy._run_module_as_main(name)
-        return
-    if what == "-c":
-        code = compile(sys.argv.pop(1), "<string>", "exec")
-        sys.path[0] = ""
-    else:
-        code = compile(Path(what).read_bytes(), what, "exec")
-        module.__file__ = what
-        sys.path[0] = str(Path(what).resolve().parent)
-    exec(code, module.__dict__)  # what a command line does
-
-
-if __name__ == "__main__":
-    main()
