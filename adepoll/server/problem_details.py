@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Final
+from urllib.parse import quote
 
 from attrs import frozen
 
@@ -30,6 +31,7 @@ _RETRYABLE: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWA
 _POLICY_VIOLATION: Final = 1008
 _INTERNAL_ERROR: Final = 1011
 _TRY_AGAIN_LATER: Final = 1013
+_SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=~"  # RFC 3986 (2005), section 3.3
 _NEXT_WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 _log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class ProblemDetails:
         detail: What happened this time, for people; None if the title says it all.
         error: The name of the error's class, for programs.
         headers: Headers of the response, with ``Retry-After`` if the status is 503 or 504.
-        instance: Path of the request; None if it is unknown.
+        instance: Path of the request as a URI reference; None if it is unknown.
         job_id: The job; None if the error concerns no single job.
         last_status: After the timeout of a wait, the last known status of the job.
         is_fault: True if an operator should look into the error. False for errors of the client,
@@ -107,7 +109,7 @@ def problem_details(
 
     Args:
         error: The error.
-        instance: Path of the request.
+        instance: Path of the request, decoded.
     """
     if isinstance(error, errors.JobTimeoutError) and error.last_status is None:
         error = error.last_error or error
@@ -125,7 +127,7 @@ def problem_details(
         detail=_detail(error, retry_after),
         error=type(error).__name__,
         headers=headers,
-        instance=None if instance is None else showable(instance, 200),
+        instance=None if instance is None else quote(showable(instance, 200), safe=_SAFE_IN_PATHS),
         job_id=None if job_id is None else showable(job_id, 80),
         last_status=last_status_of(error) if isinstance(error, errors.JobTimeoutError) else None,
         is_fault=status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _EXPECTED),

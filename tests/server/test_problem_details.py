@@ -1,6 +1,7 @@
 """Problem details contain the kind of an error, and no text from the service."""
 
 import json
+import re
 
 import pytest
 
@@ -100,6 +101,16 @@ def test_a_path_with_a_line_break_or_a_secret_is_made_harmless():
     instance = problem_details(errors.TransportError("x", job_id=None), instance=path).instance
     assert instance.isprintable()
     assert "canary" not in instance
+    assert is_uri_path(instance)
+
+
+def test_the_instance_is_a_uri_reference():
+    instance = problem_details(errors.TransportError("x", job_id=None), instance="/jobs/a b/50%")
+    assert instance.instance == "/jobs/a%20b/50%25"
+
+
+def is_uri_path(text):
+    return re.fullmatch(r"(?:[A-Za-z0-9/:@!$&'()*+,;=~._-]|%[0-9A-F]{2})*", text)
 
 
 def test_text_from_the_service_is_left_out():
