@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from attrs import define, field
-from rich.console import Console
 from rich.table import Table
 
 from adepoll import (
@@ -31,6 +30,7 @@ from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say
 from adepoll.cli.progress import progress_view
 from adepoll.cli.run import run
+from adepoll.cli.wide_tables import print_table
 
 _MAX_DOWNLOADS: Final = 8  # at the same time
 _INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are stored
@@ -63,7 +63,7 @@ async def run_demo(*, jobs: int, median: float, seed: int) -> ExitCode:
         say("adepoll: comparing with the emulator's records")
         truth = await emulator.truth()
     findings = compare([job.job_id for job in submitted], observations, truth)
-    Console().print(_table(observations, truth, findings))
+    print_table(_table(observations, truth, findings))
     for finding in findings:
         say(f"adepoll: WRONG: {finding}")
     return ExitCode.FAILED_OR_CANCELLED if findings else ExitCode.COMPLETED

@@ -3,8 +3,8 @@
 import json
 import sys
 from collections.abc import Callable
+from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +15,7 @@ from adepoll.cli.exit_codes import ExitCode, exit_code_of_job
 from adepoll.cli.messages import shown
 from adepoll.cli.run import run
 from adepoll.cli.stdout_writer import write_line
+from adepoll.cli.wide_tables import add_whole_column, print_table
 
 
 def get(job_id: str, *, connect: Callable[[], "adepoll.AdeClient"]) -> None:
@@ -48,7 +49,7 @@ def list_jobs(
                 if count == limit:
                     break
         if sys.stdout.isatty():
-            Console().print(_table(jobs))
+            print_table(_table(jobs))
         return ExitCode.COMPLETED
 
     run(main)
@@ -56,22 +57,26 @@ def list_jobs(
 
 def _table(jobs: list[JobSummary]) -> Table:
     table = Table(box=None, pad_edge=False)
-    longest = max((len(shown(job.job_id)) for job in jobs), default=0)
-    table.add_column("job", no_wrap=True, min_width=longest)  # so that ids can be copied
-    table.add_column("status")
-    table.add_column("received (UTC)", no_wrap=True)
-    table.add_column("failure", overflow="fold")
+    add_whole_column(table, "job", (shown(job.job_id) for job in jobs))
+    add_whole_column(table, "status", (shown(job.status_text) for job in jobs))
+    add_whole_column(table, "received (UTC)", map(_received, jobs))
+    table.add_column("failure", overflow="fold", min_width=_LEAST_WIDTH)
     for job in jobs:
         # Text and not str, in which rich would interpret brackets as markup.
         table.add_row(
             Text(shown(job.job_id)),
             Text(shown(job.status_text), style=_STYLES.get(job.status, "")),
-            "" if job.received_at is None else f"{job.received_at:%Y-%m-%d %H:%M:%S}",
+            _received(job),
             Text(shown(job.failure_reason or "")),
         )
     return table
 
 
+def _received(job: JobSummary) -> str:
+    return "" if job.received_at is None else f"{job.received_at:%Y-%m-%d %H:%M:%S}"
+
+
+_LEAST_WIDTH: Final = 12  # of a column with sentences
 _STYLES = {
     JobStatus.COMPLETED: "green",
     JobStatus.FAILED: "red",

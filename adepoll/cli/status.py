@@ -1,14 +1,12 @@
 """``adepoll status``: print the state of a batch, read from its journal."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from attrs import asdict, evolve, frozen
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +22,7 @@ from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import shown
 from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import write_line
+from adepoll.cli.wide_tables import add_whole_column, print_table
 from adepoll.journal import Failure, JournalReader
 from adepoll.journal.endpoints import Endpoints
 from adepoll.journal.foreign_file import recorded_folder
@@ -31,7 +30,7 @@ from adepoll.journal.outcomes import Counts, Stage
 from adepoll.journal.schema import OUT_DIR
 
 _FAILURES_SHOWN: Final = 10  # kinds
-_UNLIMITED: Final = 10_000  # columns
+_LEAST_WIDTH: Final = 20  # of a column with sentences
 _NAME_WIDTH: Final = len("last outcome")
 _ISO_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _TEXT_FORMAT: Final = "%Y-%m-%d %H:%M:%S UTC"
@@ -156,8 +155,7 @@ def show_status(found: Status) -> None:
     if found.failures:
         write_line("")
         table = _failure_table(found.failures[:_FAILURES_SHOWN])
-        # In a pipe, each row is one line, so that ids can be found and copied.
-        Console(width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
+        print_table(table)
         if (more := len(found.failures) - _FAILURES_SHOWN) > 0:
             write_line(f'... and {more} more kinds of errors; "adepoll report" lists them')
     if found.ids_may_be_missing:
@@ -212,10 +210,9 @@ def _utc_time(seconds: float | None, pattern: str) -> str | None:
 def _failure_table(failures: Sequence[Failure]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("jobs", justify="right")
-    table.add_column("error", overflow="fold")
-    longest = max(len(shown(failure.example)) for failure in failures)
-    table.add_column("example", no_wrap=True, min_width=longest)  # so that ids can be copied
-    table.add_column("retried", no_wrap=True)
+    table.add_column("error", overflow="fold", min_width=_LEAST_WIDTH)
+    add_whole_column(table, "example", (shown(failure.example) for failure in failures))
+    add_whole_column(table, "retried", ())
     for failure in failures:
         reason = failure.reason or "no reason given"
         table.add_row(
