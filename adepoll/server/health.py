@@ -21,7 +21,7 @@ from adepoll.watching.watcher import JobWatcher
 __all__ = ["Condition", "Health"]
 
 _PROBE_TIMEOUT: Final = 3.0  # seconds
-_IDLE: Final = 30.0  # seconds after which earlier requests say nothing about the service
+_IDLE: Final = 30.0  # seconds after which earlier answers say nothing about the service
 
 
 class Condition(Enum):
@@ -91,20 +91,22 @@ class HealthCheck:
         self._probe: asyncio.Task[None] | None = None
         self._probed_at: float | None = None
         self._probe_failed = False  # the last one
-        self._seen = 0  # requests that the client had sent at the last check
-        self._seen_at = -math.inf  # loop time of the last check with a further request
+        self._seen = 0  # bytes that the client had received at the last check
+        self._seen_at = -math.inf  # loop time of the last check with further bytes
 
     async def check(self, *, is_stopping: bool) -> Health:
         """Return the health of the server.
 
-        If the last requests or the last probe failed, or there was no other request for `_IDLE`
-        seconds, one request probes the service first. Without this probe, a server that gets no
+        If the last request or the last probe failed, or the service has sent nothing for `_IDLE`
+        seconds, one request probes the service first. Without this probe, a server that gets little
         traffic would notice neither that the service is down nor that it is back.
         """
         condition = self._condition(is_stopping=is_stopping)
         is_bad = condition in {Condition.REFUSED, Condition.OUTAGE}
-        if not is_stopping and (is_bad or self._is_idle()):
+        has_failed = self._client.stats.failures_in_a_row > 0
+        if not is_stopping and (is_bad or has_failed or self._is_silent()):
             await self._probe_service()
+            self._note_answers()
             condition = self._condition(is_stopping=is_stopping)
         stats = {
             "watcher": _as_json(self._watcher.stats),
@@ -125,12 +127,17 @@ class HealthCheck:
             return Condition.REFUSED
         return Condition.OUTAGE if stats.is_outage or self._probe_failed else Condition.OK
 
-    def _is_idle(self) -> bool:
-        """Return True if the client has sent no request for some time."""
-        now = asyncio.get_running_loop().time()
-        if (requests := self._client.stats.requests) != self._seen:
-            self._seen, self._seen_at = requests, now
-        return now - self._seen_at >= _IDLE
+    def _is_silent(self) -> bool:
+        """Return True if the service has sent nothing for some time, whatever was requested.
+
+        A request that its caller has given up is no failure, so failures do not show this.
+        """
+        self._note_answers()
+        return asyncio.get_running_loop().time() - self._seen_at >= _IDLE
+
+    def _note_answers(self) -> None:
+        if (received := self._client.stats.bytes_received) != self._seen:
+            self._seen, self._seen_at = received, asyncio.get_running_loop().time()
 
     async def _probe_service(self) -> None:
         """Wait for a probe that all callers share, if one is running or due."""

@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import os
 import random
 import resource
 import sys
@@ -24,6 +25,7 @@ from adepoll.emulator import JobPlan
 
 SERVED_APP = Path(__file__).parent.parent / "support" / "served_app.py"
 MOST_FILES = 12_000
+CROWD = os.environ.get("ADEPOLL_CROWD")
 # New connections in a second: how many a server takes at the same time is no matter of adepoll's.
 ARRIVALS = 500
 LEAPING = LeapingClock()
@@ -174,10 +176,10 @@ async def leave_waits(server, ade, waiters):
 
 @pytest.mark.parametrize(
     ("crowd", "clients"),
-    [
-        *((listen_to_jobs, c) for c in counts("ADEPOLL_CROWD", default=100, most=1_000)),
-        *((leave_waits, c) for c in counts("ADEPOLL_CROWD", default=100, most=5_000)),
-    ],
+    more(
+        [(listen_to_jobs, 100), (leave_waits, 100)],
+        [(listen_to_jobs, int(CROWD or 1_000)), (leave_waits, int(CROWD or 5_000))],
+    ),
 )
 @pytest.mark.parametrize("kind", ["fastapi", "aiohttp"])
 async def test_nothing_remains_of_many_clients_that_leave(kind, crowd, clients, ade_env):

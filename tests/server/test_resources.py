@@ -10,6 +10,7 @@ from waiting import until
 
 from adepoll import AdeClient, ClosedError, JobWatcher
 from adepoll.emulator import JobPlan
+from adepoll.errors import AnswerTimeoutError, ServerError
 from adepoll.server import health
 from adepoll.server.health import Condition
 from adepoll.server.resources import ResourceOptions, create_resources, open_resources
@@ -113,3 +114,25 @@ async def test_an_idle_server_notices_that_its_service_has_died(ade, client, mon
         assert (await resources.health()).condition is Condition.OUTAGE
         ade.faults.clear()
         assert (await resources.health()).condition is Condition.OK
+
+
+async def test_a_server_notices_after_one_failed_request_that_its_service_has_died(ade, client):
+    async with open_resources(client=client, probe_every=0.0) as resources:
+        assert (await resources.health()).condition is Condition.OK
+        ade.faults.add("server-error")
+        with pytest.raises(ServerError):
+            await resources.client.get_job("a")
+        assert (await resources.health()).condition is Condition.OUTAGE
+
+
+async def test_requests_that_get_no_answer_do_not_hide_that_the_service_is_silent(
+    ade, client, monkeypatch
+):
+    monkeypatch.setattr(health, "_IDLE", 0.02)
+    async with open_resources(client=client, probe_every=0.0) as resources:
+        assert (await resources.health()).condition is Condition.OK
+        monkeypatch.setattr(health, "_PROBE_TIMEOUT", 0.05)
+        ade.faults.add("silent")
+        with pytest.raises(AnswerTimeoutError):
+            await resources.wait("a", timeout=0.05)
+        assert (await resources.health()).condition is Condition.OUTAGE
