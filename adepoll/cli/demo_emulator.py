@@ -12,6 +12,7 @@ from attrs import frozen
 
 from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import Json
 from adepoll.errors import AdePollError
 
@@ -21,15 +22,6 @@ _SCHEMA: Final = (
     '"total": {"type": "number"}, "lines": {"type": "array", "items": {"type": "object", '
     '"properties": {"text": {"type": "string"}, "amount": {"type": "number"}}}}}}'
 )
-
-
-_PATHS: Final = {
-    JobKind.V1_EXTRACT: "/v1/ade/extract/jobs",
-    JobKind.V1_PARSE: "/v1/ade/parse/jobs",
-    JobKind.V2_PARSE: "/v2/parse/jobs",
-    JobKind.V2_EXTRACT: "/v2/extract/jobs",
-    JobKind.V2_WORKFLOW: "/v2/workflow/jobs",
-}
 
 
 def _form(kind: JobKind, number: int) -> aiohttp.FormData:
@@ -62,11 +54,11 @@ class EmulatorProcess:
     async def submit(self, count: int) -> list[JobRef]:
         """Create `count` jobs whose kinds take turns, and return them."""
         slots = asyncio.Semaphore(_MAX_SUBMISSIONS)
-        kinds = [*_PATHS]
+        kinds = JobKind.all()
 
         async def create(session: aiohttp.ClientSession, number: int) -> JobRef:
             kind = kinds[number % len(kinds)]
-            url = self.base_url + _PATHS[kind]
+            url = self.base_url + RULES[kind].path
             async with slots, session.post(url, data=_form(kind, number)) as response:
                 return JobRef((await response.json())["job_id"], kind=kind)
 

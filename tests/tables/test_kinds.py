@@ -8,13 +8,7 @@ import adepoll
 from adepoll import Batch, JobKind, JobRef
 from adepoll.emulator import Emulator, JobPlan
 
-KINDS = [
-    JobKind.V1_EXTRACT,
-    JobKind.V1_PARSE,
-    JobKind.V2_PARSE,
-    JobKind.V2_EXTRACT,
-    JobKind.V2_WORKFLOW,
-]
+KINDS = JobKind.all()
 
 
 @pytest.mark.parametrize("has_files", [True, False], ids=["files", "inline"])
