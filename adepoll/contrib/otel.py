@@ -6,7 +6,7 @@ contain no URL, no key and no text from the service.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from os import PathLike
 from typing import Final, TypedDict, Unpack
 
@@ -26,8 +26,15 @@ from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.results import JobResult
 from adepoll.api.source import JobSource, clock_of, for_kind, for_polling, kind_of
 from adepoll.api.transport_options import TransportOptions
-from adepoll.errors import ConfigurationError, RateLimitedError, ResultRefusedError, StatusError
+from adepoll.errors import (
+    ConfigurationError,
+    InvalidJobIdError,
+    RateLimitedError,
+    ResultRefusedError,
+    StatusError,
+)
 from adepoll.fetcher import Download, Job, Progress, ResolveUrl, ResultFetcher, ResultStream
+from adepoll.fetcher.result_sources import ref_of
 
 __all__ = ["FetcherOptions", "TracedFetcher", "TracedSource"]
 
@@ -194,7 +201,8 @@ class TracedFetcher(ResultFetcher):
 
     def _add_job_id(self, span: Span, job: Job) -> None:
         if self._with_ids:
-            span.set_attribute(_JOB_ID, job if isinstance(job, str) else job.job_id)
+            with suppress(InvalidJobIdError):  # the transfer raises it
+                span.set_attribute(_JOB_ID, ref_of(job).job_id)
 
 
 class _MarkedSlot:

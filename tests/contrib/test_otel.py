@@ -218,7 +218,7 @@ async def test_a_download_is_a_child_of_the_current_span(ade, client, fetcher, s
         done = await fetcher.download(job_id, path, progress=lambda *state: seen.append(state))
     async with TracedFetcher(client, spans.tracer, with_ids=True, connections=1) as other:
         with pytest.raises(TargetExistsError):
-            await other.download(job_id, path)
+            await other.download(f"v1-extract/{job_id}", path)
         await other.download(job_id, path, overwrite=True)
     first, _, second, third = spans.all
     assert first.name == "adepoll.download"
