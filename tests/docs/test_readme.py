@@ -25,3 +25,12 @@ def test_the_urls_of_the_project_lead_to_files_of_this_repository():
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
     paths = [url.partition("/blob/main/")[2] for url in urls.values() if "/blob/" in url]
     assert all((ROOT / path).exists() for path in paths)
+
+
+def test_the_guide_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    install = (ROOT / "docs/guide.md").read_text("utf-8").partition("## Find a page")[0]
+    rows = [row.split("|")[1] for row in install.splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == set(extras)
