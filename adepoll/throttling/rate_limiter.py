@@ -335,8 +335,7 @@ class RateLimiter:
 
     def _end_outage(self) -> bool:
         failures = self._outage.failures
-        ends = self._outage.succeeded()
-        if ends:
+        if ends := self._outage.succeeded():
             _log.warning("the service answers again, after %d failures", failures)
         return ends
 

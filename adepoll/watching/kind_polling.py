@@ -5,7 +5,6 @@ is known of the service, and learn for themselves how long jobs take. Imports li
 pollers.
 """
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from random import Random
@@ -121,10 +120,6 @@ class KindPolling:
         """Start nothing further, and wait for the end of all tasks."""
         await finish(set() if self.sweeper is None else self.sweeper.close())
         await self.pollers.aclose()
-
-    def time_left(self) -> float | None:
-        """Return the seconds until all jobs are expected to have settled; None if unknown."""
-        return self.watched_jobs.time_left(asyncio.get_running_loop().time())
 
     def stats(self) -> WatcherStats:
         """Return what is done now, and was done so far, without subscribers."""

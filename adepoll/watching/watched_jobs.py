@@ -138,10 +138,6 @@ class WatchedJobs:
             if number % _CHUNK == 0:
                 yield
 
-    def next_due(self) -> float | None:
-        """Return the time at which the next job is due; None if there is none."""
-        return self.poll_queue.next_due()
-
     def time_left(self, now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown."""
         return self.timing.time_left(self._states.values(), now)
@@ -150,8 +146,8 @@ class WatchedJobs:
         """Return a job to poll now, with room reserved by its subscribers; None if there is none.
 
         A job whose subscribers have no room is set aside until one of them has. The number of jobs
-        set aside in one call is limited, to keep the call short; `next_due` shows whether more
-        jobs are due.
+        set aside in one call is limited, to keep the call short; `PollQueue.next_due` shows whether
+        more jobs are due.
         """
         if self._known_resets != self._arrivals.resets:
             self._known_resets = self._arrivals.resets

@@ -347,8 +347,10 @@ class JobWatcher(AsyncCloseable):
         None if no job is watched, and while fewer than 20 jobs of a kind have settled, or the
         watched jobs are much older than those.
         """
-        busy = [polling for polling in self._host.by_kind.values() if len(polling.watched_jobs)]
-        times = [polling.time_left() for polling in busy]
+        kinds = [polling.watched_jobs for polling in self._host.by_kind.values()]
+        busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]
+        now = asyncio.get_running_loop().time() if busy else 0.0
+        times = [watched_jobs.time_left(now) for watched_jobs in busy]
         known = [time for time in times if time is not None]
         return max(known) if known and len(known) == len(times) else None
 

@@ -87,7 +87,7 @@ def poll_when_due(watched_jobs, *outcomes):
     """Poll the only job once for each outcome; return the times of the polls."""
     times = []
     for outcome in outcomes:
-        if (due := watched_jobs.next_due()) is None:
+        if (due := watched_jobs.poll_queue.next_due()) is None:
             break
         times.append(due)
         poll(watched_jobs, outcome, due)
@@ -144,12 +144,12 @@ def subscribe_waiting(watched_jobs, subscription, *job_ids, now=0.0):
 
 def test_a_new_job_is_due_immediately():
     watched_jobs, subscription = make_watched_jobs(), make_subscription()
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
     assert watched_jobs.pop_due(5.0) is None
     subscribe(watched_jobs, subscription, "a", now=5.0)
-    assert watched_jobs.next_due() == 5.0
+    assert watched_jobs.poll_queue.next_due() == 5.0
     assert watched_jobs.pop_due(5.0).job_id == "a"
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
 
 
 def test_a_new_job_comes_before_one_that_is_surely_active_and_after_one_that_has_surely_settled():
@@ -237,7 +237,7 @@ def test_a_job_with_an_unknown_status_is_active():
     poll(watched_jobs, "marinating", 0.0)
     assert subscription.take() is None
     assert watched_jobs.get("a").status == "marinating"
-    assert watched_jobs.next_due() == INTERVAL
+    assert watched_jobs.poll_queue.next_due() == INTERVAL
 
 
 def test_an_answer_about_another_job_settles_neither():
@@ -249,7 +249,7 @@ def test_an_answer_about_another_job_settles_neither():
     assert subscription.open == 2
     assert poll(watched_jobs, "completed", 0.0) == "b"
     while not subscription.errors:
-        due = watched_jobs.next_due()
+        due = watched_jobs.poll_queue.next_due()
         watched_jobs.succeeded(watched_jobs.pop_due(due), snapshot("b"), due)
     assert due == 60
     assert [(job_id, type(cause)) for job_id, cause in subscription.errors.items()] == [
@@ -452,7 +452,7 @@ def test_a_cancelled_poll_is_repeated():
     watched_jobs.cancelled(state, 1.0)
     assert not state.in_flight
     assert subscription.buffer.free == 100
-    assert watched_jobs.next_due() == 10.0  # delays count from poll to poll
+    assert watched_jobs.poll_queue.next_due() == 10.0  # delays count from poll to poll
 
 
 def test_cancelling_after_an_answer_changes_nothing():
@@ -461,7 +461,7 @@ def test_cancelling_after_an_answer_changes_nothing():
     state = watched_jobs.pop_due(0.0)
     watched_jobs.succeeded(state, snapshot("a", "pending"), 0.0)
     watched_jobs.cancelled(state, 5.0)
-    assert watched_jobs.next_due() == 10.0
+    assert watched_jobs.poll_queue.next_due() == 10.0
     assert places_of([state]) == 1
 
 
@@ -473,15 +473,15 @@ def test_poll_now_makes_a_job_due():
     subscribe(watched_jobs, subscription, "a")
     poll(watched_jobs, "pending", 0.0)
     assert watched_jobs.poll_now("a", 3.0)
-    assert watched_jobs.next_due() == 3.0
+    assert watched_jobs.poll_queue.next_due() == 3.0
     poll(watched_jobs, "pending", 3.0)
-    assert watched_jobs.next_due() == 13.0
+    assert watched_jobs.poll_queue.next_due() == 13.0
 
 
 def test_poll_now_returns_false_for_a_job_that_is_not_watched():
     watched_jobs = make_watched_jobs()
     assert not watched_jobs.poll_now("a", 0.0)
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
 
 
 def test_poll_now_during_a_poll_causes_another_one_after_it():
@@ -490,11 +490,11 @@ def test_poll_now_during_a_poll_causes_another_one_after_it():
     state = watched_jobs.pop_due(0.0)
     for _ in range(100):
         assert watched_jobs.poll_now("a", 0.5)
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
     watched_jobs.succeeded(state, snapshot("a", "pending"), 1.0)
-    assert watched_jobs.next_due() == 1.0
+    assert watched_jobs.poll_queue.next_due() == 1.0
     poll(watched_jobs, "pending", 1.0)
-    assert watched_jobs.next_due() == 11.0
+    assert watched_jobs.poll_queue.next_due() == 11.0
 
 
 def test_poll_now_never_delays_a_job():
@@ -524,7 +524,7 @@ def test_no_more_jobs_are_polled_than_there_is_room_for():
     subscribe(watched_jobs, subscription, "a", "b", "c")
     polls = [watched_jobs.pop_due(0.0) for _ in range(3)]
     assert [state and state.job_id for state in polls] == ["a", "b", None]
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
 
 
 def test_a_job_waits_until_the_consumer_makes_room():
@@ -535,7 +535,7 @@ def test_a_job_waits_until_the_consumer_makes_room():
     assert subscription.buffer.wake_waiting(1.0) == 0
     subscription.take()
     assert subscription.buffer.wake_waiting(2.0) == 1
-    assert watched_jobs.next_due() == 2.0
+    assert watched_jobs.poll_queue.next_due() == 2.0
     assert watched_jobs.pop_due(2.0).job_id == "b"
 
 
@@ -599,7 +599,7 @@ def test_a_full_subscriber_that_joins_a_waiting_job_wakes_it_with_its_own_room(l
     subscribe(watched_jobs, one, "a", "b")
     subscribe(watched_jobs, two, "c")
     poll(watched_jobs, "completed", 0.0)
-    poll(watched_jobs, "completed", 0.0) if watched_jobs.next_due() is not None else None
+    poll(watched_jobs, "completed", 0.0) if watched_jobs.poll_queue.next_due() is not None else None
     assert one.buffer.free <= 0
     assert watched_jobs.pop_due(0.0) is None
     subscribe(watched_jobs, two, "b", now=0.0)
@@ -666,7 +666,7 @@ def test_a_subscriber_that_joins_during_a_poll_gets_its_snapshot_if_it_has_room(
     subscribe(watched_jobs, two, "a")
     watched_jobs.succeeded(state, snapshot("a"), 0.0)
     assert one.take().job_id == two.take().job_id == "a"
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
 
 
 def test_the_number_of_jobs_set_aside_in_one_call_is_limited():
@@ -674,7 +674,7 @@ def test_the_number_of_jobs_set_aside_in_one_call_is_limited():
     subscribe(watched_jobs, subscription, *(f"job{number}" for number in range(1_000)))
     poll(watched_jobs, "completed", 0.0)
     calls = 0
-    while watched_jobs.next_due() is not None:
+    while watched_jobs.poll_queue.next_due() is not None:
         assert watched_jobs.pop_due(0.0) is None
         calls += 1
     assert 10 <= calls <= 100
@@ -692,7 +692,7 @@ def test_jobs_that_waited_for_room_do_not_come_back_after_clear():
     stale = watched_jobs.get("b")
     [*watched_jobs.clear()]
     assert len(watched_jobs) == 0
-    assert watched_jobs.next_due() is None
+    assert watched_jobs.poll_queue.next_due() is None
     subscribe(watched_jobs, new, "b", now=1.0)
     old.take()
     assert old.buffer.wake_waiting(1.0) == 0
@@ -744,10 +744,10 @@ def make_sweeping(*job_ids):
 def test_a_new_job_waits_for_the_list():
     watched_jobs = make_sweeping("a")
     assert watched_jobs.pop_due(0.0) is None
-    assert watched_jobs.next_due() == FIRST_TRUST
+    assert watched_jobs.poll_queue.next_due() == FIRST_TRUST
     watched_jobs.list_hints.listed(summary("a"), 0.0, 1.0)
     assert sum(watched_jobs.list_hints.sweep_ended(0.0, 1.0)) == 0
-    assert 1.0 + TRUST >= watched_jobs.next_due() > 10.0
+    assert 1.0 + TRUST >= watched_jobs.poll_queue.next_due() > 10.0
 
 
 @pytest.mark.parametrize(("lag", "due"), [(0.0, 5.0), (3.0, 8.0), (60.0, 10.0)])
@@ -810,7 +810,7 @@ def test_an_active_job_that_the_list_never_shows_is_polled_as_often_as_by_schedu
     assert watched_jobs.list_trust.wasted_polls == 1
     for second in range(40):
         sum(watched_jobs.list_hints.sweep_ended(2.0 + second, 2.0 + second))
-    assert watched_jobs.next_due() == 1.0 + INTERVAL
+    assert watched_jobs.poll_queue.next_due() == 1.0 + INTERVAL
 
 
 def test_a_job_that_is_missing_again_after_it_was_listed_is_polled_immediately():
@@ -1162,9 +1162,9 @@ class WatchedJobsMachine(RuleBasedStateMachine):
         due = [known.due for known in self.model.values() if known.due is not None]
         first = min(due, default=None)
         if first is None or first > self.now:
-            assert self.watched_jobs.next_due() == first
+            assert self.watched_jobs.poll_queue.next_due() == first
         else:
-            assert self.watched_jobs.next_due() <= self.now
+            assert self.watched_jobs.poll_queue.next_due() <= self.now
 
     @invariant()
     def jobs_to_confirm_now_are_counted(self):
@@ -1294,7 +1294,7 @@ def test_an_old_job_makes_all_postponed_first_polls_due():
     assert {*polled_at} == {*MANY}
     assert {*waiting} < {*polled_at}
     assert subscribe_waiting(watched_jobs, subscription, "late") == []
-    assert watched_jobs.next_due() == 0.0  # "late"
+    assert watched_jobs.poll_queue.next_due() == 0.0  # "late"
 
 
 def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
@@ -1306,7 +1306,7 @@ def test_an_old_job_found_earlier_does_not_affect_new_watched_jobs():
     waiting = subscribe_waiting(later, make_subscription(limit=2_000), *MANY)
     while later.pop_due(0.0) is not None:
         pass
-    assert later.next_due() == INTERVAL / 2
+    assert later.poll_queue.next_due() == INTERVAL / 2
     assert len(waiting) > 900
 
 
@@ -1365,7 +1365,7 @@ def test_a_lag_counts_from_the_start_of_the_last_poll_that_found_the_job_active(
     watched_jobs.succeeded(state, snapshot("a", "processing"), 6.0)
     poll(watched_jobs, broken(), 15.0)
     assert watched_jobs.counts.detection_lag() == LagHistogram()
-    state = watched_jobs.pop_due(watched_jobs.next_due())
+    state = watched_jobs.pop_due(watched_jobs.poll_queue.next_due())
     watched_jobs.succeeded(state, snapshot("a"), 29.0)
     assert lags_of(watched_jobs) == {30.0: 1}  # 24 s
     assert watched_jobs.counts.detection_lag().sum == 24.0
