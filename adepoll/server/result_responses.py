@@ -71,13 +71,10 @@ async def reply_with_result(
             never `ResultRangeError`, which becomes the status 416.
     """
     if not isinstance(job, JobSnapshot):
-        named = JobRef.of(job)
-        job, job_id = str(named), named.job_id
-    else:
-        job_id = job.job_id
+        job = JobRef.of(job)
     headers = {
         "Content-Type": "application/json",
-        "Content-Disposition": attachment(f"{job_id}.json" if filename is None else filename),
+        "Content-Disposition": attachment(f"{job.job_id}.json" if filename is None else filename),
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }
@@ -129,7 +126,7 @@ class _Body:
         self._first = b""
 
     async def open(
-        self, stack: AsyncExitStack, fetcher: ResultFetcher, job: JobSnapshot | str
+        self, stack: AsyncExitStack, fetcher: ResultFetcher, job: JobSnapshot | JobRef
     ) -> None:
         opening = fetcher.stream(job, start=self._requested.start, stop=self._requested.stop)
         self.stream = await stack.enter_async_context(opening)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adepoll import AdeClient, JobKind, JobRef, ResultFetcher
 from adepoll.api.kinds import v1_extract
+from adepoll.emulator import JobPlan
 from adepoll.errors import ResultChangedError, ResultForbiddenError, ResultNotReadyError
 from adepoll.server.result_responses import _matches, attachment, reply_with_result
 
@@ -41,6 +43,16 @@ async def test_the_whole_result_is_sent_with_its_size_and_etag(bucket, body, fet
     assert headers["ETag"] == ETAG
     assert headers["Accept-Ranges"] == "bytes"
     assert len(bucket.heads) == 1
+
+
+async def test_a_reference_keeps_its_kind(ade):
+    job_id = ade.submit(JobPlan(processing_time=0.0))
+    async with (
+        AdeClient(ade.api_key, base_url=ade.base_url, kind=JobKind.V1_PARSE) as client,
+        ResultFetcher(client) as fetcher,
+    ):
+        status, _, got = await request(fetcher, JobRef(job_id, kind=JobKind.V1_EXTRACT))
+    assert (status, got) == (200, ade.world.result(job_id).read())
 
 
 @pytest.mark.parametrize(
