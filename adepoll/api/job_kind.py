@@ -1,7 +1,7 @@
 """JobKind and JobRef: which job is meant, of which kind. Imports job_ids and below."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import ClassVar, Final, Self
 
@@ -141,6 +141,22 @@ def job_key(job: str | JobRef, default: JobKind) -> str:
         return JobRef.of(job).text(default)
     except InvalidJobIdError as error:
         return error.job_id
+
+
+def kind_and_id(key: str, default: JobKind, kinds: Container[JobKind] = ()) -> tuple[JobKind, str]:
+    """Return the kind and the id that a key consists of; an invalid id has the default kind.
+
+    Args:
+        key: As `job_key` returns it.
+        default: Kind of an id whose form does not say its kind.
+        kinds: Further kinds, beside those of the service.
+    """
+    if "/" in key:
+        name, _, job_id = key.partition("/")
+        kind = JobKind(name)
+        if kind in kinds or kind in JobKind.all():
+            return kind, job_id
+    return kind_of_id(key) or default, key
 
 
 _LIKE_A_KIND: Final = re.compile(r"v\d-[a-z]{1,20}", re.ASCII)

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 from attrs import evolve
 
-from adepoll.api.job_kind import JobRef
+from adepoll.api.job_kind import JobRef, kind_and_id
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.batch.id_intake import IdIntake, JobIds
 from adepoll.batch.progress import RunCounters
@@ -294,10 +294,11 @@ class RunTasks:
         before, self._recorded_statuses = self._recorded_statuses, self._watch.last_statuses()
         changed = self._recorded_statuses.items() - before.items()
         if changed:
-            changes = (
-                StatusChanged(JobRef.of(key).resolved(self._resources.kind), text)
-                for key, text in changed
-            )
+            kinds = self._resources.watcher.durations_by_kind
+            changes = []
+            for key, text in changed:
+                kind, job_id = kind_and_id(key, self._resources.kind, kinds)
+                changes.append(StatusChanged(JobRef(job_id, kind=kind), text))
             with contextlib.suppress(JournalError):  # not worth stopping the run
                 await self._journal.write(*changes, durable=False)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from attrs import define
 
 from adepoll.api.job_ids import is_plain
-from adepoll.api.job_kind import V2_LETTERS, JobKind, JobRef, kind_of_id
+from adepoll.api.job_kind import V2_LETTERS, JobKind, JobRef, kind_and_id
 from adepoll.api.source import JobSource, for_kind, kind_of
 from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
@@ -127,12 +127,7 @@ class SubscriptionHost:
 
     def kind_and_id(self, key: str) -> tuple[JobKind, str]:
         """Return the kind and the id that a key consists of; an invalid id has the own kind."""
-        if "/" in key:
-            name, _, job_id = key.partition("/")
-            kind = JobKind(name)
-            if kind in self.by_kind or kind in JobKind.all():
-                return kind, job_id
-        return kind_of_id(key) or self.kind, key
+        return kind_and_id(key, self.kind, self.by_kind)
 
     def key_of(self, kind: JobKind, job_id: str) -> str:
         """Return the key of a job."""

@@ -3,9 +3,11 @@
 import json
 
 import pytest
-from batching import LARGE, NEVER
+from attrs import evolve
+from batching import LARGE, NEVER, make_client, until
 
 from adepoll import JobKind, JobRef
+from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.emulator import JobPlan
 from adepoll.errors import InvalidJobIdError, JobTimeoutError
 from adepoll.journal import JournalReader
@@ -35,6 +37,18 @@ async def test_unresolved_jobs_have_labels_too(scene):
     found = {o.label: o for o in await outcomes_of(scene, jobs, timeout=0.3)}
     assert isinstance(found["late"].error, JobTimeoutError)
     assert isinstance(found["bad"].error, InvalidJobIdError)
+
+
+async def test_a_kind_of_your_own_has_outcomes_and_a_last_status(scene):
+    rules = evolve(V1_EXTRACT, kind=JobKind("toy"))
+    late, done = [JobRef(scene.submit(processing_time=t), kind=rules.kind) for t in (NEVER, 0.0)]
+    async with make_client(scene.ade, kinds=[rules]) as scene.client, scene.batch() as batch:
+        async for outcome in batch.run([late, done]):
+            assert (outcome.ref, outcome.file is not None) == (done, True)
+            await until(lambda: batch.watching.polls == 2)
+            break
+    record = scene.records()[late.job_id]
+    assert (record.kind, record.status_text) == (rules.kind, "processing")
 
 
 async def test_columns_are_part_of_each_outcome_also_in_later_runs(scene):
