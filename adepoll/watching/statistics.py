@@ -5,6 +5,7 @@ Polls are counted in `watched_jobs`, sweeps in `list_sweeper`, wasted polls in `
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 from attrs import define, field, fields_dict, frozen
@@ -13,6 +14,7 @@ from adepoll.common.html_tables import HtmlTable
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the histogram's buckets, in seconds."""
+_MOST: Final = 0.95  # of the lags
 
 
 @frozen(kw_only=True)
@@ -32,6 +34,17 @@ class LagHistogram(HtmlTable):
     bounds: tuple[float, ...] = BOUNDS
     counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
     sum: float = 0.0
+
+    def __str__(self) -> str:
+        """Return the mean, and the bound of the bucket up to which 95% of the lags are."""
+        lags = sum(self.counts)
+        if not lags:
+            return "no lag yet"
+        text = f"mean {self.sum / lags:.1f} s"
+        for up_to, bound in zip(accumulate(self.counts), self.bounds, strict=False):
+            if up_to >= _MOST * lags:
+                return f"{text}, 95% within {bound:g} s"
+        return text
 
 
 @frozen(kw_only=True)

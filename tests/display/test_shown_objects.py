@@ -5,7 +5,7 @@ import re
 from batching import make_client
 from journalling import snapshot
 
-from adepoll import Batch, JobWatcher, Outcome, ResultFetcher
+from adepoll import Batch, JobWatcher, LagHistogram, Outcome, ResultFetcher
 from adepoll.emulator import Emulator, JobPlan
 from adepoll.report import collect
 
@@ -49,6 +49,7 @@ async def test_objects_say_what_they_do(tmp_path):
             assert repr(fetcher).startswith("<ResultFetcher 0 transfers in progress, 0 finished")
             for stats in (watcher.stats, fetcher.stats, client.stats, watch.progress):
                 assert stats._repr_html_().startswith("<table>")
+                assert not [text for text in rows_of(stats._repr_html_()).values() if "(" in text]
             assert rows_of(watcher.stats._repr_html_())["settled"] == "3"
         assert " closed," in repr(watcher)
         batch = Batch(client, journal=tmp_path / "b.db", out_dir=tmp_path)
@@ -65,3 +66,10 @@ async def test_objects_say_what_they_do(tmp_path):
 
 def test_the_facts_of_a_report_are_a_table():
     assert rows_of(collect([])._repr_html_())["jobs"] == "0"
+
+
+def test_a_histogram_of_lags_is_a_short_text():
+    assert str(LagHistogram()) == "no lag yet"
+    histogram = LagHistogram(bounds=(1.0, 2.0), counts=(18, 1, 1), sum=24.0)
+    assert str(histogram) == "mean 1.2 s, 95% within 2 s"
+    assert str(LagHistogram(bounds=(1.0,), counts=(1, 1), sum=9.0)) == "mean 4.5 s"
