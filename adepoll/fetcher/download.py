@@ -170,10 +170,8 @@ class ResultDownload:
 
         `reader` reads a response that has already arrived.
         """
-        disk, stored = self._disk, self._stored
-        if reader is None and isinstance(stored, PolledResult):
-            reader = await stored.reader()
-        reader = reader or SequentialReader(stored)
+        disk = self._disk
+        reader = reader or await self._stored.reader()
         try:
             await reader.begin()
             await disk.begin(reader.version, multipart=False)

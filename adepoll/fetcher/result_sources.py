@@ -18,7 +18,7 @@ from adepoll.errors import ResultUnavailableError
 from adepoll.fetcher.local_result import FileResult, InlineResult, LocalResult
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.polled_result import PolledReader, PolledResult, raise_unless_completed
-from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
+from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_client import PresignedUrl, ResolveUrl, StorageClient, StoredResult
 
@@ -51,10 +51,8 @@ class FoundResult:
             OSError: A file of the result cannot be opened.
         """
         source, job_id = self.source, self.ref.job_id
-        if isinstance(source, PolledResult):
+        if not isinstance(source, JobSnapshot):
             return await source.reader(start, stop)
-        if isinstance(source, StoredResult):
-            return await make_reader(source, start, stop)
         if source.data is not None:
             body = await asyncio.to_thread(codec.encode, source.data)
             return InlineResult(body.encode(), job_id=job_id, start=start, stop=stop)

@@ -31,6 +31,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher.patience import StorageOrigins, TransferRetries
 from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, ResponseInterpreter
+from adepoll.fetcher.sequential_reader import SequentialReader, make_reader
 from adepoll.fetcher.ssrf_guard import PrivateAddressError, SsrfGuard
 from adepoll.fetcher.statistics import Counters
 from adepoll.fetcher.storage_rules import DEFAULT_HEADERS, ObjectVersion, Range, request_headers
@@ -320,6 +321,10 @@ class StoredResult:
         self._storage = storage
         self._url = url
         self._origins = origins
+
+    async def reader(self, start: int = 0, stop: int | None = None) -> SequentialReader:
+        """Return a reader of a range; as `make_reader`."""
+        return await make_reader(self, start, stop)
 
     @asynccontextmanager
     async def open(
