@@ -138,7 +138,12 @@ class BatchRunner:
                 must_exist=resumes,
             )
         )
-        self.options.check_folder(await journal.note(OUT_DIR), self.journal)
+        recorded = await journal.note(OUT_DIR)
+        self.options.check_folder(recorded, self.journal)
+        out = self.options.out
+        is_other = out is not None and recorded is not None and recorded != str(out.absolute())
+        if is_other and (await journal.counts()).bytes:
+            say(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
         self._saved_options = await journal.note(OPTIONS_NOTE)
         if resumes:
             if await journal.note(IDS_NOTE) == READING:

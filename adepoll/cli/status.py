@@ -169,7 +169,7 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
     region = found.endpoints.region
     yield "service", shown(found.endpoints.shown) + ("" if region is None else f" ({region})")
     if found.out_dir is not None:
-        yield "results in", shown(found.out_dir)
+        yield "new files in", shown(found.out_dir)
     by_stage = {_STAGES[stage]: counts.by_stage.get(stage, 0) for stage in Stage}
     yield "jobs", _total(counts.jobs, by_stage)
     if len(found.kinds) > 1:

@@ -249,6 +249,21 @@ async def test_errors_of_one_kind_leave_room_for_the_others(ade, tmp_path):
     assert "a later run can continue" not in err  # it would meet the same files
 
 
+async def test_another_folder_is_only_for_new_files(ade, tmp_path, journal):
+    job_id, later = ade.submit(SOON), ade.submit(SOON)
+    first, second = tmp_path / "first", tmp_path / "second"
+    await adepoll(ade, "watch", job_id, "--journal", journal, "--out", first)
+    code, _, err = await adepoll(ade, "watch", later, "--journal", journal, "--out", second)
+    assert code == 0
+    assert f"adepoll: files of earlier runs stay in {first}\n" in err
+    assert (first / f"{job_id}.json").exists()
+    assert [path.stem for path in second.iterdir()] == [later]
+    _, out, _ = await adepoll(ade, "status", journal)
+    assert f"new files in  {second}\n" in out
+    code, _, err = await adepoll(ade, "resume", journal, "--out", second)
+    assert "earlier runs" not in err
+
+
 async def test_results_that_are_not_included_are_counted(ade, tmp_path, journal):
     job_ids = [ade.submit(LARGE), ade.submit(SOON), ade.submit(LARGE)]
     code, out, err = await adepoll(ade, "watch", *job_ids, "--journal", journal)
