@@ -21,6 +21,7 @@ from adepoll.api.json_fields import (
     MESSAGE_TEXT,
     NOT_IN_JSON,
     NOT_WRITTEN_IF_NONE,
+    OWN_DATA,
     Shape,
     at_most,
     json_name,
@@ -30,6 +31,7 @@ from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PL
 from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import dumps, load_object
 from adepoll.api.kept_result import KeptResult
+from adepoll.api.received_result import ReceivedResult
 from adepoll.api.redacting import redacted
 from adepoll.api.results import JobMetadata, JobResult, WorkflowResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url
@@ -156,6 +158,8 @@ class JobSnapshot(TableRow):
             memory. `ResultFetcher` fetches it.
         kept_result: The bytes of that result, if the client has a `result_dir` and they could be
             written. The file is deleted with the last snapshot that refers to it.
+        received_result: The bytes of `data` as the service has sent them, which `ResultFetcher`
+            writes; None if they are not known, as in a copy that was saved.
         output_url: Where to download the result otherwise. A presigned URL, so a secret; it
             expires one hour after the poll. `ResultFetcher` handles both. A v2 job has it if it
             was created with `output_save_url`, and it may not be readable.
@@ -182,6 +186,9 @@ class JobSnapshot(TableRow):
     data: JobResult | None = None
     data_omitted: bool = field(default=False, metadata=NOT_IN_JSON)
     kept_result: KeptResult | None = field(default=None, repr=False, eq=False, metadata=NOT_IN_JSON)
+    received_result: ReceivedResult | None = field(
+        default=None, repr=False, eq=False, metadata={**NOT_IN_JSON, **OWN_DATA}
+    )
     output_url: str | None = field(default=None, repr=show_url)
     metadata: JobMetadata | None = field(default=None, metadata=repeats("data"))
     failure_reason: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
@@ -275,7 +282,8 @@ class JobSnapshot(TableRow):
         data, stay as they are. `ResultFetcher` accepts such a copy: it asks the service for a fresh
         URL.
         """
-        return redacted(self)
+        shown = redacted(self)
+        return shown if self.received_result is None else evolve(shown, received_result=None)
 
     def without_data(self) -> Self:
         """Return a copy without the result, in memory or kept in a file, but with its facts.
@@ -287,6 +295,7 @@ class JobSnapshot(TableRow):
             self,
             data=None,
             kept_result=None,
+            received_result=None,
             metadata=self.facts,
             conforms=False if self.schema_violation is not None else self.conforms,
             incomplete=self.incomplete or bool(self.failed_pages),

@@ -19,6 +19,7 @@ from adepoll.api.json_text import dumps, loads
 from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
+from adepoll.api.received_result import ReceivedResult
 from adepoll.api.service_clock import parse_http_date
 from adepoll.common.redaction import REDACTED, Secret, showable
 from adepoll.errors import (
@@ -117,6 +118,9 @@ def read_job(
             raise WrongJobError(job_id=job_id, answered=snapshot.job_id)
         if large is not None:
             return evolve(snapshot, data_omitted=True, kept_result=large.result)
+        if snapshot.data is not None:
+            received = ReceivedResult(body, rules.result_names)
+            return evolve(snapshot, kind=rules.kind, received_result=received)
         return snapshot if snapshot.kind is rules.kind else evolve(snapshot, kind=rules.kind)
     raise MalformedAnswerError([*problems, *_content_type_problem(headers)], job_id=job_id)
 

@@ -54,8 +54,8 @@ class FoundResult:
         if not isinstance(source, JobSnapshot):
             return await source.reader(start, stop)
         if source.data is not None:
-            body = await asyncio.to_thread(codec.encode, source.data)
-            return InlineResult(body.encode(), job_id=job_id, start=start, stop=stop)
+            body = await asyncio.to_thread(_inline_body, source)
+            return InlineResult(body, job_id=job_id, start=start, stop=stop)
         if source.kept_result is None:
             raise ResultUnavailableError(job_id=job_id)
         return FileResult(source.kept_result, job_id=job_id, start=start, stop=stop)
@@ -144,6 +144,12 @@ class ResultSources:
             check_open=self._storage.check_open,
             counters=self._counters,
         )
+
+
+def _inline_body(job: JobSnapshot) -> bytes:
+    """Return the JSON of the result in a snapshot, as the service has sent it if that is known."""
+    received = None if job.received_result is None else job.received_result.read()
+    return codec.encode(job.data).encode() if received is None else received
 
 
 def ref_of(job: Job) -> JobRef:

@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from adepoll.api import codec
 from adepoll.api.job_kind import JobKind, JobRef
-from adepoll.api.models import JobSnapshot, JobStatus
+from adepoll.api.models import JobStatus
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, JournalError
 from adepoll.journal.changes import (
@@ -40,6 +39,7 @@ from adepoll.journal.queries import (
 )
 from adepoll.journal.sqlite_errors import reading_error, writing_error
 from adepoll.journal.stored_jobs import JobToAdd, stored_job
+from adepoll.journal.stored_snapshots import result_json, snapshot_json
 
 _PAGE_BYTES: Final = 4 * 2**20
 _CHECKPOINT: Final = 4_000  # pages in the WAL, 16 MB, before SQLite copies them into the file
@@ -343,7 +343,7 @@ class Database:
         snapshot, at = change.snapshot, change.at
         job = JobRef(snapshot.job_id, kind=snapshot.kind)
         stage, done_at = ("fetching", None) if change.fetching else ("done", at)
-        status, text = snapshot.status.value, _snapshot_json(snapshot)
+        status, text = snapshot.status.value, snapshot_json(snapshot)
         cost = credits_of(snapshot)
         partial = int(snapshot.partial)
         self._update(_SETTLED, job, stage, status, text, partial, cost, at, done_at)
@@ -352,7 +352,7 @@ class Database:
         if snapshot.data is None:
             self._connection.execute(_DROP_DATA, _name(job))
         else:
-            data = codec.encode(snapshot.data)
+            data = result_json(self._connection, snapshot)
             self._connection.execute(_KEEP_DATA, (data, *_name(job)))
 
     def _update(
@@ -377,15 +377,6 @@ def _shown_status(status_text: str) -> str:
 def _shown_error(error: AdePollError) -> tuple[str, str]:
     """Return kind and text of an error without unprintable characters and secrets."""
     return showable(kind_of(error), _LONGEST_KIND), showable(str(error), _LONGEST_ERROR)
-
-
-def _snapshot_json(snapshot: JobSnapshot) -> str:
-    """Return a snapshot as JSON, without its data and without possible secrets.
-
-    Any text of the service can contain a presigned URL. For example, a failure reason contains one
-    if the service could not store the result where the caller wanted it.
-    """
-    return snapshot.without_data().redacted().to_json()
 
 
 def _path_value(path: Path) -> str | bytes:

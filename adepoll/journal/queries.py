@@ -14,6 +14,7 @@ from attrs import evolve
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.registry import decode_result
 from adepoll.api.models import JobSnapshot
+from adepoll.api.received_result import ReceivedResult
 from adepoll.errors import AdePollError
 from adepoll.journal.foreign_file import (
     are_columns,
@@ -73,7 +74,11 @@ def record_from_row(row: tuple[Any, ...], data: str | None, path: Path | None) -
                 raise ValueError  # noqa: TRY301 - the same error as for a snapshot that cannot be read
             snapshot = evolve(snapshot, label=label)
         if snapshot is not None and data is not None:
-            snapshot = evolve(snapshot, data=decode_result(snapshot.kind, data))
+            snapshot = evolve(
+                snapshot,
+                data=decode_result(snapshot.kind, data),
+                received_result=ReceivedResult(data.encode()),
+            )
         return Record(
             number=number,
             job_id=job_id,

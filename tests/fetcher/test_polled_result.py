@@ -172,6 +172,18 @@ async def test_a_kept_result_is_not_requested_again(api, connect, tmp_path):
     assert len(api.asked) == 2
 
 
+async def test_a_small_result_is_written_byte_for_byte(api, connect, tmp_path):
+    result = b'{ "extraction" : {"total": 7.50}, "metadata":{ } }'
+    api.body = answer_with(result)
+    client, fetcher = await connect()
+    job = await client.get_job(REF)
+    await fetcher.download(job, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == result
+    async with fetcher.stream(job, start=-3) as stream:
+        assert b"".join([chunk async for chunk in stream]) == b"} }"
+    assert len(api.asked) == 1
+
+
 @pytest.mark.parametrize("etag", [None, '"one"'])
 async def test_a_broken_answer_is_resumed_or_read_again(api, connect, tmp_path, etag):
     result = result_of(3 * MIB)

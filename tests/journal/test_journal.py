@@ -17,6 +17,8 @@ from internals import on_connection
 from journalling import snapshot
 
 from adepoll import JobStatus, Journal
+from adepoll.api import codec
+from adepoll.api.received_result import ReceivedResult
 from adepoll.errors import (
     AdePollError,
     ClosedError,
@@ -225,6 +227,21 @@ async def test_an_inline_result_is_kept_by_a_file_and_not_in_memory(journal, mem
     [without] = await journal.records(RecordFilter.WITH_OUTCOME, data=False)
     for kept in (without.snapshot, (await one(memory)).snapshot):
         assert (kept.data, kept.metadata) == (None, inline("a").data.metadata)
+
+
+@pytest.mark.parametrize(
+    ("received", "kept"),
+    [
+        (b'{ "extraction": {"a":1.50}}', b'{ "extraction": {"a":1.50}}'),
+        (b'{"extraction":NaN}', None),  # SQLite would not accept it
+    ],
+)
+async def test_an_inline_result_is_kept_as_the_service_has_sent_it(journal, received, kept):
+    job = evolve(inline("a"), received_result=ReceivedResult(received))
+    await journal.add(["a"])
+    await journal.write(Settled(job, 2.0, fetching=False))
+    record = await one(journal)
+    assert record.snapshot.received_result.read() == (kept or codec.encode(job.data).encode())
 
 
 async def test_facts_that_stand_in_the_result_alone_stay_when_it_is_dropped(memory):

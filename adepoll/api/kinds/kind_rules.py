@@ -63,3 +63,8 @@ class KindRules:
     decode_page: DecodePage = field(repr=False)
     decode_result: DecodeResult = field(repr=False)
     can_be_large: bool = False
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """Names that the result can have in the response to a poll."""
+        return tuple(dict.fromkeys((self.result_field, "data")))
