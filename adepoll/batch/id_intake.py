@@ -14,11 +14,11 @@ from typing import Final, TypeAlias
 from adepoll.api.job_ids import is_plain
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.batch.progress import RunCounters
+from adepoll.common.tasks import is_cancelled
 from adepoll.errors import InvalidJobIdError, JobIdsCancelledError
 from adepoll.journal import Journal
 from adepoll.journal.outcomes import BatchJob
 from adepoll.journal.stored_jobs import JobToAdd, check_job
-from adepoll.watching.pollers import is_cancelled
 
 JobIds: TypeAlias = Iterable[JobToAdd] | AsyncIterable[JobToAdd]
 

@@ -19,6 +19,7 @@ from adepoll.batch.result_fetching import (
     outcome_of,
     record_pages,
 )
+from adepoll.common.tasks import finish
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
@@ -35,7 +36,6 @@ from adepoll.journal import (
 )
 from adepoll.journal.outcomes import BatchJob, Outcome
 from adepoll.journal.stored_jobs import JobToAdd
-from adepoll.watching.pollers import finish
 from adepoll.watching.watch import UnresolvedJob, Watch
 
 _OUTCOMES_BUFFERED: Final = 32

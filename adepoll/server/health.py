@@ -13,9 +13,9 @@ from attrs import frozen
 from adepoll.api.client import AdeClient
 from adepoll.api.models import Json
 from adepoll.api.source import for_polling
+from adepoll.common.tasks import finish, start
 from adepoll.errors import ClosedError, PermissionDeniedError, RequestError
 from adepoll.fetcher import ResultFetcher
-from adepoll.watching.pollers import finish, start
 from adepoll.watching.watcher import JobWatcher
 
 __all__ = ["Condition", "Health"]

@@ -17,6 +17,7 @@ from typing import Final, TypedDict, TypeVar, Unpack
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot, Json
+from adepoll.common.tasks import start
 from adepoll.errors import (
     AdePollError,
     AnswerTimeoutError,
@@ -31,7 +32,6 @@ from adepoll.server.job_responses import StatusReply, active_reply, settled_repl
 from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
 from adepoll.server.webhooks import Verifier, default_job_ids, job_ids_in
-from adepoll.watching.pollers import start
 from adepoll.watching.semaphore import TurnLimiter
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher

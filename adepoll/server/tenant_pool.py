@@ -12,10 +12,10 @@ from attrs import define
 
 from adepoll.api.client import AdeClient
 from adepoll.common.redaction import Secret
+from adepoll.common.tasks import start
 from adepoll.errors import ClosedError, TooManyTenantsError
 from adepoll.server.health import Condition, Health
 from adepoll.server.resources import ServerResources, SharedOptions, create_resources
-from adepoll.watching.pollers import start
 
 __all__ = ["TenantOptions", "TenantPool"]
 

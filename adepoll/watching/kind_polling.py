@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from adepoll.api.job_kind import JobKind
 from adepoll.api.source import JobSource, clock_of, for_polling, is_newest_first
+from adepoll.common.tasks import finish
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.failure_handling import FailureRules
@@ -20,7 +21,7 @@ from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
 from adepoll.watching.listing import Discovery
 from adepoll.watching.poll_timing import PollTiming
-from adepoll.watching.pollers import Pollers, finish
+from adepoll.watching.pollers import Pollers
 from adepoll.watching.semaphore import Turns
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.sweep_policy import SweepPolicy

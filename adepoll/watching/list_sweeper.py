@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from adepoll.api.models import JobPage, JobStatus
 from adepoll.api.source import JobSource
+from adepoll.common.tasks import start
 from adepoll.errors import RateLimitedError, RequestError
 from adepoll.watching.listing import PAGE_SIZE, Sweep
-from adepoll.watching.pollers import start
 from adepoll.watching.sweep_policy import Situation, SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
 

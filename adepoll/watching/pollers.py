@@ -6,10 +6,11 @@ run in an empty `Context`: none of them keeps or uses the context variables of o
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 
 from adepoll.api.source import JobSource
+from adepoll.common.tasks import finish, is_cancelled, join, start
 from adepoll.errors import AdePollError, TransportError
 from adepoll.watching.job_state import JobState, Subscriber
 from adepoll.watching.semaphore import Turns
@@ -175,51 +176,6 @@ class Pollers:
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._on_fatal(bug)
         self.pump()
-
-
-def start(
-    coroutine: Coroutine[None, None, None],
-    tasks: set[asyncio.Task[None]],
-    *,
-    context: Context | None = None,
-) -> asyncio.Task[None]:
-    """Start a task that is in `tasks` until it has ended; without a `context`, in an empty one."""
-    # Not loop.create_task: an eager task factory would run it before it is in `tasks`.
-    context = Context() if context is None else context
-    task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard, context=Context())
-    return task
-
-
-async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for them all, even if the waiting itself is cancelled."""
-    pending = {task for task in tasks if task is not asyncio.current_task()}
-    for task in pending:
-        task.cancel()
-    await join(pending)
-
-
-async def join(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Wait for tasks, even if the waiting itself is cancelled."""
-    # Also tasks that are done: with the step of the loop that this takes, their callbacks run, and
-    # polls that an error has cancelled end.
-    pending = {task for task in tasks if task is not asyncio.current_task()}
-    cancelled = None
-    while pending:
-        try:
-            _, pending = await asyncio.wait(pending)
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-            pending = {task for task in pending if not task.done()}
-    if cancelled is not None:
-        raise cancelled
-
-
-def is_cancelled() -> bool:
-    """Return whether this task was cancelled, and not only something that it waited for."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 async def _in_steps(steps: Iterator[None]) -> None:

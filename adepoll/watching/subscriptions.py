@@ -22,6 +22,7 @@ from attrs import evolve
 
 from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.models import JobSnapshot
+from adepoll.common.tasks import join, start
 from adepoll.errors import (
     AdePollError,
     InvalidJobIdError,
@@ -29,7 +30,6 @@ from adepoll.errors import (
     JobTimeoutError,
 )
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
-from adepoll.watching.pollers import join, start
 from adepoll.watching.subscription_host import NamedJob, SubscriptionHost
 from adepoll.watching.waiter import own_instance
 

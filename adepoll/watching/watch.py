@@ -17,9 +17,9 @@ from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.table_row import TableRow
 from adepoll.common.closing import EndsWhenLeft
 from adepoll.common.html_tables import HtmlTable
+from adepoll.common.tasks import join
 from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
-from adepoll.watching.pollers import join
 from adepoll.watching.subscription_host import SubscriptionHost
 from adepoll.watching.subscriptions import (
     BUFFERED,
