@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import attrs
+import forkserver
 import pytest
 from amounts import counts, more
 from clocks import LeapingClock
@@ -25,7 +26,7 @@ from adepoll.emulator import JobPlan
 
 SERVED_APP = Path(__file__).parent.parent / "support" / "served_app.py"
 MOST_FILES = 12_000
-CROWD = os.environ.get("ADEPOLL_CROWD")
+CROWD = int(os.environ.get("ADEPOLL_CROWD", "0"))
 # New connections in a second: how many a server takes at the same time is no matter of adepoll's.
 ARRIVALS = 500
 LEAPING = LeapingClock()
@@ -64,7 +65,7 @@ class Server:
 
 @asynccontextmanager
 async def served(kind, loop):
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         sys.executable,
         SERVED_APP,
         kind,
@@ -72,6 +73,7 @@ async def served(kind, loop):
         "observed",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        preload=("fastapi", "uvicorn"),
     )
     async with supervised(process):
         port = int(await process.stdout.readline())
@@ -172,9 +174,6 @@ async def leave_waits(server, ade, waiters):
     async with many_connections() as http:
         statuses = await asyncio.gather(*map(wait, range(waiters)))
     assert set(statuses[::2]) == {504}
-
-
-CROWD = int(os.environ.get("ADEPOLL_CROWD", "0"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import aiohttp
+import forkserver
 import pytest
 from amounts import more
 from ports import free_port
@@ -28,7 +29,7 @@ def kind(request):
 
 @asynccontextmanager
 async def served(kind, *options):
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         sys.executable,
         "-X",
         "dev",
@@ -37,6 +38,7 @@ async def served(kind, *options):
         *(options or ["asyncio"]),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preload=("fastapi", "uvicorn"),
     )
     async with supervised(process):
         port = int(await process.stdout.readline())

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import forkserver
 import pytest
 import pytest_asyncio
 from browser import expect
@@ -53,21 +54,27 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
 
-    async def start(self):
-        self.process = await asyncio.create_subprocess_exec(
-            *self.command,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                "PYTHONPATH": str(ROOT),
-                "PORT": str(self.port),
-                "UVICORN_PORT": str(self.port),
-                "WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
-            },
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+    async def start(self, *, real=False):
+        """Fork the process, or start the command as it is printed."""
+        env = {
+            **os.environ,
+            "PORT": str(self.port),
+            "UVICORN_PORT": str(self.port),
+            "WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+        }
+        streams = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.PIPE}
+        if real:
+            env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            env["PYTHONPATH"] = str(ROOT)
+            start = asyncio.create_subprocess_exec(*self.command, cwd=ROOT, env=env, **streams)
+        else:
+            program, *arguments = self.command
+            module = [] if program == "python" else ["-m", program]
+            command = [sys.executable, *module, *arguments]
+            start = forkserver.create_subprocess_exec(
+                *command, cwd=ROOT, env=env, preload=("fastapi", "uvicorn"), **streams
+            )
+        self.process = await start
         async with asyncio.timeout(60), aiohttp.ClientSession() as http:
             while True:
                 assert self.process.returncode is None
@@ -237,7 +244,7 @@ async def test_a_page_continues_after_a_restart_of_its_server(server, open_page,
     await server.stop()
     await expect(page.locator("#link")).to_have_text("Connection lost, trying again…")
     CLOCK.ahead += 2000
-    await server.start()
+    await server.start(real=True)
     await expect_all_ended(page, 5)
     await expect(page.get_by_role("link", name="Download")).to_have_count(5)
     states = await page.evaluate("linkStates")

@@ -1,4 +1,7 @@
-"""The process of `forkserver` that has imported adepoll and forks: ``python forking.py FD``."""
+"""The process of `forkserver` that has imported adepoll and forks.
+
+``python forking.py FD [MODULE]...``: the descriptor for requests, and what else it imports.
+"""
 
 import atexit
 import contextlib
@@ -34,7 +37,7 @@ def is_open(fd):
 NOT_PRELOADED = ("adepoll.__main__", "adepoll.contrib", "adepoll.tables.arrow")
 
 
-def preload():
+def preload(names):
     """Import what a command may need, but nothing that only tests or other programs import."""
     sys.path[0] = str(Path.cwd())  # as with -m
     import adepoll  # noqa: PLC0415 - the tests' side does not need it
@@ -42,7 +45,7 @@ def preload():
     for module in pkgutil.walk_packages(adepoll.__path__, "adepoll."):
         if not module.name.startswith(NOT_PRELOADED):
             importlib.import_module(module.name)
-    for name in ("ijson", "rich.live", "rich.progress", "rich.table", "uvloop"):
+    for name in ("ijson", "rich.live", "rich.progress", "rich.table", "uvloop", *names):
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
     gc.collect()
@@ -209,7 +212,7 @@ def end(status):
 def main():
     """Serve; in a child, run the command."""
     with socket.socket(fileno=int(sys.argv[1])) as control:
-        preload()
+        preload(sys.argv[2:])
         serve(control)
     try:
         run_command()

@@ -6,8 +6,9 @@ command line of a real start, and give what the functions of the same names in `
 environment, folder and umask, and ends as usual: it joins threads, runs exit handlers and flushes
 streams.
 
-Each set of interpreter options has one server, a single-threaded process that starts with its
-first use. It kills a command whose `Popen` is gone, and ends with the process that started it.
+Each set of interpreter options and of modules to `preload` has one server, a single-threaded
+process that starts with its first use. It kills a command whose `Popen` is gone, and ends with the
+process that started it.
 """
 
 import asyncio
@@ -33,6 +34,10 @@ class Popen(subprocess.Popen):
     """A `subprocess.Popen` whose process is forked; it takes no options about the start itself."""
 
     _connection = None
+
+    def __init__(self, args, *, preload=(), **options):
+        self._preload = tuple(preload)
+        super().__init__(args, **options)
 
     def _execute_child(
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
@@ -60,7 +65,7 @@ class Popen(subprocess.Popen):
             "streams": list(streams),
         }
         self._child_created = True
-        self._connection = _Server.of(options).fork(request, list(streams.values()))
+        self._connection = _Server.of(options, self._preload).fork(request, list(streams.values()))
         self.pid = _receive(self._connection)
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
@@ -102,6 +107,7 @@ async def create_subprocess_exec(*command, limit=2**16, **options):
     """Fork a command of this interpreter; start others, and in other locales, for real."""
     command = [*map(os.fspath, command)]
     if not _can_fork(command, options.get("env")):
+        options.pop("preload", None)
         return await asyncio.create_subprocess_exec(*command, limit=limit, **options)
     loop = asyncio.get_running_loop()
     protocol = asyncio.subprocess.SubprocessStreamProtocol(limit=limit, loop=loop)
@@ -129,14 +135,14 @@ def run(command, **options):
 class _Server:
     """A process that forks, as its parent sees it."""
 
-    _running = {}  # noqa: RUF012 - one for each set of options, until this process ends
+    _running = {}  # noqa: RUF012 - one for each set, until this process ends
 
-    def __init__(self, options):
+    def __init__(self, options, preload):
         self._control, theirs = socket.socketpair()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the server lives
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, *options, forking.__file__, str(theirs.fileno())],
+                [sys.executable, *options, forking.__file__, str(theirs.fileno()), *preload],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -144,10 +150,10 @@ class _Server:
             )
 
     @classmethod
-    def of(cls, options):
-        if options not in cls._running:
-            cls._running[options] = cls(options)
-        return cls._running[options]
+    def of(cls, *what):
+        if what not in cls._running:
+            cls._running[what] = cls(*what)
+        return cls._running[what]
 
     @classmethod
     def stop_all(cls):
