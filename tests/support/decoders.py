@@ -254,7 +254,7 @@ def check_last_event_id(body):
         seen.update(last_status)
         return SimpleNamespace(leave=lambda: None)
 
-    watcher = SimpleNamespace(status_updates=status_updates)
+    watcher = SimpleNamespace(status_updates=status_updates, kind=JobKind.V1_EXTRACT)
     for count in (0, 1, 4):
         job_ids = [f"j-{number}" for number in range(count)]
         JobEventStream(watcher, job_ids, last_event_id=header)
