@@ -31,8 +31,8 @@ from adepoll.server.health import Health, HealthCheck
 from adepoll.server.job_responses import StatusReply, active_reply, settled_reply
 from adepoll.server.result_responses import ResultReply, reply_with_result
 from adepoll.server.sse import JobEventStream, as_event
+from adepoll.server.turn_limiter import TurnLimiter
 from adepoll.server.webhooks import Verifier, default_job_ids, job_ids_in
-from adepoll.watching.semaphore import TurnLimiter
 from adepoll.watching.status_updates import StatusUpdate
 from adepoll.watching.watcher import JobWatcher
 

@@ -1,10 +1,9 @@
-"""Limits on what runs at the same time, and in one turn of the loop. Imports nothing of adepoll."""
+"""Limits on the polls that run at the same time. Imports nothing of adepoll."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from contextvars import Context
 from types import TracebackType
 from typing import Any, Final
 
@@ -103,46 +102,6 @@ class Turns:
     ) -> Coroutine[Any, Any, bool | None]:
         """Return what releases the place."""
         return self._semaphore.__aexit__(exc_type, exc, traceback)
-
-
-class TurnLimiter:
-    """Lets a limited number of tasks continue in each turn of the event loop, in their order.
-
-    If thousands of tasks wait for the same job, all of them wake in one turn of the loop, and
-    nothing else runs until each has done its part. With this class the loop serves others in
-    between.
-    """
-
-    def __init__(self, limit: int) -> None:
-        """At most `limit` tasks continue in each turn."""
-        self._limit = limit
-        self._passed = 0  # in this turn
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._scheduled = False
-
-    async def wait_turn(self) -> None:
-        """Return immediately, or wait for a later turn if this one has reached the limit."""
-        loop = asyncio.get_running_loop()
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._next_turn, context=Context())
-        if self._passed < self._limit and not self._waiting:
-            self._passed += 1
-            return
-        waiter = loop.create_future()
-        self._waiting.append(waiter)
-        await waiter
-
-    def _next_turn(self) -> None:
-        self._passed = 0
-        while self._waiting and self._passed < self._limit:
-            waiter = self._waiting.popleft()
-            if not waiter.done():  # else its task was cancelled
-                waiter.set_result(None)
-                self._passed += 1
-        self._scheduled = self._passed > 0
-        if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._next_turn, context=Context())
 
 
 # What is polled next is decided as late as possible: a poll that waits long for its turn, while the
