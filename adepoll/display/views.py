@@ -153,9 +153,11 @@ def _format_count(number: int) -> str:
 
 
 def _format_bytes(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:  # noqa: PLR2004 - decimal units
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    if number < 1000:  # noqa: PLR2004 - decimal units
+        return f"{number} B"
+    size = number / 1000
+    for unit in ("kB", "MB"):
+        if size < 999.95:  # noqa: PLR2004 - larger values round to 1000.0
+            return f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"

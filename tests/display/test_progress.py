@@ -132,6 +132,21 @@ async def test_a_terminal_without_rich_shows_nothing(monkeypatch):
     assert views.make_view() is None
 
 
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (1_500_000, "1.5 MB"),
+        (999_960_000, "1.0 GB"),
+    ],
+)
+def test_sizes_have_decimal_units(size, text):
+    state = views.State(name="received", done=size, total=None, is_size=True)
+    assert state.text == f"received {text} of ?"
+
+
 async def test_a_download(ade, client, notebook, tmp_path):
     (job_id,) = submit(ade, 1, result_bytes=1_500_000)
     async with ResultFetcher(client, allow_private=True) as fetcher:
