@@ -1,6 +1,5 @@
 """Reads job ids from arguments, files and standard input, as they arrive, in constant memory."""
 
-import asyncio
 import codecs
 import errno
 import functools
@@ -8,17 +7,17 @@ import io
 import os
 import select
 import sys
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
 import click
 
 from adepoll.cli.columns import read_text
-from adepoll.cli.found_jobs import ONE_PER_LINE, Fields
+from adepoll.cli.found_jobs import ONE_PER_LINE, Emit, Fields
 from adepoll.common.redaction import showable
+from adepoll.common.threads import items_of_thread
 from adepoll.errors import InvalidJobIdError
 from adepoll.journal.stored_jobs import JobToAdd
 
@@ -157,54 +156,19 @@ def _chunks_of(raw: io.FileIO) -> Iterator[bytes]:
             return
 
 
-class _ClosedError(Exception):
-    """The consumer of the ids has closed the generator."""
-
-
-async def _batches_of(
+def _batches_of(
     name: str, fields: Fields, places: InvalidIdPlaces
 ) -> AsyncGenerator[list[JobToAdd], None]:
     """Read a file in a thread, because a pipe or a terminal can block."""
-    loop = asyncio.get_running_loop()
-    received: asyncio.Queue[list[JobToAdd] | BaseException | None] = asyncio.Queue()
-    capacity = threading.Semaphore(_BATCHES_AHEAD)
-    closed = threading.Event()
+    source = "standard input" if name == STDIN else name
 
-    def put(item: list[JobToAdd] | BaseException | None) -> None:
-        capacity.acquire()
-        if closed.is_set():
-            raise _ClosedError
-        try:
-            loop.call_soon_threadsafe(received.put_nowait, item)
-        except RuntimeError:  # the loop is closed
-            raise _ClosedError from None
+    def read(emit: Emit) -> None:
+        read_text(
+            _text_of(name),
+            source=source,
+            fields=fields,
+            emit=emit,
+            note_invalid=functools.partial(places.note, source),
+        )
 
-    def read() -> None:
-        source = "standard input" if name == STDIN else name
-        with suppress(_ClosedError):
-            try:
-                read_text(
-                    _text_of(name),
-                    source=source,
-                    fields=fields,
-                    emit=put,
-                    note_invalid=functools.partial(places.note, source),
-                )
-            except _ClosedError:
-                raise
-            except BaseException as exc:  # noqa: BLE001 - raised again in the event loop
-                put(exc)
-            else:
-                put(None)
-
-    # A daemon thread, unlike those of the loop's executor: a blocked read must not delay the exit.
-    threading.Thread(target=read, name="adepoll-ids", daemon=True).start()
-    try:
-        while (item := await received.get()) is not None:
-            capacity.release()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        closed.set()
-        capacity.release()
+    return items_of_thread(read, ahead=_BATCHES_AHEAD, name="adepoll-ids")

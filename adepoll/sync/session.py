@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import (
     Any,
     Concatenate,
+    Final,
     Literal,
     ParamSpec,
     Self,
@@ -21,11 +22,11 @@ from adepoll.batch import Batch as AsyncBatch
 from adepoll.batch import BatchProgress, BatchRun
 from adepoll.batch.id_intake import JobIds as BatchJobIds
 from adepoll.common.closing import Closeable
+from adepoll.common.threads import items_of_thread
 from adepoll.errors import ClosedError
 from adepoll.fetcher import Download, ResultFetcher
 from adepoll.journal.outcomes import Outcome
 from adepoll.sync.background_loop import BackgroundLoop
-from adepoll.sync.reading import read_in_thread
 from adepoll.watching.watch import UnresolvedJob, Watch
 from adepoll.watching.watcher import JobWatcher
 
@@ -33,6 +34,8 @@ JobIds: TypeAlias = Iterable[str | JobRef]
 _T = TypeVar("_T")
 _S = TypeVar("_S")
 _P = ParamSpec("_P")
+
+_IDS_AHEAD: Final = 1_000  # read from an iterator before they are wanted
 
 
 def _typed_like(
@@ -270,4 +273,9 @@ def _readable(job_ids: Iterable[_T] | AsyncIterable[_T]) -> Iterable[_T] | Async
     """Return ids that the background loop can read: an iterator is read in another thread."""
     if isinstance(job_ids, str | bytes | Collection) or not isinstance(job_ids, Iterable):
         return job_ids
-    return read_in_thread(job_ids)
+
+    def read(emit: Callable[[_T], None]) -> None:
+        for job_id in job_ids:
+            emit(job_id)
+
+    return items_of_thread(read, ahead=_IDS_AHEAD, name="adepoll-sync-ids")
