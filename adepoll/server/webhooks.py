@@ -33,6 +33,7 @@ _SHORTEST_SECRET: Final = 24  # bytes
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,1000}")
 _SECONDS: Final = re.compile(r"[0-9]{1,15}")
 _MAX_SIGNATURES: Final = 32
+_MAX_CONTAINERS: Final = 10_000  # objects and arrays
 _ID_KEYS: Final = ("job_id", "jobId", "run_id", "id")
 _NESTED: Final = ("data", "job")  # in this order: also ``data.job``
 
@@ -156,6 +157,10 @@ def job_ids_in(
     """
     if len(body) > max_bytes:
         raise WebhookVerificationError(f"the body has more than {max_bytes} bytes")
+    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:  # parsing them would block the loop
+        raise WebhookVerificationError(
+            f"the body has more than {_MAX_CONTAINERS} objects and arrays"
+        )
     try:
         event = loads(body)
     except MalformedAnswerError:

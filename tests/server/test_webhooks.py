@@ -219,9 +219,7 @@ def test_a_custom_function_reads_job_ids_elsewhere():
     assert job_ids_in(body, lambda event: event["id"]) == ("only",)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"job_id":"a"}x', b"CaNaRy"]
-)
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 10_000, b'{"job_id":"a"}x', b"CaNaRy"])
 def test_a_body_that_is_not_json_is_refused(body, all_text_of):
     with pytest.raises(WebhookVerificationError) as caught:
         job_ids_in(body)
@@ -234,6 +232,8 @@ def test_a_body_that_is_too_large_is_not_parsed():
     assert job_ids_in(body, max_bytes=len(body)) == ("a",)
     with pytest.raises(WebhookVerificationError, match="more than 13 bytes"):
         job_ids_in(body, max_bytes=len(body) - 1)
+    with pytest.raises(WebhookVerificationError, match="more than 10000 objects and arrays"):
+        job_ids_in(b"[" + b"{}," * 10_000 + b"{}]")
     with pytest.raises(WebhookVerificationError, match="more than 2 job ids"):
         job_ids_in(body, lambda _: ["a", "b", "b", "c"], max_ids=2)
     assert job_ids_in(body, lambda _: ["a", "b", "b"], max_ids=2) == ("a", "b")
