@@ -22,7 +22,7 @@ from adepoll.errors import (
     ResultTooLargeError,
     ResultTransferError,
 )
-from adepoll.errors._frames import hide_frames
+from adepoll.errors.frames import hide_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import PublishedFile, ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile

@@ -3,7 +3,7 @@
 from typing import Protocol, Self
 
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.errors._frames import hide_frames
+from adepoll.errors.frames import hide_frames
 from adepoll.fetcher.statistics import Transfer
 from adepoll.fetcher.storage_rules import ObjectVersion
 

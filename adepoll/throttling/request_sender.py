@@ -18,7 +18,7 @@ from adepoll.errors import (
     ServiceDownError,
     StatusError,
 )
-from adepoll.errors._frames import without_frames
+from adepoll.errors.frames import without_frames
 from adepoll.throttling.rate_limiter import RateLimiter, Sent
 from adepoll.throttling.retrying import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
