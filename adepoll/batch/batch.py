@@ -12,11 +12,12 @@ from adepoll.api.client import AdeClient
 from adepoll.api.file_names import check_is_local
 from adepoll.api.result_folder import remove_unused
 from adepoll.batch.id_intake import JobIds
+from adepoll.batch.learnt_durations import read_durations
 from adepoll.batch.progress import BatchProgress
 from adepoll.batch.resources import BatchResources
 from adepoll.batch.result_files import NameBy, ProtectedFiles
 from adepoll.batch.run import BatchRun
-from adepoll.batch.run_tasks import DURATIONS, RunTasks
+from adepoll.batch.run_tasks import RunTasks
 from adepoll.common.closing import AsyncCloseable
 from adepoll.common.redaction import showable
 from adepoll.errors import ClosedError, ConfigurationError, ResultUnavailableError
@@ -24,7 +25,6 @@ from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.schema import OUT_DIR, files_of
-from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Schedule
 from adepoll.watching.arguments import check_ids, check_timeout
 from adepoll.watching.listing import Discovery
@@ -177,7 +177,7 @@ class Batch(AsyncCloseable):
                     not_found_grace=self._not_found_grace,
                     patience=self._patience,
                     outage_patience=self._outage_patience,
-                    durations=await _learnt_durations(journal),
+                    durations=await read_durations(journal),
                 )
             )
             fetcher = await stack.enter_async_context(
@@ -321,12 +321,3 @@ class Batch(AsyncCloseable):
         if str(self._out_dir) != noted:
             await journal.set_note(OUT_DIR, str(self._out_dir))
         return self._out_dir
-
-
-async def _learnt_durations(journal: Journal) -> Durations | None:
-    """Return what earlier runs have learnt of how long jobs take."""
-    noted = await journal.note(DURATIONS)
-    try:
-        return None if noted is None else Durations.from_json(noted)
-    except ConfigurationError:  # another version of adepoll wrote it; the run learns it again
-        return None

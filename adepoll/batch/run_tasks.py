@@ -11,6 +11,7 @@ from attrs import evolve
 from adepoll.api.job_kind import JobRef, kind_and_id
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.batch.id_intake import IdIntake, JobIds
+from adepoll.batch.learnt_durations import write_durations
 from adepoll.batch.progress import RunCounters
 from adepoll.batch.resources import BatchResources
 from adepoll.batch.result_fetching import (
@@ -41,7 +42,6 @@ from adepoll.watching.watch import UnresolvedJob, Watch
 _OUTCOMES_BUFFERED: Final = 32
 _PAGE: Final = 200  # waiting jobs read from the journal at the same time
 _SAVE_EVERY: Final = 30.0  # seconds
-DURATIONS: Final = "durations"  # name of the note with the learnt durations
 
 
 class RunTasks:
@@ -303,7 +303,5 @@ class RunTasks:
                 await self._journal.write(*changes, durable=False)
 
     async def _save_durations(self) -> None:
-        durations = self._resources.watcher.durations
-        if durations.ended:
-            with contextlib.suppress(JournalError):  # as above
-                await self._journal.set_note(DURATIONS, durations.to_json())
+        with contextlib.suppress(JournalError):  # as above
+            await write_durations(self._journal, self._resources.watcher.durations_by_kind)

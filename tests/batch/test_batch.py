@@ -3,15 +3,17 @@
 import asyncio
 import os
 import stat
+from functools import partial
 
 import pytest
 from batching import LARGE, NEVER, gather, gather_until, make_client
 from internals import watcher_of
 from waiting import until
 
-from adepoll import Batch, Journal
+from adepoll import Batch, JobKind, JobRef, Journal
 from adepoll.api.models import JobStatus
 from adepoll.batch import BatchProgress
+from adepoll.emulator import JobPlan
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
     AuthenticationError,
@@ -490,9 +492,24 @@ async def test_the_next_run_has_the_learnt_durations(scene):
         assert watcher_of(batch).durations.ended == 5
 
 
-async def test_unreadable_durations_are_ignored(scene):
+async def test_durations_are_learnt_for_each_kind_and_kept_beside_each_other(scene):
+    def jobs(kind, count):
+        submit = partial(scene.ade.submit, JobPlan(), kind=kind.name)
+        return [JobRef(submit(), kind=kind) for _ in range(count)]
+
+    parse, workflow = JobKind.V1_PARSE, JobKind.V2_WORKFLOW
+    for refs in ([*jobs(parse, 2), *jobs(workflow, 3)], jobs(parse, 1)):
+        await scene.run(refs)
+    async with make_client(scene.ade, kind=parse) as scene.client, scene.batch() as batch:
+        assert watcher_of(batch).durations.ended == 3
+        await gather(batch.run(jobs(workflow, 1)))
+        assert watcher_of(batch).durations_by_kind[workflow].ended == 4
+
+
+@pytest.mark.parametrize("note", ["of another version", "[]", '{"v1-extract": 7}', '{"a": "b"}'])
+async def test_unreadable_durations_are_ignored(scene, note):
     async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
-        await journal.set_note("durations", "of another version")
+        await journal.set_note("durations", note)
     assert len(await scene.run(scene.many(2))) == 2
 
 
