@@ -27,7 +27,9 @@ _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
 _STEPS: Final = bytes.maketrans(b"[{]}", b"(())")
 # Brackets that enclose each other and nothing else; fast calls remove them.
-_PAIRS: Final = [b"(" * levels + b")" * levels for levels in map(pow, [4] * 8, range(8))]
+_PAIRS: Final = [b"(" * levels + b")" * levels for levels in (1, 4, 16)]
+_RUNS: Final = re.compile(rb"(\(*)(\)*)")
+_LONG_RUN: Final = 32  # brackets
 _MAX_ROUNDS: Final = 64
 
 
@@ -350,18 +352,14 @@ def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
     ends_in_string = marks.count(b'"') % 2 == 1
     parts = marks.replace(b'""', b"").split(b'"')
     brackets = b"".join(parts[::2]).translate(_STEPS)
+    # Many short runs of brackets become few by fast calls; few runs are counted one by one.
     for _ in range(_MAX_ROUNDS):
-        before = len(brackets)
+        if brackets.count(b"()") * _LONG_RUN <= len(brackets):
+            break
         for pair in _PAIRS:
             brackets = brackets.replace(pair, b"")
-        if len(brackets) == before:
-            closing = brackets.count(b")")
-            return closing, before - closing, ends_in_string
     lowest = depth = 0
-    for bracket in brackets:  # nested in a manner that only an attacker would choose
-        depth += 1 if bracket == _OPENING else -1
+    for opening, closing in _RUNS.findall(brackets):
+        depth += len(opening) - len(closing)
         lowest = min(lowest, depth)
     return -lowest, depth - lowest, ends_in_string
-
-
-_OPENING: Final = ord("(")
