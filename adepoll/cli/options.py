@@ -354,9 +354,14 @@ def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str
 
     faults = []
     for value in values:
-        name, colon, chance = value.partition(":")
+        name, colon, text = value.partition(":")
         try:
-            faults.append(make_fault(name, chance=float(chance) if colon else 1.0))
+            chance = float(text) if colon else 1.0
+        except ValueError:
+            message = f"{text!r} is not a chance from 0 to 1, as in {name}:0.1"
+            raise click.BadParameter(message, ctx, param) from None
+        try:
+            faults.append(make_fault(name, chance=chance))
         except ValueError as exc:
             raise click.BadParameter(str(exc), ctx, param) from exc
     return faults

@@ -195,7 +195,7 @@ class PermissionDeniedError(StatusError):
 class JobNotFoundError(StatusError):
     """404: the service does not know the job, or not yet."""
 
-    hint = "no such job under this key and region"
+    hint = "no such job of this kind, key and region"
 
 
 class ServerTimeoutError(StatusError):

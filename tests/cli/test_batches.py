@@ -342,6 +342,7 @@ async def test_kind_sets_the_kind_of_ids_that_do_not_say_it(ade):
         (["watch", "a", "--journal", "gs://bucket/b.db"], "begins with gs://"),
         (["fetch", "a", "--out", "https://a.example/b.json"], "begins with https://"),
         (["report", "b.db", "--out", "s3://bucket/b.html"], "must be a local path"),
+        (["emulate", "--fault", "silent:x"], "'x' is not a chance from 0 to 1, as in silent:0.1"),
         (["get"], "adepoll get: Missing argument 'JOB_ID'; see adepoll get --help"),
         (["frob"], "adepoll: No such command 'frob'; see adepoll --help"),
     ],

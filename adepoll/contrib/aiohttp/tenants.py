@@ -340,7 +340,7 @@ class Tenants:
     def pool(self, request: web.Request) -> TenantPool:
         """Return the open tenants."""
         if (pool := request.config_dict.get(self.POOL)) is None:
-            raise _not_set_up(f"the tenants {self._name!r}")
+            raise _not_set_up(f"the tenant pool {self._name!r}")
         return pool
 
     def disconnects(self, request: web.Request) -> DisconnectMonitor:

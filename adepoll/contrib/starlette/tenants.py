@@ -302,7 +302,7 @@ class Tenants:
         pool = _found(connection, self._name, self.pool)
         if isinstance(pool, TenantPool):
             return pool
-        raise _not_running(f"the tenants {self._name!r}", "TENANTS.lifespan(...)")
+        raise _not_running(f"the tenant pool {self._name!r}", "TENANTS.lifespan(...)")
 
 
 class _OneTenant(JobFunctions):
