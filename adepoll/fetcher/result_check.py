@@ -27,7 +27,7 @@ class ResultCheck:
         self._counts_braces = counts_braces
         self._depth = 0  # opening minus closing braces, including those within strings
         self._missing = {*keys}
-        self._scanner = ObjectScanner(max_value=0)
+        self._scanner = ObjectScanner(max_value=0, max_members=4096)
         self._malformed: tuple[str, ...] = ()
 
     @property
