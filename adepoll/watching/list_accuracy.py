@@ -53,7 +53,8 @@ class ListAccuracy:
     dropped: int = field(default=0, init=False)
     compare_at: float = field(default=math.inf, init=False)
     _expected: float = field(default=0.0, init=False)
-    _settled: dict[str, float] = field(factory=dict, init=False)  # id: when a poll found that
+    # By id, when a poll found that, and when a poll last found the job active.
+    _settled: dict[str, tuple[float, float]] = field(factory=dict, init=False)
     _shown: set[str] = field(factory=set, init=False)  # those that the present sweep shows
     _without_drop: float = field(default=0.0, init=False)  # expected since the last missing job
     _credit: float = field(default=0.0, init=False)  # polls that may be spent on samples
@@ -66,10 +67,16 @@ class ListAccuracy:
     @property
     def is_proven(self) -> bool:
         """True if there is evidence that the list drops settled jobs, and drops them in time."""
-        in_time = self.ends.in_time >= _MIN_IN_TIME
-        drops = in_time or self.dropped >= _MIN_IN_TIME
-        soon = in_time or self._expected >= _PROOF or self.arrivals.in_time >= _MIN_IN_TIME
-        return drops and soon and not (self.ends.is_suspicious or self.arrivals.is_suspicious)
+        drops = self.ends.in_time >= _MIN_IN_TIME or self.dropped >= _MIN_IN_TIME
+        return drops and self._is_in_time
+
+    @property
+    def _is_in_time(self) -> bool:
+        """True if there is evidence that the list shows and drops jobs in time."""
+        if self.ends.is_suspicious or self.arrivals.is_suspicious:
+            return False
+        enough = max(self.ends.in_time, self.arrivals.in_time) >= _MIN_IN_TIME
+        return enough or self._expected >= _PROOF
 
     def restart(self) -> None:
         """Forget the scores, but not which jobs have settled recently."""
@@ -91,10 +98,16 @@ class ListAccuracy:
         self.arrivals.count(late=True)
         return True
 
-    def record_settled(self, job_id: str, now: float) -> None:
-        """Record that a poll found a job settled that was not missing from the list."""
+    def record_settled(self, job_id: str, now: float, *, active_at: float) -> None:
+        """Record that a poll found a job settled that was not missing from the list.
+
+        Args:
+            job_id: Id of the job.
+            now: The time.
+            active_at: Time at which a poll last found the job active, or at which it began.
+        """
         settled = self._settled
-        settled[job_id] = now
+        settled[job_id] = now, active_at
         if not self.is_proven:
             self.compare_at = min(self.compare_at, now + self.limit)
         if len(settled) > _KEPT:
@@ -121,10 +134,10 @@ class ListAccuracy:
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
         """Record that a page requested at `requested_at` shows a job as active."""
-        settled_at = self._settled.get(job_id)
-        if settled_at is None:
+        settled = self._settled.get(job_id)
+        if settled is None:
             return
-        if requested_at < settled_at + self.limit:
+        if requested_at < settled[0] + self.limit:
             self._shown.add(job_id)
         else:
             del self._settled[job_id]
@@ -135,16 +148,15 @@ class ListAccuracy:
         if started >= self.compare_at:
             self.compare_at = math.inf
         dropped = [
-            (job_id, settled_at)
-            for job_id, settled_at in self._settled.items()
+            (job_id, active_at)
+            for job_id, (settled_at, active_at) in self._settled.items()
             if settled_at <= started and job_id not in self._shown
         ]
         self._shown.clear()
-        for job_id, settled_at in dropped:
+        for job_id, active_at in dropped:
             del self._settled[job_id]
-            if (
-                started < settled_at + self.limit + _SLACK
-            ):  # later on, a late list may have dropped it, too
+            # The job can have settled at any time since then, and a late list have dropped it, too.
+            if started < active_at + self.limit + _SLACK:
                 self.ends.count(late=False)
 
     def samples(self, listed: int, *, age: float, settled: int) -> int:
@@ -158,11 +170,17 @@ class ListAccuracy:
         if self.is_proven:
             self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
         else:
-            # As with polls by schedule, fewer of the old jobs are likely to settle soon.
-            wanted = math.sqrt(listed) * min(1.0, _OLD / max(age, 1.0))
+            # Few of the youngest jobs have settled, and few of the old ones are likely to do so
+            # soon. The more jobs the list has dropped in time, the fewer samples are needed.
+            wanted = math.sqrt(listed) * min(1.0, (age / _YOUNG) ** 2, _OLD / max(age, 1.0))
+            if self._is_in_time:
+                wanted /= 1 + self.dropped
             if self._settled or self._without_drop >= _MIN_IN_TIME:
                 wanted *= _SUSPICION  # listed jobs have settled, or should have
-            self._credit += min(max(_MIN_SAMPLE, wanted), _MAX_SAMPLE)
+            most = _MAX_SAMPLE
+            if self.ends.is_suspicious:  # it has shown a settled job for too long
+                wanted, most = listed, _MAX_SUSPICIOUS_SAMPLE
+            self._credit += min(max(_MIN_SAMPLE, wanted), most)
         count = int(self._credit)
         self._credit -= count
         return count
@@ -177,8 +195,10 @@ _MIN_IN_TIME: Final = 2.5  # jobs
 _TRUNCATED: Final = 0.6  # seconds by which `received_at` may be too early
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
+_MAX_SUSPICIOUS_SAMPLE: Final = 128.0
 _SLACK: Final = 1.0  # seconds
 _SUSPICION: Final = 3.0
+_YOUNG: Final = 16.0  # seconds
 _OLD: Final = 60.0  # seconds
 _SAMPLES_PER_SWEEP: Final = 0.25
 _SAMPLES_PER_JOB: Final = 0.03

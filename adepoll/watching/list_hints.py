@@ -167,16 +167,20 @@ class ListHints:
         accuracy = self.accuracy
         self.list_trust.record_request()
         self._settled += settled
+        active_at = state.received_at + state.last_active_age  # as far as polls know
         if state.missing_at < math.inf:
             if settled:
                 accuracy.dropped += 1
-                if not self.list_trust.sweeping:
-                    accuracy.ends.count(late=False)  # the list was sooner than the schedule
+                # The list's lag is at most the time since then. With a tighter limit there would be
+                # hardly any evidence, as polls by schedule are seconds apart.
+                in_time = state.missing_at <= active_at + 2 * accuracy.limit
+                if in_time and not self.list_trust.sweeping:
+                    accuracy.ends.count(late=False)
             elif not state.is_compared:
                 state.is_compared = accuracy.record_active(state.received_at, state.missing_at)
             return
         if settled:
-            accuracy.record_settled(state.job_id, now)
+            accuracy.record_settled(state.job_id, now, active_at=active_at)
         if self.list_trust.sweeping and state.last_listed_at > -math.inf and not state.awaited:
             durations = self.timing.learning.durations
             if durations.ended < _MIN_ENDED:

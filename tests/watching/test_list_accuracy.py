@@ -15,7 +15,7 @@ def make_accuracy():
 
 def settle(accuracy, job_id, now, *, listed_until, every=1.0):
     """Let a poll find a job settled at `now`; sweep until the list does not show the job."""
-    accuracy.record_settled(job_id, now)
+    accuracy.record_settled(job_id, now, active_at=now)
     started = now
     while started < now + 10:
         started += every
@@ -88,7 +88,7 @@ def test_a_proven_list_needs_no_sweep_for_a_new_job():
 
 def test_a_poll_of_a_listed_job_that_has_settled_asks_for_a_sweep():
     accuracy = make_accuracy()
-    accuracy.record_settled("a", 10.0)
+    accuracy.record_settled("a", 10.0, active_at=10.0)
     assert accuracy.compare_at == 13.0
 
 
@@ -96,7 +96,7 @@ def test_a_restart_keeps_the_jobs_that_settled_recently():
     accuracy = make_accuracy()
     for number in range(2):
         settle(accuracy, f"job{number}", 10.0, listed_until=20.0)
-        accuracy.record_settled(f"later{number}", 30.0)
+        accuracy.record_settled(f"later{number}", 30.0, active_at=30.0)
     assert accuracy.is_bad
     accuracy.restart()
     assert not accuracy.is_bad
@@ -132,10 +132,46 @@ def test_samples_are_few_and_fewer_once_the_list_is_proven(listed):
     assert accuracy.samples(listed, age=10.0, settled=100) == 3
 
 
+def samples_of(accuracy, *, age=30.0, sweeps=10, listed=400):
+    return sum(accuracy.samples(listed, age=age, settled=0) for _ in range(sweeps))
+
+
+def test_young_jobs_which_have_hardly_settled_need_few_samples():
+    assert samples_of(make_accuracy(), age=4.0) < 0.1 * samples_of(make_accuracy(), age=16.0)
+
+
+def test_each_job_that_a_list_drops_in_time_saves_samples():
+    late, in_time = make_accuracy(), make_accuracy()
+    for _ in range(3):
+        in_time.arrivals.count(late=False)
+    for accuracy in (late, in_time):
+        accuracy.dropped = 2
+    assert samples_of(in_time) < samples_of(late) / 2
+    assert samples_of(late) == samples_of(make_accuracy())
+
+
+def test_many_listed_jobs_are_polled_once_the_list_has_shown_a_settled_job_for_too_long():
+    accuracy = make_accuracy()
+    settle(accuracy, "job", 10.0, listed_until=14.0)
+    assert not accuracy.is_bad
+    assert accuracy.samples(50, age=30.0, settled=1) == 50
+    assert accuracy.samples(5_000, age=30.0, settled=1) == 128
+
+
+def test_a_list_that_dropped_a_job_before_a_late_poll_is_not_known_to_be_in_time():
+    """The job can have settled long before the poll, and the list can have dropped it late."""
+    for active_at, in_time in ((8.0, True), (4.0, False)):
+        accuracy = make_accuracy()
+        for number in range(3):
+            accuracy.record_settled(f"job{number}", 10.0, active_at=active_at)
+        accuracy.record_sweep(10.5)
+        assert accuracy.is_proven is in_time
+
+
 def test_few_settled_jobs_are_remembered():
     accuracy = make_accuracy()
     for number in range(10_000):
-        accuracy.record_settled(f"job{number}", 10.0)
+        accuracy.record_settled(f"job{number}", 10.0, active_at=9.0)
     for number in range(10_000):
         accuracy.record_listed(f"job{number}", 20.0)
     assert accuracy.ends.late < 65
