@@ -51,6 +51,7 @@ def test_the_lock_ends_with_its_process_and_names_it_before(journal):
     DatabaseLock.take(journal).release()
 
 
+@pytest.mark.posix  # removes an open file
 def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(journal, tmp_path, monkeypatch):
     """The last holder removed the file between our opening it and our lock."""
     real, left = sqlite3.connect, [1]
