@@ -21,6 +21,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
+PRINTED = re.compile(
+    r"^```python\n((?:(?!^```).)*)^```\n\nIt prints:\n\n```text\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
 # These two are run by .ci/run and by test_cli's demo; in here they would call themselves.
 RUN_ELSEWHERE = {
     'pip install ".[cli]" && adepoll demo\n',
@@ -81,6 +86,8 @@ async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factor
     assert process.returncode == 0, stderr.decode()
     assert "Traceback" not in stderr.decode()
     assert stdout or any(tmp_path.iterdir()), "an example that shows nothing"
+    printed = dict(pair for page in PAGES for pair in PRINTED.findall(page.read_text("utf-8")))
+    assert stdout.decode() == printed.get(code, stdout.decode())
 
 
 async def test_an_example_that_waits_for_the_command_ends_where_there_is_none(tmp_path):
