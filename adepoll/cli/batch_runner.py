@@ -227,7 +227,8 @@ class BatchRunner:
             return  # the batch has not started
         if self.journal is None:
             if self._progress.known:
-                kept = "" if self._out is None else f" except for the files in {self._out_shown}"
+                has_files = bool(self._progress.bytes_fetched or self._progress.adopted)
+                kept = f" except for the files in {self._out_shown}" if has_files else ""
                 say(
                     f"adepoll: progress was not saved{kept}; with --journal FILE, a later run can "
                     "continue"

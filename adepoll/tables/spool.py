@@ -6,6 +6,7 @@ Each result is read once, so a batch that is still running cannot change a row b
 import pickle
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from adepoll.common.closing import Closeable
@@ -20,7 +21,9 @@ class Spool(Closeable):
 
     def __init__(self, folder: Path) -> None:
         """Create the file in a folder that has room for the extracted data of all results."""
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+        self._folder = folder
+        with self._naming_folder():
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._block: list[Row] = []
         self._size = 0
 
@@ -46,7 +49,18 @@ class Spool(Closeable):
             except EOFError:
                 return
 
+    @contextmanager
+    def _naming_folder(self) -> Iterator[None]:
+        """Name the folder in an error of the operating system: the file has no lasting name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._folder)
+            raise
+
     def _flush(self) -> None:
         if self._block:
-            pickle.dump(self._block, self._file, pickle.HIGHEST_PROTOCOL)
+            with self._naming_folder():
+                pickle.dump(self._block, self._file, pickle.HIGHEST_PROTOCOL)
+                self._file.flush()
             self._block, self._size = [], 0

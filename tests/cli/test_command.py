@@ -220,6 +220,13 @@ async def test_ctrl_c_exits_with_130_and_prints_a_summary(ade):
     )
 
 
+async def test_files_are_said_to_be_kept_only_if_there_are_any(ade, tmp_path):
+    options = ("--timeout", "0.1", "--out", tmp_path / "r")
+    code, _, err = await adepoll(ade, "watch", ade.submit(NEVER), *options)
+    assert code == 3
+    assert "progress was not saved; with" in err
+
+
 async def test_sigterm_exits_with_143_and_prints_a_summary(ade):
     done, never = ade.submit(SOON), ade.submit(NEVER)
     async with started(ade, "watch", done, never) as process:

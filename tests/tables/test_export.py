@@ -457,3 +457,10 @@ async def test_without_pyarrow_csv_works_and_parquet_says_what_to_install(tmp_pa
     with pytest.raises(ConfigurationError, match=r'pip install "adepoll\[table\]"'):
         adepoll.export(tmp_path / "b.db", tmp_path / "t.parquet")
     adepoll.export(tmp_path / "b.db", tmp_path / "t.csv")
+
+
+def test_an_error_names_the_folder_and_not_its_temporary_file(tmp_path):
+    folder = tmp_path / "missing"
+    with pytest.raises(FileNotFoundError) as caught:
+        Spool(folder)
+    assert caught.value.filename == str(folder)
