@@ -6,7 +6,7 @@ from typing import Final
 from adepoll.api.kept_result import KeptResult
 from adepoll.common import file_system
 from adepoll.common.threads import run_in_thread
-from adepoll.errors import ResultRangeError
+from adepoll.errors import ResultRangeError, ResultTransferError
 from adepoll.fetcher.storage_rules import ObjectVersion
 
 _READ_SIZE: Final = 2**20
@@ -41,7 +41,7 @@ class LocalResult:
         """Do nothing: the result has arrived."""
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end; raises `OSError`."""
+        """Return the next bytes, none at the end; raises `ResultTransferError`."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
@@ -73,16 +73,34 @@ class FileResult(LocalResult):
     ) -> None:
         """Open the file; raises `OSError` if it does not exist any more."""
         super().__init__(kept.size, job_id=job_id, start=start, stop=stop)
+        self._job_id = job_id
         self._kept = kept  # its file is deleted with this object
         self._fd = os.open(kept.path, os.O_RDONLY | file_system.PLAIN)
 
     async def read(self) -> bytes:
-        """Return the next bytes, none at the end; raises `OSError`."""
+        """Return the next bytes, none at the end.
+
+        Raises:
+            ResultTransferError: The file cannot be read, or has become shorter.
+        """
         position = self.start + self.received
         size = min(_READ_SIZE, self.stop - position)
-        chunk = await run_in_thread(file_system.read_at, self._fd, size, position)
+        try:
+            chunk = await run_in_thread(file_system.read_at, self._fd, size, position)
+        except OSError as exc:
+            raise self._read_error(exc.strerror or str(exc)) from exc
+        if size > 0 and not chunk:
+            raise self._read_error("it has become shorter")
         self.received += len(chunk)
         return chunk
+
+    def _read_error(self, reason: str) -> ResultTransferError:
+        return ResultTransferError(
+            f"the file with the received result cannot be read: {reason}",
+            job_id=self._job_id,
+            received=self.received,
+            expected=self.stop - self.start,
+        )
 
     async def aclose(self) -> None:
         """Close the file."""

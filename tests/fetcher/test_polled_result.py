@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from contextlib import AsyncExitStack
 from functools import cache
 
@@ -165,6 +166,12 @@ async def test_a_kept_result_is_not_requested_again(api, connect, tmp_path):
     await fetcher.download(job, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == result
     assert len(api.asked) == 1
+
+    os.truncate(job.kept_result.path, len(result) - 1)
+    stream = fetcher.stream(job)
+    with pytest.raises(ResultTransferError, match="it has become shorter"):
+        async with fetcher.stream(job) as stream:
+            assert b"".join([chunk async for chunk in stream])
 
     job.kept_result.path.unlink()
     await fetcher.download(job, tmp_path / "again")
