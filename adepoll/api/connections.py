@@ -1,4 +1,4 @@
-"""Connections: one session, the responses that are read from it, and their end. Imports errors."""
+"""Connections: one session and its open responses, which are closed together. Imports errors."""
 
 import asyncio
 from collections.abc import Callable

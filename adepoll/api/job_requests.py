@@ -57,7 +57,10 @@ class JobRequests:
     async def list(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> JobPage:
-        """List a page, again after temporary failures; raises as `AdeClient.list_jobs` does."""
+        """Request a page of the job list, and retry it after a temporary failure.
+
+        Raises the errors of `AdeClient.list_jobs`.
+        """
         if not rules.can_be_cancelled and status in {JobStatus.CANCELLED, "cancelled"}:
             return JobPage(jobs=())
         request = self._page(rules, page, page_size, status)
@@ -71,7 +74,7 @@ class JobRequests:
         status: JobStatus | None,
         semaphore: AbstractAsyncContextManager[object],
     ) -> JobPage:
-        """List a page once, and hold `semaphore` during the request."""
+        """Request a page of the job list without retries; hold `semaphore` during the request."""
         request = self._page(rules, page, page_size, status)
         return self._checked_page(await self.sender.call_once(request, semaphore))
 

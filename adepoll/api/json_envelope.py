@@ -219,7 +219,7 @@ class ObjectScanner:
         *,
         space: re.Pattern[bytes] = _SPACE,
     ) -> int:
-        """Skip whitespace; the byte after it decides about the next state."""
+        """Skip whitespace, then enter the state of the next byte; return the offset after it."""
         position = _skip(space, text, position)
         if position == len(text):
             return position
@@ -337,10 +337,10 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
 
 
 def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Return how many brackets of a text without escapes have no partner in it.
+    """Count the brackets of a text that have no partner in it, outside of strings.
 
     Args:
-        window: The text.
+        window: The text, which contains no escapes.
         in_string: Whether it begins within a string.
 
     Returns:

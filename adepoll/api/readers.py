@@ -213,7 +213,11 @@ def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[An
 
 
 def _message_reader(cls: type) -> Callable[[Json], Any]:
-    """Return a reader of a message class; its text can replace the object, or be in `extra`."""
+    """Return a reader of a class with a message text.
+
+    The reader also accepts the text alone instead of an object. If the object has no text under
+    its usual key, the reader searches the object's unknown fields for one.
+    """
     [text] = [field for field in fields_of(cls) if field.is_message]
     read, key, name = reader_of(cls), text.key, text.name
 

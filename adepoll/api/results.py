@@ -1,5 +1,6 @@
 """What jobs produce: the result and metadata of each kind. Imports v1_results and v2_results.
 
+To add a field, add an attribute to its class in those modules: its reader is generated.
 A field without a default must be present and readable. Any other field is None or its default if
 the service does not send it or sends something else. The attribute `extra` has the JSON of fields
 that adepoll does not know, could not read, or could not read completely. No `repr` shows a

@@ -24,7 +24,7 @@ _converter: Final = cattrs.Converter(unstruct_collection_overrides={tuple: list}
 
 
 def flatten(model: object) -> dict[str, Json]:
-    """Return the JSON object that is read as this model."""
+    """Return the model as a JSON object, from which the model can be read again."""
     raw: dict[str, Json] = _converter.unstructure(model)
     return raw
 

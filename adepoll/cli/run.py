@@ -39,8 +39,8 @@ def run(
         main: The command.
         on_stop: Called after a signal has cancelled the command and cleanup is done; prints how to
             continue.
-        on_error: Called after an error was printed, or before that of wrong usage; prints how to
-            continue.
+        on_error: Called after an error was printed; prints how to continue. It is called before an
+            error of wrong usage is printed, so that the user reads that error last.
     """
 
     def run_loop() -> ExitCode:

@@ -71,7 +71,10 @@ class EndsWhenLeft(AsyncCloseable, Generic[T_co]):
 
     @abstractmethod
     def leave(self) -> None:
-        """End everything soon, if it was started. May be called in any thread, repeatedly."""
+        """Start to end the iteration, without waiting; do nothing if it was never started.
+
+        May be called in any thread, and repeatedly.
+        """
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         """Return an iterator; when no loop uses it any more, this object is left."""

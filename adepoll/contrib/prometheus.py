@@ -1,6 +1,7 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
-Each metric reads a counter that `throttling`, `watching` or `fetcher` keeps in `statistics.py`.
+Each metric reads a field of the classes in `statistics.py` of `throttling`, `watching` or
+`fetcher`; the docstrings of these modules say where each number is counted.
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """

@@ -51,7 +51,7 @@ class Presigner:
 
     @classmethod
     def seeded(cls, seed: str) -> Self:
-        """Return a presigner whose secrets are drawn from a seed: they guard nothing."""
+        """Return a presigner whose secrets are drawn from a seed: they protect no real data."""
         rng = random.Random(seed)  # noqa: S311 - as the docstring says
         return cls(
             secret=rng.randbytes(32),

@@ -25,8 +25,8 @@ class RetryAfter(Enum):
     def header(self, wait: float, *, now: float, rng: random.Random) -> tuple[str | None, float]:
         """Return the header's value, and the Unix time until which it asks the client to wait.
 
-        The value is None without a header. The time is 0.0 for an absent header and for an absurd
-        one, since clients may interpret an absurd one in different ways.
+        If the header is absent, the value is None and the time is 0.0. If the value is absurd, the
+        time is 0.0, because clients interpret absurd values in different ways.
 
         Args:
             wait: Seconds after which a new request can succeed.

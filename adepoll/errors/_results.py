@@ -97,7 +97,7 @@ class ResultServerError(ResultRefusedError):
 
 
 class ResultForbiddenError(ResultRefusedError):
-    """403 and similar, although the URL is not known to have expired."""
+    """The storage refused the URL (400, 401 or 403), which does not seem to have expired."""
 
     hint = (
         "if the job was created with output_save_url, that URL may be presigned for PUT only: "

@@ -113,14 +113,14 @@ class DiskWriter:
             await self._work_done.wait()
 
     def record(self, count: int, prefix: int) -> None:
-        """Record `count` more written bytes; the first `prefix` bytes are all written."""
+        """Record `count` more written bytes, and that the first `prefix` bytes have no gap."""
         self.written += count
         self._prefix = prefix
         self._work_added.set()
         self._report_progress()
 
     async def publish(self) -> str:
-        """Publish the file, of which all bytes are written; return its SHA-256 in hex."""
+        """Publish the completely written file; return its SHA-256 in hex."""
         if self._hashing is not None:
             self._is_complete = True
             self._work_added.set()

@@ -178,7 +178,11 @@ class JournalReader(Closeable):
         return self._connection
 
     def _state(self) -> object:
-        """Return True while the file has a WAL, else its inode, size and modification time."""
+        """Return a value that changes when the file may have changed.
+
+        It is True while the file has a WAL, whose changes SQLite detects. Otherwise it is the
+        file's inode, size and modification time.
+        """
         if has_wal(self.path):
             return True
         status = file_status(self.path)

@@ -1,7 +1,7 @@
 """The lag bound: the longest delay until the next poll of a job. Imports nothing of adepoll.
 
-What was learnt of how long jobs take adds polls and moves them; this bound holds whatever was
-learnt. Times are seconds.
+The durations that were learnt can only make polls earlier or more frequent than this bound, never
+later. Times are seconds.
 
 *A job that somebody waits for.* The official SDK's waiter pauses for 1 s, then 1.5 times as long
 after each poll, 10 s at most: ``1 + w / 2`` after a wait of ``w`` seconds. The bound is
@@ -49,17 +49,17 @@ def bound_while_watching(watched_for: float, target_lag: float) -> float:
 def quiet_until(
     edges: Sequence[float], ends: Sequence[float], risk: Sequence[float]
 ) -> tuple[float, ...]:
-    """Return for each bin the age at which the quiet ages around it end; 0 if it is not quiet.
+    """Return one age for each bin: where its run of quiet bins ends, or 0 if it is not quiet.
 
-    A bin is quiet if a job that reaches it ends within the next quarter of its age with a chance of
-    at most 2%. The chance is an upper limit: if no end was seen, three might have been expected
-    ("rule of three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983), so that at least 150 jobs
-    must have been seen there.
+    A bin is quiet if a job of that age ends before it is a quarter older with a chance of at most
+    2%. The chance is an upper limit: three ends are added to those that were seen ("rule of
+    three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been
+    seen at these ages.
 
     Args:
         edges: Ages at which the bins begin.
         ends: Number of jobs seen to end in each bin.
-        risk: Number of jobs seen to reach each bin, at least as long as `ends`.
+        risk: Number of jobs seen to reach each bin; it has at least as many items as `ends`.
     """
     sums = [*accumulate(ends, initial=0.0)]
     last = len(ends) - 1

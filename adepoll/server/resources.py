@@ -136,7 +136,7 @@ class ServerResources:
 
     @asynccontextmanager
     async def until_stopped(self) -> AsyncGenerator[None, None]:
-        """Cancel the block when the grace time of a stopping server is over.
+        """Cancel the block if it still runs when the server is stopping and the grace time is over.
 
         Raises:
             ClosedError: The block was cancelled.

@@ -43,7 +43,7 @@ def on_stop_signal(callback: _Callback) -> Iterator[None]:
 
 
 class _SharedHandler:
-    """A handler of one signal, for all blocks that are open.
+    """The handler of one signal, which all open `on_stop_signal` blocks share.
 
     Attributes:
         entries: Loop and callback of each open block.

@@ -154,7 +154,7 @@ class RowReader:
 
 
 def job_values(record: Record) -> tuple[Any, ...]:
-    """Return the values of `JOB_COLUMNS`: those of the outcome, and some of the journal."""
+    """Return the values of `JOB_COLUMNS` for one job, most of them from its outcome."""
     columns = record.outcome().to_dict()
     columns["status"] = _status_of(record)
     columns["added_at"] = _time(record.added_at)

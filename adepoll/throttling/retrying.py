@@ -1,6 +1,6 @@
-"""When a failed request is repeated. A 429 is handled in `rate_limiter`.
+"""When a failed request is repeated. Imports nothing of adepoll; the only importer of backoff.
 
-Imports nothing of adepoll; the only importer of backoff.
+`rate_limiter` handles a 429 and waits for Retry-After; `api.protocol.parse_retry_after` parses it.
 """
 
 import math

@@ -26,8 +26,8 @@ def _unknown() -> None:
 class LagRatio:
     """Ratio of the observed detection lag to the one that the distribution led to expect.
 
-    A distribution that is slightly wrong makes polls too rare or too frequent. The sums run over
-    polls, whether they observe an end or not, so that the ratio is right in the middle of a batch.
+    A distribution that is slightly wrong makes polls too rare or too frequent. The ratio also
+    counts polls of jobs that are still active, so it is right while many jobs of a batch are open.
     """
 
     _observed: float = 0.0  # seconds of lag; older polls count less
@@ -194,9 +194,10 @@ class Learning:
     ) -> bool:
         """Record when the service received a job; return False if that or its clock is unknown.
 
-        The age of an active job is implausible if the watcher got the job before the service, or at
-        more than an hour and twice the known ages. Such an age is unknown: it counts from when the
-        watcher got the job. A later answer that contradicts an earlier one changes nothing.
+        The age of an active job is implausible if the watcher got the job earlier than the service
+        did, or if the job was then older than an hour and older than twice the known ages. An
+        implausible age is not used: the age is counted from the time when the watcher got the job.
+        A later answer with another time of receipt changes nothing.
         """
         if received_at is None:
             return False

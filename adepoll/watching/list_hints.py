@@ -190,7 +190,7 @@ class ListHints:
             accuracy.record_expected(durations.distribution.ends_between(seen, age))
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
-        """Compare the number of missing jobs with that of jobs that should have settled."""
+        """Compare two numbers: jobs missing from the list, and jobs that should have settled."""
         durations, before = self.timing.learning.durations, self._swept_at
         self._swept_at = requested_at
         expected = 0.0

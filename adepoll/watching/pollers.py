@@ -1,7 +1,7 @@
 """The tasks that poll due jobs, around `WatchedJobs`. Imports watched_jobs and source.
 
-There are as many tasks as polls in flight, and one timer. They serve all subscribers, so that they
-run in an empty `Context`: none of them keeps or uses the context variables of one caller.
+There are as many tasks as polls in flight, and one timer. They serve all subscribers. Therefore
+they run in an empty `Context`, and do not keep or use the context variables of one caller.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ class Pollers:
 
     Attributes:
         watched_jobs: Knows which jobs are due.
-        on_idle: Called when a subscriber has left and no job is watched any more; cancels tasks,
-            and returns them.
+        on_idle: Called when the last job has lost its last subscriber. It cancels the other tasks
+            that work for these jobs, and returns them.
     """
 
     def __init__(

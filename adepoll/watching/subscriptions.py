@@ -279,7 +279,7 @@ class Subscription:
             await self._room_changed.wait()
 
     async def _wait_for_polls(self) -> None:
-        """Let other tasks run; with ids of an iterator, wait while many jobs wait for polls."""
+        """Let other tasks run. If an iterator provides the ids, also wait while many polls wait."""
         await asyncio.sleep(0)
         while self._paced and min(self.open, self._backlog()) > _READ_AHEAD:  # noqa: ASYNC110 - each poll would have to set an event
             await asyncio.sleep(_BACKLOG_PAUSE)

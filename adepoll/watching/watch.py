@@ -1,4 +1,4 @@
-"""Watch: an async iterator over what becomes of many jobs. Imports subscriptions and below.
+"""Watch: an async iterator that yields each job when it has settled. Imports subscriptions.
 
 `WatchSubscription` watches the jobs, `Watch` is the consumer's handle. Pollers refer to the
 subscription. Only the consumer refers to the `Watch`, so an abandoned `Watch` is collected, which
@@ -312,13 +312,15 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
 
     @property
     def unresolved(self) -> Mapping[str, AdePollError | None]:
-        """Why jobs are unresolved, by id, while that was not yielded.
+        """The jobs of which the watch has yielded no outcome, and why.
 
-        The id of a job of another kind than the watcher's own has its kind before it, as in
-        ``v1-parse/cmg4x0q5p0001``, unless its form says the kind: `str` of a `JobRef`.
+        The reason is the error with which the job was given up, or that ended the watch. It is None
+        if the job is still watched, if its snapshot was not taken yet, or if the watcher was
+        closed, which says nothing about the job.
 
-        None for jobs that are still watched, for those whose snapshot waits to be taken, and after
-        the watcher was closed, which says nothing about a job.
+        Each key is the `str` of the job's `JobRef`. So the id of a job of another kind than the
+        watcher's own has its kind before it, as in ``v1-parse/cmg4x0q5p0001``, unless the form of
+        the id says the kind.
         """
         return self._subscription.unresolved()
 

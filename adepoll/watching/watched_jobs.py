@@ -124,7 +124,8 @@ class WatchedJobs:
     def clear(self) -> Iterator[None]:
         """Forget all jobs; results of polls in flight will be ignored.
 
-        Exhaust the iterator, which yields every 500 jobs, so that `learning` forgets them too.
+        The returned iterator removes the jobs from `learning`, 500 in each step, so that other
+        tasks can run between two steps. Iterate to its end.
         """
         states = [*self._states.values()]
         self._states.clear()

@@ -344,8 +344,9 @@ class JobWatcher(AsyncCloseable):
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled.
 
-        None if no job is watched, and while fewer than 20 jobs of a kind have settled, or the
-        watched jobs are much older than those.
+        Return None if no job is watched, or if the time is unknown. It can be unknown while fewer
+        than 20 jobs of a kind have settled, or while watched jobs are much older than the settled
+        jobs were.
         """
         kinds = [polling.watched_jobs for polling in self._host.by_kind.values()]
         busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]
@@ -356,15 +357,15 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def durations(self) -> Durations:
-        """What was learnt of how long jobs take; it can be passed to the next watcher.
+        """How long jobs take, as learnt so far; can be passed to the next watcher.
 
-        Of the source's own kind; `durations_by_kind` has all.
+        This concerns jobs of the source's own kind; `durations_by_kind` has all kinds.
         """
         return self._host.own.watched_jobs.learning.durations
 
     @property
     def durations_by_kind(self) -> Mapping[JobKind, Durations]:
-        """What was learnt of how long jobs take, of each kind that was watched."""
+        """How long jobs take, as learnt so far, for each kind that was watched."""
         return {
             kind: polling.watched_jobs.learning.durations
             for kind, polling in self._host.by_kind.items()

@@ -1,4 +1,7 @@
-"""The rules of every kind of jobs of the service. Imports the modules of the kinds."""
+"""The rules of every kind of jobs of the service. Imports the modules of the kinds.
+
+How to add a kind: docs/architecture.md, "Where to change what".
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
