@@ -113,7 +113,7 @@ def old_jobs(count=JOBS, *, every=0.0, start=0.0, takes=60.0):
 def kept():
     """What a batch of new jobs taught, as JSON."""
     durations = Durations()
-    play(new_jobs(1_500, every=0.4), durations)
+    play(new_jobs(500, every=0.4), durations)
     return durations.to_json()
 
 
