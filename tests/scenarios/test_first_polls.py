@@ -16,7 +16,7 @@ from adepoll.errors import JobTimeoutError
 from adepoll.scheduling.durations import Durations
 from adepoll.watching.watcher import JobWatcher
 
-JOBS = 600
+JOBS = 400
 EVERY = 0.1  # seconds between two jobs, if they are not added at the same time
 PROMPT = 0.5  # seconds of a poll, with hundreds of others at the same time
 
@@ -179,7 +179,7 @@ def test_no_old_job_waits_after_one_was_found(kept, seed):
 
 def test_first_polls_are_postponed_again_after_a_run_of_new_jobs(kept):
     jobs = [*new_jobs(100), Given(10.0, 500.0, 60.0)]
-    jobs += [attrs.evolve(job, at=job.at + 60.0) for job in new_jobs(900)]
+    jobs += [attrs.evolve(job, at=job.at + 60.0) for job in new_jobs(500)]
     waits = [seen.first for seen in play(jobs, Durations.from_json(kept))]
     assert max(waits[101 : 101 + 32]) < PROMPT
     assert mean([wait > 3.0 for wait in waits[-100:]]) > 0.8
