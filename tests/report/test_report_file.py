@@ -132,6 +132,7 @@ async def test_the_command_writes_the_report_next_to_the_journal_and_prints_its_
     assert resume in html.unescape(path.read_text("utf-8"))
 
 
+@pytest.mark.posix  # the process of the command locks with flock(2), this one without
 async def test_the_command_works_while_the_batch_is_running(journal, tmp_path):
     code, _, _ = await command(journal.path, "-o", tmp_path / "r.html")
     assert code == 0
