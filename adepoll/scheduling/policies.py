@@ -203,6 +203,15 @@ class Adaptive:
         delay = self.delay(job, rng)
         return delay if old_share * delay <= self.plan(job.distribution).price else 0.0
 
+    def aim(self, distribution: Distribution) -> float:
+        """Return the mean lag to aim at for jobs of a distribution, in seconds.
+
+        Less than `target_lag` if the jobs are so short that the official SDK's waiter does better.
+        """
+        if self.target_lag > OFFICIAL_LAG:
+            return self.target_lag
+        return min(self.target_lag, official_lag(distribution))
+
     def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
         """Return the plan for jobs of a distribution; it is made once for each.
 
@@ -213,9 +222,7 @@ class Adaptive:
         plan = self._plans.get(id(distribution))
         if plan is None:
             correction = min(max(1 / lag_ratio, 1 / _MAX_CORRECTION), _MAX_CORRECTION)
-            if self.target_lag <= OFFICIAL_LAG:
-                # Jobs may be so short that the official SDK's waiter has a shorter lag.
-                correction *= min(1.0, official_lag(distribution) / self.target_lag)
+            correction *= self.aim(distribution) / self.target_lag
             plan = make_plan(
                 distribution,
                 target_lag=self.target_lag,

@@ -113,6 +113,7 @@ class ListSweeper:
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
         while self._policy.should_sweep(at := self._situation()):
+            self._policy.target_lag = self._watched_jobs.timing.aim
             sweep = self._policy.start(at)
             if await self._sweep(sweep):
                 self.sweeps += 1

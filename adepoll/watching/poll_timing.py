@@ -13,7 +13,13 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.scheduling.distribution import EDGES
-from adepoll.scheduling.policies import FirstPollSchedule, LagSchedule, PollContext, Schedule
+from adepoll.scheduling.policies import (
+    Adaptive,
+    FirstPollSchedule,
+    LagSchedule,
+    PollContext,
+    Schedule,
+)
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 from adepoll.watching.throughput import Throughput
@@ -47,6 +53,13 @@ class PollTiming:
     def target_lag(self) -> float | None:
         """Mean detection lag to aim at, in seconds; None if the schedule has no target."""
         return self.schedule.target_lag if isinstance(self.schedule, LagSchedule) else None
+
+    @property
+    def aim(self) -> float | None:
+        """As `target_lag`, for jobs that take as long as is known now."""
+        if isinstance(self.schedule, Adaptive):
+            return self.schedule.aim(self.learning.durations.distribution)
+        return self.target_lag
 
     def delay(self, state: JobState, now: float) -> float:
         """Return the seconds until the next poll of a job."""

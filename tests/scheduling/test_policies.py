@@ -332,6 +332,13 @@ def test_for_short_jobs_adaptive_aims_at_the_lag_of_the_official_waiter(seconds)
     assert Adaptive(target_lag=6.0).plan(distribution).cost()[1] <= polls
 
 
+def test_the_aim_is_the_target_unless_the_official_waiter_does_better():
+    short = learnt(5.0)
+    assert Adaptive().aim(MINUTE) == 2.0
+    assert Adaptive().aim(short) == official_lag(short) < 2.0
+    assert Adaptive(target_lag=6.0).aim(short) == 6.0
+
+
 def test_for_long_jobs_the_official_waiter_takes_five_seconds():
     assert official_lag(MINUTE) == pytest.approx(5.0, rel=0.01)
     assert Adaptive().plan(MINUTE).cost()[0] == pytest.approx(2.0, rel=0.05)

@@ -252,6 +252,30 @@ def test_a_list_that_lags_does_not_cost_a_get_for_every_new_job(replay):
     replay(script)
 
 
+def test_sweeps_of_short_jobs_come_as_often_as_the_official_waiter_needs_it(replay):
+    """Its mean lag is 1.6 s for jobs of 5 s, less than the target."""
+
+    async def script():
+        service, durations = Service(), Durations()
+        for _ in range(100):
+            durations.begin()
+            durations.end(0.0, 4.0, 5.0)
+
+        async def come():
+            for _ in range(4):
+                for job_id in service.submit(40, processing_time=lambda n: 4.0 + n / 20):
+                    yield job_id
+                await asyncio.sleep(31.4)
+
+        async with watcher_of(service, durations=durations) as watcher:
+            lags = await lags_of(service, watcher.watch(come()))
+        assert len(lags) == 160
+        assert mean(lags.values()) < 1.9
+        assert len(service.gets) + len(service.lists) < 1.5 * 160
+
+    replay(script)
+
+
 # --- what the list does wrong -------------------------------------------------------------------
 
 
