@@ -141,7 +141,7 @@ class Limits:
 
     Attributes:
         containers: Largest number of opening brackets and braces.
-        values: Largest number of commas, at least `containers`.
+        values: Largest number of commas. It is not below `containers`.
     """
 
     containers: int

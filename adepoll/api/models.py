@@ -153,16 +153,18 @@ class JobSnapshot(TableRow):
         org_id: Id of the organisation.
         version: The model snapshot that was used.
         data: The result, if the response contains it: a class for each kind, which
-            `match` distinguishes. v1 jobs have it up to 1 MB; see also `data_omitted`.
+            `match` distinguishes. A v1 response contains results of up to about 1 MB; see also
+            `data_omitted`.
         data_omitted: True if the response contained a result that was too large to be kept in
             memory. `ResultFetcher` fetches it.
         kept_result: The bytes of that result, if the client has a `result_dir` and they could be
             written. The file is deleted with the last snapshot that refers to it.
         received_result: The bytes of `data` as the service has sent them, which `ResultFetcher`
             writes; None if they are not known, as in a copy that was saved.
-        output_url: Where to download the result otherwise. A presigned URL, so a secret; it
-            expires one hour after the poll. `ResultFetcher` handles both. A v2 job has it if it
-            was created with `output_save_url`, and it may not be readable.
+        output_url: Where to download the result if the response does not contain it. This is a
+            presigned URL, so it is a secret, and it expires one hour after the poll;
+            `ResultFetcher` renews it. A v2 job has a URL only if it was created with
+            `output_save_url`, and that URL may not be readable.
         metadata: Facts about the job.
         failure_reason: Why the job failed, if it did.
         conforms: False if the data of an extract job does not fully conform to the caller's schema;

@@ -79,7 +79,7 @@ class _Claim:
 
 
 def _is_locked(fd: int, path: Path) -> bool:
-    """Lock a new file; return False if another process has taken it for a leftover meanwhile."""
+    """Lock a new file; return False if another process is removing it as a leftover."""
     try:
         file_system.lock(fd)
     except BlockingIOError:
@@ -97,7 +97,7 @@ def remove_unused(folder: Path) -> None:
 
 
 def _remove_unused(folder: Path, token: str) -> None:
-    """Remove the files with a token; raise `OSError` if a process uses them."""
+    """Remove the files with this token in their names; raise `OSError` if a process uses them."""
     path = _lock_path(folder, token)
     fd = None
     if file_system.HAS_FLOCK:

@@ -103,7 +103,7 @@ _REAL: Final = (FunctionType, MethodType)  # by `type`: a mock can pretend its `
 
 
 class _HeldDuringCalls:
-    """A view of a source without `for_polling`: each call counts as one request."""
+    """Wraps a source without `for_polling`; holds the semaphore during each of its calls."""
 
     def __init__(self, source: JobSource, semaphore: AbstractAsyncContextManager[object]) -> None:
         self._source = source

@@ -66,7 +66,7 @@ class OutcomeRate:
         self._total += count
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate; None before 20 outcomes and one second."""
+        """Return the rate; None until there were 20 outcomes and one second has passed."""
         passed = now - self._started
         if self._total < _MIN_OUTCOMES or passed < _MIN_TIME:
             return None

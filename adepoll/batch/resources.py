@@ -29,7 +29,8 @@ class BatchResources:
         protected: Files that are never replaced, not even with `overwrite`.
         overwrite: True if existing files are replaced.
         verify: True if the result files of earlier runs are checked.
-        curable: Names of lasting errors that can be overcome with the settings of this batch.
+        curable: Names of lasting errors whose jobs are tried again, because the settings of this
+            batch can remove the cause.
         service_time: Returns the Unix time by the service's clock, or None if it is unknown.
     """
 

@@ -26,6 +26,7 @@ from adepoll.cli.options import (
 )
 
 _STATUSES: Final = ["pending", "processing", "completed", "failed", "cancelled"]
+_KIND_OF_JOB: Final = "Kind of the job if its id does not say it."
 _PORT: Final = click.IntRange(0, 65535)
 _INSTALL_COMPLETION: Final = """\b
 To install it for each new shell:
@@ -173,7 +174,8 @@ def emulate() -> None:
 @click.option(
     "--dates",
     is_flag=True,
-    help="Make texts that are all ISO 8601 dates, or times with an offset, dates and times.",
+    help="Convert a column to dates if all its texts are ISO 8601 dates, or to times if all are "
+    "ISO 8601 times with an offset.",
 )
 @click.option(
     "--results",
@@ -212,7 +214,7 @@ def export() -> None:
     help="Maximum number of connections for one large result.",
 )
 @allow_private_option
-@client_options
+@client_options(_KIND_OF_JOB)
 @runs("fetch:fetch")
 def fetch() -> None:
     """Download the result of a completed job.
@@ -224,7 +226,7 @@ def fetch() -> None:
 
 @click.command()
 @click.argument("job_id")
-@client_options
+@client_options(_KIND_OF_JOB)
 @runs("get_and_list:get")
 def get() -> None:
     """Print the current state of one job as JSON.
@@ -237,7 +239,7 @@ def get() -> None:
 @click.command("list")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs with this status.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N jobs.")
-@client_options
+@client_options("Kind of the jobs to list.")
 @runs("get_and_list:list_jobs")
 def list_jobs() -> None:
     """List the jobs of the API key.
@@ -290,7 +292,7 @@ def status() -> None:
     help='Record everything in FILE, so that "adepoll resume FILE" can continue the batch. '
     "Created if it does not exist.",
 )
-@kind_option
+@kind_option("Kind of the jobs whose ids do not say it.")
 @batch_options
 @runs("watch:watch")
 def watch() -> None:
@@ -325,8 +327,9 @@ def resume() -> None:
     --concurrency, --downloads, --max-rate, --discovery and --name of that command, which replace
     the defaults below; options of this command override them. Other options are not saved.
 
-    A journal may come from anyone: confirm its folder for results with --out, and an API URL that
-    is not a region of LandingAI with --base-url and --v2-base-url.
+    A journal may come from a stranger. Therefore, its folder for results is used only if you pass
+    the folder with --out, and its API URLs only if they are those of LandingAI or you pass them
+    with --base-url and --v2-base-url.
     """
 
 

@@ -112,7 +112,7 @@ class LocalPath(click.Path):
 allow_private_option = click.option(
     "--allow-private",
     is_flag=True,
-    help="Allow result URLs with private addresses or plain http, as for your own storage.",
+    help="Allow result URLs with private addresses or plain http, for example of your own storage.",
 )
 
 overwrite_option = click.option(
@@ -127,11 +127,12 @@ def refuse_nan(_ctx: click.Context, _param: click.Parameter, value: float | None
     return value
 
 
-kind_option = click.option(
-    "--kind",
-    type=click.Choice(KIND_CHOICES),
-    help="Kind of the jobs whose ids do not say it.  [default: v1-extract]",
-)
+def kind_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds ``--kind`` with this help text."""
+    return click.option(
+        "--kind", type=click.Choice(KIND_CHOICES), help=f"{text}  [default: {KIND_CHOICES[0]}]"
+    )
+
 
 median_option = click.option(
     "--median",
@@ -214,17 +215,23 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_endpoint
 
 
-def client_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add `endpoint_options`; the command receives `connect`, which creates the client."""
+def client_options(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds `endpoint_options`, and ``--kind`` with the help text `kind`.
 
-    @kind_option
-    @endpoint_options
-    @functools.wraps(command)
-    def with_client(*args: object, **kwargs: Any) -> None:
-        connect = functools.partial(make_client, **{name: kwargs.pop(name) for name in _CLIENT})
-        command(*args, connect=connect, **kwargs)
+    The command receives `connect`, which creates the client.
+    """
 
-    return with_client
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @kind_option(kind)
+        @endpoint_options
+        @functools.wraps(command)
+        def with_client(*args: object, **kwargs: Any) -> None:
+            connect = functools.partial(make_client, **{name: kwargs.pop(name) for name in _CLIENT})
+            command(*args, connect=connect, **kwargs)
+
+        return with_client
+
+    return decorate
 
 
 def _complete_region(
@@ -330,7 +337,7 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         "--all",
         "replay",
         is_flag=True,
-        help="With a journal: print the outcomes of earlier runs again first.",
+        help="With a journal: begin with all outcomes of earlier runs, also those already printed.",
     )
     @click.option(
         "--strict",

@@ -66,7 +66,7 @@ class ProblemList:
         return lines
 
     def _numbers_listed(self) -> list[int]:
-        """Return how many jobs of each group are listed: the groups take turns."""
+        """Return how many jobs of each group are listed, as evenly as possible."""
         jobs = [group.jobs for group in self._groups.values()]
         listed = [0] * len(jobs)
         for _ in range(_MOST):

@@ -1,4 +1,8 @@
-"""What a fetcher counts. Imports errors only."""
+"""What a fetcher counts. Imports errors only.
+
+Transfers are counted in `fetcher`, resumptions in `patience`, bytes and new URLs in
+`storage_client`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

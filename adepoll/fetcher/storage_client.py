@@ -250,7 +250,7 @@ class PresignedUrl:
         resolve_url: ResolveUrl | None,
         counters: Counters,
     ) -> None:
-        """`job` has the first URL."""
+        """Begin with the URL in `job`."""
         self._counters = counters
         self._client = client
         self._ref = ref

@@ -34,7 +34,10 @@ def damaged(problem: str, path: Path | None) -> JournalDamagedError:
 
 
 def limit_instructions(connection: sqlite3.Connection, size: int) -> None:
-    """Interrupt the queries from now on if they need more than a file of `size` bytes can need."""
+    """Limit the instructions of all queries from now on to what a file of `size` bytes can need.
+
+    SQLite interrupts a query that exceeds the limit.
+    """
     steps = (_INSTRUCTIONS + _INSTRUCTIONS_PER_BYTE * size) // _STEP
 
     def count() -> bool:
@@ -94,7 +97,7 @@ def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one retu
 
 
 def name_problem(job_id: object, kind: object, label: object, columns: object = None) -> str | None:
-    """Return what is impossible in id, kind, label or columns of a job; None if nothing is."""
+    """Return which of a job's values is invalid, as a text; None if all are valid."""
     if not isinstance(job_id, str) or not is_job_id(job_id):
         return "its id is not a job id"
     if not is_kind(kind):

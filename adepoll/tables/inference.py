@@ -205,7 +205,7 @@ class Observer:
             root: Name of the column if the values are not objects, and prefix of paths that begin
                 with a reserved name.
             reserved: Names of other columns of the table.
-            get: Returns the value from what a row is made of.
+            get: Returns the value from the object of which a row is made.
             within: Prefix of paths in conflicts, such as ``references.``.
         """
         return _Resolver(dates=self._dates, within=within).columns(

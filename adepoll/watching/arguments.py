@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Iterable
 
 
 def check_ids(job_ids: object) -> None:
-    """Raise TypeError if `job_ids` is not an iterable of ids, but for example a single id."""
+    """Raise TypeError if `job_ids` is a single id, or anything else that is no iterable of ids."""
     if isinstance(job_ids, str | bytes):
         raise TypeError(
             "job_ids must be an iterable of ids, not one id; use [job_id], or JobWatcher.wait"

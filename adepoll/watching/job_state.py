@@ -36,7 +36,7 @@ class Subscriber(Protocol):
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for each job itself, so that polls keep the bound of a waiter."""
+        """True if somebody waits for these jobs; then the lag bound of `wait` applies to them."""
 
     @property
     def buffer(self) -> "SnapshotBuffer | None":

@@ -19,11 +19,12 @@ _Item: TypeAlias = tuple[float, int, JobState]
 
 @define(eq=False)
 class _Heap:
-    """A heap whose items may be out of date: their number is then not the ticket of their job.
+    """A heap that removes out-of-date items later.
 
-    Out-of-date items are removed when they reach the top. If they are many, `items` becomes `old`,
-    and `move` moves the items at its end that are up to date back to `items`. Both are heaps all
-    the time.
+    An item is out of date if its number differs from the ticket of its job. Such an item is removed
+    when it reaches the top. If there are many, the whole list `items` becomes `old`, and each call
+    of `move` takes some items from the end of `old`: it puts those that are up to date into the new
+    `items`. Both lists are heaps at any time.
     """
 
     items: list[_Item] = field(factory=list)

@@ -82,9 +82,9 @@ class WatcherStats(HtmlTable):
 
 
 def total(parts: Sequence[WatcherStats], *, subscribers: int) -> WatcherStats:
-    """Return the sum of the figures of several kinds, with this number of subscribers.
+    """Add up the figures of several kinds, which share the same subscribers.
 
-    `sweeping` is True if it is so for any kind.
+    `sweeping` is True if it is True for any kind.
     """
     histograms = [part.detection_lag for part in parts]
     lags = LagHistogram(

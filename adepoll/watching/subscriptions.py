@@ -174,7 +174,7 @@ class Subscription:
         self.end_of_ids()
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Unsubscribe from all open jobs; return the tasks that are still to end because of it.
+        """Unsubscribe from all open jobs; return the tasks for whose end the caller must wait.
 
         If there are many jobs, one of these tasks unsubscribes from the rest.
         """
