@@ -159,10 +159,10 @@ class Shape:
     """How the JSON of one class differs from its declaration, as between kinds of jobs.
 
     Attributes:
-        names: Name in JSON of an attribute. The declared name is read, too, if that one is absent.
-        types: Class of an attribute's value.
-        defaults: Default of an attribute, in place of the declared one. An attribute without a
-            declared default may then be absent.
+        names: Name in JSON, by attribute. If the JSON lacks that name, the declared name is read.
+        types: Class of the value, by attribute.
+        defaults: Default that replaces the declared one, by attribute. An attribute without a
+            declared default then becomes optional.
     """
 
     names: Mapping[str, str] = attrs.field(factory=dict)

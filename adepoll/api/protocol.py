@@ -94,7 +94,8 @@ def read_job(
         status: HTTP status.
         headers: Headers of the response.
         body: The complete body.
-        large: What `body` remains of; None if `body` is the answer itself.
+        large: What was read of a large answer, if `body` is its envelope without the result; None
+            if `body` is the whole answer.
         now: The local time, for a Retry-After date without a Date header.
         secret: The API key, which an error page can quote.
 

@@ -23,7 +23,7 @@ class ReceivedResult:
     def read(self) -> bytes | None:
         """Return the bytes of the result; None if they cannot be cut out of the answer.
 
-        This is so if the answer is not in UTF-8, or has two results.
+        They cannot be cut out if the answer is not in UTF-8, or has two results.
         """
         if not self.names:
             return self.answer

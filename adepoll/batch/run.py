@@ -25,7 +25,7 @@ class BatchRun(EndsWhenLeft[Outcome]):
     _left = False
 
     def __init__(self, tasks: RunTasks, start: Callable[[RunTasks], Awaitable[None]]) -> None:
-        """Use `Batch.run`."""
+        """Created by `Batch.run`."""
         self._tasks = tasks
         self._start_tasks = start
         self._in_hand: JobRef | None = None  # the job whose outcome was returned last

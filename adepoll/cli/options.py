@@ -1,5 +1,4 @@
-"""The options of the subcommands. Imports click only; `commands` says why.
-
+"""The options of the subcommands. Imports click only, so that completion is fast.
 Values that a slow module defines are repeated here, and a test compares them.
 """
 

@@ -1,7 +1,7 @@
 """Blocking work in threads: work that ends is awaited, and work that may never end is not.
 
-A thread cannot be stopped, and it must have ended before the caller cleans up. So the end of the
-first kind of work is awaited even by a task that is cancelled. Imports nothing of adepoll.
+A thread cannot be stopped, and its work must have ended before the caller cleans up. Therefore, a
+cancelled task still waits for work that ends. Imports nothing of adepoll.
 """
 
 import asyncio

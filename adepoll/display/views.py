@@ -46,7 +46,7 @@ class View(Protocol):
         """Show the state, in place of the one before."""
 
     def close(self) -> None:
-        """Leave the last state, and show no other one."""
+        """Stop showing states; the last one stays visible."""
 
 
 def make_view() -> View | None:

@@ -34,7 +34,7 @@ def without_frames(error: _Error) -> _Error:
 def hide_frames(
     function: Callable[_P, Awaitable[_T]],
 ) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """Decorate a coroutine function: errors of adepoll leave it without its frames."""
+    """Decorate a coroutine function: adepoll's errors that it raises do not contain its frames."""
 
     @functools.wraps(function)
     async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -43,8 +43,8 @@ class Decoder:
 
         Raises:
             ResultTransferError: The body ended within the compressed data.
-            ResultMalformedError: It is not compressed data, or decodes to too many bytes or hardly
-                any.
+            ResultMalformedError: The body is not compressed data, or its decoded size is
+                implausible: too large, or nearly 0.
         """
         while True:
             if not self._encoded:

@@ -167,7 +167,7 @@ class StorageClient(AsyncCloseable):
 
     @contextmanager
     def reading(self, response: aiohttp.ClientResponse) -> Iterator[None]:
-        """Count the bytes of a response that is read in this block; `aclose` aborts it."""
+        """Count the bytes of `response`, which the block reads; `aclose` can abort the block."""
         self._connections.reading.add(response)
         try:
             yield

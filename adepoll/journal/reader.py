@@ -130,11 +130,11 @@ class JournalReader(Closeable):
                 yield record
 
     def inline_results(self, first: int, last: int) -> dict[int, str]:
-        """Return the JSON of inline results by the numbers of their jobs, the lowest ones first.
+        """Return the JSON of inline results, by the numbers of their jobs in rising order.
 
         Args:
             first: The lowest number.
-            last: The highest number. With about 4 MB of results, there are fewer.
+            last: The highest number. The result ends before this number when it has about 4 MB.
         """
         return self._read(partial(_data_between, first, last))
 

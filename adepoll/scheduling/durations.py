@@ -60,7 +60,7 @@ class Durations:
         return self._ended
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age by which that share of the jobs that reach `age` has ended; at most a day.
+        """Return the age by which `share` of the jobs that reach `age` have ended; at most a day.
 
         Raises ValueError if `share` is not between 0 and 1, or `age` is negative.
         """

@@ -80,7 +80,7 @@ class Column:
 
 
 def converter(kind: ColumnType) -> Convert | None:
-    """Return the function that converts a value other than None; None if the value stays."""
+    """Return the function that converts values, which are not None; None if no value changes."""
     match kind:
         case Scalar():
             return _SCALARS.get(kind)

@@ -378,7 +378,7 @@ def _item(index: int) -> Callable[[Sequence[Any]], Any]:
 
 
 def _input_column(column: Column) -> Column:
-    """Return a column with the name that the caller's own table gave it, after a prefix."""
+    """Return a column of the caller's own table, named by a prefix and its name in that table."""
     name = f"{_INPUT}.{parse_path(column.name)[0]}" if column.name else _INPUT
     return evolve(column, name=name)
 

@@ -64,12 +64,12 @@ class ListTrust:
         self.settled_share += (settled - self.settled_share) / _SHARE_OF
 
     def confirm_now(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; it is to be polled immediately."""
+        """From now on, ignore the list for this job; the caller polls it immediately."""
         self.pending_confirmation += not state.pending_confirmation
         state.ignore_list = state.pending_confirmation = True
 
     def confirm_when_due(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; it is to be polled when it is due."""
+        """From now on, ignore the list for this job; the caller polls it when it is due."""
         self.trust(state)
         state.ignore_list = True
 

@@ -56,7 +56,7 @@ class PollTiming:
 
     @property
     def aim(self) -> float | None:
-        """As `target_lag`, for jobs that take as long as is known now."""
+        """As `target_lag`, but shorter if the jobs known so far are short; see `Adaptive.aim`."""
         if isinstance(self.schedule, Adaptive):
             return self.schedule.aim(self.learning.durations.distribution)
         return self.target_lag

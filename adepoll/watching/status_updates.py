@@ -143,5 +143,5 @@ class StatusUpdates(Stream[StatusUpdateSubscription, StatusUpdate]):
     """An async iterator of `StatusUpdate`, and an async context manager.
 
     It holds at most one update of each job, however slow its consumer is. Watching starts and ends
-    as with `Watch`; jobs that are given up come like the others.
+    as with `Watch`. Jobs that are given up are yielded, too.
     """

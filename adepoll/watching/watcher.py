@@ -241,7 +241,8 @@ class JobWatcher(AsyncCloseable):
     ) -> StatusUpdates:
         """As `updates`, for a consumer that may be slow: only the latest status of a job is kept.
 
-        A status known from polls for others is yielded immediately. Results are left out.
+        A status that is known from polls for other callers is yielded immediately. Results are
+        left out.
 
         Args:
             job_ids: As for `watch`.
