@@ -51,7 +51,7 @@ def encode(model: object) -> str:
 
 
 def flatten(model: object) -> dict[str, Json]:
-    """Return the JSON object that `read` reads as this model."""
+    """Return the model as a JSON object, from which `read` can read it again."""
     raw: dict[str, Json] = _writer().flatten(model)
     return raw
 

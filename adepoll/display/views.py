@@ -132,7 +132,7 @@ class TerminalView:
         )
 
     def close(self) -> None:
-        """Leave the last state as it is, and give the terminal back."""
+        """Stop drawing; the last state stays visible."""
         self._progress.stop()
 
 

@@ -142,9 +142,10 @@ class PartNames:
                     path.unlink(missing_ok=True)
 
     def remove_names_of(self, published: os.stat_result) -> None:
-        """Remove the private names of the published file: its process was killed before it could.
+        """Remove the private names of the published file.
 
-        The resume state goes with them unless it is that of another part file.
+        They exist if its process was killed before it removed them. The resume state is removed,
+        too, unless it belongs to another part file.
         """
         for path in self._private_paths():
             with contextlib.suppress(OSError):

@@ -187,7 +187,10 @@ def _unseal(sealed: bytes) -> Json:
 
 
 def _validated(document: Json, job_id: str, length: int, inode: int) -> ResumeState | None:
-    """Return the state in a document of this job, file and machine run, if it is plausible."""
+    """Return the state that the document contains; None if it is not usable.
+
+    It is usable if it is plausible, and belongs to this job, this file and this run of the machine.
+    """
     match document:
         case {
             "format": 3,

@@ -361,7 +361,7 @@ class RateLimiter:
         self.gate_opens_at = max(self.gate_opens_at, now + wait + self._rng.uniform(0, jitter))
 
     def _wake_waiting(self, due_at: float = math.inf) -> None:
-        """Wake waiting callers: now, by a timer, or after the next response.
+        """Wake the callers that may send now; set a timer if the next one may send later.
 
         Args:
             due_at: When the timer that calls this was due; infinity if no timer calls it.

@@ -28,7 +28,7 @@ class Score:
 
     @property
     def is_bad(self) -> bool:
-        """True if, in addition, the list was late for at least two jobs."""
+        """True if the list was late for more than 15% of the jobs, and for at least two jobs."""
         return self.is_suspicious and self.late > _MIN_LATE
 
 

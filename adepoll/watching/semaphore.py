@@ -100,7 +100,7 @@ class Turns:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> Coroutine[Any, Any, bool | None]:
-        """Return what releases the place."""
+        """Return a coroutine that releases the place."""
         return self._semaphore.__aexit__(exc_type, exc, traceback)
 
 

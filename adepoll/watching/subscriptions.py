@@ -37,7 +37,7 @@ JobIds: TypeAlias = Iterable[str | JobRef] | AsyncIterable[str | JobRef]
 
 
 class Ended(Enum):
-    """Why a job is not open any more, although the consumer has not taken its last item."""
+    """Why polling of a job has ended, while its snapshot or error waits for the consumer."""
 
     BUFFERED = 1
     UNRESOLVED = 2
