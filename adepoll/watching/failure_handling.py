@@ -12,9 +12,10 @@ time is evidence, not elapsed time:
   answered since the job's previous failed poll. If 5 of 100 polls fail, nearly all seconds count.
   If all fail, the whole service is down, and none counts. If there was no other poll, as with a
   single job, none counts either: nothing tells a failing job from a failing service.
-- A job whose seconds have reached a tenth of the limit is a suspect: the service answered polls of
-  others meanwhile. Its later failures say nothing about the service, and its seconds count also
-  without other polls. So the bad jobs that remain at the end do not look like an outage.
+- A job whose seconds have reached three tenths of the limit, so in four failed polls or more, is a
+  suspect: the service answered polls of others meanwhile. Its later failures say nothing about the
+  service, and its seconds count also without other polls. So the bad jobs that remain at the end do
+  not look like an outage. Fewer polls can fail by accident just before an outage begins.
 - A malformed answer and a 404 count in full: the service responds. A 403 counts like other
   failures, because it can concern the key of all jobs.
 - The seconds before a 429 do not count.
@@ -248,7 +249,7 @@ _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0
 _MOST: Final = 0.5
-_SUSPECT_FROM: Final = 0.1  # of the patience
+_SUSPECT_FROM: Final = 0.3  # of the patience
 _MOST_REMEMBERED: Final = 1_000  # jobs
 _REMEMBERED_FOR: Final = 600.0
 _ROUNDING: Final = 1e-9

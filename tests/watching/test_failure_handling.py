@@ -115,12 +115,22 @@ def test_a_failing_job_is_polled_again_within_a_tenth_of_the_patience():
 
 def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
     rules, state = rules_of(), job()
-    for number in range(7):
+    for number in range(12):
         rules.service.record_answer()
         rules.record(state, BROKEN, 10.0 * number)
-    assert rules.service.failed == 3  # the later ones say nothing about the service
-    later = play(rules, *[(10.0 * number, BROKEN) for number in range(7, 40)], state=state)
-    assert later.index(GIVE_UP) == 300 / 10 - 7
+    assert rules.service.failed == 9  # the later ones say nothing about the service
+    later = play(rules, *[(10.0 * number, BROKEN) for number in range(12, 40)], state=state)
+    assert later.index(GIVE_UP) == 300 / 10 - 12
+
+
+@pytest.mark.parametrize("gap", [10.0, 30.0, 300.0])
+def test_three_failures_before_an_outage_do_not_make_it_the_fault_of_the_job(gap):
+    rules, state = rules_of(), job()
+    for number in range(3):
+        rules.service.record_answer()
+        rules.record(state, BROKEN, gap * number)
+    outage = play(rules, *[(3 * gap + 30.0 * number, BROKEN) for number in range(60)], state=state)
+    assert GIVE_UP not in outage
 
 
 def test_the_list_does_not_show_that_polls_work():

@@ -1113,8 +1113,8 @@ def test_an_outage_shorter_than_the_patience_gives_no_job_up(replay, scripted):
             settled, error = await collect(watcher.watch(["a", "b"]))
         assert settled == ["a"]
         assert isinstance(error.causes["b"], TransportError)
-        # The answer about "a" ends the outage: then "b" alone fails, for another 30 seconds.
-        assert 260 <= source.times("b")[-1] < 280
+        # One answer, about "a", does not show that "b" is the reason: nothing is left to compare.
+        assert 300 <= source.times("b")[-1] < 310
 
     replay(script)
 
