@@ -167,8 +167,8 @@ class JobSnapshot(TableRow):
             `output_save_url`, and that URL may not be readable.
         metadata: Facts about the job.
         failure_reason: Why the job failed, if it did.
-        conforms: False if the data of an extract job does not fully conform to the caller's schema;
-            then `schema_violation` says why. None for kinds without a schema.
+        violates_schema: True if the service said that the data of a completed job does not fully
+            conform to the caller's schema; see `conforms`.
         incomplete: True if the service said that pages of the document could not be parsed (HTTP
             206).
         extra: JSON of fields that this version does not know or could not read, by name.
@@ -194,7 +194,7 @@ class JobSnapshot(TableRow):
     output_url: str | None = field(default=None, repr=show_url)
     metadata: JobMetadata | None = field(default=None, metadata=repeats("data"))
     failure_reason: str | None = field(default=None, repr=show_text, metadata=MESSAGE_TEXT)
-    conforms: bool | None = field(default=True, metadata=NOT_IN_JSON)
+    violates_schema: bool = field(default=False, metadata=NOT_IN_JSON)
     incomplete: bool = field(default=False, metadata=NOT_IN_JSON)
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)
 
@@ -252,13 +252,25 @@ class JobSnapshot(TableRow):
         return () if (facts := self.facts) is None else facts.failed_page_indexes
 
     @property
+    def conforms(self) -> bool | None:
+        """Whether the data of an extract job fully conforms to the caller's schema.
+
+        If not, `schema_violation` says why, if the service does. None unless the job has completed,
+        and for kinds without a schema.
+        """
+        if self.violates_schema:
+            return False
+        has_schema = self.status is JobStatus.COMPLETED and self.kind in _WITH_SCHEMA
+        return True if has_schema else None
+
+    @property
     def partial(self) -> bool:
         """Whether the job has completed, but not with all that was asked for.
 
         That is: the data does not conform to the schema, or pages could not be parsed.
         """
         return self.status is JobStatus.COMPLETED and (
-            self.conforms is False
+            self.violates_schema
             or self.incomplete
             or self.schema_violation is not None
             or bool(self.failed_pages)
@@ -299,7 +311,8 @@ class JobSnapshot(TableRow):
             kept_result=None,
             received_result=None,
             metadata=self.facts,
-            conforms=False if self.schema_violation is not None else self.conforms,
+            violates_schema=self.violates_schema
+            or (self.status is JobStatus.COMPLETED and self.schema_violation is not None),
             incomplete=self.incomplete or bool(self.failed_pages),
         )
 
@@ -352,7 +365,7 @@ class JobSnapshot(TableRow):
         name = raw.pop("kind", JobKind.V1_EXTRACT.name)
         added: dict[str, Json] = {"label": raw.pop("label", None)}
         added |= {flag: raw.pop(flag, False) for flag in _FLAGS}
-        conforms = raw.pop("conforms", True)
+        conforms = raw.pop("conforms", None)
         problems = [
             f"expected {what} @ $.{name}"
             for name, what, is_right in (
@@ -368,7 +381,7 @@ class JobSnapshot(TableRow):
         kind = JobKind(str(name))
         shape = shape_of(kind, *result_classes(kind, raw.get("data") or raw))
         snapshot = codec.read(JobSnapshot, raw, shape=shape)
-        return evolve(snapshot, conforms=conforms, **added)
+        return evolve(snapshot, violates_schema=conforms is False, **added)
 
 
 _FLAGS: Final = ("data_omitted", "incomplete")
@@ -381,8 +394,7 @@ def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
     For `object`, `data` stays parsed JSON.
     """
     types: dict[str, Any] = {"data": Json if result is object else result, "metadata": metadata}
-    has_schema = kind in {JobKind.V1_EXTRACT, JobKind.V2_EXTRACT}
-    defaults = {"kind": kind, "conforms": True if has_schema else None}
+    defaults: dict[str, Any] = {"kind": kind}
     if kind in _V2:
         # `error` is an object. Older answers have a text, under the declared name.
         names = {"data": "result", "failure_reason": "error"}
@@ -390,4 +402,5 @@ def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
     return Shape(types=types, defaults=defaults)
 
 
+_WITH_SCHEMA: Final = {JobKind.V1_EXTRACT, JobKind.V2_EXTRACT}
 _V2: Final = {JobKind.V2_PARSE, JobKind.V2_EXTRACT, JobKind.V2_WORKFLOW}

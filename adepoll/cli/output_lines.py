@@ -101,7 +101,7 @@ def _missing(job: JobSnapshot) -> str:
     if job.failed_pages or job.incomplete:
         count = len(job.failed_pages)
         return f"{count} page{'s' * (count != 1)} failed" if count else "pages failed"
-    return "does not conform to its schema" if job.partial or job.conforms is False else ""
+    return "does not conform to its schema" if job.partial else ""
 
 
 def _relative(path: Path) -> str:

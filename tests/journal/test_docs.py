@@ -40,7 +40,9 @@ async def journal(tmp_path, monkeypatch):
             settled("job-1", 50, fetching=True),
             Fetched("job-1", file, 1, 1_700_000_060.0),
             settled("job-2", 10, status="failed", failure_reason="bad scan"),
-            settled("job-3", 20, conforms=False, metadata={"schema_violation_error": "no total"}),
+            settled(
+                "job-3", 20, violates_schema=True, metadata={"schema_violation_error": "no total"}
+            ),
             *(
                 GivenUp(i, JobNotFoundError(status=404, job_id=i), lasting=True, at=1.0)
                 for i in ("job-4", "job-5")

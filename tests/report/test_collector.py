@@ -193,7 +193,7 @@ def test_violations_and_warnings_are_counted():
 
 def test_http_206_without_a_reason_is_a_violation():
     base = record(1)
-    facts = collect([evolve(base, snapshot=evolve(base.snapshot, conforms=False))])
+    facts = collect([evolve(base, snapshot=evolve(base.snapshot, violates_schema=True))])
     assert [group.pattern for group in facts.violations] == ["no reason given"]
 
 

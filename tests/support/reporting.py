@@ -51,7 +51,7 @@ def record(
         progress=1.0,
         failure_reason=reason,
         metadata=_metadata(job_id, took, metadata) if measured else None,
-        conforms=metadata.get("schema_violation_error") is None,
+        violates_schema=metadata.get("schema_violation_error") is not None,
     )
     done = {"stage": stage or Stage.DONE, "file": None}
     if text == "completed" and size is not None and stage is None:

@@ -33,8 +33,9 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
     snapshot = codec.decode(JobSnapshot, body, LIMITS)
     if snapshot.extra:
         snapshot = check_odd_fields(snapshot, ExtractResult)
-    if status == SOME_FAILED or snapshot.schema_violation is not None:
-        return evolve(snapshot, conforms=False)
+    violates = status == SOME_FAILED or snapshot.schema_violation is not None
+    if violates and snapshot.status is JobStatus.COMPLETED:
+        return evolve(snapshot, violates_schema=True)
     return snapshot
 
 

@@ -39,11 +39,14 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         snapshot = codec.decode(JobSnapshot, body, LIMITS, shape=shape)
         if snapshot.extra:
             snapshot = check_odd_fields(snapshot, result, "result")
-        if has_schema:
-            violation = getattr(snapshot.data, "schema_violation_error", None)
-            is_partial = status == SOME_FAILED or violation is not None
-            return evolve(snapshot, conforms=False) if is_partial else snapshot
-        return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
+        if not has_schema:
+            return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
+        violation = getattr(snapshot.data, "schema_violation_error", None)
+        if snapshot.status is JobStatus.COMPLETED and (
+            status == SOME_FAILED or violation is not None
+        ):
+            return evolve(snapshot, violates_schema=True)
+        return snapshot
 
     def decode_result(body: bytes | str) -> Any:
         return codec.decode(result, body)
