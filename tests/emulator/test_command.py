@@ -105,7 +105,7 @@ async def test_a_terminal_shows_one_line_of_statistics_that_is_redrawn():
     [
         (["--fault", "fire"], "no fault is named 'fire'"),
         (["--fault", "nan:2"], "'chance' must be <= 1: 2.0"),
-        (["--fault", "nan:often"], "could not convert string to float"),
+        (["--fault", "nan:often"], "'often' is not a chance from 0 to 1"),
         (["--kind", "v3-parse"], "'v3-parse' is not one of 'v1-extract', 'v1-parse'"),
         (["--profile", "nowhere.toml"], "No such file"),
         (["--profile", "{bad}"], "unknown key sed"),
