@@ -197,6 +197,13 @@ async def run_uvicorn(app):
         server.should_exit = True
         async with bounded("for uvicorn to stop"):
             await serving
+            # A connection that was accepted during the shutdown is made a few steps later.
+            for _ in range(5):
+                await asyncio.sleep(0)
+            while connections := list(server.server_state.connections):
+                for connection in connections:
+                    connection.shutdown()
+                await asyncio.sleep(0.01)
 
     try:
         parts = [getattr(resources, name, None) for name in ("client", "watcher", "fetcher")]
