@@ -21,6 +21,7 @@ from adepoll.batch.result_fetching import (
     record_pages,
 )
 from adepoll.common.tasks import finish
+from adepoll.common.threads import wait_until_done
 from adepoll.errors import (
     ClosedError,
     InvalidJobIdError,
@@ -271,13 +272,24 @@ class RunTasks:
                 to_fetch.append(end)
             else:
                 outcomes.append(outcome_of(end))
-        await self._journal.write(*changes)
-        self.counters.record_ends(ends)
+        await self._write_ends(changes, ends)
         if outcomes:
             self.counters.close(len(outcomes), asyncio.get_running_loop().time())
             await self._deliver(*outcomes)
         for snapshot in to_fetch:
             await self._results.put(snapshot, targets[ref_of(snapshot)])
+
+    async def _write_ends(
+        self, changes: list[Change], ends: Iterable[JobSnapshot | UnresolvedJob]
+    ) -> None:
+        """Write how jobs ended, and count them; a cancellation waits until that is done."""
+        writing = asyncio.create_task(self._journal.write(*changes))
+        try:
+            await wait_until_done(writing)
+        finally:
+            if not writing.cancelled() and writing.exception() is None:
+                self.counters.record_ends(ends)
+        writing.result()
 
     # --- for the next run --------------------------------------------------------------------
 

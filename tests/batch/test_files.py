@@ -13,6 +13,7 @@ import pytest
 from batching import LARGE, gather, gather_until, until
 from files import mode_of_new_files, names, sha256
 
+from adepoll import JobStatus
 from adepoll.batch import result_files
 from adepoll.emulator import Outcome as Ends
 from adepoll.errors import (
@@ -23,6 +24,8 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.part_file import PartFile
+from adepoll.journal import Journal
+from adepoll.journal.changes import Settled
 from adepoll.journal.outcomes import RecordedError, Stage
 
 
@@ -586,6 +589,25 @@ async def test_a_full_disk_stops_the_run_and_the_next_run_completes_with_free_sp
     for job_id in job_ids:
         assert scene.path(job_id).read_bytes() == scene.truth(job_id)
     assert scene.leftovers() == []
+
+
+async def test_jobs_that_the_journal_records_while_a_run_is_left_are_counted(scene, monkeypatch):
+    real, recorded = Journal.write, asyncio.Event()
+
+    async def write(journal, *changes, **options):
+        await real(journal, *changes, **options)
+        if any(isinstance(change, Settled) for change in changes):
+            recorded.set()
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(Journal, "write", write)
+    job_ids = [scene.submit(), scene.submit(processing_time=0.3)]
+    async with scene.batch() as batch:
+        async with batch.run(job_ids) as run:
+            await anext(run)
+            recorded.clear()
+            await until(recorded.is_set)
+        assert batch.progress.settled == {JobStatus.COMPLETED: 2}
 
 
 async def test_a_missing_folder_stops_the_run(scene):
