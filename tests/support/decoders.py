@@ -6,6 +6,7 @@ raise one of the errors of its entry. Its seeds are in ``tests/fuzz/seeds/NAME``
 
 import copy
 import json
+import re
 from binascii import crc32
 from collections.abc import Callable
 from contextlib import suppress
@@ -188,17 +189,25 @@ def check_error_body(body):
         assert len(error.detail) < 1_000
 
 
+CANARY = "canary-signature-0123456789"
+MARKED = re.compile(rb"(?<![\w-])(sig=|<SignatureProvided>)%b(?![\w-])" % CANARY.encode())
+
+
 @entry("storage-error")
 def check_storage_error(body):
     for status in (403, 500):
         error = error_for(
             "j-1",
-            "https://h/p?sig=canary-signature-0123456789",
+            "https://h/p?sig=canary-of-the-url-0123456789",
             status,
             body,
             now=datetime.now(UTC),
         )
-        assert "canary-signature" not in str(error)
+        assert "canary-of-the-url" not in str(error)
+        # After an edit of its name, nothing tells that a word is a signature. The first letter is
+        # left out: a byte before it that is shown as "\\x1c" would end in the same one.
+        rest = CANARY[1:]
+        assert rest not in str(error) or rest.encode() in MARKED.sub(b"", body)
         assert str(error).isprintable()
 
 
