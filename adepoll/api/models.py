@@ -9,7 +9,6 @@ query or a customer's data. A kind of jobs can write a field under another name;
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum
 from functools import cache
 from typing import Any, Final, Self
 
@@ -17,6 +16,7 @@ from attrs import evolve, field, frozen
 
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
+from adepoll.api.job_status import JobStatus as JobStatus  # noqa: PLC0414 - as above
 from adepoll.api.json_fields import (
     MESSAGE_TEXT,
     NOT_IN_JSON,
@@ -40,36 +40,6 @@ from adepoll.errors import JobCancelledError, JobFailedError, MalformedAnswerErr
 
 MAX_PAGE_SIZE: Final = 100
 """Largest number of jobs in one page of the list."""
-
-
-class JobStatus(Enum):
-    """The status of a job. `UNKNOWN` stands for a status text that this version does not know.
-
-    Attributes:
-        is_terminal: Whether a job with this status never changes again.
-    """
-
-    is_terminal: bool
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-
-    __hash__ = object.__hash__  # faster than Enum's; a member is equal to itself only
-
-    @classmethod
-    def parse(cls, text: str) -> "JobStatus":
-        """Return the status with that text in upper or lower case, or `UNKNOWN`."""
-        return _BY_TEXT.get(text) or _BY_TEXT.get(text.strip().lower()) or cls.UNKNOWN
-
-
-for _status in JobStatus:  # read at every poll, and a property of an Enum is slow
-    _status.is_terminal = _status.value in {"completed", "failed", "cancelled"}
-_BY_TEXT: Final = {status.value: status for status in JobStatus if status is not JobStatus.UNKNOWN}
-_BY_TEXT["canceled"] = JobStatus.CANCELLED  # the American spelling
 
 
 @frozen(kw_only=True)
