@@ -30,6 +30,7 @@ from adepoll.errors import (
     StorageError,
     TargetExistsError,
 )
+from adepoll.fetcher.part_names import PartNames, private_names
 from adepoll.fetcher.result_sources import ref_of
 from adepoll.journal import Change, Fetched, FileLost, GivenUp, Journal, RecordFilter
 from adepoll.journal.outcomes import Outcome, Record, ResultFile
@@ -87,6 +88,7 @@ class ResultFetching:
         self._deliver = deliver
         self._queue: asyncio.Queue[_ResultFetch | None] = asyncio.Queue(resources.downloads)
         self._unfinished: set[JobRef] = set()  # jobs that are to be fetched since an earlier run
+        self._left: list[str] = []  # private part files, perhaps of a run that was killed
         # Jobs delivered by this run: the consumer may have moved their files.
         self._delivered: set[JobRef] | None = set() if verify_delivered else None
 
@@ -109,11 +111,14 @@ class ResultFetching:
             ConfigurationError: There are such results, but there is no folder for them.
         """
         self._unfinished = await self._ids_of(RecordFilter.FETCHING)
-        if self._unfinished and self._resources.out_dir is None:
+        if not self._unfinished:
+            return
+        if self._resources.out_dir is None:
             raise ConfigurationError(
                 f"the journal has {len(self._unfinished)} results that must still be fetched; pass "
                 "the out_dir of the run before"
             )
+        self._left = await asyncio.to_thread(private_names, self._resources.out_dir)
 
     # --- results -----------------------------------------------------------------------------
 
@@ -179,8 +184,12 @@ class ResultFetching:
                 path = earlier if is_ours else earlier.with_name(result_name(record.job_id))
             elif is_ours and earlier.parent == path.parent:
                 path = earlier  # another job with the same label may have been added since
-        if path is not None and record.snapshot is not None:
-            await self.put(record.snapshot, path)
+        if path is None or record.snapshot is None:
+            return
+        if self._left:
+            names = PartNames(path, record.job_id)
+            await asyncio.to_thread(names.remove_unused, self._left)
+        await self.put(record.snapshot, path)
 
     async def _fetch(self, fetch: _ResultFetch) -> tuple[Outcome, Change]:
         """Write a result to its file; return the outcome and what the journal records of it."""

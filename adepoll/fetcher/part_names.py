@@ -9,8 +9,9 @@ threads.
 import contextlib
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from adepoll.common import file_system
 from adepoll.fetcher.resume_state import ResumeStateFile
 
 _COPY_SIZE: Final = 2**20
+_PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{1,16}\.part", re.DOTALL)
 
 
 @frozen
@@ -132,9 +134,13 @@ class PartNames:
         own.close()
         return private
 
-    def remove_unused(self) -> None:
-        """Remove the private files that ended processes have left."""
-        for path in self._private_paths():
+    def remove_unused(self, names: Iterable[str] | None = None) -> None:
+        """Remove the private files that ended processes have left.
+
+        Args:
+            names: The `private_names` of the folder; None to list it.
+        """
+        for path in self._private_paths(names):
             fd = _open_unused(path)
             if fd is not None:
                 os.close(fd)
@@ -158,13 +164,19 @@ class PartNames:
         """Return a path beside the target that no other process uses."""
         return self.shared.with_name(f"{self._stem}.{secrets.token_hex(8)}.part")
 
-    def _private_paths(self) -> list[Path]:
-        try:
-            paths = [*self.shared.parent.iterdir()]
-        except OSError:  # a folder can be writable but not readable
-            return []
-        paths = [path for path in paths if path.name.startswith(f"{self._stem}.")]
-        return [path for path in paths if path.suffix == ".part" and path != self.shared]
+    def _private_paths(self, names: Iterable[str] | None = None) -> list[Path]:
+        folder = self.shared.parent
+        names = private_names(folder) if names is None else names
+        return [folder / name for name in names if name.startswith(f"{self._stem}.")]
+
+
+def private_names(folder: Path) -> list[str]:
+    """Return the names in a folder that are those of private part files."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if _PRIVATE.fullmatch(entry.name)]
+    except OSError:  # a folder can be writable but not readable
+        return []
 
 
 def copy(source: int, target: int, start: int, stop: int) -> None:

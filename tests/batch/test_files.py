@@ -24,6 +24,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.part_names import PartNames
 from adepoll.journal import Journal
 from adepoll.journal.changes import Settled
 from adepoll.journal.outcomes import RecordedError, Stage
@@ -608,6 +609,23 @@ async def test_jobs_that_the_journal_records_while_a_run_is_left_are_counted(sce
             recorded.clear()
             await until(recorded.is_set)
         assert batch.progress.settled == {JobStatus.COMPLETED: 2}
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+async def test_what_a_run_left_when_it_was_killed_while_publishing_is_removed(scene, is_published):
+    job_id = scene.submit(result_bytes=LARGE)
+    fault = scene.ade.faults.add("stalled", endpoints=["result"])
+    async with scene.batch() as batch, batch.run([job_id]):
+        await until(lambda: scene.records().get(job_id) is not None)
+        await until(lambda: scene.records()[job_id].stage is Stage.FETCHING)
+    scene.ade.faults.remove(fault)
+    left = PartNames(scene.path(job_id), job_id).random_path()
+    left.write_bytes(scene.truth(job_id))
+    if is_published:
+        os.link(left, scene.path(job_id))
+    assert (await scene.run())[job_id].error is None
+    assert scene.path(job_id).read_bytes() == scene.truth(job_id)
+    assert scene.leftovers() == []
 
 
 async def test_a_missing_folder_stops_the_run(scene):

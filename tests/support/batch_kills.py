@@ -126,19 +126,14 @@ class Place:
                 return {record.job_id: record for record in journal.records()}
 
     def outcomes(self):
-        """Return what the journal records of each job, and the digests of the result files.
-
-        A process that is killed while it publishes a result can leave a private part file.
-        """
+        """Return what the journal records of each job, and the digests of the result files."""
         recorded = {}
         for job_id, record in self.records().items():
             file = record.file and (record.file.path.name, record.file.bytes, record.file.sha256)
             error = record.error and (record.error.kind, str(record.error))
             recorded[job_id] = (str(record.stage), record.status_text, error, file)
         files = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in self.out.iterdir()
-            if path.suffix != ".part"
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.out.iterdir()
         }
         return recorded, files
 
