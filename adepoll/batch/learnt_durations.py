@@ -38,7 +38,7 @@ async def _read_note(journal: Journal) -> dict[str, str]:
     """Return the texts of `Durations` by the name of their kind."""
     try:
         noted = json.loads(await journal.note(_NOTE) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     texts = noted.items() if isinstance(noted, dict) else ()
     return {name: text for name, text in texts if isinstance(text, str)}

@@ -21,7 +21,7 @@ from adepoll.common import file_system
 from adepoll.fetcher.resume_state import ResumeStateFile
 
 _COPY_SIZE: Final = 2**20
-_PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{1,16}\.part", re.DOTALL)
+_PRIVATE: Final = re.compile(r"\..*\.[0-9a-f]{12}\.[0-9a-f]{16}\.part", re.DOTALL)
 
 
 @frozen

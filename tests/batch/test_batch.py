@@ -506,7 +506,7 @@ async def test_durations_are_learnt_for_each_kind_and_kept_beside_each_other(sce
         assert watcher_of(batch).durations_by_kind[workflow].ended == 4
 
 
-@pytest.mark.parametrize("note", ["of another version", "[]", '{"v1-extract": 7}', '{"a": "b"}'])
+@pytest.mark.parametrize("note", ["other", "[]", '{"v1-extract": 7}', '{"a": "b"}', "[" * 100_000])
 async def test_unreadable_durations_are_ignored(scene, note):
     async with await Journal.open(scene.journal, endpoint=scene.client.base_url) as journal:
         await journal.set_note("durations", note)

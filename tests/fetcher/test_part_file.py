@@ -1206,7 +1206,7 @@ def test_a_full_disk_during_the_copy_of_a_leftover_begins_again(tmp_path, fail_o
 def test_what_killed_writers_have_left_is_removed(tmp_path):
     left_behind(tmp_path / "out")
     (part_path,) = tmp_path.glob(".*.part")
-    orphan = part_path.with_name(f"{part_path.stem}.abc.part")
+    orphan = part_path.with_name(f"{part_path.stem}.0123456789abcdef.part")
     orphan.write_bytes(b"x")
     write_whole(part_file(tmp_path / "out"), b"{}")
     assert names(tmp_path) == ["out"]
