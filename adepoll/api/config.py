@@ -118,6 +118,24 @@ def read_base_urls(
     return v1, region_url(os.environ.get(REGION_VARIABLE) or "us", V2_REGIONS)
 
 
+def environment_of(base_url: str, api_key: str) -> dict[str, str]:
+    """Return the environment variables that direct adepoll and the official SDK to one service.
+
+    Every variable that could name another service has a value, so that none is left over. The
+    region is empty: beside a base URL, the official SDK accepts no region.
+
+    Args:
+        base_url: Address of the API, for v1 and v2 jobs.
+        api_key: The key.
+    """
+    return {
+        BASE_URL_VARIABLE: base_url,
+        V2_BASE_URL_VARIABLE: base_url,
+        REGION_VARIABLE: "",
+        API_KEY_VARIABLE: api_key,
+    }
+
+
 def _checked(base_url: str, name: str) -> str:
     """Return an address without a slash at the end; raise ConfigurationError if it is not one."""
     shown = showable(redact_url(base_url), 120)

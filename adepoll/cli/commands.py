@@ -144,7 +144,7 @@ def demo() -> None:
 def emulate() -> None:
     """Run an emulated ADE service with all kinds of jobs; needs no API key.
 
-    Prints two environment variables that direct adepoll and the official SDK to the emulator.
+    Prints the environment variables that direct adepoll and the official SDK to the emulator.
     """
 
 

@@ -100,7 +100,7 @@ async def emulator_process(*, seed: int, median: float) -> AsyncIterator[Emulato
 
 
 async def _read_announcement(process: asyncio.subprocess.Process) -> EmulatorProcess:
-    """Read the two lines ``export NAME=VALUE`` that the emulator prints first."""
+    """Read the lines ``export NAME=VALUE`` that the emulator prints first."""
     variables: dict[str, str] = {}
     while not variables.keys() >= {BASE_URL_VARIABLE, API_KEY_VARIABLE}:
         line = (await process.stdout.readline()).decode() if process.stdout else ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import shlex
 import shutil
 import sys
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ import attrs
 import click
 from click.core import ParameterSource
 
-from adepoll.api.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from adepoll.api.config import environment_of
 from adepoll.api.models import JobStatus
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say
@@ -74,8 +75,8 @@ def emulate(
                 return ExitCode.USAGE
             for _, kind in zip(range(chosen.jobs), itertools.cycle(chosen.kinds), strict=False):
                 emulator.submit(kind=kind)
-            write_line(f"export {BASE_URL_VARIABLE}={emulator.base_url}")
-            write_line(f"export {API_KEY_VARIABLE}={emulator.api_key}")
+            for name, value in environment_of(emulator.base_url, emulator.api_key).items():
+                write_line(f"export {name}={shlex.quote(value) if value else ''}")
             say(
                 f"adepoll: emulating ADE at {emulator.base_url} with {chosen.jobs} jobs; "
                 "press Ctrl-C to stop"

@@ -60,13 +60,10 @@ def ade_env(ade: "Emulator", monkeypatch: pytest.MonkeyPatch) -> "Emulator":
     """The emulator `ade`, with environment variables that point to it. `AdeClient()`, the official
     SDK and the command use it without arguments, in this process and in its child processes.
     """
-    from adepoll.api import config  # noqa: PLC0415 - as for `ade`
+    from adepoll.api.config import environment_of  # noqa: PLC0415 - as for `ade`
 
-    monkeypatch.setenv(config.API_KEY_VARIABLE, ade.api_key)
-    monkeypatch.setenv(config.BASE_URL_VARIABLE, ade.base_url)
-    # The official SDK refuses a region beside a base URL, and would send v2 requests elsewhere.
-    monkeypatch.delenv(config.REGION_VARIABLE, raising=False)
-    monkeypatch.delenv(config.V2_BASE_URL_VARIABLE, raising=False)
+    for name, value in environment_of(ade.base_url, ade.api_key).items():
+        monkeypatch.setenv(name, value)
     return ade
 
 

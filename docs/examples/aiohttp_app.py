@@ -1,10 +1,10 @@
 """Batches of jobs in an aiohttp server: start a batch, follow its progress, download the results.
 
-In one terminal, start an emulator of the service, which prints two `export` commands:
+In one terminal, start an emulator of the service, which prints `export` commands:
 
     adepoll emulate
 
-In another terminal, run those two commands, and then:
+In another terminal, run those commands, and then:
 
     python docs/examples/aiohttp_app.py
 

@@ -1,10 +1,10 @@
 """Batches of jobs in a FastAPI server: start a batch, follow its progress, download the results.
 
-In one terminal, start an emulator of the service, which prints two `export` commands:
+In one terminal, start an emulator of the service, which prints `export` commands:
 
     adepoll emulate
 
-In another terminal, run those two commands, and then:
+In another terminal, run those commands, and then:
 
     uvicorn --app-dir docs/examples fastapi_app:app --timeout-graceful-shutdown 4
 

@@ -462,17 +462,28 @@ async def test_ctrl_c_of_a_fetch_without_data_prints_nothing(ade, tmp_path):
 
 
 async def test_emulate_prints_variables_for_clients_and_stops_on_sigterm(ade):
-    async with started(ade, "emulate", "--port", "0", "--jobs", "3", real=True) as process:
-        lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
-        env = dict(word.split("=", 1) for _, word in lines)
-        async with started(
-            ade, "list", "--base-url", env["LANDINGAI_ADE_BASE_URL"],
-            key=env["VISION_AGENT_API_KEY"],
-        ) as listing:  # fmt: skip
+    """They replace what the shell had before, so that no request goes to another service."""
+    before = {
+        "LANDINGAI_ADE_BASE_URL": "http://127.0.0.1:9",  # no server
+        "LANDINGAI_ADE_V2_BASE_URL": "http://127.0.0.1:9",
+        "LANDINGAI_ADE_ENVIRONMENT": "eu",
+        "VISION_AGENT_API_KEY": "another",
+    }
+    options = ("--jobs", "3", "--kind", "v2-parse", "--api-key", "it's-mine")
+    async with started(ade, "emulate", "--port", "0", *options, real=True) as process:
+        lines = [(await process.stdout.readline()).decode() for _ in before]
+        shell = await asyncio.create_subprocess_exec(
+            *("sh", "-c", f"{''.join(lines)} env -0"), env=os.environ | before, stdout=-1
+        )
+        printed, _ = await shell.communicate()
+        env = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
+        env = {name: env[name] for name in before}
+        async with started(ade, "list", "--kind", "v2-parse", variables=env) as listing:
             out, _ = await listing.communicate()
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
     assert len(out.splitlines()) == 3
+    assert env["LANDINGAI_ADE_ENVIRONMENT"] == ""  # the official SDK refuses one beside a URL
     assert process.returncode == 143
     assert err.decode().count("\n") == 1
 

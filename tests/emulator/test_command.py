@@ -27,7 +27,7 @@ async def emulating(*options, stderr=asyncio.subprocess.PIPE):
         stderr=stderr,
     )
     async with supervised(process):
-        lines = [(await process.stdout.readline()).decode().split() for _ in range(2)]
+        lines = [(await process.stdout.readline()).decode().split() for _ in range(4)]
         env = dict(word.split("=", 1) for _, word in lines)
         request = urllib.request.Request(
             f"{env['LANDINGAI_ADE_BASE_URL']}/v1/ade/extract/jobs?pageSize=100",

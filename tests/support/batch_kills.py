@@ -53,10 +53,11 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        exports = first_lines(self._process, 2)
+        exports = first_lines(self._process, 4)
         variables = dict(export.split()[1].split("=", 1) for export in exports)
         self.environment = {**os.environ, **variables}
-        self._url, self._key = variables.values()
+        self._url = variables["LANDINGAI_ADE_BASE_URL"]
+        self._key = variables["VISION_AGENT_API_KEY"]
         self.job_ids = list(self.truth()["jobs"])
         return self
 
