@@ -5,6 +5,7 @@ All such accesses are in this module, so that a change of the implementation mee
 
 import asyncio
 import gc
+import types
 
 import aiohttp
 
@@ -16,10 +17,18 @@ def timers():
     return [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]
 
 
-def places_of(entries):
-    """Return how many tuples hold one of the entries in a list: the places they take in memory."""
-    # Not by a loop over all tuples, which can meet one that another thread has not finished yet.
-    return sum(type(holder) is tuple for holder in gc.get_referrers(*entries))
+def places_of(entries, holder):
+    """Return how many tuples within a holder have one of the entries: the places they take."""
+    wanted, left, seen, places = set(map(id, entries)), [holder], set(), 0
+    while left:
+        thing = left.pop()
+        if id(thing) in seen or isinstance(thing, (type, types.FunctionType, types.ModuleType)):
+            continue
+        seen.add(id(thing))
+        parts = gc.get_referents(thing)
+        places += type(thing) is tuple and not wanted.isdisjoint(map(id, parts))
+        left += [part for part in parts if gc.is_tracked(part) and id(part) not in wanted]
+    return places
 
 
 def sessions():

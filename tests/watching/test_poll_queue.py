@@ -138,13 +138,13 @@ def test_stale_places_take_at_most_as_much_memory_as_valid_ones():
     poll_queue, states = PollQueue(even), make_states(100)
     for step in range(100_000):
         poll_queue.put(states[step % 100], 1e6 - step, postponed=step % 3 == 0)
-    assert places_of(states) < 2_500
+    assert places_of(states, poll_queue) < 2_500
     others = make_states(5_000)
     for state in others:
         poll_queue.put(state, 0.0)
         if state.job_id != "job7":
             poll_queue.drop(state)
-    assert places_of(states + others) < 2_500
+    assert places_of(states + others, poll_queue) < 2_500
     assert poll_queue.pop(1.0).job_id == "job7"
     assert len(drain(poll_queue, 1e7)) == 100
 
@@ -163,7 +163,7 @@ def test_void_places_are_counted_however_they_became_void():
             poll_queue.recall(float(step))
         if step % 13 == 0:
             poll_queue.next_due()
-    assert places_of(states) < 2_500
+    assert places_of(states, poll_queue) < 2_500
 
 
 def test_clear_leaves_nothing():
@@ -176,7 +176,7 @@ def test_clear_leaves_nothing():
     poll_queue.clear()
     assert poll_queue.next_due() is None
     assert poll_queue.pop(1e9) is None
-    assert places_of(states) == 0
+    assert places_of(states, poll_queue) == 0
 
 
 def test_postponed_jobs_can_be_recalled():
@@ -327,9 +327,9 @@ def test_no_call_removes_many_out_of_date_places():
 
     def places_removed(call):
         nonlocal most
-        before = places_of(states)
+        before = places_of(states, poll_queue)
         call()
-        most = max(most, before - places_of(states))
+        most = max(most, before - places_of(states, poll_queue))
 
     for state in states[:2_400]:
         poll_queue.drop(state)

@@ -462,7 +462,7 @@ def test_cancelling_after_an_answer_changes_nothing():
     watched_jobs.succeeded(state, snapshot("a", "pending"), 0.0)
     watched_jobs.cancelled(state, 5.0)
     assert watched_jobs.poll_queue.next_due() == 10.0
-    assert places_of([state]) == 1
+    assert places_of([state], watched_jobs) == 1
 
 
 # --- poll_now -----------------------------------------------------------------------------------
@@ -511,7 +511,8 @@ def test_many_calls_of_poll_now_do_not_grow_the_heap():
     poll(watched_jobs, "pending", 0.0)
     for step in range(100_000):
         assert watched_jobs.poll_now("ab"[step % 2], 1.0 + step * 1e-6)
-    assert places_of([watched_jobs.get("a"), watched_jobs.get("b")]) < 10
+    states = [watched_jobs.get("a"), watched_jobs.get("b")]
+    assert places_of(states, watched_jobs) < 10
     assert {watched_jobs.pop_due(2.0).job_id, watched_jobs.pop_due(2.0).job_id} == {"a", "b"}
     assert watched_jobs.pop_due(2.0) is None
 
@@ -712,9 +713,9 @@ def test_unsubscribed_jobs_leave_nothing_behind():
     for job_id in job_ids[:-1]:
         watched_jobs.unsubscribe(job_id, subscription)
     assert len(watched_jobs) == 1
-    assert places_of(entries) < 2_000
+    assert places_of(entries, watched_jobs) < 2_000
     assert watched_jobs.pop_due(0.0).job_id == job_ids[-1]
-    assert places_of(entries) == 0
+    assert places_of(entries, watched_jobs) == 0
 
 
 def test_a_job_is_forgotten_with_its_last_subscriber():
