@@ -578,7 +578,7 @@ async def main():
                       received_at=from_timestamp(0), progress=1.0, output_url=sys.argv[1])
     tell = lambda written, size: print(written, flush=True)
     async with AdeClient("key", base_url="http://127.0.0.1:9") as client, \
-            ResultFetcher(client) as fetcher:
+            ResultFetcher(client, connections=1) as fetcher:
         await fetcher.download(job, sys.argv[2], progress=tell)
 
 asyncio.run(main())

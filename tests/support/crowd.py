@@ -60,11 +60,12 @@ async def download_together(folder, *, count, share, seed, outage=None):
     tally = Tally()
     # Each reading of this clock moves it by a second, so that every renewed URL is different.
     clock = itertools.count(EPOCH).__next__
-    retry = RETRY if outage is None else RetryPolicy()
+    # Without an outage, a failed download ends after its attempts and does not wait.
+    retry, patience = (RETRY, 0.0) if outage is None else (RetryPolicy(), 60.0)
     async with (
         Emulator(seed=seed, clock=clock) as ade,
         AdeClient(ade.api_key, base_url=ade.base_url, retry=retry, rng=rng) as client,
-        ResultFetcher(client, read_timeout=SILENCE) as fetcher,
+        ResultFetcher(client, read_timeout=SILENCE, patience=patience) as fetcher,
     ):
         job_ids = [ade.submit(JobPlan(result_bytes=draw_size(rng))) for _ in range(count)]
         _add_faults(ade, job_ids if outage is None else (), share)
