@@ -14,10 +14,9 @@ import aiohttp
 from attrs import evolve
 
 from adepoll.api import protocol
-from adepoll.api.client_views import ClientOfKind, OwnMethods, PollingClient
 from adepoll.api.config import read_base_urls, read_key
 from adepoll.api.job_kind import JobKind, JobRef
-from adepoll.api.job_requests import JobRequests
+from adepoll.api.job_requests import ClientOfKind, JobRequests, OwnMethods, PollingClient
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary

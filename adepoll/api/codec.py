@@ -1,19 +1,42 @@
-"""JSON to attrs classes and back: a field is declared in its class only. Imports readers and below.
+"""JSON to attrs classes and back: a field is declared in its class only. Imports json_fields.
 
-A reader is generated from each class. Unknown fields, and fields that cannot be read, are kept in
-the attribute `extra`.
+A reader is generated for each class, as attrs generates its __init__. It raises `UNREADABLE` if a
+required field is missing or has another type, and then `problems_of` says why. Unknown fields, and
+all other odd values, are kept in the attribute `extra`. A reader does not recurse into JSON of
+unknown shape.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import Enum
 from functools import cache
-from types import ModuleType
-from typing import TypeVar
+from types import MemberDescriptorType, ModuleType
+from typing import Any, Final, TypeVar
 
-from adepoll.api.json_fields import Shape
-from adepoll.api.json_text import Json, Limits, dumps, load_object
-from adepoll.api.readers import UNREADABLE, problems_of, reader_of
+import attrs
+
+from adepoll.api.error_text import error_text
+from adepoll.api.json_fields import (
+    EPOCH,
+    LATEST_SECONDS,
+    Field,
+    Shape,
+    ShapeError,
+    fields_of,
+    json_key,
+    keys_of,
+    members_of,
+    read_float,
+)
+from adepoll.api.json_text import Json, Limits, bounded, dumps, kind_of, load_object
 from adepoll.errors import MalformedAnswerError
 
 _T = TypeVar("_T")
+
+UNREADABLE: Final = (KeyError, ShapeError)
+"""What a reader raises."""
+
+_MAX_PROBLEMS: Final = 20
 
 
 def decode(
@@ -61,3 +84,262 @@ def _writer() -> ModuleType:
     from adepoll.api import writer  # noqa: PLC0415 - cattrs is slow to import; polls need none
 
     return writer
+
+
+@cache
+def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
+    """Generate the function that reads an instance of the class from parsed JSON."""
+    names: dict[str, object] = {
+        "cls": cls,
+        "keys": keys_of(cls, shape),
+        "epoch": EPOCH,
+        "timedelta": timedelta,
+        "iso": datetime.fromisoformat,
+        "latest": LATEST_SECONDS,
+        "large": 2**53,  # smaller whole numbers fit a float
+        "ShapeError": ShapeError,
+        "UNREADABLE": UNREADABLE,
+        "bounded": bounded,
+        "set_aside": set_aside,
+    }
+    lines = [
+        "def read(raw):",
+        " if type(raw) is not dict: raise ShapeError",
+        " if raw.keys() <= keys: extra = {}",
+        " else: extra = {k: bounded(raw[k]) for k in raw if k not in keys}",
+    ]
+    fields = fields_of(cls, shape)
+    repeated = {field.repeats for field in fields}
+    for field in fields:
+        lines += [f" {line}" for line in _lines_of(field, names, keep=field.name in repeated)]
+    lines += _lines_that_construct(cls, names, {} if shape is None else shape.defaults)
+    code = compile("\n".join(lines), f"<reader of {cls.__name__}>", "exec")
+    exec(code, names)  # noqa: S102 - made from the declared fields only, as attrs makes __init__
+    reader: Callable[[Json], Any] = names["read"]  # type: ignore[assignment]  # exec has set it
+    return reader
+
+
+def set_aside(extra: dict[str, Json], key: str, value: Json) -> None:
+    """Keep the JSON of a field that cannot be read, or not completely."""
+    kept = bounded(value)
+    # The text of JSON that is nested too deeply must not become the value when it is read again.
+    extra[key if kept is value else f"{key}_json"] = kept
+
+
+# A value of the usual type needs no further check.
+_USUAL: Final[Mapping[type, str]] = {
+    str: "type({v}) is str",
+    bool: "type({v}) is bool",
+    int: "type({v}) is int and -large < {v} < large",
+    float: "type({v}) is float",
+}
+
+
+def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator[str]:
+    """Yield the lines that read one field into a variable, and define the names they use.
+
+    Args:
+        field: The field.
+        names: The names that the lines can use.
+        keep: Whether the JSON is needed again, for the field that repeats it.
+    """
+    v = f"_{field.name}"
+    default = "None" if field.required or field.default is None else f"default{v}"
+    names[f"default{v}"] = field.default
+    key, other = field.key, field.other_key
+    yield f"{v} = raw[{key!r}]" if field.required else f"{v} = raw.get({other!r})"
+    if other != key:
+        yield f"if {v} is None: {v} = raw.get({key!r})"
+    if keep:
+        yield f"raw{v} = {v}"
+    if not field.required and field.default is not None:
+        yield f"if {v} is None: {v} = {default}"
+        yield "else:"
+    else:
+        yield "if True:" if field.required else f"if {v} is not None:"
+    if field.type is Json:
+        yield " pass"
+    elif field.many:
+        names[f"read{v}"] = _array_reader(field)
+        yield f" {v} = read{v}({v}, extra) if {v} or type({v}) is not list else ()"
+    elif issubclass(field.type, Enum):
+        names[f"members{v}"] = members_of(field.type)
+        names[f"parse{v}"] = field.type.parse
+        yield f" if type({v}) is not str: raise ShapeError"
+        yield f" {v} = members{v}.get({v}) or parse{v}({v})"
+    elif attrs.has(field.type):
+        names[f"read{v}"] = reader_of(field.type)
+        yield from _lines_of_object(field, v, default)
+    else:
+        names[f"repair{v}"] = _repairer(field)
+        if field.type is datetime:
+            yield f" if type({v}) is int and 0 < {v} < latest: {v} = epoch + timedelta(0, {v})"
+            yield f" elif type({v}) is str and {v}[-1:] == 'Z':"
+            yield f"  try: {v} = iso({v})"
+            yield f"  except ValueError: {v} = repair{v}({v}, extra)"
+        else:
+            yield f" if {_USUAL[field.type].format(v=v)}: pass"
+        yield f" else: {v} = repair{v}({v}, extra)"
+
+
+def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
+    read = f"{v} = read{v}({v})"
+    if field.required:
+        yield f" {read}"
+        return
+    if field.repeats:
+        other = field.repeats
+        yield f" try: same = _{other} is not None and raw_{other}.get({field.key!r}) == {v}"
+        yield " except RecursionError: same = False"
+        yield f" if same: {v} = _{other}.{field.name}"
+        yield " else:"
+    else:
+        yield " if True:"
+    yield f"  try: {read}"
+    yield "  except UNREADABLE:"
+    yield f"   set_aside(extra, {field.key!r}, {v})"
+    yield f"   {v} = {default}"
+
+
+def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
+    """Return a function that reads an unusual value, or keeps it in `extra`."""
+    read, key, default = field.read_scalar, field.key, field.default
+    is_required, is_whole = field.required, field.type is int
+
+    def repair(value: Json, extra: dict[str, Json]) -> Any:
+        try:
+            read_value = read(value)
+        except ShapeError:
+            if is_required:
+                raise
+            set_aside(extra, key, value)
+            return default
+        if type(value) in {dict, list} or (is_whole and read_float(value) != read_value):
+            set_aside(extra, key, value)  # it contains more than what was read
+        return read_value
+
+    return repair
+
+
+def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
+    """Return a function that reads the items that can be read.
+
+    It keeps the array in `extra` if that has other items, too.
+    """
+    read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
+    read_odd = _message_reader(field.type) if field.is_message else read
+    key, most, is_message = field.key, field.most, field.is_message
+
+    def read_array(value: Json, extra: dict[str, Json]) -> tuple[Any, ...]:
+        if type(value) is not list:
+            if field.required:
+                raise ShapeError
+            set_aside(extra, key, value)
+            return field.default  # type: ignore[no-any-return]  # a tuple
+        if len(value) <= most:
+            try:
+                items = tuple([read(item) for item in value])
+            except UNREADABLE:
+                pass
+            else:
+                if not is_message or not [1 for item in items if item.extra]:
+                    return items
+        items = tuple(_readable(read_odd, value[:most]))
+        if field.required and not items:
+            raise ShapeError
+        if len(items) < len(value):
+            set_aside(extra, key, value)
+        return items
+
+    return read_array
+
+
+def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[Any]:
+    """Yield the items that can be read."""
+    for item in items:
+        try:
+            yield read(item)
+        except UNREADABLE:
+            continue
+
+
+def _message_reader(cls: type) -> Callable[[Json], Any]:
+    """Return a reader of a class with a message text.
+
+    The reader also accepts the text alone instead of an object. If the object has no text under
+    its usual key, the reader searches the object's unknown fields for one.
+    """
+    [text] = [field for field in fields_of(cls) if field.is_message]
+    read, key, name = reader_of(cls), text.key, text.name
+
+    def read_message(value: Json) -> Any:
+        message = read({key: value} if type(value) is str else value)
+        if message.extra and getattr(message, name) is None:
+            found = error_text(message.extra)
+            return message if found is None else attrs.evolve(message, **{name: found})
+        return message
+
+    return read_message
+
+
+def _lines_that_construct(
+    cls: type, names: dict[str, object], defaults: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield the lines that return the instance."""
+    values = {}
+    for field in attrs.fields(cls):
+        is_read = field.name == "extra" or json_key(field) is not None
+        values[field.name] = field.name if field.name == "extra" else f"_{field.name}"
+        if not is_read:
+            names[f"_{field.name}"] = defaults.get(field.name, field.default)
+    hooks = any(field.validator or field.converter for field in attrs.fields(cls))
+    slots = all(isinstance(getattr(cls, name, None), MemberDescriptorType) for name in values)
+    if hooks or hasattr(cls, "__attrs_post_init__") or not slots:
+        yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
+        return
+    # What the __init__ of a frozen attrs class with slots does, in half of the time.
+    names["new"] = object.__new__
+    yield " self = new(cls)"
+    for name, value in values.items():
+        names[f"set_{name}"] = getattr(cls, name).__set__
+        yield f" set_{name}(self, {value})"
+    yield " return self"
+
+
+def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = None) -> list[str]:
+    """Return why a reader refuses the JSON, each as "problem @ path"; at most about 20."""
+    if not isinstance(raw, dict):
+        return [f"expected an object, got {kind_of(raw)} @ {path}"]
+    problems: list[str] = []
+    for field in fields_of(cls, shape):
+        if field.required:
+            problems += _problems_of_field(field, raw, f"{path}.{field.key}")
+    return [*dict.fromkeys(problems)]  # two fields can share a key
+
+
+def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:
+    if field.key not in raw:
+        return [f"required field missing @ {path}"]
+    value = raw[field.key]
+    if field.type is Json:
+        return []
+    if field.many:
+        return _problems_of_array(field, value, path)
+    if attrs.has(field.type):
+        return problems_of(field.type, value, path)
+    try:
+        field.read_scalar(value)
+    except ShapeError as exc:
+        return [f"{exc} @ {path}"]
+    return []
+
+
+def _problems_of_array(field: Field, value: Json, path: str) -> list[str]:
+    if not isinstance(value, list):
+        return [f"expected an array, got {kind_of(value)} @ {path}"]
+    problems: list[str] = []
+    for index, item in enumerate(value[: field.most]):
+        problems += problems_of(field.type, item, f"{path}[{index}]")
+        if len(problems) >= _MAX_PROBLEMS and (rest := len(value) - index - 1):
+            return [*problems, f"{rest} more items were not checked @ {path}"]
+    return problems

@@ -1,10 +1,14 @@
-"""Connections: one session and its open responses, which are closed together. Imports errors."""
+"""Connections: one session and its open responses, which are closed together.
+
+Imports transport_errors.
+"""
 
 import asyncio
 from collections.abc import Callable
 
 import aiohttp
 
+from adepoll.api.transport_errors import BrokenError
 from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 
@@ -52,9 +56,8 @@ class Connections(AsyncCloseable):
             )
 
     def session(self) -> aiohttp.ClientSession:
-        """Return the session; raises `ClosedError`. Call `check_open` before."""
-        if self.is_closed:
-            self.check_open()
+        """Return the session; raise `ClosedError` as `check_open` does."""
+        self.check_open()
         if self._session is None:
             self._session = self._make()
         elif not self.owns_session and self._session.closed:
@@ -80,3 +83,17 @@ def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
     transport = None if connection is None else connection.transport
     if transport is not None and hasattr(transport, "max_size"):
         transport.max_size = most
+
+
+async def send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware that keeps aiohttp from sending a GET twice.
+
+    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
+    error classes below. The request budget would not count such a retry.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise BrokenError(exc) from exc

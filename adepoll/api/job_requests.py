@@ -1,28 +1,131 @@
-"""JobRequests: the requests of one client about jobs, and what follows from odd answers.
+"""The requests of one client about jobs: those of the client itself, and those of its views.
 
-Imports transport, protocol, odd_answers and throttling.
+A view has the jobs of one kind, and can send each request once. Imports transport, protocol,
+odd_answers and throttling.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Final
+from typing import Any, Final, Protocol
 
 import aiohttp
-from attrs import define, field
+from attrs import define, field, frozen
 
 from adepoll.api import protocol
+from adepoll.api.job_kind import JobKind, JobRef
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
 from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.result_folder import ResultFolder
-from adepoll.api.transport import Root, Transport
+from adepoll.api.transport import Request, Root, Transport
 from adepoll.throttling.request_sender import RequestSender, Send
 
 
-def _do_nothing() -> None:
-    """Do nothing: the default of `JobRequests.on_request`."""
+class ViewedClient(Protocol):
+    """An `AdeClient`, as its views use it."""
+
+    @property
+    def kind(self) -> JobKind:
+        """Kind of the jobs that are named by an id alone."""
+
+    @property
+    def get_job(self) -> Callable[..., Awaitable[JobSnapshot]]:
+        """Poll one job."""
+
+    @property
+    def list_jobs(self) -> Callable[..., Awaitable[JobPage]]:
+        """List one page of jobs."""
+
+    def service_time(self) -> float | None:
+        """Return the Unix time of the service."""
+
+
+@frozen
+class OwnMethods:
+    """The methods of `AdeClient`, to find out whether a client has overridden or patched them."""
+
+    get_job: Callable[..., Any]
+    list_jobs: Callable[..., Any]
+
+
+class ClientOfKind:
+    """A view of an `AdeClient` whose ids mean jobs of one kind."""
+
+    def __init__(
+        self, client: ViewedClient, requests: "JobRequests", rules: KindRules, own: OwnMethods
+    ) -> None:
+        """Create a view; see `AdeClient.for_kind`."""
+        self._client = client
+        self._requests = requests
+        self._rules = rules
+        self._own = own
+        self.kind = rules.kind
+        self.newest_first = rules.newest_first
+        self.service_time = client.service_time
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        """Poll one job once; raises as `AdeClient.get_job` does."""
+        return await self._client.get_job(JobRef(job_id, kind=self.kind))
+
+    async def list_jobs(
+        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+    ) -> JobPage:
+        """List one page of jobs; raises as `AdeClient.list_jobs` does."""
+        return await self._client.list_jobs(
+            page=page, page_size=page_size, status=status, kind=self.kind
+        )
+
+    def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
+        """Return a view for callers that poll on a schedule; see `AdeClient.for_polling`."""
+        return PollingClient(self._client, self._requests, self._rules, self._own, semaphore)
+
+
+class PollingClient:
+    """A view of an `AdeClient` that sends each request once and holds a semaphore meanwhile.
+
+    All its jobs are of one kind.
+    """
+
+    def __init__(
+        self,
+        client: ViewedClient,
+        requests: "JobRequests",
+        rules: KindRules,
+        own: OwnMethods,
+        semaphore: AbstractAsyncContextManager[object],
+    ) -> None:
+        """Create a view; see `AdeClient.for_polling`."""
+        self._client = client
+        self._requests = requests
+        self._rules = rules
+        self._own = own
+        self._semaphore = semaphore
+        self.kind = rules.kind
+        self.service_time = client.service_time
+
+    async def get_job(self, job_id: str) -> JobSnapshot:
+        """Poll one job once; raises as `AdeClient.get_job` does."""
+        client = self._client
+        if getattr(client.get_job, "__func__", None) is self._own.get_job:
+            return await self._requests.poll(self._rules, job_id, self._semaphore)
+        job = job_id if self.kind == client.kind else JobRef(job_id, kind=self.kind)
+        async with self._semaphore:
+            return await client.get_job(job)
+
+    async def list_jobs(
+        self, *, page: int = 0, page_size: int = 100, status: JobStatus | None = None
+    ) -> JobPage:
+        """List one page of jobs; raises as `AdeClient.list_jobs` does."""
+        client = self._client
+        if getattr(client.list_jobs, "__func__", None) is self._own.list_jobs:
+            return await self._requests.list_once(
+                self._rules, page, page_size, status, self._semaphore
+            )
+        of_kind = {} if self.kind == client.kind else {"kind": self.kind}
+        async with self._semaphore:
+            return await client.list_jobs(page=page, page_size=page_size, status=status, **of_kind)
 
 
 @define(eq=False, kw_only=True)
@@ -30,18 +133,18 @@ class JobRequests:
     """Sends the requests of one client, for the client and for its views.
 
     Attributes:
-        sender: Sends requests within the budget.
-        transport: Sends one request.
+        sender: Decides when a request is sent.
+        transport: Sends it.
         roots: Address of each generation of the service.
         result_dir: Folder for results that are too large for memory; None to leave them out.
-        on_request: Called before each request.
+        on_request: Called before each request; None for nothing.
     """
 
     sender: RequestSender
     transport: Transport
     roots: Mapping[Api, Root]
     result_dir: ResultFolder | None = None
-    on_request: Callable[[], None] = _do_nothing
+    on_request: Callable[[], None] | None = None
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 
     async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
@@ -82,34 +185,44 @@ class JobRequests:
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """Return the response about a job, whose body is not read yet; see `open_answer`."""
-        self.on_request()
-        request = self.transport.opening(
-            self.roots[rules.api],
-            protocol.job_path(rules, job_id),
-            partial(protocol.read_refusal, job_id),
-            job_id,
-            statuses=rules.success | (_ANSWERS_TO_RANGES if headers else frozenset()),
-            headers=headers,
+        if self.on_request is not None:
+            self.on_request()
+        statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
+        request = Request(
+            root=self.roots[rules.api],
+            path=protocol.job_path(rules, job_id),
+            read=partial(protocol.read_refusal, job_id),
+            job_id=job_id,
+            adopt=partial(self.transport.adopt, statuses),
+            headers={"Accept-Encoding": "identity", **headers},
         )
-        return await self.sender.call(request)
+        return await self.sender.call(partial(self.transport.get, request))
 
     def _job(self, rules: KindRules, job_id: str) -> Send[JobSnapshot]:
-        self.on_request()
-        path = protocol.job_path(rules, job_id)
-        read = partial(protocol.read_job, rules, job_id)
-        large = None
-        if rules.can_be_large:
-            large = partial(LargeAnswer, rules.result_field, self.result_dir)
-        return self.transport.request(self.roots[rules.api], path, read, job_id, large=large)
+        if self.on_request is not None:
+            self.on_request()
+        request = Request(
+            root=self.roots[rules.api],
+            path=protocol.job_path(rules, job_id),
+            read=partial(protocol.read_job, rules, job_id),
+            job_id=job_id,
+            large=partial(LargeAnswer, rules.result_field, self.result_dir)
+            if rules.can_be_large
+            else None,
+        )
+        return partial(self.transport.get, request)
 
     def _page(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> Send[JobPage]:
-        self.on_request()
-        path = protocol.list_path(rules, page=page, page_size=page_size, status=status)
-        return self.transport.request(
-            self.roots[rules.api], path, partial(protocol.read_page, rules)
+        if self.on_request is not None:
+            self.on_request()
+        request = Request(
+            root=self.roots[rules.api],
+            path=protocol.list_path(rules, page=page, page_size=page_size, status=status),
+            read=partial(protocol.read_page, rules),
         )
+        return partial(self.transport.get, request)
 
     def _checked(self, snapshot: JobSnapshot) -> JobSnapshot:
         if snapshot.extra or snapshot.status.is_terminal or snapshot.status is _UNKNOWN:

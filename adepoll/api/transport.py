@@ -1,27 +1,29 @@
-"""The boundary to aiohttp: sessions, GET requests and time limits.
+"""The boundary to aiohttp: the GET requests of one client, with one timer for their time limits.
 
-Imports service_clock, transport_options, transport_errors and below.
+Imports connections, service_clock, transport_options, transport_errors and below.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from contextvars import Context
 from functools import partial
-from typing import Final, Generic, TypeVar
+from types import TracebackType
+from typing import Final, Generic, Self, TypeVar
 
 import aiohttp
 from attrs import frozen
 from yarl import URL
 
 from adepoll.__about__ import __version__
-from adepoll.api.connections import Connections
+from adepoll.api.connections import Connections, send_once
 from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.service_clock import ServiceClock
-from adepoll.api.time_limit import Block, TimeLimit
-from adepoll.api.transport_errors import BrokenError, error_of
+from adepoll.api.transport_errors import error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import REDACTED, Secret
 from adepoll.errors import (
@@ -30,7 +32,6 @@ from adepoll.errors import (
     MalformedAnswerError,
     RequestError,
 )
-from adepoll.throttling.request_sender import Send
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -69,123 +70,54 @@ class Transport(Connections):
         self._options = options
         self._time_limit = TimeLimit(timeout)
         self._max_body_bytes = max_body_bytes
-        self._inline_limit = inline_limit
+        self._most_inline = min(max_body_bytes, inline_limit)
         self.clock = ServiceClock()
         self.bytes_received = 0
 
     def root(self, base_url: str) -> "Root":
-        """Return an address of the service, for `request`; raises `ConfigurationError`."""
+        """Return an address of the service; raises `ConfigurationError`."""
         url = URL(base_url, encoded=True)
         proxy = self._options.proxies().for_url(url) if self.owns_session else None
         return Root(url, url.raw_path.rstrip("/"), proxy)
 
-    def request(
-        self,
-        root: "Root",
-        path: str,
-        read: Callable[..., _T],
-        job_id: str | None = None,
-        *,
-        large: Callable[[], LargeAnswer] | None = None,
-    ) -> Send[_T]:
-        """Return a function that sends one GET and returns what `read` makes of the response.
+    async def get(self, request: "Request[_T]", sent_at: float) -> _T:
+        """Send one GET, and return what `read` of the request makes of the response.
 
         Args:
-            root: Address of the service.
-            path: Encoded path, and query if there is one.
-            read: Called with status, headers and body; for an error status also with ``now`` and
-                ``secret``, as `protocol.read_job` takes them.
-            job_id: The job that the request is about, for errors.
-            large: Begins to read an answer that is larger than `inline_limit`; `read` then gets
-                what remains of it as ``large``. None for answers that are never large.
+            request: The request.
+            sent_at: Loop time at which it is sent.
 
         Raises:
+            RequestError: There was no usable response.
             ClosedError: The client is closed.
         """
-        most = self._max_body_bytes
-        if large is not None:
-            most = min(most, self._inline_limit)
-        return partial(
-            self._send, _Request(self._url(root, path), root.proxy, read, job_id, most, large)
-        )
-
-    def opening(
-        self,
-        root: "Root",
-        path: str,
-        read: Callable[..., aiohttp.ClientResponse],
-        job_id: str,
-        *,
-        statuses: Collection[int],
-        headers: Mapping[str, str],
-    ) -> Send[aiohttp.ClientResponse]:
-        """Return a function that sends one GET and returns the response without reading its body.
-
-        The caller reads the body, and then calls `release`.
-
-        Args:
-            root: As for `request`, and so are `path` and `job_id`.
-            path: See `root`.
-            read: Called for a response with another status, as for `request`.
-            job_id: See `root`.
-            statuses: Statuses of the responses to return.
-            headers: Further headers of the request.
-        """
-
-        def adopt(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
-            if response.status not in statuses:
-                return None
-            self.reading.add(response)
-            return response
-
-        request = _Request(
-            self._url(root, path),
-            root.proxy,
-            read,
-            job_id,
-            self._max_body_bytes,
-            adopt=adopt,
-            headers={**self.headers, "Accept-Encoding": "identity", **headers},
-        )
-        return partial(self._send, request)
-
-    def release(self, response: aiohttp.ClientResponse) -> None:
-        """Close a response of `opening`."""
-        self.reading.discard(response)
-        self.bytes_received += response.content.total_bytes
-        response.close()
-
-    def _url(self, root: "Root", path: str) -> URL:
-        self.check_open()
-        path, _, query = path.partition("?")
-        # Encoded by the caller: yarl would send "%25" for "%".
-        url = root.url.with_path(root.path + path, encoded=True)
-        return url.with_query(query) if query else url
-
-    async def _send(self, request: "_Request[_T]", sent_at: float) -> _T:
-        loop = self.loop or asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         job_id, answer = request.job_id, None
+        most = self._max_body_bytes if request.large is None else self._most_inline
+        url = _url_of(request)
+        headers = self._headers_of_request
+        if request.headers is not None:
+            headers = {**self.headers, **request.headers}
         try:
             with self._time_limit.block(loop, sent_at) as block:
                 response = await self.session().get(
-                    request.url,
-                    headers=request.headers or self._headers_of_request,
+                    url,
+                    headers=headers,
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have it on
                     timeout=_NO_TIMEOUT,
-                    proxy=request.proxy,
+                    proxy=request.root.proxy,
                 )
-                headers = response.headers
                 if sent_at >= self.clock.enough_until:
-                    self.clock.record(headers.get("Date"), sent_at, loop.time())
+                    self.clock.record(response.headers.get("Date"), sent_at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
-                    _log_answer(request.url, response.status, loop.time() - sent_at)
+                    _log_answer(url, response.status, loop.time() - sent_at)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
-                if response.closed and response.content.total_bytes <= request.most:
+                if response.closed and response.content.total_bytes <= most:
                     body = response.content.read_nowait()  # all of it has arrived already
                 else:
-                    body, answer = await self._receive(response, request, block)
+                    body, answer = await self._receive(response, request, most, block)
         except TimeoutError:
             failure: RequestError = AnswerTimeoutError(
                 timeout=self._time_limit.seconds, job_id=job_id
@@ -195,31 +127,49 @@ class Transport(Connections):
         else:
             read = self._reader(request, response.status, len(body), answer)
             if len(body) < LARGE_TEXT:
-                return read(response.status, headers, body)
-            return await asyncio.to_thread(read, response.status, headers, body)
+                return read(response.status, response.headers, body)
+            return await asyncio.to_thread(read, response.status, response.headers, body)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
         # Raised here, so that it has no foreign error as its context: these can carry the headers
         # of the request, and with them the key.
         raise failure
 
+    def adopt(
+        self, statuses: Collection[int], response: aiohttp.ClientResponse
+    ) -> aiohttp.ClientResponse | None:
+        """Return a response with one of these statuses, whose body is not read; None for another.
+
+        The caller reads the body, and then calls `release`.
+        """
+        if response.status not in statuses:
+            return None
+        self.reading.add(response)
+        return response
+
+    def release(self, response: aiohttp.ClientResponse) -> None:
+        """Close a response that was adopted."""
+        self.reading.discard(response)
+        self.bytes_received += response.content.total_bytes
+        response.close()
+
     async def _receive(
-        self, response: aiohttp.ClientResponse, request: "_Request[_T]", block: Block
+        self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: "Block"
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body, or what remains of a large answer."""
+        """Return the body of at most `most` bytes, or what remains of a large answer."""
         async with response:
             large = request.large if response.status in _SUCCESS else None
             chunks: list[bytes] = []
             size = 0 if large is None else response.content_length or 0
-            if size <= request.most:  # or not declared
-                chunks = await self._read(response, request.most)
+            if size <= most:  # or not declared
+                chunks = await self._read(response, most)
                 size = sum(map(len, chunks))
-            if large is None or size <= request.most:
+            if large is None or size <= most:
                 return b"".join(chunks), None
             answer = await self._read_large(response, chunks, large(), request.job_id, block)
             return answer.body, answer
 
     def _reader(
-        self, request: "_Request[_T]", status: int, size: int, answer: ReadAnswer | None
+        self, request: "Request[_T]", status: int, size: int, answer: ReadAnswer | None
     ) -> Callable[..., _T]:
         """Return the function that reads a complete body; raise if the body is too large."""
         read = request.read
@@ -252,7 +202,7 @@ class Transport(Connections):
         chunks: list[bytes],
         answer: LargeAnswer,
         job_id: str | None,
-        block: Block,
+        block: "Block",
     ) -> ReadAnswer:
         """Read a large answer, whose first chunks have arrived and are not kept.
 
@@ -296,15 +246,26 @@ class Transport(Connections):
         )
 
 
-@frozen
-class _Request(Generic[_T]):
-    """One GET request; see `Transport.request`. At most `most` bytes of the body are kept."""
+@frozen(kw_only=True)
+class Request(Generic[_T]):
+    """One GET request.
 
-    url: URL
-    proxy: str | None
+    Attributes:
+        root: Address of the service.
+        path: Encoded path, and query if there is one.
+        read: Called with status, headers and body; for an error status also with ``now`` and
+            ``secret``, as `protocol.read_job` takes them.
+        job_id: The job that the request is about, for errors; None for none.
+        large: Begins to read an answer that is larger than `inline_limit`; `read` then gets what
+            remains of it as ``large``. None for answers that are never large.
+        adopt: Returns a response whose body is not read; see `Transport.adopt`. None to read all.
+        headers: Further headers; None for none.
+    """
+
+    root: "Root"
+    path: str
     read: Callable[..., _T]
-    job_id: str | None
-    most: int
+    job_id: str | None = None
     large: Callable[[], LargeAnswer] | None = None
     adopt: Callable[[aiohttp.ClientResponse], _T | None] | None = None
     headers: Mapping[str, str] | None = None
@@ -332,6 +293,13 @@ _LARGEST: Final = 2**30  # bytes of an answer
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it
 
 
+def _url_of(request: Request[_T]) -> URL:
+    path, _, query = request.path.partition("?")
+    # Encoded already: yarl would send "%25" for "%".
+    url = request.root.url.with_path(request.root.path + path, encoded=True)
+    return url.with_query(query) if query else url
+
+
 def _log_answer(url: URL, status: int, seconds: float) -> None:
     _log.debug("%s: %d in %.0f ms", url.path_qs, status, 1000 * seconds)
 
@@ -348,15 +316,85 @@ class Bearer(str):
         return f"'Bearer {REDACTED}'"
 
 
-async def send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Middleware that keeps aiohttp from sending a GET twice.
+class TimeLimit:
+    """`asyncio.timeout` for any number of blocks with the same limit, with one timer in total.
 
-    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
-    error classes below. The request budget would not count such a retry.
+    All blocks have the same limit, so they expire in the order of their start. One timer for each
+    block would cost 10% of the CPU time of a request.
     """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise BrokenError(exc) from exc
+
+    def __init__(self, seconds: float) -> None:
+        """Create a limit of `seconds` for each block."""
+        self.seconds = seconds
+        self.running: dict[Block, float] = {}  # deadlines; the earliest first
+        self.timer: asyncio.TimerHandle | None = None
+
+    def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager["Block"]:
+        """Return a context manager that raises `TimeoutError` if its block takes too long.
+
+        Args:
+            loop: The running loop.
+            now: Loop time at which the block begins, not earlier than that of the last block.
+        """
+        return Block(self, loop, now)
+
+    def expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the blocks whose time is over, and set the timer for the next block."""
+        self.timer = None
+        now = loop.time()
+        for block, deadline in [*self.running.items()]:
+            if deadline > now:
+                self.timer = loop.call_at(deadline, self.expire, loop, context=Context())
+                return
+            del self.running[block]
+            block.cancel()
+
+
+class Block:
+    """One block under a `TimeLimit`. It cancels its task as `asyncio.Timeout` does."""
+
+    __slots__ = ("_cancelling", "_limit", "_loop", "_now", "_task")
+
+    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        self._limit = limit
+        self._loop = loop
+        self._now = now
+
+    def restart(self, now: float) -> None:
+        """Begin the limit again, in the middle of the block."""
+        running = self._limit.running
+        if running.pop(self, None) is not None:  # else it has expired
+            running[self] = now + self._limit.seconds
+
+    def cancel(self) -> None:
+        """Cancel the task that runs in the block."""
+        self._task.cancel()
+
+    def __enter__(self) -> Self:
+        limit, loop = self._limit, self._loop
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a time limit works within a task only")
+        self._task = task
+        self._cancelling = task.cancelling()
+        deadline = limit.running[self] = self._now + limit.seconds
+        if limit.timer is None:
+            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        limit = self._limit
+        in_time = limit.running.pop(self, None) is not None
+        if not limit.running and limit.timer is not None:
+            limit.timer.cancel()
+            limit.timer = None
+        if in_time:
+            return
+        # If the task was also cancelled by others, they must see the CancelledError.
+        if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+            raise TimeoutError from exc

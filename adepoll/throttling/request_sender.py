@@ -59,7 +59,7 @@ class RequestSender:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._outage_wait = outage_wait
         self._key_works = False  # True once an answer has shown that
-        self._is_bound = False  # to an event loop
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the first request
         self._waiting: set[asyncio.Future[float]] = set()  # the callers that wait for their turn
         self._closed = asyncio.Event()
         self._requests = self._retries = self._throttled = self._failures = 0
@@ -78,7 +78,7 @@ class RequestSender:
             RequestError: The error of the last attempt.
             ServiceDownError: The service is down, and `outage_wait` seconds have passed since the
                 call began.
-            ClosedError: `close` was called, or the budget belongs to another event loop.
+            ClosedError: `close` was called, or another event loop was used before.
         """
         attempt = 0
         waits = None
@@ -182,22 +182,27 @@ class RequestSender:
 
     async def _wait_for_turn(self, give_up_at: float) -> float:
         """Return the time from which on a request may be sent, when it has come."""
-        limiter = self._limiter
-        if not self._is_bound:
-            limiter.bind(asyncio.get_running_loop())
-            self._is_bound = True
+        limiter, loop = self._limiter, asyncio.get_running_loop()
+        if loop is not self._loop and not self._closed.is_set():
+            self._bind(loop)
         due = math.inf  # also after the caller was released
         while due == math.inf:
             if self._closed.is_set():
                 raise ClosedError(_CLOSED)
             if (now := limiter.ready()) is not None:
                 return now
-            if limiter.is_down and asyncio.get_running_loop().time() >= give_up_at:
+            if limiter.is_down and loop.time() >= give_up_at:
                 raise ServiceDownError(
                     failures=limiter.failures_in_a_row, cause=limiter.last_failure
                 )
             due = await limiter.wait_for_turn(self._waiting, give_up_at=give_up_at)
         return due
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            raise ClosedError("the client belongs to another event loop; create one for each loop")
+        self._limiter.bind(loop)
+        self._loop = loop
 
     def _start(self, due: float) -> Sent | None:
         """Count a request as sent; return None if it must wait for its turn again."""

@@ -24,7 +24,7 @@ from adepoll import (
     WrongJobError,
 )
 from adepoll.api.result_folder import ResultFolder
-from adepoll.api.time_limit import Block
+from adepoll.api.transport import Block
 
 REF = JobRef("j-1", kind=JobKind.V2_EXTRACT, label="a.pdf")
 RESULT = {

@@ -11,7 +11,6 @@ from adepoll.api import codec
 from adepoll.api.error_text import error_text
 from adepoll.api.json_text import Json, Limits
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
-from adepoll.api.readers import problems_of
 from adepoll.errors import MalformedAnswerError
 
 _Job = TypeVar("_Job", JobSnapshot, JobSummary)
@@ -71,7 +70,7 @@ def with_failure_reason(job: _Job) -> _Job:
 
 
 def _problems_of_data(result: type, data: Json, name: str) -> list[str]:
-    problems = problems_of(result, data, f"$.{name}")
+    problems = codec.problems_of(result, data, f"$.{name}")
     own: Any = getattr(result, "__slots__", ())
     for key, job in _LOOKS.items():
         if isinstance(data, dict) and key in data and key not in own:
