@@ -1,14 +1,10 @@
-"""Connections: one session and its open responses, which are closed together.
-
-Imports transport_errors.
-"""
+"""Connections: one session and its open responses, which are closed together. Imports errors."""
 
 import asyncio
 from collections.abc import Callable
 
 import aiohttp
 
-from adepoll.api.transport_errors import BrokenError
 from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import ClosedError
 
@@ -19,8 +15,8 @@ class Connections(AsyncCloseable):
     Attributes:
         reading: Responses whose body is being read; the reader adds and removes them.
         is_closed: Whether `aclose` was called.
+        session: The session; None before the first use.
         owns_session: Whether the session is closed with this object.
-        loop: The event loop that uses it; None before the first use.
     """
 
     def __init__(
@@ -41,36 +37,36 @@ class Connections(AsyncCloseable):
         self.owns_session = session is None
         self._owner = owner
         self._make = make
-        self._session = session
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self.session = session
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the first use
 
     def check_open(self) -> None:
         """Raise `ClosedError` if it is closed, or was used in another event loop before."""
         if self.is_closed:
             raise ClosedError(f"the {self._owner} is closed")
         loop = asyncio.get_running_loop()
-        self.loop = self.loop or loop
-        if self.loop is not loop:
+        self._loop = self._loop or loop
+        if self._loop is not loop:
             raise ClosedError(
                 f"the {self._owner} belongs to another event loop; create one for each loop"
             )
 
-    def session(self) -> aiohttp.ClientSession:
-        """Return the session; raise `ClosedError` as `check_open` does."""
+    def open_session(self) -> aiohttp.ClientSession:
+        """Return the session, which is created at the first use; raises as `check_open` does."""
         self.check_open()
-        if self._session is None:
-            self._session = self._make()
-        elif not self.owns_session and self._session.closed:
+        if self.session is None:
+            self.session = self._make()
+        elif not self.owns_session and self.session.closed:
             raise ClosedError(f"the session that was given to the {self._owner} is closed")
-        return self._session
+        return self.session
 
     async def aclose(self) -> None:
         """Abort all responses that are being read, and close an own session."""
         self.is_closed = True
         for response in self.reading:
             response.close()  # wakes its reader; closing the session would not
-        if self._session is not None and self.owns_session:
-            await self._session.close()
+        if self.session is not None and self.owns_session:
+            await self.session.close()
 
 
 def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
@@ -83,17 +79,3 @@ def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
     transport = None if connection is None else connection.transport
     if transport is not None and hasattr(transport, "max_size"):
         transport.max_size = most
-
-
-async def send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Middleware that keeps aiohttp from sending a GET twice.
-
-    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
-    error classes below. The request budget would not count such a retry.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise BrokenError(exc) from exc

@@ -194,7 +194,7 @@ class JobRequests:
             read=partial(protocol.read_refusal, job_id),
             job_id=job_id,
             adopt=partial(self.transport.adopt, statuses),
-            headers={"Accept-Encoding": "identity", **headers},
+            headers={**self.transport.headers, "Accept-Encoding": "identity", **headers},
         )
         return await self.sender.call(partial(self.transport.get, request))
 

@@ -6,9 +6,9 @@ Imports connections, service_clock, transport_options, transport_errors and belo
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
 from contextlib import AbstractContextManager
 from contextvars import Context
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
@@ -18,14 +18,14 @@ from attrs import frozen
 from yarl import URL
 
 from adepoll.__about__ import __version__
-from adepoll.api.connections import Connections, send_once
+from adepoll.api.connections import Connections
 from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.service_clock import ServiceClock
-from adepoll.api.transport_errors import error_of
+from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
-from adepoll.common.redaction import REDACTED, Secret
+from adepoll.common.redaction import Bearer, Secret
 from adepoll.errors import (
     AnswerTimeoutError,
     AnswerTooLargeError,
@@ -43,6 +43,7 @@ class Transport(Connections):
     """Sends the GET requests of one client, each once.
 
     Attributes:
+        headers: Headers of a request, with the key.
         clock: The time of the service, updated with every response.
         bytes_received: Bytes of response bodies, after decompression.
     """
@@ -95,14 +96,14 @@ class Transport(Connections):
         job_id, answer = request.job_id, None
         most = self._max_body_bytes if request.large is None else self._most_inline
         url = _url_of(request)
-        headers = self._headers_of_request
-        if request.headers is not None:
-            headers = {**self.headers, **request.headers}
         try:
             with self._time_limit.block(loop, sent_at) as block:
-                response = await self.session().get(
+                session = self.session
+                if session is None or session.closed:
+                    session = self.open_session()
+                response = await session.get(
                     url,
-                    headers=headers,
+                    headers=request.headers or self._headers_of_request,
                     allow_redirects=False,
                     raise_for_status=False,  # a session of the caller can have it on
                     timeout=_NO_TIMEOUT,
@@ -111,7 +112,8 @@ class Transport(Connections):
                 if sent_at >= self.clock.enough_until:
                     self.clock.record(response.headers.get("Date"), sent_at, loop.time())
                 if _log.isEnabledFor(logging.DEBUG):
-                    _log_answer(url, response.status, loop.time() - sent_at)
+                    milliseconds = 1000 * (loop.time() - sent_at)
+                    _log.debug("%s: %d in %.0f ms", url.path_qs, response.status, milliseconds)
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
                 if response.closed and response.content.total_bytes <= most:
@@ -156,17 +158,24 @@ class Transport(Connections):
         self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: "Block"
     ) -> tuple[bytes, ReadAnswer | None]:
         """Return the body of at most `most` bytes, or what remains of a large answer."""
+        content = response.content
         async with response:
-            large = request.large if response.status in _SUCCESS else None
-            chunks: list[bytes] = []
-            size = 0 if large is None else response.content_length or 0
-            if size <= most:  # or not declared
-                chunks = await self._read(response, most)
-                size = sum(map(len, chunks))
-            if large is None or size <= most:
-                return b"".join(chunks), None
-            answer = await self._read_large(response, chunks, large(), request.job_id, block)
-            return answer.body, answer
+            self.reading.add(response)
+            try:
+                large = request.large if response.status in _SUCCESS else None
+                chunks: list[bytes] = []
+                size = 0 if large is None else response.content_length or 0
+                if size <= most:  # or not declared
+                    size = 0
+                    while size <= most and (chunk := await content.readany()):
+                        size += len(chunk)
+                        chunks.append(chunk)
+                if large is None or size <= most:
+                    return b"".join(chunks), None
+                answer = await self._read_large(content, chunks, large(), request.job_id, block)
+                return answer.body, answer
+            finally:
+                self.reading.discard(response)
 
     def _reader(
         self, request: "Request[_T]", status: int, size: int, answer: ReadAnswer | None
@@ -183,22 +192,9 @@ class Transport(Connections):
             read = partial(read, now=datetime.now(UTC), secret=self._key)
         return read
 
-    async def _read(self, response: aiohttp.ClientResponse, most: int) -> list[bytes]:
-        """Return the chunks of the body; only the first ones of more than `most` bytes."""
-        chunks: list[bytes] = []
-        size = 0
-        self.reading.add(response)
-        try:
-            while size <= most and (chunk := await response.content.readany()):
-                size += len(chunk)
-                chunks.append(chunk)
-        finally:
-            self.reading.discard(response)
-        return chunks
-
     async def _read_large(
         self,
-        response: aiohttp.ClientResponse,
+        content: aiohttp.StreamReader,
         chunks: list[bytes],
         answer: LargeAnswer,
         job_id: str | None,
@@ -211,9 +207,8 @@ class Transport(Connections):
         loop = asyncio.get_running_loop()
         size = since_restart = 0
         chunks.reverse()
-        self.reading.add(response)
         try:
-            while chunk := chunks.pop() if chunks else await response.content.readany():
+            while chunk := chunks.pop() if chunks else await content.readany():
                 await answer.feed(chunk)
                 size += len(chunk)
                 since_restart += len(chunk)
@@ -228,7 +223,6 @@ class Transport(Connections):
             raise MalformedAnswerError(exc.problems, job_id=job_id) from None
         finally:
             answer.close()
-            self.reading.discard(response)
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -259,7 +253,7 @@ class Request(Generic[_T]):
         large: Begins to read an answer that is larger than `inline_limit`; `read` then gets what
             remains of it as ``large``. None for answers that are never large.
         adopt: Returns a response whose body is not read; see `Transport.adopt`. None to read all.
-        headers: Further headers; None for none.
+        headers: All headers of the request; None for those of `Transport.headers`.
     """
 
     root: "Root"
@@ -300,20 +294,18 @@ def _url_of(request: Request[_T]) -> URL:
     return url.with_query(query) if query else url
 
 
-def _log_answer(url: URL, status: int, seconds: float) -> None:
-    _log.debug("%s: %d in %.0f ms", url.path_qs, status, 1000 * seconds)
+async def send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware that keeps aiohttp from sending a GET twice.
 
-
-class Bearer(str):
-    """The value of the Authorization header, with a repr that does not show the key.
-
-    Errors of aiohttp contain the headers of their request, and are printed.
+    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
+    error classes below. The request budget would not count such a retry.
     """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"'Bearer {REDACTED}'"
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise BrokenError(exc) from exc
 
 
 class TimeLimit:

@@ -52,6 +52,18 @@ class Secret(Generic[_Value]):
         raise TypeError("a secret cannot be pickled")
 
 
+class Bearer(str):
+    """The value of the Authorization header, with a repr that does not show the key.
+
+    Errors of aiohttp contain the headers of their request, and are printed.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'Bearer {REDACTED}'"
+
+
 # The patterns match too much rather than too little: they include a quote or comma after a secret,
 # since a secret can contain one. A backslash does not end a URL, since JSON can write "&" as
 # "\u0026". Each needs time in proportion to the length of any text.

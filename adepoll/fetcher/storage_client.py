@@ -204,10 +204,10 @@ class StorageClient(AsyncCloseable):
         private = ""
         is_refused = False
         try:
-            self.check_open()
+            session = self._connections.open_session()
             # aiohttp's read timeout starts again with each byte, also of an endless header.
             async with asyncio.timeout(self._header_timeout):
-                return await self._connections.session().get(
+                return await session.get(
                     target,
                     headers=headers,
                     allow_redirects=False,

@@ -92,7 +92,7 @@ class RequestSender:
                 attempt += 1
                 is_last = attempt >= (attempts or self._retry.attempts)
                 if not self._may_retry(error) or is_last or not self._limiter.take_retry():
-                    raise without_frames(error)  # noqa: B904 - the same error
+                    raise
                 _log.debug("attempt %d failed, will retry: %s", attempt, error)
             waits = waits or self._retry.waits(self._rng)
             await self._pause(next(waits))

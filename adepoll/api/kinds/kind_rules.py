@@ -43,6 +43,7 @@ class KindRules:
             such jobs is empty without a request.
         newest_first: True if the list is documented to show the newest jobs first.
         result_field: Name of the result in the response to a poll.
+        result_names: Names that the result can have in that response: this one and `data`.
         result_keys: Keys that the JSON object of a result must contain.
         decode_job: Reads a response about one job, from its body and its status.
         decode_page: Reads a page of the list.
@@ -63,8 +64,8 @@ class KindRules:
     decode_page: DecodePage = field(repr=False)
     decode_result: DecodeResult = field(repr=False)
     can_be_large: bool = False
+    result_names: tuple[str, ...] = field(init=False)
 
-    @property
-    def result_names(self) -> tuple[str, ...]:
-        """Names that the result can have in the response to a poll."""
+    @result_names.default
+    def _names_of_result(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.result_field, "data")))
