@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Final
 
 from attrs import evolve, frozen
 
@@ -16,15 +15,18 @@ from adepoll.errors import (
 from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
-from adepoll.fetcher.responses import ObjectChangedError, ResponseBody, UnusableRangeError
+from adepoll.fetcher.responses import (
+    MAX_ERROR_PAGE,
+    ObjectChangedError,
+    ResponseBody,
+    UnusableRangeError,
+)
 from adepoll.fetcher.result_stream import ByteSource
 from adepoll.fetcher.resume_state import ResumeState
 from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRangesError, Segments
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
-
-_MAX_ERROR_PAGE: Final = 2**20  # bytes; what is larger and not a result stays what it is
 
 
 @frozen
@@ -107,7 +109,7 @@ class ResultDownload:
         except ResultTransferError as cut:
             return cut
         except ResultMalformedError as no_result:
-            if not is_resumed and self._disk.written > _MAX_ERROR_PAGE:
+            if not is_resumed and self._disk.written > MAX_ERROR_PAGE:
                 raise
             return no_result
         return PublishedFile(self._disk.written, digest, version.etag, self._resumed)

@@ -20,12 +20,13 @@ from adepoll.errors import (
     ResultChangedError,
     ResultMalformedError,
     ResultTooLargeError,
-    ResultTransferError,
 )
 from adepoll.errors.frames import hide_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import PublishedFile, ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
+from adepoll.fetcher.polled_result import changed_error
+from adepoll.fetcher.responses import MAX_ERROR_PAGE
 from adepoll.fetcher.result_items import ResultItems
 from adepoll.fetcher.result_sources import FoundResult, Job, Reader, ResultSources, ref_of
 from adepoll.fetcher.result_stream import ResultStream
@@ -188,12 +189,7 @@ class ResultFetcher(AsyncCloseable):
             async with self._sources.find(job) as found:
                 if isinstance(found.source, JobSnapshot) and found.source.data is not None:
                     return found.source.data
-                body = await self._into_memory(found)
-            try:
-                return await asyncio.to_thread(found.rules.decode_result, body)
-            except MalformedAnswerError as exc:
-                problems = exc.problems
-            raise ResultMalformedError(problems, job_id=found.ref.job_id)
+                return await self._decoded(found)
 
     @hide_frames
     async def download(
@@ -325,6 +321,20 @@ class ResultFetcher(AsyncCloseable):
         finally:
             await reader.aclose()
 
+    async def _decoded(self, found: FoundResult) -> JobResult:
+        """Return a result; read it again if it may be the error page of a gateway."""
+        while True:
+            body = await self._into_memory(found)
+            try:
+                return await asyncio.to_thread(found.rules.decode_result, body)
+            except MalformedAnswerError as exc:
+                problems = exc.problems
+            error = ResultMalformedError(problems, job_id=found.ref.job_id)
+            if isinstance(found.source, JobSnapshot) or len(body) > MAX_ERROR_PAGE:
+                raise error
+            now = asyncio.get_running_loop().time()
+            await found.source.retries.wait_or_raise(error, started=now, received=0)
+
     async def _into_memory(self, found: FoundResult) -> bytes:
         """Return a result; read it again if it changes meanwhile."""
         job_id = found.ref.job_id
@@ -334,13 +344,7 @@ class ResultFetcher(AsyncCloseable):
                 await reader.begin()
                 return await self._read_all(reader, job_id)
             except ResultChangedError as changed:  # the caller has no bytes yet
-                error = ResultTransferError(
-                    "the object in storage changed",
-                    job_id=job_id,
-                    received=changed.received,
-                    expected=reader.version.size,
-                    is_object_at_fault=True,
-                )
+                error = changed_error(changed, expected=reader.version.size)
             finally:
                 await reader.aclose()
             if isinstance(found.source, JobSnapshot):

@@ -3,6 +3,7 @@
 A v2 job has its result there at any size. Imports api, and what reads stored results.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from adepoll.api.kinds.kind_rules import KindRules
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import (
     MalformedAnswerError,
+    ResultChangedError,
+    ResultError,
     ResultMalformedError,
     ResultNotReadyError,
     ResultRangeError,
@@ -26,7 +29,7 @@ from adepoll.errors import (
     ResultUnavailableError,
 )
 from adepoll.fetcher.patience import TransferRetries
-from adepoll.fetcher.responses import ObjectChangedError, ResponseBody
+from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, ResponseBody
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StorageClient
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
@@ -180,8 +183,14 @@ class PolledReader:
         self.received = 0
         self.answer: JobSnapshot | None = None
         self._polled = polled
-        self._reader = SequentialReader(polled)
-        self._envelope = polled.scanner()
+        self._resumed = 0  # before the last restart
+        self._start()
+
+    def _start(self) -> None:
+        """Begin before the first byte of the answer."""
+        self._envelope = envelope = self._polled.scanner()
+        # An answer can be cut after any brace, so the last byte does not show that it is complete.
+        self._reader = SequentialReader(self._polled, is_complete=lambda: envelope.is_complete)
         self._pieces: deque[memoryview] = deque()  # of the result; not read yet
         self._position = 0  # of those pieces in the result
         self._is_null: bool | None = None  # whether the result is null; None if it has not begun
@@ -189,8 +198,8 @@ class PolledReader:
 
     @property
     def resumed(self) -> int:
-        """Number of resumptions after a failed connection."""
-        return self._reader.resumed
+        """Number of resumptions after a failed connection or a malformed answer."""
+        return self._resumed + self._reader.resumed
 
     def set_range(self, start: int, stop: int | None) -> None:
         """Set the range, before anything was read."""
@@ -244,7 +253,25 @@ class PolledReader:
         return bool(self._pieces)
 
     async def _receive(self) -> None:
-        chunk = await self._reader.read()
+        try:
+            chunk = await self._reader.read()
+            self._interpret(chunk)
+        except (ResultMalformedError, ResultChangedError) as error:
+            # It may be the answer of a gateway. What the caller has got cannot be taken back.
+            if self._position or self._reader.received > MAX_ERROR_PAGE:
+                raise
+            await self._start_again_or_raise(error)
+
+    async def _start_again_or_raise(self, error: ResultError) -> None:
+        await self._reader.aclose()
+        if isinstance(error, ResultChangedError):
+            error = changed_error(error, expected=None)
+        now = asyncio.get_running_loop().time()
+        await self._polled.retries.wait_or_raise(error, started=now, received=0)
+        self._resumed = self.resumed + 1
+        self._start()
+
+    def _interpret(self, chunk: bytes) -> None:
         try:
             pieces = self._envelope.feed(chunk)
         except MalformedAnswerError as exc:
@@ -267,21 +294,23 @@ class PolledReader:
             self._pieces.extend(pieces)
 
     def _finish(self) -> None:
-        job_id = self._polled.job_id
-        if not self._envelope.is_complete:
-            raise ResultTransferError(
-                "the answer ended too early",
-                job_id=job_id,
-                received=self._reader.received,
-                expected=None,
-                is_object_at_fault=True,
-            )
-        self._has_ended = True
         answer = self._polled.snapshot_of(self._envelope)
+        self._has_ended = True
         if self._is_null is False:
             raise_unless_completed(answer)
         else:
             self.answer = answer
+
+
+def changed_error(changed: ResultChangedError, *, expected: int | None) -> ResultTransferError:
+    """Return the error for a result that changed before the caller got any of it."""
+    return ResultTransferError(
+        "the object in storage changed",
+        job_id=changed.job_id,
+        received=changed.received,
+        expected=expected,
+        is_object_at_fault=True,
+    )
 
 
 def raise_unless_completed(job: JobSnapshot) -> None:

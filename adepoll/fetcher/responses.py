@@ -42,6 +42,8 @@ _PRECONDITION_FAILED: Final = 412
 _MAX_ERROR_BODY: Final = 4096
 MAX_WHITESPACE: Final = 2**16
 """Bytes of whitespace in a row: JSON allows any number, so a body of it need never end."""
+MAX_ERROR_PAGE: Final = 2**20
+"""Bytes of a body that can be the error page of a gateway, and is requested again."""
 
 
 class ObjectChangedError(Exception):

@@ -2,12 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
+from typing import Final
 
 from attrs import evolve
 
+from adepoll.api.json_envelope import ObjectScanner
 from adepoll.errors import (
+    MalformedAnswerError,
     ResultChangedError,
     ResultError,
     ResultMalformedError,
@@ -24,6 +27,8 @@ from adepoll.fetcher.responses import (
     UnusableRangeError,
 )
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
+
+_MAX_SCANNED: Final = 2**23  # bytes
 
 
 class SequentialReader:
@@ -50,6 +55,7 @@ class SequentialReader:
         start: int = 0,
         stop: int | None = None,
         version: ObjectVersion | None = None,
+        is_complete: Callable[[], bool] | None = None,
     ) -> None:
         """Request nothing yet.
 
@@ -58,6 +64,8 @@ class SequentialReader:
             start: Offset of the first byte to read.
             stop: Offset after the last byte; None to read to the end.
             version: The only version to accept; None accepts any.
+            is_complete: Called at the end of the bytes: returns whether the text is complete. If
+                None, the reader finds that out, for a large text only by its last byte.
         """
         self.version = version or ObjectVersion()
         self.start = start
@@ -66,6 +74,8 @@ class SequentialReader:
         self._stop = stop
         self._is_range = start > 0 or stop is not None
         self._is_pinned = version is not None
+        self._is_complete = is_complete
+        self._text: ObjectScanner | None = None  # finds the end of the text
         self._stored = stored
         self._stack = AsyncExitStack()
         self._body: ResponseBody | None = None
@@ -223,8 +233,7 @@ class SequentialReader:
     def _record(self, chunk: bytes) -> None:
         """Record a chunk; raise if the stream ended before the JSON did."""
         if not chunk:
-            # All of a range may be the whitespace after the JSON.
-            if self._last != b"}" and (self._last or not self.start or not self.received):
+            if self._ends_early():
                 # The announced size was wrong, or none was announced: forget it, so that another
                 # size is not taken for a change. The size of a range has been shown to the caller.
                 size = self.version.size
@@ -232,6 +241,7 @@ class SequentialReader:
                     self.version = evolve(self.version, size=None)
                 raise self._cut_error(self.received, size)
             return
+        self._scan(chunk)
         text = chunk.rstrip()
         whitespace = len(chunk) - len(text) + (0 if text else self._whitespace)
         if whitespace > MAX_WHITESPACE:  # a rejected chunk does not count as read
@@ -242,6 +252,29 @@ class SequentialReader:
         self.received += len(chunk)
         if not self.version.is_strong:
             self._digest.update(chunk)
+
+    def _scan(self, chunk: bytes) -> None:
+        """Look for the end of the text, which can be cut after any brace.
+
+        That costs several times as much as receiving the bytes. Therefore it is left out for a
+        range, and for a large object, of which the storage states the size.
+        """
+        if not self.received and not self._is_range and self._is_complete is None:
+            is_large = (self.version.size or 0) > _MAX_SCANNED
+            self._text = None if is_large else ObjectScanner(max_value=0, max_members=None)
+        if self._text is not None:
+            try:
+                self._text.feed(chunk)
+            except MalformedAnswerError:  # the caller finds out what is wrong with the text
+                self._text = None
+
+    def _ends_early(self) -> bool:
+        if self._is_complete is not None:
+            return not self._is_complete()
+        if self._text is not None:
+            return not self._text.is_complete
+        # All of a range may be the whitespace after the JSON.
+        return self._last != b"}" and (bool(self._last) or not self.start or not self.received)
 
     def _cut_error(self, received: int, expected: int | None = None) -> ResultTransferError:
         return ResultTransferError(

@@ -466,6 +466,8 @@ async def test_a_body_may_be_delimited_in_any_form_of_http(
 def cut_responses(storage, body):
     """Return, by name, responses that end within the body, and the size that they announce."""
     head, half = body[:1_000], len(body)
+    at_brace = body[: body.index(b"}") + 1]  # as if it were complete
+    assert len(at_brace) < half
     chunked_head = storage.reply(length=None, headers=["Transfer-Encoding: chunked"])
     return {
         "shorter than announced": (storage.reply(head, length=half), half),
@@ -478,6 +480,9 @@ def cut_responses(storage, body):
         "cut, close-delimited": (storage.reply(head, length=None), None),
         # The announced size of a cut body is not the size of the result.
         "cut, and announced so": (storage.reply(head), None),
+        "cut after a brace": (storage.reply(at_brace, length=None), None),
+        "cut after a brace, chunked": (chunked_head + chunked(at_brace), None),
+        "cut after a brace, and announced so": (storage.reply(at_brace), None),
         "nothing of it": (storage.reply(length=half), half),
         "empty, and announced so": (storage.reply(), None),
         "empty, close-delimited": (storage.reply(length=None), None),
@@ -497,6 +502,9 @@ CUTS = pytest.mark.parametrize(
         "reset, close-delimited",
         "cut, close-delimited",
         "cut, and announced so",
+        "cut after a brace",
+        "cut after a brace, chunked",
+        "cut after a brace, and announced so",
         "nothing of it",
         "empty, and announced so",
         "empty, close-delimited",

@@ -226,6 +226,60 @@ async def test_an_answer_that_always_breaks_is_given_up(api, connect, tmp_path):
     assert names(tmp_path) == []
 
 
+WHOLE = answer_with(result_of(1000), billing={})
+CUTS = {
+    "in a text of the result": WHOLE[: WHOLE.index(b"}", WHOLE.index(b"markdown")) + 1],
+    "in the result, after an object": WHOLE[: WHOLE.rindex(b"{}") + 2],
+    "after the result": WHOLE.rstrip()[:-1],
+    "before the result": WHOLE[: WHOLE.index(b"status")],
+    "before the result, after an object": WHOLE[: WHOLE.index(b"{}") + 2],
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("use", ["download", "result", "stream"])
+async def test_a_cut_answer_is_requested_again(api, connect, tmp_path, cut, use):
+    api.body, api.later = CUTS[cut], WHOLE
+    _, fetcher = await connect()
+    assert await fetched(fetcher, use, tmp_path / "out") == result_of(1000)
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("use", ["download", "result", "stream"])
+async def test_an_answer_that_is_always_cut_is_given_up(api, connect, tmp_path, cut, use):
+    api.body = CUTS[cut]
+    _, fetcher = await connect()
+    with pytest.raises(ResultTransferError, match="ended within the result"):
+        await fetched(fetcher, use, tmp_path / "out")
+    assert len(api.asked) == 3
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "page", [b'{"message": "Internal server error"}', b"<html>wait</html>", b'{"job_id": "j-1"}']
+)
+@pytest.mark.parametrize("use", ["download", "result", "stream"])
+async def test_a_page_of_a_gateway_is_requested_again(api, connect, tmp_path, page, use):
+    api.body, api.later = page, WHOLE
+    _, fetcher = await connect()
+    assert await fetched(fetcher, use, tmp_path / "out") == result_of(1000)
+    assert len(api.asked) == 2
+
+
+async def fetched(fetcher, use, path):
+    """Fetch the result of the job; return its bytes."""
+    if use == "download":
+        await fetcher.download(REF, path)
+        return path.read_bytes()
+    if use == "result":
+        assert (await fetcher.result(REF)).extraction == {"total": 7}
+        return result_of(1000)
+    async with fetcher.stream(REF) as stream:
+        return b"".join([chunk async for chunk in stream])
+
+
 async def test_a_range_of_a_polled_result_is_cut_out(api, connect):
     result = result_of(MIB)
     api.body = answer_with(result)
