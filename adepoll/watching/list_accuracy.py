@@ -45,6 +45,7 @@ class ListAccuracy:
         dropped: Jobs that were missing from the list, and that a poll then found settled.
         compare_at: Time of the next list request that can tell whether the list is late; infinity
             if there is none, or enough is known.
+        no_drop_since: Start of the last sweep since which the list has dropped no job.
     """
 
     limit: float
@@ -52,11 +53,13 @@ class ListAccuracy:
     arrivals: Score = field(factory=Score, init=False)
     dropped: int = field(default=0, init=False)
     compare_at: float = field(default=math.inf, init=False)
+    no_drop_since: float = field(default=-math.inf, init=False)
     _expected: float = field(default=0.0, init=False)
     # By id, when a poll found that, and when a poll last found the job active.
     _settled: dict[str, tuple[float, float]] = field(factory=dict, init=False)
     _shown: set[str] = field(factory=set, init=False)  # those that the present sweep shows
-    _without_drop: float = field(default=0.0, init=False)  # expected since the last missing job
+    _without_drop: float = field(default=0.0, init=False)  # jobs expected since `no_drop_since`
+    _explained: float = field(default=0.0, init=False)  # of these, as far as polls can tell
     _credit: float = field(default=0.0, init=False)  # polls that may be spent on samples
 
     @property
@@ -68,7 +71,12 @@ class ListAccuracy:
     def is_proven(self) -> bool:
         """True if there is evidence that the list drops settled jobs, and drops them in time."""
         drops = self.ends.in_time >= _MIN_IN_TIME or self.dropped >= _MIN_IN_TIME
-        return drops and self._is_in_time
+        return drops and self._is_in_time and not self._is_doubted
+
+    @property
+    def _is_doubted(self) -> bool:
+        """True if the list has shown all jobs for so long that some should have settled."""
+        return self._without_drop >= _MIN_IN_TIME
 
     @property
     def _is_in_time(self) -> bool:
@@ -81,7 +89,7 @@ class ListAccuracy:
     def restart(self) -> None:
         """Forget the scores, but not which jobs have settled recently."""
         self.ends, self.arrivals = Score(), Score()
-        self._expected = self._without_drop = 0.0
+        self._expected = self._without_drop = self._explained = 0.0
         self.dropped = 0
 
     def record_active(self, received_at: float, missing_at: float) -> bool:
@@ -106,6 +114,7 @@ class ListAccuracy:
             now: The time.
             active_at: Time at which a poll last found the job active, or at which it began.
         """
+        self._explained = 0.0
         settled = self._settled
         settled[job_id] = now, active_at
         if not self.is_proven:
@@ -122,15 +131,27 @@ class ListAccuracy:
         """
         self._expected += chance
 
-    def record_drops(self, missing: int, *, expected: float) -> None:
+    def record_still_active(self, chance: float) -> None:
+        """Record that a poll found a listed job active.
+
+        Args:
+            chance: Probability that the job would have settled after `no_drop_since`.
+        """
+        self._explained += chance
+
+    def record_drops(self, missing: int, started: float, *, expected: float) -> None:
         """Record how many jobs a sweep did not show, and how many should have settled before it.
 
-        A list that shows all jobs although some should have settled is not proven any more.
+        A list that shows all jobs although some should have settled is not proven any more. It is
+        proven again if polls find that the jobs take longer than expected.
         """
-        self._without_drop = 0.0 if missing else self._without_drop + expected
-        if self._without_drop >= _MIN_IN_TIME:
-            self.dropped = 0
+        if missing and self._is_doubted:
             self._expected = self.ends.in_time = 0.0
+            self.dropped = 0
+        self._without_drop += expected
+        if missing or self._explained >= _PROOF:
+            self._without_drop = self._explained = 0.0
+            self.no_drop_since = started
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
         """Record that a page requested at `requested_at` shows a job as active."""
@@ -173,9 +194,9 @@ class ListAccuracy:
             # Few of the youngest jobs have settled, and few of the old ones are likely to do so
             # soon. The more jobs the list has dropped in time, the fewer samples are needed.
             wanted = math.sqrt(listed) * min(1.0, (age / _YOUNG) ** 2, _OLD / max(age, 1.0))
-            if self._is_in_time:
+            if self._is_in_time and not self._is_doubted:
                 wanted /= 1 + self.dropped
-            if self._settled or self._without_drop >= _MIN_IN_TIME:
+            if self._settled or self._is_doubted:
                 wanted *= _SUSPICION  # listed jobs have settled, or should have
             most = _MAX_SAMPLE
             if self.ends.is_suspicious:  # it has shown a settled job for too long

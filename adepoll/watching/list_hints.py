@@ -13,6 +13,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.api.models import JobSummary
+from adepoll.scheduling.distribution import EDGES
 from adepoll.watching.job_state import JobState
 from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.listing import ListTrust
@@ -188,6 +189,9 @@ class ListHints:
             seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
             age = now - state.received_at
             accuracy.record_expected(durations.distribution.ends_between(seen, age))
+            if not settled:
+                seen = max(accuracy.no_drop_since - state.received_at, 0.0)
+                accuracy.record_still_active(durations.distribution.ends_between(seen, age))
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
         """Compare two numbers: jobs missing from the list, and jobs that should have settled."""
@@ -195,13 +199,15 @@ class ListHints:
         self._swept_at = requested_at
         expected = 0.0
         if durations.ended >= _MIN_ENDED:
+            known = EDGES[durations.distribution.known]
             step = -(-len(self.states) // _DROPS_SAMPLED) or 1
             for state in islice(self.states.values(), 0, None, step):
                 age = requested_at - state.received_at
                 seen = max(before - state.received_at, 0.0)
                 if age > seen:
-                    expected += step * durations.distribution.ends_between(seen, age)
-        self.accuracy.record_drops(missing, expected=expected)
+                    chance = durations.distribution.ends_between(seen, age)
+                    expected += step * chance * (1.0 if age <= known else _GUESS)
+        self.accuracy.record_drops(missing, requested_at, expected=expected)
 
     def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
         """Make some listed jobs due, unless jobs of the last sample have not been polled yet."""
@@ -225,6 +231,7 @@ class ListHints:
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
 _OLDER: Final = 60.0  # seconds by which all jobs of a page are older, if the next pages are useless
 _DROPS_SAMPLED: Final = 32  # jobs
+_GUESS: Final = 0.2  # weight of an expectation at ages at which no job was seen to end
 _MIN_ENDED: Final = 10  # jobs
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target

@@ -105,18 +105,52 @@ def test_a_restart_keeps_the_jobs_that_settled_recently():
     assert accuracy.is_bad
 
 
-def test_a_list_that_shows_all_jobs_although_some_should_have_settled_is_not_proven_any_more():
+def proven():
     accuracy = make_accuracy()
     for number in range(3):
         settle(accuracy, f"job{number}", 10.0, listed_until=0.0)
-    accuracy.record_drops(0, expected=2.0)
     assert accuracy.is_proven
-    accuracy.record_drops(1, expected=2.0)
-    accuracy.record_drops(0, expected=2.0)
+    return accuracy
+
+
+def test_a_list_that_shows_all_jobs_although_some_should_have_settled_is_not_proven_any_more():
+    accuracy = proven()
+    accuracy.record_drops(0, 20.0, expected=2.0)
     assert accuracy.is_proven
-    accuracy.record_drops(0, expected=2.0)
+    accuracy.record_drops(1, 24.0, expected=2.0)
+    assert accuracy.no_drop_since == 24.0
+    accuracy.record_drops(0, 28.0, expected=2.0)
+    assert accuracy.is_proven
+    accuracy.record_drops(0, 32.0, expected=2.0)
     assert not accuracy.is_proven
     assert not accuracy.is_bad
+    assert accuracy.no_drop_since == 24.0
+    accuracy.record_drops(1, 36.0, expected=2.0)  # one drop after a long time proves nothing
+    assert not accuracy.is_proven
+
+
+def test_a_doubted_list_is_proven_again_if_polls_find_that_its_jobs_are_active():
+    accuracy = proven()
+    accuracy.record_drops(0, 20.0, expected=3.0)
+    for _ in range(29):
+        accuracy.record_still_active(0.1)
+    accuracy.record_drops(0, 24.0, expected=1.0)
+    assert not accuracy.is_proven
+    accuracy.record_still_active(0.2)
+    accuracy.record_drops(0, 28.0, expected=1.0)
+    assert accuracy.is_proven
+    assert accuracy.no_drop_since == 28.0
+
+
+def test_a_listed_job_that_has_settled_keeps_the_list_doubted():
+    accuracy = proven()
+    accuracy.record_drops(0, 20.0, expected=3.0)
+    for _ in range(29):
+        accuracy.record_still_active(0.1)
+    accuracy.record_settled("job", 22.0, active_at=12.0)
+    accuracy.record_still_active(0.2)
+    accuracy.record_drops(0, 24.0, expected=1.0)
+    assert not accuracy.is_proven
 
 
 @pytest.mark.parametrize("listed", [10, 100, 1_000, 100_000])

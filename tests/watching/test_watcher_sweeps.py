@@ -139,6 +139,22 @@ def test_many_jobs_cost_one_get_each_and_a_few_pages(replay):
     replay(script)
 
 
+def test_a_pause_without_settled_jobs_costs_few_polls_of_the_listed_jobs(replay):
+    """How long the other jobs take is a guess: none of them was seen to end."""
+
+    async def script():
+        service = Service()
+        job_ids = service.submit(100, processing_time=lambda number: 15.0 + number / 20)
+        job_ids += service.submit(100, processing_time=lambda number: 240.0 + number / 2)
+        async with watcher_of(service) as watcher:
+            detection_lag = await lags_of(service, watcher.watch(job_ids))
+        assert mean(detection_lag.values()) < 2.4
+        # With up to 32 polls of listed jobs after every sweep, it would take 1,100 GETs.
+        assert len(service.gets) < 2.5 * len(job_ids)
+
+    replay(script)
+
+
 @pytest.mark.parametrize("kind", [list, iter])
 def test_first_polls_wait_for_the_first_sweep(replay, kind):
     async def script():
