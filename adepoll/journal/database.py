@@ -37,7 +37,7 @@ from adepoll.journal.queries import (
     shared_label_keys,
     waiting_jobs,
 )
-from adepoll.journal.sqlite_errors import reading_error, writing_error
+from adepoll.journal.sqlite_errors import READING_ERRORS, reading_error, writing_error
 from adepoll.journal.stored_jobs import JobToAdd, stored_job
 from adepoll.journal.stored_snapshots import result_json, snapshot_json
 
@@ -277,7 +277,7 @@ class Database:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as exc:
+        except READING_ERRORS as exc:
             raise reading_error(exc, self.path) from exc
 
     @contextmanager

@@ -11,9 +11,10 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from adepoll.api.job_ids import is_job_id
+from adepoll.common.redaction import showable
 from adepoll.errors import JournalDamagedError
 from adepoll.journal.schema import STATEMENTS
 
@@ -26,6 +27,25 @@ _LATEST: Final = 253_402_300_799.0  # Unix time of the last second of the year 9
 _INSTRUCTIONS_PER_BYTE: Final = 10
 _INSTRUCTIONS: Final = 20_000_000
 _STEP: Final = 100_000  # instructions between two calls of the progress handler
+
+
+class _Object(NamedTuple):
+    """A row of the schema: a table, an index, a view or a trigger."""
+
+    type: str
+    name: str
+    table: str
+    sql: str | None
+
+
+# ANALYZE, which any program that reads SQLite may run, creates these.
+_OF_ANALYZE: Final = frozenset(
+    _Object("table", name, name, f"CREATE TABLE {name}({columns})")
+    for name, columns in (
+        ("sqlite_stat1", "tbl,idx,stat"),
+        ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"),
+    )
+)
 
 
 def damaged(problem: str, path: Path | None) -> JournalDamagedError:
@@ -57,16 +77,19 @@ def schema_problem(connection: sqlite3.Connection) -> str | None:
     """Return how the schema differs from the one that adepoll creates; None if it does not.
 
     A view, a trigger or a changed constraint would run the SQL of whoever wrote the file. Such
-    schemas are refused, so adepoll leaves `PRAGMA trusted_schema` on: if it is off, old versions of
-    SQLite refuse `json_valid`.
+    schemas are refused, whatever the names in them. So adepoll leaves `PRAGMA trusted_schema` on:
+    if it is off, old versions of SQLite refuse `json_valid`.
     """
     found = _objects(connection)
-    for name, sql in _schema().items():
-        if name not in found:
-            return f"{name} is missing"
-        if found.pop(name) != sql:
-            return f"{name} has another definition"
-    return f"{next(iter(found))} does not belong to a journal" if found else None
+    for entry in _schema():
+        if entry in found:
+            found.remove(entry)
+        elif any(other.name == entry.name for other in found):
+            return f"{entry.name} has another definition"
+        else:
+            return f"{entry.name} is missing"
+    extra = [entry.name for entry in found if entry not in _OF_ANALYZE]
+    return f"{showable(extra[0], 80)} does not belong to a journal" if extra else None
 
 
 def row_problem(row: tuple[Any, ...]) -> str | None:  # noqa: PLR0911 - one return for each rule
@@ -143,14 +166,21 @@ def _is_plain_path(text: str) -> bool:
 
 
 @functools.cache
-def _schema() -> dict[str, str]:
+def _schema() -> list[_Object]:
     with closing(sqlite3.connect(":memory:")) as connection:
         for statement in STATEMENTS:
             connection.execute(statement)
         return _objects(connection)
 
 
-def _objects(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return the SQL of tables, indexes and so on by name, without those that SQLite creates."""
-    rows = connection.execute("SELECT name, sql FROM sqlite_schema").fetchall()
-    return {name: sql for name, sql in rows if not str(name).startswith("sqlite_")}
+def _objects(connection: sqlite3.Connection) -> list[_Object]:
+    """Return all rows of the schema.
+
+    It is a table that can be edited: a trigger can have the name of an index, or one that SQLite
+    reserves for itself.
+    """
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+    return [
+        _Object(str(kind), str(name), str(table), None if sql is None else str(sql))
+        for kind, name, table, sql in rows
+    ]

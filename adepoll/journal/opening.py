@@ -32,12 +32,12 @@ from adepoll.journal.schema import (
     FORMAT,
     ROLLBACK_END,
     RULES,
+    SHM_END,
     STATEMENTS,
     WAL_END,
     companion,
-    files_of,
 )
-from adepoll.journal.sqlite_errors import primary_code, reading_error
+from adepoll.journal.sqlite_errors import READING_ERRORS, primary_code, reading_error
 
 _OLDEST_SQLITE: Final = (3, 37)  # the first version with STRICT tables, of November 2021
 _SMALLEST: Final = 512  # bytes: the smallest page, and an SQLite file has at least one page
@@ -99,7 +99,7 @@ def open_file(
             with closing(connect_read_only(path)) as connection:
                 _check_contents(connection, path, endpoints)
         return _connect(path, endpoints), path, lock
-    except sqlite3.Error as exc:
+    except READING_ERRORS as exc:
         lock.release()
         raise reading_error(exc, path) from exc
     except BaseException:
@@ -125,9 +125,11 @@ def file_status(path: Path) -> os.stat_result | None:
     """Return the status of a file that can be a journal; None if nothing has that name.
 
     Raises:
-        NotAJournalError: Not a regular file, or too small for an SQLite file.
+        NotAJournalError: Not a regular file, or too small for an SQLite file. Or a file that SQLite
+            would use beside it is something else.
         JournalAccessError: The folder does not exist, or its contents cannot be read.
     """
+    _check_companions(path)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -143,17 +145,28 @@ def file_status(path: Path) -> os.stat_result | None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise NotAJournalError(path=str(path), reason=f"it is {what}")
-    for beside in files_of(path)[1:]:
-        with suppress(OSError):
-            if not stat.S_ISREG(beside.lstat().st_mode):
-                reason = f"{showable(beside.name)} beside it is not a regular file"
-                raise NotAJournalError(path=str(path), reason=reason)
     if 0 < status.st_size < _SMALLEST:  # SQLite would treat it as empty and overwrite it
         raise NotAJournalError(
             path=str(path),
             reason=f"it has only {status.st_size} bytes (or it is a truncated journal)",
         )
     return status
+
+
+def _check_companions(path: Path) -> None:
+    """Raise if SQLite would write to another file: it follows links. The lock checks its own."""
+    for end in (WAL_END, SHM_END, ROLLBACK_END):
+        beside = companion(path, end)
+        try:
+            found = beside.lstat()
+        except OSError:
+            continue
+        what = "a hard link to another file" if found.st_nlink > 1 else ""
+        if not stat.S_ISREG(found.st_mode):
+            what = "not a regular file"
+        if what:
+            reason = f"{showable(beside.name)} beside it is {what}"
+            raise NotAJournalError(path=str(path), reason=reason)
 
 
 def size_of(path: Path) -> int:
@@ -174,7 +187,7 @@ def has_wal(path: Path) -> bool:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Connect without writing into the folder if possible; raises `sqlite3.Error`.
+    """Connect without writing into the folder if possible; raises `READING_ERRORS`.
 
     Without a WAL no process is writing, so that SQLite needs neither a lock nor a -shm file.
     """

@@ -40,7 +40,7 @@ from adepoll.journal.queries import (
     time_span,
 )
 from adepoll.journal.schema import files_of
-from adepoll.journal.sqlite_errors import reading_error
+from adepoll.journal.sqlite_errors import READING_ERRORS, reading_error
 
 _T = TypeVar("_T")
 
@@ -159,7 +159,7 @@ class JournalReader(Closeable):
                 connection = self._connected(before)
                 limit_instructions(connection, size_of(self.path))
                 result = query(connection)
-            except sqlite3.Error as exc:
+            except READING_ERRORS as exc:
                 if self._state() == before:
                     raise reading_error(exc, self.path) from exc
             else:

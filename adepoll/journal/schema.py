@@ -10,7 +10,8 @@ APPLICATION_ID: Final = 0x61646570  # "adep", for `PRAGMA application_id` and fi
 FORMAT: Final = 1  # `PRAGMA user_version`
 OUT_DIR: Final = "out_dir"  # key of the note that holds the folder for results
 
-WAL_END: Final = "-wal"  # of the name of a file beside the journal, as are the next two
+WAL_END: Final = "-wal"  # of the name of a file beside the journal, as are the next three
+SHM_END: Final = "-shm"
 ROLLBACK_END: Final = "-journal"
 LOCK_END: Final = ".lock"
 
@@ -111,5 +112,5 @@ def companion(journal: Path, end: str) -> Path:
 
 def files_of(journal: Path) -> tuple[Path, ...]:
     """Return the file of a journal, then those that SQLite and the lock keep beside it."""
-    ends = (WAL_END, "-shm", ROLLBACK_END, LOCK_END)
+    ends = (WAL_END, SHM_END, ROLLBACK_END, LOCK_END)
     return (journal, *(companion(journal, end) for end in ends))

@@ -20,6 +20,9 @@ from adepoll.errors import (
 
 # Extended result codes hold the primary one in their lowest eight bits (sqlite.org/rescode.html).
 _PRIMARY: Final = 0xFF
+READING_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What Python's module raises: the second one if SQLite's message quotes text that is not UTF-8."""
+
 _FULL: Final = 2**16  # bytes: with less free space a disk is full, as SQLite's files grow by 32 KiB
 _DAMAGE: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
@@ -41,12 +44,12 @@ _ERRNOS: Final = {
 }
 
 
-def primary_code(exc: sqlite3.Error) -> int:
-    """Return SQLite's primary result code; `SQLITE_MISUSE` for an error of the module itself."""
+def primary_code(exc: sqlite3.Error | UnicodeDecodeError) -> int:
+    """Return SQLite's primary result code; `SQLITE_MISUSE` for an error of Python's module."""
     return getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY
 
 
-def reading_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
+def reading_error(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> JournalError:
     """Return the error for a journal that could not be opened or read."""
     code = _code_of(exc, path)
     shown = None if path is None else str(path)
@@ -83,7 +86,7 @@ def writing_error(exc: sqlite3.Error, path: Path | None) -> JournalError:
     return JournalWriteError(reason, path=shown, code=name, errno=_ERRNOS.get(code))
 
 
-def _code_of(exc: sqlite3.Error, path: Path | None) -> int:
+def _code_of(exc: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> int:
     """Return the primary result code, and `SQLITE_FULL` for any failed I/O on a full disk.
 
     SQLite says SQLITE_IOERR if there is no space for its -shm file.

@@ -165,7 +165,7 @@ LOOP = """
 @pytest.mark.parametrize(
     ("statements", "problem"),
     [
-        (["ALTER TABLE jobs RENAME TO real_jobs", LOOP], "definition"),
+        (["ALTER TABLE jobs RENAME TO real_jobs", LOOP], "jobs has another definition"),
         (["CREATE VIEW v AS SELECT 1"], "v does not belong to a journal"),
         (
             ["CREATE TRIGGER t AFTER UPDATE ON jobs BEGIN DELETE FROM notes; END"],
@@ -185,6 +185,38 @@ def test_another_schema_is_damage(made, tmp_path, statements, problem):
     assert len(errors) == 3
     for error in errors:
         assert problem in str(error)
+
+
+@pytest.mark.parametrize("name", ["jobs_counted", "sqlite_autoindex_jobs_9", "sqlite_stat1"])
+def test_a_trigger_that_hides_behind_a_name_is_damage(made, tmp_path, name):
+    """The schema is a table that can be edited: names can occur twice, or be reserved ones."""
+    with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        # Between the table and its indexes, so that a row with the same name follows.
+        db.execute("UPDATE sqlite_schema SET rowid = -rowid WHERE name <> 'jobs'")
+        db.execute("UPDATE sqlite_schema SET rowid = 1000 - rowid WHERE rowid < 0")
+        db.execute(
+            "INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql)"
+            " VALUES (500, 'trigger', ?1, 'jobs', 0, 'CREATE TRIGGER ' || ?1 || ?2)",
+            (name, " AFTER UPDATE ON jobs BEGIN DELETE FROM notes; END"),
+        )
+    errors = use(made, tmp_path / "report.html")
+    assert len(errors) == 3
+    for error in errors:
+        assert f"{name} does not belong to a journal" in str(error)
+
+
+def test_a_schema_that_is_not_utf_8_is_damage(made, tmp_path):
+    """SQLite quotes the text in its own message, which Python then cannot decode."""
+    text = made.read_bytes()
+    assert text.count(b"CREATE INDEX jobs_waiting") == 1
+    made.write_bytes(
+        text.replace(b"CREATE INDEX jobs_waiting", b"CREATE \xff\xfe\xfdEX jobs_waiting")
+    )
+    errors = use(made, tmp_path / "report.html")
+    assert len(errors) == 3
+    for error in errors:
+        assert str(error).isprintable()
 
 
 def test_statistics_of_sqlite_are_accepted(made, tmp_path):
@@ -235,6 +267,22 @@ async def test_a_special_file_beside_a_journal_is_refused(path, end, make):
         await Journal.open(path, endpoint=ENDPOINT)
     with pytest.raises(NotAJournalError, match="not a regular file"):
         JournalReader(path)
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+async def test_sqlite_writes_to_no_link_beside_a_journal(path, tmp_path, end, is_new, link):
+    if not is_new:
+        async with await Journal.open(path, endpoint=ENDPOINT) as journal:
+            await journal.add(["a"])
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    link(precious, path.with_name(path.name + end))
+    with pytest.raises(NotAJournalError, match=r"a regular file|a hard link"):
+        await Journal.open(path, endpoint=ENDPOINT)
+    assert precious.read_text() == "precious"
+    assert path.exists() is not is_new
 
 
 @pytest.mark.posix
