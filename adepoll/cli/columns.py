@@ -15,8 +15,14 @@ from adepoll.cli.csv_table import BYTE_ORDER_MARK, DELIMITERS, LONGEST_LINE, rea
 from adepoll.cli.found_jobs import Emit, Fields, FoundJobs, IdsError, NoteInvalid
 from adepoll.common.redaction import showable
 
-# The header of a table with one column, such as "Job ID" or "extract_job_ids".
-_HEADER: Final = re.compile(r"(?:[a-z]+[ _-])*(?:job[ _-]?)?(?:ids?|uuids?)", re.IGNORECASE)
+# The header of a table with one column, such as "Job ID", "extract_job_ids" or "extractJobId".
+_HEADER: Final = re.compile(
+    r"(?i:(?:[a-z]+[ _-])*(?:job[ _-]?)?(?:ids?|uuids?|identifiers?))"
+    r"|[a-z]+(?:[A-Z][a-z]*)*(?:Ids?|IDs?|Identifiers?)"
+)
+# A line of an Excel workbook, a compressed file, a PDF, or a text in UTF-16 without its mark. Bytes
+# that are not UTF-8 are surrogates here.
+_BINARY: Final = re.compile("\x1f\udc8b|%PDF-|[^\x00]*\x00")
 _QUOTES: Final = "\"'`"
 
 
@@ -51,8 +57,9 @@ def read_text(
     for lines in batches:
         at = next((at for at, line in enumerate(lines) if _content(line)), None)
         if at is not None:
-            first = _content(lines[at])
             before += at
+            _refuse_binary(lines[at], source, before + 1)
+            first = _content(lines[at])
             batches = chain([lines[at:]], batches)
             break
         before += len(lines)
@@ -114,9 +121,17 @@ def _read_plain(batches: Iterable[list[str]], number: int, found: FoundJobs) -> 
 def _bare(text: str) -> str:
     """Return an id without what surrounds the cells of a table or list: quotes, a delimiter."""
     bare = text.rstrip(",;|\t ")
-    if len(bare) > len("''") and bare[0] in _QUOTES and bare[0] == bare[-1]:
-        bare = bare[1:-1].strip()
+    inner = bare[1:-1]
+    if inner and bare[0] in _QUOTES and bare[0] == bare[-1] and bare[0] not in inner:
+        bare = inner.strip()
     return bare or text
+
+
+def _refuse_binary(first: str, source: str, line: int) -> None:
+    """Raise if the file is not text: otherwise each of its lines would be a bad id."""
+    if _BINARY.match(first):
+        problem = "this is not a text file: save the ids as text or CSV, in UTF-8"
+        raise IdsError(problem, source=source, line=line)
 
 
 def _refuse_table(first: str, source: str, line: int) -> None:
@@ -137,7 +152,8 @@ def _refuse_table(first: str, source: str, line: int) -> None:
     columns = max((split_row(bare, delimiter) for delimiter in DELIMITERS), key=len)
     if len(columns) > 1:
         raise IdsError(
-            "this is a table, not a job id: name the column of the ids with --field NAME",
+            "several values in one line: name the column of the ids with --field NAME, or write "
+            "one id per line",
             source=source,
             line=line,
             columns=columns,

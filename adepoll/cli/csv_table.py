@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from adepoll.cli.found_jobs import Fields, FoundJobs, IdsError
+from adepoll.cli.found_jobs import Fields, FoundJobs, IdsError, check_encoding
 from adepoll.common.redaction import showable
 
 LONGEST_LINE: Final = 2**23
@@ -28,7 +28,8 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
         found: Receives the jobs.
 
     Raises:
-        IdsError: A column does not exist, a kind is unknown, or a row cannot be read.
+        IdsError: A column does not exist, a kind is unknown, or a row cannot be read or is not
+            UTF-8.
     """
     source, field = found.source, fields.job_id or ""
     # A global setting, acceptable in the process of a command. Other cells can hold long texts.
@@ -43,6 +44,7 @@ def read_csv(batches: Iterable[list[str]], before: int, fields: Fields, found: F
     header, delimiter = _read_header(lines)
     before += len(header)
     columns, delimiter = _columns("".join(header), delimiter, field)
+    check_encoding(columns, source, before)
     cells = _Cells(columns, fields, source, before)
     # Strict, because an unclosed quote would otherwise swallow all ids that follow.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)

@@ -1,6 +1,6 @@
 """FoundJobs: jobs found in a text, on their way to a batch. Does no I/O."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from attrs import evolve, frozen
@@ -71,6 +71,21 @@ class Fields:
 ONE_PER_LINE: Final = Fields()
 
 
+def check_encoding(texts: Iterable[str], source: str, line: int) -> None:
+    """Raise if a text of a file was not UTF-8: the outcome would have other characters.
+
+    Raises:
+        IdsError: A byte of a text could not be decoded.
+    """
+    for text in texts:
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                problem = f"{showable(text, 40)!r} is not UTF-8; save the file in UTF-8"
+                raise IdsError(problem, source=source, line=line) from None
+
+
 def _ignore(_job_id: str, _line: int) -> None:
     """Do nothing about an invalid id."""
 
@@ -103,10 +118,12 @@ class FoundJobs:
         """Add the job of a line; an empty id is skipped.
 
         Raises:
-            IdsError: The kind is not known, or is not the one that the id names.
+            IdsError: The kind is not known, or is not the one that the id names; or the label or a
+                column is not UTF-8.
         """
         if not job_id:
             return
+        check_encoding((label, *(columns or {}).values()), self.source, line)
         job: JobToAdd = job_id
         if kind or label:
             job = self._ref(job_id, kind, label, line)

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import gzip
 import io
 import json
 import os
@@ -118,13 +119,25 @@ def test_quotes_and_a_last_delimiter_are_no_part_of_an_id(line):
 
 @pytest.mark.parametrize(
     "header",
-    ["job_id", "Job ID", '"JobId"', "ids", "job-ids", "extract_job_id", "ADE Job Ids,", "uuid"],
+    [
+        "job_id",
+        "Job ID",
+        '"JobId"',
+        "ids",
+        "job-ids",
+        "extract_job_id",
+        "ADE Job Ids,",
+        "uuid",
+        "extractJobId",
+        "adeJobIDs",
+        "Job identifier",
+    ],
 )
 def test_the_header_of_a_table_with_one_column_is_no_id(header):
     assert ids_in(f"# export\n\n{header}\na-1\n{header}\n")[:1] == ["a-1"]
 
 
-@pytest.mark.parametrize("first", ["job-1", "ident", "paid", "a-id-1", "jobs"])
+@pytest.mark.parametrize("first", ["job-1", "ident", "paid", "a-id-1", "jobs", "GRID", "cmgId2"])
 def test_an_id_that_resembles_a_header_is_an_id(first):
     assert ids_in(f"{first}\na-1\n") == [first, "a-1"]
 
@@ -403,12 +416,50 @@ def test_a_named_column_of_kinds_must_exist():
         ("job_id\tn\na\t1\n", ("job_id", "n")),
         ("\ufeffjob_id|n\na|1\n", ("job_id", "n")),
         ("{\n", ()),
+        ('"a-1","a-2"\n', ("a-1", "a-2")),
     ],
 )
 def test_a_table_without_field_is_refused(text, there):
     error = refusal_of(text)
     assert "--field NAME" in str(error)
     assert error.columns == there
+
+
+# --- what is not UTF-8 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", [None, "job_id"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"PK\x03\x04\x14\x00\x00\x00\x08,\n\x01", id="a workbook"),
+        pytest.param(gzip.compress(b"job_id\na-1\n"), id="gzip"),
+        pytest.param(b"%PDF-1.7\n1 0 obj\n", id="a PDF"),
+        pytest.param("job_id,n\na-1,1\n".encode("utf-16-le"), id="UTF-16 without a mark"),
+    ],
+)
+async def test_a_file_that_is_not_text_is_refused(tmp_path, data, field):
+    path = tmp_path / "ids"
+    path.write_bytes(data)
+    with pytest.raises(IdsError, match="line 1: this is not a text file"):
+        await ids_of(path, field)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("Größe,job_id\n1,a\n", 1, "Gr"),
+        ("job_id;name\na;b\na;Müller\n", 3, "M"),
+        ("job_id,label\na,b\n\na,ö\n", 4, ""),
+        ('{"job_id": "a", "label": "ö"}\n', 1, ""),
+    ],
+)
+async def test_a_label_or_column_that_is_not_utf_8_is_refused(tmp_path, text, line, said):
+    path = tmp_path / "ids.csv"
+    path.write_bytes(text.encode("cp1252"))
+    with pytest.raises(IdsError, match=rf"line {line}: '{said}\S+' is not UTF-8") as caught:
+        await ids_of(path, "job_id")
+    assert caught.value.line == line
 
 
 # --- files and pipes -----------------------------------------------------------------------------
