@@ -62,7 +62,8 @@ def main() -> NoReturn:
         if sys.argv[1:]:
             path = "adepoll" if error.ctx is None else error.ctx.command_path
             message = " ".join(error.format_message().split()).rstrip(".")
-            click.echo(f"{path}: {message}; see {path} --help", err=True)
+            see = " See" if message.endswith("?") else "; see"
+            click.echo(f"{path}: {message}{see} {path} --help", err=True)
         else:
             error.show()  # the help
         sys.exit(error.exit_code)

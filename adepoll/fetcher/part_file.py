@@ -80,8 +80,8 @@ class PartFile:
 
         Raises:
             TargetExistsError: The file exists, and must not be replaced.
-            StorageError: Its folder does not exist; or the target is a folder or, with `overwrite`,
-                a device, a pipe, a socket or a symbolic link.
+            StorageError: Its folder does not exist; or the target is a folder, a device, a pipe or
+                a socket or, with `overwrite`, a symbolic link.
         """
         found = self._check_target()
         if found is None:

@@ -19,8 +19,8 @@ def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None
     """Return the status of what is at the target; None if nothing is there.
 
     Raises:
-        OSError: It is a folder, or its folder is missing. With `overwrite` also: it is a device, a
-            pipe, a socket or a symbolic link.
+        OSError: It is a folder, a device, a pipe or a socket, or its folder is missing. With
+            `overwrite` also: it is a symbolic link.
     """
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -31,11 +31,11 @@ def check_replaceable(target: Path, *, overwrite: bool) -> os.stat_result | None
         found = os.lstat(target)
     except FileNotFoundError:
         return None
-    if overwrite and stat.S_ISLNK(found.st_mode):
-        reason = "it is a symbolic link; pass the path that it leads to"
-        raise OSError(errno.ELOOP, _SPECIAL if _leads_to_special_file(target) else reason)
-    if overwrite and not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, _SPECIAL)
+    is_link = stat.S_ISLNK(found.st_mode)
+    if _leads_to_special_file(target) if is_link else not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, _SPECIAL)  # also without `overwrite`, which would not help
+    if overwrite and is_link:
+        raise OSError(errno.ELOOP, "it is a symbolic link; pass the path that it leads to")
     return found
 
 
