@@ -1,12 +1,14 @@
 """ResultFetcher: fetches results that came inline or are in storage."""
 
 import asyncio
+import functools
 import math
 import operator
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from attrs import frozen
 
@@ -16,12 +18,14 @@ from adepoll.api.results import JobResult
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
 from adepoll.errors import (
+    AdePollError,
+    ClosedError,
     MalformedAnswerError,
     ResultChangedError,
     ResultMalformedError,
     ResultTooLargeError,
 )
-from adepoll.errors.frames import hide_frames
+from adepoll.errors.frames import without_frames
 from adepoll.fetcher.disk_writer import DiskWriter, Progress
 from adepoll.fetcher.download import PublishedFile, ResultDownload, write_local
 from adepoll.fetcher.part_file import PartFile
@@ -36,6 +40,22 @@ from adepoll.fetcher.storage_client import (
     ResolveUrl,
     StorageClient,
 )
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _hide_frames(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """Decorate a coroutine function: adepoll's errors that it raises do not contain its frames."""
+
+    @functools.wraps(function)
+    async def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await function(*args, **kwargs)
+        except (AdePollError, ClosedError) as error:
+            raise without_frames(error)  # noqa: B904 - the same error
+
+    return call
 
 
 @frozen(kw_only=True)
@@ -169,7 +189,7 @@ class ResultFetcher(AsyncCloseable):
         """
         await self._storage.aclose()
 
-    @hide_frames
+    @_hide_frames
     async def result(self, job: Job) -> JobResult:
         """Return the result of a job.
 
@@ -191,7 +211,7 @@ class ResultFetcher(AsyncCloseable):
                     return found.source.data
                 return await self._decoded(found)
 
-    @hide_frames
+    @_hide_frames
     async def download(
         self,
         job: Job,
@@ -301,7 +321,7 @@ class ResultFetcher(AsyncCloseable):
                 stream, prefix, job_id=ref_of(job).job_id, max_bytes=self._max_result_bytes
             )
 
-    @hide_frames
+    @_hide_frames
     async def _source(
         self, job: Job, start: int, stop: int | None, stack: AsyncExitStack
     ) -> Reader:

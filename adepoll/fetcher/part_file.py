@@ -72,7 +72,7 @@ class PartFile:
         self._recording = Lock()
         self._hash = hashlib.sha256()
         self._keys: Collection[str] = ()
-        self._check = ResultCheck((), counts_braces=False)
+        self._check: ResultCheck  # of the bytes that are written; set by `open`
         self.hashed = 0
 
     def check(self) -> None:

@@ -75,11 +75,14 @@ class ResultSources:
     ) -> None:
         """See `ResultFetcher` for the arguments."""
         self._client = client
+        self._kind = client.kind
+        self._retry = client.retry
+        self._rng = client.rng
         self._storage = storage
         self._counters = counters
         self._patience = patience
         self._resolve_url = resolve_url
-        self._origins = StorageOrigins(client.retry, client.rng)
+        self._origins = StorageOrigins(self._retry, self._rng)
         # Concurrent readers of the same result with the same URL share its renewal.
         self._urls: WeakValueDictionary[tuple[JobRef, str | None], PresignedUrl]
         self._urls = WeakValueDictionary()
@@ -94,8 +97,8 @@ class ResultSources:
             RequestError: The API failed.
         """
         self._storage.check_open()
-        ref = ref_of(job).resolved(self._client.kind)
-        rules = self._client.rules_of(ref.kind or self._client.kind)
+        ref = ref_of(job).resolved(self._kind)
+        rules = self._client.rules_of(ref.kind or self._kind)
         snapshot = job if isinstance(job, JobSnapshot) else None
         if snapshot is None or _must_be_requested(snapshot):
             if rules.can_be_large:
@@ -121,6 +124,7 @@ class ResultSources:
         return PolledResult(self._client, ref, rules, self._retries(), self._storage)
 
     def _stored(self, ref: JobRef, job: JobSnapshot, *, in_bulk: bool) -> StoredResult:
+        retries = self._retries()
         key = (ref, job.output_url)
         url = self._urls.get(key)
         if url is None:
@@ -130,7 +134,7 @@ class ResultSources:
         return StoredResult(
             self._storage,
             url,
-            self._retries(),
+            retries,
             self._origins,
             job_id=ref.job_id,
             in_bulk=in_bulk,
@@ -138,8 +142,8 @@ class ResultSources:
 
     def _retries(self) -> TransferRetries:
         return TransferRetries(
-            self._client.retry,
-            self._client.rng,
+            self._retry,
+            self._rng,
             patience=self._patience,
             check_open=self._storage.check_open,
             counters=self._counters,

@@ -3,7 +3,7 @@
 from typing import Protocol, Self
 
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.errors.frames import hide_frames
+from adepoll.errors.frames import without_frames
 from adepoll.fetcher.statistics import Transfer
 from adepoll.fetcher.storage_rules import ObjectVersion
 
@@ -75,7 +75,6 @@ class ResultStream:
         """Return the stream itself."""
         return self
 
-    @hide_frames
     async def __anext__(self) -> bytes:
         """Return the next chunk.
 
@@ -89,10 +88,10 @@ class ResultStream:
         """
         try:
             chunk = await self._source.read()
-        except (AdePollError, ClosedError):
+        except (AdePollError, ClosedError) as error:
             if self._transfer is not None:
                 self._transfer.fail()
-            raise
+            raise without_frames(error)  # noqa: B904 - the same error
         if not chunk:
             if self._transfer is not None:
                 self._transfer.finish()

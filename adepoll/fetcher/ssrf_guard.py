@@ -61,6 +61,7 @@ class SsrfGuard(AbstractResolver):
             resolver: Resolves names; None for the default, which the guard creates and closes.
         """
         self.proxies = proxies or Proxies()
+        self._proxy_hosts = self.proxies.hosts
         api = urlsplit(api_url)
         self._api_host = api.hostname or ""
         self._schemes = {"https", api.scheme, *(["http"] if allow_private else [])}
@@ -85,7 +86,7 @@ class SsrfGuard(AbstractResolver):
                     reason = "the URL contains a user or password"
                 elif target.scheme not in self._schemes or not target.host:
                     reason = "results are only fetched over https"
-                elif target.host in self.proxies.hosts and not await self._allows_private():
+                elif target.host in self._proxy_hosts and not await self._allows_private():
                     reason = "the host is that of the proxy"
                 elif not await self._is_allowed(target):
                     reason = _PRIVATE_HOST
@@ -106,7 +107,7 @@ class SsrfGuard(AbstractResolver):
             OSError: The name cannot be resolved.
         """
         results = await self._resolve(host, port, family)
-        if host in self.proxies.hosts:
+        if host in self._proxy_hosts:
             return results
         is_private = any(_is_private(result["host"]) for result in results)
         if is_private and not await self._allows_private():
