@@ -67,15 +67,3 @@ class Connections(AsyncCloseable):
             response.close()  # wakes its reader; closing the session would not
         if self.session is not None and self.owns_session:
             await self.session.close()
-
-
-def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
-    """Read the body from its socket in pieces of at most `most` bytes, if the transport can.
-
-    asyncio's own transport can, and reads 256 KiB by default. The buffers of uvloop and of TLS have
-    a fixed size.
-    """
-    connection = response.connection  # None if the whole body has arrived
-    transport = None if connection is None else connection.transport
-    if transport is not None and hasattr(transport, "max_size"):
-        transport.max_size = most

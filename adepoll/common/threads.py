@@ -15,11 +15,6 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
-def start_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]:
-    """Start blocking work in a thread; the caller must wait for it with `wait_until_done`."""
-    return asyncio.get_running_loop().run_in_executor(None, work, *args)
-
-
 async def wait_until_done(work: asyncio.Future[_T]) -> None:
     """Wait until work is done, whatever its outcome, even if this task is cancelled meanwhile."""
     cancelled: asyncio.CancelledError | None = None
@@ -44,7 +39,7 @@ def _wake(waiter: asyncio.Future[None], _work: object) -> None:
 
 async def run_in_thread(work: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
     """Run blocking work in a thread, and return its result; if cancelled, wait for it first."""
-    started = start_in_thread(work, *args)
+    started = asyncio.get_running_loop().run_in_executor(None, work, *args)
     await wait_until_done(started)
     return started.result()
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Final, TypeAlias
 
-from adepoll.common.threads import run_in_thread, start_in_thread, wait_until_done
+from adepoll.common.threads import run_in_thread, wait_until_done
 from adepoll.errors import ResultError
 from adepoll.fetcher.body_decoding import Chunk, ReadChunk
 from adepoll.fetcher.part_file import PartFile
@@ -98,13 +98,16 @@ class DiskWriter:
         self._report_progress()
 
     def write(self, offset: int, chunks: list[Chunk], size: int) -> asyncio.Future[None]:
-        """Start writing chunks in a thread; also pass them to the hash if they are next."""
+        """Start writing chunks in a thread, and pass them to the hash if they are next.
+
+        The caller waits for the end of the writing with `wait_until_done`.
+        """
         if offset == self._hash_end:
             self._hash_end += size
             self._unhashed += chunks
             self._unhashed_bytes += size
             self._work_added.set()
-        return start_in_thread(self.part.write, offset, chunks)
+        return asyncio.get_running_loop().run_in_executor(None, self.part.write, offset, chunks)
 
     async def wait_for_hash(self) -> None:
         """Wait while too many bytes in memory are not hashed yet."""
@@ -164,7 +167,7 @@ class DiskWriter:
                     if syncing is not None:
                         syncing.result()
                     synced = part.hashed
-                    syncing = start_in_thread(part.sync)
+                    syncing = asyncio.get_running_loop().run_in_executor(None, part.sync)
             if syncing is not None:
                 await wait_until_done(syncing)
                 syncing.result()

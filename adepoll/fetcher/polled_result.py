@@ -13,7 +13,6 @@ import aiohttp
 from attrs import evolve
 
 from adepoll.api.client import AdeClient
-from adepoll.api.connections import limit_read_size
 from adepoll.api.job_kind import JobRef
 from adepoll.api.json_envelope import ObjectScanner
 from adepoll.api.kinds.kind_rules import KindRules
@@ -31,7 +30,7 @@ from adepoll.errors import (
 from adepoll.fetcher.patience import TransferRetries
 from adepoll.fetcher.responses import MAX_ERROR_PAGE, ObjectChangedError, ResponseBody
 from adepoll.fetcher.sequential_reader import SequentialReader
-from adepoll.fetcher.storage_client import StorageClient
+from adepoll.fetcher.storage_client import StorageClient, limit_read_size
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, request_headers
 
 _OK: Final = 200

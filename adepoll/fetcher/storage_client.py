@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from adepoll.api.client import AdeClient
-from adepoll.api.connections import Connections, limit_read_size
+from adepoll.api.connections import Connections
 from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.api.transport import USER_AGENT
@@ -237,6 +237,18 @@ def _joined(base: URL, location: str) -> str:
         # urljoin would join empty segments of a relative path.
         location = f"{base.raw_path.rpartition('/')[0]}/{location}"
     return urljoin(str(base), location)
+
+
+def limit_read_size(response: aiohttp.ClientResponse, most: int) -> None:
+    """Read the body from its socket in pieces of at most `most` bytes, if the transport can.
+
+    asyncio's own transport can, and reads 256 KiB by default. The buffers of uvloop and of TLS have
+    a fixed size.
+    """
+    connection = response.connection  # None if the whole body has arrived
+    transport = None if connection is None else connection.transport
+    if transport is not None and hasattr(transport, "max_size"):
+        transport.max_size = most
 
 
 class PresignedUrl:

@@ -16,6 +16,8 @@ from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.results import ExtractResult
 
+_COMPLETED: Final = JobStatus.COMPLETED  # Python 3.11 looks members of an Enum up in Python
+
 
 def list_query(page: int, page_size: int, status: JobStatus | None) -> Mapping[str, str | int]:
     """Return the query parameters of one page of the list."""
@@ -33,8 +35,9 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
     snapshot = codec.decode(JobSnapshot, body, LIMITS)
     if snapshot.extra:
         snapshot = check_odd_fields(snapshot, ExtractResult)
-    violates = status == SOME_FAILED or snapshot.schema_violation is not None
-    if violates and snapshot.status is JobStatus.COMPLETED:
+    if snapshot.status is _COMPLETED and (
+        status == SOME_FAILED or snapshot.schema_violation is not None
+    ):
         return evolve(snapshot, violates_schema=True)
     return snapshot
 
