@@ -40,11 +40,6 @@ def bin_index(age: float) -> int:
     return bisect_right(EDGES, age) - 1 if age > 0 else 0
 
 
-def nearest_edge(age: float) -> int:
-    """Return the number of the edge nearest to an age."""
-    return bisect_right(MIDDLES, age)
-
-
 @frozen(eq=False)
 class Distribution:
     """Probability distribution of how long jobs take, in bins.

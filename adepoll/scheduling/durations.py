@@ -1,7 +1,7 @@
-"""How long jobs take, learnt from censored observations. Decides nothing.
+"""How long jobs take, and how old they arrive, learnt from what polls show. Decides nothing.
 
-Imports arrivals, distribution, estimation and errors. Times are seconds, ages seconds since the
-service received a job.
+Imports distribution, estimation and errors. Times are seconds of one monotonic clock, ages seconds
+since the service received a job.
 """
 
 import json
@@ -11,9 +11,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Final
 
+from attrs import define
+
 from adepoll.errors import ConfigurationError
-from adepoll.scheduling.arrivals import Arrivals
-from adepoll.scheduling.distribution import LAST, MIDDLES, PRIOR, nearest_edge
+from adepoll.scheduling.distribution import LAST, MIDDLES, PRIOR, Distribution
 from adepoll.scheduling.estimation import Observation, estimate
 
 
@@ -32,7 +33,6 @@ class Durations:
     after the other or at the same time.
 
     Attributes:
-        distribution: What is known now; a new object whenever about 10% more is known.
         arrivals: How old jobs were when a watcher got them.
     """
 
@@ -45,14 +45,25 @@ class Durations:
         self._passed = [0.0] * (LAST + 1)
         self._running = 0
         self._ended = 0
-        self.distribution = PRIOR
+        self._distribution = PRIOR
+        self._is_outdated = False  # the distribution is to be estimated again
         self._known_at_fit = 0.0
-        self._extended = 0  # observations of active jobs since the distribution was fitted
+        self._extended = 0  # observations of active jobs since then
         self.arrivals = Arrivals()
 
     def __repr__(self) -> str:
         """Show how much is known."""
         return f"<Durations: {self._ended} jobs seen to end, median {self.quantile(0.5):.1f} s>"
+
+    @property
+    def distribution(self) -> Distribution:
+        """What is known now; a new object whenever about 10% more is known.
+
+        It is estimated when it is needed, not whenever a job ends.
+        """
+        if self._is_outdated:
+            self._refit()
+        return self._distribution
 
     @property
     def ended(self) -> int:
@@ -103,6 +114,16 @@ class Durations:
             durations._refit()
         return durations
 
+    def record_arrival(self, age: float, *, added_at: float, now: float) -> bool:
+        """Record the age of a job when a watcher got it; see `Arrivals.record`.
+
+        Returns:
+            True if the job was new. Then it counts as seen active, at the age 0.
+        """
+        is_new = self.arrivals.record(age, added_at=added_at, now=now)
+        self._running += is_new
+        return is_new
+
     def begin(self) -> None:
         """Record that a job was seen active for the first time."""
         self._running += 1
@@ -115,7 +136,7 @@ class Durations:
             self._passed[bisect_right(MIDDLES, age)] -= 1
         self._extended += 1
         if self._extended > self._running + _REFIT_POLLS:
-            self._refit()
+            self._is_outdated = True
 
     def end(self, first: float, last: float, age: float) -> None:
         """Record that a job seen active from age `first` to `last` was seen ended at `age`."""
@@ -126,7 +147,7 @@ class Durations:
             self._fade(0.5, censored=False)
             self._fade(0.5, censored=True)
         if abs(self._known - self._known_at_fit) > _REFIT_SHARE * self._known_at_fit:
-            self._refit()
+            self._is_outdated = True
 
     def censor(self, first: float, last: float) -> None:
         """Record the end of polling of a job that was seen active from age `first` to `last`."""
@@ -145,7 +166,8 @@ class Durations:
     def _refit(self) -> None:
         self._known_at_fit = self._known
         self._extended = 0
-        self.distribution = estimate(self.distribution, self._gone, self._passed)
+        self._is_outdated = False
+        self._distribution = estimate(self._distribution, self._gone, self._passed)
 
     def _fade(self, factor: float, *, censored: bool) -> None:
         """Multiply the weights of the jobs that ended, or of the others, by a factor."""
@@ -159,6 +181,82 @@ class Durations:
     def _count_known(self) -> None:
         self._known = sum(w for (_, _, ended), w in self._gone.items() if ended is not None)
         self._censored = sum(self._gone.values()) - self._known
+
+
+@define(eq=False)
+class Arrivals:
+    """An estimate of whether the next jobs are new, from the first answers about earlier jobs.
+
+    An immediate poll of a new job finds it active, and is wasted. One old job makes adepoll poll
+    all waiting and later jobs immediately, until 32 new jobs in a row have arrived: old jobs rarely
+    come alone, as when a batch is started again.
+
+    Attributes:
+        new: Jobs that were new; earlier ones count less.
+        old: Jobs that were not new; earlier ones count less.
+        run: New jobs in a row since the last old one.
+        resets: Number of runs that an old job ended.
+        reset_at: Time at which the last old job was found.
+    """
+
+    new: float = 0.0
+    old: float = 0.0
+    run: int = 0
+    resets: int = 0
+    reset_at: float = -math.inf
+
+    def record(self, age: float, *, added_at: float, now: float) -> bool:
+        """Record the age of a job at its arrival; return whether the job was new.
+
+        Args:
+            age: Seconds since the service had received it. A negative age shows that the clocks
+                differ, and that ages are not known: the job does not count as new.
+            added_at: When the watcher got the job.
+            now: The time.
+        """
+        new = abs(age) <= _MAX_NEW_AGE
+        if new:
+            self.new += 1
+            # A job that arrived before the last old one was found says nothing about later ones.
+            self.run += added_at > self.reset_at
+        else:
+            self.old += 1
+            self.resets += self.run > 0
+            self.run = 0
+            self.reset_at = now
+        if self.new + self.old > _MEMORY:
+            self.new /= 2
+            self.old /= 2
+        return new
+
+    @property
+    def trusted(self) -> bool:
+        """True if the next job is expected to be new."""
+        return self.run >= _MIN_RUN
+
+    @property
+    def old_share(self) -> float:
+        """Probability that the next job is old, by Laplace's rule of succession."""
+        return (self.old + 1) / (self.new + self.old + 2)
+
+    def to_json(self) -> list[float]:
+        """Return what `from_json` reads."""
+        return [self.new, self.old, self.run]
+
+    @classmethod
+    def from_json(cls, saved: object) -> "Arrivals":
+        """Read what `to_json` returned; raise ValueError or TypeError if it is something else."""
+        if not isinstance(saved, list):
+            raise TypeError("arrivals must be a list")
+        new, old, run = saved
+        if not all(isinstance(n, int | float) and 0 <= n < math.inf for n in saved):
+            raise ValueError(f"{saved} are not counts of arrivals")
+        return cls(float(new), float(old), int(run))
+
+
+def nearest_edge(age: float) -> int:
+    """Return the number of the edge nearest to an age."""
+    return bisect_right(MIDDLES, age)
 
 
 def _read(saved: Any) -> tuple[int, dict[Observation, float]]:
@@ -186,7 +284,9 @@ def _checked(name: str, value: float) -> float:
 _FORMAT: Final = 1
 _REFIT_SHARE: Final = 0.1  # growth of the knowledge after which the distribution is refitted
 _REFIT_POLLS: Final = 1000
-_MEMORY: Final = 8000.0  # ended jobs; beyond, all counts are halved
+_MEMORY: Final = 8000.0  # ended jobs, or arrivals; beyond, all counts are halved
 _CENSORED_PER_END: Final = 4.0
 _MIN_CENSORED: Final = 200.0
 _MIN_WEIGHT: Final = 0.05  # below, an observation is forgotten
+_MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds
+_MIN_RUN: Final = 32

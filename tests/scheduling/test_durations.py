@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from internals import at_risk
 
 from adepoll.errors import ConfigurationError
-from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index, nearest_edge
-from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index
+from adepoll.scheduling.durations import Durations, nearest_edge
 
 DAY = 86_400.0
 ages = st.floats(min_value=0, max_value=2 * DAY)
