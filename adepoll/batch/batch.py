@@ -26,9 +26,9 @@ from adepoll.journal import Journal
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.schema import OUT_DIR, files_of
 from adepoll.scheduling.policies import Schedule
-from adepoll.watching.arguments import check_ids, check_timeout
 from adepoll.watching.listing import Discovery
 from adepoll.watching.statistics import WatcherStats
+from adepoll.watching.subscriptions import check_ids, check_timeout
 from adepoll.watching.watcher import JobWatcher
 
 

@@ -11,8 +11,8 @@ from adepoll.api.models import JobStatus, Json
 from adepoll.common.closing import EndsWhenLeft
 from adepoll.common.redaction import showable
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.watching.arguments import check_ids
 from adepoll.watching.status_updates import StatusUpdate
+from adepoll.watching.subscriptions import check_ids
 from adepoll.watching.watcher import JobWatcher
 
 __all__ = ["EVENT_STREAM_HEADERS", "JobEventStream", "as_event"]

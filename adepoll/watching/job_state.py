@@ -4,7 +4,6 @@ Times are seconds of one monotonic clock; ages are seconds since the service rec
 """
 
 import math
-import sys
 from collections import deque
 from collections.abc import Callable, Collection
 from enum import Enum
@@ -12,7 +11,6 @@ from typing import Final, Protocol
 
 from attrs import define, field
 
-from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError
 
@@ -42,11 +40,11 @@ class Subscriber(Protocol):
     def buffer(self) -> "SnapshotBuffer | None":
         """Room for snapshots; None if the subscriber can always take one."""
 
-    def deliver(self, snapshot: JobSnapshot) -> bool:
-        """Accept a snapshot; return False if it is wanted and the buffer is full."""
+    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
+        """Accept a snapshot of a job; return False if it is wanted and the buffer is full."""
 
-    def give_up(self, kind: JobKind, job_id: str, error: AdePollError) -> None:
-        """Record that the job is not polled any more, and why."""
+    def give_up(self, key: str, error: AdePollError) -> None:
+        """Record that a job is not polled any more, and why."""
 
 
 @define(eq=False)
@@ -59,19 +57,15 @@ class SnapshotBuffer:
         subscriber: The subscriber.
         free: Places neither used nor reserved; all of them at first. Below 0 while polls for
             other subscribers of the same jobs are in flight.
-        snapshots: Snapshots that wait for the consumer, oldest first.
+        snapshots: Snapshots that wait for the consumer, with the keys of their jobs, oldest first.
         waiting: Jobs that are due and wait for room, oldest first; some may be out of date.
     """
 
     subscriber: Subscriber
     free: int
-    snapshots: deque[JobSnapshot] = field(factory=deque, init=False)
+    snapshots: deque[tuple[str, JobSnapshot]] = field(factory=deque, init=False)
     waiting: "deque[JobState]" = field(factory=deque, init=False)
     _prune_above: int = field(default=64, init=False)
-
-    def close(self) -> None:
-        """Offer no room any longer: the consumer has left."""
-        self.free = -sys.maxsize
 
     def add_waiting(self, state: "JobState") -> None:
         """Remember a job of the subscriber until there is room."""
@@ -152,6 +146,7 @@ class JobState:
 
     Attributes:
         job_id: Id of the job.
+        key: Name of the job for its subscribers, different from that of any other job.
         subscribers: Subscribers of the job, each once, oldest first.
         added_at: Time at which the watcher got the job.
         received_at: Time at which the service received the job; `added_at` while unknown.
@@ -187,6 +182,7 @@ class JobState:
     """
 
     job_id: str
+    key: str
     subscribers: Collection[Subscriber]
     added_at: float
     received_at: float
@@ -223,34 +219,6 @@ class JobState:
     def awaited(self) -> bool:
         """True if somebody waits for the job itself."""
         return any(subscriber.awaits for subscriber in self.subscribers)
-
-    def reserve(self) -> bool:
-        """Reserve a place with each subscriber, for a poll; return False if none has room."""
-        for subscriber in self.subscribers:
-            if (buffer := subscriber.buffer) is None or buffer.free > 0:
-                break
-        else:
-            return False
-        self.reserved_by = tuple(self.subscribers)
-        for subscriber in self.reserved_by:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.free -= 1
-        return True
-
-    def release(self) -> tuple[Subscriber, ...]:
-        """Give the reserved places back after a poll; return the subscribers."""
-        reserved, self.reserved_by = self.reserved_by or (), None
-        for subscriber in reserved:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.free += 1
-        return reserved
-
-    def wait_for_room(self) -> None:
-        """Wait until one of the subscribers has room."""
-        self.waits_for_room = True
-        for subscriber in self.subscribers:
-            if (buffer := subscriber.buffer) is not None:
-                buffer.add_waiting(self)
 
     def add_subscriber(self, subscriber: Subscriber) -> None:
         """Add a subscriber that is not present."""

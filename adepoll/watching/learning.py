@@ -141,12 +141,11 @@ class Learning:
         received_at: datetime | None,
         now: float,
         *,
-        completed_at: datetime | None = None,
+        exact: float | None = None,
     ) -> bool | None:
-        """Record that a poll found a job settled.
+        """Record that a poll found a job settled, after `exact` seconds if that is known.
 
-        If the service says when it settled, its duration is known exactly; otherwise it ended
-        between two polls.
+        Otherwise the job ended between two polls.
 
         A job that was old on arrival and was never seen active is left out: it is not known how
         many other jobs were at risk to arrive at that age.
@@ -165,7 +164,7 @@ class Learning:
             age = max(now - state.received_at, seen)
             if state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
-            if (exact := exact_duration(received_at, completed_at)) is not None:
+            if exact is not None:
                 exact = min(max(exact, first), age)  # clocks within the service can differ
                 seen, age = exact, exact
             self.durations.end(first, seen, age)
@@ -223,19 +222,10 @@ class Learning:
         poll finds: its duration is not truncated, and if it has settled, it did so in (0, age].
         """
         age = state.added_at - state.received_at
-        is_new = self.durations.arrivals.record(age, added_at=state.added_at, now=now)
+        is_new = self.durations.record_arrival(age, added_at=state.added_at, now=now)
         if is_new:
             state.first_active_age = state.last_active_age = 0.0
-            self.durations.begin()
         return is_new
-
-
-def exact_duration(received_at: datetime | None, completed_at: datetime | None) -> float | None:
-    """Return the seconds between two times of the service; None if that is not a duration."""
-    if received_at is None or completed_at is None:
-        return None
-    seconds = (completed_at - received_at).total_seconds()
-    return seconds if seconds >= 0 else None
 
 
 def _is_on_time(state: JobState) -> bool:

@@ -71,6 +71,17 @@ class ListHints:
             if number % _CHUNK == 0:
                 yield
 
+    def postponed_to(self, state: JobState, now: float) -> float:
+        """Return when to poll a job that is due, but that the list may still show as active."""
+        if state.awaited:
+            return now
+        trusted = self.list_trust.trusted_until(state, now)
+        if trusted > now or trusted == -math.inf:
+            return trusted
+        # A check of the list: not while the budget is too short even for jobs that it has dropped.
+        is_short = self.timing.throughput.is_short
+        return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
+
     def listed(self, job: JobSummary, requested_at: float, now: float) -> None:
         """Record what a list requested at `requested_at` shows of a job."""
         if job.is_terminal:
@@ -237,4 +248,5 @@ _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the targ
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
 _CHUNK: Final = 500
 _DELAYS_SAMPLED: Final = 8
+_CHECK_LATER: Final = 30.0  # seconds
 _LAG_FADING: Final = 0.99  # of the list's lag, per sweep

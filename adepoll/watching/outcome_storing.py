@@ -23,8 +23,7 @@ from adepoll.api.job_kind import JobRef, job_key
 from adepoll.api.models import JobSnapshot
 from adepoll.common.tasks import is_cancelled
 from adepoll.errors import ClosedError, JobIdsCancelledError, RequestError
-from adepoll.watching.arguments import check_ids
-from adepoll.watching.subscriptions import JobIds
+from adepoll.watching.subscriptions import JobIds, check_ids
 from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher
 

@@ -1,6 +1,6 @@
 """Asks the schedule (`scheduling.policies`), which decides when a job is polled next.
 
-Imports learning, job_state, throughput and scheduling. Times are seconds of one monotonic clock,
+Imports learning, job_state, statistics and scheduling. Times are seconds of one monotonic clock,
 passed in as `now`.
 """
 
@@ -22,7 +22,7 @@ from adepoll.scheduling.policies import (
 )
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
-from adepoll.watching.throughput import Throughput
+from adepoll.watching.statistics import Throughput
 
 
 @define(eq=False, kw_only=True)

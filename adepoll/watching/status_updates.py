@@ -13,7 +13,7 @@ from adepoll.api.job_kind import JobKind, job_key
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.errors import AdePollError
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscription_host import NamedJob, SubscriptionHost
+from adepoll.watching.kind_polling import NamedJob, SubscriptionHost
 from adepoll.watching.subscriptions import (
     BUFFERED,
     JobIds,
@@ -69,9 +69,9 @@ class StatusUpdateSubscription(Subscription):
                 self._last_status[key] = text
         self._updates: OrderedDict[str, StatusUpdate] = OrderedDict()  # the oldest comes first
 
-    def deliver(self, snapshot: JobSnapshot) -> bool:
+    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Keep a changed status, in place of an earlier update of the job."""
-        key, text = self._host.key_of(snapshot.kind, snapshot.job_id), snapshot.status_text
+        text = snapshot.status_text
         last = self._jobs.get(key, BUFFERED)
         if last == text or not (last is None or isinstance(last, str)):
             return True

@@ -1,9 +1,10 @@
 """Subscriptions: how the jobs of one consumer are watched, from reading their ids to the end.
 
-Imports subscription_host and below. Subclasses decide what is delivered.
+Imports kind_polling and below. Subclasses decide what is delivered.
 """
 
 import asyncio
+import math
 import sys
 from collections import deque
 from collections.abc import (
@@ -20,7 +21,7 @@ from typing import Final, TypeAlias
 
 from attrs import evolve
 
-from adepoll.api.job_kind import JobKind, JobRef
+from adepoll.api.job_kind import JobRef
 from adepoll.api.models import JobSnapshot
 from adepoll.common.tasks import join, start
 from adepoll.errors import (
@@ -30,10 +31,26 @@ from adepoll.errors import (
     JobTimeoutError,
 )
 from adepoll.watching.job_state import JobState, SnapshotBuffer, Subscriber
-from adepoll.watching.subscription_host import NamedJob, SubscriptionHost
+from adepoll.watching.kind_polling import NamedJob, SubscriptionHost
 from adepoll.watching.waiter import own_instance
 
 JobIds: TypeAlias = Iterable[str | JobRef] | AsyncIterable[str | JobRef]
+
+
+def check_ids(job_ids: object) -> None:
+    """Raise TypeError if `job_ids` is a single id, or anything else that is no iterable of ids."""
+    if isinstance(job_ids, str | bytes):
+        raise TypeError(
+            "job_ids must be an iterable of ids, not one id; use [job_id], or JobWatcher.wait"
+        )
+    if not isinstance(job_ids, Iterable | AsyncIterable):
+        raise TypeError(f"job_ids must be an iterable of ids, got {type(job_ids).__name__}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ValueError if `timeout` is neither a number of seconds, 0 or more, nor None."""
+    if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
+        raise ValueError(f"timeout must be a number of 0 or more, or None, got {timeout}")
 
 
 class Ended(Enum):
@@ -86,7 +103,13 @@ class Subscription:
                 for no limit if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
             every_change: As the attribute.
             buffer: As the attribute.
+
+        Raises:
+            TypeError: `job_ids` is a single string, or not iterable.
+            ValueError: `timeout` is not a number of 0 or more.
         """
+        check_ids(job_ids)
+        check_timeout(timeout)
         self.alone: tuple[Subscriber] = (self,)
         self.every_change = every_change
         self.buffer = buffer
@@ -123,17 +146,18 @@ class Subscription:
         """True if somebody waits for each job: at most eight jobs with a timeout or updates."""
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
-    def deliver(self, snapshot: JobSnapshot) -> bool:
-        """Accept a snapshot; return False if it is wanted and there is no room for it."""
+    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
+        """Accept a snapshot of a job; return False if it is wanted and there is no room for it."""
         raise NotImplementedError
 
     def take(self) -> object:
         """Return the next item for the consumer; None if there is none."""
         raise NotImplementedError
 
-    def give_up(self, kind: JobKind, job_id: str, error: AdePollError) -> None:
+    def give_up(self, key: str, error: AdePollError) -> None:
         """Record that an open job is not polled any more, and why."""
-        self._give_up(self._host.key_of(kind, job_id), error)
+        self.open -= 1
+        self._record_error(key, error)
 
     def labelled(self, key: str, snapshot: JobSnapshot) -> JobSnapshot:
         """Return the snapshot with the caller's own name for the job, if there is one."""
@@ -184,7 +208,7 @@ class Subscription:
             return self._ending
         del self._host.subscriptions[self]
         if self.buffer is not None:
-            self.buffer.close()  # no more polls for this subscription, even before the last step
+            self.buffer.free = -sys.maxsize  # no more polls, even before the last job is left
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
             keys = iter([*self._host.keys_in_flight(), *self._jobs])
@@ -231,7 +255,7 @@ class Subscription:
             for key in step:
                 job = self._host.find(key)
                 if job is not None and not isinstance(self._jobs.get(key, UNRESOLVED), Ended):
-                    self._give_up(key, _timeout_error(job, timeout))
+                    self.give_up(key, _timeout_error(job, timeout))
                     job.polling.pollers.unsubscribe(job.job_id, self)
             await asyncio.sleep(0)
         if self.complete or not isinstance(self._job_ids, Collection):
@@ -336,11 +360,7 @@ class Subscription:
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
         watched_jobs = job.polling.watched_jobs
-        return watched_jobs.subscribe(job.job_id, self, self.alone, now, can_wait=can_wait)
-
-    def _give_up(self, key: str, error: AdePollError) -> None:
-        self.open -= 1
-        self._record_error(key, error)
+        return watched_jobs.subscribe(job.job_id, job.key, self, self.alone, now, can_wait=can_wait)
 
     def _record_error(self, key: str, error: AdePollError) -> None:
         self._jobs[key] = UNRESOLVED

@@ -3,7 +3,6 @@
 import asyncio
 import copy
 
-from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
 from adepoll.watching.job_state import SnapshotBuffer
@@ -21,13 +20,13 @@ class Waiter:
         self.every_change = False
         self.buffer: SnapshotBuffer | None = None
 
-    def deliver(self, snapshot: JobSnapshot) -> bool:
+    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:  # noqa: ARG002 - one job only
         """Accept the snapshot of a settled job."""
         if snapshot.is_terminal and not self.future.done():
             self.future.set_result(snapshot)
         return True
 
-    def give_up(self, kind: JobKind, job_id: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
+    def give_up(self, key: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
         """Raise the error in the caller."""
         self.fail(error)
 

@@ -20,7 +20,7 @@ from adepoll.common.html_tables import HtmlTable
 from adepoll.common.tasks import join
 from adepoll.errors import AdePollError, ClosedError, UnresolvedJobsError
 from adepoll.watching.job_state import SnapshotBuffer
-from adepoll.watching.subscription_host import SubscriptionHost
+from adepoll.watching.kind_polling import SubscriptionHost
 from adepoll.watching.subscriptions import (
     BUFFERED,
     Ended,
@@ -108,9 +108,9 @@ class WatchSubscription(Subscription):
         self._yield_errors = yield_errors
         self.settled: Counter[JobStatus] = Counter()
 
-    def deliver(self, snapshot: JobSnapshot) -> bool:
+    def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
         """Buffer a snapshot if it is wanted; return False if there is no room for it."""
-        key, text = self._host.key_of(snapshot.kind, snapshot.job_id), snapshot.status_text
+        text = snapshot.status_text
         last = self._jobs.get(key, BUFFERED)
         if isinstance(last, Ended):
             return True  # its last item is buffered, or was taken
@@ -123,7 +123,7 @@ class WatchSubscription(Subscription):
                 return True
         if self._snapshots.free <= 0:
             return False
-        self._snapshots.snapshots.append(snapshot)
+        self._snapshots.snapshots.append((key, snapshot))
         self._snapshots.free -= 1
         if settled:
             self._jobs[key] = BUFFERED
@@ -144,9 +144,8 @@ class WatchSubscription(Subscription):
         buffer = self._snapshots
         if not buffer.snapshots:
             return None
-        snapshot = buffer.snapshots.popleft()
+        key, snapshot = buffer.snapshots.popleft()
         buffer.free += 1
-        key = self._host.key_of(snapshot.kind, snapshot.job_id)
         if self._labels:
             snapshot = self.labelled(key, snapshot)
         if snapshot.status.is_terminal:

@@ -5,6 +5,7 @@ Times are seconds of one monotonic clock, passed in as `now`.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Final
 
 from attrs import evolve
@@ -14,7 +15,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.learning import UNKNOWN_CHANCE, exact_duration
+from adepoll.watching.learning import UNKNOWN_CHANCE
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
@@ -74,6 +75,7 @@ class WatchedJobs:
     def subscribe(
         self,
         job_id: str,
+        key: str,
         subscriber: Subscriber,
         alone: tuple[Subscriber],
         now: float,
@@ -84,6 +86,7 @@ class WatchedJobs:
 
         Args:
             job_id: Id of the job.
+            key: As in `JobState`.
             subscriber: Gets what polls of the job bring.
             alone: Tuple of `subscriber` alone, which the jobs of one subscriber share.
             now: The time.
@@ -91,7 +94,7 @@ class WatchedJobs:
         """
         state = self._states.get(job_id)
         if state is None:
-            state = self._states[job_id] = JobState(job_id, alone, now, now, owner=self)
+            state = self._states[job_id] = JobState(job_id, key, alone, now, now, owner=self)
             state.awaited_since = now
             if self._memory.failures:
                 state.failures = self._memory.recall(job_id, now)
@@ -158,10 +161,10 @@ class WatchedJobs:
             state = self.poll_queue.pop(now)
             if state is None:
                 return None
-            if sweeping and (later := self._later(state, now)) > now:
+            if sweeping and (later := self.list_hints.postponed_to(state, now)) > now:
                 self.poll_queue.put(state, later)
                 continue
-            if not state.reserve():
+            if not self._reserve(state):
                 self._set_aside(state)
                 continue
             ignore_list = state.ignore_list
@@ -172,16 +175,26 @@ class WatchedJobs:
             return state
         return None
 
-    def _later(self, state: JobState, now: float) -> float:
-        """Return when to poll a job that is due, but that the list may still show as active."""
-        if state.awaited:
-            return now
-        trusted = self.list_trust.trusted_until(state, now)
-        if trusted > now or trusted == -math.inf:
-            return trusted
-        # A check of the list: not while the budget is too short even for jobs that it has dropped.
-        is_short = self.timing.throughput.is_short
-        return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
+    def _reserve(self, state: JobState) -> bool:
+        """Reserve a place with each subscriber, for a poll; return False if none has room."""
+        for subscriber in state.subscribers:
+            if (buffer := subscriber.buffer) is None or buffer.free > 0:
+                break
+        else:
+            return False
+        state.reserved_by = tuple(state.subscribers)
+        for subscriber in state.reserved_by:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.free -= 1
+        return True
+
+    def _release(self, state: JobState) -> tuple[Subscriber, ...]:
+        """Give the reserved places back after a poll; return the subscribers."""
+        reserved, state.reserved_by = state.reserved_by or (), None
+        for subscriber in reserved:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.free += 1
+        return reserved
 
     def wake(self, state: JobState, now: float) -> bool:
         """Make a job due that waits for room; return False if it does not wait any more."""
@@ -217,7 +230,7 @@ class WatchedJobs:
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
         self.failure_rules.service.record_answer()
-        reserved = state.release()
+        reserved = self._release(state)
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
         self._wake_after_release(reserved, now)
@@ -233,7 +246,7 @@ class WatchedJobs:
         verdict = self.failure_rules.record(state, error, now)
         if verdict is Verdict.END_ALL:
             return True
-        reserved = state.release()
+        reserved = self._release(state)
         if self._states.get(state.job_id) is state:
             if isinstance(verdict, float):
                 self.list_trust.confirm_when_due(state)
@@ -241,7 +254,7 @@ class WatchedJobs:
             else:
                 self.counts.given_up += 1
                 for subscriber in tuple(state.subscribers):
-                    subscriber.give_up(self.kind, state.job_id, error)
+                    subscriber.give_up(state.key, error)
                 self._remove(state)
         self._wake_after_release(reserved, now)
         return False
@@ -249,7 +262,7 @@ class WatchedJobs:
     def cancelled(self, state: JobState, now: float) -> None:
         """Record that a poll ended without a result; poll the job again if it is still watched."""
         if state.in_flight:
-            reserved = state.release()
+            reserved = self._release(state)
             if self._states.get(state.job_id) is state:
                 self.list_trust.confirm_when_due(state)
                 self._put_by_schedule(state, now)
@@ -307,20 +320,21 @@ class WatchedJobs:
         state.failures = None
         refused = []
         for subscriber in state.subscribers:
-            if not subscriber.deliver(snapshot):
+            if not subscriber.deliver(state.key, snapshot):
                 refused.append(subscriber)  # noqa: PERF401 - a comprehension costs a call
         if not settled:
             self._continue(state, snapshot, now)
             return
-        submitted_at, completed_at = snapshot.submitted_at, snapshot.completed_at
+        submitted_at = snapshot.submitted_at
+        exact = _duration(submitted_at, snapshot.completed_at)
+        was_old = self.learning.record_settled(state, submitted_at, now, exact=exact)
         if changed:
             # What the list shows is out of date by its lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             lag = now - max(active_at, state.added_at)
-            if (exact := exact_duration(submitted_at, completed_at)) is not None:
+            if exact is not None:
                 lag = min(lag, max(self.learning.age(state, now) - exact, 0.0))
             self.counts.record_settled(lag)
-        was_old = self.learning.record_settled(state, submitted_at, now, completed_at=completed_at)
         if was_old is not None and self.uses_list:
             self.list_trust.record_first(settled=was_old)
             if was_old and self.list_trust.jobs_come_settled:
@@ -373,8 +387,20 @@ class WatchedJobs:
             self.learning.record_dropped(state)
 
     def _set_aside(self, state: JobState) -> None:
-        state.wait_for_room()
+        """Let a job that is due wait until one of its subscribers has room."""
+        state.waits_for_room = True
+        for subscriber in state.subscribers:
+            if (buffer := subscriber.buffer) is not None:
+                buffer.add_waiting(state)
         self.list_trust.trust(state)  # sweeps do not wait for it
+
+
+def _duration(submitted_at: datetime | None, completed_at: datetime | None) -> float | None:
+    """Return the seconds between two times of the service; None if that is not a duration."""
+    if submitted_at is None or completed_at is None:
+        return None
+    seconds = (completed_at - submitted_at).total_seconds()
+    return seconds if seconds >= 0 else None
 
 
 def _do_nothing() -> None:
@@ -384,6 +410,5 @@ def _do_nothing() -> None:
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
 _FIRST_TRUST: Final = 2.5  # times the target lag; a sweep comes about every two target lags
 _SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
-_CHECK_LATER: Final = 30.0  # seconds
 _MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one turn
 _CHUNK: Final = 500

@@ -22,16 +22,14 @@ from adepoll.common.tasks import finish
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.policies import Adaptive, Schedule
-from adepoll.watching.arguments import check_ids, check_timeout
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
-from adepoll.watching.kind_polling import PollingOptions
+from adepoll.watching.kind_polling import PollingOptions, SubscriptionHost
 from adepoll.watching.listing import Discovery
-from adepoll.watching.semaphore import Semaphore
+from adepoll.watching.pollers import Semaphore
 from adepoll.watching.statistics import WatcherStats, total
 from adepoll.watching.status_updates import StatusUpdates, StatusUpdateSubscription
-from adepoll.watching.subscription_host import SubscriptionHost
-from adepoll.watching.subscriptions import JobIds
+from adepoll.watching.subscriptions import JobIds, check_timeout
 from adepoll.watching.waiter import Waiter
 from adepoll.watching.watch import UnresolvedJob, Watch, WatchSubscription
 
@@ -210,8 +208,6 @@ class JobWatcher(AsyncCloseable):
             raise ValueError(f"window must be positive, got {window}")
         if errors not in {"raise", "yield"}:
             raise ValueError(f"errors must be 'raise' or 'yield', got {errors!r}")
-        check_ids(job_ids)
-        check_timeout(timeout)
         subscription = WatchSubscription(
             self._host,
             job_ids,
@@ -228,8 +224,6 @@ class JobWatcher(AsyncCloseable):
 
         Statuses between two polls are not observed; a slow consumer misses more of them.
         """
-        check_ids(job_ids)
-        check_timeout(timeout)
         subscription = WatchSubscription(
             self._host, job_ids, limit=self._buffer, timeout=timeout, every_change=True
         )
@@ -257,7 +251,6 @@ class JobWatcher(AsyncCloseable):
             TypeError: `job_ids` is a single string, or not iterable.
             ClosedError: The watcher is closed.
         """
-        check_ids(job_ids)
         subscription = StatusUpdateSubscription(self._host, job_ids, last_status=last_status or {})
         self._host.check_open()
         return StatusUpdates(subscription)
@@ -283,7 +276,7 @@ class JobWatcher(AsyncCloseable):
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
         watched_jobs = polling.watched_jobs
-        state = watched_jobs.subscribe(named.job_id, waiter, (waiter,), loop.time())
+        state = watched_jobs.subscribe(named.job_id, named.key, waiter, (waiter,), loop.time())
         polling.pump()
         timer = None
         if timeout is not None:

@@ -3,7 +3,7 @@
 import asyncio
 
 from adepoll.watching.job_state import JobState
-from adepoll.watching.subscription_host import SubscriptionHost
+from adepoll.watching.kind_polling import SubscriptionHost
 from adepoll.watching.subscriptions import Ended
 from adepoll.watching.watch import WatchSubscription
 
@@ -15,14 +15,14 @@ class FakePolling:
         self.calls = []
         self.pollers = self.watched_jobs = self
 
-    def subscribe(self, job_id, subscriber, alone, now, *, can_wait):
-        return JobState(job_id, alone, now, now)
+    def subscribe(self, job_id, key, subscriber, alone, now, *, can_wait):
+        return JobState(job_id, key, alone, now, now)
 
     def unsubscribe(self, job_id, subscriber):
         self.calls.append(f"unsubscribe {job_id}")
         return []
 
-    def ids_in_flight(self):
+    def keys_in_flight(self):
         return []
 
     def pump(self):

@@ -33,7 +33,7 @@ def rules_of(**options):
 
 
 def job(job_id="a", *, status=None):
-    return JobState(job_id, (), added_at=0.0, received_at=0.0, status=status)
+    return JobState(job_id, job_id, (), added_at=0.0, received_at=0.0, status=status)
 
 
 def play(rules, *failures, state=None, answers=0):

@@ -9,8 +9,7 @@ import pytest
 from internals import at_risk
 
 from adepoll.api.models import from_timestamp
-from adepoll.scheduling.distribution import nearest_edge
-from adepoll.scheduling.durations import Durations
+from adepoll.scheduling.durations import Durations, nearest_edge
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 
@@ -18,7 +17,7 @@ NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
 def make_state(added_at=100.0):
-    return JobState("a", (), added_at=added_at, received_at=added_at)
+    return JobState("a", "a", (), added_at=added_at, received_at=added_at)
 
 
 def make_learning(service_time):
@@ -160,7 +159,7 @@ def test_late_first_polls_do_not_bias_the_distribution():
     rng, durations = Random(7), Durations()
     for number in range(4_000):
         duration, given_at, now = rng.expovariate(1 / 15), 1_000.0, 1_010.0
-        state = JobState(str(number), (), added_at=given_at, received_at=given_at)
+        state = JobState(str(number), str(number), (), added_at=given_at, received_at=given_at)
         while duration > now - given_at:
             at(durations, now, given_at).record_active(state, NOON, now)
             now += 3.0

@@ -520,7 +520,7 @@ def test_every_check_of_the_list_is_made_while_the_budget_suffices():
 
 
 def make_state(hints, *, added_at=0.0, active_at=None):
-    state = JobState("a", (), added_at=added_at, received_at=added_at)
+    state = JobState("a", "a", (), added_at=added_at, received_at=added_at)
     if active_at is not None:
         hints.learning.record_active(state, NOON, active_at)
     return state
@@ -561,6 +561,7 @@ def test_the_list_is_trusted_beyond_the_known_ages(ended):
         age = 20.0 * (number + 0.5) / ended
         durations.begin()
         durations.end(0.0, max(age - 4.0, 0.0), age)
+        _ = durations.distribution  # the schedule needs it after each poll
     for _ in range(3_000):
         durations.begin()
         durations.extend(0.0, 17.0)

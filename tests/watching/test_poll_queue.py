@@ -14,7 +14,10 @@ HEADSTART = 600.0
 
 
 def make_states(count):
-    return [JobState(f"job{number}", (), added_at=0.0, received_at=0.0) for number in range(count)]
+    return [
+        JobState(f"job{number}", f"job{number}", (), added_at=0.0, received_at=0.0)
+        for number in range(count)
+    ]
 
 
 def even(_entry, _now):
@@ -83,7 +86,7 @@ def test_a_chance_is_worth_its_share_of_the_head_start_and_no_more():
 
 
 def test_no_job_starves_although_urgent_ones_keep_coming():
-    dull = JobState("dull", (), added_at=0.0, received_at=0.0)
+    dull = JobState("dull", "dull", (), added_at=0.0, received_at=0.0)
     poll_queue = PollQueue(lambda state, _now: float(state is not dull))
     poll_queue.put(dull, 0.0)
     before = []

@@ -7,7 +7,6 @@ import pytest
 from scripted import snapshot
 from subscribing import add_id, subscription_of
 
-from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus
 from adepoll.errors import (
     AuthenticationError,
@@ -32,13 +31,13 @@ def drain(subscription):
 
 def test_the_final_snapshot_of_a_job_is_delivered_once():
     subscription = subscription_of("a")
-    assert subscription.deliver(snapshot("a", "pending"))
-    assert subscription.deliver(snapshot("a", "failed"))
+    assert subscription.deliver("a", snapshot("a", "pending"))
+    assert subscription.deliver("a", snapshot("a", "failed"))
     assert subscription.deliver(
-        snapshot("a", "completed")
-    )  # already delivered, so that it is not wanted
+        "a", snapshot("a", "completed")
+    )  # already delivered: it is not wanted
     assert drain(subscription) == [("a", "failed")]
-    assert subscription.deliver(snapshot("a", "completed"))
+    assert subscription.deliver("a", snapshot("a", "completed"))
     assert drain(subscription) == []
     assert subscription.open == 0
 
@@ -46,7 +45,7 @@ def test_the_final_snapshot_of_a_job_is_delivered_once():
 def test_with_every_change_each_new_status_is_delivered_also_an_earlier_one():
     subscription = subscription_of("a", every_change=True)
     for status in ("pending", "pending", "processing", "pending", "odd", "odder", "completed"):
-        assert subscription.deliver(snapshot("a", status))
+        assert subscription.deliver("a", snapshot("a", status))
     assert [status for _, status in drain(subscription)] == [
         "pending",
         "processing",
@@ -59,21 +58,21 @@ def test_with_every_change_each_new_status_is_delivered_also_an_earlier_one():
 
 def test_a_full_subscription_refuses_only_snapshots_that_are_wanted():
     subscription = subscription_of("a", "b", limit=1)
-    assert subscription.deliver(snapshot("a"))
+    assert subscription.deliver("a", snapshot("a"))
     assert subscription.buffer.free <= 0
-    assert subscription.deliver(snapshot("b", "pending"))
-    assert not subscription.deliver(snapshot("b"))
+    assert subscription.deliver("b", snapshot("b", "pending"))
+    assert not subscription.deliver("b", snapshot("b"))
     assert subscription.open_ids() == ["b"]
     subscription.take()
-    assert subscription.deliver(snapshot("b"))
+    assert subscription.deliver("b", snapshot("b"))
 
 
 def test_a_refused_change_is_delivered_when_it_is_seen_again():
     subscription = subscription_of("a", "b", limit=1, every_change=True)
-    assert subscription.deliver(snapshot("a", "pending"))
-    assert not subscription.deliver(snapshot("b", "pending"))
+    assert subscription.deliver("a", snapshot("a", "pending"))
+    assert not subscription.deliver("b", snapshot("b", "pending"))
     subscription.take()
-    assert subscription.deliver(snapshot("b", "pending"))
+    assert subscription.deliver("b", snapshot("b", "pending"))
     assert drain(subscription) == [("b", "pending")]
 
 
@@ -81,7 +80,7 @@ def test_a_reserved_place_is_not_free():
     subscription = subscription_of("a", limit=2)
     buffer = subscription.buffer
     buffer.free -= 1
-    subscription.deliver(snapshot("a"))
+    subscription.deliver("a", snapshot("a"))
     assert buffer.free == 0
     buffer.free -= 1  # by a poll of a job that another subscriber watches too
     assert buffer.free == -1
@@ -93,7 +92,9 @@ def test_a_reserved_place_is_not_free():
 
 def test_jobs_that_wait_for_room_are_kept_in_their_order_and_once_each():
     subscription = subscription_of()
-    states = [JobState(str(number), subscription.alone, 0.0, 0.0) for number in range(40)]
+    states = [
+        JobState(str(number), str(number), subscription.alone, 0.0, 0.0) for number in range(40)
+    ]
     for state in states:
         state.waits_for_room = state is not states[7]
     states[8].subscribers = ()
@@ -107,10 +108,10 @@ def test_jobs_that_wait_for_room_are_kept_in_their_order_and_once_each():
 def test_every_id_is_accounted_for():
     subscription = subscription_of("yielded", "buffered", "gone", "open", limit=2)
     add_id(subscription, "a/b")
-    subscription.deliver(snapshot("yielded", "failed"))
-    subscription.deliver(snapshot("buffered"))
+    subscription.deliver("yielded", snapshot("yielded", "failed"))
+    subscription.deliver("buffered", snapshot("buffered"))
     missing = JobNotFoundError(status=404, job_id="gone")
-    subscription.give_up(JobKind.V1_EXTRACT, "gone", missing)
+    subscription.give_up("gone", missing)
     assert subscription.take().job_id == "yielded"
     unresolved = subscription.unresolved()
     assert list(unresolved) == ["buffered", "gone", "open", "a/b"]
@@ -131,8 +132,8 @@ def test_every_id_is_accounted_for():
 
 def test_a_fatal_error_is_why_the_open_jobs_are_unresolved():
     subscription = subscription_of("gone", "open", "buffered")
-    subscription.give_up(JobKind.V1_EXTRACT, "gone", JobNotFoundError(status=404, job_id="gone"))
-    subscription.deliver(snapshot("buffered"))
+    subscription.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
+    subscription.deliver("buffered", snapshot("buffered"))
     subscription.fail(AuthenticationError(status=401))
     subscription.fail(ClosedError("later"))
     assert isinstance(subscription.error, AuthenticationError)
@@ -152,7 +153,7 @@ def test_a_bug_is_not_the_error_of_a_job():
 def test_progress_is_a_copy():
     subscription = subscription_of("a")
     before = subscription.progress()
-    subscription.deliver(snapshot("a"))
+    subscription.deliver("a", snapshot("a"))
     subscription.take()
     assert before.settled == {}
     assert before.open == 1
@@ -164,8 +165,8 @@ def test_progress_is_a_copy():
 def test_a_watch_yields_what_is_buffered_and_ends(replay):
     async def script():
         subscription = subscription_of("a", "b")
-        subscription.deliver(snapshot("a"))
-        subscription.deliver(snapshot("b"))
+        subscription.deliver("a", snapshot("a"))
+        subscription.deliver("b", snapshot("b"))
         subscription.end_of_ids()
         assert [job.job_id async for job in Watch(subscription)] == ["a", "b"]
         return subscription.calls
@@ -189,9 +190,9 @@ class FakeOwner:
 def test_taking_a_snapshot_wakes_jobs_that_wait_for_room(replay):
     async def script():
         subscription = subscription_of("a", "b")
-        subscription.deliver(snapshot("a"))
+        subscription.deliver("a", snapshot("a"))
         owner = FakeOwner(subscription.calls)
-        state = JobState("b", subscription.alone, 0.0, 0.0, owner=owner)
+        state = JobState("b", "b", subscription.alone, 0.0, 0.0, owner=owner)
         subscription.buffer.waiting.append(state)
         async for _ in Watch(subscription):
             break
@@ -203,7 +204,7 @@ def test_taking_a_snapshot_wakes_jobs_that_wait_for_room(replay):
 def test_a_watch_that_has_ended_stays_ended(replay):
     async def script():
         subscription = subscription_of("a")
-        subscription.give_up(JobKind.V1_EXTRACT, "a", JobNotFoundError(status=404, job_id="a"))
+        subscription.give_up("a", JobNotFoundError(status=404, job_id="a"))
         subscription.end_of_ids()
         watch = Watch(subscription)
         with pytest.raises(UnresolvedJobsError) as caught:
@@ -219,7 +220,7 @@ def test_a_watch_that_has_ended_stays_ended(replay):
 def test_a_watch_yields_what_is_buffered_before_it_fails_once(replay):
     async def script():
         subscription = subscription_of("a", "b")
-        subscription.deliver(snapshot("a"))
+        subscription.deliver("a", snapshot("a"))
         subscription.fail(AuthenticationError(status=401))
         watch = Watch(subscription)
         assert (await anext(watch)).job_id == "a"
@@ -235,7 +236,7 @@ def test_a_watch_waits_for_the_next_snapshot(replay):
     async def script():
         subscription = subscription_of("a")
         watch = Watch(subscription)
-        asyncio.get_running_loop().call_later(7, subscription.deliver, snapshot("a"))
+        asyncio.get_running_loop().call_later(7, subscription.deliver, "a", snapshot("a"))
         assert (await anext(watch)).job_id == "a"
         asyncio.get_running_loop().call_later(7, subscription.end_of_ids)
         with pytest.raises(StopAsyncIteration):
@@ -272,7 +273,7 @@ def test_a_watch_starts_on_entering_and_closes_once(replay):
 def test_an_abandoned_watch_is_closed_by_the_garbage_collector(replay):
     async def script():
         subscription = subscription_of("a", "b")
-        subscription.deliver(snapshot("a"))
+        subscription.deliver("a", snapshot("a"))
         async for _ in Watch(subscription):
             break
         gc.collect(0)
@@ -319,12 +320,10 @@ def test_two_consumers_share_a_watch_and_one_of_them_gets_the_error_at_the_end(r
 
         consumers = [asyncio.create_task(consume()) for _ in range(2)]
         await asyncio.sleep(1)
-        subscription.deliver(snapshot("a"))
-        subscription.deliver(snapshot("b"))
+        subscription.deliver("a", snapshot("a"))
+        subscription.deliver("b", snapshot("b"))
         await asyncio.sleep(1)
-        subscription.give_up(
-            JobKind.V1_EXTRACT, "gone", JobNotFoundError(status=404, job_id="gone")
-        )
+        subscription.give_up("gone", JobNotFoundError(status=404, job_id="gone"))
         subscription.end_of_ids()
         ends = await asyncio.gather(*consumers, return_exceptions=True)
         assert sorted(type(end).__name__ for end in ends) == ["UnresolvedJobsError", "list"]
@@ -339,7 +338,7 @@ def test_a_cancelled_iteration_loses_no_snapshot(replay):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 await anext(watch)
-        subscription.deliver(snapshot("a"))
+        subscription.deliver("a", snapshot("a"))
         assert (await anext(watch)).job_id == "a"
 
     replay(script)

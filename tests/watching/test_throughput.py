@@ -2,7 +2,7 @@
 
 import pytest
 
-from adepoll.watching.throughput import Throughput
+from adepoll.watching.statistics import Throughput
 
 
 def play(throughput, *, rate, seconds, late, since=0.0, settled=False):

@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 from adepoll.emulator import JobPlan, World, WorldSource, loop_clock
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.watching.semaphore import Turns
+from adepoll.watching.pollers import Turns
 from adepoll.watching.watcher import JobWatcher
 
 

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 from scripted import snapshot
 
-from adepoll.api.job_kind import JobKind
 from adepoll.api.models import JobStatus
 from adepoll.errors import AnswerTimeoutError, ClosedError, TransportError
 from adepoll.watching.waiter import Waiter
@@ -15,10 +14,10 @@ def test_a_waiter_takes_only_the_final_snapshot(replay):
     async def script():
         waiter = Waiter(asyncio.get_running_loop().create_future())
         assert waiter.buffer is None
-        waiter.deliver(snapshot("a", "pending"))
+        waiter.deliver("a", snapshot("a", "pending"))
         assert not waiter.future.done()
-        waiter.deliver(snapshot("a"))
-        waiter.deliver(snapshot("a", "failed"))
+        waiter.deliver("a", snapshot("a"))
+        waiter.deliver("a", snapshot("a", "failed"))
         waiter.fail(ClosedError("too late"))
         return await waiter.future
 
@@ -32,7 +31,7 @@ def test_each_waiter_raises_its_own_instance_of_an_error(replay):
         raised = []
         for _ in range(2):
             waiter = Waiter(loop.create_future())
-            waiter.give_up(JobKind.V1_EXTRACT, "a", error)
+            waiter.give_up("a", error)
             with pytest.raises(AnswerTimeoutError) as caught:
                 await waiter.future
             raised.append(caught.value)
@@ -53,7 +52,7 @@ def test_an_error_of_a_waiter_that_has_left_is_not_reported_as_lost(replay):
         unfinished.forget()
         unfinished.future.cancel()
         unfinished.forget()
-        unfinished.deliver(snapshot("a"))
+        unfinished.deliver("a", snapshot("a"))
         unfinished.fail(ClosedError("late"))
 
     replay(script)  # which complains of errors that are never retrieved
