@@ -50,7 +50,7 @@ class Distribution:
         known: Number of the first bin beyond the last one in which a job was seen to end. From
             this bin on, the distribution is a guess.
         quiet: For the first bins, the age at which the quiet ages around the bin end; 0 if the bin
-            is not quiet (see `lag_bound.quiet_until`).
+            is not quiet (see `estimation.quiet_until`).
         survival: For each bin, the chance that a job reaches it.
     """
 

@@ -1,6 +1,6 @@
 """The estimate of a distribution from censored observations: pure functions.
 
-Imports distribution and lag_bound. Ages are seconds since the service received a job.
+Imports distribution. Ages are seconds since the service received a job.
 """
 
 import math
@@ -18,7 +18,6 @@ from adepoll.scheduling.distribution import (
     WIDTHS,
     Distribution,
 )
-from adepoll.scheduling.lag_bound import quiet_until
 
 Observation: TypeAlias = tuple[int, int, int | None]
 """Nearest edges to the ages at which a job was first seen active, last seen active, and seen ended;
@@ -81,7 +80,7 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     """
     known = len(ends)
     # Only ages below the highest at which a job ended: without one, all may end at the next moment.
-    quiet = quiet_until(EDGES, ends, risk)
+    quiet = quiet_until(ends, risk)
     bins = min(known + _REACH, LAST)
     ends = [*ends, *repeat(0.0, LAST - len(ends))]
     # Per second at risk, bins of different widths can be compared.
@@ -106,9 +105,43 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
     return Distribution((*chances, 1.0), known=known, quiet=quiet)
 
 
+def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
+    """Return one age for each bin: where its run of quiet bins ends, or 0 if it is not quiet.
+
+    A bin is quiet if a job of that age ends before it is a quarter older with a chance of at most
+    2%. The chance is an upper limit: three ends are added to those that were seen ("rule of
+    three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been
+    seen at these ages.
+
+    Args:
+        ends: Number of jobs seen to end in each bin.
+        risk: Number of jobs seen to reach each bin; it has at least as many items as `ends`.
+    """
+    sums = [*accumulate(ends, initial=0.0)]
+    last = len(ends) - 1
+    quiet: list[bool] = []
+    stop = 0
+    for number in range(last + 1):
+        stop = max(stop, number)
+        while stop < last and EDGES[stop + 1] < _AHEAD * EDGES[number]:
+            stop += 1
+        expected = sums[stop + 1] - sums[number] + _THREE
+        seen = EDGES[stop + 1] >= _AHEAD * EDGES[number]
+        quiet.append(seen and expected <= _QUIET * risk[stop])
+    until = [0.0] * (last + 1)
+    for number in range(last, -1, -1):
+        if quiet[number]:
+            after = until[number + 1] if number < last else 0.0
+            until[number] = after or EDGES[number + 1]
+    return tuple(until)
+
+
 _ROUNDS: Final = 6
 _MIN_ENDS: Final = 16.0  # ends from which a hazard is estimated, or a share of all ends:
 _MIN_ENDS_SHARE: Final = 0.004
 _REACH: Final = 8  # bins on either side that may be pooled for that
 _LIKENESS: Final = 0.95  # of neighbouring bins
 _MIN_RATIO: Final = 0.1
+_AHEAD: Final = 1.25
+_THREE: Final = 3.0
+_QUIET: Final = 0.02

@@ -16,13 +16,12 @@ frequent than the SDK's, so that the product stays near that of the SDK's waiter
 *Any other job.* The bound is half the time for which the job has been watched, or twice the
 target, as the mean lag of regular polls is half a delay. It is 7 s at most unless the ages are
 *quiet*: so many jobs were seen at these ages, and so few of them ended there, that a job ends there
-with a chance of 2% at most (see `quiet_until`), and others ended later. Only there may a delay grow
-up to the maximum of the schedule. A mean over all jobs would allow more: in a heavy-tailed batch,
-the last 1% of the jobs could be late by half a minute each, and the mean would hardly show it.
+with a chance of 2% at most (see `estimation.quiet_until`), and others ended later. Only there may a
+delay grow up to the maximum of the schedule. A mean over all jobs would allow more: in a
+heavy-tailed batch, the last 1% of the jobs could be late by half a minute each, and the mean would
+hardly show it.
 """
 
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import Final
 
 LONGEST: Final = 7.0
@@ -44,42 +43,3 @@ def bound_while_waiting(waited_for: float) -> float:
 def bound_while_watching(watched_for: float, target_lag: float) -> float:
     """Return the longest delay of a job that has been watched for `watched_for` seconds."""
     return max(2 * target_lag, _SHARE_WATCHED * watched_for)
-
-
-def quiet_until(
-    edges: Sequence[float], ends: Sequence[float], risk: Sequence[float]
-) -> tuple[float, ...]:
-    """Return one age for each bin: where its run of quiet bins ends, or 0 if it is not quiet.
-
-    A bin is quiet if a job of that age ends before it is a quarter older with a chance of at most
-    2%. The chance is an upper limit: three ends are added to those that were seen ("rule of
-    three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been
-    seen at these ages.
-
-    Args:
-        edges: Ages at which the bins begin.
-        ends: Number of jobs seen to end in each bin.
-        risk: Number of jobs seen to reach each bin; it has at least as many items as `ends`.
-    """
-    sums = [*accumulate(ends, initial=0.0)]
-    last = len(ends) - 1
-    quiet: list[bool] = []
-    stop = 0
-    for number in range(last + 1):
-        stop = max(stop, number)
-        while stop < last and edges[stop + 1] < _AHEAD * edges[number]:
-            stop += 1
-        expected = sums[stop + 1] - sums[number] + _THREE
-        seen = edges[stop + 1] >= _AHEAD * edges[number]
-        quiet.append(seen and expected <= _RARE * risk[stop])
-    until = [0.0] * (last + 1)
-    for number in range(last, -1, -1):
-        if quiet[number]:
-            after = until[number + 1] if number < last else 0.0
-            until[number] = after or edges[number + 1]
-    return tuple(until)
-
-
-_AHEAD: Final = 1.25
-_THREE: Final = 3.0
-_RARE: Final = 0.02

@@ -60,6 +60,8 @@ class ServiceEvidence:
         silent_for: Seconds of failed polls since the last answer.
         last_error: Last of these failures; None if there was none since the last answer.
         key_works: True if an answer has shown that the service accepts the key.
+        in_doubt: True from the start, and from each failure that can concern all jobs, until
+            `record_accepted_key` is called. The next answer to a poll must call it.
         refused_for: Seconds of the present run of refusals. An accepted key ends the run, and so
             does another failure that is followed by no refusal for `CONFIRMATION_STEP`.
     """
@@ -69,6 +71,7 @@ class ServiceEvidence:
     silent_for: float = 0.0
     last_error: AdePollError | None = None
     key_works: bool = False
+    in_doubt: bool = True
     refused_for: float = 0.0
     _failed_at: float = 0.0  # time of the last failure, if there is a `last_error`
     _refused_at: float | None = None  # time of the last refusal of the run; None without a run
@@ -77,15 +80,10 @@ class ServiceEvidence:
     _others: int = 0  # polls that failed otherwise in the run
     _interrupted: bool = False  # one of these was after the last refusal
 
-    def record_answer(self) -> None:
-        """Record the answer to a poll."""
-        self.answered += 1
-        if not self.key_works or self.last_error is not None or self._refused_at is not None:
-            self.record_accepted_key()
-
     def record_accepted_key(self) -> None:
         """Record an answer, also of the list, which shows that the service accepts the key."""
         self.key_works = True
+        self.in_doubt = False
         self.record_response()
         self._end_run()
 
@@ -101,6 +99,7 @@ class ServiceEvidence:
         self.failed += 1
         self._failed_at = now
         self.last_error = error
+        self.in_doubt = True
 
     def record_other_failure(self) -> None:
         """Record a failed poll that is no refusal: not all requests are refused at present."""
@@ -122,6 +121,7 @@ class ServiceEvidence:
             self.refused_for += min(now - self._refused_at, CONFIRMATION_STEP)
         self._refused_at = now
         self._refusals += 1
+        self.in_doubt = True
         if forbidden:
             if job_id == self._refused_first:
                 return False  # it can concern this job alone
@@ -291,7 +291,8 @@ class FailureRules:
     def _tell_service(self, failures: PollFailures, error: AdePollError, now: float) -> None:
         kind = failures.kind
         if kind is FailureKind.NOT_FOUND:
-            self.service.record_answer()
+            self.service.answered += 1
+            self.service.record_accepted_key()
         elif kind is FailureKind.MALFORMED:
             self.service.answered += 1
             self.service.record_response()

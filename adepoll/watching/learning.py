@@ -28,8 +28,12 @@ class LagRatio:
 
     A distribution that is slightly wrong makes polls too rare or too frequent. The ratio also
     counts polls of jobs that are still active, so it is right while many jobs of a batch are open.
+
+    Attributes:
+        value: Observed lag divided by expected lag; 1 until enough jobs have been seen to end.
     """
 
+    value: float = 1.0
     _observed: float = 0.0  # seconds of lag; older polls count less
     _expected: float = 0.0
     _ends: float = 0.0
@@ -47,13 +51,8 @@ class LagRatio:
         if settled and (chance := distribution.ends_between(seen, age)) > 0:
             self._observed += expected / chance
             self._ends += 1
-
-    @property
-    def value(self) -> float:
-        """Observed lag divided by expected lag; 1 until enough jobs have been seen to end."""
-        if self._ends < _MIN_ENDS or not self._expected:
-            return 1.0
-        return self._observed / self._expected
+        is_known = self._ends >= _MIN_ENDS and self._expected
+        self.value = self._observed / self._expected if is_known else 1.0
 
 
 @define(eq=False)
@@ -226,6 +225,14 @@ class Learning:
         if is_new:
             state.first_active_age = state.last_active_age = 0.0
         return is_new
+
+
+def exact_duration(submitted_at: datetime | None, completed_at: datetime | None) -> float | None:
+    """Return the seconds between two times of the service; None if that is not a duration."""
+    if submitted_at is None or completed_at is None:
+        return None
+    seconds = (completed_at - submitted_at).total_seconds()
+    return seconds if seconds >= 0 else None
 
 
 def _is_on_time(state: JobState) -> bool:

@@ -5,7 +5,6 @@ Times are seconds of one monotonic clock, passed in as `now`.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from typing import Final
 
 from attrs import evolve
@@ -15,7 +14,7 @@ from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, WrongJobError
 from adepoll.watching.failure_handling import FailureMemory, FailureRules, Verdict
 from adepoll.watching.job_state import JobState, Subscriber
-from adepoll.watching.learning import UNKNOWN_CHANCE
+from adepoll.watching.learning import UNKNOWN_CHANCE, exact_duration
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
@@ -106,10 +105,6 @@ class WatchedJobs:
                 chance = 1.0 if subscriber.awaits else UNKNOWN_CHANCE
                 self.poll_queue.put_overdue(state, now, chance)
         elif subscriber not in state.subscribers:
-            was_awaited = state.awaited
-            state.add_subscriber(subscriber)
-            if subscriber.awaits:
-                self._await(state, now, was_awaited=was_awaited)
             self._join(state, subscriber, now, can_wait=can_wait)
         return state
 
@@ -229,7 +224,10 @@ class WatchedJobs:
             snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
-        self.failure_rules.service.record_answer()
+        service = self.failure_rules.service
+        service.answered += 1
+        if service.in_doubt:
+            service.record_accepted_key()
         reserved = self._release(state)
         if self._states.get(state.job_id) is state:
             self._deliver(state, snapshot, now)
@@ -277,6 +275,11 @@ class WatchedJobs:
         return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
     def _join(self, state: JobState, new: Subscriber, now: float, *, can_wait: bool) -> None:
+        """Add a subscriber to a job that is watched already."""
+        was_awaited = state.awaited
+        state.add_subscriber(new)
+        if new.awaits:
+            self._await(state, now, was_awaited=was_awaited)
         sweeping = self.list_trust.sweeping
         never_polled = state.first_active_age is None and not (state.failures or state.ignore_list)
         if never_polled and not can_wait and not sweeping and state.ticket and state.due > now:
@@ -326,7 +329,7 @@ class WatchedJobs:
             self._continue(state, snapshot, now)
             return
         submitted_at = snapshot.submitted_at
-        exact = _duration(submitted_at, snapshot.completed_at)
+        exact = exact_duration(submitted_at, snapshot.completed_at)
         was_old = self.learning.record_settled(state, submitted_at, now, exact=exact)
         if changed:
             # What the list shows is out of date by its lag.
@@ -349,7 +352,7 @@ class WatchedJobs:
 
     def _continue(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Choose the time of the next poll of a job that was found active."""
-        if state.first_active_age is None:
+        if state.first_active_age is None and self.uses_list:
             self.list_trust.record_first(settled=False)
         was_missing = state.missing_at < math.inf and self.list_trust.record_active(state)
         self.learning.record_active(state, snapshot.submitted_at, now)
@@ -393,14 +396,6 @@ class WatchedJobs:
             if (buffer := subscriber.buffer) is not None:
                 buffer.add_waiting(state)
         self.list_trust.trust(state)  # sweeps do not wait for it
-
-
-def _duration(submitted_at: datetime | None, completed_at: datetime | None) -> float | None:
-    """Return the seconds between two times of the service; None if that is not a duration."""
-    if submitted_at is None or completed_at is None:
-        return None
-    seconds = (completed_at - submitted_at).total_seconds()
-    return seconds if seconds >= 0 else None
 
 
 def _do_nothing() -> None:

@@ -36,13 +36,20 @@ def job(job_id="a", *, status=None):
     return JobState(job_id, job_id, (), added_at=0.0, received_at=0.0, status=status)
 
 
+def answer(rules):
+    """Record what an answered poll shows."""
+    rules.service.answered += 1
+    if rules.service.in_doubt:
+        rules.service.record_accepted_key()
+
+
 def play(rules, *failures, state=None, answers=0):
     """Record failures at their times, and `answers` to other requests before each."""
     state = state or job()
     verdicts = []
     for now, error in failures:
         for _ in range(answers):
-            rules.service.record_answer()
+            answer(rules)
         verdicts.append(rules.record(state, error, now))
     return verdicts
 
@@ -52,7 +59,7 @@ def time_of_the_end(rules, error, *, every, answers=0, failures=0, state=None):
     state = state or job()
     for number in range(100_000):
         for _ in range(answers):
-            rules.service.record_answer()
+            answer(rules)
         for _ in range(failures):
             rules.service.record_failure(error, number * every, longest=math.inf)
         if rules.record(state, error, number * every) is GIVE_UP:
@@ -116,7 +123,7 @@ def test_a_failing_job_is_polled_again_within_a_tenth_of_the_patience():
 def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
     rules, state = rules_of(), job()
     for number in range(12):
-        rules.service.record_answer()
+        answer(rules)
         rules.record(state, BROKEN, 10.0 * number)
     assert rules.service.failed == 9  # the later ones say nothing about the service
     later = play(rules, *[(10.0 * number, BROKEN) for number in range(12, 40)], state=state)
@@ -127,7 +134,7 @@ def test_a_job_that_failed_while_others_were_answered_is_no_outage_later():
 def test_three_failures_before_an_outage_do_not_make_it_the_fault_of_the_job(gap):
     rules, state = rules_of(), job()
     for number in range(3):
-        rules.service.record_answer()
+        answer(rules)
         rules.record(state, BROKEN, gap * number)
     outage = play(rules, *[(3 * gap + 30.0 * number, BROKEN) for number in range(60)], state=state)
     assert GIVE_UP not in outage
@@ -153,7 +160,7 @@ def test_after_a_long_outage_each_job_ends_with_its_first_failed_poll():
     rules = rules_of()
     seconds, _ = time_of_the_end(rules, BROKEN, every=50.0)
     assert rules.record(job("b"), BROKEN, seconds + 50.0) is GIVE_UP
-    rules.service.record_answer()
+    answer(rules)
     assert rules.record(job("c"), BROKEN, seconds + 100.0) is not GIVE_UP
 
 
@@ -219,20 +226,20 @@ def test_a_key_that_never_worked_ends_everything_with_the_second_refusal(error):
 def test_a_single_refusal_among_the_first_polls_ends_nothing():
     rules = rules_of()
     assert rules.record(job("a"), REFUSED, 0.0) == 0.5
-    rules.service.record_answer()
+    answer(rules)
     assert rules.record(job("b"), REFUSED, 0.1) is not END_ALL
 
 
 def test_a_key_that_worked_is_refused_after_ten_seconds_without_an_answer():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     times = (0.0, 2.5, 5.0, 7.5, 10.0)
     assert play(rules, *[(now, REFUSED) for now in times]) == [2.5, 2.5, 2.5, 2.5, END_ALL]
 
 
 def test_a_stopped_process_confirms_no_refusal():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     assert play(rules, (0.0, REFUSED), (9_999.0, REFUSED)) == [2.5, 2.5]
 
 
@@ -240,7 +247,7 @@ def test_a_stopped_process_confirms_no_refusal():
 def test_stray_refusals_among_other_failures_end_nothing(other):
     """As with the last job of a watch, which fails for hours, and nothing else is polled."""
     rules = rules_of(outage_patience=1e9, malformed_patience=1e9, patience=1e9)
-    rules.service.record_answer()
+    answer(rules)
     state = job()
     for step in range(2_000):
         (result,) = play(rules, (2.6 * step, REFUSED if step % 7 == 0 else other), state=state)
@@ -251,7 +258,7 @@ def test_stray_refusals_among_other_failures_end_nothing(other):
 
 def test_a_revoked_key_is_recognised_among_a_few_other_failures():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     for step in range(1_000):
         error = BROKEN if step % 20 == 5 else REFUSED
         (result,) = play(rules, (0.02 * step, error), state=job(f"job-{step % 50}"))
@@ -262,7 +269,7 @@ def test_a_revoked_key_is_recognised_among_a_few_other_failures():
 
 def test_a_gateway_that_mostly_fails_and_sometimes_refuses_is_an_outage():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     for step in range(5_000):
         error = REFUSED if step % 5 == 0 else BROKEN
         (result,) = play(rules, (0.02 * step, error), state=job(f"job-{step % 50}"))
@@ -275,11 +282,11 @@ def test_an_answer_to_another_request_shows_that_the_key_works():
 
 def test_a_burst_of_refusals_is_not_believed_before_the_time_is_over():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     states = [job(f"job-{number}") for number in range(60)]
     assert {rules.record(state, REFUSED, 0.0) for state in states} == {2.5, 30.0, math.inf}
     assert rules.record(states[7], REFUSED, 9.0) is not END_ALL
-    rules.service.record_answer()
+    answer(rules)
     assert rules.record(states[8], REFUSED, 99.0) is not END_ALL
 
 
@@ -296,7 +303,7 @@ def test_a_403_of_one_job_never_ends_everything():
 
 def test_403s_of_one_job_do_not_confirm_a_stray_401():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     assert play(rules, *[(2.5 * n, FORBIDDEN) for n in range(6)])[-1] is not END_ALL
     assert rules.record(job("b"), REFUSED, 15.0) is not END_ALL
 
@@ -311,7 +318,7 @@ def test_a_key_that_may_read_no_job_ends_everything():
 
 def test_a_firewall_that_refuses_all_jobs_of_a_key_that_worked_is_an_outage():
     rules = rules_of()
-    rules.service.record_answer()
+    answer(rules)
     states = [job(f"job-{number}", status="pending") for number in range(60)]
     verdicts = {rules.record(s, FORBIDDEN, 10.0 * n) for n in range(60) for s in states}
     assert not verdicts & {GIVE_UP, END_ALL}
@@ -336,7 +343,7 @@ def test_a_timeout_error_of_a_job_not_polled_yet_says_why_the_service_is_silent(
     rules.record(job("b"), BROKEN, 0.0)
     error = rules.timeout_error("a", job(), 5.0)
     assert (error.last_status, error.last_error, error.polls) == (None, BROKEN, 0)
-    rules.service.record_answer()
+    answer(rules)
     assert rules.timeout_error("a", None, 5.0).last_error is None
 
 

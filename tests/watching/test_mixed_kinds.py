@@ -349,18 +349,32 @@ def test_progress_brings_the_poll_at_the_end_forward_while_it_moves(stops_at, wi
     assert source.polls <= polls
 
 
-def test_the_end_that_the_service_states_makes_durations_and_lag_exact():
+class Exact(Progressing):
+    """One job of 100 seconds, of which the service says when it began and ended."""
+
     start = datetime(2026, 7, 1, tzinfo=UTC)
 
-    class Exact(Progressing):
-        async def get_job(self, job_id):
-            job = await super().get_job(job_id)
-            ended = start + timedelta(seconds=100) if job.is_terminal else None
-            return evolve(job, progress=None, created_at=start, completed_at=ended)
+    async def get_job(self, job_id):
+        await asyncio.sleep(1)
+        job = await super().get_job(job_id)
+        ended = self.start + timedelta(seconds=100) if job.is_terminal else None
+        return evolve(job, progress=None, created_at=self.start, completed_at=ended)
 
-        def service_time(self):
-            return start.timestamp() + asyncio.get_running_loop().time()
+    def service_time(self):
+        return self.start.timestamp() + asyncio.get_running_loop().time()
 
+
+def test_the_lag_of_a_job_that_had_settled_before_it_was_watched_counts_from_then_on():
+    async def main():
+        async with watcher_of(Exact(stops_at=0.0)) as watcher:
+            await asyncio.sleep(300)
+            await watcher.wait("a")
+            return watcher.stats.detection_lag.sum
+
+    assert run(main()) == 1.0  # the time that the answer took
+
+
+def test_the_end_that_the_service_states_makes_durations_and_lag_exact():
     async def main():
         source = Exact(stops_at=0.0)
         async with watcher_of(source, schedule=Fixed(interval=40.0, jitter=0)) as watcher:
