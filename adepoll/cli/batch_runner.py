@@ -141,7 +141,7 @@ class BatchRunner:
         recorded = await journal.note(OUT_DIR)
         self.options.check_folder(recorded, self.journal)
         out = self.options.out
-        is_other = out is not None and recorded is not None and recorded != str(out.absolute())
+        is_other = out is not None and recorded is not None and not _is_same_folder(out, recorded)
         if is_other and (await journal.counts()).bytes:
             say(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
         self._saved_options = await journal.note(OPTIONS_NOTE)
@@ -241,6 +241,14 @@ class BatchRunner:
             self.journal, endpoints=self._endpoints, note=self._saved_options, out=self._out
         )
         say(f"adepoll: continue with: {command}")
+
+
+def _is_same_folder(out: Path, recorded: str) -> bool:
+    """Return whether two paths name the same folder, such as ``../out`` and an absolute path."""
+    try:
+        return out.samefile(recorded)
+    except (OSError, ValueError):  # one of them does not exist, or cannot
+        return str(out.absolute()) == recorded
 
 
 @asynccontextmanager

@@ -37,7 +37,8 @@ class ResultUnavailableError(ResultError):
     def __init__(self, *, job_id: str) -> None:
         super().__init__(
             "the job is completed, but the service keeps no result of it: with zero data "
-            "retention it is only at the output_save_url given at submission",
+            "retention, it deletes a result after the first read, or stores it only at the "
+            "output_save_url given at submission",
             job_id=job_id,
         )
 
