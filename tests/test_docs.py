@@ -1,6 +1,8 @@
 """Every example in README and docs is run, against an emulator with the jobs that it names."""
 
 import asyncio
+import importlib
+import operator
 import os
 import re
 import shutil
@@ -189,3 +191,26 @@ def test_broken_mentions_are_reported(tmp_path):
 def test_readme_names_only_what_is_exported():
     for name in re.findall(r"^\| `(\w+)`", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE):
         assert name == "adepoll" or name in adepoll.__all__
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def test_the_architecture_names_only_files_that_exist():
+    named = {*re.findall(r"`([\w/]+\.py)`", ARCHITECTURE)}
+    missing = {
+        name
+        for name in named
+        if not (any((ROOT / "adepoll").glob(f"**/{name}")) or (ROOT / name).exists())
+    }
+    assert missing == set()
+    assert len(named) > 50
+
+
+def test_the_architecture_lists_only_calls_that_exist():
+    rows = re.findall(r"^\| `([\w/]+)\.py` \| (`.*) \|$", ARCHITECTURE, re.MULTILINE)
+    assert len(rows) > 15
+    for file, calls in rows:
+        module = importlib.import_module(f"adepoll.{file.replace('/', '.')}")
+        for name in re.findall(r"`([\w.]+)`", calls):
+            assert callable(operator.attrgetter(name)(module)), f"{file}: {name}"

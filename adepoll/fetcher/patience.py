@@ -50,7 +50,7 @@ class StorageOrigin:
         self.failures = 0
         self._retry = retry
         self._rng = rng
-        self._waits: Iterator[float] = retry.waits(rng)
+        self._waits: Iterator[float]  # of the outage
         self._last_failure = -math.inf
         self._opens_at = -math.inf
         self._probe: asyncio.Event | None = None  # set when the running probe has ended
@@ -165,7 +165,7 @@ class TransferRetries:
         self._retry = retry
         self._rng = rng
         self._patience = patience if retry.attempts > 1 else 0.0
-        self._waits: Iterator[float] = retry.waits(rng)
+        self._waits: Iterator[float] | None = None  # before the next attempts, until progress
         self._failures = 0  # since the last progress
         self._faults = 0  # failures in total that are not an outage
         self._last_failure = -1.0
@@ -209,6 +209,7 @@ class TransferRetries:
             self._failures += 1
             self._faults += not is_outage(error)
             self._last_failure = now
+            self._waits = self._waits or self._retry.waits(self._rng)
             self._resume_at = now + next(self._waits)
         if self._must_give_up(now):
             raise error
@@ -226,7 +227,7 @@ class TransferRetries:
             self._new_bytes = 0
             self._failures = 0
             self._patient_since = None
-            self._waits = self._retry.waits(self._rng)
+            self._waits = None
 
     def _must_give_up(self, now: float) -> bool:
         if self._faults >= self._retry.attempts:
