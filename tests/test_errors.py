@@ -160,6 +160,7 @@ def test_only_temporary_failures_are_transient():
         "MalformedAnswerError",
         "HeadersTooLargeError",
         "WrongJobError",
+        "UnexpectedStatusError",
         "ServerTimeoutError",
         "RateLimitedError",
         "ServerError",

@@ -203,14 +203,14 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
 
 def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
     """Return a function that reads an unusual value, or keeps it in `extra`."""
-    read, key, default = field.read_scalar, field.key, field.default
-    is_required, is_whole = field.required, field.type is int
+    read, key, is_whole = field.read_scalar, field.key, field.type is int
+    default = field.if_odd if field.required else field.default
 
     def repair(value: Json, extra: dict[str, Json]) -> Any:
         try:
             read_value = read(value)
         except ShapeError:
-            if is_required:
+            if default is attrs.NOTHING:
                 raise
             set_aside(extra, key, value)
             return default
@@ -321,7 +321,7 @@ def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[st
     if field.key not in raw:
         return [f"required field missing @ {path}"]
     value = raw[field.key]
-    if field.type is Json:
+    if field.type is Json or field.if_odd is not attrs.NOTHING:
         return []
     if field.many:
         return _problems_of_array(field, value, path)

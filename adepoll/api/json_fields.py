@@ -25,6 +25,7 @@ _MESSAGES: Final = "adepoll.messages"
 _UNWRITTEN: Final = "adepoll.unwritten"
 NOT_WRITTEN_IF_NONE: Final[Mapping[str, object]] = {_UNWRITTEN: True}
 """Metadata of a field that only some kinds of jobs have."""
+_IF_ODD: Final = "adepoll.if_odd"
 _OWN: Final = "adepoll.own_data"
 OWN_DATA: Final[Mapping[str, object]] = {_OWN: True}
 """Metadata of a text that is the customer's own data, which is not redacted."""
@@ -49,6 +50,11 @@ def repeats(name: str) -> Mapping[str, object]:
 def at_most(items: int) -> Mapping[str, object]:
     """Return the metadata of an array of which only the first `items` items are read."""
     return {_MOST: items}
+
+
+def if_odd(value: object) -> Mapping[str, object]:
+    """Return the metadata of a required field that gets `value` if the JSON is of another type."""
+    return {_IF_ODD: value}
 
 
 class ShapeError(ValueError):
@@ -119,29 +125,27 @@ def read_time(value: Json) -> datetime | None:
         if number is None:
             return _read_iso(value)
         value = number
-    seconds = read_float(value)
-    if seconds == 0:
+    number = read_float(value)
+    if number == 0:
         return None
-    while seconds >= LATEST_SECONDS:  # the year 5138
-        seconds /= 1000
-    try:
-        return from_timestamp(seconds)
-    except OverflowError:
-        raise ShapeError("expected a Unix timestamp, got one out of range") from None
+    for seconds in (number, number / 1e3, number / 1e6, number / 1e9):
+        if 0 < seconds < LATEST_SECONDS:
+            return from_timestamp(seconds)
+    raise ShapeError("expected a Unix timestamp, got one out of range")
 
 
 def _read_iso(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        time = datetime.fromisoformat(text.strip())
+        time = datetime.fromisoformat(text.strip().upper())  # "t" and "z" are valid (RFC 3339)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ShapeError("expected a time, got another text") from None
 
 
 LATEST_SECONDS: Final = 10**11
-"""A Unix timestamp from this number on is not in seconds."""
+"""A Unix timestamp from this number on, which is in the year 5138, is not in seconds."""
 
 _BOOLEANS: Final[Mapping[int | str, bool]] = {0: False, 1: True, "false": False, "true": True}
 
@@ -181,6 +185,8 @@ class Field:
         type: Declared type without None; for a tuple, the type of its items.
         many: Whether the value is a tuple of items.
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
+        if_odd: Value of a required field if its JSON cannot be read; `attrs.NOTHING` if that is an
+            error.
         most: Largest number of items that are read from an array.
         is_message: Whether the value is a text for people; for an array, whether the items are.
         optional: Whether the field is not written if it is None.
@@ -193,6 +199,7 @@ class Field:
     type: Any
     many: bool
     default: Any
+    if_odd: Any
     most: int
     is_message: bool
     optional: bool
@@ -246,6 +253,7 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
         type=alternatives[0] if many or nullable else field.type,
         many=many,
         default=field.default,
+        if_odd=field.metadata.get(_IF_ODD, attrs.NOTHING),
         most=field.metadata.get(_MOST, 1_000),
         is_message=_TEXT in field.metadata or _MESSAGES in field.metadata,
         optional=_UNWRITTEN in field.metadata,

@@ -67,7 +67,10 @@ class LargeAnswer:
             comma = b"," if self._envelope.members else b""
             body = b'%b%b"metadata":%b}' % (body[:-1], comma, metadata)
         violation = "schema_violation_error"
-        violates = self._result.has(violation) and self._result.members.get(violation) != b"null"
+        without = (b"null", b'""')
+        violates = self._result.has(violation) and (
+            self._result.members.get(violation) not in without
+        )
         return ReadAnswer(body=body, violates_schema=violates, result=self._keep())
 
     def close(self) -> None:

@@ -183,7 +183,7 @@ class JobSnapshot(TableRow):
         """Why the data does not conform to the caller's schema; None if it does."""
         for holder in (self.metadata, self.data, getattr(self.data, "metadata", None)):
             violation: str | None = getattr(holder, "schema_violation_error", None)
-            if violation is not None:
+            if violation:
                 return violation
         return None
 
@@ -322,7 +322,10 @@ class JobSnapshot(TableRow):
                 added[name] = True
         if JobStatus.parse(self.status_text) is not self.status:
             added["status"] = self.status.value  # the text is that of a kind of your own
-        return dumps({**codec.flatten(self), **added}, indent=indent)
+        sent = codec.flatten(self)
+        # A field of the service with one of these names would be taken for what adepoll has added.
+        sent = {name: value for name, value in sent.items() if name not in _ADDED}
+        return dumps({**sent, **added}, indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "JobSnapshot":
@@ -355,6 +358,7 @@ class JobSnapshot(TableRow):
 
 
 _FLAGS: Final = ("data_omitted", "incomplete")
+_ADDED: Final = frozenset({"conforms", "kind", "label", *_FLAGS})
 
 
 @cache

@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from adepoll.api.facts import MAX_FAILED_PAGES, MAX_WARNINGS, ExtractWarning, Facts
-from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_WRITTEN_IF_NONE, OWN_DATA, at_most
+from adepoll.api.json_fields import (
+    MESSAGE_TEXT,
+    MESSAGES,
+    NOT_WRITTEN_IF_NONE,
+    OWN_DATA,
+    at_most,
+    if_odd,
+)
 from adepoll.api.json_text import Json
 from adepoll.api.shown import show_first, show_keys, show_size, show_text
 
@@ -108,7 +115,8 @@ class ParseResult:
     """The result of a v1 parse job for a document.
 
     Attributes:
-        markdown: The whole document as Markdown.
+        markdown: The whole document as Markdown. If the service sends no text, this is empty, and
+            `extra` has what it sent.
         chunks: JSON array of its parts, each with ``id``, ``type``, ``markdown`` and ``grounding``.
         splits: JSON array of its splits, each with ``class``, ``identifier``, ``pages``,
             ``markdown`` and the ids of its ``chunks``.
@@ -116,7 +124,7 @@ class ParseResult:
         metadata: Facts about the document.
     """
 
-    markdown: str = field(repr=show_size, metadata=OWN_DATA)
+    markdown: str = field(repr=show_size, metadata={**OWN_DATA, **if_odd("")})
     chunks: Json = field(default=None, repr=show_size)
     splits: Json = field(default=None, repr=show_size)
     grounding: Json = field(default=None, repr=show_size)
@@ -166,13 +174,13 @@ class SpreadsheetParseResult:
     """The result of a v1 parse job for a spreadsheet.
 
     Attributes:
-        markdown: The whole spreadsheet as Markdown.
+        markdown: The whole spreadsheet as Markdown, as in `ParseResult`.
         chunks: JSON array of its parts, each with ``id``, ``type`` and ``markdown``.
         splits: JSON array of its splits, with ``sheets`` instead of ``pages``.
         metadata: Facts about the spreadsheet.
     """
 
-    markdown: str = field(repr=show_size, metadata=OWN_DATA)
+    markdown: str = field(repr=show_size, metadata={**OWN_DATA, **if_odd("")})
     chunks: Json = field(default=None, repr=show_size)
     splits: Json = field(default=None, repr=show_size)
     metadata: SpreadsheetParseMetadata = SpreadsheetParseMetadata()

@@ -8,7 +8,14 @@ from attrs import field, frozen
 
 from adepoll.api.error_text import error_text
 from adepoll.api.facts import MAX_FAILED_PAGES, MAX_WARNINGS, ExtractWarning, Facts
-from adepoll.api.json_fields import MESSAGE_TEXT, MESSAGES, NOT_WRITTEN_IF_NONE, OWN_DATA, at_most
+from adepoll.api.json_fields import (
+    MESSAGE_TEXT,
+    MESSAGES,
+    NOT_WRITTEN_IF_NONE,
+    OWN_DATA,
+    at_most,
+    if_odd,
+)
 from adepoll.api.json_text import Json
 from adepoll.api.shown import show_first, show_keys, show_size, show_text
 
@@ -85,12 +92,13 @@ class V2ParseResult:
     """The result of a v2 parse job.
 
     Attributes:
-        markdown: The whole document as Markdown.
+        markdown: The whole document as Markdown. If the service sends no text, this is empty, and
+            `extra` has what it sent.
         structure: JSON tree of the document: pages, elements, and their places.
         metadata: Facts about the job.
     """
 
-    markdown: str = field(repr=show_size, metadata=OWN_DATA)
+    markdown: str = field(repr=show_size, metadata={**OWN_DATA, **if_odd("")})
     structure: Json = field(default=None, repr=show_size)
     metadata: V2Metadata = V2Metadata()
     extra: Mapping[str, Json] = field(factory=dict, repr=show_keys)

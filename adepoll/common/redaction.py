@@ -70,6 +70,7 @@ class Bearer(str):
 _URL_MARK: Final = re.compile(r":(?://|\\/\\/)")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}\Z")
 _URL_REST: Final = re.compile(r"[^\s\"<>]+")
+_AFTER_URL: Final = ",.;:!)]}'"  # punctuation of the sentence, with which "host:8080," is no URL
 _LONGEST_SCHEME: Final = 16
 # Each pattern begins with a set of characters, which `re` finds quickly. After that comes what must
 # be true before it, and the rest of the name.
@@ -142,8 +143,9 @@ def _redact_urls(text: str) -> str:
         scheme = _SCHEME.search(before)
         if scheme is not None and (rest := _URL_REST.match(text, position)) is not None:
             start = mark.start() - len(scheme[0])
-            parts += [text[done:start], redact_url(text[start : rest.end()])]
-            done = position = rest.end()
+            end = position + len(rest[0].rstrip(_AFTER_URL))
+            parts += [text[done:start], redact_url(text[start:end])]
+            done, position = end, rest.end()
     return "".join([*parts, text[done:]]) if parts else text
 
 

@@ -81,7 +81,7 @@ class AnswerTimeoutError(TransportError, TimeoutError):
 
 
 class AnswerError(RequestError):
-    """A response with a success status could not be understood.
+    """A response could not be understood.
 
     The request is retried, because gateways and deployments can cause such responses for a short
     time. The error is raised when the retries are used up.
@@ -220,5 +220,8 @@ class ServerError(StatusError):
     transient = True
 
 
-class UnexpectedStatusError(StatusError):
-    """Any other error status."""
+class UnexpectedStatusError(StatusError, AnswerError):
+    """Any other status, which is not documented for this request.
+
+    Gateways and firewalls send such answers for a short time, so the request is retried.
+    """

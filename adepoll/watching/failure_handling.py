@@ -16,7 +16,8 @@ time is evidence, not elapsed time:
   suspect: the service answered polls of others meanwhile. Its later failures say nothing about the
   service, and its seconds count also without other polls. So the bad jobs that remain at the end do
   not look like an outage. Fewer polls can fail by accident just before an outage begins.
-- A malformed answer and a 404 count in full: the service responds. A 403 counts like other
+- A malformed answer, an undocumented status, a redirect and a 404 count in full: the service
+  responds. A 403 counts like other
   failures, because it can concern the key of all jobs.
 - The seconds before a 429 do not count.
 
@@ -45,6 +46,7 @@ from adepoll.errors import (
     PermissionDeniedError,
     ProxyRefusedError,
     RateLimitedError,
+    RedirectRefusedError,
 )
 from adepoll.watching.job_state import FailureKind, JobState, PollFailures
 
@@ -338,6 +340,8 @@ def _kind(error: AdePollError, last_status: str | None) -> FailureKind | None:
         return FailureKind.FORBIDDEN if last_status is None else FailureKind.LOST
     if isinstance(error, _REFUSALS):
         return FailureKind.FAILED
+    if isinstance(error, RedirectRefusedError):  # as of a firewall or a gateway, for a short time
+        return FailureKind.MALFORMED
     if not error.transient:
         return None
     return FailureKind.MALFORMED if isinstance(error, AnswerError) else FailureKind.FAILED

@@ -271,7 +271,7 @@ FAILURES = [
         (f"{status} {name}", quoting(status, page, kind), RequestError, 3 if retried else 1)
         for status, retried in {
             302: False,
-            400: False,
+            400: True,
             401: False,
             402: False,
             403: False,

@@ -21,6 +21,7 @@ from adepoll.api import codec
 from adepoll.api.job_kind import created_at_of_id, job_key, kind_of_id
 from adepoll.api.job_requests import OddAnswers
 from adepoll.api.kinds.registry import RULES, decode_result
+from adepoll.api.protocol import read_job
 
 ULID = "01k0c1sm00abcdefghjkmnpqrs"
 V1_PARSE_METADATA = {
@@ -93,7 +94,7 @@ def envelope(kind, status="completed"):
     return raw
 
 
-def decode(kind, http_status=200, status="completed", **fields):
+def decode(kind, /, http_status=200, status="completed", **fields):
     raw = envelope(kind, status) | fields
     return RULES[kind].decode_job(json.dumps(raw).encode(), http_status)
 
@@ -132,6 +133,15 @@ def test_206_makes_a_completed_job_partial(kind):
     assert job.incomplete is not has_schema
 
 
+@pytest.mark.parametrize("status", [201, 202, 203])
+@kinds
+def test_a_job_is_read_with_any_status_of_success(kind, status):
+    body = json.dumps(envelope(kind)).encode()
+    assert read_job(RULES[kind], "j-1", status, {}, body) == read_job(
+        RULES[kind], "j-1", 200, {}, body
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "listed"), [(JobKind.V1_PARSE, [0, 2]), (JobKind.V2_PARSE, [1, 3])], ids=str
 )
@@ -147,6 +157,15 @@ def test_an_extraction_of_v2_that_violates_its_schema_is_partial():
     job = decode(JobKind.V2_EXTRACT, result=result)
     assert (job.conforms, job.partial) == (False, True)
     assert job.schema_violation == "total: not a string"
+
+
+@pytest.mark.parametrize("where", ["result", "metadata"])
+@pytest.mark.parametrize("kind", [JobKind.V1_EXTRACT, JobKind.V2_EXTRACT], ids=str)
+def test_an_empty_text_is_no_violation_of_the_schema(kind, where):
+    result = json.loads(json.dumps(RESULTS[kind]))
+    (result if where == "result" else result["metadata"])["schema_violation_error"] = ""
+    job = decode(kind, **{RULES[kind].result_field: result, "metadata": result["metadata"]})
+    assert (job.conforms, job.partial) == (True, False)
 
 
 @kinds
@@ -272,6 +291,45 @@ def test_an_odd_value_in_the_envelope_never_costs_a_result(kind, odd):
     assert job.status is JobStatus.COMPLETED
     assert job.data is not None
     assert JobSnapshot.from_json(job.to_json()) == job
+
+
+@pytest.mark.parametrize("odd", [None, 7, ["x"], {"text": "x"}, False])
+@pytest.mark.parametrize("sheet", [{}, {"sheet_count": 2}], ids=["document", "sheet"])
+@pytest.mark.parametrize("kind", [JobKind.V1_PARSE, JobKind.V2_PARSE], ids=str)
+def test_odd_markdown_never_costs_the_rest_of_a_result(kind, sheet, odd):
+    result = RESULTS[kind] | {"markdown": odd, "metadata": RESULTS[kind]["metadata"] | sheet}
+    job = decode(kind, **{RULES[kind].result_field: result})
+    assert job.status is JobStatus.COMPLETED
+    assert (job.data.markdown, job.data.extra["markdown"]) == ("", odd)
+    assert job.data == decode_result(kind, json.dumps(result))
+    assert JobSnapshot.from_json(job.to_json()) == job
+    assert json.loads(codec.encode(job.data))["markdown"] == odd
+
+
+@pytest.mark.parametrize(
+    ("sent", "time"),
+    [
+        ("2026-07-01t12:00:00z", datetime(2026, 7, 1, 12, tzinfo=UTC)),
+        (1_782_907_200_000_000_000, datetime(2026, 7, 1, 12, tzinfo=UTC)),
+        (1e300, None),
+        (-1, None),
+        (0, None),
+    ],
+)
+@kinds
+def test_a_time_is_read_or_is_unknown_but_never_invented(kind, sent, time):
+    assert decode(kind, created_at=sent).created_at == time
+
+
+@pytest.mark.parametrize("name", ["label", "kind", "conforms", "data_omitted", "incomplete"])
+@kinds
+def test_a_new_field_of_the_service_is_not_taken_for_one_of_adepoll(kind, name):
+    job = decode(kind, **{name: {"new": 1}})
+    assert job.extra[name] == {"new": 1}
+    again = JobSnapshot.from_json(job.to_json())
+    assert (again.kind, again.label, again.data, again.conforms, again.partial) == (
+        (kind, None, job.data, job.conforms, job.partial)
+    )
 
 
 @kinds

@@ -105,6 +105,7 @@ def test_other_text_is_not_changed():
         "GET https://api.example.com:8443/v1/jobs/j-1 answered 503: try the Signature page",
         "1://x is no URL: https://h/p is one",
         "Invalid signature: expected a PNG, basically",
+        "jobs of http://127.0.0.1:8080, but the base URL is 'https://api.example.com:8443'.",
     ):
         assert redact_text(text) == text
 

@@ -7,6 +7,7 @@ import pytest
 from scripted import snapshot
 from watching import now, watcher_of
 
+from adepoll.api.protocol import status_error
 from adepoll.errors import (
     AuthenticationError,
     JobNotFoundError,
@@ -151,6 +152,37 @@ def test_malformed_jobs_end_soon_and_do_not_slow_down_others(replay):
         assert 10 <= now() < 13
 
     replay(script)
+
+
+STRANGE = [204, 302, 308, 400, 405, 409, 410, 418, 423, 425, 451, 499]
+
+
+@pytest.mark.parametrize("status", STRANGE)
+def test_a_few_answers_with_an_undocumented_status_give_no_job_up(replay, status):
+    async def script():
+        source = Service(lambda j, t: strange(j, status) if 10 < t < 20 else None)
+        async with adaptive(source) as watcher:
+            settled, error = await settle(watcher.watch(ids(30)))
+        assert (len(settled), error) == (30, None)
+
+    replay(script)
+
+
+@pytest.mark.parametrize("status", STRANGE)
+def test_a_job_that_always_has_an_undocumented_status_ends_like_a_malformed_one(replay, status):
+    async def script():
+        source = Service(lambda j, _: strange(j, status) if j == "bad" else None, takes=5.0)
+        async with adaptive(source) as watcher:
+            settled, error = await settle(watcher.watch(["bad", *ids(30)]))
+        assert len(settled) == 30
+        assert error.causes["bad"].status == status
+        assert 60 <= now() < 75
+
+    replay(script)
+
+
+def strange(job_id, status):
+    return status_error(status, {}, b"", job_id=job_id)
 
 
 # --- refusals -----------------------------------------------------------------------------------

@@ -18,6 +18,13 @@ DecodeResult: TypeAlias = Callable[[bytes | str], Any]
 SOME_FAILED: Final = 206
 """HTTP status of a completed job whose result is partial."""
 
+SUCCESS: Final = frozenset({200, 201, 202, 203, SOME_FAILED})
+"""HTTP statuses of a response that contains a job.
+
+Only 200 and 206 are documented. A job that is not complete is often answered with 202, and a proxy
+makes 203 of 200 (RFC 9110, section 15.3.4).
+"""
+
 
 class Api(Enum):
     """The two generations of the service, each with its own hosts."""

@@ -12,7 +12,7 @@ from attrs import evolve
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
 from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
-from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
+from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, KindRules
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.results import ExtractResult
 
@@ -50,7 +50,7 @@ def decode_result(body: bytes | str) -> ExtractResult:
 V1_EXTRACT: Final = KindRules(
     kind=JobKind.V1_EXTRACT,
     path="/v1/ade/extract/jobs",
-    success=frozenset({200, SOME_FAILED}),
+    success=SUCCESS,
     list_query=list_query,
     result_keys=frozenset({"extraction"}),
     decode_job=decode_job,

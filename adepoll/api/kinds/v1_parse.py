@@ -11,7 +11,7 @@ from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
 from adepoll.api.json_text import load_object
 from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
-from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
+from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, KindRules
 from adepoll.api.kinds.v1_extract import list_query
 from adepoll.api.models import JobSnapshot, shape_of
 from adepoll.api.results import (
@@ -49,7 +49,7 @@ def decode_result(body: bytes | str) -> ParseResult | SpreadsheetParseResult:
 V1_PARSE: Final = KindRules(
     kind=JobKind.V1_PARSE,
     path="/v1/ade/parse/jobs",
-    success=frozenset({200, SOME_FAILED}),
+    success=SUCCESS,
     list_query=list_query,
     result_keys=frozenset({"markdown"}),
     decode_job=decode_job,

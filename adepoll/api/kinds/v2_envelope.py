@@ -12,7 +12,7 @@ from attrs import evolve
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
 from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
-from adepoll.api.kinds.kind_rules import SOME_FAILED, Api, KindRules
+from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, Api, KindRules
 from adepoll.api.models import JobSnapshot, JobStatus, shape_of
 from adepoll.api.results import V2Metadata
 
@@ -42,9 +42,7 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         if not has_schema:
             return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
         violation = getattr(snapshot.data, "schema_violation_error", None)
-        if snapshot.status is JobStatus.COMPLETED and (
-            status == SOME_FAILED or violation is not None
-        ):
+        if snapshot.status is JobStatus.COMPLETED and (status == SOME_FAILED or violation):
             return evolve(snapshot, violates_schema=True)
         return snapshot
 
@@ -55,7 +53,7 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         kind=kind,
         api=Api.V2,
         path=path,
-        success=frozenset({200, SOME_FAILED}),
+        success=SUCCESS,
         list_query=list_query,
         can_be_cancelled=False,
         newest_first=True,
