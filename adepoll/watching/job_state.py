@@ -29,6 +29,10 @@ class Subscriber(Protocol):
     """Gets what the polls of a job bring. Its methods neither block nor call back."""
 
     @property
+    def alone(self) -> "tuple[Subscriber]":
+        """A tuple of the subscriber alone; its jobs share one, to save memory."""
+
+    @property
     def every_change(self) -> bool:
         """True if the subscriber wants every change of status, False if only the final one."""
 

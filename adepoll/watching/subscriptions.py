@@ -71,7 +71,7 @@ class Subscription:
     the number of ids.
 
     Attributes:
-        alone: ``(self,)``: one tuple for all its jobs, to save memory.
+        alone: ``(self,)``, which its jobs share.
         every_change: True if every change of status is delivered, False if only the final one.
         buffer: Room for snapshots; None if there is always room.
         ready: Set when there may be something to take, or the end.
@@ -360,7 +360,7 @@ class Subscription:
     def _subscribe(self, job: NamedJob, now: float) -> JobState:
         can_wait = self.known > _FIRST_JOBS and self._timeout is None and not self.every_change
         watched_jobs = job.polling.watched_jobs
-        return watched_jobs.subscribe(job.job_id, job.key, self, self.alone, now, can_wait=can_wait)
+        return watched_jobs.subscribe(job.job_id, job.key, self, now, can_wait=can_wait)
 
     def _record_error(self, key: str, error: AdePollError) -> None:
         self._jobs[key] = UNRESOLVED

@@ -5,7 +5,7 @@ import copy
 
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import AdePollError, ClosedError
-from adepoll.watching.job_state import SnapshotBuffer
+from adepoll.watching.job_state import SnapshotBuffer, Subscriber
 
 
 class Waiter:
@@ -19,6 +19,11 @@ class Waiter:
         self.awaits = True
         self.every_change = False
         self.buffer: SnapshotBuffer | None = None
+
+    @property
+    def alone(self) -> tuple[Subscriber]:
+        """A tuple of the waiter alone. Not an attribute: that would be a reference cycle."""
+        return (self,)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:  # noqa: ARG002 - one job only
         """Accept the snapshot of a settled job."""

@@ -72,14 +72,7 @@ class WatchedJobs:
         return self._states.get(job_id)
 
     def subscribe(
-        self,
-        job_id: str,
-        key: str,
-        subscriber: Subscriber,
-        alone: tuple[Subscriber],
-        now: float,
-        *,
-        can_wait: bool = False,
+        self, job_id: str, key: str, subscriber: Subscriber, now: float, *, can_wait: bool = False
     ) -> JobState:
         """Add `subscriber` to a job; a job without a poll so far is polled immediately.
 
@@ -87,13 +80,14 @@ class WatchedJobs:
             job_id: Id of the job.
             key: As in `JobState`.
             subscriber: Gets what polls of the job bring.
-            alone: Tuple of `subscriber` alone, which the jobs of one subscriber share.
             now: The time.
             can_wait: True if the first poll of a probably new job may be later.
         """
         state = self._states.get(job_id)
         if state is None:
-            state = self._states[job_id] = JobState(job_id, key, alone, now, now, owner=self)
+            state = self._states[job_id] = JobState(
+                job_id, key, subscriber.alone, now, now, owner=self
+            )
             state.awaited_since = now
             if self._memory.failures:
                 state.failures = self._memory.recall(job_id, now)

@@ -276,7 +276,7 @@ class JobWatcher(AsyncCloseable):
         waiter = Waiter(loop.create_future())
         self._waiters.add(waiter)
         watched_jobs = polling.watched_jobs
-        state = watched_jobs.subscribe(named.job_id, named.key, waiter, (waiter,), loop.time())
+        state = watched_jobs.subscribe(named.job_id, named.key, waiter, loop.time())
         polling.pump()
         timer = None
         if timeout is not None:

@@ -15,8 +15,8 @@ class FakePolling:
         self.calls = []
         self.pollers = self.watched_jobs = self
 
-    def subscribe(self, job_id, key, subscriber, alone, now, *, can_wait):
-        return JobState(job_id, key, alone, now, now)
+    def subscribe(self, job_id, key, subscriber, now, *, can_wait):
+        return JobState(job_id, key, subscriber.alone, now, now)
 
     def unsubscribe(self, job_id, subscriber):
         self.calls.append(f"unsubscribe {job_id}")

@@ -32,7 +32,7 @@ def make_sweeper(source):
         failure_rules=FailureRules(not_found_grace=15.0, patience=60.0),
     )
     subscription = subscription_of("job-1")
-    watched_jobs.subscribe("job-1", "job-1", subscription, subscription.alone, 0.0)
+    watched_jobs.subscribe("job-1", "job-1", subscription, 0.0)
     return ListSweeper(
         watched_jobs,
         source,

@@ -70,7 +70,7 @@ def make_subscription(limit=100, *, every_change=False):
 def subscribe(watched_jobs, subscription, *job_ids, now=0.0, **options):
     for job_id in job_ids:
         add_id(subscription, job_id)
-        watched_jobs.subscribe(job_id, job_id, subscription, subscription.alone, now, **options)
+        watched_jobs.subscribe(job_id, job_id, subscription, now, **options)
 
 
 def poll(watched_jobs, outcome, now):
@@ -135,7 +135,7 @@ def subscribe_waiting(watched_jobs, subscription, *job_ids, now=0.0):
     """Subscribe to jobs whose first poll can wait; return those whose first poll does."""
     for job_id in job_ids:
         add_id(subscription, job_id)
-        watched_jobs.subscribe(job_id, job_id, subscription, subscription.alone, now, can_wait=True)
+        watched_jobs.subscribe(job_id, job_id, subscription, now, can_wait=True)
     return [job_id for job_id in job_ids if watched_jobs.get(job_id).due > now]
 
 
@@ -944,9 +944,7 @@ class WatchedJobsMachine(RuleBasedStateMachine):
         add_id(subscription, job_id)
         known = self.model.get(job_id)
         awaited = known is not None and known.state.awaited
-        state = self.watched_jobs.subscribe(
-            job_id, job_id, subscription, subscription.alone, self.now
-        )
+        state = self.watched_jobs.subscribe(job_id, job_id, subscription, self.now)
         if known is not None and known.due is not None and subscription.awaits:
             soon = max(self.now, state.polled_at + 1.0) if awaited else self.now
             if soon < known.due:
