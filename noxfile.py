@@ -23,7 +23,7 @@ def groups(*names: str) -> list[str]:
 
 
 # Two pytest processes for each core: many tests wait for servers, browsers and processes.
-PARALLEL = [f"--processes={2 * (os.cpu_count() or 1)}"]
+PARALLEL = [f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal"]
 
 
 def install(session: nox.Session) -> None:

@@ -13,17 +13,15 @@ import attrs
 import dispositions
 import exceptiontext
 import forkserver
-import processes
 import pytest
 from answering import AnsweringClient
 from batching import Scene, make_client
 from clocks import Clock
 from hypothesis import settings
 from internals import timers
-from processes import pytest_runtestloop  # noqa: F401 - the import registers the hook
 from rawstorage import Bucket, RawStorage
 from scripted import ScriptedSource
-from stacks import pytest_runtest_makereport  # noqa: F401 - as above
+from stacks import pytest_runtest_makereport  # noqa: F401 - the import registers the hook
 
 from adepoll.emulator import Emulator, run
 from adepoll.emulator.kinds.v1_extract import extraction_parts
@@ -31,7 +29,6 @@ from adepoll.fetcher import ResultFetcher
 
 
 def pytest_addoption(parser):
-    processes.pytest_addoption(parser)
     group = parser.getgroup("adepoll")
     group.addoption("--model-seeds", type=int, help="number of scenarios of the model test")
     group.addoption("--fuzz-examples", type=int, default=25, help="inputs for each decoder")
@@ -43,20 +40,17 @@ def pytest_configure():
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection(session):
+def pytest_collection():
     """Keep the garbage collector away from what collection creates: it lives until the end.
 
     Hundreds of tests call `gc.collect`. Each call would visit the objects of all tests and modules.
     """
     gc.disable()
     try:
-        result = yield
+        return (yield)
     finally:
         gc.enable()
         gc.freeze()
-    if session.config.option.processes > 1 and not session.config.option.collectonly:
-        forkserver.start_server("-W", "error")  # nearly all commands of all processes come from it
-    return result
 
 
 def pytest_unconfigure():

@@ -30,12 +30,9 @@ def test_every_test_has_a_limit(request):
 
 
 def test_a_hanging_test_fails_and_shows_the_stacks_of_threads_and_tasks(pytester):
-    """With the options of this project, in a forked process; the next test still runs."""
+    """With the options of this project, in a worker of pytest-xdist; the next test still runs."""
     pytester.makepyfile(HANGING)
-    pytester.makeconftest(
-        "from stacks import pytest_runtest_makereport\n"
-        "from processes import pytest_addoption, pytest_runtestloop"
-    )
+    pytester.makeconftest("from stacks import pytest_runtest_makereport")
     options = [
         "-p",
         "no:schemathesis",
@@ -47,7 +44,7 @@ def test_a_hanging_test_fails_and_shows_the_stacks_of_threads_and_tasks(pytester
         f"pythonpath={SUPPORT}",
     ]
     result = pytester.runpytest_subprocess(
-        *options, "-o", "timeout=2", "--processes", "2", pytester.path, timeout=120
+        *options, "-o", "timeout=2", "-n", "1", pytester.path, timeout=120
     )
     result.assert_outcomes(passed=1, failed=1)
     before, _, after = result.stdout.str().partition("Stacks of all threads and asyncio tasks")

@@ -7,8 +7,8 @@ environment, folder and umask, and ends as usual: it joins threads, runs exit ha
 streams.
 
 Each set of interpreter options and of modules to `preload` has one server, a single-threaded
-process that starts with its first use, or with `start_server`. It kills a command whose `Popen` is
-gone, and ends with the process that started it and its forks.
+process that starts with its first use. It kills a command whose `Popen` is gone, and ends with the
+process that started it.
 """
 
 import asyncio
@@ -181,11 +181,6 @@ class _Server:
 
 
 stop_servers = _Server.stop_all
-
-
-def start_server(*options):
-    """Start the server for these interpreter options, for this process and its forks."""
-    _Server.of(options, ())
 
 
 def _split(arguments):

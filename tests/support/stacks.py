@@ -1,6 +1,6 @@
 """The stacks of all threads and asyncio tasks, in the report of a test that exceeds its limit.
 
-pytest-timeout prints the threads to a terminal, which a process of `processes` does not have.
+pytest-timeout prints the threads to a terminal, which a worker of pytest-xdist does not have.
 """
 
 import asyncio
