@@ -83,7 +83,8 @@ def describe(exc: BaseException) -> str:
 
 def _describe_response(exc: aiohttp.ClientResponseError) -> str:
     # The rest of the message can quote a document, or the query of the request.
-    message = showable(_BEFORE_QUOTE.split(exc.message, 1)[0], 120)
+    text = exc.message.replace("can't", "cannot")  # an apostrophe is not a quote
+    message = showable(_BEFORE_QUOTE.split(text, 1)[0].rstrip(), 120)
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         return f"the proxy refused the connection: {exc.status} {message}".rstrip()
     if _has_too_large_headers(exc):

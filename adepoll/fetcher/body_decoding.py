@@ -16,6 +16,8 @@ ReadChunk: TypeAlias = Callable[[], Awaitable[Chunk]]
 """Returns the next bytes, which may be in reused memory; none at the end."""
 
 _GZIP_OR_ZLIB: Final = 47  # zlib's wbits for: detect the format by its header
+_RAW: Final = -15  # the same for: no header at all, which some servers call deflate
+_FIRST_BYTES: Final = (0x08, 0x0F)  # lower half of the first byte of zlib and gzip
 _MAX_CHUNK: Final = 2**18
 _MAX_DECODED: Final = 2**34  # bytes; equal rows shrink as much as a decompression bomb does
 _MAX_WITHOUT_TEXT: Final = 2**20  # bytes that decode to fewer bytes: compressed data hardly grows
@@ -32,7 +34,8 @@ class Decoder:
         """`read` returns the next encoded bytes."""
         self._read = read
         self._job_id = job_id
-        self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._format = _GZIP_OR_ZLIB
+        self._zlib = zlib.decompressobj(self._format)
         self._encoded = b""  # received, not decoded yet
         self._bytes_in = 0
         self._bytes_out = 0
@@ -49,8 +52,8 @@ class Decoder:
         while True:
             if not self._encoded:
                 self._encoded = await self._read()
-                if not self._bytes_in and self._encoded[:1] and self._encoded[:1] in _PLAIN:
-                    self._is_plain = True
+                if not self._bytes_in and self._encoded:
+                    self._begin(self._encoded[0])
                 self._bytes_in += len(self._encoded)
                 if not self._encoded and not (self._zlib.eof or self._is_plain):
                     reason = "the bytes ended within their encoding"
@@ -70,9 +73,16 @@ class Decoder:
             if chunk := self._decode():
                 return chunk
 
+    def _begin(self, first: int) -> None:
+        """Find out the format by the first byte."""
+        self._is_plain = first in _PLAIN
+        if first & 0x0F not in _FIRST_BYTES:
+            self._format = _RAW
+            self._zlib = zlib.decompressobj(self._format)
+
     def _decode(self) -> bytes:
         if self._zlib.eof:  # a gzip file may have several members (RFC 1952, section 2.2)
-            self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+            self._zlib = zlib.decompressobj(self._format)
         problem = ""
         try:
             chunk = self._zlib.decompress(self._encoded, _MAX_CHUNK)

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Final
 
 from attrs import evolve, frozen
 
@@ -9,7 +10,6 @@ from adepoll.errors import (
     ResultChangedError,
     ResultError,
     ResultMalformedError,
-    ResultRefusedError,
     ResultTransferError,
 )
 from adepoll.fetcher.body_decoding import ReadChunk
@@ -27,6 +27,9 @@ from adepoll.fetcher.segments import FIRST_SEGMENT, DownloadConnections, NoRange
 from adepoll.fetcher.sequential_reader import SequentialReader
 from adepoll.fetcher.storage_client import StoredResult
 from adepoll.fetcher.storage_rules import ObjectVersion, Range, may_refuse_range
+
+_ASK_FOR_WHOLE: Final = frozenset({2, 4, 8, 16, 32, 64})
+"""Numbers of failed first ranges after which the whole is requested: perhaps only ranges fail."""
 
 
 @frozen
@@ -95,8 +98,7 @@ class ResultDownload:
                     if isinstance(published, PublishedFile):
                         return published
                     error = published
-                    if isinstance(error, ResultMalformedError):
-                        in_segments = False  # it may be what the storage answers to ranges
+                    in_segments = False  # the storage may answer ranges wrongly
                 await self._wait_or_raise(error)
                 resume = None
 
@@ -151,19 +153,33 @@ class ResultDownload:
             return version
 
     async def _first_segment(self, stack: AsyncExitStack) -> ResponseBody:
+        """Request the first range; raise `NoRangesError` if only a range is refused."""
+        failures = 0
+        is_served_whole = False
         while True:
             opening = self._stored.open(requested=Range(0, FIRST_SEGMENT))
             try:
                 return await stack.enter_async_context(opening)
             except UnusableRangeError:
                 break
-            except ResultRefusedError as error:
-                if may_refuse_range(error):
-                    break
-                await self._wait_or_raise(error)
             except ResultError as error:
-                await self._wait_or_raise(error)
+                if is_served_whole or may_refuse_range(error):
+                    break
+                failures += 1
+                # It looks like an outage, but may also be the answer to any range.
+                is_served_whole = failures in _ASK_FOR_WHOLE and await self._is_served_whole()
+                if not is_served_whole:
+                    await self._wait_or_raise(error)
         raise NoRangesError
+
+    async def _is_served_whole(self) -> bool:
+        """Return whether the storage answers a request without a range."""
+        try:
+            async with self._stored.open() as body:
+                await body.begin()
+        except ResultError:
+            return False
+        return True
 
     async def _in_order(
         self, reader: SequentialReader | PolledReader | None = None

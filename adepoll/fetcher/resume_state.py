@@ -130,7 +130,8 @@ class ResumeStateFile:
         """Remove the file if it exists; raises `OSError`."""
         self.close()
         for path in (self._path, self._new):
-            with suppress(FileNotFoundError):
+            # A folder in its place is nobody's state, and stays.
+            with suppress(FileNotFoundError, IsADirectoryError):
                 path.unlink()
 
     def _create(self, sealed: bytes) -> None:

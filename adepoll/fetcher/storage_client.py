@@ -5,11 +5,12 @@ No GET sends the API key or cookies. The URL is sent unchanged. Each redirect is
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from inspect import isawaitable
 from typing import Final, TypeAlias
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -48,6 +49,8 @@ _READ_BUFFER: Final = 2**18  # aiohttp buffers up to twice as much, then stops r
 _READ_BUFFER_IN_BULK: Final = 2**19
 _KEEP_ALIVE: Final = 15.0  # seconds
 _MAX_REDIRECTS: Final = 5
+_UNQUOTED: Final = "".join(map(chr, range(0x80))).replace(" ", "")  # the guard refuses controls
+_ORIGIN: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*", re.IGNORECASE)
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 _MAX_EXPIRED_URLS: Final = 2  # renewed URLs in a row that have expired on arrival
@@ -190,6 +193,7 @@ class StorageClient(AsyncCloseable):
             if response.status not in _REDIRECTS or location is None:
                 return response, url
             response.release()
+            location = _quoted(location)
             try:
                 url = location if urlsplit(location).scheme else _joined(target, location)
             except ValueError:
@@ -229,6 +233,17 @@ class StorageClient(AsyncCloseable):
             raise ResultUrlError(job_id=job_id, url=url, reason=private)
         cls = ResultProxyRefusedError if is_refused else ResultTransferError
         raise cls(reason, job_id=job_id, received=0, expected=None)
+
+
+def _quoted(location: str) -> str:
+    """Return a location whose path and query have no spaces and no characters beyond ASCII.
+
+    RFC 9110 allows none of them, but some servers send them, and curl follows.
+    """
+    origin = _ORIGIN.match(location)
+    rest = location if origin is None else location[origin.end() :]
+    quoted = quote(rest, safe=_UNQUOTED, errors="surrogateescape")
+    return quoted if origin is None else origin[0] + quoted
 
 
 def _joined(base: URL, location: str) -> str:

@@ -17,6 +17,7 @@ from attrs import frozen
 from adepoll.api.service_clock import parse_http_date
 from adepoll.common.redaction import REDACTED, showable
 from adepoll.errors import (
+    ResultError,
     ResultExpiredError,
     ResultForbiddenError,
     ResultRefusedError,
@@ -25,7 +26,6 @@ from adepoll.errors import (
 
 RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_SUPPORTED: Final = frozenset({501, 505})
-_MISSING: Final = frozenset({404, 410})
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 """Content codings that are decoded, although `Accept-Encoding` forbids all of them."""
 
@@ -35,14 +35,14 @@ UNSUPPORTED_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress", 
 DEFAULT_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _MAY_MEAN_EXPIRED: Final = frozenset({400, 401, 403})  # the body says whether the URL has expired
 # What S3 and its relatives, Google and Azure say; the documentation has the table.
-_EXPIRED: Final = (b"expired",)
+_EXPIRED: Final = (b"expired", b"tokenrefreshrequired")
 _TOO_EARLY: Final = (
     *(b"requesttimetooskewed", b"not yet valid", b"not valid yet", b"requestnotreadyyet"),
     b"<code>requesttimeout</code>",  # with 400: the connection was idle for too long
 )
 _AZURE_TIMES: Final = re.compile(
-    rb"not valid in the specified time frame(?::\s*Start \[([^\]]*)\] - Expiry \[([^\]]*)\] - "
-    rb"Current \[([^\]]*)\])?",
+    rb"not valid in the specified (?:key )?time frame(?::\s*(?:Key )?start \[([^\]]*)\] - "
+    rb"(?:Key )?expiry \[([^\]]*)\] - Current \[([^\]]*)\])?",
     re.IGNORECASE,
 )
 # Names of query parameters, in lower case: time of signing, and seconds of validity.
@@ -52,6 +52,10 @@ _SIGNED_AT: Final = (
     ("x-oss-date", "x-oss-expires"),
 )
 _TRANSIENT: Final = frozenset({408, 429})  # besides 5xx
+# What else the XML contains is the request: the name of an object may contain any word.
+_SAID: Final = re.compile(
+    rb"<(Code|Message|Details|AuthenticationErrorDetail)>[^<]*</\1>", re.IGNORECASE
+)
 _MESSAGE: Final = re.compile(rb"<Message>([^<]*)</Message>")  # S3, Google, and Azure
 _SHORTEST_SECRET: Final = 20  # shorter values are dates, numbers and names of algorithms
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
@@ -125,12 +129,15 @@ def parse_content_range(header: str) -> tuple[int, int, int | None]:
     return (0, 0, int(size)) if first is None else (int(first), int(last) + 1, int(size))
 
 
-def may_refuse_range(error: ResultRefusedError) -> bool:
-    """Return whether a storage may answer the same request without a range or condition."""
+def may_refuse_range(error: ResultError) -> bool:
+    """Return whether a storage may answer the same request without a range or condition.
+
+    Even a missing object can be the answer to a range only. False for an outage, and for what the
+    caller retries in any case.
+    """
     if isinstance(error, ResultServerError):
         return error.status in _NOT_SUPPORTED
-    is_about_request = error.status >= 400 and error.status not in _MISSING  # noqa: PLR2004 - a class of HTTP statuses
-    return is_about_request and not isinstance(error, ResultExpiredError)
+    return isinstance(error, ResultRefusedError) and not isinstance(error, ResultExpiredError)
 
 
 class Timing(Enum):
@@ -181,7 +188,7 @@ def timing_of(url: str, body: bytes, now: datetime) -> Timing:
 
     CloudFront and Ceph do not say more than "access denied".
     """
-    said = body.lower()
+    said = b"".join(found[0] for found in _SAID.finditer(body)).lower() or body.lower()
     if (azure := _AZURE_TIMES.search(body)) is not None:
         start, _, current = [
             parse_http_date((text or b"").decode("latin-1")) for text in azure.groups()

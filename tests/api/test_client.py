@@ -397,6 +397,12 @@ PLACE = SimpleNamespace(host="h", port=1, ssl=True)
         (aiohttp.ClientOSError(104, PRESIGNED), f"the connection failed: {os.strerror(104)}"),
         (aiohttp.InvalidURL(PRESIGNED), "the connection failed (InvalidURL)"),
         (OSError(), "the connection failed: OSError"),
+        (
+            aiohttp.ClientResponseError(
+                None, (), message=f"Transfer-Encoding can't be present with 'x': {PRESIGNED}"
+            ),
+            "the answer is not valid HTTP: Transfer-Encoding cannot be present with",
+        ),
     ],
 )
 def test_the_description_of_a_foreign_error_has_no_url(error, text):

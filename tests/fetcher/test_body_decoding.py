@@ -50,3 +50,12 @@ async def test_endless_members_without_text_are_malformed(monkeypatch):
 async def test_a_text_that_is_not_encoded_is_left_unchanged(text):
     assert await decoded(text) == text
     assert await decoded(*(bytes([byte]) for byte in text)) == text
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+async def test_deflate_without_a_header_is_decoded(level):
+    """Some servers send it as deflate, and browsers, curl and aiohttp decode it (RFC 9110, 8.4)."""
+    text = b'{"rows": [' + b'{"a": 1}, ' * 5_000 + b"{}]}"
+    encoded = zlib.compress(text, level, wbits=-15)
+    assert await decoded(encoded) == text
+    assert await decoded(encoded[:1], encoded[1:2], encoded[2:]) == text

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -219,7 +220,8 @@ async def test_an_unusable_first_range_makes_it_request_the_whole(
 def refusing(bucket, header, status, *, but_first=0):
     """Refuse requests with this header, except the first ones."""
     give = bucket.give()
-    refuse = bucket.keeping(bucket.reply(b"<Error/>", status=status))
+    body, length = (b"", None) if status[:3] in {"204", "304"} else (b"<Error/>", True)
+    refuse = bucket.keeping(bucket.reply(body, status=status, length=length))
 
     async def answer(reader, writer):
         has_it = header.lower() in bucket.heads[-1].decode("latin-1").lower()
@@ -235,8 +237,11 @@ REFUSALS = [
     "400 Bad",
     "403 Forbidden",
     "405 Not Allowed",
+    "404 Not Found",
     "416 Range",
     "501 Not Implemented",
+    "304 Not Modified",
+    "204 No Content",
 ]
 
 
@@ -248,6 +253,49 @@ async def test_where_the_first_range_is_refused_the_whole_is_requested(
     bucket.answers = [refusing(bucket, "\r\nRange:", status)]
     await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == bucket.body
+    assert bucket.ranges == [(0, PART), None]
+
+
+@pytest.mark.parametrize("status", ["429 Too Many", "500 Oops", "502 Bad Gateway", None])
+async def test_where_a_range_looks_like_an_outage_the_whole_is_requested(
+    bucket, fetch, stored, result_body, tmp_path, status
+):
+    bucket.body = result_body(5_000)
+    if status is not None:
+        bucket.answers = [refusing(bucket, "\r\nRange:", status)]
+    else:
+        give = bucket.give()
+
+        async def hang_up_on_ranges(reader, writer):
+            return False if bucket.ranges[-1] else await give(reader, writer)
+
+        bucket.answers = [hang_up_on_ranges]
+    await fetch(patience=60).download(stored(bucket.url()), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == bucket.body
+    # aiohttp repeats a GET if the connection was closed. When the whole was served, one more range
+    # is requested, because the outage may be over.
+    part = (0, PART)
+    assert [asked for asked, _ in itertools.groupby(bucket.ranges)] == [part, None, part, None]
+
+
+async def test_after_an_outage_ranges_are_used_again(bucket, body, fetch, stored, tmp_path):
+    down = bucket.keeping(bucket.reply(status="503 Slow Down"))
+    bucket.answers = [down, down, bucket.give()]
+    report = await fetch(patience=60).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body)
+    assert bucket.ranges[:4] == [(0, PART), (0, PART), None, (0, PART)]
+    assert None not in bucket.ranges[4:]
+
+
+async def test_where_ranges_have_a_wrong_size_the_whole_is_requested(
+    bucket, body, fetch, stored, tmp_path
+):
+    """The answer to a range states that the object ends there."""
+    headers = ['ETag: "one"', f"Content-Range: bytes 0-{PART - 1}/{PART}"]
+    wrong = bucket.reply(body[:PART], status="206 Partial Content", headers=headers)
+    bucket.answers = [bucket.keeping(wrong), bucket.give()]
+    report = await fetch(attempts=2).download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
     assert bucket.ranges == [(0, PART), None]
 
 

@@ -44,11 +44,14 @@ def xml(code, message=None, detail=""):
     return f"<?xml version='1.0'?><Error><Code>{code}</Code>{said}{detail}</Error>".encode()
 
 
-def azure_detail(start, expiry):
-    times = f"Start [{start}] - Expiry [{expiry}] - Current [Sun, 29 Nov 2026 12:00:00 GMT]"
+def azure_detail(start, expiry, *, key=False):
+    now = "Current [Sun, 29 Nov 2026 12:00:00 GMT]"
+    times = f"Start [{start}] - Expiry [{expiry}] - {now}"
+    if key:  # that of the user, with which the URL was signed
+        times = f"Key start [{start}] - Key expiry [{expiry}] - {now}"
     return (
-        "<AuthenticationErrorDetail>Signature not valid in the specified time frame: "
-        f"{times}</AuthenticationErrorDetail>"
+        f"<AuthenticationErrorDetail>Signature not valid in the specified {'key ' * key}time "
+        f"frame: {times}</AuthenticationErrorDetail>"
     )
 
 
@@ -67,6 +70,18 @@ ANSWERS = {
     "S3 skewed": (VALID, 403, xml("RequestTimeTooSkewed", "The difference"), ResultServerError),
     "S3 altered": (VALID, 403, xml("SignatureDoesNotMatch", "The request"), ResultForbiddenError),
     "S3 forbidden": (VALID, 403, DENIED, ResultForbiddenError),
+    "S3 forbidden, and the name of the object is a word of the rules": (
+        VALID,
+        403,
+        xml("AccessDenied", "Access Denied", "<Resource>/b/expired/not yet valid</Resource>"),
+        ResultForbiddenError,
+    ),
+    "S3 token, other words": (
+        VALID,
+        400,
+        xml("TokenRefreshRequired", "The provided token must be refreshed."),
+        ResultExpiredError,
+    ),
     "S3 idle": (VALID, 400, xml("RequestTimeout", "Your socket"), ResultServerError),
     "S3 bad query": (
         VALID,
@@ -124,6 +139,16 @@ ANSWERS = {
             "AuthenticationFailed",
             AZURE_SAYS,
             azure_detail("Sun, 29 Nov 2026 10:00:00 GMT", "Sun, 29 Nov 2026 11:00:00 GMT"),
+        ),
+        ResultExpiredError,
+    ),
+    "Azure key expired": (
+        AZURE.format("2026-11-29T10:00:00Z", "2026-11-29T14:00:00Z"),
+        403,
+        xml(
+            "AuthenticationFailed",
+            AZURE_SAYS,
+            azure_detail("Sun, 29 Nov 2026 10:00:00 GMT", "Sun, 29 Nov 2026 11:00:00 GMT", key=1),
         ),
         ResultExpiredError,
     ),

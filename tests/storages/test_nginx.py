@@ -399,8 +399,9 @@ async def test_a_compressed_response_is_decoded(serve, fetch, out, result_body, 
         # The second and the third call know that the origin is down, and send one request each.
         ("return 502;", ResultServerError, 3 + 1 + 1),
         ("return 503;", ResultServerError, 3 + 1 + 1),
-        ("return 404;", ResultRefusedError, 3 * 1),
-        ("return 410;", ResultRefusedError, 3 * 1),
+        # A download also tries a request without a range.
+        ("return 404;", ResultRefusedError, 1 + 1 + 2),
+        ("return 410;", ResultRefusedError, 1 + 1 + 2),
         ("default_type text/html; return 200 '<html>Sorry</html>';", ResultMalformedError, 3 * 3),
         ("default_type text/html; return 200 '';", ResultTransferError, 3 * 3),
         ("return 301 /r.json;", ResultUrlError, 3 * 6),
