@@ -64,8 +64,10 @@ def _null(_name: str) -> None:
 
 
 _MAX_DIGITS: Final = 20
-LARGE_TEXT: Final = 256 * 1024
-"""Bytes or characters of JSON from which on an event loop parses it in a thread."""
+_SMALL: Final = 4096  # bytes that take less than a millisecond, whatever they are
+_LARGE: Final = 256 * 1024  # bytes that take more than that, as texts take time, too
+_MANY: Final = 250  # objects and arrays that take at most a millisecond, with what is made of them
+_VERY_MANY: Final = 10_000  # objects and arrays for which the scanner in C takes 5 milliseconds
 _NUMBER: Final = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,20})?\s*", re.ASCII)
 
 
@@ -85,14 +87,34 @@ _tolerant_decoder: Final = json.JSONDecoder(
     parse_int=_int_or_text,
     object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see _switching_decoder
 )
-# For large text. The scanner, which is written in C, calls these functions of Python, and Python
-# can then switch to another thread. Without them, all threads would wait for the scanner.
+# For very many values. The scanner, which is written in C, calls these functions of Python, and
+# Python can then switch to another thread. Without them, all threads would wait for the scanner.
 _switching_decoder: Final = json.JSONDecoder(
     parse_constant=_refuse_constant,
     parse_float=_finite,
     parse_int=lambda text: int(text),  # noqa: PLW0108 - see above
     object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see above
 )
+
+
+def is_costly(body: bytes) -> bool:
+    """Return whether parsing the text takes so long that an event loop should do it in a thread."""
+    if len(body) <= _SMALL:
+        return False
+    return len(body) >= _LARGE or _weight(body) > _MANY
+
+
+def _weight(text: bytes | str) -> int:
+    """Return about how many objects and arrays take as long to parse as the text; fast."""
+    objects, arrays, commas = _counts(text)
+    return objects + arrays + commas // 2
+
+
+def _counts(text: bytes | str) -> tuple[int, int, int]:
+    """Return the numbers of opening braces, opening brackets and commas."""
+    if isinstance(text, str):
+        return text.count("{"), text.count("["), text.count(",")
+    return text.count(b"{"), text.count(b"["), text.count(b",")
 
 
 def loads(body: bytes | str) -> Json:
@@ -108,7 +130,8 @@ def loads(body: bytes | str) -> Json:
     try:
         # Nearly always UTF-8. Other encodings and errors are left to _loads_slowly.
         text = body if isinstance(body, str) else body.decode()
-        decoder = _decoder if len(text) < LARGE_TEXT else _switching_decoder
+        has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
+        decoder = _switching_decoder if has_very_many else _decoder
         value, end = decoder.raw_decode(text)
         if end == len(text) or not text[end:].strip(" \t\n\r"):
             return value
@@ -149,10 +172,7 @@ class Limits:
 
     def check(self, text: bytes | str) -> None:
         """Raise `MalformedAnswerError` if the text exceeds a limit; does not parse it."""
-        marks: tuple[Any, Any, Any] = (
-            ("{", "[", ",") if isinstance(text, str) else (b"{", b"[", b",")
-        )
-        objects, arrays, commas = map(text.count, marks)
+        objects, arrays, commas = _counts(text)
         if objects + arrays > self.containers:
             raise MalformedAnswerError([f"more than {self.containers} objects and arrays @ $"])
         if commas > self.values:
@@ -233,7 +253,8 @@ def bounded(value: Json) -> Json:
 
 def _containers(values: Sequence[Json]) -> Sequence[Json]:
     """Return the objects and arrays that are not empty; fast, because no call runs Python code."""
-    return [*filter(None, compress(values, map(_CONTAINERS.__contains__, map(type, values))))]
+    return [*filter(None, compress(values, map(CONTAINERS.__contains__, map(type, values))))]
 
 
-_CONTAINERS: Final = frozenset({dict, list})
+CONTAINERS: Final = frozenset({dict, list})
+"""Types of JSON values that contain others."""

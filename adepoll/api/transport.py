@@ -19,7 +19,7 @@ from yarl import URL
 
 from adepoll.__about__ import __version__
 from adepoll.api.connections import Connections
-from adepoll.api.json_text import LARGE_TEXT
+from adepoll.api.json_text import is_costly
 from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.service_clock import ServiceClock
@@ -128,9 +128,9 @@ class Transport(Connections):
             failure = error_of(exc, job_id=job_id)
         else:
             read = self._reader(request, response.status, len(body), answer)
-            if len(body) < LARGE_TEXT:
-                return read(response.status, response.headers, body)
-            return await asyncio.to_thread(read, response.status, response.headers, body)
+            if is_costly(body):
+                return await asyncio.to_thread(read, response.status, response.headers, body)
+            return read(response.status, response.headers, body)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
         # Raised here, so that it has no foreign error as its context: these can carry the headers
         # of the request, and with them the key.

@@ -26,7 +26,6 @@ from adepoll import errors
 from adepoll.api import protocol
 from adepoll.api.client import AdeClient
 from adepoll.api.job_kind import JobKind
-from adepoll.api.json_text import LARGE_TEXT
 from adepoll.api.kinds.v1_extract import V1_EXTRACT
 from adepoll.api.models import JobStatus
 from adepoll.api.transport import USER_AGENT
@@ -547,24 +546,30 @@ async def test_fields_that_cannot_be_read_cause_one_warning_each(start_server, c
     assert_no_secret_in("".join(texts))
 
 
-async def test_large_bodies_are_decoded_in_a_thread(start_server):
+async def test_costly_bodies_are_decoded_in_a_thread(start_server):
     threads = []
 
     def decode(body, status):
         threads.append(threading.current_thread())
         return V1_EXTRACT.decode_job(body, status)
 
-    small, large = ({**JOB, "new": "x" * size} for size in (100, LARGE_TEXT))
-    bad = answer(200, b"[" + b"0," * LARGE_TEXT)
-    server = await start_server(answer_json(small), answer_json(large), bad)
+    bodies = [
+        *({**JOB, "new": "x" * size} for size in (100, 100_000, 300_000)),
+        *({**JOB, "new": [value] * 1_500} for value in ({}, [[]], {"a": "b", "c": [1]})),
+        {**JOB, "new": [0] * 2_500},
+        {**JOB, "new": ["a text of some length"] * 400},
+    ]
+    bad = answer(200, b"[" + b"0," * 10_000)
+    server = await start_server(*map(answer_json, bodies), bad)
     rules = evolve(V1_EXTRACT, decode_job=decode)
     async with client_of(server, kinds=[rules], retry=ONCE) as client:
-        for _ in range(2):
+        for _ in bodies:
             assert (await client.get_job("j-1")).job_id == "j-1"
         with pytest.raises(MalformedAnswerError):
             await client.get_job("j-1")
     here = threading.current_thread()
-    assert [thread is here for thread in threads] == [True, False, False]
+    in_loop = [thread is here for thread in threads]
+    assert in_loop == [True, True, False, False, False, False, False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@ from typing import get_args, get_origin
 
 import attrs
 import pytest
+from fuzzing import counted_calls
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adepoll import JobKind
 from adepoll.api import codec, json_text
 from adepoll.api.json_fields import json_key
 from adepoll.api.kinds import v1_extract
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.results import (
     ExtractMetadata,
@@ -864,3 +867,52 @@ def test_v2_metadata_has_the_fields_of_all_kinds_of_the_openapi_description():
     names = ("ParseMetadata", "V2ExtractMetadata", "V2WorkflowMetadata")
     ours = {json_key(field) for field in attrs.fields(V2Metadata)} - {None}
     assert ours == {field for name in names for field in schemas[name]["properties"]}
+
+
+PAGES = {
+    "whole numbers": [*range(9_000)],
+    "texts": ["x"] * 9_000,
+    "objects": [{}] * 3_000,
+}
+
+
+@pytest.mark.parametrize("pages", PAGES)
+def test_an_array_is_not_read_item_by_item_if_no_item_or_every_item_is_odd(pages):
+    failed = {"failed_pages": PAGES[pages]}
+    result = {"markdown": "", "structure": {}, "metadata": failed}
+    body = json.dumps({"job_id": "j", "status": "completed", "result": result}).encode()
+    rules = RULES[JobKind.V2_PARSE]
+    rules.decode_job(body, 200)  # generates the readers
+    with counted_calls() as count:
+        job = rules.decode_job(body, 200)
+    assert count() < 3_000
+    assert job.data.metadata.failed_pages == (
+        tuple(range(9_000)) if pages == "whole numbers" else ()
+    )
+    assert job.data.metadata.extra == ({} if pages == "whole numbers" else failed)
+
+
+def test_unknown_fields_cost_no_call_each():
+    unknown = {f"field-{number}": number for number in range(5_000)}
+    body = json.dumps({"job_id": "j", "status": "pending", "received_at": 1, **unknown}).encode()
+    v1_extract.decode_job(body)
+    with counted_calls() as count:
+        job = v1_extract.decode_job(body)
+    assert count() < 300
+    assert job.extra == unknown
+
+
+@pytest.mark.parametrize("item", ["{}", '{"a": [1.5]}', "7", "[7]", "[[], 0.5]"])
+def test_other_threads_run_while_very_many_values_are_parsed(item):
+    """Python switches to another thread only when the scanner, written in C, calls Python code."""
+    body = f"[{', '.join([item] * 20_100)}]".encode()
+    with counted_calls() as count:
+        assert json_text.loads(body) == [json.loads(item)] * 20_100
+    assert count() >= 20_100
+
+
+def test_a_text_with_few_values_is_parsed_without_a_call_for_each():
+    body = json.dumps({"text": "x" * 2**20, "rows": [[1.5, {}]] * 2_000}).encode()
+    with counted_calls() as count:
+        json_text.loads(body)
+    assert count() < 2_100  # one for each fraction
