@@ -154,6 +154,7 @@ class Pollers:
                 watched_jobs.failed(state, cause, now := loop.time())
             else:
                 watched_jobs.succeeded(state, snapshot, now := loop.time())
+                del snapshot  # or the next poll, and the traceback of its error, would keep it
             finally:
                 if state.reserved_by is not None:
                     watched_jobs.cancelled(state, loop.time())

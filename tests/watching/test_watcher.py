@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from internals import timers
+from scripted import snapshot
 from watching import free_slots, now, watcher_of
 
 from adepoll.api.models import JobStatus
@@ -1413,5 +1414,32 @@ def test_the_lag_bound_holds_whatever_was_learnt(replay, scripted, how, learnt):
             bound = max(4.0, age / 2) if how == "watch" else min(max(1.0, 0.4 * age), 7.0)
             assert after - before <= bound + 1e-6
         assert len(times) == 26
+
+    replay(script)
+
+
+def test_a_failing_poll_does_not_keep_the_snapshot_of_an_earlier_one(replay):
+    class Source:
+        def __init__(self):
+            self.sent = []
+
+        async def get_job(self, job_id):
+            await asyncio.sleep(0.1)
+            if job_id == "bad":
+                raise ServerError(status=502, job_id=job_id)
+            job = snapshot(job_id, "completed")
+            self.sent.append(weakref.ref(job))
+            return job
+
+    async def script():
+        source = Source()
+        async with watcher_of(source, concurrency=1) as watcher:
+            ends = [
+                end async for end in watcher.watch(["bad", "a", "b"], errors="yield", timeout=5)
+            ]
+            assert [end.job_id for end in ends] == ["a", "b", "bad"]
+            del ends[:2]
+            gc.collect()
+            assert [job() for job in source.sent] == [None, None], "kept by the error of the poll"
 
     replay(script)
