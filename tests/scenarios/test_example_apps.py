@@ -14,6 +14,7 @@ import aiohttp
 import forkserver
 import pytest
 import pytest_asyncio
+from amounts import more
 from browser import expect
 from clocks import LeapingClock
 from contrast import POOR_CONTRAST
@@ -118,7 +119,13 @@ async def running(name):
             await server.process.wait()
 
 
-@pytest_asyncio.fixture(loop_scope="session", params=["aiohttp_app", "fastapi_app"])
+def of(*names):
+    """Use these servers; `nox -s thorough` also uses the others."""
+    others = [name for name in ("aiohttp_app", "fastapi_app") if name not in names]
+    return pytest.mark.parametrize("server", more(names, others), indirect=True)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def server(request, ade_env):
     async with running(request.param) as server:
         yield server
@@ -171,6 +178,7 @@ async def expect_all_ended(page, number):
     await expect(page.locator("#sum")).to_have_text(f"{number} of {number} {have} ended")
 
 
+@of("aiohttp_app")
 @pytest.mark.ade(seed=4, profile=QUICK)
 async def test_a_batch_is_started_and_watched_and_its_results_are_downloaded(
     server, open_page, ade, tmp_path
@@ -211,6 +219,7 @@ async def test_a_batch_is_started_and_watched_and_its_results_are_downloaded(
     assert max(t.result_bytes for t in with_result) > 2_000_000
 
 
+@of("fastapi_app")
 @pytest.mark.ade(profile=Profile(median=0.2))
 async def test_a_batch_can_consist_of_parse_jobs(server, open_page, ade):
     page = await open_page(f"{server.url}/")
@@ -227,6 +236,7 @@ async def test_a_batch_can_consist_of_parse_jobs(server, open_page, ade):
         assert hashlib.sha256(body).hexdigest() in {truth.result_sha256 for truth in truths}
 
 
+@of("aiohttp_app", "fastapi_app")
 async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     job_ids = [ade.submit(ENDLESS) for _ in range(5)]
     page = await open_page(server.page_of(job_ids))
@@ -236,6 +246,7 @@ async def test_closing_the_tab_ends_the_subscription(server, open_page, ade):
     await server.until_subscribers(0)
 
 
+@of("fastapi_app")
 @pytest.mark.ade(clock=CLOCK)
 async def test_a_page_continues_after_a_restart_of_its_server(server, open_page, ade):
     job_ids = [ade.submit(JobPlan(processing_time=1000)) for _ in range(5)]
@@ -251,6 +262,7 @@ async def test_a_page_continues_after_a_restart_of_its_server(server, open_page,
     assert states.index("Connected again, live") > states.index("Connection lost, trying again…")
 
 
+@of("aiohttp_app")
 async def test_one_url_has_room_for_two_hundred_jobs(server, open_page, ade):
     job_ids = [ade.submit(SOON) for _ in range(200)]
     page = await open_page(server.page_of(job_ids))
@@ -342,8 +354,10 @@ async def test_jobs_can_be_filtered_by_status(one_server, open_page, ade):
     await expect(page.get_by_text("There are no such jobs at the moment.")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    ("scheme", "viewport"),
+    more([("light", WIDE), ("dark", PHONE)], [("dark", WIDE), ("light", PHONE)]),
+)
 async def test_the_page_fits_and_has_contrast_in_light_and_dark(
     one_server, open_page, ade, scheme, viewport, tmp_path
 ):
@@ -399,6 +413,7 @@ async def test_all_controls_can_be_reached_by_keyboard_in_visible_order(one_serv
     assert [text[:8] for text in reached[4:]] == ["Download"] * 2
 
 
+@of("aiohttp_app", "fastapi_app")
 async def test_programs_can_use_the_routes_for_single_jobs(server, ade):
     job_id = ade.submit(JobPlan(result_bytes=1_500_000))
     async with aiohttp.ClientSession(server.url) as http:
