@@ -16,7 +16,7 @@ from adepoll.emulator import Outcome as Ends
 from adepoll.errors import AdePollError, JobNotFoundError, ResultUnavailableError
 from adepoll.journal.outcomes import RecordedError
 
-SEEDS = seeds("ADEPOLL_BATCH_SEEDS", default=1, most=4)
+SEEDS = seeds("ADEPOLL_BATCH_SEEDS", default=range(1), most=4)
 RUNS = 30
 FAULTS = [
     ("server-error", ["get", "list", "result"]),

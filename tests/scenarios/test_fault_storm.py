@@ -40,7 +40,8 @@ from adepoll.errors import (
 from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
-SEEDS = seeds("ADEPOLL_SEEDS", default=30, most=500)
+REPLAYED = range(20)  # these seeds together meet every fault
+SEEDS = seeds("ADEPOLL_SEEDS", default=range(len(REPLAYED), 30), most=500)
 WEEK = 7 * 86_400.0
 TIMEOUT = 4_000.0
 FATAL = {"unauthorized", "payment-required"}
@@ -389,7 +390,7 @@ def test_nothing_is_lost_in_a_storm(seed):
 
 
 def test_a_storm_replays_exactly_and_every_fault_happens():
-    storms = [play(seed) for seed in range(20)]
+    storms = [play(seed) for seed in REPLAYED]
     assert storms[:5] == [play(seed) for seed in range(5)]
     assert sum(ended for ended, *_ in storms) > 200
     applied = set().union(*(counts for *_, counts in storms))

@@ -36,7 +36,7 @@ from adepoll.errors import (
 from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
-SEEDS = seeds("ADEPOLL_SEEDS", default=5, most=60)
+SEEDS = seeds("ADEPOLL_SEEDS", default=range(5), most=60)
 DAY = 86_400.0
 GRACE = 15.0
 PATIENCE = 600.0
@@ -473,7 +473,7 @@ def test_many_jobs_at_the_same_time(seed, jobs):
     assert polls < 20 * (jobs + 250)
 
 
-@pytest.mark.parametrize("seed", seeds("ADEPOLL_SEEDS", default=2, most=10))
+@pytest.mark.parametrize("seed", seeds("ADEPOLL_SEEDS", default=range(2), most=10))
 def test_a_revoked_key_ends_each_consumer_once(seed):
     async def play(simulation):
         simulation.revoked_at = simulation.rng.uniform(0, 20)

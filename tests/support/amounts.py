@@ -15,11 +15,12 @@ def more(default, extra):
 
 
 def seeds(variable, *, default, most):
-    """Return the seeds below `default`, and for `nox -s thorough` the others below `most`.
+    """Return the seeds in `default`, and for `nox -s thorough` the others below `most`.
 
     The environment variable of that name replaces `most`.
     """
-    return more(range(default), range(default, int(os.environ.get(variable, most))))
+    others = range(int(os.environ.get(variable, most)))
+    return more(default, [seed for seed in others if seed not in default])
 
 
 def counts(variable, *, default, most):
