@@ -149,11 +149,13 @@ def test_answers_to_v1_extract_forms_conform(conform):
     conform("v1-extract", "POST", REQUIRED_BY_TEXT)
 
 
+@pytest.mark.thorough  # the default run posts forms of v1 extract jobs
 @pytest.mark.hypothesis
 def test_answers_to_v1_parse_forms_conform(conform):
     conform("v1-parse", "POST", REQUIRED_BY_TEXT, AS_TEXT)
 
 
+@pytest.mark.thorough
 @pytest.mark.hypothesis
 def test_answers_to_v2_submissions_conform(conform):
     conform("v2", "POST", REQUIRED_BY_TEXT, AS_TEXT, share=4)  # slow to generate

@@ -412,7 +412,7 @@ CHANGES = st.sampled_from(JOBS).flatmap(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, max_size=30))
 def test_a_job_is_at_exactly_one_stage_after_any_changes(changes):
     """Each job is waiting, fetching or has an outcome, delivered or not; the counts agree."""
@@ -573,7 +573,6 @@ async def test_a_cancelled_call_does_not_affect_other_calls(journal, groups):
     assert groups.groups == [(1, True), (1, True), (1, True)]
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=12))
 def test_a_write_is_complete_or_absent_whichever_call_is_cancelled(plan):
     async def run():

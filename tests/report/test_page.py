@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reporting import ADDED, record, warning
 
@@ -280,7 +280,6 @@ def test_texts_from_the_service_are_shown_as_text_without_secrets():
     assert re.sub(r"[\n\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]", "", html).isprintable()
 
 
-@settings(max_examples=60)
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_the_page_for_any_text_is_well_formed(one, other):
     html = html_of(

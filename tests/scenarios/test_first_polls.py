@@ -121,7 +121,7 @@ def mean(values):
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("every", [0.0, EVERY], ids=["at once", "evenly"])
+@pytest.mark.parametrize("every", more([0.0], [EVERY]))
 def test_new_jobs_save_almost_one_poll_each_at_the_same_lag(kept, every):
     jobs = new_jobs(every=every, seed=2)
     naive = Durations.from_json(kept)

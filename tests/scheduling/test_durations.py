@@ -6,7 +6,8 @@ import math
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from amounts import more
+from hypothesis import given
 from hypothesis import strategies as st
 from internals import at_risk
 
@@ -144,7 +145,6 @@ def test_quantiles_rise_with_the_share(distribution, one, two, age):
     assert distribution.quantile(less, age=age) <= distribution.quantile(more, age=age) * (1 + 1e-9)
 
 
-@settings(max_examples=30)
 @given(distributions, st.floats(0, 3_000))
 def test_the_expected_remaining_time_is_the_area_under_survival(distribution, age):
     expected = distribution.expected_remaining(age)
@@ -217,7 +217,7 @@ def test_an_age_is_checked(age):
     ],
     ids=["lognormal", "narrow", "exponential", "bimodal"],
 )
-@pytest.mark.parametrize("every", [1.0, 4.0])
+@pytest.mark.parametrize("every", more([1.0], [4.0]))
 def test_a_distribution_is_recovered_from_interval_censored_jobs(draw, points, every):
     distribution = learnt(Random(5), draw, 2_000, every=every)
     # Where the distribution is steep, half the time between polls is uncertain; else 3%.
@@ -284,7 +284,6 @@ def test_dropped_jobs_count_for_as_long_as_they_were_observed():
         assert told == pytest.approx(1 - math.exp(-age / 50), abs=0.05)
 
 
-@settings(max_examples=60)
 @given(st.data())
 def test_without_active_jobs_none_is_at_risk(data):
     durations, running = Durations(), []
@@ -314,14 +313,13 @@ def test_without_active_jobs_none_is_at_risk(data):
     assert at_risk(durations) == (0, {})
 
 
-@settings(max_examples=60)
 @given(st.lists(st.tuples(ages, st.floats(0, 1e4), st.floats(0, 1e4)), max_size=80))
 def test_any_observations_give_a_distribution(sights):
     durations = Durations()
-    for entered, more, rest in sights:
+    for entered, longer, rest in sights:
         durations.begin()
-        durations.extend(entered, entered + more)
-        durations.end(entered, entered + more, entered + more + rest)
+        durations.extend(entered, entered + longer)
+        durations.end(entered, entered + longer, entered + longer + rest)
     distribution = durations.distribution
     assert len(distribution.chances) == len(EDGES)
     assert all(0 < chance <= 1 for chance in distribution.chances)

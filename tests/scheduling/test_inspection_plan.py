@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adepoll.scheduling.distribution import EDGES, PRIOR, Distribution, bin_index
@@ -172,7 +172,6 @@ def test_the_lag_is_as_near_to_the_target_as_the_bounds_allow(minimum, maximum):
     assert plan.delay(5.0) == pytest.approx(expected, rel=0.1)
 
 
-@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_any_distribution_gives_a_plan(seed):
     rng, durations = Random(seed), Durations()

@@ -322,16 +322,18 @@ def test_without_a_list_jobs_are_polled_by_schedule_without_a_warning(replay, ca
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize(
-    "make_error",
-    [
-        lambda: ServerError(status=500),
-        lambda: MalformedAnswerError(["no JSON @ $"], job_id=None),
-        lambda: AnswerTimeoutError(timeout=30.0, job_id=None),
-        lambda: RateLimitedError(status=429),
-        lambda: RateLimitedError(status=429, retry_after=300.0),
-    ],
-)
+ALWAYS_FAILING = [
+    lambda: ServerError(status=500),
+    lambda: RateLimitedError(status=429, retry_after=300.0),
+]
+OTHERS_FAILING = [
+    lambda: MalformedAnswerError(["no JSON @ $"], job_id=None),
+    lambda: AnswerTimeoutError(timeout=30.0, job_id=None),
+    lambda: RateLimitedError(status=429),
+]
+
+
+@pytest.mark.parametrize("make_error", more(ALWAYS_FAILING, OTHERS_FAILING))
 @pytest.mark.parametrize("good_for", more([30.0], [0.0]))
 def test_jobs_settle_while_the_list_always_fails(replay, make_error, good_for):
     async def script():
@@ -354,7 +356,7 @@ def test_jobs_settle_while_the_list_always_fails(replay, make_error, good_for):
     replay(script)
 
 
-@pytest.mark.parametrize("good_for", [0.0, 30.0])
+@pytest.mark.parametrize("good_for", more([30.0], [0.0]))
 def test_jobs_settle_while_the_list_hangs(replay, good_for):
     async def script():
         service = Service()
@@ -372,7 +374,7 @@ def test_jobs_settle_while_the_list_hangs(replay, good_for):
     replay(script)
 
 
-@pytest.mark.parametrize("frozen_at", [0.0, 20.0])
+@pytest.mark.parametrize("frozen_at", more([20.0], [0.0]))
 def test_a_list_that_never_changes_gives_way_to_polls(replay, frozen_at):
     async def script():
         service = Service()
@@ -503,7 +505,7 @@ def gets_without_a_list(replay, processing_time):
     return replay(script)
 
 
-@pytest.mark.parametrize("share", [1, 3])
+@pytest.mark.parametrize("share", more([3], [1]))
 def test_a_list_without_some_active_jobs_costs_no_more_gets_than_the_schedule(replay, share):
     """It never shows some of the jobs; or any, with a share of 1."""
 
