@@ -26,7 +26,7 @@ _MOST_BUFFERED: Final = 100_000  # ids
 _FIRST_CHUNK: Final = 1_000  # ids; small, so that polls begin soon. Later chunks double the total.
 _YIELD_EVERY: Final = 1_000  # ids taken from an iterable before other tasks may run
 _LONGEST_ADD: Final = 1.0  # seconds; other calls of the journal wait for it
-_SMALLEST_LIMIT: Final = 10_000  # ids; each chunk writes to all pages of the index of ids
+_SMALLEST_LIMIT: Final = 1_000  # ids
 _PAGE: Final = 1_000  # waiting jobs read from the journal at the same time
 
 
@@ -144,8 +144,11 @@ class IdIntake:
             began = clock()
             new = await self._journal.add(chunk, kind=self._kind)
             took, others_wait = clock() - began, self._journal.is_busy
+            # A large journal or a busy machine needs smaller chunks, perhaps for a while.
             if took > _LONGEST_ADD:
                 most = max(_SMALLEST_LIMIT, int(len(chunk) * _LONGEST_ADD / took))
+            elif took < _LONGEST_ADD / 2 and len(chunk) == most:
+                most = min(2 * most, _MOST_BUFFERED)
             if new:
                 self._counters.known += new
                 self._counters.open += new

@@ -71,6 +71,27 @@ def test_a_chunk_that_takes_long_makes_later_chunks_smaller():
     assert sum(end - start > 1.0 for start, end, _ in added) == 1
 
 
+def test_chunks_are_as_small_as_a_busy_machine_needs_and_grow_again():
+    busy_until = 100.0
+
+    class Journal(SlowJournal):
+        async def add(self, job_ids, *, kind):
+            is_busy = asyncio.get_running_loop().time() < busy_until
+            self.takes = len(job_ids) / (1_000 if is_busy else 500_000)
+            return await super().add(job_ids, kind=kind)
+
+    async def main():
+        journal = Journal()
+        await IdIntake(journal, many(), RunCounters(), refuse, kind=JobKind.V1_EXTRACT).add_all()
+        return journal.added
+
+    added = run(main())
+    busy = [count for start, _, count in added if start < busy_until]
+    assert len(busy) > 50
+    assert max(busy[5:]) == 1_000
+    assert max(count for _, _, count in added) > CHUNK / 2
+
+
 def test_the_first_ids_are_added_before_the_others_are_read():
     async def main():
         journal = SlowJournal(takes=0.5)
