@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import IO, Final
 
 from adepoll.api.json_envelope import ObjectScanner
-from adepoll.api.kept_result import KeptResult, ReadAnswer
+from adepoll.api.received_result import KeptResult, ReadAnswer
 from adepoll.api.result_folder import ResultFolder
 from adepoll.common.threads import run_in_thread
 from adepoll.errors import MalformedAnswerError

@@ -30,8 +30,7 @@ from adepoll.api.json_fields import (
 from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as below
 from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import dumps, load_object
-from adepoll.api.kept_result import KeptResult
-from adepoll.api.received_result import ReceivedResult
+from adepoll.api.received_result import KeptResult, ReceivedResult
 from adepoll.api.redacting import redacted
 from adepoll.api.results import JobMetadata, JobResult, WorkflowResult, result_classes
 from adepoll.api.shown import show_first, show_keys, show_text, show_url

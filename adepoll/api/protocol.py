@@ -16,10 +16,9 @@ from attrs import evolve
 from adepoll.api.error_text import error_text
 from adepoll.api.job_ids import PLAIN_JOB_ID, check_job_id
 from adepoll.api.json_text import dumps, loads
-from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
-from adepoll.api.received_result import ReceivedResult
+from adepoll.api.received_result import ReadAnswer, ReceivedResult
 from adepoll.api.service_clock import parse_http_date
 from adepoll.common.redaction import REDACTED, Secret, showable
 from adepoll.errors import (

@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 from typing import Final
 
-from adepoll.api.kept_result import KeptResult
+from adepoll.api.received_result import KeptResult
 from adepoll.common import file_system
 
 _NAME: Final = re.compile(r"\.adepoll-([0-9a-f]{16})(?:\.lock|-[0-9]+\.result)")

@@ -20,8 +20,8 @@ from yarl import URL
 from adepoll.__about__ import __version__
 from adepoll.api.connections import Connections
 from adepoll.api.json_text import is_costly
-from adepoll.api.kept_result import ReadAnswer
 from adepoll.api.large_answer import LargeAnswer
+from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions

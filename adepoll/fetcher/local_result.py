@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from adepoll.api.kept_result import KeptResult
+from adepoll.api.received_result import KeptResult
 from adepoll.common import file_system
 from adepoll.common.threads import run_in_thread
 from adepoll.errors import ResultRangeError, ResultTransferError
