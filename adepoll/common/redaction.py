@@ -207,7 +207,9 @@ def shell_line(words: Iterable[str]) -> str:
 
 def _quoted(word: str) -> str:
     if word.isprintable():
-        return shlex.quote(word)
+        quoted = shlex.quote(word)
+        # zsh reads =program as the path of that program.
+        return f"'{word}'" if quoted == word and word.startswith("=") else quoted
     # ANSI-C quoting of bash and zsh, and of POSIX since 2024.
     escaped = "".join(
         chr(byte) if chr(byte).isalnum() and byte < _ASCII else f"\\x{byte:02x}"

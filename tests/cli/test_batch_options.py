@@ -145,6 +145,7 @@ def test_the_command_names_the_endpoint_of_v2_jobs_only_if_necessary(
 def test_the_command_is_quoted_for_a_shell():
     assert command(journal=Path("it's mine/b 1.db")) == "adepoll resume 'it'\"'\"'s mine/b 1.db'"
     assert command(journal=Path("-all.db")) == "adepoll resume ./-all.db"
+    assert command(journal=Path("=a.db")) == "adepoll resume '=a.db'"  # zsh: the path of a.db
     assert command(journal=Path("a\x1b[31m.db")) == "adepoll resume $'a\\x1b\\x5b31m\\x2edb'"
 
 
