@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 import aiohttp
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
 from adepoll.__about__ import __version__
@@ -277,7 +277,7 @@ class Root:
 
     url: URL
     path: str
-    proxy: str | None
+    proxy: str | None = field(repr=False)  # may contain a password
 
 
 _OK: Final = 200

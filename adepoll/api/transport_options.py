@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver
 from attrs import field, frozen
 from yarl import URL
 
-from adepoll.common.redaction import redact_url, showable
+from adepoll.common.redaction import Secret, redact_url, showable
 from adepoll.errors import ConfigurationError
 
 
@@ -66,7 +66,7 @@ class TransportOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.proxy is not None:
-            proxy_url(self.proxy, "proxy")
+            _proxy_url(Secret(self.proxy), "proxy")
         if self.ca_file is None and self.client_certificate is None:
             return
         if self.ssl_context is not None:
@@ -89,13 +89,16 @@ class TransportOptions:
         Raises:
             ConfigurationError: A proxy of the environment cannot be used.
         """
-        environment = getproxies_environment() if self.trust_env else {}
-        no_proxy = environment.pop("no", "")
+        environment = {
+            name: Secret(text)
+            for name, text in (getproxies_environment() if self.trust_env else {}).items()
+        }
+        no_proxy = environment.pop("no", Secret("")).reveal()
         if self.proxy is not None:
-            environment = {"all": self.proxy}
+            environment = {"all": Secret(self.proxy)}
         return Proxies(
             by_scheme={
-                scheme: proxy_url(text, f"{scheme.upper()}_PROXY")
+                scheme: _proxy_url(text, f"{scheme.upper()}_PROXY")
                 for scheme, text in environment.items()
                 if scheme in _SCHEMES
             },
@@ -138,28 +141,37 @@ _SCHEMES: Final = ("http", "https", "all")
 _WITH_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:]*):(\d+)")
 
 
-def proxy_url(text: str, name: str) -> str:
+def _proxy_url(text: Secret[str], name: str) -> str:
     """Return the URL of a proxy; ``http`` is the default scheme, as for curl.
 
     Args:
-        text: The value of an option or variable.
+        text: The value of an option or variable, which may contain a password.
         name: The name of the option or variable, for the error.
 
     Raises:
         ConfigurationError: It is not the URL of a proxy that can be used.
     """
-    url = text.strip() if "://" in text else f"http://{text.strip()}"
-    shown = showable(redact_url(url), 120)
+    url = Secret(text.reveal().strip())
+    if "://" not in text.reveal():
+        url = Secret(f"http://{url.reveal()}")
+    if (problem := _proxy_problem(url.reveal())) is not None:
+        shown = showable(redact_url(url.reveal()), 120)
+        raise ConfigurationError(f"{name} {problem}: {shown}")
+    return url.reveal()
+
+
+def _proxy_problem(url: str) -> str | None:
+    """Return why a proxy cannot be used; None if it can. An error here would show the password."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is not a number
     except ValueError:
-        raise ConfigurationError(f"{name} is not the URL of a proxy: {shown}") from None
+        return "is not the URL of a proxy"
     if parts.scheme not in {"http", "https"}:
-        raise ConfigurationError(f"{name} must be an http:// or https:// proxy: {shown}")
+        return "must be an http:// or https:// proxy"
     if not parts.hostname or not (url.isascii() and url.isprintable()) or " " in url:
-        raise ConfigurationError(f"{name} is not the URL of a proxy: {shown}")
-    return url
+        return "is not the URL of a proxy"
+    return None
 
 
 def _matches(entry: str, host: str, port: int | None) -> bool:

@@ -106,6 +106,31 @@ async def test_connection_errors_show_no_secret():
     check(error)
 
 
+async def test_no_error_shows_the_password_of_a_proxy(monkeypatch, stored):
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{KEY}@127.0.0.1:9")
+    async with (
+        AdeClient("key", retry=RETRY) as client,
+        ResultFetcher(client, patience=0) as fetcher,
+    ):
+        calls = [
+            lambda: client.get_job("a"),
+            client.list_jobs,
+            lambda: fetcher.result(stored("https://storage.example/a?b=c")),
+        ]
+        errors = await errors_of(*calls)
+    assert len(errors) == len(calls)
+    for error in errors:
+        check(error)
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "http"])
+def test_a_proxy_that_is_refused_is_not_shown(monkeypatch, scheme):
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://user:{KEY}@proxy.example:x")
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
+        AdeClient("key")
+    check(caught.value)
+
+
 @pytest.mark.parametrize("value", [KEY, KEY.encode()])
 def test_a_secret_shows_nothing(value):
     secret = Secret(value)
