@@ -44,7 +44,7 @@ IS_TEST_FILE = re.compile(r"^(async )?def test_", re.MULTILINE)
 
 def examples() -> list:
     return [
-        pytest.param(language, code, id=f"{page.stem}-{number}")
+        pytest.param(language, code, page.name == "README.md", id=f"{page.stem}-{number}")
         for page in PAGES
         if page.name not in PAGES_RUN_AS_A_WHOLE
         for number, (language, code) in enumerate(BLOCK.findall(page.read_text("utf-8")), 1)
@@ -54,14 +54,17 @@ def examples() -> list:
     ]
 
 
-@pytest.mark.parametrize(("language", "code"), examples())
-async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factory):
-    variables = {}
+@pytest.mark.parametrize(("language", "code", "real"), examples())
+async def test_example_runs_as_printed(language, code, real, tmp_path, tmp_path_factory):
+    """Commands of the README are started as users start them, and those of other pages forked."""
+    variables, inherited = {}, {}
     if language == "python":
         command = [sys.executable, "-W", "error", "-c", code]
     else:
         command = ["bash", "-euo", "pipefail", "-c", code]
-        variables["PATH"] = search_path(tmp_path_factory.mktemp("bin"))
+        server = None if real else forkserver.descriptor("-W", "error")
+        inherited = {} if real else {"pass_fds": [server]}
+        variables["PATH"] = search_path(tmp_path_factory.mktemp("bin"), descriptor=server)
         packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         variables |= {"PYTHONPATH": packages, "PYTHONWARNINGS": "error"}
     async with Emulator() as ade:
@@ -82,6 +85,7 @@ async def test_example_runs_as_printed(language, code, tmp_path, tmp_path_factor
             },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            **inherited,
         )
         async with supervised(process):
             stdout, stderr = await process.communicate()

@@ -326,3 +326,37 @@ async def test_a_command_that_a_test_leaves_running_is_killed():
             async with started(ade, "watch") as process:
                 raise ZeroDivisionError
     assert process.returncode == -signal.SIGKILL
+
+
+# --- the command of a shell ----------------------------------------------------------------------
+
+
+async def start_by_client(code, *arguments):
+    descriptor = forkserver.descriptor("-W", "error")
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", SUPPORT / "forkclient.py", str(descriptor)),
+        *("-c", code, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        pass_fds=[descriptor],
+    )
+
+
+async def test_a_process_forked_for_a_shell_has_its_streams_arguments_and_status():
+    code = "import sys; print(*sys.argv[1:], sys.stdin.read(), 'aiohttp' in sys.modules); exit(7)"
+    process = await start_by_client(code, "two words")
+    async with supervised(process):
+        out, _ = await process.communicate(b"input")
+    assert (process.returncode, out) == (7, b"two words input True\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_signal_ends_a_process_forked_for_a_shell(number):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(3600)"
+    process = await start_by_client(code)
+    async with supervised(process):
+        forked = int(await process.stdout.readline())
+        process.send_signal(number)
+        assert await process.wait() == -number
+        assert await process.stdout.read() == b""  # the forked process, which had it, has ended
+    assert forked != process.pid

@@ -15,23 +15,13 @@ import runpy
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
 import types
 from pathlib import Path
 
-ANSWER = struct.Struct("!q")  # a pid, or a wait status
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
+from forkclient import ANSWER, is_open
 
 # pyarrow, which only exports need, changes the filters of warnings and need not be installed.
 NOT_PRELOADED = ("adepoll.__main__", "adepoll.contrib", "adepoll.tables.arrow")

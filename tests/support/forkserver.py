@@ -12,7 +12,6 @@ process that started it.
 """
 
 import asyncio
-import json
 import os
 import select
 import socket
@@ -22,8 +21,9 @@ import tempfile
 from asyncio import base_subprocess
 from pathlib import Path
 
+import forkclient
 import forking
-from forking import ANSWER, is_open
+from forkclient import is_open, receive
 
 WITH_VALUE = {"-W", "-X"}  # options of the interpreter that take a value
 READ_AT_START = ("PYTHON", "LC_", "LANG", "COVERAGE")  # variables that only a new process reads
@@ -66,7 +66,7 @@ class Popen(subprocess.Popen):
         }
         self._child_created = True
         self._connection = _Server.of(options, self._preload).fork(request, list(streams.values()))
-        self.pid = _receive(self._connection)
+        self.pid = receive(self._connection)
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
     def fileno(self):
@@ -77,7 +77,7 @@ class Popen(subprocess.Popen):
         if wait_flags & os.WNOHANG and not select.select([self._connection], [], [], 0)[0]:
             return 0, 0
         self._connection.settimeout(None)  # as long as the caller of `wait` likes
-        return self.pid, _receive(self._connection)
+        return self.pid, receive(self._connection)
 
     def _internal_poll(self, *_, **__):
         if self.returncode is None:
@@ -165,22 +165,26 @@ class _Server:
 
     def fork(self, request, descriptors):
         """Return the connection on which the pid comes, and the status when it has ended."""
-        ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE)
+        ours = None
         try:
-            with theirs:
-                socket.send_fds(self._control, [b"f"], [theirs.fileno(), *descriptors])
-            ours.sendall(json.dumps(request).encode() + b"\n")
+            ours = forkclient.ask(self._control, request, descriptors)
+            ours.settimeout(PATIENCE)
             select.select([ours], [], [], PATIENCE)
             assert ours.recv(1, socket.MSG_PEEK), "the server has ended"
         except (OSError, AssertionError):
-            ours.close()
+            if ours is not None:
+                ours.close()
             said = os.pread(self._said.fileno(), 2**16, 0).decode(errors="replace")
             raise RuntimeError(f"the fork server did not fork; it said: {said}") from None
         return ours
 
 
 stop_servers = _Server.stop_all
+
+
+def descriptor(*options):
+    """Return the descriptor of the server for these interpreter options, for `forkclient`."""
+    return _Server.of(options, ())._control.fileno()
 
 
 def _split(arguments):
@@ -211,7 +215,3 @@ def _umask():
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _receive(connection):
-    return ANSWER.unpack(connection.recv(ANSWER.size, socket.MSG_WAITALL))[0]
