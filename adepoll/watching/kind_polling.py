@@ -32,7 +32,7 @@ from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
 from adepoll.watching.listing import Discovery
 from adepoll.watching.poll_timing import PollTiming
-from adepoll.watching.pollers import Pollers, Turns
+from adepoll.watching.pollers import Pollers
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.sweep_policy import SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
@@ -92,12 +92,11 @@ class KindPolling:
             uses_list=options.discovery != "get",
             kind=kind,
         )
-        turns = Turns(options.semaphore)
         self.pollers = Pollers(
             self.watched_jobs,
-            for_polling(source, turns),
+            source,
             max_workers=options.workers,
-            turns=turns,
+            semaphore=options.semaphore,
             on_fatal=options.on_fatal,
         )
         self.watched_jobs.on_due = self.pollers.pump

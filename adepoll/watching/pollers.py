@@ -1,4 +1,4 @@
-"""The tasks that poll due jobs, around `WatchedJobs`, and the limits on how many poll at a time.
+"""The tasks that poll due jobs, around `WatchedJobs`, and limits on how many polls run together.
 
 There are as many tasks as polls in flight, and one timer. They serve all subscribers. Therefore
 they run in an empty `Context`, and do not keep or use the context variables of one caller. Imports
@@ -14,7 +14,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, Final
 
-from adepoll.api.source import JobSource
+from adepoll.api.source import JobSource, for_polling
 from adepoll.common.tasks import finish, is_cancelled, join, start
 from adepoll.errors import AdePollError, TransportError
 from adepoll.watching.job_state import JobState, Subscriber
@@ -36,7 +36,7 @@ class Pollers:
         source: JobSource,
         *,
         max_workers: int,
-        turns: "Turns",
+        semaphore: AbstractAsyncContextManager[object],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         """Create pollers; nothing is polled yet.
@@ -45,15 +45,14 @@ class Pollers:
             watched_jobs: Knows which jobs are due.
             source: Answers the polls.
             max_workers: Maximum number of polls in flight.
-            turns: The semaphore that `source` holds during each poll.
+            semaphore: Held during each request.
             on_fatal: Called with an error that ends everything, such as a bad key or a bug.
         """
         self.watched_jobs = watched_jobs
-        self._source = source
         self._max_workers = max_workers
-        self._turns = turns
+        self._turns = Turns(semaphore, on_turn=self.pump)
+        self._source = for_polling(source, self._turns)
         self.on_idle: Callable[[], list[asyncio.Task[None]]] = list
-        turns.on_turn = self.pump
         self._on_fatal = on_fatal
         self._workers: set[asyncio.Task[None]] = set()
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -198,15 +197,21 @@ class Turns:
         waiting: Tasks of the polls whose request was not sent yet, and the times at which the polls
             began; the oldest comes first.
         held_back: True if no other poll should begin yet, as polls wait long for their turn.
-        on_turn: Called when a poll gets its turn while others are held back.
     """
 
-    def __init__(self, semaphore: AbstractAsyncContextManager[object]) -> None:
-        """`semaphore` is held during each poll."""
+    def __init__(
+        self, semaphore: AbstractAsyncContextManager[object], *, on_turn: Callable[[], None]
+    ) -> None:
+        """Start without polls.
+
+        Args:
+            semaphore: Held during each poll.
+            on_turn: Called when a poll gets its turn while others are held back.
+        """
         self.waiting: dict[asyncio.Task[None], float] = {}
         self.held_back = False
-        self.on_turn: Callable[[], None] = _do_nothing
         self._semaphore = semaphore
+        self._on_turn = on_turn
         self._last_wait = 0.0  # seconds
 
     def hold_back(self, now: float) -> bool:
@@ -226,7 +231,7 @@ class Turns:
             self._last_wait = asyncio.get_running_loop().time() - began
             if self.held_back:
                 self.held_back = False
-                self.on_turn()
+                self._on_turn()
 
     def __aexit__(
         self,
@@ -283,10 +288,6 @@ class Semaphore:
                 waiter.set_result(None)
                 return
         self._free += 1
-
-
-def _do_nothing() -> None:
-    """Do nothing: the default of `Turns.on_turn`."""
 
 
 # What is polled next is decided as late as possible: a poll that waits long for its turn, while the

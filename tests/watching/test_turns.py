@@ -92,7 +92,7 @@ def test_a_wait_is_short_although_many_jobs_are_due_and_the_budget_is_short(repl
 
 def test_without_a_short_budget_all_polls_may_wait_at_the_same_time(replay):
     async def script():
-        turns = Turns(asyncio.Semaphore(2))
+        turns = Turns(asyncio.Semaphore(2), on_turn=list)
         tasks = [asyncio.create_task(turns.__aenter__()) for _ in range(5)]
         turns.waiting = dict.fromkeys(tasks, 0.0)
         assert not turns.hold_back(0.1)
