@@ -150,7 +150,7 @@ class JobState:
 
     Attributes:
         job_id: Id of the job.
-        key: Name of the job for its subscribers, different from that of any other job.
+        key: Text of the job's reference, by which its subscribers know it.
         subscribers: Subscribers of the job, each once, oldest first.
         added_at: Time at which the watcher got the job.
         received_at: Time at which the service received the job; `added_at` while unknown.
