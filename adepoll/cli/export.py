@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryFile
+from typing import BinaryIO, Final
 
 import click
 
 from adepoll.cli.exit_codes import ExitCode
 from adepoll.cli.messages import say, shown
 from adepoll.cli.run import run_sync
-from adepoll.common.redaction import shell_line
+from adepoll.cli.stdout_writer import write_line
+from adepoll.common.redaction import printable, shell_line
 from adepoll.display.views import State, make_view
 from adepoll.tables import ExportReport, Format, export
 
@@ -38,10 +40,13 @@ def export_tables(
         if kind is None and (named is None or not named.suffix):
             kind = "parquet"
         target = journal.with_suffix(f".{kind}") if out is None else named
-        with _showing_progress() as progress:
+        with (
+            nullcontext(target) if target is not None else _stdout(kind) as destination,
+            _showing_progress() as progress,
+        ):
             report = export(
                 journal,
-                sys.stdout.buffer if target is None else target,
+                destination,
                 to=kind,
                 explode=explode,
                 references=references,
@@ -54,6 +59,21 @@ def export_tables(
         return ExitCode.UNRESOLVED if incomplete else ExitCode.COMPLETED
 
     run_sync(main)
+
+
+@contextmanager
+def _stdout(kind: Format | None) -> Iterator[BinaryIO]:
+    """Yield a file for the table; a terminal gets its text without control characters."""
+    if not sys.stdout.isatty():
+        yield sys.stdout.buffer
+        return
+    if kind in {"parquet", "arrow"}:
+        raise click.UsageError(f"{kind} is not text: redirect it, or name a file with --out")
+    with TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        for line in file:
+            write_line(printable(line.decode().removesuffix("\n")))
 
 
 @contextmanager
@@ -70,8 +90,9 @@ def _showing_progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _say_report(report: ExportReport, journal: Path) -> None:
-    for file, rows in zip(report.files, report.rows, strict=True):
-        say(f"{shown(str(file))}: {rows:,} {'row' if rows == 1 else 'rows'}")
+    names = [shown(str(file)) for file in report.files] or ["standard output"]
+    for name, rows in zip(names, report.rows, strict=True):
+        say(f"{name}: {rows:,} {'row' if rows == 1 else 'rows'}")
     for conflict in report.conflicts[:_SHOWN]:
         say(f"adepoll: {shown(str(conflict))}")
     if (more := len(report.conflicts) - _SHOWN) > 0:

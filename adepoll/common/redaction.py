@@ -191,13 +191,18 @@ def showable(text: str, limit: int = 300) -> str:
     Unprintable characters, such as terminal escapes, are written as ``\x1b``.
     """
     cut = _cut(text, 4 * limit)  # before redacting, which would search a hostile megabyte
-    shown = redact_text(cut)
-    if not shown.isprintable():
-        shown = "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-            for char in shown
-        )
+    shown = printable(redact_text(cut))
     return shown if len(shown) <= limit and len(cut) == len(text) else f"{shown[:limit]}..."
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return text with unprintable characters other than those of `keep` written as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def shell_line(words: Iterable[str]) -> str:

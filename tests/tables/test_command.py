@@ -40,11 +40,26 @@ def test_the_table_stands_beside_the_journal(journal):
 
 def test_standard_output(journal):
     done = run(journal, "--to", "jsonl", "-o", "-")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == ["standard output: 2 rows", CONFLICT]
     assert [line[:16] for line in done.stdout.splitlines()] == [
         '{"job_id":"j0","',
         '{"job_id":"j1","',
     ]
     assert run(journal, "--to", "csv", "-o", "-", "--explode", "items").exit_code == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+async def test_a_terminal_gets_no_control_characters(tmp_path, monkeypatch, form):
+    path = tmp_path / "b.db"
+    text = "\x1b[31mred\x9b31m\u202e\r\nbad\u2028"
+    await write_journal(path, [snapshot("j0", "failed", failure_reason=text)])
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+    done = run(path, "--to", form, "-o", "-")
+    assert done.exit_code == 0
+    assert "red" in done.stdout
+    assert done.stdout.replace("\n", "").isprintable()
+    assert run(path, "--to", "arrow", "-o", "-").exit_code == 2
 
 
 def test_a_result_that_is_missing_has_its_own_exit_code(journal, tmp_path):
