@@ -171,12 +171,32 @@ class Limits:
     values: int
 
     def check(self, text: bytes | str) -> None:
-        """Raise `MalformedAnswerError` if the text exceeds a limit; does not parse it."""
+        """Raise `MalformedAnswerError` if the text exceeds a limit; does not parse it.
+
+        There is a limit of nested arrays, too. They take ten times as long as others, from the
+        scanner to the garbage collector, and no other thread can run meanwhile.
+        """
+        if len(text) <= min(self.containers, _NESTED):
+            return
         objects, arrays, commas = _counts(text)
         if objects + arrays > self.containers:
             raise MalformedAnswerError([f"more than {self.containers} objects and arrays @ $"])
         if commas > self.values:
             raise MalformedAnswerError([f"more than {self.values} values @ $"])
+        most = max(_NESTED, len(text) // _BYTES_OF_NESTED)
+        if arrays > most and _count_nested(text) > most:
+            raise MalformedAnswerError([f"more than {most} arrays within arrays @ $"])
+
+
+def _count_nested(text: bytes | str) -> int:
+    """Return the number of arrays that begin with an array, at most half of those of a chain."""
+    if isinstance(text, str):
+        return len(re.findall(r"\[\s*\[", text))
+    return len(re.findall(rb"\[\s*\[", text))
+
+
+_NESTED: Final = 10_000  # arrays within arrays that any text may have
+_BYTES_OF_NESTED: Final = 16  # of a longer text for each of them
 
 
 def load_object(body: bytes | str, limits: Limits | None = None) -> dict[str, Json]:
@@ -185,7 +205,7 @@ def load_object(body: bytes | str, limits: Limits | None = None) -> dict[str, Js
     Raises:
         MalformedAnswerError: The text is not JSON or not an object, or exceeds a limit.
     """
-    if limits is not None and len(body) > limits.containers:
+    if limits is not None:
         limits.check(body)
     raw = loads(body)
     if not isinstance(raw, dict):

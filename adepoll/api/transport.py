@@ -208,7 +208,7 @@ class Transport(Connections):
         size = since_restart = 0
         chunks.reverse()
         try:
-            while chunk := chunks.pop() if chunks else await content.readany():
+            while chunk := chunks.pop() if chunks else await content.read(_CHUNK):
                 await answer.feed(chunk)
                 size += len(chunk)
                 since_restart += len(chunk)
@@ -282,6 +282,7 @@ class Root:
 
 _OK: Final = 200
 _SUCCESS: Final = frozenset({200, 206})
+_CHUNK: Final = 2**17  # bytes of a large answer that are read in one step; bounds the memory
 _MIN_PROGRESS: Final = 2**16  # bytes of a large answer, for which its time limit starts again
 _LARGEST: Final = 2**30  # bytes of an answer
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it

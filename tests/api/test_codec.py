@@ -770,7 +770,7 @@ def test_all_problems_are_reported_together():
         (b"[]", "expected an object, got an array"),
         (b'"x"', "expected an object, got a string"),
         (b'{"a": "\xff\xfe"}', "not JSON: not utf-8 @ byte 7"),
-        (b"[" * 90_000, "nested too deeply"),
+        (b"[" * 15_000, "nested too deeply"),
         (b'{"a":' * 90_000, "nested too deeply"),
         (b'{"job_id": "j-1"} trailing', "not JSON: Extra data"),
     ],
@@ -916,3 +916,29 @@ def test_a_text_with_few_values_is_parsed_without_a_call_for_each():
     with counted_calls() as count:
         json_text.loads(body)
     assert count() < 2_100  # one for each fraction
+
+
+@pytest.mark.parametrize("step", ["[", "[ \n"])
+def test_an_answer_of_nested_arrays_is_refused_before_it_is_parsed(step):
+    """Python frees such arrays, and collects their garbage, ten times as slowly as others."""
+    nested = ",".join([step * 90 + "]" * 90] * 250)
+    body = f'{{"job_id":"j","status":"completed","new":[{nested}]}}'.encode()
+    with counted_calls() as count, pytest.raises(MalformedAnswerError, match="within arrays"):
+        v1_extract.decode_job(body)
+    assert count() < 1_000  # mostly those of the assertion
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        "[[1, 2], [3, 4]] " * 4_000,  # a text of a document
+        [[[number, 0.5], [1, 2]] for number in range(4_000)],
+        json.loads("[" * 900 + "]" * 900),
+    ],
+    ids=["text", "matrices", "900 levels"],
+)
+def test_an_answer_with_arrays_in_arrays_is_read(new):
+    body = json.dumps({"job_id": "j", "status": "pending", "received_at": 1, "new": new})
+    assert v1_extract.decode_job(body).extra["new"] == (
+        body[body.index('"new": ') + 7 : -1] if isinstance(new, list) and len(new) == 1 else new
+    )
