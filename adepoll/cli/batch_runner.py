@@ -114,7 +114,9 @@ class BatchRunner:
                 failed_before_any_job = sys.exception() is not None and not self._progress.known
                 if not (failed_before_any_job or isinstance(sys.exception(), BrokenPipeError)):
                     self._summarize(client)
-        if self._retryable:
+        if self.journal is None and not self._progress.complete:
+            say("adepoll: the time was over before all ids had been read")
+        if self._retryable or not self._progress.complete:
             self._say_how_to_continue()
         return exit_code_of_batch(self._progress, strict=self.options.strict)
 

@@ -83,7 +83,7 @@ def exit_code_of_batch(progress: "adepoll.BatchProgress", *, strict: bool = Fals
         progress: The batch.
         strict: True if partial results have their own exit code.
     """
-    if progress.unresolved or progress.missed:
+    if progress.unresolved or progress.missed or not progress.complete:
         return ExitCode.UNRESOLVED
     if progress.settled.get(JobStatus.FAILED) or progress.settled.get(JobStatus.CANCELLED):
         return ExitCode.FAILED_OR_CANCELLED

@@ -165,6 +165,13 @@ async def test_watch_reads_ids_from_stdin_as_they_arrive(ade):
     assert process.returncode == 0
 
 
+async def test_a_timeout_before_all_ids_were_read_is_reported(ade):
+    async with started(ade, "watch", "--timeout", "0", "--quiet") as process:
+        err = await process.stderr.read()  # stdin is still open
+        assert await process.wait() == 3
+    assert err == b"adepoll: the time was over before all ids had been read\n"
+
+
 async def test_watch_of_a_missing_file_is_wrong_usage(ade):
     code, _, err = await adepoll(ade, "watch", "-f", "no-such-file")
     assert code == 2
