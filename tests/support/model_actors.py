@@ -24,7 +24,8 @@ class Actor:
         kind: "wait", "long_poll" (many waits with a short timeout), "watch", "updates" or
             "status_updates".
         ids: Ids as they are handed over; duplicates and invalid ids included.
-        source_kind: "list", "iterator", "stream", or "endless": a stream that never ends.
+        source_kind: "list", "iterator", "stream", "endless" (a stream that never ends), or "as they
+            arrive" (a stream that has each id when the service has got the job).
         start: Time at which it starts.
         slow: Seconds that it needs for each item.
         leave: How it leaves early: "break", "break by name", "async with", "aclose"; None if it
@@ -141,7 +142,10 @@ class Actor:
         for number, job_id in enumerate(self.ids):
             if number == self.broken_after:
                 raise self.broken_by("the ids end in an error")
-            if number % 3 == 2:
+            service = self.source.service
+            if self.source_kind == "as they arrive":
+                await asyncio.sleep(max(service.jobs[job_id].received_at - service.now(), 0.0))
+            elif number % 3 == 2:
                 await asyncio.sleep(number % 7 / 2)
             yield self._hand_over(job_id)
         if self.source_kind == "endless":

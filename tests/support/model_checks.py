@@ -161,7 +161,8 @@ def _check_timeout_error(actor, job_id, at, error):
     polls = [
         poll
         for poll in actor.source.polls.get(job_id, ())
-        if poll.ended < over and poll.began >= began and poll.cause != "CancelledError"
+        # A poll at the very time of the start can have come before it, for others.
+        if poll.ended < over and poll.began > began and poll.cause != "CancelledError"
     ]
     if error.last_status is None and any(poll.cause is None for poll in polls):
         actor.source.service.violate(f"9: {actor.name}: {job_id} times out, and was never seen")
@@ -325,6 +326,9 @@ def _check_detection(scenario, source, follow, job_id):
 def _is_excused(scenario, source, follow, begin, end):
     """Return whether something in a time may delay a poll of a job: faults, or a short budget."""
     behaviour, service = scenario.behaviour, source.service
+    options = scenario.watchers[scenario.sources.index(source)]
+    if options["budget"] is not None:
+        return True
     if behaviour.stray or (behaviour.fatal is not None and end >= behaviour.fatal_at):
         return True
     if any(p.cause for p in source.polls[follow.job_id] if p.ended >= begin and p.began <= end):
@@ -335,7 +339,7 @@ def _is_excused(scenario, source, follow, begin, end):
         return True
     if _overlap([*service.stops, *behaviour.outages], begin, end + 60.0):
         return True
-    buffer = scenario.watchers[scenario.sources.index(source)]["buffer"]
+    buffer = options["buffer"]
     return follow.actor.slow > 0 or (buffer is not None and len(follow.actor.handed) > buffer)
 
 

@@ -95,6 +95,8 @@ class Behaviour:
         foreign: Number of active jobs of somebody else in the list.
         list_error: Chance that a page is an error, of any kind in `LIST_ERRORS`.
         received_at: "exact", "absent", "early", "late".
+        progress: "none", "true", "too fast", "nonsense".
+        completed_at: As `received_at`; v1 jobs have none.
     """
 
     latency: tuple[float, float] = (0.02, 0.2)
@@ -108,6 +110,8 @@ class Behaviour:
     foreign: int = 0
     list_error: float = 0.0
     received_at: str = "exact"
+    progress: str = "none"
+    completed_at: str = "absent"
 
     def in_outage(self, now):
         return any(begin <= now < end for begin, end in self.outages)

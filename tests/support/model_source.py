@@ -132,6 +132,24 @@ class ModelService:
                 return from_timestamp(int(EPOCH + job.received_at + 10_800))
         return from_timestamp(int(EPOCH + job.received_at))
 
+    def progress(self, job):
+        passed = (self.now() - job.received_at) / max(job.ended_at - job.received_at, 1.0)
+        match self.behaviour.progress:
+            case "true":
+                return min(passed, 1.0)
+            case "too fast":
+                return min(3 * passed, 1.0)
+            case "nonsense":
+                return self.rng.choice((None, -1.0, math.nan, 0.5, 0.97, 1e9))
+        return 0.0
+
+    def completed_at(self, job, text):
+        """Return when a settled job says that it settled; the watcher may use it, not trust it."""
+        if text != job.final or self.behaviour.completed_at == "absent":
+            return None
+        wrong_by = {"exact": 0.0, "early": -7_200.0, "late": 7_200.0}
+        return from_timestamp(EPOCH + job.ended_at + wrong_by[self.behaviour.completed_at])
+
     def disturb(self, source, job_id, began):
         """Return the error that a request meets, whatever it asks for; None for none."""
         now, behaviour = self.now(), self.behaviour
@@ -241,7 +259,8 @@ class ModelSource:
             status=JobStatus.parse(poll.status),
             status_text=poll.status,
             received_at=self.service.received_at(job),
-            progress=0.0,
+            progress=self.service.progress(job),
+            completed_at=self.service.completed_at(job, poll.status),
             version=f"poll {poll.number}",
         )
 
@@ -349,31 +368,3 @@ def _summary(job_id, text, received_at):
         received_at=received_at,
         progress=0.0,
     )
-
-
-class CountingSemaphore(asyncio.Semaphore):
-    """A user's semaphore that knows how many hold it, and compares that with the requests."""
-
-    def __init__(self, value):
-        super().__init__(value)
-        self.places = value
-        self.held = 0
-        self.in_flight = 0
-        self.saturated = []
-
-    async def acquire(self):
-        await super().acquire()
-        self.held += 1
-        return True
-
-    def release(self):
-        self.held -= 1
-        super().release()
-
-    def check(self, service):
-        if self.held != self.in_flight:
-            service.violate(f"3: {self.held} hold the semaphore of {self.in_flight} requests")
-
-    @property
-    def full(self):
-        return self.held >= self.places

@@ -5,7 +5,7 @@ A scenario is a number. ``pytest tests/watching/test_model.py --model-seeds 1000
 """
 
 import pytest
-from model_scenarios import draw_scenario
+from model_draws import draw_scenario
 
 DEFAULT = 60
 THOROUGH = 1_500
