@@ -12,11 +12,12 @@ from typing import Final
 
 from attrs import define, field
 
-from adepoll.api.models import JobSummary
+from adepoll.api.models import JobPage, JobStatus, JobSummary
 from adepoll.scheduling.distribution import EDGES
 from adepoll.watching.job_state import JobState
 from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.listing import ListTrust
+from adepoll.watching.page_gaps import PageGaps
 from adepoll.watching.poll_queue import PollQueue
 from adepoll.watching.poll_timing import PollTiming
 
@@ -31,6 +32,7 @@ class ListHints:
         list_trust: How far the list is trusted.
         poll_queue: The jobs that are due now or later.
         accuracy: Compares the list with polls.
+        gaps: Knows the jobs that can have moved between two pages.
     """
 
     states: Mapping[str, JobState]
@@ -38,6 +40,7 @@ class ListHints:
     list_trust: ListTrust
     poll_queue: PollQueue
     accuracy: ListAccuracy = field(init=False)
+    gaps: PageGaps = field(factory=PageGaps, init=False)
     _settled: int = field(default=0, init=False)  # jobs since the last sample was taken
     _sample: list[JobState] = field(factory=list, init=False)
     _swept_at: float = field(default=math.inf, init=False)  # start of the last complete sweep
@@ -81,6 +84,15 @@ class ListHints:
         # A check of the list: not while the budget is too short even for jobs that it has dropped.
         is_short = self.timing.throughput.is_short
         return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
+
+    def page_listed(
+        self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
+    ) -> None:
+        """Record what a page requested at `requested_at` shows; see `listed`."""
+        for job in page.jobs:
+            self.listed(job, requested_at, now)
+        watched = [self.states.get(job.job_id) for job in page.jobs]
+        self.gaps.record_page(status, number, [state for state in watched if state is not None])
 
     def listed(self, job: JobSummary, requested_at: float, now: float) -> None:
         """Record what a list requested at `requested_at` shows of a job."""
@@ -141,9 +153,15 @@ class ListHints:
         A job that is newer than the list's lag is not expected in the list. While jobs are polled
         by schedule, it is only recorded that they are missing. Exhaust the iterator, which yields
         the number of missing jobs among each 500.
+
+        While the request budget is short, the pages of a sweep are far apart in time. A job that
+        may have moved between them is not missing before the next sweep.
         """
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
+        moved = self.gaps.sweep_ended()
+        if not (self.timing.throughput.is_short or self.list_trust.sweeps_are_late):
+            moved = ()
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING
         states = [*self.states.values()]
@@ -155,6 +173,7 @@ class ListHints:
                     state.last_active_at < requested_at
                     and state.added_at <= newest
                     and state.ticket
+                    and state not in moved
                 ):
                     missing += 1
                     self._record_missing(state, requested_at, now)

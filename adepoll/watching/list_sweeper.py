@@ -151,6 +151,7 @@ class ListSweeper:
         silence = asyncio.timeout(_PAGE_TIMEOUT)
         # Looks at all watched jobs; those that are added during the sweep are not expected in it.
         oldest = -math.inf
+        self._watched_jobs.list_hints.gaps.sweep_started()
         if self._newest_first:
             oldest = self._watched_jobs.list_hints.oldest(asyncio.get_running_loop().time())
         try:
@@ -192,8 +193,7 @@ class ListSweeper:
             sweep.record_page(status, number, listed, oldest=oldest)
             sweep.max_pages = self._policy.max_pages(self._situation())
             now = loop.time()
-            for job in listed.jobs:
-                hints.listed(job, requested_at, now)
+            hints.page_listed(status, number, listed, requested_at, now)
             page = sweep.next_page()
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:

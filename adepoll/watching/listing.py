@@ -236,8 +236,11 @@ class Sweep:
         return self._by_status[status].jobs
 
     def next_page(self) -> tuple[JobStatus, int] | None:
-        """Return status and number of a page to request now; None if there is none for now."""
-        for status, pages in self._by_status.items():
+        """Return status and number of a page to request now; None if there is none for now.
+
+        Pending jobs come first: one that starts meanwhile is shown twice, and not missed.
+        """
+        for status, pages in reversed(self._by_status.items()):
             known = pages.total
             if known == math.inf:
                 known = max(pages.expected, pages.received + 1)

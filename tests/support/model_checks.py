@@ -153,8 +153,8 @@ def _check_causes(scenario, actor):
 
 def _check_timeout_error(actor, job_id, at, error):
     """A timeout says what was seen of the job."""
-    if actor.window is not None:
-        return  # the id may not have been read
+    if actor.window is not None or actor.handed[job_id] > 1:
+        return  # the id may not have been read; the job may have been delivered before
     over = min(at, actor.started + actor.timeout)
     follows = actor.source.follows[job_id]
     began = min(follow.began for follow in follows if follow.actor is actor)
