@@ -47,7 +47,7 @@ class ListHints:
 
     @accuracy.default
     def _make_accuracy(self) -> ListAccuracy:
-        return ListAccuracy(limit=_LIMIT * (self.timing.target_lag or _TARGET_LAG))
+        return ListAccuracy(limit=self._useful_lag(None))
 
     def start_sweeping(self) -> None:
         """From now on, poll jobs when they are missing from the list."""
@@ -60,6 +60,9 @@ class ListHints:
         if not self.list_trust.sweeping:
             return
         self.list_trust.sweeping = False
+        behind = self.list_trust.list_lag
+        if self.accuracy.is_bad:
+            behind = max(behind, self.accuracy.limit)
         for number, state in enumerate(tuple(self.states.values()), 1):
             watched = self.states.get(state.job_id) is state
             if state.ticket and not state.ignore_list and watched:
@@ -67,8 +70,9 @@ class ListHints:
                 if state.first_active_age is not None:
                     delay = self.timing.delay(state, now)
                     spread = now + self.timing.rng.random() * delay
-                    # The lag bound counts from the last poll or page that showed the job.
-                    due = max(min(spread, state.last_active_at + delay), now)
+                    # The lag bound counts from the last poll or page that showed the job; a page is
+                    # out of date by the list's lag.
+                    due = max(min(spread, state.last_active_at - behind + delay), now)
                 if due < state.due:
                     self.poll_queue.put(state, due)
             if number % _CHUNK == 0:
@@ -160,8 +164,10 @@ class ListHints:
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         moved = self.gaps.sweep_ended()
-        if not (self.timing.throughput.is_short or self.list_trust.sweeps_are_late):
+        rate = self.timing.throughput.rate(now) or self.list_trust.sweep_rate
+        if rate is None:
             moved = ()
+        self.accuracy.limit = self._useful_lag(rate)
         newest = requested_at - self.list_trust.list_lag
         self.list_trust.list_lag *= _LAG_FADING
         states = [*self.states.values()]
@@ -181,6 +187,16 @@ class ListHints:
         if self.list_trust.sweeping:
             self._record_drops(missing, requested_at)
             self._take_sample(states, requested_at, now)
+
+    def _useful_lag(self, rate: float | None) -> float:
+        """Return the largest lag of the list, in seconds, at which it is useful.
+
+        Args:
+            rate: Requests per second that the budget allows, if it is short; polls by schedule
+                would then find the end of a job after half a round of polls.
+        """
+        lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
+        return lag if rate is None else max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
         if not self.list_trust.sweeping:
@@ -264,6 +280,7 @@ _DROPS_SAMPLED: Final = 32  # jobs
 _GUESS: Final = 0.2  # weight of an expectation at ages at which no job was seen to end
 _MIN_ENDED: Final = 10  # jobs
 _LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target
+_ROUND_SHARE: Final = 0.25  # of the time that a poll of each job takes; half of that time is lag
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
 _CHUNK: Final = 500
 _DELAYS_SAMPLED: Final = 8

@@ -126,7 +126,7 @@ class ListSweeper:
                     self._on_due()
                 at = self._situation()
                 self._policy.record_end(sweep, at)
-                self._watched_jobs.list_trust.sweeps_are_late = self._policy.is_late(at)
+                self._watched_jobs.list_trust.sweep_rate = self._policy.short_rate(sweep, at)
             else:
                 self._policy.record_failure(self._situation())
             while self._policy.should_sweep(at := self._situation()):

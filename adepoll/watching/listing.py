@@ -38,8 +38,8 @@ class ListTrust:
         pending_confirmation: Number of jobs that are to be polled immediately.
         wasted_polls: Polls of jobs missing from the list that were still active.
         settled_share: Share of the recent jobs that had settled before the list could show them.
-        sweeps_are_late: True if a sweep takes more than half of the wanted time between two sweeps,
-            as when pages wait for the request budget.
+        sweep_rate: Requests per second of the last sweep, if it took more than half of the wanted
+            time between two sweeps, as when pages wait for the request budget; else None.
     """
 
     learning: Learning
@@ -47,7 +47,7 @@ class ListTrust:
     first_trust: float = 5.0
     sweeping: bool = False
     settled_share: float = 0.0
-    sweeps_are_late: bool = False
+    sweep_rate: float | None = None
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
@@ -89,7 +89,7 @@ class ListTrust:
         Args:
             is_short: True if polls wait for the request budget.
         """
-        if (is_short or self.sweeps_are_late) and self._checks < 1:
+        if (is_short or self.sweep_rate is not None) and self._checks < 1:
             return False
         self._checks = max(self._checks - 1, 0.0)
         return True

@@ -158,9 +158,12 @@ class SweepPolicy:
             every = min(every, max(at.compare_at - self._started, _MIN_APART))
         return max(self._started + every - at.now, busy - every / 2, 0.0)
 
-    def is_late(self, at: Situation) -> bool:
-        """Return whether a sweep takes more than half of the wanted time between two sweeps."""
-        return self.duration > self._interval(at) / 2
+    def short_rate(self, sweep: Sweep, at: Situation) -> float | None:
+        """Return the requests per second of a sweep that has ended, if it took long.
+
+        None if it took at most half of the wanted time between two sweeps.
+        """
+        return sweep.pages / self.duration if self.duration > self._interval(at) / 2 else None
 
     def _interval(self, at: Situation) -> float:
         """Return the wanted seconds from the start of a sweep to that of the next one."""

@@ -185,7 +185,7 @@ def test_a_list_that_always_announces_more_pages_ends_when_pages_show_no_new_job
 def test_an_empty_page_is_the_last_one_whatever_it_announces():
     sweep = begin()
     asked = walk(sweep, lambda _status, _n: page_of([], has_more=True))
-    assert asked == [(PROCESSING, 0), (PENDING, 0)]
+    assert asked == [(PENDING, 0), (PROCESSING, 0)]
     assert sweep.is_complete
 
 
@@ -306,12 +306,14 @@ def test_a_sweep_comes_sooner_if_it_can_tell_whether_the_list_is_late():
     assert policy.delay(at(1.0, watched=1_000, compare_at=60.0)) == pytest.approx(3.0)
 
 
-def test_sweeps_are_late_if_one_takes_most_of_the_wanted_time_between_two():
+def test_a_sweep_that_takes_most_of_the_wanted_time_tells_the_rate_of_requests():
     policy = make_policy(lag=2.0)
-    policy.record_end(sweep_of(policy, at(), 3), at(now=1.0))
-    assert not policy.is_late(at(now=1.0))
-    policy.record_end(sweep_of(policy, at(now=5.0), 3), at(now=11.0))
-    assert policy.is_late(at(now=11.0))
+    sweep = sweep_of(policy, at(), 3)
+    policy.record_end(sweep, at(now=1.0))
+    assert policy.short_rate(sweep, at(now=1.0)) is None
+    sweep = sweep_of(policy, at(now=5.0), 3)
+    policy.record_end(sweep, at(now=11.0))
+    assert policy.short_rate(sweep, at(now=11.0)) == pytest.approx(0.5)
 
 
 def test_pending_jobs_are_listed_less_often_while_there_are_none():
@@ -504,9 +506,9 @@ def make_hints(durations=None, **options):
     return ListTrust(learning=Learning(durations=durations or Durations()), **options)
 
 
-@pytest.mark.parametrize(("is_short", "late"), [(True, False), (False, True)])
-def test_a_small_share_of_the_requests_checks_the_list_while_the_budget_is_short(is_short, late):
-    trust = make_hints(sweeps_are_late=late)
+@pytest.mark.parametrize(("is_short", "rate"), [(True, None), (False, 1.0)])
+def test_a_small_share_of_the_requests_checks_the_list_while_the_budget_is_short(is_short, rate):
+    trust = make_hints(sweep_rate=rate)
     checks = 0
     for _ in range(1_000):  # polls, or pages if the list shows every job as active
         trust.record_request()
