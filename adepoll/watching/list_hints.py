@@ -164,8 +164,8 @@ class ListHints:
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
         moved = self.gaps.sweep_ended()
-        rate = self.timing.throughput.rate(now) or self.list_trust.sweep_rate
-        if rate is None:
+        rate = self.timing.throughput.rate(now)
+        if rate is None and self.list_trust.sweep_rate is None:
             moved = ()
         self.accuracy.limit = self._useful_lag(rate)
         newest = requested_at - self.list_trust.list_lag
@@ -192,11 +192,14 @@ class ListHints:
         """Return the largest lag of the list, in seconds, at which it is useful.
 
         Args:
-            rate: Requests per second that the budget allows, if it is short; polls by schedule
-                would then find the end of a job after half a round of polls.
+            rate: Polls per second that the budget allows, if it is short. Then polls by schedule
+                would find the end of a job after half a round of polls.
         """
         lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
-        return lag if rate is None else max(lag, _ROUND_SHARE * len(self.states) / rate)
+        if rate is None:
+            return lag
+        rate = max(rate, self.list_trust.sweep_rate or 0.0)  # sweeps leave less to the polls
+        return max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
         if not self.list_trust.sweeping:

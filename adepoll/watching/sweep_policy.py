@@ -149,6 +149,8 @@ class SweepPolicy:
         """Return the seconds until the next sweep."""
         self._count(at)
         every = self._interval(at)
+        if self._failures:
+            every = min(every, _RETRY_AFTER)  # no job is polled meanwhile
         # Jobs known to be missing are polled first; more of them are not needed before that.
         if self._rate:
             busy = at.pending_confirmation / self._rate
@@ -214,6 +216,7 @@ _MAX_PAGES: Final = 10_000
 _MAX_FAILURES: Final = 2
 _PAUSE: Final = 60.0  # seconds; each pause is twice as long as the one before
 _SHORT_PAUSE: Final = 5.0
+_RETRY_AFTER: Final = 1.0  # seconds from the start of a sweep that fails to that of the next one
 _TRIAL: Final = 30.0
 _MIN_APART: Final = 1.0  # seconds between two sweeps that compare the list with polls
 _MAX_PAUSE: Final = 3600.0

@@ -310,6 +310,7 @@ def _check_detection(scenario, source, follow, job_id):
         return
     latency = 2 * scenario.behaviour.latency[1]
     due = end + _bound(follow, end - job.received_at) + SLACK + latency
+    due += _longest_deception(scenario, source)
     if due > follow.ended or _is_excused(scenario, source, follow, end - MAXIMUM - 30, due):
         return
     if _is_saturated(source, end, due):
@@ -323,13 +324,24 @@ def _check_detection(scenario, source, follow, job_id):
         )
 
 
+def _longest_deception(scenario, source):
+    """Return the seconds for which the watcher can believe that no job ends.
+
+    What it knows of earlier jobs can be wrong, and a list that lies can agree with it. Then only
+    samples of the listed jobs show the truth.
+    """
+    number = scenario.sources.index(source)
+    options, behaviour = scenario.watchers[number], scenario.behaviour
+    lies = behaviour.listing not in {"honest", "none"} or behaviour.list_lag > 0
+    return 10.0 if lies and options["discovery"] != "get" and options["learnt"] else 0.0
+
+
 def _is_excused(scenario, source, follow, begin, end):
     """Return whether something in a time may delay a poll of a job: faults, or a short budget."""
     behaviour, service = scenario.behaviour, source.service
     options = scenario.watchers[scenario.sources.index(source)]
-    if options["budget"] is not None:
-        return True
-    if behaviour.stray or (behaviour.fatal is not None and end >= behaviour.fatal_at):
+    fatal = behaviour.fatal is not None and end >= behaviour.fatal_at
+    if behaviour.stray or fatal or options["budget"] is not None:
         return True
     if any(p.cause for p in source.polls[follow.job_id] if p.ended >= begin and p.began <= end):
         return True

@@ -7,12 +7,10 @@ from random import Random
 
 from attrs import define, field
 from internals import timers
-from model_actors import Actor
 from model_checks import check_all
 from model_faults import Behaviour
 from model_limits import BudgetedSource, CountingSemaphore
 from model_source import (
-    ModelJob,
     ModelService,
     ModelSource,
     StoppableLoop,

@@ -316,6 +316,17 @@ def test_a_sweep_that_takes_most_of_the_wanted_time_tells_the_rate_of_requests()
     assert policy.short_rate(sweep, at(now=11.0)) == pytest.approx(0.5)
 
 
+def test_a_sweep_that_failed_is_soon_repeated():
+    """No job is polled meanwhile, as long as the list decides when that happens."""
+    policy = make_policy(lag=2.0)
+    policy.record_end(sweep_of(policy, at(watched=1_000), 3), at(watched=1_000))
+    policy.start(at(4.0, watched=1_000))
+    policy.record_failure(at(4.5, watched=1_000))
+    assert policy.delay(at(4.5, watched=1_000)) == pytest.approx(0.5)
+    policy.record_end(sweep_of(policy, at(5.0, watched=1_000), 3), at(5.0, watched=1_000))
+    assert policy.delay(at(5.0, watched=1_000)) == pytest.approx(4.0)
+
+
 def test_pending_jobs_are_listed_less_often_while_there_are_none():
     policy, statuses = make_policy(), []
     ids = make_ids(5)
