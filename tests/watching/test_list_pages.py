@@ -90,7 +90,7 @@ def make_sweeping(letters, *, rate=None):
     watched_jobs.list_trust.sweep_rate = rate
     for letter in letters:
         add_id(subscription, letter)
-        watched_jobs.subscribe(letter, letter, subscription, subscription.alone, 0.0, can_wait=True)
+        watched_jobs.subscribe(letter, letter, subscription, 0.0, can_wait=True)
     for _ in range(5):  # the list is proven: no listed job is polled to check it
         watched_jobs.list_hints.accuracy.ends.count(late=False)
     return watched_jobs
