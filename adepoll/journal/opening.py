@@ -93,10 +93,13 @@ def open_file(
             _make_private(path)
         else:
             _check_access(path)
-        if status is not None and status.st_size and not _has_rollback_journal(path):
+        if status is not None and status.st_size:
             # Check read-only, so that a refused file stays unchanged: a connection that may write
-            # would move the WAL into the file when it is closed.
-            with closing(connect_read_only(path)) as connection:
+            # would move the WAL into the file when it is closed. But if a process was killed while
+            # it created the tables, SQLite has to undo that first.
+            is_undone = not companion(path, ROLLBACK_END).exists()
+            connection = connect_read_only(path) if is_undone else _connect_uri(path, "mode=rw")
+            with closing(connection):
                 _check_contents(connection, path, endpoints)
         return _connect(path, endpoints), path, lock
     except READING_ERRORS as exc:
@@ -280,14 +283,6 @@ def _check_access(path: Path) -> None:
             path=str(path),
             errno=errno.EACCES,
         )
-
-
-def _has_rollback_journal(path: Path) -> bool:
-    """Return True if a process was killed while it created the tables.
-
-    SQLite undoes that when it opens the file, but needs write access.
-    """
-    return companion(path, ROLLBACK_END).exists()
 
 
 def _connect_uri(path: Path, mode: str) -> sqlite3.Connection:

@@ -12,7 +12,13 @@ from journalling import ENDPOINT, snapshot
 
 from adepoll import Journal
 from adepoll.cli.status import read_status, show_status
-from adepoll.errors import AdePollError, JournalAccessError, JournalDamagedError, NotAJournalError
+from adepoll.errors import (
+    AdePollError,
+    JournalAccessError,
+    JournalDamagedError,
+    JournalEndpointError,
+    NotAJournalError,
+)
 from adepoll.journal import Delivered, Fetched, GivenUp, JournalReader, RecordFilter, Settled
 from adepoll.journal.outcomes import ResultFile
 from adepoll.journal.schema import OUT_DIR
@@ -221,6 +227,18 @@ def test_a_schema_that_is_not_utf_8_is_damage(made, tmp_path):
     assert len(errors) == 3
     for error in errors:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("text", [b"", b"nonsense" * 200])
+def test_a_rollback_journal_beside_the_file_skips_no_check(made, text):
+    beside = made.with_name(f"{made.name}-journal")
+    beside.write_bytes(text)
+    with pytest.raises(JournalEndpointError):
+        asyncio.run(Journal.open(made, endpoint="https://another.example"))
+    rewrite(made, "UPDATE jobs SET stage = 'done' WHERE job_id = 'waiting'")
+    beside.write_bytes(text)
+    with pytest.raises(JournalDamagedError, match="breaks a rule"):
+        asyncio.run(Journal.open(made, endpoint=ENDPOINT))
 
 
 def test_statistics_of_sqlite_are_accepted(made, tmp_path):
