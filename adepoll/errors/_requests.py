@@ -195,7 +195,7 @@ class PermissionDeniedError(StatusError):
 class JobNotFoundError(StatusError):
     """404: the service does not know the job, or not yet."""
 
-    hint = "no such job of this kind, key and region"
+    hint = "no such job of this kind, key and region, or it was deleted"
 
 
 class ServerTimeoutError(StatusError):

@@ -40,6 +40,7 @@ _OK: Final = 200
 _PARTIAL: Final = 206
 _PRECONDITION_FAILED: Final = 412
 _MAX_ERROR_BODY: Final = 4096
+_BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"  # the byte order mark of UTF-8, and whitespace
 MAX_WHITESPACE: Final = 2**16
 """Bytes of whitespace in a row: JSON allows any number, so a body of it need never end."""
 MAX_ERROR_PAGE: Final = 2**20
@@ -169,7 +170,7 @@ class ResponseBody:
         text = b""
         while not text and (chunk := await self._receive(self._read)):
             chunks.append(chunk)
-            text = chunk.lstrip()
+            text = chunk.lstrip(_BEFORE_JSON)
             if self._position > MAX_WHITESPACE and not text:
                 raise ResultMalformedError(["endless whitespace @ $"], job_id=self._job_id)
         is_whole = self.stop == self.version.size  # a short range may be whitespace only

@@ -5,6 +5,7 @@ The only module that imports ijson, from the extra ``json``.
 
 import importlib
 import math
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, Protocol, Self, TypeAlias
@@ -131,7 +132,7 @@ class ResultItems:
         self._events: list[_Event] = self._ijson.sendable_list()
         self._parser: _Parser = self._ijson.basic_parse_coro(self._events)
         self._held = 0  # bytes of an item or string that is not complete yet
-        self._ended = False
+        self._has_begun = self._ended = False
 
     def __aiter__(self) -> Self:
         """Return the iterator itself."""
@@ -162,8 +163,10 @@ class ResultItems:
         events, builder = self._events, self._builder
         problem = "expected JSON @ $"
         try:
+            text = chunk if self._has_begun else chunk.removeprefix(BOM_UTF8)
+            self._has_begun = True
             if chunk:
-                self._parser.send(chunk)
+                self._parser.send(text)
             else:
                 self._parser.close()
             self._held = 0 if events and not builder.is_within_item else self._held + len(chunk)

@@ -131,9 +131,10 @@ async def test_a_download_reads_the_answer_once_and_cuts_the_result_out(
     assert names(tmp_path) == ["out"]
 
 
-async def test_every_method_fetches_what_a_poll_left_out(api, connect, tmp_path):
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
+async def test_every_method_fetches_what_a_poll_left_out(api, connect, tmp_path, mark):
     result = result_of(2 * MIB)
-    api.body = answer_with(result)
+    api.body = mark + answer_with(result)
     client, fetcher = await connect()
     job = await client.get_job(REF)
     assert job.data_omitted

@@ -336,6 +336,24 @@ async def test_an_encoded_whole_is_decoded(
     assert len(storage.heads) == 1
 
 
+@pytest.mark.parametrize("use", ["result", "download", "stream", "items"])
+async def test_a_byte_order_mark_before_the_result_is_no_error(
+    storage, answering, stored, tmp_path, use
+):
+    body = b"\xef\xbb\xbf" + b'{"extraction": [7], "metadata": {}}'
+    storage.answers = [storage.reply(body)]
+    async with ResultFetcher(answering(), patience=0) as fetcher:
+        if use == "items":
+            async with fetcher.items(stored(storage.url()), "extraction.item") as items:
+                got = [item async for item in items]
+        else:
+            got = await _use(fetcher, use, stored(storage.url()), tmp_path / "out")
+    if use == "download":
+        assert (tmp_path / "out").read_bytes() == body  # the bytes are never changed
+    else:
+        assert got == body if use == "stream" else getattr(got, "extraction", got) == [7]
+
+
 async def test_a_stream_of_an_encoded_body_has_no_size(storage, answering, stored, result_body):
     encoded = gzip.compress(result_body())
     headers = ["Content-Encoding: gzip", 'ETag: "one"']

@@ -70,7 +70,7 @@ def test_the_queries_return_what_the_page_says(query):
     }  # fmt: skip
     assert reasons == [
         ("JobNotFoundError",
-         "job ...: the service answered 404 (no such job of this kind, key and region)",
+         f"job ...: the service answered 404 ({JobNotFoundError.hint})",
          2, "job-4"),
         ("JobFailedError", "bad scan", 1, "job-2"),
     ]  # fmt: skip

@@ -62,7 +62,7 @@ def check_all(reader):
     assert records[1].file == ResultFile(path=Path("/r"), bytes=9, sha256="0" * 64)
     assert records[1].snapshot == snapshot("j1")
     assert reader.counts().by_stage == {Stage.WAITING: 2, Stage.DONE: 5, Stage.GIVEN_UP: 3}
-    reason = "job ...: the service answered 404 (no such job of this kind, key and region)"
+    reason = f"job ...: the service answered 404 ({JobNotFoundError.hint})"
     assert reader.failures() == [
         Failure(kind="JobFailedError", reason="bad scan", lasting=True, jobs=3, example="j2"),
         Failure(kind="JobNotFoundError", reason=reason, lasting=True, jobs=2, example="j6"),
