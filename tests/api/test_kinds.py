@@ -241,6 +241,39 @@ def test_v2_may_leave_the_id_out_and_write_times_as_numbers(kind):
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        {"status": "failed", "message": "upstream timed out"},
+        {"status": "failed", "error": "upstream timed out"},
+        {"status": "error", "message": "Internal Server Error"},
+        {"status": "completed"},
+    ],
+)
+@kinds
+def test_an_answer_of_a_gateway_settles_no_job(kind, raw):
+    with pytest.raises(MalformedAnswerError):
+        RULES[kind].decode_job(json.dumps(raw), 200)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"status": "pending"},
+        {"status": "processing", "progress": 0.5},
+        {"status": "failed", "error": {"code": "internal_error", "message": "m"}},
+        {"status": "failed", "completed_at": "2026-07-01T12:00:00Z"},
+        {"status": "completed", "output_url": "https://s/x"},
+        {"status": "completed", "created_at": 1_782_907_200},
+        {"status": "waiting", "created_at": 1_782_907_200},
+    ],
+)
+@pytest.mark.parametrize("kind", V2, ids=str)
+def test_no_field_of_an_answer_of_v2_is_required(kind, raw):
+    job = RULES[kind].decode_job(json.dumps(raw), 200)
+    assert (job.job_id, job.status_text) == ("", raw["status"])
+
+
+@pytest.mark.parametrize(
     "odd",
     [
         {"filename": None},

@@ -1,7 +1,8 @@
 """What v2 jobs of all kinds have in common. Imports envelope.
 
 The result is in `result` at any size, `error` says why a job failed, and times are ISO 8601 texts.
-Nothing is documented as required; a response without an id is about the job that was requested.
+Nothing is documented as required; a response without an id is about the job that was requested,
+unless it can be that of a gateway.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
 from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, Api, KindRules
 from adepoll.api.models import JobSnapshot, JobStatus, shape_of
 from adepoll.api.results import V2Metadata
+from adepoll.errors import MalformedAnswerError
 
 
 def list_query(page: int, page_size: int, status: JobStatus | None) -> Mapping[str, str | int]:
@@ -39,6 +41,8 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         snapshot = codec.decode(JobSnapshot, body, LIMITS, shape=shape)
         if snapshot.extra:
             snapshot = check_odd_fields(snapshot, result, "result")
+        if not snapshot.job_id and not _is_about_a_job(snapshot):
+            raise MalformedAnswerError(["it has no field of a job but `status` @ $"])
         if not has_schema:
             return evolve(snapshot, incomplete=True) if status == SOME_FAILED else snapshot
         violation = getattr(snapshot.data, "schema_violation_error", None)
@@ -64,3 +68,18 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         decode_result=decode_result,
         can_be_large=True,
     )
+
+
+def _is_about_a_job(snapshot: JobSnapshot) -> bool:
+    """Return whether a gateway, with its own idea of a status, cannot have sent the response."""
+    fields = (
+        snapshot.created_at,
+        snapshot.completed_at,
+        snapshot.progress,
+        snapshot.data,
+        snapshot.output_url,
+        snapshot.metadata,
+        snapshot.error_code,
+    )
+    is_harmless = snapshot.status in {JobStatus.PENDING, JobStatus.PROCESSING}
+    return is_harmless or any(field is not None for field in fields)
