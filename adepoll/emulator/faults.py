@@ -105,6 +105,11 @@ class Fault:
         """The name of the fault, which is that of its effect."""
         return name_of(self.effect)
 
+    @property
+    def endpoints(self) -> frozenset[Endpoint]:
+        """The endpoints of the requests to which the fault can happen."""
+        return self.when.endpoints or self.effect.endpoints
+
 
 def make_fault(
     name: str,
@@ -203,6 +208,7 @@ class Faults:
     clock: Callable[[], float] = field(default=time.time, repr=False)
     counts: Counter[str] = field(init=False, factory=Counter)
     _active: list[_ActiveFault] = field(init=False, factory=list)
+    _by_endpoint: dict[Endpoint, list[_ActiveFault]] = field(init=False, factory=dict, repr=False)
     _requests: Counter[tuple[Endpoint, str]] = field(init=False, factory=Counter, repr=False)
     _added: int = field(init=False, default=0)
 
@@ -219,6 +225,7 @@ class Faults:
             raise TypeError("options can only be passed with the name of a fault, not with a Fault")
         added_at = self.clock() if fault.when.window is not None else 0.0
         self._active.append(_ActiveFault(fault, self._added, added_at))
+        self._by_endpoint.clear()
         self._added += 1
         return fault
 
@@ -231,12 +238,14 @@ class Faults:
         for index, active in enumerate(self._active):
             if active.fault is fault:
                 del self._active[index]
+                self._by_endpoint.clear()
                 return
         raise ValueError(f"fault {fault.name!r} is not active")
 
     def clear(self) -> None:
         """Deactivate all faults; `counts` stays as it is."""
         self._active.clear()
+        self._by_endpoint.clear()
 
     def __len__(self) -> int:
         """Return the number of active faults, with open windows or without."""
@@ -263,14 +272,16 @@ class Faults:
         nth = self._requests[endpoint, subject]
         self._requests[endpoint, subject] += 1
         request = _Request(endpoint, job_id, kind, now, f"{endpoint.value}/{nth}/{subject}")
-        applied = (self._apply(active, request) for active in self._active)
+        if (possible := self._by_endpoint.get(endpoint)) is None:
+            possible = [active for active in self._active if endpoint in active.fault.endpoints]
+            self._by_endpoint[endpoint] = possible
+        applied = (self._apply(active, request) for active in possible)
         return tuple(fault for fault in applied if fault is not None)
 
     def _apply(self, active: _ActiveFault, request: _Request) -> AppliedFault | None:
         fault, when = active.fault, active.fault.when
         if (
-            request.endpoint not in (when.endpoints or fault.effect.endpoints)
-            or (when.jobs is not None and request.job_id not in when.jobs)
+            (when.jobs is not None and request.job_id not in when.jobs)
             or (when.kinds is not None and request.kind not in when.kinds)
             or (when.times is not None and active.applied >= when.times)
             or not when.is_open(request.now - active.added_at)
