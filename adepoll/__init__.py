@@ -96,14 +96,14 @@ if typing.TYPE_CHECKING:
     from adepoll.journal import Journal
     from adepoll.journal.outcomes import BatchJob, Outcome, RecordedError, ResultFile
     from adepoll.scheduling.durations import Durations
-    from adepoll.scheduling.policies import Adaptive, Exponential, Fixed, PollContext, Schedule
+    from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed, PollContext, Schedule
     from adepoll.server.byte_ranges import ByteRange, parse_range
     from adepoll.server.result_responses import ResultReply, reply_with_result
     from adepoll.server.sse import JobEventStream
     from adepoll.server.webhooks import WebhookVerifier, job_ids_in
     from adepoll.tables import ExportReport, TypeConflict, export
     from adepoll.throttling.rate_limiter import RateLimiter
-    from adepoll.throttling.retrying import RetryPolicy
+    from adepoll.throttling.retry_policy import RetryPolicy
     from adepoll.throttling.statistics import ClientStats
     from adepoll.watching.outcome_storing import repeat_query, store_outcomes
     from adepoll.watching.statistics import LagHistogram, WatcherStats
@@ -274,14 +274,14 @@ _NAMES: typing.Final = {
     "journal": ["Journal"],
     "journal.outcomes": ["BatchJob", "Outcome", "RecordedError", "ResultFile"],
     "scheduling.durations": ["Durations"],
-    "scheduling.policies": ["Adaptive", "Exponential", "Fixed", "PollContext", "Schedule"],
+    "scheduling.schedules": ["Adaptive", "Exponential", "Fixed", "PollContext", "Schedule"],
     "server.byte_ranges": ["ByteRange", "parse_range"],
     "server.result_responses": ["reply_with_result", "ResultReply"],
     "server.sse": ["JobEventStream"],
     "server.webhooks": ["job_ids_in", "WebhookVerifier"],
     "tables": ["ExportReport", "TypeConflict", "export"],
     "throttling.rate_limiter": ["RateLimiter"],
-    "throttling.retrying": ["RetryPolicy"],
+    "throttling.retry_policy": ["RetryPolicy"],
     "throttling.statistics": ["ClientStats"],
     "watching.outcome_storing": ["repeat_query", "store_outcomes"],
     "watching.statistics": ["LagHistogram", "WatcherStats"],

@@ -54,7 +54,7 @@ def test_importing_the_package_imports_no_slow_module():
 @pytest.mark.parametrize(
     ("names", "imported", "others"),
     [
-        ("JobStatus, Fixed", {"adepoll.api.models", "adepoll.scheduling.policies"}, {"asyncio"}),
+        ("JobStatus, Fixed", {"adepoll.api.models", "adepoll.scheduling.schedules"}, {"asyncio"}),
         ("RecordedError", {"adepoll.journal.outcomes"}, set()),
     ],
 )

@@ -21,6 +21,7 @@ from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus, JobSummary
 from adepoll.api.result_folder import ResultFolder
+from adepoll.api.retry_after import Headers
 from adepoll.api.transport import Transport
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.closing import AsyncCloseable
@@ -28,7 +29,7 @@ from adepoll.common.redaction import Secret
 from adepoll.errors import ConfigurationError, StatusError
 from adepoll.throttling.rate_limiter import RateLimiter
 from adepoll.throttling.request_sender import RequestSender
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
 
@@ -339,7 +340,7 @@ class AdeClient(AsyncCloseable):
         """
         return self._sender.turn()
 
-    def error_of(self, status: int, headers: protocol.Headers, body: bytes = b"") -> StatusError:
+    def error_of(self, status: int, headers: Headers, body: bytes = b"") -> StatusError:
         """Return the error for a response that your own code received, to be raised in a `turn`.
 
         Args:

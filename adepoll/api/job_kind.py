@@ -116,7 +116,7 @@ class JobRef:
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
 
     def text(self, default: JobKind) -> str:
-        """Return the id, with the kind before it unless the id alone means this kind.
+        """Return ``KIND/ID``, or only the id if the kind follows from the id or from `default`.
 
         Args:
             default: Kind of an id whose form does not say its kind.
@@ -126,7 +126,7 @@ class JobRef:
         return self.job_id if kind == implied else f"{kind.name}/{self.job_id}"
 
     def __str__(self) -> str:
-        """Return the id, with the kind before it unless the id alone means it."""
+        """Return ``KIND/ID``, or only the id if the kind follows from the id."""
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
 

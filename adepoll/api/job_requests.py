@@ -85,7 +85,7 @@ class ClientOfKind:
         )
 
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
-        """Return a view for callers that poll on a schedule; see `AdeClient.for_polling`."""
+        """Return a client for callers that poll on a schedule; see `AdeClient.for_polling`."""
         return PollingClient(self._client, self._requests, self._rules, self._own, semaphore)
 
 

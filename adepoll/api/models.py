@@ -1,6 +1,7 @@
 """What the service says about jobs, as frozen attrs classes. Imports codec, results and below.
 
-To add a field of the service, declare it in its class: the JSON reader is generated from it. A
+To add a field of the service, declare it in its class: the JSON reader is generated from it. The
+classes of results and of their metadata are in `v1_results` and `v2_results`, all others here. A
 field without a default must be present and readable. Any other field is None or its default if the
 service does not send it or sends something else. The attribute `extra` has the JSON of fields that
 adepoll does not know, could not read, or could not read completely. No `repr` shows a presigned
@@ -16,7 +17,7 @@ from attrs import evolve, field, frozen
 
 from adepoll.api import codec
 from adepoll.api.job_kind import JobKind
-from adepoll.api.job_status import JobStatus as JobStatus  # noqa: PLC0414 - as above
+from adepoll.api.job_status import JobStatus as JobStatus  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_fields import (
     MESSAGE_TEXT,
     NOT_IN_JSON,
@@ -27,7 +28,7 @@ from adepoll.api.json_fields import (
     json_name,
     repeats,
 )
-from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - as below
+from adepoll.api.json_fields import from_timestamp as from_timestamp  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import Json as Json  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_text import dumps, load_object
 from adepoll.api.received_result import KeptResult, ReceivedResult

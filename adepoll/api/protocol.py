@@ -1,14 +1,13 @@
 """The HTTP protocol of the service without I/O, for every kind of job: paths, statuses, errors.
 
-Imports kinds, models, service_clock and below.
+Imports kinds, models, retry_after and below.
 """
 
 import html
-import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
 
 from attrs import evolve
@@ -19,7 +18,7 @@ from adepoll.api.json_text import dumps, loads
 from adepoll.api.kinds.kind_rules import SOME_FAILED, KindRules
 from adepoll.api.models import MAX_PAGE_SIZE, JobPage, JobSnapshot, JobStatus
 from adepoll.api.received_result import ReadAnswer, ReceivedResult
-from adepoll.api.service_clock import parse_http_date
+from adepoll.api.retry_after import Headers, parse_retry_after
 from adepoll.common.redaction import REDACTED, Secret, showable
 from adepoll.errors import (
     AuthenticationError,
@@ -36,13 +35,6 @@ from adepoll.errors import (
     UnprocessableError,
     WrongJobError,
 )
-
-
-class Headers(Protocol):
-    """The headers of a response: a case-insensitive mapping."""
-
-    def get(self, name: str, /) -> str | None:
-        """Return the value of a header, None if it is absent."""
 
 
 def job_path(rules: KindRules, job_id: str) -> str:
@@ -217,30 +209,3 @@ def _without(secret: Secret[str] | None, text: str) -> str:
 
 
 _MAX_ERROR_BYTES: Final = 16_384
-
-
-MAX_RETRY_AFTER: Final = 300.0
-"""Longest accepted Retry-After, in seconds; a longer one is reduced to this."""
-
-_SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
-
-
-def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float | None:
-    """Return the seconds of Retry-After (RFC 9110, section 10.2.3); None if unreadable or absent.
-
-    The result is between 0 and `MAX_RETRY_AFTER`. A date is counted from the response's own Date
-    header, since the two clocks can differ.
-
-    Args:
-        headers: Headers of the response.
-        now: The local time, used for a date if the response has no Date header.
-    """
-    value = (headers.get("Retry-After") or "").strip()
-    if _SECONDS.fullmatch(value):
-        return min(float(value), MAX_RETRY_AFTER)
-    until = parse_http_date(value)
-    since = parse_http_date(headers.get("Date") or "") or now
-    if until is None or since is None:
-        return None
-    seconds = (until - since).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if math.isfinite(seconds) else None

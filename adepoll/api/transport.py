@@ -149,7 +149,7 @@ class Transport(Connections):
         return response
 
     def release(self, response: aiohttp.ClientResponse) -> None:
-        """Close a response that was adopted."""
+        """Close a response that `adopt` has returned."""
         self.reading.discard(response)
         self.bytes_received += response.content.total_bytes
         response.close()

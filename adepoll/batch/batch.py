@@ -25,7 +25,7 @@ from adepoll.fetcher import ResolveUrl, ResultFetcher
 from adepoll.journal import Journal
 from adepoll.journal.foreign_file import recorded_folder
 from adepoll.journal.schema import OUT_DIR, files_of
-from adepoll.scheduling.policies import Schedule
+from adepoll.scheduling.schedules import Schedule
 from adepoll.watching.listing import Discovery
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.subscriptions import check_ids, check_timeout

@@ -29,7 +29,7 @@ class BatchProgress(HtmlTable):
         bytes_fetched: Bytes of the results that this run has fetched or is fetching, including
             bytes that an interrupted run had fetched of them.
         adopted: Results that this run has found complete in existing files.
-        partial: Completed jobs whose data does not fully conform to the caller's schema.
+        partial: Completed jobs with a partial result; see `JobSnapshot.partial`.
         credits: Credits that the settled jobs have used, as far as the service states them.
         complete: True if all ids passed to the run are in the journal.
     """

@@ -26,7 +26,7 @@ from adepoll.cli.options import (
 )
 
 _STATUSES: Final = ["pending", "processing", "completed", "failed", "cancelled"]
-_KIND_OF_JOB: Final = "Kind of the job if its id does not say it."
+_KIND_OF_JOB: Final = "Kind of the job, if its id does not contain it."
 _PORT: Final = click.IntRange(0, 65535)
 _INSTALL_COMPLETION: Final = """\b
 To install it for each new shell:
@@ -105,7 +105,7 @@ def demo() -> None:
     type=click.Choice(KIND_CHOICES),
     metavar="KIND",
     help="Kind of these jobs: v1-extract (default), v1-parse, v2-parse, v2-extract or v2-workflow. "
-    "Repeatable: the kinds take turns.",
+    "Repeat it to mix kinds evenly.",
 )
 @click.option(
     "--api-key",
@@ -153,7 +153,7 @@ def emulate() -> None:
 @click.option(
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
-    help="Format of the table. Default: by the name of FILE, or parquet. parquet and arrow need "
+    help="Format of the table. Default: extension of FILE, else parquet. parquet and arrow need "
     'the extra "table".',
 )
 @click.option(
@@ -161,14 +161,14 @@ def emulate() -> None:
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. Default: JOURNAL with the ending of the format.',
+    help='Output file; "-" for standard output. Default: JOURNAL with the extension of the format.',
 )
 @click.option(
     "--explode",
     multiple=True,
     metavar="PATH",
-    help="Write the elements of the list at PATH, such as line_items, as rows of a table of their "
-    "own beside FILE. Repeatable.",
+    help="Write the list at PATH, such as line_items, to a table of its own beside FILE, with one "
+    "row for each element. Repeatable.",
 )
 @click.option("--references", is_flag=True, help="Add the chunk references of each value.")
 @click.option(
@@ -181,7 +181,7 @@ def emulate() -> None:
     "--results",
     type=LocalPath(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder that has the result files now, if they were moved.",
+    help="New folder of the result files, if you have moved them.",
 )
 @runs("export:export_tables")
 def export() -> None:
@@ -292,7 +292,7 @@ def status() -> None:
     help='Record everything in FILE, so that "adepoll resume FILE" can continue the batch. '
     "Created if it does not exist.",
 )
-@kind_option("Kind of the jobs whose ids do not say it.")
+@kind_option("Kind of the ids that do not contain a kind.")
 @batch_options
 @runs("watch:watch")
 def watch() -> None:

@@ -1,4 +1,8 @@
-"""Which exit code a command ends with. `adepoll --help` lists the codes."""
+"""Which exit code a command ends with. `adepoll --help` lists the codes.
+
+The functions decide for jobs, batches, errors and signals. `export`, `report`, `emulate` and
+`demo_run` return an `ExitCode` of their own for what only they can find.
+"""
 
 from enum import IntEnum
 from typing import Final

@@ -111,7 +111,7 @@ class LocalPath(click.Path):
 allow_private_option = click.option(
     "--allow-private",
     is_flag=True,
-    help="Allow result URLs with private addresses or plain http, for example of your own storage.",
+    help="Allow result URLs with private addresses or plain http, such as your own storage server.",
 )
 
 overwrite_option = click.option(
@@ -180,8 +180,8 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--v2-base-url",
         metavar="URL",
-        help="URL of the API for v2 jobs. Default: LANDINGAI_ADE_V2_BASE_URL, else --base-url or "
-        "the region.",
+        help="URL of the API for v2 jobs. Default: LANDINGAI_ADE_V2_BASE_URL, else --base-url, "
+        "else the URL of the region.",
     )
     @click.option(
         "--max-rate",
@@ -262,14 +262,14 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--kind-field",
         metavar="NAME",
-        help='With --field: column or key of the kinds; "" for none.  [default: kind, if there is '
-        "one]",
+        help='With --field: column or key with the kinds; "" to ignore it.  [default: kind, if '
+        "there is one]",
     )
     @click.option(
         "--label-field",
         metavar="NAME",
-        help='With --field: column or key of your own names for the jobs; "" for none.  [default: '
-        "label, if there is one]",
+        help='With --field: column or key with your names for the jobs; "" to ignore it.  '
+        "[default: label, if there is one]",
     )
     @functools.wraps(command)
     def with_ids(*args: object, **kwargs: object) -> None:
@@ -341,10 +341,12 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--strict",
         is_flag=True,
-        help="Exit with 5 if all jobs completed, but results do not fully conform to their schema.",
+        help="Exit with 5 if all jobs completed, but some results are partial.",
     )
-    @click.option("--quiet", is_flag=True, help="Print only errors on stderr.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on a terminal too.")
+    @click.option("--quiet", is_flag=True, help="Print nothing on stderr but errors.")
+    @click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON lines even if stdout is a terminal."
+    )
     @functools.wraps(command)
     def with_options(*args: object, **kwargs: object) -> None:
         command(*args, **kwargs)

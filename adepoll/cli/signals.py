@@ -1,6 +1,9 @@
-"""What SIGINT, SIGTERM and SIGHUP do: the first one cancels the command, a second one kills it.
+"""What SIGINT, SIGTERM and SIGHUP do: the first one cancels the command, so that it can clean up.
 
-`StopSignals` installs the handlers, and `run.run` uses them for every command with an event loop.
+A second SIGINT or SIGTERM ends the process immediately. `StopSignals` installs the handlers, and
+`run.run` uses them for every command with an event loop. `run.run` then prints how to continue, and
+exits with the code of the signal (`exit_codes`). In a command without an event loop, SIGINT is a
+`KeyboardInterrupt`, which `run.run_sync` handles. For servers, see `server.stop_signals`.
 """
 
 import asyncio

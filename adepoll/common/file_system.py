@@ -160,12 +160,12 @@ def unlock(fd: int) -> None:
 
 
 def rename_open(fd: int, source: Path, target: Path) -> None:
-    """Rename an open file over whatever has that name; its descriptor stays the same.
+    """Rename the open file `source` to `target`, which is replaced; `fd` stays its descriptor.
 
     Where an open file cannot be renamed, it is closed and opened again.
 
     Raises:
-        OSError: The file could not be renamed, or another process has taken its name.
+        OSError: The file could not be renamed, or another process has replaced it.
     """
     if HAS_FLOCK:
         source.replace(target)

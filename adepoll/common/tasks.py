@@ -15,7 +15,7 @@ def start(
     *,
     context: Context | None = None,
 ) -> asyncio.Task[None]:
-    """Start a task that is in `tasks` until it has ended; without a `context`, in an empty one."""
+    """Start a task, and keep it in `tasks` until it ends. By default its context is empty."""
     # Not loop.create_task: an eager task factory would run it before it is in `tasks`.
     context = Context() if context is None else context
     task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)

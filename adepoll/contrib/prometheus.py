@@ -1,7 +1,14 @@
 """Prometheus metrics of clients, watchers and fetchers. Needs the extra ``prometheus``.
 
 Each metric reads a field of the classes in `statistics.py` of `throttling`, `watching` or
-`fetcher`; the docstrings of these modules say where each number is counted.
+`fetcher`. The numbers themselves are counted in these modules:
+
+- requests, retries and failures: `throttling.request_sender`; bytes: `api.transport`;
+- rate limit and window: `throttling.estimators`; pauses: `throttling.rate_limiter`;
+- polls, settled and given-up jobs: `watching.watched_jobs`; detection lags: `watching.learning`;
+- sweeps and list pages: `watching.list_sweeper`; wasted polls: `watching.listing`;
+- transfers: `fetcher.fetcher`; resumptions: `fetcher.patience`; bytes and new URLs:
+  `fetcher.storage_client`.
 
 ``REGISTRY.register(AdepollCollector(client=client, watcher=watcher, fetcher=fetcher))``
 """

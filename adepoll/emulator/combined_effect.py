@@ -1,4 +1,4 @@
-"""The combined effect of all faults that apply to one request. Pure."""
+"""The combined effect of all faults that apply to one request. Does no I/O."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Wrong versions of good answers, reproducible from a seed. Pure."""
+"""Wrong versions of good answers, reproducible from a seed. Does no I/O."""
 
 import json
 import random

@@ -47,7 +47,7 @@ class When:
     """The requests to which a fault applies; all conditions must hold.
 
     Attributes:
-        chance: Share of the requests, drawn for each request from the seed.
+        chance: Probability that the fault applies to a request; drawn for each request.
         window: Start (included) and end (excluded), in seconds since the fault was added; None for
             always.
         every: Seconds after which the window repeats; None for a single window.

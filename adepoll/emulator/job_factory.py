@@ -1,4 +1,4 @@
-"""Makes jobs: draws what a submission or a test leaves open. Pure."""
+"""Makes jobs: draws what a submission or a test leaves open. Does no I/O."""
 
 import random
 from collections.abc import Mapping

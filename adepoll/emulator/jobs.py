@@ -1,4 +1,4 @@
-"""One job: its plan, which is fixed when it is submitted, and its state at any time. Pure."""
+"""One job: its plan, which is fixed when it is submitted, and its state at any time. No I/O."""
 
 import math
 from collections.abc import Iterable, Mapping

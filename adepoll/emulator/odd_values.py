@@ -1,4 +1,4 @@
-"""Odd values that real answers contain, or that the service's own description allows. Pure."""
+"""Odd values that real answers contain, or that the service's own description allows. No I/O."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime

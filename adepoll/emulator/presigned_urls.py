@@ -1,4 +1,4 @@
-"""Presigned URLs like those of S3: valid for one hour, and only byte for byte. Pure.
+"""Presigned URLs like those of S3: valid for one hour, if no byte is changed. No I/O.
 
 The parameters are those of "Authenticating Requests: Using Query Parameters (AWS Signature
 Version 4)" in the Amazon S3 API reference. The signature is a plain HMAC instead of AWS's canonical

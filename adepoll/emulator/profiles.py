@@ -1,4 +1,4 @@
-"""Profiles: the distributions from which the plans of jobs are drawn. Pure."""
+"""Profiles: the distributions from which the plans of jobs are drawn. Does no I/O."""
 
 import math
 import random

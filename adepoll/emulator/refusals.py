@@ -1,4 +1,4 @@
-"""Error statuses that faults send instead of the answer, and their `Retry-After`. Pure."""
+"""Error statuses that faults send instead of the answer, and their `Retry-After`. Does no I/O."""
 
 import math
 import random

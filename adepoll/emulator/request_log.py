@@ -1,4 +1,4 @@
-"""The log of requests: counts, leaked secrets, and requests that came too early. Pure."""
+"""The log of requests: counts, leaked secrets, and requests that came too early. Does no I/O."""
 
 import math
 from collections import Counter
@@ -66,11 +66,11 @@ class EarlyRequest:
 
 @define(kw_only=True, eq=False)
 class RequestLog:
-    """The requests so far. It keeps details of the first 1,000 leaks and early requests.
+    """The requests so far, with details of the first 1,000 leaks and 1,000 early requests.
 
     Attributes:
         traffic: Numbers of requests by endpoint.
-        statuses: Numbers of refusals by faults, by HTTP status.
+        statuses: For each HTTP status, the number of requests that a fault refused with it.
         early: Number of requests before the end of a `Retry-After`.
         first_early: The first 1,000 of these requests.
         first_leaks: The first 1,000 leaked headers; `traffic` counts all requests with leaks.

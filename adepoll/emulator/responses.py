@@ -1,4 +1,4 @@
-"""Responses before they are sent, and S3's conditions, ranges and errors. Pure."""
+"""Responses before they are sent, and S3's conditions, ranges and errors. Does no I/O."""
 
 import re
 from collections.abc import Iterator, Mapping

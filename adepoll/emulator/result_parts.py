@@ -1,4 +1,4 @@
-"""The parts of a result, and how it reaches an exact size. Pure.
+"""The parts of a result, and how it reaches an exact size. Does no I/O.
 
 A kind of job writes a head and a foot with the documented fields, and one numbered row. Rows and
 prose then fill the result up to the wanted size.

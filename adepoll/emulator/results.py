@@ -1,4 +1,4 @@
-"""The result of a job: bytes of an exact size that can be read at any offset. Pure.
+"""The result of a job: bytes of an exact size that can be read at any offset. Does no I/O.
 
 A head and a foot contain the documented fields. Between them are numbered rows of a fixed size, so
 that a test detects bytes at a wrong position, and a result of gigabytes needs no memory.

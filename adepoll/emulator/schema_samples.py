@@ -1,4 +1,4 @@
-"""Small sample values that conform to a JSON schema, reproducible from a seed. Pure."""
+"""Small sample values that conform to a JSON schema, reproducible from a seed. Does no I/O."""
 
 import random
 from collections.abc import Callable

@@ -42,7 +42,7 @@ class DiskWriter:
     def __init__(
         self, part: PartFile, progress: Progress | None, *, result_keys: Collection[str] = ()
     ) -> None:
-        """No file is opened yet; a result must have the top-level keys `result_keys`."""
+        """Create a writer; `result_keys` are the top-level keys that a result must have."""
         self.size: int | None = None
         self.written = 0
         self.part = part
@@ -59,7 +59,7 @@ class DiskWriter:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ResumeState | None, None]:
-        """Open the part file for a block; yield the state that an earlier download has left."""
+        """Open and close the part file; yield the state that an earlier download has left."""
         try:
             yield await run_in_thread(self.part.open, self._result_keys)
         finally:

@@ -325,7 +325,7 @@ class ResultFetcher(AsyncCloseable):
     async def _source(
         self, job: Job, start: int, stop: int | None, stack: AsyncExitStack
     ) -> Reader:
-        """Return an open source of the bytes of a result, which `stack` closes."""
+        """Return an open reader of a result; `stack` closes the reader."""
         found = await stack.enter_async_context(self._sources.find(job))
         reader = await found.reader(start, stop)
         stack.push_async_callback(reader.aclose)

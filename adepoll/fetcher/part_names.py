@@ -73,7 +73,7 @@ class PartNames:
         self.shared = Path(target.parent, f"{self._stem}.part")
 
     def create_shared(self) -> OwnFile | None:
-        """Create a file with the shared name; return None if that name exists. Raise `OSError`."""
+        """Create a file with the shared name, or return None if that name exists."""
         try:
             own = _create(self.shared)
         except FileExistsError:
@@ -84,7 +84,7 @@ class PartNames:
         return None
 
     def create_private(self) -> OwnFile:
-        """Create a file with a random name, which no other process uses. Raise `OSError`."""
+        """Create a file with a random name, which no other process uses."""
         return _create(self.random_path())
 
     @contextlib.contextmanager
@@ -102,7 +102,7 @@ class PartNames:
                 os.close(fd)
 
     def move_to_shared(self, own: OwnFile) -> OwnFile:
-        """Give the shared name to a private file, whoever has it now. Raise `OSError`.
+        """Give the shared name to a private file, and replace the file that has it now.
 
         Return the file as it is if another process has it open (Windows), or has removed its name
         because locks do not work.
@@ -114,7 +114,7 @@ class PartNames:
         return OwnFile(own.fd, self.shared)
 
     def make_private(self, own: OwnFile) -> OwnFile:
-        """Give a file a random name, or copy it if its name has been taken. Raise `OSError`."""
+        """Give a file a random name, or copy it if another file has its name now."""
         if own.path != self.shared and own.has_name():
             return own
         if own.has_name():

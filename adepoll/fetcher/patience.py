@@ -18,7 +18,7 @@ from adepoll.errors import (
     ResultTransferError,
 )
 from adepoll.fetcher.statistics import Counters
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 
 _log = logging.getLogger(__name__)
 

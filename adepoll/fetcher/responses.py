@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 import aiohttp
 from attrs import frozen
 
-from adepoll.api.protocol import parse_retry_after
+from adepoll.api.retry_after import parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.api.transport_errors import describe
 from adepoll.common.redaction import showable

@@ -24,7 +24,7 @@ _MAX_DEPTH: Final = 900  # about the limit of `result`
 
 @define(eq=False)
 class ItemBuilder:
-    """Builds items from the events of a parser. Pure.
+    """Builds items from the events of a parser. Does no I/O.
 
     Attributes:
         prefix: Path of the items: keys joined by dots, ``item`` for the elements of an array.

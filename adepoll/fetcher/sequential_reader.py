@@ -87,7 +87,7 @@ class SequentialReader:
         self._whitespace = 0  # bytes of whitespace after it
 
     def adopt(self, body: ResponseBody, stack: AsyncExitStack) -> None:
-        """Use a response that has already arrived instead of a new request; `stack` closes it."""
+        """Read from a response that has arrived already; `stack` closes the response."""
         self.version = body.version
         self._body = body
         self._stack = stack

@@ -1,4 +1,4 @@
-"""What storages of different vendors have in common and where they differ (RFC 9110). Pure.
+"""What storages of different vendors have in common and where they differ (RFC 9110). No I/O.
 
 A rule for one vendor belongs here: the request headers, the meaning of an error response, ETags.
 """

@@ -108,7 +108,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def _locked(path: Path) -> sqlite3.Connection | None:
-    """Return a connection with the lock; None if its last holder has just removed the file.
+    """Return a connection that holds the lock; None if the file was removed meanwhile.
 
     Raises:
         sqlite3.Error: Another connection has the lock, or the file cannot be written.

@@ -235,7 +235,7 @@ def group_failures(path: Path, limit: int, connection: sqlite3.Connection) -> li
     """Group failed and given-up jobs by reason; return the `limit` largest groups.
 
     Raises:
-        JournalDamagedError: An error is impossible; `path` is the journal.
+        JournalDamagedError: A recorded error is not text; `path` is the journal.
     """
     rows = connection.execute(
         """

@@ -45,7 +45,7 @@ _ERRNOS: Final = {
 
 
 def primary_code(exc: sqlite3.Error | UnicodeDecodeError) -> int:
-    """Return SQLite's primary result code; `SQLITE_MISUSE` for an error of Python's module."""
+    """Return SQLite's primary result code; `SQLITE_MISUSE` if Python raised the error."""
     return getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY
 
 

@@ -27,7 +27,13 @@ the last is None if the job was never seen ended."""
 def estimate(
     start: Distribution, gone: Mapping[Observation, float], passed: Sequence[float]
 ) -> Distribution:
-    """Return the distribution that is consistent with the observations, starting from `start`."""
+    """Estimate the distribution of durations from observations, in several rounds.
+
+    Args:
+        start: The first guess.
+        gone: Weights of the jobs that are not polled any more, by what was observed of them.
+        passed: Number of active jobs that have passed each bin, as differences from bin to bin.
+    """
     known_risk = list(passed)
     censored: dict[tuple[int, int], float] = {}  # number of ends by range of bins
     for (first, last, ended), weight in gone.items():

@@ -172,7 +172,10 @@ _TOLERANCE: Final = 0.01
 
 
 def official_lag(distribution: Distribution) -> float:
-    """Return the mean lag of the official SDK's waiter: 1 s, x1.5 after each poll, at most 10 s."""
+    """Return the mean lag of the official SDK's waiter.
+
+    Its first pause is 1 s. Each further pause is 1.5 times as long, at most 10 s.
+    """
     lag = distribution.survival_at(_OFFICIAL_POLLS[-1]) * OFFICIAL_LAG
     for seen, age in pairwise(_OFFICIAL_POLLS):
         lag += distribution.survival_at(seen) * distribution.expected_lag(seen, age)

@@ -147,7 +147,7 @@ def last_status_of(error: errors.JobTimeoutError) -> str | None:
 def report_problem(
     error: AdePollError | ClosedError, *, instance: str | None = None
 ) -> ProblemDetails:
-    """Return the problem details of an error, and log a warning if it is a fault."""
+    """Return the problem details of an error; log a warning if an operator must act."""
     problem = problem_details(error, instance=instance)
     if problem.is_fault:
         extra = {"job_id": problem.job_id}

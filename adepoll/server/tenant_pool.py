@@ -56,8 +56,8 @@ class TenantPool:
         Args:
             client: Creates the client of a tenant from its key. By default the key is the API key.
                 With your own function it can be anything, such as the name of a customer.
-            limit: Maximum number of tenants that are open at the same time. A further one replaces
-                the one that was not used for the longest time.
+            limit: Maximum number of tenants that are open at the same time. Opening one more
+                closes the least recently used one.
             idle_after: Seconds without use after which a tenant is closed.
             **options: `watcher`, `fetcher` and `grace`, as for `create_resources`.
 

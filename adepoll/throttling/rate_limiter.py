@@ -1,6 +1,7 @@
 """The request budget: when each request is sent, and what a 429 changes.
 
-Imports errors, estimators and retrying; knows nothing of HTTP. Times are seconds of `loop.time()`.
+Imports errors, estimators and retry_policy; knows nothing of HTTP. Times are seconds of
+`loop.time()`.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from adepoll.errors import (
     TransportError,
 )
 from adepoll.throttling.estimators import Outage, Rate, Window
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from adepoll.errors import (
 )
 from adepoll.errors.frames import without_frames
 from adepoll.throttling.rate_limiter import RateLimiter, Sent
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 from adepoll.throttling.statistics import ClientStats
 
 _log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
-"""The counters of a client, as `request_sender` and `rate_limiter` count them.
+"""The counters of a client. Imports estimators.
 
-Imports estimators.
+Requests, retries and failures are counted in `request_sender`, bytes in `api.transport`. The other
+figures are the state of `rate_limiter` and `estimators`.
 """
 
 from attrs import frozen

@@ -26,13 +26,13 @@ from adepoll.api.source import (
 from adepoll.common.tasks import finish
 from adepoll.errors import ClosedError, ConfigurationError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.policies import Schedule
+from adepoll.scheduling.schedules import Schedule
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
 from adepoll.watching.listing import Discovery
-from adepoll.watching.poll_timing import PollTiming
 from adepoll.watching.pollers import Pollers
+from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.statistics import WatcherStats
 from adepoll.watching.sweep_policy import SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
@@ -87,7 +87,7 @@ class KindPolling:
             learning = evolve(learning, service_time=clock)
         self.kind = kind
         self.watched_jobs = WatchedJobs(
-            PollTiming(schedule=options.schedule, rng=options.rng, learning=learning),
+            ScheduleCalls(schedule=options.schedule, rng=options.rng, learning=learning),
             options.failure_rules,
             uses_list=options.discovery != "get",
             kind=kind,
@@ -162,7 +162,7 @@ class NamedJob:
     """A job that the caller has named.
 
     Attributes:
-        key: Text of the reference: the id, with the kind before it unless the id alone means it.
+        key: Text of the reference: ``KIND/ID``, or only the id if the kind follows from it.
         job_id: Id of the job.
         polling: Polls the jobs of its kind.
         label: The caller's own name for the job.

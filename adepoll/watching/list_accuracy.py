@@ -80,7 +80,7 @@ class ListAccuracy:
 
     @property
     def _is_in_time(self) -> bool:
-        """True if there is evidence that the list shows and drops jobs in time."""
+        """True if polls show that the list adds new jobs and drops settled ones in time."""
         if self.ends.is_suspicious or self.arrivals.is_suspicious:
             return False
         enough = max(self.ends.in_time, self.arrivals.in_time) >= _MIN_IN_TIME

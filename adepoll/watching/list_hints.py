@@ -1,6 +1,6 @@
 """What the list shows of the watched jobs, and how it changes when they are polled; without I/O.
 
-Imports listing, job_state, poll_queue and poll_timing. Times are seconds of one monotonic clock,
+Imports listing, job_state, poll_queue and schedule_calls. Times are seconds of one monotonic clock,
 passed in as `now`.
 """
 
@@ -19,7 +19,7 @@ from adepoll.watching.list_accuracy import ListAccuracy
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.page_gaps import PageGaps
 from adepoll.watching.poll_queue import PollQueue
-from adepoll.watching.poll_timing import PollTiming
+from adepoll.watching.schedule_calls import ScheduleCalls
 
 
 @define(eq=False)
@@ -36,7 +36,7 @@ class ListHints:
     """
 
     states: Mapping[str, JobState]
-    timing: PollTiming
+    timing: ScheduleCalls
     list_trust: ListTrust
     poll_queue: PollQueue
     accuracy: ListAccuracy = field(init=False)

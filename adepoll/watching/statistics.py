@@ -1,7 +1,8 @@
 """What a watcher counts, the figures that it shows, and how fast it can poll. Imports html_tables.
 
-Polls are counted in `watched_jobs`, sweeps in `list_sweeper`, wasted polls in `listing`. Times are
-seconds of one monotonic clock, passed in as `now`.
+Polls, settled and given-up jobs are counted in `watched_jobs`, sweeps and list requests in
+`list_sweeper`, wasted polls in `listing`, and detection lags in `learning`. Times are seconds of
+one monotonic clock, passed in as `now`.
 """
 
 import math

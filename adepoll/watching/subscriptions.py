@@ -48,7 +48,7 @@ def check_ids(job_ids: object) -> None:
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError if `timeout` is neither a number of seconds, 0 or more, nor None."""
+    """Raise ValueError unless `timeout` is None or a number of at least 0."""
     if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
         raise ValueError(f"timeout must be a number of 0 or more, or None, got {timeout}")
 
@@ -249,7 +249,7 @@ class Subscription:
         self._expiry.add_done_callback(self._task_ended, context=Context())
 
     async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
-        """Give up all open jobs, and the ids of a collection that were not read yet."""
+        """Give up all open jobs. If the ids are a collection, give up the unread ids, too."""
         keys = iter([*self._jobs])
         while step := [*islice(keys, _JOBS_PER_STEP)]:
             for key in step:

@@ -184,7 +184,7 @@ class SweepPolicy:
         return every
 
     def _replaced_polls(self, at: Situation) -> float:
-        """Return the number of polls that the schedule would make from sweep to sweep."""
+        """Return how many polls of all jobs the schedule would make between two sweeps."""
         if at.mean_delay is None or self.target_lag is None:
             return at.watched
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)

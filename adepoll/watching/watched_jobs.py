@@ -18,7 +18,7 @@ from adepoll.watching.learning import UNKNOWN_CHANCE, exact_duration
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import ListTrust
 from adepoll.watching.poll_queue import PollQueue
-from adepoll.watching.poll_timing import PollTiming
+from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.statistics import PollCounts
 
 
@@ -40,7 +40,7 @@ class WatchedJobs:
 
     def __init__(
         self,
-        timing: PollTiming,
+        timing: ScheduleCalls,
         failure_rules: FailureRules,
         *,
         uses_list: bool = True,

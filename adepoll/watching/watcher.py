@@ -21,7 +21,7 @@ from adepoll.common.closing import AsyncCloseable
 from adepoll.common.tasks import finish
 from adepoll.errors import ClosedError, InvalidJobIdError
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.policies import Adaptive, Schedule
+from adepoll.scheduling.schedules import Adaptive, Schedule
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.kind_polling import PollingOptions, SubscriptionHost

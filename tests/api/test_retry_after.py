@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
+from adepoll.api.retry_after import MAX_RETRY_AFTER, parse_retry_after
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 

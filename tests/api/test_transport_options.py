@@ -22,7 +22,7 @@ from adepoll.errors import (
     TransportError,
 )
 from adepoll.fetcher import ResultFetcher
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 
 KEY = "key-1"
 ONCE = RetryPolicy(attempts=1)

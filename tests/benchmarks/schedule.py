@@ -19,7 +19,7 @@ from _workloads import EVENLY, WORKLOADS, Batch, N, Outcome, as_official, mean, 
 from attrs import evolve, frozen
 
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.policies import Adaptive
+from adepoll.scheduling.schedules import Adaptive
 
 # Share of the SDK's mean lag to be reached with no more polls than it makes: with what an earlier
 # batch of the kind taught, and from nothing. With full knowledge, the optimum is 0.47, 0.09, 0.24

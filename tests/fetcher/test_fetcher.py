@@ -40,7 +40,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher import ResultFetcher
 from adepoll.fetcher.part_file import PartFile
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 
 LARGE = 1_300_000
 EXPIRED = (

@@ -49,7 +49,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.scheduling.policies import Adaptive, Fixed
+from adepoll.scheduling.schedules import Adaptive, Fixed
 
 LARGE = 1_200_000
 SOON = 0.2  # seconds until a request without an answer times out

@@ -37,7 +37,7 @@ from adepoll.errors import (
     RequestError,
     UnresolvedJobsError,
 )
-from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
+from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
 REPLAYED = range(20)  # these seeds together meet every fault

@@ -33,7 +33,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
     WrongJobError,
 )
-from adepoll.scheduling.policies import Adaptive, Exponential, Fixed
+from adepoll.scheduling.schedules import Adaptive, Exponential, Fixed
 from adepoll.watching.watcher import JobWatcher
 
 SEEDS = seeds("ADEPOLL_SEEDS", default=range(5), most=60)

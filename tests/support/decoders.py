@@ -24,7 +24,7 @@ from adepoll.api.kinds import v1_extract
 from adepoll.api.kinds.registry import RULES
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobSnapshot, JobStatus
-from adepoll.api.protocol import MAX_RETRY_AFTER, parse_retry_after
+from adepoll.api.retry_after import MAX_RETRY_AFTER, parse_retry_after
 from adepoll.api.service_clock import parse_http_date
 from adepoll.cli.batch_options import BatchOptions
 from adepoll.cli.columns import read_text

@@ -3,7 +3,7 @@
 import asyncio
 from random import Random
 
-from adepoll.scheduling.policies import Fixed
+from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.watcher import JobWatcher
 
 EVERY_TEN = Fixed(interval=10, jitter=0)

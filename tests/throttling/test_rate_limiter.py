@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adepoll.emulator import run
 from adepoll.errors import JobNotFoundError, RateLimitedError, ServerError, TransportError
 from adepoll.throttling.rate_limiter import RateLimiter, Sent
-from adepoll.throttling.retrying import RetryPolicy
+from adepoll.throttling.retry_policy import RetryPolicy
 
 
 def make_limiter(

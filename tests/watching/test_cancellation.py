@@ -20,7 +20,7 @@ from adepoll.errors import (
     PaymentRequiredError,
     UnresolvedJobsError,
 )
-from adepoll.scheduling.policies import Fixed
+from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.watcher import JobWatcher
 
 JOBS = [f"job{number}" for number in range(200)]

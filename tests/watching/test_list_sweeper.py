@@ -5,11 +5,11 @@ from random import Random
 
 from subscribing import subscription_of
 
-from adepoll.scheduling.policies import Fixed
+from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
 from adepoll.watching.list_sweeper import ListSweeper
-from adepoll.watching.poll_timing import PollTiming
+from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.sweep_policy import SweepPolicy
 from adepoll.watching.watched_jobs import WatchedJobs
 
@@ -28,7 +28,7 @@ class Unlisted:
 def make_sweeper(source):
     """Make a list sweeper for one watched job."""
     watched_jobs = WatchedJobs(
-        timing=PollTiming(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
+        timing=ScheduleCalls(schedule=Fixed(interval=10), rng=Random(0), learning=Learning()),
         failure_rules=FailureRules(not_found_grace=15.0, patience=60.0),
     )
     subscription = subscription_of("job-1")

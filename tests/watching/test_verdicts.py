@@ -19,7 +19,7 @@ from adepoll.errors import (
     ServerError,
     UnresolvedJobsError,
 )
-from adepoll.scheduling.policies import Adaptive
+from adepoll.scheduling.schedules import Adaptive
 
 
 class Service:

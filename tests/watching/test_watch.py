@@ -18,7 +18,7 @@ from adepoll.errors import (
     PaymentRequiredError,
     UnprocessableError,
 )
-from adepoll.scheduling.policies import Fixed
+from adepoll.scheduling.schedules import Fixed
 from adepoll.watching import subscriptions
 from adepoll.watching.watch import UnresolvedJob
 from adepoll.watching.watcher import JobWatcher

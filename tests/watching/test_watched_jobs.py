@@ -33,10 +33,10 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.scheduling.durations import nearest_edge
-from adepoll.scheduling.policies import Exponential, Fixed
+from adepoll.scheduling.schedules import Exponential, Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.learning import Learning
-from adepoll.watching.poll_timing import PollTiming
+from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.statistics import LagHistogram
 from adepoll.watching.watched_jobs import WatchedJobs
 
@@ -58,7 +58,7 @@ def summary(job_id, status="processing"):
 
 def make_watched_jobs(schedule=None, *, learning=None, **options):
     schedule = schedule or Fixed(interval=INTERVAL, jitter=0)
-    timing = PollTiming(schedule=schedule, rng=Random(0), learning=learning or Learning())
+    timing = ScheduleCalls(schedule=schedule, rng=Random(0), learning=learning or Learning())
     rules = FailureRules(**{"not_found_grace": 15.0, "patience": 60.0} | options)
     return WatchedJobs(timing=timing, failure_rules=rules)
 

@@ -32,7 +32,7 @@ from adepoll.errors import (
     WrongJobError,
 )
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.policies import Adaptive, Fixed
+from adepoll.scheduling.schedules import Adaptive, Fixed
 from adepoll.watching.watcher import JobWatcher
 
 

@@ -29,7 +29,7 @@ from adepoll.errors import (
     UnresolvedJobsError,
 )
 from adepoll.scheduling.durations import Durations
-from adepoll.scheduling.policies import Adaptive
+from adepoll.scheduling.schedules import Adaptive
 from adepoll.watching.watcher import JobWatcher
 
 

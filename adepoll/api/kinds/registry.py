@@ -1,6 +1,15 @@
 """The rules of every kind of jobs of the service. Imports the modules of the kinds.
 
-How to add a kind: docs/architecture.md, "Where to change what".
+To add a kind:
+
+1. `api/job_kind.py`: a constant, also in the lists at the end of the module.
+2. `api/v1_results.py` or `api/v2_results.py`: the classes of its result and metadata, and their
+   line in `_CLASSES` of `api/results.py`.
+3. `api/kinds/`: a module with its `KindRules`, like `v1_parse.py`, and its name in `RULES` below.
+4. `api/models.py`: `_V2` if it is a v2 kind, `_WITH_SCHEMA` if its results have a schema.
+5. `emulator/kinds/`: its emulation, and `KIND_CHOICES` in `cli/options.py`: its name.
+
+Watcher, fetcher, journal, report and tables need no change.
 """
 
 from collections.abc import Mapping

@@ -221,12 +221,13 @@ class JobFunctions(ABC):
 
 
 class Tenant(JobFunctions):
-    """adepoll with one API key and region in an application.
+    """Client, watcher and fetcher with one API key and region, in an application.
 
     The functions of this module are the methods of a default instance. Create your own instances
-    for several keys or regions that are known when the server starts; for others, use `Tenants`.
+    for several keys or regions that are known when the server starts. If keys are known only later,
+    use `Tenants`.
     Each has its own client, watcher and fetcher, under its own application keys. A sub-application
-    uses the tenant that was set up nearest to it.
+    uses its own tenant, or else that of the closest parent application.
 
     Attributes:
         CLIENT: Application key of the `AdeClient`.
@@ -287,7 +288,7 @@ class Tenant(JobFunctions):
 
 
 class Tenants:
-    """adepoll with many API keys that are known only at run time, such as one per customer.
+    """Clients, watchers and fetchers of many API keys, such as one key per customer.
 
     ``TENANTS.get(key)`` has the functions of a `Tenant`, with its own client, watcher and fetcher.
     They are created when the key is used, and closed when they were not used for some time.

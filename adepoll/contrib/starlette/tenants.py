@@ -192,10 +192,11 @@ class JobFunctions(ABC):
 
 
 class Tenant(JobFunctions):
-    """adepoll with one API key and region in an application.
+    """Client, watcher and fetcher with one API key and region, in an application.
 
     The functions of this module are the methods of a default instance. Create your own instances
-    for several keys or regions that are known when the server starts; for others, use `Tenants`.
+    for several keys or regions that are known when the server starts. If keys are known only later,
+    use `Tenants`.
     Each has its own client, watcher and fetcher. Nest the lifespans:
     ``FastAPI(lifespan=one.lifespan(client=..., inner=other.lifespan(client=...)))``.
     """
@@ -250,7 +251,7 @@ class Tenant(JobFunctions):
 
 
 class Tenants:
-    """adepoll with many API keys that are known only at run time, such as one per customer.
+    """Clients, watchers and fetchers of many API keys, such as one key per customer.
 
     ``TENANTS.get(key)`` has the functions of a `Tenant`, with its own client, watcher and fetcher.
     They are created when the key is used, and closed when they were not used for some time.

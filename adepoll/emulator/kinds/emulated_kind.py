@@ -1,4 +1,4 @@
-"""EmulatedKind: the rules of one kind, that is what differs between the kinds of jobs. Pure."""
+"""EmulatedKind: the rules of one kind, that is what differs between the kinds of jobs. No I/O."""
 
 import random
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Submissions: the fields of a form or of a JSON body, and what is wrong with them. Pure."""
+"""Submissions: the fields of a form or of a JSON body, and what is wrong with them. No I/O."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -129,7 +129,7 @@ class FormReader:
             self.problem("options", message, "extra_forbidden")
 
     def json_object(self, name: str, *, required: bool = False) -> dict[str, Json]:
-        """Return a JSON object, which a form contains as text; it is empty if it is absent."""
+        """Return the JSON object of a field; an empty one if the field is absent or no object."""
         value = self.json(name)
         if isinstance(value, dict):
             return value
@@ -140,7 +140,7 @@ class FormReader:
         return {}
 
     def json(self, name: str) -> Json:
-        """Return JSON, which a form contains as text; None if it is absent."""
+        """Return the JSON value of a field, which a form has as text; None if it is absent."""
         value = self.form.fields.get(name)
         if self.form.is_json or not isinstance(value, str):
             return value

@@ -1,4 +1,4 @@
-"""What both v1 kinds have in common: envelope, list and errors. Pure."""
+"""What both v1 kinds have in common: envelope, list and errors. Does no I/O."""
 
 import random
 import uuid

@@ -1,4 +1,4 @@
-"""v1 extract jobs: their submissions, results and metadata. Pure."""
+"""v1 extract jobs: their submissions, results and metadata. Does no I/O."""
 
 import random
 from typing import Final

@@ -1,4 +1,4 @@
-"""v1 parse jobs of documents and spreadsheets: submissions, results and metadata. Pure."""
+"""v1 parse jobs of documents and spreadsheets: submissions, results and metadata. Does no I/O."""
 
 import random
 from typing import Final

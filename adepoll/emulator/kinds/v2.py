@@ -1,4 +1,4 @@
-"""What the v2 kinds have in common: ids, envelope, list and errors. Pure."""
+"""What the v2 kinds have in common: ids, envelope, list and errors. Does no I/O."""
 
 import random
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""v2 extract jobs: their submissions, results and metadata. Pure."""
+"""v2 extract jobs: their submissions, results and metadata. Does no I/O."""
 
 import random
 import re
@@ -79,8 +79,8 @@ def extraction_of(schema: Json, rng: random.Random) -> tuple[dict[str, Json], di
 def _parts(job: Job, metadata: dict[str, Json], rng: random.Random) -> ResultParts:
     """Return the parts of an extraction.
 
-    If the submission contained the Markdown, the result repeats it, and the rows are in
-    `extraction_metadata`. Otherwise, the rows are lines of the Markdown.
+    Rows of text give the result its size. If the submission contained the Markdown, the result
+    repeats it, and the rows are in `extraction_metadata`. Otherwise, they are in the Markdown.
     """
     extraction, references = extraction_of(job.schema, rng)
     partial = job.plan.outcome is Outcome.PARTIAL

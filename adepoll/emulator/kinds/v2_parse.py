@@ -1,4 +1,4 @@
-"""v2 parse jobs: their submissions, results and metadata. Pure."""
+"""v2 parse jobs: their submissions, results and metadata. Does no I/O."""
 
 from typing import Final
 

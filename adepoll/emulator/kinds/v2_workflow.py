@@ -1,4 +1,4 @@
-"""v2 workflow jobs: their submissions, results and metadata. Pure."""
+"""v2 workflow jobs: their submissions, results and metadata. Does no I/O."""
 
 import random
 from typing import Final

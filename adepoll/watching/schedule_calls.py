@@ -1,4 +1,4 @@
-"""Asks the schedule (`scheduling.policies`), which decides when a job is polled next.
+"""Asks the schedule (`scheduling.schedules`), which decides when a job is polled next.
 
 Imports learning, job_state, statistics and scheduling. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -13,7 +13,7 @@ from typing import Final
 from attrs import define, field
 
 from adepoll.scheduling.distribution import EDGES
-from adepoll.scheduling.policies import (
+from adepoll.scheduling.schedules import (
     Adaptive,
     FirstPollSchedule,
     LagSchedule,
@@ -26,7 +26,7 @@ from adepoll.watching.statistics import Throughput
 
 
 @define(eq=False, kw_only=True)
-class PollTiming:
+class ScheduleCalls:
     """Calls the schedule with what is known of a job.
 
     Attributes:

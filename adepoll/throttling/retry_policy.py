@@ -1,6 +1,7 @@
-"""When a failed request is repeated. Imports nothing of adepoll; the only importer of backoff.
+"""RetryPolicy: when a failed request is repeated, apart from 429. Imports nothing of adepoll.
 
-`rate_limiter` handles a 429 and waits for Retry-After; `api.protocol.parse_retry_after` parses it.
+This is the only importer of backoff. `rate_limiter` handles a 429, and `api.retry_after` parses
+Retry-After.
 """
 
 import math

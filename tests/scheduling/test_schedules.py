@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adepoll.scheduling.distribution import PRIOR
 from adepoll.scheduling.durations import Durations
 from adepoll.scheduling.inspection_plan import official_lag
-from adepoll.scheduling.policies import (
+from adepoll.scheduling.schedules import (
     Adaptive,
     Exponential,
     FirstPollSchedule,

@@ -1,6 +1,6 @@
 """When to poll a job next: pure functions of what is known of it. Imports the rest of scheduling.
 
-All times are seconds. `watching.poll_timing` applies them; after a failed poll,
+All times are seconds. `watching.schedule_calls` applies them; after a failed poll,
 `watching.failure_handling` limits the delay, and during list sweeps `watching.list_hints` does.
 """
 

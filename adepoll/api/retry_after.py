@@ -1,0 +1,44 @@
+"""Parses the header Retry-After, of the service and of storages. Imports service_clock.
+
+`throttling.rate_limiter` and `fetcher.patience` wait for it.
+"""
+
+import math
+import re
+from datetime import datetime
+from typing import Final, Protocol
+
+from adepoll.api.service_clock import parse_http_date
+
+MAX_RETRY_AFTER: Final = 300.0
+"""Longest accepted Retry-After, in seconds; a longer one is reduced to this."""
+
+_SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
+
+
+class Headers(Protocol):
+    """The headers of a response: a case-insensitive mapping."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value of a header, None if it is absent."""
+
+
+def parse_retry_after(headers: Headers, *, now: datetime | None = None) -> float | None:
+    """Return the seconds of Retry-After (RFC 9110, section 10.2.3); None if unreadable or absent.
+
+    The result is between 0 and `MAX_RETRY_AFTER`. A date is counted from the response's own Date
+    header, since the two clocks can differ.
+
+    Args:
+        headers: Headers of the response.
+        now: The local time, used for a date if the response has no Date header.
+    """
+    value = (headers.get("Retry-After") or "").strip()
+    if _SECONDS.fullmatch(value):
+        return min(float(value), MAX_RETRY_AFTER)
+    until = parse_http_date(value)
+    since = parse_http_date(headers.get("Date") or "") or now
+    if until is None or since is None:
+        return None
+    seconds = (until - since).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
