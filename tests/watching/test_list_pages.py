@@ -3,17 +3,17 @@
 from random import Random
 
 import pytest
-from adepoll.scheduling.policies import Fixed
-from adepoll.watching.poll_timing import PollTiming
 from subscribing import add_id, subscription_of
 
 from adepoll.api.models import JobPage, JobStatus, JobSummary, from_timestamp
+from adepoll.scheduling.schedules import Fixed
 from adepoll.watching.failure_handling import FailureRules
 from adepoll.watching.job_state import JobState
 from adepoll.watching.learning import Learning
 from adepoll.watching.list_hints import ListHints
 from adepoll.watching.listing import Sweep
 from adepoll.watching.page_gaps import PageGaps
+from adepoll.watching.schedule_calls import ScheduleCalls
 from adepoll.watching.watched_jobs import WatchedJobs
 
 INTERVAL = 6.0
@@ -81,7 +81,7 @@ def test_pending_jobs_are_requested_before_others():
 
 
 def make_sweeping(letters, *, rate=None):
-    timing = PollTiming(
+    timing = ScheduleCalls(
         schedule=Fixed(interval=INTERVAL, jitter=0), rng=Random(0), learning=Learning()
     )
     watched_jobs = WatchedJobs(timing, FailureRules(not_found_grace=15.0, patience=60.0))
