@@ -391,6 +391,15 @@ def test_the_end_that_the_service_states_makes_durations_and_lag_exact():
 def test_a_sweep_of_a_list_with_the_newest_jobs_first_ends_at_older_jobs(newest_first, pages):
     start = datetime(2026, 7, 1, tzinfo=UTC)
     ends = {(V2, f"new{n}"): 50.0 for n in range(150)}
+    old = [
+        JobSummary(
+            job_id=f"old{number}",
+            status=JobStatus.PROCESSING,
+            status_text="processing",
+            created_at=start - timedelta(hours=1),
+        )
+        for number in range(2_000)
+    ]
 
     class Listed(Service):
         def service_time(self):
@@ -400,13 +409,7 @@ def test_a_sweep_of_a_list_with_the_newest_jobs_first_ends_at_older_jobs(newest_
             listed = await super().list_jobs(page=0, page_size=1_000, status=status)
             jobs = [evolve(job, created_at=start) for job in listed.jobs]
             if status is JobStatus.PROCESSING:
-                old = start - timedelta(hours=1)
-                jobs += [
-                    JobSummary(
-                        job_id=f"old{n}", status=status, status_text="processing", created_at=old
-                    )
-                    for n in range(2_000)
-                ]
+                jobs += old
             shown = jobs[page * page_size : (page + 1) * page_size]
             return JobPage(jobs=tuple(shown), has_more=len(jobs) > (page + 1) * page_size)
 
