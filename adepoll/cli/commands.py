@@ -179,7 +179,7 @@ def emulate() -> None:
 )
 @click.option(
     "--results",
-    type=LocalPath(file_okay=False, path_type=Path),
+    type=LocalPath(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
     help="New folder of the result files, if you have moved them.",
 )

@@ -15,6 +15,7 @@ from adepoll.cli.run import run_sync
 from adepoll.cli.stdout_writer import write_line
 from adepoll.common.redaction import printable, shell_line
 from adepoll.display.views import State, make_view
+from adepoll.errors import AdePollError
 from adepoll.tables import ExportReport, Format, export
 
 _SHOWN: Final = 20  # conflicts or unreadable results
@@ -40,20 +41,27 @@ def export_tables(
         if kind is None and (named is None or not named.suffix):
             kind = "parquet"
         target = journal.with_suffix(f".{kind}") if out is None else named
-        with (
-            nullcontext(target) if target is not None else _stdout(kind) as destination,
-            _showing_progress() as progress,
-        ):
-            report = export(
-                journal,
-                destination,
-                to=kind,
-                explode=explode,
-                references=references,
-                dates=dates,
-                results=results,
-                progress=progress,
-            )
+        try:
+            with (
+                nullcontext(target) if target is not None else _stdout(kind) as destination,
+                _showing_progress() as progress,
+            ):
+                report = export(
+                    journal,
+                    destination,
+                    to=kind,
+                    explode=explode,
+                    references=references,
+                    dates=dates,
+                    results=results,
+                    progress=progress,
+                )
+        except OSError as error:
+            if target is None or isinstance(error, AdePollError):
+                raise
+            reason = error.strerror or type(error).__name__
+            say(f"adepoll: cannot write {shown(str(target))}: {reason}; see --out")
+            return ExitCode.IO_ERROR
         _say_report(report, journal)
         incomplete = report.missing or report.unreadable
         return ExitCode.UNRESOLVED if incomplete else ExitCode.COMPLETED

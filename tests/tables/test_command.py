@@ -77,6 +77,20 @@ async def test_results_that_were_not_downloaded_are_named_with_the_remedy(tmp_pa
     assert f"adepoll resume {tmp_path / 'b.db'} --out DIR" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_that_cannot_be_written_is_named_with_the_remedy(journal, tmp_path, form):
+    target = tmp_path / "nowhere" / f"t.{form}"
+    done = run(journal, "-o", target)
+    assert done.exit_code == 74
+    assert done.stderr == f"adepoll: cannot write {target}: No such file or directory; see --out\n"
+
+
+def test_a_folder_of_results_that_does_not_exist_is_wrong_usage(journal, tmp_path):
+    done = run(journal, "--results", tmp_path / "nowhere")
+    assert done.exit_code == 2
+    assert "'--results'" in done.stderr
+
+
 def test_what_is_not_a_journal_is_one_line(tmp_path):
     done = run(tmp_path / "none.db", "--to", "csv")
     assert done.exit_code == 2
