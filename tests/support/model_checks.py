@@ -217,7 +217,8 @@ def _is_silent(source, at, seconds):
         poll.ended
         for polls in source.polls.values()
         for poll in polls
-        if poll.cause in {None, "unknown", "malformed", "wrong"} and poll.ended <= at
+        # An answer at this very time can have come after it.
+        if poll.cause in {None, "unknown", "malformed", "wrong"} and poll.ended < at
     ]
     return at - max(answered, default=0.0) > 0.8 * seconds
 
