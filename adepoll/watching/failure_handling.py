@@ -12,13 +12,14 @@ time is evidence, not elapsed time:
   answered since the job's previous failed poll. If 5 of 100 polls fail, nearly all seconds count.
   If all fail, the whole service is down, and none counts. If there was no other poll, as with a
   single job, none counts either: nothing tells a failing job from a failing service.
-- A job whose seconds have reached three tenths of the limit, so in four failed polls or more, is a
-  suspect: the service answered polls of others meanwhile. Its later failures say nothing about the
-  service, and its seconds count also without other polls. So the bad jobs that remain at the end do
-  not look like an outage. Fewer polls can fail by accident just before an outage begins.
-- A malformed answer, an undocumented status, a redirect and a 404 count in full: the service
-  responds. A 403 counts like other
-  failures, because it can concern the key of all jobs.
+- A job whose seconds have reached three tenths of the limit (three fifths of the grace), so in four
+  failed polls or more, is a suspect: the service answered polls of others meanwhile. Its later
+  failures say nothing about the service, and its seconds count also without other polls. So the bad
+  jobs that remain at the end do not look like an outage. Fewer polls can fail by accident just
+  before an outage begins.
+- A malformed answer, an undocumented status, a redirect, and the 404 of a job that was never found
+  count in full: the service responds. A 403 counts like other failures, because it can concern the
+  key of all jobs.
 - The seconds before a 429 do not count.
 
 `outage_patience` is the limit for everything else. It bounds the failed polls of one job, whatever
@@ -251,8 +252,7 @@ class FailureRules:
     ) -> float | Verdict:
         """Count the seconds since the previous failed poll, as far as they are evidence."""
         weight = self._weight(failures, kind)
-        limit = self._limit(kind)
-        longest = limit / (_MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS)
+        limit, longest = self._limit(kind), self._longest(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)
         if failures.kind is kind:  # else the seconds before it are evidence of something else
             failures.seconds[kind] = failures.seconds.get(kind, 0.0) + weight * min(gap, longest)
@@ -273,13 +273,18 @@ class FailureRules:
             return 1.0
         share = self.service.share_answered(failures.answered, failures.failed)
         if share is None:  # there was no other poll
-            return 1.0 if kind is not FailureKind.FAILED or self._is_suspect(failures) else 0.0
+            is_evidence = kind is not FailureKind.FAILED or self._is_suspect(failures, kind)
+            return 1.0 if is_evidence else 0.0
         return share
 
-    def _is_suspect(self, failures: PollFailures) -> bool:
+    def _is_suspect(self, failures: PollFailures, kind: FailureKind) -> bool:
         """Return True if the job itself, not the service, seems to be why its polls fail."""
-        seconds = failures.seconds.get(FailureKind.FAILED, 0.0)
-        return seconds >= _SUSPECT_FROM * self.patience
+        return failures.seconds.get(kind, 0.0) >= _SUSPECT_AFTER * self._longest(kind)
+
+    def _longest(self, kind: FailureKind) -> float:
+        """Return how many of the seconds between two failed polls count at most."""
+        polls = _MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS
+        return self._limit(kind) / polls
 
     def _limit(self, kind: FailureKind) -> float:
         if kind in _OF_NEW_JOB:
@@ -298,7 +303,7 @@ class FailureRules:
         elif kind is FailureKind.MALFORMED:
             self.service.answered += 1
             self.service.record_response()
-        elif not self._is_suspect(failures):
+        elif kind is None or not self._is_suspect(failures, kind):
             longest = self._total_limit / _MIN_POLLS
             self.service.record_failure(error, now, longest=longest)
 
@@ -369,7 +374,7 @@ _MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts
 _MIN_POLLS_OF_NEW_JOB: Final = 5
 _OUTAGE_FACTOR: Final = 12.0
 _MOST: Final = 0.5
-_SUSPECT_FROM: Final = 0.3  # of the patience
+_SUSPECT_AFTER: Final = 3  # times the longest time between two failed polls that counts
 _MOST_REMEMBERED: Final = 1_000  # jobs
 _REMEMBERED_FOR: Final = 600.0
 _ROUNDING: Final = 1e-9

@@ -239,6 +239,32 @@ def test_one_forbidden_job_concerns_no_other(replay):
     replay(script)
 
 
+@pytest.mark.parametrize("good", [3, 30])
+@pytest.mark.parametrize(
+    ("cls", "status", "found"),
+    [
+        (PermissionDeniedError, 403, False),
+        (PermissionDeniedError, 403, True),
+        (JobNotFoundError, 404, False),
+        (JobNotFoundError, 404, True),
+    ],
+)
+def test_refused_jobs_that_are_left_at_the_end_are_given_up(replay, cls, status, found, good):
+    async def script():
+        def problem(job_id, at):
+            is_bad = job_id.startswith("bad") and (at > 5 or not found)
+            return cls(status=status, job_id=job_id) if is_bad else None
+
+        bad = [f"bad{n}" for n in range(5)]
+        async with adaptive(Service(problem), patience=60) as watcher:
+            settled, error = await settle(watcher.watch([*bad, *ids(good)]))
+        assert len(settled) == good
+        assert sorted(error.causes) == bad
+        assert now() < 180, "like an outage"  # which lasts 720 s at most
+
+    replay(script)
+
+
 def test_an_account_without_credits_is_one_stop(replay):
     async def script():
         source = Service(
