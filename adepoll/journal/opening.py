@@ -45,8 +45,9 @@ _BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another program that writes, 
 _SMALL: Final = 64 * 2**20  # bytes; checking everything takes about one second
 _MEDIUM: Final = 4 * 2**30  # bytes; up to this size the structure of every page is checked
 # The structure of a page does not show damage within a value. Most of it breaks an index or a rule.
+# No query would return a job with a number below 1.
 _BROKEN_RULES: Final = (
-    "SELECT 'job number ' || number || ' breaks a rule' FROM jobs WHERE NOT ("  # noqa: S608 - built from constants
+    "SELECT 'job number ' || number || ' breaks a rule' FROM jobs WHERE number < 1 OR NOT ("  # noqa: S608 - built from constants
     f"{' AND '.join(f'({rule})' for rule in RULES.values())}) LIMIT 10"
 )
 _FULL_CHECK: Final = [

@@ -229,6 +229,12 @@ def test_a_schema_that_is_not_utf_8_is_damage(made, tmp_path):
         assert str(error).isprintable()
 
 
+def test_a_job_that_no_query_would_return_is_damage(made):
+    rewrite(made, "UPDATE jobs SET number = -5 WHERE job_id = 'waiting'")
+    with pytest.raises(JournalDamagedError, match="job number -5 breaks a rule"):
+        asyncio.run(Journal.open(made, endpoint=ENDPOINT))
+
+
 @pytest.mark.parametrize("text", [b"", b"nonsense" * 200])
 def test_a_rollback_journal_beside_the_file_skips_no_check(made, text):
     beside = made.with_name(f"{made.name}-journal")
