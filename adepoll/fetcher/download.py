@@ -14,6 +14,7 @@ from adepoll.errors import (
 )
 from adepoll.fetcher.body_decoding import ReadChunk
 from adepoll.fetcher.disk_writer import DiskWriter, SegmentWriter
+from adepoll.fetcher.patience import is_outage
 from adepoll.fetcher.polled_result import PolledReader, PolledResult
 from adepoll.fetcher.responses import (
     MAX_ERROR_PAGE,
@@ -148,6 +149,10 @@ class ResultDownload:
             )
             try:
                 await connections.run(first)
+            except (ResultMalformedError, ResultTransferError) as error:
+                if is_outage(error):
+                    raise
+                raise NoRangesError from None  # it may answer later ranges with a page
             finally:
                 self._resumed += connections.resumed
             return version

@@ -278,6 +278,18 @@ async def test_where_a_range_looks_like_an_outage_the_whole_is_requested(
     assert [asked for asked, _ in itertools.groupby(bucket.ranges)] == [part, None, part, None]
 
 
+@pytest.mark.parametrize("page", [b"<html>Blocked</html>", b""])
+async def test_where_later_ranges_are_answered_with_a_page_the_whole_is_requested(
+    bucket, body, fetch, stored, tmp_path, page
+):
+    answer = bucket.keeping(bucket.reply(page, headers=['ETag: "one"']))
+    bucket.answers = [bucket.give(), answer, answer, bucket.give()]
+    fetcher = fetch(attempts=2, connections=1)
+    report = await fetcher.download(stored(bucket.url()), tmp_path / "out")
+    assert report.sha256 == sha256(body) == sha256((tmp_path / "out").read_bytes())
+    assert bucket.ranges[-1] is None
+
+
 async def test_after_an_outage_ranges_are_used_again(bucket, body, fetch, stored, tmp_path):
     down = bucket.keeping(bucket.reply(status="503 Slow Down"))
     bucket.answers = [down, down, bucket.give()]
