@@ -2,14 +2,14 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Annotated
 
 import aiohttp
 import attrs
 import uvicorn
 from aiohttp import web
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from waiting import bounded
 
 from adepoll import AdeClient, Fixed, JobWatcher, WebhookVerifier
@@ -110,16 +110,17 @@ def aiohttp_app(**options):
     return app
 
 
-def fastapi_app(**options):
-    app = FastAPI(lifespan=for_fastapi.adepoll_lifespan(**options))
-    for_fastapi.add_problem_details(app)
+@cache
+def fastapi_routes():
+    """Return the routes, which are made once: FastAPI inspects each function for milliseconds."""
+    router = APIRouter()
 
-    @app.get("/wait/{job_id}")
+    @router.get("/wait/{job_id}")
     async def wait(request: Request, job_id: str, timeout: float | None = None):  # noqa: ASYNC109 - a query parameter
         job = await for_fastapi.wait(request, job_id, timeout=timeout)
         return {"status": job.status.value}
 
-    @app.get("/status/{job_id}", **for_fastapi.openapi.STATUS)
+    @router.get("/status/{job_id}", **for_fastapi.openapi.STATUS)
     async def status(
         request: Request,
         job_id: str,
@@ -128,13 +129,13 @@ def fastapi_app(**options):
     ):
         return await for_fastapi.send_status(request, named(job_id, kind), timeout=timeout)
 
-    @app.get("/all")
+    @router.get("/all")
     async def wait_for_all(request: Request, ids: Annotated[list[str], Query(alias="id")]):
         waits = (for_fastapi.wait(request, job_id) for job_id in ids)
         return [job.status.value for job in await asyncio.gather(*waits)]
 
-    @app.head("/events", include_in_schema=False)
-    @app.get("/events", **for_fastapi.openapi.EVENTS)
+    @router.head("/events", include_in_schema=False)
+    @router.get("/events", **for_fastapi.openapi.EVENTS)
     async def events(
         request: Request,
         ids: Annotated[list[str], Query(alias="id")],
@@ -143,15 +144,21 @@ def fastapi_app(**options):
     ):
         return for_fastapi.events(request, ids, heartbeat=heartbeat, encode=encoder(padding))
 
-    @app.head("/result/{job_id}", include_in_schema=False)
-    @app.get("/result/{job_id}", **for_fastapi.openapi.RESULT)
-    @app.get("/{tenant}/result/{job_id}", include_in_schema=False)
+    @router.head("/result/{job_id}", include_in_schema=False)
+    @router.get("/result/{job_id}", **for_fastapi.openapi.RESULT)
+    @router.get("/{tenant}/result/{job_id}", include_in_schema=False)
     async def result(request: Request, job_id: str, name: str | None = None):
         return for_fastapi.send_result(request, job_id, filename=name)
 
-    app.get("/ready", **for_fastapi.openapi.READY)(for_fastapi.ready)
-    app.get("/live", **for_fastapi.openapi.LIVE)(for_fastapi.live)
-    app.post("/hook", **for_fastapi.openapi.WEBHOOK)(for_fastapi.webhook(VERIFIER))
+    router.get("/ready", **for_fastapi.openapi.READY)(for_fastapi.ready)
+    router.get("/live", **for_fastapi.openapi.LIVE)(for_fastapi.live)
+    router.post("/hook", **for_fastapi.openapi.WEBHOOK)(for_fastapi.webhook(VERIFIER))
+    return router.routes
+
+
+def fastapi_app(**options):
+    app = FastAPI(lifespan=for_fastapi.adepoll_lifespan(**options), routes=fastapi_routes())
+    for_fastapi.add_problem_details(app)
     return app
 
 
