@@ -34,7 +34,7 @@ def test_a_hanging_test_fails_and_shows_the_stacks_of_threads_and_tasks(pytester
     pytester.makepyfile(HANGING)
     pytester.makeconftest("from stacks import pytest_runtest_makereport")
     options = [
-        *("-p", "no:randomly", "-p", "no:anyio", "-p", "no:faker"),  # not imported: nearly 1 s
+        *("-p", "no:randomly", "-p", "no:anyio"),  # not imported: nearly 1 s
         "-p",
         "no:schemathesis",
         "-c",

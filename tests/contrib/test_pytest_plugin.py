@@ -16,7 +16,9 @@ A_TEST = re.compile(r"^(?:async )?def test_", re.MULTILINE)
 
 INI = """
 [pytest]
-addopts = --strict-markers --strict-config -p no:schemathesis -p no:cacheprovider -p no:randomly
+addopts =
+    --strict-markers --strict-config
+    -p no:schemathesis -p no:cacheprovider -p no:randomly -p no:faker
 filterwarnings = error
 """
 ASYNCIO = "asyncio_default_fixture_loop_scope = function\n"  # else pytest-asyncio warns
