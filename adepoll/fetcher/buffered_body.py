@@ -14,7 +14,7 @@ import aiohttp
 
 from adepoll.fetcher.body_decoding import Chunk
 
-BLOCK_BYTES: Final = 2**21
+BLOCK_BYTES: Final = 2**20
 """Size of a chunk if bytes arrive fast."""
 
 _MAX_FULL_BLOCKS: Final = 2  # unread; then reading from the socket pauses

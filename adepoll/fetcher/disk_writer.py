@@ -17,8 +17,8 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes written so far, and the size of the result; None if not known."""
 
 _BATCH: Final = 2**20  # bytes written by one call in a thread
-_BATCH_OF_BLOCKS: Final = 2**22
-_MAX_UNHASHED: Final = 2**23  # bytes kept in memory until they are hashed
+_BATCH_OF_BLOCKS: Final = 2**21
+_MAX_UNHASHED: Final = 2**22  # bytes kept in memory until they are hashed
 _HASHED_FROM_FILE: Final = 2**24  # bytes hashed by one call in a thread
 _SYNC_EVERY: Final = 2**26
 _LARGE_ALLOCATION: Final = 2**24  # bytes

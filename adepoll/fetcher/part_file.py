@@ -34,7 +34,7 @@ _NO_HARD_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # EINVAL: Windows
 )
 _MIN_RESUMABLE: Final = 2**20  # bytes; fewer are downloaded again
-_READ_SIZE: Final = 2**20
+_READ_SIZE: Final = 2**18
 _MAX_TRIES: Final = 3  # to get the shared name
 _MAX_CHUNKS_PER_CALL: Final = 1024  # IOV_MAX of Linux and the BSDs (pwritev(2))
 # Linux caches written data in memory blocks as large as the call, up to 2 MiB. Large blocks can be
