@@ -5,27 +5,23 @@ A scenario is a number. ``pytest tests/watching/test_model.py --model-seeds 1000
 """
 
 import pytest
+from amounts import more
 from model_draws import draw_scenario
 
-DEFAULT = 60
-THOROUGH = 1_500
+DEFAULT = range(60)
+THOROUGH = [range(first, first + 240) for first in range(60, 1_500, 240)]  # for many processes
 SHOWN = 3  # scenarios that violate an invariant
 
 
 @pytest.fixture
 def seeds(request):
     first = request.config.getoption("--model-first")
-    number = request.config.getoption("--model-seeds") or request.param
-    return range(first, first + number)
+    number = request.config.getoption("--model-seeds")
+    return range(first, first + (number or len(DEFAULT))) if first or number else request.param
 
 
 @pytest.mark.parametrize(
-    "seeds",
-    [
-        pytest.param(DEFAULT, id="some"),
-        pytest.param(THOROUGH, id="many", marks=[pytest.mark.thorough, pytest.mark.timeout(1_800)]),
-    ],
-    indirect=True,
+    "seeds", more([DEFAULT], THOROUGH), ids=lambda seeds: f"from {seeds.start}", indirect=True
 )
 def test_no_scenario_violates_an_invariant(seeds):
     violating = []
