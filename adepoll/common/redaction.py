@@ -191,7 +191,7 @@ def showable(text: str, limit: int = 300) -> str:
     Unprintable characters, such as terminal escapes, are written as ``\x1b``.
     """
     cut = _cut(text, 4 * limit)  # before redacting, which would search a hostile megabyte
-    shown = printable(redact_text(cut))
+    shown = printable(redact_text(cut)[: limit + 1])  # what follows is not shown
     return shown if len(shown) <= limit and len(cut) == len(text) else f"{shown[:limit]}..."
 
 

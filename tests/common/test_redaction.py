@@ -1,6 +1,7 @@
 import string
 
 import pytest
+from fuzzing import counted_calls
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,3 +191,10 @@ def test_only_the_first_texts_of_very_large_json_are_kept():
     assert shown[:200] == texts[:200]
     assert shown[-1] == REDACTED
     assert redact_json({"a": {text: text for text in texts}}) == {"a": {}}
+
+
+def test_the_part_of_a_text_that_is_not_shown_is_not_escaped():
+    """An escape takes a microsecond, and a hostile id can have thousands of such characters."""
+    with counted_calls() as count:
+        assert showable("\ud800" * 10_000, 40) == r"\ud800" * 6 + r"\ud8..."
+    assert count() < 300
