@@ -65,7 +65,7 @@ def _null(_name: str) -> None:
 
 _MAX_DIGITS: Final = 20
 _SMALL: Final = 4096  # bytes that take less than a millisecond, whatever they are
-_LARGE: Final = 256 * 1024  # bytes that take more than that, as texts take time, too
+_LARGE: Final = 128 * 1024  # bytes that take some milliseconds if they are huge numbers
 _MANY: Final = 250  # objects and arrays that take at most a millisecond, with what is made of them
 _VERY_MANY: Final = 10_000  # objects and arrays for which the scanner in C takes 5 milliseconds
 _NUMBER: Final = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,20})?\s*", re.ASCII)
