@@ -312,6 +312,9 @@ def _check_detection(scenario, source, follow, job_id):
     latency = 2 * scenario.behaviour.latency[1]
     due = end + _bound(follow, end - job.received_at) + SLACK + latency
     due += _longest_deception(scenario, source)
+    if not _is_awaited(follow.actor):  # the first poll may wait for the list
+        first = follow.began + _longest_wait_for_list(scenario, source)
+        due = max(due, first + SLACK + latency)
     if due > follow.ended or _is_excused(scenario, source, follow, end - MAXIMUM - 30, due):
         return
     if _is_saturated(source, end, due):
