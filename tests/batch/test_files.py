@@ -603,11 +603,12 @@ async def test_jobs_that_the_journal_records_while_a_run_is_left_are_counted(sce
             await asyncio.sleep(0.05)
 
     monkeypatch.setattr(Journal, "write", write)
-    job_ids = [scene.submit(), scene.submit(processing_time=0.3)]
+    job_ids = [scene.submit(), scene.submit(processing_time=float("inf"))]
     async with scene.batch() as batch:
         async with batch.run(job_ids) as run:
             await anext(run)
             recorded.clear()
+            scene.end(job_ids[1])
             await until(recorded.is_set)
         assert batch.progress.settled == {JobStatus.COMPLETED: 2}
 

@@ -772,6 +772,7 @@ async def test_unhashed_bytes_do_not_accumulate_in_memory(
     assert (await downloading).sha256 == sha256(bucket.body)
 
 
+@pytest.mark.posix
 async def test_a_disk_that_cannot_be_read_raises_once(
     bucket, body, fetch, stored, tmp_path, monkeypatch
 ):

@@ -4,6 +4,8 @@ import hashlib
 import stat
 from pathlib import Path
 
+from adepoll.common import file_system
+
 
 def names(folder):
     """Return the names of the entries in a folder, sorted."""
@@ -16,7 +18,12 @@ def sha256(data):
 
 
 def mode_of_new_files(folder):
-    """Return the permissions of a file that is created in this folder without asking for any."""
+    """Return the permissions of a file that is created in this folder without asking for any.
+
+    Without owners, as on Windows, adepoll sets no permissions: a result has those of a part file.
+    """
+    if not file_system.HAS_UIDS:
+        return 0o600
     probe = folder / "probe"
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
