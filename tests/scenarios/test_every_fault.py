@@ -131,6 +131,7 @@ IN_A_WATCH = {
     **AT_THE_API,
     "unauthorized": retried(AuthenticationError),  # the key works for other requests
     "forbidden": retried(PermissionDeniedError),
+    "redirect": retried(RedirectRefusedError),
     "rate-limit": retried(JobTimeoutError, rate=1e-6, burst=1, retry_after="absent"),
     "too-many-requests": retried(JobTimeoutError),
     "not-found": retried(JobNotFoundError),
