@@ -1,33 +1,26 @@
-"""The requests of one client about jobs, and the log of what could not be read in the answers.
+"""The requests of one client about jobs: those of the client itself, and those of its views.
 
-Requests come from the client itself or from its views. A view has the jobs of one kind, and can
-send each request once. Imports transport, protocol and throttling.
+A view has the jobs of one kind, and can send each request once. Imports transport, protocol,
+odd_answers and throttling.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import cache, partial
+from functools import partial
 from typing import Any, Final, Protocol
 
 import aiohttp
-import attrs
 from attrs import define, field, frozen
 
-from adepoll.__about__ import __version__
 from adepoll.api import protocol
 from adepoll.api.job_kind import JobKind, JobRef
-from adepoll.api.json_fields import fields_of, keys_of
-from adepoll.api.json_text import Json
 from adepoll.api.kinds.kind_rules import Api, KindRules
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.models import JobPage, JobSnapshot, JobStatus
+from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.result_folder import ResultFolder
 from adepoll.api.transport import Request, Root, Transport
-from adepoll.common.redaction import showable
 from adepoll.throttling.request_sender import RequestSender, Send
-
-_log = logging.getLogger("adepoll.api")
 
 
 class ViewedClient(Protocol):
@@ -152,11 +145,7 @@ class JobRequests:
     roots: Mapping[Api, Root]
     result_dir: ResultFolder | None = None
     on_request: Callable[[], None] | None = None
-    _odd_answers: "OddAnswers" = field(init=False)
-
-    @_odd_answers.default
-    def _make_odd_answers(self) -> "OddAnswers":
-        return OddAnswers()
+    _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 
     async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
         """Poll a job, again after temporary failures; raises as `AdeClient.get_job` does."""
@@ -248,74 +237,4 @@ class JobRequests:
 
 
 _UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python
-_MAX_UNKNOWN_STATUSES: Final = 20
 _ANSWERS_TO_RANGES: Final = frozenset({412, 416})  # the range, or its condition, does not fit
-
-
-class OddAnswers:
-    """Logs unknown statuses, and fields that could not be read, once each."""
-
-    def __init__(self) -> None:
-        """Start without odd answers."""
-        self._statuses: set[str] = set()
-        self._fields: set[str] = set()
-
-    def check(self, answer: JobSnapshot | JobPage) -> None:
-        """Log what is odd about an answer, unless an earlier answer was odd in the same manner."""
-        if isinstance(answer, JobSnapshot) and answer.status is JobStatus.UNKNOWN:
-            self._warn_of_status(answer.status_text)
-        for path in unread_fields(answer):
-            if path not in self._fields:
-                self._fields.add(path)
-                _log.warning(
-                    "the service sent a value for %s that adepoll %s cannot read, or not "
-                    "completely; its JSON is in the attribute `extra`",
-                    path,
-                    __version__,
-                )
-
-    def _warn_of_status(self, text: str) -> None:
-        known = self._statuses
-        if text not in known and len(known) < _MAX_UNKNOWN_STATUSES:
-            known.add(text)
-            _log.warning(
-                "the service answered with a status that adepoll %s does not know, %r; "
-                "jobs with it count as active",
-                __version__,
-                showable(text, 40),
-            )
-
-
-def unread_fields(model: Any, path: str = "$") -> list[str]:
-    """Return the paths of declared fields whose JSON is in `extra`; not within arrays."""
-    cls: type = type(model)
-    paths = []
-    if extra := getattr(model, "extra", None):
-        rounded = {  # a fraction: `extra` has all of it
-            field.key
-            for field in fields_of(cls)
-            if field.type is int and type(extra.get(field.key)) is float
-        }
-        keys = sorted(
-            key
-            for key in keys_of(cls) - rounded
-            if (key in extra and not is_error(extra[key])) or f"{key}_json" in extra
-        )
-        paths = [f"{path}.{key}" for key in keys]
-    for name in _models_in(cls):
-        if (value := getattr(model, name)) is not None:
-            paths += unread_fields(value, f"{path}.{name}")
-    return paths
-
-
-def is_error(value: Json) -> bool:
-    """Return whether this is an error object as documented, whose text and code are both read."""
-    return isinstance(value, dict) and value.keys() <= {"code", "message"}
-
-
-@cache
-def _models_in(cls: type) -> tuple[str, ...]:
-    """Return the names of the fields that contain an instance of an attrs class."""
-    if not attrs.has(cls):
-        return ()  # `data` of another kind of job
-    return tuple(f.name for f in fields_of(cls) if attrs.has(f.type) and not f.many)

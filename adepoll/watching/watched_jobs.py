@@ -51,7 +51,7 @@ class WatchedJobs:
         self.failure_rules = failure_rules
         self.uses_list = uses_list
         self.kind = kind
-        self.on_due: Callable[[], None] = _do_nothing
+        self.on_due: Callable[[], None] = lambda: None
         self.learning = timing.learning
         self.counts = PollCounts()
         target_lag = timing.target_lag or _TARGET_LAG
@@ -390,10 +390,6 @@ class WatchedJobs:
             if (buffer := subscriber.buffer) is not None:
                 buffer.add_waiting(state)
         self.list_trust.trust(state)  # sweeps do not wait for it
-
-
-def _do_nothing() -> None:
-    """Do nothing: the default of `WatchedJobs.on_due`."""
 
 
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target

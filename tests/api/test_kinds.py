@@ -19,8 +19,8 @@ from adepoll import (
 )
 from adepoll.api import codec
 from adepoll.api.job_kind import created_at_of_id, job_key, kind_of_id
-from adepoll.api.job_requests import OddAnswers
 from adepoll.api.kinds.registry import RULES, decode_result
+from adepoll.api.odd_answers import OddAnswers
 from adepoll.api.protocol import read_job
 
 ULID = "01k0c1sm00abcdefghjkmnpqrs"
