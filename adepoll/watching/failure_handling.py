@@ -1,34 +1,39 @@
-"""What a failed poll means: poll again, give the job up, or end all watches and waits.
+"""What follows from a failed poll: another poll, giving the job up, or the end of all watches.
 
-A job is given up after a time *and* a number of failed polls since its last successful poll. The
-time is evidence, not elapsed time:
+`watched_jobs` passes each failed poll on. After a 429, the job is polled again by its schedule, and
+no time counts against it. `throttling.rate_limiter` decides how all requests slow down.
 
-- The seconds between two failed polls count, but at most a tenth of the limit (a fifth of the
-  grace). So time in which the process was stopped, or in which the request budget was short, counts
-  little, and no job is given up after a few polls. While a job fails, it is polled again within
-  that tenth, if the budget allows it.
-- After a failure that can concern all jobs (connection, 5xx, 408, and 401 or 403 from a key that
-  works), the seconds count in proportion to the share of polls of other jobs that the service
-  answered since the job's previous failed poll. If 5 of 100 polls fail, nearly all seconds count.
-  If all fail, the whole service is down, and none counts. If there was no other poll, as with a
-  single job, none counts either: nothing tells a failing job from a failing service.
-- A job whose seconds have reached three tenths of the limit (three fifths of the grace), so in four
-  failed polls or more, is a suspect: the service answered polls of others meanwhile. Its later
-  failures say nothing about the service, and its seconds count also without other polls. So the bad
-  jobs that remain at the end do not look like an outage. Fewer polls can fail by accident just
-  before an outage begins.
-- A malformed answer, an undocumented status, a redirect, and the 404 of a job that was never found
-  count in full: the service responds. A 403 counts like other failures, because it can concern the
-  key of all jobs.
+A job is given up after a number of failed polls *and* a number of seconds since its last successful
+poll. Only seconds that are evidence against the job count. Their limit is `patience`, for example,
+or `not_found_grace` for a new job that the service does not know (404) or forbids (403):
+
+- Of the time between two failed polls, at most a tenth of the limit counts (a fifth of
+  `not_found_grace`). So at least ten (five) polls fail after the first one. Time in which the
+  process was stopped, or in which the request budget was short, counts little. A job whose poll has
+  failed is polled again within that tenth, if the request budget allows it and most polls of other
+  jobs succeed.
+- Some failures can concern all jobs: no connection, 5xx, 408, and a 401 or 403 from a key that has
+  worked. Then only a share of the seconds counts: the share of polls of other jobs that the service
+  has answered since this job's previous failed poll. If 5 of 100 polls fail, nearly all seconds
+  count. If all polls fail, the whole service is down, and no second counts.
+- If no other job was polled, as when only one job is watched, these seconds do not count either:
+  adepoll cannot tell a failing job from a failing service. There are two exceptions. The seconds
+  of a 403, and of the 404 of a job that was found before, count in full. So do those of a suspect.
+- A suspect is a job whose seconds have reached three tenths of the limit (three fifths of
+  `not_found_grace`). This takes at least four failed polls, and the service answered polls of other
+  jobs in that time, so the job is probably the cause. Later failures of a suspect do not count as
+  failures of the service. Otherwise the last open jobs of a batch, if all are bad, would look like
+  an outage. A lower limit would not do: some polls fail by accident just before an outage begins.
+- The seconds count in full after a malformed answer, an undocumented status, a redirect, or the 404
+  of a job that was never found: the service responds.
 - The seconds before a 429 do not count.
 
-`outage_patience` is the limit for everything else. It bounds the failed polls of one job, whatever
-the share, and the time in which the service answered no request of the watcher. So a single job
-with a dead service is given up after `outage_patience`; of n jobs, each later one after one more
-failed poll.
+`outage_patience` limits the seconds that are no evidence against the job, too. It applies to the
+failed polls of one job, whatever the share, and to the time in which the service answered no
+request of the watcher. So if the service is down and one job is watched, the job is given up after
+`outage_patience` seconds. If several jobs are watched, each is given up when its next poll fails.
 
-Imports job_state and errors. Times are seconds of one monotonic clock, passed in
-as `now`.
+Imports job_state and errors. Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
@@ -54,19 +59,23 @@ from adepoll.watching.job_state import FailureKind, JobState, PollFailures
 
 @define(eq=False)
 class ServiceEvidence:
-    """Whether the service answers, and whether it accepts the key.
+    """What the polls of all jobs show: whether the service answers, and whether it accepts the key.
+
+    A poll is refused if its error is 401, 403, or a certificate that cannot be verified. A series
+    of refusals ends when a request shows that the service accepts the key. It also ends if a poll
+    fails for another reason and no refusal follows within `CONFIRMATION_STEP` of the last refusal.
 
     Attributes:
         answered: Number of polls that the service answered.
-        failed: Number of polls that failed for a reason that can concern all jobs, without those
-            of jobs that seem to be the reason themselves.
-        silent_for: Seconds of failed polls since the last answer.
-        last_error: Last of these failures; None if there was none since the last answer.
+        failed: Number of polls that failed for a reason that can concern all jobs. Polls of
+            suspects are not counted.
+        silent_for: Seconds between failed polls since the service answered the last time.
+        last_error: Last failure that can concern all jobs; None if the service has answered since.
         key_works: True if an answer has shown that the service accepts the key.
-        in_doubt: True from the start, and from each failure that can concern all jobs, until
-            `record_accepted_key` is called. The next answer to a poll must call it.
-        refused_for: Seconds of the present run of refusals. An accepted key ends the run, and so
-            does another failure that is followed by no refusal for `CONFIRMATION_STEP`.
+        in_doubt: True if no answer has shown that the service accepts the key, either so far or
+            since the last failure that can concern all jobs. While it is True, the caller must call
+            `record_accepted_key` after a successful poll.
+        refused_for: Seconds between the refusals of the present series.
     """
 
     answered: int = 0
@@ -76,27 +85,27 @@ class ServiceEvidence:
     key_works: bool = False
     in_doubt: bool = True
     refused_for: float = 0.0
-    _failed_at: float = 0.0  # time of the last failure, if there is a `last_error`
-    _refused_at: float | None = None  # time of the last refusal of the run; None without a run
-    _refused_first: str = ""  # the first job that was refused in the run
-    _refusals: int = 0  # in the run
-    _others: int = 0  # polls that failed otherwise in the run
-    _interrupted: bool = False  # one of these was after the last refusal
+    _failed_at: float = 0.0  # time of `last_error`
+    _refused_at: float | None = None  # time of the last refusal; None if there is no series
+    _refused_first: str = ""  # id of the job whose refusal began the series
+    _refusals: int = 0  # number of refusals in the series
+    _others: int = 0  # number of polls that failed for other reasons during the series
+    _interrupted: bool = False  # True if a poll failed for another reason after the last refusal
 
     def record_accepted_key(self) -> None:
-        """Record an answer, also of the list, which shows that the service accepts the key."""
+        """Record that a poll or a list request was answered, and so the key was accepted."""
         self.key_works = True
         self.in_doubt = False
         self.record_response()
         self._end_run()
 
     def record_response(self) -> None:
-        """Record a response that says nothing about the key: the service is not down."""
+        """Record a response that shows that the service is not down, but nothing about the key."""
         self.silent_for = 0.0
         self.last_error = None
 
     def record_failure(self, error: AdePollError, now: float, *, longest: float) -> None:
-        """Record a failed poll; at most `longest` seconds since the previous one count."""
+        """Record a failed poll, and the time since the previous one, up to `longest` seconds."""
         if self.last_error is not None:
             self.silent_for += min(now - self._failed_at, longest)
         self.failed += 1
@@ -105,18 +114,18 @@ class ServiceEvidence:
         self.in_doubt = True
 
     def record_other_failure(self) -> None:
-        """Record a failed poll that is no refusal: not all requests are refused at present."""
+        """Record a failed poll that was not refused, which shows that not all polls are refused."""
         if self._refused_at is not None:
             self._others += 1
             self._interrupted = True
 
     def record_refusal(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Record that the key was refused for a job; return True if it is refused for all jobs."""
+        """Record that the poll of a job was refused; return True if the key is bad for all jobs."""
         forbidden = isinstance(error, PermissionDeniedError)
         if forbidden and self.key_works:
-            return False  # a key that works is not refused for all: this concerns the job
+            return False  # the key has worked, so the 403 concerns this job only
         if self._interrupted and now - (self._refused_at or 0.0) > CONFIRMATION_STEP:
-            self._end_run()  # refusals that are far apart are stray ones
+            self._end_run()  # single refusals that are far apart do not confirm each other
         self._interrupted = False
         if self._refused_at is None:
             self._refused_first = job_id
@@ -127,15 +136,16 @@ class ServiceEvidence:
         self.in_doubt = True
         if forbidden:
             if job_id == self._refused_first:
-                return False  # it can concern this job alone
+                return False  # the 403 can concern this job only
         elif not self.key_works:
             return self._refusals >= _CONFIRMATIONS_OF_NEW_KEY
         return self.refused_for >= CONFIRMATION - _ROUNDING_OF_RUN and self._refusals > self._others
 
     def confirm_within(self, error: AdePollError, job_id: str) -> float:
-        """Return the seconds within which the next poll of a refused job must follow.
+        """Return the seconds within which a refused job must be polled again.
 
-        Infinity if the poll of another job is to show whether the key is refused for all jobs.
+        The next poll shows whether the key is refused for all jobs. Return infinity if another job
+        is polled for this purpose.
         """
         if self._refused_at is None or self._interrupted or job_id != self._refused_first:
             return math.inf
@@ -150,7 +160,7 @@ class ServiceEvidence:
         self._interrupted = False
 
     def share_answered(self, answered: int, failed: int) -> float | None:
-        """Return the share of polls that were answered since the counts had these values.
+        """Return the answered share of the polls since the counts were `answered` and `failed`.
 
         None if there was no poll.
         """
@@ -159,9 +169,10 @@ class ServiceEvidence:
 
 
 class Verdict(Enum):
-    """What follows from a failed poll, if not another poll.
+    """Decision after a failed poll, if the job is not to be polled again.
 
-    `GIVE_UP`: the job is unresolved. `END_ALL`: the error concerns the client or the account.
+    `GIVE_UP`: give the job up, so that it is unresolved. `END_ALL`: end all watches and waits,
+    because the error concerns the client or the account.
     """
 
     GIVE_UP = 1
@@ -170,17 +181,19 @@ class Verdict(Enum):
 
 @frozen(kw_only=True)
 class FailureRules:
-    """When failed polls make the watcher give a job up, or end everything.
+    """Decides when failed polls make the watcher give a job up, or end all watches and waits.
 
     Attributes:
         not_found_grace: Seconds for which a job that was never found may be unknown to the service
             (404) or forbidden (403): a new job can take a moment to appear.
-        patience: Seconds for which polls of a job may fail while the service answers others.
+        patience: Seconds for which polls of a job may fail while the service answers polls of other
+            jobs.
         outage_patience: Seconds for which polls may fail for any reason; None for 12 times
             `patience`.
-        malformed_patience: Seconds for which answers may be malformed, if that is shorter than
-            `patience`. A malformed answer about one job rarely improves.
-        service: What the requests of the watcher show.
+        malformed_patience: Seconds for which the answers about a job may be malformed. `patience`
+            applies if it is shorter. A service that sends a malformed answer about a job will
+            rarely send a better one later.
+        service: Whether the service answers and accepts the key, as the watcher's requests show.
     """
 
     not_found_grace: float
@@ -190,11 +203,11 @@ class FailureRules:
     service: ServiceEvidence = field(factory=ServiceEvidence)
 
     def record(self, state: JobState, error: AdePollError, now: float) -> float | Verdict:
-        """Record a failed poll of a job, and decide what follows.
+        """Record a failed poll of a job, and decide whether to poll the job again.
 
         Returns:
-            The seconds within which the job must be polled again, infinity if there is no bound;
-            or a `Verdict`.
+            The seconds within which the job must be polled again, or infinity if the schedule alone
+            decides; a `Verdict` if the job is not to be polled again.
         """
         if self._concerns_all(error, state.job_id, now):
             return Verdict.END_ALL
@@ -219,7 +232,7 @@ class FailureRules:
         return within
 
     def timeout_error(self, job_id: str, state: JobState | None, timeout: float) -> JobTimeoutError:
-        """Return the error for a job that has not settled in time; `state` is None if unknown."""
+        """Return the error for a job that has not settled; `state` is None if it is not watched."""
         polls, last_status, last_error = 0, None, self.service.last_error
         if state is not None and (state.polls or state.failures is not None):
             failures = state.failures or PollFailures(last_at=0.0)
@@ -241,7 +254,7 @@ class FailureRules:
         return self.outage_patience
 
     def _concerns_all(self, error: AdePollError, job_id: str, now: float) -> bool:
-        """Return True if an error ends everything: immediately, or once it is confirmed."""
+        """Return True if all watches and waits end: a fatal error, or a confirmed refusal."""
         if isinstance(error, _REFUSALS):
             return self.service.record_refusal(error, job_id, now)
         self.service.record_other_failure()
@@ -250,39 +263,39 @@ class FailureRules:
     def _count(
         self, failures: PollFailures, kind: FailureKind, gap: float, now: float
     ) -> float | Verdict:
-        """Count the seconds since the previous failed poll, as far as they are evidence."""
+        """Add the seconds since the previous failed poll that count; decide as `record` does."""
         weight = self._weight(failures, kind)
         limit, longest = self._limit(kind), self._longest(kind)
         failures.total += min(gap, self._total_limit / _MIN_POLLS)
-        if failures.kind is kind:  # else the seconds before it are evidence of something else
+        if failures.kind is kind:  # seconds after a failure of another kind are no evidence
             failures.seconds[kind] = failures.seconds.get(kind, 0.0) + weight * min(gap, longest)
         failures.kind = kind
         left = limit - failures.seconds.get(kind, 0.0)
         longest_total = max(limit, self._total_limit)
-        # Such an answer shows that the service responds again.
+        # A response of such a kind shows that the service is not down any more.
         silent_for = 0.0 if kind in _RESPONSES else self.service.silent_for
         total_left = longest_total - max(failures.total, silent_for)
         if min(left, total_left) <= max(4 * math.ulp(now), _ROUNDING * limit):
             return Verdict.GIVE_UP
-        # While most requests fail, polls may become rarer.
+        # If polls of other jobs mostly fail, the schedule alone decides, and polls become rarer.
         return min(longest, left / weight) if weight >= _MOST else math.inf
 
     def _weight(self, failures: PollFailures, kind: FailureKind) -> float:
-        """Return how much, 0 to 1, of the time since the previous failed poll is evidence."""
+        """Return the share, 0 to 1, of the time since the previous failed poll that counts."""
         if kind in _RESPONSES:
             return 1.0
         share = self.service.share_answered(failures.answered, failures.failed)
-        if share is None:  # there was no other poll
+        if share is None:  # no other job was polled
             is_evidence = kind is not FailureKind.FAILED or self._is_suspect(failures, kind)
             return 1.0 if is_evidence else 0.0
         return share
 
     def _is_suspect(self, failures: PollFailures, kind: FailureKind) -> bool:
-        """Return True if the job itself, not the service, seems to be why its polls fail."""
+        """Return True if the job, not the service, is probably the cause of its failed polls."""
         return failures.seconds.get(kind, 0.0) >= _SUSPECT_AFTER * self._longest(kind)
 
     def _longest(self, kind: FailureKind) -> float:
-        """Return how many of the seconds between two failed polls count at most."""
+        """Return the maximum number of seconds that count between two failed polls."""
         polls = _MIN_POLLS_OF_NEW_JOB if kind in _OF_NEW_JOB else _MIN_POLLS
         return self._limit(kind) / polls
 
@@ -309,27 +322,27 @@ class FailureRules:
 
 
 class FailureMemory:
-    """Remembers the failures of jobs that nobody watches any more, for the next watch or wait.
+    """Remembers the failed polls of jobs that nobody watches any more, for the next watch or wait.
 
-    Without this, a caller that waits repeatedly with a short timeout would start `not_found_grace`
-    and `patience` anew each time.
+    Otherwise each call of `wait` with a short timeout would start `not_found_grace` and `patience`
+    anew, and a bad job would never be given up.
 
     Attributes:
-        failures: The failures by job id, oldest first.
+        failures: The failed polls of each job by job id, oldest first.
     """
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
+        """Create an empty memory."""
         self.failures: dict[str, PollFailures] = {}
 
     def keep(self, job_id: str, failures: PollFailures) -> None:
-        """Remember the failures of a job. The oldest job is forgotten if there are too many."""
+        """Remember the failed polls of a job; forget the oldest job if there are over 1,000."""
         self.failures[job_id] = failures
         if len(self.failures) > _MOST_REMEMBERED:
             del self.failures[next(iter(self.failures))]
 
     def recall(self, job_id: str, now: float) -> PollFailures | None:
-        """Return the failures of a job, and forget them; None if they are unknown or old."""
+        """Return and forget a job's failed polls; None if none is known of the last ten minutes."""
         failures = self.failures.pop(job_id, None)
         if failures is None or now - failures.last_at > _REMEMBERED_FOR:
             return None
@@ -339,27 +352,28 @@ class FailureMemory:
 def _kind(error: AdePollError, last_status: str | None) -> FailureKind | None:
     """Return the kind of a failure; None if another poll would fail in the same way."""
     if isinstance(error, JobNotFoundError):
-        # A job that was found before is not new; an error of the service hides it.
+        # A job that was found before exists. The 404 is probably an error of the service.
         return FailureKind.NOT_FOUND if last_status is None else FailureKind.LOST
     if isinstance(error, PermissionDeniedError):
         return FailureKind.FORBIDDEN if last_status is None else FailureKind.LOST
     if isinstance(error, _REFUSALS):
         return FailureKind.FAILED
-    if isinstance(error, RedirectRefusedError):  # as of a firewall or a gateway, for a short time
-        return FailureKind.MALFORMED
+    if isinstance(error, RedirectRefusedError):
+        return FailureKind.MALFORMED  # a firewall or a gateway can redirect for a short time
     if not error.transient:
         return None
     return FailureKind.MALFORMED if isinstance(error, AnswerError) else FailureKind.FAILED
 
 
 CONFIRMATION: Final = 10.0
-"""Seconds for which a key that has worked must be refused before adepoll believes it."""
+"""Seconds for which a key that has worked must be refused before it counts as bad."""
 
 CONFIRMATION_STEP: Final = CONFIRMATION / 4
-"""Maximum number of these seconds that count between two refusals."""
+"""Maximum seconds between two refusals that count towards `CONFIRMATION`."""
 
-_CONFIRMATIONS_OF_NEW_KEY: Final = 2  # refusals in a row: a single one can be a mistake
-_CONFIRMATION_OF_NEW_KEY: Final = 0.5  # seconds
+# A new key counts as bad after this number of refusals. A single refusal can be a mistake.
+_CONFIRMATIONS_OF_NEW_KEY: Final = 2
+_CONFIRMATION_OF_NEW_KEY: Final = 0.5  # seconds until a job is polled again after a refusal
 _ROUNDING_OF_RUN: Final = 1e-6  # seconds
 
 _REFUSALS: Final = (
@@ -370,11 +384,12 @@ _REFUSALS: Final = (
 )
 _OF_NEW_JOB: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.FORBIDDEN})
 _RESPONSES: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.MALFORMED})
-_MIN_POLLS: Final = 10  # failed polls after the first one, of which each counts a tenth at most
+# A job is given up after at least this number of failed polls that follow the first one.
+_MIN_POLLS: Final = 10
 _MIN_POLLS_OF_NEW_JOB: Final = 5
-_OUTAGE_FACTOR: Final = 12.0
-_MOST: Final = 0.5
-_SUSPECT_AFTER: Final = 3  # times the longest time between two failed polls that counts
+_OUTAGE_FACTOR: Final = 12.0  # default of `outage_patience`, as a multiple of `patience`
+_MOST: Final = 0.5  # share of the polls of other jobs
+_SUSPECT_AFTER: Final = 3  # times the maximum seconds that count between two failed polls
 _MOST_REMEMBERED: Final = 1_000  # jobs
-_REMEMBERED_FOR: Final = 600.0
-_ROUNDING: Final = 1e-9
+_REMEMBERED_FOR: Final = 600.0  # seconds
+_ROUNDING: Final = 1e-9  # share of the limit

@@ -1,6 +1,8 @@
-"""How late and how complete the job list is, measured with jobs that are known otherwise.
+"""Compares the job list with polls, to find out how late and how complete the list is.
 
-Imports nothing of adepoll. Times are seconds of one monotonic clock.
+The list is late if it shows a settled job as active, or does not show a new job yet. It drops a
+settled job when it no longer shows the job as active. Imports nothing of adepoll. Times are seconds
+of one monotonic clock.
 """
 
 import math
@@ -11,19 +13,19 @@ from attrs import define, field
 
 @define(eq=False)
 class Score:
-    """Jobs for which the list was late, and in time; older ones count less."""
+    """Numbers of jobs for which the list was late, and in time; older jobs count less."""
 
     late: float = 0.0
     in_time: float = 0.0
 
     def count(self, *, late: bool) -> None:
-        """Count one more job."""
+        """Count one more job; `late` is True if the list was late for it."""
         self.late = self.late * _FADING + late
         self.in_time = self.in_time * _FADING + (not late)
 
     @property
     def is_suspicious(self) -> bool:
-        """True if the list was late for more than 15% of the jobs, even if that is one job."""
+        """True if the list was late for more than 15% of the jobs; a single job is enough."""
         return self.late > _MAX_LATE_SHARE * (self.late + self.in_time)
 
     @property
@@ -38,14 +40,15 @@ class ListAccuracy:
 
     Attributes:
         limit: Largest lag, in seconds, at which the list is useful.
-        ends: Jobs that a poll found settled, and whether the list still showed them as active
-            `limit` seconds later.
-        arrivals: New jobs that a poll found active, and whether the list showed them `limit`
-            seconds after the service had received them.
-        dropped: Jobs that were missing from the list, and that a poll then found settled.
-        compare_at: Time of the next list request that can tell whether the list is late; infinity
-            if there is none, or enough is known.
-        no_drop_since: Start of the last sweep since which the list has dropped no job.
+        ends: Score of settled jobs. The list was late for a job if it still showed the job as
+            active `limit` seconds after a poll had found the job settled.
+        arrivals: Score of new jobs. The list was late for a job if it did not show the job `limit`
+            seconds after the service had received the job.
+        dropped: Number of jobs that were missing from the list, and that a poll then found settled.
+        compare_at: Earliest time at which a list request can tell whether the list is late;
+            infinity if no job can be compared, or if enough is known of the list.
+        no_drop_since: Start of the last sweep that did not show every active job, or after which
+            polls had shown why the list drops no job: the jobs take longer than expected.
     """
 
     limit: float
@@ -54,28 +57,33 @@ class ListAccuracy:
     dropped: int = field(default=0, init=False)
     compare_at: float = field(default=math.inf, init=False)
     no_drop_since: float = field(default=-math.inf, init=False)
+    # Expected number of settled jobs that polls would have found if the lag were `limit`.
     _expected: float = field(default=0.0, init=False)
-    # By id, when a poll found that, and when a poll last found the job active.
+    # Recently settled jobs, by id. The times are those of the poll that found the job settled, and
+    # of the last poll that found the job active.
     _settled: dict[str, tuple[float, float]] = field(factory=dict, init=False)
-    _shown: set[str] = field(factory=set, init=False)  # those that the present sweep shows
-    _without_drop: float = field(default=0.0, init=False)  # jobs expected since `no_drop_since`
-    _explained: float = field(default=0.0, init=False)  # of these, as far as polls can tell
-    _credit: float = field(default=0.0, init=False)  # polls that may be spent on samples
+    # Ids of jobs in `_settled` that the present sweep still shows as active.
+    _shown: set[str] = field(factory=set, init=False)
+    # Expected number of jobs that have settled since `no_drop_since`.
+    _without_drop: float = field(default=0.0, init=False)
+    # Expected number of these jobs among the jobs that polls have found active.
+    _explained: float = field(default=0.0, init=False)
+    _credit: float = field(default=0.0, init=False)  # polls that `samples` may still return
 
     @property
     def is_bad(self) -> bool:
-        """True if the list is too late, or wrong for too many jobs."""
+        """True if the list was late for too many settled jobs, or for too many new jobs."""
         return self.ends.is_bad or self.arrivals.is_bad
 
     @property
     def is_proven(self) -> bool:
-        """True if there is evidence that the list drops settled jobs, and drops them in time."""
+        """True if polls have shown that the list drops settled jobs, and drops them in time."""
         drops = self.ends.in_time >= _MIN_IN_TIME or self.dropped >= _MIN_IN_TIME
         return drops and self._is_in_time and not self._is_doubted
 
     @property
     def _is_doubted(self) -> bool:
-        """True if the list has shown all jobs for so long that some should have settled."""
+        """True if the list shows all jobs, although some of them should have settled by now."""
         return self._without_drop >= _MIN_IN_TIME
 
     @property
@@ -93,10 +101,14 @@ class ListAccuracy:
         self.dropped = 0
 
     def record_active(self, received_at: float, missing_at: float) -> bool:
-        """Record that a poll found a job active that was missing from the list.
+        """Record that a job was missing from the list, and that a poll found it active.
+
+        Args:
+            received_at: Time at which the service received the job.
+            missing_at: Time of the list request that did not show the job.
 
         Returns:
-            True if that shows that the list is late.
+            True if the list was late. False if the job was so new that this is not known.
         """
         informative = received_at + self.limit + _TRUNCATED
         if missing_at <= informative:
@@ -107,12 +119,13 @@ class ListAccuracy:
         return True
 
     def record_settled(self, job_id: str, now: float, *, active_at: float) -> None:
-        """Record that a poll found a job settled that was not missing from the list.
+        """Record that a poll found a job settled, although the list did not miss the job.
 
         Args:
             job_id: Id of the job.
             now: The time.
-            active_at: Time at which a poll last found the job active, or at which it began.
+            active_at: Time at which a poll last found the job active; if no poll has, the time at
+                which the service received the job.
         """
         self._explained = 0.0
         settled = self._settled
@@ -126,8 +139,8 @@ class ListAccuracy:
         """Record a poll of a listed job.
 
         Args:
-            chance: Probability that the job would have settled without the list showing it, if the
-                list had a lag of `limit`.
+            chance: Probability that the poll would find the job settled if the list had a lag of
+                `limit` seconds.
         """
         self._expected += chance
 
@@ -135,15 +148,21 @@ class ListAccuracy:
         """Record that a poll found a listed job active.
 
         Args:
-            chance: Probability that the job would have settled after `no_drop_since`.
+            chance: Probability with which a job of this age should have settled between
+                `no_drop_since` and this poll.
         """
         self._explained += chance
 
     def record_drops(self, missing: int, started: float, *, expected: float) -> None:
-        """Record how many jobs a sweep did not show, and how many should have settled before it.
+        """Compare the number of missing jobs with the number of jobs that should have settled.
 
-        A list that shows all jobs although some should have settled is not proven any more. It is
-        proven again if polls find that the jobs take longer than expected.
+        A list that shows all jobs, although some of them should have settled, is no longer proven.
+        It is proven again if polls find that the jobs take longer than expected.
+
+        Args:
+            missing: Number of watched jobs that a complete sweep did not show.
+            started: Start of the sweep.
+            expected: Expected number of jobs that settled between the previous sweep and this one.
         """
         if missing and self._is_doubted:
             self._expected = self.ends.in_time = 0.0
@@ -154,7 +173,7 @@ class ListAccuracy:
             self.no_drop_since = started
 
     def record_listed(self, job_id: str, requested_at: float) -> None:
-        """Record that a page requested at `requested_at` shows a job as active."""
+        """Record that a page requested at `requested_at` shows an unwatched job as active."""
         settled = self._settled.get(job_id)
         if settled is None:
             return
@@ -165,7 +184,10 @@ class ListAccuracy:
             self.ends.count(late=True)
 
     def record_sweep(self, started: float) -> None:
-        """Record that a complete sweep, begun at `started`, showed no other settled job."""
+        """Record the end of a complete sweep that began at `started`.
+
+        A settled job for which `record_listed` was not called has been dropped.
+        """
         if started >= self.compare_at:
             self.compare_at = math.inf
         dropped = [
@@ -176,30 +198,31 @@ class ListAccuracy:
         self._shown.clear()
         for job_id, active_at in dropped:
             del self._settled[job_id]
-            # The job can have settled at any time since then, and a late list have dropped it, too.
+            # The job can have settled as early as `active_at`. Long after that time, even a late
+            # list has dropped the job, so only an early sweep proves that the list is in time.
             if started < active_at + self.limit + _SLACK:
                 self.ends.count(late=False)
 
     def samples(self, listed: int, *, age: float, settled: int) -> int:
-        """Return how many of the listed jobs to poll after a sweep, to check the list.
+        """Return how many of the watched jobs to poll after a sweep only to check the list.
 
         Args:
-            listed: Number of listed jobs that are watched.
-            age: Age of a typical job.
-            settled: Jobs that were found settled since the last call.
+            listed: Number of watched jobs.
+            age: Age of a typical watched job, in seconds.
+            settled: Number of jobs that polls have found settled since the last call.
         """
         if self.is_proven:
             self._credit += _SAMPLES_PER_SWEEP + _SAMPLES_PER_JOB * settled
         else:
-            # Few of the youngest jobs have settled, and few of the old ones are likely to do so
+            # Few of the youngest jobs have settled, and few of the oldest jobs are likely to settle
             # soon. The more jobs the list has dropped in time, the fewer samples are needed.
             wanted = math.sqrt(listed) * min(1.0, (age / _YOUNG) ** 2, _OLD / max(age, 1.0))
             if self._is_in_time and not self._is_doubted:
                 wanted /= 1 + self.dropped
             if self._settled or self._is_doubted:
-                wanted *= _SUSPICION  # listed jobs have settled, or should have
+                wanted *= _SUSPICION  # listed jobs have settled, or should have settled
             most = _MAX_SAMPLE
-            if self.ends.is_suspicious:  # it has shown a settled job for too long
+            if self.ends.is_suspicious:  # the list has shown a settled job for too long
                 wanted, most = listed, _MAX_SUSPICIOUS_SAMPLE
             self._credit += min(max(_MIN_SAMPLE, wanted), most)
         count = int(self._credit)
@@ -207,19 +230,20 @@ class ListAccuracy:
         return count
 
 
-_MIN_LATE: Final = 1.5  # jobs
+_MIN_LATE: Final = 1.5  # jobs; less than 2, because older jobs count less
 _MAX_LATE_SHARE: Final = 0.15
 _FADING: Final = 0.99  # per job
 _KEPT: Final = 64  # settled jobs
-_PROOF: Final = 3.0  # jobs: by chance, none of them is found in 5% of the cases
+# Expected number of jobs. If 3 are expected, none is found by chance in only 5% of the cases.
+_PROOF: Final = 3.0
 _MIN_IN_TIME: Final = 2.5  # jobs
-_TRUNCATED: Final = 0.6  # seconds by which `received_at` may be too early
+_TRUNCATED: Final = 0.6  # maximum seconds by which `received_at` can be too early
 _MIN_SAMPLE: Final = 1.0
 _MAX_SAMPLE: Final = 32.0
 _MAX_SUSPICIOUS_SAMPLE: Final = 128.0
 _SLACK: Final = 1.0  # seconds
-_SUSPICION: Final = 3.0
-_YOUNG: Final = 16.0  # seconds
-_OLD: Final = 60.0  # seconds
+_SUSPICION: Final = 3.0  # factor by which a sample is larger
+_YOUNG: Final = 16.0  # seconds of age
+_OLD: Final = 60.0  # seconds of age
 _SAMPLES_PER_SWEEP: Final = 0.25
 _SAMPLES_PER_JOB: Final = 0.03

@@ -1,6 +1,7 @@
-"""Whether and when to sweep the job list: what sweeps cost, against the polls that they replace.
+"""Decides whether and when to sweep the job list.
 
-Imports listing. Times are seconds of one monotonic clock.
+A sweep costs one request for each page of the list, and replaces polls of listed jobs. adepoll
+sweeps while that saves requests. Imports listing. Times are seconds of one monotonic clock.
 """
 
 import math
@@ -19,16 +20,18 @@ class Situation:
 
     Attributes:
         now: The time.
-        watched: Watched jobs.
-        settled: Jobs found settled so far.
-        wasted_polls: Polls so far of jobs missing from the list that were still active.
-        pending_confirmation: Jobs that are to be polled immediately.
-        polls: Polls so far.
-        mean_delay: Mean seconds between two polls of a job by the schedule; None at first.
-        list_is_bad: True if the list turned out to be too late or wrong.
-        list_is_proven: True if it turned out to be right.
-        compare_at: Time of a sweep that can tell whether the list is late; infinity if there is
-            none.
+        watched: Number of watched jobs.
+        settled: Number of jobs that polls have found settled so far.
+        wasted_polls: Number of polls so far of jobs that were missing from the list but still
+            active.
+        pending_confirmation: Number of jobs that wait to be polled immediately.
+        polls: Number of polls so far.
+        mean_delay: Mean seconds between two polls of a job by the schedule; None before the first
+            poll.
+        list_is_bad: True if polls have shown that the list is too late or wrong.
+        list_is_proven: True if polls have shown that the list is right.
+        compare_at: Earliest time at which a sweep can tell whether the list is late; infinity if no
+            such sweep is needed.
     """
 
     now: float
@@ -45,18 +48,24 @@ class Situation:
 
 @define(kw_only=True, eq=False)
 class SweepPolicy:
-    """Whether and when to sweep: what a sweep costs, against the polls that it replaces.
+    """Decides whether and when to sweep the job list.
 
     Attributes:
-        discovery: The caller's choice.
-        target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the
-            schedule would poll.
-        min_watched: Watched jobs from which on "auto" begins to sweep.
-        last: The last complete sweep.
+        discovery: When to sweep, apart from pauses. "get": never. "list": while any job is watched.
+            "auto": while sweeps save requests.
+        target_lag: Mean detection lag to aim at, in seconds; None to sweep as often as the schedule
+            would poll a job.
+        min_watched: Number of watched jobs that "auto" needs to start sweeping.
+        last: The last complete sweep; None if there is none, if sweeping has paused since, or if
+            the sweep is over a minute old.
         duration: Seconds that the last complete sweep took.
-        paused_until: Time until which the list is not requested, unless many jobs are added.
-        pauses: Number of pauses since the list was last useful; each is longer than the one before.
-        is_trial: True if the list was too late or wrong, and has not been proven to be right since.
+        paused_until: Time until which the list is not requested. A pause because of too many pages
+            also ends when twice as many jobs are watched.
+        pauses: Number of pauses since the list was last useful; each pause is longer than the
+            previous one.
+        is_trial: True if the list was too late or wrong. Sweeps then only compare the list with
+            polls, and the schedule alone decides when jobs are polled. False again when the list
+            has been proven.
     """
 
     discovery: Discovery
@@ -67,16 +76,17 @@ class SweepPolicy:
     paused_until: float = -math.inf
     pauses: int = 0
     is_trial: bool = False
-    _trial_ends: float = -math.inf
-    _without_pending: int = 0  # complete sweeps in a row
-    _useful: int = 0  # complete sweeps since the last pause
-    _started: float = -math.inf
-    _failures: int = 0  # in a row
-    _until_watched: float = math.inf
-    _counted: Situation | None = None  # at the last update of the sums below, which fade
-    _requests: float = 0.0  # for sweeps
-    _settled: float = 0.0  # jobs
-    _wasted: float = 0.0  # polls
+    _trial_ends: float = -math.inf  # time
+    _without_pending: int = 0  # number of consecutive complete sweeps that showed no pending job
+    _useful: int = 0  # number of complete sweeps since the last pause
+    _started: float = -math.inf  # time at which the last sweep started
+    _failures: int = 0  # number of consecutive sweeps that failed
+    _until_watched: float = math.inf  # number of watched jobs that ends a pause early
+    # Figures at the last update of the next four sums. In these sums, older events count less.
+    _counted: Situation | None = None
+    _requests: float = 0.0  # list requests
+    _settled: float = 0.0  # settled jobs
+    _wasted: float = 0.0  # wasted polls
     _rate: float = 0.0  # polls per second
 
     def should_sweep(self, at: Situation) -> bool:
@@ -88,7 +98,7 @@ class SweepPolicy:
         if self.discovery == "list":
             return at.watched > 0
         if self.last is not None and at.now > self.last.started + _PAUSE:
-            self.last = None  # out of date
+            self.last = None  # the sweep is out of date
         if self.last is None:
             return at.watched >= self.min_watched
         return at.watched >= _MIN_LEFT and self.last.needed_pages <= self._replaced_polls(at)
@@ -101,7 +111,7 @@ class SweepPolicy:
             wasted = self._counted is not None and at.wasted_polls > self._counted.wasted_polls
             self._without_pending = 0 if wasted else self._without_pending + 1
             if self._without_pending % _PENDING_EVERY:
-                statuses = ACTIVE[:1]  # no job was pending recently
+                statuses = ACTIVE[:1]  # only processing jobs: no job was pending recently
         return Sweep.start(
             at.now,
             max_pages=self.max_pages(at),
@@ -111,16 +121,19 @@ class SweepPolicy:
         )
 
     def max_pages(self, at: Situation) -> int:
-        """Return the number of pages above which a sweep costs more than polls."""
+        """Return the number of pages after which to abandon a sweep.
+
+        With "auto", a sweep with more pages would cost more requests than the polls it replaces.
+        """
         return _MAX_PAGES if self.discovery == "list" else int(self._replaced_polls(at))
 
     def record_end(self, sweep: Sweep, at: Situation) -> None:
-        """Record the end of a sweep: it is complete, or was stopped after too many pages."""
+        """Record the end of a sweep that is complete, or was abandoned after too many pages."""
         self._failures = 0
         self._count(at)
         self._requests += sweep.pages
         if sweep.is_complete:
-            sweep.job_ids.clear()  # only the number of pages is still needed
+            sweep.job_ids.clear()  # frees memory; only the numbers of pages are still needed
             self.last = sweep
             if JobStatus.PENDING in sweep.statuses:
                 none = not sweep.jobs_of(JobStatus.PENDING)
@@ -131,7 +144,8 @@ class SweepPolicy:
             wastes = self._wasted > max(_MIN_WASTED, self._settled, at.watched)
             if at.list_is_bad or wastes or (self.is_trial and at.now > self._trial_ends):
                 self.is_trial = True
-                self._pause(at.now, _PAUSE)  # polls by schedule find ends earlier, or cost less
+                # Polls by schedule find settled jobs earlier than sweeps, or cost less.
+                self._pause(at.now, _PAUSE)
             elif not self.is_trial:
                 self._useful += 1
                 if self._useful >= _MIN_USEFUL:
@@ -150,8 +164,9 @@ class SweepPolicy:
         self._count(at)
         every = self._interval(at)
         if self._failures:
-            every = min(every, _RETRY_AFTER)  # no job is polled meanwhile
-        # Jobs known to be missing are polled first; more of them are not needed before that.
+            # Repeat a failed sweep soon: most jobs are not polled before a sweep has ended.
+            every = min(every, _RETRY_AFTER)
+        # Poll most of the jobs known to be missing before the next sweep finds more of them.
         if self._rate:
             busy = at.pending_confirmation / self._rate
         else:
@@ -161,30 +176,35 @@ class SweepPolicy:
         return max(self._started + every - at.now, busy - every / 2, 0.0)
 
     def short_rate(self, sweep: Sweep, at: Situation) -> float | None:
-        """Return the requests per second of a sweep that has ended, if it took long.
+        """Return the requests per second of a sweep that has just ended, if the sweep was slow.
 
-        None if it took at most half of the wanted time between two sweeps.
+        Return None if the sweep took at most half of the wanted time between two sweeps.
         """
         return sweep.pages / self.duration if self.duration > self._interval(at) / 2 else None
 
     def _interval(self, at: Situation) -> float:
-        """Return the wanted seconds from the start of a sweep to that of the next one."""
+        """Return the wanted seconds from the start of a sweep to the start of the next sweep."""
         every = at.mean_delay or _DEFAULT_DELAY
         if self.target_lag is not None:
-            # By the schedule's own price of a request, a sweep that replaces many polls may come
-            # more often than each of them. It need not come more often than the target asks for:
-            # half of the time between sweeps is lag, and so is the time of the polls that follow.
+            # One sweep replaces polls of many jobs. For the same price in requests, a sweep may
+            # therefore be more frequent than the polls of one job, by the square root of jobs per
+            # page. But sweeps need not be more frequent than the target lag requires. The mean
+            # lag is half of the time between two sweeps, plus the duration of a sweep.
             pages = len(ACTIVE) if self.last is None else self.last.needed_pages
             every *= min(math.sqrt(pages / max(at.watched, 1)), 1.0)
             every = max(every, 2 * max(self.target_lag - self.duration, self.target_lag / 2))
         if self.discovery == "auto":
-            # Other people's jobs make the list longer. Rarer sweeps cost less and lead to more lag.
+            # The jobs of other programs make the list longer, and sweeps more expensive. Then
+            # sweeps are up to 20% less frequent, which saves requests and adds a little lag.
             cost = self._requests / (_REQUEST_SHARE * max(self._settled + at.watched, 1))
             every *= min(max(cost, 1.0), _MAX_STRETCH)
         return every
 
     def _replaced_polls(self, at: Situation) -> float:
-        """Return how many polls of all jobs the schedule would make between two sweeps."""
+        """Return the number of polls, of all jobs, by the schedule in the time between two sweeps.
+
+        These are the polls that a sweep replaces.
+        """
         if at.mean_delay is None or self.target_lag is None:
             return at.watched
         return at.watched * min(1.0, 2 * self.target_lag / at.mean_delay)
@@ -199,6 +219,7 @@ class SweepPolicy:
         self._trial_ends = self.paused_until + _TRIAL
 
     def _count(self, at: Situation) -> None:
+        """Update the sums in which older events count less."""
         before, self._counted = self._counted, at
         if before is None or at.now <= before.now:
             return
@@ -211,22 +232,22 @@ class SweepPolicy:
         self._rate = self._rate * recent + (1 - recent) * (at.polls - before.polls) / passed
 
 
-_MIN_LEFT: Final = 3  # watched jobs down to which "auto" goes on
+_MIN_LEFT: Final = 3  # watched jobs; with fewer, "auto" stops sweeping
 _MAX_PAGES: Final = 10_000
-_MAX_FAILURES: Final = 2
-_PAUSE: Final = 60.0  # seconds; each pause is twice as long as the one before
-_SHORT_PAUSE: Final = 5.0
-_RETRY_AFTER: Final = 1.0  # seconds from the start of a sweep that fails to that of the next one
-_TRIAL: Final = 30.0
+_MAX_FAILURES: Final = 2  # consecutive sweeps
+_PAUSE: Final = 60.0  # seconds; each pause is twice as long as the previous one
+_SHORT_PAUSE: Final = 5.0  # seconds, after failed sweeps; doubled in the same way
+_RETRY_AFTER: Final = 1.0  # seconds from the start of a failed sweep to the start of the next one
+_TRIAL: Final = 30.0  # seconds in which the list can be proven
 _MIN_APART: Final = 1.0  # seconds between two sweeps that compare the list with polls
-_MAX_PAUSE: Final = 3600.0
-_MAX_PAUSES: Final = 16
-_MIN_WITHOUT_PENDING: Final = 3  # sweeps
-_PENDING_EVERY: Final = 8  # sweeps
-_MIN_USEFUL: Final = 5  # sweeps
-_MIN_WASTED: Final = 100.0
-_DEFAULT_DELAY: Final = 4.0
-_REQUEST_SHARE: Final = 0.2  # requests for sweeps, per job
-_MAX_STRETCH: Final = 1.2
-_MEMORY: Final = 300.0
-_RATE_MEMORY: Final = 10.0
+_MAX_PAUSE: Final = 3600.0  # seconds
+_MAX_PAUSES: Final = 16  # maximum of `pauses`, so that the power of 2 stays small
+_MIN_WITHOUT_PENDING: Final = 3  # sweeps without a pending job, before sweeps omit that status
+_PENDING_EVERY: Final = 8  # every eighth sweep lists pending jobs even then
+_MIN_USEFUL: Final = 5  # complete sweeps
+_MIN_WASTED: Final = 100.0  # polls
+_DEFAULT_DELAY: Final = 4.0  # seconds, before the schedule was asked
+_REQUEST_SHARE: Final = 0.2  # list requests per job; if there are more, sweeps become rarer
+_MAX_STRETCH: Final = 1.2  # maximum factor by which the time between sweeps becomes longer
+_MEMORY: Final = 300.0  # seconds after which an event counts 1/e in the sums
+_RATE_MEMORY: Final = 10.0  # the same for the polls per second
