@@ -34,14 +34,14 @@ from adepoll.throttling.statistics import ClientStats
 
 
 class AdeClient(AsyncCloseable):
-    """A client of the ADE service: polls one job, lists a page of jobs or all jobs, of any kind.
+    """A client of the ADE service: polls a job, lists a page of jobs, or lists all jobs.
 
-    A job is named by its id or a `JobRef`. An id has the kind that its form says, as ids of v2 jobs
-    do, or else the client's kind.
+    A job is named by its id or a `JobRef`. The form of a v2 id says the kind of its job. Any other
+    id without a kind means a job of the client's kind.
 
-    Use it as ``async with AdeClient() as client``, or close it with `aclose`. A client has one key,
-    one region and one request budget. Any number of tasks of one event loop can share it; several
-    clients can share one budget (`rate_limiter`).
+    Use the client as ``async with AdeClient() as client``, or close it with `aclose`. A client has
+    one key, one region and one request budget. Any number of tasks of one event loop can share a
+    client, and several clients can share one budget (`rate_limiter`).
     """
 
     def __init__(
@@ -66,41 +66,44 @@ class AdeClient(AsyncCloseable):
         max_connections: int | None = None,
         rng: Random | None = None,
     ) -> None:
-        """Create a client. Nothing is sent, and no connection opened, before the first call.
+        """Create a client. It connects to the service at the first call of another method.
 
         Args:
             api_key: The key; None reads the environment variable ``VISION_AGENT_API_KEY``.
-            region: ``us`` or ``eu``; None reads ``LANDINGAI_ADE_ENVIRONMENT`` (``production`` or
-                ``eu``); without that variable, ``us``.
-            base_url: The address of the API instead of a region: a proxy, an emulator. Without
-                either argument, ``LANDINGAI_ADE_BASE_URL`` takes precedence over the region's
-                variable, as in the official SDK.
-            v2_base_url: The address of the API for v2 jobs; None reads
-                ``LANDINGAI_ADE_V2_BASE_URL``, and without that variable follows `base_url`, or else
-                the region.
-            kind: Kind of the jobs that are named by an id whose form does not say its kind.
-            kinds: Rules of further kinds of jobs; those of the service are known.
-            session: Your own session, which the client does not close. The client's own one keeps
-                no cookies and ignores netrc.
-            transport: Proxies, certificates and header limits; None for the defaults, which read
-                the proxies of the environment. A `session` has its own.
-            timeout: Longest time of one request, connecting and body included, seconds.
+            region: ``us`` or ``eu``. None reads the environment variable
+                ``LANDINGAI_ADE_ENVIRONMENT``, which is ``production`` (us) or ``eu``; if this is
+                not set either, the region is ``us``.
+            base_url: Address of the API, for example of a proxy or an emulator; not together with
+                `region`. If both are None, ``LANDINGAI_ADE_BASE_URL`` is read first, then
+                ``LANDINGAI_ADE_ENVIRONMENT``, as in the official SDK.
+            v2_base_url: Address of the API for v2 jobs. None for that of `region`. If `region` is
+                None, too, ``LANDINGAI_ADE_V2_BASE_URL`` is read; if this is not set, the address is
+                `base_url`, ``LANDINGAI_ADE_BASE_URL`` or that of the region, in this order.
+            kind: Kind of a job that is named by an id alone, if the form of the id does not say the
+                kind.
+            kinds: Rules of your own kinds of jobs, in addition to the kinds of the service.
+            session: Your own aiohttp session, which the client does not close. None for a session
+                that the client creates and closes; it keeps no cookies and ignores netrc files.
+            transport: Proxies, certificates and header limits; not together with `session`. None
+                for the defaults, which read the proxies of the environment.
+            timeout: Longest time of one request in seconds, including connecting and the body.
             outage_wait: Seconds for which `get_job` and `list_jobs` wait while the service is down,
-                before they raise `ServiceDownError`. A watcher has its own patience.
+                before they raise `ServiceDownError`. A watcher uses its `outage_patience` instead.
             max_rate: Largest number of requests per second; None for no limit.
-            retry: When failed requests are sent again; None for the policy of `rate_limiter`, or
-                the defaults.
+            retry: Decides when failed requests are sent again. None for the policy of
+                `rate_limiter`, or for the default policy if that is None, too.
             rate_limiter: A request budget that this client shares with other clients of the same
                 organisation and event loop; None for a budget of its own. The client does not close
                 it.
-            max_body_bytes: Largest accepted response body, bytes after decompression. An answer
-                about a v2 job can be larger: then its result is not kept in memory.
-            inline_limit: Size in bytes from which the result in an answer about a v2 job is not
-                kept in memory; see `JobSnapshot.data_omitted`.
-            result_dir: Existing folder for such results, so that they need not be requested again.
-                Each file is deleted with its snapshot. None to leave them out.
+            max_body_bytes: Largest accepted response body, in bytes after decompression. An answer
+                about a v2 job may be larger, because its result is then not kept in memory.
+            inline_limit: Largest answer about a v2 job, in bytes, whose result is kept in memory;
+                see `JobSnapshot.data_omitted`.
+            result_dir: Existing folder for the results of larger answers, so that they need not be
+                requested again. The file of a result is deleted when its snapshot is no longer
+                used. None to leave such results out.
             max_connections: Largest number of concurrent requests; None for 256.
-            rng: Source of jitter, to make runs reproducible.
+            rng: Random numbers for jitter. Pass one with a fixed seed to make runs reproducible.
 
         Raises:
             MissingApiKeyError: There is no key.
@@ -109,7 +112,7 @@ class AdeClient(AsyncCloseable):
                 or `max_rate` or `max_connections` together with `rate_limiter`.
         """
         given_key = None if api_key is None else Secret(api_key)
-        del api_key  # an error tracker would record it with any error below
+        del api_key  # error trackers record the variables of a function that raises
         if not (math.isfinite(timeout) and timeout > 0):
             raise ValueError(f"timeout must be a positive number, got {timeout}")
         if not outage_wait >= 0:
@@ -162,11 +165,11 @@ class AdeClient(AsyncCloseable):
 
     def __repr__(self) -> str:
         """Return the class and the address, without the key."""
-        # A debugger asks before the attributes exist, too.
+        # A debugger can call this before __init__ has set the attribute.
         return f"AdeClient(base_url={getattr(self, '_base_url', None)!r})"
 
     async def aclose(self) -> None:
-        """Close the client and its own session. All calls then raise ClosedError."""
+        """Close the client, and its session unless you passed it. Later calls raise ClosedError."""
         self._sender.close()
         await self._transport.aclose()
 
@@ -182,7 +185,7 @@ class AdeClient(AsyncCloseable):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs that are named by an id whose form does not say its kind."""
+        """Kind of a job that is named by an id alone, if the form of the id does not say it."""
         return self._kind
 
     @property
@@ -191,7 +194,7 @@ class AdeClient(AsyncCloseable):
         return self.rules_of(self._kind).newest_first
 
     def rules_of(self, kind: JobKind) -> KindRules:
-        """Return how jobs of a kind are polled; raises `ConfigurationError` for an unknown kind."""
+        """Return the rules of a kind; raise `ConfigurationError` if the kind is unknown."""
         if (rules := self._rules.get(kind)) is None:
             raise ConfigurationError(
                 f"no rules for jobs of the kind {kind.name!r}; pass them as kinds=[...]"
@@ -200,17 +203,17 @@ class AdeClient(AsyncCloseable):
 
     @property
     def retry(self) -> RetryPolicy:
-        """When failed requests are sent again."""
+        """The policy that decides when failed requests are sent again."""
         return self._retry
 
     @property
     def transport(self) -> TransportOptions:
-        """How the client connects; a `ResultFetcher` without options of its own uses the same."""
+        """Proxies, certificates and header limits. A `ResultFetcher` uses the same by default."""
         return self._transport_options
 
     @property
     def rng(self) -> Random:
-        """The source of jitter."""
+        """Random numbers for jitter."""
         return self._rng
 
     @property
@@ -219,24 +222,28 @@ class AdeClient(AsyncCloseable):
         return self._sender.stats(bytes_received=self._transport.bytes_received)
 
     def keep_results_in(self, folder: Path) -> None:
-        """Use a folder as `result_dir` from now on, unless there is one; `Batch` does so."""
+        """Use `folder` as `result_dir`, unless the client already has a `result_dir`."""
         self._requests.result_dir = self._requests.result_dir or ResultFolder(folder)
 
     def service_time(self) -> float | None:
-        """Return the Unix time of the service, from its Date headers; None before a response."""
+        """Return the Unix time of the service, in seconds; None before the first response.
+
+        The time is calculated from the Date headers of responses.
+        """
         return self._transport.clock.unix_time(asyncio.get_running_loop().time())
 
     async def get_job(self, job: str | JobRef) -> JobSnapshot:
         """Poll one job once.
 
-        The guide says how long a call can take at most, under "The request budget".
+        For the longest time that a call can take, see "The request budget" in the guide.
 
         Raises:
             InvalidJobIdError: The id cannot be a job id; nothing was sent.
-            RequestError: There was no usable response: a `StatusError` if the service answered
-                with an error status, a `TransportError` if no response arrived. Temporary failures
-                have been retried.
-            ServiceDownError: The service is down (a `TransportError`, too).
+            RequestError: No usable response arrived, also after retries of temporary failures. It
+                is a `StatusError` if the service answered with an error status, and a
+                `TransportError` if no response arrived.
+            ServiceDownError: The service is down, and `outage_wait` seconds have passed. It is a
+                subclass of `TransportError`.
             ClosedError: The client is closed.
         """
         ref = JobRef.of(job).resolved(self._kind)
@@ -249,12 +256,12 @@ class AdeClient(AsyncCloseable):
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Request the answer about a job, and yield the response, whose body is not read yet.
 
-        For `ResultFetcher`, which reads a large result from it.
+        `ResultFetcher` uses this to read a large result.
 
         Args:
             job: The job.
-            headers: Headers of the request; if there are any, they ask for a range of the answer,
-                and the response can also have the status 412 or 416.
+            headers: Headers that request a range of the answer; the status of the response can then
+                also be 412 or 416. Empty to request the whole answer.
 
         Raises:
             AdePollError: As for `get_job`.
@@ -295,12 +302,16 @@ class AdeClient(AsyncCloseable):
     ) -> AsyncIterator[JobSummary]:
         """Yield all jobs of the key of one kind, page by page, each id once.
 
-        The order is not documented, and jobs move between pages in the meantime, so a job can be
-        missed. Ends at the last page, and after 3 pages in a row without a new job.
+        A job can be missed, because jobs can move to another page between two requests. The
+        iteration ends after the last page, or after 3 pages in a row without a new job.
 
         Args:
             status: Yield only jobs with this status; None for all.
             kind: Kind of the jobs; None for the client's kind.
+
+        Raises:
+            RequestError: As for `get_job`.
+            ClosedError: The client is closed.
         """
         seen: set[str] = set()
         page = pages_without_new = 0
@@ -320,7 +331,7 @@ class AdeClient(AsyncCloseable):
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Wait until the request budget allows one more request, which your own code then sends.
 
-        For requests that adepoll does not send, such as the creation of a job::
+        Use it for requests that adepoll does not send, such as the creation of a job::
 
             async with client.turn():
                 try:
@@ -329,10 +340,10 @@ class AdeClient(AsyncCloseable):
                     response = error.response
                     raise client.error_of(response.status_code, response.headers) from error
 
-        Send one request in the block, and switch off retries of the code that sends it. The request
-        counts as one of the client while the block runs. A `RequestError` that leaves the block is
-        recorded: after a `RateLimitedError`, all requests of the budget wait until its
-        `retry_after` has passed. Any other exception leaves the budget as it was.
+        Send one request in the block, and switch off the retries of the library that sends it. The
+        client counts the request as its own while the block runs. The budget records a
+        `RequestError` that leaves the block: after a `RateLimitedError`, all requests of the budget
+        wait for at least `retry_after` seconds. Any other exception leaves the budget unchanged.
 
         Raises:
             ServiceDownError: The service is down, and `outage_wait` seconds have passed.
@@ -341,22 +352,23 @@ class AdeClient(AsyncCloseable):
         return self._sender.turn()
 
     def error_of(self, status: int, headers: Headers, body: bytes = b"") -> StatusError:
-        """Return the error for a response that your own code received, to be raised in a `turn`.
+        """Return the error for a response that your own code received. Raise it within a `turn`.
 
         Args:
-            status: HTTP status, not a success.
-            headers: Headers of the response; those of httpx and aiohttp fit.
-            body: The body, if the message of the error should contain what it says.
+            status: HTTP status of the response, an error status.
+            headers: Headers of the response, as httpx or aiohttp returns them.
+            body: Body of the response; its error message becomes part of the message of the
+                returned error.
         """
         return protocol.status_error(
             status, headers, body, job_id=None, now=datetime.now(UTC), secret=self._key
         )
 
     def _before_request(self) -> None:
-        """Do nothing; a subclass can prepare itself for a request."""
+        """Do nothing. A subclass can override this method, which is called before each request."""
 
     def for_kind(self, kind: JobKind) -> "ClientOfKind":
-        """Return a view of this client whose ids mean jobs of one kind.
+        """Return a view of this client, for which every id means a job of the given kind.
 
         Raises:
             ConfigurationError: The kind is not known.
@@ -366,11 +378,12 @@ class AdeClient(AsyncCloseable):
     def for_polling(self, semaphore: AbstractAsyncContextManager[object]) -> "PollingClient":
         """Return a view of this client for callers that poll on a schedule, such as a watcher.
 
-        The view holds `semaphore` during each request, but not while the request waits for the
-        rate limit. It sends each request once, since its caller polls again anyway.
+        The view holds `semaphore` while a request is sent and answered, but not while the request
+        waits for the rate limit. The view never repeats a request, since its caller polls again
+        later.
 
-        If `get_job` or `list_jobs` is overridden or patched, the view calls that method, and holds
-        `semaphore` during the whole call.
+        If `get_job` or `list_jobs` is overridden or patched, the view calls the new method, and
+        holds `semaphore` during the whole call.
         """
         rules = self.rules_of(self._kind)
         return PollingClient(self, self._requests, rules, _OWN_METHODS, semaphore)

@@ -1,9 +1,10 @@
-"""JSON to attrs classes and back: a field is declared in its class only. Imports json_fields.
+"""Reads objects of attrs classes from JSON, and writes them as JSON. Imports json_fields.
 
-A reader is generated for each class, as attrs generates its __init__. It raises `UNREADABLE` if a
-required field is missing or has another type, and then `problems_of` says why. Unknown fields, and
-all other odd values, are kept in the attribute `extra`. A reader does not recurse into JSON of
-unknown shape.
+The attributes of a class declare its JSON fields. From them, this module generates a reader: a
+function that creates an object from parsed JSON. A reader raises `UNREADABLE` if a required field
+is missing or has another type; `problems_of` then returns the reasons. Unknown fields, and optional
+fields that cannot be read, are kept in the attribute `extra`. A reader does not recurse into JSON
+of unknown shape.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,11 +35,13 @@ from adepoll.errors import MalformedAnswerError
 _T = TypeVar("_T")
 
 UNREADABLE: Final = (KeyError, ShapeError)
-"""What a reader raises."""
+"""Exceptions of a reader: a required field is missing (KeyError) or has another type."""
 
-_LARGE: Final = 2**53  # smaller whole numbers fit a float
+_LARGE: Final = 2**53  # every smaller whole number is exact as a float
 _MAX_PROBLEMS: Final = 20
-_MAX_UNREADABLE: Final = 100  # items of an array: as many as the longest page of the list has
+# After this number of unreadable items, the rest of an array is not read. A page of the job list
+# has at most 100 jobs, so every job of a page is read.
+_MAX_UNREADABLE: Final = 100
 
 
 def decode(
@@ -48,49 +51,58 @@ def decode(
     *,
     shape: Shape | None = None,
 ) -> _T:
-    """Read an instance of an attrs class from JSON text.
+    """Read an object of an attrs class from JSON text.
+
+    Args:
+        cls: The class.
+        body: The JSON text.
+        limits: Limits of the text; None for no limits.
+        shape: How the JSON differs from the declaration of the class; None if it does not.
 
     Raises:
-        MalformedAnswerError: The text is not JSON, exceeds a limit, or a required field is missing
-            or has another type.
+        MalformedAnswerError: The text is not JSON or exceeds a limit, or a required field is
+            missing or has another type.
     """
     return read(cls, load_object(body, limits), shape=shape)
 
 
 def read(cls: type[_T], raw: Json, *, shape: Shape | None = None) -> _T:
-    """Read an instance of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
-    model: type = cls  # mypy does not take a type[_T] for a hashable object
+    """Read an object of an attrs class from parsed JSON; raises `MalformedAnswerError`."""
+    model: type = cls  # `reader_of` needs a hashable argument, and mypy refuses a type[_T]
     try:
         instance: _T = reader_of(model, shape)(raw)
     except UNREADABLE:
-        pass  # else the error of the reader would be the context of the next one
+        pass  # an error raised here would have the reader's error as its context
     else:
         return instance
     raise MalformedAnswerError(problems_of(cls, raw, shape=shape))
 
 
 def encode(model: object) -> str:
-    """Write an instance of an attrs class, or JSON that was parsed, as one line of JSON."""
+    """Return one line of JSON text for an object of an attrs class, or for parsed JSON."""
     is_json = model is None or isinstance(model, dict | list | str | int | float)
     return dumps(model if is_json else flatten(model))
 
 
 def flatten(model: object) -> dict[str, Json]:
-    """Return the model as a JSON object, from which `read` can read it again."""
+    """Return an object of an attrs class as a JSON object, from which `read` can read it again."""
     raw: dict[str, Json] = _writer().flatten(model)
     return raw
 
 
 @cache
 def _writer() -> ModuleType:
-    from adepoll.api import writer  # noqa: PLC0415 - cattrs is slow to import; polls need none
+    from adepoll.api import writer  # noqa: PLC0415 - slow: it imports cattrs; polls only read
 
     return writer
 
 
 @cache
 def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
-    """Generate the function that reads an instance of the class from parsed JSON."""
+    """Return the generated function that reads an object of the class from parsed JSON.
+
+    The function raises `UNREADABLE`.
+    """
     names: dict[str, object] = {
         "cls": cls,
         "keys": keys_of(cls, shape),
@@ -101,8 +113,9 @@ def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
         "large": _LARGE,
         "ShapeError": ShapeError,
         "UNREADABLE": UNREADABLE,
+        # `bounded` is called for objects and arrays only, because a call for each value is slow.
         "bounded": bounded,
-        "containers": CONTAINERS,  # to call `bounded` for all values would take three times as long
+        "containers": CONTAINERS,
         "set_aside": set_aside,
     }
     lines = [
@@ -126,13 +139,14 @@ def reader_of(cls: type, shape: Shape | None = None) -> Callable[[Json], Any]:
 
 
 def set_aside(extra: dict[str, Json], key: str, value: Json) -> None:
-    """Keep the JSON of a field that cannot be read, or not completely."""
+    """Store the JSON of a field in `extra`, because not all of it could be read."""
     kept = bounded(value)
-    # The text of JSON that is nested too deeply must not become the value when it is read again.
+    # JSON that is nested too deeply is kept as text, and under another key. Under the same key, the
+    # text would become the value of the field when the object is written and read again.
     extra[key if kept is value else f"{key}_json"] = kept
 
 
-# A value of the usual type needs no further check.
+# Conditions, by type, under which the value of the variable `{v}` needs no further check.
 _USUAL: Final[Mapping[type, str]] = {
     str: "type({v}) is str",
     bool: "type({v}) is bool",
@@ -142,12 +156,12 @@ _USUAL: Final[Mapping[type, str]] = {
 
 
 def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator[str]:
-    """Yield the lines that read one field into a variable, and define the names they use.
+    """Yield the lines that read one field into a variable.
 
     Args:
         field: The field.
-        names: The names that the lines can use.
-        keep: Whether the JSON is needed again, for the field that repeats it.
+        names: Global names of the generated function; those that the lines use are added.
+        keep: Whether to keep the JSON in a variable as well, because a later field can repeat it.
     """
     v = f"_{field.name}"
     default = "None" if field.required or field.default is None else f"default{v}"
@@ -189,6 +203,7 @@ def _lines_of(field: Field, names: dict[str, object], *, keep: bool) -> Iterator
 
 
 def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
+    """Yield the lines that read a field whose type is an attrs class."""
     read = f"{v} = read{v}({v})"
     if field.required:
         yield f" {read}"
@@ -208,7 +223,11 @@ def _lines_of_object(field: Field, v: str, default: str) -> Iterator[str]:
 
 
 def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
-    """Return a function that reads an unusual value, or keeps it in `extra`."""
+    """Return a function that reads a value whose type is not the usual one.
+
+    A value that cannot be read is stored in `extra`, and the function returns the default. If the
+    field has no default, the function raises `ShapeError`.
+    """
     read, key, is_whole = field.read_scalar, field.key, field.type is int
     default = field.if_odd if field.required else field.default
 
@@ -221,16 +240,18 @@ def _repairer(field: Field) -> Callable[[Json, dict[str, Json]], Any]:
             set_aside(extra, key, value)
             return default
         if type(value) in {dict, list} or (is_whole and read_float(value) != read_value):
-            set_aside(extra, key, value)  # it contains more than what was read
+            # The JSON says more than `read_value`: it is an object or array, or has a fraction.
+            set_aside(extra, key, value)
         return read_value
 
     return repair
 
 
 def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, ...]]:
-    """Return a function that reads the items that can be read.
+    """Return a function that reads an array, without the items that cannot be read.
 
-    It keeps the array in `extra` if that has other items, too.
+    If an item is left out, the function stores the whole array in `extra`. It raises `ShapeError`
+    if the field is required and the value is not an array, or none of its items can be read.
     """
     read = reader_of(field.type) if attrs.has(field.type) else field.read_scalar
     read_odd = _message_reader(field.type) if field.is_message else read
@@ -262,7 +283,7 @@ def _array_reader(field: Field) -> Callable[[Json, dict[str, Json]], tuple[Any, 
 
 
 def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[Any]:
-    """Yield the items that can be read; no more after 100 that cannot be."""
+    """Yield the items that can be read; stop at the 100th item that cannot be read."""
     left = _MAX_UNREADABLE
     for item in items:
         try:
@@ -276,7 +297,10 @@ def _readable(read: Callable[[Json], Any], items: Iterable[Json]) -> Iterator[An
 def _reader_of_each(
     read: Callable[[Json], Any], *, are_numbers: bool
 ) -> Callable[[Sequence[Json]], tuple[Any, ...]]:
-    """Return a function that reads each item; fast for whole numbers, which need no check each."""
+    """Return a function that reads the items of an array, one by one.
+
+    If all items are whole numbers, it checks all of them with a few fast calls instead.
+    """
     if not are_numbers:
         return lambda items: tuple([read(item) for item in items])
 
@@ -289,10 +313,10 @@ def _reader_of_each(
 
 
 def _message_reader(cls: type) -> Callable[[Json], Any]:
-    """Return a reader of a class with a message text.
+    """Return a reader of a class of messages, such as `ExtractWarning`.
 
-    The reader also accepts the text alone instead of an object. If the object has no text under
-    its usual key, the reader searches the object's unknown fields for one.
+    The reader also accepts a text in place of the JSON object. If the object has no text under the
+    declared key, the reader searches the unknown fields of the object for a text.
     """
     [text] = [field for field in fields_of(cls) if field.is_message]
     read, key, name = reader_of(cls), text.key, text.name
@@ -310,7 +334,7 @@ def _message_reader(cls: type) -> Callable[[Json], Any]:
 def _lines_that_construct(
     cls: type, names: dict[str, object], defaults: Mapping[str, object]
 ) -> Iterator[str]:
-    """Yield the lines that return the instance."""
+    """Yield the lines that create the object from the variables, and return it."""
     values = {}
     for field in attrs.fields(cls):
         is_read = field.name == "extra" or json_key(field) is not None
@@ -322,7 +346,7 @@ def _lines_that_construct(
     if hooks or hasattr(cls, "__attrs_post_init__") or not slots:
         yield f" return cls({', '.join(f'{name}={value}' for name, value in values.items())})"
         return
-    # What the __init__ of a frozen attrs class with slots does, in half of the time.
+    # The lines set the slots directly, as the __init__ of a frozen attrs class does, but faster.
     names["new"] = object.__new__
     yield " self = new(cls)"
     for name, value in values.items():
@@ -332,14 +356,17 @@ def _lines_that_construct(
 
 
 def problems_of(cls: type, raw: Json, path: str = "$", *, shape: Shape | None = None) -> list[str]:
-    """Return why a reader refuses the JSON, each as "problem @ path"; at most about 20."""
+    """Return the reasons why a reader refuses the JSON, each as "problem @ path".
+
+    An array is checked only until about 20 problems are known.
+    """
     if not isinstance(raw, dict):
         return [f"expected an object, got {kind_of(raw)} @ {path}"]
     problems: list[str] = []
     for field in fields_of(cls, shape):
         if field.required:
             problems += _problems_of_field(field, raw, f"{path}.{field.key}")
-    return [*dict.fromkeys(problems)]  # two fields can share a key
+    return [*dict.fromkeys(problems)]  # two fields can have the same key, and the same problem
 
 
 def _problems_of_field(field: Field, raw: dict[str, Json], path: str) -> list[str]:

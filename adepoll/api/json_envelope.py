@@ -1,7 +1,8 @@
-"""ObjectScanner: the top level of a JSON object of any size, read while its bytes arrive.
+"""ObjectScanner: reads the top level of a JSON object of any size, while its bytes arrive.
 
-A poll of a v2 job contains the whole result. This module finds out what such an answer says of the
-job, and cuts the result out byte for byte, without holding all of it. Pure; imports errors only.
+The answer to a poll of a v2 job contains the whole result. The scanner reads the other members of
+this answer, and passes the bytes of the result on, without holding all of them in memory. Does no
+I/O; imports errors only.
 """
 
 import json
@@ -14,10 +15,11 @@ from adepoll.errors import MalformedAnswerError
 _State: TypeAlias = Callable[[bytes, int], int]
 """Reads one part of the object, from an offset in a chunk; returns the offset after that part."""
 
-# Windows grow with the value, so that many short values in one chunk do not take quadratic time.
+# Bytes. A value is scanned in windows, each up to twice as long as the previous one. If all windows
+# were long, a chunk with many short values would take quadratic time.
 _FIRST_WINDOW: Final = 2**8
 _MAX_WINDOW: Final = 2**18
-_MAX_KEY: Final = 2**12  # bytes
+_MAX_KEY: Final = 2**12  # bytes; a member with a longer name is skipped
 
 _KEYS: Final = json.JSONDecoder(strict=False)
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
@@ -26,7 +28,7 @@ _SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _NO_MARKS: Final = bytes(sorted({*range(256)} - {*b'[]{}"'}))
 _STEPS: Final = bytes.maketrans(b"[{]}", b"(())")
-# Brackets that enclose each other and nothing else; fast calls remove them.
+# Groups of matching brackets. `bytes.replace` removes such groups quickly.
 _PAIRS: Final = [b"(" * levels + b")" * levels for levels in (1, 4, 16)]
 _RUNS: Final = re.compile(rb"(\(*)(\)*)")
 _LONG_RUN: Final = 32  # brackets
@@ -36,8 +38,8 @@ _MAX_ROUNDS: Final = 64
 class ObjectScanner:
     """Reads the members of one JSON object while its bytes arrive in chunks of any size.
 
-    It takes linear time, and memory for short values only. Nested values are not checked: only
-    their end is found.
+    The scanner takes time in proportion to the bytes, and keeps only short values in memory. It
+    finds the end of a nested value, but does not check that the value is valid JSON.
 
     Attributes:
         members: JSON text of each complete value of at most `max_value` bytes, by name. If a name
@@ -55,18 +57,17 @@ class ObjectScanner:
         max_total: int = 2**20,
         max_members: int | None = 256,
     ) -> None:
-        """Begin before the first byte.
+        """Create a scanner that has not read anything yet.
 
         Args:
-            cut: Name of a member whose value `feed` returns, and which is not kept.
-            within: A new scanner, which reads the value of that member; then the value must be an
-                object or null.
+            cut: Name of a member whose value is not kept: `feed` returns its bytes.
+            within: A new scanner that reads the value of the member `cut`. This value must then be
+                an object or null.
             max_value: Size in bytes of the longest value to keep.
-            max_total: Size in bytes of all names and values to keep. Members after that are
-                ignored, except `cut`.
-            max_members: Number of members to read, since each takes time, however short it is;
-                None for any number. Members after that are ignored, except `cut`, for which there
-                is no place then.
+            max_total: Size in bytes of all names and values to keep. Later members are ignored,
+                except `cut`.
+            max_members: Number of members to read; None for any number. Later members are ignored.
+                If `cut` is not among the first members, `feed` raises `MalformedAnswerError`.
         """
         self.members: dict[str, bytes] = {}
         self.long_members: set[str] = set()
@@ -75,16 +76,18 @@ class ObjectScanner:
         self._within = within
         self._max_value = max_value
         self._max_members = max_members
-        self._left = max_total
-        self._count = 0  # members begun
+        self._left = max_total  # bytes of names and values that can still be kept
+        self._count = 0  # members that have begun
         self._read: _State = self._begin
-        self._offset = 0  # of the current chunk in the text
-        self._name: str | None = None  # of the current member; None if it is too long
+        self._offset = 0  # bytes before the current chunk
+        self._name: str | None = None  # name of the current member; None if the name is too long
         self._has_cut = False
         self._is_cutting = False
         self._pieces: list[memoryview] = []
-        self._kept = bytearray()  # the current key or value, up to one byte more than the limit
-        self._limit = 0  # bytes to keep of it
+        # The beginning of the current key or value. If the whole has more than `_limit` bytes, this
+        # has `_limit + 1` bytes.
+        self._kept = bytearray()
+        self._limit = 0
         self._depth = 0  # open brackets of the current value
         self._in_string = False
         self._is_escaped = False  # the text so far ends with the backslash of an escape
@@ -94,8 +97,8 @@ class ObjectScanner:
         """Read the next bytes; return those that belong to the value of `cut`.
 
         Raises:
-            MalformedAnswerError: The text is not a JSON object, or has the member `cut` twice, or
-                too many members.
+            MalformedAnswerError: The text is not a JSON object, has the member `cut` twice, or has
+                `max_members` members before `cut`.
         """
         text = chunk if isinstance(chunk, bytes) else bytes(chunk)
         position = 0
@@ -106,17 +109,17 @@ class ObjectScanner:
         return pieces
 
     def has(self, name: str) -> bool:
-        """Return whether the object has this member, whose value may not be complete yet."""
+        """Return whether the object has this member. Its value may still be incomplete."""
         is_cut = self._has_cut and name == self._cut
         return is_cut or name == self._name or name in self.members or name in self.long_members
 
     def short_members(self) -> bytes:
-        """Return the JSON text of an object with `members`."""
+        """Return the JSON text of an object that has only the members in `members`."""
         return b"{%b}" % b",".join(
             [b"%b:%b" % (json.dumps(name).encode(), text) for name, text in self.members.items()]
         )
 
-    # States, in the order in which they read an object.
+    # The states, in the order of the parts of an object. Each is a function of the type `_State`.
 
     def _begin(self, text: bytes, position: int) -> int:
         return self._expect(text, position, {b"{": self._first_key}, space=_SPACE_OR_MARK)
@@ -219,7 +222,18 @@ class ObjectScanner:
         *,
         space: re.Pattern[bytes] = _SPACE,
     ) -> int:
-        """Skip whitespace, then enter the state of the next byte; return the offset after it."""
+        """Skip whitespace, and return the offset after the next byte, which decides the next state.
+
+        Args:
+            text: The chunk.
+            position: Offset in the chunk.
+            states: Next state for each byte that is allowed here. The state `_end` completes the
+                object.
+            space: Matches what counts as whitespace here.
+
+        Raises:
+            MalformedAnswerError: The next byte is not allowed here.
+        """
         position = _skip(space, text, position)
         if position == len(text):
             return position
@@ -275,14 +289,16 @@ class ObjectScanner:
         raise self._error("a key", position)
 
     def _scan(self, text: bytes, position: int) -> int:
-        """Read on in a string or in brackets; return the offset after their end or the window.
+        """Read one window of a string, or of a value in brackets; return the offset after it.
 
-        If brackets end within a long window, return `position`: the next window is half as long.
+        If the string or value ends within the window, return the offset after its end. A value in
+        brackets that ends within a long window is an exception: the method reads nothing, returns
+        `position`, and halves the next window, since only short windows are searched for the end.
         """
         window = text[position : position + self._window]
         stop = position + len(window)
         self._window = min(2 * self._window, _MAX_WINDOW)
-        is_escaped = False  # after the window
+        is_escaped = False  # whether the window ends with the backslash of an escape
         if self._is_escaped:
             window = b" " + window[1:]
         if self._in_string and b'"' not in window:
@@ -312,7 +328,7 @@ class ObjectScanner:
         return stop
 
     def _end_of_value(self, window: bytes) -> int:
-        """Return the offset after the bracket that closes the value."""
+        """Return the offset in the window after the bracket that closes the current value."""
         depth, is_string = self._depth, self._in_string
         offset = 0
         for part in window.split(b'"'):
@@ -331,20 +347,21 @@ class ObjectScanner:
 
 
 def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
-    """Return the offset after a match of the pattern, which may be empty."""
+    """Return the offset after the text that matches the pattern at `position`."""
     found = pattern.match(text, position)
     return position if found is None else found.end()
 
 
 def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
-    """Count the brackets of a text that have no partner in it, outside of strings.
+    """Count the brackets outside of strings that have no matching bracket in the text.
 
     Args:
         window: The text, which contains no escapes.
-        in_string: Whether it begins within a string.
+        in_string: Whether the text begins within a string.
 
     Returns:
-        The numbers of closing and of opening brackets, and whether the text ends within a string.
+        The number of such closing brackets, the number of such opening brackets, and whether the
+        text ends within a string.
     """
     marks = window.translate(None, _NO_MARKS)
     if in_string:
@@ -352,7 +369,8 @@ def _unmatched(window: bytes, *, in_string: bool) -> tuple[int, int, bool]:
     ends_in_string = marks.count(b'"') % 2 == 1
     parts = marks.replace(b'""', b"").split(b'"')
     brackets = b"".join(parts[::2]).translate(_STEPS)
-    # Many short runs of brackets become few by fast calls; few runs are counted one by one.
+    # Remove matching brackets with fast calls, until only few groups of brackets remain. The loop
+    # below is slow for each group.
     for _ in range(_MAX_ROUNDS):
         if brackets.count(b"()") * _LONG_RUN <= len(brackets):
             break

@@ -1,7 +1,8 @@
-"""The fields of an attrs class as JSON: their names and types, and how a value is read.
+"""Which JSON fields an attrs class has, and how the value of a field is read.
 
-A field without a default is required. Any other field is a side field: a value that cannot be read
-is kept in the attribute `extra`, and is no error. Imports json_text and error_text.
+A field without a default is required. All other fields are optional: if the value of an optional
+field cannot be read, it is kept in the attribute `extra`, and no error is raised. Imports json_text
+and error_text.
 """
 
 import math
@@ -16,7 +17,7 @@ import attrs
 from adepoll.api.error_text import error_text
 from adepoll.api.json_text import Json, kind_of, loads_number
 
-# Metadata of an attrs field.
+# Keys in the metadata of an attrs field, and the metadata themselves.
 _NAME: Final = "adepoll.json_name"
 _REPEATS: Final = "adepoll.repeats"
 _MOST: Final = "adepoll.at_most"
@@ -24,17 +25,17 @@ _TEXT: Final = "adepoll.message_text"
 _MESSAGES: Final = "adepoll.messages"
 _UNWRITTEN: Final = "adepoll.unwritten"
 NOT_WRITTEN_IF_NONE: Final[Mapping[str, object]] = {_UNWRITTEN: True}
-"""Metadata of a field that only some kinds of jobs have."""
+"""Metadata of a field that is not written if it is None, since only some kinds of jobs have it."""
 _IF_ODD: Final = "adepoll.if_odd"
 _OWN: Final = "adepoll.own_data"
 OWN_DATA: Final[Mapping[str, object]] = {_OWN: True}
-"""Metadata of a text that is the customer's own data, which is not redacted."""
+"""Metadata of a field with the customer's own data. Its text is not redacted."""
 NOT_IN_JSON: Final[Mapping[str, object]] = {_NAME: None}
 """Metadata of a field that is not part of the JSON object."""
 MESSAGE_TEXT: Final[Mapping[str, object]] = {_TEXT: True}
-"""Metadata of a text for people, which can also be the message within an object or array."""
+"""Metadata of a text for people. Its JSON can also be an object or array with the text inside."""
 MESSAGES: Final[Mapping[str, object]] = {_MESSAGES: True}
-"""Metadata of an array of messages: an item can be a text, or have the text under another name."""
+"""Metadata of an array of messages. Instead of a declared object, an item can be a text alone."""
 
 
 def json_name(name: str) -> Mapping[str, object]:
@@ -43,7 +44,10 @@ def json_name(name: str) -> Mapping[str, object]:
 
 
 def repeats(name: str) -> Mapping[str, object]:
-    """Return the metadata of a field whose JSON is usually also within the earlier field `name`."""
+    """Return the metadata of a field that usually has a copy inside of the earlier field `name`.
+
+    If the JSON of both is equal, it is read only once.
+    """
     return {_REPEATS: name}
 
 
@@ -53,7 +57,7 @@ def at_most(items: int) -> Mapping[str, object]:
 
 
 def if_odd(value: object) -> Mapping[str, object]:
-    """Return the metadata of a required field that gets `value` if the JSON is of another type."""
+    """Return the metadata of a required field that becomes `value` if its JSON cannot be read."""
     return {_IF_ODD: value}
 
 
@@ -62,7 +66,7 @@ class ShapeError(ValueError):
 
 
 def expect(what: str, value: Json) -> NoReturn:
-    """Raise `ShapeError`, because the value is not `what`."""
+    """Raise `ShapeError` with the expected type, such as "a string", and the type of the value."""
     raise ShapeError(f"expected {what}, got {kind_of(value)}")
 
 
@@ -78,7 +82,7 @@ def read_message(value: Json) -> str:
 
 
 def read_bool(value: Json) -> bool:
-    """Return a boolean, also one that is written as 0, 1, "true" or "false"."""
+    """Return a boolean. The JSON can also be 0, 1, "true" or "false"."""
     if isinstance(value, bool):
         return value
     known = _BOOLEANS.get(value) if isinstance(value, int | str) else None
@@ -86,7 +90,7 @@ def read_bool(value: Json) -> bool:
 
 
 def read_float(value: Json) -> float:
-    """Return a number, also one that is written as text, as a finite float."""
+    """Return a number as a finite float. The JSON can also be a text, such as "12.5"."""
     if isinstance(value, str):
         value = loads_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -101,7 +105,7 @@ def read_float(value: Json) -> float:
 
 
 def read_int(value: Json) -> int:
-    """Return a whole number; a fraction is rounded."""
+    """Return a whole number. The JSON can also be a text, or have a fraction, which is rounded."""
     number = read_float(value)
     return value if type(value) is int else round(number)
 
@@ -145,7 +149,7 @@ def _read_iso(text: str) -> datetime | None:
 
 
 LATEST_SECONDS: Final = 10**11
-"""A Unix timestamp from this number on, which is in the year 5138, is not in seconds."""
+"""A timestamp of this size or larger is not in seconds: that would be the year 5138."""
 
 _BOOLEANS: Final[Mapping[int | str, bool]] = {0: False, 1: True, "false": False, "true": True}
 
@@ -160,13 +164,15 @@ _SCALARS: Final[Mapping[type, Callable[[Json], Any]]] = {
 
 @attrs.frozen(kw_only=True, eq=False)
 class Shape:
-    """How the JSON of one class differs from its declaration, as between kinds of jobs.
+    """How the JSON of a class differs from its declaration, because of the kind of the job.
+
+    The keys of all three mappings are names of attributes.
 
     Attributes:
-        names: Name in JSON, by attribute. If the JSON lacks that name, the declared name is read.
-        types: Class of the value, by attribute.
-        defaults: Default that replaces the declared one, by attribute. An attribute without a
-            declared default then becomes optional.
+        names: Name in JSON. If the JSON object lacks that name, the declared name is read.
+        types: Class of the value.
+        defaults: Default that replaces the declared default. A field without a declared default
+            becomes optional.
     """
 
     names: Mapping[str, str] = attrs.field(factory=dict)
@@ -181,16 +187,17 @@ class Field:
     Attributes:
         name: Name of the attribute.
         key: Name in the JSON object.
-        other_key: Name that a `Shape` replaces `key` by; `key` if there is none.
+        other_key: Name in the JSON object that a `Shape` declares instead; otherwise `key` again.
         type: Declared type without None; for a tuple, the type of its items.
         many: Whether the value is a tuple of items.
         default: Value if the JSON object lacks the key; `attrs.NOTHING` if the key is required.
-        if_odd: Value of a required field if its JSON cannot be read; `attrs.NOTHING` if that is an
-            error.
+        if_odd: Value of a required field if its JSON cannot be read; `attrs.NOTHING` if unreadable
+            JSON is an error.
         most: Largest number of items that are read from an array.
         is_message: Whether the value is a text for people; for an array, whether the items are.
         optional: Whether the field is not written if it is None.
-        repeats: Earlier field that usually contains a copy of this field's JSON, or None.
+        repeats: Name of the earlier field whose JSON usually contains a copy of this field; None if
+            there is no such field.
     """
 
     name: str
@@ -207,12 +214,12 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """Whether the JSON object must contain a readable value."""
+        """Whether the JSON object must contain the key."""
         return self.default is attrs.NOTHING
 
     @property
     def read_scalar(self) -> Callable[[Json], Any]:
-        """The function that reads a value of the field's type, which is not an attrs class."""
+        """Function that reads a value; only for a field whose type is not an attrs class."""
         if self.is_message:
             return read_message
         return _SCALARS[str if issubclass(self.type, Enum) else self.type]
@@ -262,17 +269,17 @@ def _declared(field: "attrs.Attribute[Any]") -> Field:
 
 
 def is_own_data(field: "attrs.Attribute[Any]") -> bool:
-    """Return whether a field has the customer's own data."""
+    """Return whether a field has the metadata `OWN_DATA`."""
     return _OWN in field.metadata
 
 
 @cache
 def keys_of(cls: type, shape: Shape | None = None) -> frozenset[str]:
-    """Return the names in JSON of all fields."""
+    """Return the names of all fields in JSON, the declared ones and those of the shape."""
     return frozenset(key for f in fields_of(cls, shape) for key in (f.key, f.other_key))
 
 
 @cache
 def members_of(enum: type[Enum]) -> Mapping[str, Enum]:
-    """Return the members of an enum by text, except its member UNKNOWN."""
+    """Return the members of an enum by their text, without the member UNKNOWN."""
     return {member.value: member for member in enum if member.name != "UNKNOWN"}

@@ -1,4 +1,4 @@
-"""JSON text: parse and write it, in bounded time and at any depth. Imports errors only."""
+"""Parses JSON text in bounded time, and writes JSON of any depth. Imports errors only."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from attrs import frozen
 from adepoll.errors import MalformedAnswerError
 
 Json: TypeAlias = Any
-"""JSON of a shape that only the caller's own schema knows."""
+"""Parsed JSON of unknown shape, such as data that conforms to a schema of the caller."""
 
 MAX_NESTING: Final = 100
-"""Levels of a value of an unknown field. A value with more levels is kept as JSON text."""
+"""Largest number of levels in the value of an unknown field. A deeper value is kept as text."""
 
 _KINDS: Final[Mapping[type, str]] = {
     dict: "an object",
@@ -29,7 +29,7 @@ _KINDS: Final[Mapping[type, str]] = {
 
 
 def kind_of(value: Json) -> str:
-    """Return what a value is in JSON, such as "an array"."""
+    """Return the JSON type of a value as words, such as "an array"."""
     return _KINDS.get(type(value), type(value).__name__)
 
 
@@ -64,31 +64,35 @@ def _null(_name: str) -> None:
 
 
 _MAX_DIGITS: Final = 20
-_SMALL: Final = 4096  # bytes that take less than a millisecond, whatever they are
-_LARGE: Final = 128 * 1024  # bytes that take some milliseconds if they are huge numbers
-_MANY: Final = 250  # objects and arrays that take at most a millisecond, with what is made of them
-_VERY_MANY: Final = 10_000  # objects and arrays for which the scanner in C takes 5 milliseconds
+# Bytes. A text of this size is always parsed in less than a millisecond.
+_SMALL: Final = 4096
+# Bytes. A text of this size takes some milliseconds if it consists of huge numbers.
+_LARGE: Final = 128 * 1024
+# Objects and arrays. It takes at most a millisecond to parse this many and create their objects.
+_MANY: Final = 250
+# Objects and arrays. The scanner in C takes 5 milliseconds for this many.
+_VERY_MANY: Final = 10_000
 _NUMBER: Final = re.compile(r"\s*-?[0-9]{1,20}(?:\.[0-9]{1,20})?\s*", re.ASCII)
 
 
 def loads_number(text: str) -> float | None:
-    """Return the number that a text consists of; None for any other text."""
+    """Return the number of a text such as "12.5"; None if the text is not a number."""
     if len(text) > 3 * _MAX_DIGITS or _NUMBER.fullmatch(text) is None:
         return None
     return float(text) if "." in text else int(text)
 
 
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-# For text with numbers that are not JSON or that Python cannot represent. A completed job is worth
-# more than such a number: NaN and Infinity become null, other numbers stay as text.
+# For text with numbers that are not JSON, or that Python cannot represent: NaN and Infinity become
+# null, other numbers stay as text. An error instead would cost the whole result of a completed job.
 _tolerant_decoder: Final = json.JSONDecoder(
     parse_constant=_null,
     parse_float=_finite_or_text,
     parse_int=_int_or_text,
     object_pairs_hook=lambda pairs: dict(pairs),  # noqa: PLW0108 - see _switching_decoder
 )
-# For very many values. The scanner, which is written in C, calls these functions of Python, and
-# Python can then switch to another thread. Without them, all threads would wait for the scanner.
+# For text with very many values. The scanner is written in C. During a call of the Python functions
+# below, Python can switch to another thread. Without them, all threads would wait for the scanner.
 _switching_decoder: Final = json.JSONDecoder(
     parse_constant=_refuse_constant,
     parse_float=_finite,
@@ -98,14 +102,14 @@ _switching_decoder: Final = json.JSONDecoder(
 
 
 def is_costly(body: bytes) -> bool:
-    """Return whether parsing the text takes so long that an event loop should do it in a thread."""
+    """Return whether the text should be parsed in a thread, to keep the event loop responsive."""
     if len(body) <= _SMALL:
         return False
     return len(body) >= _LARGE or _weight(body) > _MANY
 
 
 def _weight(text: bytes | str) -> int:
-    """Return about how many objects and arrays take as long to parse as the text; fast."""
+    """Return a fast estimate of the time for parsing, in units of one object or array."""
     objects, arrays, commas = _counts(text)
     return objects + arrays + commas // 2
 
@@ -128,7 +132,7 @@ def loads(body: bytes | str) -> Json:
             text, which may be a customer's document.
     """
     try:
-        # Nearly always UTF-8. Other encodings and errors are left to _loads_slowly.
+        # The body is nearly always UTF-8. For any other body, _loads_slowly follows.
         text = body if isinstance(body, str) else body.decode()
         has_very_many = len(text) > _VERY_MANY and _weight(text) > _VERY_MANY
         decoder = _switching_decoder if has_very_many else _decoder
@@ -141,7 +145,7 @@ def loads(body: bytes | str) -> Json:
 
 
 def _loads_slowly(body: bytes | str) -> Json:
-    """Do what `loads` does, for text that is not plain JSON in UTF-8."""
+    """Parse JSON in another encoding, or with unusual numbers; raises `MalformedAnswerError`."""
     try:
         text = body if isinstance(body, str) else _decoded(body)
         return _tolerant_decoder.decode(text)
@@ -160,21 +164,22 @@ def _decoded(body: bytes) -> str:
 
 @frozen(kw_only=True)
 class Limits:
-    """The size of the largest accepted text. Parsing more takes seconds and 80 times the memory.
+    """Limits of an accepted text. A larger one could take seconds, and far more memory than itself.
 
     Attributes:
-        containers: Largest number of opening brackets and braces.
-        values: Largest number of commas. It is not below `containers`.
+        containers: Largest number of objects and arrays, counted as opening braces and brackets.
+        values: Largest number of commas; not less than `containers`.
     """
 
     containers: int
     values: int
 
     def check(self, text: bytes | str) -> None:
-        """Raise `MalformedAnswerError` if the text exceeds a limit; does not parse it.
+        """Raise `MalformedAnswerError` if the text exceeds a limit. The text is not parsed.
 
-        There is a limit of nested arrays, too. They take ten times as long as others, from the
-        scanner to the garbage collector, and no other thread can run meanwhile.
+        The number of arrays that begin with an array is limited, too: to 10,000, or one for each 16
+        bytes of a longer text. Parsing and deleting nested arrays is slow, and no other thread can
+        run meanwhile.
         """
         if len(text) <= min(self.containers, _NESTED):
             return
@@ -189,14 +194,16 @@ class Limits:
 
 
 def _count_nested(text: bytes | str) -> int:
-    """Return the number of arrays that begin with an array, at most half of those of a chain."""
+    """Return the number of arrays that begin with an array; ``[[[[`` counts as two of them."""
     if isinstance(text, str):
         return len(re.findall(r"\[\s*\[", text))
     return len(re.findall(rb"\[\s*\[", text))
 
 
-_NESTED: Final = 10_000  # arrays within arrays that any text may have
-_BYTES_OF_NESTED: Final = 16  # of a longer text for each of them
+# Arrays that begin with an array. Any text may have this many.
+_NESTED: Final = 10_000
+# Bytes. A longer text may have one array that begins with an array for each of these.
+_BYTES_OF_NESTED: Final = 16
 
 
 def load_object(body: bytes | str, limits: Limits | None = None) -> dict[str, Json]:
@@ -217,7 +224,12 @@ def load_object(body: bytes | str, limits: Limits | None = None) -> dict[str, Js
 
 
 def dumps(raw: Json, *, indent: int | None = None) -> str:
-    """Write JSON at any depth: on one line, or indented by `indent` spaces at each level."""
+    """Return the JSON text of a value of any depth.
+
+    Args:
+        raw: The value.
+        indent: Spaces of indentation at each level; None to write all on one line.
+    """
     if indent is None:
         with suppress(RecursionError):
             return _encoder.encode(raw)
@@ -230,7 +242,8 @@ _encoder: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
     """Yield the parts of the JSON text without recursion."""
     colon = ":" if indent is None else ": "
-    parents: list[tuple[Iterator[Any], bool]] = []  # the containers around the current one
+    # The objects and arrays around the current one: their remaining values, and True for an object.
+    parents: list[tuple[Iterator[Any], bool]] = []
     values, is_object = iter([raw]), False
     comma = ""
     while True:
@@ -260,7 +273,7 @@ def _pieces(raw: Json, indent: int | None) -> Iterator[str]:
 def bounded(value: Json) -> Json:
     """Return the value, or its JSON text if it has more than `MAX_NESTING` levels.
 
-    Equality, copying, pickling and pretty printing of Python recurse into a value.
+    A deeper value would raise RecursionError when it is compared, copied, pickled or printed.
     """
     level = _containers([value])
     for _ in range(MAX_NESTING):
@@ -272,9 +285,9 @@ def bounded(value: Json) -> Json:
 
 
 def _containers(values: Sequence[Json]) -> Sequence[Json]:
-    """Return the objects and arrays that are not empty; fast, because no call runs Python code."""
+    """Return the objects and arrays that are not empty. All functions that it calls are in C."""
     return [*filter(None, compress(values, map(CONTAINERS.__contains__, map(type, values))))]
 
 
 CONTAINERS: Final = frozenset({dict, list})
-"""Types of JSON values that contain others."""
+"""Types of JSON values that contain other values."""

@@ -1,7 +1,8 @@
-"""LargeAnswer: an answer about a job whose result is too large to be kept in memory.
+"""LargeAnswer: reads an answer about a job whose result is too large to be kept in memory.
 
-Its envelope and the metadata of its result are kept. The result itself goes to a file, if there is
-a folder for it, and is left out otherwise. Imports json_envelope and result_folder.
+The envelope of the answer and the metadata of the result are kept in memory. The result is written
+to a file if there is a folder for it; otherwise it is left out. Imports json_envelope and
+result_folder.
 """
 
 import logging
@@ -17,18 +18,18 @@ from adepoll.errors import MalformedAnswerError
 
 _log = logging.getLogger(__name__)
 
-_WRITE_SIZE: Final = 2**18  # bytes that are collected before they are written
+_WRITE_SIZE: Final = 2**18  # bytes that are collected for each write to the file
 
 
 class LargeAnswer:
     """Reads one large answer while its bytes arrive."""
 
     def __init__(self, result_field: str, folder: ResultFolder | None) -> None:
-        """Begin before the first byte.
+        """Create a reader that has not read anything yet.
 
         Args:
-            result_field: Name of the result in the answer.
-            folder: Folder for the result; None to leave the result out.
+            result_field: Name of the result in the JSON of the answer.
+            folder: Folder for the file of the result; None to leave the result out.
         """
         self._result = ObjectScanner()
         self._envelope = ObjectScanner(cut=result_field, within=self._result)
@@ -40,9 +41,12 @@ class LargeAnswer:
         self._size = 0
 
     async def feed(self, chunk: bytes) -> None:
-        """Read the next bytes; raise `MalformedAnswerError` if they are not as documented.
+        """Read the next bytes of the answer.
 
-        If the result cannot be written, as on a full disk, it is left out.
+        If the result cannot be written, because the disk is full for example, it is left out.
+
+        Raises:
+            MalformedAnswerError: The answer is not a JSON object, or its result is not one.
         """
         for piece in self._envelope.feed(chunk):
             if self._folder is not None:
@@ -52,7 +56,7 @@ class LargeAnswer:
             await self._flush()
 
     async def finish(self) -> ReadAnswer:
-        """Return what remains, after the last byte.
+        """Return the answer without its result. Call this after the last bytes.
 
         Raises:
             MalformedAnswerError: The answer is not complete.
@@ -76,7 +80,7 @@ class LargeAnswer:
     def close(self) -> None:
         """Delete the file, unless `finish` has returned it."""
         if self._file is not None:
-            with suppress(OSError):  # it could not be written
+            with suppress(OSError):  # closing writes the last bytes, which can fail
                 self._file.close()
             self._file = None
         if self._kept is not None:
@@ -114,7 +118,7 @@ class LargeAnswer:
             return None
         try:
             self._file.close()
-        except OSError as exc:  # the last bytes are written now
+        except OSError as exc:  # closing writes the last bytes, which can fail
             self._leave_out(exc)
             return None
         self._file = None
