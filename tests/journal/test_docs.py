@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adepoll import Journal
+from adepoll import JobKind, JobRef, Journal
+from adepoll.api.kinds.registry import RULES
 from adepoll.api.models import JobSnapshot
 from adepoll.errors import JobNotFoundError
 from adepoll.journal import Fetched, GivenUp, JournalReader, Settled
@@ -75,10 +76,31 @@ def test_the_queries_return_what_the_page_says(query):
         ("JobFailedError", "bad scan", 1, "job-2"),
     ]  # fmt: skip
     assert violations == [("job-3", "no total", None)]
-    assert credits_ == [("v-1", 3, 4.5)]
+    assert credits_ == [("v1-extract", "v-1", 3, 4.5)]
     assert longest[0] == ("job-1", 50.0, "2023-11-14 22:14:10")
     assert [row[0] for row in longest] == ["job-1", "job-0", "job-3", "job-2"]
     assert query(INLINE) == [("job-0", 42)]
+
+
+async def test_the_queries_return_the_numbers_of_v2_jobs(query, journal):
+    received = 1_700_000_000.0
+    times = {"created_at": received, "completed_at": received + 80}
+    billing = {"total_credits": 2.5, "service_tier": "standard"}
+    for number, job in enumerate(
+        [
+            {"status": "completed", "metadata": {"model_version": "dpt-3", "billing": billing}},
+            {"status": "failed", "error": {"code": "internal_error", "message": "no pages"}},
+        ]
+    ):
+        ref = JobRef(f"v2-{number}", kind=JobKind.V2_PARSE)
+        answer = {"job_id": ref.job_id, **times, **job}
+        snapshot = RULES[JobKind.V2_PARSE].decode_job(json.dumps(answer))
+        await journal.add([ref])
+        await journal.write(Settled(snapshot, received + 90, fetching=False))
+    _, reasons, _, credits_, longest = map(query, QUERIES[:5])
+    assert ("JobFailedError", "no pages", 1, "v2-1") in reasons
+    assert ("v2-parse", "dpt-3", 1, 2.5) in credits_
+    assert [row[:2] for row in longest][:2] == [("v2-0", 80.0), ("v2-1", 80.0)]
 
 
 def test_the_backup_contains_the_wal(query, journal):
