@@ -148,20 +148,21 @@ class Collector:
         outcome: OutcomeKind,
     ) -> float:
         """Add the times of a settled job; return its duration in seconds."""
-        known = snapshot.received_at
-        received = record.added_at if known is None else known.timestamp()
-        milliseconds = None if metadata is None else metadata.duration_ms
-        measured = milliseconds is not None and 0 <= milliseconds < _MAX_DURATION_MS
-        if measured and milliseconds is not None:
-            seconds = milliseconds / 1000
-            ended = received + seconds
-            if ended < record.added_at:
-                self._settled_before_added += 1
-            self._lags.append(max(0.0, settled_at - max(ended, record.added_at)))
-        else:
-            seconds = max(0.0, settled_at - received)
+        reported = _reported_seconds(snapshot, metadata)
+        ended = _end_of(snapshot, reported)
+        if ended is None:
             self._lag_unknown += 1
+        else:
+            self._settled_before_added += ended < record.added_at
+            self._lags.append(max(0.0, settled_at - max(ended, record.added_at)))
+        measured = reported is not None
         self._measured += measured
+        if reported is None:
+            submitted = snapshot.submitted_at
+            since = record.added_at if submitted is None else submitted.timestamp()
+            seconds = max(0.0, settled_at - since)
+        else:
+            seconds = reported
         rank = (seconds, -record.number, self._jobs)
         if len(self._slowest) == _SLOWEST and rank < self._slowest[0][0]:
             return seconds
@@ -260,6 +261,33 @@ def outcome_kind_of(record: Record) -> OutcomeKind:
     if record.stage is Stage.GIVEN_UP:
         return OutcomeKind.NOT_FETCHED
     return _BY_STATUS.get(record.snapshot.status, OutcomeKind.OTHER)
+
+
+def _reported_seconds(snapshot: JobSnapshot, metadata: JobMetadata | None) -> float | None:
+    """Return the duration of a job by the service: `duration_ms`, or else between its two times."""
+    milliseconds = None if metadata is None else metadata.duration_ms
+    if milliseconds is not None and 0 <= milliseconds < _MAX_DURATION_MS:
+        return milliseconds / 1000
+    if snapshot.submitted_at is None or snapshot.completed_at is None:
+        return None
+    seconds = (snapshot.completed_at - snapshot.submitted_at).total_seconds()
+    return seconds if seconds >= 0 else None
+
+
+def _end_of(snapshot: JobSnapshot, seconds: float | None) -> float | None:
+    """Return the Unix time at which a job ended, or the earliest possible one; None if unknown.
+
+    Args:
+        snapshot: The settled job.
+        seconds: Its duration by the service; None if unknown.
+    """
+    submitted, completed = snapshot.submitted_at, snapshot.completed_at
+    if completed is not None and (submitted is None or submitted <= completed):
+        return completed.timestamp()
+    if submitted is None or seconds is None:
+        return None
+    # The job can have waited in the queue before, and the time of receipt is in whole seconds.
+    return submitted.timestamp() + seconds
 
 
 def _filename(metadata: JobMetadata | None) -> str:

@@ -41,7 +41,7 @@ class SlowJob:
         outcome: Outcome of the job.
         version: Version of the model used; empty if unknown.
         seconds: Duration of the job.
-        measured: True if the service reported the duration; False if it is the time from receipt
+        measured: True if the duration is that of the service; False if it is the time from receipt
             to the poll that observed the end.
         settled_at: Unix time of the poll that observed the end.
     """
@@ -158,9 +158,9 @@ class Facts(HtmlTable):
         first_settled: Time at which the first job settled; None before that.
         last_settled: Time at which the last job settled; None before that.
         durations: Durations of the settled jobs; None if there are none.
-        measured: Number of durations that the service reported. The other durations are counted
+        measured: Number of durations that are those of the service. The other durations are counted
             from receipt to the poll that observed the end.
-        detection_lag: Upper bounds of the detection lags; None if none is known.
+        detection_lag: Detection lags; those of v1 jobs are upper bounds. None if all are unknown.
         lag_unknown: Settled jobs whose detection lag is unknown.
         settled_before_added: Jobs that had settled before they were added to the batch.
         curve: Settled jobs over time; None if there are none.

@@ -106,6 +106,50 @@ def test_the_duration_of_an_inline_result_is_used(build_snapshot):
     assert facts.durations.summary.most == metadata.duration_ms / 1000
 
 
+def v2_record(number=1, *, created, completed, lag, **changes):
+    """Return the record of a v2 job; times are seconds after `ADDED`."""
+    made = record(number, received=created, took=completed - created, lag=lag, measured=False)
+    times = {
+        "received_at": None,
+        "created_at": from_timestamp(ADDED + created),
+        "completed_at": from_timestamp(ADDED + completed),
+    }
+    return evolve(made, snapshot=evolve(made.snapshot, **times, **changes))
+
+
+def test_the_times_of_a_v2_job_are_those_of_the_service():
+    facts = collect([v2_record(created=10, completed=40, lag=3)])
+    assert (facts.measured, facts.lag_unknown, facts.settled_before_added) == (1, 0, 0)
+    assert facts.durations.summary.most == 30
+    assert facts.detection_lag.summary.most == 3
+    assert facts.slowest[0].measured
+
+
+def test_the_lag_of_a_v2_job_does_not_contain_its_time_in_the_queue():
+    processed = record(1, took=5).snapshot.metadata  # 5 s, after 25 s in the queue
+    facts = collect([v2_record(created=10, completed=40, lag=3, metadata=processed)])
+    assert facts.durations.summary.most == 5
+    assert facts.detection_lag.summary.most == 3
+
+
+def test_a_v2_job_that_had_settled_before_it_was_added_is_counted():
+    facts = collect([v2_record(created=-90, completed=-60, lag=64)])
+    assert facts.settled_before_added == 1
+    assert facts.detection_lag.summary.most == 4
+
+
+def test_a_v2_job_that_ended_before_it_was_created_has_no_known_lag():
+    facts = collect([v2_record(created=10, completed=5, lag=20)])
+    assert (facts.measured, facts.lag_unknown, facts.detection_lag) == (0, 1, None)
+    assert facts.durations.summary.most == 15
+
+
+def test_a_job_without_a_time_of_receipt_has_no_known_lag():
+    made = record(1, took=20, lag=2)
+    facts = collect([evolve(made, snapshot=evolve(made.snapshot, received_at=None))])
+    assert (facts.lag_unknown, facts.detection_lag) == (1, None)
+
+
 @pytest.fixture
 def build_snapshot():
     def build(job_id):

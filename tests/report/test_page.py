@@ -152,7 +152,7 @@ def test_a_complete_batch_has_no_next_command():
         ),
         (
             [record(n, measured=False) for n in (1, 2)],
-            "the service reported no duration for any of the jobs",
+            "the service stated neither an end nor a duration for any of the jobs",
             {"Credits by model version"},
         ),
         (
