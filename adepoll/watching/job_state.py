@@ -1,6 +1,7 @@
 """The state of one watched job, and the interface of its subscribers. Imports models and errors.
 
-Times are seconds of one monotonic clock; ages are seconds since the service received the job.
+Times are seconds of one monotonic clock. The age of a job is the number of seconds since the
+service received the job.
 """
 
 import math
@@ -19,18 +20,21 @@ class JobOwner(Protocol):
     """Holds the states of jobs of one kind."""
 
     def wake(self, state: "JobState", now: float) -> bool:
-        """Make a job due that waits for room; return False if it does not wait any more."""
+        """Make a job due now if it waits for room; return False if it no longer waits."""
 
     on_due: Callable[[], None]
-    """Called when a subscriber's buffer has got room, and has made jobs due."""
+    """Called after jobs have become due because a subscriber's buffer has room again."""
 
 
 class Subscriber(Protocol):
-    """Gets what the polls of a job bring. Its methods neither block nor call back."""
+    """Is notified of the snapshots and the error of a job.
+
+    The methods of a subscriber must not block, and must not call the watcher.
+    """
 
     @property
     def alone(self) -> "tuple[Subscriber]":
-        """A tuple of the subscriber alone; its jobs share one, to save memory."""
+        """A tuple that contains only this subscriber; its jobs share the tuple, to save memory."""
 
     @property
     def every_change(self) -> bool:
@@ -38,31 +42,36 @@ class Subscriber(Protocol):
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for these jobs; then the lag bound of `wait` applies to them."""
+        """True if somebody waits for the subscriber's jobs: the lag bound of `wait` applies."""
 
     @property
     def buffer(self) -> "SnapshotBuffer | None":
-        """Room for snapshots; None if the subscriber can always take one."""
+        """Room for snapshots; None if the subscriber can always take another snapshot."""
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
-        """Accept a snapshot of a job; return False if it is wanted and the buffer is full."""
+        """Accept a snapshot of a job, or ignore a snapshot that the subscriber does not want.
+
+        Return False if the snapshot is wanted, and the buffer is full.
+        """
 
     def give_up(self, key: str, error: AdePollError) -> None:
-        """Record that a job is not polled any more, and why."""
+        """Record that a job was given up; `error` is the reason."""
 
 
 @define(eq=False)
 class SnapshotBuffer:
-    """Bounded room for the snapshots of one subscriber; its polls pause while there is no room.
+    """Bounded room for the snapshots of one subscriber.
 
-    A poll reserves a place before its request is sent, so that its snapshot has room.
+    A poll reserves a place in the buffer before its request is sent. So the snapshot of the poll
+    will have room. While no place is free, the jobs of the subscriber are not polled for it.
 
     Attributes:
         subscriber: The subscriber.
-        free: Places neither used nor reserved; all of them at first. Below 0 while polls for
-            other subscribers of the same jobs are in flight.
-        snapshots: Snapshots that wait for the consumer, with the keys of their jobs, oldest first.
-        waiting: Jobs that are due and wait for room, oldest first; some may be out of date.
+        free: Number of places that are neither used nor reserved; at first, the size of the buffer.
+            It can be below 0 while another subscriber's polls of the same jobs are in flight.
+        snapshots: Keys and snapshots of the jobs that wait for the consumer, oldest first.
+        waiting: Jobs that are due and wait for room, oldest first. A job can be in it that no
+            longer waits, or more than once.
     """
 
     subscriber: Subscriber
@@ -72,10 +81,10 @@ class SnapshotBuffer:
     _prune_above: int = field(default=64, init=False)
 
     def add_waiting(self, state: "JobState") -> None:
-        """Remember a job of the subscriber until there is room."""
+        """Add a job that waits until there is room."""
         self.waiting.append(state)
         if len(self.waiting) > self._prune_above:
-            # Other subscribers may have woken some of them, or added them more than once.
+            # Other subscribers may have woken some of these jobs. Some may be present twice.
             up_to_date = (
                 s for s in self.waiting if s.waits_for_room and self.subscriber in s.subscribers
             )
@@ -83,16 +92,16 @@ class SnapshotBuffer:
             self._prune_above = 2 * len(self.waiting) + _PRUNE_SLACK
 
     def wake_waiting(self, now: float, caller: JobOwner | None = None) -> int:
-        """Make due as many waiting jobs as there is room for; return their number.
+        """Make as many waiting jobs due as there is room for; return the number of these jobs.
 
-        To be called whenever there may be more room than before. It calls `on_due` of the owners of
-        these jobs, but not that of `caller`.
+        To be called whenever there may be more room than before. It calls `on_due` of each owner of
+        these jobs, except `caller`.
         """
         woken = 0
         owners: set[JobOwner] = set()
         while woken < self.free and self.waiting:
             state = self.waiting.popleft()
-            # The job may wait for other subscribers alone by now.
+            # By now, the job may have other subscribers only.
             owner = state.owner
             if self.subscriber in state.subscribers and owner and owner.wake(state, now):
                 woken += 1
@@ -103,11 +112,11 @@ class SnapshotBuffer:
 
 
 class FailureKind(Enum):
-    """Kinds of failed polls, by what they say.
+    """Kinds of failed polls, by what they say about the job and the service.
 
-    `NOT_FOUND`: a 404 of a job that was never found. `FORBIDDEN`: a 403 of such a job. `LOST`: a
-    404 or 403 of a job that was found before. `MALFORMED`: an answer that could not be understood.
-    `FAILED`: no answer, or an error that can concern all jobs.
+    `NOT_FOUND`: a 404 of a job that was never found. `FORBIDDEN`: a 403 of a job that was never
+    found. `LOST`: a 404 or 403 of a job that was found before. `MALFORMED`: an answer that could
+    not be understood. `FAILED`: no answer, or an error that can concern all jobs.
     """
 
     NOT_FOUND = 1
@@ -119,18 +128,19 @@ class FailureKind(Enum):
 
 @define(eq=False, weakref_slot=False, kw_only=True)
 class PollFailures:
-    """Failed polls of one job since the last successful one.
+    """Failed polls of one job since its last successful poll.
 
     Attributes:
-        last_at: Time of the last failure.
-        last_status: Status text of the last successful poll; None if there was none.
-        last_error: The last failure.
+        last_at: Time of the last failed poll.
+        last_status: Status text of the last successful poll; None if no poll was successful.
+        last_error: Error of the last failed poll.
         polls: Number of failed polls.
-        kind: Kind of the last failure that was not a 429; None if there was none.
-        seconds: Seconds that count as evidence, by kind; see `failure_handling`.
-        total: Seconds of failed polls of any kind.
-        answered: `ServiceEvidence.answered` after the last failure.
-        failed: `ServiceEvidence.failed` after the last failure.
+        kind: Kind of the last failure other than a 429; None if there was no other failure.
+        seconds: For each kind of failure, the seconds that count as evidence against the job; see
+            `failure_handling`.
+        total: Seconds between failed polls of any kind.
+        answered: `ServiceEvidence.answered` after the last failed poll other than a 429.
+        failed: `ServiceEvidence.failed` after the last failed poll other than a 429.
     """
 
     last_at: float
@@ -150,39 +160,40 @@ class JobState:
 
     Attributes:
         job_id: Id of the job.
-        key: Text of the job's reference, by which its subscribers know it.
+        key: Text of the job's reference; subscribers know the job by its key.
         subscribers: Subscribers of the job, each once, oldest first.
         added_at: Time at which the watcher got the job.
-        received_at: Time at which the service received the job; `added_at` while unknown.
-        ticket: Number of its valid place in the poll queue; 0 without a place.
-        due: Time of the next poll, if the job has a place in the poll queue.
+        received_at: Time at which the service received the job; `added_at` if that is not known.
+        ticket: Number of the job's up-to-date item in the poll queue; 0 if the job is not in the
+            queue.
+        due: Time of the next poll, if the job is in the poll queue.
         polled_at: Time at which the last poll started.
         by_schedule: True if the schedule alone chose the time of the last poll.
         polls: Number of successful polls.
-        status: Status text of the last successful poll; None before.
-        first_active_age: Age at which the job was first known to be active; None before, and
-            after the job has settled.
+        status: Status text of the last successful poll; None before the first.
+        first_active_age: Age at which the job was first known to be active; None if the job was
+            never known to be active, or has settled.
         last_active_age: Age at which the job was last known to be active.
         last_active_at: Start of the last poll or list request that showed the job as active.
         last_listed_at: Start of the last list request that showed the job as active.
-        is_compared: True if the list has shown the job, or has turned out to be late for it.
-        missing_at: Time of the list request that did not show the job, if that is why the job is
-            polled; else infinity.
-        not_before: Earliest time of a poll because the job is missing from the list.
-        list_trusted_until: Time until which the list, not a poll, says that the job is active; 0
-            if that was not decided yet.
-        failures: Failed polls since the last successful one; None if there were none.
-        reserved_by: Subscribers that reserve room for the poll in flight; None if there is no
-            such poll.
-        poll_again: True if another poll follows immediately when the one in flight ends.
+        is_compared: True if the list has shown the job, or if polls have shown that the list was
+            late for the job.
+        missing_at: Time of the list request that did not show the job, if the job is polled for
+            this reason; otherwise infinity.
+        not_before: Time before which the job is not polled for being missing from the list.
+        list_trusted_until: Time until which the list alone says that the job is active; 0 if this
+            time was not chosen yet.
+        failures: Failed polls since the last successful poll; None if no poll has failed.
+        reserved_by: Subscribers with a reserved place for the poll in flight; None if no poll of
+            the job is in flight.
+        poll_again: True if another poll follows immediately after the poll in flight.
         ignore_list: True if the job is polled when it is due, whatever the list says.
-        pending_confirmation: True if, in addition, its next poll is due immediately.
+        pending_confirmation: True if `ignore_list` is True and the next poll is due immediately.
         waits_for_room: True while the job is due, and all buffers of its subscribers are full.
-        awaited_since: Time from which on somebody has waited for the job itself, if it is
-            `awaited`.
-        progress: Progress that the service reported last, and the time; None before, and for kinds
-            whose progress says nothing.
-        owner: Holds this state.
+        awaited_since: Time at which somebody began to wait for the job, if it is `awaited`.
+        progress: Progress, 0 to 1, that the service reported last, and the time of that report.
+            None if there was no report, or if the progress of the job's kind says nothing.
+        owner: Object that holds this state; None if none does.
     """
 
     job_id: str
@@ -216,16 +227,16 @@ class JobState:
 
     @property
     def in_flight(self) -> bool:
-        """True while the job is polled."""
+        """True while a poll of the job is in flight."""
         return self.reserved_by is not None
 
     @property
     def awaited(self) -> bool:
-        """True if somebody waits for the job itself."""
+        """True if somebody waits for the job; then the lag bound of `wait` applies."""
         return any(subscriber.awaits for subscriber in self.subscribers)
 
     def add_subscriber(self, subscriber: Subscriber) -> None:
-        """Add a subscriber that is not present."""
+        """Add a subscriber; it must not be present."""
         if isinstance(self.subscribers, dict):
             self.subscribers[subscriber] = None
         elif len(self.subscribers) < _MAX_TUPLE:
@@ -241,7 +252,7 @@ class JobState:
             self.subscribers = tuple(other for other in self.subscribers if other is not subscriber)
 
 
-# A million jobs of one watch share one tuple. In a server, one job can have thousands of waiters;
-# they are in a dict, since a tuple would be copied for each of them.
-_MAX_TUPLE: Final = 8
-_PRUNE_SLACK: Final = 64
+# All jobs of one watch, up to a million, share one tuple of subscribers. In a server, one job can
+# have thousands of waiters. They are in a dict, because a tuple would be copied for each new one.
+_MAX_TUPLE: Final = 8  # subscribers
+_PRUNE_SLACK: Final = 64  # jobs

@@ -1,7 +1,8 @@
-"""Which job is polled next: a heap with lazy deletion, and one for overdue jobs.
+"""Decides which job is polled next, also if more jobs are due than can be polled.
 
-Imports job_state. Every call costs O(log n) for n jobs, apart from the items that it removes, each
-of them once; no job has a timer, a task or a closure of its own.
+The jobs are in heaps. Removing a job only marks its heap item as out of date; the item is removed
+later. Every call costs O(log n) for n jobs, apart from the removal of out-of-date items, which
+happens once for each item. No job has a timer, a task or a closure of its own. Imports job_state.
 """
 
 import heapq
@@ -14,17 +15,17 @@ from attrs import define, field
 
 from adepoll.watching.job_state import JobState
 
-_Item: TypeAlias = tuple[float, int, JobState]
+_Item: TypeAlias = tuple[float, int, JobState]  # sort key, ticket, state of the job
 
 
 @define(eq=False)
 class _Heap:
     """A heap that removes out-of-date items later.
 
-    An item is out of date if its number differs from the ticket of its job. Such an item is removed
-    when it reaches the top. If there are many, the whole list `items` becomes `old`, and each call
-    of `move` takes some items from the end of `old`: it puts those that are up to date into the new
-    `items`. Both lists are heaps at any time.
+    An item is out of date if its ticket differs from the present ticket of its job. Such an item is
+    removed when it reaches the top. If many items are out of date, the whole list `items` becomes
+    `old`. Then each call of `move` takes some items from the end of `old`, and puts those that are
+    up to date into the new list `items`. Both lists are valid heaps at any time.
     """
 
     items: list[_Item] = field(factory=list)
@@ -46,7 +47,7 @@ class _Heap:
         return heapq.heappop(self.old if old else self.items)
 
     def move(self, count: int) -> int:
-        """Move items out of `old`; return how many were out of date, and were removed."""
+        """Take `count` items out of `old`; return how many were out of date, and so removed."""
         removed = 0
         for _ in range(min(count, len(self.old))):
             item = self.old.pop()
@@ -59,30 +60,30 @@ class _Heap:
 
 @define(eq=False)
 class PollQueue:
-    """Jobs ordered by the time of their next poll; each job has at most one valid place.
+    """Jobs ordered by the time of their next poll; each job has at most one up-to-date item.
 
-    If more jobs are due than can be polled, those that are urgent come first: jobs that somebody
-    waits for, and jobs that are missing from the list. The others come in the order of their chance
-    of having settled; a chance of 1 is worth `_HEAD_START` seconds of waiting. One of ten polls is
-    kept for them, so that no job starves.
+    If more jobs are due than can be polled, urgent jobs are polled first: jobs that somebody waits
+    for, and jobs that are missing from the list. The other overdue jobs are polled in the order of
+    their due time minus `_HEAD_START` seconds times the chance that the job has settled. Every
+    tenth poll of an overdue job takes one of these other jobs first, so that no job starves.
 
     Attributes:
-        chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 if it is
-            urgent.
+        chance: Returns the chance, 0 to 1, that a job has settled at a given time; 1 also for an
+            urgent job.
     """
 
     chance: Callable[[JobState, float], float]
-    _heap: _Heap = field(factory=_Heap, init=False)  # by due time
-    _urgent: _Heap = field(factory=_Heap, init=False)  # overdue, by due time
-    _overdue: _Heap = field(factory=_Heap, init=False)  # by due time minus head start
-    _postponed: _Heap = field(factory=_Heap, init=False)  # by due time
+    _heap: _Heap = field(factory=_Heap, init=False)  # jobs not known to be overdue, by due time
+    _urgent: _Heap = field(factory=_Heap, init=False)  # urgent overdue jobs, by due time
+    _overdue: _Heap = field(factory=_Heap, init=False)  # others, by due time minus head start
+    _postponed: _Heap = field(factory=_Heap, init=False)  # jobs that `recall` moves, by due time
     _tickets: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
-    _recalled_at: float = field(default=math.inf, init=False)
-    _stale: int = field(default=0, init=False)
-    _polls: int = field(default=0, init=False)  # of overdue jobs
+    _recalled_at: float = field(default=math.inf, init=False)  # time of the last call of `recall`
+    _stale: int = field(default=0, init=False)  # number of out-of-date items in all heaps
+    _polls: int = field(default=0, init=False)  # number of polls of overdue jobs
 
     def put(self, state: JobState, due: float, *, postponed: bool = False) -> None:
-        """Add a job, or move it; `recall` makes postponed jobs due."""
+        """Add a job, or change its due time; a postponed job is due earlier after `recall`."""
         if state.ticket:
             self.drop(state)
         state.ticket = next(self._tickets)
@@ -91,30 +92,33 @@ class PollQueue:
         heapq.heappush(heap.items, (due, state.ticket, state))
 
     def put_overdue(self, state: JobState, now: float, chance: float) -> None:
-        """Add a new job that is due now, with a known chance, to the overdue jobs."""
+        """Add a new job that is due now; `chance` is the chance that the job has settled."""
         state.ticket = next(self._tickets)
         state.due = now
         self._push_overdue(state, now, chance)
 
     def recall(self, now: float) -> None:
-        """Make all postponed jobs due now; `pop` moves them, a limited number per call."""
+        """Make all postponed jobs due now; each call of `pop` moves a limited number of them."""
         if self._postponed:
             self._recalled_at = now
 
     def drop(self, state: JobState) -> None:
-        """Remove a job's place, if it has one."""
+        """Remove a job, if it is in the queue."""
         if state.ticket:
             state.ticket = 0
             self._stale += 1
             self._prune()
 
     def pop(self, now: float) -> JobState | None:
-        """Remove and return the job to poll now; None if no job is due, as `next_due` shows."""
+        """Remove and return the job to poll now; None if no job is due.
+
+        To keep the call short, it can return None while jobs are due; see `next_due`.
+        """
         if self._postponed.items or self._postponed.old:
             self._move_postponed(now)
         heap, urgent, overdue = self._heap, self._urgent, self._overdue
         items = heap.items
-        # More than one job may be due: the second and third items are next to the top of the heap.
+        # True if a second job is due: the second smallest item of a heap is at index 1 or 2.
         several = len(items) > 1 and min(items[1:3])[0] <= now
         waiting = urgent.items or urgent.old or overdue.items or overdue.old
         more = several or heap.old or (waiting and items and items[0][0] <= now)
@@ -131,11 +135,14 @@ class PollQueue:
 
     @property
     def overdue(self) -> int:
-        """Number of overdue jobs; some may be out of date."""
+        """Number of overdue jobs; out-of-date items are counted, too."""
         return len(self._urgent) + len(self._overdue)
 
     def next_due(self) -> float | None:
-        """Return the time at which the next job is due, or an earlier one; None without a job."""
+        """Return the time at which the next job is due; None if the queue is empty.
+
+        The time can be too early if many items are out of date; then `pop` returns None.
+        """
         due = math.inf
         for heap in (self._urgent, self._overdue, self._heap, self._postponed):
             if (heap.items or heap.old) and (item := self._first(heap)) is not None:
@@ -145,16 +152,17 @@ class PollQueue:
         return due if due < math.inf else None
 
     def clear(self) -> None:
-        """Remove all places."""
+        """Remove all jobs."""
         self._heap, self._postponed = _Heap(), _Heap()
         self._urgent, self._overdue = _Heap(), _Heap()
         self._recalled_at = math.inf
         self._stale = 0
 
     def _first(self, heap: _Heap) -> _Item | None:
-        """Return the first item of a heap, after removing a limited number of out-of-date ones.
+        """Return the first item of a heap; None if the heap is empty.
 
-        If more of them remain, the returned item is out of date, too; the next call continues.
+        Out-of-date items before it are removed, but only a limited number per call. If more remain,
+        the returned item is out of date, too, and the next call removes more.
         """
         for _ in range(_MAX_STALE):
             item = heap.first() if heap.old or not heap.items else heap.items[0]
@@ -213,8 +221,8 @@ class PollQueue:
 
 
 _HEAD_START: Final = 600.0  # seconds
-_KEPT_POLL: Final = 10  # every tenth poll of an overdue job is kept for those not urgent
+_KEPT_POLL: Final = 10  # every tenth poll of an overdue job first takes a job that is not urgent
 _MAX_MOVED: Final = 64  # jobs per call of `pop`, which must be short
-_MAX_PRUNED: Final = 4  # items per call
+_MAX_PRUNED: Final = 4  # items per heap and call
 _MAX_STALE: Final = 1_024  # out-of-date items removed in one call
-_PRUNE_FROM: Final = 1024
+_PRUNE_FROM: Final = 1024  # out-of-date items

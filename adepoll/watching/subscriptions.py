@@ -1,6 +1,6 @@
-"""Subscriptions: how the jobs of one consumer are watched, from reading their ids to the end.
+"""A subscription watches the jobs of one consumer, from reading their ids to the end.
 
-Imports kind_polling and below. Subclasses decide what is delivered.
+Imports kind_polling and below. Subclasses decide which snapshots and errors are delivered.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ JobIds: TypeAlias = Iterable[str | JobRef] | AsyncIterable[str | JobRef]
 
 
 def check_ids(job_ids: object) -> None:
-    """Raise TypeError if `job_ids` is a single id, or anything else that is no iterable of ids."""
+    """Raise TypeError if `job_ids` is a single id, or is not an iterable."""
     if isinstance(job_ids, str | bytes):
         raise TypeError(
             "job_ids must be an iterable of ids, not one id; use [job_id], or JobWatcher.wait"
@@ -54,7 +54,7 @@ def check_timeout(timeout: float | None) -> None:
 
 
 class Ended(Enum):
-    """Why polling of a job has ended, while its snapshot or error waits for the consumer."""
+    """Why a job is no longer polled: its last snapshot is buffered, or it was given up."""
 
     BUFFERED = 1
     UNRESOLVED = 2
@@ -68,15 +68,15 @@ class Subscription:
     """Watches many jobs for one consumer.
 
     A job is forgotten when the consumer has taken its last item, so that memory does not grow with
-    the number of ids.
+    the number of ids. An item is a snapshot, a status update or an error of one job.
 
     Attributes:
-        alone: ``(self,)``, which its jobs share.
+        alone: The tuple ``(self,)``, which all jobs of this subscription share.
         every_change: True if every change of status is delivered, False if only the final one.
         buffer: Room for snapshots; None if there is always room.
-        ready: Set when there may be something to take, or the end.
-        error: Error that ended the whole subscription.
-        errors: Why jobs are unresolved, by key, until the consumer has taken the error.
+        ready: Set when an item may be ready, or when the subscription may have ended.
+        error: Error that ended the whole subscription; None if there was none.
+        errors: Errors of jobs that were given up, by key; removed when the consumer takes them.
         known: Number of ids read, without duplicates.
         open: Number of jobs that are still watched.
         given_up: Number of jobs that were given up.
@@ -96,13 +96,13 @@ class Subscription:
         """Create a subscription; `start` starts it.
 
         Args:
-            host: What the subscriptions of the watcher share.
+            host: The kinds of jobs and the subscriptions of the watcher.
             job_ids: Ids of the jobs.
             timeout: Seconds after which the jobs still open are given up; None for no limit.
-            window: Maximum number of jobs that are watched, or whose error was not taken yet; None
-                for no limit if `job_ids` is a collection, and for `ITERATOR_WINDOW` if it is not.
-            every_change: As the attribute.
-            buffer: As the attribute.
+            window: Maximum number of jobs that are watched, or whose error was not taken yet. None:
+                no limit if `job_ids` is a collection; otherwise `ITERATOR_WINDOW`.
+            every_change: See the attribute.
+            buffer: See the attribute.
 
         Raises:
             TypeError: `job_ids` is a single string, or not iterable.
@@ -120,34 +120,34 @@ class Subscription:
         self.open = 0
         self.given_up = 0
         self.complete = False
-        # By key: the last status text, or None, while the job is open; then why it is not.
+        # By key. For an open job: its last status text, or None before the first. Else an `Ended`.
         self._jobs: dict[str, str | Ended | None] = {}
-        self._labels: dict[str, str] = {}  # of the jobs that have one, until they are forgotten
-        # Ids of a collection that were forgotten before all of it was read.
+        self._labels: dict[str, str] = {}  # labels by key, for jobs that have a label
+        # Keys of forgotten jobs, to find duplicates while a collection is read; else None.
         self._forgotten: set[str] | None = set() if isinstance(job_ids, Collection) else None
         self._host = host
         self._job_ids = job_ids
         self._timeout = timeout
-        self._paced = not isinstance(job_ids, Collection)
+        self._paced = not isinstance(job_ids, Collection)  # read no faster than jobs are polled
         if window is None:
             window = ITERATOR_WINDOW if self._paced else sys.maxsize
         self._window = window
         self._room_changed = asyncio.Event()
-        self._to_yield: deque[str] = deque()  # keys of jobs whose errors are to be taken
+        self._to_yield: deque[str] = deque()  # keys of jobs whose errors wait for the consumer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._expiry: asyncio.Task[None] | None = None
-        self._stopped = False  # by `close` or `fail`
+        self._stopped = False  # True after `close` or `fail`
         self._ending: list[asyncio.Task[None]] = []
 
     @property
     def awaits(self) -> bool:
-        """True if somebody waits for each job: at most eight jobs with a timeout or updates."""
+        """True if somebody waits for each job: at most eight open jobs, a timeout or updates."""
         return self.open <= _MAX_AWAITED and (self.every_change or self._timeout is not None)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
-        """Accept a snapshot of a job; return False if it is wanted and there is no room for it."""
+        """Accept a snapshot of a job; return False if it is wanted and the buffer is full."""
         raise NotImplementedError
 
     def take(self) -> object:
@@ -155,18 +155,18 @@ class Subscription:
         raise NotImplementedError
 
     def give_up(self, key: str, error: AdePollError) -> None:
-        """Record that an open job is not polled any more, and why."""
+        """Record that an open job was given up; `error` is the reason."""
         self.open -= 1
         self._record_error(key, error)
 
     def labelled(self, key: str, snapshot: JobSnapshot) -> JobSnapshot:
-        """Return the snapshot with the caller's own name for the job, if there is one."""
+        """Return the snapshot with the label of the job, if the job has one."""
         if not self._labels or (label := self._labels.get(key)) is None:
             return snapshot
         return evolve(snapshot, label=label)
 
     def last_statuses(self) -> dict[str, str]:
-        """Return the last status text of each open job, if one was seen."""
+        """Return the last status text by key, for open jobs whose status is known."""
         return {key: last for key, last in self._jobs.items() if isinstance(last, str)}
 
     def start(self) -> None:
@@ -175,7 +175,7 @@ class Subscription:
         loop = self._loop = asyncio.get_running_loop()
         self._host.subscriptions[self] = None
         if self._timeout is not None:
-            # In an empty context: the loop keeps a cancelled timer, and so the caller's context.
+            # The context is empty, because the event loop keeps a cancelled timer with its context.
             self._timer = loop.call_later(
                 self._timeout, self._on_timeout, self._timeout, context=Context()
             )
@@ -191,7 +191,7 @@ class Subscription:
             self.ready.set()
 
     def fail(self, error: BaseException) -> None:
-        """End the subscription with an error, which follows what is buffered."""
+        """End the subscription with an error; the consumer first gets the buffered items."""
         self._stop_reading()
         if self.error is None:
             self.error = own_instance(error)
@@ -200,7 +200,7 @@ class Subscription:
     def close(self) -> list[asyncio.Task[None]]:
         """Unsubscribe from all open jobs; return the tasks for whose end the caller must wait.
 
-        If there are many jobs, one of these tasks unsubscribes from the rest.
+        With over 500 jobs, one of the returned tasks unsubscribes from the rest.
         """
         self._stop_reading()
         self.ready.set()
@@ -208,7 +208,7 @@ class Subscription:
             return self._ending
         del self._host.subscriptions[self]
         if self.buffer is not None:
-            self.buffer.free = -sys.maxsize  # no more polls, even before the last job is left
+            self.buffer.free = -sys.maxsize  # no poll begins for a job that is still subscribed
         self._ending = [task for task in (self._reader, self._expiry) if task is not None]
         if self.open:
             keys = iter([*self._host.keys_in_flight(), *self._jobs])
@@ -218,7 +218,7 @@ class Subscription:
         return self._ending
 
     def close_soon(self) -> None:
-        """As `close`, in the next step of the loop; may be called in any thread."""
+        """Call `close` in the next step of the event loop; may be called in any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.close)
 
@@ -248,7 +248,7 @@ class Subscription:
         self._expiry = start(self._expire(timeout), self._host.tasks)
         self._expiry.add_done_callback(self._task_ended, context=Context())
 
-    async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - it has passed already
+    async def _expire(self, timeout: float) -> None:  # noqa: ASYNC109 - the time is over already
         """Give up all open jobs. If the ids are a collection, give up the unread ids, too."""
         keys = iter([*self._jobs])
         while step := [*islice(keys, _JOBS_PER_STEP)]:
@@ -268,7 +268,7 @@ class Subscription:
             await asyncio.sleep(0)
 
     async def _read(self) -> None:
-        """Read the ids, a limited number in each step of the loop."""
+        """Read the ids and watch their jobs, a limited number in each step of the loop."""
         now, pump = asyncio.get_running_loop().time, self._host.pump
         count = 0
         if isinstance(self._job_ids, AsyncIterable):
@@ -282,7 +282,7 @@ class Subscription:
                         await self._wait_for_polls()
             finally:
                 if isinstance(self._job_ids, AsyncGenerator):
-                    await self._job_ids.aclose()  # else the collector does, in a task of its own
+                    await self._job_ids.aclose()  # else the garbage collector does, in a new task
             return
         for job_id in self._job_ids:
             self._add(job_id, now())
@@ -296,33 +296,33 @@ class Subscription:
         pump()
 
     async def _wait_for_room(self) -> None:
-        """Wait for the window before an id is read, not after that: a timeout would lose the id."""
+        """Wait for room before the next id is read; otherwise a timeout could lose that id."""
         while self.open + self._untaken() >= self._window:
             self._host.pump()
             self._room_changed.clear()
             await self._room_changed.wait()
 
     async def _wait_for_polls(self) -> None:
-        """Let other tasks run. If an iterator provides the ids, also wait while many polls wait."""
+        """Let other tasks run; for an iterator, also wait while over 1,000 jobs are due."""
         await asyncio.sleep(0)
         while self._paced and min(self.open, self._backlog()) > _READ_AHEAD:  # noqa: ASYNC110 - each poll would have to set an event
             await asyncio.sleep(_BACKLOG_PAUSE)
 
     def _backlog(self) -> int:
-        """Return the number of jobs that are due, and wait for a poller or for room."""
+        """Return the number of due jobs that wait for a poller or for room in the buffer."""
         overdue = self._host.overdue()
         return overdue if self.buffer is None else overdue + len(self.buffer.waiting)
 
     def _untaken(self) -> int:
-        """Return the number of items beside snapshots that the consumer has not taken."""
+        """Return the number of items, other than snapshots, that the consumer has not taken."""
         return len(self._to_yield)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """Continue after the end of the task that reads ids, or of the one that gives jobs up."""
+        """Handle the end of the task that reads ids, or of the task that gives jobs up."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
         elif self._stopped or (task is self._reader and self._expiry is not None):
-            return  # `close`, `fail` or `_expire` has cancelled it
+            return  # `close`, `fail` or `_on_timeout` has cancelled the task
         elif task.cancelled():
             self.fail(JobIdsCancelledError())
         else:
@@ -351,7 +351,7 @@ class Subscription:
     def _add(self, given: str | JobRef, now: float) -> None:
         """Watch a job, unless it is a duplicate or its id is invalid."""
         if self._stopped or self._expiry is not None:
-            return  # the iterable ignored the cancellation of its reader
+            return  # reading was cancelled, but the iterable has suppressed that
         if (job := self._register(given)) is not None:
             self._jobs[job.key] = None
             self.open += 1
@@ -370,7 +370,7 @@ class Subscription:
         self.ready.set()
 
     def _forget(self, key: str) -> None:
-        """Forget a job: the consumer has its last item."""
+        """Forget a job whose last item the consumer has taken."""
         del self._jobs[key]
         if self._labels:
             self._labels.pop(key, None)
@@ -388,10 +388,10 @@ ITERATOR_WINDOW: Final = 20_000
 """Default of `window` if the ids come from an iterator."""
 
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
-# Ids after which new jobs are announced; the first sweep estimates its pages by their number.
+# Ids before the first `pump`: the first sweep estimates its pages from the watched jobs.
 _NEW_JOBS: Final = 500
-_JOBS_PER_STEP: Final = 500  # jobs left or given up in one step of the loop
-_READ_AHEAD: Final = 1_000  # jobs that wait for polls; with more of them, no more ids are read
+_JOBS_PER_STEP: Final = 500  # jobs unsubscribed or given up in one step of the loop
+_READ_AHEAD: Final = 1_000  # due jobs; while more are due, no more ids of an iterator are read
 _BACKLOG_PAUSE: Final = 0.05  # seconds
-_MAX_AWAITED: Final = 8  # open jobs; more are a batch
-_FIRST_JOBS: Final = 8  # first jobs of a watch, polled immediately: they may be older than others
+_MAX_AWAITED: Final = 8  # open jobs; nobody waits for each job of a larger watch
+_FIRST_JOBS: Final = 8  # jobs polled immediately: the first jobs of a watch can be older ones

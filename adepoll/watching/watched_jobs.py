@@ -1,4 +1,4 @@
-"""Which jobs are watched, when each is polled, and what a poll means for it; without I/O.
+"""Holds the watched jobs, chooses when each is polled, and records the result. Without I/O.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -23,19 +23,19 @@ from adepoll.watching.statistics import PollCounts
 
 
 class WatchedJobs:
-    """The watched jobs, and when to poll each.
+    """The watched jobs of one kind, and the time of each job's next poll.
 
     Attributes:
         timing: Calls the schedule.
-        failure_rules: When failed polls make a job be given up.
+        failure_rules: Decides when failed polls make the watcher give a job up.
         learning: Keeps the ages of jobs, and learns how long jobs take.
-        counts: What has happened so far.
-        list_trust: How far the list is trusted.
-        uses_list: True if the list may be read; otherwise nothing is compared with it.
-        list_hints: Applies what the list shows.
+        counts: Numbers of polls, settled jobs and given-up jobs so far.
+        list_trust: Decides how far the list is trusted.
+        uses_list: True if the list may be read; if False, polls are not compared with the list.
+        list_hints: Changes when jobs are polled, according to the list.
         poll_queue: The jobs that are due now or later.
         kind: Kind of the jobs.
-        on_due: Called when a subscriber's buffer has got room, and has made jobs due.
+        on_due: Called after jobs have become due because a subscriber's buffer has room again.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WatchedJobs:
         uses_list: bool = True,
         kind: JobKind = JobKind.V1_EXTRACT,
     ) -> None:
-        """Watch no jobs yet; for the arguments, see the attributes."""
+        """Start without jobs; the attributes of the class describe the arguments."""
         self.timing = timing
         self.failure_rules = failure_rules
         self.uses_list = uses_list
@@ -74,14 +74,14 @@ class WatchedJobs:
     def subscribe(
         self, job_id: str, key: str, subscriber: Subscriber, now: float, *, can_wait: bool = False
     ) -> JobState:
-        """Add `subscriber` to a job; a job without a poll so far is polled immediately.
+        """Add `subscriber` to a job; a job that was never polled is polled immediately.
 
         Args:
             job_id: Id of the job.
-            key: As in `JobState`.
-            subscriber: Gets what polls of the job bring.
+            key: Text of the job's reference; see `JobState`.
+            subscriber: Is notified of snapshots and of the error.
             now: The time.
-            can_wait: True if the first poll of a probably new job may be later.
+            can_wait: True if the first poll of a job that is probably new may be later.
         """
         state = self._states.get(job_id)
         if state is None:
@@ -103,7 +103,7 @@ class WatchedJobs:
         return state
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> JobState | None:
-        """Remove `subscriber`; return the job's state if it was the last one, and forget it."""
+        """Remove `subscriber`; if it was the job's last one, forget the job, return its state."""
         state = self._states.get(job_id)
         if state is None or subscriber not in state.subscribers:
             return None
@@ -136,11 +136,11 @@ class WatchedJobs:
         return self.timing.time_left(self._states.values(), now)
 
     def pop_due(self, now: float) -> JobState | None:
-        """Return a job to poll now, with room reserved by its subscribers; None if there is none.
+        """Return a job to poll now, and reserve room for its snapshot; None if there is no job.
 
-        A job whose subscribers have no room is set aside until one of them has. The number of jobs
-        set aside in one call is limited, to keep the call short; `PollQueue.next_due` shows whether
-        more jobs are due.
+        A job whose subscribers all lack room is set aside until one has room. To keep the call
+        short, it sets a limited number of jobs aside and can return None while jobs are due:
+        `PollQueue.next_due` returns when the next job is due.
         """
         if self._known_resets != self._arrivals.resets:
             self._known_resets = self._arrivals.resets
@@ -165,7 +165,7 @@ class WatchedJobs:
         return None
 
     def _reserve(self, state: JobState) -> bool:
-        """Reserve a place with each subscriber, for a poll; return False if none has room."""
+        """Reserve a place for a poll in each subscriber's buffer; return False if all are full."""
         for subscriber in state.subscribers:
             if (buffer := subscriber.buffer) is None or buffer.free > 0:
                 break
@@ -178,7 +178,7 @@ class WatchedJobs:
         return True
 
     def _release(self, state: JobState) -> tuple[Subscriber, ...]:
-        """Give the reserved places back after a poll; return the subscribers."""
+        """Free the places reserved for a poll; return the subscribers that had reserved them."""
         reserved, state.reserved_by = state.reserved_by or (), None
         for subscriber in reserved:
             if (buffer := subscriber.buffer) is not None:
@@ -186,7 +186,7 @@ class WatchedJobs:
         return reserved
 
     def wake(self, state: JobState, now: float) -> bool:
-        """Make a job due that waits for room; return False if it does not wait any more."""
+        """Make a job due now if it waits for room; return False if it no longer waits."""
         if not state.waits_for_room or self._states.get(state.job_id) is not state:
             return False
         state.waits_for_room = False
@@ -203,7 +203,7 @@ class WatchedJobs:
             state.poll_again = True  # the poll in flight may be too early
         elif not state.waits_for_room:
             self.list_trust.confirm_now(state)
-            state.missing_at = math.inf  # the list is not the reason any more
+            state.missing_at = math.inf  # now the list is not the reason for the next poll
             if state.due > now:
                 self.poll_queue.put(state, now)
         return True
@@ -211,10 +211,10 @@ class WatchedJobs:
     def succeeded(self, state: JobState, snapshot: JobSnapshot, now: float) -> None:
         """Deliver the snapshot that a poll returned, and choose the time of the next poll."""
         if snapshot.job_id != state.job_id:
-            # AdeClient raises this itself; another source must not settle the wrong job either.
+            # AdeClient raises this error itself; another source can return a wrong job's snapshot.
             self.failed(state, WrongJobError(job_id=state.job_id, answered=snapshot.job_id), now)
             return
-        if snapshot.kind is not self.kind:  # from a source that knows one kind only
+        if snapshot.kind is not self.kind:  # sources of a single kind may leave the default
             snapshot = evolve(snapshot, kind=self.kind)
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=snapshot.status.is_terminal)
@@ -231,7 +231,7 @@ class WatchedJobs:
         """Record that a poll failed: poll the job again later, or give it up.
 
         Returns:
-            True if the error ends all watches and waits; then nothing else was done.
+            True if the error ends all watches and waits. Then the caller must end them.
         """
         self.counts.polls += 1
         self.timing.throughput.record(state.due, now, settled=False)
@@ -252,7 +252,7 @@ class WatchedJobs:
         return False
 
     def cancelled(self, state: JobState, now: float) -> None:
-        """Record that a poll ended without a result; poll the job again if it is still watched."""
+        """Record that a poll was cancelled; poll the job again later if it is still watched."""
         if state.in_flight:
             reserved = self._release(state)
             if self._states.get(state.job_id) is state:
@@ -261,10 +261,10 @@ class WatchedJobs:
             self._wake_after_release(reserved, now)
 
     def _first_delay(self) -> float:
-        """Return the seconds until the first poll of a new job that can wait; 0 for now."""
+        """Return the seconds until the first poll of a new job that can wait; 0 to poll it now."""
         trust = self.list_trust
         if trust.sweeping:
-            # The list may well show that the job is active, with 99 others in one request.
+            # One page of the list will probably show the job as active, together with 99 others.
             return 0.0 if trust.jobs_come_settled else trust.first_trust
         return self.timing.first_delay() if self._arrivals.trusted else 0.0
 
@@ -286,10 +286,10 @@ class WatchedJobs:
                 buffer.add_waiting(state)
 
     def _await(self, state: JobState, now: float, *, was_awaited: bool) -> None:
-        """Make a job due because somebody starts to wait for it.
+        """Make a job due because somebody begins to wait for the job.
 
-        The poll is immediate. If others already wait for the job, it may come up to a second after
-        the previous one.
+        The job is due now. If somebody waits for it already, it is due at the earliest one second
+        after the start of its last poll.
         """
         due = now
         if was_awaited:
@@ -301,8 +301,8 @@ class WatchedJobs:
             self.poll_queue.put(state, due)
 
     def _wake_after_release(self, reserved: tuple[Subscriber, ...], now: float) -> None:
-        # The places of a poll that brought nothing go to jobs that wait for room: the consumer,
-        # with nothing to consume, would never wake them.
+        # A poll that delivers no snapshot frees its places. Wake the jobs that wait for room here:
+        # usually the consumer wakes them when it takes a snapshot, but there may be none to take.
         for subscriber in reserved:
             if (buffer := subscriber.buffer) is not None and buffer.waiting:
                 buffer.wake_waiting(now, caller=self)
@@ -318,7 +318,7 @@ class WatchedJobs:
         refused = []
         for subscriber in state.subscribers:
             if not subscriber.deliver(state.key, snapshot):
-                refused.append(subscriber)  # noqa: PERF401 - a comprehension costs a call
+                refused.append(subscriber)  # noqa: PERF401 - a comprehension would be slower
         if not settled:
             self._continue(state, snapshot, now)
             return
@@ -326,7 +326,7 @@ class WatchedJobs:
         exact = exact_duration(submitted_at, snapshot.completed_at)
         was_old = self.learning.record_settled(state, submitted_at, now, exact=exact)
         if changed:
-            # What the list shows is out of date by its lag.
+            # A list request that showed the job as active was out of date by the list's lag.
             active_at = state.last_active_at - self.list_trust.list_lag
             lag = now - max(active_at, state.added_at)
             if exact is not None:
@@ -337,8 +337,8 @@ class WatchedJobs:
             if was_old and self.list_trust.jobs_come_settled:
                 self.poll_queue.recall(now)  # jobs that wait for the list have probably settled
         if refused:
-            # They subscribed during the poll, and had no room. They get the snapshot of another
-            # poll when they have.
+            # These subscribers joined during the poll, and their buffers are full. When one has
+            # room, the job is polled again, and the subscriber gets that snapshot.
             state.subscribers = tuple(refused)
             self._set_aside(state)
         else:
@@ -356,7 +356,7 @@ class WatchedJobs:
             self._put_by_schedule(state, now, within=within)
             return
         if was_missing:
-            # The list may never show it: then the job is polled as often as by the schedule.
+            # The list may never show the job. Then it is polled no more often than by the schedule.
             state.not_before = now + self.timing.delay(state, now)
         state.list_trusted_until = self.list_trust.next_check(state, now)
         self.poll_queue.put(state, state.list_trusted_until)
@@ -368,7 +368,7 @@ class WatchedJobs:
             self.poll_queue.put(state, now)
             return
         delay = self.timing.delay(state, now)
-        # Delays count from the start of a poll, as long as there is a pause after its end.
+        # The delay counts from the start of the poll, but at least half of it follows the end.
         due = max(state.polled_at + delay, now + delay / 2)
         self.poll_queue.put(state, min(due, now + within))
 
@@ -384,16 +384,16 @@ class WatchedJobs:
             self.learning.record_dropped(state)
 
     def _set_aside(self, state: JobState) -> None:
-        """Let a job that is due wait until one of its subscribers has room."""
+        """Let a due job wait until a buffer of its subscribers has room."""
         state.waits_for_room = True
         for subscriber in state.subscribers:
             if (buffer := subscriber.buffer) is not None:
                 buffer.add_waiting(state)
-        self.list_trust.trust(state)  # sweeps do not wait for it
+        self.list_trust.trust(state)  # the next sweep does not wait until this job is polled
 
 
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
 _FIRST_TRUST: Final = 2.5  # times the target lag; a sweep comes about every two target lags
-_SHARED_FOR: Final = 1.0  # seconds for which a poll answers those who start to wait, too
-_MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one turn
-_CHUNK: Final = 500
+_SHARED_FOR: Final = 1.0  # seconds after the start of a poll, for callers that begin to wait
+_MAX_SET_ASIDE: Final = 32  # jobs per call of `pop_due`; many pollers can call it in one step
+_CHUNK: Final = 500  # jobs
