@@ -1,4 +1,8 @@
-"""The file name of a job's result, and which paths are local. Imports errors only."""
+"""The file name of a job's result, and which paths are local. Imports errors only.
+
+For each result of a batch, `batch/result_fetching.py` chooses `result_name` or `label_name`.
+`cli/fetch.py` uses `result_name`.
+"""
 
 import hashlib
 import os
@@ -8,22 +12,24 @@ from typing import Final
 
 from adepoll.errors import ConfigurationError
 
-_MAX_NAME_BYTES: Final = 200  # part files beside the result have longer names
-_FORBIDDEN: Final = frozenset('/\\:*?"<>|')  # on Windows
-_RESERVED: Final = frozenset(  # on Windows, with any ending
+# Bytes of a name without ".json". File systems allow 255, and part files have longer names.
+_MAX_NAME_BYTES: Final = 200
+_FORBIDDEN: Final = frozenset('/\\:*?"<>|')  # characters that Windows forbids in names
+_RESERVED: Final = frozenset(  # names that Windows forbids, also with an ending such as ".json"
     ["CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in range(1, 10))]
 )
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # Path makes one slash of two
+# Only one slash, because a Path object has "/" in place of "//".
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 def check_is_local(path: str | os.PathLike[str], name: str) -> None:
-    """Raise if a path is a URL: it would silently become a local folder with a name like ``s3:``.
+    """Raise if a path is a URL, because it would silently become a local folder such as ``s3:``.
 
-    A local path that looks like a URL can be written as ``./s3:/bucket``.
+    A local path that begins like a URL can be written as ``./s3:/bucket``.
 
     Args:
         path: The path.
-        name: The caller's name for it.
+        name: Name of the argument or option with the path, for the error.
 
     Raises:
         ConfigurationError: The path is a URL.
@@ -35,19 +41,20 @@ def check_is_local(path: str | os.PathLike[str], name: str) -> None:
 
 
 def result_name(job_id: str) -> str:
-    """Return the file name of a job's result: the id, shortened if it is too long for a name.
+    """Return the file name of a job's result: the id and ".json". A long id is shortened.
 
-    `job_ids.check_job_id` has refused ids with slashes and backslashes, and ids of dots.
+    The id must have passed `job_ids.check_job_id`, which refuses slashes, backslashes and ids that
+    consist of dots.
     """
     return f"{_shortened(job_id)}.json"
 
 
 def label_stem(label: str) -> str:
-    """Return a label as the name of a file without its ending; "_" if nothing of it can be one.
+    """Return a file name without an ending that is made from a label. Never empty.
 
-    Separators of paths, characters that some system forbids, and unprintable characters become "_".
+    Slashes, backslashes, unprintable characters and characters that Windows forbids become "_".
     Dots and spaces at both ends are removed, and a long label is shortened. Different labels can
-    have the same name.
+    give the same name.
     """
     text = "".join(
         "_" if char in _FORBIDDEN or not char.isprintable() else char
@@ -64,7 +71,8 @@ def label_name(label: str, job_id: str | None = None) -> str:
 
     Args:
         label: The label.
-        job_id: Id of the job, if another job has the same name.
+        job_id: Id of the job, which becomes part of the name; None to leave it out, if no other
+            job has a label with the same name.
     """
     stem = label_stem(label)
     return f"{stem}.json" if job_id is None else result_name(f"{stem}-{job_id}")

@@ -1,4 +1,7 @@
-"""JobKind and JobRef: which job is meant, of which kind. Imports job_ids and below."""
+"""JobKind and JobRef: the kind of a job, and how a job is named. Imports job_ids and below.
+
+`_KINDS` declares the kinds of the service.
+"""
 
 import re
 from collections.abc import Container, Mapping
@@ -15,15 +18,18 @@ from adepoll.errors import ConfigurationError, InvalidJobIdError
 
 @frozen
 class JobKind:
-    """A kind of jobs of the service. Two kinds with the same name are equal.
+    """A kind of jobs. Two kinds with the same name are equal.
+
+    The kinds of the service are class variables, such as `JobKind.V1_PARSE`; `all` returns them. A
+    kind of your own needs another name.
 
     Attributes:
-        name: Short name, as on the command line: ``v1-extract``, ``v1-parse``, ``v2-parse``,
-            ``v2-extract`` or ``v2-workflow``; a kind of your own has another one.
+        name: Name of the kind, such as ``v1-parse``, as on the command line.
     """
 
     name: str
 
+    # Each kind in `_KINDS` has its variable here.
     V1_EXTRACT: ClassVar["JobKind"]
     V1_PARSE: ClassVar["JobKind"]
     V2_PARSE: ClassVar["JobKind"]
@@ -52,39 +58,56 @@ class JobKind:
         return kind
 
 
-JobKind.V1_EXTRACT = JobKind("v1-extract")
-JobKind.V1_PARSE = JobKind("v1-parse")
-JobKind.V2_PARSE = JobKind("v2-parse")
-JobKind.V2_EXTRACT = JobKind("v2-extract")
-JobKind.V2_WORKFLOW = JobKind("v2-workflow")
+@frozen(kw_only=True)
+class _Traits:
+    """What is fixed for all jobs of a kind of the service.
 
-_BY_NAME: Final[Mapping[str, JobKind]] = {
-    kind.name: kind
-    for kind in (
-        JobKind.V1_EXTRACT,
-        JobKind.V1_PARSE,
-        JobKind.V2_PARSE,
-        JobKind.V2_EXTRACT,
-        JobKind.V2_WORKFLOW,
-    )
+    Attributes:
+        id_prefix: Beginning of the ids of a v2 kind, which a hyphen and a ULID follow; None for a
+            v1 kind, whose ids have no documented form.
+        has_schema: True if the result of each job should conform to a schema of the caller.
+    """
+
+    id_prefix: str | None = None
+    has_schema: bool = False
+
+
+# The kinds of the service. The class variable of "v2-parse" is `JobKind.V2_PARSE`, for example.
+_KINDS: Final[Mapping[JobKind, _Traits]] = {
+    JobKind("v1-extract"): _Traits(has_schema=True),
+    JobKind("v1-parse"): _Traits(),
+    JobKind("v2-parse"): _Traits(id_prefix="parse"),
+    JobKind("v2-extract"): _Traits(id_prefix="extract", has_schema=True),
+    JobKind("v2-workflow"): _Traits(id_prefix="v2-workflow"),
+}
+for _kind in _KINDS:
+    setattr(JobKind, _kind.name.upper().replace("-", "_"), _kind)
+
+V2_KINDS: Final = frozenset(kind for kind, traits in _KINDS.items() if traits.id_prefix)
+"""The kinds of v2 jobs."""
+KINDS_WITH_SCHEMA: Final = frozenset(kind for kind, traits in _KINDS.items() if traits.has_schema)
+"""The kinds whose result should conform to a schema of the caller."""
+
+_BY_NAME: Final = {kind.name: kind for kind in _KINDS}
+_BY_PREFIX: Final = {
+    traits.id_prefix: kind for kind, traits in _KINDS.items() if traits.id_prefix is not None
 }
 
 
 @frozen
 class JobRef:
-    """Names a job: its id, its kind, and your own name for it.
+    """Names a job by its id, with its kind and your own name for the job if necessary.
 
-    Its text, ``str(ref)``, is the id, with the kind before it where the id does not say it:
-    ``v1-parse/cmg4x0q5p0001``. Everything that takes a job id takes that text or a `JobRef`. A job
-    of a kind of your own is named by a `JobRef` only.
+    ``str(ref)`` is a text such as ``v1-parse/cmg4x0q5p0001``, or the id alone if the kind follows
+    from the id. Everything that takes a job id also takes this text or a `JobRef`. Only a `JobRef`
+    can name a job of a kind of your own.
 
     Attributes:
         job_id: Id of the job.
-        kind: Kind of the job; None for the kind that the id's form says, or else that of the
-            client.
-        label: Your own name for the job, such as the path of its document. It is part of the
-            snapshot and of everything that is made from it. Two references that differ in their
-            label only are equal.
+        kind: Kind of the job. None for the kind that the form of the id says, or for the kind of
+            the client if the form does not say a kind.
+        label: Your own name for the job, such as the path of its document. Snapshots, outcomes and
+            journals contain it. References that differ only in the label are equal.
     """
 
     job_id: str
@@ -93,10 +116,10 @@ class JobRef:
 
     @classmethod
     def of(cls, job: "str | JobRef") -> "JobRef":
-        """Return the reference that a text or a reference means.
+        """Return the reference for an id or for the text of a reference; a `JobRef` as it is.
 
         Raises:
-            InvalidJobIdError: The id cannot be a job id.
+            InvalidJobIdError: The text names no known kind, or the id cannot be a job id.
         """
         if isinstance(job, JobRef):
             check_job_id(job.job_id)
@@ -111,31 +134,38 @@ class JobRef:
         return cls(check_job_id(job))
 
     def resolved(self, default: JobKind) -> Self:
-        """Return a reference that has a kind: its own, that of the id's form, or `default`."""
+        """Return this reference with a kind.
+
+        If the reference has no kind, it gets the kind that the form of its id says, or `default` if
+        the form does not say a kind.
+        """
         kind = self.kind or kind_of_id(self.job_id) or default
         return self if kind is self.kind else type(self)(self.job_id, kind=kind, label=self.label)
 
     def text(self, default: JobKind) -> str:
-        """Return ``KIND/ID``, or only the id if the kind follows from the id or from `default`.
+        """Return ``KIND/ID``, or the id alone if that means a job of the same kind.
 
         Args:
-            default: Kind of an id whose form does not say its kind.
+            default: Kind of an id whose form does not say a kind.
         """
         implied = kind_of_id(self.job_id) or default
         kind = self.kind or implied
         return self.job_id if kind == implied else f"{kind.name}/{self.job_id}"
 
     def __str__(self) -> str:
-        """Return ``KIND/ID``, or only the id if the kind follows from the id."""
+        """Return ``KIND/ID``, or the id alone if the kind follows from the id.
+
+        An id whose form does not say a kind means a job of the kind ``v1-extract`` here.
+        """
         return self.text(JobKind.V1_EXTRACT) if self.kind else self.job_id
 
 
 def job_key(job: str | JobRef, default: JobKind) -> str:
-    """Return the same text for all names of a job, and another one for each other job.
+    """Return the key of a job: the same text for all names of a job, and different for other jobs.
 
     Args:
         job: The job; its id may be invalid.
-        default: Kind of an id whose form does not say its kind.
+        default: Kind of an id whose form does not say a kind.
     """
     try:
         return JobRef.of(job).text(default)
@@ -144,12 +174,12 @@ def job_key(job: str | JobRef, default: JobKind) -> str:
 
 
 def kind_and_id(key: str, default: JobKind, kinds: Container[JobKind] = ()) -> tuple[JobKind, str]:
-    """Return the kind and the id that a key consists of; an invalid id has the default kind.
+    """Return the kind and the id of the job with this key. An invalid id has the default kind.
 
     Args:
-        key: As `job_key` returns it.
-        default: Kind of an id whose form does not say its kind.
-        kinds: Further kinds, beside those of the service.
+        key: A key that `job_key` has returned.
+        default: Kind of an id whose form does not say a kind.
+        kinds: Your own kinds, in addition to those of the service.
     """
     if "/" in key:
         name, _, job_id = key.partition("/")
@@ -160,25 +190,21 @@ def kind_and_id(key: str, default: JobKind, kinds: Container[JobKind] = ()) -> t
 
 
 _LIKE_A_KIND: Final = re.compile(r"v\d-[a-z]{1,20}", re.ASCII)
-_V2_ID: Final = re.compile(r"(parse|extract|v2-workflow)-([0-9a-hjkmnp-tv-z]{26})", re.ASCII)
-_V2_KINDS: Final = {
-    "parse": JobKind.V2_PARSE,
-    "extract": JobKind.V2_EXTRACT,
-    "v2-workflow": JobKind.V2_WORKFLOW,
-}
+_V2_ID: Final = re.compile(rf"({'|'.join(_BY_PREFIX)})-([0-9a-hjkmnp-tv-z]{{26}})", re.ASCII)
 
 
 def kind_of_id(job_id: str) -> JobKind | None:
-    """Return the kind that the form of an id says; None for ids without a documented form."""
+    """Return the kind that the form of an id says; None if the id is not that of a v2 job."""
     if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
         return None
-    return _V2_KINDS[match[1]]
+    return _BY_PREFIX[match[1]]
 
 
 def created_at_of_id(job_id: str) -> datetime | None:
-    """Return the time that a v2 id, a ULID, says that its job was created at; None for others.
+    """Return the creation time (UTC) of a job, which is part of a v2 id; None for any other id.
 
-    The service describes ids as opaque, so the time is a hint and no proof.
+    A v2 id ends with a ULID, which begins with the time. The service documents ids as opaque, so
+    the time is only a hint.
     """
     if job_id[:1] not in V2_LETTERS or (match := _V2_ID.fullmatch(job_id)) is None:
         return None
@@ -188,8 +214,8 @@ def created_at_of_id(job_id: str) -> datetime | None:
     return None if milliseconds >= _LATEST else from_timestamp(milliseconds / 1000)
 
 
-V2_LETTERS: Final = frozenset("pev")
-"""First letters of ids whose form can say their kind."""
+V2_LETTERS: Final = frozenset(prefix[0] for prefix in _BY_PREFIX)
+"""First letters of all v2 ids. The form of an id with another first letter does not say a kind."""
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # https://github.com/ulid/spec
-_TIME_LETTERS: Final = 10
-_LATEST: Final = 2**48
+_TIME_LETTERS: Final = 10  # letters at the beginning of a ULID, which encode the time
+_LATEST: Final = 2**48  # milliseconds; a ULID has no larger time

@@ -1,11 +1,20 @@
 """What the service says about jobs, as frozen attrs classes. Imports codec, results and below.
 
-To add a field of the service, declare it in its class: the JSON reader is generated from it. The
-classes of results and of their metadata are in `v1_results` and `v2_results`, all others here. A
-field without a default must be present and readable. Any other field is None or its default if the
-service does not send it or sends something else. The attribute `extra` has the JSON of fields that
-adepoll does not know, could not read, or could not read completely. No `repr` shows a presigned
-query or a customer's data. A kind of jobs can write a field under another name; `kinds` says which.
+To add a field of the service:
+
+1. Add an attribute to the class: here for the envelope of a job and for the list, in `v1_results`
+   or `v2_results` for results and metadata. The JSON reader and the writer are generated from it.
+   `json_fields` has the values of ``field(metadata=...)``, for example for another name in JSON.
+   If only some kinds of jobs use another name, add that name to `shape_of` below.
+2. Only if the field should be a column of tables: `JobSnapshot.to_dict` for a field of the job, or
+   `FACTS` and `facts_of` in `table_row` for a field of the metadata; and `JOB_COLUMNS` in
+   `tables/job_rows.py`.
+3. `emulator/kinds/`: send the field in the emulated answers.
+
+A field without a default must be present and readable. Any other field has its default if the
+service does not send a readable value. The attribute `extra` contains the JSON of fields that
+adepoll does not know, or of which it could not read everything. No `repr` shows the query of a
+presigned URL, or a customer's data.
 """
 
 from collections.abc import Mapping
@@ -16,7 +25,7 @@ from typing import Any, Final, Self
 from attrs import evolve, field, frozen
 
 from adepoll.api import codec
-from adepoll.api.job_kind import JobKind
+from adepoll.api.job_kind import KINDS_WITH_SCHEMA, V2_KINDS, JobKind
 from adepoll.api.job_status import JobStatus as JobStatus  # noqa: PLC0414 - part of the models' types
 from adepoll.api.json_fields import (
     MESSAGE_TEXT,
@@ -48,14 +57,15 @@ class JobSummary:
 
     Attributes:
         job_id: Id of the job.
-        status: Status of the job when the list was made; a hint, because the list can lag behind.
+        status: Status of the job when the list was made. It is a hint, because lists can be late.
         status_text: The status as the service wrote it.
         received_at: When the service received the job, UTC; None if the service does not say.
         created_at: When the job was created, UTC; None if the service does not say.
         completed_at: When the job settled, UTC; None if the service does not say.
         progress: As in `JobSnapshot`.
-        version: The model of the job.
-        failure_reason: Why the job failed, if it did.
+        version: Name of the model of the job; None if the service does not say.
+        failure_reason: Why the job failed; None if the service does not say.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     job_id: str = field(repr=show_text)
@@ -91,10 +101,11 @@ class JobPage:
     """One page of the job list.
 
     Attributes:
-        jobs: At most 100 jobs, in no documented order. If the page has others, or some that cannot
-            be read, `extra` has the JSON of all.
+        jobs: The first 100 jobs of the page, without those that cannot be read. If jobs are left
+            out, `extra` has the JSON of all jobs. The service documents no order.
         has_more: Whether the service says that there are further pages.
-        org_id: Id of the organisation.
+        org_id: Id of the organisation; None if the service does not say.
+        extra: JSON of fields that this version does not know or could not read, by name.
     """
 
     jobs: tuple[JobSummary, ...] = field(repr=show_first, metadata=at_most(MAX_PAGE_SIZE))
@@ -105,42 +116,45 @@ class JobPage:
 
 @frozen(kw_only=True)
 class JobSnapshot(TableRow):
-    """The state of a job of any kind at one poll. A list of them can become a DataFrame.
+    """The state of a job of any kind at one poll.
+
+    A list of snapshots can become a DataFrame: ``pandas.DataFrame(snapshots)``.
 
     Attributes:
         job_id: Id of the job.
         kind: Kind of the job.
-        label: The caller's own name for the job; None without one.
+        label: The caller's own name for the job; None if it has none.
         status: Status of the job; `JobStatus.UNKNOWN` if this version does not know it.
         status_text: The status as the service wrote it.
         received_at: When the service received the job, UTC; None if the service does not say, as
             for v2 jobs.
         created_at: When the job was created, UTC; None if the service does not say.
         completed_at: When the job settled, UTC; None if the service does not say, as for v1 jobs.
-        progress: An estimate between 0.0 and 1.0, which can be 1.0 while the job is active, and
-            need not reach 1.0. An extract job of v1 has 0.0 until it is complete. None if the
-            service does not say.
-        org_id: Id of the organisation.
-        version: The model snapshot that was used.
-        data: The result, if the response contains it: a class for each kind, which
-            `match` distinguishes. A v1 response contains results of up to about 1 MB; see also
-            `data_omitted`.
+        progress: The service's estimate of the finished part, from 0.0 to 1.0. It can be 1.0 while
+            the job is active, and less than 1.0 when the job has settled. A v1 extract job has 0.0
+            until it has completed. None if the service does not say.
+        org_id: Id of the organisation; None if the service does not say.
+        version: Name of the model that was used; None if the service does not say.
+        data: The result, if the response contains it; otherwise None. Its class depends on the
+            kind; see `JobResult`. A v1 response contains a result of up to about 1 MB. For larger
+            v2 results, see `data_omitted`.
         data_omitted: True if the response contained a result that was too large to be kept in
-            memory. `ResultFetcher` fetches it.
-        kept_result: The bytes of that result, if the client has a `result_dir` and they could be
-            written. The file is deleted with the last snapshot that refers to it.
-        received_result: The bytes of `data` as the service has sent them, which `ResultFetcher`
-            writes; None if they are not known, as in a copy that was saved.
-        output_url: Where to download the result if the response does not contain it. This is a
-            presigned URL, so it is a secret, and it expires one hour after the poll;
-            `ResultFetcher` renews it. A v2 job has a URL only if it was created with
-            `output_save_url`, and that URL may not be readable.
-        metadata: Facts about the job.
-        failure_reason: Why the job failed, if it did.
+            memory. `ResultFetcher` fetches such a result.
+        kept_result: The file with the result that is missing from `data`; None unless
+            `data_omitted` is True and the client could write the file to its `result_dir`. The file
+            is deleted when no snapshot refers to it any more.
+        received_result: The bytes of `data` as the service sent them, which `ResultFetcher` writes
+            to the result file. None if the bytes are not known, for example after `from_json`.
+        output_url: URL from which the result can be downloaded, if the response does not contain
+            the result. The presigned URL of a v1 job is a secret, and expires one hour after the
+            poll; `ResultFetcher` requests a new one. A v2 job has a URL only if it was created with
+            `output_save_url`, and that URL may not allow downloads.
+        metadata: Facts about the job, if the envelope contains them; otherwise None. See `facts`.
+        failure_reason: Why the job failed; None if it did not fail or the service does not say.
         violates_schema: True if the service said that the data of a completed job does not fully
-            conform to the caller's schema; see `conforms`.
-        incomplete: True if the service said that pages of the document could not be parsed (HTTP
-            206).
+            conform to the caller's schema; see also `conforms`.
+        incomplete: True if the service answered with HTTP 206 about a parse or workflow job, which
+            means that pages of the document could not be parsed.
         extra: JSON of fields that this version does not know or could not read, by name.
     """
 
@@ -180,7 +194,7 @@ class JobSnapshot(TableRow):
 
     @property
     def schema_violation(self) -> str | None:
-        """Why the data does not conform to the caller's schema; None if it does."""
+        """Why the data does not conform to the caller's schema; None without such a message."""
         for holder in (self.metadata, self.data, getattr(self.data, "metadata", None)):
             violation: str | None = getattr(holder, "schema_violation_error", None)
             if violation:
@@ -189,7 +203,7 @@ class JobSnapshot(TableRow):
 
     @property
     def error_code(self) -> str | None:
-        """The service's code of the failure, such as ``internal_error``; None without one."""
+        """The service's code of the failure, such as ``internal_error``; None if there is none."""
         for name in ("failure_reason", "error"):
             error = self.extra.get(name)
             if isinstance(error, dict) and isinstance(code := error.get("code"), str):
@@ -198,7 +212,7 @@ class JobSnapshot(TableRow):
 
     @property
     def facts(self) -> JobMetadata | None:
-        """The metadata of the job, or of its result in `data`; None if there is neither."""
+        """The metadata of the job, or else those of its result; None if both are missing."""
         if self.metadata is not None:
             return self.metadata
         facts: JobMetadata | None = getattr(self.data, "metadata", None)
@@ -225,19 +239,20 @@ class JobSnapshot(TableRow):
     def conforms(self) -> bool | None:
         """Whether the data of an extract job fully conforms to the caller's schema.
 
-        If not, `schema_violation` says why, if the service does. None unless the job has completed,
-        and for kinds without a schema.
+        None if the job has not completed, or if jobs of its kind have no schema. If the value is
+        False, `schema_violation` is the reason, if the service sent a reason.
         """
         if self.violates_schema:
             return False
-        has_schema = self.status is JobStatus.COMPLETED and self.kind in _WITH_SCHEMA
+        has_schema = self.status is JobStatus.COMPLETED and self.kind in KINDS_WITH_SCHEMA
         return True if has_schema else None
 
     @property
     def partial(self) -> bool:
-        """Whether the job has completed, but not with all that was asked for.
+        """Whether the job has completed with a partial result.
 
-        That is: the data does not conform to the schema, or pages could not be parsed.
+        A result is partial if its data does not fully conform to the schema, or if pages of the
+        document could not be parsed.
         """
         return self.status is JobStatus.COMPLETED and (
             self.violates_schema
@@ -261,19 +276,19 @@ class JobSnapshot(TableRow):
     def redacted(self) -> Self:
         """Return a copy that may be logged or saved, without possible secrets.
 
-        `output_url` has no query. In all other texts and unknown fields, URLs have no query, and
-        signatures and tokens are replaced. The extracted data and the Markdown, which are your own
-        data, stay as they are. `ResultFetcher` accepts such a copy: it asks the service for a fresh
-        URL.
+        The copy has no queries of URLs, signatures and tokens: not in `output_url`, in other texts,
+        or in unknown fields. The extracted data and the Markdown stay as they are, because they are
+        your own data. `ResultFetcher` accepts the copy, and requests a new URL from the service.
         """
         shown = redacted(self)
         return shown if self.received_result is None else evolve(shown, received_result=None)
 
     def without_data(self) -> Self:
-        """Return a copy without the result, in memory or kept in a file, but with its facts.
+        """Return a copy without the result, but with the facts about the job.
 
-        `metadata` has the metadata of the result, and `partial`, `credits`, `page_count` and
-        `failed_pages` stay the same; only the failed pages of a workflow are not listed any more.
+        The copy has no `data`, `kept_result` and `received_result`. Its `metadata` are the metadata
+        of the result. Its `partial`, `credits`, `page_count` and `failed_pages` are the same as
+        before, except that `failed_pages` of a workflow job is empty.
         """
         return evolve(
             self,
@@ -289,8 +304,8 @@ class JobSnapshot(TableRow):
     def to_dict(self) -> dict[str, Json]:
         """Return the columns of the job for a table, as in docs/tables.md, without `output_url`.
 
-        Times are datetimes in UTC. The result is not flattened: "extraction", "markdown" and
-        "output" have it if it is in `data`, depending on the kind of the job.
+        Times are datetimes in UTC. If `data` contains the result, the column "extraction",
+        "markdown" or "output" contains it as it is, depending on the kind of the job.
         """
         known = self.status is not JobStatus.UNKNOWN
         return {
@@ -308,11 +323,14 @@ class JobSnapshot(TableRow):
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the snapshot as JSON: the fields of the service, and what adepoll adds to them.
+        """Return the snapshot as JSON text: the service's fields, and those that adepoll adds.
 
-        The JSON is one line, or indented by `indent` spaces at each level. For every kind, the
-        result is called `data`, and times are Unix timestamps. It contains the presigned
-        `output_url`. Use ``job.redacted().to_json()`` for anything that other people can read.
+        For every kind, the name of the result is `data`, and times are Unix timestamps. The text
+        contains the secret `output_url`, so use ``job.redacted().to_json()`` for a text that other
+        people can read.
+
+        Args:
+            indent: Spaces of indentation at each level; None to write all on one line.
         """
         added: dict[str, Json] = {"conforms": self.conforms, "kind": self.kind.name}
         if self.label is not None:
@@ -321,9 +339,9 @@ class JobSnapshot(TableRow):
             if getattr(self, name):
                 added[name] = True
         if JobStatus.parse(self.status_text) is not self.status:
-            added["status"] = self.status.value  # the text is that of a kind of your own
+            added["status"] = self.status.value  # `from_json` could not read the text of own kinds
         sent = codec.flatten(self)
-        # A field of the service with one of these names would be taken for what adepoll has added.
+        # A field of the service with one of these names would be read as a field of adepoll.
         sent = {name: value for name, value in sent.items() if name not in _ADDED}
         return dumps({**sent, **added}, indent=indent)
 
@@ -357,24 +375,24 @@ class JobSnapshot(TableRow):
         return evolve(snapshot, violates_schema=conforms is False, **added)
 
 
-_FLAGS: Final = ("data_omitted", "incomplete")
-_ADDED: Final = frozenset({"conforms", "kind", "label", *_FLAGS})
+_FLAGS: Final = ("data_omitted", "incomplete")  # boolean fields that adepoll adds if they are True
+_ADDED: Final = frozenset({"conforms", "kind", "label", *_FLAGS})  # all fields that adepoll adds
 
 
 @cache
 def shape_of(kind: JobKind, result: type, metadata: type) -> Shape:
-    """Return the JSON shape of a snapshot whose result and metadata have these classes.
+    """Return the JSON shape of a snapshot of a kind.
 
-    For `object`, `data` stays parsed JSON.
+    Args:
+        kind: The kind.
+        result: Class of the result; `object` for a result that stays parsed JSON.
+        metadata: Class of the metadata.
     """
     types: dict[str, Any] = {"data": Json if result is object else result, "metadata": metadata}
     defaults: dict[str, Any] = {"kind": kind}
-    if kind in _V2:
-        # `error` is an object. Older answers have a text, under the declared name.
+    if kind in V2_KINDS:
+        # The reason of a failure is the object `error`, or in older answers the text
+        # `failure_reason`.
         names = {"data": "result", "failure_reason": "error"}
         return Shape(types=types, names=names, defaults={**defaults, "job_id": ""})
     return Shape(types=types, defaults=defaults)
-
-
-_WITH_SCHEMA: Final = {JobKind.V1_EXTRACT, JobKind.V2_EXTRACT}
-_V2: Final = {JobKind.V2_PARSE, JobKind.V2_EXTRACT, JobKind.V2_WORKFLOW}

@@ -1,4 +1,4 @@
-"""Logs what a client could not interpret in answers, once for each kind. Imports models."""
+"""Logs values in answers that adepoll cannot read, each only the first time. Imports models."""
 
 import logging
 from functools import cache
@@ -18,15 +18,15 @@ _MAX_UNKNOWN_STATUSES: Final = 20
 
 
 class OddAnswers:
-    """Logs unknown statuses, and fields that could not be read, once each."""
+    """Logs unknown statuses and unreadable fields. Each status and field is logged only once."""
 
     def __init__(self) -> None:
-        """Start without odd answers."""
+        """Create an object that has not logged anything yet."""
         self._statuses: set[str] = set()
         self._fields: set[str] = set()
 
     def check(self, answer: JobSnapshot | JobPage) -> None:
-        """Log what is odd about an answer, unless an earlier answer was odd in the same manner."""
+        """Log an unknown status and unreadable fields of an answer, unless already logged."""
         if isinstance(answer, JobSnapshot) and answer.status is JobStatus.UNKNOWN:
             self._warn_of_status(answer.status_text)
         for path in unread_fields(answer):
@@ -52,11 +52,19 @@ class OddAnswers:
 
 
 def unread_fields(model: Any, path: str = "$") -> list[str]:
-    """Return the paths of declared fields whose JSON is in `extra`; not within arrays."""
+    """Return the paths of the fields of a model that could not be read, or not completely.
+
+    A fraction that was rounded to a whole number counts as read. The items of arrays are not
+    searched.
+
+    Args:
+        model: A snapshot, a page of the list, or a model within one of them.
+        path: Path of the model, at the beginning of each returned path.
+    """
     cls: type = type(model)
     paths = []
     if extra := getattr(model, "extra", None):
-        rounded = {  # a fraction: `extra` has all of it
+        rounded = {  # fields with a whole number whose JSON, in `extra`, has a fraction
             field.key
             for field in fields_of(cls)
             if field.type is int and type(extra.get(field.key)) is float
@@ -74,13 +82,13 @@ def unread_fields(model: Any, path: str = "$") -> list[str]:
 
 
 def is_error(value: Json) -> bool:
-    """Return whether this is an error object as documented, whose text and code are both read."""
+    """Return whether the value is a documented error object, of which adepoll reads all fields."""
     return isinstance(value, dict) and value.keys() <= {"code", "message"}
 
 
 @cache
 def _models_in(cls: type) -> tuple[str, ...]:
-    """Return the names of the fields that contain an instance of an attrs class."""
+    """Return the names of the fields of a class that contain an object of an attrs class."""
     if not attrs.has(cls):
-        return ()  # `data` of another kind of job
+        return ()  # the class of `data` of a kind of your own
     return tuple(f.name for f in fields_of(cls) if attrs.has(f.type) and not f.many)

@@ -68,7 +68,7 @@ def completion() -> None:
 def demo() -> None:
     """Watch 2,000 emulated jobs on this machine; needs no API key.
 
-    Starts an emulator of the service as a separate process, and submits jobs of all five kinds to
+    Starts an emulator of the service as a separate process, and submits jobs of every kind to
     it over HTTP. Durations are log-normal; 3% of the jobs fail, 1% are cancelled, and 5% have
     results of 2 to 20 MB. Watches the jobs, stores the large results, and compares everything with
     the emulator's records. Exits with 1 if anything is missing or wrong.
@@ -104,7 +104,7 @@ def demo() -> None:
     multiple=True,
     type=click.Choice(KIND_CHOICES),
     metavar="KIND",
-    help="Kind of these jobs: v1-extract (default), v1-parse, v2-parse, v2-extract or v2-workflow. "
+    help=f"Kind of these jobs: {', '.join(KIND_CHOICES)}; the default is {KIND_CHOICES[0]}. "
     "Repeat it to mix kinds evenly.",
 )
 @click.option(

@@ -462,6 +462,11 @@ def test_a_kind_is_found_by_its_name():
         JobKind.named("v3-parse")
 
 
+def test_every_kind_of_the_service_is_a_declared_class_variable():
+    declared = [name for name in JobKind.__annotations__ if name.isupper()]
+    assert [getattr(JobKind, name) for name in declared] == list(JobKind.all())
+
+
 def test_the_markdown_of_a_customer_is_not_redacted():
     job = decode(JobKind.V1_PARSE)
     assert job.redacted().data.markdown == "# A?sig=x"

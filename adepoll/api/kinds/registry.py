@@ -2,14 +2,23 @@
 
 To add a kind:
 
-1. `api/job_kind.py`: a constant, also in the lists at the end of the module.
-2. `api/v1_results.py` or `api/v2_results.py`: the classes of its result and metadata, and their
-   line in `_CLASSES` of `api/results.py`.
-3. `api/kinds/`: a module with its `KindRules`, like `v1_parse.py`, and its name in `RULES` below.
-4. `api/models.py`: `_V2` if it is a v2 kind, `_WITH_SCHEMA` if its results have a schema.
-5. `emulator/kinds/`: its emulation, and `KIND_CHOICES` in `cli/options.py`: its name.
+1. `api/job_kind.py`: its line in `_KINDS`, and its class variable in `JobKind`.
+2. `api/v2_results.py`, or `v1_results.py`: the class of its result, and the class of its metadata
+   unless an existing one fits. Add both to `_CLASSES` and to the types in `api/results.py`, and to
+   the public names there and in `adepoll/__init__.py`.
+3. `api/kinds/`: a module with its `KindRules`, like `v2_workflow.py`. Add the rules to `RULES`
+   below, and the key of its result to `_LOOKS` in `envelope.py`.
+4. `emulator/kinds/`: a module with its `EmulatedKind`, like `v2_workflow.py`. Add it to `KINDS` in
+   `emulator/kinds/__init__.py`.
+5. `cli/options.py`: its name in `KIND_CHOICES`. `cli/demo_emulator.py`: in `_form`, the form that
+   creates such a job, if the form is not a document alone.
+6. Only if the result has none of the keys "extraction", "markdown" and "output": `RESULTS` in
+   `api/table_row.py`, and `tables/job_rows.py`.
+7. `docs/kinds.md`, `docs/emulator.md` and `docs/journal.md`: the tables that list the kinds.
+8. Tests of every kind need its sample data: in `tests/api/test_kinds.py`, `tests/emulator/` and
+   `tests/benchmarks/kinds.py`.
 
-Watcher, fetcher, journal, report and tables need no change.
+Watcher, fetcher, journal and report need no change.
 """
 
 from collections.abc import Mapping
@@ -31,10 +40,10 @@ RULES: Final[Mapping[JobKind, KindRules]] = {
 
 
 def decode_result(kind: JobKind, body: bytes | str) -> Any:
-    """Read a result of any kind; parsed JSON if the kind is not one of the service's.
+    """Read the JSON text of a result. For a kind of your own, return parsed JSON.
 
     Raises:
-        MalformedAnswerError: It is not a result of this kind.
+        MalformedAnswerError: The text is not a result of this kind.
     """
     rules = RULES.get(kind)
     return loads(body) if rules is None else rules.decode_result(body)

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve
 
 from adepoll.api import codec
-from adepoll.api.job_kind import JobKind
+from adepoll.api.job_kind import KINDS_WITH_SCHEMA, JobKind
 from adepoll.api.kinds.envelope import LIMITS, check_odd_fields, decode_page
 from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, Api, KindRules
 from adepoll.api.models import JobSnapshot, JobStatus, shape_of
@@ -35,7 +35,7 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
         required: Key that the JSON object of a result must contain.
     """
     shape = shape_of(kind, result, V2Metadata)
-    has_schema = kind == JobKind.V2_EXTRACT
+    has_schema = kind in KINDS_WITH_SCHEMA
 
     def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
         snapshot = codec.decode(JobSnapshot, body, LIMITS, shape=shape)
