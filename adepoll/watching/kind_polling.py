@@ -1,8 +1,9 @@
-"""The kinds of jobs that a watcher polls, and which kind each named job has.
+"""Polls jobs of several kinds, and finds the kind of each named job.
 
-`KindPolling` polls the jobs of one kind and sweeps their list. The kinds share the semaphore, the
-request budget of the client and what is known of the service, and learn for themselves how long
-jobs take. `SubscriptionHost` has all kinds of one watcher. Imports list_sweeper and pollers.
+`KindPolling` polls the jobs of one kind and sweeps their list. All kinds of a watcher share the
+semaphore, the request budget of the client, and `ServiceEvidence`. Each kind learns separately how
+long its jobs take. `SubscriptionHost` has all kinds of one watcher. Imports list_sweeper and
+pollers.
 """
 
 import asyncio
@@ -40,16 +41,16 @@ from adepoll.watching.watched_jobs import WatchedJobs
 
 @frozen(kw_only=True)
 class PollingOptions:
-    """What the kinds of one watcher have in common.
+    """Objects and settings that all kinds of one watcher share.
 
     Attributes:
         semaphore: Held during each request.
-        workers: Maximum number of polls in flight of one kind.
+        workers: Maximum number of polls in flight for each kind.
         schedule: Chooses when a job is polled again.
-        discovery: How settled jobs are found.
-        failure_rules: When a job is given up, with what is known of the service.
+        discovery: How the watcher finds settled jobs: by polls, by list sweeps, or by both.
+        failure_rules: Decides when a job is given up.
         rng: Source of jitter.
-        on_fatal: Called with an error that ends everything.
+        on_fatal: Called with an error that ends all watches and waits.
     """
 
     semaphore: AbstractAsyncContextManager[object]
@@ -65,22 +66,22 @@ class KindPolling:
     """Polls the jobs of one kind.
 
     Attributes:
-        kind: The kind.
-        watched_jobs: The watched jobs, and when to poll each.
-        pollers: Poll them.
-        sweeper: Sweeps their list; None if that is not wanted.
+        kind: Kind of the jobs.
+        watched_jobs: The watched jobs, and the time of each job's next poll.
+        pollers: Polls the jobs that are due.
+        sweeper: Sweeps the list of these jobs; None if `discovery` is "get".
     """
 
     def __init__(
         self, kind: JobKind, source: JobSource, options: PollingOptions, durations: Durations
     ) -> None:
-        """Poll nothing yet.
+        """Start without jobs.
 
         Args:
             kind: Kind of the jobs.
             source: A source of jobs of this kind only.
-            options: What all kinds have in common.
-            durations: What is known of how long the jobs take.
+            options: Objects and settings that all kinds share.
+            durations: What is learnt of how long the jobs take; it is updated.
         """
         learning = Learning(durations=durations)
         if (clock := clock_of(source)) is not None:
@@ -121,18 +122,18 @@ class KindPolling:
         self.pollers.pump()
 
     def cancel_all(self) -> None:
-        """Forget all jobs, and cancel all that runs."""
+        """Forget all jobs, and cancel all polls and sweeps."""
         self.pollers.cancel_all()
         if self.sweeper is not None:
             self.sweeper.cancel_all()
 
     async def aclose(self) -> None:
-        """Start nothing further, and wait for the end of all tasks."""
+        """Cancel all polls and sweeps for good, and wait for the end of all tasks."""
         await finish(set() if self.sweeper is None else self.sweeper.close())
         await self.pollers.aclose()
 
     def stats(self) -> WatcherStats:
-        """Return what is done now, and was done so far, without subscribers."""
+        """Return the figures of this kind of jobs; `subscribers` is 0, as all kinds share them."""
         counts, list_trust = self.watched_jobs.counts, self.watched_jobs.list_trust
         return WatcherStats(
             watched=len(self.watched_jobs),
@@ -151,7 +152,7 @@ class KindPolling:
 
 
 class OpenSubscription(Protocol):
-    """A subscription, as its host knows it."""
+    """The part of a subscription that `SubscriptionHost` and the watcher use."""
 
     def fail(self, error: BaseException) -> None:
         """End the subscription with an error."""
@@ -159,13 +160,13 @@ class OpenSubscription(Protocol):
 
 @define(eq=False)
 class NamedJob:
-    """A job that the caller has named.
+    """A job that the caller has named by an id or a reference.
 
     Attributes:
-        key: Text of the reference: ``KIND/ID``, or only the id if the kind follows from it.
+        key: Text of the reference: ``KIND/ID``, or only the id if that is enough to know the kind.
         job_id: Id of the job.
-        polling: Polls the jobs of its kind.
-        label: The caller's own name for the job.
+        polling: Polls the jobs of this job's kind.
+        label: The caller's own name for the job; None without one.
     """
 
     key: str
@@ -178,10 +179,11 @@ class SubscriptionHost:
     """The kinds of jobs that a watcher polls, and its open subscriptions.
 
     Attributes:
-        kind: The watcher's own kind of jobs.
-        own: Polls the jobs of that kind.
-        by_kind: Polls the jobs of each kind that was named so far; the own kind is the first.
-        subscriptions: Open subscriptions; a dict, as a set keeps no order.
+        kind: The watcher's own kind: that of an id whose form does not show another kind.
+        own: `KindPolling` of the watcher's own kind.
+        by_kind: `KindPolling` of each kind that was named so far; the watcher's own kind is first.
+        subscriptions: Open subscriptions, oldest first: a dict without values, since a set has no
+            order.
         tasks: Tasks that read ids, or end subscriptions.
         closed: True if no subscription may start.
         loop: Event loop of the watcher; None before its first use.
@@ -190,12 +192,13 @@ class SubscriptionHost:
     def __init__(
         self, source: JobSource, options: PollingOptions, durations: Mapping[JobKind, Durations]
     ) -> None:
-        """Poll nothing yet.
+        """Start without jobs.
 
         Args:
             source: Answers the polls of all kinds.
-            options: What all kinds have in common.
-            durations: What is known of how long jobs take, by kind.
+            options: Objects and settings that all kinds share.
+            durations: What is learnt of how long jobs take, by kind; a missing kind starts without
+                knowledge.
         """
         self._source = source
         self._options = options
@@ -209,7 +212,7 @@ class SubscriptionHost:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def add_kind(self, kind: JobKind) -> KindPolling:
-        """Return what polls the jobs of a new kind.
+        """Create, keep and return the `KindPolling` of a new kind.
 
         Raises:
             ConfigurationError: The source has no jobs of that kind.
@@ -235,12 +238,12 @@ class SubscriptionHost:
             raise ClosedError("the watcher belongs to another event loop; make one for each")
 
     def named(self, job: str | JobRef) -> NamedJob:
-        """Return the job that a text or reference means.
+        """Return the job that an id, or the text of a reference, or a reference names.
 
         Raises:
             InvalidJobIdError: The id cannot be a job id, or the source has no jobs of that kind.
         """
-        if is_plain(job) and job[0] not in V2_LETTERS:  # nearly all jobs, quickly
+        if is_plain(job) and job[0] not in V2_LETTERS:  # a shortcut for nearly all jobs
             return NamedJob(job, job, self.own)
         ref = JobRef.of(job).resolved(self.kind)
         kind = ref.kind or self.kind
@@ -259,7 +262,10 @@ class SubscriptionHost:
         return None if polling is None else NamedJob(key, job_id, polling)
 
     def kind_and_id(self, key: str) -> tuple[JobKind, str]:
-        """Return the kind and the id that a key consists of; an invalid id has the own kind."""
+        """Return the kind and the id of the job with that key.
+
+        An invalid id has the watcher's own kind.
+        """
         return kind_and_id(key, self.kind, self.by_kind)
 
     def keys_in_flight(self) -> list[str]:
@@ -269,5 +275,5 @@ class SubscriptionHost:
         ]
 
     def overdue(self) -> int:
-        """Return the number of jobs that are due, and wait for a poller."""
+        """Return the number of due jobs of all kinds that wait for a poller."""
         return sum([polling.watched_jobs.poll_queue.overdue for polling in self.by_kind.values()])

@@ -1,7 +1,8 @@
-"""What polls and lists reveal of jobs' ages, and so of how long jobs take.
+"""Learns from polls and lists how old jobs are, and so how long jobs take.
 
-Imports distribution, durations and job_state. Times are seconds of one monotonic clock; ages are
-seconds since the service received the job.
+Imports distribution, durations and job_state. Times are seconds of one monotonic clock. The age of
+a job is the number of seconds since the service received the job. A job is old on arrival if it was
+not new when the watcher got it; `scheduling.durations` decides that.
 """
 
 import math
@@ -15,35 +16,39 @@ from adepoll.scheduling.distribution import EDGES, Distribution, bin_index
 from adepoll.scheduling.durations import Durations
 from adepoll.watching.job_state import JobState
 
-_TRUNCATED: Final = 0.5  # mean of the seconds lost, as received_at is in whole seconds
+# Seconds added to `received_at`, which the service sends in whole seconds, rounded down.
+_TRUNCATED: Final = 0.5
 
 
 def _unknown() -> None:
-    """Return None, as the service's clock is not known."""
+    """Return None: the service's clock is not known."""
 
 
 @define(eq=False)
 class LagRatio:
-    """Ratio of the observed detection lag to the one that the distribution led to expect.
+    """Ratio of the observed detection lag to the lag that the distribution of durations predicts.
 
-    A distribution that is slightly wrong makes polls too rare or too frequent. The ratio also
-    counts polls of jobs that are still active, so it is right while many jobs of a batch are open.
+    If the distribution is slightly wrong, polls are too rare or too frequent. The ratio shows by
+    how much. Polls that find a job still active count, too. Otherwise the ratio would be wrong
+    while many jobs of a batch are open.
 
     Attributes:
-        value: Observed lag divided by expected lag; 1 until enough jobs have been seen to end.
+        value: Observed lag divided by expected lag; 1 until about 500 sampled polls have found a
+            settled job.
     """
 
     value: float = 1.0
-    _observed: float = 0.0  # seconds of lag; older polls count less
-    _expected: float = 0.0
-    _ends: float = 0.0
-    _polls: int = 0
+    # In these three sums, older polls count less.
+    _observed: float = 0.0  # seconds of observed lag
+    _expected: float = 0.0  # seconds of expected lag
+    _ends: float = 0.0  # number of polls that found a settled job
+    _polls: int = 0  # number of recorded polls
 
     def record(self, distribution: Distribution, seen: float, age: float, *, settled: bool) -> None:
-        """Record a poll at age `age` of a job that was active at age `seen`."""
+        """Record a poll of a job at age `age`; the job was last known active at age `seen`."""
         self._polls += 1
         if self._polls % _SAMPLE_EVERY or bin_index(age) > distribution.known:
-            return  # a sample is enough; beyond the known ages there is nothing to compare with
+            return  # a sample of the polls is enough; at unknown ages, the distribution is a guess
         expected = distribution.expected_lag(seen, age)
         self._observed *= _FADING
         self._expected = _FADING * self._expected + expected
@@ -57,11 +62,12 @@ class LagRatio:
 
 @define(eq=False)
 class ClockOffset:
-    """Seconds by which the service's clock is ahead of the monotonic clock.
+    """Difference between the service's clock and the monotonic clock.
 
     Attributes:
-        service_time: As in `Learning`.
-        seconds: Offset when it was read last; None if it was not known.
+        service_time: Returns the Unix time of the service's clock; None if it is not known.
+        seconds: Unix time minus monotonic time when the clock was last read; None if the service's
+            clock was not known then.
         known_until: Time until which `seconds` may be used.
     """
 
@@ -70,7 +76,7 @@ class ClockOffset:
     known_until: float = -math.inf
 
     def read(self, now: float) -> float | None:
-        """Read the service's clock; return the offset, or None while it is not known."""
+        """Read the service's clock; return the new value of `seconds`."""
         unix = self.service_time()
         if unix is None:
             self.seconds = None
@@ -82,14 +88,14 @@ class ClockOffset:
 
 @frozen(kw_only=True)
 class Learning:
-    """Keeps the age of each job, and teaches `durations`.
+    """Keeps the age of each job in its `JobState`, and records durations in `durations`.
 
     Attributes:
         durations: What is learnt of how long jobs take.
-        lag_ratio: Observed to expected lag of the polls whose time the schedule chose.
-        service_time: Returns the Unix time of the service's clock, which also sets `received_at`
-            and can differ from the local clock. None while it is not known: then ages count from
-            when the watcher got a job.
+        lag_ratio: Observed lag divided by expected lag, for polls whose time the schedule chose.
+        service_time: Returns the Unix time of the service's clock; None while it is not known. The
+            times that the service sends are of this clock, which can differ from the local clock.
+            While it is not known, the age of a job counts from the time when the watcher got it.
     """
 
     durations: Durations = field(factory=Durations)
@@ -106,7 +112,7 @@ class Learning:
         return max(now - state.received_at, state.last_active_age)
 
     def submitted_at(self, state: JobState, now: float) -> float | None:
-        """Return the Unix time at which the service got a job; None if its clock is unknown."""
+        """Return the Unix time at which the service received a job; None if it is not known."""
         offset = self._offset
         ahead = offset.seconds if now < offset.known_until else offset.read(now)
         return None if ahead is None else state.received_at + ahead
@@ -119,7 +125,10 @@ class Learning:
         *,
         as_of: float | None = None,
     ) -> None:
-        """Record that a job was active at time `as_of`, which is now if None."""
+        """Record that a job was active at time `as_of`, or now if `as_of` is None.
+
+        `received_at` is the time at which the service received the job; None if it is not known.
+        """
         dated = self._date(state, received_at, now, is_active=True)
         if state.first_active_age is None and dated:
             self._record_arrival(state, now)
@@ -142,16 +151,18 @@ class Learning:
         *,
         exact: float | None = None,
     ) -> bool | None:
-        """Record that a poll found a job settled, after `exact` seconds if that is known.
+        """Record that a poll found a job settled.
 
-        Otherwise the job ended between two polls.
+        `exact` is the duration of the job in seconds. If it is None, the job ended between the last
+        two polls.
 
-        A job that was old on arrival and was never seen active is left out: it is not known how
-        many other jobs were at risk to arrive at that age.
+        The duration is not recorded if the job was old on arrival and was never seen active. Such
+        jobs would be a biased sample, because the watcher does not know how many other jobs of that
+        age were still active.
 
         Returns:
-            For a job that was never seen active: True if it was old on arrival, or its age is
-            unknown. None for other jobs.
+            For a job that was never seen active: False if it was new on arrival; True if it was
+            old, or if its age is not known. None for other jobs.
         """
         was_old = None
         if state.first_active_age is None and state.polls <= 1:
@@ -164,13 +175,13 @@ class Learning:
             if state.by_schedule and _is_on_time(state):
                 self.lag_ratio.record(self.durations.distribution, seen, age, settled=True)
             if exact is not None:
-                exact = min(max(exact, first), age)  # clocks within the service can differ
+                exact = min(max(exact, first), age)  # the service's own clocks can differ
                 seen, age = exact, exact
             self.durations.end(first, seen, age)
         return was_old
 
     def record_dropped(self, state: JobState) -> None:
-        """Record that a job is not polled any more; if it was active, its duration is censored."""
+        """Record that a job is no longer polled; if it was active, its duration is censored."""
         if state.first_active_age is not None:
             self.durations.censor(state.first_active_age, state.last_active_age)
             state.first_active_age = None
@@ -190,12 +201,13 @@ class Learning:
     def _date(
         self, state: JobState, received_at: datetime | None, now: float, *, is_active: bool
     ) -> bool:
-        """Record when the service received a job; return False if that or its clock is unknown.
+        """Record when the service received a job; return False if the time cannot be used.
 
-        The age of an active job is implausible if the watcher got the job earlier than the service
-        did, or if the job was then older than an hour and older than twice the known ages. An
-        implausible age is not used: the age is counted from the time when the watcher got the job.
-        A later answer with another time of receipt changes nothing.
+        It cannot be used if the time or the service's clock is not known, or if the age of the job
+        would be implausible. The age of an active job is implausible if the watcher got the job
+        before the service did. It is also implausible if the job was older than an hour, and older
+        than twice the known ages, when the watcher got it. Then the age counts from the time when
+        the watcher got the job. A later answer with a different time of receipt is ignored.
         """
         if received_at is None:
             return False
@@ -215,10 +227,10 @@ class Learning:
         return True
 
     def _record_arrival(self, state: JobState, now: float) -> bool:
-        """Record how old a job was when the watcher got it; return whether it was new.
+        """Record how old a job was when the watcher got the job; return True if it was new.
 
-        A new job is observed from its age 0 on, however late its first poll is, and whatever that
-        poll finds: its duration is not truncated, and if it has settled, it did so in (0, age].
+        A new job counts as observed from age 0, whenever its first poll is. If the first poll finds
+        the job settled, the job ended at an age above 0 and up to its present age.
         """
         age = state.added_at - state.received_at
         is_new = self.durations.record_arrival(age, added_at=state.added_at, now=now)
@@ -228,7 +240,7 @@ class Learning:
 
 
 def exact_duration(submitted_at: datetime | None, completed_at: datetime | None) -> float | None:
-    """Return the seconds between two times of the service; None if that is not a duration."""
+    """Return the seconds from receipt to end of a job; None if a time is missing or too early."""
     if submitted_at is None or completed_at is None:
         return None
     seconds = (completed_at - submitted_at).total_seconds()
@@ -236,17 +248,17 @@ def exact_duration(submitted_at: datetime | None, completed_at: datetime | None)
 
 
 def _is_on_time(state: JobState) -> bool:
-    """Return whether the last poll was made when it was due, and not later."""
+    """Return True if the last poll started at most half a second after it was due."""
     return state.polled_at - state.due < _ON_TIME
 
 
 UNKNOWN_CHANCE: Final = 0.5
-"""Chance that a job has settled of which nothing is known."""
+"""Assumed chance that a job has settled, for a job that was never polled."""
 
-_KNOWN_FOR: Final = 0.1  # seconds; clocks are not known more exactly
+_KNOWN_FOR: Final = 0.1  # seconds; the service's clock is not known more exactly
 _OLDEST: Final = 3600.0  # seconds
-_TOLERANCE: Final = 2.0  # seconds; clocks and times of receipt are in whole seconds
+_TOLERANCE: Final = 2.0  # seconds; the service's clock and times of receipt are in whole seconds
 _ON_TIME: Final = 0.5  # seconds
 _SAMPLE_EVERY: Final = 2  # polls
-_FADING: Final = 1 - 1 / 40_000  # per poll of the sample
-_MIN_ENDS: Final = 500.0
+_FADING: Final = 1 - 1 / 40_000  # factor per poll of the sample
+_MIN_ENDS: Final = 500.0  # polls that found a settled job

@@ -1,4 +1,4 @@
-"""What the list shows of the watched jobs, and how it changes when they are polled; without I/O.
+"""Changes when watched jobs are polled, according to what the job list shows. Without I/O.
 
 Imports listing, job_state, poll_queue and schedule_calls. Times are seconds of one monotonic clock,
 passed in as `now`.
@@ -24,15 +24,15 @@ from adepoll.watching.schedule_calls import ScheduleCalls
 
 @define(eq=False)
 class ListHints:
-    """Applies what the list shows to the watched jobs.
+    """Makes watched jobs due earlier or later, according to what the list shows.
 
     Attributes:
         states: The watched jobs, by id.
         timing: Calls the schedule.
-        list_trust: How far the list is trusted.
+        list_trust: Decides how far the list is trusted.
         poll_queue: The jobs that are due now or later.
         accuracy: Compares the list with polls.
-        gaps: Knows the jobs that can have moved between two pages.
+        gaps: Finds jobs that a sweep can have missed because they moved between two pages.
     """
 
     states: Mapping[str, JobState]
@@ -41,22 +41,29 @@ class ListHints:
     poll_queue: PollQueue
     accuracy: ListAccuracy = field(init=False)
     gaps: PageGaps = field(factory=PageGaps, init=False)
-    _settled: int = field(default=0, init=False)  # jobs since the last sample was taken
+    # Number of jobs that polls have found settled since the last sample was taken.
+    _settled: int = field(default=0, init=False)
+    # Listed jobs that were last chosen to be polled only to check the list.
     _sample: list[JobState] = field(factory=list, init=False)
-    _swept_at: float = field(default=math.inf, init=False)  # start of the last complete sweep
+    # Start of the last complete sweep; infinity if there is none.
+    _swept_at: float = field(default=math.inf, init=False)
 
     @accuracy.default
     def _make_accuracy(self) -> ListAccuracy:
         return ListAccuracy(limit=self._useful_lag(None))
 
     def start_sweeping(self) -> None:
-        """From now on, poll jobs when they are missing from the list."""
+        """From now on, poll jobs when they are missing from the list, not by schedule."""
         if not self.list_trust.sweeping:
             self.list_trust.sweeping = True
             self._swept_at = math.inf
 
     def stop_sweeping(self, now: float) -> Iterator[None]:
-        """From now on, poll jobs by schedule; exhaust the iterator, which yields every 500 jobs."""
+        """From now on, poll jobs by schedule.
+
+        The caller must exhaust the returned iterator, which chooses new times for the jobs. It
+        yields after every 500 jobs, so that other tasks can run.
+        """
         if not self.list_trust.sweeping:
             return
         self.list_trust.sweeping = False
@@ -70,8 +77,8 @@ class ListHints:
                 if state.first_active_age is not None:
                     delay = self.timing.delay(state, now)
                     spread = now + self.timing.rng.random() * delay
-                    # The lag bound counts from the last poll or page that showed the job; a page is
-                    # out of date by the list's lag.
+                    # The lag bound counts from the last poll or page that showed the job as active.
+                    # A page is out of date by the list's lag.
                     due = max(min(spread, state.last_active_at - behind + delay), now)
                 if due < state.due:
                     self.poll_queue.put(state, due)
@@ -79,27 +86,31 @@ class ListHints:
                 yield
 
     def postponed_to(self, state: JobState, now: float) -> float:
-        """Return when to poll a job that is due, but that the list may still show as active."""
+        """Return the time at which to poll a due job that the list may still show as active.
+
+        `now`, or minus infinity, means to poll the job now.
+        """
         if state.awaited:
             return now
         trusted = self.list_trust.trusted_until(state, now)
         if trusted > now or trusted == -math.inf:
             return trusted
-        # A check of the list: not while the budget is too short even for jobs that it has dropped.
+        # This poll would only check the list. While the request budget is short, most polls are
+        # kept for jobs that the list has dropped.
         is_short = self.timing.throughput.is_short
         return now if self.list_trust.may_check(is_short=is_short) else now + _CHECK_LATER
 
     def page_listed(
         self, status: JobStatus, number: int, page: JobPage, requested_at: float, now: float
     ) -> None:
-        """Record what a page requested at `requested_at` shows; see `listed`."""
+        """Record a page that was requested at `requested_at`; `listed` handles each of its jobs."""
         for job in page.jobs:
             self.listed(job, requested_at, now)
         watched = [self.states.get(job.job_id) for job in page.jobs]
         self.gaps.record_page(status, number, [state for state in watched if state is not None])
 
     def listed(self, job: JobSummary, requested_at: float, now: float) -> None:
-        """Record what a list requested at `requested_at` shows of a job."""
+        """Record that a list request, sent at `requested_at`, shows a job."""
         if job.is_terminal:
             return
         state = self.states.get(job.job_id)
@@ -107,9 +118,10 @@ class ListHints:
             self.accuracy.record_listed(job.job_id, requested_at)
             return
         state.last_listed_at = requested_at
-        state.not_before = 0.0  # if it is missing later, that is news
+        state.not_before = 0.0  # if the job is missing later, it can be polled immediately
         state.last_active_at = max(state.last_active_at, requested_at)
-        requested = state.ignore_list and state.missing_at == math.inf  # by something else
+        # True if the next poll has another reason than that the job was missing from the list.
+        requested = state.ignore_list and state.missing_at == math.inf
         state.missing_at = math.inf
         if state.in_flight or state.failures is not None:
             return
@@ -128,7 +140,7 @@ class ListHints:
     def _record_active(
         self, state: JobState, job: JobSummary, requested_at: float, now: float
     ) -> None:
-        """Record that the list shows a job as active, and compare the list with its arrival."""
+        """Record that the list shows a job as active; once per job, record if it was in time."""
         new = state.first_active_age is None
         if new:
             self.list_trust.record_first(settled=False)
@@ -141,9 +153,9 @@ class ListHints:
                 self.accuracy.arrivals.count(late=False)
 
     def oldest(self, now: float) -> float:
-        """Return the Unix time at which the service got the oldest watched job.
+        """Return a Unix time that is a minute before the service received the oldest watched job.
 
-        Minus infinity if that is not known.
+        Minus infinity if that time is not known.
         """
         oldest = min(self.states.values(), key=_RECEIVED_AT, default=None)
         if oldest is None:
@@ -152,14 +164,15 @@ class ListHints:
         return -math.inf if time is None else time - _OLDER
 
     def sweep_ended(self, requested_at: float, now: float) -> Iterator[int]:
-        """Make the jobs due that were missing from a sweep started at `requested_at`.
+        """Make the jobs due that a complete sweep, started at `requested_at`, did not show.
 
         A job that is newer than the list's lag is not expected in the list. While jobs are polled
-        by schedule, it is only recorded that they are missing. Exhaust the iterator, which yields
-        the number of missing jobs among each 500.
+        by schedule, missing jobs are only recorded, and not made due. While the request budget is
+        short, there is much time between the pages of a sweep. Then a job that may have moved
+        between two pages counts as missing only if the next sweep does not show it either.
 
-        While the request budget is short, the pages of a sweep are far apart in time. A job that
-        may have moved between them is not missing before the next sweep.
+        The caller must exhaust the returned iterator. After each 500 jobs, it yields the number of
+        missing jobs among these 500.
         """
         for state in islice(self.states.values(), _DELAYS_SAMPLED):
             self.timing.delay(state, now)  # keeps `mean_delay` up to date during sweeps
@@ -189,16 +202,18 @@ class ListHints:
             self._take_sample(states, requested_at, now)
 
     def _useful_lag(self, rate: float | None) -> float:
-        """Return the largest lag of the list, in seconds, at which it is useful.
+        """Return the largest lag of the list, in seconds, at which the list is useful.
 
         Args:
-            rate: Polls per second that the budget allows, if it is short. Then polls by schedule
-                would find the end of a job after half a round of polls.
+            rate: Polls per second that the request budget allows; None if the budget is not short.
+                If it is short, and each job was polled in turn, a poll would find the end of a job
+                after half of the time that polls of all jobs take, on average.
         """
         lag = _LIMIT * (self.timing.target_lag or _TARGET_LAG)
         if rate is None:
             return lag
-        rate = max(rate, self.list_trust.sweep_rate or 0.0)  # sweeps leave less to the polls
+        # Without sweeps, polls could use the request budget that sweeps use now.
+        rate = max(rate, self.list_trust.sweep_rate or 0.0)
         return max(lag, _ROUND_SHARE * len(self.states) / rate)
 
     def _record_missing(self, state: JobState, requested_at: float, now: float) -> None:
@@ -213,16 +228,17 @@ class ListHints:
             self.poll_queue.put(state, max(now, state.not_before))
 
     def record_poll(self, state: JobState, now: float, *, settled: bool) -> None:
-        """Compare the answer to a poll with the list, before anything else is recorded of it."""
+        """Compare a successful poll with the list; to be called before the poll changes `state`."""
         accuracy = self.accuracy
         self.list_trust.record_request()
         self._settled += settled
-        active_at = state.received_at + state.last_active_age  # as far as polls know
+        active_at = state.received_at + state.last_active_age  # last time the job was seen active
         if state.missing_at < math.inf:
             if settled:
                 accuracy.dropped += 1
-                # The list's lag is at most the time since then. With a tighter limit there would be
-                # hardly any evidence, as polls by schedule are seconds apart.
+                # The list's lag is at most the time from `active_at` to `missing_at`. The limit is
+                # doubled here, because polls by schedule are seconds apart: with the plain limit,
+                # hardly any job would show that the list is in time.
                 in_time = state.missing_at <= active_at + 2 * accuracy.limit
                 if in_time and not self.list_trust.sweeping:
                     accuracy.ends.count(late=False)
@@ -234,7 +250,7 @@ class ListHints:
         if self.list_trust.sweeping and state.last_listed_at > -math.inf and not state.awaited:
             durations = self.timing.learning.durations
             if durations.ended < _MIN_ENDED:
-                return  # how many should have settled is a guess
+                return  # the chance that the job has settled would be a guess
             seen = max(state.last_listed_at - accuracy.limit - state.received_at, 0.0)
             age = now - state.received_at
             accuracy.record_expected(durations.distribution.ends_between(seen, age))
@@ -243,7 +259,10 @@ class ListHints:
                 accuracy.record_still_active(durations.distribution.ends_between(seen, age))
 
     def _record_drops(self, missing: int, requested_at: float) -> None:
-        """Compare two numbers: jobs missing from the list, and jobs that should have settled."""
+        """Compare the number of jobs missing from a sweep with the number that should be missing.
+
+        The second number is the expected number of jobs that have settled since the previous sweep.
+        """
         durations, before = self.timing.learning.durations, self._swept_at
         self._swept_at = requested_at
         expected = 0.0
@@ -259,7 +278,10 @@ class ListHints:
         self.accuracy.record_drops(missing, requested_at, expected=expected)
 
     def _take_sample(self, states: list[JobState], requested_at: float, now: float) -> None:
-        """Make some listed jobs due, unless jobs of the last sample have not been polled yet."""
+        """Make a sample of the listed jobs due, unless some of the last sample are not polled yet.
+
+        These polls check whether listed jobs are really active.
+        """
         if any(state.ticket and state.ignore_list for state in self._sample):
             return
         age = now - states[len(states) // 2].received_at if states else 0.0
@@ -278,14 +300,14 @@ class ListHints:
 
 
 _RECEIVED_AT: Final = operator.attrgetter("received_at")
-_OLDER: Final = 60.0  # seconds by which all jobs of a page are older, if the next pages are useless
+_OLDER: Final = 60.0  # seconds of margin before the oldest watched job
 _DROPS_SAMPLED: Final = 32  # jobs
-_GUESS: Final = 0.2  # weight of an expectation at ages at which no job was seen to end
+_GUESS: Final = 0.2  # weight of a chance at ages at which no job was seen to settle
 _MIN_ENDED: Final = 10  # jobs
-_LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target
-_ROUND_SHARE: Final = 0.25  # of the time that a poll of each job takes; half of that time is lag
+_LIMIT: Final = 1.6  # largest useful lag of the list, as a multiple of the target lag
+_ROUND_SHARE: Final = 0.25  # the same, as a share of the time that one poll of every job takes
 _TARGET_LAG: Final = 2.0  # seconds, if the schedule has no target
-_CHUNK: Final = 500
-_DELAYS_SAMPLED: Final = 8
+_CHUNK: Final = 500  # jobs
+_DELAYS_SAMPLED: Final = 8  # jobs
 _CHECK_LATER: Final = 30.0  # seconds
-_LAG_FADING: Final = 0.99  # of the list's lag, per sweep
+_LAG_FADING: Final = 0.99  # factor by which the observed lag of the list shrinks at each sweep

@@ -1,6 +1,7 @@
-"""The task that sweeps the job list. Imports listing, watched_jobs and source.
+"""Sweeps the job list in a task, with up to eight more tasks while a sweep is in progress.
 
-There is one task, and up to eight more while a sweep is in progress.
+A list request that is answered with 429 is repeated here after `Retry-After`. Imports listing,
+sweep_policy, watched_jobs and source.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class ListSweeper:
-    """Sweeps the list while that costs fewer requests than polls, and passes on what it shows.
+    """Sweeps the list while `SweepPolicy` decides so, and passes the pages to `ListHints`.
 
     Attributes:
         sweeps: Number of finished sweeps.
@@ -40,16 +41,16 @@ class ListSweeper:
         on_fatal: Callable[[BaseException], None],
         newest_first: bool = False,
     ) -> None:
-        """Create a sweeper; nothing is requested yet.
+        """Create a sweeper; no request is sent yet.
 
         Args:
-            watched_jobs: Gets what the list shows.
-            source: Answers the requests.
-            policy: Decides whether to sweep, and when.
+            watched_jobs: The jobs that are compared with the list.
+            source: Answers the list requests.
+            policy: Decides whether and when to sweep.
             on_due: Called when jobs may have become due.
-            on_fatal: Called with an error that ends everything.
-            newest_first: True if the list shows the newest jobs first, so that a sweep can end at
-                jobs that are older than all that are watched.
+            on_fatal: Called with an error that ends all watches and waits.
+            newest_first: True if the list shows the newest jobs first. Then a sweep ends at a page
+                whose jobs are all older than the oldest watched job.
         """
         self._watched_jobs = watched_jobs
         self._source = source
@@ -74,7 +75,7 @@ class ListSweeper:
             if self._policy.is_trial:
                 hints.accuracy.restart()  # jobs are polled by schedule until the list is proven
             elif not self._policy.pauses:
-                hints.start_sweeping()  # before any new job is polled
+                hints.start_sweeping()  # now, so that new jobs wait for the list, not for polls
             task = start(self._run(), self._tasks)
             task.add_done_callback(self._run_ended, context=Context())
 
@@ -85,7 +86,7 @@ class ListSweeper:
         return list(self._tasks)
 
     def close(self) -> set[asyncio.Task[None]]:
-        """Cancel sweeping; return the cancelled tasks, for which the caller waits."""
+        """Stop sweeping for good; return the cancelled tasks, whose end the caller awaits."""
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()
@@ -140,16 +141,22 @@ class ListSweeper:
         self._on_due()
 
     def _is_useful(self, started: float) -> bool:
-        """Compare a complete sweep with polls; return whether the list decides what is polled."""
+        """Compare a complete sweep with polls; return whether the list may decide what is polled.
+
+        `started` is the time at which the sweep began.
+        """
         accuracy = self._watched_jobs.list_hints.accuracy
         accuracy.record_sweep(started)
         return accuracy.is_proven if self._policy.is_trial else not accuracy.is_bad
 
     async def _sweep(self, sweep: Sweep) -> bool:
-        """Request all pages, up to eight at a time; return False after an error or a timeout."""
+        """Request all pages, up to eight at the same time; return False if the sweep failed.
+
+        It fails after an error, or after 30 seconds without a page.
+        """
         failure: RequestError | NotImplementedError | None = None
         silence = asyncio.timeout(_PAGE_TIMEOUT)
-        # Looks at all watched jobs; those that are added during the sweep are not expected in it.
+        # Unix time. Jobs that are added during the sweep are not expected in it.
         oldest = -math.inf
         self._watched_jobs.list_hints.gaps.sweep_started()
         if self._newest_first:
@@ -181,7 +188,8 @@ class ListSweeper:
     ) -> None:
         loop = asyncio.get_running_loop()
         hints = self._watched_jobs.list_hints
-        await asyncio.sleep(0)  # an eager task that fails here would close its group to the others
+        # An eager task runs immediately. If it failed now, the group could not start further tasks.
+        await asyncio.sleep(0)
         while page is not None:
             status, number = page
             requested_at = loop.time()
@@ -197,7 +205,7 @@ class ListSweeper:
             page = sweep.next_page()
 
     async def _request(self, status: JobStatus, number: int) -> JobPage:
-        """Request one page, again after each 429."""
+        """Request one page; repeat the request after a 429, up to 20 requests in total."""
         tries = 0
         while True:
             self.requests += 1
@@ -207,7 +215,8 @@ class ListSweeper:
             except RateLimitedError as error:
                 if tries >= _MAX_TRIES:
                     raise
-                # A client waits for its rate limiter; another source may not.
+                # A client waits for its request budget before the next request. Other sources may
+                # have no request budget.
                 await asyncio.sleep(error.retry_after or _RETRY_DELAY)
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
@@ -218,7 +227,8 @@ class ListSweeper:
         if self._closed:
             return
         if error is not None or task.cancelled():
-            # The task could not do this itself; and jobs may have been added meanwhile.
+            # The cancelled or failed task did not stop sweeping itself. Then `pump` starts a new
+            # task if jobs have been added.
             for _ in self._watched_jobs.list_hints.stop_sweeping(asyncio.get_running_loop().time()):
                 pass
             self._on_due()
@@ -233,15 +243,15 @@ class ListSweeper:
 
 
 def _first(error: BaseException) -> Any:
-    """Return the first error of a group, at any depth."""
+    """Return the first error within nested exception groups; an error that is no group as is."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 _PAGES_IN_FLIGHT: Final = 8
-_MAX_SLEEP: Final = 0.25
-_PAGE_TIMEOUT: Final = 30.0  # seconds without a page; the list is out of date then
-_MAX_TRIES: Final = 20
-_RETRY_DELAY: Final = 1.0
-_RETRY_AFTER: Final = 60.0
+_MAX_SLEEP: Final = 0.25  # seconds until it is checked again when to sweep
+_PAGE_TIMEOUT: Final = 30.0  # seconds without a page; then the pages of the sweep are out of date
+_MAX_TRIES: Final = 20  # requests for one page
+_RETRY_DELAY: Final = 1.0  # seconds until the request is repeated after a 429 without Retry-After
+_RETRY_AFTER: Final = 60.0  # seconds until the sweeper checks whether to sweep again

@@ -1,7 +1,8 @@
-"""The job list as a hint: one request shows which of 100 jobs are active. Without I/O.
+"""Sweeps of the job list, and how far the list is trusted. Without I/O.
 
-Imports learning, job_state and models. Hints decide when a job is polled, and nothing else. Times
-are seconds of one monotonic clock, passed in as `now`.
+One list request shows up to 100 active jobs. What the list shows only changes when a job is polled;
+the list never settles a job. Imports learning, job_state and models. Times are seconds of one
+monotonic clock, passed in as `now`.
 """
 
 import math
@@ -19,27 +20,29 @@ Discovery: TypeAlias = Literal["auto", "list", "get"]
 """How a watcher finds out that jobs have settled: by polls alone ("get"), by list sweeps ("list"),
 or by list sweeps where they cost fewer requests ("auto")."""
 
-PAGE_SIZE: Final = 100
+PAGE_SIZE: Final = 100  # jobs
 ACTIVE: Final = (JobStatus.PROCESSING, JobStatus.PENDING)
-"""Statuses whose jobs a sweep lists."""
+"""A sweep requests the lists of jobs with these statuses."""
 
 
 @define(eq=False, kw_only=True)
 class ListTrust:
-    """How far the list is trusted.
+    """Decides how far the list is trusted: for how long a listed job needs no poll.
 
     Attributes:
         learning: Knows the ages of jobs, and how long jobs take.
-        max_trust: Maximum seconds for which the list alone says that a job is active.
-        first_trust: Seconds for which a new job waits until the list shows it. The list's own lag
-            is added, up to the same number of seconds.
+        max_trust: Maximum seconds for which a listed job is not polled.
+        first_trust: Seconds for which a new job is not polled, so that the list can show it first.
+            The lag of the list is added, up to the same number of seconds.
         sweeping: True while the list decides when jobs are polled.
         list_lag: Seconds for which a new job may be missing from the list, as observed so far.
-        pending_confirmation: Number of jobs that are to be polled immediately.
-        wasted_polls: Polls of jobs missing from the list that were still active.
-        settled_share: Share of the recent jobs that had settled before the list could show them.
-        sweep_rate: Requests per second of the last sweep, if it took more than half of the wanted
-            time between two sweeps, as when pages wait for the request budget; else None.
+        pending_confirmation: Number of jobs that wait to be polled immediately.
+        wasted_polls: Number of polls of jobs that were missing from the list but still active.
+        settled_share: Share of the recent jobs that had settled before the list or a poll could
+            show them as active; older jobs count less.
+        sweep_rate: Requests per second of the last sweep, if the sweep took more than half of the
+            wanted time between two sweeps, for example because its requests waited for the request
+            budget; otherwise None.
     """
 
     learning: Learning
@@ -51,12 +54,12 @@ class ListTrust:
     list_lag: float = 0.0
     pending_confirmation: int = 0
     wasted_polls: int = 0
-    _checks: float = 1.0  # polls that may check the list now while the budget is short
-    _last_lag: float = 0.0  # of the job missing before
+    _checks: float = 1.0  # number of polls that may check the list while the budget is short
+    _last_lag: float = 0.0  # seconds that the previous missing job shows as the list's lag
 
     @property
     def jobs_come_settled(self) -> bool:
-        """True if a new job has probably settled, so that the list will not show it as active."""
+        """True if a new job has probably settled already: the list will never show it as active."""
         return self.settled_share > _MAX_SETTLED_SHARE
 
     def record_first(self, *, settled: bool) -> None:
@@ -64,30 +67,33 @@ class ListTrust:
         self.settled_share += (settled - self.settled_share) / _SHARE_OF
 
     def confirm_now(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; the caller polls it immediately."""
+        """From now on, ignore the list for this job; the caller makes the job due immediately."""
         self.pending_confirmation += not state.pending_confirmation
         state.ignore_list = state.pending_confirmation = True
 
     def confirm_when_due(self, state: JobState) -> None:
-        """From now on, ignore the list for this job; the caller polls it when it is due."""
+        """From now on, ignore the list for this job; the caller has chosen when it is due."""
         self.trust(state)
         state.ignore_list = True
 
     def trust(self, state: JobState) -> None:
-        """From now on, trust the list if it says that the job is active."""
+        """From now on, trust the list if it shows this job as active."""
         self.pending_confirmation -= state.pending_confirmation
         state.ignore_list = state.pending_confirmation = False
 
     def record_request(self) -> None:
-        """Count a poll, or a page: while the budget is short, a share of them may be checks."""
+        """Count a poll or a list request.
+
+        While the request budget is short, one more poll per 33 requests may check the list.
+        """
         if self._checks < _MAX_CHECKS:
             self._checks += _CHECK_SHARE
 
     def may_check(self, *, is_short: bool) -> bool:
-        """Return whether to poll a job only to check the list, and count that poll.
+        """Return whether a job may be polled only to check the list; if so, count that poll.
 
         Args:
-            is_short: True if polls wait for the request budget.
+            is_short: True if polls wait for the request budget. Then few such polls are allowed.
         """
         if (is_short or self.sweep_rate is not None) and self._checks < 1:
             return False
@@ -95,15 +101,19 @@ class ListTrust:
         return True
 
     def trusted_until(self, state: JobState, now: float) -> float:
-        """Return the time until which the list replaces a poll of the job."""
+        """Return the time until which the job is not polled because the list is trusted.
+
+        Minus infinity if the list is not trusted for this job, so that the job is polled now.
+        """
         if state.ignore_list:
-            # The list may have turned out to lag more than was known when it missed the job.
+            # The list may lag more than was known when the job was found missing. Then the job may
+            # only have been too new for the list.
             too_new = state.missing_at < state.added_at + self.list_lag
             if state.first_active_age is not None or not too_new:
                 return -math.inf
             self.trust(state)
             state.missing_at = math.inf
-            state.list_trusted_until = 0.0  # it depends on the list's lag
+            state.list_trusted_until = 0.0  # chosen again below, with the present lag of the list
         if state.first_active_age is None and self.jobs_come_settled:
             return -math.inf
         if not state.list_trusted_until:
@@ -111,11 +121,11 @@ class ListTrust:
         return state.list_trusted_until
 
     def next_check(self, state: JobState, now: float) -> float:
-        """Return the time of a poll that guards against a list that wrongly shows a job as active.
+        """Return the time of the next poll of a listed job, in case the list is wrong.
 
-        When 99% of jobs of this age should have settled, and at the latest after `max_trust`
-        seconds. A job that neither the list nor a poll has shown is polled sooner: the sweep that
-        should show it may fail, or may never come.
+        The job is polled when 99% of jobs of its age should have settled, and at the latest after
+        `max_trust` seconds. A job that neither the list nor a poll has shown as active is polled
+        sooner: the sweep that should show the job may fail, or may never begin.
         """
         if state.first_active_age is None:
             lag = min(self.list_lag, self.first_trust)
@@ -123,14 +133,14 @@ class ListTrust:
         age = self.learning.age(state, now)
         distribution = self.learning.durations.distribution
         if distribution.quantile(_KNOWN_SHARE, age=age) > EDGES[distribution.known]:
-            # No older job has been seen, as in a batch that started all at the same time: the
-            # distribution beyond is a guess, and could make all jobs of the batch due.
+            # No job of a greater age was observed, as in a batch whose jobs all started at the same
+            # time. For greater ages, the distribution is a guess, which could make all jobs due.
             return now + self.max_trust
         trust = distribution.quantile(_ALMOST_ALL, age=age) - age
         return now + min(max(trust, _MIN_TRUST), self.max_trust)
 
     def record_active(self, state: JobState) -> bool:
-        """Record that a poll found a job active, before `learning` records it.
+        """Record that a poll found a job active; to be called before `learning` records the poll.
 
         Returns:
             True if the job was polled because it was missing from the list.
@@ -141,7 +151,7 @@ class ListTrust:
         self.wasted_polls += 1
         lag = max(missing_at - state.received_at, 0.0) + _LAG_MARGIN
         if state.first_active_age is None and lag < _MAX_LAG:
-            # A single job that is never listed shows no lag: two jobs must agree.
+            # A single job may never be listed, which is not a lag. So use the smaller value of two.
             self.list_lag = max(self.list_lag, min(lag, self._last_lag))
             self._last_lag = lag
         return True
@@ -149,28 +159,28 @@ class ListTrust:
 
 @define(kw_only=True)
 class _Pages:
-    """Progress of a sweep through the pages of one status."""
+    """Progress of a sweep through the pages of one status; all values count pages except `jobs`."""
 
-    expected: int  # pages of the previous sweep
+    expected: int  # pages of this status in the previous sweep
     requested: int = 0
     received: int = 0
     jobs: int = 0
-    total: float = math.inf
-    without_new_jobs: int = 0  # in a row
+    total: float = math.inf  # infinity until the last page is known
+    without_new_jobs: int = 0  # consecutive pages on which no job was new
 
 
 @define(kw_only=True, eq=False)
 class Sweep:
-    """One pass through the list of active jobs: which pages to request, and what they showed.
+    """One pass through the list of active jobs: chooses the pages to request, and records them.
 
-    Jobs move from page to page meanwhile, so that one can be missed or appear twice. A service
-    that announces more pages for ever, without new jobs on them, is taken to have shown all.
+    During a sweep, jobs move from page to page, so that a job can be missed or appear twice. If the
+    service announces more pages, but the last three showed no new job, the list is taken to end.
 
     Attributes:
-        started: Time of the start.
-        max_pages: Number of pages after which the sweep is abandoned; may change on the way.
+        started: Time at which the sweep started.
+        max_pages: Number of pages after which the sweep is abandoned; can change during the sweep.
         pages: Number of pages received.
-        job_ids: Ids on those pages.
+        job_ids: Ids of the jobs on the received pages.
     """
 
     started: float
@@ -194,9 +204,10 @@ class Sweep:
         Args:
             now: The time.
             max_pages: Number of pages after which the sweep is abandoned.
-            watched: Number of watched jobs; an estimate of the pages if there is no `previous`.
-            previous: The last complete sweep.
-            statuses: Statuses whose jobs are listed.
+            watched: Number of watched jobs; without `previous`, the number of pages is estimated
+                from it.
+            previous: The last complete sweep; None if there is none.
+            statuses: Statuses of the jobs to list.
         """
         by_status = {status: _Pages(expected=1) for status in statuses}
         if previous is None:
@@ -208,37 +219,38 @@ class Sweep:
 
     @property
     def is_complete(self) -> bool:
-        """True if all pages were received."""
+        """True if all pages of all statuses were received."""
         return all(pages.received >= pages.total for pages in self._by_status.values())
 
     @property
     def is_too_long(self) -> bool:
-        """True if the sweep has more pages than it may."""
+        """True if `max_pages` pages were received, and the sweep is not complete."""
         return self.pages >= self.max_pages and not self.is_complete
 
     @property
     def needed_pages(self) -> int:
-        """Number of pages received, without those requested beyond the end of the list."""
+        """Number of received pages, without pages beyond the end of the list."""
         return sum(self.pages_of(status) for status in self._by_status)
 
     def pages_of(self, status: JobStatus) -> int:
-        """Return the number of pages received of one status that are part of the list."""
+        """Return the number of received pages of one status, without pages beyond its end."""
         pages = self._by_status.get(status)
         return 0 if pages is None else int(min(pages.received, pages.total))
 
     @property
     def statuses(self) -> Collection[JobStatus]:
-        """Statuses whose jobs are listed."""
+        """Statuses of the jobs that this sweep lists."""
         return self._by_status.keys()
 
     def jobs_of(self, status: JobStatus) -> int:
-        """Return the number of jobs on the pages received of one status."""
+        """Return the number of jobs on the received pages of one status."""
         return self._by_status[status].jobs
 
     def next_page(self) -> tuple[JobStatus, int] | None:
-        """Return status and number of a page to request now; None if there is none for now.
+        """Return status and number of the next page to request; None if there is none now.
 
-        Pending jobs come first: one that starts meanwhile is shown twice, and not missed.
+        Pages of pending jobs come first. So a job that begins processing during the sweep appears
+        twice, and is not missed.
         """
         for status, pages in reversed(self._by_status.items()):
             known = pages.total
@@ -252,14 +264,15 @@ class Sweep:
     def record_page(
         self, status: JobStatus, number: int, page: JobPage, *, oldest: float = -math.inf
     ) -> None:
-        """Record what a page showed.
+        """Record a received page.
 
         Args:
-            status: Status of its jobs.
-            number: Its number.
+            status: Status of the jobs on the page.
+            number: Number of the page.
             page: The page.
-            oldest: For a list that shows the newest jobs first: Unix time before which no watched
-                job was submitted.
+            oldest: Unix time before which no watched job was submitted, if the list shows the
+                newest jobs first. The sweep ends at a page whose jobs are all older. Minus infinity
+                if the order is not known.
         """
         pages = self._by_status[status]
         self.pages += 1
@@ -275,7 +288,7 @@ class Sweep:
 
 
 def _all_before(page: JobPage, oldest: float) -> bool:
-    """Return whether all jobs of a page were submitted before a Unix time."""
+    """Return True if all jobs of a page were submitted before the Unix time `oldest`."""
     if oldest == -math.inf:
         return False
     times = [job.submitted_at for job in page.jobs]
@@ -283,12 +296,12 @@ def _all_before(page: JobPage, oldest: float) -> bool:
 
 
 _MAX_SETTLED_SHARE: Final = 0.5
-_SHARE_OF: Final = 8  # jobs
-_CHECK_SHARE: Final = 0.03  # of the requests
-_MAX_CHECKS: Final = 4.0
+_SHARE_OF: Final = 8  # recent jobs that make up most of `settled_share`
+_CHECK_SHARE: Final = 0.03  # share of the requests that may be checks
+_MAX_CHECKS: Final = 4.0  # polls
 _ALMOST_ALL: Final = 0.99  # share of the jobs
-_KNOWN_SHARE: Final = 0.95  # share that must settle within the known ages
-_MIN_TRUST: Final = 10.0
-_MAX_LAG: Final = 30.0  # a job missing for longer is not explained by a lag
-_LAG_MARGIN: Final = 0.5  # added to an observed lag, as jobs are polled one after the other
+_KNOWN_SHARE: Final = 0.95  # share of the jobs that must settle within the known ages
+_MIN_TRUST: Final = 10.0  # seconds
+_MAX_LAG: Final = 30.0  # seconds; if a job is missing for longer, a lag is not the reason
+_LAG_MARGIN: Final = 0.5  # seconds added to an observed lag, as jobs are polled one by one
 _MAX_WITHOUT_NEW_JOBS: Final = 3  # pages

@@ -1,7 +1,7 @@
-"""Store the outcome of every job, for months: in a database, a queue, or anything else.
+"""Stores the outcome of every job, for months, in a database or elsewhere.
 
-Imports watcher and below. What must survive a restart is yours: the ids of the jobs whose outcome
-was not stored yet. `store_outcomes` keeps nothing that cannot be found out again.
+The caller's program must keep one thing across restarts: the ids of the jobs whose outcome was not
+stored yet. `store_outcomes` itself writes no file. Imports watcher and below.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from adepoll.watching.watcher import JobWatcher
 Store: TypeAlias = Callable[[JobSnapshot | UnresolvedJob], Awaitable[None]]
 Query: TypeAlias = Callable[[], Awaitable[Iterable[str | JobRef]]]
 
-_FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; it doubles
-_LONGEST_DELAY: Final = 30.0
+_FIRST_DELAY: Final = 1.0  # seconds before a failed call is repeated; doubles with each failure
+_LONGEST_DELAY: Final = 30.0  # seconds
 _READ_AHEAD: Final = 100  # ids
-_IDS_PER_STEP: Final = 100  # ids read in one step of the loop; nearly all of a query can be known
+_IDS_PER_STEP: Final = 100  # ids read in one step of the loop, also if all of them are ignored
 
 _log = logging.getLogger(__name__)
 
@@ -48,34 +48,36 @@ async def store_outcomes(
 ) -> None:
     """Watch jobs until each has an outcome, and store each outcome.
 
-    A job is finished when `store` has returned for its outcome. If `store` raises an error, it is
-    called again with the same outcome, after 1 to 30 seconds, for as long as it takes; other jobs
-    continue meanwhile. An error that concerns all jobs, such as a refused key or no credits, marks
-    no job: it is logged, and the jobs are watched again until an operator has removed the cause.
+    The outcome of a job is stored when `store` has returned. If `store` raises an error, it is
+    called again with the same outcome after 1 to 30 seconds, until it returns; the other jobs
+    continue in this time. An error that concerns all jobs, such as a refused key or no credits, is
+    logged and not stored. The jobs are then watched again, until an operator has removed the cause.
 
-    It returns when all ids were read and all outcomes are stored, and soon after the watcher was
-    closed, as at the shutdown of a server. Then the calls of `store` in progress are completed, and
-    the other jobs stay as they are. Pass their ids again after the restart. A process that is
-    killed between the call of `store` and its return may store an outcome twice, so storing should
-    have the same effect if it is repeated.
+    The function returns when all ids were read and all outcomes are stored. It also returns soon
+    after the watcher was closed, for example when a server shuts down. Then it completes the calls
+    of `store` in progress. The outcomes of the other jobs are not stored: pass the ids of these
+    jobs again after the restart.
+
+    If the process is killed while `store` runs, the outcome may be stored again after the restart.
+    So storing an outcome twice should have the same effect as storing it once.
 
     Args:
         watcher: Watches the jobs.
-        job_ids: Ids of any number, which may be endless, such as `repeat_query`. An id is ignored
-            while its job is watched or its outcome is being stored.
+        job_ids: Any number of ids. They may be endless, such as those of `repeat_query`. An id is
+            ignored while its job is watched or its outcome is being stored.
         store: Stores an outcome: a `JobSnapshot` of a settled job, or an `UnresolvedJob` whose
-            `error` says why it was given up. With `error.transient`, the same job may have an
-            outcome later: leave it unmarked if it should be watched again.
+            `error` says why the job was given up. If `error.transient` is True, the job may still
+            settle: do not mark the job as stored if it should be watched again.
         concurrency: Maximum number of calls of `store` at the same time.
         unstored: Maximum number of outcomes that wait for `store` or are being stored, each up to
-            1 MB of JSON. When it is reached, the `buffer` of the watcher fills, and then polls
-            pause.
+            1 MB of JSON. When this number is reached, the `buffer` of the watcher fills, and then
+            polls pause.
 
     Raises:
         ValueError: `concurrency` or `unstored` is not positive.
         TypeError: `job_ids` is a single string, or not iterable.
-        JobIdsCancelledError: The iterable of job ids was cancelled. Any other error that it raises
-            is raised, too.
+        JobIdsCancelledError: The iterable of job ids was cancelled. Other errors of the iterable
+            are raised unchanged.
     """
     for name, value in (("concurrency", concurrency), ("unstored", unstored)):
         if value < 1:
@@ -85,14 +87,14 @@ async def store_outcomes(
 
 
 def repeat_query(query: Query, *, every: float = 2.0) -> "QueriedIds":
-    """Return the ids that a query returns now and every few seconds, for ever.
+    """Return an endless iterator over the ids that a query returns now and every `every` seconds.
 
-    An error of the query is logged, and the query is repeated: a database that restarts ends
-    nothing.
+    An error of the query is logged, and the query is repeated after 1 to 30 seconds. So the
+    iterator continues after a restart of the database.
 
     Args:
-        query: Returns the ids of all jobs whose outcome is not stored yet, or some of them.
-        every: Seconds between two queries.
+        query: Returns the ids of jobs whose outcome is not stored yet: all of these jobs, or some.
+        every: Seconds from the end of a query to the start of the next query.
 
     Raises:
         ValueError: `every` is not a positive number.
@@ -103,11 +105,11 @@ def repeat_query(query: Query, *, every: float = 2.0) -> "QueriedIds":
 
 
 class QueriedIds(AsyncIterator[str | JobRef]):
-    """The ids that a repeated query returns.
+    """An endless async iterator over the ids that a repeated query returns.
 
     Attributes:
-        began_at: Loop time at which the query began that returned the present id. Outcomes that
-            were stored since then are unknown to it.
+        began_at: Time of the event loop at which the last successful query began. That query may
+            have returned jobs whose outcomes were stored after this time.
     """
 
     def __init__(self, query: Query, every: float) -> None:
@@ -129,7 +131,8 @@ class QueriedIds(AsyncIterator[str | JobRef]):
                 await asyncio.sleep(wait)
             began_at = loop.time()
             try:
-                self._ids = iter([*await self._query()])  # a view could change meanwhile
+                # Copied, because a collection that belongs to the caller can change later.
+                self._ids = iter([*await self._query()])
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled():
                     raise
@@ -153,23 +156,26 @@ class _Storing:
         self._store = store
         self._stores = asyncio.Semaphore(concurrency)
         self._room = asyncio.Semaphore(unstored)
-        self._open: dict[str, str | JobRef] = {}  # without an outcome, by key
-        self._storing: set[str] = set()
-        self._query: QueriedIds | None = None
-        self._stored_at: dict[str, float] = {}  # since the present query began, by key
-        self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)  # None: the end
+        self._open: dict[str, str | JobRef] = {}  # jobs without an outcome, by key
+        self._storing: set[str] = set()  # keys of jobs whose outcomes are being stored
+        self._query: QueriedIds | None = None  # the ids, if they come from `repeat_query`
+        # When outcomes were stored, by key; only those stored since the present query began.
+        self._stored_at: dict[str, float] = {}
+        # Ids that were read and are not watched yet. None marks the end of the ids.
+        self._read: asyncio.Queue[str | JobRef | None] = asyncio.Queue(_READ_AHEAD)
         self._ids_read = 0
         self._all_read = False
-        self._closed = asyncio.Event()  # the watcher was closed
+        self._closed = asyncio.Event()  # set when the watcher was closed
 
     async def run(self, job_ids: JobIds) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                # A task of its own: leaving a watch would end a generator that it reads from.
+                # The ids are read in a separate task. If a watch read them directly, an error that
+                # ends the watch would also end a generator of ids.
                 reading = tasks.create_task(self._read_ids(job_ids))
                 await self._watch(tasks)
                 reading.cancel()
-        except BaseExceptionGroup as group:  # an error of the caller's ids
+        except BaseExceptionGroup as group:  # an error of the caller's iterable
             raise group.exceptions[0] from None
 
     async def _read_ids(self, job_ids: JobIds) -> None:
@@ -188,7 +194,7 @@ class _Storing:
             raise JobIdsCancelledError from None
         finally:
             if isinstance(job_ids, AsyncGenerator):
-                await job_ids.aclose()  # else the collector does, in a task of its own
+                await job_ids.aclose()  # else the garbage collector does, in a new task
         await self._read.put(None)
 
     async def _add(self, job: str | JobRef) -> None:
@@ -201,11 +207,12 @@ class _Storing:
             await self._read.put(job)
 
     def _was_stored(self, key: str) -> bool:
-        """Return True if the query returned a job whose outcome was stored meanwhile."""
+        """Return True if the outcome of a job was stored after the present query had begun."""
         if self._query is None or not self._stored_at:
             return False
         began_at = self._query.began_at
-        if next(iter(self._stored_at.values())) < began_at:  # the earliest; the query knows of it
+        # Forget outcomes that were stored before the query began: the query knows of them.
+        if next(iter(self._stored_at.values())) < began_at:  # the first value is the earliest
             self._stored_at = {k: at for k, at in self._stored_at.items() if at >= began_at}
         return key in self._stored_at
 
@@ -236,7 +243,7 @@ class _Storing:
                 return
 
     async def _unsettled(self) -> AsyncGenerator[str | JobRef, None]:
-        """Yield the jobs that have no outcome: first those that were read before, then others."""
+        """Yield the jobs without an outcome: first those of an earlier watch, then new ones."""
         for job in list(self._open.values()):
             yield job
         while not self._all_read:
@@ -268,7 +275,7 @@ class _Storing:
                         self._stored_at[key] = asyncio.get_running_loop().time()
                     return
                 if self._closed.is_set():
-                    return  # the job has no stored outcome, so the next process gets its id again
+                    return  # nothing was stored, so the caller passes the id again after a restart
                 await self._pause(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
         finally:
@@ -279,7 +286,7 @@ class _Storing:
         return job_key(job, self._watcher.kind)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep; end early when the watcher is closed."""
+        """Sleep for a number of seconds, or until the watcher is closed."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while not self._watcher.is_closed and (left := end - loop.time()) > 0:

@@ -1,8 +1,9 @@
-"""Jobs that a sweep can miss because they move from page to page. Imports job_state and models.
+"""Finds jobs that a sweep can miss because they move between pages. Imports job_state and models.
 
-While the pages of a list are requested one after the other, jobs settle. Then the jobs behind them
-move forward, and the first one of a page can move to the page that was read before: no page shows
-it. Without this, each sweep would cost polls of such jobs while the request budget is short.
+The pages of a list are requested one after the other. When a job settles in this time, the jobs
+behind it move forward. Then the first job of a page can move to the previous page, which was read
+already, so that no page shows this job. While the request budget is short, this happens in most
+sweeps, and each such job would cost a poll.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,24 +17,27 @@ from adepoll.watching.job_state import JobState
 
 @define(eq=False)
 class PageGaps:
-    """The order of the watched jobs in the list, and the gaps between its pages."""
+    """Remembers the watched jobs' order in the list, to find jobs missed between two pages."""
 
-    _order: list[JobState] = field(factory=list, init=False)  # in the last complete sweep
+    # Watched jobs in the order in which the last complete sweep showed them.
+    _order: list[JobState] = field(factory=list, init=False)
+    # Watched jobs of the present sweep, by status and page number.
     _pages: dict[tuple[str, int], list[JobState]] = field(factory=dict, init=False)
 
     def sweep_started(self) -> None:
-        """Forget the pages of a sweep that did not end."""
+        """Forget the pages of an earlier sweep that was not complete."""
         self._pages = {}
 
     def record_page(self, status: JobStatus, number: int, states: Iterable[JobState]) -> None:
-        """Record the watched jobs of a page, in their order."""
+        """Record the watched jobs of a page, in the order of the list."""
         self._pages[status.value, number] = [*states]
 
     def sweep_ended(self) -> Collection[JobState]:
-        """Return the jobs that stood between two pages: in the last sweep, but not in this one.
+        """Return the jobs that this sweep can have missed between two pages.
 
-        A job is returned once at most: if the next sweep does not show it either, it was not in
-        the last one.
+        In the previous sweep, such a job was between the last job of one page and the first job of
+        the next page. This sweep did not show it. If the next sweep does not show the job either,
+        the job is not returned again.
         """
         pages = [(status, states) for (status, _), states in sorted(self._pages.items()) if states]
         self._pages = {}

@@ -1,4 +1,4 @@
-"""The tasks that poll due jobs, around `WatchedJobs`, and limits on how many polls run together.
+"""Pollers: the tasks that poll due jobs. Also limits how many polls are in flight.
 
 There are as many tasks as polls in flight, and one timer. They serve all subscribers. Therefore
 they run in an empty `Context`, and do not keep or use the context variables of one caller. Imports
@@ -22,12 +22,12 @@ from adepoll.watching.watched_jobs import WatchedJobs
 
 
 class Pollers:
-    """Polls each watched job when it is due, and passes on the result.
+    """Polls each watched job when it is due, and passes the result to `WatchedJobs`.
 
     Attributes:
-        watched_jobs: Knows which jobs are due.
-        on_idle: Called when the last job has lost its last subscriber. It cancels the other tasks
-            that work for these jobs, and returns them.
+        watched_jobs: Chooses which jobs are due.
+        on_idle: Called when the last job has lost its last subscriber. Must cancel all tasks that
+            sweep the list for these jobs, and return the tasks.
     """
 
     def __init__(
@@ -39,14 +39,15 @@ class Pollers:
         semaphore: AbstractAsyncContextManager[object],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
-        """Create pollers; nothing is polled yet.
+        """Create pollers; no request is sent yet.
 
         Args:
-            watched_jobs: Knows which jobs are due.
+            watched_jobs: Chooses which jobs are due.
             source: Answers the polls.
             max_workers: Maximum number of polls in flight.
             semaphore: Held during each request.
-            on_fatal: Called with an error that ends everything, such as a bad key or a bug.
+            on_fatal: Called with an error that ends all watches and waits: a bad key, for example,
+                or a bug.
         """
         self.watched_jobs = watched_jobs
         self._max_workers = max_workers
@@ -88,18 +89,18 @@ class Pollers:
             task.add_done_callback(self._worker_ended, context=Context())
 
     def unsubscribe(self, job_id: str, subscriber: Subscriber) -> list[asyncio.Task[None]]:
-        """Remove `subscriber` from a job; return the tasks that are cancelled for it."""
+        """Remove `subscriber` from a job; cancel and return the tasks that are needed no more."""
         state = self.watched_jobs.unsubscribe(job_id, subscriber)
         if state is None:
             return []
         tasks = [] if len(self.watched_jobs) else self.on_idle()
         if (task := self._in_flight.get(state)) is not None:
-            task.cancel()  # `pump` starts another poller in its place
+            task.cancel()  # when the task ends, `_worker_ended` starts another poller
             tasks.append(task)
         return tasks
 
     def cancel_all(self) -> None:
-        """Forget all jobs, and cancel all polls but the one that calls this."""
+        """Forget all jobs, and cancel all polls except that of the calling task."""
         forgetting = self.watched_jobs.clear()
         if next(forgetting, False) is None:  # there are more jobs than one step can forget
             _ = start(_in_steps(forgetting), self._forgetting)
@@ -121,7 +122,7 @@ class Pollers:
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if self._timer_at <= due:
-            return  # a timer that fires earlier sets the next one
+            return  # the present timer fires earlier, and then sets the timer for this job
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = due
@@ -148,12 +149,12 @@ class Pollers:
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
-                # Something that the source waited for was cancelled.
+                # This task was not cancelled. Something that the source awaited was.
                 cause = TransportError("the source cancelled the poll", job_id=state.job_id)
                 watched_jobs.failed(state, cause, now := loop.time())
             else:
                 watched_jobs.succeeded(state, snapshot, now := loop.time())
-                del snapshot  # or the next poll, and the traceback of its error, would keep it
+                del snapshot  # otherwise it stays in memory during the next poll
             finally:
                 if state.reserved_by is not None:
                     watched_jobs.cancelled(state, loop.time())
@@ -161,20 +162,20 @@ class Pollers:
                 del in_flight[state]
             state = None if self._turns.hold_back(now) else watched_jobs.pop_due(now)
             if state is None:
-                self._workers.discard(task)  # from now on `pump` may start another one
+                self._workers.discard(task)  # this poller ends; `pump` may start another poller
             else:
                 in_flight[state] = task
                 waiting[task] = now
             if len(self._workers) < self._max_workers and (due := next_due()) is not None:
-                self._set_timer(loop, due)  # the next poll of this poller may take long
+                self._set_timer(loop, due)  # the next poll of this task can take long
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         if task not in self._workers:
-            return  # it ended because no job was due
+            return  # the task ended because no job was due
         self._workers.remove(task)
         self._turns.waiting.pop(task, None)
         for state in [state for state, worker in self._in_flight.items() if worker is task]:
-            # It was cancelled before its first step, and could not clean up after itself.
+            # The task was cancelled before its first step, so its `finally` block did not run.
             self.watched_jobs.cancelled(state, asyncio.get_running_loop().time())
             del self._in_flight[state]
         if not task.cancelled() and (bug := task.exception()) is not None:
@@ -189,14 +190,16 @@ async def _in_steps(steps: Iterator[None]) -> None:
 
 
 class Turns:
-    """Wraps the semaphore that is held during each poll; knows the polls that wait for their turn.
+    """Wraps the semaphore that is held during each poll; limits how many polls wait for their turn.
 
-    While the request budget is short, few polls are chosen long before they are sent.
+    A poll waits for its turn while the request budget is short. If many polls waited, they would be
+    sent long after they were chosen, and before jobs that have become more important since then.
 
     Attributes:
-        waiting: Tasks of the polls whose request was not sent yet, and the times at which the polls
-            began; the oldest comes first.
-        held_back: True if no other poll should begin yet, as polls wait long for their turn.
+        waiting: Tasks of the polls whose request was not sent yet, oldest first, and the times at
+            which these polls began.
+        held_back: True if no other poll should begin yet, because several polls wait, and polls
+            wait long.
     """
 
     def __init__(
@@ -206,16 +209,16 @@ class Turns:
 
         Args:
             semaphore: Held during each poll.
-            on_turn: Called when a poll gets its turn while others are held back.
+            on_turn: Called when a waiting poll gets its turn, and other polls are held back.
         """
         self.waiting: dict[asyncio.Task[None], float] = {}
         self.held_back = False
         self._semaphore = semaphore
         self._on_turn = on_turn
-        self._last_wait = 0.0  # seconds
+        self._last_wait = 0.0  # seconds for which the last poll waited for its turn
 
     def hold_back(self, now: float) -> bool:
-        """Decide and return whether the next poll is held back."""
+        """Decide whether the next poll is held back; set and return `held_back`."""
         waiting = self.waiting
         self.held_back = (
             len(waiting) >= _MAX_WAITING
@@ -224,7 +227,7 @@ class Turns:
         return self.held_back
 
     async def __aenter__(self) -> None:
-        """Acquire a place; this poll no longer waits for its turn."""
+        """Acquire the semaphore for the poll of this task, which no longer waits for its turn."""
         await self._semaphore.__aenter__()
         task = asyncio.current_task()
         if task is not None and (began := self.waiting.pop(task, None)) is not None:
@@ -239,21 +242,21 @@ class Turns:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> Coroutine[Any, Any, bool | None]:
-        """Return a coroutine that releases the place."""
+        """Return a coroutine that releases the semaphore."""
         return self._semaphore.__aexit__(exc_type, exc, traceback)
 
 
 class Semaphore:
     """An async context manager that at most `limit` tasks hold at the same time.
 
-    It does what `asyncio.Semaphore` does, in fewer steps while a place is free, since every
-    request enters it. A place that becomes free goes to the task that has waited longest. It
-    serves one event loop; that is not checked.
+    It does what `asyncio.Semaphore` does. Every request enters it, so it takes fewer steps while a
+    place is free. A place that becomes free goes to the task that has waited longest. All tasks
+    must run in the same event loop; this is not checked.
     """
 
     def __init__(self, limit: int) -> None:
         """Start with `limit` free places."""
-        self._free = limit  # above 0 only while no task waits
+        self._free = limit  # number of free places; 0 while a task waits
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __aenter__(self) -> None:
@@ -265,9 +268,9 @@ class Semaphore:
         self._waiting.append(waiter)
         try:
             await waiter
-        except BaseException:  # GeneratorExit too: a coroutine can be closed
+        except BaseException:  # also GeneratorExit, which a closed coroutine raises
             if waiter.done() and not waiter.cancelled():
-                self._release()  # the place was handed over in this very step
+                self._release()  # this task got a place just before it was cancelled
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             raise
@@ -290,7 +293,5 @@ class Semaphore:
         self._free += 1
 
 
-# What is polled next is decided as late as possible: a poll that waits long for its turn, while the
-# request budget is short, would be sent before others that have become more important.
-_MAX_WAITING: Final = 4
-_LONG: Final = 0.25  # seconds
+_MAX_WAITING: Final = 4  # polls that may wait for their turn, even if they wait long
+_LONG: Final = 0.25  # seconds; polls that wait longer for their turn are few

@@ -1,7 +1,9 @@
-"""Asks the schedule (`scheduling.schedules`), which decides when a job is polled next.
+"""Asks the schedule (`scheduling.schedules`) for the delay until the next poll of a job.
 
-Imports learning, job_state, statistics and scheduling. Times are seconds of one monotonic clock,
-passed in as `now`.
+`watched_jobs` may change the delay: after a failed poll (`failure_handling`), for a listed job
+(`listing`, `list_hints`), or because of reported progress (`expected_end`, below). `poll_queue` has
+the order in which due jobs are polled. Imports learning, job_state, statistics and scheduling.
+Times are seconds of one monotonic clock, passed in as `now`.
 """
 
 import math
@@ -27,14 +29,14 @@ from adepoll.watching.statistics import Throughput
 
 @define(eq=False, kw_only=True)
 class ScheduleCalls:
-    """Calls the schedule with what is known of a job.
+    """Calls the schedule with a `PollContext` that describes the job.
 
     Attributes:
         schedule: Chooses the delay of each poll.
         rng: Source of jitter.
         learning: Knows the ages of jobs, and how long jobs take.
-        throughput: How fast jobs can be polled.
-        mean_delay: Mean of about the last 32 delays, in seconds; None before the first.
+        throughput: Measures how many polls per second are possible.
+        mean_delay: Mean of about the last 32 delays, in seconds; None before the first delay.
     """
 
     schedule: Schedule
@@ -42,7 +44,7 @@ class ScheduleCalls:
     learning: Learning = field(factory=Learning)
     throughput: Throughput = field(factory=Throughput)
     mean_delay: float | None = field(default=None, init=False)
-    # Found once: isinstance with a protocol is slow.
+    # `schedule`, if it has `first_delay`. Checked once, because isinstance is slow for a protocol.
     _first_poll_schedule: FirstPollSchedule | None = field(init=False)
 
     @_first_poll_schedule.default
@@ -56,14 +58,17 @@ class ScheduleCalls:
 
     @property
     def aim(self) -> float | None:
-        """As `target_lag`, but shorter if the jobs known so far are short; see `Adaptive.aim`."""
+        """Mean detection lag to aim at, in seconds; shorter than `target_lag` for short jobs.
+
+        None if the schedule has no target. `Adaptive.aim` chooses it from the durations so far.
+        """
         if isinstance(self.schedule, Adaptive):
             return self.schedule.aim(self.learning.durations.distribution)
         return self.target_lag
 
     def delay(self, state: JobState, now: float) -> float:
-        """Return the seconds until the next poll of a job."""
-        # Failed polls count too, so that polls become rarer during an outage.
+        """Return the seconds between the last poll of a job and its next poll."""
+        # Failed polls are counted, too, so that polls become rarer during an outage.
         failures = 0 if state.failures is None else state.failures.polls
         learning = self.learning
         context = PollContext(
@@ -83,9 +88,9 @@ class ScheduleCalls:
         return delay
 
     def first_delay(self) -> float:
-        """Return the seconds until the first poll of a job that seems to be new; 0 for now.
+        """Return the seconds until the first poll of a job that seems to be new; 0 to poll it now.
 
-        A few jobs are polled immediately, to find out whether jobs are new.
+        5% of these jobs are polled now, to find out whether jobs are really new.
         """
         if self.rng.random() < _PROBED or self._first_poll_schedule is None:
             return 0.0
@@ -104,9 +109,11 @@ class ScheduleCalls:
         return delay
 
     def expected_end(self, state: JobState, progress: float | None, now: float) -> float:
-        """Return the seconds until a job ends if its progress continues; infinity if unknown.
+        """Return the seconds until a poll should find a job settled, by its progress.
 
-        Progress is a hint: it is used while it moves, and only for an earlier poll.
+        `progress` is between 0 and 1. Its speed between the last two polls is assumed to continue.
+        Return infinity if there is no progress, or if it has hardly changed. Progress is only a
+        hint: the caller uses it for an earlier poll, never for a later one.
         """
         if progress is None or not 0 < progress < _DONE:
             return math.inf
@@ -122,14 +129,16 @@ class ScheduleCalls:
     def time_left(self, states: Collection[JobState], now: float) -> float | None:
         """Return the seconds until all jobs are expected to have settled; None if unknown.
 
-        Return the larger of two estimates. The estimate by the durations is the time after which
-        half a job is expected to be active, from a sample of the ages. The estimate by the request
-        budget applies if polls are held up. It is the time that one more poll of each job takes, or
-        two polls where few of them find a settled job.
+        The result is the larger of two estimates:
 
-        The durations give no estimate while few jobs have settled, or if the time depends on ages
-        far beyond those at which jobs settled. Then the result is the estimate by the budget if
-        most polls find a settled job; otherwise the time is unknown.
+        - By the durations: the time after which the expected number of active jobs is 0.5. It is
+          calculated from a sample of the jobs' ages. There is no such estimate if fewer than 20
+          jobs have settled, or if the time would depend on ages far above those of settled jobs.
+        - By the request budget, if most polls are late: the time for one more poll of each job, or
+          for up to two polls if few polls find a settled job.
+
+        Without an estimate by the durations, the result is the estimate by the request budget if
+        most late polls find a settled job; otherwise the time is unknown.
         """
         if not states:
             return None
@@ -155,11 +164,11 @@ class ScheduleCalls:
 
 
 _MEAN_OF: Final = 32  # delays
-_DONE: Final = 0.98  # progress at which it can stand for a long time
-_MIN_GAIN: Final = 0.01
+_DONE: Final = 0.98  # progress at which a job can stay for a long time
+_MIN_GAIN: Final = 0.01  # progress
 _MEAN_LAG: Final = 2.0  # seconds, if the schedule has no target
-_PROBED: Final = 0.05  # share of the seemingly new jobs that are polled immediately
+_PROBED: Final = 0.05  # share of the apparently new jobs that are polled immediately
 _SAMPLE: Final = 64  # jobs
 _MIN_SETTLED: Final = 20  # jobs
-_MIN_SHARE: Final = 0.5  # of polls that find a settled job
-_FAR: Final = 2.0  # times the known ages
+_MIN_SHARE: Final = 0.5  # share of the late polls that find a settled job
+_FAR: Final = 2.0  # times the greatest age at which jobs are known to settle

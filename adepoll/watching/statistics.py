@@ -1,8 +1,9 @@
-"""What a watcher counts, the figures that it shows, and how fast it can poll. Imports html_tables.
+"""The figures of a watcher, and how fast it can poll. Imports html_tables.
 
-Polls, settled and given-up jobs are counted in `watched_jobs`, sweeps and list requests in
-`list_sweeper`, wasted polls in `listing`, and detection lags in `learning`. Times are seconds of
-one monotonic clock, passed in as `now`.
+`watched_jobs` counts polls, settled jobs with their detection lags, and given-up jobs.
+`list_sweeper` counts sweeps and list requests, `listing` counts wasted polls. `KindPolling.stats`
+collects the figures of one kind of jobs, and `total` adds up all kinds. Times are seconds of one
+monotonic clock, passed in as `now`.
 """
 
 import math
@@ -16,21 +17,21 @@ from attrs import define, field, fields_dict, frozen
 from adepoll.common.html_tables import HtmlTable
 
 BOUNDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Upper bounds of the histogram's buckets, in seconds."""
-_MOST: Final = 0.95  # of the lags
+"""Upper bounds of the buckets of a `LagHistogram`, in seconds."""
+_MOST: Final = 0.95  # share of the lags
 
 
 @frozen(kw_only=True)
 class LagHistogram(HtmlTable):
     """Histogram of detection lags: time from a job's end to the poll that observes it.
 
-    The service does not report when a job ended. A lag is therefore an upper bound, counted from
-    the last moment at which the job was known to be active, or from when the watcher got the job.
-    The real lag is about half as long if polls are close to each other.
+    For most kinds of jobs, the service does not report when a job ended. Then the counted lag is an
+    upper bound: it begins when the job was last known to be active, or when the watcher got the
+    job. If the job is polled often, the real lag is about half as long.
 
     Attributes:
-        bounds: Upper bounds of the buckets, in seconds, inclusive; the last bucket has none.
-        counts: Number of lags per bucket; one bucket more than bounds.
+        bounds: Upper bounds of the buckets, in seconds, inclusive; the last bucket has no bound.
+        counts: Number of lags in each bucket; there is one more bucket than bounds.
         sum: Sum of all lags, in seconds.
     """
 
@@ -39,7 +40,7 @@ class LagHistogram(HtmlTable):
     sum: float = 0.0
 
     def __str__(self) -> str:
-        """Return the mean, and the bound of the bucket up to which 95% of the lags are."""
+        """Return the mean, and the lowest bucket bound that 95% of the lags do not exceed."""
         lags = sum(self.counts)
         if not lags:
             return "no lag yet"
@@ -52,22 +53,22 @@ class LagHistogram(HtmlTable):
 
 @frozen(kw_only=True)
 class WatcherStats(HtmlTable):
-    """What a watcher does now, and what it has done so far.
+    """Figures of what a watcher does now and has done so far.
 
     Attributes:
-        watched: Jobs being watched.
-        in_flight: Polls in flight.
-        subscribers: Open watches and waits.
-        polls: Finished polls, successful or failed.
-        settled: Jobs that a poll found completed, failed or cancelled.
-        given_up: Jobs given up.
+        watched: Number of watched jobs.
+        in_flight: Number of polls in flight.
+        subscribers: Number of open watches and waits.
+        polls: Number of finished polls, successful or failed.
+        settled: Number of jobs that polls have found completed, failed or cancelled.
+        given_up: Number of jobs that were given up because their polls failed.
         sweeping: True while the job list, not the schedule, decides when jobs are polled.
-        sweeps: Finished list sweeps.
-        list_requests: Requests for a page of the job list.
-        wasted_polls: Polls of jobs missing from the list that were still active.
-        pending_confirmation: Jobs that wait to be polled immediately, most of them because they
-            are missing from the list.
-        detection_lag: Upper bounds of the detection lags of settled jobs.
+        sweeps: Number of finished list sweeps.
+        list_requests: Number of requests for a page of the job list.
+        wasted_polls: Number of polls of jobs that were missing from the list but still active.
+        pending_confirmation: Number of jobs that wait to be polled immediately, most of them
+            because they are missing from the list.
+        detection_lag: Histogram of the detection lags of settled jobs.
     """
 
     watched: int
@@ -85,9 +86,10 @@ class WatcherStats(HtmlTable):
 
 
 def total(parts: Sequence[WatcherStats], *, subscribers: int) -> WatcherStats:
-    """Add up the figures of several kinds, which share the same subscribers.
+    """Return the sums of the figures of several kinds of jobs.
 
-    `sweeping` is True if it is True for any kind.
+    `subscribers` is the number for all kinds together. In the result, `sweeping` is True if it is
+    True for any kind.
     """
     histograms = [part.detection_lag for part in parts]
     lags = LagHistogram(
@@ -105,7 +107,7 @@ _NOT_ADDED: Final = {"subscribers", "sweeping", "detection_lag"}
 
 @define(eq=False)
 class PollCounts:
-    """Counts of the polls of one watcher; see `WatcherStats`."""
+    """Counts of the polls and jobs of one kind; `WatcherStats` describes the numbers."""
 
     polls: int = 0
     settled: int = 0
@@ -120,27 +122,27 @@ class PollCounts:
         self._lag_sum += lag
 
     def detection_lag(self) -> LagHistogram:
-        """Return a copy of the lags counted so far."""
+        """Return a histogram of the lags counted so far, as a copy."""
         return LagHistogram(counts=tuple(self._lag_counts), sum=self._lag_sum)
 
 
 @define(eq=False)
 class Throughput:
-    """Polls per second, as far as the budget and not the schedule decides when jobs are polled.
+    """Measures how many polls per second are possible while the request budget is short.
 
-    A poll that ends long after its job was due was held up: by other jobs, by the client's request
-    budget, or by a slow service. While most polls are held up, their rate is the highest possible
-    rate. All counts fade with time.
+    A poll is late if it ends more than two seconds after its job was due. Other jobs, the client's
+    request budget or a slow service have delayed the poll. While most polls are late, the measured
+    rate of polls is the highest possible rate. In all counts, older polls count less.
     """
 
-    _started: float = math.nan  # time of the first poll
-    _updated: float = math.nan
-    _polls: float = 0.0
-    _late: float = 0.0
-    _settled: float = 0.0  # late polls that found a job settled
+    _started: float = math.nan  # due time of the first poll
+    _updated: float = math.nan  # time of the last call of `_fade`
+    _polls: float = 0.0  # number of polls
+    _late: float = 0.0  # number of late polls
+    _settled: float = 0.0  # number of late polls that found a job settled
 
     def record(self, due: float, now: float, *, settled: bool) -> None:
-        """Record the end of a poll of a job that was due at a time."""
+        """Record that a poll has ended now; `due` is the time at which the job was due."""
         if not self._polls:
             self._started = self._updated = due
         if now > self._updated + _FADE_EVERY:
@@ -152,11 +154,11 @@ class Throughput:
 
     @property
     def is_short(self) -> bool:
-        """True if most polls are held up."""
+        """True if most polls are late."""
         return self._late >= max(_MOST_LATE * self._polls, _MIN_LATE)
 
     def rate(self, now: float) -> float | None:
-        """Return the highest possible number of polls per second; None while it is not known."""
+        """Return the highest possible number of polls per second; None if most are not late."""
         if not self.is_short:
             return None
         passed = max(now - self._started, _LATE)
@@ -165,7 +167,7 @@ class Throughput:
 
     @property
     def settled_share(self) -> float:
-        """Share of the late polls that find a settled job; high in a backlog of settled jobs."""
+        """Share of late polls that found a settled job; high if many settled jobs are due."""
         return self._settled / self._late if self._late else 0.0
 
     def _fade(self, now: float) -> None:
@@ -176,8 +178,8 @@ class Throughput:
         self._settled *= fading
 
 
-_LATE: Final = 2.0  # seconds; a poll without a queue takes less
-_MOST_LATE: Final = 0.5
+_LATE: Final = 2.0  # seconds; a poll that does not wait for others takes less
+_MOST_LATE: Final = 0.5  # share of the polls
 _MIN_LATE: Final = 3.0  # polls
-_MEMORY: Final = 20.0  # seconds
-_FADE_EVERY: Final = 0.1  # seconds; fading at every poll would be too expensive
+_MEMORY: Final = 20.0  # seconds after which a poll counts 1/e
+_FADE_EVERY: Final = 0.1  # seconds between two calls of `_fade`, which is too slow for every poll

@@ -1,7 +1,7 @@
 """Status updates: the present status of many jobs, for a consumer that may be slow.
 
-Imports subscriptions and below. At most one update of each job is held, so that it needs no buffer
-and polls never pause.
+Only the latest update of each job is kept. So memory stays bounded without a buffer, and polls
+never pause. Imports subscriptions and below.
 """
 
 from collections import OrderedDict
@@ -30,12 +30,12 @@ class StatusUpdate:
         job_id: Id of the job.
         kind: Kind of the job.
         label: The caller's own name for the job; None without one.
-        status: Its status; None if the job was given up.
-        status_text: The status as the service wrote it.
+        status: Status of the job; None if the job was given up.
+        status_text: The status as the service wrote it; None if the job was given up.
         snapshot: Snapshot of the poll, without the result, and with an `output_url` without its
-            query; None if the job was given up, and if the status comes from an earlier poll for
-            another subscriber.
-        error: Why the job was given up.
+            query. None if the job was given up, or if the status comes from an earlier poll that
+            was made for another subscriber.
+        error: Why the job was given up; None if it was not.
     """
 
     job_id: str
@@ -53,24 +53,25 @@ class StatusUpdate:
 
 
 class StatusUpdateSubscription(Subscription):
-    """A subscription that keeps the latest update of each job until it is taken."""
+    """A subscription that keeps the latest update of each job until the consumer takes it."""
 
     def __init__(
         self, host: SubscriptionHost, job_ids: JobIds, *, last_status: Mapping[str, str]
     ) -> None:
         """Create a subscription; see `JobWatcher.status_updates`."""
         super().__init__(host, job_ids, every_change=True)
-        self._last_status: dict[str, str] = {}  # of jobs whose ids were not read yet, by key
+        # Given status texts by key, for active jobs whose ids were not read yet.
+        self._last_status: dict[str, str] = {}
         for job, text in last_status.items():
             key = job_key(job, host.kind)
             if JobStatus.parse(text).is_terminal:
-                self._jobs[key] = BUFFERED  # its last update was taken earlier
+                self._jobs[key] = BUFFERED  # the consumer has this job's last update already
             else:
                 self._last_status[key] = text
         self._updates: OrderedDict[str, StatusUpdate] = OrderedDict()  # the oldest comes first
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:
-        """Keep a changed status, in place of an earlier update of the job."""
+        """Keep a changed status; it replaces an earlier update of the job."""
         text = snapshot.status_text
         last = self._jobs.get(key, BUFFERED)
         if last == text or not (last is None or isinstance(last, str)):
@@ -103,10 +104,12 @@ class StatusUpdateSubscription(Subscription):
         self._jobs[job.key] = self._last_status.pop(job.key, None)
         state = super()._subscribe(job, now)
         text = state.status
-        if text is not None and text != self._jobs[job.key]:  # known from polls for others
+        # The status can be known from polls that were made for other subscribers.
+        if text is not None and text != self._jobs[job.key]:
             status = JobStatus.parse(text)
-            # A settled job that is still watched waits for another subscriber's room. This one has
-            # room, so that a poll follows immediately and delivers the end.
+            # A settled job is still watched only while it waits for room in another subscriber's
+            # buffer. This subscription always has room, so a poll follows immediately, and delivers
+            # the final status.
             if not status.is_terminal:
                 self._jobs[job.key] = text
                 self._keep(job.key, status=status, status_text=text)
@@ -125,7 +128,7 @@ class StatusUpdateSubscription(Subscription):
         snapshot: JobSnapshot | None = None,
         error: AdePollError | None = None,
     ) -> None:
-        """Keep an update, in the place of the one that it replaces."""
+        """Keep an update; it takes the place in the order of an earlier update of the job."""
         kind, job_id = self._host.kind_and_id(key)
         self._updates[key] = StatusUpdate(
             job_id=job_id,
@@ -142,6 +145,6 @@ class StatusUpdateSubscription(Subscription):
 class StatusUpdates(Stream[StatusUpdateSubscription, StatusUpdate]):
     """An async iterator of `StatusUpdate`, and an async context manager.
 
-    It holds at most one update of each job, however slow its consumer is. Watching starts and ends
-    as with `Watch`. Jobs that are given up are yielded, too.
+    It holds at most one update of each job, however slow the consumer is. Watching starts and ends
+    as it does for `Watch`. A job that is given up is yielded, too: its update has the error.
     """

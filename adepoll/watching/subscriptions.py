@@ -388,7 +388,7 @@ ITERATOR_WINDOW: Final = 20_000
 """Default of `window` if the ids come from an iterator."""
 
 _IDS_PER_STEP: Final = 100  # ids read in one step of the loop
-# Ids before the first `pump`: the first sweep estimates its pages from the watched jobs.
+# Ids between two calls of `pump`. The first sweep estimates its pages from the watched jobs.
 _NEW_JOBS: Final = 500
 _JOBS_PER_STEP: Final = 500  # jobs unsubscribed or given up in one step of the loop
 _READ_AHEAD: Final = 1_000  # due jobs; while more are due, no more ids of an iterator are read

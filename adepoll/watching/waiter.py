@@ -1,4 +1,4 @@
-"""Waiter: subscriber of one caller of `JobWatcher.wait`. Imports job_state, models and errors."""
+"""Waiter: the subscriber for one call of `wait`. Imports job_state, models and errors."""
 
 import asyncio
 import copy
@@ -14,7 +14,7 @@ class Waiter:
     __slots__ = ("awaits", "buffer", "every_change", "future")
 
     def __init__(self, future: asyncio.Future[JobSnapshot]) -> None:
-        """`future` gets the snapshot or the error."""
+        """Create a waiter that sets the snapshot or the error as the result of `future`."""
         self.future = future
         self.awaits = True
         self.every_change = False
@@ -22,30 +22,39 @@ class Waiter:
 
     @property
     def alone(self) -> tuple[Subscriber]:
-        """A tuple of the waiter alone. Not an attribute: that would be a reference cycle."""
+        """A tuple that contains only this waiter.
+
+        An attribute with this tuple would be a reference cycle.
+        """
         return (self,)
 
     def deliver(self, key: str, snapshot: JobSnapshot) -> bool:  # noqa: ARG002 - one job only
-        """Accept the snapshot of a settled job."""
+        """Accept a snapshot of the job; only that of a settled job ends the wait."""
         if snapshot.is_terminal and not self.future.done():
             self.future.set_result(snapshot)
         return True
 
     def give_up(self, key: str, error: AdePollError) -> None:  # noqa: ARG002 - one job only
-        """Raise the error in the caller."""
+        """End the wait with the error for which the job was given up."""
         self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """Raise the error in the caller."""
+        """End the wait with an error, which is raised in the caller."""
         if not self.future.done():
             self.future.set_exception(own_instance(error))
 
     def forget(self) -> None:
-        """Mark an error as retrieved: the caller has left before it could be raised."""
+        """Mark an error as retrieved, if there is one.
+
+        Otherwise asyncio logs an error that was set after the caller had been cancelled.
+        """
         if self.future.done() and not self.future.cancelled():
             self.future.exception()
 
 
 def own_instance(error: BaseException) -> BaseException:
-    """Return a copy of an error for one consumer: a shared one would collect all tracebacks."""
+    """Return a copy of an error for one consumer; errors of other libraries are returned as is.
+
+    An error object that several consumers raise would collect the tracebacks of them all.
+    """
     return copy.copy(error) if isinstance(error, AdePollError | ClosedError) else error

@@ -1,8 +1,8 @@
 """Watch: an async iterator that yields each job when it has settled. Imports subscriptions.
 
-`WatchSubscription` watches the jobs, `Watch` is the consumer's handle. Pollers refer to the
-subscription. Only the consumer refers to the `Watch`, so an abandoned `Watch` is collected, which
-ends the subscription.
+`WatchSubscription` watches the jobs; the consumer iterates over a `Watch`. Pollers refer to the
+subscription only. So if the consumer abandons the `Watch`, Python's garbage collector removes the
+`Watch`, and this ends the subscription.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from adepoll.watching.subscriptions import (
 
 @frozen
 class UnresolvedJob(TableRow):
-    """A job whose outcome could not be found out.
+    """A job that was given up, so that its outcome is not known.
 
     Attributes:
         job_id: Id of the job.
-        error: Why it was given up.
+        error: Why the job was given up.
         kind: Kind of the job.
         label: The caller's own name for the job; None without one.
     """
@@ -46,7 +46,7 @@ class UnresolvedJob(TableRow):
     label: str | None = field(default=None, kw_only=True)
 
     def to_dict(self) -> dict[str, str | None]:
-        """Return the job, the class of the error, and its text, for a table."""
+        """Return id, label and kind of the job, and class name and text of the error."""
         return {
             "job_id": self.job_id,
             "label": self.label,
@@ -61,11 +61,11 @@ class WatchProgress(HtmlTable):
     """How far a watch has come.
 
     Attributes:
-        known: Ids read so far, without duplicates.
-        settled: Settled jobs whose snapshots were yielded, by status.
-        buffered: Snapshots that wait for the consumer.
-        unresolved: Jobs that were given up.
-        open: Jobs that are still watched.
+        known: Number of ids read so far, without duplicates.
+        settled: Number of settled jobs whose snapshots were yielded, by status.
+        buffered: Number of snapshots that wait for the consumer.
+        unresolved: Number of jobs that were given up.
+        open: Number of jobs that are still watched.
         complete: True if all ids have been read.
     """
 
@@ -113,7 +113,7 @@ class WatchSubscription(Subscription):
         text = snapshot.status_text
         last = self._jobs.get(key, BUFFERED)
         if isinstance(last, Ended):
-            return True  # its last item is buffered, or was taken
+            return True  # the last item of the job is buffered, or the consumer has taken it
         settled = snapshot.status.is_terminal
         if not settled:
             if last == text:
@@ -137,7 +137,8 @@ class WatchSubscription(Subscription):
     def take(self) -> JobSnapshot | UnresolvedJob | None:
         """Return the next item for the consumer; None if there is none.
 
-        Errors come first. They are few, and a slow consumer should know of them.
+        Errors are returned before snapshots: they are few, and a slow consumer should see them
+        early.
         """
         if self._to_yield:
             return self._take_error(self._to_yield.popleft())
@@ -163,7 +164,7 @@ class WatchSubscription(Subscription):
         return UnresolvedJob(job_id, error, kind=kind, label=label)
 
     def unresolved(self) -> dict[str, AdePollError | None]:
-        """Return why jobs are unresolved, by key; None for those that can still be resolved."""
+        """Return the error of each job without an outcome, by key; see `Watch.unresolved`."""
         fatal = self.error if isinstance(self.error, AdePollError) else None
         return {
             key: None if last is BUFFERED else self.errors.get(key, fatal)
@@ -192,13 +193,13 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
-    """The consumer's handle of a subscription: what all such handles have in common."""
+    """An async iterator over the items of a subscription; base class of what consumers get."""
 
-    _finished = True  # closed, left, or the end was reached
+    _finished = True  # the stream was closed or left, or its end was reached
     _started = False
-    _left = False
+    _left = False  # a loop over the stream was left before the end
     _end_reached = False
-    _taken = 0  # items taken since other tasks could run
+    _taken = 0  # items taken since other tasks were allowed to run
 
     def __init__(self, subscription: SubscriptionT) -> None:
         """Created by a `JobWatcher`."""
@@ -216,7 +217,8 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
         Raises:
             UnresolvedJobsError: At the end of a `Watch`, once, if jobs were given up; not with
                 ``errors="yield"``.
-            AuthenticationError: The key was refused; likewise `PermissionDeniedError`.
+            AuthenticationError: The key was refused (401).
+            PermissionDeniedError: The key was refused (403).
             PaymentRequiredError: The organisation has no credits left.
             CertificateError: The certificate of the service cannot be verified.
             JobIdsCancelledError: The iterable of job ids was cancelled.
@@ -239,16 +241,16 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
         return cast("ItemT_co", item)
 
     async def aclose(self) -> None:
-        """Stop watching, and wait until nothing runs for this stream.
+        """Stop watching, and wait for the end of all tasks of this stream.
 
-        Jobs that others watch are still polled.
+        Jobs that other callers watch are still polled.
         """
         self._finished, self._left = True, False
         if self._started:
             await join(self._subscription.close())
 
     def leave(self) -> None:
-        """Stop watching soon. May be called in any thread."""
+        """Stop watching in the next step of the event loop; may be called in any thread."""
         if self._started and not self._finished:
             self._finished = self._left = True
             self._subscription.close_soon()
@@ -259,7 +261,7 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
             self._started = True
 
     async def _wait(self) -> None:
-        """Wait until there may be an item, or raise what ends the iteration."""
+        """Wait until an item may be ready; raise the error or StopAsyncIteration at the end."""
         subscription = self._subscription
         if subscription.error is not None or (subscription.complete and not subscription.open):
             self._end_reached = True
@@ -278,16 +280,17 @@ class Stream(EndsWhenLeft[ItemT_co], Generic[SubscriptionT, ItemT_co]):
 
 
 class Watch(Stream[WatchSubscription, ItemT_co]):
-    """An async iterator over what becomes of many jobs, and an async context manager.
+    """An async iterator over the outcomes of many jobs, and an async context manager.
 
-    Watching starts with the first iteration, or on entering. It ends when every job has settled or
-    was given up, when the watch is closed, left or garbage collected, or with its watcher. It is
-    left when its ``async with`` block ends; without a block, when a loop over it ends in any way,
-    such as `break`. A job is forgotten when its last item has been yielded.
+    Watching starts with the first iteration, or when an ``async with`` block is entered. It ends
+    when every job has settled or was given up, when the watch is closed, left or garbage collected,
+    or when the watcher is closed. A watch is left when its ``async with`` block ends. Without a
+    block, it is left when a loop over it ends in any way, such as `break`. A job is forgotten when
+    its last item has been yielded.
     """
 
     def __repr__(self) -> str:
-        """Return how far the watch has come."""
+        """Return the state of the watch and the numbers of its jobs."""
         found = self.progress
         state = "ended" if self._finished else "running" if self._started else "not started"
         known = f"{found.known:,} jobs" if found.complete else f"{found.known:,} jobs so far"
@@ -306,26 +309,26 @@ class Watch(Stream[WatchSubscription, ItemT_co]):
         return items
 
     def last_statuses(self) -> Mapping[str, str]:
-        """Return the status text last seen of each job that is still active, as far as known."""
+        """Return the last status text by key, for active jobs whose status is known."""
         return self._subscription.last_statuses()
 
     @property
     def unresolved(self) -> Mapping[str, AdePollError | None]:
-        """The jobs of which the watch has yielded no outcome, and why.
+        """The jobs without a yielded outcome: the key of each, and the error that is the reason.
 
-        The reason is the error with which the job was given up, or that ended the watch. It is None
-        if the job is still watched, if its snapshot was not taken yet, or if the watcher was
-        closed, which says nothing about the job.
+        The error is the one with which the job was given up, or the one that ended the watch. It is
+        None if the job is still watched, if its snapshot was not taken yet, or if the watcher was
+        closed, because this says nothing about the job.
 
-        Each key is the `str` of the job's `JobRef`. So the id of a job of another kind than the
-        watcher's own has its kind before it, as in ``v1-parse/cmg4x0q5p0001``, unless the form of
-        the id says the kind.
+        Each key is the `str` of the job's `JobRef`: the id alone, or the kind and the id, as in
+        ``v1-parse/cmg4x0q5p0001``. The kind is left out if it is the watcher's own kind, or if the
+        form of the id shows the kind.
         """
         return self._subscription.unresolved()
 
     @property
     def progress(self) -> WatchProgress:
-        """How far the watch has come; a copy that does not change."""
+        """How far the watch has come now, as a copy that does not change later."""
         return self._subscription.progress()
 
 

@@ -1,6 +1,6 @@
-"""JobWatcher: watches many jobs of one `JobSource`, which need not be a client.
+"""JobWatcher: watches many jobs of one `JobSource`, such as a client.
 
-Jobs can be of several kinds: a `KindPolling` polls those of each.
+The jobs can be of several kinds. For each kind, a `KindPolling` polls the jobs.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ _WORKERS_ON_A_SHARED_SEMAPHORE: Final = 256
 class JobWatcher(AsyncCloseable):
     """Polls many jobs until they have settled, each by its own schedule.
 
-    Use it as ``async with JobWatcher(client) as watcher``, or close it with `aclose`. It serves any
-    number of watches and waits of one event loop; they share the polls of a job. It runs as many
-    tasks as there are requests in flight.
+    Use it as ``async with JobWatcher(client) as watcher``, or close it with `aclose`. A watcher
+    serves any number of watches and waits in one event loop. Watches and waits for the same job
+    share its polls. The number of tasks grows with the requests in flight, not with the jobs.
     """
 
     def __init__(
@@ -62,39 +62,40 @@ class JobWatcher(AsyncCloseable):
 
         Args:
             source: An `AdeClient`, or anything with its `get_job` and `list_jobs`.
-            concurrency: Maximum number of requests in flight; or a semaphore that is held during
-                each request, to share the bound with something else.
+            concurrency: Maximum number of requests in flight. Or a semaphore that is held during
+                each request, to share one maximum with other code.
             schedule: Chooses when a job is polled again; None for `Adaptive()`.
             discovery: How the watcher finds out that jobs have settled. "get": each job is polled
                 by schedule. "list": jobs are polled when they are missing from the list of active
-                jobs, of which one request shows 100. "auto": the list, if that costs fewer
-                requests. The list is only a hint; if it is wrong, fails or is forbidden, polls
-                come later or more often, and no job is lost.
-            durations: What an earlier watcher learnt of how long jobs take: of the source's own
-                kind, or by kind. None to start without.
+                jobs; one list request shows 100 jobs. "auto": like "list" while that needs fewer
+                requests, otherwise like "get". The list is only a hint: if it is wrong, fails or
+                is forbidden, jobs are polled later or more often, and no job is lost.
+            durations: `durations` or `durations_by_kind` of an earlier watcher. A single
+                `Durations` is for the source's own kind. None to start without knowledge.
             buffer: Maximum number of snapshots that wait for the consumer of one watch, each up to
-                1 MB of JSON; polls pause while it is full. None for twice the concurrency.
+                1 MB of JSON. While the buffer is full, polls pause. None for twice the concurrency.
             not_found_grace: Seconds for which a job that was never found may be unknown to the
                 service (404) or forbidden (403) before it is given up; a new job can take a moment
                 to appear.
-            patience: Seconds for which polls of a job may fail (connection, 5xx) before it is given
-                up, while the service answers other requests; also for a 404 or 403 of a job that
-                was found before. Malformed answers are accepted for at most a minute. Time does not
-                count while the process is stopped, the request budget is short, or the whole
-                service is down; the guide has the rules under "When a job is given up".
-            outage_patience: Seconds for which polls may fail for any reason, as while the whole
-                service is down; None for 12 times `patience`.
-            rng: Source of jitter, to make runs reproducible.
+            patience: Seconds for which polls of a job may fail before it is given up, while the
+                service answers other requests. A failed poll is a connection error, a 5xx, or a 404
+                or 403 of a job that was found before. Malformed answers are accepted for at most a
+                minute. Hardly any time counts while the process is stopped, the request budget is
+                short, or the whole service is down; the guide has the rules under "When a job is
+                given up".
+            outage_patience: Seconds for which polls may fail for any reason, such as an outage of
+                the service; None for 12 times `patience`.
+            rng: Source of jitter; pass a seeded one to make runs reproducible.
 
         Raises:
-            ValueError: A number is out of range.
+            ValueError: A number is out of range, or `discovery` is not one of the three texts.
             TypeError: `concurrency` is neither a whole number nor a semaphore.
         """
         if isinstance(concurrency, asyncio.Semaphore):
             semaphore: AbstractAsyncContextManager[object] = concurrency
             workers = _WORKERS_ON_A_SHARED_SEMAPHORE
         else:
-            workers = operator.index(concurrency)  # raises for 2.5 now, not at the first poll
+            workers = operator.index(concurrency)  # raises TypeError for a number such as 2.5
             if workers < 1:
                 raise ValueError(f"concurrency must be positive, got {concurrency}")
             semaphore = Semaphore(workers)
@@ -130,7 +131,7 @@ class JobWatcher(AsyncCloseable):
         self._waiters: set[Waiter] = set()
 
     def __repr__(self) -> str:
-        """Return what the watcher does now."""
+        """Return the numbers of watched, settled and given-up jobs, and of polls in flight."""
         found = self.stats
         state = " closed," if self.is_closed else ""
         return (
@@ -139,7 +140,10 @@ class JobWatcher(AsyncCloseable):
         )
 
     async def aclose(self) -> None:
-        """Stop everything, and wait until nothing runs; open watches and waits get ClosedError."""
+        """Cancel all polls, and wait for the end of all tasks.
+
+        Open watches and waits raise ClosedError.
+        """
         self._host.closed = True
         self._end_all(ClosedError("the watcher was closed"))
         await finish(self._host.tasks)
@@ -174,34 +178,35 @@ class JobWatcher(AsyncCloseable):
         window: int | None = None,
         errors: Literal["raise", "yield"] = "raise",
     ) -> Watch[JobSnapshot] | Watch[JobSnapshot | UnresolvedJob]:
-        """Poll jobs until each has settled, and yield its snapshot as soon as it has.
+        """Poll jobs until they have settled; yield the snapshot of each as soon as it has settled.
 
-        The first poll of a job is immediate. Without a timeout, if jobs have always been new when
-        the watcher got them, `Adaptive` may postpone it, by twice its target lag at most.
+        The first poll of a job is immediate, with one exception: without a timeout, if earlier jobs
+        were new when the watcher got them, `Adaptive` may delay the first poll of a job by up to
+        twice its target lag.
 
-        Every id ends as exactly one snapshot or one unresolved job; a failed job has settled, and
-        is yielded like the others. In a collection, each id counts once. In an iterator, which may
-        be endless, an id is a duplicate as long as its job is open or waits to be yielded; later it
-        is watched again. So memory grows with the open jobs only, and with those that were given up
-        if `errors` is "raise".
+        Every id ends as exactly one snapshot or one unresolved job. A failed job has settled, and
+        is yielded like the others. A duplicate in a collection is ignored. A duplicate from an
+        iterator, which may be endless, is ignored while the job is open or waits to be yielded;
+        after that, the job is watched again. So memory grows only with the open jobs and, if
+        `errors` is "raise", with the jobs that were given up.
 
         Args:
             job_ids: An iterable or async iterable of any size, read while jobs are polled.
             timeout: Seconds, counted from the first iteration, after which jobs that have not
                 settled are given up with `JobTimeoutError`, and no more ids are read from an
-                iterator; None for no limit. It also counts while polls pause because the consumer
-                is slow.
+                iterator; None for no limit. Time in which polls pause because the consumer is slow
+                counts, too.
             window: Maximum number of jobs watched at the same time; more ids are read as jobs
                 settle. None for 20,000 if `job_ids` is an iterator, and for no limit if it is a
                 collection. Ids of an iterator are read no faster than jobs are polled and taken.
-            errors: What becomes of jobs that are given up. "raise": `UnresolvedJobsError` is
-                raised at the end. "yield": each is yielded as an `UnresolvedJob` as soon as it is
-                given up.
+            errors: How the caller learns of jobs that are given up. "raise": `UnresolvedJobsError`
+                is raised at the end. "yield": each job is yielded as an `UnresolvedJob` as soon as
+                it is given up.
 
         Raises:
             TypeError: `job_ids` is a single string, or not iterable.
             ValueError: `timeout` is not a number of 0 or more, `window` is not positive, or
-                `errors` is something else.
+                `errors` is neither "raise" nor "yield".
             ClosedError: The watcher is closed.
         """
         if window is not None and window < 1:
@@ -220,9 +225,10 @@ class JobWatcher(AsyncCloseable):
         return Watch(subscription)
 
     def updates(self, job_ids: JobIds, *, timeout: float | None = None) -> Watch[JobSnapshot]:
-        """As `watch`, and yield every change of status that a poll observes, the first included.
+        """Watch jobs like `watch`, and yield a snapshot at every observed change of status.
 
-        Statuses between two polls are not observed; a slow consumer misses more of them.
+        The first snapshot of a job is yielded, too. A status that begins and ends between two polls
+        is not observed. A slow consumer makes polls pause, and so misses more statuses.
         """
         subscription = WatchSubscription(
             self._host, job_ids, limit=self._buffer, timeout=timeout, every_change=True
@@ -233,19 +239,20 @@ class JobWatcher(AsyncCloseable):
     def status_updates(
         self, job_ids: JobIds, *, last_status: Mapping[str, str] | None = None
     ) -> StatusUpdates:
-        """As `updates`, for a consumer that may be slow: only the latest status of a job is kept.
+        """Watch jobs, and yield the latest status of each; the consumer may be slow.
 
-        A status that is known from polls for other callers is yielded immediately. Results are
-        left out.
+        Only the latest status of a job is kept until it is yielded, so polls never pause. A status
+        that is known from polls for other callers is yielded immediately. Results are left out.
 
         Args:
-            job_ids: As for `watch`.
-            last_status: Status text by job id or text of a reference, as far as the consumer knows
-                it: it is not yielded again, and a job that is known to have settled is not polled.
+            job_ids: Ids or references; see `watch`.
+            last_status: Status texts that the consumer knows already, by job id or text of a
+                reference. A known status is not yielded again. A job that is known to have settled
+                is not polled.
 
         Returns:
-            An async iterator of `StatusUpdate`, and an async context manager. It ends when all jobs
-            have settled or were given up; both are yielded.
+            An async iterator of `StatusUpdate`, and an async context manager. It ends after the
+            last updates of all jobs: a final status, or the error of a job that was given up.
 
         Raises:
             TypeError: `job_ids` is a single string, or not iterable.
@@ -256,7 +263,7 @@ class JobWatcher(AsyncCloseable):
         return StatusUpdates(subscription)
 
     async def wait(self, job: str | JobRef, *, timeout: float | None = None) -> JobSnapshot:  # noqa: ASYNC109 - the bound has an error of its own
-        """Wait until one job has settled. Any number of callers share its polls.
+        """Wait until one job has settled. Any number of callers share the polls of a job.
 
         Args:
             job: Id of the job, or a reference.
@@ -280,7 +287,7 @@ class JobWatcher(AsyncCloseable):
         polling.pump()
         timer = None
         if timeout is not None:
-            # Not asyncio.timeout: the loop keeps a cancelled timer, and so the caller's context.
+            # Not asyncio.timeout: the loop keeps a cancelled timer, here with the caller's context.
             rules = watched_jobs.failure_rules
             timer = loop.call_later(
                 timeout, _expire, waiter, rules, state, timeout, context=Context()
@@ -299,10 +306,10 @@ class JobWatcher(AsyncCloseable):
         """Poll a job immediately, for example because a webhook says that it has settled.
 
         Args:
-            job: A reference, or an id, which stands for the watched jobs of any kind with that id.
+            job: A reference or an id. An id means every watched job with this id, of any kind.
 
         Returns:
-            True if the job is being watched; else nothing happens.
+            True if the job is being watched; False if not, and then nothing happens.
         """
         if self._host.closed:
             return False
@@ -319,7 +326,7 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def stats(self) -> WatcherStats:
-        """What the watcher does now, and has done so far; a copy that does not change."""
+        """Figures of what the watcher does now and has done so far; a copy that does not change."""
         return total(
             [polling.stats() for polling in self._host.by_kind.values()],
             subscribers=len(self._host.subscriptions) + len(self._waiters),
@@ -327,7 +334,7 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs that are named by an id whose form does not say its kind."""
+        """Kind of a job that is named only by an id, if the form of the id does not show a kind."""
         return self._host.kind
 
     @property
@@ -338,9 +345,9 @@ class JobWatcher(AsyncCloseable):
     def time_left(self) -> float | None:
         """Estimate the seconds until all watched jobs have settled.
 
-        Return None if no job is watched, or if the time is unknown. It can be unknown while fewer
-        than 20 jobs of a kind have settled, or while watched jobs are much older than the settled
-        jobs were.
+        Return None if no job is watched, or if the time is unknown. The time can be unknown while
+        fewer than 20 jobs of a kind have settled, or while watched jobs are much older than the
+        settled jobs were.
         """
         kinds = [polling.watched_jobs for polling in self._host.by_kind.values()]
         busy = [watched_jobs for watched_jobs in kinds if len(watched_jobs)]
@@ -351,9 +358,9 @@ class JobWatcher(AsyncCloseable):
 
     @property
     def durations(self) -> Durations:
-        """How long jobs take, as learnt so far; can be passed to the next watcher.
+        """How long jobs of the source's own kind take, as learnt so far.
 
-        This concerns jobs of the source's own kind; `durations_by_kind` has all kinds.
+        Can be passed to the next watcher. `durations_by_kind` has all kinds.
         """
         return self._host.own.watched_jobs.learning.durations
 
@@ -366,7 +373,7 @@ class JobWatcher(AsyncCloseable):
         }
 
     def _end_all(self, error: BaseException) -> None:
-        """End all watches and waits with an error, and all that runs for them."""
+        """End all watches and waits with an error, and cancel all polls and sweeps."""
         for waiter in self._waiters:
             waiter.fail(error)
         for subscription in self._host.subscriptions:
