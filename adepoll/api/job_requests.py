@@ -1,7 +1,8 @@
-"""The requests of one client about jobs: those of the client itself, and those of its views.
+"""Sends the requests of a client about jobs, for the client itself and for its views.
 
-A view has the jobs of one kind, and can send each request once. Imports transport, protocol,
-odd_answers and throttling.
+A view of a client is an object with jobs of one kind. `ClientOfKind` repeats failed requests as the
+client does; `PollingClient` sends each request once. Imports transport, protocol, odd_answers and
+throttling.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,11 +25,11 @@ from adepoll.throttling.request_sender import RequestSender, Send
 
 
 class ViewedClient(Protocol):
-    """An `AdeClient`, as its views use it."""
+    """The attributes of an `AdeClient` that its views use."""
 
     @property
     def kind(self) -> JobKind:
-        """Kind of the jobs that are named by an id alone."""
+        """Kind of a job that is named by an id alone, if the form of the id does not say it."""
 
     @property
     def get_job(self) -> Callable[..., Awaitable[JobSnapshot]]:
@@ -39,19 +40,19 @@ class ViewedClient(Protocol):
         """List one page of jobs."""
 
     def service_time(self) -> float | None:
-        """Return the Unix time of the service."""
+        """Return the Unix time of the service, in seconds; None if it is not known yet."""
 
 
 @frozen
 class OwnMethods:
-    """The methods of `AdeClient`, to find out whether a client has overridden or patched them."""
+    """The original methods of `AdeClient`, which show whether a client has replaced them."""
 
     get_job: Callable[..., Any]
     list_jobs: Callable[..., Any]
 
 
 class ClientOfKind:
-    """A view of an `AdeClient` whose ids mean jobs of one kind."""
+    """A view of an `AdeClient`, for which every id means a job of one kind."""
 
     def __init__(
         self, client: ViewedClient, requests: "JobRequests", rules: KindRules, own: OwnMethods
@@ -83,9 +84,9 @@ class ClientOfKind:
 
 
 class PollingClient:
-    """A view of an `AdeClient` that sends each request once and holds a semaphore meanwhile.
+    """A view of an `AdeClient` that sends each request once, and holds a semaphore meanwhile.
 
-    All its jobs are of one kind.
+    Every id means a job of one kind.
     """
 
     def __init__(
@@ -134,10 +135,11 @@ class JobRequests:
 
     Attributes:
         sender: Decides when a request is sent.
-        transport: Sends it.
+        transport: Sends the request.
         roots: Address of each generation of the service.
-        result_dir: Folder for results that are too large for memory; None to leave them out.
-        on_request: Called before each request; None for nothing.
+        result_dir: Folder for results that are too large for memory; None to leave such results
+            out.
+        on_request: Function that is called before each request; None for no function.
     """
 
     sender: RequestSender
@@ -148,7 +150,7 @@ class JobRequests:
     _odd_answers: OddAnswers = field(factory=OddAnswers, init=False)
 
     async def get(self, rules: KindRules, job_id: str) -> JobSnapshot:
-        """Poll a job, again after temporary failures; raises as `AdeClient.get_job` does."""
+        """Poll a job, and retry after temporary failures; raises as `AdeClient.get_job` does."""
         return self._checked(await self.sender.call(self._job(rules, job_id)))
 
     async def poll(
@@ -160,7 +162,7 @@ class JobRequests:
     async def list(
         self, rules: KindRules, page: int, page_size: int, status: JobStatus | None
     ) -> JobPage:
-        """Request a page of the job list, and retry it after a temporary failure.
+        """Request a page of the job list, and retry after temporary failures.
 
         Raises the errors of `AdeClient.list_jobs`.
         """
@@ -184,7 +186,10 @@ class JobRequests:
     async def open(
         self, rules: KindRules, job_id: str, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """Return the response about a job, whose body is not read yet; see `open_answer`."""
+        """Return the response about a job, whose body is not read yet.
+
+        For the arguments, see `AdeClient.open_answer`.
+        """
         if self.on_request is not None:
             self.on_request()
         statuses = rules.success | (_ANSWERS_TO_RANGES if headers else frozenset())
@@ -236,5 +241,6 @@ class JobRequests:
         return listed
 
 
-_UNKNOWN: Final = JobStatus.UNKNOWN  # Python 3.11 looks members of an Enum up in Python
-_ANSWERS_TO_RANGES: Final = frozenset({412, 416})  # the range, or its condition, does not fit
+_UNKNOWN: Final = JobStatus.UNKNOWN  # faster: Python 3.11 finds a member of an Enum slowly
+# Statuses of a request for a range: its condition is not met, or the range does not exist.
+_ANSWERS_TO_RANGES: Final = frozenset({412, 416})

@@ -1,17 +1,14 @@
-"""The boundary to aiohttp: the GET requests of one client, with one timer for their time limits.
+"""The boundary to aiohttp: sends the GET requests of one client, and limits their time.
 
-Imports connections, service_clock, transport_options, transport_errors and below.
+Imports connections, service_clock, time_limit, transport_options, transport_errors and below.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
-from contextvars import Context
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, TypeVar
 
 import aiohttp
 from attrs import field, frozen
@@ -23,6 +20,7 @@ from adepoll.api.json_text import is_costly
 from adepoll.api.large_answer import LargeAnswer
 from adepoll.api.received_result import ReadAnswer
 from adepoll.api.service_clock import ServiceClock
+from adepoll.api.time_limit import Block, TimeLimit
 from adepoll.api.transport_errors import BrokenError, error_of
 from adepoll.api.transport_options import TransportOptions
 from adepoll.common.redaction import Bearer, Secret
@@ -40,12 +38,12 @@ USER_AGENT: Final = f"adepoll/{__version__}"
 
 
 class Transport(Connections):
-    """Sends the GET requests of one client, each once.
+    """Sends the GET requests of one client. It never repeats a request.
 
     Attributes:
-        headers: Headers of a request, with the key.
-        clock: The time of the service, updated with every response.
-        bytes_received: Bytes of response bodies, after decompression.
+        headers: Headers of a request, including the API key.
+        clock: Clock with the time of the service, which responses adjust.
+        bytes_received: Bytes of all response bodies, after decompression.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class Transport(Connections):
         max_body_bytes: int,
         inline_limit: int,
     ) -> None:
-        """Open nothing yet; see `AdeClient` for the arguments."""
+        """Create a transport without connections; see `AdeClient` for the arguments."""
         super().__init__("client", self._make_session, session)
         self.headers = {
             "Authorization": Bearer(f"Bearer {api_key.reveal()}"),
@@ -66,7 +64,7 @@ class Transport(Connections):
             "User-Agent": USER_AGENT,
         }
         self._key = api_key
-        # A session of the caller has its own headers and middlewares, which stay as they are.
+        # The client's own session adds the headers to requests. A session of the caller does not.
         self._headers_of_request = None if session is None else self.headers
         self._options = options
         self._time_limit = TimeLimit(timeout)
@@ -76,17 +74,17 @@ class Transport(Connections):
         self.bytes_received = 0
 
     def root(self, base_url: str) -> "Root":
-        """Return an address of the service; raises `ConfigurationError`."""
+        """Return an address of the service, with its proxy; raises `ConfigurationError`."""
         url = URL(base_url, encoded=True)
         proxy = self._options.proxies().for_url(url) if self.owns_session else None
         return Root(url, url.raw_path.rstrip("/"), proxy)
 
     async def get(self, request: "Request[_T]", sent_at: float) -> _T:
-        """Send one GET, and return what `read` of the request makes of the response.
+        """Send one GET, and return the value that `request.read` returns for the response.
 
         Args:
             request: The request.
-            sent_at: Loop time at which it is sent.
+            sent_at: Loop time at which the request is sent.
 
         Raises:
             RequestError: There was no usable response.
@@ -105,7 +103,7 @@ class Transport(Connections):
                     url,
                     headers=request.headers or self._headers_of_request,
                     allow_redirects=False,
-                    raise_for_status=False,  # a session of the caller can have it on
+                    raise_for_status=False,  # a session of the caller can have another default
                     timeout=_NO_TIMEOUT,
                     proxy=request.root.proxy,
                 )
@@ -117,7 +115,7 @@ class Transport(Connections):
                 if adopted := request.adopt and request.adopt(response):
                     return adopted
                 if response.closed and response.content.total_bytes <= most:
-                    body = response.content.read_nowait()  # all of it has arrived already
+                    body = response.content.read_nowait()  # the whole body has already arrived
                 else:
                     body, answer = await self._receive(response, request, most, block)
         except TimeoutError:
@@ -132,16 +130,16 @@ class Transport(Connections):
                 return await asyncio.to_thread(read, response.status, response.headers, body)
             return read(response.status, response.headers, body)
         self.check_open()  # a request that aclose() has aborted raises ClosedError
-        # Raised here, so that it has no foreign error as its context: these can carry the headers
-        # of the request, and with them the key.
+        # Raised outside of the `except` blocks, so that it does not have an error of aiohttp as its
+        # context. Such an error can contain the headers of the request, and with them the key.
         raise failure
 
     def adopt(
         self, statuses: Collection[int], response: aiohttp.ClientResponse
     ) -> aiohttp.ClientResponse | None:
-        """Return a response with one of these statuses, whose body is not read; None for another.
+        """Return the response if it has one of the statuses; None if not. The body is not read.
 
-        The caller reads the body, and then calls `release`.
+        The caller reads the body of a returned response, and then calls `release`.
         """
         if response.status not in statuses:
             return None
@@ -155,9 +153,16 @@ class Transport(Connections):
         response.close()
 
     async def _receive(
-        self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: "Block"
+        self, response: aiohttp.ClientResponse, request: "Request[_T]", most: int, block: Block
     ) -> tuple[bytes, ReadAnswer | None]:
-        """Return the body of at most `most` bytes, or what remains of a large answer."""
+        """Return the body, and a `ReadAnswer` if the body is only the rest of a large answer.
+
+        Args:
+            response: The response.
+            request: The request.
+            most: Size in bytes. If the request allows it, a larger body is read as a large answer.
+            block: The time limit of the request.
+        """
         content = response.content
         async with response:
             self.reading.add(response)
@@ -165,7 +170,7 @@ class Transport(Connections):
                 large = request.large if response.status in _SUCCESS else None
                 chunks: list[bytes] = []
                 size = 0 if large is None else response.content_length or 0
-                if size <= most:  # or not declared
+                if size <= most:  # a body of undeclared size counts as empty here
                     size = 0
                     while size <= most and (chunk := await content.readany()):
                         size += len(chunk)
@@ -180,7 +185,17 @@ class Transport(Connections):
     def _reader(
         self, request: "Request[_T]", status: int, size: int, answer: ReadAnswer | None
     ) -> Callable[..., _T]:
-        """Return the function that reads a complete body; raise if the body is too large."""
+        """Return the function that reads a complete body.
+
+        Args:
+            request: The request.
+            status: HTTP status of the response.
+            size: Bytes of the body.
+            answer: What was read of a large answer; None if the body is the whole answer.
+
+        Raises:
+            AnswerTooLargeError: The body is too large.
+        """
         read = request.read
         if answer is not None:
             read = partial(read, large=answer)
@@ -198,11 +213,18 @@ class Transport(Connections):
         chunks: list[bytes],
         answer: LargeAnswer,
         job_id: str | None,
-        block: "Block",
+        block: Block,
     ) -> ReadAnswer:
-        """Read a large answer, whose first chunks have arrived and are not kept.
+        """Read a large answer without keeping all of it in memory.
 
-        The time limit holds for each part of it.
+        The time limit starts again after each 64 KiB.
+
+        Args:
+            content: The rest of the answer.
+            chunks: The first chunks of the answer, which have already arrived; they are removed.
+            answer: Reads the answer.
+            job_id: Id of the job, for errors.
+            block: The time limit of the request.
         """
         loop = asyncio.get_running_loop()
         size = since_restart = 0
@@ -228,7 +250,7 @@ class Transport(Connections):
         return aiohttp.ClientSession(
             headers=self.headers,
             connector=aiohttp.TCPConnector(
-                limit=0,  # the rate limiter limits them
+                limit=0,  # no limit here: the rate limiter limits the number of requests
                 ssl=self._options.ssl,
                 resolver=self._options.resolver,
             ),
@@ -246,14 +268,16 @@ class Request(Generic[_T]):
 
     Attributes:
         root: Address of the service.
-        path: Encoded path, and query if there is one.
-        read: Called with status, headers and body; for an error status also with ``now`` and
-            ``secret``, as `protocol.read_job` takes them.
-        job_id: The job that the request is about, for errors; None for none.
-        large: Begins to read an answer that is larger than `inline_limit`; `read` then gets what
-            remains of it as ``large``. None for answers that are never large.
-        adopt: Returns a response whose body is not read; see `Transport.adopt`. None to read all.
-        headers: All headers of the request; None for those of `Transport.headers`.
+        path: Encoded path, with the query if there is one.
+        read: Function that interprets the response. Its arguments are status, headers and body; if
+            the status is not 200, also ``now`` and ``secret``, as for `protocol.read_job`.
+        job_id: Id of the job that the request is about, for errors; None for a page of the list.
+        large: Function that creates the `LargeAnswer` for an answer that is larger than
+            `inline_limit`. `read` then gets the resulting `ReadAnswer` as ``large``. None if the
+            answer is never large.
+        adopt: Function that returns the response if its body should not be read; see
+            `Transport.adopt`. None to read the body of every response.
+        headers: All headers of the request; None for `Transport.headers`.
     """
 
     root: "Root"
@@ -271,8 +295,8 @@ class Root:
 
     Attributes:
         url: The address.
-        path: Its path, without a slash at the end.
-        proxy: Proxy for requests to it; None without one.
+        path: Path of the address, without a slash at the end.
+        proxy: URL of the proxy for requests to the address; None for no proxy.
     """
 
     url: URL
@@ -282,15 +306,15 @@ class Root:
 
 _OK: Final = 200
 _SUCCESS: Final = frozenset({200, 206})
-_CHUNK: Final = 2**17  # bytes of a large answer that are read in one step; bounds the memory
-_MIN_PROGRESS: Final = 2**16  # bytes of a large answer, for which its time limit starts again
-_LARGEST: Final = 2**30  # bytes of an answer
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # a TimeLimit replaces it
+_CHUNK: Final = 2**17  # bytes of a large answer that are read in one step; limits the memory
+_MIN_PROGRESS: Final = 2**16  # bytes of a large answer after which its time limit starts again
+_LARGEST: Final = 2**30  # bytes; a larger answer raises AnswerTooLargeError
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout()  # no timer of aiohttp; `TimeLimit` has the timer
 
 
 def _url_of(request: Request[_T]) -> URL:
     path, _, query = request.path.partition("?")
-    # Encoded already: yarl would send "%25" for "%".
+    # The path is already encoded. Without `encoded`, yarl would encode "%" again, as "%25".
     url = request.root.url.with_path(request.root.path + path, encoded=True)
     return url.with_query(query) if query else url
 
@@ -300,94 +324,10 @@ async def send_once(
 ) -> aiohttp.ClientResponse:
     """Middleware that keeps aiohttp from sending a GET twice.
 
-    aiohttp repeats a GET if the connection breaks before the response, which it knows by the two
-    error classes below. The request budget would not count such a retry.
+    aiohttp repeats a GET after one of the two errors below: the connection broke before the
+    response. The request budget would not count such a repetition.
     """
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
         raise BrokenError(exc) from exc
-
-
-class TimeLimit:
-    """`asyncio.timeout` for any number of blocks with the same limit, with one timer in total.
-
-    All blocks have the same limit, so they expire in the order of their start. One timer for each
-    block would cost 10% of the CPU time of a request.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        """Create a limit of `seconds` for each block."""
-        self.seconds = seconds
-        self.running: dict[Block, float] = {}  # deadlines; the earliest first
-        self.timer: asyncio.TimerHandle | None = None
-
-    def block(self, loop: asyncio.AbstractEventLoop, now: float) -> AbstractContextManager["Block"]:
-        """Return a context manager that raises `TimeoutError` if its block takes too long.
-
-        Args:
-            loop: The running loop.
-            now: Loop time at which the block begins, not earlier than that of the last block.
-        """
-        return Block(self, loop, now)
-
-    def expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the blocks whose time is over, and set the timer for the next block."""
-        self.timer = None
-        now = loop.time()
-        for block, deadline in [*self.running.items()]:
-            if deadline > now:
-                self.timer = loop.call_at(deadline, self.expire, loop, context=Context())
-                return
-            del self.running[block]
-            block.cancel()
-
-
-class Block:
-    """One block under a `TimeLimit`. It cancels its task as `asyncio.Timeout` does."""
-
-    __slots__ = ("_cancelling", "_limit", "_loop", "_now", "_task")
-
-    def __init__(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        self._limit = limit
-        self._loop = loop
-        self._now = now
-
-    def restart(self, now: float) -> None:
-        """Begin the limit again, in the middle of the block."""
-        running = self._limit.running
-        if running.pop(self, None) is not None:  # else it has expired
-            running[self] = now + self._limit.seconds
-
-    def cancel(self) -> None:
-        """Cancel the task that runs in the block."""
-        self._task.cancel()
-
-    def __enter__(self) -> Self:
-        limit, loop = self._limit, self._loop
-        task = asyncio.current_task(loop)
-        if task is None:
-            raise RuntimeError("a time limit works within a task only")
-        self._task = task
-        self._cancelling = task.cancelling()
-        deadline = limit.running[self] = self._now + limit.seconds
-        if limit.timer is None:
-            limit.timer = loop.call_at(deadline, limit.expire, loop, context=Context())
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        limit = self._limit
-        in_time = limit.running.pop(self, None) is not None
-        if not limit.running and limit.timer is not None:
-            limit.timer.cancel()
-            limit.timer = None
-        if in_time:
-            return
-        # If the task was also cancelled by others, they must see the CancelledError.
-        if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
-            raise TimeoutError from exc

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from internals import timers
 
-from adepoll.api.transport import TimeLimit
+from adepoll.api.time_limit import TimeLimit
 from adepoll.emulator import run
 
 

@@ -1,4 +1,4 @@
-"""The kinds of jobs that adepoll can poll: one module per kind, each with its `KindRules`.
+"""The kinds of jobs of the service: one module for each kind, with its `KindRules`.
 
-A kind of your own is a `kind_rules.KindRules`, passed to ``AdeClient(kinds=[...])``.
+For a kind of your own, pass your own `kind_rules.KindRules` to ``AdeClient(kinds=[...])``.
 """

@@ -1,6 +1,6 @@
-"""What the responses of all kinds have in common: limits, reasons of failures, odd answers.
+"""Decodes what the responses of all kinds have in common. Imports models.
 
-Imports models.
+It has the limits of a response, finds the reason of a failure, and refuses unreadable results.
 """
 
 from typing import Any, Final, TypeVar
@@ -15,11 +15,11 @@ from adepoll.errors import MalformedAnswerError
 
 _Job = TypeVar("_Job", JobSnapshot, JobSummary)
 
-# Far more than a result of 1 MB or a page of 100 jobs has, and few enough to be parsed quickly.
+# A result of 1 MB, or a page of 100 jobs, has far fewer values. Up to the limits, parsing is fast.
 LIMITS: Final = Limits(containers=100_000, values=600_000)
 _LIMITS_OF_PAGE: Final = Limits(containers=10_000, values=100_000)
 
-# What the result of a job looks like, by a field that only this result has.
+# Names of kinds of jobs, by a field that only results of this kind have.
 _LOOKS: Final = {
     "extraction": "an extract job",
     "markdown": "a parse job",
@@ -37,7 +37,7 @@ def decode_page(body: bytes | str) -> JobPage:
 
 
 def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") -> JobSnapshot:
-    """Find the reason of a failure in another field, and refuse a result that cannot be read.
+    """Check the fields in `extra`, and return the snapshot with the reason of a failure.
 
     Args:
         snapshot: The snapshot; its `extra` is not empty.
@@ -45,7 +45,8 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
         name: Name of the result in JSON.
 
     Raises:
-        MalformedAnswerError: The job has completed, and neither `data` nor `output_url` is usable.
+        MalformedAnswerError: The job has completed, but the response has neither a readable result
+            nor a readable `output_url`, although it has fields for them.
     """
     extra = snapshot.extra
     has_result = snapshot.data is not None or snapshot.output_url is not None
@@ -63,7 +64,7 @@ def check_odd_fields(snapshot: JobSnapshot, result: type, name: str = "data") ->
 
 
 def with_failure_reason(job: _Job) -> _Job:
-    """Return a job with the reason of its failure, which can be in a field of another name."""
+    """Return the job. If its failure has no reason, search the unknown fields for one."""
     if job.status is JobStatus.FAILED and job.failure_reason is None and job.extra:
         return evolve(job, failure_reason=error_text(job.extra))
     return job

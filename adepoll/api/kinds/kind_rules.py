@@ -1,4 +1,4 @@
-"""KindRules: what differs between the kinds of jobs. Imports models only."""
+"""KindRules: how jobs of one kind are requested and decoded. Imports models only."""
 
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -16,13 +16,13 @@ DecodeResult: TypeAlias = Callable[[bytes | str], Any]
 
 
 SOME_FAILED: Final = 206
-"""HTTP status of a completed job whose result is partial."""
+"""HTTP status of the answer about a completed job whose result is partial."""
 
 SUCCESS: Final = frozenset({200, 201, 202, 203, SOME_FAILED})
 """HTTP statuses of a response that contains a job.
 
-Only 200 and 206 are documented. A job that is not complete is often answered with 202, and a proxy
-makes 203 of 200 (RFC 9110, section 15.3.4).
+Only 200 and 206 are documented. Services often answer with 202 about a job that is not complete,
+and a proxy can change 200 to 203 (RFC 9110, section 15.3.4).
 """
 
 
@@ -35,27 +35,30 @@ class Api(Enum):
 
 @frozen(kw_only=True)
 class KindRules:
-    """How the jobs of one kind are polled, listed and read.
+    """How jobs of one kind are polled and listed, and how their results are read.
 
-    The functions that decode a body raise `MalformedAnswerError` if it is not as documented.
+    The functions that decode a body raise `MalformedAnswerError` if the body cannot be read.
 
     Attributes:
         kind: The kind.
-        api: Generation of the service, which decides the host.
+        api: Generation of the service. Each generation has its own host.
         path: Path of the job list. The path of a job is this path, a slash and the job's id.
         success: HTTP statuses of a response that contains a job.
-        list_query: Returns the query of a page of the list, from the number of the page (from 0),
-            its size and the wanted status (None for all).
-        can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If not, a list of
-            such jobs is empty without a request.
-        newest_first: True if the list is documented to show the newest jobs first.
+        list_query: Function that returns the parameters of the query for one page of the list. Its
+            arguments are the number of the page (from 0), the size of the page, and the status of
+            the wanted jobs (None for all).
+        can_be_cancelled: True if jobs can have the status `JobStatus.CANCELLED`. If False,
+            listing cancelled jobs sends no request and returns an empty page.
+        newest_first: True if the service documents that the list begins with the newest jobs.
         result_field: Name of the result in the response to a poll.
-        result_names: Names that the result can have in that response: this one and `data`.
+        result_names: All names that the result can have in this response: `result_field` and
+            ``data``.
         result_keys: Keys that the JSON object of a result must contain.
-        decode_job: Reads a response about one job, from its body and its status.
-        decode_page: Reads a page of the list.
-        decode_result: Reads a result that was downloaded.
-        can_be_large: True if a response contains its result at any size.
+        decode_job: Function that reads a response about one job, from its body and HTTP status.
+        decode_page: Function that reads a page of the list from its body.
+        decode_result: Function that reads the JSON text of a downloaded result.
+        can_be_large: True if the response to a poll contains the result even if it is very large.
+            adepoll then does not keep a large response in memory.
     """
 
     kind: JobKind

@@ -1,7 +1,8 @@
-"""v1 extract jobs: path, list parameters, payloads and the meaning of 206. Imports envelope.
+"""The rules of v1 extract jobs. Imports envelope.
 
-The JSON has the field names of `JobSnapshot`, `JobSummary` and `ExtractResult`. Times are Unix
-timestamps in seconds; 0 means "not known".
+The fields in the JSON have the names of the attributes of `JobSnapshot`, `JobSummary` and
+`ExtractResult`. Times are Unix timestamps in seconds; 0 means that the time is not known. Status
+206 means that the data does not fully conform to the caller's schema.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from adepoll.api.kinds.kind_rules import SOME_FAILED, SUCCESS, KindRules
 from adepoll.api.models import JobSnapshot, JobStatus
 from adepoll.api.results import ExtractResult
 
-_COMPLETED: Final = JobStatus.COMPLETED  # Python 3.11 looks members of an Enum up in Python
+_COMPLETED: Final = JobStatus.COMPLETED  # faster: Python 3.11 finds a member of an Enum slowly
 
 
 def list_query(page: int, page_size: int, status: JobStatus | None) -> Mapping[str, str | int]:
@@ -29,7 +30,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
     """Read the response to a GET of one job; raises `MalformedAnswerError`.
 
     Args:
-        body: The body, JSON.
+        body: The body, JSON text.
         status: The HTTP status; 206 means that the data does not conform to the caller's schema.
     """
     snapshot = codec.decode(JobSnapshot, body, LIMITS)
@@ -43,7 +44,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
 
 
 def decode_result(body: bytes | str) -> ExtractResult:
-    """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
+    """Read the JSON text of a result that was downloaded; raises `MalformedAnswerError`."""
     return codec.decode(ExtractResult, body)
 
 

@@ -1,6 +1,7 @@
-"""v1 parse jobs, for documents and spreadsheets. Imports envelope and v1_extract.
+"""The rules of v1 parse jobs, for documents and spreadsheets. Imports envelope and v1_extract.
 
-The envelope is that of extract jobs. 206 means that pages of the document could not be parsed.
+The envelope has the same fields as that of v1 extract jobs. Status 206 means that pages of the
+document could not be parsed.
 """
 
 from typing import Final
@@ -27,7 +28,12 @@ _SPREADSHEET: Final = shape_of(JobKind.V1_PARSE, SpreadsheetParseResult, Spreads
 
 
 def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
-    """Read the response to a GET of one job; raises `MalformedAnswerError`."""
+    """Read the response to a GET of one job; raises `MalformedAnswerError`.
+
+    Args:
+        body: The body, JSON text.
+        status: The HTTP status; 206 means that pages of the document could not be parsed.
+    """
     raw = load_object(body, LIMITS)
     has_facts = "data" in raw or "metadata" in raw
     is_sheet = has_facts and is_of_spreadsheet(raw.get("data") or raw)
@@ -39,7 +45,7 @@ def decode_job(body: bytes | str, status: int = 200) -> JobSnapshot:
 
 
 def decode_result(body: bytes | str) -> ParseResult | SpreadsheetParseResult:
-    """Read a result as it is stored behind `output_url`; raises `MalformedAnswerError`."""
+    """Read the JSON text of a result that was downloaded; raises `MalformedAnswerError`."""
     raw = load_object(body)
     if is_of_spreadsheet(raw):
         return codec.read(SpreadsheetParseResult, raw)

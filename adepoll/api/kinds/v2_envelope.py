@@ -1,8 +1,8 @@
-"""What v2 jobs of all kinds have in common. Imports envelope.
+"""The rules that v2 jobs of all kinds share. Imports envelope.
 
-The result is in `result` at any size, `error` says why a job failed, and times are ISO 8601 texts.
-Nothing is documented as required; a response without an id is about the job that was requested,
-unless it can be that of a gateway.
+The field `result` contains the result, even if it is very large. `error` says why a job failed, and
+times are ISO 8601 texts. The service documents no field as required. A response without a job id is
+about the requested job, unless a gateway in front of the service can have sent it.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
 
     Args:
         kind: The kind.
-        result: Class of its result, which has a `metadata` of class `V2Metadata`.
+        result: Class of the result; its attribute `metadata` is a `V2Metadata`.
         path: Path of the job list.
         required: Key that the JSON object of a result must contain.
     """
@@ -71,7 +71,11 @@ def rules(kind: JobKind, result: type, *, path: str, required: str) -> KindRules
 
 
 def _is_about_a_job(snapshot: JobSnapshot) -> bool:
-    """Return whether a gateway, with its own idea of a status, cannot have sent the response."""
+    """Return whether a response without a job id is accepted as one about the requested job.
+
+    It is not accepted if it has a final or unknown status but no other field of a job, because a
+    gateway can answer with such a ``status`` of its own.
+    """
     fields = (
         snapshot.created_at,
         snapshot.completed_at,
