@@ -145,7 +145,7 @@ class BatchRunner:
         out = self.options.out
         is_other = out is not None and recorded is not None and not _is_same_folder(out, recorded)
         if is_other and (await journal.counts()).bytes:
-            say(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
+            self._hint(f"adepoll: files of earlier runs stay in {shown(str(recorded))}")
         self._saved_options = await journal.note(OPTIONS_NOTE)
         if resumes:
             if await journal.note(IDS_NOTE) == READING:
@@ -183,14 +183,14 @@ class BatchRunner:
     def _summarize(self, client: AdeClient) -> None:
         for line in self._problems.lines():
             say(line)
+        if self.options.quiet:
+            return
         if self._not_included:
             count, s = self._not_included, "s" * (self._not_included != 1)
             say(f"adepoll: {count:,} result{s} not included (large); use --out DIR")
         if self._not_kept:
             count, s = self._not_kept, "s" * (self._not_kept != 1)
             say(f"adepoll: {count:,} completed job{s} without a result: the service keeps none")
-        if self.options.quiet:
-            return
         progress = self._progress
         settled = sum(progress.settled.values())
         by_status = ", ".join(
@@ -231,7 +231,7 @@ class BatchRunner:
             if self._progress.known:
                 has_files = bool(self._progress.bytes_fetched or self._progress.adopted)
                 kept = f" except for the files in {self._out_shown}" if has_files else ""
-                say(
+                self._hint(
                     f"adepoll: progress was not saved{kept}; with --journal FILE, a later run can "
                     "continue"
                 )
@@ -242,7 +242,12 @@ class BatchRunner:
         command = self.options.resume_command(
             self.journal, endpoints=self._endpoints, note=self._saved_options, out=self._out
         )
-        say(f"adepoll: continue with: {command}")
+        self._hint(f"adepoll: continue with: {command}")
+
+    def _hint(self, text: str) -> None:
+        """Print a line that is not about an error, unless the user wants only errors."""
+        if not self.options.quiet:
+            say(text)
 
 
 def _is_same_folder(out: Path, recorded: str) -> bool:

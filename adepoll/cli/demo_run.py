@@ -1,6 +1,7 @@
 """The run of ``adepoll demo``: watch and download all jobs, then compare with the emulator."""
 
 import asyncio
+import hashlib
 import tempfile
 import time
 from collections import Counter
@@ -33,7 +34,6 @@ from adepoll.cli.run import run
 from adepoll.cli.wide_tables import print_table
 
 _MAX_DOWNLOADS: Final = 8  # at the same time
-_INLINE_LIMIT: Final = 1_000_000  # bytes; larger results are stored
 _STATUS_OF_OUTCOME: Final = {
     "completed": JobStatus.COMPLETED,
     "partial": JobStatus.COMPLETED,
@@ -77,9 +77,10 @@ class Observations:
         settled_at: Unix time at which the watch yielded each job.
         statuses: Status of each yielded job.
         repeats: Number of times that a job was yielded again.
-        digests: SHA-256 of each downloaded result.
+        digests: SHA-256 of each result by job id, in hexadecimal.
+        large: Number of results that were too large to be kept in memory, and were stored in files.
         problems: Errors of jobs that were given up and results that could not be fetched.
-        bytes_fetched: Bytes of all downloads.
+        bytes_fetched: Bytes of the large results.
         requests: Requests of the client.
         seconds: Duration of the watch and the downloads.
     """
@@ -88,6 +89,7 @@ class Observations:
     statuses: dict[str, JobStatus] = field(factory=dict)
     repeats: int = 0
     digests: dict[str, str] = field(factory=dict)
+    large: int = 0
     problems: list[str] = field(factory=list)
     bytes_fetched: int = 0
     requests: int = 0
@@ -133,7 +135,7 @@ class DownloadCounter:
 
 
 async def _watch(client: AdeClient, jobs: Sequence[JobRef], folder: Path) -> Observations:
-    """Watch all jobs, and store the large results in a folder."""
+    """Watch all jobs, store their large results in a folder, and compute all digests."""
     observations = Observations()
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -186,6 +188,7 @@ async def _observe(
             observations.problems.append(str(error))
         else:
             observations.digests[job.job_id] = done.sha256
+            observations.large += 1
             observations.bytes_fetched += done.bytes
             await asyncio.to_thread(path.unlink)  # all results together can be gigabytes
         finally:
@@ -194,13 +197,26 @@ async def _observe(
     try:
         async for job in watch:
             observations.add(job)
-            if job.output_url is not None or job.data_omitted:
+            if job.status is not JobStatus.COMPLETED:
+                continue
+            if job.data is None:
                 await slots.acquire()
                 downloads.create_task(fetch(job))
+            else:
+                observations.digests[job.job_id] = await _digest(fetcher, job)
     except UnresolvedJobsError as error:
         observations.problems += [str(cause) for cause in error.causes.values()]
     for _ in range(_MAX_DOWNLOADS):  # wait for all downloads
         await slots.acquire()
+
+
+async def _digest(fetcher: ResultFetcher, job: JobSnapshot) -> str:
+    """Return the SHA-256 of a result that the answer to a poll contained."""
+    digest = hashlib.sha256()
+    async with fetcher.stream(job) as chunks:
+        async for chunk in chunks:
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> list[str]:
@@ -220,16 +236,12 @@ def compare(job_ids: Sequence[str], observations: Observations, truth: Json) -> 
             findings.append(f"job {job_id} was reported {status.value}, but {true['outcome']}")
         elif observations.settled_at[job_id] < true["finished_at"]:
             findings.append(f"job {job_id} was reported before it had settled")
-        if _is_large(true) and observations.digests.get(job_id) != true["result_sha256"]:
+        completed = _STATUS_OF_OUTCOME[true["outcome"]] is JobStatus.COMPLETED
+        if completed and observations.digests.get(job_id) != true["result_sha256"]:
             findings.append(f"the result of job {job_id} differs from the emulator's")
     if truth["leaks"]:
         findings.append(f"{truth['leaks']} requests for results contained a key or a cookie")
     return findings
-
-
-def _is_large(true: Json) -> bool:
-    completed = _STATUS_OF_OUTCOME[true["outcome"]] is JobStatus.COMPLETED
-    return completed and true["result_bytes"] > _INLINE_LIMIT
 
 
 def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> Table:
@@ -251,7 +263,9 @@ def _table(observations: Observations, truth: Json, findings: Sequence[str]) -> 
     table.add_row("jobs per second", f"{len(lags) / observations.seconds:.1f}")
     table.add_row("duration", f"{observations.seconds:.1f} s")
     table.add_row(
-        "results fetched", f"{len(observations.digests)}, {observations.bytes_fetched / 1e6:.1f} MB"
+        "results",
+        f"{len(observations.digests)}, of them {observations.large} large "
+        f"({observations.bytes_fetched / 1e6:.1f} MB)",
     )
     table.add_row(
         "check",

@@ -175,10 +175,20 @@ async def test_after_sigterm_while_reading_ids_the_message_requests_the_ids_agai
 
 
 async def test_quiet_prints_only_errors(ade):
-    code, _, err = await adepoll(ade, "watch", ade.submit(SOON), "--quiet")
+    large = ade.submit(JobPlan(result_bytes=1_500_000))  # stored, so it is not included
+    code, _, err = await adepoll(ade, "watch", large, "--quiet")
     assert (code, err) == (0, "")
     code, _, err = await adepoll(ade, "watch", "bad/id", "--quiet")
     assert (code, err) == (3, "unresolved: invalid job id 'bad/id': it holds '/'\n")
+
+
+async def test_quiet_prints_no_hints(ade, journal, tmp_path):
+    job_ids = ade.submit(JobPlan()), ade.submit(NEVER)
+    options = ["--timeout", "0.2", "--quiet", "-j", journal]
+    for folder in ("old", "new"):
+        code, _, err = await adepoll(ade, "watch", *job_ids, *options, "--out", tmp_path / folder)
+        assert code == 3
+        assert not any(hint in err for hint in ("continue", "earlier runs"))
 
 
 async def test_the_first_20_errors_are_printed_and_the_others_counted(ade):

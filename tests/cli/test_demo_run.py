@@ -1,0 +1,51 @@
+"""The demo finds every difference between what it observed and what the emulator did."""
+
+import pytest
+
+from adepoll.api.models import JobStatus
+from adepoll.cli.demo_run import Observations, compare
+
+
+def observed(**changes):
+    """Return what the demo observes of one completed job with a small result."""
+    values = {
+        "settled_at": {"job-1": 30.0},
+        "statuses": {"job-1": JobStatus.COMPLETED},
+        "digests": {"job-1": "ab"},
+    }
+    return Observations(**values | changes)
+
+
+TRUTH = {
+    "jobs": [
+        {
+            "job_id": "job-1",
+            "outcome": "completed",
+            "finished_at": 20.0,
+            "result_bytes": 12,
+            "result_sha256": "ab",
+        }
+    ],
+    "leaks": 0,
+}
+
+
+def test_equal_observations_have_no_findings():
+    assert compare(["job-1"], observed(), TRUTH) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"digests": {"job-1": "cd"}}, "the result of job job-1 differs from the emulator's"),
+        ({"digests": {}}, "the result of job job-1 differs from the emulator's"),
+        (
+            {"statuses": {"job-1": JobStatus.FAILED}},
+            "job job-1 was reported failed, but completed",
+        ),
+        ({"settled_at": {"job-1": 10.0}}, "job job-1 was reported before it had settled"),
+        ({"repeats": 2}, "2 jobs were yielded more than once"),
+    ],
+)
+def test_a_difference_is_found(changes, finding):
+    assert compare(["job-1"], observed(**changes), TRUTH) == [finding]
