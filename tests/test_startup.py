@@ -11,7 +11,7 @@ import pytest
 import adepoll
 from adepoll.api.config import REGIONS
 from adepoll.api.models import JobStatus
-from adepoll.cli import cli, options
+from adepoll.cli import cli, emulate_options, options
 from adepoll.emulator import FAULT_NAMES, KINDS
 from adepoll.watching.listing import Discovery
 
@@ -217,7 +217,7 @@ def test_the_emulator_does_not_import_what_others_need():
 def test_the_options_offer_the_values_that_the_library_has():
     assert tuple(sorted(REGIONS)) == options.REGION_NAMES
     assert get_args(Discovery) == options.DISCOVERY_CHOICES
-    assert options.FAULT_CHOICES == FAULT_NAMES
+    assert emulate_options.FAULT_CHOICES == FAULT_NAMES
     assert tuple(KINDS) == options.KIND_CHOICES
     [status] = [param for param in cli.commands["list"].params if param.name == "status"]
     assert list(status.type.choices) == [s.value for s in JobStatus if s is not JobStatus.UNKNOWN]

@@ -17,12 +17,20 @@ _INTERRUPTED: Final = 130
 EPILOG = """\b
 Environment variables:
   VISION_AGENT_API_KEY       API key (not an option: other users see options)
-  LANDINGAI_ADE_ENVIRONMENT  region of the key: production (default) or eu
+  LANDINGAI_ADE_ENVIRONMENT  region of the key: us (or production) or eu
   LANDINGAI_ADE_BASE_URL     URL of the API, for example of an emulator
   LANDINGAI_ADE_V2_BASE_URL  URL of the API for v2 jobs, if it is another one
 
 \b
-Exit codes:
+The first of these that is set decides where requests go:
+  v1 jobs  --base-url or --region, LANDINGAI_ADE_BASE_URL,
+           LANDINGAI_ADE_ENVIRONMENT, region us
+  v2 jobs  --v2-base-url, --region, LANDINGAI_ADE_V2_BASE_URL,
+           --base-url, LANDINGAI_ADE_BASE_URL, LANDINGAI_ADE_ENVIRONMENT,
+           region us
+
+\b
+Exit codes (docs/command-line.md has details):
   0  all jobs completed              70   bug in adepoll
   1  jobs failed or were cancelled   74   cannot read or write a file
   2  wrong usage                     129  terminal closed (SIGHUP)

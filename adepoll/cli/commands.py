@@ -9,24 +9,25 @@ from typing import Final
 
 import click
 
+from adepoll.cli.emulate_options import (
+    complete_fault,
+    median_option,
+    read_faults,
+    read_profile,
+)
 from adepoll.cli.options import (
     KIND_CHOICES,
     LocalPath,
     allow_private_option,
     batch_options,
     client_options,
-    complete_fault,
     ids_options,
     kind_option,
-    median_option,
-    overwrite_option,
-    read_faults,
-    read_profile,
     runs,
 )
 
 _STATUSES: Final = ["pending", "processing", "completed", "failed", "cancelled"]
-_KIND_OF_JOB: Final = "Kind of the job, if its id does not contain it."
+_KIND_OF_JOB: Final = "Kind of the job, if its id does not say it."
 _PORT: Final = click.IntRange(0, 65535)
 _INSTALL_COMPLETION: Final = """\b
 To install it for each new shell:
@@ -68,20 +69,27 @@ def completion() -> None:
 def demo() -> None:
     """Watch 2,000 emulated jobs on this machine; needs no API key.
 
-    Starts an emulator of the service as a separate process, and submits jobs of every kind to
-    it over HTTP. Durations are log-normal; 3% of the jobs fail, 1% are cancelled, and 5% have
-    results of 2 to 20 MB. Watches the jobs, stores the large results, and compares everything with
-    the emulator's records. Exits with 1 if anything is missing or wrong.
+    Starts an emulator of the service as a separate process, and submits jobs of every kind to it
+    over HTTP. 3% of the jobs fail, 1% are cancelled, and 5% have results of 2 to 20 MB. The demo
+    watches the jobs, stores large results in a temporary folder, and compares all statuses and
+    results with the emulator's records. It exits with 1 if anything is missing or wrong.
     """
 
 
 @click.command(epilog=_EMULATE_EXAMPLES)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to listen on.",
+)
 @click.option(
     "--port",
     default=8300,
     show_default=True,
     type=_PORT,
+    metavar="PORT",
     help="Port of the API; 0 for any free port.",
 )
 @click.option(
@@ -89,14 +97,16 @@ def demo() -> None:
     default=0,
     show_default=True,
     type=_PORT,
-    help="Port for large results; 0 for any free port.",
+    metavar="PORT",
+    help="Port of the storage, which has the large results; 0 for any free port.",
 )
 @click.option(
     "--jobs",
     default=0,
+    show_default=True,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Number of jobs at the start.",
+    help="Number of jobs that exist at the start.",
 )
 @click.option(
     "--kind",
@@ -104,8 +114,8 @@ def demo() -> None:
     multiple=True,
     type=click.Choice(KIND_CHOICES),
     metavar="KIND",
-    help=f"Kind of these jobs: {', '.join(KIND_CHOICES)}; the default is {KIND_CHOICES[0]}. "
-    "Repeat it to mix kinds evenly.",
+    help=f"Kind of the jobs that exist at the start: {', '.join(KIND_CHOICES)}; the default is "
+    f"{KIND_CHOICES[0]}. May be repeated: the jobs are then shared evenly among the kinds.",
 )
 @click.option(
     "--api-key",
@@ -114,7 +124,7 @@ def demo() -> None:
     default=["emulator-key"],
     show_default=True,
     metavar="KEY",
-    help="Key that the API accepts; every other key is rejected. Repeatable.",
+    help="Key that the API accepts; every other key is refused. May be repeated.",
 )
 @median_option
 @click.option("--seed", default=0, show_default=True, help="Seed of all random values.")
@@ -124,7 +134,9 @@ def demo() -> None:
     type=click.Path(path_type=Path),
     callback=read_profile,
     metavar="FILE",
-    help="TOML file with settings of jobs and faults; options override it.",
+    help="TOML file with settings of jobs and faults. --jobs, --kind, --seed and --median replace "
+    "its values; --fault adds a fault to its faults. --median does not change the durations of "
+    "kinds that have a table of their own.",
 )
 @click.option(
     "--fault",
@@ -133,10 +145,14 @@ def demo() -> None:
     callback=read_faults,
     shell_complete=complete_fault,
     metavar="NAME[:CHANCE]",
-    help="Add a fault; CHANCE is the share of requests that it affects (default: 1.0). Repeatable.",
+    help="Let requests fail or be slow on purpose. NAME is the name of a fault, such as "
+    "server-error. CHANCE is the share of the requests that the fault affects, from 0 to 1 "
+    "(default: 1, all of them). May be repeated.",
 )
 @click.option(
-    "--verbose", is_flag=True, help="Print a status line every 10 s; a terminal always shows one."
+    "--verbose",
+    is_flag=True,
+    help="Print a status line on stderr every 10 s. A terminal always shows one.",
 )
 @click.option("--until-eof", is_flag=True, hidden=True, help="Exit at the end of standard input.")
 @click.pass_context
@@ -153,24 +169,29 @@ def emulate() -> None:
 @click.option(
     "--to",
     type=click.Choice(["parquet", "csv", "jsonl", "arrow"]),
-    help="Format of the table. Default: extension of FILE, else parquet. parquet and arrow need "
-    'the extra "table".',
+    help="Format of the table. parquet and arrow need the extra package: pip install "
+    '"adepoll[cli,table]".  [default: the ending of FILE, or parquet without FILE]',
 )
 @click.option(
     "-o",
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. Default: JOURNAL with the extension of the format.',
+    help='Output file, replaced if it exists; "-" for standard output. Default: the name of the '
+    "journal, with the ending of the format in place of its own (batch.parquet for batch.db).",
 )
 @click.option(
     "--explode",
     multiple=True,
     metavar="PATH",
     help="Write the list at PATH, such as line_items, to a table of its own beside FILE, with one "
-    "row for each element. Repeatable.",
+    "row for each element. Not with -o -. May be repeated.",
 )
-@click.option("--references", is_flag=True, help="Add the chunk references of each value.")
+@click.option(
+    "--references",
+    is_flag=True,
+    help="Add columns that say in which parts (chunks) of the document each value was found.",
+)
 @click.option(
     "--dates",
     is_flag=True,
@@ -187,11 +208,11 @@ def emulate() -> None:
 def export() -> None:
     """Write the jobs and results of a batch as a table.
 
-    The table has one row for each job, and one column for each path of the extracted data. It is
-    written to FILE when it is complete.
+    The table has one row for each job, and one column for each value of the extracted data. The
+    file appears when it is complete.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
-    may still be running. Needs no API key.
+    may still be running. No API key is needed.
     """
 
 
@@ -202,9 +223,10 @@ def export() -> None:
     "--out",
     type=LocalPath(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. Default: JOB_ID.json in the current folder.',
+    help='Output file, not replaced if it exists; "-" for standard output. Default: JOB_ID.json in '
+    "the current folder.",
 )
-@overwrite_option
+@click.option("--overwrite", is_flag=True, help="Replace the output file if it exists already.")
 @click.option(
     "--connections",
     type=click.IntRange(min=1),
@@ -219,8 +241,8 @@ def export() -> None:
 def fetch() -> None:
     """Download the result of a completed job.
 
-    The file appears only when it is complete. If a large download is interrupted, its bytes are
-    kept in a hidden file in the same folder if possible; the same command continues it.
+    The file appears only when it is complete. If a large download is interrupted, the received
+    bytes can remain in a hidden file in the same folder. Run the same command to continue.
     """
 
 
@@ -231,8 +253,8 @@ def fetch() -> None:
 def get() -> None:
     """Print the current state of one job as JSON.
 
-    The secret queries of presigned URLs are removed. To download the result, use
-    "adepoll fetch".
+    The JSON contains the result if it is small (up to about 1 MB). To download a result of any
+    size, use "adepoll fetch". URLs of results are printed without their query, which is a secret.
     """
 
 
@@ -255,18 +277,19 @@ def list_jobs() -> None:
     "--out",
     type=LocalPath(allow_dash=True),
     metavar="FILE",
-    help='Output file; "-" for standard output. Default: JOURNAL-report.html in the folder of '
-    "the journal.",
+    help='Output file, replaced if it exists; "-" for standard output. Default: the name of the '
+    "journal without its ending, then -report.html, in the folder of the journal "
+    "(batch-report.html for batch.db).",
 )
 @runs("report:report")
 def report() -> None:
     """Write an HTML report about a batch.
 
-    The report shows the outcomes of the jobs and their reasons, durations, costs, and open jobs. It
-    is one file without scripts or external content.
+    The report shows how the jobs ended and why, how long they took, what they cost, and which jobs
+    are still open. It is one file without scripts or external content.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". The batch may still be
-    running.
+    JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
+    may still be running. No API key is needed.
     """
 
 
@@ -278,7 +301,7 @@ def status() -> None:
     """Show the state of a batch, and its errors.
 
     JOURNAL is the file that was passed to "adepoll watch --journal". It is only read, so the batch
-    may still be running. Needs no API key.
+    may still be running. No API key is needed.
     """
 
 
@@ -289,27 +312,28 @@ def status() -> None:
     "--journal",
     type=LocalPath(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help='Record everything in FILE, so that "adepoll resume FILE" can continue the batch. '
-    "Created if it does not exist.",
+    help='Record all jobs and outcomes in FILE, so that "adepoll resume FILE" can continue the '
+    "batch. The file is created if it does not exist.",
 )
-@kind_option("Kind of the ids that do not contain a kind.")
+@kind_option("Kind of the jobs whose ids do not say their kind.")
 @batch_options
 @runs("watch:watch")
 def watch() -> None:
     """Wait for jobs, and print each one when it has settled.
 
     A job has settled when it has completed, failed or been cancelled. Each job is printed as one
-    line on stdout: JSON, or text if stdout is a terminal. Progress and errors are printed on
+    line on stdout: as JSON, or as text if stdout is a terminal. Progress and errors are printed on
     stderr.
 
-    Job ids come from arguments, files or standard input. An id can have its kind before it, as in
-    v1-parse/JOB_ID. The other columns of a CSV file are printed with each job.
+    Job ids come from arguments, files or standard input. A v2 id says the kind of its job; any
+    other id can have the kind before it, as in v1-parse/JOB_ID. The other columns of a CSV file are
+    printed with each job.
 
-    A JSON line contains the result if the service sent it inline. With --out, results are written
-    to files instead. The secret query of a presigned URL is never printed.
+    A JSON line contains the result if it is small (up to about 1 MB). With --out, all results are
+    written to files instead. URLs of results are printed without their query, which is a secret.
 
-    With --journal, no outcome is lost even if the command is killed, and "adepoll resume" continues
-    the batch.
+    With --journal, "adepoll resume" continues the batch after any interruption, also if the command
+    was killed.
     """
 
 
@@ -323,13 +347,13 @@ def resume() -> None:
     First prints the recorded outcomes that have not been printed yet, without requests to the
     service. Then waits for the remaining jobs.
 
-    JOURNAL is the file that was passed to "adepoll watch --journal". It contains --timeout,
-    --concurrency, --downloads, --max-rate, --discovery and --name of that command, which replace
-    the defaults below; options of this command override them. Other options are not saved.
+    JOURNAL is the file that was passed to "adepoll watch --journal". It contains the values of
+    --timeout, --concurrency, --downloads, --max-rate, --discovery and --name of that command. They
+    are used again, unless you pass other values. No other option is saved.
 
-    A journal may come from a stranger. Therefore, its folder for results is used only if you pass
-    the folder with --out, and its API URLs only if they are those of LandingAI or you pass them
-    with --base-url and --v2-base-url.
+    A journal may come from a stranger, so you have to confirm what could do harm. If the batch has
+    a folder for results, pass it again with --out, or the command exits with 2. If the API is not
+    that of LandingAI, pass its URLs again with --base-url and --v2-base-url.
     """
 
 

@@ -6,7 +6,7 @@ import functools
 import importlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,56 +15,10 @@ from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     import adepoll
-    from adepoll.emulator import Fault, Settings
 
 REGION_NAMES: Final = ("eu", "us")
 KIND_CHOICES: Final = ("v1-extract", "v1-parse", "v2-parse", "v2-extract", "v2-workflow")
 DISCOVERY_CHOICES: Final = ("auto", "list", "get")
-FAULT_CHOICES: Final = (
-    "latency",
-    "rate-limit",
-    "overlong",
-    "wrong-length",
-    "slow-body",
-    "redirect",
-    "server-error",
-    "too-many-requests",
-    "unauthorized",
-    "payment-required",
-    "forbidden",
-    "not-found",
-    "request-timeout",
-    "conflict",
-    "silent",
-    "reset-before-headers",
-    "reset-in-headers",
-    "reset-after-headers",
-    "reset-in-body",
-    "truncated",
-    "stalled",
-    "never-ending",
-    "expired-mid-download",
-    "html",
-    "invalid-json",
-    "empty-body",
-    "not-an-object",
-    "wrong-job-id",
-    "unknown-status",
-    "missing-status",
-    "backward-status",
-    "nan",
-    "huge-integer",
-    "deep-nesting",
-    "lone-surrogate",
-    "duplicate-keys",
-    "missing-items",
-    "missing-page",
-    "shifting-pages",
-    "endless-list",
-    "changing-etag",
-    "range-ignored",
-    "unrequested-gzip",
-)
 NAME_CHOICES: Final = ("id", "label")
 _CLIENT: Final = (
     "region",
@@ -111,11 +65,8 @@ class LocalPath(click.Path):
 allow_private_option = click.option(
     "--allow-private",
     is_flag=True,
-    help="Allow result URLs with private addresses or plain http, such as your own storage server.",
-)
-
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace result files that already exist."
+    help="Allow result URLs with private addresses or without TLS (http), such as those of your "
+    "own storage server.",
 )
 
 
@@ -131,16 +82,6 @@ def kind_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None
     return click.option(
         "--kind", type=click.Choice(KIND_CHOICES), help=f"{text}  [default: {KIND_CHOICES[0]}]"
     )
-
-
-median_option = click.option(
-    "--median",
-    default=8.0,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Median duration of a job; durations are log-normal.",
-)
 
 
 def make_client(
@@ -174,32 +115,36 @@ def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
         "--region",
         metavar="us|eu",
         shell_complete=_complete_region,
-        help="Region of the API key. Default: LANDINGAI_ADE_ENVIRONMENT, else us.",
+        help='Region of the API key: us or eu. Default: see "adepoll --help".',
     )
-    @click.option("--base-url", metavar="URL", help="URL of the API, instead of a region.")
+    @click.option(
+        "--base-url",
+        metavar="URL",
+        help='URL of the API, in place of a region. Default: see "adepoll --help".',
+    )
     @click.option(
         "--v2-base-url",
         metavar="URL",
-        help="URL of the API for v2 jobs. Default: LANDINGAI_ADE_V2_BASE_URL, else --base-url, "
-        "else the URL of the region.",
+        help='URL of the API for v2 jobs. Default: see "adepoll --help".',
     )
     @click.option(
         "--max-rate",
         type=click.FloatRange(min=0, min_open=True),
         callback=refuse_nan,
         metavar="N",
-        help="Maximum number of requests per second.",
+        help="Maximum number of requests per second. Default: as many as the service accepts.",
     )
     @click.option(
         "--proxy",
         metavar="URL",
-        help="Proxy for all requests. Default: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY.",
+        help="Proxy for all requests. Default: that of the environment (HTTPS_PROXY, HTTP_PROXY, "
+        "ALL_PROXY).",
     )
     @click.option(
         "--cacert",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="PEM file with certificate authorities to trust as well.",
+        help="PEM file with certificate authorities to trust in addition to those of the system.",
     )
     @click.option(
         "--cert",
@@ -251,25 +196,26 @@ def ids_options(command: Callable[..., None]) -> Callable[..., None]:
         multiple=True,
         type=click.Path(allow_dash=True),
         metavar="FILE",
-        help='Read ids from a file, one per line; lines that begin with "#" are skipped; "-" is '
-        "standard input. Repeatable.",
+        help='Read ids from a file, one per line. "-" is standard input. Lines that begin with '
+        '"#" are skipped. May be repeated.',
     )
     @click.option(
         "--field",
         metavar="NAME",
-        help="Read ids from this CSV column or JSON key of the files; a.b for nested keys.",
+        help="The files are CSV files or JSON lines: read ids from this column or key. a.b is the "
+        "key b within the object a.",
     )
     @click.option(
         "--kind-field",
         metavar="NAME",
-        help='With --field: column or key with the kinds; "" to ignore it.  [default: kind, if '
-        "there is one]",
+        help='With --field: column or key with the kinds of the jobs; "" for none.  [default: '
+        "kind, if it exists]",
     )
     @click.option(
         "--label-field",
         metavar="NAME",
-        help='With --field: column or key with your names for the jobs; "" to ignore it.  '
-        "[default: label, if there is one]",
+        help='With --field: column or key with your own names for the jobs (labels); "" for none.  '
+        "[default: label, if it exists]",
     )
     @functools.wraps(command)
     def with_ids(*args: object, **kwargs: object) -> None:
@@ -286,40 +232,43 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         "--out",
         type=LocalPath(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Download each result to DIR/JOB_ID.json, and print its path.",
+        help="Write each result to a file in DIR, and print its path in place of the result.",
     )
     @click.option(
         "--name",
         "name",
         type=click.Choice(NAME_CHOICES),
-        help="With --out: name the files after the ids, or after the labels of the jobs.  "
-        "[default: id]",
+        help="With --out: name the files after the ids of the jobs (JOB_ID.json), or after their "
+        "labels.  [default: id]",
     )
-    @overwrite_option
+    @click.option("--overwrite", is_flag=True, help="Replace result files that already exist.")
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0),
         callback=refuse_nan,
         metavar="SECONDS",
-        help="Give up jobs that have not settled this many seconds after the start of this run.",
+        help="Give up the jobs that are not settled after this many seconds of waiting. The time "
+        "counts for all jobs together.  [default: no limit]",
     )
     @click.option(
         "--concurrency",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Maximum number of simultaneous requests.  [default: 64]",
+        help="Maximum number of jobs that are polled at the same time.  [default: 64]",
     )
     @click.option(
         "--downloads",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Maximum number of simultaneous downloads.  [default: 8]",
+        help="Maximum number of results that are downloaded at the same time, each with up to 4 "
+        "connections.  [default: 8]",
     )
     @click.option(
         "--discovery",
         type=click.Choice(DISCOVERY_CHOICES),
-        help="How to find settled jobs. auto: the cheaper way; list: read the job list; get: poll "
-        "each job.  [default: auto]",
+        help="How to find out which jobs have settled. list: read the job list regularly, and poll "
+        "the jobs that are missing from it; get: poll every job; auto: the way that needs fewer "
+        "requests.  [default: auto]",
     )
     @endpoint_options
     @allow_private_option
@@ -329,21 +278,26 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         is_flag=True,
         flag_value=False,
         default=True,
-        help="With a journal: do not check that the result files of earlier runs still exist and "
-        "are unchanged.",
+        help="With a journal: do not check whether the result files of earlier runs still exist "
+        "and are unchanged.",
     )
     @click.option(
         "--all",
         "replay",
         is_flag=True,
-        help="With a journal: begin with all outcomes of earlier runs, also those already printed.",
+        help="With a journal: first print all outcomes of earlier runs, also those that were "
+        "printed before.",
     )
     @click.option(
         "--strict",
         is_flag=True,
         help="Exit with 5 if all jobs completed, but some results are partial.",
     )
-    @click.option("--quiet", is_flag=True, help="Print nothing on stderr but errors.")
+    @click.option(
+        "--quiet",
+        is_flag=True,
+        help="Print only errors on stderr: no progress, no summary, no hints.",
+    )
     @click.option(
         "--json", "as_json", is_flag=True, help="Print JSON lines even if stdout is a terminal."
     )
@@ -352,47 +306,3 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, **kwargs)
 
     return with_options
-
-
-def read_faults(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> "list[Fault]":
-    """Return the faults that the options name."""
-    if not values or ctx.resilient_parsing:
-        return []
-    from adepoll.emulator import make_fault  # noqa: PLC0415 - slow; completion works without it
-
-    faults = []
-    for value in values:
-        name, colon, text = value.partition(":")
-        try:
-            chance = float(text) if colon else 1.0
-        except ValueError:
-            message = f"{text!r} is not a chance from 0 to 1, as in {name}:0.1"
-            raise click.BadParameter(message, ctx, param) from None
-        try:
-            faults.append(make_fault(name, chance=chance))
-        except ValueError as exc:
-            raise click.BadParameter(str(exc), ctx, param) from exc
-    return faults
-
-
-def read_profile(
-    ctx: click.Context, param: click.Parameter, file: Path | None
-) -> "Settings | None":
-    """Return the settings in a file; None without a file."""
-    if file is None or ctx.resilient_parsing:
-        return None
-    from adepoll.emulator import SettingsError, read_settings  # noqa: PLC0415 - as above
-
-    try:
-        return read_settings(file.read_text("utf-8"))
-    except OSError as exc:
-        raise click.BadParameter(f"{file}: {exc.strerror}", ctx, param) from exc
-    except (UnicodeDecodeError, SettingsError) as exc:
-        raise click.BadParameter(f"{file}: {exc}", ctx, param) from exc
-
-
-def complete_fault(
-    _ctx: click.Context, _param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Return the names of faults that begin with a text."""
-    return [CompletionItem(name) for name in FAULT_CHOICES if name.startswith(incomplete)]
