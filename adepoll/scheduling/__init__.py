@@ -1,1 +1,4 @@
-"""When to poll, as pure functions. Internal: `adepoll` exports the public names."""
+"""Decides when a job is polled next, by pure functions. `schedules` is the entry point.
+
+Internal: `adepoll` exports the public names.
+"""

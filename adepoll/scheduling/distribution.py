@@ -1,6 +1,7 @@
-"""The distribution of how long jobs take, in bins of their age; and the one assumed at first.
+"""The distribution of how long jobs take, in bins of age, and the prior distribution.
 
-Imports nothing of adepoll. Times are seconds, ages seconds since the service received a job.
+The prior is assumed before any job was observed. Imports nothing of adepoll. Times are seconds. The
+age of a job is the number of seconds since the service received the job.
 """
 
 import operator
@@ -11,11 +12,11 @@ from typing import Final
 
 from attrs import field, frozen
 
-# Ages are counted in bins of half a second; from 16.5 s on, each is 3% wider than the one before.
-_STEP: Final = 0.5
+# The first bins are half a second wide. From 16.5 s on, each bin is 3% wider than the previous bin.
+_STEP: Final = 0.5  # seconds
 _RATIO: Final = 1.03
-_LINEAR: Final = 33
-_DAY: Final = 86_400.0
+_LINEAR: Final = 33  # number of bins of half a second
+_DAY: Final = 86_400.0  # seconds
 
 
 _WIDER: Final = accumulate(repeat(_RATIO), operator.mul, initial=_STEP * _LINEAR)
@@ -26,17 +27,17 @@ EDGES: Final[Sequence[float]] = (
 """Ages at which the bins begin; the last bin has no end."""
 
 WIDTHS: Final[Sequence[float]] = tuple(b - a for a, b in pairwise(EDGES))
-"""Width of each bin but the last."""
+"""Width of each bin except the last, in seconds."""
 
 MIDDLES: Final[Sequence[float]] = tuple((a + b) / 2 for a, b in pairwise(EDGES))
-"""Middle of each bin but the last."""
+"""Age in the middle of each bin except the last."""
 
 LAST: Final = len(EDGES) - 1
 """Number of the last bin."""
 
 
 def bin_index(age: float) -> int:
-    """Return the number of the bin that contains an age."""
+    """Return the number of the bin that contains `age`."""
     return bisect_right(EDGES, age) - 1 if age > 0 else 0
 
 
@@ -47,19 +48,22 @@ class Distribution:
     Attributes:
         chances: For each bin of `EDGES`, the chance that a job ends in the bin, if it was active at
             the start of the bin.
-        known: Number of the first bin beyond the last one in which a job was seen to end. From
-            this bin on, the distribution is a guess.
-        quiet: For the first bins, the age at which the quiet ages around the bin end; 0 if the bin
-            is not quiet (see `estimation.quiet_until`).
-        survival: For each bin, the chance that a job reaches it.
+        known: Number of the first bin at a greater age than all ages at which a job was seen to
+            end. From this bin on, the distribution is a guess.
+        quiet: For each bin, the age at which the quiet ages around the bin end; 0 if the bin is not
+            quiet (see `estimation.quiet_until`). It has no items for the last bins, which are not
+            quiet.
+        survival: For each bin, the chance that a job is still active at the start of the bin.
     """
 
     chances: Sequence[float] = field(repr=False)
     known: int = LAST
     quiet: Sequence[float] = field(default=(), repr=False)
     survival: tuple[float, ...] = field(init=False, repr=False)
-    _areas: tuple[float, ...] = field(init=False, repr=False)  # under survival, from each edge on
-    _falls: tuple[float, ...] = field(init=False, repr=False)  # of survival, per second of a bin
+    # Integral of the survival from the start of each bin to the start of the last bin.
+    _areas: tuple[float, ...] = field(init=False, repr=False)
+    # Decrease of the survival per second in each bin.
+    _falls: tuple[float, ...] = field(init=False, repr=False)
 
     @survival.default
     def _compute_survival(self) -> tuple[float, ...]:
@@ -68,7 +72,7 @@ class Distribution:
 
     @_areas.default
     def _compute_areas(self) -> tuple[float, ...]:
-        # Summed from the end, since the areas at high ages may be tiny.
+        # Summed from the last bin to the first: adding the smallest areas first is more exact.
         bins = zip(WIDTHS, self.survival, self.survival[1:], strict=False)
         areas = [w * (s + t) / 2 for w, s, t in bins]
         return tuple(accumulate(reversed(areas), initial=0.0))[::-1]
@@ -79,7 +83,7 @@ class Distribution:
         return tuple([(s - t) / w for w, s, t in bins])
 
     def survival_at(self, age: float) -> float:
-        """Return the chance that a job is still active at an age."""
+        """Return the chance that a job is still active at age `age`."""
         if age <= 0:
             return 1.0
         number = bisect_right(EDGES, age) - 1
@@ -93,7 +97,7 @@ class Distribution:
         return 1.0 - self.survival_at(age) / active if active > 0 else 1.0
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age, at most a day, by which that share of the jobs at `age` has ended."""
+        """Return the age, at most a day, by which `share` of jobs active at `age` have ended."""
         left = self.survival_at(age) * (1.0 - share)
         number = bisect_right(self.survival, -left, key=operator.neg) - 1
         if number >= LAST:
@@ -102,25 +106,34 @@ class Distribution:
         return max(age, EDGES[number] + WIDTHS[number] * (start - left) / (start - end))
 
     def active_time(self, age: float) -> float:
-        """Return the mean time that a job is active up to an age."""
+        """Return the mean time for which a job is active; time after age `age` is not counted."""
         return self._areas[0] - self._area_from(age)
 
     def expected_lag(self, seen: float, age: float) -> float:
-        """Return the mean detection lag of a poll at `age` of a job that was active at `seen`.
+        """Return the expected detection lag of a poll at age `age`.
 
-        A job that has not ended counts with a lag of 0.
+        The job was last known to be active at age `seen`. If it is still active at the poll, its
+        lag counts as 0.
         """
         chance = self.survival_at(seen)
         active = self.active_time(age) - self.active_time(seen)
         return max(age - seen - active / chance, 0.0) if chance > 0 else 0.0
 
     def expected_remaining(self, age: float) -> float:
-        """Return the mean time for which a job of that age stays active, up to the age of a day."""
+        """Return the mean time for which a job of age `age` stays active.
+
+        Time after the age of a day is not counted.
+        """
         chance = self.survival_at(age)
         return self._area_from(age) / chance if chance > 0 else 0.0
 
     def time_until(self, ages: Sequence[float], left: float) -> float:
-        """Return the time, at most a day, after which `left` of jobs of these ages are active."""
+        """Return the time, at most a day, after which about `left` jobs are still active.
+
+        Args:
+            ages: Ages of the jobs now; each job is active.
+            left: Expected number of jobs that are still active after the returned time.
+        """
         chances = [(age, self.survival_at(age)) for age in ages]
         low, high = 0.0, EDGES[LAST]
         while high - low > 1 and high > _PRECISION * low:
@@ -137,22 +150,22 @@ class Distribution:
         return self._areas[after] + part
 
 
-_PRECISION: Final = 1.02
+_PRECISION: Final = 1.02  # factor between the bounds of a result that is exact enough
 
-# What is assumed before anything was observed, with the weight of two jobs: Lomax's heavy-tailed
-# distribution with a median of 37 s. Its hazard, shape / (age + scale), falls and never ends.
-_PRIOR_WEIGHT: Final = 2.0
+# The prior is a Lomax distribution, which has a heavy tail; its median is 37 s. It counts as much
+# as two observed jobs. Its hazard, shape / (age + scale), falls with the age, but is never 0.
+_PRIOR_WEIGHT: Final = 2.0  # jobs
 _PRIOR_SHAPE: Final = 2.0
-_PRIOR_SCALE: Final = 90.0
+_PRIOR_SCALE: Final = 90.0  # seconds
 PRIOR_RISK: Final = tuple(
     _PRIOR_WEIGHT * (1.0 + edge / _PRIOR_SCALE) ** -_PRIOR_SHAPE for edge in EDGES
 )
-"""Jobs that are assumed to reach each bin."""
+"""Number of jobs that reach each bin, in the prior."""
 
 PRIOR_ENDS: Final = (*map(operator.sub, PRIOR_RISK, PRIOR_RISK[1:]), PRIOR_RISK[LAST])
-"""Jobs that are assumed to end in each bin."""
+"""Number of jobs that end in each bin, in the prior."""
 
 PRIOR_RATES: Final = tuple(_PRIOR_SHAPE / (edge + _PRIOR_SCALE) for edge in EDGES)
-"""Assumed hazard at the start of each bin, per second."""
+"""Hazard at the start of each bin, per second, in the prior."""
 
 PRIOR: Final = Distribution(tuple(map(operator.truediv, PRIOR_ENDS, PRIOR_RISK)), known=0)

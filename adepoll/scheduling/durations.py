@@ -1,7 +1,7 @@
-"""How long jobs take, and how old they arrive, learnt from what polls show. Decides nothing.
+"""Learns from polls how long jobs take, and whether jobs are new when a watcher gets them.
 
-Imports distribution, estimation and errors. Times are seconds of one monotonic clock, ages seconds
-since the service received a job.
+Imports distribution, estimation and errors. Times are seconds of one monotonic clock. The age of a
+job is the number of seconds since the service received the job.
 """
 
 import json
@@ -21,45 +21,47 @@ from adepoll.scheduling.estimation import Observation, estimate
 class Durations:
     """How long jobs take, learnt while they are polled.
 
-    Nobody sees a job end: it is seen active at one age and ended at a later one. From such
-    interval-censored observations, and from those of jobs that are still active (right-censored) or
-    were old when first seen (left-truncated), the distribution is estimated by self-consistency
-    (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard), starting from a weak prior, and
-    smoothed (B. W. Silverman et al., JRSS B 52, 1990).
+    No poll sees the moment at which a job ends. One poll finds the job active, a later poll finds
+    it ended (interval-censored). Other jobs are still active (right-censored), or were old when
+    they were first seen (left-truncated). From such observations, the distribution of durations is
+    estimated by self-consistency (B. W. Turnbull, JRSS B 38, 1976, in terms of the hazard),
+    starting from a weak prior. Then it is smoothed (B. W. Silverman et al., JRSS B 52, 1990).
 
-    Old observations fade: the last 8,000 jobs count most. Jobs that were not seen to end count at
-    most four times as much as the ended ones, plus 200 jobs: otherwise waits that are left early
-    would hide how long jobs take now. One object may serve several watchers of one event loop, one
-    after the other or at the same time.
+    Older observations count less: the last 8,000 jobs count most. Jobs that were not seen to end
+    can count for at most four times the number of ended jobs, plus 200. Otherwise waits that end
+    early, by a timeout, would hide how long jobs take now. One object may serve several watchers of
+    one event loop, one after the other or at the same time.
 
     Attributes:
-        arrivals: How old jobs were when a watcher got them.
+        arrivals: Whether jobs were new when a watcher got them.
     """
 
     def __init__(self) -> None:
         """Start without observations."""
-        self._gone: dict[Observation, float] = {}  # weights of jobs that are not polled any more
-        self._known = 0.0  # weight of those that ended
-        self._censored = 0.0  # weight of the jobs that were not seen to end
-        # Number of active jobs known to have passed each bin, as differences from bin to bin.
+        self._gone: dict[Observation, float] = {}  # weights of jobs that are no longer polled
+        self._known = 0.0  # sum of the weights in `_gone` of jobs that were seen to end
+        self._censored = 0.0  # sum of the weights in `_gone` of the other jobs
+        # Number of active jobs that were seen active before and after each bin. To save time, each
+        # item is the difference between this number and that of the previous bin.
         self._passed = [0.0] * (LAST + 1)
-        self._running = 0
-        self._ended = 0
+        self._running = 0  # number of active jobs
+        self._ended = 0  # number of jobs that were seen to end
         self._distribution = PRIOR
-        self._is_outdated = False  # the distribution is to be estimated again
-        self._known_at_fit = 0.0
-        self._extended = 0  # observations of active jobs since then
+        self._is_outdated = False  # True if the distribution must be estimated again
+        self._known_at_fit = 0.0  # value of `_known` at the last estimate
+        self._extended = 0  # number of observations of active jobs since the last estimate
         self.arrivals = Arrivals()
 
     def __repr__(self) -> str:
-        """Show how much is known."""
+        """Return the number of jobs seen to end, and the median duration."""
         return f"<Durations: {self._ended} jobs seen to end, median {self.quantile(0.5):.1f} s>"
 
     @property
     def distribution(self) -> Distribution:
-        """What is known now; a new object whenever about 10% more is known.
+        """Present distribution of durations.
 
-        It is estimated when it is needed, not whenever a job ends.
+        It is estimated again when it is read after the weight of ended jobs has changed by over
+        10%, or after many polls of active jobs. Each estimate is a new object.
         """
         if self._is_outdated:
             self._refit()
@@ -71,23 +73,23 @@ class Durations:
         return self._ended
 
     def quantile(self, share: float, *, age: float = 0.0) -> float:
-        """Return the age by which `share` of the jobs that reach `age` have ended; at most a day.
+        """Return the age, at most a day, at which `share` of the jobs active at `age` have ended.
 
-        Raises ValueError if `share` is not between 0 and 1, or `age` is negative.
+        Raises ValueError if `share` is not between 0 and 1, or if `age` is negative.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share must be 0 to 1, got {share}")
         return self.distribution.quantile(share, age=_checked("age", age))
 
     def expected_remaining(self, age: float) -> float:
-        """Return the mean time for which a job of that age stays active, up to the age of a day.
+        """Return the mean seconds for which a job of age `age` stays active.
 
-        Raises ValueError if `age` is negative.
+        Time after the age of a day is not counted. Raises ValueError if `age` is negative.
         """
         return self.distribution.expected_remaining(_checked("age", age))
 
     def to_json(self) -> str:
-        """Return counts of jobs by age, nothing about a single job, as JSON for `from_json`."""
+        """Return JSON for `from_json`: counts of jobs by age, and nothing about a single job."""
         seen = [[*ages, round(weight, 3)] for ages, weight in sorted(self._gone.items(), key=str)]
         arrivals = self.arrivals.to_json()
         saved = {"format": _FORMAT, "ended": self._ended, "seen": seen, "arrivals": arrivals}
@@ -95,11 +97,11 @@ class Durations:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Durations":
-        """Read what `to_json` wrote.
+        """Return the durations that `to_json` of another object has returned as `text`.
 
         Raises:
-            ConfigurationError: `to_json` did not write it, or one of another version of adepoll
-                did. It does no harm to start with a new object, which learns the same again.
+            ConfigurationError: `text` is not from `to_json`, or from another version of adepoll.
+                Then start with a new object, which will learn the same again.
         """
         durations = cls()
         try:
@@ -115,10 +117,10 @@ class Durations:
         return durations
 
     def record_arrival(self, age: float, *, added_at: float, now: float) -> bool:
-        """Record the age of a job when a watcher got it; see `Arrivals.record`.
+        """Record the age of a job at the time when a watcher got the job; see `Arrivals.record`.
 
         Returns:
-            True if the job was new. Then it counts as seen active, at the age 0.
+            True if the job was new. Then it counts as a job that was seen active at age 0.
         """
         is_new = self.arrivals.record(age, added_at=added_at, now=now)
         self._running += is_new
@@ -129,7 +131,7 @@ class Durations:
         self._running += 1
 
     def extend(self, seen: float, age: float) -> None:
-        """Record that a job that was seen active at age `seen` was seen active again, at `age`."""
+        """Record that a job was seen active at age `age`, and before that at age `seen`."""
         near = bisect_right(MIDDLES, seen)  # `nearest_edge` without a call
         if near < LAST and age >= MIDDLES[near]:
             self._passed[near] += 1
@@ -139,7 +141,13 @@ class Durations:
             self._is_outdated = True
 
     def end(self, first: float, last: float, age: float) -> None:
-        """Record that a job seen active from age `first` to `last` was seen ended at `age`."""
+        """Record that a job was seen to have ended.
+
+        Args:
+            first: Age at which the job was first seen active.
+            last: Age at which the job was last seen active.
+            age: Age at which the job was seen to have ended.
+        """
         self._ended += 1
         self._known += 1
         self._record_gone(nearest_edge(first), nearest_edge(last), nearest_edge(age))
@@ -150,7 +158,12 @@ class Durations:
             self._is_outdated = True
 
     def censor(self, first: float, last: float) -> None:
-        """Record the end of polling of a job that was seen active from age `first` to `last`."""
+        """Record that an active job is no longer polled.
+
+        Args:
+            first: Age at which the job was first seen active.
+            last: Age at which the job was last seen active.
+        """
         self._record_gone(nearest_edge(first), nearest_edge(last), None)
         self._censored += 1
         if self._censored > _CENSORED_PER_END * self._known + _MIN_CENSORED:
@@ -170,7 +183,10 @@ class Durations:
         self._distribution = estimate(self._distribution, self._gone, self._passed)
 
     def _fade(self, factor: float, *, censored: bool) -> None:
-        """Multiply the weights of the jobs that ended, or of the others, by a factor."""
+        """Multiply the weights of some jobs by `factor`.
+
+        These are the jobs not seen to end if `censored` is True; otherwise the ended jobs.
+        """
         weights = (
             (ages, weight * factor if (ages[2] is None) is censored else weight)
             for ages, weight in self._gone.items()
@@ -185,17 +201,18 @@ class Durations:
 
 @define(eq=False)
 class Arrivals:
-    """An estimate of whether the next jobs are new, from the first answers about earlier jobs.
+    """Estimates whether the next jobs are new, from the ages of earlier jobs.
 
-    An immediate poll of a new job finds it active, and is wasted. One old job makes adepoll poll
-    all waiting and later jobs immediately, until 32 new jobs in a row have arrived: old jobs rarely
-    come alone, as when a batch is started again.
+    A poll of a new job is wasted, because the job is still active. But old jobs should be polled
+    immediately, because they may have settled. They rarely come alone: when a batch is started
+    again, all of its jobs are old. So after one old job, adepoll polls all waiting and later jobs
+    immediately, until 32 consecutive new jobs have arrived.
 
     Attributes:
-        new: Jobs that were new; earlier ones count less.
-        old: Jobs that were not new; earlier ones count less.
-        run: New jobs in a row since the last old one.
-        resets: Number of runs that an old job ended.
+        new: Number of jobs that were new; earlier jobs count less.
+        old: Number of jobs that were not new; earlier jobs count less.
+        run: Number of consecutive new jobs since the last old job.
+        resets: Number of times that an old job has set `run` back to 0.
         reset_at: Time at which the last old job was found.
     """
 
@@ -206,18 +223,18 @@ class Arrivals:
     reset_at: float = -math.inf
 
     def record(self, age: float, *, added_at: float, now: float) -> bool:
-        """Record the age of a job at its arrival; return whether the job was new.
+        """Record how old a job was when the watcher got the job; return True if it was new.
 
         Args:
-            age: Seconds since the service had received it. A negative age shows that the clocks
-                differ, and that ages are not known: the job does not count as new.
-            added_at: When the watcher got the job.
+            age: Seconds from the time at which the service received the job to `added_at`. If it is
+                below -2, the clocks differ too much to know the age, and the job is not new.
+            added_at: Time at which the watcher got the job.
             now: The time.
         """
         new = abs(age) <= _MAX_NEW_AGE
         if new:
             self.new += 1
-            # A job that arrived before the last old one was found says nothing about later ones.
+            # A job that arrived before the last old job was found says nothing about later jobs.
             self.run += added_at > self.reset_at
         else:
             self.old += 1
@@ -240,12 +257,15 @@ class Arrivals:
         return (self.old + 1) / (self.new + self.old + 2)
 
     def to_json(self) -> list[float]:
-        """Return what `from_json` reads."""
+        """Return the attributes `new`, `old` and `run`, for `from_json`."""
         return [self.new, self.old, self.run]
 
     @classmethod
     def from_json(cls, saved: object) -> "Arrivals":
-        """Read what `to_json` returned; raise ValueError or TypeError if it is something else."""
+        """Return an object with the values of `to_json`; raise ValueError or TypeError for others.
+
+        `reset_at` is not saved.
+        """
         if not isinstance(saved, list):
             raise TypeError("arrivals must be a list")
         new, old, run = saved
@@ -255,7 +275,7 @@ class Arrivals:
 
 
 def nearest_edge(age: float) -> int:
-    """Return the number of the edge nearest to an age."""
+    """Return the index in `EDGES` of the age that is nearest to `age`."""
     return bisect_right(MIDDLES, age)
 
 
@@ -282,11 +302,11 @@ def _checked(name: str, value: float) -> float:
 
 
 _FORMAT: Final = 1
-_REFIT_SHARE: Final = 0.1  # growth of the knowledge after which the distribution is refitted
-_REFIT_POLLS: Final = 1000
-_MEMORY: Final = 8000.0  # ended jobs, or arrivals; beyond, all counts are halved
-_CENSORED_PER_END: Final = 4.0
-_MIN_CENSORED: Final = 200.0
-_MIN_WEIGHT: Final = 0.05  # below, an observation is forgotten
+_REFIT_SHARE: Final = 0.1  # change of the weight of ended jobs that requires a new estimate
+_REFIT_POLLS: Final = 1000  # polls of active jobs, beside one poll of each, that do so
+_MEMORY: Final = 8000.0  # number of ended jobs, or of arrivals, above which all counts are halved
+_CENSORED_PER_END: Final = 4.0  # jobs not seen to end, per ended job
+_MIN_CENSORED: Final = 200.0  # jobs
+_MIN_WEIGHT: Final = 0.05  # an observation with a smaller weight is forgotten
 _MAX_NEW_AGE: Final = 2.0  # seconds; received_at and the service's clock are in whole seconds
-_MIN_RUN: Final = 32
+_MIN_RUN: Final = 32  # jobs

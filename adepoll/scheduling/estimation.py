@@ -1,6 +1,7 @@
-"""The estimate of a distribution from censored observations: pure functions.
+"""Estimates the distribution of durations from censored observations, by pure functions.
 
-Imports distribution. Ages are seconds since the service received a job.
+Imports distribution. The age of a job is the number of seconds since the service received the job.
+An edge is an index in `EDGES`; a bin is between two edges.
 """
 
 import math
@@ -20,22 +21,24 @@ from adepoll.scheduling.distribution import (
 )
 
 Observation: TypeAlias = tuple[int, int, int | None]
-"""Nearest edges to the ages at which a job was first seen active, last seen active, and seen ended;
-the last is None if the job was never seen ended."""
+"""Three edges: the nearest to the age at which a job was first seen active, the nearest to the age
+at which it was last seen active, and the nearest to the age at which it was seen to have ended.
+The third is None if the job was not seen to end."""
 
 
 def estimate(
     start: Distribution, gone: Mapping[Observation, float], passed: Sequence[float]
 ) -> Distribution:
-    """Estimate the distribution of durations from observations, in several rounds.
+    """Return an estimate of the distribution of durations; it is computed in several rounds.
 
     Args:
-        start: The first guess.
-        gone: Weights of the jobs that are not polled any more, by what was observed of them.
-        passed: Number of active jobs that have passed each bin, as differences from bin to bin.
+        start: Distribution before the first round.
+        gone: Observations of jobs that are no longer polled, with their weights.
+        passed: Number of active jobs that were seen active before and after each bin. Each item is
+            the difference between this number and that of the previous bin.
     """
     known_risk = list(passed)
-    censored: dict[tuple[int, int], float] = {}  # number of ends by range of bins
+    censored: dict[tuple[int, int], float] = {}  # number of jobs that ended in a range of bins
     for (first, last, ended), weight in gone.items():
         known_risk[first] += weight
         known_risk[last] -= weight
@@ -43,7 +46,7 @@ def estimate(
             bins = last, max(ended, last + 1)
             censored[bins] = censored.get(bins, 0.0) + weight
     known_risk = list(accumulate(known_risk))
-    # Most bins are beyond the oldest job; nothing is observed there.
+    # No job was seen to end after this edge. Most bins are after it, and are left out here.
     horizon = max((stop for _, stop in censored), default=0)
     survival: Sequence[float] = start.survival[: horizon + 1]
     for _ in range(_ROUNDS):
@@ -58,12 +61,18 @@ def estimate(
 def _expected(
     survival: Sequence[float], censored: Mapping[tuple[int, int], float]
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Return the expected number of ends in each bin, and of jobs at risk of them there.
+    """Return two numbers for each bin: of jobs that ended in it, and of jobs at risk in it.
 
-    `survival` is the chance to reach each edge, `censored` the number of ends by range of bins.
-    Only the bins in which a job may have ended count; its risk in earlier bins is known.
+    A job is at risk in a bin if it was active at the start of the bin. Both numbers are expected
+    values. A job counts only in the bins in which it may have ended; `estimate` adds the earlier
+    bins, in which it is known to have been at risk.
+
+    Args:
+        survival: Chance that a job is active at each edge.
+        censored: Number of jobs that ended, by the range of bins in which they may have ended.
     """
-    density = [0.0] * len(survival)  # as differences from bin to bin, like `after`
+    # Both lists have the difference between the value of each bin and that of the previous bin.
+    density = [0.0] * len(survival)
     after = [0.0] * len(survival)
     for (first, stop), weight in censored.items():
         chance = survival[first] - survival[stop]
@@ -79,23 +88,24 @@ def _expected(
 
 
 def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
-    """Return the distribution of a smooth hazard: ends per job at risk.
+    """Return a distribution whose hazard (ended jobs per job at risk and second) is smooth.
 
-    Neighbouring bins are pooled where ends are few. Without jobs at risk, the ratio of the hazard
-    to that of the prior approaches 1 from bin to bin.
+    If few jobs ended in a bin, the bin is pooled with neighbouring bins. In bins without jobs at
+    risk, the ratio between the hazard and the hazard of the prior comes closer to 1 in each bin.
     """
     known = len(ends)
-    # Only ages below the highest at which a job ended: without one, all may end at the next moment.
+    # `ends` goes up to the highest age at which a job ended. No bin at a higher age is quiet,
+    # because all jobs of such an age may end in the next moment.
     quiet = quiet_until(ends, risk)
     bins = min(known + _REACH, LAST)
     ends = [*ends, *repeat(0.0, LAST - len(ends))]
-    # Per second at risk, bins of different widths can be compared.
+    # Seconds for which jobs were at risk in each bin: bins of different widths become comparable.
     times = [w * (r - e / 2) for w, r, e in zip(WIDTHS, risk, ends, strict=False)]
     sum_ends = (0.0, *accumulate(ends))
     sum_times = (0.0, *accumulate(times))
     enough = max(_MIN_ENDS, _MIN_ENDS_SHARE * sum_ends[-1])
     chances = []
-    ratio = 1.0  # of the hazard to the prior's
+    ratio = 1.0  # hazard of the previous bin, divided by its hazard in the prior
     for number in range(LAST):
         low, high = number, number + 1
         if number < bins:
@@ -112,12 +122,12 @@ def _smooth(ends: Sequence[float], risk: Sequence[float]) -> Distribution:
 
 
 def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ...]:
-    """Return one age for each bin: where its run of quiet bins ends, or 0 if it is not quiet.
+    """Return one age for each bin: the end of the series of quiet bins that contains the bin.
 
-    A bin is quiet if a job of that age ends before it is a quarter older with a chance of at most
-    2%. The chance is an upper limit: three ends are added to those that were seen ("rule of
-    three", J. A. Hanley & A. Lippman-Hand, JAMA 249, 1983). So at least 150 jobs must have been
-    seen at these ages.
+    The age is 0 for a bin that is not quiet. A bin is quiet if jobs of its age end with a chance of
+    at most 2% before they are a quarter older. The calculated chance is an upper limit: three jobs
+    are added to the jobs that were seen to end ("rule of three", J. A. Hanley & A. Lippman-Hand,
+    JAMA 249, 1983). So at least 150 jobs must have been seen at these ages.
 
     Args:
         ends: Number of jobs seen to end in each bin.
@@ -143,11 +153,12 @@ def quiet_until(ends: Sequence[float], risk: Sequence[float]) -> tuple[float, ..
 
 
 _ROUNDS: Final = 6
-_MIN_ENDS: Final = 16.0  # ends from which a hazard is estimated, or a share of all ends:
+# Neighbouring bins are pooled until they contain this number of ended jobs, or this share of them.
+_MIN_ENDS: Final = 16.0
 _MIN_ENDS_SHARE: Final = 0.004
-_REACH: Final = 8  # bins on either side that may be pooled for that
-_LIKENESS: Final = 0.95  # of neighbouring bins
+_REACH: Final = 8  # maximum number of bins on each side that are pooled with a bin
+_LIKENESS: Final = 0.95  # exponent by which `ratio` comes closer to 1 from bin to bin
 _MIN_RATIO: Final = 0.1
-_AHEAD: Final = 1.25
-_THREE: Final = 3.0
-_QUIET: Final = 0.02
+_AHEAD: Final = 1.25  # factor: a quarter older
+_THREE: Final = 3.0  # jobs
+_QUIET: Final = 0.02  # chance

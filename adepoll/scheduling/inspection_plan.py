@@ -1,6 +1,7 @@
-"""The inspection plan behind the adaptive schedule: pure functions.
+"""The inspection plan: the formula by which the `Adaptive` schedule chooses a delay.
 
-Imports distribution and lag_bound. All times are seconds; ages are those of a job.
+Pure functions. Imports distribution and lag_bound. All times are seconds. The age of a job is the
+time since the service received the job.
 """
 
 import math
@@ -21,20 +22,23 @@ _MAX_CHANCE: Final = 1 - 1e-9  # a chance of 1 is an infinite hazard
 
 @frozen(eq=False)
 class Plan:
-    """When to poll jobs of one distribution, so that few polls lead to a short detection lag.
+    """Decides when to poll jobs of one distribution: a short detection lag for few polls.
 
-    To trade lag against polls, poll with density ``n(a) = sqrt(h(a) / 2c)``, where h is the hazard
-    of completion at age a and c the price of a poll in seconds of lag (R. E. Barlow, L. C. Hunter &
-    F. Proschan, J. SIAM 11, 1963; J. B. Keller, Management Science 21, 1974). In other words: from
-    poll to poll the integral of sqrt(h), here called effort, grows by the step ``sqrt(2c)``.
+    The best density of polls at age a is ``n(a) = sqrt(h(a) / 2c)`` polls per second. Here h is the
+    hazard, that is the rate at which active jobs of this age settle, and c is the price of a poll
+    in seconds of lag (R. E. Barlow, L. C. Hunter & F. Proschan, J. SIAM 11, 1963; J. B. Keller,
+    Management Science 21, 1974). The integral of sqrt(h) over the age is called effort in this
+    module. So the effort grows by the same step, ``sqrt(2c)``, from each poll to the next.
 
     Attributes:
         distribution: How long jobs take.
-        step: Effort between two polls.
+        step: Growth of the effort from one poll to the next.
         minimum: Shortest delay.
         maximum: Longest delay at quiet ages (see `lag_bound`).
-        target_lag: Mean lag that the caller asked for; half of the longest delay at first.
-        stride: Longest delay at ages beyond the known ones; a quarter of the age if that is more.
+        target_lag: Mean lag that the caller asked for. In the first seconds of a job, the longest
+            delay is twice this lag.
+        stride: Longest delay at ages at which no job was seen to end, or a quarter of the age if
+            that is longer.
     """
 
     distribution: Distribution
@@ -43,16 +47,16 @@ class Plan:
     maximum: float
     target_lag: float
     stride: float
-    _roots: Sequence[float] = field(repr=False)  # square root of the hazard, by bin
-    _efforts: Sequence[float] = field(repr=False)  # up to each edge
+    _roots: Sequence[float] = field(repr=False)  # square root of the hazard in each bin
+    _efforts: Sequence[float] = field(repr=False)  # effort from age 0 to the start of each bin
 
     def delay(self, age: float, *, stretch: float = 1.0, shorten: float = 1.0) -> float:
-        """Return the seconds until the next poll of a job that is active at an age.
+        """Return the seconds until the next poll of a job that is active at age `age`.
 
         Args:
             age: Age of the job.
-            stretch: Factor of the step, for jitter.
-            shorten: Factor of the lag bound, at most 1, for jitter.
+            stretch: Factor by which the step is multiplied, for jitter.
+            shorten: Factor by which the lag bound is multiplied, for jitter; at most 1.
         """
         number = bin_index(age)
         effort = self._efforts[number] + (age - EDGES[number]) * self._roots[number]
@@ -60,13 +64,14 @@ class Plan:
         until = bisect_right(self._efforts, effort, number) - 1
         rest = (effort - self._efforts[until]) / self._roots[until]
         delay = EDGES[until] + rest - age
-        # At unknown ages many jobs may settle, although few have at the known ones.
+        # At ages at which no job was seen to end, many jobs may settle, although few jobs settle
+        # at the known ages.
         unknown = max(age, EDGES[self.distribution.known])
         delay = min(delay, unknown - age + stretch * max(self.stride, unknown * _STRIDE))
         return max(min(delay, self.bound(age, number) * shorten), self.minimum)
 
     def bound(self, age: float, number: int) -> float:
-        """Return the lag bound: the longest delay at an age, which is in bin `number`."""
+        """Return the lag bound: the longest delay at age `age`, which lies in bin `number`."""
         longest = max(LONGEST, 2 * self.target_lag)
         quiet = self.distribution.quiet
         if number < len(quiet) and quiet[number]:
@@ -79,7 +84,7 @@ class Plan:
         return self.step**2 / 2
 
     def cost(self) -> tuple[float, float]:
-        """Return mean lag and mean number of polls of jobs that are watched from age 0 on."""
+        """Return the mean lag and the mean number of polls of a job that is watched from age 0."""
         age, active, lag, polls = 0.0, 1.0, 0.0, 1.0
         for _ in range(_MAX_POLLS):
             if active <= _RARE:
@@ -89,7 +94,7 @@ class Plan:
             lag += active * (until - age) - time
             polls += active
             age, active = until, self.distribution.survival_at(until)
-        # Where polls are many, their density is enough.
+        # After many polls, compute with the density of polls in each bin, which is faster.
         for number in range(bin_index(age), len(EDGES) - 1):
             if active <= _RARE:
                 break
@@ -102,9 +107,9 @@ class Plan:
         return lag / (1.0 - active), polls
 
 
-_STRIDE: Final = 0.25  # of the age
-_RARE: Final = 0.001  # share of the jobs that is left out of account
-_MAX_POLLS: Final = 200  # that are computed one by one
+_STRIDE: Final = 0.25  # share of the age
+_RARE: Final = 0.001  # share of the jobs that is not worth computing
+_MAX_POLLS: Final = 200  # polls that are computed one by one
 
 
 def make_plan(
@@ -115,14 +120,16 @@ def make_plan(
     maximum: float,
     correction: float = 1.0,
 ) -> Plan:
-    """Return the plan with that mean lag, as far as the bounds of a delay allow.
+    """Return a plan whose mean lag is about ``target_lag * correction`` seconds.
+
+    The mean lag can differ from this, because every delay is within its bounds.
 
     Args:
         distribution: How long jobs take.
         target_lag: Mean lag that the caller asked for.
         minimum: Shortest delay.
         maximum: Longest delay at quiet ages.
-        correction: Factor of the mean lag at which the plan aims.
+        correction: Factor by which the mean lag of the plan should differ from `target_lag`.
     """
     aim = target_lag * correction
     hazards = (
@@ -132,7 +139,8 @@ def make_plan(
     roots = [*map(math.sqrt, hazards)]
     efforts = [*accumulate(map(operator.mul, roots[:-1], _WIDTHS), initial=0.0)]
 
-    # Whatever happens at unknown ages, lag is half a delay, and only jobs that get there have it.
+    # At ages at which no job was seen to end, the mean lag is half of a delay. Only jobs that reach
+    # these ages have this lag, so the delay may be longer if such jobs are rare.
     stride = 2 * aim / max(distribution.survival[distribution.known], _RARE)
 
     def with_step(step: float) -> Plan:
@@ -147,8 +155,8 @@ def make_plan(
             efforts=efforts,
         )
 
-    # In theory, lag = step / 2 * the integral of survival * sqrt(h). Where polls are few the true
-    # lag differs, but it grows with the step.
+    # In theory, the mean lag is step / 2 times the integral of survival * sqrt(h). If there are few
+    # polls, the real lag differs, but it grows with the step. So search for the step.
     weights = zip(distribution.survival, distribution.survival[1:], roots, _WIDTHS, strict=False)
     step = 2 * aim / sum((s + t) / 2 * root * width for s, t, root, width in weights)
     low, high = 0.0, math.inf
@@ -168,13 +176,13 @@ def make_plan(
 
 
 _MAX_TRIALS: Final = 12
-_TOLERANCE: Final = 0.01
+_TOLERANCE: Final = 0.01  # share of the mean lag
 
 
 def official_lag(distribution: Distribution) -> float:
-    """Return the mean lag of the official SDK's waiter.
+    """Return the mean lag that the official SDK's waiter has with jobs of these durations.
 
-    Its first pause is 1 s. Each further pause is 1.5 times as long, at most 10 s.
+    The first pause of that waiter is 1 s. Each further pause is 1.5 times as long, up to 10 s.
     """
     lag = distribution.survival_at(_OFFICIAL_POLLS[-1]) * OFFICIAL_LAG
     for seen, age in pairwise(_OFFICIAL_POLLS):
@@ -183,6 +191,7 @@ def official_lag(distribution: Distribution) -> float:
 
 
 OFFICIAL_LAG: Final = 5.0
-"""Mean lag of the official SDK's waiter for long jobs, in seconds."""
+"""Mean lag of the official SDK's waiter for long jobs, in seconds: half of its longest pause."""
 
+# Seconds after which the waiter polls, until its pauses reach 10 s.
 _OFFICIAL_POLLS: Final = (0.0, 1.0, 2.5, 4.75, 8.125, 13.1875, 20.78125)

@@ -1,42 +1,49 @@
 """The lag bound: the longest delay until the next poll of a job. Imports nothing of adepoll.
 
-The durations that were learnt can only make polls earlier or more frequent than this bound, never
-later. Times are seconds.
+adepoll learns how long jobs take, and so can make a delay shorter than this bound, but never
+longer. Times are seconds.
 
-*A job that somebody waits for.* The official SDK's waiter pauses for 1 s, then 1.5 times as long
-after each poll, 10 s at most: ``1 + w / 2`` after a wait of ``w`` seconds. The bound is
-``0.4 * w``, 1 s at least and 7 s at most, which is less at every ``w``. So the detection lag is at
-most as long as with that waiter. Delays that grow in proportion to the wait keep the cost of a
-search for an unknown point within a constant factor of the best (A. Beck & D. Newman, Israel J.
-Math. 8, 1970). Number of polls times mean lag hardly depends on the factor: delays of ``c * w``
-need ``log(w) / c`` polls and lead to a lag of ``c * w / 2``. The same holds for constant delays.
-Hence 7 s instead of 10 s: shorter delays make up for the polls of the first seconds, which are more
-frequent than the SDK's, so that the product stays near that of the SDK's waiter or below it.
+*A job that somebody waits for.* The bound is ``0.4 * w`` after a wait of ``w`` seconds, at least
+1 s and at most 7 s. It is compared with the waiter of the official SDK. That waiter pauses for 1 s,
+and then 1.5 times as long after each poll, up to 10 s: its pause after ``w`` seconds is
+``1 + w / 2``. The bound is never longer, so the detection lag is never longer than with that
+waiter.
 
-*Any other job.* The bound is half the time for which the job has been watched, or twice the
-target, as the mean lag of regular polls is half a delay. It is 7 s at most unless the ages are
-*quiet*: so many jobs were seen at these ages, and so few of them ended there, that a job ends there
-with a chance of 2% at most (see `estimation.quiet_until`), and others ended later. Only there may a
-delay grow up to the maximum of the schedule. A mean over all jobs would allow more: in a
-heavy-tailed batch, the last 1% of the jobs could be late by half a minute each, and the mean would
-hardly show it.
+Why the delay grows with the wait: the job ends at an unknown time. Delays in proportion to the wait
+need at most a constant factor more than the best search for an unknown point (A. Beck & D. Newman,
+Israel J. Math. 8, 1970). With delays of ``c * w``, the number of polls is about ``log(w) / c``, and
+the mean lag is ``c * w / 2``, so their product hardly depends on ``c``. For constant delays, the
+product does not depend on the delay either.
+
+Why at most 7 s, not 10 s: polls in the first seconds are more frequent than those of the SDK's
+waiter. Shorter delays later reduce the lag, so that the product of polls and lag is about as small
+as that of the SDK's waiter, or smaller.
+
+*Any other job.* The bound is half of the time for which the job has been watched, or twice the
+target lag if that is longer: the mean lag of regular polls is half of a delay. Except at quiet
+ages, the bound is also at most 7 s, or twice the target lag if that is longer. Ages are *quiet* if
+many jobs were observed at these ages, if a job of such an age ends with a chance of at most 2%
+before it is a quarter older, and if other jobs ended later (see `estimation.quiet_until`). Only at
+quiet ages can a delay grow to the maximum of the schedule. A bound for the mean lag of all jobs
+would not be enough: the last 1% of the jobs of a batch could be half a minute late each, and the
+mean would hardly show that.
 """
 
 from typing import Final
 
 LONGEST: Final = 7.0
-"""Longest delay where a job may end, in seconds."""
+"""Longest delay at ages at which a job may end, in seconds."""
 
 LONGEST_AFTER_FAILURE: Final = 10.0
-"""Longest delay after failed polls of a job that somebody waits for, in seconds."""
+"""Longest delay after failed polls, for a job that somebody waits for, in seconds."""
 
-_SHORTEST: Final = 1.0
-_SHARE_WAITED: Final = 0.4
-_SHARE_WATCHED: Final = 0.5
+_SHORTEST: Final = 1.0  # seconds
+_SHARE_WAITED: Final = 0.4  # of the time for which somebody has waited
+_SHARE_WATCHED: Final = 0.5  # of the time for which the job has been watched
 
 
 def bound_while_waiting(waited_for: float) -> float:
-    """Return the longest delay if somebody has waited for the job for `waited_for` seconds."""
+    """Return the longest delay after somebody has waited for a job for `waited_for` seconds."""
     return min(max(_SHORTEST, _SHARE_WAITED * waited_for), LONGEST)
 
 

@@ -1,7 +1,16 @@
-"""When to poll a job next: pure functions of what is known of it. Imports the rest of scheduling.
+"""Decides when a job is polled next: schedules, as pure functions. Imports the rest of scheduling.
 
-All times are seconds. `watching.schedule_calls` applies them; after a failed poll,
-`watching.failure_handling` limits the delay, and during list sweeps `watching.list_hints` does.
+These modules take part in the decision:
+
+1. `watching.schedule_calls` calls the schedule: in most cases `Adaptive.delay`, in this module.
+2. `inspection_plan` has the formula (`Plan.delay`): polls are frequent at ages at which many jobs
+   settle.
+3. `lag_bound` has the longest delay, whatever was learnt.
+4. `watching.watched_jobs` applies the delay, and may change it: after a failed poll
+   (`watching.failure_handling`), and during list sweeps (`watching.list_hints`).
+5. `watching.poll_queue` has the order, if more jobs are due than can be polled.
+
+All times are seconds.
 """
 
 import math
@@ -24,13 +33,13 @@ class PollContext:
     """What a schedule knows of a job.
 
     Attributes:
-        polls: All successful polls, plus the failed polls since the last success.
+        polls: Number of successful polls, plus the failed polls since the last successful poll.
         watched_for: Seconds since the watcher got the job.
         age: Seconds since the service received the job; None if unknown.
-        failures: Failed polls since the last successful one.
-        awaited_for: Seconds for which somebody has waited for the job itself; None if nobody does.
+        failures: Number of failed polls since the last successful poll.
+        awaited_for: Seconds for which somebody has waited for the job; None if nobody waits.
         distribution: What is known of how long jobs take.
-        lag_ratio: Observed detection lag divided by the lag expected from `distribution`.
+        lag_ratio: Observed detection lag divided by the lag that `distribution` predicts.
     """
 
     polls: int
@@ -59,7 +68,7 @@ class Schedule(Protocol):
 
 @runtime_checkable
 class LagSchedule(Protocol):
-    """A schedule with a target for the detection lag, which list sweeps use as well."""
+    """A schedule that has a target for the detection lag; list sweeps use the target, too."""
 
     @property
     def target_lag(self) -> float:
@@ -68,15 +77,15 @@ class LagSchedule(Protocol):
 
 @runtime_checkable
 class FirstPollSchedule(Protocol):
-    """A schedule that chooses the time of a new job's first poll, too."""
+    """A schedule that also chooses when a new job is polled for the first time."""
 
     def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:
         """Return the seconds from now until the first poll; 0 to poll immediately.
 
         Args:
-            job: What is assumed of the job.
-            rng: As for `Schedule.delay`.
-            old_share: Probability that the job is old, and may have settled long ago.
+            job: What is assumed of the job, as if it were new.
+            rng: Source of jitter.
+            old_share: Probability that the job is old, so that it may have settled long ago.
         """
 
 
@@ -118,7 +127,7 @@ class Fixed:
 
 @frozen(kw_only=True)
 class Exponential:
-    """Poll ever less often: after `initial` x `factor` ** (polls - 1) seconds, up to `maximum`.
+    """Poll less and less often: the delay is `initial` x `factor` ** (polls - 1), up to `maximum`.
 
     Attributes:
         initial: Seconds between the first and the second poll.
@@ -143,26 +152,25 @@ class Exponential:
 
 @define(eq=False, kw_only=True)
 class Adaptive:
-    """Poll when a job is likely to have settled, by what was learnt of how long jobs take.
+    """Poll often at ages at which a job probably settles, as learnt from earlier jobs.
 
     Attributes:
-        target_lag: Mean detection lag to aim at, in seconds. Half of it costs twice as many polls.
-            The aim is the mean lag of the official SDK's waiter if that is shorter, as for jobs of
-            a few seconds, unless the target is above 5 s.
-        minimum: Shortest delay, in seconds, also where the lag bound is shorter.
-        maximum: Longest delay, in seconds, at ages at which jobs hardly ever end, and while polls
-            fail. Elsewhere a delay is at most 7 s, or twice the target if that is more. The lag
-            bound is shorter in a job's first seconds, and if somebody waits for it (see
-            `lag_bound`).
-        jitter: Largest random change of the effort between two polls (see `Plan`), as a share of
-            it, 0 to below 1.
+        target_lag: Mean detection lag to aim at, in seconds. For half of the lag, about twice as
+            many polls are needed. For jobs of a few seconds, the mean lag of the official SDK's
+            waiter is the aim if it is shorter, unless `target_lag` is above 5 s.
+        minimum: Shortest delay, in seconds, even if the lag bound is shorter.
+        maximum: Longest delay, in seconds, at ages at which jobs hardly ever settle, and while
+            polls fail. At other ages, a delay is at most 7 s, or twice the target lag if that is
+            longer. The lag bound is shorter in the first seconds of a job, and if somebody waits
+            for the job (see `lag_bound`).
+        jitter: Largest random change of a delay, as a share of the delay, 0 to below 1.
     """
 
     target_lag: float = field(default=2.0, validator=_positive)
     minimum: float = field(default=0.25, validator=_positive)
     maximum: float = field(default=60.0, validator=_positive)
     jitter: float = field(default=0.1, validator=_share)
-    _plans: dict[int, Plan] = field(factory=dict, init=False, repr=False)  # by id of distribution
+    _plans: dict[int, Plan] = field(factory=dict, init=False, repr=False)  # by id(distribution)
 
     def __attrs_post_init__(self) -> None:
         """Raise ValueError if `minimum` is above `maximum`."""
@@ -178,7 +186,7 @@ class Adaptive:
         )
         age = job.watched_for if job.age is None else job.age
         stretch = rng.uniform(1 - self.jitter, 1 + self.jitter)
-        shorten = (stretch + 1 - self.jitter) / 2  # 1 at most: jitter must not exceed the bound
+        shorten = (stretch + 1 - self.jitter) / 2  # at most 1, so that no delay exceeds the bound
         delay = plan.delay(age, stretch=stretch, shorten=shorten)
         if job.awaited_for is not None:
             bound = bound_while_waiting(job.awaited_for)
@@ -188,7 +196,7 @@ class Adaptive:
             bound = math.inf
         delay = max(min(delay, bound * shorten), self.minimum)
         if job.failures:
-            # Whatever is wrong with the service, fewer requests help it.
+            # Fewer requests help the service, whatever the reason of the failures is.
             delay = max(delay, self.target_lag * 2.0 ** min(job.failures, 32))
             maximum = self.maximum if job.awaited_for is None else LONGEST_AFTER_FAILURE
             delay = min(delay, maximum, self.maximum)
@@ -196,28 +204,31 @@ class Adaptive:
         return delay
 
     def first_delay(self, job: PollContext, rng: Random, *, old_share: float) -> float:
-        """Return the seconds until the first poll of a new job; 0 if it may well be old.
+        """Return the seconds until the first poll of a job that is probably new.
 
-        A later first poll saves a poll. If the job is old, all of the delay is lag.
+        Waiting saves a poll of a new job, but delays the detection if the job is old. Return 0 if
+        the expected lag of an old job costs more than one poll.
         """
         delay = self.delay(job, rng)
         return delay if old_share * delay <= self.plan(job.distribution).price else 0.0
 
     def aim(self, distribution: Distribution) -> float:
-        """Return the mean lag to aim at for jobs of a distribution, in seconds.
+        """Return the mean lag to aim at for jobs with these durations, in seconds.
 
-        Less than `target_lag` if the jobs are so short that the official SDK's waiter does better.
+        It is `target_lag`, or the mean lag of the official SDK's waiter for these jobs if that is
+        shorter. It is always `target_lag` if that is above 5 s.
         """
         if self.target_lag > OFFICIAL_LAG:
             return self.target_lag
         return min(self.target_lag, official_lag(distribution))
 
     def plan(self, distribution: Distribution, *, lag_ratio: float = 1.0) -> Plan:
-        """Return the plan for jobs of a distribution; it is made once for each.
+        """Return the plan for jobs with these durations; it is made once for each distribution.
 
         Args:
             distribution: How long jobs take.
-            lag_ratio: As in `PollContext`; the plan aims at another lag to make up for it.
+            lag_ratio: Observed lag divided by expected lag. If it is 1.2, for example, the plan
+                aims at a lag that is shorter by the factor 1.2. The largest correction is 1.5.
         """
         plan = self._plans.get(id(distribution))
         if plan is None:
@@ -232,10 +243,10 @@ class Adaptive:
             )
             while len(self._plans) >= _PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
-            # The plan refers to the distribution, so that no other object gets the same id.
+            # The plan keeps the distribution alive, so no other distribution gets the same id.
             self._plans[id(distribution)] = plan
         return plan
 
 
-_MAX_CORRECTION: Final = 1.5
-_PLANS_KEPT: Final = 4  # more than one, as watchers may share a schedule
+_MAX_CORRECTION: Final = 1.5  # factor
+_PLANS_KEPT: Final = 4  # more than one, because several watchers can share a schedule
