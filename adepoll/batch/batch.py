@@ -231,8 +231,9 @@ class Batch(AsyncCloseable):
             job_ids: An iterable or async iterable of ids, `JobRef` or `BatchJob`, of any size and
                 of any kinds, consumed while the run goes on. Jobs that the journal has already are
                 ignored. An id has the kind that its form says, or else the client's kind.
-            timeout: Seconds from the first poll. Jobs that are not settled by then are given up for
-                this run, and no more ids are taken from an iterator. None for no limit.
+            timeout: Seconds, counted from when the run has delivered the outcomes of earlier runs.
+                Jobs that are not settled by then are given up for this run, and no more ids are
+                taken from an iterator. None for no limit.
             replay: If True, start with all outcomes of earlier runs, taken or not.
 
         Returns:
